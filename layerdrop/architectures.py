@@ -1,0 +1,111 @@
+"""The table of model families: where the layers live, and what else depends on the depth.
+
+The contract of a family, which tests/test_surgery.py holds for every row on a small configuration:
+- its layers are one `ModuleList` at `layers` below the base model (or, with `shared`, one layer used n times);
+- `config.num_hidden_layers` (mapped by the library to `n_layers`, `n_layer`, ...) is the depth;
+- `per_layer` names every configuration field that holds one entry for each layer;
+- building the model from the reduced configuration and loading the kept layers' weights gives the reduced model.
+"""
+
+from dataclasses import dataclass
+
+from layerdrop.errors import UserError
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row of the table. Paths are relative: `layers` to the base model, `ffn_matrix` to one layer."""
+
+    name: str
+    model_types: tuple[str, ...]
+    """`model_type` of the configurations that belong here."""
+    layers: str
+    ffn_matrix: str
+    """The second feed-forward matrix of a layer: the final weight matrix of `variance` and `aggregation`."""
+    per_layer: tuple[str, ...] = ()
+    depth_attributes: tuple[str, ...] = ()
+    """Attributes of the base model that keep a copy of the depth."""
+    shared: bool = False
+    """One set of weights serves every layer (ALBERT): dropping saves time, but no parameter."""
+    fixed_first: str = ""
+    """Why layer 0 cannot be dropped, where that is so."""
+    sentence_token: int = 0
+    """Position of the token that the classifier reads: 0, or -1 for the last non-padding one."""
+    sequence_first: bool = False
+    """Whether a layer's hidden states are (tokens, batch, hidden) instead of (batch, tokens, hidden)."""
+
+
+FAMILIES = (
+    Family(
+        "BERT",
+        (
+            "bert",
+            "roberta",
+            "xlm-roberta",
+            "camembert",
+            "electra",
+            "ernie",
+            "mpnet",
+            "mobilebert",
+            "deberta",
+            "deberta-v2",
+        ),
+        layers="encoder.layer",
+        ffn_matrix="output.dense.weight",
+    ),
+    Family(
+        "DistilBERT",
+        ("distilbert",),
+        layers="transformer.layer",
+        ffn_matrix="ffn.lin2.weight",
+        depth_attributes=("transformer.n_layers",),
+    ),
+    Family(
+        "XLNet",
+        ("xlnet",),
+        layers="layer",
+        ffn_matrix="ff.layer_2.weight",
+        depth_attributes=("n_layer",),
+        sentence_token=-1,
+        sequence_first=True,
+    ),
+    Family(
+        "ALBERT",
+        ("albert",),
+        layers="encoder.albert_layer_groups.0.albert_layers",
+        ffn_matrix="ffn_output.weight",
+        shared=True,
+    ),
+    Family(
+        "Longformer",
+        ("longformer",),
+        layers="encoder.layer",
+        ffn_matrix="output.dense.weight",
+        per_layer=("attention_window",),
+    ),
+    Family(
+        "ModernBERT",
+        ("modernbert",),
+        layers="layers",
+        ffn_matrix="mlp.Wo.weight",
+        per_layer=("layer_types",),
+        fixed_first="it alone has no attention norm, and plain transformers rebuilds whatever comes first that way",
+    ),
+)
+
+
+def family_of(config) -> Family:
+    """The row for a `PreTrainedConfig`. Raises UserError for a model type that is not in the table."""
+    for family in FAMILIES:
+        if config.model_type in family.model_types:
+            if family.shared and getattr(config, "num_hidden_groups", 1) > 1:
+                raise UserError(
+                    f"--model_name_or_path: this {family.name} has {config.num_hidden_groups} groups of shared layers; "
+                    "only models of one group can be reduced. Choose another checkpoint."
+                )
+            return family
+    allowed = ", ".join(name for family in FAMILIES for name in family.model_types)
+    raise UserError(
+        f"--model_name_or_path: model type '{config.model_type}' is not in the table of families. "
+        f"Allowed: {allowed}. A new one is one row of layerdrop/architectures.py."
+    )

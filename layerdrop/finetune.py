@@ -1,0 +1,279 @@
+"""Fine-tune and evaluate one model on one task, with the library's Trainer."""
+
+import math
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from layerdrop import metrics
+from layerdrop.architectures import family_of
+from layerdrop.data import Collator, LengthGroupedSampler, Tokenised
+from layerdrop.errors import UserError
+from layerdrop.surgery import layer_list
+from layerdrop.tasks import Task
+
+
+@dataclass
+class Outcome:
+    """What fine-tuning and evaluation gave; names as in RunRecord."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    tokens_per_second: float | None = None
+    padding_share: float | None = None
+    predictions: dict[str, np.ndarray] = field(default_factory=dict)
+    """Split -> (n,) class ids (in the task's order) or values, in the order of the source."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user asked to stop; the last checkpoint is `checkpoint`."""
+
+    def __init__(self, checkpoint: str):
+        super().__init__(f"stopped at {checkpoint}")
+        self.checkpoint = checkpoint
+
+
+def freeze(model: PreTrainedModel, layers: tuple[int, ...], embeddings: bool) -> None:
+    """Leave these layers (ids in the model's own numbering), or the embeddings, out of fine-tuning."""
+    if layers and family_of(model.config).shared:
+        raise UserError(
+            "--freeze_layers: this model's layers share their weights, so none can be frozen alone. Leave it out."
+        )
+    for i in layers:
+        layer_list(model)[i].requires_grad_(False)
+    if embeddings:
+        base = model.base_model
+        getattr(base, "embeddings", base.get_input_embeddings()).requires_grad_(False)
+
+
+@dataclass
+class Evaluation:
+    """One pass over a split: at which training step, predictions in the dataset's order, metrics without prefix."""
+
+    step: int
+    predictions: np.ndarray
+    metrics: dict[str, float]
+
+
+class FineTuner(Trainer):
+    """The library's Trainer with batches of like length, and with evaluation results kept.
+
+    task_ids: (classes,) the task's class id for each of the model's, where the checkpoint has an order of its own.
+    """
+
+    def __init__(self, *args, task: Task, task_ids: np.ndarray | None = None, **kwargs):
+        self.task, self.task_ids = task, task_ids
+        self.sampler: LengthGroupedSampler | None = None
+        self.results: dict[str, Evaluation] = {}
+        """Metric prefix -> the last evaluation."""
+        self.evaluate_seconds = 0.0
+        super().__init__(*args, compute_metrics=self.score, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Tokenised | None = None):
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        pad_to = self.data_collator.pad_to
+        self.sampler = LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed, pad_to=pad_to)
+        return self.sampler
+
+    def decide(self, logits: np.ndarray) -> np.ndarray:
+        """(n, classes) logits -> (n,) class ids in the task's order; (n, 1) -> (n,) values."""
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        if self.task.is_regression:
+            return logits.reshape(-1)
+        ids = logits.argmax(axis=-1)
+        return ids if self.task_ids is None else self.task_ids[ids]
+
+    def score(self, outcome) -> dict[str, float]:
+        """The task's metrics of an EvalPrediction."""
+        labels = outcome.label_ids
+        labels = labels if self.task.is_regression or self.task_ids is None else self.task_ids[labels]
+        return metrics.compute(self.task.metrics, self.decide(outcome.predictions), labels)
+
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
+        """As in the library; the predictions are kept in `results`, and logits that are not finite are an error."""
+        start = time.perf_counter()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
+        if not np.isfinite(logits).all():
+            raise FloatingPointError(
+                "the model's outputs are not finite: training diverged. Try a lower --learning_rate or --precision fp32"
+            )
+        values = {name.removeprefix(f"{metric_key_prefix}_"): v for name, v in output.metrics.items()}
+        kept = {name: float(value) for name, value in values.items() if name in ("loss", *self.task.metrics)}
+        self.results[metric_key_prefix] = Evaluation(self.state.global_step, self.decide(output.predictions), kept)
+        self.evaluate_seconds += time.perf_counter() - start
+        return output
+
+
+class RunCallback(TrainerCallback):
+    """Tells a person what happens, and stops in an orderly way when asked to.
+
+    On SIGINT or SIGTERM (in a run of one process) the step is finished, a checkpoint is written, and Interrupted is
+    raised; a second signal stops at once.
+    """
+
+    def __init__(self, rolling_checkpoints: bool):
+        self.rolling_checkpoints = rolling_checkpoints
+        self.asked_to_stop = False
+        self.epochs: list[dict[str, float]] = []
+        self.old_handlers = {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if args.world_size > 1 or threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.old_handlers[number] = signal.signal(number, self._ask)
+
+    def _ask(self, number, frame):
+        if self.asked_to_stop:
+            raise KeyboardInterrupt
+        self.asked_to_stop = True
+        tqdm.write("stopping after this step, with a checkpoint (again: at once) ...", file=sys.stderr)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.asked_to_stop:
+            control.should_save = True
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.rolling_checkpoints and state.global_step >= state.max_steps:
+            control.should_save = False  # nothing is left to resume
+
+    def on_save(self, args, state, control, **kwargs):
+        if self.asked_to_stop:
+            raise Interrupted(f"{args.output_dir}/checkpoint-{state.global_step}")
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        values = {name: value for name, value in (logs or {}).items() if isinstance(value, (int, float))}
+        if not state.is_world_process_zero or "train_runtime" in values:
+            return
+        shown = {"epoch": round(state.epoch or 0.0, 2)}
+        shown |= {name.removeprefix("eval_"): value for name, value in values.items() if _is_result(name)}
+        if len(shown) == 1:
+            return
+        if self.epochs and self.epochs[-1]["epoch"] == shown["epoch"]:
+            self.epochs[-1] |= shown
+        else:
+            self.epochs.append(dict(shown))
+        text = "  ".join(f"{name} {value:.4f}" for name, value in shown.items() if name != "epoch")
+        tqdm.write(f"epoch {shown['epoch']:g} of {args.num_train_epochs:g}: {text}", file=sys.stderr)
+
+    def restore_signals(self) -> None:
+        """Give SIGINT and SIGTERM back to whoever had them."""
+        for number, handler in self.old_handlers.items():
+            signal.signal(number, handler)
+        self.old_handlers.clear()
+
+
+class _Bar(ProgressCallback):
+    """The library's progress bar; RunCallback writes the results."""
+
+    def on_log(self, *args, **kwargs):
+        pass
+
+
+def _is_result(name: str) -> bool:
+    """Whether a logged value says how good the model is, not how fast or at which step it is."""
+    return name in ("loss", "grad_norm") or (
+        name.startswith("eval_") and not name.endswith(("_runtime", "_per_second", "_preparation_time"))
+    )
+
+
+def finetune(
+    model: PreTrainedModel,
+    task: Task,
+    tokenizer,
+    args,
+    *,
+    train: Tokenised | None,
+    evaluate: dict[str, Tokenised],
+    predict: dict[str, Tokenised],
+    task_ids: np.ndarray | None = None,
+    pad_to: int | None = None,
+    rolling_checkpoints: bool = True,
+    resume_from: str | None = None,
+) -> Outcome:
+    """Train on `train` (None: not at all), evaluate on each split of `evaluate`, predict each split of `predict`.
+
+    args: TrainArguments. task_ids: see FineTuner. pad_to: pad every batch to so many tokens. resume_from: a checkpoint
+    folder. With training, the fine-tuned model is saved into args.output_dir. Raises FloatingPointError where training
+    diverged, Interrupted where the user stopped it.
+    """
+    outcome = Outcome()
+    evaluate = {split: dataset.longest_first() for split, dataset in evaluate.items()}
+    prefixes = {split: _prefix(split, len(evaluate)) for split in evaluate}
+    sets = {prefix.removeprefix("eval_"): evaluate[split] for split, prefix in prefixes.items()}
+    callback = RunCallback(rolling_checkpoints)
+    trainer = FineTuner(
+        model,
+        args,
+        Collator.of(tokenizer, pad_to),
+        train_dataset=train,
+        eval_dataset=(sets if len(sets) > 1 else next(iter(sets.values()), None)),
+        processing_class=tokenizer,
+        callbacks=[callback],
+        task=task,
+        task_ids=task_ids,
+    )
+    trainer.remove_callback(PrinterCallback)
+    if trainer.pop_callback(ProgressCallback):
+        trainer.add_callback(_Bar)
+    if train is not None:
+        start = time.perf_counter()
+        try:
+            result = trainer.train(resume_from_checkpoint=resume_from)
+        finally:
+            callback.restore_signals()
+        seconds = time.perf_counter() - start - trainer.evaluate_seconds
+        if not math.isfinite(result.training_loss):
+            raise FloatingPointError(
+                "the training loss is not finite: training diverged. Try a lower --learning_rate or --precision fp32"
+            )
+        outcome.seconds["train"] = seconds
+        if trainer.sampler is not None and trainer.sampler.tokens and resume_from is None:
+            outcome.tokens_per_second = trainer.sampler.tokens / seconds
+            outcome.padding_share = 1 - trainer.sampler.tokens / trainer.sampler.padded_tokens
+        trainer.save_model()
+    if evaluate:
+        done = all(
+            p in trainer.results and trainer.results[p].step == trainer.state.global_step for p in prefixes.values()
+        )
+        if not done or args.load_best_model_at_end:
+            trainer.evaluate()
+        for split, prefix in prefixes.items():
+            result = trainer.results[prefix]
+            suffix = prefix.removeprefix("eval").lstrip("_")
+            outcome.metrics |= {f"{suffix}_{name}" if suffix else name: v for name, v in result.metrics.items()}
+            outcome.predictions[split] = _in_source_order(evaluate[split], result.predictions)
+        outcome.seconds["evaluate"] = trainer.evaluate_seconds
+    if predict:
+        start = time.perf_counter()
+        for split, dataset in predict.items():
+            dataset = dataset.longest_first()
+            trainer.predict(dataset, metric_key_prefix=split)
+            outcome.predictions[split] = _in_source_order(dataset, trainer.results[split].predictions)
+        outcome.seconds["predict"] = time.perf_counter() - start
+    outcome.epochs = callback.epochs
+    return outcome
+
+
+def _prefix(split: str, n_splits: int) -> str:
+    """The Trainer's name for a split: `eval`, or with several (MNLI) `eval_matched`, `eval_mismatched`."""
+    return "eval" if n_splits == 1 else "eval_" + split.partition("_")[2]
+
+
+def _in_source_order(dataset: Tokenised, values: np.ndarray) -> np.ndarray:
+    ordered = np.empty_like(values)
+    ordered[dataset.rows] = values
+    return ordered

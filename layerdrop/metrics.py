@@ -1,0 +1,69 @@
+"""GLUE's metrics, offline: the same formulas (scikit-learn, SciPy) as the hub's `evaluate.load("glue", task)`.
+
+The two libraries are imported on the first call, so that nobody waits for them at start-up.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Share of predictions that equal the label; (n,) and (n,) ids."""
+    return float((predictions == labels).mean())
+
+
+def f1(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """F1 of class 1; (n,) and (n,) ids. 0.0 where class 1 is neither predicted nor present."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, zero_division=0.0))
+
+
+def f1_macro(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Unweighted mean of the F1 of every class; (n,) and (n,) ids."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
+
+
+def matthews_correlation(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Matthews correlation coefficient; (n,) and (n,) ids. 0.0 for a constant prediction, as in scikit-learn."""
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, predictions))
+
+
+def pearson(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Pearson correlation; (n,) and (n,) values. NaN for a constant prediction."""
+    from scipy.stats import pearsonr
+
+    return _correlation(pearsonr, predictions, labels)
+
+
+def spearmanr(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Spearman rank correlation; (n,) and (n,) values. NaN for a constant prediction."""
+    from scipy.stats import spearmanr as spearman
+
+    return _correlation(spearman, predictions, labels)
+
+
+def _correlation(function, predictions: np.ndarray, labels: np.ndarray) -> float:
+    if len(labels) < 2 or np.ptp(predictions) == 0 or np.ptp(labels) == 0:
+        return float("nan")  # undefined; SciPy says the same after a warning, or raises below two rows
+    return float(function(predictions, labels)[0])
+
+
+METRICS = {
+    function.__name__: function for function in (accuracy, f1, f1_macro, matthews_correlation, pearson, spearmanr)
+}
+
+
+def compute(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The metrics of these names (keys of METRICS); predictions and labels (n,), class ids or values."""
+    return {name: METRICS[name](predictions, labels) for name in names}
+
+
+def rank_key(score: float) -> float:
+    """Sort key for a score of which more is better: NaN (a constant prediction) ranks below every number."""
+    return float("-inf") if np.isnan(score) else float(score)

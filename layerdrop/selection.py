@@ -1,0 +1,60 @@
+"""From flags to layer ids: finds the order or computes the scores that a strategy needs, then lets it select."""
+
+from dataclasses import dataclass
+
+from tqdm.auto import tqdm
+
+from layerdrop.data import Collator, Examples, batches, tokenise
+from layerdrop.errors import UserError
+from layerdrop.orders import published_order, read_order_file
+from layerdrop.runs import RunSpec
+from layerdrop.scorers import SCORERS
+from layerdrop.strategies import get_strategy, select
+from layerdrop.surgery import load_encoder
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The ids to drop, ascending, in the checkpoint's own numbering (from 0), and the scores that led to them."""
+
+    dropped: list[int]
+    scores: list[float] | None = None
+
+
+def find_order(strategy: str | None, order_file: str | None, model: str, task: str) -> tuple[int, ...]:
+    """The order that `greedy` or `optimal` drops in: a layer file's, else for greedy the published one. Else ()."""
+    if strategy is None or not get_strategy(strategy).order:
+        return ()
+    if order_file:
+        return read_order_file(order_file)
+    if strategy == "greedy":
+        return published_order(model, task)
+    raise UserError(f"--drop_strategy {strategy}: needs a search's result. Add --drop_order_file FILE, one id a line.")
+
+
+def select_layers(spec: RunSpec, n_layers: int, options, examples: Examples | None, tokenizer, args) -> Selection:
+    """What a run drops. examples: those to average a score over; args: TrainArguments, for device and batch size.
+
+    Scores are those of spec.model, or of spec.score_on, a checkpoint of the same depth.
+    """
+    if spec.strategy is None:
+        return Selection([])
+    row = get_strategy(spec.strategy)
+    if row.scorer is None:
+        return Selection(select(row.name, n_layers, k=spec.k, order=spec.order, layers=spec.layers))
+    scorer = SCORERS[row.scorer]
+    source = spec.score_on or spec.model
+    encoder = load_encoder(source, options, "--score_on" if spec.score_on else "--model_name_or_path").to(args.device)
+    depth = encoder.config.num_hidden_layers
+    if depth != n_layers:
+        raise UserError(
+            f"--score_on {source}: has {depth} layers, the model {n_layers}. Choose a checkpoint of the same depth."
+        )
+    loader = None
+    if scorer.needs_data:
+        length = min(spec.max_seq_length, tokenizer.model_max_length)
+        dataset = tokenise(examples.head(spec.score_samples), tokenizer, length)
+        parts = batches(dataset, args.per_device_eval_batch_size)
+        loader = map(Collator.of(tokenizer), tqdm(parts, desc=f"scores: {scorer.name}", delay=2, leave=False))
+    scores = scorer.score(encoder, loader, spec.weight_scope or "final")
+    return Selection(select(row.name, n_layers, k=spec.k, threshold=spec.threshold, scores=scores), scores)

@@ -1,0 +1,211 @@
+"""Which layers to drop: pure functions of the depth, of K and of scores, and the table of their names.
+
+Layer ids are 0-based: 0 is next to the embeddings, n_layers - 1 next to the classifier.
+Source: Sajjad et al. (2023), "On the Effect of Dropping Layers of Pre-trained Transformer Models", Section 3;
+greedy: Peer et al. (2022), "Greedy-layer pruning".
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from layerdrop.errors import UserError, unknown
+
+Positions = Callable[[int, int], list[int]]
+
+
+def top(n_layers: int, k: int) -> list[int]:
+    """The k highest ids, next to the classifier."""
+    return list(range(n_layers - k, n_layers))
+
+
+def bottom(n_layers: int, k: int) -> list[int]:
+    """The k lowest ids, next to the embeddings."""
+    return list(range(k))
+
+
+def odd_alternate(n_layers: int, k: int) -> list[int]:
+    """Every other layer from the top: of 12, the paper's layers 11, 9, 7 ..., which are the ids 10, 8, 6 ..."""
+    return _alternate("odd-alternate", n_layers, k, parity=1)
+
+
+def even_alternate(n_layers: int, k: int) -> list[int]:
+    """Every other layer from the top: of 12, the paper's layers 12, 10, 8 ..., which are the ids 11, 9, 7 ..."""
+    return _alternate("even-alternate", n_layers, k, parity=0)
+
+
+def _alternate(name: str, n_layers: int, k: int, parity: int) -> list[int]:
+    candidates = [number - 1 for number in range(n_layers, 0, -1) if number % 2 == parity]  # the paper counts from 1
+    if k > len(candidates):
+        raise UserError(
+            f"--drop_k {k}: {name} can drop at most {len(candidates)} of {n_layers} layers. "
+            f"Choose 0 to {len(candidates)}, or another --drop_strategy."
+        )
+    return sorted(candidates[:k])
+
+
+def symmetric(n_layers: int, k: int) -> list[int]:
+    """The k middle layers, so that (n_layers - k) / 2 stay at each end."""
+    if k == 0:
+        return []
+    if (n_layers - k) % 2:
+        near = [str(j) for j in (k - 1, k + 1) if j < n_layers]
+        raise UserError(
+            f"--drop_k {k}: symmetric keeps as many layers at each end, so {n_layers} - K must be even. "
+            f"Nearest: --drop_k {' or '.join(near)}."
+        )
+    start = (n_layers - k) // 2
+    return list(range(start, start + k))
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One row of the table. Exactly one of `positions`, `scorer`, `order` and `listed` says how layers are chosen."""
+
+    name: str
+    summary: str
+    source: str
+    positions: Positions | None = None
+    """(n_layers, k) -> ids, ascending."""
+    scorer: str | None = None
+    """Name of a row of layerdrop.scorers.SCORERS."""
+    drops: Literal["highest", "lowest"] = "highest"
+    """With a scorer: which end of the scores goes first."""
+    threshold: bool = False
+    """With a scorer: whether all layers above a score can be dropped instead of k."""
+    order: bool = False
+    """The first k of an order that a search found."""
+    listed: bool = False
+    """The ids themselves are given."""
+
+
+_SAJJAD = "Sajjad et al. 2023, Section 3"
+STRATEGIES = {
+    row.name: row
+    for row in (
+        Strategy("top", "the k highest ids, next to the classifier", _SAJJAD, positions=top),
+        Strategy("bottom", "the k lowest ids, next to the embeddings", _SAJJAD, positions=bottom),
+        Strategy("odd-alternate", "every other layer from the top: of 12, ids 10, 8, 6 ...", _SAJJAD, odd_alternate),
+        Strategy("even-alternate", "every other layer from the top: of 12, ids 11, 9, 7 ...", _SAJJAD, even_alternate),
+        Strategy("symmetric", "the k middle layers; n_layers - k must be even", _SAJJAD, positions=symmetric),
+        Strategy(
+            "contribution",
+            "the layers whose output is most like their input, at the sentence token",
+            _SAJJAD,
+            scorer="contribution",
+            threshold=True,
+        ),
+        Strategy(
+            "variance",
+            "the k layers with the lowest variance of their weights",
+            "Sajjad et al. 2023, Section 5.1",
+            scorer="variance",
+            drops="lowest",
+        ),
+        Strategy(
+            "aggregation",
+            "the k layers with the lowest mean magnitude of their weights",
+            "Sajjad et al. 2023, Section 5.1",
+            scorer="aggregation",
+            drops="lowest",
+        ),
+        Strategy("greedy", "the first k of a greedy search's order", "Peer et al. 2022", order=True),
+        Strategy("optimal", "the first k of an exhaustive search's order", "Peer et al. 2022", order=True),
+        Strategy("list", "the ids of --drop_layers", "the fork's --remove_layers", listed=True),
+    )
+}
+
+
+def get_strategy(name: str) -> Strategy:
+    """The row of that name. Raises UserError with the nearest match."""
+    if name not in STRATEGIES:
+        raise unknown("--drop_strategy", name, STRATEGIES)
+    return STRATEGIES[name]
+
+
+def check_ids(flag: str, ids: Sequence[int], n_layers: int) -> list[int]:
+    """`ids` in ascending order. Raises UserError on an id that is out of range or given twice."""
+    wrong = sorted({i for i in ids if not 0 <= i < n_layers})
+    if wrong:
+        raise UserError(
+            f"{flag}: no layer {', '.join(map(str, wrong))} in a model of {n_layers} layers. "
+            f"Ids count from 0 (next to the embeddings) to {n_layers - 1}."
+        )
+    twice = sorted({i for i in ids if list(ids).count(i) > 1})
+    if twice:
+        raise UserError(f"{flag}: layer {', '.join(map(str, twice))} is given more than once. Give each id once.")
+    return sorted(ids)
+
+
+def check_k(k: int, n_layers: int) -> int:
+    """`k` if 0 <= k < n_layers; else UserError."""
+    if not 0 <= k < n_layers:
+        raise UserError(
+            f"--drop_k {k}: a model of {n_layers} layers must keep at least one. Choose 0 to {n_layers - 1}."
+        )
+    return k
+
+
+def by_score(scores: Sequence[float], k: int, drops: Literal["highest", "lowest"]) -> list[int]:
+    """The k ids with the highest (or lowest) score, ascending. Ties drop the higher id."""
+    _check_scores(scores)
+    sign = -1 if drops == "highest" else 1
+    ranked = sorted(range(len(scores)), key=lambda i: (sign * scores[i], -i))
+    return sorted(ranked[:k])
+
+
+def above_threshold(scores: Sequence[float], threshold: float) -> list[int]:
+    """All ids with a score above `threshold`, ascending. Raises UserError if no layer would be left."""
+    _check_scores(scores)
+    dropped = [i for i, score in enumerate(scores) if score > threshold]
+    if len(dropped) == len(scores):
+        raise UserError(
+            f"--drop_threshold {threshold}: all {len(scores)} layers score above it (lowest: {min(scores):.4f}). "
+            "Choose a higher threshold, or --drop_k."
+        )
+    return dropped
+
+
+def _check_scores(scores: Sequence[float]) -> None:
+    bad = [i for i, score in enumerate(scores) if not math.isfinite(score)]
+    if bad:
+        raise UserError(f"the score of layer {', '.join(map(str, bad))} is not finite. Check the checkpoint's weights.")
+
+
+def select(
+    strategy: str,
+    n_layers: int,
+    *,
+    k: int | None = None,
+    threshold: float | None = None,
+    scores: Sequence[float] | None = None,
+    order: Sequence[int] | None = None,
+    layers: Sequence[int] | None = None,
+) -> list[int]:
+    """The ids that `strategy` drops from a model of `n_layers` layers, ascending.
+
+    Which of the keyword arguments is needed follows from the strategy's row: `k` for all but `list` and a threshold;
+    `scores` (one for each layer) where the row names a scorer; `order` (ids, first to drop first) for a search result;
+    `layers` for `list`. Dropping nothing (k = 0) is possible with every strategy.
+
+    Raises UserError for an unknown strategy, a k or an id out of range, or a strategy that cannot drop k layers.
+    """
+    row = get_strategy(strategy)
+    if row.listed:
+        dropped = check_ids("--drop_layers", layers or [], n_layers)
+        check_k(len(dropped), n_layers)
+        return dropped
+    if row.scorer and len(scores) != n_layers:
+        raise UserError(f"{len(scores)} scores for a model of {n_layers} layers: there must be one for each layer.")
+    if threshold is not None:
+        return above_threshold(scores, threshold)
+    check_k(k, n_layers)
+    if row.positions:
+        return row.positions(n_layers, k)
+    if row.scorer:
+        return by_score(scores, k, row.drops)
+    check_ids("--drop_order_file", order, n_layers)
+    if len(order) < k:
+        raise UserError(f"--drop_k {k}: the order has {len(order)} layers only. Choose 0 to {len(order)}.")
+    return sorted(order[:k])

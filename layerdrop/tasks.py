@@ -1,0 +1,179 @@
+"""The table of GLUE tasks: columns, labels, metrics, file layout.
+
+Label order, columns and metrics are those of the GLUE benchmark (Wang et al. 2019) as the hub's `nyu-mll/glue` has
+them; `selection_metric` is what Peer et al. (2022) choose layers by.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from layerdrop.errors import unknown
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task. Label ids count from 0 and index `labels` (names, as on the hub) and `words` (as in GLUE's files)."""
+
+    name: str
+    folder: str
+    """Name of the folder in the classical layout, and stem of the submission file."""
+    texts: tuple[str, ...]
+    """One or two text columns, as named in the classical .tsv files."""
+    hub_texts: tuple[str, ...]
+    """The same columns as named on the hub."""
+    label: str
+    """Label column in the classical .tsv files."""
+    labels: tuple[str, ...]
+    """Empty for regression."""
+    words: tuple[str, ...]
+    """How the classical files, and GLUE's submissions, write each label."""
+    metrics: tuple[str, ...]
+    selection_metric: str
+    header: tuple[str, ...] = ()
+    """Column names of train.tsv and dev.tsv where these files have no header line (CoLA)."""
+    suffixes: tuple[str, ...] = ("",)
+    """Endings of the development and test splits: MNLI has two of each."""
+    value_range: tuple[float, float] | None = None
+    """Regression: the lowest and highest value."""
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the label is a number instead of a class."""
+        return not self.labels
+
+    @property
+    def num_labels(self) -> int:
+        """Width of the classification head: the number of classes, 1 for regression."""
+        return max(1, len(self.labels))
+
+    def splits(self, split: str) -> list[str]:
+        """`validation` or `test` with this task's endings: MNLI gives `validation_matched`, `validation_mismatched`."""
+        return [split] if split == "train" else [split + suffix for suffix in self.suffixes]
+
+
+_BINARY = ("0", "1")
+_ENTAILMENT = ("entailment", "not_entailment")
+_MNLI = ("entailment", "neutral", "contradiction")
+_PAIR = ("sentence1", "sentence2")
+
+TASKS = {
+    row.name: row
+    for row in (
+        Task(
+            "cola",
+            "CoLA",
+            ("sentence",),
+            ("sentence",),
+            "label",
+            ("unacceptable", "acceptable"),
+            _BINARY,
+            ("matthews_correlation", "accuracy"),
+            "matthews_correlation",
+            header=("source", "label", "star", "sentence"),
+        ),
+        Task(
+            "sst2",
+            "SST-2",
+            ("sentence",),
+            ("sentence",),
+            "label",
+            ("negative", "positive"),
+            _BINARY,
+            ("accuracy",),
+            "accuracy",
+        ),
+        Task(
+            "mrpc",
+            "MRPC",
+            ("#1 String", "#2 String"),
+            _PAIR,
+            "Quality",
+            ("not_equivalent", "equivalent"),
+            _BINARY,
+            ("accuracy", "f1"),
+            "f1",
+        ),
+        Task(
+            "stsb",
+            "STS-B",
+            _PAIR,
+            _PAIR,
+            "score",
+            (),
+            (),
+            ("pearson", "spearmanr"),
+            "spearmanr",
+            value_range=(0.0, 5.0),
+        ),
+        Task(
+            "qqp",
+            "QQP",
+            ("question1", "question2"),
+            ("question1", "question2"),
+            "is_duplicate",
+            ("not_duplicate", "duplicate"),
+            _BINARY,
+            ("accuracy", "f1"),
+            "f1",
+        ),
+        Task(
+            "mnli",
+            "MNLI",
+            _PAIR,
+            ("premise", "hypothesis"),
+            "gold_label",
+            _MNLI,
+            _MNLI,
+            ("accuracy",),
+            "accuracy",
+            suffixes=("_matched", "_mismatched"),
+        ),
+        Task(
+            "qnli",
+            "QNLI",
+            ("question", "sentence"),
+            ("question", "sentence"),
+            "label",
+            _ENTAILMENT,
+            _ENTAILMENT,
+            ("accuracy",),
+            "accuracy",
+        ),
+        Task("rte", "RTE", _PAIR, _PAIR, "label", _ENTAILMENT, _ENTAILMENT, ("accuracy",), "accuracy"),
+        Task(
+            "wnli", "WNLI", _PAIR, _PAIR, "label", ("not_entailment", "entailment"), _BINARY, ("accuracy",), "accuracy"
+        ),
+    )
+}
+
+
+def get_task(name: str) -> Task:
+    """The task of that name, in any of the usual spellings (`RTE`, `sst-2`, `STS-B`). Raises UserError."""
+    key = name.lower().replace("-", "").replace("_", "")
+    if key not in TASKS:
+        raise unknown("--task_name", name, TASKS)
+    return TASKS[key]
+
+
+def custom_task(name: str, texts: tuple[str, ...], label: str, labels: tuple[str, ...]) -> Task:
+    """A task on the user's own files: `labels` are the class names in id order, empty for regression."""
+    if not labels:
+        metrics, selection = ("pearson", "spearmanr"), "spearmanr"
+    else:
+        metrics, selection = ("accuracy", "f1" if len(labels) == 2 else "f1_macro"), "accuracy"
+    return Task(name, name, texts, texts, label, labels, labels, metrics, selection)
+
+
+def label_order(task: Task, checkpoint_labels: Sequence[str]) -> list[int] | None:
+    """The task's class id for each class of a checkpoint that names its own, where the order differs; else None.
+
+    checkpoint_labels: the checkpoint's classes in id order. Names are compared without regard to case; names that are
+    not the task's count as the task's order.
+    """
+    theirs = [name.lower() for name in checkpoint_labels]
+    for spelling in (task.labels, task.words):
+        known = [name.lower() for name in spelling]
+        if theirs and sorted(theirs) == sorted(known):
+            order = [known.index(name) for name in theirs]
+            return order if order != sorted(order) else None
+    return None

@@ -1,0 +1,227 @@
+#!/usr/bin/env python
+"""Drop layers of a pre-trained encoder, fine-tune it on a GLUE task, and record what that did: one run, top to bottom.
+
+    python run_glue.py --drop_strategy top --drop_k 6
+    torchrun --nproc_per_node 2 run_glue.py --task_name rte --drop_strategy symmetric --drop_k 4
+
+All flags: --help. What the words mean: README.md.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+RANK = int(os.environ.get("RANK", "0"))
+
+
+def main(argv: list[str]) -> int:
+    """The exit code: 0 done, 1 failed, 2 unusable input, 130 stopped by the user."""
+    try:
+        from layerdrop.errors import UserError
+
+        try:
+            from layerdrop.arguments import parse
+
+            return run(parse(argv))
+        except UserError as error:
+            say("\n".join(f"error: {line}" for line in str(error).splitlines()))
+            return 2
+    except KeyboardInterrupt as stop:
+        checkpoint = getattr(stop, "checkpoint", None)
+        say(f"stopped; go on with --resume_from_checkpoint (from {checkpoint})" if checkpoint else "stopped")
+        return 130
+
+
+def run(arguments) -> int:
+    """Do what the flags (layerdrop.arguments.Arguments) say. Writes record.json into the run's folder, on failure too."""
+    from transformers import set_seed
+    from transformers.utils import logging
+
+    from layerdrop import surgery
+    from layerdrop.checkpoints import load_config, load_tokenizer, work_offline_unless_reachable
+    from layerdrop.data import read_splits, tokenise
+    from layerdrop.distributed import from_first_process
+    from layerdrop.runs import (
+        RunRecord,
+        environment,
+        open_folder,
+        peak_memory,
+        read_record,
+        remove_checkpoints,
+        summary,
+        write_predictions,
+        write_submission,
+    )
+    from layerdrop.selection import find_order, select_layers
+    from layerdrop.tasks import label_order
+
+    model_flags, data_flags, drop_flags, train_flags = arguments.model, arguments.data, arguments.drop, arguments.train
+    name, hub, folder = model_flags.model_name_or_path, model_flags.hub, train_flags.output_dir
+    seconds: dict[str, float] = {}
+    started = time.perf_counter()
+    logging.disable_progress_bar()
+    if arguments.needs_hub and not work_offline_unless_reachable():
+        say("note: no hub can be reached; what is in the local cache is used")
+
+    # ---- load: configuration, tokenizer and examples; the weights wait until it is known which are needed -------------
+    with clock(seconds, "load"):
+        config = load_config(name, hub)
+        n_original, original_ids = surgery.original_layers(config)
+        family = surgery.family_of(config)
+        tokenizer = load_tokenizer(model_flags.tokenizer_name or name, hub)
+    with clock(seconds, "read"):
+        task, examples = read_splits(
+            data_flags.task,
+            arguments.splits,
+            data_dir=data_flags.data_dir,
+            own=data_flags.own_files,
+            known_labels=surgery.label_names(config),
+            skip_bad_rows=data_flags.skip_bad_rows,
+            cache_dir=model_flags.cache_dir,
+            token=model_flags.token,
+        )
+        for split in examples:
+            examples[split] = examples[split].head(arguments.max_samples(split))
+    spec = arguments.spec(task.name, find_order(drop_flags.drop_strategy, drop_flags.drop_order_file, name, task.name))
+    record = RunRecord(spec, n_layers=n_original, notes=list(arguments.notes))
+    resume_from = None
+    if not drop_flags.dry_run:
+        overwrite, resume = train_flags.overwrite_output_dir, train_flags.resume_from_checkpoint
+        done, resume_from = from_first_process(lambda: open_folder(spec, folder, overwrite=overwrite, resume=resume))
+        if done:
+            say(f"already done with these settings in {folder}; run it again with --overwrite_output_dir")
+            say(f"metrics: {read_record(folder)['metrics']}")
+            return 0
+
+    try:
+        record.environment = environment()
+        for split, rows in examples.items():
+            record.data[split] = {"rows": len(rows), "bad_rows": rows.bad_rows, "fingerprint": rows.fingerprint()}
+            if rows.bad_rows:
+                record.notes.append(f"{rows.bad_rows} malformed rows of {split} left out")
+
+        # ---- select: which layers to drop, in the checkpoint's own numbering ------------------------------------------
+        with clock(seconds, "select"):
+            scored = examples.get(task.splits(drop_flags.score_split)[0])
+            selection = from_first_process(
+                lambda: select_layers(spec, config.num_hidden_layers, hub, scored, tokenizer, train_flags)
+            )
+        kept = surgery.kept_layers(config, selection.dropped)
+        frozen = surgery.positions("--freeze_layers", kept, spec.freeze_layers)
+        record.scores = selection.scores
+        record.kept = [original_ids[i] for i in kept]
+        record.dropped = [i for i in range(n_original) if i not in record.kept]
+        record.dropped_before = [i for i in range(n_original) if i not in original_ids]
+        if record.dropped_before:
+            record.notes.append(f"the checkpoint had {config.num_hidden_layers} of {n_original} layers left already")
+        if family.shared and selection.dropped:
+            record.notes.append(
+                f"{family.name} shares one layer: all strategies coincide, the depth alone changes and no parameter is saved"
+            )
+        task_ids = label_order(task, surgery.label_names(config))
+        if task_ids is not None:
+            order = ", ".join(task.labels[i] for i in task_ids)
+            record.notes.append(f"the checkpoint's own order of labels is used: {order}")
+        surgery.set_labels(config, [task.labels[i] for i in task_ids] if task_ids else task.labels)
+        reduced = surgery.reduced_config(config, selection.dropped)
+        record.parameters_before, record.parameters_after = (
+            surgery.count_parameters(surgery.empty_model(c, hub.trust_remote_code)) for c in (config, reduced)
+        )
+        if drop_flags.dry_run:
+            record.status, record.seconds = "dry_run", seconds
+            if RANK == 0:
+                print(json.dumps(record.to_dict(), indent=1) if drop_flags.json else summary(record))
+            return 0
+
+        # ---- drop: read the kept layers only; seeded, so that the head is the same whatever was dropped ---------------
+        with clock(seconds, "load"):
+            set_seed(spec.seed)
+            model, new = surgery.load_classifier(name, config, selection.dropped, hub)
+        if new and not train_flags.do_train:
+            record.notes.append(f"untrained and not in the checkpoint, so the figures say little: {', '.join(new)}")
+        for note in record.notes:
+            say(f"note: {note}")
+
+        # ---- fine-tune and evaluate -----------------------------------------------------------------------------------
+        from layerdrop.finetune import finetune, freeze
+
+        freeze(model, frozen, spec.freeze_embeddings)
+        with clock(seconds, "tokenise"):
+            length = min(spec.max_seq_length, tokenizer.model_max_length)
+            to_model = None if task_ids is None else np.argsort(task_ids)
+            datasets = {
+                split: tokenise(
+                    rows, tokenizer, length, None if to_model is None or rows.labels is None else to_model[rows.labels]
+                )
+                for split, rows in examples.items()
+            }
+        outcome = finetune(
+            model,
+            task,
+            tokenizer,
+            train_flags,
+            train=datasets["train"] if train_flags.do_train else None,
+            evaluate={split: datasets[split] for split in task.splits("validation") if train_flags.do_eval},
+            predict={split: datasets[split] for split in task.splits("test") if train_flags.do_predict},
+            task_ids=None if task_ids is None else np.array(task_ids),
+            pad_to=length if spec.pad_to_max_length else None,
+            rolling_checkpoints=arguments.rolling_checkpoints,
+            resume_from=resume_from,
+        )
+
+        # ---- record ---------------------------------------------------------------------------------------------------
+        record.metrics, record.epochs = outcome.metrics, outcome.epochs
+        record.tokens_per_second, record.padding_share = outcome.tokens_per_second, outcome.padding_share
+        seconds |= outcome.seconds
+        if RANK == 0:
+            for split, predictions in outcome.predictions.items():
+                write = write_submission if split.startswith("test") else write_predictions
+                write(folder, task, split, examples[split], predictions)
+            if arguments.rolling_checkpoints:
+                remove_checkpoints(folder)
+        record.status = "success"
+    except KeyboardInterrupt as stop:
+        record.status, record.error = "cancelled", str(stop) or "stopped by the user"
+        raise
+    except Exception as error:
+        from layerdrop.errors import UserError
+
+        record.status, record.error = "failed", f"{type(error).__name__}: {error}"
+        if isinstance(error, UserError):
+            raise
+        if not isinstance(error, FloatingPointError):
+            traceback.print_exc()
+        say(f"error: {record.error}")
+        return 1
+    finally:
+        if RANK == 0 and not drop_flags.dry_run:
+            record.seconds = {**seconds, "total": time.perf_counter() - started}
+            record.peak_memory_bytes = peak_memory()
+            record.write(folder)
+    if RANK == 0:
+        print(summary(record, folder))
+    return 0
+
+
+@contextmanager
+def clock(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Add the seconds that the block takes to `seconds[stage]`."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal, from the first process."""
+    if RANK == 0:
+        print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
