@@ -8,11 +8,12 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import huggingface_hub
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import (
     SAFE_WEIGHTS_INDEX_NAME,
@@ -124,8 +125,14 @@ def open_weights(name: str, options: HubOptions = HubOptions()) -> Mapping[str, 
 
 
 def _open_file(path: str) -> Mapping[str, Any]:
-    if path.endswith(".safetensors"):
-        file = safe_open(path, framework="pt")
-        return {key: file.get_slice(key) for key in file.keys()}
-    mmap = zipfile.is_zipfile(path)  # files from before PyTorch 1.6 cannot be mapped
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    try:
+        if path.endswith(".safetensors"):
+            file = safe_open(path, framework="pt")
+            return {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  not a dictionary
+        mmap = zipfile.is_zipfile(path)  # files from before PyTorch 1.6 cannot be mapped
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+        raise UserError(
+            f"--model_name_or_path: {path} cannot be read safely ({str(error).splitlines()[0]}). "
+            "It is damaged, or holds more than weights; get the checkpoint again, as safetensors."
+        ) from error
