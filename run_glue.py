@@ -47,9 +47,11 @@ def run(arguments) -> int:
     from layerdrop.checkpoints import load_config, load_tokenizer, work_offline_unless_reachable
     from layerdrop.data import read_splits, tokenise
     from layerdrop.distributed import from_first_process
+    from layerdrop.errors import UserError
     from layerdrop.runs import (
         RunRecord,
         environment,
+        leave_folder,
         open_folder,
         peak_memory,
         read_record,
@@ -189,18 +191,19 @@ def run(arguments) -> int:
     except KeyboardInterrupt as stop:
         record.status, record.error = "cancelled", str(stop) or "stopped by the user"
         raise
+    except UserError:
+        record = None
+        raise
     except Exception as error:
-        from layerdrop.errors import UserError
-
         record.status, record.error = "failed", f"{type(error).__name__}: {error}"
-        if isinstance(error, UserError):
-            raise
         if not isinstance(error, FloatingPointError):
             traceback.print_exc()
         say(f"error: {record.error}")
         return 1
     finally:
-        if RANK == 0 and not drop_flags.dry_run:
+        if RANK == 0 and not drop_flags.dry_run and record is None:
+            leave_folder(folder)
+        elif RANK == 0 and not drop_flags.dry_run:
             record.seconds = {**seconds, "total": time.perf_counter() - started}
             record.peak_memory_bytes = peak_memory()
             record.write(folder)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -11,6 +12,7 @@ from typing import Any, Literal, get_origin, get_type_hints
 import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
+from transformers.hf_argparser import string_to_bool
 
 from layerdrop.checkpoints import HubOptions
 from layerdrop.data import FILE_TYPES, OwnFiles
@@ -353,14 +355,15 @@ class Parser(HfArgumentParser):
             usage="run_glue.py [CONFIG.yaml] [--flag value ...]",
             description="Drop layers of a pre-trained encoder, fine-tune it on a GLUE task, record what that did.",
         )
+        for action in self._actions:
+            if action.type is string_to_bool and action.nargs is None:  # `bool | None`: --disable_tqdm alone means yes
+                action.nargs, action.const = "?", True
 
     def error(self, message: str):
         """Raise UserError with argparse's message, put in our order: flag, value received, what is allowed."""
-        raise UserError(
-            message.removeprefix("argument ")
-            .replace("invalid int value:", "not a whole number:")
-            .replace("invalid float value:", "not a number:")
-        )
+        message = re.sub(r"^argument (--\w+)(/--[\w-]+)*", r"\1", message)
+        message = message.replace("invalid int value:", "not a whole number:").replace("invalid float value:", "not a number:")
+        raise UserError(f"{message}. See run_glue.py --help.")
 
 
 def _config_words(path: str) -> list[str]:

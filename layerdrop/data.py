@@ -102,7 +102,7 @@ def read_glue_tsv(path: Path, task: Task, labelled: bool, skip_bad_rows: bool = 
     Raises UserError for a missing file or column, and with file and line for a malformed row.
     """
     try:
-        file = open(path, encoding="utf-8-sig", newline="\n")
+        file = open(path, encoding="utf-8-sig", newline="\n")  # noqa: SIM115  closed below
     except OSError as error:
         raise UserError(f"--data_dir: cannot read {path} ({error.strerror}). {_expected_layout(task)}") from None
     with file:
@@ -271,8 +271,8 @@ def _label_names(values: list[str]) -> tuple[str, ...]:
 def _looks_like_regression(values: list[object]) -> bool:
     def number(value: object) -> bool:
         try:
-            float(value)
-        except (TypeError, ValueError):
+            float(str(value))
+        except ValueError:
             return False
         return True
 

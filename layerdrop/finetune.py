@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -131,6 +130,7 @@ class RunCallback(TrainerCallback):
         self.old_handlers = {}
 
     def on_train_begin(self, args, state, control, **kwargs):
+        """Take over the two signals."""
         if args.world_size > 1 or threading.current_thread() is not threading.main_thread():
             return
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -143,18 +143,22 @@ class RunCallback(TrainerCallback):
         tqdm.write("stopping after this step, with a checkpoint (again: at once) ...", file=sys.stderr)
 
     def on_step_end(self, args, state, control, **kwargs):
+        """Ask for a checkpoint where a stop was asked for."""
         if self.asked_to_stop:
             control.should_save = True
 
     def on_epoch_end(self, args, state, control, **kwargs):
+        """Do without a checkpoint at the very end: nothing is left to resume."""
         if self.rolling_checkpoints and state.global_step >= state.max_steps:
-            control.should_save = False  # nothing is left to resume
+            control.should_save = False
 
     def on_save(self, args, state, control, **kwargs):
+        """Stop, now that the checkpoint is written."""
         if self.asked_to_stop:
             raise Interrupted(f"{args.output_dir}/checkpoint-{state.global_step}")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
+        """Keep and print what was measured."""
         values = {name: value for name, value in (logs or {}).items() if isinstance(value, (int, float))}
         if not state.is_world_process_zero or "train_runtime" in values:
             return
@@ -180,7 +184,7 @@ class _Bar(ProgressCallback):
     """The library's progress bar; RunCallback writes the results."""
 
     def on_log(self, *args, **kwargs):
-        pass
+        """Write nothing."""
 
 
 def _is_result(name: str) -> bool:

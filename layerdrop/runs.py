@@ -211,6 +211,13 @@ def open_folder(spec: RunSpec, folder: str, *, overwrite: bool, resume: str | No
     return False, None
 
 
+def leave_folder(folder: str) -> None:
+    """Undo open_folder where the run could not begin: nothing is left of a folder that holds nothing else."""
+    (Path(folder) / SPEC_FILE).unlink(missing_ok=True)
+    if not any(Path(folder).iterdir()):
+        Path(folder).rmdir()
+
+
 def _write_spec(spec: RunSpec, path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
