@@ -1,0 +1,370 @@
+"""The whole script on small models and artificial tasks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import run_glue
+from layerdrop.runs import read_record
+from layerdrop.tasks import TASKS
+from tests import tiny
+
+ROOT = Path(__file__).parent.parent
+QUICK = ["--use_cpu", "--report_to", "none", "--precision", "fp32", "--per_device_train_batch_size", "8"]
+
+
+@pytest.fixture
+def run(bert, glue, tmp_path, monkeypatch, capsys):
+    """run("--flags ...") -> (exit code, record, stdout, stderr); in a working folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(words: str = "", model: str = bert, data: str | None = glue, output: str | None = "out"):
+        argv = ["--model_name_or_path", model, *QUICK]
+        argv += ["--data_dir", data] if data else []
+        argv += ["--output_dir", output] if output else []
+        code = run_glue.main([*argv, *words.split()])
+        out, err = capsys.readouterr()
+        return code, read_record(output) if output else None, out, err
+
+    return call
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return load_file(Path(folder) / "model.safetensors")
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_every_task(run, name):
+    code, record, out, err = run(f"--task_name {name} --drop_strategy top --drop_k 4 --do_train --do_eval --do_predict")
+    task = TASKS[name]
+    assert code == 0, err
+    assert record["status"] == "success" and record["error"] is None
+    assert (record["n_layers"], record["dropped"], record["kept"]) == (6, [2, 3, 4, 5], [0, 1])
+    prefixes = ["matched_", "mismatched_"] if name == "mnli" else [""]
+    assert set(record["metrics"]) == {prefix + metric for prefix in prefixes for metric in (*task.metrics, "loss")}
+    assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3]
+    assert {"load", "read", "select", "tokenise", "train", "evaluate", "predict", "total"} == set(record["seconds"])
+    assert record["parameters_after"] < record["parameters_before"] and record["tokens_per_second"] > 0
+    assert "status     success" in out and "success" in out
+    for suffix in task.suffixes:
+        predictions = Path("out", f"predictions_dev{suffix}.tsv").read_text().splitlines()
+        assert len(predictions) == 13
+        submission = Path("out", task.folder + {"": "", "_matched": "-m", "_mismatched": "-mm"}[suffix] + ".tsv")
+        rows = [line.split("\t") for line in submission.read_text().splitlines()]
+        assert rows[0] == ["index", "prediction"] and [row[0] for row in rows[1:]] == [str(i) for i in range(12)]
+        assert task.is_regression or {row[1] for row in rows[1:]} <= set(task.words)
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "distilbert", "xlnet", "albert"])
+def test_families(run, tmp_path, model_type):
+    model = tiny.save(tmp_path / "model", model_type)
+    code, record, out, err = run("--task_name rte --drop_strategy contribution --drop_k 2", model)
+    assert code == 0, err
+    assert len(record["scores"]) == 6 and len(record["dropped"]) == 2
+    shared = model_type == "albert"
+    assert (record["parameters_after"] == record["parameters_before"]) == shared
+    assert ("all strategies coincide" in err) == shared
+    again = AutoModelForSequenceClassification.from_pretrained("out")
+    assert again.config.num_hidden_layers == 4 and again.num_parameters() == record["parameters_after"]
+    assert AutoTokenizer.from_pretrained("out").padding_side == ("left" if model_type == "xlnet" else "right")
+
+
+@pytest.mark.parametrize(
+    ("words", "dropped"),
+    [
+        ("--drop_strategy bottom --drop_k 2", [0, 1]),
+        ("--drop_strategy symmetric --drop_k 2", [2, 3]),
+        ("--drop_strategy odd-alternate --drop_k 2", [2, 4]),
+        ("--drop_strategy even-alternate --drop_k 2", [3, 5]),
+        ("--drop_layers 5,1", [1, 5]),
+        ("--remove_layers 5,1", [1, 5]),
+        ("--drop_strategy greedy --drop_order_file order.txt --drop_k 2", [1, 4]),
+        ("--drop_strategy optimal --drop_order_file order.txt --drop_k 1", [4]),
+        ("--drop_strategy contribution --drop_threshold 1", []),
+    ],
+)
+def test_dry_run_of_every_strategy(run, words, dropped):
+    Path("order.txt").write_text("4\n1\n0\n")
+    code, _, out, err = run(f"{words} --task_name rte --dry_run --json")
+    record = json.loads(out)
+    assert code == 0 and record["dropped"] == dropped and record["status"] == "dry_run"
+    assert record["kept"] == [i for i in range(6) if i not in dropped]
+    assert {"spec", "status", "n_layers", "dropped", "kept", "scores", "parameters_before", "parameters_after", "metrics",
+            "seconds", "environment", "error"} <= set(record)
+    assert not Path("out").exists()
+
+
+def test_dry_run_needs_neither_data_nor_weights(run, tmp_path):
+    tiny.config("bert").save_pretrained(tmp_path / "model")
+    tiny.tokenizer().save_pretrained(tmp_path / "model")
+    code, _, out, _ = run("--drop_strategy top --drop_k 2 --dry_run", str(tmp_path / "model"), data=None)
+    assert code == 0 and "4, 5 (2 of 6 layers)" in out and "->" in out
+
+
+@pytest.mark.parametrize("strategy", ["variance", "aggregation", "contribution"])
+def test_scores_on_another_checkpoint(run, tmp_path, strategy):
+    other = tiny.save(tmp_path / "other", seed=5)
+    words = f"--task_name rte --drop_strategy {strategy} --drop_k 2 --dry_run --json"
+    own, others = (json.loads(run(words + more)[2]) for more in ("", f" --score_on {other}"))
+    direct = json.loads(run(words, model=other)[2])
+    assert others["scores"] == direct["scores"] != own["scores"] and others["dropped"] == direct["dropped"]
+    small = tiny.save(tmp_path / "small", num_hidden_layers=3)
+    code, _, _, err = run(f"{words} --score_on {small}")
+    assert code == 2 and "has 3 layers, the model 6" in err
+
+
+def test_published_greedy_order_by_model_and_task(run, tmp_path):
+    model = tiny.save(tmp_path / "bert-base-uncased", num_hidden_layers=12)
+    code, _, out, _ = run("--task_name rte --drop_strategy greedy --drop_k 3 --dry_run --json", model)
+    assert code == 0 and json.loads(out)["dropped"] == [0, 5, 7]
+
+
+def test_same_seed_same_result_and_same_head(run):
+    run("--task_name rte --drop_strategy top --drop_k 2", output="a")
+    run("--task_name rte --drop_strategy top --drop_k 2", output="b")
+    run("--task_name rte --drop_strategy top --drop_k 2 --seed 1", output="c")
+    assert same(weights("a"), weights("b")) and not same(weights("a"), weights("c"))
+    records = [read_record(name) for name in "ab"]
+    assert records[0]["metrics"] == records[1]["metrics"] and records[0]["id"] == records[1]["id"]
+
+
+def test_evaluation_alone_gives_what_training_reported(run, bert):
+    _, trained, _, _ = run("--task_name mrpc --drop_strategy symmetric --drop_k 2", output="trained")
+    code, record, _, err = run("--task_name mrpc --do_eval", "trained", output="evaluated")
+    assert code == 0 and record["metrics"] == trained["metrics"]
+    assert (record["n_layers"], record["dropped"], record["dropped_before"]) == (6, [2, 3], [2, 3])
+    assert "4 of 6 layers left already" in err
+    files = [Path(name, "predictions_dev.tsv").read_text() for name in ("trained", "evaluated")]
+    assert files[0] == files[1]
+    assert not Path("evaluated", "model.safetensors").exists()
+
+
+def test_evaluation_alone_honours_the_drop_flags(run):
+    run("--task_name rte", output="full")
+    code, record, _, _ = run("--task_name rte --do_eval --drop_strategy top --drop_k 3", "full", output="dropped")
+    assert code == 0 and record["dropped"] == [3, 4, 5]
+    code, record, _, _ = run("--task_name rte --do_eval --drop_strategy bottom --drop_k 1", "full", output="other")
+    assert record["dropped"] == [0]
+
+
+def test_untrained_head_is_said(run, bert, tmp_path):
+    AutoModelForSequenceClassification.from_pretrained(bert).base_model.save_pretrained(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    code, record, _, err = run("--task_name rte --do_eval", str(tmp_path / "base"))
+    assert code == 0 and "untrained" in err and "untrained" in record["notes"][0]
+
+
+def test_labels_in_the_checkpoints_own_order(run, tmp_path):
+    """A checkpoint with MNLI's labels in another order scores what it would with ours."""
+    ordinary = tiny.model("bert", num_labels=3)
+    ordinary.config.id2label = {0: "entailment", 1: "neutral", 2: "contradiction"}
+    reversed_ = tiny.model("bert", num_labels=3)
+    reversed_.config.id2label = {0: "CONTRADICTION", 1: "NEUTRAL", 2: "ENTAILMENT"}
+    with torch.no_grad():
+        for parameter in reversed_.classifier.parameters():
+            parameter.copy_(parameter.flip(0))
+    for name, model in (("ordinary", ordinary), ("reversed", reversed_)):
+        model.save_pretrained(tmp_path / name)
+        tiny.tokenizer().save_pretrained(tmp_path / name)
+    results = [run("--task_name mnli --do_eval", str(tmp_path / name), output=f"{name}_out") for name in ("ordinary", "reversed")]
+    metrics = [{k: v for k, v in record["metrics"].items() if "accuracy" in k} for _, record, _, _ in results]
+    assert metrics[0] == metrics[1]
+    assert "checkpoint's own order of labels" in results[1][3] and "own order" not in results[0][3]
+    files = [Path(f"{name}_out", "predictions_dev_matched.tsv").read_text() for name in ("ordinary", "reversed")]
+    assert files[0] == files[1]
+    code, record, _, _ = run("--task_name mnli", str(tmp_path / "reversed"), output="trained")
+    saved = AutoModelForSequenceClassification.from_pretrained("trained").config.id2label
+    assert code == 0 and list(saved.values()) == ["contradiction", "neutral", "entailment"]
+
+
+def test_freezing(run, bert):
+    code, _, _, err = run("--task_name rte --drop_strategy bottom --drop_k 2 --freeze_layers 2,3 --freeze_embeddings")
+    assert code == 0, err
+    before, after = weights(bert), weights("out")
+    changed = {name for name, value in after.items() if name in before and not torch.equal(value, before[name])}
+    layer = "bert.encoder.layer.{}.output.dense.weight"
+    assert not any("embeddings" in name or ".layer.0." in name or ".layer.1." in name for name in changed - {
+        n for n in changed if ".layer.0." in n and torch.equal(after[n], before[n.replace("layer.0", "layer.2")])
+        or ".layer.1." in n and torch.equal(after[n], before[n.replace("layer.1", "layer.3")])})
+    assert torch.equal(after[layer.format(0)], before[layer.format(2)])
+    assert not torch.equal(after[layer.format(2)], before[layer.format(4)])
+    code, _, _, err = run("--task_name rte --drop_strategy bottom --drop_k 2 --freeze_layers 0", output="no")
+    assert code == 2 and "layer 0 is not kept. Kept: 2, 3, 4, 5" in err and not Path("no").exists()
+
+
+def test_own_files(run, tmp_path):
+    lines = [f'"w{i} w{i + 1}",{"good" if i % 2 else "bad"}\n' for i in range(20)]
+    for name in ("train", "dev", "test"):
+        Path(f"{name}.csv").write_text("text,label\n" + "".join(lines))
+    words = "--train_file train.csv --validation_file dev.csv --test_file test.csv --do_train --do_eval --do_predict --drop_layers 1"
+    code, record, _, err = run(words, data=None)
+    assert code == 0, err
+    assert set(record["metrics"]) == {"accuracy", "f1", "loss"} and record["spec"]["task"] == "train"
+    assert {line.split("\t")[1] for line in Path("out/train.tsv").read_text().splitlines()[1:]} <= {"good", "bad"}
+    assert AutoModelForSequenceClassification.from_pretrained("out").config.id2label == {0: "bad", 1: "good"}
+    code, again, _, _ = run("--validation_file dev.csv --do_eval", "out", data=None, output="eval")
+    assert code == 0 and again["metrics"] == record["metrics"]
+
+
+def test_bad_rows_stop_or_are_counted(run, tmp_path):
+    folder = tiny.glue(tmp_path / "data", "rte")
+    path = folder / "RTE" / "train.tsv"
+    path.write_text(path.read_text() + "25\tw1\tentailment\n")
+    code, record, _, err = run("--task_name rte", data=str(folder))
+    assert code == 2 and "train.tsv:26: 3 columns instead of 4" in err and "Traceback" not in err and not Path("out").exists()
+    code, record, _, err = run("--task_name rte --skip_bad_rows", data=str(folder))
+    assert code == 0 and "1 malformed rows of train left out" in err and record["data"]["train"]["bad_rows"] == 1
+
+
+# ---- what a user can get wrong
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--drop_strategy top --drop_k 6", "--drop_k 6: a model of 6 layers must keep at least one. Choose 0 to 5."),
+        ("--drop_layers 9,9", "no layer 9 in a model of 6 layers"),
+        ("--drop_layers 1,1", "given more than once"),
+        ("--drop_strategy symmetric --drop_k 3", "Nearest: --drop_k 2 or 4"),
+        ("--drop_strategy greedy --drop_k 2", "no published order for tinybert"),
+        ("--drop_strategy optimal --drop_k 2", "needs a search's result"),
+        ("--drop_strategy top", "how many layers?"),
+        ("--data_dir nowhere", "no such folder"),
+        ("--model_name_or_path nowhere/at-all", "not in the local cache and the hub cannot be reached"),
+        ("--resume_from_checkpoint", "no checkpoint in out"),
+    ],
+)
+def test_one_line_and_exit_code_2(run, words, said):
+    code, record, out, err = run("--task_name rte " + words)
+    assert code == 2 and said in err and "Traceback" not in err and out == ""
+    assert len([line for line in err.splitlines() if not line.startswith("note:")]) == 1
+    assert record is None and not Path("out").exists()
+
+
+def test_no_hub_is_said_within_seconds(tmp_path):
+    """The flags of the README alone, in a process of its own, where no hub can be reached."""
+    environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
+    environment |= {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path)}
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, ROOT / "run_glue.py", "--drop_strategy", "top", "--drop_k", "6"], cwd=tmp_path,
+                          env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and time.perf_counter() - start < 30
+    error = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(error) == 1 and "Traceback" not in done.stderr and not (tmp_path / "runs").exists()
+    for word in ("bert-base-uncased", "hub cannot be reached", "--data_dir", "local checkpoint"):
+        assert word in error[0]
+
+
+def test_running_twice(run, bert):
+    code, first, _, _ = run("--task_name rte")
+    stamp = Path("out/model.safetensors").stat().st_mtime_ns
+    code, second, _, err = run("--task_name rte")
+    assert code == 0 and "already done" in err and second == first
+    code, _, _, err = run("--task_name rte --learning_rate 1e-5")
+    assert code == 2 and "learning_rate: 2e-05, now 1e-05" in err
+    assert Path("out/model.safetensors").stat().st_mtime_ns == stamp
+    code, third, _, _ = run("--task_name rte --learning_rate 1e-5 --overwrite_output_dir")
+    assert code == 0 and third["id"] != first["id"]
+
+
+def test_default_output_folder(run):
+    code, _, out, _ = run("--task_name rte --drop_strategy top --drop_k 1", output=None)
+    assert code == 0 and read_record("runs/tinybert_rte_top_k1_seed42")["status"] == "success"
+
+
+def test_failure_is_recorded(run, tmp_path):
+    broken = tiny.model("bert")
+    with torch.no_grad():
+        broken.bert.encoder.layer[0].output.dense.weight.fill_(float("nan"))
+    broken.save_pretrained(tmp_path / "nan")
+    tiny.tokenizer().save_pretrained(tmp_path / "nan")
+    code, record, _, err = run("--task_name rte", str(tmp_path / "nan"))
+    assert code == 1 and record["status"] == "failed" and "diverged" in record["error"] and "Traceback" not in err
+    code, record, _, _ = run("--task_name rte")  # a failed run does not stand in the way
+    assert code == 0 and record["status"] == "success"
+
+
+def test_constant_predictions_are_null_not_a_crash(run, tmp_path):
+    constant = tiny.model("bert", num_labels=1)
+    with torch.no_grad():
+        constant.classifier.weight.zero_()
+    constant.save_pretrained(tmp_path / "constant")
+    tiny.tokenizer().save_pretrained(tmp_path / "constant")
+    code, record, out, _ = run("--task_name stsb --do_eval", str(tmp_path / "constant"))
+    assert code == 0 and record["metrics"]["pearson"] is None and "pearson nan" in out
+
+
+# ---- resuming
+@pytest.mark.parametrize(("strategy", "stop"), [("group_by_length", 3), ("group_by_length", 5), ("random", 5)])
+def test_resumed_is_bit_identical(run, monkeypatch, strategy, stop):
+    """Stopped at the end of an epoch (3 steps each) and in the middle of one."""
+    words = f"--task_name rte --drop_strategy top --drop_k 2 --train_sampling_strategy {strategy}"
+    _, whole, _, _ = run(words, output="whole")
+
+    from layerdrop.finetune import RunCallback
+
+    usual = RunCallback.on_step_end
+
+    def stop_there(self, args, state, control, **kwargs):
+        if state.global_step == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+        usual(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(RunCallback, "on_step_end", stop_there)
+    code, record, _, err = run(words)
+    assert code == 130 and record["status"] == "cancelled" and f"checkpoint-{stop}" in err
+    monkeypatch.setattr(RunCallback, "on_step_end", usual)
+    code, _, _, err = run(words)
+    assert code == 2 and "--resume_from_checkpoint" in err
+    code, resumed, _, err = run(words + " --resume_from_checkpoint")
+    assert code == 0, err
+    assert same(weights("whole"), weights("out"))
+    assert resumed["metrics"] == whole["metrics"] and resumed["id"] == whole["id"]
+    assert not list(Path("out").glob("checkpoint-*"))
+
+
+def test_checkpoints_that_were_asked_for_stay(run):
+    run("--task_name rte --save_strategy steps --save_steps 4 --save_total_limit 2")
+    assert sorted(path.name for path in Path("out").glob("checkpoint-*")) == ["checkpoint-8", "checkpoint-9"]
+
+
+# ---- several processes
+@pytest.mark.slow
+def test_torchrun(bert, glue, tmp_path):
+    """Two processes on the CPU: one record, the metrics of the whole development set."""
+    flags = ["--model_name_or_path", bert, "--data_dir", glue, "--task_name", "mrpc", "--drop_strategy", "contribution",
+             "--drop_k", "2", *QUICK, "--max_eval_samples", "11"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "run_glue.py"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *flags, "--output_dir", str(tmp_path / "two")], cwd=ROOT, env=environment,
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = read_record(tmp_path / "two")
+    assert record["status"] == "success" and record["spec"]["processes"] == 2 and done.stdout.count("status") == 1
+    predictions = (tmp_path / "two" / "predictions_dev.tsv").read_text().splitlines()[1:]
+    assert len(predictions) == 11
+    right = sum(label == predicted for _, label, predicted in (line.split("\t") for line in predictions))
+    assert record["metrics"]["accuracy"] == pytest.approx(right / 11)
+    code = run_glue.main(["--model_name_or_path", str(tmp_path / "two"), "--data_dir", glue, "--task_name", "mrpc", "--do_eval",
+                          *QUICK, "--max_eval_samples", "11", "--output_dir", str(tmp_path / "one")])
+    alone = read_record(tmp_path / "one")
+    assert code == 0 and alone["metrics"]["accuracy"] == record["metrics"]["accuracy"]
+    assert alone["metrics"]["f1"] == record["metrics"]["f1"]
+
+
+def test_help_names_every_strategy(capsys):
+    with pytest.raises(SystemExit) as stop:
+        run_glue.main(["--help"])
+    out = capsys.readouterr().out
+    assert stop.value.code == 0 and "--drop_strategy" in out and "odd-alternate" in out and "--learning_rate" in out
