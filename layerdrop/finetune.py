@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -101,9 +102,14 @@ class FineTuner(Trainer):
         return metrics.compute(self.task.metrics, self.decide(outcome.predictions), labels)
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs):
-        """As in the library; the predictions are kept in `results`, and logits that are not finite are an error."""
+        """As in the library; the predictions are kept in `results`, and logits that are not finite are an error.
+
+        The random state is put back afterwards, so that training does not depend on how often it is evaluated.
+        """
         start = time.perf_counter()
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices):
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
         if not np.isfinite(logits).all():
             raise FloatingPointError(
@@ -158,20 +164,18 @@ class RunCallback(TrainerCallback):
             raise Interrupted(f"{args.output_dir}/checkpoint-{state.global_step}")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Keep and print what was measured."""
-        values = {name: value for name, value in (logs or {}).items() if isinstance(value, (int, float))}
-        if not state.is_world_process_zero or "train_runtime" in values:
+        """Keep what was measured, one entry for each point in training; print it once it is complete."""
+        shown = {_result_name(name): value for name, value in (logs or {}).items() if _result_name(name)}
+        if not state.is_world_process_zero or not shown:
             return
-        shown = {"epoch": round(state.epoch or 0.0, 2)}
-        shown |= {name.removeprefix("eval_"): value for name, value in values.items() if _is_result(name)}
-        if len(shown) == 1:
-            return
-        if self.epochs and self.epochs[-1]["epoch"] == shown["epoch"]:
-            self.epochs[-1] |= shown
-        else:
-            self.epochs.append(dict(shown))
-        text = "  ".join(f"{name} {value:.4f}" for name, value in shown.items() if name != "epoch")
-        tqdm.write(f"epoch {shown['epoch']:g} of {args.num_train_epochs:g}: {text}", file=sys.stderr)
+        entry = {"epoch": round(state.epoch or 0.0, 2)}
+        if self.epochs and self.epochs[-1]["epoch"] == entry["epoch"]:
+            entry = self.epochs.pop()
+        self.epochs.append(entry | shown)
+        if control.should_evaluate and "train_loss" in shown:
+            return  # the development set's results come at once, on the same line
+        text = "  ".join(f"{name} {value:.4f}" for name, value in self.epochs[-1].items() if name != "epoch")
+        tqdm.write(f"epoch {entry['epoch']:g} of {args.num_train_epochs:g}: {text}", file=sys.stderr)
 
     def restore_signals(self) -> None:
         """Give SIGINT and SIGTERM back to whoever had them."""
@@ -187,11 +191,12 @@ class _Bar(ProgressCallback):
         """Write nothing."""
 
 
-def _is_result(name: str) -> bool:
-    """Whether a logged value says how good the model is, not how fast or at which step it is."""
-    return name in ("loss", "grad_norm") or (
-        name.startswith("eval_") and not name.endswith(("_runtime", "_per_second", "_preparation_time"))
-    )
+def _result_name(logged: str) -> str:
+    """The record's name for a value that the library logs; empty for what is about speed or progress."""
+    if logged == "loss":
+        return "train_loss"
+    technical = ("_runtime", "_per_second", "_preparation_time")
+    return logged.removeprefix("eval_") if logged.startswith("eval_") and not logged.endswith(technical) else ""
 
 
 def finetune(

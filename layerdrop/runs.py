@@ -87,7 +87,7 @@ class RunRecord:
     metrics: dict[str, float] = field(default_factory=dict)
     """On the development set, as fractions; MNLI's carry the prefix `matched_` or `mismatched_`."""
     epochs: list[dict[str, float]] = field(default_factory=list)
-    """Loss and metrics after each epoch."""
+    """After each epoch (or wherever was logged): `train_loss`, and `loss` and metrics on the development set."""
     seconds: dict[str, float] = field(default_factory=dict)
     """load, select, tokenise, train, evaluate, predict, total."""
     tokens_per_second: float | None = None

@@ -56,6 +56,8 @@ def test_every_task(run, name):
     prefixes = ["matched_", "mismatched_"] if name == "mnli" else [""]
     assert set(record["metrics"]) == {prefix + metric for prefix in prefixes for metric in (*task.metrics, "loss")}
     assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3]
+    assert all(set(epoch) == {"epoch", "train_loss", *record["metrics"]} for epoch in record["epochs"])
+    assert {name: record["epochs"][-1][name] for name in record["metrics"]} == record["metrics"]
     assert {"load", "read", "select", "tokenise", "train", "evaluate", "predict", "total"} == set(record["seconds"])
     assert record["parameters_after"] < record["parameters_before"] and record["tokens_per_second"] > 0
     assert "status     success" in out and "success" in out
@@ -139,6 +141,16 @@ def test_same_seed_same_result_and_same_head(run):
     assert same(weights("a"), weights("b")) and not same(weights("a"), weights("c"))
     records = [read_record(name) for name in "ab"]
     assert records[0]["metrics"] == records[1]["metrics"] and records[0]["id"] == records[1]["id"]
+
+
+def test_how_often_is_evaluated_logged_or_saved_changes_nothing(run):
+    ids = []
+    for name, words in (("a", ""), ("b", "--eval_strategy no"), ("c", "--eval_strategy steps --eval_steps 2 --save_strategy no"),
+                        ("d", "--logging_strategy steps --logging_steps 1 --per_device_eval_batch_size 5")):
+        _, record, _, _ = run("--task_name rte " + words, output=name)
+        ids.append(record["id"])
+    assert len(set(ids)) == 1
+    assert all(same(weights("a"), weights(name)) for name in "bcd")
 
 
 def test_evaluation_alone_gives_what_training_reported(run, bert):
@@ -345,7 +357,7 @@ def test_torchrun(bert, glue, tmp_path):
     """Two processes on the CPU: one record, the metrics of the whole development set."""
     flags = ["--model_name_or_path", bert, "--data_dir", glue, "--task_name", "mrpc", "--drop_strategy", "contribution",
              "--drop_k", "2", *QUICK, "--max_eval_samples", "11"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0", "run_glue.py"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "run_glue.py"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *flags, "--output_dir", str(tmp_path / "two")], cwd=ROOT, env=environment,
                           capture_output=True, text=True, timeout=300)
