@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
 
 
 def run(arguments) -> int:
-    """Do what the flags (layerdrop.arguments.Arguments) say. Writes record.json into the run's folder, on failure too."""
+    """Do what the flags (layerdrop.arguments.Arguments) say; record.json in the run's folder tells, also of failure."""
     from transformers import set_seed
     from transformers.utils import logging
 
@@ -71,7 +71,7 @@ def run(arguments) -> int:
     if arguments.needs_hub and not work_offline_unless_reachable():
         say("note: no hub can be reached; what is in the local cache is used")
 
-    # ---- load: configuration, tokenizer and examples; the weights wait until it is known which are needed -------------
+    # ---- load: configuration, tokenizer and examples; the weights wait until it is known which are needed --------
     with clock(seconds, "load"):
         config = load_config(name, hub)
         n_original, original_ids = surgery.original_layers(config)
@@ -108,7 +108,7 @@ def run(arguments) -> int:
             if rows.bad_rows:
                 record.notes.append(f"{rows.bad_rows} malformed rows of {split} left out")
 
-        # ---- select: which layers to drop, in the checkpoint's own numbering ------------------------------------------
+        # ---- select: which layers to drop, in the checkpoint's own numbering -------------------------------------
         with clock(seconds, "select"):
             scored = examples.get(task.splits(drop_flags.score_split)[0])
             selection = from_first_process(
@@ -124,7 +124,8 @@ def run(arguments) -> int:
             record.notes.append(f"the checkpoint had {config.num_hidden_layers} of {n_original} layers left already")
         if family.shared and selection.dropped:
             record.notes.append(
-                f"{family.name} shares one layer: all strategies coincide, the depth alone changes and no parameter is saved"
+                f"{family.name} shares one layer: all strategies coincide, "
+                "the depth alone changes, and no parameter is saved"
             )
         task_ids = label_order(task, surgery.label_names(config))
         if task_ids is not None:
@@ -141,7 +142,7 @@ def run(arguments) -> int:
                 print(json.dumps(record.to_dict(), indent=1) if drop_flags.json else summary(record))
             return 0
 
-        # ---- drop: read the kept layers only; seeded, so that the head is the same whatever was dropped ---------------
+        # ---- drop: read the kept layers only; seeded, so that the head is the same whatever was dropped ----------
         with clock(seconds, "load"):
             set_seed(spec.seed)
             model, new = surgery.load_classifier(name, config, selection.dropped, hub)
@@ -150,7 +151,7 @@ def run(arguments) -> int:
         for note in record.notes:
             say(f"note: {note}")
 
-        # ---- fine-tune and evaluate -----------------------------------------------------------------------------------
+        # ---- fine-tune and evaluate ------------------------------------------------------------------------------
         from layerdrop.finetune import finetune, freeze
 
         freeze(model, frozen, spec.freeze_embeddings)
@@ -177,7 +178,7 @@ def run(arguments) -> int:
             resume_from=resume_from,
         )
 
-        # ---- record ---------------------------------------------------------------------------------------------------
+        # ---- record ----------------------------------------------------------------------------------------------
         record.metrics, record.epochs = outcome.metrics, outcome.epochs
         record.tokens_per_second, record.padding_share = outcome.tokens_per_second, outcome.padding_share
         seconds |= outcome.seconds

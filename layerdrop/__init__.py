@@ -1,3 +1,31 @@
 """layerdrop: drop layers of a pre-trained transformer encoder, fine-tune what is left, and report what that did."""
 
+from importlib import import_module
+
 __version__ = "0.1.0"
+_PUBLIC = {
+    "drop_layers": "layerdrop.surgery",
+    "load_classifier": "layerdrop.surgery",
+    "original_layers": "layerdrop.surgery",
+    "reduced_config": "layerdrop.surgery",
+    "select": "layerdrop.strategies",
+    "STRATEGIES": "layerdrop.strategies",
+    "FAMILIES": "layerdrop.architectures",
+    "TASKS": "layerdrop.tasks",
+    "RunRecord": "layerdrop.runs",
+    "RunSpec": "layerdrop.runs",
+    "UserError": "layerdrop.errors",
+}
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str):
+    """The public names, imported when first used: torch and transformers take seconds."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'layerdrop' has no attribute '{name}'")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return [*globals(), *_PUBLIC]

@@ -119,7 +119,8 @@ class TrainArguments(TrainingArguments):
     eval_strategy: str = flag("When to evaluate while training: no, steps, epoch.", "epoch")
     logging_strategy: str = flag("When to log the training loss: no, steps, epoch.", "epoch")
     save_strategy: str = flag(
-        "When to save a checkpoint to resume from: no, steps, epoch, best. If not given: epoch, and it is removed once the run has succeeded.",
+        "When to save a checkpoint to resume from: no, steps, epoch, best. If not given, each epoch's is removed "
+        "once the run has succeeded.",
         "epoch",
     )
     save_total_limit: int | None = flag("How many checkpoints to keep.", 1)
@@ -187,7 +188,7 @@ class Arguments:
         return not local_data or any(name and not Path(name).is_dir() for name in names)
 
     def spec(self, task: str, order: tuple[int, ...] = ()) -> RunSpec:
-        """The identity of the run. task: its resolved name; order: what --drop_order_file or the published orders say."""
+        """The identity of the run. task: its resolved name; order: of `greedy` or `optimal`."""
         model, data, drop, train = self.model, self.data, self.drop, self.train
         row = get_strategy(drop.drop_strategy) if drop.drop_strategy else None
         scorer = SCORERS[row.scorer] if row and row.scorer else None
@@ -251,14 +252,47 @@ RECIPE = (
     "train_sampling_strategy",
 )
 """Always part of a run's identity."""
-NO_EFFECT = (
-    "auto_find_batch_size bf16 bf16_full_eval debug disable_tqdm do_eval do_predict do_train fp16 fp16_full_eval "
-    "full_determinism gradient_checkpointing activation_checkpointing half_precision_backend ignore_data_skip json "
-    "include_for_metrics include_num_input_tokens_seen local_rank output_dir overwrite_output_dir per_device_eval_batch_size "
-    "precision prediction_loss_only project remove_unused_columns report_to restore_callback_states_from_checkpoint "
-    "resume_from_checkpoint run_name seed skip_memory_metrics torch_empty_cache_steps use_cache use_cpu label_names "
-    "batch_eval_metrics length_column_name enable_jit_checkpoint"
-).split()
+NO_EFFECT = [
+    "auto_find_batch_size",
+    "bf16",
+    "bf16_full_eval",
+    "debug",
+    "disable_tqdm",
+    "do_eval",
+    "do_predict",
+    "do_train",
+    "fp16",
+    "fp16_full_eval",
+    "full_determinism",
+    "gradient_checkpointing",
+    "activation_checkpointing",
+    "half_precision_backend",
+    "ignore_data_skip",
+    "json",
+    "include_for_metrics",
+    "include_num_input_tokens_seen",
+    "local_rank",
+    "output_dir",
+    "overwrite_output_dir",
+    "per_device_eval_batch_size",
+    "precision",
+    "prediction_loss_only",
+    "project",
+    "remove_unused_columns",
+    "report_to",
+    "restore_callback_states_from_checkpoint",
+    "resume_from_checkpoint",
+    "run_name",
+    "seed",
+    "skip_memory_metrics",
+    "torch_empty_cache_steps",
+    "use_cache",
+    "use_cpu",
+    "label_names",
+    "batch_eval_metrics",
+    "length_column_name",
+    "enable_jit_checkpoint",
+]
 NO_EFFECT_PREFIX = (
     "dataloader_",
     "ddp_",
@@ -362,7 +396,9 @@ class Parser(HfArgumentParser):
     def error(self, message: str):
         """Raise UserError with argparse's message, put in our order: flag, value received, what is allowed."""
         message = re.sub(r"^argument (--\w+)(/--[\w-]+)*", r"\1", message)
-        message = message.replace("invalid int value:", "not a whole number:").replace("invalid float value:", "not a number:")
+        message = message.replace("invalid int value:", "not a whole number:").replace(
+            "invalid float value:", "not a number:"
+        )
         raise UserError(f"{message}. See run_glue.py --help.")
 
 
@@ -514,7 +550,8 @@ def _check_drop(arguments: Arguments) -> list[str]:
             wrong.append("--drop_k and --drop_threshold both say how many layers. Give one of them.")
         elif not -1 <= drop.drop_threshold <= 1:
             wrong.append(
-                f"--drop_threshold {drop.drop_threshold}: a cosine similarity. Choose -1 to 1; the paper's: 0.95, 0.925, 0.9."
+                f"--drop_threshold {drop.drop_threshold}: a cosine similarity. Choose -1 to 1 "
+                "(the paper's: 0.95, 0.925, 0.9)."
             )
     if drop.drop_order_file and not row.order:
         wrong.append(f"--drop_order_file: only for greedy and optimal, not {row.name}. Leave it out.")
@@ -543,7 +580,8 @@ def _check_data(arguments: Arguments) -> list[str]:
             if needed and split not in splits:
                 step = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}[split]
                 wrong.append(
-                    f"--{split}_file is missing: {step} needs it (without any --do_* flag, training and evaluation are on)."
+                    f"--{split}_file is missing: {step} needs it "
+                    "(without any --do_* flag, training and evaluation are on)."
                 )
     for name, least in (
         ("max_seq_length", 2),
@@ -568,6 +606,9 @@ def _check_train(arguments: Arguments) -> list[str]:
         wrong.append(f"--learning_rate {train.learning_rate}: must not be negative.")
     if train.num_train_epochs <= 0 and train.max_steps <= 0:
         wrong.append(f"--num_train_epochs {train.num_train_epochs}: must be above 0. To evaluate alone use --do_eval.")
+    name = arguments.model.model_name_or_path
+    if train.output_dir and os.path.isdir(name) and os.path.realpath(name) == os.path.realpath(train.output_dir):
+        wrong.append(f"--output_dir {train.output_dir}: is the checkpoint's own folder. Choose another --output_dir.")
     if train.resume_from_checkpoint and train.overwrite_output_dir:
         wrong.append("--resume_from_checkpoint and --overwrite_output_dir contradict each other. Give one of them.")
     if arguments.drop.json and not arguments.drop.dry_run:

@@ -137,7 +137,8 @@ def read_glue_tsv(path: Path, task: Task, labelled: bool, skip_bad_rows: bool = 
 
 
 def _expected_layout(task: Task) -> str:
-    return f"Expected for {task.name}: {task.folder}/train.tsv, {task.folder}/dev{task.suffixes[0]}.tsv ... as GLUE ships them."
+    folder = task.folder
+    return f"Expected for {task.name}: {folder}/train.tsv, {folder}/dev{task.suffixes[0]}.tsv ... as GLUE ships them."
 
 
 def read_glue_split(data_dir: str, task: Task, split: str, skip_bad_rows: bool = False) -> Examples:
@@ -393,7 +394,7 @@ class Tokenised(torch.utils.data.Dataset):
         return np.diff(self.offsets)[self.rows]
 
     def longest_first(self) -> "Tokenised":
-        """The same examples, longest first, so that batches of neighbours hold little padding. `rows` tells the way back."""
+        """The same examples, longest first: batches of neighbours hold little padding. `rows` tells the way back."""
         order = np.argsort(-self.lengths, kind="stable")
         return Tokenised(self.columns, self.offsets, self.labels, self.rows[order])
 

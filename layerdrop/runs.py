@@ -69,7 +69,7 @@ class RunSpec:
 
 @dataclass
 class RunRecord:
-    """What happened. Layer ids are those of the original model, counted from 0; `kept` and `dropped` part 0..n_layers-1."""
+    """What happened. Layer ids are those of the original model, from 0; `kept` and `dropped` part 0..n_layers-1."""
 
     spec: RunSpec
     status: str = "running"
@@ -267,7 +267,7 @@ def write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> N
 
 
 def write_predictions(folder: str, task: Task, split: str, examples: Examples, predictions: np.ndarray) -> Path:
-    """predictions_dev.tsv (index, label, prediction), for MNLI predictions_dev_matched.tsv ...; class names, or values."""
+    """predictions_dev.tsv (MNLI: two): index, label, prediction, as class names or values."""
 
     def shown(values: np.ndarray) -> list[str]:
         return [f"{v:.6g}" for v in values] if task.is_regression else [task.labels[v] for v in values]
@@ -279,7 +279,7 @@ def write_predictions(folder: str, task: Task, split: str, examples: Examples, p
 
 
 def write_submission(folder: str, task: Task, split: str, examples: Examples, predictions: np.ndarray) -> Path:
-    """GLUE's submission file for a test split (RTE.tsv, MNLI-m.tsv ...): index and prediction, in GLUE's label words."""
+    """GLUE's submission file for a test split (RTE.tsv, MNLI-m.tsv ...): index, prediction in GLUE's label words."""
     suffix = {"": "", "_matched": "-m", "_mismatched": "-mm"}[split.removeprefix("test")]
     if task.is_regression:
         low, high = task.value_range or (-np.inf, np.inf)
@@ -340,15 +340,22 @@ def _commit() -> dict[str, Any]:
 
 def peak_memory() -> dict[str, int]:
     """Bytes: `host`, the process's largest resident size so far; `cuda`, the largest allocation on the GPU."""
-    import resource
-
     import torch
 
-    scale = 1 if platform.system() == "Darwin" else 1024
-    peaks = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale}
+    peaks = {"host": _peak_resident()}
     if torch.cuda.is_available():
         peaks["cuda"] = torch.cuda.max_memory_allocated()
     return peaks
+
+
+def _peak_resident() -> int:
+    try:  # Linux; getrusage would start from what the parent process had
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 
 
 def summary(record: RunRecord, folder: str | None = None) -> str:

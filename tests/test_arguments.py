@@ -29,7 +29,10 @@ def test_defaults_are_the_papers_recipe():
     ("argv", "name"),
     [
         ("", "bert-base-uncased_mrpc_full_k0_seed42"),
-        ("--task_name RTE --seed 7 --model_name_or_path /x/roberta-base/ --drop_layers 9,10", "roberta-base_rte_list_9-10_seed7"),
+        (
+            "--task_name RTE --seed 7 --model_name_or_path /x/roberta-base/ --drop_layers 9,10",
+            "roberta-base_rte_list_9-10_seed7",
+        ),
         ("--drop_strategy contribution --drop_threshold 0.95", "bert-base-uncased_mrpc_contribution_t0.95_seed42"),
         ("--do_eval", "bert-base-uncased_mrpc_full_k0_seed42_eval"),
         ("--train_file a/reviews.csv --validation_file b.csv", "bert-base-uncased_reviews_full_k0_seed42"),
@@ -49,8 +52,24 @@ def test_every_flag_of_the_library_goes_through():
     parser = arguments.Parser()
     known = {action.dest for action in parser._actions}
     assert {f.name for f in dataclasses.fields(TrainingArguments) if f.init} <= known
-    a = parse("--report_to none --push_to_hub --hub_model_id me/x --optim adafactor --lr_scheduler_type cosine "
-              "--lr_scheduler_kwargs {\"num_cycles\":2} --logging_steps 5 --use_cpu".split())
+    a = parse(
+        [
+            "--report_to",
+            "none",
+            "--push_to_hub",
+            "--hub_model_id",
+            "me/x",
+            "--optim",
+            "adafactor",
+            "--lr_scheduler_type",
+            "cosine",
+            "--lr_scheduler_kwargs",
+            '{"num_cycles":2}',
+            "--logging_steps",
+            "5",
+            "--use_cpu",
+        ]
+    )
     assert (a.train.push_to_hub, a.train.hub_model_id, a.train.optim) == (True, "me/x", "adafactor")
     assert a.train.lr_scheduler_kwargs == {"num_cycles": 2}
 
@@ -63,7 +82,10 @@ def test_every_flag_of_the_library_goes_through():
         ("--drop_strategy top", r"--drop_strategy top: how many layers\? Add --drop_k N\."),
         ("--drop_strategy contribution", "Add --drop_k N or --drop_threshold X"),
         ("--drop_strategy contribution --drop_k 1 --drop_threshold 0.9", "both say how many"),
-        ("--drop_strategy contribution --drop_threshold 95", "--drop_threshold 95.0: a cosine similarity. Choose -1 to 1"),
+        (
+            "--drop_strategy contribution --drop_threshold 95",
+            "--drop_threshold 95.0: a cosine similarity. Choose -1 to 1",
+        ),
         ("--drop_strategy top --drop_threshold 0.9", "only for --drop_strategy contribution, not top"),
         ("--drop_strategy top --drop_k -1", "--drop_k -1"),
         ("--drop_strategy top --drop_k two", "--drop_k.*not a whole number: 'two'"),
@@ -83,6 +105,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--learning_rate -1", "--learning_rate -1.0: must not be negative"),
         ("--do_train False --do_eval False", "nothing to do"),
         ("--resume_from_checkpoint --overwrite_output_dir", "contradict each other"),
+        ("--model_name_or_path . --output_dir ../{cwd}", "is the checkpoint's own folder"),
         ("--precision fp32 --bf16", "--precision fp32 and --bf16 contradict each other"),
         ("--precision fp16", "--precision fp16: needs a GPU"),
         ("--json", "--json goes with --dry_run"),
@@ -93,7 +116,9 @@ def test_every_flag_of_the_library_goes_through():
         ("--eval_strategy sometimes", "sometimes"),
     ],
 )
-def test_what_is_wrong_is_said(argv, said):
+def test_what_is_wrong_is_said(argv, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    argv = argv.replace("{cwd}", tmp_path.name)
     with pytest.raises(UserError, match=said) as error:
         parse([*argv.split(), *CPU])
     assert "Traceback" not in str(error.value) and len(str(error.value).splitlines()) == 1
@@ -101,16 +126,27 @@ def test_what_is_wrong_is_said(argv, said):
 
 def test_everything_that_is_wrong_is_said_at_once():
     with pytest.raises(UserError) as error:
-        parse("--drop_strategy top --task_name x --learning_rate -1 --max_seq_length 0".split() + CPU)
+        parse(["--drop_strategy", "top", "--task_name", "x", "--learning_rate", "-1", "--max_seq_length", "0"] + CPU)
     assert [line.split()[0].rstrip(":") for line in str(error.value).splitlines()] == [
-        "--drop_strategy", "--task_name", "--max_seq_length", "--learning_rate",
+        "--drop_strategy",
+        "--task_name",
+        "--max_seq_length",
+        "--learning_rate",
     ]
 
 
 # ---- configuration files
 def test_yaml_and_json(tmp_path):
-    settings = {"drop_strategy": "list", "drop_layers": [9, 10], "learning_rate": "3e-5", "do_train": True, "cache_dir": None}
-    (tmp_path / "x.yaml").write_text("drop_strategy: list\ndrop_layers: [9, 10]\nlearning_rate: 3e-5\ndo_train: true\ncache_dir:\n")
+    settings = {
+        "drop_strategy": "list",
+        "drop_layers": [9, 10],
+        "learning_rate": "3e-5",
+        "do_train": True,
+        "cache_dir": None,
+    }
+    (tmp_path / "x.yaml").write_text(
+        "drop_strategy: list\ndrop_layers: [9, 10]\nlearning_rate: 3e-5\ndo_train: true\ncache_dir:\n"
+    )
     (tmp_path / "x.json").write_text(json.dumps(settings))
     for name in ("x.yaml", "x.json"):
         a = parse([str(tmp_path / name), "--seed", "7", "--learning_rate", "1e-5", *CPU])
@@ -120,7 +156,11 @@ def test_yaml_and_json(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("drop_stratgy: top", "--drop_stratgy: no such flag. Did you mean --drop_strategy"), ("a: [", "not valid YAML"), ("- a", "`flag: value`")],
+    [
+        ("drop_stratgy: top", "--drop_stratgy: no such flag. Did you mean --drop_strategy"),
+        ("a: [", "not valid YAML"),
+        ("- a", "`flag: value`"),
+    ],
 )
 def test_bad_configuration(tmp_path, text, said):
     (tmp_path / "x.yaml").write_text(text)
@@ -131,22 +171,62 @@ def test_bad_configuration(tmp_path, text, said):
 # ---- older flags
 def test_the_forks_command():
     """Sajjad et al.'s own call, word for word but for the paths."""
-    a = parse("--model_type bert --model_name_or_path bert-base-uncased --task_name RTE --do_train --do_eval --do_lower_case "
-              "--data_dir x --max_seq_length 128 --per_gpu_eval_batch_size=8 --per_gpu_train_batch_size 16 --learning_rate 2e-5 "
-              "--num_train_epochs 3.0 --output_dir y --remove_layers 10,11 --freeze_layers 0,1 --no_cuda --overwrite_output_dir".split())
+    a = parse(
+        [
+            "--model_type",
+            "bert",
+            "--model_name_or_path",
+            "bert-base-uncased",
+            "--task_name",
+            "RTE",
+            "--do_train",
+            "--do_eval",
+            "--do_lower_case",
+            "--data_dir",
+            "x",
+            "--max_seq_length",
+            "128",
+            "--per_gpu_eval_batch_size=8",
+            "--per_gpu_train_batch_size",
+            "16",
+            "--learning_rate",
+            "2e-5",
+            "--num_train_epochs",
+            "3.0",
+            "--output_dir",
+            "y",
+            "--remove_layers",
+            "10,11",
+            "--freeze_layers",
+            "0,1",
+            "--no_cuda",
+            "--overwrite_output_dir",
+        ]
+    )
     assert (a.drop.drop_strategy, a.drop_layers, a.freeze_layers) == ("list", (10, 11), (0, 1))
     assert (a.train.per_device_eval_batch_size, a.train.per_device_train_batch_size, a.train.use_cpu) == (8, 16, True)
     assert a.train.overwrite_output_dir
     assert [note.split()[0] for note in a.notes] == [
-        "--model_type", "--do_lower_case", "--per_gpu_eval_batch_size", "--per_gpu_train_batch_size", "--no_cuda",
+        "--model_type",
+        "--do_lower_case",
+        "--per_gpu_eval_batch_size",
+        "--per_gpu_train_batch_size",
+        "--no_cuda",
     ]
 
 
 def test_translation():
     notes = []
-    words = translate(["--evaluation_strategy", "steps", "--warmup_ratio=0.1", "--fp16_opt_level", "O1", "--seed", "1"], notes)
+    words = translate(
+        ["--evaluation_strategy", "steps", "--warmup_ratio=0.1", "--fp16_opt_level", "O1", "--seed", "1"], notes
+    )
     assert words == ["--eval_strategy", "steps", "--warmup_steps=0.1", "--seed", "1"] and len(notes) == 3
-    assert translate(["--resume_from_checkpoint", "--seed", "1"], []) == ["--resume_from_checkpoint", "True", "--seed", "1"]
+    assert translate(["--resume_from_checkpoint", "--seed", "1"], []) == [
+        "--resume_from_checkpoint",
+        "True",
+        "--seed",
+        "1",
+    ]
     assert translate(["--resume_from_checkpoint", "x"], []) == ["--resume_from_checkpoint", "x"]
 
 
@@ -163,17 +243,46 @@ def test_translated_and_dropped_names_are_not_flags_today():
 # ---- identity
 def test_identity_is_what_changes_the_result():
     same = spec("--drop_strategy", "top", "--drop_k", "2")
-    for words in ("--output_dir elsewhere", "--logging_steps 3", "--per_device_eval_batch_size 8", "--save_strategy no",
-                  "--disable_tqdm", "--run_name x", "--drop_k 2", "--learning_rate 2e-5", "--do_predict --do_train --do_eval",
-                  "--weight_scope layer", "--dataloader_num_workers 2", "--resume_from_checkpoint x"):
+    for words in (
+        "--output_dir elsewhere",
+        "--logging_steps 3",
+        "--per_device_eval_batch_size 8",
+        "--save_strategy no",
+        "--disable_tqdm",
+        "--run_name x",
+        "--drop_k 2",
+        "--learning_rate 2e-5",
+        "--do_predict --do_train --do_eval",
+        "--weight_scope layer",
+        "--dataloader_num_workers 2",
+        "--resume_from_checkpoint x",
+    ):
         assert spec("--drop_strategy", "top", "--drop_k", "2", *words.split()).id == same.id, words
     ids = {same.id}
-    for words in ("--seed 1", "--learning_rate 3e-5", "--num_train_epochs 2", "--weight_decay 0.01", "--adam_beta1 0.8",
-                  "--per_device_train_batch_size 16", "--max_seq_length 64", "--drop_k 3", "--drop_strategy bottom",
-                  "--data_dir x", "--model_name_or_path y", "--freeze_layers 0", "--freeze_embeddings", "--warmup_steps 10",
-                  "--max_train_samples 9", "--max_eval_samples 9", "--pad_to_max_length", "--do_eval", "--data_seed 3",
-                  "--train_sampling_strategy random", "--precision fp32" if same.precision == "bf16" else "--precision bf16",
-                  "--load_best_model_at_end"):
+    for words in (
+        "--seed 1",
+        "--learning_rate 3e-5",
+        "--num_train_epochs 2",
+        "--weight_decay 0.01",
+        "--adam_beta1 0.8",
+        "--per_device_train_batch_size 16",
+        "--max_seq_length 64",
+        "--drop_k 3",
+        "--drop_strategy bottom",
+        "--data_dir x",
+        "--model_name_or_path y",
+        "--freeze_layers 0",
+        "--freeze_embeddings",
+        "--warmup_steps 10",
+        "--max_train_samples 9",
+        "--max_eval_samples 9",
+        "--pad_to_max_length",
+        "--do_eval",
+        "--data_seed 3",
+        "--train_sampling_strategy random",
+        "--precision fp32" if same.precision == "bf16" else "--precision bf16",
+        "--load_best_model_at_end",
+    ):
         ids.add(spec("--drop_strategy", "top", "--drop_k", "2", *words.split()).id)
     assert len(ids) == 23
 
@@ -208,4 +317,6 @@ def test_hub_is_asked_only_if_needed(tmp_path):
     assert needs("") and needs(f"--model_name_or_path {tmp_path}") and needs(f"--data_dir {tmp_path}")
     assert not needs(f"--model_name_or_path {tmp_path} --data_dir {tmp_path}")
     assert not needs(f"--model_name_or_path {tmp_path} --dry_run --drop_strategy top --drop_k 1")
-    assert needs(f"--model_name_or_path {tmp_path} --data_dir {tmp_path} --drop_strategy variance --drop_k 1 --score_on x")
+    assert needs(
+        f"--model_name_or_path {tmp_path} --data_dir {tmp_path} --drop_strategy variance --drop_k 1 --score_on x"
+    )

@@ -41,13 +41,18 @@ def test_every_task_in_the_classical_layout(glue, name):
 
 
 def test_mnlis_development_sets_differ(glue):
-    matched, mismatched = (read_glue_split(glue, TASKS["mnli"], f"validation_{kind}") for kind in ("matched", "mismatched"))
+    matched, mismatched = (
+        read_glue_split(glue, TASKS["mnli"], f"validation_{kind}") for kind in ("matched", "mismatched")
+    )
     assert matched.texts != mismatched.texts and matched.fingerprint() != mismatched.fingerprint()
 
 
 def test_the_tasks_folder_itself_can_be_given(glue):
     task = TASKS["rte"]
-    assert read_glue_split(glue + "/RTE", task, "train").fingerprint() == read_glue_split(glue, task, "train").fingerprint()
+    assert (
+        read_glue_split(glue + "/RTE", task, "train").fingerprint()
+        == read_glue_split(glue, task, "train").fingerprint()
+    )
 
 
 def test_only_what_is_needed_must_exist(tmp_path):
@@ -120,7 +125,10 @@ def test_regression_label_that_is_no_number(tmp_path, value):
 
 
 # ---- own files
-ROWS = [{"sentence1": "w1 w2", "sentence2": "w3", "label": "yes"}, {"sentence1": 'w "4"', "sentence2": "w5, w6", "label": "no"}]
+ROWS = [
+    {"sentence1": "w1 w2", "sentence2": "w3", "label": "yes"},
+    {"sentence1": 'w "4"', "sentence2": "w5, w6", "label": "no"},
+]
 
 
 def write(path: Path, rows: list[dict]) -> str:
@@ -132,7 +140,9 @@ def write(path: Path, rows: list[dict]) -> str:
     elif path.suffix in (".json", ".jsonl"):
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     elif path.suffix == ".tsv":
-        path.write_text("".join("\t".join(map(str, row)) + "\n" for row in (rows[0].keys(), *(row.values() for row in rows))))
+        path.write_text(
+            "".join("\t".join(map(str, row)) + "\n" for row in (rows[0].keys(), *(row.values() for row in rows)))
+        )
     else:
         import csv
 
@@ -209,8 +219,18 @@ def test_classes_without_a_train_file(tmp_path):
         ("x.csv", 'text,label\nw1,a\n"w2\nw4",b\nw3,b,c\n', 5, "3 columns instead of 2"),
         ("x.tsv", "text\tlabel\nw1\ta\nw2\tb\nw\n", 4, "1 columns instead of 2"),
         ("x.jsonl", '{"text": "w1", "label": "a"}\n{"text": \n{"text": "w3", "label": "b"}\n', 2, "not a JSON object"),
-        ("x.jsonl", '{"text": "w1", "label": "a"}\n{"text": "w2", "label": "b"}\n{"label": "b"}\n', 3, "no column text"),
-        ("x.jsonl", '{"text": "w1", "label": "a"}\n{"text": "w2", "label": "b"}\n{"text": null, "label": "b"}\n', 3, "an empty cell"),
+        (
+            "x.jsonl",
+            '{"text": "w1", "label": "a"}\n{"text": "w2", "label": "b"}\n{"label": "b"}\n',
+            3,
+            "no column text",
+        ),
+        (
+            "x.jsonl",
+            '{"text": "w1", "label": "a"}\n{"text": "w2", "label": "b"}\n{"text": null, "label": "b"}\n',
+            3,
+            "an empty cell",
+        ),
     ],
 )
 def test_malformed_own_row(tmp_path, name, text, line, message):
@@ -230,7 +250,11 @@ def test_label_that_training_does_not_know(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("x.txt", "unknown file type '.txt'. Allowed: .csv, .tsv"), ("gone.csv", "cannot read the file"), ("x.parquet", "not a readable parquet file")],
+    [
+        ("x.txt", "unknown file type '.txt'. Allowed: .csv, .tsv"),
+        ("gone.csv", "cannot read the file"),
+        ("x.parquet", "not a readable parquet file"),
+    ],
 )
 def test_unreadable_own_file(tmp_path, name, message):
     if "gone" not in name:

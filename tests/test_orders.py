@@ -24,7 +24,10 @@ def test_layer_file(tmp_path):
     assert read_order_file(str(path)) == (11, 10, 9)
 
 
-@pytest.mark.parametrize(("text", "message"), [("11\nten\n", r"order.txt:2: 'ten' is not a layer id"), ("-1\n", ":1: '-1'"), ("\n", "is empty")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("11\nten\n", r"order.txt:2: 'ten' is not a layer id"), ("-1\n", ":1: '-1'"), ("\n", "is empty")],
+)
 def test_bad_layer_file(tmp_path, text, message):
     path = tmp_path / "order.txt"
     path.write_text(text)

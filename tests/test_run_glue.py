@@ -104,8 +104,20 @@ def test_dry_run_of_every_strategy(run, words, dropped):
     record = json.loads(out)
     assert code == 0 and record["dropped"] == dropped and record["status"] == "dry_run"
     assert record["kept"] == [i for i in range(6) if i not in dropped]
-    assert {"spec", "status", "n_layers", "dropped", "kept", "scores", "parameters_before", "parameters_after", "metrics",
-            "seconds", "environment", "error"} <= set(record)
+    assert {
+        "spec",
+        "status",
+        "n_layers",
+        "dropped",
+        "kept",
+        "scores",
+        "parameters_before",
+        "parameters_after",
+        "metrics",
+        "seconds",
+        "environment",
+        "error",
+    } <= set(record)
     assert not Path("out").exists()
 
 
@@ -145,8 +157,12 @@ def test_same_seed_same_result_and_same_head(run):
 
 def test_how_often_is_evaluated_logged_or_saved_changes_nothing(run):
     ids = []
-    for name, words in (("a", ""), ("b", "--eval_strategy no"), ("c", "--eval_strategy steps --eval_steps 2 --save_strategy no"),
-                        ("d", "--logging_strategy steps --logging_steps 1 --per_device_eval_batch_size 5")):
+    for name, words in (
+        ("a", ""),
+        ("b", "--eval_strategy no"),
+        ("c", "--eval_strategy steps --eval_steps 2 --save_strategy no"),
+        ("d", "--logging_strategy steps --logging_steps 1 --per_device_eval_batch_size 5"),
+    ):
         _, record, _, _ = run("--task_name rte " + words, output=name)
         ids.append(record["id"])
     assert len(set(ids)) == 1
@@ -191,7 +207,10 @@ def test_labels_in_the_checkpoints_own_order(run, tmp_path):
     for name, model in (("ordinary", ordinary), ("reversed", reversed_)):
         model.save_pretrained(tmp_path / name)
         tiny.tokenizer().save_pretrained(tmp_path / name)
-    results = [run("--task_name mnli --do_eval", str(tmp_path / name), output=f"{name}_out") for name in ("ordinary", "reversed")]
+    results = [
+        run("--task_name mnli --do_eval", str(tmp_path / name), output=f"{name}_out")
+        for name in ("ordinary", "reversed")
+    ]
     metrics = [{k: v for k, v in record["metrics"].items() if "accuracy" in k} for _, record, _, _ in results]
     assert metrics[0] == metrics[1]
     assert "checkpoint's own order of labels" in results[1][3] and "own order" not in results[0][3]
@@ -208,9 +227,18 @@ def test_freezing(run, bert):
     before, after = weights(bert), weights("out")
     changed = {name for name, value in after.items() if name in before and not torch.equal(value, before[name])}
     layer = "bert.encoder.layer.{}.output.dense.weight"
-    assert not any("embeddings" in name or ".layer.0." in name or ".layer.1." in name for name in changed - {
-        n for n in changed if ".layer.0." in n and torch.equal(after[n], before[n.replace("layer.0", "layer.2")])
-        or ".layer.1." in n and torch.equal(after[n], before[n.replace("layer.1", "layer.3")])})
+    assert not any(
+        "embeddings" in name or ".layer.0." in name or ".layer.1." in name
+        for name in changed
+        - {
+            n
+            for n in changed
+            if ".layer.0." in n
+            and torch.equal(after[n], before[n.replace("layer.0", "layer.2")])
+            or ".layer.1." in n
+            and torch.equal(after[n], before[n.replace("layer.1", "layer.3")])
+        }
+    )
     assert torch.equal(after[layer.format(0)], before[layer.format(2)])
     assert not torch.equal(after[layer.format(2)], before[layer.format(4)])
     code, _, _, err = run("--task_name rte --drop_strategy bottom --drop_k 2 --freeze_layers 0", output="no")
@@ -221,7 +249,8 @@ def test_own_files(run, tmp_path):
     lines = [f'"w{i} w{i + 1}",{"good" if i % 2 else "bad"}\n' for i in range(20)]
     for name in ("train", "dev", "test"):
         Path(f"{name}.csv").write_text("text,label\n" + "".join(lines))
-    words = "--train_file train.csv --validation_file dev.csv --test_file test.csv --do_train --do_eval --do_predict --drop_layers 1"
+    words = "--train_file train.csv --validation_file dev.csv --test_file test.csv --drop_layers 1"
+    words += " --do_train --do_eval --do_predict"
     code, record, _, err = run(words, data=None)
     assert code == 0, err
     assert set(record["metrics"]) == {"accuracy", "f1", "loss"} and record["spec"]["task"] == "train"
@@ -236,7 +265,12 @@ def test_bad_rows_stop_or_are_counted(run, tmp_path):
     path = folder / "RTE" / "train.tsv"
     path.write_text(path.read_text() + "25\tw1\tentailment\n")
     code, record, _, err = run("--task_name rte", data=str(folder))
-    assert code == 2 and "train.tsv:26: 3 columns instead of 4" in err and "Traceback" not in err and not Path("out").exists()
+    assert (
+        code == 2
+        and "train.tsv:26: 3 columns instead of 4" in err
+        and "Traceback" not in err
+        and not Path("out").exists()
+    )
     code, record, _, err = run("--task_name rte --skip_bad_rows", data=str(folder))
     assert code == 0 and "1 malformed rows of train left out" in err and record["data"]["train"]["bad_rows"] == 1
 
@@ -269,8 +303,14 @@ def test_no_hub_is_said_within_seconds(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
     environment |= {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path)}
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, ROOT / "run_glue.py", "--drop_strategy", "top", "--drop_k", "6"], cwd=tmp_path,
-                          env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, ROOT / "run_glue.py", "--drop_strategy", "top", "--drop_k", "6"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 2 and time.perf_counter() - start < 30
     error = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(error) == 1 and "Traceback" not in done.stderr and not (tmp_path / "runs").exists()
@@ -355,12 +395,31 @@ def test_checkpoints_that_were_asked_for_stay(run):
 @pytest.mark.slow
 def test_torchrun(bert, glue, tmp_path):
     """Two processes on the CPU: one record, the metrics of the whole development set."""
-    flags = ["--model_name_or_path", bert, "--data_dir", glue, "--task_name", "mrpc", "--drop_strategy", "contribution",
-             "--drop_k", "2", *QUICK, "--max_eval_samples", "11"]
+    flags = [
+        "--model_name_or_path",
+        bert,
+        "--data_dir",
+        glue,
+        "--task_name",
+        "mrpc",
+        "--drop_strategy",
+        "contribution",
+        "--drop_k",
+        "2",
+        *QUICK,
+        "--max_eval_samples",
+        "11",
+    ]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "run_glue.py"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *flags, "--output_dir", str(tmp_path / "two")], cwd=ROOT, env=environment,
-                          capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*command, *flags, "--output_dir", str(tmp_path / "two")],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     record = read_record(tmp_path / "two")
     assert record["status"] == "success" and record["spec"]["processes"] == 2 and done.stdout.count("status") == 1
@@ -368,8 +427,22 @@ def test_torchrun(bert, glue, tmp_path):
     assert len(predictions) == 11
     right = sum(label == predicted for _, label, predicted in (line.split("\t") for line in predictions))
     assert record["metrics"]["accuracy"] == pytest.approx(right / 11)
-    code = run_glue.main(["--model_name_or_path", str(tmp_path / "two"), "--data_dir", glue, "--task_name", "mrpc", "--do_eval",
-                          *QUICK, "--max_eval_samples", "11", "--output_dir", str(tmp_path / "one")])
+    code = run_glue.main(
+        [
+            "--model_name_or_path",
+            str(tmp_path / "two"),
+            "--data_dir",
+            glue,
+            "--task_name",
+            "mrpc",
+            "--do_eval",
+            *QUICK,
+            "--max_eval_samples",
+            "11",
+            "--output_dir",
+            str(tmp_path / "one"),
+        ]
+    )
     alone = read_record(tmp_path / "one")
     assert code == 0 and alone["metrics"]["accuracy"] == record["metrics"]["accuracy"]
     assert alone["metrics"]["f1"] == record["metrics"]["f1"]

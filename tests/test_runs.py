@@ -29,8 +29,20 @@ def test_record_is_written_whole(tmp_path, monkeypatch):
     RunRecord(SPEC, status="success", metrics={"accuracy": 0.5, "spearmanr": float("nan")}).write(tmp_path)
     record = runs.read_record(tmp_path)
     assert record["metrics"] == {"accuracy": 0.5, "spearmanr": None} and record["id"] == SPEC.id
-    assert {"spec", "status", "n_layers", "dropped", "kept", "scores", "parameters_before", "parameters_after",
-            "metrics", "seconds", "environment", "error"} <= set(record)
+    assert {
+        "spec",
+        "status",
+        "n_layers",
+        "dropped",
+        "kept",
+        "scores",
+        "parameters_before",
+        "parameters_after",
+        "metrics",
+        "seconds",
+        "environment",
+        "error",
+    } <= set(record)
 
     def broken(*args):
         raise OSError("disk full")
@@ -116,13 +128,23 @@ def examples(labels, n=3):
 
 
 def test_predictions(tmp_path):
-    path = runs.write_predictions(tmp_path, TASKS["rte"], "validation", examples(np.array([0, 1, 1])), np.array([0, 0, 1]))
+    path = runs.write_predictions(
+        tmp_path, TASKS["rte"], "validation", examples(np.array([0, 1, 1])), np.array([0, 0, 1])
+    )
     assert path.name == "predictions_dev.tsv"
-    assert table(path) == [["index", "label", "prediction"], ["10", "entailment", "entailment"],
-                           ["11", "not_entailment", "entailment"], ["12", "not_entailment", "not_entailment"]]
-    path = runs.write_predictions(tmp_path, TASKS["mnli"], "validation_matched", examples(np.zeros(3, int)), np.arange(3))
+    assert table(path) == [
+        ["index", "label", "prediction"],
+        ["10", "entailment", "entailment"],
+        ["11", "not_entailment", "entailment"],
+        ["12", "not_entailment", "not_entailment"],
+    ]
+    path = runs.write_predictions(
+        tmp_path, TASKS["mnli"], "validation_matched", examples(np.zeros(3, int)), np.arange(3)
+    )
     assert path.name == "predictions_dev_matched.tsv"
-    path = runs.write_predictions(tmp_path, TASKS["stsb"], "validation", examples(np.zeros(3)), np.array([1.25, 6.0, -1.0]))
+    path = runs.write_predictions(
+        tmp_path, TASKS["stsb"], "validation", examples(np.zeros(3)), np.array([1.25, 6.0, -1.0])
+    )
     assert [row[2] for row in table(path)[1:]] == ["1.25", "6", "-1"]
 
 
@@ -144,10 +166,28 @@ def test_submissions(tmp_path, task, split, values, name, words):
 
 
 def test_summary_says_what_happened():
-    record = RunRecord(SPEC, status="success", n_layers=12, dropped=[9, 10, 11], kept=list(range(9)), dropped_before=[9],
-                       parameters_before=1000, parameters_after=750, metrics={"accuracy": 0.5, "loss": 1.0}, seconds={"train": 2.0})
+    record = RunRecord(
+        SPEC,
+        status="success",
+        n_layers=12,
+        dropped=[9, 10, 11],
+        kept=list(range(9)),
+        dropped_before=[9],
+        parameters_before=1000,
+        parameters_after=750,
+        metrics={"accuracy": 0.5, "loss": 1.0},
+        seconds={"train": 2.0},
+    )
     text = runs.summary(record, "runs/x")
-    for part in ("rte (hub)", "top, K = 2", "9, 10, 11 (3 of 12 layers; 9 were gone before)", "1,000 -> 750 (-25.0%)",
-                 "accuracy 0.5000", "train 2.0", "success", "runs/x"):
+    for part in (
+        "rte (hub)",
+        "top, K = 2",
+        "9, 10, 11 (3 of 12 layers; 9 were gone before)",
+        "1,000 -> 750 (-25.0%)",
+        "accuracy 0.5000",
+        "train 2.0",
+        "success",
+        "runs/x",
+    ):
         assert part in text
     assert "loss" not in text

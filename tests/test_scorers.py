@@ -55,7 +55,9 @@ def test_weight_scores(scope):
     variances = scorers.variance(encoder, weight_scope=scope)
     magnitudes = scorers.aggregation(encoder, weight_scope=scope)
     for i, layer in enumerate(encoder.encoder.layer):
-        matrices = {"final": [layer.output.dense.weight], "layer": [p for p in layer.parameters() if p.dim() == 2]}[scope]
+        matrices = {"final": [layer.output.dense.weight], "layer": [p for p in layer.parameters() if p.dim() == 2]}[
+            scope
+        ]
         weights = np.concatenate([m.detach().numpy().ravel() for m in matrices]).astype(np.float64)
         assert len(matrices) == {"final": 1, "layer": 6}[scope]
         assert variances[i] == pytest.approx(weights.var(), rel=1e-6)

@@ -63,7 +63,9 @@ def test_symmetric_names_the_nearest():
         select("symmetric", 12, k=11)
 
 
-@pytest.mark.parametrize(("strategy", "n_layers", "k", "most"), [("odd-alternate", 6, 4, 3), ("even-alternate", 7, 4, 3)])
+@pytest.mark.parametrize(
+    ("strategy", "n_layers", "k", "most"), [("odd-alternate", 6, 4, 3), ("even-alternate", 7, 4, 3)]
+)
 def test_alternate_says_how_many_it_can_drop(strategy, n_layers, k, most):
     with pytest.raises(UserError, match=f"{strategy} can drop at most {most} of {n_layers} layers"):
         select(strategy, n_layers, k=k)

@@ -235,3 +235,27 @@ def test_frozen_ids_are_those_of_the_checkpoint():
     assert surgery.positions("--freeze_layers", [0, 2, 3], (0, 3)) == [0, 2]
     with pytest.raises(UserError, match="--freeze_layers: layer 1 is not kept. Kept: 0, 2, 3"):
         surgery.positions("--freeze_layers", [0, 2, 3], (1,))
+
+
+def test_only_the_kept_layers_are_read(bert, monkeypatch):
+    """So that peak memory follows the kept size."""
+    read = []
+
+    class Spy:
+        def __init__(self, name, tensor):
+            self.name, self.tensor = name, tensor
+
+        def __getitem__(self, part):
+            read.append(self.name)
+            return self.tensor[part]
+
+        def __getattr__(self, attribute):
+            return getattr(self.tensor, attribute)
+
+    weights = surgery.open_weights(bert)
+    monkeypatch.setattr(
+        surgery, "open_weights", lambda *args: {name: Spy(name, value) for name, value in weights.items()}
+    )
+    reduced_model(bert, [1, 2, 5])
+    layers = {int(name.split(".")[3]) for name in read if ".layer." in name}
+    assert layers == {0, 3, 4} and len(read) == len(set(read))

@@ -67,8 +67,14 @@ def tokenizer(left: bool = False) -> PreTrainedTokenizerFast:
     """Words by whitespace. With `left` as XLNet's: padding on the left, the sentence token last."""
     raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
-    single, pair = ("$A [SEP] [CLS]", "$A [SEP] $B:1 [SEP]:1 [CLS]:1") if left else ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1")
-    raw.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    single, pair = (
+        ("$A [SEP] [CLS]", "$A [SEP] $B:1 [SEP]:1 [CLS]:1")
+        if left
+        else ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1")
+    )
+    raw.post_processor = processors.TemplateProcessing(
+        single=single, pair=pair, special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
     return PreTrainedTokenizerFast(
         tokenizer_object=raw,
         pad_token="[PAD]",
@@ -121,7 +127,10 @@ def write_lines(path: Path, lines: list[list[str]]) -> None:
 HEADERS = {
     "cola": (["source", "label", "star", "sentence"], ["index", "sentence"]),
     "sst2": (["sentence", "label"], ["index", "sentence"]),
-    "mrpc": (["Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"], ["index", "#1 ID", "#2 ID", "#1 String", "#2 String"]),
+    "mrpc": (
+        ["Quality", "#1 ID", "#2 ID", "#1 String", "#2 String"],
+        ["index", "#1 ID", "#2 ID", "#1 String", "#2 String"],
+    ),
     "stsb": (
         ["index", "genre", "filename", "year", "old_index", "source1", "source2", "sentence1", "sentence2", "score"],
         ["index", "genre", "filename", "year", "old_index", "source1", "source2", "sentence1", "sentence2"],
