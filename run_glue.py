@@ -41,7 +41,6 @@ def main(argv: list[str]) -> int:
 def run(arguments) -> int:
     """Do what the flags (layerdrop.arguments.Arguments) say; record.json in the run's folder tells, also of failure."""
     from transformers import set_seed
-    from transformers.utils import logging
 
     from layerdrop import surgery
     from layerdrop.checkpoints import load_config, load_tokenizer, work_offline_unless_reachable
@@ -67,9 +66,8 @@ def run(arguments) -> int:
     name, hub, folder = model_flags.model_name_or_path, model_flags.hub, train_flags.output_dir
     seconds: dict[str, float] = {}
     started = time.perf_counter()
-    logging.disable_progress_bar()
     if arguments.needs_hub and not work_offline_unless_reachable():
-        say("note: no hub can be reached; what is in the local cache is used")
+        arguments.notes.append("no hub can be reached; what is in the local cache is used")
 
     # ---- load: configuration, tokenizer and examples; the weights wait until it is known which are needed --------
     with clock(seconds, "load"):

@@ -17,7 +17,7 @@ from layerdrop import metrics
 from layerdrop.architectures import family_of
 from layerdrop.data import Collator, LengthGroupedSampler, Tokenised
 from layerdrop.errors import UserError
-from layerdrop.surgery import layer_list
+from layerdrop.surgery import layer_list, quiet
 from layerdrop.tasks import Task
 
 
@@ -86,6 +86,11 @@ class FineTuner(Trainer):
         pad_to = self.data_collator.pad_to
         self.sampler = LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed, pad_to=pad_to)
         return self.sampler
+
+    def save_model(self, *args, **kwargs):
+        """As in the library, without its progress bars."""
+        with quiet():
+            super().save_model(*args, **kwargs)
 
     def decide(self, logits: np.ndarray) -> np.ndarray:
         """(n, classes) logits -> (n,) class ids in the task's order; (n, 1) -> (n,) values."""

@@ -7,7 +7,8 @@ Layer ids are 0-based.
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
@@ -20,6 +21,20 @@ from layerdrop.strategies import check_ids, check_k
 
 CONFIG_KEY = "layer_dropping"
 """Our key in a saved configuration: {"n_layers": original depth, "kept": original ids}. (`layerdrop` is Wav2Vec2's.)"""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the library from reporting on loading and saving: both are over in a moment."""
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def original_layers(config: PreTrainedConfig) -> tuple[int, list[int]]:
@@ -126,14 +141,10 @@ def load_encoder(name: str, options: HubOptions = HubOptions(), flag: str = "--s
 
 def _build(model_class, config, weights: dict, name: str) -> tuple[PreTrainedModel, list[str]]:
     """(model in fp32 with these weights, names of the parameters that are new). Raises UserError if a layer is new."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # its report of new and left-out weights; the caller says it in the project's words
-    try:
+    with quiet():  # its report of new and left-out weights; the caller says it in the project's words
         model, info = model_class.from_pretrained(
             None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
         )
-    finally:
-        logging.set_verbosity(verbosity)
     model.config.name_or_path = name
     new = sorted(info["missing_keys"])
     encoder = {key for key, _ in model.base_model.named_parameters() if "pooler" not in key}
