@@ -27,8 +27,13 @@ def main(argv: list[str]) -> int:
 
         try:
             from layerdrop.arguments import parse
+            from layerdrop.runs import summary
 
-            return run(parse(argv))
+            arguments = parse(argv)
+            record = run(arguments)
+            if RANK == 0:
+                print(json.dumps(record.to_dict(), indent=1) if arguments.drop.json else summary(record))
+            return 1 if record.status == "failed" else 0
         except UserError as error:
             say("\n".join(f"error: {line}" for line in str(error).splitlines()))
             return 2
@@ -38,8 +43,9 @@ def main(argv: list[str]) -> int:
         return 130
 
 
-def run(arguments) -> int:
-    """Do what the flags (layerdrop.arguments.Arguments) say; record.json in the run's folder tells, also of failure."""
+def run(arguments):
+    """Do what the flags (layerdrop.arguments.Arguments) say. Returns the RunRecord that is in the run's folder, also of
+    a failure; what is already done there is not done again. Raises UserError, and KeyboardInterrupt when stopped."""
     from transformers import set_seed
 
     from layerdrop import surgery
@@ -55,11 +61,10 @@ def run(arguments) -> int:
         peak_memory,
         read_record,
         remove_checkpoints,
-        summary,
         write_predictions,
         write_submission,
     )
-    from layerdrop.selection import find_order, select_layers
+    from layerdrop.selection import check_selection, find_order, select_layers
     from layerdrop.tasks import label_order
 
     model_flags, data_flags, drop_flags, train_flags = arguments.model, arguments.data, arguments.drop, arguments.train
@@ -89,15 +94,15 @@ def run(arguments) -> int:
         for split in examples:
             examples[split] = examples[split].head(arguments.max_samples(split))
     spec = arguments.spec(task.name, find_order(drop_flags.drop_strategy, drop_flags.drop_order_file, name, task.name))
-    record = RunRecord(spec, n_layers=n_original, notes=list(arguments.notes))
+    check_selection(spec, config)
+    record = RunRecord(spec, folder, n_layers=n_original, notes=list(arguments.notes))
     resume_from = None
     if not drop_flags.dry_run:
         overwrite, resume = train_flags.overwrite_output_dir, train_flags.resume_from_checkpoint
         done, resume_from = from_first_process(lambda: open_folder(spec, folder, overwrite=overwrite, resume=resume))
         if done:
-            say(f"already done with these settings in {folder}; run it again with --overwrite_output_dir")
-            say(f"metrics: {read_record(folder)['metrics']}")
-            return 0
+            say("note: already done with these settings; run it again with --overwrite_output_dir")
+            return RunRecord.from_dict(read_record(folder))
 
     try:
         record.environment = environment()
@@ -136,9 +141,7 @@ def run(arguments) -> int:
         )
         if drop_flags.dry_run:
             record.status, record.seconds = "dry_run", seconds
-            if RANK == 0:
-                print(json.dumps(record.to_dict(), indent=1) if drop_flags.json else summary(record))
-            return 0
+            return record
 
         # ---- drop: read the kept layers only; seeded, so that the head is the same whatever was dropped ----------
         with clock(seconds, "load"):
@@ -198,17 +201,14 @@ def run(arguments) -> int:
         if not isinstance(error, FloatingPointError):
             traceback.print_exc()
         say(f"error: {record.error}")
-        return 1
     finally:
         if RANK == 0 and not drop_flags.dry_run and record is None:
             leave_folder(folder)
         elif RANK == 0 and not drop_flags.dry_run:
             record.seconds = {**seconds, "total": time.perf_counter() - started}
             record.peak_memory_bytes = peak_memory()
-            record.write(folder)
-    if RANK == 0:
-        print(summary(record, folder))
-    return 0
+            record.write()
+    return record
 
 
 @contextmanager

@@ -348,6 +348,7 @@ WITHOUT_EFFECT = {
     "half_precision_backend": "use --precision",
     "logging_dir": "the logging integration's own environment variable says it",
     "evaluate_during_training": "it is the default; --eval_strategy no turns it off",
+    "eval_all_checkpoints": "every epoch is evaluated; --eval_strategy no turns it off",
     "config_name": "the configuration is the checkpoint's",
     "ignore_mismatched_sizes": "a head of another size is always replaced",
 }
@@ -565,7 +566,7 @@ def _check_freeze(arguments: Arguments) -> list[str]:
 
 
 def _check_data(arguments: Arguments) -> list[str]:
-    data, train, wrong = arguments.data, arguments.train, []
+    data, wrong = arguments.data, []
     own = data.own_files
     try:
         data.task  # noqa: B018  raises for an unknown name
@@ -574,13 +575,11 @@ def _check_data(arguments: Arguments) -> list[str]:
     if own and data.data_dir:
         wrong.append("--data_dir and --train_file/--validation_file/--test_file both say where the data is. Give one.")
     if own:
-        splits = dict(own.files)
-        needs = {"train": train.do_train, "validation": train.do_eval, "test": train.do_predict}
-        for split, needed in needs.items():
-            if needed and split not in splits:
-                step = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}[split]
+        for split in arguments.splits:
+            if split not in dict(own.files):
+                steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
                 wrong.append(
-                    f"--{split}_file is missing: {step} needs it "
+                    f"--{split}_file is missing: {steps[split]} or --score_split {split} needs it "
                     "(without any --do_* flag, training and evaluation are on)."
                 )
     for name, least in (

@@ -72,6 +72,7 @@ class RunRecord:
     """What happened. Layer ids are those of the original model, from 0; `kept` and `dropped` part 0..n_layers-1."""
 
     spec: RunSpec
+    folder: str
     status: str = "running"
     """`success`, `failed`, `cancelled`; `dry_run` where nothing was to happen."""
     n_layers: int | None = None
@@ -107,9 +108,19 @@ class RunRecord:
         """Plain JSON values; NaN becomes null. `id` is the spec's."""
         return _plain({"id": self.spec.id, **dataclasses.asdict(self)})
 
-    def write(self, folder: str | os.PathLike) -> Path:
-        """Write `record.json` into `folder`, whole or not at all."""
-        path = Path(folder) / RECORD_FILE
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunRecord":
+        """The record that `to_dict` gave these values."""
+        known = {f.name for f in dataclasses.fields(RunSpec)}
+        spec = {k: tuple(v) if isinstance(v, list) else v for k, v in values["spec"].items() if k in known}
+        known = {f.name for f in dataclasses.fields(cls)}
+        record = cls(**{name: value for name, value in values.items() if name in known} | {"spec": RunSpec(**spec)})
+        record.metrics = {name: float("nan") if v is None else v for name, v in record.metrics.items()}
+        return record
+
+    def write(self) -> Path:
+        """Write `record.json` into the run's folder, whole or not at all."""
+        path = Path(self.folder) / RECORD_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(self.to_dict(), indent=1, default=str) + "\n")
         return path
@@ -358,7 +369,7 @@ def _peak_resident() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 
 
-def summary(record: RunRecord, folder: str | None = None) -> str:
+def summary(record: RunRecord) -> str:
     """The run in a few lines for a person."""
     spec = record.spec
     before, after = record.parameters_before, record.parameters_after
@@ -386,8 +397,8 @@ def summary(record: RunRecord, folder: str | None = None) -> str:
         padding = f", {100 * record.padding_share:.1f}% padding" if record.padding_share is not None else ""
         lines.append(("training", f"{record.tokens_per_second:,.0f} tokens/s in {spec.precision}{padding}"))
     lines.append(("status", record.status + (f": {record.error}" if record.error else "")))
-    if folder:
-        lines.append(("folder", folder))
+    if record.status != "dry_run":
+        lines.append(("folder", record.folder))
     return "\n".join(f"{name:<11}{value}" for name, value in lines)
 
 

@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 
 from tqdm.auto import tqdm
+from transformers import PreTrainedConfig
 
 from layerdrop.data import Collator, Examples, batches, tokenise
 from layerdrop.errors import UserError
 from layerdrop.orders import published_order, read_order_file
 from layerdrop.runs import RunSpec
 from layerdrop.scorers import SCORERS
-from layerdrop.strategies import get_strategy, select
-from layerdrop.surgery import load_encoder
+from layerdrop.strategies import check_ids, check_k, get_strategy, select
+from layerdrop.surgery import kept_layers, load_encoder, positions
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,20 @@ def find_order(strategy: str | None, order_file: str | None, model: str, task: s
     if strategy == "greedy":
         return published_order(model, task)
     raise UserError(f"--drop_strategy {strategy}: needs a search's result. Add --drop_order_file FILE, one id a line.")
+
+
+def check_selection(spec: RunSpec, config: PreTrainedConfig) -> None:
+    """Raise UserError for what no score could mend, before anything is computed or written."""
+    n_layers = config.num_hidden_layers
+    check_ids("--freeze_layers", spec.freeze_layers, n_layers)
+    row = get_strategy(spec.strategy) if spec.strategy else None
+    if row is None:
+        return
+    if row.scorer:
+        check_k(spec.k or 0, n_layers)
+    else:
+        dropped = select(row.name, n_layers, k=spec.k, order=spec.order, layers=spec.layers)
+        positions("--freeze_layers", kept_layers(config, dropped), spec.freeze_layers)
 
 
 def select_layers(spec: RunSpec, n_layers: int, options, examples: Examples | None, tokenizer, args) -> Selection:

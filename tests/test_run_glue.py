@@ -321,11 +321,13 @@ def test_no_hub_is_said_within_seconds(tmp_path):
 def test_running_twice(run, bert):
     code, first, _, _ = run("--task_name rte")
     stamp = Path("out/model.safetensors").stat().st_mtime_ns
-    code, second, _, err = run("--task_name rte")
-    assert code == 0 and "already done" in err and second == first
+    code, second, out, err = run("--task_name rte")
+    assert code == 0 and "already done" in err and second == first and "accuracy" in out
     code, _, _, err = run("--task_name rte --learning_rate 1e-5")
     assert code == 2 and "learning_rate: 2e-05, now 1e-05" in err
     assert Path("out/model.safetensors").stat().st_mtime_ns == stamp
+    code, _, _, err = run("--task_name rte --overwrite_output_dir --drop_strategy top --drop_k 99")
+    assert code == 2 and read_record("out") == first  # what cannot be done costs nothing
     code, third, _, _ = run("--task_name rte --learning_rate 1e-5 --overwrite_output_dir")
     assert code == 0 and third["id"] != first["id"]
 

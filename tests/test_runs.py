@@ -26,7 +26,7 @@ def checkpoint(folder, step: int):
 
 
 def test_record_is_written_whole(tmp_path, monkeypatch):
-    RunRecord(SPEC, status="success", metrics={"accuracy": 0.5, "spearmanr": float("nan")}).write(tmp_path)
+    RunRecord(SPEC, str(tmp_path), "success", metrics={"accuracy": 0.5, "spearmanr": float("nan")}).write()
     record = runs.read_record(tmp_path)
     assert record["metrics"] == {"accuracy": 0.5, "spearmanr": None} and record["id"] == SPEC.id
     assert {
@@ -49,8 +49,17 @@ def test_record_is_written_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", broken)
     with pytest.raises(OSError, match="disk full"):
-        RunRecord(SPEC, status="failed").write(tmp_path)
+        RunRecord(SPEC, str(tmp_path), "failed").write()
     assert runs.read_record(tmp_path)["status"] == "success" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_record_comes_back(tmp_path):
+    record = RunRecord(
+        SPEC, str(tmp_path), "success", n_layers=12, dropped=[10, 11], kept=list(range(10)), scores=[0.5]
+    )
+    record.write()
+    again = RunRecord.from_dict(runs.read_record(tmp_path))
+    assert again == record and again.spec.id == SPEC.id
 
 
 def test_reading_what_is_no_record(tmp_path):
@@ -71,7 +80,7 @@ def test_new_folder(tmp_path):
 
 
 def test_done_is_not_done_again(tmp_path):
-    RunRecord(SPEC, status="success").write(tmp_path)
+    RunRecord(SPEC, str(tmp_path), "success").write()
     assert opened(SPEC, tmp_path) == (True, None)
     with pytest.raises(UserError, match="other settings .k: 2, now 3; learning_rate: 2e-05, now 3e-05"):
         opened(OTHER, tmp_path)
@@ -81,7 +90,7 @@ def test_done_is_not_done_again(tmp_path):
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
 def test_failed_is_done_again(tmp_path, status):
-    RunRecord(SPEC, status=status).write(tmp_path)
+    RunRecord(SPEC, str(tmp_path), status).write()
     assert opened(SPEC, tmp_path) == (False, None)
 
 
@@ -168,6 +177,7 @@ def test_submissions(tmp_path, task, split, values, name, words):
 def test_summary_says_what_happened():
     record = RunRecord(
         SPEC,
+        "runs/x",
         status="success",
         n_layers=12,
         dropped=[9, 10, 11],
@@ -178,7 +188,7 @@ def test_summary_says_what_happened():
         metrics={"accuracy": 0.5, "loss": 1.0},
         seconds={"train": 2.0},
     )
-    text = runs.summary(record, "runs/x")
+    text = runs.summary(record)
     for part in (
         "rte (hub)",
         "top, K = 2",
