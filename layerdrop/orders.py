@@ -5,7 +5,7 @@ from pathlib import Path
 
 from layerdrop.errors import UserError
 
-PUBLISHED = Path(__file__).parent / "published" / "peer2022_greedy_orders.csv"
+PUBLISHED = Path(__file__).parent / "report" / "published" / "peer2022_greedy_orders.csv"
 """Found by greedy-layer pruning; from the authors' repository, layer_files/. Ids count from 0."""
 
 
