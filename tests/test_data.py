@@ -342,3 +342,32 @@ class TestSampler:
 def test_tokenised_items():
     dataset = Tokenised({"input_ids": np.array([7, 8, 9], np.int32)}, np.array([0, 1, 3]), None)
     assert len(dataset) == 2 and dataset[1]["input_ids"].tolist() == [8, 9] and "labels" not in dataset[0]
+
+
+# ---- the hub
+@pytest.mark.parametrize(("name", "label"), [("rte", 1), ("stsb", 2.5), ("mnli", 2)])
+def test_hub_columns(monkeypatch, name, label):
+    import datasets
+
+    task = TASKS[name]
+    asked = []
+
+    def load_dataset(path, config, split, **kwargs):
+        asked.append((path, config, split))
+        texts = {column: [f"{column} {i}" for i in range(3)] for column in task.hub_texts}
+        return datasets.Dataset.from_dict({**texts, "label": [label] * 3, "idx": [4, 5, 6]})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    _, splits = read_splits(task, ["validation", "test"])
+    dev, test = splits[task.splits("validation")[0]], splits[task.splits("test")[0]]
+    assert asked[0] == ("nyu-mll/glue", name, task.splits("validation")[0])
+    assert dev.labels.tolist() == [label] * 3 and test.labels is None and dev.index == ["4", "5", "6"]
+    assert dev.texts[1][2] == f"{task.hub_texts[1]} 2"
+
+
+def test_no_hub_for_the_data():
+    with pytest.raises(
+        UserError, match=r"cannot get nyu-mll/glue \(rte, train\) .* Without a hub: .*--data_dir"
+    ) as error:
+        read_splits(TASKS["rte"], ["train"])
+    assert len(str(error.value).splitlines()) == 1
