@@ -252,47 +252,15 @@ RECIPE = (
     "train_sampling_strategy",
 )
 """Always part of a run's identity."""
-NO_EFFECT = [
-    "auto_find_batch_size",
-    "bf16",
-    "bf16_full_eval",
-    "debug",
-    "disable_tqdm",
-    "do_eval",
-    "do_predict",
-    "do_train",
-    "fp16",
-    "fp16_full_eval",
-    "full_determinism",
-    "gradient_checkpointing",
-    "activation_checkpointing",
-    "half_precision_backend",
-    "ignore_data_skip",
-    "json",
-    "include_for_metrics",
-    "include_num_input_tokens_seen",
-    "local_rank",
-    "output_dir",
-    "overwrite_output_dir",
-    "per_device_eval_batch_size",
-    "precision",
-    "prediction_loss_only",
-    "project",
-    "remove_unused_columns",
-    "report_to",
-    "restore_callback_states_from_checkpoint",
-    "resume_from_checkpoint",
-    "run_name",
-    "seed",
-    "skip_memory_metrics",
-    "torch_empty_cache_steps",
-    "use_cache",
-    "use_cpu",
-    "label_names",
-    "batch_eval_metrics",
-    "length_column_name",
-    "enable_jit_checkpoint",
-]
+NO_EFFECT = (
+    "auto_find_batch_size bf16 bf16_full_eval debug disable_tqdm do_eval do_predict do_train fp16 "
+    "fp16_full_eval full_determinism gradient_checkpointing activation_checkpointing "
+    "half_precision_backend ignore_data_skip json include_for_metrics include_num_input_tokens_seen "
+    "local_rank output_dir overwrite_output_dir per_device_eval_batch_size precision prediction_loss_only "
+    "project remove_unused_columns report_to restore_callback_states_from_checkpoint "
+    "resume_from_checkpoint run_name seed skip_memory_metrics torch_empty_cache_steps use_cache use_cpu "
+    "label_names batch_eval_metrics length_column_name enable_jit_checkpoint"
+).split()
 NO_EFFECT_PREFIX = (
     "dataloader_",
     "ddp_",

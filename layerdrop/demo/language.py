@@ -32,28 +32,7 @@ LIKED = ("praised", "loved", "kept", "recommended")
 DISLIKED = ("blamed", "hated", "returned", "avoided")
 FUNCTION_WORDS = (
     *dict.fromkeys((*SINGULAR, *PLURAL, *ADVERBS, *LIKED, *DISLIKED)),
-    *(
-        [
-            "is",
-            "are",
-            "was",
-            "were",
-            "be",
-            "to",
-            "not",
-            "and",
-            "but",
-            "so",
-            "we",
-            "it",
-            "them",
-            "by",
-            "of",
-            "kind",
-            "also",
-            "called",
-        ]
-    ),
+    *"is are was were be to not and but so we it them by of kind also called".split(),
     *(".", ","),
 )
 
@@ -84,10 +63,7 @@ def lexicon() -> tuple[Word, ...]:
 
     def invent() -> str:
         while True:
-            parts = random.choices(
-                ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "br", "dr", "kl", "st", "tr"],
-                k=2,
-            )
+            parts = random.choices("b d f g k l m n p r s t v z br dr kl st tr".split(), k=2)
             vowels = random.choices("aeiou", k=2)
             stem = parts[0] + vowels[0] + parts[1] + vowels[1] + random.choice("lmnrtk")
             if not taken & {stem, stem + "s", stem + "ed"}:
