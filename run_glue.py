@@ -79,7 +79,8 @@ def run(arguments):
         config = load_config(name, hub)
         n_original, original_ids = surgery.original_layers(config)
         family = surgery.family_of(config)
-        tokenizer = load_tokenizer(model_flags.tokenizer_name or name, hub)
+        other = model_flags.tokenizer_name
+        tokenizer = load_tokenizer(other, hub.elsewhere()) if other else load_tokenizer(name, hub)
     with clock(seconds, "read"):
         task, examples = read_splits(
             data_flags.task,

@@ -14,13 +14,13 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 
-from layerdrop.checkpoints import HubOptions
+from layerdrop.checkpoints import HubOptions, is_local
 from layerdrop.data import FILE_TYPES, OwnFiles
 from layerdrop.errors import UserError
 from layerdrop.runs import RunSpec
 from layerdrop.scorers import SCORERS
 from layerdrop.strategies import STRATEGIES, get_strategy
-from layerdrop.tasks import Task, get_task
+from layerdrop.tasks import DEMO_TASKS, TASKS, Task, get_task
 
 
 def flag(help: str, default: Any = None, **metadata) -> Any:
@@ -32,7 +32,9 @@ def flag(help: str, default: Any = None, **metadata) -> Any:
 class ModelArguments:
     """Which checkpoint."""
 
-    model_name_or_path: str = flag("Folder or hub name of a pre-trained checkpoint.", "bert-base-uncased")
+    model_name_or_path: str = flag(
+        "Folder or hub name of a pre-trained checkpoint; demo: the embedded miniature.", "bert-base-uncased"
+    )
     tokenizer_name: str | None = flag("Folder or hub name of the tokenizer, if not that of the model.")
     model_revision: str = flag("Branch, tag or commit on the hub.", "main")
     cache_dir: str | None = flag("Where downloads from the hub are kept.")
@@ -49,11 +51,7 @@ class ModelArguments:
 class DataArguments:
     """Which task, and where its examples are. Without --data_dir or files, GLUE comes from the hub."""
 
-    task_name: str | None = flag(
-        "GLUE task (mrpc if no files are given): "
-        + ", ".join(("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"))
-        + "."
-    )
+    task_name: str | None = flag(f"Task (mrpc if no files are given): {', '.join([*TASKS, *DEMO_TASKS])}.")
     data_dir: str | None = flag("Local GLUE folder in the classical layout (RTE/train.tsv, ...).")
     train_file: str | None = flag(f"Own training file: {', '.join(FILE_TYPES)}.")
     validation_file: str | None = flag("Own development file.")
@@ -76,6 +74,13 @@ class DataArguments:
         texts = tuple(name.strip() for name in self.text_columns.split(",")) if self.text_columns else ()
         regression = {"auto": None, "class": False, "number": True}[self.label_type]
         return OwnFiles(files, texts, self.label_column, regression) if files else None
+
+    @property
+    def source(self) -> str:
+        """Where the examples come from: the paths of own files, the GLUE folder, `demo` or `hub`."""
+        if self.own_files:
+            return ", ".join(path for _, path in self.own_files.files)
+        return "demo" if self.task.name in DEMO_TASKS else self.data_dir or "hub"
 
     @property
     def task(self) -> Task | None:
@@ -184,19 +189,17 @@ class Arguments:
     def needs_hub(self) -> bool:
         """Whether a model, tokenizer or data set is named that is no local folder."""
         names = (self.model.model_name_or_path, self.model.tokenizer_name, self.drop.score_on)
-        local_data = self.data.data_dir or self.data.own_files or not self.splits
-        return not local_data or any(name and not Path(name).is_dir() for name in names)
+        return self.data.source == "hub" and bool(self.splits) or any(name and not is_local(name) for name in names)
 
     def spec(self, task: str, order: tuple[int, ...] = ()) -> RunSpec:
         """The identity of the run. task: its resolved name; order: of `greedy` or `optimal`."""
         model, data, drop, train = self.model, self.data, self.drop, self.train
         row = get_strategy(drop.drop_strategy) if drop.drop_strategy else None
         scorer = SCORERS[row.scorer] if row and row.scorer else None
-        own = data.own_files
         return RunSpec(
             model=model.model_name_or_path,
             task=task,
-            data=", ".join(path for _, path in own.files) if own else data.data_dir or "hub",
+            data=data.source,
             strategy=drop.drop_strategy,
             k=len(self.drop_layers) if row and row.listed else drop.drop_k,
             threshold=drop.drop_threshold,

@@ -6,7 +6,7 @@ import threading
 import urllib.request
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -23,13 +23,14 @@ from transformers.utils import (
     cached_file,
 )
 
+from layerdrop import demo
 from layerdrop.errors import UserError
 
 HUB_TIMEOUT = 3.0
 """Seconds that a hub is given to answer."""
 WAYS_WITHOUT_HUB = (
     "Without a hub: --model_name_or_path FOLDER of a local checkpoint and --data_dir FOLDER of GLUE's .tsv files "
-    "(or --train_file and --validation_file)"
+    "(or --train_file and --validation_file), or the embedded miniature: run_glue.py configs/demo.yaml"
 )
 
 
@@ -41,6 +42,10 @@ class HubOptions:
     cache_dir: str | None = None
     token: str | None = None
     trust_remote_code: bool = False
+
+    def elsewhere(self) -> "HubOptions":
+        """The same for another repository than the one that `revision` is of."""
+        return replace(self, revision="main")
 
 
 def work_offline_unless_reachable() -> bool:
@@ -83,10 +88,20 @@ def _not_found(flag: str, name: str, what: str, error: Exception) -> UserError:
     return UserError(f"{flag} {name}: the hub has no {what} under this name and revision, or it is private (--token).")
 
 
+def is_local(name: str) -> bool:
+    """Whether a checkpoint's name is a folder's, or that of the embedded miniature."""
+    return name == demo.NAME or Path(name).is_dir()
+
+
+def _place(name: str) -> str:
+    """The folder or hub name that a checkpoint's name stands for."""
+    return str(demo.CHECKPOINT) if name == demo.NAME else name
+
+
 def load_config(name: str, options: HubOptions = HubOptions(), flag: str = "--model_name_or_path"):
     """The `PreTrainedConfig` of a folder or hub name. Raises UserError if there is none."""
     try:
-        return AutoConfig.from_pretrained(name, **asdict(options))
+        return AutoConfig.from_pretrained(_place(name), **asdict(options))
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
             raise UserError(
@@ -98,7 +113,7 @@ def load_config(name: str, options: HubOptions = HubOptions(), flag: str = "--mo
 def load_tokenizer(name: str, options: HubOptions = HubOptions()):
     """The tokenizer of a folder or hub name. Raises UserError if there is none."""
     try:
-        return AutoTokenizer.from_pretrained(name, **asdict(options))
+        return AutoTokenizer.from_pretrained(_place(name), **asdict(options))
     except (OSError, ValueError, ImportError) as error:
         raise _not_found("--tokenizer_name", name, "tokenizer", error) from error
 
@@ -109,14 +124,14 @@ def open_weights(name: str, options: HubOptions = HubOptions()) -> Mapping[str, 
     look_up = {k: v for k, v in asdict(options).items() if k != "trust_remote_code"}
 
     def find(filename: str) -> str | None:
-        return cached_file(name, filename, _raise_exceptions_for_missing_entries=False, **look_up)
+        return cached_file(_place(name), filename, _raise_exceptions_for_missing_entries=False, **look_up)
 
     for whole, index in ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
         try:
             files = [path] if (path := find(whole)) else []
             if not files and (path := find(index)):
                 shards = json.loads(Path(path).read_text(encoding="utf-8"))["weight_map"].values()
-                files = [cached_file(name, shard, **look_up) for shard in sorted(set(shards))]
+                files = [cached_file(_place(name), shard, **look_up) for shard in sorted(set(shards))]
         except OSError as error:
             raise _not_found("--model_name_or_path", name, "weights", error) from error
         if files:

@@ -12,8 +12,9 @@ import torch
 from tqdm.auto import tqdm
 
 from layerdrop.checkpoints import WAYS_WITHOUT_HUB
+from layerdrop.demo.tasks import rows
 from layerdrop.errors import UserError
-from layerdrop.tasks import Task, custom_task
+from layerdrop.tasks import DEMO_TASKS, Task, custom_task
 
 HUB_DATASET = "nyu-mll/glue"
 LOCAL_SPLITS = {"train": "train", "validation": "dev", "test": "test"}
@@ -154,6 +155,14 @@ def read_glue_split(data_dir: str, task: Task, split: str, skip_bad_rows: bool =
     stem, _, suffix = split.partition("_")
     name = LOCAL_SPLITS[stem] + (f"_{suffix}" if suffix else "")
     return read_glue_tsv(folder / f"{name}.tsv", task, stem != "test", skip_bad_rows)
+
+
+def read_demo_split(task: Task, split: str) -> Examples:
+    """One split of a task of the embedded artificial language."""
+    made = rows(task.name, split)
+    labels = np.array(list(made.values()), dtype=np.float32 if task.is_regression else np.int64)
+    texts = tuple(list(column) for column in zip(*made, strict=True))
+    return Examples(texts, None if split == "test" else labels, [str(i) for i in range(len(made))])
 
 
 def read_hub_split(task: Task, split: str, cache_dir: str | None = None, token: str | None = None) -> Examples:
@@ -350,7 +359,7 @@ def read_splits(
     cache_dir: str | None = None,
     token: str | None = None,
 ) -> tuple[Task, dict[str, Examples]]:
-    """The task and the examples of each of `splits`, from own files, a local GLUE folder, or else the hub.
+    """The task and the examples of each of `splits`: own files, the demo's, a local GLUE folder, or else the hub.
 
     `splits` are `train`, `validation`, `test`; MNLI gives two for each of the latter. Only what is asked for is read.
     """
@@ -360,6 +369,8 @@ def read_splits(
         )
         return read_own_files(wanted, task, known_labels, skip_bad_rows)
     names = [name for split in splits for name in task.splits(split)]
+    if task.name in DEMO_TASKS:
+        return task, {name: read_demo_split(task, name) for name in names}
     if data_dir is not None:
         return task, {name: read_glue_split(data_dir, task, name, skip_bad_rows) for name in names}
     return task, {name: read_hub_split(task, name, cache_dir, token) for name in names}

@@ -229,17 +229,23 @@ def finetune(
     prefixes = {split: _prefix(split, len(evaluate)) for split in evaluate}
     sets = {prefix.removeprefix("eval_"): evaluate[split] for split, prefix in prefixes.items()}
     callback = RunCallback(rolling_checkpoints)
-    trainer = FineTuner(
-        model,
-        args,
-        Collator.of(tokenizer, pad_to),
-        train_dataset=train,
-        eval_dataset=(sets if len(sets) > 1 else next(iter(sets.values()), None)),
-        processing_class=tokenizer,
-        callbacks=[callback],
-        task=task,
-        task_ids=task_ids,
-    )
+    try:
+        trainer = FineTuner(
+            model,
+            args,
+            Collator.of(tokenizer, pad_to),
+            train_dataset=train,
+            eval_dataset=(sets if len(sets) > 1 else next(iter(sets.values()), None)),
+            processing_class=tokenizer,
+            callbacks=[callback],
+            task=task,
+            task_ids=task_ids,
+        )
+    except (
+        ImportError,
+        RuntimeError,
+    ) as error:  # a package that --report_to, --optim ... need, a device that is not there
+        raise UserError(" ".join(str(error).split())) from error
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback):
         trainer.add_callback(_Bar)

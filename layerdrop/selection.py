@@ -58,8 +58,11 @@ def select_layers(spec: RunSpec, n_layers: int, options, examples: Examples | No
     if row.scorer is None:
         return Selection(select(row.name, n_layers, k=spec.k, order=spec.order, layers=spec.layers))
     scorer = SCORERS[row.scorer]
-    source = spec.score_on or spec.model
-    encoder = load_encoder(source, options, "--score_on" if spec.score_on else "--model_name_or_path").to(args.device)
+    if spec.score_on:
+        source, encoder = spec.score_on, load_encoder(spec.score_on, options.elsewhere(), "--score_on")
+    else:
+        source, encoder = spec.model, load_encoder(spec.model, options, "--model_name_or_path")
+    encoder = encoder.to(args.device)
     depth = encoder.config.num_hidden_layers
     if depth != n_layers:
         raise UserError(

@@ -5,7 +5,7 @@ them; `selection_metric` is what Peer et al. (2022) choose layers by.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from layerdrop.errors import unknown
 
@@ -146,13 +146,22 @@ TASKS = {
     )
 }
 
+DEMO_TASKS = {
+    f"demo-{name}": replace(TASKS[name], name=f"demo-{name}", folder=f"demo-{TASKS[name].folder}")
+    for name in ("sst2", "rte", "mrpc", "stsb", "cola")
+}
+"""Tasks of the same form in the artificial language of layerdrop/demo."""
+
 
 def get_task(name: str) -> Task:
     """The task of that name, in any of the usual spellings (`RTE`, `sst-2`, `STS-B`). Raises UserError."""
+    tasks = TASKS | DEMO_TASKS
     key = name.lower().replace("-", "").replace("_", "")
-    if key not in TASKS:
-        raise unknown("--task_name", name, TASKS)
-    return TASKS[key]
+    if key.startswith("demo"):
+        key = "demo-" + key.removeprefix("demo")
+    if key not in tasks:
+        raise unknown("--task_name", name, tasks)
+    return tasks[key]
 
 
 def custom_task(name: str, texts: tuple[str, ...], label: str, labels: tuple[str, ...]) -> Task:

@@ -5,9 +5,11 @@ from random import Random
 
 import pytest
 
+from layerdrop.data import read_splits
 from layerdrop.demo import language
 from layerdrop.demo.language import CLASSES, DISLIKED, LIKED, PLURAL, SINGULAR, lexicon
-from layerdrop.demo.tasks import MAKERS, ROWS, read_demo_split
+from layerdrop.demo.tasks import MAKERS, ROWS
+from layerdrop.tasks import DEMO_TASKS, get_task
 
 # ---- a reader of sentences: from tokens to meanings, by the lexicon
 FORMS = {form: (word, number) for word in lexicon() for number, form in enumerate(word.forms)}
@@ -93,6 +95,10 @@ def similarity(one: str, other: str) -> float:
     return sum(points) / 6 * 5
 
 
+def read_demo_split(name: str, split: str):
+    return read_splits(DEMO_TASKS[name], [split])[1][split]
+
+
 READERS = {
     "demo-sst2": lambda text: int(is_good(text)),
     "demo-rte": lambda premise, hypothesis: int(not follows(premise, hypothesis)),
@@ -162,3 +168,10 @@ def test_lexicon():
         assert len(members) == groups * language.SYNSETS[kind] * language.MEMBERS
         assert len({word.group for word in members if word.shown}) == groups
         assert all(len(word.synonyms()) == 2 and {s.shown for s in word.synonyms()} == {word.shown} for word in members)
+
+
+def test_names():
+    assert list(DEMO_TASKS) == ["demo-sst2", "demo-rte", "demo-mrpc", "demo-stsb", "demo-cola"] and set(MAKERS) == set(
+        DEMO_TASKS
+    )
+    assert get_task("demo-SST-2").name == "demo-sst2" and get_task("demo_rte").labels == get_task("rte").labels

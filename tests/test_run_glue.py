@@ -287,6 +287,7 @@ def test_bad_rows_stop_or_are_counted(run, tmp_path):
         ("--drop_strategy optimal --drop_k 2", "needs a search's result"),
         ("--drop_strategy top", "how many layers?"),
         ("--data_dir nowhere", "no such folder"),
+        ("--report_to clearml", "clearml"),
         ("--model_name_or_path nowhere/at-all", "not in the local cache and the hub cannot be reached"),
         ("--resume_from_checkpoint", "no checkpoint in out"),
     ],

@@ -7,9 +7,6 @@ task, the split and SEED alone.
 from dataclasses import replace
 from random import Random
 
-import numpy as np
-
-from layerdrop.data import Examples
 from layerdrop.demo.language import (
     CLASSES,
     VERB_GROUPS,
@@ -146,21 +143,16 @@ MAKERS = {
 }
 
 
-def _rows(name: str, split: str) -> dict[tuple[str, ...], int | float]:
-    """Texts -> label."""
+def rows(name: str, split: str) -> dict[tuple[str, ...], int | float]:
+    """Texts -> label, for one split (`train`, `validation`, `test`) of a task of MAKERS.
+
+    No texts occur twice, in one split or in two.
+    """
     random = Random(f"{name} {split} {SEED}")
-    taken = _rows(name, "validation") if split == "test" else {}  # training rows are made of other words
-    rows: dict[tuple[str, ...], int | float] = {}
-    while len(rows) < ROWS[split]:
+    taken = rows(name, "validation") if split == "test" else {}  # training rows are made of other words
+    made: dict[tuple[str, ...], int | float] = {}
+    while len(made) < ROWS[split]:
         texts, label = MAKERS[name](random, split == "train")
         if texts not in taken:
-            rows.setdefault(texts, label)
-    return rows
-
-
-def read_demo_split(name: str, split: str) -> Examples:
-    """One split (`train`, `validation`, `test`) of a task of MAKERS. No row occurs twice, in one split or in two."""
-    rows = _rows(name, split)
-    labels = np.array(list(rows.values()), dtype=np.float32 if name == "demo-stsb" else np.int64)
-    columns = tuple(list(column) for column in zip(*rows, strict=True))
-    return Examples(columns, None if split == "test" else labels, [str(i) for i in range(len(rows))])
+            made.setdefault(texts, label)
+    return made

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Environment, then the main job on the embedded miniature: the full model, the same without its six top layers, and
+# both side by side. Needs no model hub and no data.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/environment.sh
+
+echo "== 1. The full model: 12 layers, fine-tuned to tell good opinions from bad ones"
+python run_glue.py configs/demo.yaml --drop_strategy top --drop_k 0
+echo
+echo "== 2. The same without the six layers next to the classifier"
+python run_glue.py configs/demo.yaml --drop_strategy top --drop_k 6
+echo
+echo "== 3. Side by side (differences to the full model; accuracy in points)"
+python scripts/compare.py runs/demo_demo-sst2_top_k0_seed42 runs/demo_demo-sst2_top_k6_seed42
+echo
+echo "The miniature speaks a small artificial English: good for trying the tool, not for conclusions about language."
+echo "Next: python run_glue.py --help, or README.md."
