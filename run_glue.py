@@ -49,9 +49,9 @@ def run(arguments):
     from transformers import set_seed
 
     from layerdrop import surgery
-    from layerdrop.checkpoints import load_config, load_tokenizer, work_offline_unless_reachable
+    from layerdrop.checkpoints import fingerprint, load_config, load_tokenizer, work_offline_unless_reachable
     from layerdrop.data import read_splits, tokenise
-    from layerdrop.distributed import from_first_process
+    from layerdrop.distributed import finish, from_first_process
     from layerdrop.errors import UserError
     from layerdrop.runs import (
         RunRecord,
@@ -73,6 +73,8 @@ def run(arguments):
     started = time.perf_counter()
     if arguments.needs_hub and not work_offline_unless_reachable():
         arguments.notes.append("no hub can be reached; what is in the local cache is used")
+        if train_flags.push_to_hub:
+            raise UserError("--push_to_hub: no hub can be reached. Leave it out, and push the run's folder later.")
 
     # ---- load: configuration, tokenizer and examples; the weights wait until it is known which are needed --------
     with clock(seconds, "load"):
@@ -97,20 +99,26 @@ def run(arguments):
     spec = arguments.spec(task.name, find_order(drop_flags.drop_strategy, drop_flags.drop_order_file, name, task.name))
     check_selection(spec, config)
     record = RunRecord(spec, folder, n_layers=n_original, notes=list(arguments.notes))
+    record.model_fingerprint = fingerprint(name, config)
+    for split, rows in examples.items():
+        record.data[split] = {"rows": len(rows), "bad_rows": rows.bad_rows, "fingerprint": rows.fingerprint()}
+        if rows.bad_rows:
+            record.notes.append(f"{rows.bad_rows} malformed rows of {split} left out")
+    length = min(spec.max_seq_length, surgery.max_length(config, tokenizer))
+    if length < spec.max_seq_length:
+        record.notes.append(f"--max_seq_length {spec.max_seq_length}: the model takes {length} tokens at most")
     resume_from = None
     if not drop_flags.dry_run:
         overwrite, resume = train_flags.overwrite_output_dir, train_flags.resume_from_checkpoint
-        done, resume_from = from_first_process(lambda: open_folder(spec, folder, overwrite=overwrite, resume=resume))
+        done, resume_from = from_first_process(lambda: open_folder(record, overwrite=overwrite, resume=resume))
         if done:
             say("note: already done with these settings; run it again with --overwrite_output_dir")
             return RunRecord.from_dict(read_record(folder))
 
     try:
         record.environment = environment()
-        for split, rows in examples.items():
-            record.data[split] = {"rows": len(rows), "bad_rows": rows.bad_rows, "fingerprint": rows.fingerprint()}
-            if rows.bad_rows:
-                record.notes.append(f"{rows.bad_rows} malformed rows of {split} left out")
+        if resume_from:
+            record.notes.append(f"resumed from {resume_from}: seconds and the first loss are of what came after")
 
         # ---- select: which layers to drop, in the checkpoint's own numbering -------------------------------------
         with clock(seconds, "select"):
@@ -142,23 +150,22 @@ def run(arguments):
         )
         if drop_flags.dry_run:
             record.status, record.seconds = "dry_run", seconds
+            tell(record.notes)
             return record
 
         # ---- drop: read the kept layers only; seeded, so that the head is the same whatever was dropped ----------
         with clock(seconds, "load"):
             set_seed(spec.seed)
-            model, new = surgery.load_classifier(name, config, selection.dropped, hub)
+            model, new = surgery.load_classifier(name, selection.dropped, config, hub)
         if new and not train_flags.do_train:
             record.notes.append(f"untrained and not in the checkpoint, so the figures say little: {', '.join(new)}")
-        for note in record.notes:
-            say(f"note: {note}")
+        tell(record.notes)
 
         # ---- fine-tune and evaluate ------------------------------------------------------------------------------
         from layerdrop.finetune import finetune, freeze
 
         freeze(model, frozen, spec.freeze_embeddings)
         with clock(seconds, "tokenise"):
-            length = min(spec.max_seq_length, tokenizer.model_max_length)
             to_model = None if task_ids is None else np.argsort(task_ids)
             datasets = {
                 split: tokenise(
@@ -209,6 +216,7 @@ def run(arguments):
             record.seconds = {**seconds, "total": time.perf_counter() - started}
             record.peak_memory_bytes = peak_memory()
             record.write()
+    finish()
     return record
 
 
@@ -218,6 +226,12 @@ def clock(seconds: dict[str, float], stage: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def tell(notes: list[str]) -> None:
+    """What the user should know about this run, before it takes its time."""
+    for note in notes:
+        say(f"note: {note}")
 
 
 def say(text: str) -> None:

@@ -21,7 +21,7 @@ from layerdrop.surgery import load_classifier
 name, k = sys.argv[1], int(sys.argv[2])
 config = AutoConfig.from_pretrained(name)
 n = config.num_hidden_layers
-model, _ = load_classifier(name, config, range(n - k, n))
+model, _ = load_classifier(name, range(n - k, n))
 for p in model.parameters():
     p.sum()  # the weights are mapped from the file: have every page of them in memory
 print(json.dumps([n, peak_memory()["host"], sum(p.numel() * p.element_size() for p in model.parameters())]))

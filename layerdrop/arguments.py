@@ -189,7 +189,8 @@ class Arguments:
     def needs_hub(self) -> bool:
         """Whether a model, tokenizer or data set is named that is no local folder."""
         names = (self.model.model_name_or_path, self.model.tokenizer_name, self.drop.score_on)
-        return self.data.source == "hub" and bool(self.splits) or any(name and not is_local(name) for name in names)
+        hub_data = self.data.source == "hub" and bool(self.splits)
+        return hub_data or self.train.push_to_hub or any(name and not is_local(name) for name in names)
 
     def spec(self, task: str, order: tuple[int, ...] = ()) -> RunSpec:
         """The identity of the run. task: its resolved name; order: of `greedy` or `optimal`."""
@@ -226,7 +227,7 @@ class Arguments:
     def default_output_dir(self) -> str:
         """runs/MODEL_TASK_STRATEGY_kK_seedS."""
         drop, own = self.drop, self.data.own_files
-        task = self.data.task.name if self.data.task else Path(own.files[0][1]).stem
+        task = self.data.task.name if self.data.task else own.name
         parts = [Path(self.model.model_name_or_path.rstrip("/")).name, task]
         if self.drop_layers:
             parts.append("list_" + "-".join(map(str, self.drop_layers)))
@@ -320,6 +321,8 @@ WITHOUT_EFFECT = {
     "logging_dir": "the logging integration's own environment variable says it",
     "evaluate_during_training": "it is the default; --eval_strategy no turns it off",
     "eval_all_checkpoints": "every epoch is evaluated; --eval_strategy no turns it off",
+    "server_ip": "attach a debugger with the debugger's own means",
+    "server_port": "attach a debugger with the debugger's own means",
     "config_name": "the configuration is the checkpoint's",
     "ignore_mismatched_sizes": "a head of another size is always replaced",
 }
@@ -348,6 +351,7 @@ def translate(argv: list[str], notes: list[str]) -> list[str]:
 
 
 # ---- parsing --------------------------------------------------------------------------------------------------------
+DICTIONARIES = TrainingArguments._VALID_DICT_FIELDS
 GROUPS = (ModelArguments, DataArguments, DropArguments, TrainArguments)
 
 
@@ -371,7 +375,7 @@ class Parser(HfArgumentParser):
         message = message.replace("invalid int value:", "not a whole number:").replace(
             "invalid float value:", "not a number:"
         )
-        raise UserError(f"{message}. See run_glue.py --help.")
+        raise UserError(f"{message.rstrip('.')}. See run_glue.py --help.")
 
 
 def _config_words(path: str) -> list[str]:
@@ -385,6 +389,8 @@ def _config_words(path: str) -> list[str]:
         raise UserError(f"{path}: not valid YAML or JSON ({' '.join(str(error).split())}).") from None
     if not isinstance(settings, dict):
         raise UserError(f"{path}: a configuration is a list of `flag: value` lines.")
+    if nested := [name for name, value in settings.items() if isinstance(value, dict) and name not in DICTIONARIES]:
+        raise UserError(f"{path}: '{nested[0]}' holds settings of its own. Write every flag on a line of its own.")
     lists = {f.name for f in fields(TrainArguments) if get_origin(get_type_hints(TrainArguments)[f.name]) is list}
     words = []
     for name, value in settings.items():
@@ -457,8 +463,8 @@ def _choose_precision(namespace) -> None:
     namespace.bf16, namespace.fp16 = namespace.precision == "bf16", namespace.precision == "fp16"
     if namespace.fp16 and not gpu:
         raise UserError("--precision fp16: needs a GPU. Allowed on this machine: auto, fp32, bf16.")
-    if namespace.bf16 and not gpu and not torch.backends.mps.is_available():
-        namespace.use_cpu = True
+    if not torch.accelerator.is_available():
+        namespace.use_cpu = True  # the library needs to be told, for bf16 and for several processes
 
 
 def cpu_has_bf16() -> bool:
@@ -572,8 +578,15 @@ def _check_train(arguments: Arguments) -> list[str]:
     for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         if getattr(train, name) < 1:
             wrong.append(f"--{name} {getattr(train, name)}: must be 1 or more.")
-    if train.learning_rate < 0:
-        wrong.append(f"--learning_rate {train.learning_rate}: must not be negative.")
+    if not 0 <= train.learning_rate < float("inf"):
+        wrong.append(f"--learning_rate {train.learning_rate}: must be a number that is not negative.")
+    for name in ("seed", "data_seed"):
+        if not 0 <= (getattr(train, name) or 0) < 2**32:
+            wrong.append(f"--{name} {getattr(train, name)}: must be from 0 to {2**32 - 1}.")
+    best = train.metric_for_best_model
+    task = arguments.data.task if best else None
+    if task and not any(best.endswith(name) for name in ("loss", *task.metrics)):
+        wrong.append(f"--metric_for_best_model {best}: {task.name} has {', '.join(('loss', *task.metrics))}.")
     if train.num_train_epochs <= 0 and train.max_steps <= 0:
         wrong.append(f"--num_train_epochs {train.num_train_epochs}: must be above 0. To evaluate alone use --do_eval.")
     name = arguments.model.model_name_or_path

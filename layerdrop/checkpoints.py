@@ -1,5 +1,6 @@
 """Finding and reading checkpoints, from a folder or from the hub, without waiting for a hub that is not there."""
 
+import hashlib
 import json
 import os
 import threading
@@ -78,7 +79,11 @@ def work_offline_unless_reachable() -> bool:
 
 
 def _not_found(flag: str, name: str, what: str, error: Exception) -> UserError:
-    if Path(name).exists() or name.startswith((".", "/", "~")):
+    if Path(name).is_file():
+        return UserError(f"{flag} {name}: is a file. Give the folder of the checkpoint.")
+    if name.startswith((".", "/", "~")) and not Path(name).exists():
+        return UserError(f"{flag} {name}: no such folder. Give the folder of a checkpoint, or a name on the hub.")
+    if Path(name).exists():
         reason = str(error).strip().split("\n")[0]
         return UserError(f"{flag} {name}: no {what} in this folder ({reason}). Give the folder of a checkpoint.")
     if huggingface_hub.is_offline_mode():
@@ -113,9 +118,28 @@ def load_config(name: str, options: HubOptions = HubOptions(), flag: str = "--mo
 def load_tokenizer(name: str, options: HubOptions = HubOptions()):
     """The tokenizer of a folder or hub name. Raises UserError if there is none."""
     try:
-        return AutoTokenizer.from_pretrained(_place(name), **asdict(options))
+        tokenizer = AutoTokenizer.from_pretrained(_place(name), **asdict(options))
     except (OSError, ValueError, ImportError) as error:
         raise _not_found("--tokenizer_name", name, "tokenizer", error) from error
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # the library makes one up where there are no files
+        raise _not_found("--tokenizer_name", name, "tokenizer", OSError("its vocabulary is empty"))
+    return tokenizer
+
+
+def fingerprint(name: str, config) -> str:
+    """What tells a checkpoint's weights from others: the commit on the hub; of a folder, a hash of its weights' sizes
+    and of 64 pieces of each file, which any training changes."""
+    if not is_local(name):
+        return str(getattr(config, "_commit_hash", None))
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in ("*.safetensors", "*.bin") for path in Path(_place(name)).glob(pattern)):
+        size, piece = path.stat().st_size, 4096
+        digest.update(f"{path.name} {size} ".encode())
+        with open(path, "rb") as file:
+            for i in range(64):
+                file.seek(i * max(0, size - piece) // 63)
+                digest.update(file.read(piece))
+    return digest.hexdigest()[:16]
 
 
 def open_weights(name: str, options: HubOptions = HubOptions()) -> Mapping[str, Any]:

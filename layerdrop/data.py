@@ -58,6 +58,10 @@ class BadRow(ValueError):
     """A row that cannot be read; the message says why."""
 
 
+def _bad_row(path: str | Path, line: int, reason: BadRow) -> UserError:
+    return UserError(f"{path}:{line}: {reason}. Mend the row, or leave such rows out with --skip_bad_rows.")
+
+
 Row = tuple[tuple[str, ...], float | int | None, str]
 """(texts, label, index)"""
 
@@ -71,9 +75,7 @@ def _collect(path: Path, rows: Iterator[tuple[int, Callable[[], Row]]], skip_bad
             good.append(parse())
         except BadRow as error:
             if not skip_bad_rows:
-                raise UserError(
-                    f"{path}:{line}: {error}. Mend the row, or leave such rows out with --skip_bad_rows."
-                ) from None
+                raise _bad_row(path, line, error) from None
             bad += 1
     if not good:
         raise UserError(f"{path}: no usable row ({bad} malformed). Check the file.")
@@ -193,6 +195,12 @@ class OwnFiles:
     label_column: str = "label"
     regression: bool | None = None
 
+    @property
+    def name(self) -> str:
+        """What the task is called: the first file's name, or its folder's where that only says which split it is."""
+        path = Path(self.files[0][1]).absolute()
+        return path.parent.name if path.stem in ("train", "validation", "dev", "test") else path.stem
+
 
 def _read_table(path: Path) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
     """(line counted from 1, row) for each row of a csv, tsv, json-lines or parquet file; a bad row comes as BadRow."""
@@ -232,7 +240,8 @@ def _read_table(path: Path) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
 
 def _load_table(flag: str, path_name: str) -> list[tuple[int, dict[str, object] | BadRow]]:
     path = Path(path_name).expanduser()
-    if path.suffix.lower() not in FILE_TYPES:
+    kind = path.suffix.lower()
+    if kind not in FILE_TYPES:
         raise UserError(f"{flag} {path}: unknown file type '{path.suffix}'. Allowed: {', '.join(FILE_TYPES)}.")
     try:
         rows = list(_read_table(path))
@@ -245,7 +254,8 @@ def _load_table(flag: str, path_name: str) -> list[tuple[int, dict[str, object] 
             raise
         raise UserError(f"{flag} {path}: not a readable parquet file ({str(error).splitlines()[0]}).") from None
     if not any(isinstance(row, dict) for _, row in rows):
-        raise UserError(f"{flag} {path}: no usable row. The first line must name the columns (csv, tsv).")
+        how = "Write one object on each line" if kind in (".json", ".jsonl") else "The first line must name the columns"
+        raise UserError(f"{flag} {path}: no usable row. {how}.")
     return rows
 
 
@@ -266,7 +276,7 @@ def _text_columns(path: str, columns: list[str], own: OwnFiles) -> tuple[str, ..
 
 
 def _as_text(value: object) -> str:
-    if value is None:
+    if value is None or value == "":
         raise BadRow("an empty cell where text or a label should be")
     return str(value)
 
@@ -299,6 +309,9 @@ def read_own_files(
     Raises UserError for unreadable files, unknown columns, and with file and line for a malformed row.
     """
     tables = {split: (path, _load_table(f"--{split}_file", path)) for split, path in own.files}
+    for path, table in tables.values():
+        if not skip_bad_rows and (bad := next((row for row in table if isinstance(row[1], BadRow)), None)):
+            raise _bad_row(path, *bad)
     path, rows = next(iter(tables.values()))
     columns = list(next(row for _, row in rows if isinstance(row, dict)))
     texts = _text_columns(path, columns, own)
@@ -306,7 +319,7 @@ def read_own_files(
         task = replace(task, texts=texts, label=own.label_column, suffixes=("",))
     else:
         values = [row.get(own.label_column) for _, row in rows if isinstance(row, dict)]
-        values = [value for value in values if value is not None]
+        values = [value for value in values if value is not None and value != ""]
         if not values and not known_labels:
             raise UserError(f"--label_column: {path} has no '{own.label_column}'; found: {', '.join(columns)}.")
         regression = own.regression if own.regression is not None else _looks_like_regression(values)
@@ -319,8 +332,8 @@ def read_own_files(
             else tuple(known_labels)
         )
         if not regression and len(names) < 2:
-            raise UserError(f"{path}: only one class, '{names[0]}'. For a number as label add --regression.")
-        task = custom_task(Path(path).stem, texts, own.label_column, names)
+            raise UserError(f"{path}: only one class, '{names[0]}'. Where the label is a number: --label_type number.")
+        task = custom_task(own.name, texts, own.label_column, names)
     return task, {
         split: _own_split(Path(path), rows, task, labelled=split != "test", skip_bad_rows=skip_bad_rows)
         for split, (path, rows) in tables.items()

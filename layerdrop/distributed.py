@@ -8,6 +8,13 @@ import torch
 from layerdrop.errors import UserError
 
 
+def finish() -> None:
+    """Wait for every process, then end what joins them: one that leaves first could take the others along."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def from_first_process(function: Callable[[], Any]) -> Any:
     """The value that `function()` has in the first process, in every process; a UserError is raised in every process.
 

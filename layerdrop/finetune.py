@@ -6,9 +6,13 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from json import JSONDecodeError
+from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -17,6 +21,7 @@ from layerdrop import metrics
 from layerdrop.architectures import family_of
 from layerdrop.data import Collator, LengthGroupedSampler, Tokenised
 from layerdrop.errors import UserError
+from layerdrop.runs import umask
 from layerdrop.surgery import layer_list, quiet
 from layerdrop.tasks import Task
 
@@ -77,6 +82,9 @@ class FineTuner(Trainer):
         """Metric prefix -> the last evaluation."""
         self.evaluate_seconds = 0.0
         super().__init__(*args, compute_metrics=self.score, **kwargs)
+        # The classifiers' loss is a mean over the batch, whatever the library takes it for from their signature: it
+        # would multiply the loss by the number of processes, and not divide it by that of accumulated batches.
+        self.model_accepts_loss_kwargs = False
 
     def _get_train_sampler(self, train_dataset: Tokenised | None = None):
         if self.args.train_sampling_strategy != "group_by_length":
@@ -91,6 +99,8 @@ class FineTuner(Trainer):
         """As in the library, without its progress bars."""
         with quiet():
             super().save_model(*args, **kwargs)
+        for path in Path(args[0] if args and args[0] else self.args.output_dir).glob("*.safetensors"):
+            path.chmod(0o666 & ~umask())  # written readable for the owner alone
 
     def decide(self, logits: np.ndarray) -> np.ndarray:
         """(n, classes) logits -> (n,) class ids in the task's order; (n, 1) -> (n,) values."""
@@ -138,10 +148,12 @@ class RunCallback(TrainerCallback):
         self.rolling_checkpoints = rolling_checkpoints
         self.asked_to_stop = False
         self.epochs: list[dict[str, float]] = []
+        self.training = False
         self.old_handlers = {}
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Take over the two signals."""
+        self.training = True
         if args.world_size > 1 or threading.current_thread() is not threading.main_thread():
             return
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -163,6 +175,10 @@ class RunCallback(TrainerCallback):
         if self.rolling_checkpoints and state.global_step >= state.max_steps:
             control.should_save = False
 
+    def on_train_end(self, args, state, control, **kwargs):
+        """What is measured from now on belongs to no epoch."""
+        self.training = False
+
     def on_save(self, args, state, control, **kwargs):
         """Stop, now that the checkpoint is written."""
         if self.asked_to_stop:
@@ -171,7 +187,7 @@ class RunCallback(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Keep what was measured, one entry for each point in training; print it once it is complete."""
         shown = {_result_name(name): value for name, value in (logs or {}).items() if _result_name(name)}
-        if not state.is_world_process_zero or not shown:
+        if not self.training or not state.is_world_process_zero or not shown:
             return
         entry = {"epoch": round(state.epoch or 0.0, 2)}
         if self.epochs and self.epochs[-1]["epoch"] == entry["epoch"]:
@@ -253,6 +269,13 @@ def finetune(
         start = time.perf_counter()
         try:
             result = trainer.train(resume_from_checkpoint=resume_from)
+        except ImportError as error:  # a package that --optim needs
+            raise UserError(" ".join(str(error).split())) from error
+        except (EOFError, UnpicklingError, SafetensorError, JSONDecodeError) as error:
+            raise UserError(
+                f"--resume_from_checkpoint {resume_from}: is damaged ({type(error).__name__}). Give an older "
+                "checkpoint, or start again with --overwrite_output_dir."
+            ) from error
         finally:
             callback.restore_signals()
         seconds = time.perf_counter() - start - trainer.evaluate_seconds

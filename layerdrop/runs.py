@@ -99,6 +99,8 @@ class RunRecord:
     """Largest resident size of the process (`host`), largest allocation on the GPU (`cuda`)."""
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     """For each split: rows, bad rows left out, fingerprint."""
+    model_fingerprint: str | None = None
+    """Which weights the name of the model stood for."""
     notes: list[str] = field(default_factory=list)
     """What the user was told."""
     environment: dict[str, Any] = field(default_factory=dict)
@@ -134,14 +136,15 @@ def write_atomically(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The permissions that new files of this process do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -183,16 +186,18 @@ def remove_checkpoints(folder: str | os.PathLike) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def open_folder(spec: RunSpec, folder: str, *, overwrite: bool, resume: str | None) -> tuple[bool, str | None]:
-    """Make sure that a run can write into `folder` without harming what is there.
+def open_folder(record: RunRecord, *, overwrite: bool, resume: str | None) -> tuple[bool, str | None]:
+    """Make sure that a run can write into its folder without harming what is there.
 
-    resume: a checkpoint's folder, or `True` for the last one in `folder`. Returns (whether the same run is already done
-    there, the checkpoint to resume from). Raises UserError where something else is in the way.
+    record: the run's, with what it reads (data and weights). resume: a checkpoint's folder, or `True` for the last one
+    in the folder. Returns (whether the same run is already done there, the checkpoint to resume from). Raises UserError
+    where something else is in the way.
     """
+    spec, folder = record.spec, record.folder
     path = Path(folder)
     if path.exists() and not path.is_dir():
         raise UserError(f"--output_dir {folder}: is a file. Choose a folder.")
-    record, found = read_record(folder), checkpoints(folder)
+    there, found = read_record(folder), checkpoints(folder)
     if overwrite:
         remove_checkpoints(folder)
         for name in (*OWN_FILES, *(path.name for path in path.glob("predictions_*.tsv"))):
@@ -201,11 +206,13 @@ def open_folder(spec: RunSpec, folder: str, *, overwrite: bool, resume: str | No
         checkpoint = _checkpoint_to_resume(spec, folder, resume, found)
         _write_spec(spec, path)
         return False, checkpoint
-    elif record and record.get("status") == "success":
-        if record.get("id") == spec.id:
+    elif there and there.get("status") == "success":
+        same = there.get("id") == spec.id
+        difference = _other_input(there, record) if same else f"other settings ({_difference(there['spec'], spec)})"
+        if not difference:
             return True, None
         raise UserError(
-            f"--output_dir {folder}: holds a run with other settings ({_difference(record['spec'], spec)}). "
+            f"--output_dir {folder}: holds a run with {difference}. "
             "Choose another --output_dir, or --overwrite_output_dir to lose it."
         )
     elif found:
@@ -213,13 +220,23 @@ def open_folder(spec: RunSpec, folder: str, *, overwrite: bool, resume: str | No
             f"--output_dir {folder}: holds an interrupted run ({found[-1].name}). "
             "Go on with --resume_from_checkpoint, or start again with --overwrite_output_dir."
         )
-    elif record is None and (there := [name for name in MODEL_FILES if (path / name).exists()]):
+    elif (
+        there is None and not (path / SPEC_FILE).exists() and (files := [f for f in MODEL_FILES if (path / f).exists()])
+    ):
         raise UserError(
-            f"--output_dir {folder}: holds a model ({', '.join(there)}) that is not this tool's. "
+            f"--output_dir {folder}: holds a model ({', '.join(files)}) that is not this tool's. "
             "Choose another --output_dir, or --overwrite_output_dir to lose it."
         )
     _write_spec(spec, path)
     return False, None
+
+
+def _other_input(old: dict[str, Any], record: RunRecord) -> str:
+    """What the recorded run read that this one would read otherwise, though under the same name; empty if nothing."""
+    changed = [split for split, rows in record.data.items() if old["data"].get(split) not in (None, rows)]
+    if old.get("model_fingerprint") != record.model_fingerprint:
+        changed.append("the model's weights")
+    return f"the same settings, but other contents of {', '.join(changed)} since" if changed else ""
 
 
 def leave_folder(folder: str) -> None:

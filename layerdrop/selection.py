@@ -11,7 +11,7 @@ from layerdrop.orders import published_order, read_order_file
 from layerdrop.runs import RunSpec
 from layerdrop.scorers import SCORERS
 from layerdrop.strategies import check_ids, check_k, get_strategy, select
-from layerdrop.surgery import kept_layers, load_encoder, positions
+from layerdrop.surgery import kept_layers, load_encoder, max_length, positions
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def select_layers(spec: RunSpec, n_layers: int, options, examples: Examples | No
         )
     loader = None
     if scorer.needs_data:
-        length = min(spec.max_seq_length, tokenizer.model_max_length)
+        length = min(spec.max_seq_length, max_length(encoder.config, tokenizer))
         dataset = tokenise(examples.head(spec.score_samples), tokenizer, length)
         parts = batches(dataset, args.per_device_eval_batch_size)
         loader = map(Collator.of(tokenizer), tqdm(parts, desc=f"scores: {scorer.name}", delay=2, leave=False))

@@ -138,12 +138,10 @@ def check_ids(flag: str, ids: Sequence[int], n_layers: int) -> list[int]:
     return sorted(ids)
 
 
-def check_k(k: int, n_layers: int) -> int:
+def check_k(k: int, n_layers: int, flag: str = "--drop_k") -> int:
     """`k` if 0 <= k < n_layers; else UserError."""
     if not 0 <= k < n_layers:
-        raise UserError(
-            f"--drop_k {k}: a model of {n_layers} layers must keep at least one. Choose 0 to {n_layers - 1}."
-        )
+        raise UserError(f"{flag} {k}: a model of {n_layers} layers must keep at least one. Choose 0 to {n_layers - 1}.")
     return k
 
 
@@ -194,18 +192,24 @@ def select(
     row = get_strategy(strategy)
     if row.listed:
         dropped = check_ids("--drop_layers", layers or [], n_layers)
-        check_k(len(dropped), n_layers)
+        check_k(len(dropped), n_layers, "--drop_layers: number of layers")
         return dropped
-    if row.scorer and len(scores) != n_layers:
-        raise UserError(f"{len(scores)} scores for a model of {n_layers} layers: there must be one for each layer.")
+    if row.scorer and len(scores or ()) != n_layers:
+        raise UserError(
+            f"{len(scores or ())} scores for a model of {n_layers} layers: there must be one for each layer."
+        )
     if threshold is not None:
         return above_threshold(scores, threshold)
+    if k is None:
+        raise UserError(f"--drop_strategy {strategy}: how many layers? Give k.")
     check_k(k, n_layers)
     if row.positions:
         return row.positions(n_layers, k)
     if row.scorer:
         return by_score(scores, k, row.drops)
-    check_ids("--drop_order_file", order, n_layers)
-    if len(order) < k:
-        raise UserError(f"--drop_k {k}: the order has {len(order)} layers only. Choose 0 to {len(order)}.")
-    return sorted(order[:k])
+    check_ids("--drop_order_file", order or (), n_layers)
+    if len(order or ()) < k:
+        raise UserError(
+            f"--drop_k {k}: the order is {len(order or ())} long. Choose a K up to that, or a longer order."
+        )
+    return sorted(order[:k]) if k else []

@@ -48,7 +48,7 @@ def kept_layers(config: PreTrainedConfig, dropped: Sequence[int]) -> list[int]:
     """The ids that stay, ascending. Raises UserError where `dropped` cannot be dropped from such a model."""
     n_layers, family = config.num_hidden_layers, family_of(config)
     gone = set(check_ids("--drop_layers", dropped, n_layers))
-    check_k(len(gone), n_layers)
+    check_k(len(gone), n_layers, "--drop_layers: number of layers")
     if family.fixed_first and 0 in gone:
         raise UserError(f"layer 0 of {family.name} cannot be dropped: {family.fixed_first}. Drop other layers.")
     return [i for i in range(n_layers) if i not in gone]
@@ -95,6 +95,13 @@ def set_labels(config: PreTrainedConfig, labels: Sequence[str]) -> None:
         config.label2id = {name: i for i, name in enumerate(labels)}
 
 
+def max_length(config: PreTrainedConfig, tokenizer) -> int:
+    """How many tokens the model takes at most, by its tokenizer or else by its position embeddings."""
+    if tokenizer.model_max_length < 10**6:
+        return tokenizer.model_max_length
+    return getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+
+
 def empty_model(config: PreTrainedConfig, trust_remote_code: bool = False) -> PreTrainedModel:
     """The sequence classifier of this configuration, without weights (on PyTorch's meta device)."""
     with torch.device("meta"):
@@ -108,19 +115,20 @@ def count_parameters(model: PreTrainedModel) -> int:
 
 def load_classifier(
     name: str,
-    config: PreTrainedConfig,
     dropped: Sequence[int] = (),
+    config: PreTrainedConfig | None = None,
     options: HubOptions = HubOptions(),
 ) -> tuple[PreTrainedModel, list[str]]:
     """The sequence classifier of a checkpoint (folder or hub name) without the layers `dropped`, in fp32 on the CPU.
 
-    Only the kept layers are read, so that peak memory follows the kept size. `config` is that of the full checkpoint,
-    with the task's labels set. Seed before the call: weights that the checkpoint lacks (the head) are drawn from
-    torch's generator, the same ones whatever is dropped.
+    Only the kept layers are read, so that peak memory follows the kept size. `config` is that of the full checkpoint
+    with the task's labels set (None: the checkpoint's as it is). Seed before the call: weights that the checkpoint
+    lacks (the head) are drawn from torch's generator, the same ones whatever is dropped.
 
     Returns the model in evaluation mode and the names of the parameters that are new. Raises UserError where the
     checkpoint lacks weights below the head.
     """
+    config = load_config(name, options) if config is None else config
     config_kept = reduced_config(config, dropped)
     empty = empty_model(config_kept, options.trust_remote_code)
     weights = _renumber(open_weights(name, options), config, dropped, empty.base_model_prefix)
@@ -141,10 +149,15 @@ def load_encoder(name: str, options: HubOptions = HubOptions(), flag: str = "--s
 
 def _build(model_class, config, weights: dict, name: str) -> tuple[PreTrainedModel, list[str]]:
     """(model in fp32 with these weights, names of the parameters that are new). Raises UserError if a layer is new."""
-    with quiet():  # its report of new and left-out weights; the caller says it in the project's words
-        model, info = model_class.from_pretrained(
-            None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
-        )
+    try:
+        with quiet():  # its report of new and left-out weights; the caller says it in the project's words
+            model, info = model_class.from_pretrained(
+                None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
+            )
+    except RuntimeError as error:
+        raise UserError(
+            f"--model_name_or_path {name}: the weights do not fit config.json. Give a complete checkpoint."
+        ) from error
     model.config.name_or_path = name
     new = sorted(info["missing_keys"])
     encoder = {key for key, _ in model.base_model.named_parameters() if "pooler" not in key}

@@ -170,7 +170,7 @@ def custom_task(name: str, texts: tuple[str, ...], label: str, labels: tuple[str
         metrics, selection = ("pearson", "spearmanr"), "spearmanr"
     else:
         metrics, selection = ("accuracy", "f1" if len(labels) == 2 else "f1_macro"), "accuracy"
-    return Task(name, name, texts, texts, label, labels, labels, metrics, selection)
+    return Task(name, "predictions_test", texts, texts, label, labels, labels, metrics, selection)
 
 
 def label_order(task: Task, checkpoint_labels: Sequence[str]) -> list[int] | None:

@@ -103,7 +103,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--max_train_samples 0", "--max_train_samples 0: must be 1 or more"),
         ("--num_train_epochs 0", "--num_train_epochs 0.0: must be above 0"),
         ("--per_device_train_batch_size 0", "--per_device_train_batch_size 0: must be 1 or more"),
-        ("--learning_rate -1", "--learning_rate -1.0: must not be negative"),
+        ("--learning_rate -1", "--learning_rate -1.0: must be a number that is not negative"),
         ("--do_train False --do_eval False", "nothing to do"),
         ("--resume_from_checkpoint --overwrite_output_dir", "contradict each other"),
         ("--model_name_or_path . --output_dir ../{cwd}", "is the checkpoint's own folder"),

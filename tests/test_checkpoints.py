@@ -85,3 +85,25 @@ def test_remote_code_is_off(tmp_path):
 def test_weights_are_read_lazily(bert):
     weights = checkpoints.open_weights(bert)
     assert all(hasattr(value, "get_shape") for value in weights.values())
+
+
+def test_folder_without_a_tokenizer(tmp_path):
+    """The library would make one up that knows no word."""
+    tiny.model("bert").save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="no tokenizer in this folder"):
+        checkpoints.load_tokenizer(str(tmp_path))
+
+
+def test_names_of_nothing(tmp_path):
+    with pytest.raises(UserError, match="/nowhere: no such folder"):
+        checkpoints.load_config("/nowhere")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="config.json: is a file. Give the folder"):
+        checkpoints.load_config(str(tmp_path / "config.json"))
+
+
+def test_fingerprint_tells_weights_apart(tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        tiny.model("bert", seed=seed).save_pretrained(tmp_path / name)
+    marks = [checkpoints.fingerprint(str(tmp_path / name), None) for name in "abc"]
+    assert marks[0] == marks[1] != marks[2]

@@ -217,6 +217,8 @@ def test_classes_without_a_train_file(tmp_path):
     [
         ("x.csv", "text,label\nw1,a\nw2\nw3,b\n", 3, "1 columns instead of 2"),
         ("x.csv", 'text,label\nw1,a\n"w2\nw4",b\nw3,b,c\n', 5, "3 columns instead of 2"),
+        ("x.csv", "text,label\nw1,a\nw2,b\nw3,\n", 4, "an empty cell"),
+        ("x.csv", "text,label\nw1,a\n,b\nw3,b\n", 3, "an empty cell"),
         ("x.tsv", "text\tlabel\nw1\ta\nw2\tb\nw\n", 4, "1 columns instead of 2"),
         ("x.jsonl", '{"text": "w1", "label": "a"}\n{"text": \n{"text": "w3", "label": "b"}\n', 2, "not a JSON object"),
         (
@@ -261,6 +263,17 @@ def test_unreadable_own_file(tmp_path, name, message):
         (tmp_path / name).write_text("text\n")
     with pytest.raises(UserError, match=message):
         read(str(tmp_path / name))
+
+
+def test_a_malformed_row_is_said_before_what_it_leads_to(tmp_path):
+    (tmp_path / "x.csv").write_text("text,label\nw1,a\nw2,b,c\n")
+    with pytest.raises(UserError, match="x.csv:3: 3 columns instead of 2"):
+        read(str(tmp_path / "x.csv"))
+
+
+def test_name_of_the_users_task():
+    assert OwnFiles((("train", "a/reviews.csv"),)).name == "reviews"
+    assert OwnFiles((("train", "a/reviews/train.csv"),)).name == "reviews"
 
 
 def test_one_class_is_not_a_task(tmp_path):

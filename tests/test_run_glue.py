@@ -155,6 +155,18 @@ def test_same_seed_same_result_and_same_head(run):
     assert records[0]["metrics"] == records[1]["metrics"] and records[0]["id"] == records[1]["id"]
 
 
+def test_accumulated_batches_are_one_batch(run):
+    """The loss is a mean over rows: two batches of 4 make the step that one of 8 makes, dropout apart."""
+    words = (
+        "--task_name rte --max_steps 1 --logging_strategy steps --logging_steps 1 --train_sampling_strategy sequential"
+    )
+    losses = []
+    for name, sizes in (("a", "8"), ("b", "4 --gradient_accumulation_steps 2")):
+        _, record, _, _ = run(f"{words} --per_device_train_batch_size {sizes}", output=name)
+        losses.append(record["epochs"][0]["train_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=0.2)
+
+
 def test_how_often_is_evaluated_logged_or_saved_changes_nothing(run):
     ids = []
     for name, words in (
@@ -192,7 +204,7 @@ def test_untrained_head_is_said(run, bert, tmp_path):
     AutoModelForSequenceClassification.from_pretrained(bert).base_model.save_pretrained(tmp_path / "base")
     tiny.tokenizer().save_pretrained(tmp_path / "base")
     code, record, _, err = run("--task_name rte --do_eval", str(tmp_path / "base"))
-    assert code == 0 and "untrained" in err and "untrained" in record["notes"][0]
+    assert code == 0 and "untrained" in err and "untrained" in record["notes"][-1]
 
 
 def test_labels_in_the_checkpoints_own_order(run, tmp_path):
@@ -253,8 +265,11 @@ def test_own_files(run, tmp_path):
     words += " --do_train --do_eval --do_predict"
     code, record, _, err = run(words, data=None)
     assert code == 0, err
-    assert set(record["metrics"]) == {"accuracy", "f1", "loss"} and record["spec"]["task"] == "train"
-    assert {line.split("\t")[1] for line in Path("out/train.tsv").read_text().splitlines()[1:]} <= {"good", "bad"}
+    assert set(record["metrics"]) == {"accuracy", "f1", "loss"} and record["spec"]["task"] == tmp_path.name
+    assert {line.split("\t")[1] for line in Path("out/predictions_test.tsv").read_text().splitlines()[1:]} <= {
+        "good",
+        "bad",
+    }
     assert AutoModelForSequenceClassification.from_pretrained("out").config.id2label == {0: "bad", 1: "good"}
     code, again, _, _ = run("--validation_file dev.csv --do_eval", "out", data=None, output="eval")
     assert code == 0 and again["metrics"] == record["metrics"]
@@ -288,6 +303,11 @@ def test_bad_rows_stop_or_are_counted(run, tmp_path):
         ("--drop_strategy top", "how many layers?"),
         ("--data_dir nowhere", "no such folder"),
         ("--report_to clearml", "clearml"),
+        ("--push_to_hub", "--push_to_hub: no hub can be reached"),
+        ("--optim galore_adamw", "galore"),
+        ("--metric_for_best_model f1", "--metric_for_best_model f1: rte has loss, accuracy"),
+        ("--learning_rate nan", "--learning_rate nan: must be a number"),
+        ("--seed -1", "--seed -1: must be from 0"),
         ("--model_name_or_path nowhere/at-all", "not in the local cache and the hub cannot be reached"),
         ("--resume_from_checkpoint", "no checkpoint in out"),
     ],
@@ -425,6 +445,8 @@ def test_torchrun(bert, glue, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     record = read_record(tmp_path / "two")
+    assert "1 of" not in done.stderr.split("epoch 1 of 3")[2:]  # each epoch is told once
+    assert 0.3 < record["epochs"][0]["train_loss"] < 1.2  # a mean over the batch, however many processes
     assert record["status"] == "success" and record["spec"]["processes"] == 2 and done.stdout.count("status") == 1
     predictions = (tmp_path / "two" / "predictions_dev.tsv").read_text().splitlines()[1:]
     assert len(predictions) == 11

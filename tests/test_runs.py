@@ -15,7 +15,7 @@ OTHER = RunSpec("bert", "rte", "hub", "top", 3, training={"learning_rate": 3e-5}
 
 
 def opened(spec, folder, overwrite=False, resume=None):
-    return open_folder(spec, str(folder), overwrite=overwrite, resume=resume)
+    return open_folder(RunRecord(spec, str(folder)), overwrite=overwrite, resume=resume)
 
 
 def checkpoint(folder, step: int):
@@ -86,6 +86,23 @@ def test_done_is_not_done_again(tmp_path):
         opened(OTHER, tmp_path)
     assert opened(OTHER, tmp_path, overwrite=True) == (False, None)
     assert runs.read_record(tmp_path) is None
+
+
+def test_done_on_other_data_or_weights_is_not_the_same(tmp_path):
+    def record(rows, weights):
+        return RunRecord(SPEC, str(tmp_path), "success", data={"train": {"rows": rows}}, model_fingerprint=weights)
+
+    record(3, "a").write()
+    assert open_folder(record(3, "a"), overwrite=False, resume=None) == (True, None)
+    for other, what in ((record(4, "a"), "train"), (record(3, "b"), "the model's weights")):
+        with pytest.raises(UserError, match=f"same settings, but other contents of {what} since"):
+            open_folder(other, overwrite=False, resume=None)
+
+
+def test_a_run_that_died_does_not_stand_in_the_way(tmp_path):
+    opened(SPEC, tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    assert opened(SPEC, tmp_path) == (False, None)
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])

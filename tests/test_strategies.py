@@ -109,7 +109,7 @@ def test_threshold():
 def test_order():
     assert select("greedy", 12, k=2, order=(8, 1, 11)) == [1, 8]
     assert select("optimal", 12, k=0, order=(8, 1, 11)) == []
-    with pytest.raises(UserError, match="--drop_k 4: the order has 3 layers only"):
+    with pytest.raises(UserError, match="--drop_k 4: the order is 3 long"):
         select("greedy", 12, k=4, order=(8, 1, 11))
     with pytest.raises(UserError, match="--drop_order_file: no layer 11 in a model of 6"):
         select("greedy", 6, k=1, order=(8 - 7, 11))
