@@ -31,6 +31,7 @@ from transformers import (
     set_seed,
 )
 
+from layerdrop.arguments import cpu_has_bf16
 from layerdrop.demo import CHECKPOINT
 from layerdrop.demo.language import text, vocabulary
 from layerdrop.runs import environment
@@ -67,7 +68,7 @@ def main() -> None:
     """Pre-train, and save the encoder in fp16."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=CHECKPOINT)
-    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--mask", type=float, default=0.2)
@@ -78,6 +79,7 @@ def main() -> None:
     set_seed(args.seed)
     random = Random(args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
     tokenizer = make_tokenizer()
     model = make_model(len(tokenizer)).to(device).train()
     optimizer = torch.optim.AdamW(
@@ -96,7 +98,7 @@ def main() -> None:
             ready = [rows[i : i + args.batch] for i in range(0, len(rows), args.batch)]
             random.shuffle(ready)
         batch = collator(ready.pop()).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             loss = model(**batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -117,6 +119,7 @@ def main() -> None:
         "settings": {name: value for name, value in vars(args).items() if name != "output"},
         "loss": curve,
         "seconds": round(time.perf_counter() - started),
+        "precision": "bf16" if bf16 else "fp32",
         "device": environment()["device"],
         "versions": environment()["versions"],
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
