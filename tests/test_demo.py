@@ -1,15 +1,24 @@
 """The artificial language and its tasks. Labels are checked by a reader that knows the lexicon, not the generators."""
 
 import hashlib
+import json
+import re
+from pathlib import Path
 from random import Random
 
 import pytest
+from transformers import AutoConfig
 
+import run_glue
+from layerdrop.checkpoints import load_tokenizer
 from layerdrop.data import read_splits
-from layerdrop.demo import language
+from layerdrop.demo import CHECKPOINT, language
 from layerdrop.demo.language import CLASSES, DISLIKED, LIKED, PLURAL, SINGULAR, lexicon
 from layerdrop.demo.tasks import MAKERS, ROWS
+from layerdrop.report.compare import compare
+from layerdrop.runs import RunRecord, RunSpec, read_record
 from layerdrop.tasks import DEMO_TASKS, get_task
+from scripts import compare as compare_runs
 
 # ---- a reader of sentences: from tokens to meanings, by the lexicon
 FORMS = {form: (word, number) for word in lexicon() for number, form in enumerate(word.forms)}
@@ -175,3 +184,52 @@ def test_names():
         DEMO_TASKS
     )
     assert get_task("demo-SST-2").name == "demo-sst2" and get_task("demo_rte").labels == get_task("rte").labels
+
+
+# ---- the shipped encoder
+def test_shipped_checkpoint_is_the_recorded_one():
+    record = json.loads((CHECKPOINT / "pretraining.json").read_text())
+    weights = CHECKPOINT / "model.safetensors"
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == record["sha256"]
+    assert weights.stat().st_size < 6_000_000
+    config = AutoConfig.from_pretrained(CHECKPOINT)
+    assert (config.model_type, config.num_hidden_layers, config.hidden_size) == ("bert", 12, 128)
+    losses = list(record["loss"].values())
+    assert len(losses) == 40 and losses[-1] < losses[0] / 2
+
+
+def test_its_tokenizer_knows_the_whole_language():
+    tokenizer = load_tokenizer("demo")
+    assert tokenizer.unk_token_id not in tokenizer(" ".join(language.vocabulary()))["input_ids"]
+    encoded = tokenizer("the animals .", "some tools .")
+    assert encoded["token_type_ids"] == [0, 0, 0, 0, 0, 1, 1, 1, 1] and tokenizer.model_max_length == 64
+
+
+def test_demo_yaml(tmp_path, monkeypatch):
+    """What pre-training learnt makes words solvable that no labelled example shows."""
+    monkeypatch.chdir(tmp_path)
+    demo_yaml = Path(run_glue.__file__).parent / "configs" / "demo.yaml"
+    assert run_glue.main([str(demo_yaml), "--drop_strategy", "top", "--drop_k", "6", "--use_cpu"]) == 0
+    record = read_record("runs/demo_demo-sst2_top_k6_seed42")
+    assert record["kept"] == [0, 1, 2, 3, 4, 5] and record["metrics"]["accuracy"] > 0.75
+
+
+def test_comparison_by_hand():
+    def record(kept, parameters, accuracy, seconds):
+        spec = RunSpec("demo", "demo-sst2", "demo")
+        dropped = [i for i in range(4) if i not in kept]
+        return RunRecord(spec, "x", "success", n_layers=4, kept=kept, dropped=dropped, parameters_after=parameters,
+                         metrics={"loss": 1.0, "accuracy": accuracy}, seconds={"train": seconds, "evaluate": 1.0})  # fmt: skip
+
+    table = compare([record([0, 1, 2, 3], 1000, 0.9, 20.0), record([0, 1], 600, 0.85, 11.0)])
+    rows = [re.split(r"\s{2,}", line.strip()) for line in table.splitlines()]
+    assert rows == [
+        ["layers", "dropped", "parameters", "accuracy", "training", "evaluation"],
+        ["4", "none", "1,000", "90.0", "20.0 s", "1.0 s"],
+        ["2", "2,3", "600 (-40%)", "85.0 (-5.0)", "11.0 s (-45%)", "1.0 s (+0%)"],
+    ]
+
+
+def test_nothing_to_compare(tmp_path, capsys):
+    assert compare_runs.main([str(tmp_path)]) == 2 and "no finished run" in capsys.readouterr().err
+    assert compare_runs.main([]) == 2
