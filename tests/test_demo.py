@@ -218,8 +218,18 @@ def test_comparison_by_hand():
     def record(kept, parameters, accuracy, seconds):
         spec = RunSpec("demo", "demo-sst2", "demo")
         dropped = [i for i in range(4) if i not in kept]
-        return RunRecord(spec, "x", "success", n_layers=4, kept=kept, dropped=dropped, parameters_after=parameters,
-                         metrics={"loss": 1.0, "accuracy": accuracy}, seconds={"train": seconds, "evaluate": 1.0})  # fmt: skip
+        metrics, seconds = {"loss": 1.0, "accuracy": accuracy}, {"train": seconds, "evaluate": 1.0}
+        return RunRecord(
+            spec,
+            "x",
+            "success",
+            n_layers=4,
+            kept=kept,
+            dropped=dropped,
+            parameters_after=parameters,
+            metrics=metrics,
+            seconds=seconds,
+        )
 
     table = compare([record([0, 1, 2, 3], 1000, 0.9, 20.0), record([0, 1], 600, 0.85, 11.0)])
     rows = [re.split(r"\s{2,}", line.strip()) for line in table.splitlines()]
