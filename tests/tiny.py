@@ -11,6 +11,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from layerdrop.tasks import TASKS
 
 N_LAYERS = 6
+RECORD_KEYS = {
+    *("spec", "status", "n_layers", "dropped", "kept", "scores", "parameters_before", "parameters_after"),
+    *("metrics", "seconds", "environment", "error"),
+}
+"""What every record has at least."""
 WORDS = [f"w{i}" for i in range(60)]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
 
