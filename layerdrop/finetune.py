@@ -257,11 +257,10 @@ def finetune(
             task=task,
             task_ids=task_ids,
         )
-    except (
-        ImportError,
-        RuntimeError,
-    ) as error:  # a package that --report_to, --optim ... need, a device that is not there
-        raise UserError(" ".join(str(error).split())) from error
+    except RuntimeError as error:
+        if "to be installed" not in str(error):
+            raise  # memory that does not suffice, say, is a failure of the run
+        raise UserError(" ".join(str(error).split())) from error  # the package that --report_to needs
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback):
         trainer.add_callback(_Bar)

@@ -170,7 +170,6 @@ def read_record(folder: str | os.PathLike) -> dict[str, Any] | None:
 
 SPEC_FILE = "spec.json"
 """Written when a run starts, so that it can only be resumed as what it was."""
-OWN_FILES = (RECORD_FILE, SPEC_FILE)
 MODEL_FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
 
 
@@ -200,7 +199,7 @@ def open_folder(record: RunRecord, *, overwrite: bool, resume: str | None) -> tu
     there, found = read_record(folder), checkpoints(folder)
     if overwrite:
         remove_checkpoints(folder)
-        for name in (*OWN_FILES, *(path.name for path in path.glob("predictions_*.tsv"))):
+        for name in (RECORD_FILE, SPEC_FILE, *(path.name for path in path.glob("predictions_*.tsv"))):
             (path / name).unlink(missing_ok=True)
     elif resume:
         checkpoint = _checkpoint_to_resume(spec, folder, resume, found)
@@ -240,10 +239,9 @@ def _other_input(old: dict[str, Any], record: RunRecord) -> str:
 
 
 def leave_folder(folder: str) -> None:
-    """Undo open_folder where the run could not begin: nothing is left of a folder that holds nothing else."""
-    (Path(folder) / SPEC_FILE).unlink(missing_ok=True)
-    if not any(Path(folder).iterdir()):
-        Path(folder).rmdir()
+    """Undo open_folder where the run could not begin: a folder that holds nothing else goes, any other stays."""
+    if [path.name for path in Path(folder).iterdir()] == [SPEC_FILE]:
+        shutil.rmtree(folder)
 
 
 def _write_spec(spec: RunSpec, path: Path) -> None:

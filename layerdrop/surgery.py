@@ -155,6 +155,8 @@ def _build(model_class, config, weights: dict, name: str) -> tuple[PreTrainedMod
                 None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
             )
     except RuntimeError as error:
+        if "mismatched_sizes" not in str(error):
+            raise
         raise UserError(
             f"--model_name_or_path {name}: the weights do not fit config.json. Give a complete checkpoint."
         ) from error
