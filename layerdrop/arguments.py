@@ -306,7 +306,6 @@ RENAMED = {
     "push_to_hub_model_id": "hub_model_id",
     "push_to_hub_token": "hub_token",
     "num_epochs": "num_train_epochs",
-    "jit_mode": "torch_compile",
 }
 WITHOUT_EFFECT = {
     "model_type": "the checkpoint's configuration says it",

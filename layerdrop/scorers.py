@@ -18,7 +18,6 @@ class Scorer:
     """One row of the table: `score(model, batches, weight_scope)` gives one float for each layer, id 0 first."""
 
     name: str
-    direction: str
     score: Callable[..., list[float]]
     needs_data: bool = False
 
@@ -102,9 +101,9 @@ def layer_weights(model: PreTrainedModel, weight_scope: str) -> list[torch.Tenso
 SCORERS = {
     row.name: row
     for row in (
-        Scorer("contribution", "cosine similarity of input and output; the highest go first", contribution, True),
-        Scorer("variance", "variance of the weights; the lowest go first", variance),
-        Scorer("aggregation", "mean magnitude of the weights; the lowest go first", aggregation),
+        Scorer("contribution", contribution, needs_data=True),
+        Scorer("variance", variance),
+        Scorer("aggregation", aggregation),
     )
 }
 WEIGHT_SCOPES = ("final", "layer")
