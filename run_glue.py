@@ -56,6 +56,7 @@ def run(arguments):
     from layerdrop.runs import (
         RunRecord,
         environment,
+        holds_model,
         leave_folder,
         open_folder,
         peak_memory,
@@ -112,7 +113,8 @@ def run(arguments):
         overwrite, resume = train_flags.overwrite_output_dir, train_flags.resume_from_checkpoint
         done, resume_from = from_first_process(lambda: open_folder(record, overwrite=overwrite, resume=resume))
         if done:
-            say("note: already done with these settings; run it again with --overwrite_output_dir")
+            kept = "" if not train_flags.save_model or holds_model(folder) else ", but its model was not kept"
+            say(f"note: already done with these settings{kept}; run it again with --overwrite_output_dir")
             return RunRecord.from_dict(read_record(folder))
 
     try:
@@ -156,7 +158,10 @@ def run(arguments):
         # ---- drop: read the kept layers only; seeded, so that the head is the same whatever was dropped ----------
         with clock(seconds, "load"):
             set_seed(spec.seed)
-            model, new = surgery.load_classifier(name, selection.dropped, config, hub)
+            if spec.from_scratch:
+                model, new = surgery.random_classifier(config, selection.dropped, hub.trust_remote_code), []
+            else:
+                model, new = surgery.load_classifier(name, selection.dropped, config, hub)
         if new and not train_flags.do_train:
             record.notes.append(f"untrained and not in the checkpoint, so the figures say little: {', '.join(new)}")
         tell(record.notes)

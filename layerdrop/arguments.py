@@ -40,6 +40,11 @@ class ModelArguments:
     cache_dir: str | None = flag("Where downloads from the hub are kept.")
     token: str | None = flag("Access token for private models on the hub.")
     trust_remote_code: bool = flag("Run code that comes with the checkpoint.", False)
+    from_scratch: bool = flag(
+        "Random weights instead of the pre-trained ones: the baseline that shows what pre-training is worth. "
+        "Strategies still look at the pre-trained layers.",
+        False,
+    )
 
     @property
     def hub(self) -> HubOptions:
@@ -135,6 +140,7 @@ class TrainArguments(TrainingArguments):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(
         "auto: bf16 where the hardware has it, else fp32.", "auto"
     )
+    save_model: bool = flag("Keep the fine-tuned model in the run's folder.", True)
     overwrite_output_dir: bool = flag("Start again in a folder that holds a run, which is lost.", False)
 
 
@@ -221,14 +227,15 @@ class Arguments:
             revision=model.model_revision,
             processes=train.world_size * max(1, train.n_gpu),
             train=train.do_train,
+            from_scratch=model.from_scratch,
             training=recipe(train) if train.do_train else {},
         )
 
     def default_output_dir(self) -> str:
-        """runs/MODEL_TASK_STRATEGY_kK_seedS."""
-        drop, own = self.drop, self.data.own_files
+        """runs/MODEL_TASK_STRATEGY_kK_seedS (`_scratch` before the seed where the weights are random)."""
+        model, drop, own = self.model, self.drop, self.data.own_files
         task = self.data.task.name if self.data.task else own.name
-        parts = [Path(self.model.model_name_or_path.rstrip("/")).name, task]
+        parts = [Path(model.model_name_or_path.rstrip("/")).name, task]
         if self.drop_layers:
             parts.append("list_" + "-".join(map(str, self.drop_layers)))
         elif drop.drop_strategy:
@@ -236,7 +243,7 @@ class Arguments:
             parts.append(f"{drop.drop_strategy}_{how}")
         else:
             parts.append("full_k0")
-        parts.append(f"seed{self.train.seed}")
+        parts += ["scratch"] * model.from_scratch + [f"seed{self.train.seed}"]
         return os.path.join("runs", "_".join(parts) + ("" if self.train.do_train else "_eval"))
 
 
@@ -288,7 +295,7 @@ def recipe(train: TrainArguments) -> dict[str, Any]:
         if name in RECIPE or name == "dataloader_drop_last":
             return True
         ignored = name in NO_EFFECT or name.startswith(NO_EFFECT_PREFIX)
-        if ignored and not (train.load_best_model_at_end and name.startswith(("eval_", "save_"))):
+        if ignored and not (train.load_best_model_at_end and name.startswith(("eval_", "save_st"))):
             return False
         return values[name] != defaults.get(name)
 

@@ -237,8 +237,8 @@ def finetune(
     """Train on `train` (None: not at all), evaluate on each split of `evaluate`, predict each split of `predict`.
 
     args: TrainArguments. task_ids: see FineTuner. pad_to: pad every batch to so many tokens. resume_from: a checkpoint
-    folder. With training, the fine-tuned model is saved into args.output_dir. Raises FloatingPointError where training
-    diverged, Interrupted where the user stopped it.
+    folder. With training and args.save_model, the model is saved into args.output_dir. Raises FloatingPointError where
+    training diverged, Interrupted where the user stopped it.
     """
     outcome = Outcome()
     evaluate = {split: dataset.longest_first() for split, dataset in evaluate.items()}
@@ -286,7 +286,8 @@ def finetune(
         if trainer.sampler is not None and trainer.sampler.tokens and resume_from is None:
             outcome.tokens_per_second = trainer.sampler.tokens / seconds
             outcome.padding_share = 1 - trainer.sampler.tokens / trainer.sampler.padded_tokens
-        trainer.save_model()
+        if args.save_model:
+            trainer.save_model()
     if evaluate:
         done = all(
             p in trainer.results and trainer.results[p].step == trainer.state.global_step for p in prefixes.values()

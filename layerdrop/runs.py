@@ -57,13 +57,20 @@ class RunSpec:
     revision: str = "main"
     processes: int = 1
     train: bool = True
+    from_scratch: bool = False
+    """Random weights instead of the pre-trained ones."""
     training: dict[str, Any] = field(default_factory=dict)
     """The recipe: settings of `TrainingArguments` that change the result."""
 
     @property
     def id(self) -> str:
-        """16 hexadecimal digits; equal for equal specs, on every machine."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, default=str)
+        """16 hexadecimal digits; equal for equal specs, on every machine.
+
+        What is at its default does not count, so that a field that is added later leaves older runs their identity.
+        """
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        chosen = {name: value for name, value in dataclasses.asdict(self).items() if value != defaults[name]}
+        text = json.dumps(chosen, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -173,6 +180,11 @@ SPEC_FILE = "spec.json"
 MODEL_FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
 
 
+def holds_model(folder: str | os.PathLike) -> list[str]:
+    """Which of a checkpoint's files are in a folder."""
+    return [name for name in MODEL_FILES if (Path(folder) / name).exists()]
+
+
 def checkpoints(folder: str | os.PathLike) -> list[Path]:
     """The folders `checkpoint-STEP` of a run, oldest first."""
     found = (path for path in Path(folder).glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal())
@@ -219,9 +231,7 @@ def open_folder(record: RunRecord, *, overwrite: bool, resume: str | None) -> tu
             f"--output_dir {folder}: holds an interrupted run ({found[-1].name}). "
             "Go on with --resume_from_checkpoint, or start again with --overwrite_output_dir."
         )
-    elif (
-        there is None and not (path / SPEC_FILE).exists() and (files := [f for f in MODEL_FILES if (path / f).exists()])
-    ):
+    elif there is None and not (path / SPEC_FILE).exists() and (files := holds_model(folder)):
         raise UserError(
             f"--output_dir {folder}: holds a model ({', '.join(files)}) that is not this tool's. "
             "Choose another --output_dir, or --overwrite_output_dir to lose it."

@@ -136,6 +136,19 @@ def load_classifier(
     return model, new
 
 
+def random_classifier(
+    config: PreTrainedConfig, dropped: Sequence[int] = (), trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """The sequence classifier that load_classifier gives, with random weights: the baseline without pre-training.
+
+    Seed before the call. `config` is that of the full model with the task's labels set.
+    """
+    reduced = reduced_config(config, dropped)
+    return AutoModelForSequenceClassification.from_config(
+        reduced, dtype=torch.float32, trust_remote_code=trust_remote_code
+    ).eval()
+
+
 def load_encoder(name: str, options: HubOptions = HubOptions(), flag: str = "--score_on") -> PreTrainedModel:
     """The full encoder of a checkpoint, without a head, in fp32 and evaluation mode: what scorers look at."""
     config = load_config(name, options, flag)

@@ -194,6 +194,28 @@ def test_untrained_head_is_said(run, bert, tmp_path):
     assert code == 0 and "untrained" in err and "untrained" in record["notes"][-1]
 
 
+def test_from_scratch(run, bert):
+    words = "--task_name rte --drop_strategy top --drop_k 2 --from_scratch"
+    code, record, _, _ = run(f"{words} --num_train_epochs 0.1 --learning_rate 0")
+    assert code == 0 and record["kept"] == [0, 1, 2, 3] and record["spec"]["from_scratch"]
+    pretrained, trained = load_file(Path(bert) / "model.safetensors"), weights("out")
+    assert trained.keys() == {name for name in pretrained if ".layer.4" not in name and ".layer.5" not in name}
+    matrices = [name for name in trained if trained[name].dim() == 2]
+    assert not any(torch.equal(trained[name], pretrained[name]) for name in matrices)
+    assert {round(float(trained[name].std()), 2) for name in matrices} == {0.02}  # BERT's own initialisation
+    code, _, _, _ = run(words, output=None)
+    assert code == 0 and Path("runs/tinybert_rte_top_k2_scratch_seed42/record.json").exists()
+
+
+def test_without_the_model(run):
+    code, record, _, _ = run("--task_name rte --save_model no")
+    assert code == 0 and {path.name for path in Path("out").iterdir()} == {
+        *("spec.json", "record.json", "predictions_dev.tsv")
+    }
+    code, again, _, err = run("--task_name rte")
+    assert code == 0 and again == record and "already done with these settings, but its model was not kept" in err
+
+
 def test_labels_in_the_checkpoints_own_order(run, tmp_path):
     """A checkpoint with MNLI's labels in another order scores what it would with ours."""
     ordinary = tiny.model("bert", num_labels=3)
