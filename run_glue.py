@@ -56,6 +56,7 @@ def run(arguments):
     from layerdrop.runs import (
         RunRecord,
         environment,
+        forget_peak_memory,
         holds_model,
         leave_folder,
         open_folder,
@@ -72,6 +73,7 @@ def run(arguments):
     name, hub, folder = model_flags.model_name_or_path, model_flags.hub, train_flags.output_dir
     seconds: dict[str, float] = {}
     started = time.perf_counter()
+    forget_peak_memory()
     if arguments.needs_hub and not work_offline_unless_reachable():
         arguments.notes.append("no hub can be reached; what is in the local cache is used")
         if train_flags.push_to_hub:

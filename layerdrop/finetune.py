@@ -65,6 +65,7 @@ class Evaluation:
     """One pass over a split: at which training step, predictions in the dataset's order, metrics without prefix."""
 
     step: int
+    seconds: float
     predictions: np.ndarray
     metrics: dict[str, float]
 
@@ -132,8 +133,10 @@ class FineTuner(Trainer):
             )
         values = {name.removeprefix(f"{metric_key_prefix}_"): v for name, v in output.metrics.items()}
         kept = {name: float(value) for name, value in values.items() if name in ("loss", *self.task.metrics)}
-        self.results[metric_key_prefix] = Evaluation(self.state.global_step, self.decide(output.predictions), kept)
-        self.evaluate_seconds += time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        predictions = self.decide(output.predictions)
+        self.results[metric_key_prefix] = Evaluation(self.state.global_step, seconds, predictions, kept)
+        self.evaluate_seconds += seconds
         return output
 
 
@@ -300,6 +303,7 @@ def finetune(
             outcome.metrics |= {f"{suffix}_{name}" if suffix else name: v for name, v in result.metrics.items()}
             outcome.predictions[split] = _in_source_order(evaluate[split], result.predictions)
         outcome.seconds["evaluate"] = trainer.evaluate_seconds
+        outcome.seconds["inference"] = sum(trainer.results[prefix].seconds for prefix in prefixes.values())
     if predict:
         start = time.perf_counter()
         for split, dataset in predict.items():

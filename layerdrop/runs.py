@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,8 @@ class RunRecord:
     epochs: list[dict[str, float]] = field(default_factory=list)
     """After each epoch (or wherever was logged): `train_loss`, and `loss` and metrics on the development set."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """load, select, tokenise, train, evaluate, predict, total."""
+    """load, read, select, tokenise, train, evaluate (all passes over the development set), inference (the last of
+    them), predict, total."""
     tokens_per_second: float | None = None
     """Real (not padding) tokens in training."""
     padding_share: float | None = None
@@ -382,6 +384,16 @@ def peak_memory() -> dict[str, int]:
     if torch.cuda.is_available():
         peaks["cuda"] = torch.cuda.max_memory_allocated()
     return peaks
+
+
+def forget_peak_memory() -> None:
+    """Let peak_memory begin anew: a process may do several runs."""
+    import torch
+
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _peak_resident() -> int:

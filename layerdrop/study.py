@@ -1,0 +1,250 @@
+"""A study: a grid of runs from YAML. What it holds, what of it is done, and doing the rest."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from layerdrop.arguments import flags_of, parse, read_settings
+from layerdrop.checkpoints import HubOptions, load_config, work_offline_unless_reachable
+from layerdrop.engines import Engine, Job, Result, record_failure
+from layerdrop.errors import UserError, unknown
+from layerdrop.runs import RunRecord, read_record
+from layerdrop.selection import check_selection, find_order
+
+AXES = {
+    "models": "model_name_or_path",
+    "tasks": "task_name",
+    "strategies": "drop_strategy",
+    "k": "drop_k",
+    "seeds": "seed",
+}
+"""Names of a grid's axes -> the flag that they vary. Any other flag of run_glue.py is an axis by its own name."""
+KEYS = ("recipe", "settings", "grid", "exclude")
+QUIET = {"save_strategy": "no", "save_model": "no", "disable_tqdm": True, "report_to": "none"}
+"""What a study's runs do without, unless the study says otherwise: weights of hundreds of runs fill a disk."""
+
+
+@dataclass
+class Study:
+    """The runs of a grid, each once, in the order of the file, and what cannot be run."""
+
+    name: str
+    jobs: list[Job]
+    impossible: dict[str, str] = field(default_factory=dict)
+    """Name of a run -> why it cannot be (a K that the strategy cannot drop from that model, say)."""
+
+
+# ---- from YAML to jobs ----------------------------------------------------------------------------------------------
+def read_study(
+    path: str,
+    store: str,
+    axes: dict[str, list] | None = None,
+    flags: tuple[str, ...] = (),
+    recipe: str | None = None,
+) -> Study:
+    """The study in a YAML file.
+
+    store: the folder of its runs. axes: values that replace an axis in every grid. flags: further flags for every run.
+    recipe: a file of flags that replaces the study's own. Raises UserError for whatever is wrong with the file or with
+    the flags that it leads to.
+    """
+    content = read_settings(path)
+    for key in content:
+        if key not in KEYS:
+            raise UserError(f"{path}: {unknown('key', key, KEYS)}")
+    if recipe is None and "recipe" in content:
+        recipe = str(Path(path).parent / content["recipe"])
+    settings = (read_settings(recipe) if recipe else {}) | (content.get("settings") or {})
+    grids = content.get("grid") or {}
+    grids = grids if isinstance(grids, list) else [grids]
+    exclude = content.get("exclude") or []
+    for name, entries in (("grid", grids), ("exclude", exclude)):
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise UserError(f"{path}: '{name}' is a mapping of axes to lists of values, or a list of such mappings.")
+    study = Study(Path(path).stem, [])
+    seen = set()
+    for grid in grids:
+        for cell in _cells(grid | {name: values for name, values in (axes or {}).items() if values}):
+            if not any(_matches(cell, pattern) for pattern in exclude):
+                _add(study, seen, QUIET | settings | cell, flags, store)
+    if not study.jobs and not study.impossible:
+        raise UserError(f"{path}: its grid holds no run. Give axes ({', '.join(AXES)}) with values.")
+    return study
+
+
+def _cells(grid: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every combination of a grid's values, as flag -> value; dropping nothing is the same by any strategy."""
+    names = [AXES.get(name, name) for name in grid]
+    for values in itertools.product(*(_values(value) for value in grid.values())):
+        cell = dict(zip(names, values, strict=True))
+        if cell.get("drop_k") == 0:
+            cell |= {"drop_strategy": None, "drop_k": None}
+        yield cell
+
+
+def _values(value: Any) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+def _matches(cell: dict[str, Any], pattern: dict[str, Any]) -> bool:
+    return all(cell.get(AXES.get(name, name)) in _values(value) for name, value in pattern.items())
+
+
+def _add(study: Study, seen: set[str], settings: dict[str, Any], flags: tuple[str, ...], store: str) -> None:
+    words = [*flags_of(settings), *flags]
+    arguments = parse(words)
+    if arguments.needs_hub:
+        _ask_hub_once()
+    model, drop = arguments.model, arguments.drop
+    task = arguments.data.task.name if arguments.data.task else arguments.data.own_files.name
+    name = Path(arguments.default_output_dir()).name
+    try:
+        order = find_order(drop.drop_strategy, drop.drop_order_file, model.model_name_or_path, task)
+        spec = replace(arguments.spec(task, order), processes=1)  # each worker sees one GPU
+        if config := _config(model.model_name_or_path, model.hub):
+            check_selection(spec, config)
+    except UserError as error:
+        study.impossible[name] = str(error)
+        return
+    if spec.id not in seen:
+        seen.add(spec.id)
+        study.jobs.append(Job(tuple(words), spec, str(Path(store) / f"{name}_{spec.id[:8]}")))
+
+
+@cache
+def _ask_hub_once() -> bool:
+    return work_offline_unless_reachable()
+
+
+@cache
+def _config(name: str, options: HubOptions):
+    """A checkpoint's configuration; None where it cannot be had (its runs will say why)."""
+    try:
+        return load_config(name, options)
+    except UserError:
+        return None
+
+
+# ---- what is done ---------------------------------------------------------------------------------------------------
+def status(job: Job) -> str:
+    """`done`, `failed` or `missing` (also where it was interrupted)."""
+    record = read_record(job.folder) or {}
+    if record.get("id") != job.spec.id:
+        return "missing"
+    return {"success": "done", "failed": "failed"}.get(record["status"], "missing")
+
+
+class Estimate:
+    """How long runs will take, from the records of those that are done."""
+
+    def __init__(self, jobs: list[Job]):
+        self.seen: dict[tuple, list[float]] = {}
+        for job in jobs:
+            if status(job) == "done":
+                self.add(job.record())
+
+    def add(self, record: RunRecord) -> None:
+        """Take a run into account."""
+        for key in self._keys(record.spec):
+            self.seen.setdefault(key, []).append(record.seconds["total"])
+
+    @staticmethod
+    def _keys(spec) -> list[tuple]:
+        return [(spec.model, spec.task, spec.k), (spec.model, spec.task), (spec.model,), ()]
+
+    def seconds(self, job: Job) -> float | None:
+        """The median of the runs most like it: same model, task and K, or task, or model; None without any."""
+        return next((statistics.median(self.seen[key]) for key in self._keys(job.spec) if key in self.seen), None)
+
+    def remaining(self, jobs: list[Job], slots: int) -> float | None:
+        """Seconds until all these are done; None if that cannot be said yet."""
+        each = [self.seconds(job) for job in jobs]
+        return None if None in each else sum(each) / max(1, min(slots, len(jobs) or 1))
+
+
+# ---- doing the rest -------------------------------------------------------------------------------------------------
+WORTH_RETRYING = ("out of memory", "OutOfMemoryError", "MemoryError", "OSError", "the worker process", "CUDA error")
+"""Failures that another attempt may not meet: that of a diverged training or of unusable data would be the same."""
+
+
+@dataclass
+class Progress:
+    """Where a sweep stands."""
+
+    total: int
+    already: int
+    running: dict[str, tuple[Job, float]] = field(default_factory=dict)
+    """Identity -> the job in flight, and when it began (time.monotonic)."""
+    done: list[RunRecord] = field(default_factory=list)
+    failed: list[tuple[Job, str]] = field(default_factory=list)
+    elsewhere: list[Job] = field(default_factory=list)
+    """At which another sweep is."""
+    remaining: float | None = None
+    """Seconds, as far as can be told."""
+    stopped: bool = False
+
+
+POLL = 1.0
+"""Seconds between two looks at what another sweep is at."""
+
+
+def sweep(
+    study: Study, engine: Engine, tell: Callable[[Progress, Result | None], None], stop=lambda: False
+) -> Progress:
+    """Do what is missing or failed. `tell` hears of every start, end and second; `stop()` says when to start no more.
+
+    Another sweep may be at the same study: a run that it is at is waited for.
+    """
+    estimate = Estimate(study.jobs)
+    waiting = deque(job for job in study.jobs if status(job) != "done")
+    progress = Progress(len(study.jobs), len(study.jobs) - len(waiting))
+    again: set[str] = set()
+    next_look = 0.0
+    while waiting or progress.running or progress.elsewhere:
+        if stop():
+            progress.stopped = True
+            waiting.clear()
+            progress.elsewhere.clear()
+        if progress.elsewhere and time.monotonic() >= next_look:
+            waiting.extend(progress.elsewhere)
+            progress.elsewhere.clear()
+        while waiting and len(progress.running) < engine.slots:
+            job = waiting.popleft()
+            progress.running[job.spec.id] = job, time.monotonic()
+            engine.start(job)
+        running = [job for job, _ in progress.running.values()]
+        rest = estimate.remaining([*waiting, *progress.elsewhere, *running], engine.slots)
+        spent = sum(time.monotonic() - began for _, began in progress.running.values())
+        progress.remaining = rest and max(0.0, rest - spent / engine.slots)
+        results = engine.wait(POLL) if progress.running else time.sleep(POLL) or []
+        for result in results:
+            job = result.job
+            del progress.running[job.spec.id]
+            record = result.record
+            if record is None and result.error is None:
+                progress.elsewhere.append(job)
+                next_look = time.monotonic() + POLL
+                continue
+            error = result.error or record.error
+            if record is not None and record.status == "success":
+                progress.done.append(record)
+                estimate.add(record)
+            elif any(word in error for word in WORTH_RETRYING) and job.spec.id not in again:
+                again.add(job.spec.id)
+                waiting.append(replace(job, note=f"second attempt; the first: {error}"))
+            else:
+                if record is None:
+                    record_failure(job, error)
+                progress.failed.append((job, error))
+            tell(progress, result)
+        if not results:
+            tell(progress, None)
+    return progress

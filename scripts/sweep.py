@@ -1,0 +1,92 @@
+#!/usr/bin/env python
+"""Do the runs of a study that are not done yet: python scripts/sweep.py configs/studies/demo.yaml
+
+What is there already is not done again; what failed is tried again. --plan shows where the study stands. Flags of
+run_glue.py (--data_dir, --learning_rate, ...) may follow; they hold for every run.
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+
+def main(argv: list[str]) -> int:
+    """The exit code: 0 all done, 1 some failed, 2 unusable input, 130 stopped by the user."""
+    from layerdrop.errors import UserError
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", help="YAML file of the study")
+    parser.add_argument("--store", help="folder of its runs (default: runs/NAME of the study)")
+    parser.add_argument("--plan", action="store_true", help="list the runs and what is done, and stop")
+    parser.add_argument("--recipe", help="YAML file of flags instead of the study's recipe")
+    parser.add_argument("--models", nargs="+", help="these models instead of the study's")
+    parser.add_argument("--tasks", nargs="+", help="these tasks instead")
+    parser.add_argument("--strategies", nargs="+", help="these strategies instead")
+    parser.add_argument("--k", nargs="+", type=int, help="these numbers of layers to drop instead")
+    parser.add_argument("--seeds", nargs="+", type=int, help="these seeds instead")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where the runs execute")
+    parser.add_argument("--workers", type=int, help="local: worker processes (default: one per GPU, or per core)")
+    parser.add_argument("--runs_per_gpu", type=int, default=1, help="runs that share a GPU")
+    parser.add_argument("--address", default="auto", help="ray: the cluster")
+    parser.add_argument("--cores_per_run", type=int, default=1, help="ray without GPUs: cores of a run")
+    args, flags = parser.parse_known_args(argv)
+    try:
+        return sweep_or_plan(args, tuple(flags))
+    except UserError as error:
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        return 2
+
+
+def sweep_or_plan(args: argparse.Namespace, flags: tuple[str, ...]) -> int:
+    """Do what the flags say."""
+    from layerdrop import engines, study
+    from layerdrop.errors import UserError
+    from layerdrop.progress import Display, plan, summary
+    from run_glue import run
+
+    for name in ("workers", "runs_per_gpu", "cores_per_run"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise UserError(f"--{name} {value}: must be 1 or more.")
+    store = args.store or str(Path("runs") / Path(args.study).stem)
+    axes = {name: getattr(args, name) for name in study.AXES}
+    wanted = study.read_study(args.study, store, axes, flags, args.recipe)
+    where = [] if args.engine == "ray" else engines.places(args.workers, args.runs_per_gpu)
+    if args.plan:
+        print(plan(wanted, len(where) or 1))
+        return 0
+    todo = sum(study.status(job) != "done" for job in wanted.jobs)
+    if args.engine == "ray":
+        if not all(any(flag.startswith("--precision") for flag in job.flags) for job in wanted.jobs):
+            raise UserError("--engine ray: give --precision (fp32, bf16 or fp16): the nodes may have other hardware.")
+        engine = engines.RayEngine(run, args.address, args.runs_per_gpu, args.cores_per_run)
+    else:
+        engine = engines.LocalEngine(run, where[: max(1, todo)])
+    asked = []
+
+    def ask(number, frame):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        display.say("the runs in flight are finished, no more are started (again: stop at once) ...")
+
+    display = Display(sys.stderr)
+    old = signal.signal(signal.SIGINT, ask)
+    try:
+        progress = study.sweep(wanted, engine, display.update, stop=lambda: bool(asked))
+    except KeyboardInterrupt:
+        display.close()
+        print("stopped; the runs in flight are lost. The same command goes on.", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGINT, old)
+        display.close()
+        engine.close()
+    print(summary(wanted, progress))
+    return 130 if progress.stopped else 1 if progress.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
