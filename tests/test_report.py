@@ -1,0 +1,228 @@
+"""Tables against figures worked out by hand, and against the papers' own."""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import pytest
+
+from layerdrop.errors import UserError
+from layerdrop.report.published import FOLDER, MODELS, published
+from layerdrop.report.results import FULL, How, Sheet, mixtures, read_store, results, sheets, summarise
+from layerdrop.report.tables import cost_tables, glue_tables, render, significance_tables, task_tables
+from layerdrop.runs import RunRecord, RunSpec, write_table
+from scripts import report
+
+LARGE = ["sst2", "mnli", "qnli", "qqp", "stsb"]
+
+
+def record(task="rte", k=0, seed=1, strategy="top", accuracy=0.5, train=10.0, inference=1.0, **changes):
+    """A successful run; `changes` go to its spec."""
+    how = {"strategy": strategy, "k": k} if k else {}
+    spec = RunSpec("bert-base-uncased", task, "glue", **how, seed=seed, training={"learning_rate": 2e-5}, **changes)
+    metrics = accuracy if isinstance(accuracy, dict) else {"loss": 1.0, "accuracy": accuracy}
+    made = RunRecord(spec, f"run_{spec.id}", "success", metrics=metrics, parameters_after=110_000_000 - 7_000_000 * k)
+    made.seconds = {"train": train, "inference": inference, "total": 20.0}
+    made.environment = {"device": "X", "threads": 1, "versions": {"torch": "2", "transformers": "5"}}
+    return made
+
+
+def table_of(tables, **kwargs):
+    (table,) = tables
+    return {tuple(row[:2]): dict(zip(table.header[2:], row[2:], strict=True)) for row in table.rows}
+
+
+def test_medians_spread_and_differences_by_hand():
+    runs = [record(seed=s, accuracy=a) for s, a in ((1, 0.60), (2, 0.66), (3, 0.62))]
+    runs += [record(k=2, seed=s, accuracy=a) for s, a in ((1, 0.55), (2, 0.61))]
+    runs += [record("cola", seed=1, accuracy={"matthews_correlation": 0.5, "accuracy": 0.8})]
+    runs += [record("cola", k=2, seed=1, accuracy={"matthews_correlation": 0.3, "accuracy": 0.7})]
+    runs += [record(k=4, seed=1, accuracy=0.5)]
+    cells = table_of(task_tables(results(runs)))
+    assert cells["full", "0"]["RTE acc"] == "62.0 [60.0, 66.0]"
+    assert cells["top", "2"]["RTE acc"] == "58.0 [55.0, 61.0] n=2 -4.0"
+    assert cells["top", "2"]["CoLA Matthews"] == "30.0 n=1 -20.0"
+    assert cells["full", "0"]["mean"] == "56.0" and cells["top", "2"]["mean"] == "44.0"  # (62 + 50) / 2, (58 + 30) / 2
+    assert cells["top", "2"]["difference"] == "-12.0"
+    assert cells["top", "4"]["CoLA Matthews"] == cells["top", "4"]["mean"] == "missing"
+    only = table_of(task_tables(results(runs), ["rte"]))
+    assert set(only["top", "4"]) == {"RTE acc", "mean", "difference"} and only["top", "4"]["difference"] == "-12.0"
+
+
+def test_the_full_model_may_be_missing():
+    cells = table_of(task_tables(results([record(k=2)])))
+    assert cells["full", "0"]["RTE acc"] == "missing" and cells["top", "2"]["difference"] == ""
+
+
+def test_nan_ranks_below_every_number():
+    assert summarise([0.5, math.nan, 0.7]).median == 50
+    assert math.isnan(summarise([math.nan, math.nan, 0.7]).median) and math.isnan(summarise([0.5, math.nan]).median)
+    constant = {"pearson": math.nan, "spearmanr": math.nan}
+    cells = table_of(task_tables(results([record("stsb", accuracy=constant), record("stsb", k=2, accuracy=constant)])))
+    assert cells["top", "2"]["STS-B Pearson"] == "constant"
+
+
+def test_glue_score_by_hand():
+    def scores(f1, r):
+        return [{"accuracy": 0.9, "f1": f1}, {"pearson": 0.1, "spearmanr": r}]
+
+    runs = [record(task, accuracy=m) for task, m in zip(("mrpc", "stsb"), scores(0.8, 0.6), strict=True)]
+    runs += [record(task, k=2, accuracy=m) for task, m in zip(("mrpc", "stsb"), scores(0.7, 0.5), strict=True)]
+    cells = table_of(glue_tables(results(runs)))
+    assert cells["top", "2"] == {
+        "MRPC F1": "70.0",
+        "STS-B Spearman": "50.0",
+        "mean GLUE score": "60.0",
+        "of the full model": "85.7%",
+    }
+
+
+def test_cost_by_hand():
+    runs = [record(train=10, inference=2), record("cola", train=40, inference=4)]
+    runs += [record(k=6, train=5, inference=1), record("cola", k=6, train=20, inference=3)]
+    cells = table_of(cost_tables(results(runs)))
+    assert cells["full", "0"]["fine-tuning speed-up"] == "1.00"
+    assert cells["top", "6"] == {
+        "parameters (millions)": "68.0",
+        "fine-tuning speed-up": "2.00",
+        "inference time": "-38%",  # (1/2 + 3/4) / 2
+    }
+
+
+def test_settings_part_tables_but_rows_do_not():
+    runs = [record(), record(k=2), record(from_scratch=True), record(max_seq_length=64), record(k=2, strategy="bottom")]
+    made = task_tables(results(runs))
+    assert [table.title for table in made] == [
+        "bert-base-uncased (max_seq_length 128)",
+        "bert-base-uncased (max_seq_length 64)",
+    ]
+    assert [tuple(row[:2]) for row in made[0].rows] == [
+        ("full", "0"),
+        ("full, from scratch", "0"),
+        ("top", "2"),
+        ("bottom", "2"),
+    ]
+
+
+def test_mixed_machines_are_said():
+    runs = [record(), record(seed=2)]
+    assert not mixtures(results(runs))
+    runs[1].environment = runs[1].environment | {"versions": {"torch": "3", "transformers": "5"}, "device": "Y"}
+    notes = mixtures(results(runs))
+    assert len(notes) == 2 and "mixed torch (2, 3)" in notes[1] and "mixed device (X, Y)" in notes[0]
+    assert any("Not comparable" in note for table in cost_tables(results(runs)) for note in table.notes) is True
+
+
+def test_store(tmp_path):
+    runs = [record(), record(seed=2), record(seed=3)]
+    runs[1].status, runs[1].error = "failed", "x"
+    for i, run in enumerate((*runs, runs[0])):
+        run.folder = str(tmp_path / "deep" / str(i))
+        run.write()
+    (tmp_path / "record.json").write_text("{")
+    assert sorted(run.spec.seed for run in read_store([str(tmp_path)])) == [1, 3]
+    with pytest.raises(UserError, match="no record of a successful run"):
+        read_store([str(tmp_path / "deep" / "1")])
+    with pytest.raises(UserError, match="no such folder"):
+        read_store([str(tmp_path / "none")])
+
+
+# ---- the papers -----------------------------------------------------------------------------------------------------
+def losses(paper: str, tasks: list[str] | None) -> dict[tuple[str, int], float]:
+    """(model, K) -> mean over tasks below the full model."""
+    found = {}
+    for sheet in sheets(published(paper)):
+        wanted = tasks or sheet.tasks
+        for how in sheet.rows:
+            found[sheet.model, how.k or 0] = sheet.mean(FULL, wanted) - sheet.mean(how, wanted)
+    return found
+
+
+def test_sajjads_own_loss_column():
+    """BERT, XLNet and DistilBERT: over seven tasks; RoBERTa: over the five large ones, its K = 2 over neither."""
+    seven, five = losses("sajjad2023", None), losses("sajjad2023", LARGE)
+    with open(FOLDER / "sajjad2023_table3_cost.csv", newline="") as file:
+        printed = {(row["model"], int(row["dropped"])): float(row["mean_loss_points"]) for row in csv.DictReader(file)}
+    assert len(printed) == 15
+    for (model, k), loss in printed.items():
+        if model == "roberta-base" and k == 2:
+            assert abs(seven[MODELS[model], k] - loss) > 0.3 and abs(five[MODELS[model], k] - loss) > 0.05
+        else:
+            ours = (five if model == "roberta-base" else seven)[MODELS[model], k]
+            assert ours == pytest.approx(loss, abs=0.0101), (model, k)
+
+
+def test_peers_own_mean_scores():
+    with open(FOLDER / "peer2022_table1_greedy.csv", newline="") as file:
+        printed = {
+            (MODELS[row["base"]], row["method"], int(row["dropped"])): float(row["score"])
+            for row in csv.DictReader(file)
+            if row["task"] == "glue"
+        }
+    ours = {}
+    for table in glue_tables(published("peer2022")):
+        for row in table.rows:
+            ours[table.title, row[0], int(row[1])] = float(row[-2])
+    assert len(printed) == 16
+    for (model, method, k), score in printed.items():
+        name = Path(model).name
+        mean = ours[name, "full" if k == 0 else method, k]
+        assert mean == pytest.approx(score, abs=0.101), (model, method, k)
+
+
+def test_published_figures_stand_beside_ones_own():
+    cells = table_of(
+        task_tables(results([record(accuracy=0.7), record(k=2, accuracy=0.6)]), beside=published("sajjad2023"))
+    )
+    assert cells["full", "0"]["RTE acc"] == "70.0 published 67.9 (+2.1)"
+    assert cells["top", "2"]["RTE acc"] == "60.0 -10.0 published 62.8 (-2.8)"
+    with pytest.raises(UserError, match="Did you mean 'peer2022'"):
+        published("peer2021")
+
+
+# ---- rendering and the command --------------------------------------------------------------------------------------
+def test_formats():
+    tables = task_tables(results([record(accuracy=0.6), record(k=2, accuracy=0.5)]))
+    rows = list(csv.reader(io.StringIO(render(tables, "csv"))))
+    assert rows[2] == ["bert-base-uncased", "top", "2", "50.0 -10.0", "50.0", "-10.0"]
+    latex = render(tables, "latex")
+    assert r"\toprule" in latex and "50.0 $-$10.0" in latex
+    markdown = render(tables, "md")
+    assert "### bert-base-uncased" in markdown and "| top " in markdown and "over RTE (acc)" in markdown
+
+
+def test_significance_from_predictions(tmp_path):
+    runs = [record(), record(k=2), record(k=4)]
+    right = [["a"] * 40, ["a"] * 30 + ["b"] * 10, ["a"] * 39 + ["b"]]
+    for i, (run, words) in enumerate(zip(runs, right, strict=True)):
+        run.folder = str(tmp_path / str(i))
+        Path(run.folder).mkdir()
+        rows = zip(range(40), ["a"] * 40, words, strict=True)
+        write_table(Path(run.folder) / "predictions_dev.tsv", ("index", "label", "prediction"), rows)
+    runs.append(record(k=6))
+    cells = table_of(significance_tables(results(runs)))
+    assert cells["top", "2"]["rte"] == "1 - of 1 (p 0.002)"  # 2 * 0.5 ** 10
+    assert cells["top", "4"]["rte"] == "none of 1 (p 1)" and cells["top", "6"]["rte"] == "missing"
+
+
+def test_command(tmp_path, capsys):
+    for run in [record(seed=s, k=k, accuracy=0.5 + 0.01 * s) for s in (1, 2) for k in (0, 2)]:
+        run.folder = str(tmp_path / "store" / run.spec.id)
+        run.write()
+    words = [str(tmp_path / "store"), "--figures", str(tmp_path / "figures"), "--compare", "sajjad2023"]
+    assert report.main([*words, "--table", "tasks", "cost", "glue", "significance"]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("### bert-base-uncased") == 4 and "Table 3 gives mean losses" in err
+    drawn = {path.name: path.stat().st_size for path in (tmp_path / "figures").iterdir()}
+    assert set(drawn) == {"strategies.png", "strategies.pdf", "speed.png", "speed.pdf"} and min(drawn.values()) > 2000
+    assert report.main([str(tmp_path / "none")]) == 2
+    assert report.main([*words, "--tasks", "rto"]) == 2 and "Did you mean 'rte'" in capsys.readouterr().err
+
+
+def test_rows_are_in_order():
+    hows = [How("bottom", 2), How("top", 4), How(), How("top", 2), How(from_scratch=True)]
+    assert sorted(hows, key=How.order) == [FULL, How(from_scratch=True), How("top", 2), How("top", 4), How("bottom", 2)]
+    assert How("contribution", threshold=0.95).words == ("contribution > 0.95", "")
+    assert How("list", 2, layers=(3, 4)).words == ("list 3,4", "2")
+    assert isinstance(sheets(results([record()]))[0], Sheet)
