@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -276,6 +277,7 @@ class RayEngine:
         except ImportError:
             raise UserError("--engine ray: Ray is not installed. Do: pip install 'ray>=2.40'") from None
         self.ray = ray
+        _check_address(address)
         root = str(Path(__file__).resolve().parent.parent)
         try:
             ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": root}}, log_to_driver=False)
@@ -315,6 +317,19 @@ class RayEngine:
         for reference in self.jobs:
             self.ray.cancel(reference, force=True)
         self.ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raise UserError at once where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        return  # auto, local
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise UserError(
+            f"--address {address}: no Ray cluster there ({error.strerror or error}). Start one: ray start --head"
+        ) from None
 
 
 def _work_on_node(run: Run, job: Job, cores: int) -> RunRecord | None:

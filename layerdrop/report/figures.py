@@ -79,9 +79,7 @@ def strategies(sheet: Sheet, tasks: list[str]) -> plt.Figure | None:
                 spread = [[cell.median - low], [cell.high - cell.median]]
                 axes.bar(at, cell.median, width * 0.92, color=COLOURS[i % len(COLOURS)], linewidth=0)
                 if cell.n > 1:
-                    axes.errorbar(
-                        at, cell.median, yerr=spread, **thin, capsize=1.2, capthick=0.6
-                    )
+                    axes.errorbar(at, cell.median, yerr=spread, **thin, capsize=1.2, capthick=0.6)
                 seen += [low, cell.high]
         full = sheet.cell(FULL, task, metric)
         if full is not None and not math.isnan(full.median):

@@ -1,0 +1,57 @@
+"""Sweeps on a real Ray cluster of two nodes on this machine."""
+
+from pathlib import Path
+
+import pytest
+
+from layerdrop.engines import RayEngine
+from layerdrop.errors import UserError
+from layerdrop.study import read_study, status, sweep
+from tests.sweeping import pretend
+
+ray = pytest.importorskip("ray")
+cluster_utils = pytest.importorskip("ray.cluster_utils")
+STUDY = "settings: {model_name_or_path: demo, task_name: demo-rte}\ngrid: {k: 0, seeds: [%s]}\n"
+
+
+@pytest.fixture
+def cluster():
+    """Two nodes of one core each: (cluster, the second node)."""
+    made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    node = made.add_node(num_cpus=1)
+    yield made, node
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_takes_no_run_along(cluster, tmp_path):
+    cluster, node = cluster
+    (tmp_path / "s.yaml").write_text(STUDY % ", ".join(map(str, [13, 14, *range(20, 40)])))
+    study = read_study(str(tmp_path / "s.yaml"), str(tmp_path / "store"), flags=("--use_cpu",))
+    engine = RayEngine(pretend, cluster.address)
+    assert engine.slots == 2
+    results = []
+
+    def tell(progress, result):
+        if result:
+            results.append(result)
+        if len(results) == 6 and node in cluster.worker_nodes:
+            cluster.remove_node(node, allow_graceful=False)
+
+    try:
+        progress = sweep(study, engine, tell)
+    finally:
+        engine.close()
+    assert sorted(record.spec.seed for record in progress.done) == list(range(20, 40))
+    errors = {job.spec.seed: error for job, error in progress.failed}
+    assert set(errors) == {13, 14} and errors[14] == "unusable"
+    assert {job.spec.seed for job in study.jobs if status(job) == "failed"} == {13, 14}
+    ledger = (Path(study.jobs[0].folder).parent / "ledger.txt").read_text().split("\n")
+    assert len([line for line in ledger if line.startswith("end")]) == 20
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "auto"])
+def test_no_cluster(address):
+    with pytest.raises(UserError, match="no Ray cluster there"):
+        RayEngine(pretend, address)
