@@ -23,7 +23,7 @@ def plan(study: Study, slots: int) -> str:
     sums += f", {len(study.impossible)} impossible" if study.impossible else ""
     remaining = Estimate(study.jobs).remaining(left, slots) if left else 0.0
     time_left = "unknown until a run is done" if remaining is None else f"about {duration(remaining)}, {slots} at once"
-    return "\n".join([*lines, f"{len(study.jobs)} runs: {sums}", f"time left: {time_left}"])
+    return "\n".join([*lines, f"{_runs(len(study.jobs))}: {sums}", f"time left: {time_left}"])
 
 
 def _reason(job, states: dict[str, str]) -> str:
@@ -36,8 +36,12 @@ def summary(study: Study, progress: Progress) -> str:
     lines += [f"impossible {name}: {why}" for name, why in study.impossible.items()]
     done = progress.already + len(progress.done)
     missing = progress.total - done - len(progress.failed)
-    sums = f"{progress.total} runs: {done} done ({progress.already} of them before), {len(progress.failed)} failed"
+    sums = f"{_runs(progress.total)}: {done} done ({progress.already} of them before), {len(progress.failed)} failed"
     return "\n".join([*lines, sums + (f", {missing} missing" if missing else "")])
+
+
+def _runs(n: int) -> str:
+    return f"{n} run{'s' * (n != 1)}"
 
 
 def duration(seconds: float) -> str:

@@ -100,16 +100,18 @@ def read_store(folders: Iterable[str]) -> list[RunRecord]:
 
 
 def results(records: Iterable[RunRecord]) -> list[Result]:
-    """The records as results; settings in which they differ, and that are not a row's, part them."""
-    records = list(records)
-    settings = [_settings(record.spec) for record in records]
-    names = sorted({name for values in settings for name in values})
-    differing = [name for name in names if len({repr(values.get(name)) for values in settings}) > 1]
+    """The records as results; settings in which those of one model differ, and that are not a row's, part them."""
+    by_model: dict[str, list[tuple[RunRecord, dict[str, Any]]]] = {}
+    for record in records:
+        by_model.setdefault(record.spec.model, []).append((record, _settings(record.spec)))
     made = []
-    for record, values in zip(records, settings, strict=True):
-        setting = ", ".join(f"{name} {values.get(name)}" for name in differing)
-        spec = record.spec
-        made.append(Result(spec.model, setting, How.of(spec), spec.task, spec.seed, record.metrics, record))
+    for model, runs in by_model.items():
+        names = sorted({name for _, values in runs for name in values})
+        differing = [name for name in names if len({repr(values.get(name)) for _, values in runs}) > 1]
+        for record, values in runs:
+            setting = ", ".join(f"{name} {values.get(name)}" for name in differing)
+            spec = record.spec
+            made.append(Result(model, setting, How.of(spec), spec.task, spec.seed, record.metrics, record))
     return made
 
 
