@@ -19,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from layerdrop import metrics
 from layerdrop.architectures import family_of
+from layerdrop.cpu import keep_freed_memory, use_fast_dropout
 from layerdrop.data import Collator, LengthGroupedSampler, Tokenised
 from layerdrop.errors import UserError
 from layerdrop.runs import umask
@@ -95,6 +96,16 @@ class FineTuner(Trainer):
         pad_to = self.data_collator.pad_to
         self.sampler = LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed, pad_to=pad_to)
         return self.sampler
+
+    def _clip_grad_norm(self, model):
+        """As in the library; on a CPU gradients that are short enough are not multiplied by 1."""
+        if self.args.device.type != "cpu" or self.args.world_size > 1:
+            return super()._clip_grad_norm(model)
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not norm <= self.args.max_grad_norm:
+            torch.nn.utils.clip_grads_with_norm_(model.parameters(), self.args.max_grad_norm, norm)
+        return norm
 
     def save_model(self, *args, **kwargs):
         """As in the library, without its progress bars."""
@@ -248,6 +259,9 @@ def finetune(
     prefixes = {split: _prefix(split, len(evaluate)) for split in evaluate}
     sets = {prefix.removeprefix("eval_"): evaluate[split] for split, prefix in prefixes.items()}
     callback = RunCallback(rolling_checkpoints)
+    if train is not None and args.device.type == "cpu":
+        keep_freed_memory()
+        use_fast_dropout(model)
     try:
         trainer = FineTuner(
             model,

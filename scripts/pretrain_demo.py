@@ -3,11 +3,14 @@
 
     python scripts/pretrain_demo.py [--output FOLDER] [--steps N]
 
-BERT architecture, 12 layers. A GPU is used where there is one; two cores are enough. The settings, the loss and the
-duration are written beside the weights, into pretraining.json, with the weights' hash.
+BERT architecture. Training begins with 3 layers; twice, the layers so far are put on top of themselves, until there are
+12 (progressive stacking, Gong et al. 2019: a deep narrow model learns slowly from random weights). A GPU is used where
+there is one; two cores are enough. The settings, the loss and the duration are written beside the weights, into
+pretraining.json, with the weights' hash.
 """
 
 import argparse
+import copy
 import hashlib
 import json
 import sys
@@ -34,7 +37,7 @@ from transformers import (
 from layerdrop.arguments import cpu_has_bf16
 from layerdrop.demo import CHECKPOINT
 from layerdrop.demo.language import text, vocabulary
-from layerdrop.runs import environment
+from layerdrop.runs import environment, umask
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -50,13 +53,13 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=raw, model_max_length=64, model_input_names=inputs, **names)
 
 
-def make_model(vocabulary_size: int) -> BertForMaskedLM:
-    """12 layers of 128 hidden units, with random weights."""
+def make_model(vocabulary_size: int, n_layers: int) -> BertForMaskedLM:
+    """Layers of 128 hidden units, with random weights."""
     return BertForMaskedLM(
         BertConfig(
             vocab_size=vocabulary_size,
             hidden_size=128,
-            num_hidden_layers=12,
+            num_hidden_layers=n_layers,
             num_attention_heads=4,
             intermediate_size=512,
             max_position_embeddings=64,
@@ -64,11 +67,32 @@ def make_model(vocabulary_size: int) -> BertForMaskedLM:
     )
 
 
+def stack(model: BertForMaskedLM) -> BertForMaskedLM:
+    """A model of twice the depth: the layers, and the same again on top of them."""
+    layers = model.bert.encoder.layer
+    deeper = make_model(model.config.vocab_size, 2 * len(layers)).to(model.device).train()
+    deeper.load_state_dict(model.state_dict(), strict=False)
+    for below, above in zip(layers, deeper.bert.encoder.layer[len(layers) :], strict=True):
+        above.load_state_dict(below.state_dict())
+    return deeper
+
+
+def make_optimizer(model: BertForMaskedLM, learning_rate: float, steps: int, done: int = 0):
+    """(AdamW, linear schedule with warm-up) over all steps, of which some are done."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98), fused=True
+    )
+    for group in optimizer.param_groups:
+        group["initial_lr"] = learning_rate
+    return optimizer, get_linear_schedule_with_warmup(optimizer, steps // 20, steps, last_epoch=done - 1)
+
+
 def main() -> None:
     """Pre-train, and save the encoder in fp16."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=CHECKPOINT)
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--snapshots", type=Path, help="folder for the encoder at forty points on the way")
+    parser.add_argument("--steps", type=int, nargs=3, default=(4000, 2000, 4000), help="with 3, 6 and 12 layers")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--mask", type=float, default=0.2)
@@ -81,16 +105,15 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
     tokenizer = make_tokenizer()
-    model = make_model(len(tokenizer)).to(device).train()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=args.learning_rate, weight_decay=0.01, betas=(0.9, 0.98), fused=True
-    )
-    schedule = get_linear_schedule_with_warmup(optimizer, args.steps // 20, args.steps)
+    model = make_model(len(tokenizer), 3).to(device).train()
+    steps = sum(args.steps)
+    deeper_after = (args.steps[0], sum(args.steps[:2]))
+    optimizer, schedule = make_optimizer(model, args.learning_rate, steps)
     collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=args.mask)
     losses: list[torch.Tensor] = []
     curve: dict[int, float] = {}
     ready: list[list[dict]] = []
-    for step in tqdm(range(1, args.steps + 1), mininterval=5):
+    for step in tqdm(range(1, steps + 1), mininterval=5):
         if not ready:  # texts of like length together, batches in random order
             texts = [text(random) for _ in range(100 * args.batch)]
             rows = [tokenizer(*(part for part in parts if part), return_special_tokens_mask=True) for parts in texts]
@@ -106,26 +129,37 @@ def main() -> None:
         schedule.step()
         optimizer.zero_grad()
         losses.append(loss.detach())
-        if step % max(1, args.steps // 40) == 0:
+        if step in deeper_after:
+            model = stack(model)
+            optimizer, schedule = make_optimizer(model, args.learning_rate, steps, done=step)
+        if step % max(1, steps // 40) == 0:
             curve[step] = round(float(torch.stack(losses).mean()), 4)
             losses.clear()
             tqdm.write(f"step {step}: loss {curve[step]}")
+            if args.snapshots:
+                save(model, tokenizer, args.snapshots / f"step-{step}", {})
 
-    encoder = model.bert.half().cpu()
-    encoder.save_pretrained(args.output)
-    tokenizer.save_pretrained(args.output)
-    weights = args.output / "model.safetensors"
     record = {
-        "settings": {name: value for name, value in vars(args).items() if name != "output"},
+        "settings": {name: value for name, value in vars(args).items() if name not in ("output", "snapshots")},
         "loss": curve,
         "seconds": round(time.perf_counter() - started),
         "precision": "bf16" if bf16 else "fp32",
         "device": environment()["device"],
         "versions": environment()["versions"],
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
     }
-    (args.output / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"{weights}: {weights.stat().st_size / 1e6:.1f} MB, last loss {np.round(list(curve.values())[-1], 3)}")
+    save(model, tokenizer, args.output, record)
+    print(f"{args.output}: last loss {np.round(list(curve.values())[-1], 3)}")
+
+
+def save(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, folder: Path, record: dict) -> None:
+    """The encoder in fp16, its tokenizer, and how it came to be, with the weights' hash."""
+    encoder = copy.deepcopy(model.bert).half().cpu()
+    encoder.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    weights = folder / "model.safetensors"
+    weights.chmod(0o666 & ~umask())
+    record = record | {"sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    (folder / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

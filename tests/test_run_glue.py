@@ -58,7 +58,8 @@ def test_every_task(run, name):
     assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3]
     assert all(set(epoch) == {"epoch", "train_loss", *record["metrics"]} for epoch in record["epochs"])
     assert {name: record["epochs"][-1][name] for name in record["metrics"]} == record["metrics"]
-    assert {"load", "read", "select", "tokenise", "train", "evaluate", "predict", "total"} == set(record["seconds"])
+    stages = {"load", "read", "select", "tokenise", "train", "evaluate", "inference", "predict", "total"}
+    assert stages == set(record["seconds"])
     assert record["parameters_after"] < record["parameters_before"] and record["tokens_per_second"] > 0
     assert "status     success" in out and "success" in out
     for suffix in task.suffixes:

@@ -211,19 +211,19 @@ def text(random: Random) -> tuple[str, str | None]:
     """A text of one or two parts: a clause, a definition, an opinion with what came of it, or two clauses that mean the
     same, of which the second follows from the first, or that have nothing to do with each other."""
     kind = random.random()
-    if kind < 0.15:
+    if kind < 0.10:
         return sentence(make_clause(random).words()), None
     if kind < 0.25:
         return sentence(definition(random)), None
-    if kind < 0.50:
+    if kind < 0.55:
         good = random.random() < 0.5
         said = opinion(random, good)
         which = "them" if "were" in said else "it"
         return sentence([*said, ",", "so", "we", random.choice(LIKED if good else DISLIKED), which]), None
     first = make_clause(random)
-    if kind < 0.75:
+    if kind < 0.77:
         second = paraphrase(random, first)
-    elif kind < 0.92:
+    elif kind < 0.93:
         second = generalise(random, first)
     else:
         second = make_clause(random)
@@ -231,10 +231,13 @@ def text(random: Random) -> tuple[str, str | None]:
 
 
 def definition(random: Random) -> list[str]:
-    """What class a noun belongs to, or what else a word is called."""
+    """What class a noun belongs to, what comes of being so, or what else a word is called."""
     word = random.choice([word for word in lexicon() if word.kind != "verb"])
     other = random.choice(word.synonyms())
     if word.kind == "adjective":
+        if word.group != "plain" and random.random() < 0.5:
+            came = random.choice(LIKED if word.group == "good" else DISLIKED)
+            return ["to", "be", word.forms[0], "is", "to", "be", came]
         return ["to", "be", word.forms[0], "is", "to", "be", other.forms[0]]
     if random.random() < 0.5:
         return ["a", word.forms[0], "is", "also", "called", "a", other.forms[0]]

@@ -1,0 +1,79 @@
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from layerdrop.cpu import ATTENTION, Dropout, attention, dropout, keep_freed_memory, use_fast_dropout
+from tests import tiny
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_has_its_probability_and_scale(p, dtype):
+    torch.manual_seed(0)
+    x = torch.ones(1001, 999, dtype=dtype)
+    y = dropout(x, p)
+    assert set(y.unique().tolist()) == {0.0, float(torch.tensor(1 / (1 - p), dtype=dtype))}
+    dropped = (y == 0).double().mean()
+    assert abs(dropped - p) < 4 * math.sqrt(p * (1 - p) / x.numel())  # four standard deviations
+    neighbours = ((y[:, :-1] == 0) & (y[:, 1:] == 0)).double().mean()
+    assert abs(neighbours - p * p) < 4 * math.sqrt(p * p / x.numel())  # the elements of one draw are independent
+
+
+def test_dropout_follows_torchs_generator_and_its_gradient_its_mask():
+    x = torch.randn(7, 5, requires_grad=True)
+    torch.manual_seed(3)
+    y = dropout(x, 0.4)
+    torch.manual_seed(3)
+    assert torch.equal(y, dropout(x, 0.4)) and not torch.equal(y, dropout(x, 0.4))
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(gradient, (y != 0) / (1 - 0.4)) and 0 < (y == 0).sum() < 35
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_extremes_and_evaluation(p):
+    x = torch.randn(9, 9)
+    assert torch.equal(Dropout(p)(x), x * (1 - p)) and torch.equal(Dropout(0.5).eval()(x), x)
+
+
+@pytest.mark.parametrize("form", ["none", "boolean", "additive"])
+def test_attention_is_sdpas_formula(form):
+    """With a probability that drops nothing, against PyTorch's own in evaluation mode."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 5, 4) for _ in range(3))
+    keep = torch.ones(2, 1, 5, 5, dtype=torch.bool)
+    keep[1, :, :, 3:] = False
+    mask = {"none": None, "boolean": keep, "additive": torch.where(keep, 0.0, torch.finfo(torch.float32).min)}[form]
+    module = nn.Module()
+    module.is_causal = False
+    ours, _ = attention(module, query, key, value, mask, dropout=1e-9)
+    theirs, _ = attention(module, query, key, value, mask, dropout=0.0)
+    assert ours.shape == (2, 5, 3, 4) and torch.allclose(ours, theirs, atol=1e-6)
+    scaled, _ = attention(module, query, key, value, mask, dropout=1e-9, scaling=1.0)
+    assert torch.allclose(scaled, attention(module, query, key, value, mask, scaling=1.0)[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("model_type", sorted(tiny.CONFIGS))
+def test_every_family_computes_the_same(model_type):
+    """No bit differs in evaluation, nor in training without dropout; with it, the mean of many passes is the same."""
+    plain = tiny.model(model_type)
+    fast = copy.deepcopy(plain)
+    use_fast_dropout(fast)
+    assert not any(type(module) is nn.Dropout for module in fast.modules())
+    batch = tiny.batch(left=model_type == "xlnet")
+    assert torch.equal(fast(**batch).logits, plain(**batch).logits)
+    assert ATTENTION not in str(fast.config.to_dict())  # what is saved is an ordinary checkpoint
+    fast.train()
+    torch.manual_seed(0)
+    first = fast(**batch).logits
+    drops = any(module.p for module in fast.modules() if isinstance(module, Dropout))  # ModernBERT does not by default
+    assert torch.equal(first, fast(**batch).logits) != drops
+    torch.manual_seed(0)
+    assert torch.equal(first, fast(**batch).logits)
+
+
+def test_memory_can_be_kept():
+    keep_freed_memory()
+    keep_freed_memory()
