@@ -3,9 +3,11 @@
 import csv
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -426,8 +428,32 @@ class Tokenised(torch.utils.data.Dataset):
 def tokenise(examples: Examples, tokenizer, max_seq_length: int, labels: np.ndarray | None = None) -> Tokenised:
     """Tokenise every example to at most `max_seq_length` tokens; pairs are cut from the longer text first.
 
-    labels: what takes the place of `examples.labels` (the same classes in a checkpoint's own order).
+    labels: what takes the place of `examples.labels` (the same classes in a checkpoint's own order). The last few
+    results are kept: a process that does several runs of a study tokenises each split once.
     """
+    texts = _Known(examples, examples.fingerprint())
+    columns, offsets = _tokenise(texts, _Known(tokenizer, _tokenizer_key(tokenizer)), max_seq_length)
+    return Tokenised(columns, offsets, examples.labels if labels is None else labels)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A value that counts as equal to another of the same key."""
+
+    value: Any = field(compare=False)
+    key: Hashable
+
+
+def _tokenizer_key(tokenizer) -> Hashable:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else tokenizer.name_or_path  # without a fast form its name must do
+    return type(tokenizer), rules, tuple(tokenizer.model_input_names), tokenizer.truncation_side
+
+
+@lru_cache(maxsize=8)
+def _tokenise(examples: _Known, tokenizer: _Known, max_seq_length: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Columns and offsets of Tokenised."""
+    examples, tokenizer = examples.value, tokenizer.value
     names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     lengths: list[int] = []
@@ -439,7 +465,7 @@ def tokenise(examples: Examples, tokenizer, max_seq_length: int, labels: np.ndar
         for name in names:
             parts[name].append(np.concatenate([np.asarray(ids, dtype=np.int32) for ids in encoded[name]]))
     columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    return Tokenised(columns, np.concatenate([[0], np.cumsum(lengths)]), examples.labels if labels is None else labels)
+    return columns, np.concatenate([[0], np.cumsum(lengths)])
 
 
 @dataclass(frozen=True)

@@ -303,6 +303,29 @@ def test_batches_are_what_the_tokenizer_pads(left):
     assert Collator.of(tokenizer, 20)([dataset[0]])["input_ids"].shape == (1, 20)
 
 
+def test_tokenised_once_for_the_same_texts_tokenizer_and_length(monkeypatch):
+    calls = []
+    kind = type(tiny.tokenizer())
+    monkeypatch.setattr(kind, "__call__", lambda *args, call=kind.__call__, **kw: calls.append(1) or call(*args, **kw))
+    first = tokenise(examples(seed=7), tiny.tokenizer(), 14)
+    n = len(calls)
+    again = tokenise(examples(seed=7), tiny.tokenizer(), 14, labels=np.ones(40))
+    assert n and len(calls) == n and (again[3]["input_ids"] == first[3]["input_ids"]).all()
+    assert again[0]["labels"] == 1 and first[0]["labels"] == 0
+    without_types = tiny.tokenizer()
+    without_types.model_input_names = ["input_ids", "attention_mask"]
+    for other in (
+        (examples(seed=8), tiny.tokenizer(), 14),
+        (examples(seed=7), tiny.tokenizer(left=True), 14),
+        (examples(seed=7), tiny.tokenizer(), 15),
+        (examples(seed=7), without_types, 14),
+    ):
+        before = len(calls)
+        tokenise(*other)
+        assert len(calls) > before
+    assert "token_type_ids" not in tokenise(examples(seed=7), without_types, 14)[0]
+
+
 def test_longest_first_knows_the_way_back():
     dataset = tokenise(examples(), tiny.tokenizer(), 64)
     longest = dataset.longest_first()
