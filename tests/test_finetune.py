@@ -102,7 +102,8 @@ def test_grouping_by_length_changes_the_batches_and_nothing_else(tmp_path):
         losses.append(loss.item())
     args = TrainingArguments(
         str(tmp_path), seed=5, per_device_train_batch_size=8, num_train_epochs=1, learning_rate=0.1, optim="sgd",
-        use_cpu=True, lr_scheduler_type="constant", train_sampling_strategy="group_by_length", report_to=[], disable_tqdm=True,
+        use_cpu=True, lr_scheduler_type="constant", train_sampling_strategy="group_by_length", report_to=[],
+        disable_tqdm=True,
     )  # fmt: skip
     trainer = FineTuner(model(), args, collator, train_dataset=data, processing_class=tokenizer, task=TASKS["rte"])
     result = trainer.train()

@@ -1,0 +1,179 @@
+#!/usr/bin/env python
+"""How fast a whole run is, side by side with the stock recipe (benchmarks/stock.py), in alternating processes.
+
+    python benchmarks/speed.py --model_name_or_path CHECKPOINT --data_dir GLUE [--tasks rte stsb sst2] [--full]
+
+For each task and side: seconds from the command to the first step, for a step (50 steps after 8 to warm up) and for a
+pass over the development set, added up to a run of three epochs. --full does whole runs instead. `ours` is run_glue.py as
+it comes, so that it evaluates and saves after each epoch; `stock` evaluates once and saves nothing; `best` is stock with
+its best flags. SST-2: the first 6,400 rows.
+"""
+
+import argparse
+import json
+import os
+import platform
+import runpy
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ROWS = {"sst2": 6400}
+BATCH, EPOCHS = 32, 3
+WARM_UP, STEPS = 8, 50
+
+
+# ---- one run, in a process of its own -------------------------------------------------------------------------------
+def timed(script: str, words: list[str], steps: int | None) -> None:
+    """Run a script with the clock on its Trainer; prints a line of JSON. steps: stop after so many."""
+    from transformers import TrainerCallback, trainer
+
+    sys.path.insert(0, str(ROOT))
+    from layerdrop.runs import peak_memory
+
+    began = float(os.environ["BENCHMARK_BEGAN"])
+    times: dict[str, list[float]] = {"begin": [], "end": [], "evaluate": []}
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            times["begin"].append(time.time())
+
+        def on_step_end(self, args, state, control, **kwargs):
+            times["end"].append(time.time())
+            if steps and state.global_step >= steps:
+                control.should_training_stop = True
+
+        def on_train_begin(self, args, state, control, **kwargs):
+            times["steps"] = state.max_steps
+
+    plain = trainer.Trainer.evaluate
+
+    def evaluate(self, *args, **kwargs):
+        start = time.time()
+        found = plain(self, *args, **kwargs)
+        times["evaluate"].append(time.time() - start)
+        return found
+
+    trainer.Trainer.evaluate = evaluate
+    trainer.DEFAULT_CALLBACKS.append(Clock)
+    sys.argv = [script, *words]
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as done:
+        if done.code:
+            raise
+    warm = list(zip(times["begin"], times["end"], strict=True))[WARM_UP:]
+    print(
+        json.dumps(
+            {
+                "first_step": times["begin"][0] - began,
+                "step": (warm[-1][1] - warm[0][0]) / len(warm) if warm else None,
+                "steps": times["steps"],
+                "evaluate": statistics.median(times["evaluate"]),
+                "evaluations": len(times["evaluate"]),
+                "total": time.time() - began,
+                "peak": peak_memory()["host"],
+            }
+        )
+    )
+
+
+def run(side: str, task: str, args: argparse.Namespace, k: int = 0) -> dict[str, float]:
+    """Measure one run. side: ours, stock or best."""
+    rows = ["--max_train_samples", str(ROWS[task])] if task in ROWS else []
+    common = ["--model_name_or_path", args.model_name_or_path, "--data_dir", args.data_dir, "--task_name", task, *rows]
+    with tempfile.TemporaryDirectory() as folder:
+        if side == "ours":
+            drop = ["--drop_strategy", "top", "--drop_k", str(k)] if k else []
+            words = [str(ROOT / "run_glue.py"), *common, *drop, "--output_dir", folder, "--seed", "42"]
+        else:
+            best = ["--padding", "batch", "--bf16"] if side == "best" else []
+            words = [str(ROOT / "benchmarks" / "stock.py"), *common, *best]
+        steps = "" if args.full else str(WARM_UP + STEPS)
+        words = [sys.executable, __file__, "--timed", steps, *words]
+        environment = os.environ | {"BENCHMARK_BEGAN": str(time.time()), "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(words)}\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def whole(side: str, found: dict[str, float], full: bool) -> float:
+    """Seconds of a run of three epochs."""
+    if full:
+        return found["total"]
+    evaluations = EPOCHS if side == "ours" else 1
+    return found["first_step"] + found["steps"] * found["step"] + evaluations * found["evaluate"]
+
+
+def imports() -> float:
+    """Seconds to import torch and transformers, in a process of their own."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import torch, transformers"], check=True)
+    return time.perf_counter() - start
+
+
+# ---- the table ------------------------------------------------------------------------------------------------------
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name_or_path", required=True)
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--tasks", nargs="+", default=["rte", "stsb", "sst2"])
+    parser.add_argument("--sides", nargs="+", default=["stock", "best", "ours"], choices=["stock", "best", "ours"])
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--half", action="store_true", help="also: ours with half of the layers dropped")
+    parser.add_argument("--full", action="store_true", help="whole runs instead of parts that are added up")
+    args = parser.parse_args()
+    imports()
+    print(f"importing torch and transformers: {imports():.2f} s")
+    print("task   side       run s  first step s  ms/step  examples/s  evaluation s  peak GB")
+    for task in args.tasks:
+        seen: dict[str, list[dict[str, float]]] = {}
+        sides = args.sides + (["ours K = half"] if args.half else [])
+        for _ in range(args.repeats):
+            for side in sides:
+                k = _half(args.model_name_or_path) if side == "ours K = half" else 0
+                seen.setdefault(side, []).append(run(side.split()[0], task, args, k))
+        runs = {}
+        for side, found in seen.items():
+            middle = {name: statistics.median(one[name] for one in found) for name in found[0]}
+            runs[side] = whole(side.split()[0], middle, args.full), middle["step"]
+            rate = f"{1000 * middle['step']:7.1f}  {BATCH / middle['step']:10.1f}"
+            print(
+                f"{task:<6} {side:<9} {runs[side][0]:6.1f}  {middle['first_step']:12.2f}  {rate}"
+                f"  {middle['evaluate']:12.2f}  {middle['peak'] / 1e9:7.2f}",
+                flush=True,
+            )
+        for side in ("stock", "best"):
+            if side in runs and "ours" in runs:
+                print(f"{task:<6} ours is {runs[side][0] / runs['ours'][0]:.2f} x as fast as {side}")
+        if "ours K = half" in runs:
+            print(f"{task:<6} half of the layers: training {runs['ours'][1] / runs['ours K = half'][1]:.2f} x as fast")
+    print(_machine())
+
+
+def _half(model: str) -> int:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(model).num_hidden_layers // 2
+
+
+def _machine() -> str:
+    sys.path.insert(0, str(ROOT))
+    from layerdrop.runs import environment
+
+    where = environment()
+    versions = ", ".join(f"{name} {where['versions'][name]}" for name in ("torch", "transformers"))
+    return f"{where['device']}, {where['cores']} cores, Python {platform.python_version()}, {versions}"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--timed"]:
+        timed(sys.argv[3], sys.argv[4:], int(sys.argv[2]) if sys.argv[2] else None)
+    else:
+        main()
