@@ -4,9 +4,9 @@
     python benchmarks/speed.py --model_name_or_path CHECKPOINT --data_dir GLUE [--tasks rte stsb sst2] [--full]
 
 For each task and side: seconds from the command to the first step, for a step (50 steps after 8 to warm up) and for a
-pass over the development set, added up to a run of three epochs. --full does whole runs instead. `ours` is run_glue.py as
-it comes, so that it evaluates and saves after each epoch; `stock` evaluates once and saves nothing; `best` is stock with
-its best flags. SST-2: the first 6,400 rows.
+pass over the development set, added up to a run of three epochs. --full does whole runs instead. `ours` is
+run_glue.py as it comes, so that it evaluates and saves after each epoch; `stock` evaluates once and saves nothing;
+`best` is stock with its best flags. SST-2: the first 6,400 rows.
 """
 
 import argparse
