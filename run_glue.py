@@ -189,7 +189,8 @@ def run(arguments):
             evaluate={split: datasets[split] for split in task.splits("validation") if train_flags.do_eval},
             predict={split: datasets[split] for split in task.splits("test") if train_flags.do_predict},
             task_ids=None if task_ids is None else np.array(task_ids),
-            pad_to=length if spec.pad_to_max_length else None,
+            max_length=length,
+            pad_to_max_length=spec.pad_to_max_length,
             rolling_checkpoints=arguments.rolling_checkpoints,
             resume_from=resume_from,
         )

@@ -470,24 +470,37 @@ def _tokenise(examples: _Known, tokenizer: _Known, max_seq_length: int) -> tuple
 
 @dataclass(frozen=True)
 class Collator:
-    """A list of `Tokenised` items -> one batch of tensors, padded to its longest example (or to `pad_to` tokens)."""
+    """A list of `Tokenised` items -> one batch of tensors, padded to its longest example.
+
+    max_length: if given, the length is rounded up by at most a sixteenth, to no more than this. (Kernels are prepared
+    anew for every new length, on a CPU for about half of a training step: fewer lengths, less of that.)
+    fill: pad every batch to max_length.
+    """
 
     padding_values: dict[str, int]
     left: bool
-    pad_to: int | None = None
+    max_length: int | None = None
+    fill: bool = False
 
     @classmethod
-    def of(cls, tokenizer, pad_to: int | None = None) -> "Collator":
+    def of(cls, tokenizer, max_length: int | None = None, fill: bool = False) -> "Collator":
         """The collator that pads as this tokenizer does (XLNet: on the left)."""
         values = {
             "input_ids": tokenizer.pad_token_id or 0,
             "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0),
         }
-        return cls(values, tokenizer.padding_side == "left", pad_to)
+        return cls(values, tokenizer.padding_side == "left", max_length, fill)
+
+    def length(self, longest: int) -> int:
+        """To how many tokens a batch is padded whose longest example has `longest`."""
+        if self.max_length is None or self.fill:
+            return self.max_length or longest
+        step = max(1, longest // 16)
+        return min(-(-longest // step) * step, self.max_length)
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
         """`input_ids`, `attention_mask` (and `token_type_ids`): (batch, tokens) int64; `labels`: (batch,)."""
-        longest = self.pad_to or max(len(item["input_ids"]) for item in items)
+        longest = self.length(max(len(item["input_ids"]) for item in items))
         names = [name for name in items[0] if name != "labels"]
         batch = {name: np.full((len(items), longest), self.padding_values.get(name, 0), np.int64) for name in names}
         mask = np.zeros((len(items), longest), np.int64)
@@ -509,11 +522,19 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
 
     Examples are shuffled, sorted by length within windows of `window` batches, cut into batches, and the batches are
     shuffled; a last, smaller batch stays last. The order depends on `seed` and the epoch alone, so that a resumed run
-    sees what an uninterrupted one sees. `tokens` and `padded_tokens` count what has been handed out.
+    sees what an uninterrupted one sees. `tokens` and `padded_tokens` count what has been handed out; padded: to how
+    many tokens a batch is padded whose longest example has so many.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, window: int = 50, pad_to: int | None = None):
-        self.lengths, self.batch_size, self.seed, self.window, self.pad_to = lengths, batch_size, seed, window, pad_to
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        batch_size: int,
+        seed: int,
+        window: int = 50,
+        padded: Callable[[int], int] = int,
+    ):
+        self.lengths, self.batch_size, self.seed, self.window, self.padded = lengths, batch_size, seed, window, padded
         self.epoch = 0
         self.tokens = self.padded_tokens = 0
 
@@ -536,7 +557,7 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
         for batch in batches:
             lengths = self.lengths[batch]
             self.tokens += int(lengths.sum())
-            self.padded_tokens += int(self.pad_to or lengths.max()) * len(batch)
+            self.padded_tokens += self.padded(int(lengths.max())) * len(batch)
             yield from batch.tolist()
 
 

@@ -93,8 +93,8 @@ class FineTuner(Trainer):
             return super()._get_train_sampler(train_dataset)
         dataset = train_dataset if train_dataset is not None else self.train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        pad_to = self.data_collator.pad_to
-        self.sampler = LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed, pad_to=pad_to)
+        padded = self.data_collator.length
+        self.sampler = LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed, padded=padded)
         return self.sampler
 
     def _clip_grad_norm(self, model):
@@ -244,15 +244,16 @@ def finetune(
     evaluate: dict[str, Tokenised],
     predict: dict[str, Tokenised],
     task_ids: np.ndarray | None = None,
-    pad_to: int | None = None,
+    max_length: int | None = None,
+    pad_to_max_length: bool = False,
     rolling_checkpoints: bool = True,
     resume_from: str | None = None,
 ) -> Outcome:
     """Train on `train` (None: not at all), evaluate on each split of `evaluate`, predict each split of `predict`.
 
-    args: TrainArguments. task_ids: see FineTuner. pad_to: pad every batch to so many tokens. resume_from: a checkpoint
-    folder. With training and args.save_model, the model is saved into args.output_dir. Raises FloatingPointError where
-    training diverged, Interrupted where the user stopped it.
+    args: TrainArguments. task_ids: see FineTuner. max_length, pad_to_max_length: as in Collator. resume_from: a
+    checkpoint folder. With training and args.save_model, the model is saved into args.output_dir. Raises
+    FloatingPointError where training diverged, Interrupted where the user stopped it.
     """
     outcome = Outcome()
     evaluate = {split: dataset.longest_first() for split, dataset in evaluate.items()}
@@ -266,7 +267,7 @@ def finetune(
         trainer = FineTuner(
             model,
             args,
-            Collator.of(tokenizer, pad_to),
+            Collator.of(tokenizer, max_length, pad_to_max_length),
             train_dataset=train,
             eval_dataset=(sets if len(sets) > 1 else next(iter(sets.values()), None)),
             processing_class=tokenizer,

@@ -73,6 +73,6 @@ def select_layers(spec: RunSpec, n_layers: int, options, examples: Examples | No
         length = min(spec.max_seq_length, max_length(encoder.config, tokenizer))
         dataset = tokenise(examples.head(spec.score_samples), tokenizer, length)
         parts = batches(dataset, args.per_device_eval_batch_size)
-        loader = map(Collator.of(tokenizer), tqdm(parts, desc=f"scores: {scorer.name}", delay=2, leave=False))
+        loader = map(Collator.of(tokenizer, length), tqdm(parts, desc=f"scores: {scorer.name}", delay=2, leave=False))
     scores = scorer.score(encoder, loader, spec.weight_scope or "final")
     return Selection(select(row.name, n_layers, k=spec.k, threshold=spec.threshold, scores=scores), scores)

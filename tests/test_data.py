@@ -300,7 +300,27 @@ def test_batches_are_what_the_tokenizer_pads(left):
     assert set(batch) == {*expected, "labels"}
     assert all(torch.equal(batch[name], expected[name]) for name in expected)
     assert batch["labels"].tolist() == [1, 0, 1, 0]
-    assert Collator.of(tokenizer, 20)([dataset[0]])["input_ids"].shape == (1, 20)
+    assert Collator.of(tokenizer, 20, fill=True)([dataset[0]])["input_ids"].shape == (1, 20)
+
+
+def test_lengths_of_batches():
+    collator = Collator.of(tiny.tokenizer(), 128)
+    assert [collator.length(n) for n in (1, 31, 32, 33, 50, 68, 120, 127, 128)] == [
+        1,
+        31,
+        32,
+        34,
+        51,
+        68,
+        126,
+        128,
+        128,
+    ]
+    assert all(n <= collator.length(n) <= n * 17 / 16 for n in range(1, 129))
+    assert (
+        Collator.of(tiny.tokenizer()).length(33) == 33
+        and Collator.of(tiny.tokenizer(), 128, fill=True).length(33) == 128
+    )
 
 
 def test_tokenised_once_for_the_same_texts_tokenizer_and_length(monkeypatch):
@@ -367,7 +387,7 @@ class TestSampler:
         assert means != sorted(means) and means != sorted(means, reverse=True) and len(parts[-1]) == 8
 
     def test_it_counts_what_it_hands_out(self):
-        sampler = LengthGroupedSampler(self.lengths, 32, 1, pad_to=128)
+        sampler = LengthGroupedSampler(self.lengths, 32, 1, padded=lambda longest: 128)
         list(sampler)
         assert (sampler.tokens, sampler.padded_tokens) == (self.lengths.sum(), 128 * 1000)
 

@@ -64,7 +64,7 @@ def test_padding_changes_no_logits_and_no_gradient(model_type):
     if model_type == "mobilebert":  # joins each token's embedding to its neighbours': the last sees the padding's
         model.get_input_embeddings().weight.data[tokenizer.pad_token_id] = 0
     items = [data[i] for i in range(8)]
-    by_batch, to_40 = Collator.of(tokenizer)(items), Collator.of(tokenizer, 40)(items)
+    by_batch, to_40 = Collator.of(tokenizer)(items), Collator.of(tokenizer, 40, fill=True)(items)
     assert by_batch["input_ids"].shape[1] < 40 == to_40["input_ids"].shape[1]
     with torch.no_grad():
         alone = torch.cat([model(**Collator.of(tokenizer)([item])).logits for item in items])
