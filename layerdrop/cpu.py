@@ -96,3 +96,9 @@ def use_fast_dropout(model: PreTrainedModel) -> None:
                 setattr(module, name, Dropout(child.p).train(child.training))
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(ATTENTION)
+
+
+def has_bf16() -> bool:
+    """Whether this processor multiplies bf16 in hardware (AVX-512 BF16 or AMX)."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -34,7 +34,7 @@ from transformers import (
     set_seed,
 )
 
-from layerdrop.arguments import cpu_has_bf16
+from layerdrop.cpu import has_bf16
 from layerdrop.demo import CHECKPOINT
 from layerdrop.demo.language import text, vocabulary
 from layerdrop.runs import environment, umask
@@ -103,7 +103,7 @@ def main() -> None:
     set_seed(args.seed)
     random = Random(args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else cpu_has_bf16()
+    bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_bf16()
     tokenizer = make_tokenizer()
     model = make_model(len(tokenizer), 3).to(device).train()
     steps = sum(args.steps)

@@ -1,0 +1,67 @@
+"""Flags in YAML and JSON files."""
+
+import json
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+import yaml
+from transformers import TrainingArguments
+
+from layerdrop.arguments.groups import TrainArguments
+from layerdrop.errors import UserError
+
+DICTIONARIES = TrainingArguments._VALID_DICT_FIELDS
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose mappings may not say a key twice."""
+
+    def construct_mapping(self, node, deep=False):
+        """The mapping; a repeated key is an error."""
+        seen = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := [key for i, key in enumerate(seen) if key in seen[:i]]:
+            raise yaml.constructor.ConstructorError(
+                problem=f"'{twice[0]}' is there twice", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+def read_settings(path: str) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file. Raises UserError."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        settings = json.loads(text) if path.endswith(".json") else yaml.load(text, _Loader)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the configuration ({error.strerror}). Check the path.") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path}: not valid YAML or JSON ({' '.join(str(error).split())}).") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: a configuration is a list of `flag: value` lines.")
+    return settings
+
+
+def flags_of(settings: dict[str, Any]) -> list[str]:
+    """Settings by the names of flags, as the words of a command line; those that are None are left out."""
+    if nested := [name for name, value in settings.items() if isinstance(value, dict) and name not in DICTIONARIES]:
+        raise UserError(f"'{nested[0]}' holds settings of its own. Write every flag on a line of its own.")
+    words = []
+    for name, value in settings.items():
+        if value is None:
+            continue
+        words.append(f"--{name}")
+        if isinstance(value, list) and name in _list_flags():
+            words += map(str, value)
+        elif isinstance(value, list):
+            words.append(",".join(map(str, value)))
+        else:
+            words.append(json.dumps(value) if isinstance(value, dict) else str(value))
+    return words
+
+
+@cache
+def _list_flags() -> set[str]:
+    """The flags that take several words."""
+    hints = get_type_hints(TrainArguments)
+    return {f.name for f in fields(TrainArguments) if get_origin(hints[f.name]) is list}

@@ -1,0 +1,108 @@
+"""From the words of a command line to checked Arguments."""
+
+import re
+import sys
+from dataclasses import fields
+from difflib import get_close_matches
+from functools import cache
+
+import torch
+from transformers import HfArgumentParser
+from transformers.hf_argparser import string_to_bool
+
+from layerdrop.arguments.checks import check
+from layerdrop.arguments.files import flags_of, read_settings
+from layerdrop.arguments.groups import GROUPS
+from layerdrop.arguments.older import translate
+from layerdrop.arguments.whole import Arguments
+from layerdrop.cpu import has_bf16
+from layerdrop.errors import UserError
+
+
+class Parser(HfArgumentParser):
+    """The library's parser; what is wrong becomes one UserError instead of a page of usage."""
+
+    def __init__(self):
+        super().__init__(
+            GROUPS,
+            allow_abbrev=False,
+            usage="run_glue.py [CONFIG.yaml] [--flag value ...]",
+            description="Drop layers of a pre-trained encoder, fine-tune it on a GLUE task, record what that did.",
+        )
+        for action in self._actions:
+            if action.type is string_to_bool and action.nargs is None:  # `bool | None`: --disable_tqdm alone means yes
+                action.nargs, action.const = "?", True
+
+    def error(self, message: str):
+        """Raise UserError with argparse's message, put in our order: flag, value received, what is allowed."""
+        message = re.sub(r"^argument (--\w+)(/--[\w-]+)*", r"\1", message)
+        message = message.replace("invalid int value:", "not a whole number:").replace(
+            "invalid float value:", "not a number:"
+        )
+        raise UserError(f"{message.rstrip('.')}. See run_glue.py --help.")
+
+
+@cache
+def _parser() -> Parser:
+    return Parser()
+
+
+def parse(argv: list[str]) -> Arguments:
+    """Flags (after an optional YAML or JSON file, which they override) -> checked Arguments.
+
+    Raises UserError; everything that is wrong is in its message, one line each.
+    """
+    notes: list[str] = []
+    if argv and argv[0].endswith((".yaml", ".yml", ".json")) and not argv[0].startswith("-"):
+        argv = flags_of(read_settings(argv[0])) + argv[1:]
+    argv = translate(argv, notes)
+    parser = _parser()
+    namespace, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise UserError(
+            "\n".join(_unknown_word(word, parser) for word in unknown if word.startswith("-"))
+            or f"'{unknown[0]}' belongs to no flag. A configuration file comes first: run_glue.py X.yaml --flag value."
+        )
+    given = frozenset(word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))
+    if not {"do_train", "do_eval", "do_predict"} & given:
+        namespace.do_train = namespace.do_eval = True
+    if not namespace.do_eval or not namespace.do_train:
+        namespace.eval_strategy = "no"  # the library would turn do_eval on
+    if "disable_tqdm" not in given:
+        namespace.disable_tqdm = not sys.stderr.isatty()
+    _choose_precision(namespace)
+    wanted_output_dir = namespace.output_dir
+    try:
+        groups = [kind(**{f.name: getattr(namespace, f.name) for f in fields(kind) if f.init}) for kind in GROUPS]
+    except (ValueError, ImportError, RuntimeError) as error:
+        raise UserError(" ".join(str(error).split())) from None
+    arguments = Arguments(*groups, given=given, notes=notes)
+    check(arguments)
+    if wanted_output_dir is None:
+        arguments.train.output_dir = arguments.default_output_dir()
+    return arguments
+
+
+def _unknown_word(word: str, parser: Parser) -> str:
+    known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+    name = word.partition("=")[0]
+    near = get_close_matches(name.replace("-", "_").replace("__", "--", 1), known, n=1)
+    return f"{name}: no such flag." + (f" Did you mean {near[0]}?" if near else "") + " All flags: run_glue.py --help."
+
+
+def _choose_precision(namespace) -> None:
+    """Settle `auto`, and make the library's own flags say the same."""
+    if namespace.bf16 or namespace.fp16:
+        asked = "bf16" if namespace.bf16 else "fp16"
+        if namespace.precision not in ("auto", asked):
+            raise UserError(f"--precision {namespace.precision} and --{asked} contradict each other. Give one of them.")
+        namespace.precision = asked
+    gpu = torch.cuda.is_available() and not namespace.use_cpu
+    if namespace.precision == "auto":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else has_bf16()
+        namespace.precision = "bf16" if fast else "fp32"
+    namespace.bf16, namespace.fp16 = namespace.precision == "bf16", namespace.precision == "fp16"
+    if namespace.fp16 and not gpu:
+        raise UserError("--precision fp16: needs a GPU. Allowed on this machine: auto, fp32, bf16.")
+    if not torch.accelerator.is_available():
+        namespace.use_cpu = True  # the library needs to be told, for bf16 and for several processes
