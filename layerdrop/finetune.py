@@ -22,6 +22,7 @@ from layerdrop.architectures import family_of
 from layerdrop.cpu import keep_freed_memory, use_fast_dropout
 from layerdrop.data import Collator, LengthGroupedSampler, Tokenised
 from layerdrop.errors import UserError
+from layerdrop.first_token import compute_first_token_alone
 from layerdrop.runs import umask
 from layerdrop.surgery import layer_list, quiet
 from layerdrop.tasks import Task
@@ -260,6 +261,7 @@ def finetune(
     prefixes = {split: _prefix(split, len(evaluate)) for split in evaluate}
     sets = {prefix.removeprefix("eval_"): evaluate[split] for split, prefix in prefixes.items()}
     callback = RunCallback(rolling_checkpoints)
+    compute_first_token_alone(model)
     if train is not None and args.device.type == "cpu":
         keep_freed_memory()
         use_fast_dropout(model)

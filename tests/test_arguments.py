@@ -291,6 +291,20 @@ def test_identity_is_what_changes_the_result():
     assert len(ids) == 24
 
 
+@pytest.mark.parametrize(
+    ("words", "idle"),
+    [
+        ("top --score_split train --weight_scope layer", ["--score_split", "--weight_scope"]),
+        ("contribution --score_split train --max_score_samples 9", []),
+        ("contribution --weight_scope layer", ["--weight_scope"]),
+        ("variance --weight_scope layer --max_score_samples 9", ["--max_score_samples"]),
+    ],
+)
+def test_flags_without_effect_are_said(words, idle):
+    notes = parse(["--drop_k", "2", "--drop_strategy", *words.split(), *CPU]).notes
+    assert [note.split()[0] for note in notes] == idle and all("has no effect on --drop_strategy" in n for n in notes)
+
+
 def test_identity_is_the_same_everywhere():
     """A changed hash would orphan every stored record: change it knowingly."""
     from layerdrop.runs import RunSpec

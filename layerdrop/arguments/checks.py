@@ -61,6 +61,16 @@ def _check_drop(arguments: Arguments) -> list[str]:
     return wrong + _check_freeze(arguments)
 
 
+def idle_flags(arguments: Arguments) -> list[str]:
+    """A note for each flag about scores that was given and that the strategy does not look at."""
+    row = get_strategy(arguments.drop.drop_strategy) if arguments.drop.drop_strategy else None
+    scorer = SCORERS[row.scorer] if row and row.scorer else None
+    used = () if scorer is None else ("score_split", "max_score_samples") if scorer.needs_data else ("weight_scope",)
+    given = [name for name in ("score_split", "max_score_samples", "weight_scope") if name in arguments.given]
+    chosen = f"--drop_strategy {row.name}" if row else "a run without --drop_strategy"
+    return [f"--{name} has no effect on {chosen}" for name in given if name not in used]
+
+
 def _check_freeze(arguments: Arguments) -> list[str]:
     return [f"--freeze_layers: {i} is no layer id. Ids count from 0." for i in arguments.freeze_layers if i < 0]
 

@@ -10,7 +10,7 @@ import torch
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
-from layerdrop.arguments.checks import check
+from layerdrop.arguments.checks import check, idle_flags
 from layerdrop.arguments.files import flags_of, read_settings
 from layerdrop.arguments.groups import GROUPS
 from layerdrop.arguments.older import translate
@@ -78,6 +78,7 @@ def parse(argv: list[str]) -> Arguments:
         raise UserError(" ".join(str(error).split())) from None
     arguments = Arguments(*groups, given=given, notes=notes)
     check(arguments)
+    notes += idle_flags(arguments)
     if wanted_output_dir is None:
         arguments.train.output_dir = arguments.default_output_dir()
     return arguments
