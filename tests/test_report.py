@@ -105,6 +105,17 @@ def test_settings_part_tables_but_rows_do_not():
     ]
 
 
+def test_scoring_parts_the_rows_of_its_strategy_alone():
+    runs = [record(), record(k=2), record(k=2, strategy="contribution", score_split="validation")]
+    assert [row[0] for table in task_tables(results(runs)) for row in table.rows] == ["full", "top", "contribution"]
+    runs.append(record(k=2, strategy="contribution", score_split="train"))
+    (table,) = task_tables(results(runs))
+    assert [row[0] for row in table.rows][2:] == [
+        "contribution (score_split train)",
+        "contribution (score_split validation)",
+    ]
+
+
 def test_mixed_machines_are_said():
     runs = [record(), record(seed=2)]
     assert not mixtures(results(runs))

@@ -17,6 +17,8 @@ from layerdrop.tasks import DEMO_TASKS, TASKS
 
 ROW = ("model", "task", "data", "strategy", "k", "threshold", "layers", "order", "seed", "from_scratch")
 """Settings that say where a run stands in a table; any other that differs between runs parts them into tables."""
+SCORING = ("score_on", "score_split", "score_samples", "weight_scope")
+"""Settings of a strategy that scores: those in which its runs differ part its rows."""
 
 
 METRIC_WORDS = {
@@ -38,15 +40,17 @@ class How:
     threshold: float | None = None
     layers: tuple[int, ...] = ()
     from_scratch: bool = False
+    scoring: str = ""
+    """How the scores were computed, where that differs between the rows of a strategy."""
 
     @classmethod
-    def of(cls, spec: RunSpec) -> How:
+    def of(cls, spec: RunSpec, scoring: str = "") -> How:
         """That of a run; dropping nothing is the same by any strategy."""
         nothing = spec.strategy is None or (spec.k == 0 and spec.threshold is None)
         if nothing:
             return cls(from_scratch=spec.from_scratch)
         k = None if spec.threshold is not None else spec.k
-        return cls(spec.strategy, k, spec.threshold, spec.layers, spec.from_scratch)
+        return cls(spec.strategy, k, spec.threshold, spec.layers, spec.from_scratch, scoring)
 
     @property
     def words(self) -> tuple[str, str]:
@@ -56,13 +60,15 @@ class How:
             name += " " + ",".join(map(str, self.layers))
         if self.threshold is not None:
             name += f" > {self.threshold:g}"
+        if self.scoring:
+            name += f" ({self.scoring})"
         k = "" if self.threshold is not None else str(self.k or 0)
         return (f"{name}, from scratch" if self.from_scratch else name), k
 
     def order(self) -> tuple:
         """Sorts rows: the full model, the same from scratch, then strategy by strategy with growing K."""
         place = list(STRATEGIES).index(self.strategy) if self.strategy in STRATEGIES else -1
-        return (place, self.from_scratch, self.k or 0, -(self.threshold or 0), self.layers)
+        return (place, self.scoring, self.from_scratch, self.k or 0, -(self.threshold or 0), self.layers)
 
 
 FULL = How()
@@ -101,25 +107,36 @@ def read_store(folders: Iterable[str]) -> list[RunRecord]:
 
 def results(records: Iterable[RunRecord]) -> list[Result]:
     """The records as results; settings in which those of one model differ, and that are not a row's, part them."""
-    by_model: dict[str, list[tuple[RunRecord, dict[str, Any]]]] = {}
+    by_model: dict[str, list[RunRecord]] = {}
     for record in records:
-        by_model.setdefault(record.spec.model, []).append((record, _settings(record.spec)))
+        by_model.setdefault(record.spec.model, []).append(record)
     made = []
     for model, runs in by_model.items():
-        names = sorted({name for _, values in runs for name in values})
-        differing = [name for name in names if len({repr(values.get(name)) for _, values in runs}) > 1]
-        for record, values in runs:
-            setting = ", ".join(f"{name} {values.get(name)}" for name in differing)
-            spec = record.spec
-            made.append(Result(model, setting, How.of(spec), spec.task, spec.seed, record.metrics, record))
+        by_strategy: dict[str | None, list[RunRecord]] = {}
+        for record in runs:
+            by_strategy.setdefault(record.spec.strategy, []).append(record)
+        settings = _differences([_settings(record.spec) for record in runs])
+        setting_of = {record.spec.id: words for record, words in zip(runs, settings, strict=True)}
+        for alike in by_strategy.values():
+            scorings = _differences([{name: getattr(record.spec, name) for name in SCORING} for record in alike])
+            for record, scoring in zip(alike, scorings, strict=True):
+                spec = record.spec
+                how, setting = How.of(spec, scoring), setting_of[spec.id]
+                made.append(Result(model, setting, how, spec.task, spec.seed, record.metrics, record))
     return made
+
+
+def _differences(settings: list[dict[str, Any]]) -> list[str]:
+    """For each of several mappings its values in which they are not all alike, in words."""
+    names = sorted({name for values in settings for name in values})
+    differing = [name for name in names if len({repr(values.get(name)) for values in settings}) > 1]
+    return [", ".join(f"{name} {values.get(name)}" for name in differing) for values in settings]
 
 
 def _settings(spec: RunSpec) -> dict[str, Any]:
     values = dataclasses.asdict(spec)
     values |= values.pop("training")
-    scores = ("score_on", "score_split", "score_samples", "weight_scope")
-    return {name: value for name, value in values.items() if name not in ROW and not (name in scores and value is None)}
+    return {name: value for name, value in values.items() if name not in (*ROW, *SCORING)}
 
 
 # ---- what a cell shows ----------------------------------------------------------------------------------------------
