@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from json import JSONDecodeError
 from pathlib import Path
@@ -26,6 +27,7 @@ from layerdrop.first_token import compute_first_token_alone
 from layerdrop.runs import umask
 from layerdrop.surgery import layer_list, quiet
 from layerdrop.tasks import Task
+from layerdrop.vocabulary import UsedVocabulary, may_leave_rows_out
 
 
 @dataclass
@@ -76,10 +78,18 @@ class FineTuner(Trainer):
     """The library's Trainer with batches of like length, and with evaluation results kept.
 
     task_ids: (classes,) the task's class id for each of the model's, where the checkpoint has an order of its own.
+    vocabulary: where the model has only some rows of its embedding; what is saved and loaded has all.
     """
 
-    def __init__(self, *args, task: Task, task_ids: np.ndarray | None = None, **kwargs):
-        self.task, self.task_ids = task, task_ids
+    def __init__(
+        self,
+        *args,
+        task: Task,
+        task_ids: np.ndarray | None = None,
+        vocabulary: UsedVocabulary | None = None,
+        **kwargs,
+    ):
+        self.task, self.task_ids, self.vocabulary = task, task_ids, vocabulary
         self.sampler: LengthGroupedSampler | None = None
         self.results: dict[str, Evaluation] = {}
         """Metric prefix -> the last evaluation."""
@@ -110,10 +120,21 @@ class FineTuner(Trainer):
 
     def save_model(self, *args, **kwargs):
         """As in the library, without its progress bars."""
-        with quiet():
+        with quiet(), self._whole_vocabulary():
             super().save_model(*args, **kwargs)
         for path in Path(args[0] if args and args[0] else self.args.output_dir).glob("*.safetensors"):
             path.chmod(0o666 & ~umask())  # written readable for the owner alone
+
+    def _whole_vocabulary(self):
+        return self.vocabulary.whole() if self.vocabulary else nullcontext()
+
+    def _load_from_checkpoint(self, *args, **kwargs):
+        with self._whole_vocabulary():
+            super()._load_from_checkpoint(*args, **kwargs)
+
+    def _load_best_model(self):
+        with self._whole_vocabulary():
+            super()._load_best_model()
 
     def decide(self, logits: np.ndarray) -> np.ndarray:
         """(n, classes) logits -> (n,) class ids in the task's order; (n, 1) -> (n,) values."""
@@ -257,6 +278,12 @@ def finetune(
     FloatingPointError where training diverged, Interrupted where the user stopped it.
     """
     outcome = Outcome()
+    vocabulary = None
+    if train is not None and may_leave_rows_out(model, args):
+        vocabulary = UsedVocabulary(model, [train, *evaluate.values(), *predict.values()])
+        train = vocabulary.translate(train)
+        evaluate = {split: vocabulary.translate(dataset) for split, dataset in evaluate.items()}
+        predict = {split: vocabulary.translate(dataset) for split, dataset in predict.items()}
     evaluate = {split: dataset.longest_first() for split, dataset in evaluate.items()}
     prefixes = {split: _prefix(split, len(evaluate)) for split in evaluate}
     sets = {prefix.removeprefix("eval_"): evaluate[split] for split, prefix in prefixes.items()}
@@ -276,6 +303,7 @@ def finetune(
             callbacks=[callback],
             task=task,
             task_ids=task_ids,
+            vocabulary=vocabulary,
         )
     except RuntimeError as error:
         if "to be installed" not in str(error):
@@ -328,6 +356,8 @@ def finetune(
             trainer.predict(dataset, metric_key_prefix=split)
             outcome.predictions[split] = _in_source_order(dataset, trainer.results[split].predictions)
         outcome.seconds["predict"] = time.perf_counter() - start
+    if vocabulary is not None:
+        vocabulary.restore()
     outcome.epochs = callback.epochs
     return outcome
 

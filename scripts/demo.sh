@@ -5,14 +5,14 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
 
-echo "== 1. The full model: 12 layers, fine-tuned to tell good opinions from bad ones"
+echo "== 1. The full model: 12 layers, fine-tuned to tell whether one sentence follows from another"
 python run_glue.py configs/demo.yaml --drop_strategy top --drop_k 0
 echo
 echo "== 2. The same without the six layers next to the classifier"
 python run_glue.py configs/demo.yaml --drop_strategy top --drop_k 6
 echo
 echo "== 3. Side by side (differences to the full model; accuracy in points)"
-python scripts/compare.py runs/demo_demo-sst2_top_k0_seed42 runs/demo_demo-sst2_top_k6_seed42
+python scripts/compare.py runs/demo_demo-rte_top_k0_seed42 runs/demo_demo-rte_top_k6_seed42
 echo
 echo "The miniature speaks a small artificial English: good for trying the tool, not for conclusions about language."
 echo "Next: python run_glue.py --help, or README.md."

@@ -211,7 +211,7 @@ def test_demo_yaml(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     demo_yaml = Path(run_glue.__file__).parent / "configs" / "demo.yaml"
     assert run_glue.main([str(demo_yaml), "--drop_strategy", "top", "--drop_k", "6", "--use_cpu"]) == 0
-    record = read_record("runs/demo_demo-sst2_top_k6_seed42")
+    record = read_record("runs/demo_demo-rte_top_k6_seed42")
     assert record["kept"] == [0, 1, 2, 3, 4, 5] and record["metrics"]["accuracy"] > 0.75
 
 

@@ -1,0 +1,79 @@
+"""Training with the rows of the embedding that occur in the data, and no others.
+
+Half of a small model's parameters are the embeddings of words that a task never shows. Their gradient is zero at every
+step, and with an optimizer that leaves such rows as they are (AdamW without weight decay) so is their change: leaving
+them out changes nothing but rounding, and saves clearing, clipping and updating them at every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from layerdrop.data import Tokenised
+
+MODEL_TYPES = ("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "albert")
+"""Those that do nothing with a token's id but look up its embedding, and compare it to the padding's."""
+OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
+"""Those that leave a row as it is whose gradient has always been zero."""
+
+
+class UsedVocabulary:
+    """The ids that occur in some datasets, as 0, 1, 2 ... in their order; ids up to the padding's stay what they are.
+
+    While it is in use the model's embedding has these rows only; `whole` puts all rows back for a while, `restore` for
+    good.
+    """
+
+    def __init__(self, model: PreTrainedModel, datasets: Iterable[Tokenised]):
+        self.embedding: nn.Embedding = model.get_input_embeddings()
+        ids = [np.arange((self.embedding.padding_idx or 0) + 1)]
+        ids += [np.unique(dataset.columns["input_ids"]) for dataset in datasets]
+        self.used = np.unique(np.concatenate(ids))
+        self.all = self.embedding.weight
+        self.position = torch.from_numpy(self.used).to(self.all.device)
+        self.some = nn.Parameter(self.all.detach()[self.position], requires_grad=self.all.requires_grad)
+        self.embedding.weight = self.some
+
+    def translate(self, dataset: Tokenised) -> Tokenised:
+        """The dataset with the ids that the model has now."""
+        ids = np.searchsorted(self.used, dataset.columns["input_ids"]).astype(np.int32)
+        return Tokenised(dataset.columns | {"input_ids": ids}, dataset.offsets, dataset.labels, dataset.rows)
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Have all rows in the model, to save it or to load weights into it."""
+        self.restore()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                self.some.copy_(self.all[self.position])
+            self.embedding.weight = self.some
+
+    def restore(self) -> None:
+        """Put the rows that were trained among all the others."""
+        with torch.no_grad():
+            self.all[self.position] = self.some.to(self.all.dtype)
+        self.embedding.weight = self.all
+
+
+def may_leave_rows_out(model: PreTrainedModel, args) -> bool:
+    """Whether that changes nothing. args: TrainingArguments."""
+    embedding = model.get_input_embeddings()
+    return (
+        model.config.model_type in MODEL_TYPES
+        and type(embedding) is nn.Embedding
+        and embedding.weight.requires_grad
+        and str(getattr(args.optim, "value", args.optim)) in OPTIMIZERS
+        and args.weight_decay == 0
+        and args.world_size == 1
+        and args.n_gpu <= 1
+        and not args.deepspeed
+        and not args.fsdp
+    )
