@@ -173,6 +173,10 @@ class FineTuner(Trainer):
         return output
 
 
+CHECKPOINT_SECONDS = 60.0
+"""Checkpoints that only serve to resume are written at the end of an epoch, and no closer together than this."""
+
+
 class RunCallback(TrainerCallback):
     """Tells a person what happens, and stops in an orderly way when asked to.
 
@@ -183,6 +187,8 @@ class RunCallback(TrainerCallback):
     def __init__(self, rolling_checkpoints: bool):
         self.rolling_checkpoints = rolling_checkpoints
         self.asked_to_stop = False
+        self.saved = time.monotonic()
+        """When the last checkpoint was written, or else training began."""
         self.epochs: list[dict[str, float]] = []
         self.training = False
         self.old_handlers = {}
@@ -207,8 +213,9 @@ class RunCallback(TrainerCallback):
             control.should_save = True
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        """Do without a checkpoint at the very end: nothing is left to resume."""
-        if self.rolling_checkpoints and state.global_step >= state.max_steps:
+        """Do without a checkpoint at the very end, when nothing is left to resume, and soon after the last one."""
+        soon = args.world_size == 1 and time.monotonic() - self.saved < CHECKPOINT_SECONDS
+        if self.rolling_checkpoints and not self.asked_to_stop and (soon or state.global_step >= state.max_steps):
             control.should_save = False
 
     def on_train_end(self, args, state, control, **kwargs):
@@ -216,7 +223,8 @@ class RunCallback(TrainerCallback):
         self.training = False
 
     def on_save(self, args, state, control, **kwargs):
-        """Stop, now that the checkpoint is written."""
+        """Stop, now that the checkpoint is written, if that was asked for."""
+        self.saved = time.monotonic()
         if self.asked_to_stop:
             raise Interrupted(f"{args.output_dir}/checkpoint-{state.global_step}")
 

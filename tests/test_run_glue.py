@@ -419,6 +419,18 @@ def test_resumed_is_bit_identical(run, monkeypatch, strategy, stop):
     assert not list(Path("out").glob("checkpoint-*"))
 
 
+@pytest.mark.parametrize(("seconds", "saved"), [(0.0, [3, 6]), (3600.0, [])])
+def test_checkpoints_to_resume_from_are_not_written_all_the_time(run, monkeypatch, seconds, saved):
+    from layerdrop import finetune
+
+    steps = []
+    monkeypatch.setattr(finetune, "CHECKPOINT_SECONDS", seconds)
+    monkeypatch.setattr(
+        finetune.RunCallback, "on_save", lambda self, args, state, *_, **__: steps.append(state.global_step)
+    )
+    assert run("--task_name rte")[0] == 0 and steps == saved
+
+
 def test_checkpoints_that_were_asked_for_stay(run):
     run("--task_name rte --save_strategy steps --save_steps 4 --save_total_limit 2")
     assert sorted(path.name for path in Path("out").glob("checkpoint-*")) == ["checkpoint-8", "checkpoint-9"]

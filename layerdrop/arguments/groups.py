@@ -118,8 +118,8 @@ class TrainArguments(TrainingArguments):
     eval_strategy: str = flag("When to evaluate while training: no, steps, epoch.", "epoch")
     logging_strategy: str = flag("When to log the training loss: no, steps, epoch.", "epoch")
     save_strategy: str = flag(
-        "When to save a checkpoint to resume from: no, steps, epoch, best. If not given, each epoch's is removed "
-        "once the run has succeeded.",
+        "When to save a checkpoint to resume from: no, steps, epoch, best. If not given, after each epoch (at least a "
+        "minute apart), and what is there is removed once the run has succeeded.",
         "epoch",
     )
     save_total_limit: int | None = flag("How many checkpoints to keep.", 1)
