@@ -55,9 +55,11 @@ def bootstrap_interval(first: np.ndarray, second: np.ndarray, labels: np.ndarray
 
 
 def compare_systems(first: list[str], second: list[str], labels: list[str], regression: bool) -> Comparison:
-    """Two systems' predictions and the labels, (n,) words each."""
+    """Two systems' predictions and the labels, (n,) words each. A constant prediction has no correlation: NaN."""
     if regression:
         a, b, y = (np.array(words, dtype=float) for words in (first, second, labels))
+        if np.ptp(a) == 0 or np.ptp(b) == 0:  # no correlation is defined
+            return Comparison(float("nan"), significant=False)
         low, high = bootstrap_interval(a, b, y)
         difference = float(stats.pearsonr(b, y).statistic - stats.pearsonr(a, y).statistic)
         return Comparison(difference, not low <= 0 <= high, interval=(low, high))

@@ -108,6 +108,10 @@ class FineTuner(Trainer):
         self.sampler = LengthGroupedSampler(dataset.lengths, self.args.train_batch_size, seed, padded=padded)
         return self.sampler
 
+    def _get_eval_sampler(self, eval_dataset: Tokenised):
+        """In the dataset's own order, in which predictions are read: the library would group by length at random."""
+        return torch.utils.data.SequentialSampler(eval_dataset)
+
     def _clip_grad_norm(self, model):
         """As in the library; on a CPU gradients that are short enough are not multiplied by 1."""
         if self.args.device.type != "cpu" or self.args.world_size > 1:

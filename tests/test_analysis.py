@@ -37,3 +37,5 @@ def test_systems():
     y = [str(i) for i in range(20)]
     found = compare_systems(y, y, y, regression=True)
     assert found.difference == 0 and not found.significant and found.interval == (0, 0)
+    constant = compare_systems(y, ["1"] * 20, y, regression=True)
+    assert np.isnan(constant.difference) and not constant.significant

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import run_glue
-from layerdrop.runs import read_record
+from layerdrop.runs import read_record, write_table
 from layerdrop.tasks import TASKS
 from tests import tiny
 
@@ -69,6 +69,29 @@ def test_every_task(run, name):
         rows = [line.split("\t") for line in submission.read_text().splitlines()]
         assert rows[0] == ["index", "prediction"] and [row[0] for row in rows[1:]] == [str(i) for i in range(12)]
         assert task.is_regression or {row[1] for row in rows[1:]} <= set(task.words)
+
+
+@pytest.mark.parametrize("words", ["", "--train_sampling_strategy random"])
+def test_predictions_are_in_the_order_of_the_rows(run, words):
+    """Row by row what the saved model says of that row, for the development and the test set."""
+    texts = [" ".join(tiny.WORDS[i % 50 : i % 50 + 1 + (7 * i) % 11]) for i in range(90)]
+    labels = [str(int(i % 50 < 25)) for i in range(90)]
+    write_table(Path("own.tsv"), ("text", "label"), zip(texts, labels, strict=True))
+    write_table(Path("test.tsv"), ("text",), zip(texts[::-1]))
+    code, record, _, err = run(
+        "--train_file own.tsv --validation_file own.tsv --test_file test.tsv --do_train --do_eval --do_predict "
+        f"--per_device_eval_batch_size 2 --learning_rate 2e-3 --num_train_epochs 3 {words}",
+        data=None,
+    )
+    assert code == 0, err
+    model, tokenizer = (kind.from_pretrained("out") for kind in (AutoModelForSequenceClassification, AutoTokenizer))
+    with torch.no_grad():
+        expected = [str(int(model(**tokenizer(t, return_tensors="pt")).logits.argmax())) for t in texts]
+    rows = [line.split("\t") for line in Path("out/predictions_dev.tsv").read_text().splitlines()[1:]]
+    assert len(set(expected)) == 2 and [row[2] for row in rows] == expected and [row[1] for row in rows] == labels
+    assert record["metrics"]["accuracy"] == sum(a == b for a, b in zip(expected, labels, strict=True)) / 90
+    rows = [line.split("\t") for line in Path("out/predictions_test.tsv").read_text().splitlines()[1:]]
+    assert [row[1] for row in rows] == expected[::-1]
 
 
 @pytest.mark.parametrize("model_type", ["roberta", "distilbert", "xlnet", "albert"])
