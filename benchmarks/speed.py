@@ -82,6 +82,28 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
     )
 
 
+def profiled(script: str, words: list[str]) -> None:
+    """Run a script up to its tenth step after warming up, and print where these ten steps spend their time."""
+    from torch.profiler import ProfilerActivity, profile
+    from transformers import TrainerCallback, trainer
+
+    profiler = profile(activities=[ProfilerActivity.CPU])
+
+    class Profile(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == WARM_UP:
+                profiler.start()
+            elif state.global_step == WARM_UP + 10:
+                profiler.stop()
+                table = profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=20)
+                print(table, flush=True)
+                os._exit(0)
+
+    trainer.DEFAULT_CALLBACKS.append(Profile)
+    sys.argv = [script, *words]
+    runpy.run_path(script, run_name="__main__")
+
+
 def run(side: str, task: str, args: argparse.Namespace, k: int = 0) -> dict[str, float]:
     """Measure one run. side: ours, stock or best."""
     rows = ["--max_train_samples", str(ROWS[task])] if task in ROWS else []
@@ -93,12 +115,15 @@ def run(side: str, task: str, args: argparse.Namespace, k: int = 0) -> dict[str,
         else:
             best = ["--padding", "batch", "--bf16"] if side == "best" else []
             words = [str(ROOT / "benchmarks" / "stock.py"), *common, *best]
-        steps = "" if args.full else str(WARM_UP + STEPS)
-        words = [sys.executable, __file__, "--timed", steps, *words]
         environment = os.environ | {"BENCHMARK_BEGAN": str(time.time()), "HF_HUB_OFFLINE": "1"}
+        how = ["--profiled"] if args.profile else ["--timed", "" if args.full else str(WARM_UP + STEPS)]
+        words = [sys.executable, __file__, *how, *words]
         done = subprocess.run(words, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(words)}\n{done.stderr[-3000:]}")
+    if args.profile:
+        print(f"{task}, {side}\n{done.stdout}")
+        return {}
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -128,7 +153,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--half", action="store_true", help="also: ours with half of the layers dropped")
     parser.add_argument("--full", action="store_true", help="whole runs instead of parts that are added up")
+    parser.add_argument("--profile", action="store_true", help="print where ten steps spend their time instead")
     args = parser.parse_args()
+    if args.profile:
+        for task in args.tasks:
+            for side in args.sides:
+                run(side, task, args)
+        return
     imports()
     print(f"importing torch and transformers: {imports():.2f} s")
     print("task   side       run s  first step s  ms/step  examples/s  evaluation s  peak GB")
@@ -173,7 +204,9 @@ def _machine() -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--timed"]:
+    if sys.argv[1:2] == ["--profiled"]:
+        profiled(sys.argv[2], sys.argv[3:])
+    elif sys.argv[1:2] == ["--timed"]:
         timed(sys.argv[3], sys.argv[4:], int(sys.argv[2]) if sys.argv[2] else None)
     else:
         main()
