@@ -21,7 +21,7 @@ def plan(study: Study, slots: int) -> str:
     counts = Counter(states.values())
     sums = ", ".join(f"{counts[state]} {state}" for state in ("done", "failed", "missing"))
     sums += f", {len(study.impossible)} impossible" if study.impossible else ""
-    remaining = Estimate(study.jobs).remaining(left, slots) if left else 0.0
+    remaining = Estimate(study.jobs).remaining(left, slots=slots) if left else 0.0
     time_left = "unknown until a run is done" if remaining is None else f"about {duration(remaining)}, {slots} at once"
     return "\n".join([*lines, f"{_runs(len(study.jobs))}: {sums}", f"time left: {time_left}"])
 
@@ -76,7 +76,8 @@ class Display:
     def update(self, progress: Progress, result: Result | None) -> None:
         """Show where a sweep stands; `result` has just come in."""
         over = progress.already + len(progress.done) + len(progress.failed)
-        left = "" if progress.remaining is None else f", about {duration(progress.remaining)} left"
+        unknown = progress.remaining is None or over == progress.total
+        left = "" if unknown else f", about {duration(progress.remaining)} left"
         if result is not None:
             self.say(f"[{over}/{progress.total}{left}] {self._ended(result)}")
         if not self.live:

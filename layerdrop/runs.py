@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -361,8 +362,10 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+@cache
 def _commit() -> dict[str, Any]:
-    """The commit that the code was checked out at, and whether tracked files differ from it; None outside of git."""
+    """The commit that the code was checked out at when this process first asked (it goes on with that code whatever is
+    checked out later), and whether tracked files differed from it; None outside of git."""
     root = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str | None:

@@ -8,11 +8,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from layerdrop.arguments import flags_of, parse, read_settings
+from layerdrop.arguments import flag_names, flags_of, parse, read_settings
 from layerdrop.checkpoints import HubOptions, load_config, work_offline_unless_reachable
 from layerdrop.engines import Engine, Job, Result, record_failure
 from layerdrop.errors import UserError, unknown
@@ -69,6 +70,14 @@ def read_study(
     for name, entries in (("grid", grids), ("exclude", exclude)):
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise UserError(f"{path}: '{name}' is a mapping of axes to lists of values, or a list of such mappings.")
+    known = {*AXES, *flag_names()}
+    for where, entries in (("grid", grids), ("exclude", exclude)):
+        for name in (name for entry in entries for name in entry if name not in known):
+            axes_first = get_close_matches(name, AXES, n=1, cutoff=0.5) or get_close_matches(name, known, n=1)
+            hint = f" Did you mean '{axes_first[0]}'?" if axes_first else ""
+            raise UserError(
+                f"{path}: {where}: no axis '{name}'.{hint} Axes: {', '.join(AXES)}, or any flag of run_glue.py."
+            )
     study = Study(Path(path).stem, [])
     seen = set()
     for grid in grids:
@@ -81,13 +90,10 @@ def read_study(
 
 
 def _cells(grid: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every combination of a grid's values, as flag -> value; dropping nothing is the same by any strategy."""
+    """Every combination of a grid's values, as flag -> value."""
     names = [AXES.get(name, name) for name in grid]
     for values in itertools.product(*(_values(value) for value in grid.values())):
-        cell = dict(zip(names, values, strict=True))
-        if cell.get("drop_k") == 0:
-            cell |= {"drop_strategy": None, "drop_k": None}
-        yield cell
+        yield dict(zip(names, values, strict=True))
 
 
 def _values(value: Any) -> list:
@@ -99,6 +105,8 @@ def _matches(cell: dict[str, Any], pattern: dict[str, Any]) -> bool:
 
 
 def _add(study: Study, seen: set[str], settings: dict[str, Any], flags: tuple[str, ...], store: str) -> None:
+    if settings.get("drop_k") == 0:  # dropping nothing is the same by any strategy
+        settings = settings | {"drop_strategy": None, "drop_k": None}
     words = [*flags_of(settings), *flags]
     arguments = parse(words)
     if arguments.needs_hub:
@@ -164,10 +172,17 @@ class Estimate:
         """The median of the runs most like it: same model, task and K, or task, or model; None without any."""
         return next((statistics.median(self.seen[key]) for key in self._keys(job.spec) if key in self.seen), None)
 
-    def remaining(self, jobs: list[Job], slots: int) -> float | None:
-        """Seconds until all these are done; None if that cannot be said yet."""
-        each = [self.seconds(job) for job in jobs]
-        return None if None in each else sum(each) / max(1, min(slots, len(jobs) or 1))
+    def remaining(
+        self, waiting: list[Job], running: dict[str, tuple[Job, float]] | None = None, slots: int = 1
+    ) -> float | None:
+        """Seconds until all these are done; None if that cannot be said yet. running: as in Progress."""
+        running = running or {}
+        each = [(self.seconds(job), 0.0) for job in waiting]
+        each += [(self.seconds(job), time.monotonic() - began) for job, began in running.values()]
+        if any(seconds is None for seconds, _ in each):
+            return None
+        left = sum(max(0.0, seconds - spent) for seconds, spent in each)
+        return left / max(1, min(slots, len(each)))
 
 
 # ---- doing the rest -------------------------------------------------------------------------------------------------
@@ -220,10 +235,6 @@ def sweep(
             job = waiting.popleft()
             progress.running[job.spec.id] = job, time.monotonic()
             engine.start(job)
-        running = [job for job, _ in progress.running.values()]
-        rest = estimate.remaining([*waiting, *progress.elsewhere, *running], engine.slots)
-        spent = sum(time.monotonic() - began for _, began in progress.running.values())
-        progress.remaining = rest and max(0.0, rest - spent / engine.slots)
         results = engine.wait(POLL) if progress.running else time.sleep(POLL) or []
         for result in results:
             job = result.job
@@ -244,7 +255,9 @@ def sweep(
                 if record is None:
                     record_failure(job, error)
                 progress.failed.append((job, error))
+            progress.remaining = estimate.remaining([*waiting, *progress.elsewhere], progress.running, engine.slots)
             tell(progress, result)
         if not results:
+            progress.remaining = estimate.remaining([*waiting, *progress.elsewhere], progress.running, engine.slots)
             tell(progress, None)
     return progress

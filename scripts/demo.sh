@@ -5,6 +5,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
 
+rm -rf runs/demo_demo-rte_top_k[06]_seed42/checkpoint-* # of a demonstration that was interrupted
+
 echo "== 1. The full model: 12 layers, fine-tuned to tell whether one sentence follows from another"
 python run_glue.py configs/demo.yaml --drop_strategy top --drop_k 0
 echo

@@ -1,6 +1,7 @@
 """Studies: what a grid holds, what is done, and the sweep's bookkeeping, with runs that are made up."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,7 @@ def test_exclusions(write):
     assert ("demo-sst2", "bottom", 2, 1) not in kept and ("demo-sst2", "bottom", 2, 2) in kept
     assert ("demo-rte", "top", 2, 2) not in kept and ("demo-sst2", "top", 2, 2) in kept
     assert len(kept) == 12 - 2 - 2
+    assert not any(job.spec.k is None for job in write(GRID + "exclude: [{k: 0}]").jobs)
 
 
 def test_several_grids_any_flag_and_scalars(write):
@@ -99,7 +101,9 @@ def test_what_cannot_be_is_named_and_not_run(write):
     [
         ("grids: {}", "unknown value 'grids'. Did you mean 'grid'?"),
         ("grid: {}\nsettings: {learning_rat: 1}", "--learning_rat: no such flag. Did you mean --learning_rate"),
-        ("grid: {task: [rte]}", "--task: no such flag"),
+        ("grid: {task: [rte]}", "s.yaml: grid: no axis 'task'. Did you mean 'tasks'?"),
+        ("grid: {k: 0}\nexclude: [{strategy: top}]", "s.yaml: exclude: no axis 'strategy'. Did you mean 'strategies'?"),
+        ("grid: {learning_rat: 1}", "no axis 'learning_rat'. Did you mean 'learning_rate'?"),
         ("grid: {tasks: [rto]}", "unknown value 'rto'. Did you mean 'rte'?"),
         ("grid: {k: [2]}", "--drop_k"),
         ("grid: 3", "'grid' is a mapping"),
@@ -230,13 +234,15 @@ def test_estimates_by_hand(write):
         ("demo-rte", "bottom", 2, 1),
     )
     estimate = Estimate(made.jobs)
-    assert estimate.seconds(full) is None and estimate.remaining(made.jobs, 2) is None
+    assert estimate.seconds(full) is None and estimate.remaining(made.jobs, slots=2) is None
     success(full, 30.0).write()
     success(top, 10.0).write()
     estimate = Estimate(made.jobs)
     assert estimate.seconds(other_seed) == 30 and estimate.seconds(bottom) == 10  # same task and K
     assert estimate.seconds(made.jobs[-1]) == 20  # same model
-    assert estimate.remaining([other_seed, bottom], 2) == 20 and estimate.remaining([bottom], 2) == 10
+    assert estimate.remaining([other_seed, bottom], slots=2) == 20 and estimate.remaining([bottom], slots=2) == 10
+    running = {bottom.spec.id: (bottom, time.monotonic() - 4), top.spec.id: (top, time.monotonic() - 99)}
+    assert estimate.remaining([other_seed], running, slots=3) == pytest.approx((30 + 6 + 0) / 3, abs=0.1)
     assert "12 runs: 2 done, 0 failed, 10 missing" in plan(made, 2) and "2 at once" in plan(made, 2)
     assert [duration(s) for s in (4, 120, 7200)] == ["4 s", "2 min", "2.0 h"]
 

@@ -2,7 +2,7 @@
 
 from layerdrop.arguments.files import flags_of, read_settings
 from layerdrop.arguments.older import RENAMED, WITHOUT_EFFECT, translate
-from layerdrop.arguments.parsing import Parser, parse
+from layerdrop.arguments.parsing import Parser, flag_names, parse
 from layerdrop.arguments.recipe import RECIPE, recipe
 from layerdrop.arguments.whole import Arguments
 
@@ -12,6 +12,7 @@ __all__ = [
     "WITHOUT_EFFECT",
     "Arguments",
     "Parser",
+    "flag_names",
     "flags_of",
     "parse",
     "read_settings",

@@ -47,6 +47,11 @@ def _parser() -> Parser:
     return Parser()
 
 
+def flag_names() -> set[str]:
+    """The names of all flags."""
+    return {action.dest for action in _parser()._actions}
+
+
 def parse(argv: list[str]) -> Arguments:
     """Flags (after an optional YAML or JSON file, which they override) -> checked Arguments.
 
