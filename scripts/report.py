@@ -51,8 +51,11 @@ def report(args: argparse.Namespace) -> None:
             made += tables.glue_tables(found, tasks, beside if args.compare == "peer2022" else [])
         else:
             made += getattr(tables, f"{name}_tables")(found, tasks)
-    print(tables.render(made, args.format))
+    print(tables.render(made, args.format), flush=True)
     notes = mixtures(found) + ([published.NOTES[args.compare]] if args.compare else [])
+    theirs = {(result.model, result.task) for result in beside}
+    if args.compare and not theirs & {(result.model, result.task) for result in found}:
+        notes.append(f"--compare {args.compare}: it has none of these models and tasks; nothing to compare")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if args.figures:

@@ -105,6 +105,11 @@ def test_settings_part_tables_but_rows_do_not():
     ]
 
 
+def test_less_data_is_always_said():
+    (table,) = task_tables(results([record(max_train_samples=64), record(k=2, max_train_samples=64)]))
+    assert table.title == "bert-base-uncased (max_train_samples 64)"
+
+
 def test_scoring_parts_the_rows_of_its_strategy_alone():
     runs = [record(), record(k=2), record(k=2, strategy="contribution", score_split="validation")]
     assert [row[0] for table in task_tables(results(runs)) for row in table.rows] == ["full", "top", "contribution"]
@@ -227,6 +232,11 @@ def test_command(tmp_path, capsys):
     assert out.count("### bert-base-uncased") == 4 and "Table 3 gives mean losses" in err
     drawn = {path.name: path.stat().st_size for path in (tmp_path / "figures").iterdir()}
     assert set(drawn) == {"strategies.png", "strategies.pdf", "speed.png", "speed.pdf"} and min(drawn.values()) > 2000
+    assert "nothing to compare" not in err
+    run = RunRecord(RunSpec("demo", "demo-rte", "demo"), str(tmp_path / "demo"), "success", metrics={"accuracy": 0.5})
+    run.write()
+    assert report.main([str(tmp_path / "demo"), "--compare", "sajjad2023"]) == 0
+    assert "nothing to compare" in capsys.readouterr().err
     assert report.main([str(tmp_path / "none")]) == 2
     assert report.main([*words, "--tasks", "rto"]) == 2 and "Did you mean 'rte'" in capsys.readouterr().err
 

@@ -17,6 +17,8 @@ from layerdrop.tasks import DEMO_TASKS, TASKS
 
 ROW = ("model", "task", "data", "strategy", "k", "threshold", "layers", "order", "seed", "from_scratch")
 """Settings that say where a run stands in a table; any other that differs between runs parts them into tables."""
+PARTIAL = ("max_train_samples", "max_eval_samples")
+"""Settings that are always named: the figures are not of the whole task."""
 SCORING = ("score_on", "score_split", "score_samples", "weight_scope")
 """Settings of a strategy that scores: those in which its runs differ part its rows."""
 
@@ -127,9 +129,14 @@ def results(records: Iterable[RunRecord]) -> list[Result]:
 
 
 def _differences(settings: list[dict[str, Any]]) -> list[str]:
-    """For each of several mappings its values in which they are not all alike, in words."""
+    """For each of several mappings its values in which they are not all alike, or that mean less data, in words."""
     names = sorted({name for values in settings for name in values})
-    differing = [name for name in names if len({repr(values.get(name)) for values in settings}) > 1]
+    differing = [
+        name
+        for name in names
+        if len({repr(values.get(name)) for values in settings}) > 1
+        or (name in PARTIAL and settings[0].get(name) is not None)
+    ]
     return [", ".join(f"{name} {values.get(name)}" for name in differing) for values in settings]
 
 
