@@ -82,6 +82,8 @@ def work(run: Run, job: Job) -> RunRecord | None:
 
     Whatever happened is in the record afterwards, also that the input could not be used.
     """
+    import torch
+
     try:
         with _claim(job):
             record = job.record()
@@ -93,8 +95,8 @@ def work(run: Run, job: Job) -> RunRecord | None:
         return None
     finally:
         gc.collect()  # the model of this run must not stand beside that of the next
-        if "torch" in sys.modules and (cuda := sys.modules["torch"].cuda).is_initialized():
-            cuda.empty_cache()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
 
 
 def record_failure(job: Job, error: str) -> None:
@@ -113,8 +115,10 @@ def _claim(job: Job):
 
 
 def _run(run: Run, job: Job) -> RunRecord:
-    resume = ["--resume_from_checkpoint", "last"] if checkpoints(job.folder) else []
-    for how in ([resume] if resume else []) + [["--overwrite_output_dir"]]:
+    ways = [["--overwrite_output_dir"]]
+    if checkpoints(job.folder):
+        ways.insert(0, ["--resume_from_checkpoint", "last"])
+    for how in ways:
         try:
             arguments = parse([*job.flags, "--output_dir", job.folder, *how])
             arguments.notes += [job.note] if job.note else []

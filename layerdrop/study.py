@@ -214,15 +214,21 @@ POLL = 1.0
 def sweep(
     study: Study, engine: Engine, tell: Callable[[Progress, Result | None], None], stop=lambda: False
 ) -> Progress:
-    """Do what is missing or failed. `tell` hears of every start, end and second; `stop()` says when to start no more.
+    """Do what is missing or failed.
 
-    Another sweep may be at the same study: a run that it is at is waited for.
+    `tell` hears of every end, and about every second; `stop()` says when to start no more. Another sweep may be at the
+    same study: a run that it is at is waited for.
     """
     estimate = Estimate(study.jobs)
     waiting = deque(job for job in study.jobs if status(job) != "done")
     progress = Progress(len(study.jobs), len(study.jobs) - len(waiting))
     again: set[str] = set()
     next_look = 0.0
+
+    def report(result: Result | None) -> None:
+        progress.remaining = estimate.remaining([*waiting, *progress.elsewhere], progress.running, engine.slots)
+        tell(progress, result)
+
     while waiting or progress.running or progress.elsewhere:
         if stop():
             progress.stopped = True
@@ -255,9 +261,7 @@ def sweep(
                 if record is None:
                     record_failure(job, error)
                 progress.failed.append((job, error))
-            progress.remaining = estimate.remaining([*waiting, *progress.elsewhere], progress.running, engine.slots)
-            tell(progress, result)
+            report(result)
         if not results:
-            progress.remaining = estimate.remaining([*waiting, *progress.elsewhere], progress.running, engine.slots)
-            tell(progress, None)
+            report(None)
     return progress

@@ -21,8 +21,6 @@ PARTIAL = ("max_train_samples", "max_eval_samples")
 """Settings that are always named: the figures are not of the whole task."""
 SCORING = ("score_on", "score_split", "score_samples", "weight_scope")
 """Settings of a strategy that scores: those in which its runs differ part its rows."""
-
-
 METRIC_WORDS = {
     "accuracy": "acc",
     "f1": "F1",
@@ -228,7 +226,7 @@ class Sheet:
         ours, full = self.cell(how, task, metric), self.cell(FULL, task, metric)
         return None if ours is None or full is None or how == FULL else ours.median - full.median
 
-    def mean(self, how: How, tasks: list[str], metric=None) -> float | None:
+    def mean(self, how: How, tasks: list[str], metric: Callable[[str], str] | None = None) -> float | None:
         """Mean over tasks of the medians; None unless every task is there. metric: task -> name (None: the main)."""
         cells = [
             self.cell(how, task, metric(task) if metric else main_metric(task, self.metrics(task))) for task in tasks

@@ -69,6 +69,13 @@ def _spread(cell: Summary, seeds: int) -> str:
     return f" [{_points(cell.low)}, {_points(cell.high)}]{few}" if cell.n > 1 else few
 
 
+def _published(ours: Summary | None, theirs: Summary | None) -> str:
+    """The published value, and how far above it ours is."""
+    if theirs is None:
+        return ""
+    return f"published {theirs.median:.1f}" + (f" ({ours.median - theirs.median:+.1f})" if ours else "")
+
+
 def _task_title(task: str, metric: str) -> str:
     name = task_name(task)
     side, _, rest = metric.partition("_")
@@ -106,9 +113,7 @@ def task_tables(found: list[Result], tasks: list[str] | None = None, beside: lis
                 cell = sheet.cell(how, task, metric)
                 words = [_points(cell and cell.median) + (_spread(cell, seeds) if cell else "")]
                 words.append(_signed(sheet.difference(how, task, metric)))
-                if other is not None and (theirs := other.cell(how, task, metric)):
-                    apart = f" ({cell.median - theirs.median:+.1f})" if cell else ""
-                    words.append(f"published {theirs.median:.1f}{apart}")
+                words.append(_published(cell, other and other.cell(how, task, metric)))
                 cells.append(" ".join(word for word in words if word))
             mean, full = sheet.mean(how, wanted), sheet.mean(FULL, wanted)
             loss = None if mean is None or full is None or how == FULL else mean - full
@@ -143,12 +148,9 @@ def glue_tables(found: list[Result], tasks: list[str] | None = None, beside: lis
             cells = []
             for task in wanted:
                 metric = _selection_metric(task)
-                cell, words = sheet.cell(how, task, metric), []
-                words.append(_points(cell and cell.median))
-                if other is not None and (theirs := other.cell(how, task, metric)):
-                    apart = f" ({cell.median - theirs.median:+.1f})" if cell else ""
-                    words.append(f"published {theirs.median:.1f}{apart}")
-                cells.append(" ".join(words))
+                cell = sheet.cell(how, task, metric)
+                words = _points(cell and cell.median), _published(cell, other and other.cell(how, task, metric))
+                cells.append(" ".join(word for word in words if word))
             mean = sheet.mean(how, wanted, _selection_metric)
             share = MISSING if mean is None or full is None else f"{100 * mean / full:.1f}%"
             rows.append([*how.words, *cells, _points(mean), share])
