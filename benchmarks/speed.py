@@ -87,6 +87,7 @@ def profiled(script: str, words: list[str]) -> None:
     from torch.profiler import ProfilerActivity, profile
     from transformers import TrainerCallback, trainer
 
+    sys.path.insert(0, str(ROOT))
     profiler = profile(activities=[ProfilerActivity.CPU])
 
     class Profile(TrainerCallback):
@@ -113,7 +114,7 @@ def run(side: str, task: str, args: argparse.Namespace, k: int = 0) -> dict[str,
             drop = ["--drop_strategy", "top", "--drop_k", str(k)] if k else []
             words = [str(ROOT / "run_glue.py"), *common, *drop, "--output_dir", folder, "--seed", "42"]
         else:
-            best = ["--padding", "batch", "--bf16"] if side == "best" else []
+            best = ["--padding", "batch", "--group", "--bf16"] if side == "best" else []
             words = [str(ROOT / "benchmarks" / "stock.py"), *common, *best]
         environment = os.environ | {"BENCHMARK_BEGAN": str(time.time()), "HF_HUB_OFFLINE": "1"}
         how = ["--profiled"] if args.profile else ["--timed", "" if args.full else str(WARM_UP + STEPS)]

@@ -73,12 +73,15 @@ def attention(
     size = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
     with torch.autocast("cpu", enabled=False):
         query, key, value = (tensor.to(size) for tensor in (query, key, value))
-        scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(-1, -2)
-        if attention_mask is not None:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        scores = query @ key.transpose(-1, -2)
+        if attention_mask is None:
+            scores = scores * scale
+        else:
             bias = attention_mask
             if bias.dtype == torch.bool:
                 bias = torch.zeros(bias.shape, dtype=size).masked_fill_(~bias, torch.finfo(size).min)
-            scores = scores + bias.to(size)
+            scores = torch.add(bias.to(size), scores, alpha=scale)
         weights = _dropout(scores.softmax(-1), dropout)
         return (weights @ value).transpose(1, 2).contiguous(), None
 
