@@ -5,11 +5,12 @@
 
 For each task and side: seconds from the command to the first step, for a step (50 steps after 8 to warm up) and for a
 pass over the development set, added up to a run of three epochs. --full does whole runs instead. `ours` is
-run_glue.py as it comes, so that it evaluates and saves after each epoch; `stock` evaluates once and saves nothing;
-`best` is stock with its best flags. SST-2: the first 6,400 rows.
+run_glue.py as it comes, so that it evaluates after each epoch and saves the model; `once` is the same evaluating at the
+end alone, as `stock` does, which saves nothing; `best` is stock with its best flags. SST-2: the first 6,400 rows.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -25,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS = {"sst2": 6400}
 BATCH, EPOCHS = 32, 3
 WARM_UP, STEPS = 8, 50
+OURS = ("once", "ours")
+SIDES = ("stock", "best", *OURS)
 
 
 # ---- one run, in a process of its own -------------------------------------------------------------------------------
@@ -106,12 +109,13 @@ def profiled(script: str, words: list[str]) -> None:
 
 
 def run(side: str, task: str, args: argparse.Namespace, k: int = 0) -> dict[str, float]:
-    """Measure one run. side: ours, stock or best."""
+    """Measure one run. side: a name of SIDES."""
     rows = ["--max_train_samples", str(ROWS[task])] if task in ROWS else []
     common = ["--model_name_or_path", args.model_name_or_path, "--data_dir", args.data_dir, "--task_name", task, *rows]
     with tempfile.TemporaryDirectory() as folder:
-        if side == "ours":
+        if side in OURS:
             drop = ["--drop_strategy", "top", "--drop_k", str(k)] if k else []
+            drop += ["--eval_strategy", "no"] if side == "once" else []
             words = [str(ROOT / "run_glue.py"), *common, *drop, "--output_dir", folder, "--seed", "42"]
         else:
             best = ["--padding", "batch", "--group", "--bf16"] if side == "best" else []
@@ -150,7 +154,7 @@ def main() -> None:
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--tasks", nargs="+", default=["rte", "stsb", "sst2"])
-    parser.add_argument("--sides", nargs="+", default=["stock", "best", "ours"], choices=["stock", "best", "ours"])
+    parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--half", action="store_true", help="also: ours with half of the layers dropped")
     parser.add_argument("--full", action="store_true", help="whole runs instead of parts that are added up")
@@ -181,9 +185,9 @@ def main() -> None:
                 f"  {middle['evaluate']:12.2f}  {middle['peak'] / 1e9:7.2f}",
                 flush=True,
             )
-        for side in ("stock", "best"):
-            if side in runs and "ours" in runs:
-                print(f"{task:<6} ours is {runs[side][0] / runs['ours'][0]:.2f} x as fast as {side}")
+        for side, other in itertools.product([side for side in OURS if side in runs], ("stock", "best")):
+            if other in runs:
+                print(f"{task:<6} {side} is {runs[other][0] / runs[side][0]:.2f} x as fast as {other}")
         if "ours K = half" in runs:
             print(f"{task:<6} half of the layers: training {runs['ours'][1] / runs['ours K = half'][1]:.2f} x as fast")
     print(_machine())

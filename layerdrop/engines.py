@@ -85,14 +85,16 @@ def work(run: Run, job: Job) -> RunRecord | None:
     import torch
 
     try:
-        with _claim(job):
+        claim = _claim(job).acquire()
+    except Timeout:
+        return None
+    try:
+        with claim:
             record = job.record()
             if record is None or record.status != "success":
                 with _output_to(Path(job.folder) / LOG_FILE):
                     record = _run(run, job)
             return record
-    except Timeout:
-        return None
     finally:
         gc.collect()  # the model of this run must not stand beside that of the next
         if torch.cuda.is_initialized():

@@ -299,50 +299,25 @@ def finetune(
     evaluate = {split: dataset.longest_first() for split, dataset in evaluate.items()}
     prefixes = {split: _prefix(split, len(evaluate)) for split in evaluate}
     sets = {prefix.removeprefix("eval_"): evaluate[split] for split, prefix in prefixes.items()}
-    callback = RunCallback(rolling_checkpoints)
     compute_first_token_alone(model)
     if train is not None and args.device.type == "cpu":
         keep_freed_memory()
         use_fast_dropout(model)
-    try:
-        trainer = FineTuner(
-            model,
-            args,
-            Collator.of(tokenizer, max_length, pad_to_max_length),
-            train_dataset=train,
-            eval_dataset=(sets if len(sets) > 1 else next(iter(sets.values()), None)),
-            processing_class=tokenizer,
-            callbacks=[callback],
-            task=task,
-            task_ids=task_ids,
-            vocabulary=vocabulary,
-        )
-    except RuntimeError as error:
-        if "to be installed" not in str(error):
-            raise  # memory that does not suffice, say, is a failure of the run
-        raise UserError(" ".join(str(error).split())) from error  # the package that --report_to needs
-    trainer.remove_callback(PrinterCallback)
-    if trainer.pop_callback(ProgressCallback):
-        trainer.add_callback(_Bar)
+    callback = RunCallback(rolling_checkpoints)
+    trainer = _trainer(
+        model,
+        args,
+        Collator.of(tokenizer, max_length, pad_to_max_length),
+        train_dataset=train,
+        eval_dataset=(sets if len(sets) > 1 else next(iter(sets.values()), None)),
+        processing_class=tokenizer,
+        callbacks=[callback],
+        task=task,
+        task_ids=task_ids,
+        vocabulary=vocabulary,
+    )
     if train is not None:
-        start = time.perf_counter()
-        try:
-            result = trainer.train(resume_from_checkpoint=resume_from)
-        except ImportError as error:  # a package that --optim needs
-            raise UserError(" ".join(str(error).split())) from error
-        except (EOFError, UnpicklingError, SafetensorError, JSONDecodeError) as error:
-            raise UserError(
-                f"--resume_from_checkpoint {resume_from}: is damaged ({type(error).__name__}). Give an older "
-                "checkpoint, or start again with --overwrite_output_dir."
-            ) from error
-        finally:
-            callback.restore_signals()
-        seconds = time.perf_counter() - start - trainer.evaluate_seconds
-        if not math.isfinite(result.training_loss):
-            raise FloatingPointError(
-                "the training loss is not finite: training diverged. Try a lower --learning_rate or --precision fp32"
-            )
-        outcome.seconds["train"] = seconds
+        outcome.seconds["train"] = seconds = _train(trainer, callback, resume_from)
         if trainer.sampler is not None and trainer.sampler.tokens and resume_from is None:
             outcome.tokens_per_second = trainer.sampler.tokens / seconds
             outcome.padding_share = 1 - trainer.sampler.tokens / trainer.sampler.padded_tokens
@@ -372,6 +347,41 @@ def finetune(
         vocabulary.restore()
     outcome.epochs = callback.epochs
     return outcome
+
+
+def _trainer(*args, **kwargs) -> FineTuner:
+    """A FineTuner that prints nothing of its own but a progress bar."""
+    try:
+        trainer = FineTuner(*args, **kwargs)
+    except RuntimeError as error:
+        if "to be installed" not in str(error):
+            raise  # memory that does not suffice, say, is a failure of the run
+        raise UserError(" ".join(str(error).split())) from error  # the package that --report_to needs
+    trainer.remove_callback(PrinterCallback)
+    if trainer.pop_callback(ProgressCallback):
+        trainer.add_callback(_Bar)
+    return trainer
+
+
+def _train(trainer: FineTuner, callback: RunCallback, resume_from: str | None) -> float:
+    """Train to the end; returns the seconds that took, without those of evaluations."""
+    start = time.perf_counter()
+    try:
+        result = trainer.train(resume_from_checkpoint=resume_from)
+    except ImportError as error:  # a package that --optim needs
+        raise UserError(" ".join(str(error).split())) from error
+    except (EOFError, UnpicklingError, SafetensorError, JSONDecodeError) as error:
+        raise UserError(
+            f"--resume_from_checkpoint {resume_from}: is damaged ({type(error).__name__}). Give an older "
+            "checkpoint, or start again with --overwrite_output_dir."
+        ) from error
+    finally:
+        callback.restore_signals()
+    if not math.isfinite(result.training_loss):
+        raise FloatingPointError(
+            "the training loss is not finite: training diverged. Try a lower --learning_rate or --precision fp32"
+        )
+    return time.perf_counter() - start - trainer.evaluate_seconds
 
 
 def _prefix(split: str, n_splits: int) -> str:

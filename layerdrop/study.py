@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import statistics
 import time
 from collections import deque
@@ -80,12 +81,16 @@ def read_study(
             )
     study = Study(Path(path).stem, [])
     seen = set()
-    for grid in grids:
-        for cell in _cells(grid | {name: values for name, values in (axes or {}).items() if values}):
+    instead = {name: values for name, values in (axes or {}).items() if values}
+    for grid in (grid | instead for grid in grids if grid or instead):
+        for cell in _cells(grid):
             if not any(_matches(cell, pattern) for pattern in exclude):
                 _add(study, seen, QUIET | settings | cell, flags, store)
     if not study.jobs and not study.impossible:
         raise UserError(f"{path}: its grid holds no run. Give axes ({', '.join(AXES)}) with values.")
+    if not study.jobs:
+        name, why = next(iter(study.impossible.items()))
+        raise UserError(f"{path}: none of its {len(study.impossible)} runs is possible. {name}: {why}")
     return study
 
 
@@ -108,7 +113,13 @@ def _add(study: Study, seen: set[str], settings: dict[str, Any], flags: tuple[st
     if settings.get("drop_k") == 0:  # dropping nothing is the same by any strategy
         settings = settings | {"drop_strategy": None, "drop_k": None}
     words = [*flags_of(settings), *flags]
-    arguments = parse(words)
+    try:
+        arguments = parse(words)
+    except UserError as error:
+        text = str(error)
+        for axis, flag in AXES.items():
+            text = re.sub(rf"--{flag}\b", axis, text)
+        raise UserError(text) from error
     if arguments.needs_hub:
         _ask_hub_once()
     model, drop = arguments.model, arguments.drop

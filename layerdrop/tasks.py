@@ -153,14 +153,15 @@ DEMO_TASKS = {
 """Tasks of the same form in the artificial language of layerdrop/demo."""
 
 
-def get_task(name: str) -> Task:
-    """The task of that name, in any of the usual spellings (`RTE`, `sst-2`, `STS-B`). Raises UserError."""
+def get_task(name: str, flag: str = "--task_name") -> Task:
+    """The task of that name, in any of the usual spellings (`RTE`, `sst-2`, `STS-B`). Raises UserError, which names the
+    flag."""
     tasks = TASKS | DEMO_TASKS
     key = name.lower().replace("-", "").replace("_", "")
     if key.startswith("demo"):
         key = "demo-" + key.removeprefix("demo")
     if key not in tasks:
-        raise unknown("--task_name", name, tasks)
+        raise unknown(flag, name, tasks)
     return tasks[key]
 
 

@@ -6,6 +6,7 @@ speed-up, inference time), significance (against the full model, from the predic
 """
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--table", nargs="+", choices=TABLES, default=["tasks", "cost"], help="which tables")
     parser.add_argument("--format", choices=("md", "latex", "csv"), default="md", help="of the tables")
     parser.add_argument("--tasks", nargs="+", help="columns, and the set of tasks for means (default: all there are)")
+    parser.add_argument("--all_metrics", action="store_true", help="every metric of a task (csv has them anyway)")
     parser.add_argument("--compare", help="published figures beside one's own: sajjad2023, peer2022")
     parser.add_argument("--figures", help="folder for the figures (PNG and PDF)")
     args = parser.parse_args(argv)
@@ -41,12 +43,12 @@ def report(args: argparse.Namespace) -> None:
     from layerdrop.tasks import get_task
 
     found = results(read_store(args.store))
-    tasks = [get_task(name).name for name in args.tasks] if args.tasks else None
+    tasks = [get_task(name, "--tasks").name for name in args.tasks] if args.tasks else None
     beside = published.published(args.compare) if args.compare else []
     made = []
     for name in args.table:
         if name == "tasks":
-            made += tables.task_tables(found, tasks, beside if args.compare == "sajjad2023" else [])
+            made += tables.task_tables(found, tasks, beside if args.compare == "sajjad2023" else [], args.all_metrics)
         elif name == "glue":
             made += tables.glue_tables(found, tasks, beside if args.compare == "peer2022" else [])
         else:
@@ -56,14 +58,17 @@ def report(args: argparse.Namespace) -> None:
     theirs = {(result.model, result.task) for result in beside}
     if args.compare and not theirs & {(result.model, result.task) for result in found}:
         notes.append(f"--compare {args.compare}: it has none of these models and tasks; nothing to compare")
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+    files = []
     if args.figures:
         from layerdrop.report.figures import draw
 
-        for path in draw(found, args.figures, tasks):
-            print(path, file=sys.stderr)
+        files, not_drawn = draw(found, args.figures, tasks)
+        notes += not_drawn
+    for line in [f"note: {note}" for note in notes] + files:
+        print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `report.py ... | head` ends quietly
     sys.exit(main(sys.argv[1:]))

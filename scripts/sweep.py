@@ -89,4 +89,6 @@ def sweep_or_plan(args: argparse.Namespace, flags: tuple[str, ...]) -> int:
 
 
 if __name__ == "__main__":
+    if "--plan" in sys.argv and hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sweep.py ... --plan | head` ends quietly
     sys.exit(main(sys.argv[1:]))

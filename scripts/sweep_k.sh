@@ -6,11 +6,11 @@ if [ $# -lt 4 ]; then
     echo 'usage: bash scripts/sweep_k.sh MODEL TASK "0 2 4 6" STRATEGY ["SEEDS"] [--flag value ...]' >&2
     exit 2
 fi
-model=$1 task=$2 k=$3 strategies=$4 seeds=42
+model=$1 tasks=$2 k=$3 strategies=$4 seeds=42
 shift 4
 if [ $# -gt 0 ] && [[ $1 != --* ]]; then seeds=$1 && shift; fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 [ -x "$root/.venv/bin/python" ] && . "$root/.venv/bin/activate"
 # the lists are words apart: no quotes
 exec python "$root/scripts/sweep.py" "$root/configs/studies/sweep.yaml" \
-    --models "$model" --tasks "$task" --k $k --strategies $strategies --seeds $seeds "$@"
+    --models "$model" --tasks $tasks --k $k --strategies $strategies --seeds $seeds "$@"

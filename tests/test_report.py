@@ -179,7 +179,7 @@ def test_peers_own_mean_scores():
     ours = {}
     for table in glue_tables(published("peer2022")):
         for row in table.rows:
-            ours[table.title, row[0], int(row[1])] = float(row[-2])
+            ours[table.title.removesuffix(": GLUE"), row[0], int(row[1])] = float(row[-2])
     assert len(printed) == 16
     for (model, method, k), score in printed.items():
         name = Path(model).name
@@ -200,8 +200,13 @@ def test_published_figures_stand_beside_ones_own():
 # ---- rendering and the command --------------------------------------------------------------------------------------
 def test_formats():
     tables = task_tables(results([record(accuracy=0.6), record(k=2, accuracy=0.5)]))
-    rows = list(csv.reader(io.StringIO(render(tables, "csv"))))
-    assert rows[2] == ["bert-base-uncased", "top", "2", "50.0 -10.0", "50.0", "-10.0"]
+    rows = list(csv.DictReader(io.StringIO(render(tables, "csv"))))
+    assert [(row["strategy"], row["k"], row["task"], row["score"], row["difference"]) for row in rows] == [
+        ("full", "0", "rte", "60.0", ""),
+        ("full", "0", "mean", "60.0", ""),
+        ("top", "2", "rte", "50.0", "-10.0"),
+        ("top", "2", "mean", "50.0", "-10.0"),
+    ]
     latex = render(tables, "latex")
     assert r"\toprule" in latex and "50.0 $-$10.0" in latex
     markdown = render(tables, "md")
@@ -218,8 +223,8 @@ def test_significance_from_predictions(tmp_path):
         write_table(Path(run.folder) / "predictions_dev.tsv", ("index", "label", "prediction"), rows)
     runs.append(record(k=6))
     cells = table_of(significance_tables(results(runs)))
-    assert cells["top", "2"]["rte"] == "1 - of 1 (p 0.002)"  # 2 * 0.5 ** 10
-    assert cells["top", "4"]["rte"] == "none of 1 (p 1)" and cells["top", "6"]["rte"] == "missing"
+    assert cells["top", "2"]["RTE"] == "1 worse of 1 (p 0.002)"  # 2 * 0.5 ** 10
+    assert cells["top", "4"]["RTE"] == "none of 1 (p 1)" and cells["top", "6"]["RTE"] == "missing"
 
 
 def test_command(tmp_path, capsys):
@@ -231,7 +236,8 @@ def test_command(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out.count("### bert-base-uncased") == 4 and "Table 3 gives mean losses" in err
     drawn = {path.name: path.stat().st_size for path in (tmp_path / "figures").iterdir()}
-    assert set(drawn) == {"strategies.png", "strategies.pdf", "speed.png", "speed.pdf"} and min(drawn.values()) > 2000
+    names = {f"bert-base-uncased_{kind}.{ending}" for kind in ("strategies", "speed") for ending in ("png", "pdf")}
+    assert set(drawn) == names and min(drawn.values()) > 2000
     assert "nothing to compare" not in err
     run = RunRecord(RunSpec("demo", "demo-rte", "demo"), str(tmp_path / "demo"), "success", metrics={"accuracy": 0.5})
     run.write()

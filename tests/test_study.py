@@ -54,6 +54,22 @@ def test_the_full_model_is_one_run_for_all_strategies(write):
     assert made.jobs[0].folder == f"store/demo_demo-rte_full_k0_seed1_{made.jobs[0].spec.id[:8]}"
 
 
+def test_a_study_without_a_run_is_refused(write):
+    model = "settings: {model_name_or_path: demo}\n"
+    with pytest.raises(UserError, match="holds no run"):
+        write(model + "grid: {}")
+    with pytest.raises(UserError, match="holds no run"):
+        write(model + "grid: {tasks: demo-rte, k: 0}\nexclude: [{k: 0}]")
+    with pytest.raises(UserError, match="none of its 2 runs is possible.*--drop_k 3"):
+        write(model + "grid: {tasks: demo-rte, strategies: symmetric, k: 3, seeds: [1, 2]}")
+    assert len(write(model + "grid: {}", axes={"tasks": ["demo-rte"]}).jobs) == 1
+
+
+def test_errors_name_the_axis(write):
+    with pytest.raises(UserError, match="^tasks: unknown value 'rto'"):
+        write("grid: {tasks: rto, k: 0}")
+
+
 def test_exclusions(write):
     made = write(GRID + "exclude: [{strategies: bottom, seeds: [1, 3]}, {tasks: demo-rte, k: 2, strategies: top}]")
     kept = set(map(what, made.jobs))
@@ -100,12 +116,12 @@ def test_what_cannot_be_is_named_and_not_run(write):
     ("text", "said"),
     [
         ("grids: {}", "unknown value 'grids'. Did you mean 'grid'?"),
-        ("grid: {}\nsettings: {learning_rat: 1}", "--learning_rat: no such flag. Did you mean --learning_rate"),
+        ("grid: {k: 0}\nsettings: {learning_rat: 1}", "--learning_rat: no such flag. Did you mean --learning_rate"),
         ("grid: {task: [rte]}", "s.yaml: grid: no axis 'task'. Did you mean 'tasks'?"),
         ("grid: {k: 0}\nexclude: [{strategy: top}]", "s.yaml: exclude: no axis 'strategy'. Did you mean 'strategies'?"),
         ("grid: {learning_rat: 1}", "no axis 'learning_rat'. Did you mean 'learning_rate'?"),
         ("grid: {tasks: [rto]}", "unknown value 'rto'. Did you mean 'rte'?"),
-        ("grid: {k: [2]}", "--drop_k"),
+        ("grid: {k: [2]}", "k needs a strategy. Choose strategies: top"),
         ("grid: 3", "'grid' is a mapping"),
         ("grid: {k: []}", "holds no run"),
         ("recipe: none.yaml\ngrid: {k: 0}", "none.yaml: cannot read"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from pathlib import Path
 
 import matplotlib
@@ -30,30 +32,39 @@ STYLE = {
 }
 
 
-def draw(found: list[Result], folder: str, tasks: list[str] | None = None) -> list[Path]:
-    """Write the figures of every model into a folder, as PNG and PDF. Returns the files."""
+def draw(found: list[Result], folder: str, tasks: list[str] | None = None) -> tuple[list[Path], list[str]]:
+    """Write the figures of every model into a folder, as PNG and PDF.
+
+    Returns (the files, why a figure was not drawn).
+    """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    written = []
-    all_sheets = sheets(found)
-    for number, sheet in enumerate(all_sheets):
-        suffix = f"_{number + 1}" if len(all_sheets) > 1 else ""
+    written, notes = [], []
+    names: Counter[str] = Counter()
+    for sheet in sheets(found):
         wanted = tasks or sheet.tasks
+        name = re.sub(r"[^A-Za-z0-9.-]+", "_", sheet.title).strip("_")
+        names[name] += 1
+        name += f"_{names[name]}" if names[name] > 1 else ""
         with plt.style.context(STYLE):
-            for name, figure in (("strategies", strategies(sheet, wanted)), ("speed", speed(sheet, wanted))):
+            for kind, (figure, needs) in {
+                "strategies": (strategies(sheet, wanted), "a run with layers dropped"),
+                "speed": (speed(sheet, wanted), "the full model, and a K > 0 that was run on every task"),
+            }.items():
                 if figure is None:
+                    notes.append(f"{sheet.title}: no figure '{kind}': it needs {needs}")
                     continue
                 for ending in ("png", "pdf"):
-                    path = Path(folder) / f"{name}{suffix}.{ending}"
+                    path = Path(folder) / f"{name}_{kind}.{ending}"
                     figure.savefig(path, dpi=300)
                     written.append(path)
                 plt.close(figure)
-    return written
+    return written, notes
 
 
 def strategies(sheet: Sheet, tasks: list[str]) -> plt.Figure | None:
     """As Sajjad et al.'s Figure 2: for each task, bars of the strategies grouped by K; the full model is a line.
 
-    Bars are medians over seeds, whiskers reach from the lowest to the highest.
+    Bars are medians over seeds, whiskers reach from the lowest to the highest. The axes do not begin at zero.
     """
     rows = [how for how in sheet.rows if how.k and not how.from_scratch]
     names = list(dict.fromkeys(how.strategy for how in rows))
@@ -85,6 +96,8 @@ def strategies(sheet: Sheet, tasks: list[str]) -> plt.Figure | None:
         if full is not None and not math.isnan(full.median):
             axes.axhline(full.median, color="#333333", linewidth=0.8, linestyle="--", zorder=0)
             seen.append(full.median)
+        if not seen:
+            axes.text(0.5, 0.5, "missing", ha="center", va="center", transform=axes.transAxes)
         if seen:
             margin = max(1.0, 0.08 * (max(seen) - min(seen)))
             axes.set_ylim(min(seen) - 2 * margin, max(seen) + margin)

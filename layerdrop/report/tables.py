@@ -1,8 +1,9 @@
-"""Results as tables: Markdown, LaTeX or CSV."""
+"""Results as tables: Markdown and LaTeX for people, CSV with one value in each column for programs."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import math
 import re
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 
 from tabulate import tabulate
 
-from layerdrop.analysis import compare_predictions
+from layerdrop.analysis import Comparison, compare_predictions
 from layerdrop.report.results import FULL, METRIC_WORDS, How, Result, Sheet, Summary, main_metric, sheets, task_name
 from layerdrop.tasks import DEMO_TASKS, TASKS
 
@@ -26,11 +27,18 @@ class Table:
     header: list[str]
     rows: list[list[str]]
     notes: list[str] = field(default_factory=list)
+    values: list[dict[str, object]] = field(default_factory=list)
+    """The same for programs: a mapping of column to number or word for each cell; None where it is missing."""
 
 
 def render(tables: list[Table], form: str) -> str:
-    """form: md, latex (booktabs), csv."""
-    return "\n\n".join({"md": _markdown, "latex": _latex, "csv": _csv}[form](table) for table in tables)
+    """form: md, latex (booktabs), csv (the tables of a kind together; kinds are a blank line apart)."""
+    if form == "csv":
+        kinds: dict[tuple[str, ...], list[dict[str, object]]] = {}
+        for value in (value for table in tables for value in table.values):
+            kinds.setdefault(tuple(value), []).append(value)
+        return "\n\n".join(_csv(list(columns), values) for columns, values in kinds.items())
+    return "\n\n".join({"md": _markdown, "latex": _latex}[form](table) for table in tables)
 
 
 def _markdown(table: Table) -> str:
@@ -44,11 +52,12 @@ def _latex(table: Table) -> str:
     return "\n".join([f"% {table.title}", body, *(f"% {note}" for note in table.notes)])
 
 
-def _csv(table: Table) -> str:
+def _csv(columns: list[str], values: list[dict[str, object]]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["table", *table.header])
-    writer.writerows([table.title, *row] for row in table.rows)
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in values:
+        writer.writerow({name: round(x, 4) if isinstance(x, float) else x for name, x in row.items()})
     return text.getvalue().rstrip("\n")
 
 
@@ -94,38 +103,74 @@ def _rows_of(sheet: Sheet) -> list[How]:
 
 
 # ---- per task, as Sajjad et al.'s Table 2 ----------------------------------------------------------------------------
-def task_tables(found: list[Result], tasks: list[str] | None = None, beside: list[Result] = ()) -> list[Table]:
+def task_tables(
+    found: list[Result], tasks: list[str] | None = None, beside: list[Result] = (), all_metrics: bool = False
+) -> list[Table]:
     """For each model: strategies and K as rows, tasks as columns, the median over seeds with its spread and its
     difference to the full model, and the mean difference over tasks (the Loss column of Sajjad et al.'s Table 3, with
-    the sign turned round). tasks: those columns only. beside: published results, shown with the difference to them."""
+    the sign turned round). tasks: those columns only. beside: published results, shown with the difference to them.
+    all_metrics: every metric of a task, instead of the main one; `values` have all in any case."""
     others = {sheet.model: sheet for sheet in sheets(beside)}
     made = []
     for sheet in sheets(found):
         wanted = tasks or sheet.tasks
         columns = [(task, metric) for task in wanted for metric in sheet.metrics(task)]
+        main = [(task, main_metric(task, sheet.metrics(task))) for task in wanted]
+        shown = columns if all_metrics else [column for column in columns if column in main]
         seeds = max((len(cell) for row in sheet.rows.values() for cell in row.values()), default=0)
         other = others.get(sheet.model)
-        header = ["strategy", "K", *(_task_title(*column) for column in columns), "mean", "difference"]
-        rows = []
+        header = ["strategy", "K", *(_task_title(*column) for column in shown), "mean", "difference"]
+        rows, values = [], []
         for how in _rows_of(sheet):
             cells = []
             for task, metric in columns:
-                cell = sheet.cell(how, task, metric)
-                words = [_points(cell and cell.median) + (_spread(cell, seeds) if cell else "")]
-                words.append(_signed(sheet.difference(how, task, metric)))
-                words.append(_published(cell, other and other.cell(how, task, metric)))
-                cells.append(" ".join(word for word in words if word))
+                cell, theirs = sheet.cell(how, task, metric), other and other.cell(how, task, metric)
+                difference = sheet.difference(how, task, metric)
+                values.append(_value(sheet, how, task, metric, cell, difference, theirs))
+                if (task, metric) in shown:
+                    words = [_points(cell and cell.median) + (_spread(cell, seeds) if cell else "")]
+                    words += [_signed(difference), _published(cell, theirs)]
+                    cells.append(" ".join(word for word in words if word))
             mean, full = sheet.mean(how, wanted), sheet.mean(FULL, wanted)
             loss = None if mean is None or full is None or how == FULL else mean - full
             rows.append([*how.words, *cells, _points(mean), _signed(loss)])
+            over = f"over {' '.join(wanted)}"
+            values.append(_value(sheet, how, "mean", over) | {"score": mean, "difference": loss})
         note = (
             f"Median over {seeds} seed{'s' * (seeds != 1)} on the development set in points, "
             f"{'[lowest, highest], ' * (seeds > 1)}then the difference to the full model. "
             f"mean and difference: over {_names(wanted)} "
             f"({', '.join(dict.fromkeys(_task_metric_words(sheet, task) for task in wanted))})."
         )
-        made.append(Table(sheet.title, header, rows, [note]))
+        made.append(Table(sheet.title, header, rows, [note], values))
     return made
+
+
+def _place(sheet: Sheet, how: How) -> dict[str, object]:
+    strategy, k = how.words
+    return {"model": sheet.model, "setting": sheet.setting, "strategy": strategy, "k": k}
+
+
+def _value(
+    sheet: Sheet,
+    how: How,
+    task: str,
+    metric: str,
+    cell: Summary | None = None,
+    difference: float | None = None,
+    theirs: Summary | None = None,
+) -> dict[str, object]:
+    """A cell for programs, in points."""
+    return _place(sheet, how) | {
+        "task": task,
+        "metric": metric,
+        "seeds": cell.n if cell else None,
+        "score": cell and cell.median,
+        "lowest": cell and cell.low,
+        "highest": cell and cell.high,
+        "difference": difference,
+        "published": theirs and theirs.median,
+    }
 
 
 def _task_metric_words(sheet: Sheet, task: str) -> str:
@@ -142,21 +187,26 @@ def glue_tables(found: list[Result], tasks: list[str] | None = None, beside: lis
     for sheet in sheets(found):
         wanted = tasks or [task for task in sheet.tasks if task in TASKS | DEMO_TASKS]
         other = others.get(sheet.model)
-        rows = []
+        rows, values = [], []
         full = sheet.mean(FULL, wanted, _selection_metric)
         for how in _rows_of(sheet):
             cells = []
             for task in wanted:
                 metric = _selection_metric(task)
-                cell = sheet.cell(how, task, metric)
-                words = _points(cell and cell.median), _published(cell, other and other.cell(how, task, metric))
+                cell, theirs = sheet.cell(how, task, metric), other and other.cell(how, task, metric)
+                words = _points(cell and cell.median), _published(cell, theirs)
                 cells.append(" ".join(word for word in words if word))
+                values.append(_value(sheet, how, task, metric, cell, sheet.difference(how, task, metric), theirs))
             mean = sheet.mean(how, wanted, _selection_metric)
             share = MISSING if mean is None or full is None else f"{100 * mean / full:.1f}%"
             rows.append([*how.words, *cells, _points(mean), share])
+            loss = None if mean is None or full is None or how == FULL else mean - full
+            over = f"over {' '.join(wanted)}"
+            values.append(_value(sheet, how, "mean", over) | {"score": mean, "difference": loss})
         header = ["strategy", "K", *(_task_title(task, _selection_metric(task)) for task in wanted)]
         header += ["mean GLUE score", "of the full model"]
-        made.append(Table(sheet.title, header, rows, [f"Medians over seeds in points. Mean: over {_names(wanted)}."]))
+        note = f"Medians over seeds in points. Mean: over {_names(wanted)}."
+        made.append(Table(f"{sheet.title}: GLUE", header, rows, [note], values))
     return made
 
 
@@ -173,7 +223,7 @@ def cost_tables(found: list[Result], tasks: list[str] | None = None) -> list[Tab
     for sheet in sheets(found):
         wanted = tasks or sheet.tasks
         kinds = {_machine(result) for result in found if result.model == sheet.model and result.record}
-        rows = []
+        rows, values = [], []
         for how in _rows_of(sheet):
             if how.from_scratch:
                 continue
@@ -188,6 +238,15 @@ def cost_tables(found: list[Result], tasks: list[str] | None = None) -> list[Tab
                     MISSING if inference is None else f"{100 * (inference - 1):+.0f}%",
                 ]
             )
+            values.append(
+                _place(sheet, how)
+                | {
+                    "tasks": " ".join(wanted),
+                    "parameters": parameters and round(parameters),
+                    "speed_up": speed_up and 1 / speed_up,
+                    "inference_ratio": inference,
+                }
+            )
         header = ["strategy", "K", "parameters (millions)", "fine-tuning speed-up", "inference time"]
         notes = [
             f"Means over {_names(wanted)} of medians over seeds. Inference: a pass over the development set. "
@@ -195,7 +254,7 @@ def cost_tables(found: list[Result], tasks: list[str] | None = None) -> list[Tab
         ]
         if len(kinds) > 1:
             notes.append(f"Not comparable: the runs are of several machines ({'; '.join(sorted(kinds))}).")
-        made.append(Table(f"{sheet.title}: cost", header, rows, notes))
+        made.append(Table(f"{sheet.title}: cost", header, rows, notes, values))
     return made
 
 
@@ -211,30 +270,51 @@ def significance_tables(found: list[Result], tasks: list[str] | None = None) -> 
     made = []
     for sheet in sheets(found):
         wanted = tasks or sheet.tasks
-        rows = []
+        rows, values = [], []
         for how in _rows_of(sheet)[1:]:
             cells = []
             for task in wanted:
                 runs, full = (sheet.rows.get(row, {}).get(task, {}) for row in (how, FULL))
                 pairs = [(full[seed].record, runs[seed].record) for seed in sorted(runs.keys() & full.keys())]
-                cells.append(_verdict([compare_predictions(a, b, task) for a, b in pairs if a and b]))
+                verdict = Verdict.of([compare_predictions(a, b, task) for a, b in pairs if a and b])
+                cells.append(verdict.words)
+                values.append(_place(sheet, how) | {"task": task} | dataclasses.asdict(verdict))
             rows.append([*how.words, *cells])
         notes = [
             "Against the full model of the same seed, on the development set. McNemar's test (exact below 25 "
-            "disagreements): seeds that are significantly worse (-) or better (+) at p = 0.05, and the median p. "
-            "Regression: the same of 95% paired bootstrap intervals of the difference in Pearson's r."
+            "disagreements): of how many seeds how many are significantly worse or better at p = 0.05, and the "
+            "median p. Regression: the same of 95% paired bootstrap intervals of the difference in Pearson's r."
         ]
-        made.append(Table(f"{sheet.title}: significance", ["strategy", "K", *wanted], rows, notes))
+        header = ["strategy", "K", *map(task_name, wanted)]
+        made.append(Table(f"{sheet.title}: significance", header, rows, notes, values))
     return made
 
 
-def _verdict(tests: list) -> str:
-    tests = [test for test in tests if test is not None]
-    if not tests:
-        return MISSING
-    worse = sum(test.significant and test.difference < 0 for test in tests)
-    better = sum(test.significant and test.difference > 0 for test in tests)
-    marks = [f"{n} {sign}" for n, sign in ((worse, "-"), (better, "+")) if n]
-    p = [test.p for test in tests if test.p is not None]
-    shown = ", ".join(marks) or "none"
-    return f"{shown} of {len(tests)}" + (f" (p {statistics.median(p):.2g})" if p else "")
+@dataclass(frozen=True)
+class Verdict:
+    """The tests of a row on a task, one for each seed."""
+
+    seeds: int
+    worse: int
+    """Seeds at which it is significantly worse than the full model."""
+    better: int
+    median_p: float | None
+    """None for regression."""
+
+    @classmethod
+    def of(cls, tests: list[Comparison | None]) -> Verdict:
+        """tests: None where predictions are missing."""
+        tests = [test for test in tests if test is not None]
+        worse = sum(test.significant and test.difference < 0 for test in tests)
+        better = sum(test.significant and test.difference > 0 for test in tests)
+        p = [test.p for test in tests if test.p is not None]
+        return cls(len(tests), worse, better, statistics.median(p) if p else None)
+
+    @property
+    def words(self) -> str:
+        """For a person: `1 worse of 3 (p 0.04)`."""
+        if not self.seeds:
+            return MISSING
+        marks = [f"{n} {word}" for n, word in ((self.worse, "worse"), (self.better, "better")) if n]
+        p = "" if self.median_p is None else f" (p {self.median_p:.2g})"
+        return f"{', '.join(marks) or 'none'} of {self.seeds}{p}"
