@@ -518,8 +518,15 @@ def test_torchrun(bert, glue, tmp_path):
     assert alone["metrics"]["f1"] == record["metrics"]["f1"]
 
 
-def test_help_names_every_strategy(capsys):
-    with pytest.raises(SystemExit) as stop:
-        run_glue.main(["--help"])
-    out = capsys.readouterr().out
-    assert stop.value.code == 0 and "--drop_strategy" in out and "odd-alternate" in out and "--learning_rate" in out
+def test_help(capsys):
+    def printed(flag):
+        with pytest.raises(SystemExit) as stop:
+            run_glue.main([flag])
+        assert stop.value.code == 0
+        return capsys.readouterr().out
+
+    short, whole = printed("--help"), printed("--help_all")
+    for flag in ("--drop_strategy", "odd-alternate", "--learning_rate", "--num_train_epochs", "--save_model"):
+        assert flag in short and flag in whole
+    assert "--adam_beta1" in whole and "--adam_beta1" not in short and len(short.splitlines()) < 200
+    assert "--drop-strategy" not in whole

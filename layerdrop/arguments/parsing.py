@@ -1,5 +1,6 @@
 """From the words of a command line to checked Arguments."""
 
+import argparse
 import re
 import sys
 from dataclasses import fields
@@ -18,20 +19,75 @@ from layerdrop.arguments.whole import Arguments
 from layerdrop.cpu import has_bf16
 from layerdrop.errors import UserError
 
+COMMON = (
+    "do_train do_eval do_predict num_train_epochs max_steps gradient_accumulation_steps optim weight_decay "
+    "warmup_steps lr_scheduler_type max_grad_norm seed resume_from_checkpoint load_best_model_at_end report_to use_cpu"
+).split()
+"""The library's flags that --help shows."""
+
+
+class _Help(argparse.HelpFormatter):
+    """One line for a flag's name and what it takes, then its text and its default, if it has one."""
+
+    def _format_action_invocation(self, action) -> str:
+        names = [name for name in action.option_strings if "-" not in name[2:] or "_" not in action.dest]
+        if action.nargs == 0 or action.type is string_to_bool:
+            return ", ".join(names)
+        choices = "{" + ",".join(map(str, action.choices or ())) + "}"
+        takes = choices if 2 < len(choices) < 60 else {int: "N", float: "X"}.get(action.type, "VALUE")
+        return f"{', '.join(names)} {takes}"
+
+    def _get_help_string(self, action) -> str:
+        text = action.help or ""
+        return text if action.default in (None, False, "==SUPPRESS==") else f"{text} (default: %(default)s)"
+
+
+class _HelpAll(argparse.Action):
+    """Print every flag, and stop."""
+
+    def __call__(self, parser, *args, **kwargs):
+        parser.all_flags = True
+        parser.print_help()
+        parser.exit()
+
 
 class Parser(HfArgumentParser):
-    """The library's parser; what is wrong becomes one UserError instead of a page of usage."""
+    """The library's parser with a --help that can be read; what is wrong becomes one UserError instead of its usage."""
+
+    all_flags = False
+    """Whether the help shows the library's flags too."""
 
     def __init__(self):
         super().__init__(
             GROUPS,
             allow_abbrev=False,
+            formatter_class=_Help,
             usage="run_glue.py [CONFIG.yaml] [--flag value ...]",
             description="Drop layers of a pre-trained encoder, fine-tune it on a GLUE task, record what that did.",
         )
+        text = "Show every flag: those of the library's TrainingArguments too."
+        self.add_argument("--help_all", nargs=0, action=_HelpAll, help=text)
         for action in self._actions:
             if action.type is string_to_bool and action.nargs is None:  # `bool | None`: --disable_tqdm alone means yes
                 action.nargs, action.const = "?", True
+
+    def format_help(self) -> str:
+        """One section for each group of flags."""
+        actions = {action.dest: action for action in reversed(self._actions)}  # --X, not --no_X
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        for kind in GROUPS:
+            own = [name for name in vars(kind)["__annotations__"] if name in actions]
+            formatter.start_section(kind.__name__.removesuffix("Arguments").lower())
+            formatter.add_text(kind.__doc__)
+            formatter.add_arguments(actions.pop(name) for name in own)
+            formatter.end_section()
+        formatter.start_section("others")
+        shown = list(actions) if self.all_flags else COMMON
+        formatter.add_arguments(actions[name] for name in (*shown, "help", "help_all") if name in actions)
+        formatter.end_section()
+        return formatter.format_help()
 
     def error(self, message: str):
         """Raise UserError with argparse's message, put in our order: flag, value received, what is allowed."""
@@ -93,7 +149,8 @@ def _unknown_word(word: str, parser: Parser) -> str:
     known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
     name = word.partition("=")[0]
     near = get_close_matches(name.replace("-", "_").replace("__", "--", 1), known, n=1)
-    return f"{name}: no such flag." + (f" Did you mean {near[0]}?" if near else "") + " All flags: run_glue.py --help."
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"{name}: no such flag.{hint} All flags: run_glue.py --help_all."
 
 
 def _choose_precision(namespace) -> None:
