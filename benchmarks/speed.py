@@ -12,6 +12,7 @@ end alone, as `stock` does, which saves nothing; `best` is stock with its best f
 import argparse
 import itertools
 import json
+import math
 import os
 import platform
 import runpy
@@ -124,12 +125,14 @@ def run(side: str, task: str, args: argparse.Namespace, k: int = 0) -> dict[str,
         how = ["--profiled"] if args.profile else ["--timed", "" if args.full else str(WARM_UP + STEPS)]
         words = [sys.executable, __file__, *how, *words]
         done = subprocess.run(words, env=environment, capture_output=True, text=True)
+        record = Path(folder) / "record.json"
+        padding = json.loads(record.read_text())["padding_share"] if record.is_file() else math.nan
     if done.returncode:
         sys.exit(f"{' '.join(words)}\n{done.stderr[-3000:]}")
     if args.profile:
         print(f"{task}, {side}\n{done.stdout}")
         return {}
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return json.loads(done.stdout.strip().splitlines()[-1]) | {"padding": padding}
 
 
 def whole(side: str, found: dict[str, float], full: bool) -> float:
@@ -167,7 +170,7 @@ def main() -> None:
         return
     imports()
     print(f"importing torch and transformers: {imports():.2f} s")
-    print("task   side       run s  first step s  ms/step  examples/s  evaluation s  peak GB")
+    print("task   side       run s  first step s  ms/step  examples/s  evaluation s  peak GB  padding")
     for task in args.tasks:
         seen: dict[str, list[dict[str, float]]] = {}
         sides = args.sides + (["ours K = half"] if args.half else [])
@@ -182,7 +185,7 @@ def main() -> None:
             rate = f"{1000 * middle['step']:7.1f}  {BATCH / middle['step']:10.1f}"
             print(
                 f"{task:<6} {side:<9} {runs[side][0]:6.1f}  {middle['first_step']:12.2f}  {rate}"
-                f"  {middle['evaluate']:12.2f}  {middle['peak'] / 1e9:7.2f}",
+                f"  {middle['evaluate']:12.2f}  {middle['peak'] / 1e9:7.2f}  {100 * middle['padding']:6.1f}%",
                 flush=True,
             )
         for side, other in itertools.product([side for side in OURS if side in runs], ("stock", "best")):
