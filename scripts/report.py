@@ -38,12 +38,16 @@ def main(argv: list[str]) -> int:
 
 def report(args: argparse.Namespace) -> None:
     """Print the tables, write the figures."""
+    from layerdrop.errors import UserError
     from layerdrop.report import published, tables
     from layerdrop.report.results import mixtures, read_store, results
     from layerdrop.tasks import get_task
 
     found = results(read_store(args.store))
     tasks = [get_task(name, "--tasks").name for name in args.tasks] if args.tasks else None
+    there = sorted({result.task for result in found})
+    if tasks and not set(tasks) & set(there):
+        raise UserError(f"--tasks {' '.join(args.tasks)}: no run of these there. There are: {', '.join(there)}.")
     beside = published.published(args.compare) if args.compare else []
     made = []
     for name in args.table:

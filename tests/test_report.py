@@ -244,6 +244,10 @@ def test_command(tmp_path, capsys):
     assert report.main([str(tmp_path / "demo"), "--compare", "sajjad2023"]) == 0
     assert "nothing to compare" in capsys.readouterr().err
     assert report.main([str(tmp_path / "none")]) == 2
+    assert report.main([*words, "--tasks", "cola"]) == 2
+    assert "--tasks cola: no run of these there. There are: rte." in capsys.readouterr().err
+    assert report.main([*words, "--tasks", "rte", "cola"]) == 0
+    assert "| RTE acc" in (out := capsys.readouterr().out) and "| CoLA Matthews" in out
     assert report.main([*words, "--tasks", "rto"]) == 2 and "Did you mean 'rte'" in capsys.readouterr().err
 
 

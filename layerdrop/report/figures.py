@@ -94,7 +94,7 @@ def strategies(sheet: Sheet, tasks: list[str]) -> plt.Figure | None:
                 seen += [low, cell.high]
         full = sheet.cell(FULL, task, metric)
         if full is not None and not math.isnan(full.median):
-            axes.axhline(full.median, color="#333333", linewidth=0.8, linestyle="--", zorder=0)
+            axes.axhline(full.median, color="#333333", linewidth=0.8, linestyle="--", zorder=1.5)
             seen.append(full.median)
         if not seen:
             axes.text(0.5, 0.5, "missing", ha="center", va="center", transform=axes.transAxes)

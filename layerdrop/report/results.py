@@ -208,13 +208,13 @@ class Sheet:
         return f"{name} ({self.setting})" if self.setting else name
 
     def metrics(self, task: str) -> list[str]:
-        """The metrics of a task's column, as far as some run measured them."""
+        """The metrics of a task's column, as far as some run measured them; the main one if none did."""
         measured = {
             name for row in self.rows.values() for result in row.get(task, {}).values() for name in result.metrics
         }
-        return [name for name in metrics_of(task) if name in measured] or sorted(
-            name for name in measured if not name.endswith("loss")
-        )
+        known = metrics_of(task)
+        of_files = sorted(name for name in measured if not name.endswith("loss"))
+        return [name for name in known if name in measured] or of_files or known[:1]
 
     def cell(self, how: How, task: str, metric: str) -> Summary | None:
         """Over seeds; None where no run measured it."""
