@@ -73,6 +73,8 @@ def sweep_or_plan(args: argparse.Namespace, flags: tuple[str, ...]) -> int:
         display.say("the runs in flight are finished, no more are started (again: stop at once) ...")
 
     display = Display(sys.stderr)
+    if todo:
+        display.say(f"{todo} of {len(wanted.jobs)} runs to do, {engine.slots} at once; records and logs in {store}")
     old = signal.signal(signal.SIGINT, ask)
     try:
         progress = study.sweep(wanted, engine, display.update, stop=lambda: bool(asked))
