@@ -132,10 +132,9 @@ def task_tables(
                     words += [_signed(difference), _published(cell, theirs)]
                     cells.append(" ".join(word for word in words if word))
             mean, full = sheet.mean(how, wanted), sheet.mean(FULL, wanted)
-            loss = None if mean is None or full is None or how == FULL else mean - full
+            loss = _loss(how, mean, full)
             rows.append([*how.words, *cells, _points(mean), _signed(loss)])
-            over = f"over {' '.join(wanted)}"
-            values.append(_value(sheet, how, "mean", over) | {"score": mean, "difference": loss})
+            values.append(_mean_value(sheet, how, wanted, mean, loss))
         note = (
             f"Median over {seeds} seed{'s' * (seeds != 1)} on the development set in points, "
             f"{'[lowest, highest], ' * (seeds > 1)}then the difference to the full model. "
@@ -173,6 +172,16 @@ def _value(
     }
 
 
+def _loss(how: How, mean: float | None, full: float | None) -> float | None:
+    """Points of the mean above the full model's; None for that itself, and where one is missing."""
+    return None if mean is None or full is None or how == FULL else mean - full
+
+
+def _mean_value(sheet: Sheet, how: How, tasks: list[str], mean: float | None, loss: float | None) -> dict[str, object]:
+    """The mean over tasks for programs."""
+    return _value(sheet, how, "mean", f"over {' '.join(tasks)}") | {"score": mean, "difference": loss}
+
+
 def _task_metric_words(sheet: Sheet, task: str) -> str:
     metric = main_metric(task, sheet.metrics(task))
     return METRIC_WORDS.get(metric.removeprefix("matched_"), metric)
@@ -200,9 +209,7 @@ def glue_tables(found: list[Result], tasks: list[str] | None = None, beside: lis
             mean = sheet.mean(how, wanted, _selection_metric)
             share = MISSING if mean is None or full is None else f"{100 * mean / full:.1f}%"
             rows.append([*how.words, *cells, _points(mean), share])
-            loss = None if mean is None or full is None or how == FULL else mean - full
-            over = f"over {' '.join(wanted)}"
-            values.append(_value(sheet, how, "mean", over) | {"score": mean, "difference": loss})
+            values.append(_mean_value(sheet, how, wanted, mean, _loss(how, mean, full)))
         header = ["strategy", "K", *(_task_title(task, _selection_metric(task)) for task in wanted)]
         header += ["mean GLUE score", "of the full model"]
         note = f"Medians over seeds in points. Mean: over {_names(wanted)}."
