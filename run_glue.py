@@ -7,6 +7,7 @@
 All flags: --help. What the words mean: README.md.
 """
 
+import gc
 import json
 import os
 import sys
@@ -171,6 +172,9 @@ def run(arguments):
         # ---- fine-tune and evaluate ------------------------------------------------------------------------------
         from layerdrop.finetune import finetune, freeze
 
+        if not gc.isenabled():
+            gc.freeze()
+            gc.enable()
         freeze(model, frozen, spec.freeze_embeddings)
         with clock(seconds, "tokenise"):
             to_model = None if task_ids is None else np.argsort(task_ids)
@@ -249,4 +253,7 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    gc.disable()  # until all is imported, which stays: to look through it for garbage takes a second or two
+    code = main(sys.argv[1:])
+    gc.freeze()
+    sys.exit(code)

@@ -11,16 +11,12 @@ measured and goes on from there.
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from scipy import stats
-
-ROOT = Path(__file__).resolve().parent.parent
+from sides import add_arguments, command, output
 
 
 def scores(side: str, task: str, seed: int, args: argparse.Namespace) -> dict[str, float]:
@@ -28,20 +24,11 @@ def scores(side: str, task: str, seed: int, args: argparse.Namespace) -> dict[st
     kept = Path(args.store) / f"{task}_{side}_seed{seed}.json" if args.store else None
     if kept and kept.is_file():
         return json.loads(kept.read_text())
-    words = ["--model_name_or_path", args.model_name_or_path, "--data_dir", args.data_dir, "--task_name", task]
     with tempfile.TemporaryDirectory() as folder:
-        if side == "ours":
-            words = [str(ROOT / "run_glue.py"), *words, "--output_dir", folder, "--save_model", "no"]
-        else:
-            words = [str(ROOT / "benchmarks" / "stock.py"), *words, "--padding", "batch"]
-        words = [sys.executable, *words, "--seed", str(seed)]
-        done = subprocess.run(words, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"{' '.join(words)}\n{done.stderr[-3000:]}")
-        if side == "ours":
-            found = json.loads((Path(folder) / "record.json").read_text())["metrics"]
-        else:
-            found = json.loads(done.stdout.strip().splitlines()[-1])["metrics"]
+        flags = ["--save_model", "no"] if side == "ours" else ["--padding", "batch"]
+        printed = output(command(side, task, args, folder, *flags, "--seed", str(seed)))
+        record = Path(folder) / "record.json"
+        found = json.loads(record.read_text() if side == "ours" else printed.strip().splitlines()[-1])["metrics"]
     found = {name: value for name, value in found.items() if name != "loss"}
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -52,8 +39,7 @@ def scores(side: str, task: str, seed: int, args: argparse.Namespace) -> dict[st
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_name_or_path", required=True)
-    parser.add_argument("--data_dir", required=True)
+    add_arguments(parser)
     parser.add_argument("--tasks", nargs="+", default=["mrpc", "rte"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--store", help="folder for what was measured")

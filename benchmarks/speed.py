@@ -10,6 +10,7 @@ end alone, as `stock` does, which saves nothing; `best` is stock with its best f
 """
 
 import argparse
+import gc
 import itertools
 import json
 import math
@@ -23,20 +24,23 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from sides import OURS, STOCK, add_arguments, command, output
+
 ROWS = {"sst2": 6400}
 BATCH, EPOCHS = 32, 3
 WARM_UP, STEPS = 8, 50
-OURS = ("once", "ours")
-SIDES = ("stock", "best", *OURS)
+SIDES = (*STOCK, *OURS)
 
 
 # ---- one run, in a process of its own -------------------------------------------------------------------------------
 def timed(script: str, words: list[str], steps: int | None) -> None:
     """Run a script with the clock on its Trainer; prints a line of JSON. steps: stop after so many."""
+    if Path(script).name == "run_glue.py":
+        gc.disable()  # as it does itself before it imports what is imported below
     from transformers import TrainerCallback, trainer
 
-    sys.path.insert(0, str(ROOT))
     from layerdrop.runs import peak_memory
 
     began = float(os.environ["BENCHMARK_BEGAN"])
@@ -91,7 +95,6 @@ def profiled(script: str, words: list[str]) -> None:
     from torch.profiler import ProfilerActivity, profile
     from transformers import TrainerCallback, trainer
 
-    sys.path.insert(0, str(ROOT))
     profiler = profile(activities=[ProfilerActivity.CPU])
 
     class Profile(TrainerCallback):
@@ -111,28 +114,19 @@ def profiled(script: str, words: list[str]) -> None:
 
 def run(side: str, task: str, args: argparse.Namespace, k: int = 0) -> dict[str, float]:
     """Measure one run. side: a name of SIDES."""
-    rows = ["--max_train_samples", str(ROWS[task])] if task in ROWS else []
-    common = ["--model_name_or_path", args.model_name_or_path, "--data_dir", args.data_dir, "--task_name", task, *rows]
+    flags = ["--max_train_samples", str(ROWS[task])] if task in ROWS else []
+    flags += ["--drop_strategy", "top", "--drop_k", str(k)] if k else []
+    flags += ["--seed", "42"] if side in OURS else []
+    how = ["--profiled"] if args.profile else ["--timed", "" if args.full else str(WARM_UP + STEPS)]
     with tempfile.TemporaryDirectory() as folder:
-        if side in OURS:
-            drop = ["--drop_strategy", "top", "--drop_k", str(k)] if k else []
-            drop += ["--eval_strategy", "no"] if side == "once" else []
-            words = [str(ROOT / "run_glue.py"), *common, *drop, "--output_dir", folder, "--seed", "42"]
-        else:
-            best = ["--padding", "batch", "--group", "--bf16"] if side == "best" else []
-            words = [str(ROOT / "benchmarks" / "stock.py"), *common, *best]
-        environment = os.environ | {"BENCHMARK_BEGAN": str(time.time()), "HF_HUB_OFFLINE": "1"}
-        how = ["--profiled"] if args.profile else ["--timed", "" if args.full else str(WARM_UP + STEPS)]
-        words = [sys.executable, __file__, *how, *words]
-        done = subprocess.run(words, env=environment, capture_output=True, text=True)
+        words = [__file__, *how, *command(side, task, args, folder, *flags)]
+        printed = output(words, BENCHMARK_BEGAN=str(time.time()))
         record = Path(folder) / "record.json"
         padding = json.loads(record.read_text())["padding_share"] if record.is_file() else math.nan
-    if done.returncode:
-        sys.exit(f"{' '.join(words)}\n{done.stderr[-3000:]}")
     if args.profile:
-        print(f"{task}, {side}\n{done.stdout}")
+        print(f"{task}, {side}\n{printed}")
         return {}
-    return json.loads(done.stdout.strip().splitlines()[-1]) | {"padding": padding}
+    return json.loads(printed.strip().splitlines()[-1]) | {"padding": padding}
 
 
 def whole(side: str, found: dict[str, float], full: bool) -> float:
@@ -154,8 +148,7 @@ def imports() -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_name_or_path", required=True)
-    parser.add_argument("--data_dir", required=True)
+    add_arguments(parser)
     parser.add_argument("--tasks", nargs="+", default=["rte", "stsb", "sst2"])
     parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
     parser.add_argument("--repeats", type=int, default=1)
@@ -203,7 +196,6 @@ def _half(model: str) -> int:
 
 
 def _machine() -> str:
-    sys.path.insert(0, str(ROOT))
     from layerdrop.runs import environment
 
     where = environment()

@@ -1,0 +1,41 @@
+"""The two recipes that are compared: the commands that run them, in processes of their own."""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STOCK = ("stock", "best")
+OURS = ("once", "ours")
+FLAGS = {
+    "stock": [],
+    "best": ["--padding", "batch", "--group", "--bf16"],
+    "once": ["--eval_strategy", "no"],
+    "ours": [],
+}
+"""stock: the recipe as it comes; best: with the best flags it has; ours: run_glue.py as it comes, which evaluates after
+each epoch and saves the model; once: the same evaluating at the end alone, as stock does, which saves nothing."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every comparison needs to know."""
+    parser.add_argument("--model_name_or_path", required=True)
+    parser.add_argument("--data_dir", required=True)
+
+
+def command(side: str, task: str, args: argparse.Namespace, folder: str, *flags: str) -> list[str]:
+    """The script and its words; folder: for what run_glue.py writes."""
+    script = ["run_glue.py", "--output_dir", folder] if side in OURS else ["benchmarks/stock.py"]
+    words = ["--model_name_or_path", args.model_name_or_path, "--data_dir", args.data_dir, "--task_name", task]
+    return [str(ROOT / script[0]), *script[1:], *words, *FLAGS[side], *flags]
+
+
+def output(words: list[str], **environment: str) -> str:
+    """What a Python command printed; if it fails, that is said and the benchmark ends."""
+    words = [sys.executable, *words]
+    done = subprocess.run(words, env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(words)}\n{done.stderr[-3000:]}")
+    return done.stdout
