@@ -207,6 +207,10 @@ def test_formats():
         ("top", "2", "rte", "50.0", "-10.0"),
         ("top", "2", "mean", "50.0", "-10.0"),
     ]
+    runs = results([record(accuracy=0.6), record(k=2, accuracy=0.5)])
+    blocks = render([*task_tables(runs), *glue_tables(runs)], "csv").split("\n\n")
+    kinds = [{row["table"] for row in csv.DictReader(io.StringIO(block))} for block in blocks]
+    assert kinds == [{"tasks"}, {"glue"}]  # their means are over other metrics
     latex = render(tables, "latex")
     assert r"\toprule" in latex and "50.0 $-$10.0" in latex
     markdown = render(tables, "md")

@@ -23,6 +23,8 @@ MISSING = "missing"
 class Table:
     """A title, a line of column names, rows of words, and notes below."""
 
+    kind: str
+    """tasks, glue, cost or significance."""
     title: str
     header: list[str]
     rows: list[list[str]]
@@ -34,10 +36,10 @@ class Table:
 def render(tables: list[Table], form: str) -> str:
     """form: md, latex (booktabs), csv (the tables of a kind together; kinds are a blank line apart)."""
     if form == "csv":
-        kinds: dict[tuple[str, ...], list[dict[str, object]]] = {}
-        for value in (value for table in tables for value in table.values):
-            kinds.setdefault(tuple(value), []).append(value)
-        return "\n\n".join(_csv(list(columns), values) for columns, values in kinds.items())
+        kinds: dict[str, list[dict[str, object]]] = {}
+        for table in tables:
+            kinds.setdefault(table.kind, []).extend({"table": table.kind} | value for value in table.values)
+        return "\n\n".join(_csv(list(values[0]), values) for values in kinds.values() if values)
     return "\n\n".join({"md": _markdown, "latex": _latex}[form](table) for table in tables)
 
 
@@ -141,7 +143,7 @@ def task_tables(
             f"mean and difference: over {_names(wanted)} "
             f"({', '.join(dict.fromkeys(_task_metric_words(sheet, task) for task in wanted))})."
         )
-        made.append(Table(sheet.title, header, rows, [note], values))
+        made.append(Table("tasks", sheet.title, header, rows, [note], values))
     return made
 
 
@@ -213,7 +215,7 @@ def glue_tables(found: list[Result], tasks: list[str] | None = None, beside: lis
         header = ["strategy", "K", *(_task_title(task, _selection_metric(task)) for task in wanted)]
         header += ["mean GLUE score", "of the full model"]
         note = f"Medians over seeds in points. Mean: over {_names(wanted)}."
-        made.append(Table(f"{sheet.title}: GLUE", header, rows, [note], values))
+        made.append(Table("glue", f"{sheet.title}: GLUE", header, rows, [note], values))
     return made
 
 
@@ -261,7 +263,7 @@ def cost_tables(found: list[Result], tasks: list[str] | None = None) -> list[Tab
         ]
         if len(kinds) > 1:
             notes.append(f"Not comparable: the runs are of several machines ({'; '.join(sorted(kinds))}).")
-        made.append(Table(f"{sheet.title}: cost", header, rows, notes, values))
+        made.append(Table("cost", f"{sheet.title}: cost", header, rows, notes, values))
     return made
 
 
@@ -293,7 +295,7 @@ def significance_tables(found: list[Result], tasks: list[str] | None = None) -> 
             "median p. Regression: the same of 95% paired bootstrap intervals of the difference in Pearson's r."
         ]
         header = ["strategy", "K", *map(task_name, wanted)]
-        made.append(Table(f"{sheet.title}: significance", header, rows, notes, values))
+        made.append(Table("significance", f"{sheet.title}: significance", header, rows, notes, values))
     return made
 
 
