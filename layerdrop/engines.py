@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -129,6 +130,9 @@ def _run(run: Run, job: Job) -> RunRecord:
             return run(arguments)
         except UserError as error:
             reason = str(error)
+        except Exception as error:  # before its record began; what comes later is in the record that run returns
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {error}"
     record = RunRecord(job.spec, job.folder, status="failed", error=reason, environment=environment())
     record.write()
     return record

@@ -1,6 +1,7 @@
 """A sweep of runs that only pretend, for tests that kill it: python -m tests.sweeping STUDY.yaml STORE WORKERS
 
-A run notes in STORE/ledger.txt when it begins and ends. `--seed 13` kills its own worker, 14 has unusable input.
+A run notes in STORE/ledger.txt when it begins and ends. `--seed 13` kills its own worker, 14 has unusable input, 15 a
+defect.
 """
 
 import os
@@ -24,6 +25,8 @@ def pretend(arguments) -> RunRecord:
         os.kill(os.getpid(), signal.SIGKILL)
     if seed == 14:
         raise UserError("unusable")
+    if seed == 15:
+        raise ZeroDivisionError("a defect")
     note(folder.parent, "begin", record)
     print("hello from the run")
     time.sleep(0.05)

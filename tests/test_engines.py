@@ -40,15 +40,17 @@ def engine():
     made.close()
 
 
-def test_a_worker_that_dies_and_input_that_is_unusable(store, engine):
-    study = store(1, 13, 14, 2)
+def test_a_worker_that_dies_input_that_is_unusable_and_a_defect(store, engine):
+    study = store(1, 13, 14, 15, 2)
     progress = sweep(study, engine, lambda *_: None)
     assert sorted(record.spec.seed for record in progress.done) == [1, 2]
     errors = {job.spec.seed: error for job, error in progress.failed}
-    assert set(errors) == {13, 14} and "signal 9" in errors[13] and errors[14] == "unusable"
+    assert set(errors) == {13, 14, 15} and "signal 9" in errors[13]
+    assert errors[14] == "unusable" and errors[15] == "ZeroDivisionError: a defect"
     assert all(job.record().error == errors[job.spec.seed] for job in study.jobs if job.spec.seed in errors)
     done = study.jobs[0]
     assert done.record().metrics == {"accuracy": 1.0} and "hello" in (Path(done.folder) / "log.txt").read_text()
+    assert "Traceback" in (Path(study.jobs[3].folder) / "log.txt").read_text()
 
 
 def test_a_claimed_job_is_left_alone(store):
