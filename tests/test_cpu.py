@@ -55,6 +55,17 @@ def test_attention_is_sdpas_formula(form):
     assert torch.allclose(scaled, attention(module, query, key, value, mask, scaling=1.0)[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("tokens", [5, 20, 40])
+def test_attention_in_bf16_is_within_its_rounding(tokens):
+    torch.manual_seed(0)
+    exact = [torch.randn(2, 3, tokens, 4) for _ in range(3)]
+    module = nn.Module()
+    module.is_causal = False
+    rounded, _ = attention(module, *(x.bfloat16() for x in exact), None, dropout=1e-9)
+    assert rounded.dtype == torch.bfloat16
+    assert torch.allclose(rounded.float(), attention(module, *exact, None, dropout=0.0)[0], atol=0.03)
+
+
 @pytest.mark.parametrize("model_type", sorted(tiny.CONFIGS))
 def test_every_family_computes_the_same(model_type):
     """No bit differs in evaluation, nor in training without dropout; with it, the mean of many passes is the same."""
