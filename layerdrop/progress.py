@@ -79,7 +79,7 @@ class Display:
         unknown = progress.remaining is None or over == progress.total
         left = "" if unknown else f", about {duration(progress.remaining)} left"
         if result is not None:
-            self.say(f"[{over}/{progress.total}{left}] {self._ended(result)}")
+            self.say(f"[{over}/{progress.total}{left}] {self._ended(progress, result)}")
         if not self.live:
             return
         now = time.monotonic()
@@ -91,10 +91,11 @@ class Display:
             line.set_description_str(text)
 
     @staticmethod
-    def _ended(result: Result) -> str:
+    def _ended(progress: Progress, result: Result) -> str:
         name, record = result.job.name, result.record
         if record is None or record.status != "success":
-            return f"failed  {name}: {_one_line(result.error or record.error)}"
+            again = "" if any(job is result.job for job, _ in progress.failed) else " (is tried once more)"
+            return f"failed  {name}{again}: {_one_line(result.error or record.error)}"
         return f"done    {name}  {_measured(record)}  {record.seconds['total']:.1f} s"
 
     def close(self) -> None:

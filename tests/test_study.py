@@ -1,5 +1,6 @@
 """Studies: what a grid holds, what is done, and the sweep's bookkeeping, with runs that are made up."""
 
+import io
 import re
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from layerdrop import study
 from layerdrop.engines import Result
 from layerdrop.errors import UserError
-from layerdrop.progress import duration, plan, summary
+from layerdrop.progress import Display, duration, plan, summary
 from layerdrop.runs import RunRecord
 from layerdrop.study import Estimate, read_study, status, sweep
 
@@ -212,8 +213,11 @@ def test_retried_once_where_that_can_help(write, error):
 
     made = write(GRID.replace("[1, 2]", "[3]"))
     attempts.clear()
-    bad = made.jobs[0]
-    progress = sweep(made, MadeUp(lambda job: error if job.spec == bad.spec else success(job)), ignore)
+    bad, said = made.jobs[0], io.StringIO()
+    engine = MadeUp(lambda job: error if job.spec == bad.spec else success(job))
+    progress = sweep(made, engine, Display(said).update)
+    said = [line for line in said.getvalue().splitlines() if bad.name in line]
+    assert [("failed" in line, "is tried once more" in line) for line in said] == [(True, True), (True, False)]
     assert [job.spec.id for job, _ in progress.failed] == [bad.spec.id] and bad.record().error == error
     assert len(progress.done) == 5
 
