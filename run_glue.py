@@ -203,6 +203,7 @@ def run(arguments):
         record.metrics, record.epochs = outcome.metrics, outcome.epochs
         record.tokens_per_second, record.padding_share = outcome.tokens_per_second, outcome.padding_share
         seconds |= outcome.seconds
+        record.distinct_predictions = {split: len(np.unique(some)) for split, some in outcome.predictions.items()}
         if RANK == 0:
             for split, predictions in outcome.predictions.items():
                 write = write_submission if split.startswith("test") else write_predictions

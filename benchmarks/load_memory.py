@@ -8,6 +8,7 @@ Without MODEL: a BERT-base of random weights, written to a temporary folder. Eve
 size of the layers that K keeps beyond that one. Dropping follows the kept size where above / weights is at most 1.15.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -36,9 +37,12 @@ def measure(name: str, k: int) -> tuple[int, int, int]:
 
 def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="folder of a checkpoint")
+    model = parser.parse_args().model
     with tempfile.TemporaryDirectory() as folder:
-        name = sys.argv[1] if len(sys.argv) > 1 else folder
-        if name == folder:
+        name = model or folder
+        if not model:
             from transformers import BertConfig, BertForSequenceClassification
 
             BertForSequenceClassification(BertConfig()).save_pretrained(folder)

@@ -109,6 +109,8 @@ class RunRecord:
     """Largest resident size of the process (`host`), largest allocation on the GPU (`cuda`)."""
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
     """For each split: rows, bad rows left out, fingerprint."""
+    distinct_predictions: dict[str, int] = field(default_factory=dict)
+    """For each split: how many different classes or values were predicted."""
     model_fingerprint: str | None = None
     """Which weights the name of the model stood for."""
     notes: list[str] = field(default_factory=list)
@@ -129,6 +131,10 @@ class RunRecord:
         record = cls(**{name: value for name, value in values.items() if name in known} | {"spec": RunSpec(**spec)})
         record.metrics = {name: float("nan") if v is None else v for name, v in record.metrics.items()}
         return record
+
+    def constant_predictions(self) -> list[str]:
+        """The splits for every row of which the model predicts the same."""
+        return [split for split, n in self.distinct_predictions.items() if n == 1]
 
     def write(self) -> Path:
         """Write `record.json` into the run's folder, whole or not at all."""
@@ -431,6 +437,8 @@ def summary(record: RunRecord) -> str:
     if record.metrics:
         shown = {name: value for name, value in record.metrics.items() if not name.endswith("loss")}
         lines.append(("metrics", "  ".join(f"{name} {value:.4f}" for name, value in shown.items())))
+    if constant := record.constant_predictions():
+        lines.append(("careful", f"one and the same prediction for every row of {', '.join(constant)}"))
     if record.seconds:
         lines.append(("seconds", "  ".join(f"{name} {value:.1f}" for name, value in record.seconds.items())))
     if record.tokens_per_second:

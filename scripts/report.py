@@ -40,7 +40,7 @@ def report(args: argparse.Namespace) -> None:
     """Print the tables, write the figures."""
     from layerdrop.errors import UserError
     from layerdrop.report import published, tables
-    from layerdrop.report.results import mixtures, read_store, results
+    from layerdrop.report.results import constant_predictions, mixtures, read_store, results
     from layerdrop.tasks import get_task
 
     found = results(read_store(args.store))
@@ -58,7 +58,7 @@ def report(args: argparse.Namespace) -> None:
         else:
             made += getattr(tables, f"{name}_tables")(found, tasks)
     print(tables.render(made, args.format), flush=True)
-    notes = mixtures(found) + ([published.NOTES[args.compare]] if args.compare else [])
+    notes = mixtures(found) + constant_predictions(found) + ([published.NOTES[args.compare]] if args.compare else [])
     theirs = {(result.model, result.task) for result in beside}
     if args.compare and not theirs & {(result.model, result.task) for result in found}:
         notes.append(f"--compare {args.compare}: it has none of these models and tasks; nothing to compare")

@@ -243,4 +243,5 @@ def test_comparison_by_hand():
 
 def test_nothing_to_compare(tmp_path, capsys):
     assert compare_runs.main([str(tmp_path)]) == 2 and "no finished run" in capsys.readouterr().err
-    assert compare_runs.main([]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        compare_runs.main([])

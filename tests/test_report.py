@@ -9,7 +9,17 @@ import pytest
 
 from layerdrop.errors import UserError
 from layerdrop.report.published import FOLDER, MODELS, published
-from layerdrop.report.results import FULL, How, Sheet, mixtures, read_store, results, sheets, summarise
+from layerdrop.report.results import (
+    FULL,
+    How,
+    Sheet,
+    constant_predictions,
+    mixtures,
+    read_store,
+    results,
+    sheets,
+    summarise,
+)
 from layerdrop.report.tables import cost_tables, glue_tables, render, significance_tables, task_tables
 from layerdrop.runs import RunRecord, RunSpec, write_table
 from scripts import report
@@ -195,6 +205,15 @@ def test_published_figures_stand_beside_ones_own():
     assert cells["top", "2"]["RTE acc"] == "60.0 -10.0 published 62.8 (-2.8)"
     with pytest.raises(UserError, match="Did you mean 'peer2022'"):
         published("peer2021")
+
+
+def test_constant_predictions_are_named():
+    runs = [record(), record(k=2), record(k=2, seed=2)]
+    for run, predictions in zip(runs, (2, 1, 2), strict=True):
+        run.distinct_predictions = {"validation": predictions}
+    assert constant_predictions(results(runs)) == [
+        "bert-base-uncased, top 2, RTE: one prediction for every row (1 of 2 seeds)"
+    ]
 
 
 # ---- rendering and the command --------------------------------------------------------------------------------------

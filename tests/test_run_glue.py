@@ -220,7 +220,10 @@ def test_untrained_head_is_said(run, bert, tmp_path):
 
 def test_from_scratch(run, bert):
     words = "--task_name rte --drop_strategy top --drop_k 2 --from_scratch"
-    code, record, _, _ = run(f"{words} --num_train_epochs 0.1 --learning_rate 0")
+    code, record, out, _ = run(f"{words} --num_train_epochs 0.1 --learning_rate 0")
+    _, *rows = Path("out/predictions_dev.tsv").read_text().splitlines()
+    assert record["distinct_predictions"] == {"validation": len({row.split("\t")[2] for row in rows})}
+    assert ("one and the same prediction" in out) == (record["distinct_predictions"]["validation"] == 1)
     assert code == 0 and record["kept"] == [0, 1, 2, 3] and record["spec"]["from_scratch"]
     pretrained, trained = load_file(Path(bert) / "model.safetensors"), weights("out")
     assert trained.keys() == {name for name in pretrained if ".layer.4" not in name and ".layer.5" not in name}

@@ -205,4 +205,6 @@ def test_summary_says_what_happened():
         "runs/x",
     ):
         assert part in text
-    assert "loss" not in text
+    assert "loss" not in text and "one and the same" not in text
+    record.distinct_predictions = {"validation_matched": 1, "validation_mismatched": 2}
+    assert "one and the same prediction for every row of validation_matched\n" in runs.summary(record)

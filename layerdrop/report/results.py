@@ -277,3 +277,16 @@ def mixtures(found: Iterable[Result]) -> list[str]:
                 if len(values) > 1
             ]
     return notes
+
+
+def constant_predictions(found: Iterable[Result]) -> list[str]:
+    """Where a model predicts the same for every row, so that its score says no more than the labels' shares do."""
+    notes = []
+    for sheet in sheets(found):
+        for how, row in sheet.rows.items():
+            for task, runs in row.items():
+                seeds = [seed for seed, run in sorted(runs.items()) if run.record and run.record.constant_predictions()]
+                if seeds:
+                    where = f"{sheet.title}, {' '.join(how.words)}, {task_name(task)}"
+                    notes.append(f"{where}: one prediction for every row ({len(seeds)} of {len(runs)} seeds)")
+    return notes
