@@ -42,6 +42,8 @@ class Study:
     jobs: list[Job]
     impossible: dict[str, str] = field(default_factory=dict)
     """Name of a run -> why it cannot be (a K that the strategy cannot drop from that model, say)."""
+    unread: list[str] = field(default_factory=list)
+    """What cannot be read from here: its runs will fail, unless a worker elsewhere can."""
 
 
 # ---- from YAML to jobs ----------------------------------------------------------------------------------------------
@@ -128,14 +130,25 @@ def _add(study: Study, seen: set[str], settings: dict[str, Any], flags: tuple[st
     try:
         order = find_order(drop.drop_strategy, drop.drop_order_file, model.model_name_or_path, task)
         spec = replace(arguments.spec(task, order), processes=1)  # each worker sees one GPU
-        if config := _config(model.model_name_or_path, model.hub):
+        config = _config(model.model_name_or_path, model.hub)
+        if isinstance(config, str):
+            _mention(study, f"{config} Whether its layers allow these K was not checked.")
+        else:
             check_selection(spec, config)
     except UserError as error:
         study.impossible[name] = str(error)
         return
+    folder = arguments.data.data_dir
+    if folder and not Path(folder).is_dir():
+        _mention(study, f"--data_dir {folder}: no such folder here.")
     if spec.id not in seen:
         seen.add(spec.id)
         study.jobs.append(Job(tuple(words), spec, str(Path(store) / f"{name}_{spec.id[:8]}")))
+
+
+def _mention(study: Study, text: str) -> None:
+    if text not in study.unread:
+        study.unread.append(text)
 
 
 @cache
@@ -145,11 +158,11 @@ def _ask_hub_once() -> bool:
 
 @cache
 def _config(name: str, options: HubOptions):
-    """A checkpoint's configuration; None where it cannot be had (its runs will say why)."""
+    """A checkpoint's configuration; why it cannot be had, where it cannot."""
     try:
         return load_config(name, options)
-    except UserError:
-        return None
+    except UserError as error:
+        return str(error)
 
 
 # ---- what is done ---------------------------------------------------------------------------------------------------

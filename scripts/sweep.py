@@ -53,6 +53,8 @@ def sweep_or_plan(args: argparse.Namespace, flags: tuple[str, ...]) -> int:
     store = args.store or str(Path("runs") / Path(args.study).stem)
     axes = {name: getattr(args, name) for name in study.AXES}
     wanted = study.read_study(args.study, store, axes, flags, args.recipe)
+    for text in wanted.unread:
+        print(f"note: {' '.join(text.split())}", file=sys.stderr)
     where = [] if args.engine == "ray" else engines.places(args.workers, args.runs_per_gpu)
     if args.plan:
         print(plan(wanted, len(where) or 1))

@@ -113,6 +113,14 @@ def test_what_cannot_be_is_named_and_not_run(write):
     assert name == "demo_demo-rte_symmetric_k5_seed42" and "4 or 6" in why
 
 
+def test_what_cannot_be_read_is_said(write):
+    made = write("settings: {task_name: rte, drop_strategy: top}\ngrid: {models: [./no-such], k: [9], seeds: [1, 2]}")
+    (text,) = made.unread
+    assert len(made.jobs) == 2 and "no-such" in text and "was not checked" in text
+    made = write("settings: {model_name_or_path: demo, task_name: rte, data_dir: nowhere}\ngrid: {seeds: [1, 2]}")
+    assert made.unread == ["--data_dir nowhere: no such folder here."]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -138,7 +138,8 @@ def speed(sheet: Sheet, tasks: list[str]) -> plt.Figure | None:
             linewidth=0.8,
             label=name,
         )
-        axes.annotate(f"K={k[-1]}", (x[-1], y[-1]), fontsize=5.5, xytext=(2, 2), textcoords="offset points")
+        for number, *point in list(zip(k, x, y, strict=True))[1 if len(points) <= 3 else -1 :]:  # of many, the last
+            axes.annotate(f"K={number}", point, fontsize=5.5, xytext=(2, 2), textcoords="offset points")
     axes.plot(start[0][0], start[0][1], "o", color="#333333", markersize=4, label="full model")
     axes.set_xlabel("fine-tuning speed-up")
     axes.set_ylabel(f"mean score over {len(tasks)} task{'s' * (len(tasks) != 1)}")
