@@ -27,9 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(side: str, task: str, args: argparse.Namespace, folder: str, *flags: str) -> list[str]:
     """The script and its words; folder: for what run_glue.py writes."""
-    script = ["run_glue.py", "--output_dir", folder] if side in OURS else ["benchmarks/stock.py"]
+    script = "run_glue.py" if side in OURS else "benchmarks/stock.py"
+    where = ["--output_dir", folder] if side in OURS else []
     words = ["--model_name_or_path", args.model_name_or_path, "--data_dir", args.data_dir, "--task_name", task]
-    return [str(ROOT / script[0]), *script[1:], *words, *FLAGS[side], *flags]
+    return [str(ROOT / script), *words, *where, *FLAGS[side], *flags]
 
 
 def output(words: list[str], **environment: str) -> str:
