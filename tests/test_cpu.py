@@ -55,6 +55,33 @@ def test_attention_is_sdpas_formula(form):
     assert torch.allclose(scaled, attention(module, query, key, value, mask, scaling=1.0)[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("queries", [5, 1])
+def test_gradients_of_attention(queries, masked):
+    """Against finite differences, with the same elements dropped each time."""
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, 3, n, 4, dtype=torch.float64, requires_grad=True) for n in (queries, 5, 5)]
+    mask = torch.where(torch.rand(2, 1, queries, 5) < 0.3, -1.0, 0.0).double() if masked else None
+    module = nn.Module()
+    module.is_causal = False
+
+    def attend(*inputs):
+        torch.manual_seed(1)
+        return attention(module, *inputs, mask, dropout=0.4)[0]
+
+    assert torch.autograd.gradcheck(attend, inputs)
+
+
+def test_attention_drops_weights_with_their_probability():
+    torch.manual_seed(0)
+    module = nn.Module()
+    module.is_causal = False
+    zero, one = torch.zeros(50, 4, 100, 8), torch.eye(100).expand(50, 4, 100, 100)
+    weights = attention(module, zero, zero, one, None, dropout=0.1)[0]
+    assert torch.allclose(weights.unique(), torch.tensor([0.0, 1 / 90]))
+    assert abs((weights == 0).double().mean() - 0.1) < 4 * math.sqrt(0.1 * 0.9 / weights.numel())
+
+
 @pytest.mark.parametrize("tokens", [5, 20, 40])
 def test_attention_in_bf16_is_within_its_rounding(tokens):
     torch.manual_seed(0)
