@@ -15,8 +15,12 @@ FLAGS = {
     "once": ["--eval_strategy", "no"],
     "ours": [],
 }
-"""stock: the recipe as it comes; best: with the best flags it has; ours: run_glue.py as it comes, which evaluates after
-each epoch and saves the model; once: the same evaluating at the end alone, as stock does, which saves nothing."""
+EXPLAINED = """\
+stock  the stock recipe as it comes (benchmarks/stock.py); evaluates at the end alone and saves nothing
+best   the same with the best flags it has
+once   run_glue.py, evaluating at the end alone; saves the model
+ours   run_glue.py as it comes, evaluating after each epoch too
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,9 +4,8 @@
     python benchmarks/speed.py --model_name_or_path CHECKPOINT --data_dir GLUE [--tasks rte stsb sst2] [--full]
 
 For each task and side: seconds from the command to the first step, for a step (50 steps after 8 to warm up) and for a
-pass over the development set, added up to a run of three epochs. --full does whole runs instead. `ours` is
-run_glue.py as it comes, so that it evaluates after each epoch and saves the model; `once` is the same evaluating at the
-end alone, as `stock` does, which saves nothing; `best` is stock with its best flags. SST-2: the first 6,400 rows.
+pass over the development set, added up to a run of three epochs. --full does whole runs instead. SST-2: the first
+6,400 rows.
 """
 
 import argparse
@@ -26,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from sides import OURS, STOCK, add_arguments, command, output
+from sides import EXPLAINED, OURS, STOCK, add_arguments, command, output
 
 ROWS = {"sst2": 6400}
 BATCH, EPOCHS = 32, 3
@@ -147,7 +146,8 @@ def imports() -> float:
 # ---- the table ------------------------------------------------------------------------------------------------------
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    text = f"{__doc__}\nsides:\n{EXPLAINED}"
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--tasks", nargs="+", default=["rte", "stsb", "sst2"])
     parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)

@@ -40,10 +40,11 @@ def report(args: argparse.Namespace) -> None:
     """Print the tables, write the figures."""
     from layerdrop.errors import UserError
     from layerdrop.report import published, tables
-    from layerdrop.report.results import constant_predictions, mixtures, read_store, results
+    from layerdrop.report.results import constant_predictions, failures, mixtures, read_store, results
     from layerdrop.tasks import get_task
 
-    found = results(read_store(args.store))
+    done, failed = read_store(args.store)
+    found = results(done)
     tasks = [get_task(name, "--tasks").name for name in args.tasks] if args.tasks else None
     there = sorted({result.task for result in found})
     if tasks and not set(tasks) & set(there):
@@ -58,7 +59,8 @@ def report(args: argparse.Namespace) -> None:
         else:
             made += getattr(tables, f"{name}_tables")(found, tasks)
     print(tables.render(made, args.format), flush=True)
-    notes = mixtures(found) + constant_predictions(found) + ([published.NOTES[args.compare]] if args.compare else [])
+    notes = failures(failed) + mixtures(found) + constant_predictions(found)
+    notes += [published.NOTES[args.compare]] if args.compare else []
     theirs = {(result.model, result.task) for result in beside}
     if args.compare and not theirs & {(result.model, result.task) for result in found}:
         notes.append(f"--compare {args.compare}: it has none of these models and tasks; nothing to compare")

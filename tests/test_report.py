@@ -14,6 +14,7 @@ from layerdrop.report.results import (
     How,
     Sheet,
     constant_predictions,
+    failures,
     mixtures,
     read_store,
     results,
@@ -147,9 +148,15 @@ def test_store(tmp_path):
         run.folder = str(tmp_path / "deep" / str(i))
         run.write()
     (tmp_path / "record.json").write_text("{")
-    assert sorted(run.spec.seed for run in read_store([str(tmp_path)])) == [1, 3]
-    with pytest.raises(UserError, match="no record of a successful run"):
+    done, failed = read_store([str(tmp_path)])
+    assert sorted(run.spec.seed for run in done) == [1, 3] and [run.spec.seed for run in failed] == [2]
+    assert failures(failed) == [f"1 run has failed and is in no table; {tmp_path / 'deep' / '1'}: x"]
+    with pytest.raises(UserError, match="no record of a successful run there. 1 run has failed .*1: x"):
         read_store([str(tmp_path / "deep" / "1")])
+    runs[1].status = "success"
+    runs[1].folder = str(tmp_path / "again")
+    runs[1].write()
+    assert read_store([str(tmp_path)])[1] == []  # the same run has succeeded elsewhere
     with pytest.raises(UserError, match="no such folder"):
         read_store([str(tmp_path / "none")])
 

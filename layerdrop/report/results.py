@@ -89,20 +89,36 @@ class Result:
     """None for a published figure."""
 
 
-def read_store(folders: Iterable[str]) -> list[RunRecord]:
-    """The successful records in some folders and everything below them, each run once. Raises UserError for none."""
-    found: dict[str, RunRecord] = {}
+def read_store(folders: Iterable[str]) -> tuple[list[RunRecord], list[RunRecord]]:
+    """The successful and the failed records in some folders and below, each run once; failed is what never succeeded.
+
+    Raises UserError where there is no successful one.
+    """
+    done: dict[str, RunRecord] = {}
+    failed: dict[str, RunRecord] = {}
     for folder in folders:
         if not Path(folder).exists():
             raise UserError(f"{folder}: no such folder. Give the folder of a study's runs.")
         for path in sorted(Path(folder).rglob(RECORD_FILE)):
-            values = read_record(path.parent)
-            if values and values.get("status") == "success" and "spec" in values and values.get("metrics"):
+            values = read_record(path.parent) or {}
+            succeeded = values.get("status") == "success" and values.get("metrics")
+            if "spec" in values and (succeeded or values.get("status") == "failed"):
                 record = RunRecord.from_dict(values | {"folder": str(path.parent)})
-                found.setdefault(record.spec.id, record)
-    if not found:
-        raise UserError(f"{', '.join(folders)}: no record of a successful run there. Sweep first: scripts/sweep.py.")
-    return list(found.values())
+                (done if succeeded else failed).setdefault(record.spec.id, record)
+    left = [record for run, record in failed.items() if run not in done]
+    if not done:
+        advice = failures(left)[0] if left else "Sweep first: scripts/sweep.py."
+        raise UserError(f"{', '.join(folders)}: no record of a successful run there. {advice}")
+    return list(done.values()), left
+
+
+def failures(failed: list[RunRecord]) -> list[str]:
+    """What a reader must know of runs that are in no table."""
+    if not failed:
+        return []
+    first = failed[0]
+    runs = "1 run has failed and is" if len(failed) == 1 else f"{len(failed)} runs have failed and are"
+    return [f"{runs} in no table; {first.folder}: {(first.error or 'no reason recorded').splitlines()[0]}"]
 
 
 def results(records: Iterable[RunRecord]) -> list[Result]:
