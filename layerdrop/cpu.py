@@ -125,8 +125,13 @@ class _Attention(torch.autograd.Function):
 
 
 def _softmax_dtype(scores: torch.Tensor) -> torch.dtype | None:
-    """PyTorch's kernel works element by element on rows that do not fill a vector: of 32 in bf16, of 16 in fp32."""
-    return torch.float32 if scores.dtype == torch.bfloat16 and 16 <= scores.shape[-1] < 32 else None
+    """fp32 for short rows of bf16 with a rest that fills no vector of 32: PyTorch's kernel does it element by element.
+
+    In fp32 a vector has 16 and the rest costs less. Rows below 16 are done element by element in both; from 64 on the
+    rest does not count.
+    """
+    tokens = scores.shape[-1]
+    return torch.float32 if scores.dtype == torch.bfloat16 and 16 <= tokens < 64 and tokens != 32 else None
 
 
 AttentionInterface.register(ATTENTION, attention)

@@ -82,7 +82,7 @@ def test_attention_drops_weights_with_their_probability():
     assert abs((weights == 0).double().mean() - 0.1) < 4 * math.sqrt(0.1 * 0.9 / weights.numel())
 
 
-@pytest.mark.parametrize("tokens", [5, 20, 40])
+@pytest.mark.parametrize("tokens", [5, 20, 32, 40, 70])
 def test_attention_in_bf16_is_within_its_rounding(tokens):
     torch.manual_seed(0)
     exact = [torch.randn(2, 3, tokens, 4) for _ in range(3)]
