@@ -78,20 +78,21 @@ def attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    size = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     bias = attention_mask
     if bias is not None and bias.dtype == torch.bool:
-        bias = torch.zeros(bias.shape, dtype=size).masked_fill_(~bias, torch.finfo(size).min)
+        bias = torch.zeros(bias.shape, dtype=dtype).masked_fill_(~bias, torch.finfo(dtype).min)
     with torch.autocast("cpu", enabled=False):
-        query, key, value = (tensor.to(size) for tensor in (query, key, value))
-        output = _Attention.apply(query, key, value, None if bias is None else bias.to(size), scale, dropout)
+        query, key, value = (tensor.to(dtype) for tensor in (query, key, value))
+        output = _Attention.apply(query, key, value, None if bias is None else bias.to(dtype), scale, dropout)
     return output.transpose(1, 2).contiguous(), None
 
 
 class _Attention(torch.autograd.Function):
-    """dropout(softmax(scale query key^T + bias)) value, of (batch, heads, tokens, size) each.
+    """dropout(softmax(scale query key^T + bias)) value, of (batch, heads, tokens, size) each, in one type of number.
 
+    bias: None, or (batch, 1, 1 or tokens, tokens), without a gradient; p: of dropout, above 0 and below 1.
     Of what is (tokens, tokens) in size the backward pass needs one tensor: the weights before dropout, with a minus
     sign where they are dropped. Autograd would keep three.
     """
@@ -113,7 +114,7 @@ class _Attention(torch.autograd.Function):
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx, gradient):
         query, key, value, weights = ctx.saved_tensors
-        heads = gradient.shape[:2]
+        batch_and_heads = gradient.shape[:2]
         gradient = gradient.flatten(0, 1) / (1 - ctx.p)
         of_value = weights.relu().mT @ gradient
         of_weights = torch.ops.aten.threshold_backward(gradient @ value.mT, weights, 0)
@@ -121,14 +122,14 @@ class _Attention(torch.autograd.Function):
         of_scores = torch.ops.aten._softmax_backward_data(of_weights.to(dtype), weights.abs().to(dtype), -1, dtype)
         of_scores = of_scores.to(weights.dtype)
         gradients = (of_scores @ key).mul_(ctx.scale), (of_scores.mT @ query).mul_(ctx.scale), of_value
-        return *(tensor.unflatten(0, heads) for tensor in gradients), None, None, None
+        return *(tensor.unflatten(0, batch_and_heads) for tensor in gradients), None, None, None
 
 
 def _softmax_dtype(scores: torch.Tensor) -> torch.dtype | None:
     """fp32 for short rows of bf16 with a rest that fills no vector of 32: PyTorch's kernel does it element by element.
 
     In fp32 a vector has 16 and the rest costs less. Rows below 16 are done element by element in both; from 64 on the
-    rest does not count.
+    casts cost about what the rest does.
     """
     tokens = scores.shape[-1]
     return torch.float32 if scores.dtype == torch.bfloat16 and 16 <= tokens < 64 and tokens != 32 else None
