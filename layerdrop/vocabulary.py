@@ -35,10 +35,9 @@ class UsedVocabulary:
         ids = [np.arange((self.embedding.padding_idx or 0) + 1)]
         ids += [np.unique(dataset.columns["input_ids"]) for dataset in datasets]
         self.used = np.unique(np.concatenate(ids))
-        self.all = self.embedding.weight
-        self.position = torch.from_numpy(self.used).to(self.all.device)
-        self.some = nn.Parameter(self.all.detach()[self.position], requires_grad=self.all.requires_grad)
-        self.embedding.weight = self.some
+        self.all = self.embedding.weight.detach()
+        self.position = torch.from_numpy(self.used)
+        self.embedding.weight = nn.Parameter(self.all[self.position], self.embedding.weight.requires_grad)
 
     def translate(self, dataset: Tokenised) -> Tokenised:
         """The dataset with the ids that the model has now."""
@@ -48,19 +47,21 @@ class UsedVocabulary:
     @contextmanager
     def whole(self) -> Iterator[None]:
         """Have all rows in the model, to save it or to load weights into it."""
+        some = self.embedding.weight
         self.restore()
         try:
             yield
         finally:
             with torch.no_grad():
-                self.some.copy_(self.all[self.position])
-            self.embedding.weight = self.some
+                some.copy_(self.embedding.weight[self.position])
+            self.embedding.weight = some
 
     def restore(self) -> None:
-        """Put the rows that were trained among all the others."""
-        with torch.no_grad():
-            self.all[self.position] = self.some.to(self.all.dtype)
-        self.embedding.weight = self.all
+        """Put the rows that were trained among all the others, on the device where the model is by now."""
+        some = self.embedding.weight
+        self.all = self.all.to(some.device)
+        self.all[self.position] = some.detach().to(self.all.dtype)
+        self.embedding.weight = nn.Parameter(self.all, some.requires_grad)
 
 
 def may_leave_rows_out(model: PreTrainedModel, args) -> bool:

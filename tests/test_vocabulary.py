@@ -46,6 +46,20 @@ def test_same_logits(model_type):
     assert torch.equal(model.get_input_embeddings().weight, whole) and torch.equal(model(**batch).logits, before)
 
 
+def test_rows_come_back_on_the_device_of_the_model():
+    """The Trainer moves the model after its rows were chosen; the meta device stands for a GPU."""
+    model, tokenizer = tiny.model("bert"), tiny.tokenizer()
+    n = len(model.get_input_embeddings().weight)
+    used = UsedVocabulary(model, [dataset(tokenizer, slice(20, 30))])
+    model.to("meta")
+    with used.whole():
+        assert model.get_input_embeddings().weight.shape[0] == n
+        assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert model.get_input_embeddings().weight.shape[0] == len(used.used)
+    used.restore()
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
 def test_training_is_the_same_and_so_is_what_is_saved(tmp_path, monkeypatch):
     """Against training with all rows; the rows that never occur stay bit for bit."""
     tokenizer = tiny.tokenizer()
