@@ -208,7 +208,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(self.run, self.place, theirs), daemon=True)
-        self.process.start()
+        with _environment(CUDA_VISIBLE_DEVICES=self.place.gpu):  # CUDA looks once, at its import
+            self.process.start()
         theirs.close()
 
     def begin(self, job: Job) -> None:
@@ -257,14 +258,25 @@ class LocalEngine:
             worker.process.join()
 
 
+@contextmanager
+def _environment(**variables: str | None) -> Iterator[None]:
+    """Let a process that is started here inherit these; None: as it is."""
+    before = dict(os.environ)
+    os.environ.update({name: value for name, value in variables.items() if value is not None})
+    try:
+        yield
+    finally:
+        for name in variables:
+            os.environ.pop(name, None)
+        os.environ.update({name: before[name] for name in variables if name in before})
+
+
 def _serve(run: Run, place: Place, connection: Connection) -> None:
     os.setsid()  # Ctrl-C is the sweep's to deal with
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, place.cores)
-    if place.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = place.gpu
     import torch
 
     torch.set_num_threads(len(place.cores))

@@ -15,6 +15,9 @@ from layerdrop.errors import UserError
 from layerdrop.runs import RunRecord
 from layerdrop.study import read_study, sweep
 
+GPU_AT_FIRST = os.environ.get("CUDA_VISIBLE_DEVICES")
+"""When this is imported: CUDA looks at it once, when something first asks whether there is a GPU."""
+
 
 def pretend(arguments) -> RunRecord:
     """A run of 50 ms, whose metric is its seed."""
@@ -28,7 +31,7 @@ def pretend(arguments) -> RunRecord:
     if seed == 15:
         raise ZeroDivisionError("a defect")
     note(folder.parent, "begin", record)
-    print("hello from the run")
+    print(f"hello from the run on GPU {GPU_AT_FIRST}")
     time.sleep(0.05)
     record.metrics = {"accuracy": float(seed)}
     record.write()

@@ -53,6 +53,17 @@ def test_a_worker_that_dies_input_that_is_unusable_and_a_defect(store, engine):
     assert "Traceback" in (Path(study.jobs[3].folder) / "log.txt").read_text()
 
 
+def test_a_worker_sees_its_own_gpu_from_the_start(store, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    core = (min(os.sched_getaffinity(0)),)
+    engine = LocalEngine(pretend, [Place(core, "3"), Place(core, "5")])
+    study = store(1, 2)
+    sweep(study, engine, lambda *_: None)
+    engine.close()
+    logs = sorted((Path(job.folder) / "log.txt").read_text() for job in study.jobs)
+    assert "GPU 3" in logs[0] and "GPU 5" in logs[1] and "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
 def test_a_claimed_job_is_left_alone(store):
     job = store(1).jobs[0]
     with engines._claim(job):
