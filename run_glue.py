@@ -121,7 +121,7 @@ def run(arguments):
             return RunRecord.from_dict(read_record(folder))
 
     try:
-        record.environment = environment()
+        record.environment = environment(train_flags.use_cpu)
         if resume_from:
             record.notes.append(f"resumed from {resume_from}: seconds and the first loss are of what came after")
 

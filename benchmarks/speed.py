@@ -5,7 +5,7 @@
 
 For each task and side: seconds from the command to the first step, for a step (50 steps after 8 to warm up) and for a
 pass over the development set, added up to a run of three epochs. --full does whole runs instead. SST-2: the first
-6,400 rows.
+6,400 rows. Peak memory is the process's, or with a GPU that of its tensors there.
 """
 
 import argparse
@@ -38,6 +38,7 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
     """Run a script with the clock on its Trainer; prints a line of JSON. steps: stop after so many."""
     if Path(script).name == "run_glue.py":
         gc.disable()  # as it does itself before it imports what is imported below
+    import torch
     from transformers import TrainerCallback, trainer
 
     from layerdrop.runs import peak_memory
@@ -45,11 +46,20 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
     began = float(os.environ["BENCHMARK_BEGAN"])
     times: dict[str, list[float]] = {"begin": [], "end": [], "evaluate": []}
 
+    def catch_up():
+        """A GPU may be some steps behind."""
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+
     class Clock(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == WARM_UP:
+                catch_up()
             times["begin"].append(time.time())
 
         def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == (steps or state.max_steps):
+                catch_up()
             times["end"].append(time.time())
             if steps and state.global_step >= steps:
                 control.should_training_stop = True
@@ -83,7 +93,7 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
                 "evaluate": statistics.median(times["evaluate"]),
                 "evaluations": len(times["evaluate"]),
                 "total": time.time() - began,
-                "peak": peak_memory()["host"],
+                "peak": peak_memory().get("cuda") or peak_memory()["host"],
             }
         )
     )
@@ -91,10 +101,12 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
 
 def profiled(script: str, words: list[str]) -> None:
     """Run a script up to its tenth step after warming up, and print where these ten steps spend their time."""
+    import torch
     from torch.profiler import ProfilerActivity, profile
     from transformers import TrainerCallback, trainer
 
-    profiler = profile(activities=[ProfilerActivity.CPU])
+    gpu = torch.cuda.is_available()
+    profiler = profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * gpu)
 
     class Profile(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
@@ -102,7 +114,8 @@ def profiled(script: str, words: list[str]) -> None:
                 profiler.start()
             elif state.global_step == WARM_UP + 10:
                 profiler.stop()
-                table = profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=20)
+                by = "self_device_time_total" if gpu else "self_cpu_time_total"
+                table = profiler.key_averages().table(sort_by=by, row_limit=20)
                 print(table, flush=True)
                 os._exit(0)
 

@@ -87,7 +87,7 @@ def main() -> None:
                 save_strategy="no",
                 report_to=[],
                 disable_tqdm=True,
-                use_cpu=not torch.cuda.is_available(),
+                use_cpu=not torch.accelerator.is_available(),
                 train_sampling_strategy="group_by_length" if args.group else "random",
             ),
             train_dataset=train,

@@ -208,7 +208,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(self.run, self.place, theirs), daemon=True)
-        with _environment(CUDA_VISIBLE_DEVICES=self.place.gpu):  # CUDA looks once, at its import
+        with _environment(CUDA_VISIBLE_DEVICES=self.place.gpu):  # CUDA looks at it once, when first asked
             self.process.start()
         theirs.close()
 

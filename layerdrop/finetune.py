@@ -24,6 +24,7 @@ from layerdrop.cpu import keep_freed_memory, use_fast_dropout
 from layerdrop.data import Collator, LengthGroupedSampler, Tokenised
 from layerdrop.errors import UserError
 from layerdrop.first_token import compute_first_token_alone
+from layerdrop.gpu import do_not_wait
 from layerdrop.runs import umask
 from layerdrop.surgery import layer_list, quiet
 from layerdrop.tasks import Task
@@ -300,7 +301,9 @@ def finetune(
     prefixes = {split: _prefix(split, len(evaluate)) for split in evaluate}
     sets = {prefix.removeprefix("eval_"): evaluate[split] for split, prefix in prefixes.items()}
     compute_first_token_alone(model)
-    if train is not None and args.device.type == "cpu":
+    if args.device.type != "cpu":
+        do_not_wait(model, args)
+    elif train is not None:
         keep_freed_memory()
         use_fast_dropout(model)
     callback = RunCallback(rolling_checkpoints)

@@ -336,8 +336,11 @@ def write_submission(folder: str, task: Task, split: str, examples: Examples, pr
     return path
 
 
-def environment() -> dict[str, Any]:
-    """Versions, hardware and the commit of the code: what a reader of the record needs to know about where it ran."""
+def environment(use_cpu: bool = False) -> dict[str, Any]:
+    """Versions, hardware and the commit of the code: what a reader of the record needs to know about where it ran.
+
+    use_cpu: whether it ran on the processor even if there is a GPU.
+    """
     from importlib.metadata import PackageNotFoundError, version
 
     import torch
@@ -348,7 +351,7 @@ def environment() -> dict[str, Any]:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = None
-    cuda = torch.cuda.is_available()
+    cuda = torch.cuda.is_available() and not use_cpu
     return {
         "versions": versions,
         "device": torch.cuda.get_device_name() if cuda else _processor(),

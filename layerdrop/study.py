@@ -129,7 +129,7 @@ def _add(study: Study, seen: set[str], settings: dict[str, Any], flags: tuple[st
     name = Path(arguments.default_output_dir()).name
     try:
         order = find_order(drop.drop_strategy, drop.drop_order_file, model.model_name_or_path, task)
-        spec = replace(arguments.spec(task, order), processes=1)  # each worker sees one GPU
+        spec = arguments.spec(task, order)
         config = _config(model.model_name_or_path, model.hub)
         if isinstance(config, str):
             _mention(study, f"{config} Whether its layers allow these K was not checked.")

@@ -74,7 +74,6 @@ def may_leave_rows_out(model: PreTrainedModel, args) -> bool:
         and str(getattr(args.optim, "value", args.optim)) in OPTIMIZERS
         and args.weight_decay == 0
         and args.world_size == 1
-        and args.n_gpu <= 1
         and not args.deepspeed
         and not args.fsdp
     )

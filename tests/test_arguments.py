@@ -242,6 +242,15 @@ def test_translated_and_dropped_names_are_not_flags_today():
     assert not known & (set(arguments.RENAMED) | set(arguments.WITHOUT_EFFECT))
 
 
+def test_one_gpu_is_used_however_many_there_are(monkeypatch):
+    """With a batch on each it would be another recipe."""
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 4))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    found = parse(CPU)
+    assert found.train.n_gpu == 1 and found.train.train_batch_size == 32
+    assert "torchrun --nproc_per_node 4" in found.notes[-1]
+
+
 # ---- identity
 def test_identity_is_what_changes_the_result():
     same = spec("--drop_strategy", "top", "--drop_k", "2")

@@ -62,6 +62,15 @@ def test_environment_and_memory():
     assert runs.peak_memory()["host"] > 10_000_000
 
 
+def test_environment_of_a_run_on_the_processor_beside_a_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a GPU")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert runs.environment()["device"] == "a GPU" and runs.environment()["device_count"] == 4
+    beside = runs.environment(use_cpu=True)
+    assert beside["device"] not in ("", "a GPU") and beside["device_count"] == 0
+
+
 def test_new_folder(tmp_path):
     assert opened(SPEC, tmp_path / "a" / "b") == (False, None)
     assert json.loads((tmp_path / "a" / "b" / "spec.json").read_text())["id"] == SPEC.id

@@ -117,6 +117,10 @@ class TrainArguments(TrainingArguments):
     learning_rate: float = flag("Peak learning rate.", 2e-5)
     eval_strategy: str = flag("When to evaluate while training: no, steps, epoch.", "epoch")
     logging_strategy: str = flag("When to log the training loss: no, steps, epoch.", "epoch")
+    logging_nan_inf_filter: bool | None = flag(
+        "Leave steps whose loss is not finite out of what is logged. Default: with fp16, whose scaling skips them; it "
+        "makes every step wait for the GPU."
+    )
     save_strategy: str = flag(
         "When to save a checkpoint to resume from: no, steps, epoch, best. If not given, after each epoch (at least a "
         "minute apart), and what is there is removed once the run has succeeded.",
@@ -131,6 +135,11 @@ class TrainArguments(TrainingArguments):
     )
     save_model: bool = flag("Keep the fine-tuned model in the run's folder.", True)
     overwrite_output_dir: bool = flag("Start again in a folder that holds a run, which is lost.", False)
+
+    @property
+    def n_gpu(self) -> int:
+        """GPUs of this process: 0 or 1. The library would use all there are, with a batch for each: another recipe."""
+        return min(1, super().n_gpu)
 
 
 GROUPS = (ModelArguments, DataArguments, DropArguments, TrainArguments)

@@ -140,6 +140,8 @@ def parse(argv: list[str]) -> Arguments:
     arguments = Arguments(*groups, given=given, notes=notes)
     check(arguments)
     notes += idle_flags(arguments)
+    if arguments.train.n_gpu and arguments.train.world_size == 1 and (n := torch.cuda.device_count()) > 1:
+        notes.append(f"one of {n} GPUs is used; for all: torchrun --nproc_per_node {n} run_glue.py ...")
     if wanted_output_dir is None:
         arguments.train.output_dir = arguments.default_output_dir()
     return arguments
@@ -165,6 +167,8 @@ def _choose_precision(namespace) -> None:
         fast = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else has_bf16()
         namespace.precision = "bf16" if fast else "fp32"
     namespace.bf16, namespace.fp16 = namespace.precision == "bf16", namespace.precision == "fp16"
+    if namespace.logging_nan_inf_filter is None:
+        namespace.logging_nan_inf_filter = namespace.fp16
     if namespace.fp16 and not gpu:
         raise UserError("--precision fp16: needs a GPU. Allowed on this machine: auto, fp32, bf16.")
     if not torch.accelerator.is_available():

@@ -94,7 +94,7 @@ class Arguments:
             max_train_samples=data.max_train_samples,
             max_eval_samples=data.max_eval_samples,
             revision=model.model_revision,
-            processes=train.world_size * max(1, train.n_gpu),
+            processes=train.world_size,
             train=train.do_train,
             from_scratch=model.from_scratch,
             training=recipe(train) if train.do_train else {},
