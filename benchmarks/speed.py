@@ -91,7 +91,6 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
                 "step": (warm[-1][1] - warm[0][0]) / len(warm) if warm else None,
                 "steps": times["steps"],
                 "evaluate": statistics.median(times["evaluate"]),
-                "evaluations": len(times["evaluate"]),
                 "total": time.time() - began,
                 "peak": peak_memory().get("cuda") or peak_memory()["host"],
             }

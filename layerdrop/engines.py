@@ -279,7 +279,7 @@ def _serve(run: Run, place: Place, connection: Connection) -> None:
         os.sched_setaffinity(0, place.cores)
     import torch
 
-    torch.set_num_threads(len(place.cores))
+    torch.set_num_threads(min(len(place.cores), torch.get_num_threads()))  # which OMP_NUM_THREADS may limit
     while True:
         try:
             job = connection.recv()

@@ -79,7 +79,7 @@ class FineTuner(Trainer):
     """The library's Trainer with batches of like length, and with evaluation results kept.
 
     task_ids: (classes,) the task's class id for each of the model's, where the checkpoint has an order of its own.
-    vocabulary: where the model has only some rows of its embedding; what is saved and loaded has all.
+    vocabulary: where the model has only some rows of its embedding; what is evaluated, saved and loaded has all.
     """
 
     def __init__(
@@ -137,6 +137,17 @@ class FineTuner(Trainer):
         with self._whole_vocabulary():
             super()._load_from_checkpoint(*args, **kwargs)
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None):
+        """As in the library; one that is of other rows of the embedding is refused: AdamW would read past its end."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        weight = self.vocabulary.embedding.weight if self.vocabulary else None
+        moments = self.optimizer.state.get(weight, {}).values()
+        if any(torch.is_tensor(moment) and moment.dim() and moment.shape != weight.shape for moment in moments):
+            raise UserError(
+                f"--resume_from_checkpoint {checkpoint}: its optimizer has seen other training data, or is of an older "
+                "version. Start again with --overwrite_output_dir."
+            )
+
     def _load_best_model(self):
         with self._whole_vocabulary():
             super()._load_best_model()
@@ -162,7 +173,7 @@ class FineTuner(Trainer):
         """
         start = time.perf_counter()
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng(devices), self._whole_vocabulary():
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         logits = output.predictions[0] if isinstance(output.predictions, tuple) else output.predictions
         if not np.isfinite(logits).all():
@@ -199,8 +210,10 @@ class RunCallback(TrainerCallback):
         self.old_handlers = {}
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Take over the two signals."""
+        """Take over the two signals, and what was logged before the checkpoint that training goes on from."""
         self.training = True
+        for logs in state.log_history:
+            self._keep(logs.get("epoch"), logs)
         if args.world_size > 1 or threading.current_thread() is not threading.main_thread():
             return
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -234,18 +247,23 @@ class RunCallback(TrainerCallback):
             raise Interrupted(f"{args.output_dir}/checkpoint-{state.global_step}")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Keep what was measured, one entry for each point in training; print it once it is complete."""
-        shown = {_result_name(name): value for name, value in (logs or {}).items() if _result_name(name)}
-        if not self.training or not state.is_world_process_zero or not shown:
+        """Keep what was measured, and print it once it is complete."""
+        if not self.training or not state.is_world_process_zero or not self._keep(state.epoch, logs or {}):
             return
-        entry = {"epoch": round(state.epoch or 0.0, 2)}
-        if self.epochs and self.epochs[-1]["epoch"] == entry["epoch"]:
-            entry = self.epochs.pop()
-        self.epochs.append(entry | shown)
-        if control.should_evaluate and "train_loss" in shown:
+        if control.should_evaluate and "loss" in logs:
             return  # the development set's results come at once, on the same line
-        text = "  ".join(f"{name} {value:.4f}" for name, value in self.epochs[-1].items() if name != "epoch")
+        entry = self.epochs[-1]
+        text = "  ".join(f"{name} {value:.4f}" for name, value in entry.items() if name != "epoch")
         tqdm.write(f"epoch {entry['epoch']:g} of {args.num_train_epochs:g}: {text}", file=sys.stderr)
+
+    def _keep(self, epoch: float | None, logs: dict[str, float]) -> bool:
+        """Put the results among what is logged into `epochs`, one entry for each point; whether there were any."""
+        results = {_result_name(name): value for name, value in logs.items() if _result_name(name)}
+        entry = {"epoch": round(epoch or 0.0, 2)}
+        if results and self.epochs and self.epochs[-1]["epoch"] == entry["epoch"]:
+            entry = self.epochs.pop()
+        self.epochs += [entry | results] * bool(results)
+        return bool(results)
 
     def restore_signals(self) -> None:
         """Give SIGINT and SIGTERM back to whoever had them."""
@@ -293,10 +311,8 @@ def finetune(
     outcome = Outcome()
     vocabulary = None
     if train is not None and may_leave_rows_out(model, args):
-        vocabulary = UsedVocabulary(model, [train, *evaluate.values(), *predict.values()])
+        vocabulary = UsedVocabulary(model, train)
         train = vocabulary.translate(train)
-        evaluate = {split: vocabulary.translate(dataset) for split, dataset in evaluate.items()}
-        predict = {split: vocabulary.translate(dataset) for split, dataset in predict.items()}
     evaluate = {split: dataset.longest_first() for split, dataset in evaluate.items()}
     prefixes = {split: _prefix(split, len(evaluate)) for split in evaluate}
     sets = {prefix.removeprefix("eval_"): evaluate[split] for split, prefix in prefixes.items()}

@@ -206,6 +206,10 @@ def remove_checkpoints(folder: str | os.PathLike) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+LAST = ("true", "last")
+"""--resume_from_checkpoint without a folder: from the last checkpoint there is."""
+
+
 def open_folder(record: RunRecord, *, overwrite: bool, resume: str | None) -> tuple[bool, str | None]:
     """Make sure that a run can write into its folder without harming what is there.
 
@@ -218,15 +222,16 @@ def open_folder(record: RunRecord, *, overwrite: bool, resume: str | None) -> tu
     if path.exists() and not path.is_dir():
         raise UserError(f"--output_dir {folder}: is a file. Choose a folder.")
     there, found = read_record(folder), checkpoints(folder)
+    finished = bool(there) and there.get("status") == "success"
     if overwrite:
         remove_checkpoints(folder)
         for name in (RECORD_FILE, SPEC_FILE, *(path.name for path in path.glob("predictions_*.tsv"))):
             (path / name).unlink(missing_ok=True)
-    elif resume:
-        checkpoint = _checkpoint_to_resume(spec, folder, resume, found)
-        _write_spec(spec, path)
+    elif resume and not (finished and not found and resume.lower() in LAST):
+        checkpoint = _checkpoint_to_resume(record, resume, found)
+        _write_spec(record)
         return False, checkpoint
-    elif there and there.get("status") == "success":
+    elif finished:
         same = there.get("id") == spec.id
         difference = _other_input(there, record) if same else f"other settings ({_difference(there['spec'], spec)})"
         if not difference:
@@ -245,7 +250,7 @@ def open_folder(record: RunRecord, *, overwrite: bool, resume: str | None) -> tu
             f"--output_dir {folder}: holds a model ({', '.join(files)}) that is not this tool's. "
             "Choose another --output_dir, or --overwrite_output_dir to lose it."
         )
-    _write_spec(spec, path)
+    _write_spec(record)
     return False, None
 
 
@@ -263,18 +268,19 @@ def leave_folder(folder: str) -> None:
         shutil.rmtree(folder)
 
 
-def _write_spec(spec: RunSpec, path: Path) -> None:
+def _write_spec(record: RunRecord) -> None:
+    spec, path = record.spec, Path(record.folder)
+    read = {"data": record.data, "model_fingerprint": record.model_fingerprint}
+    content = {"id": spec.id, **dataclasses.asdict(spec), "read": read}
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_atomically(
-            path / SPEC_FILE, json.dumps({"id": spec.id, **dataclasses.asdict(spec)}, indent=1, default=str) + "\n"
-        )
+        write_atomically(path / SPEC_FILE, json.dumps(content, indent=1, default=str) + "\n")
     except OSError as error:
         raise UserError(f"--output_dir {path}: cannot write there ({error.strerror}). Choose another folder.") from None
 
 
-def _checkpoint_to_resume(spec: RunSpec, folder: str, resume: str, found: list[Path]) -> str:
-    if resume.lower() not in ("true", "last"):
+def _checkpoint_to_resume(record: RunRecord, resume: str, found: list[Path]) -> str:
+    if resume.lower() not in LAST:
         checkpoint = Path(resume)
         if not (checkpoint / "trainer_state.json").is_file():
             raise UserError(f"--resume_from_checkpoint {resume}: no checkpoint there. Give a folder checkpoint-STEP.")
@@ -282,17 +288,22 @@ def _checkpoint_to_resume(spec: RunSpec, folder: str, resume: str, found: list[P
         checkpoint = found[-1]
     else:
         raise UserError(
-            f"--resume_from_checkpoint: no checkpoint in {folder}. Leave the flag out to start from the beginning, "
-            "or give --output_dir of the interrupted run."
+            f"--resume_from_checkpoint: no checkpoint in {record.folder}. Leave the flag out to start from the "
+            "beginning, or give --output_dir of the interrupted run."
         )
     try:
         old = json.loads((checkpoint.parent / SPEC_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return str(checkpoint)
-    if old.get("id") != spec.id:
+    if old.get("id") != record.spec.id:
         raise UserError(
-            f"--resume_from_checkpoint: {checkpoint} was made with other settings ({_difference(old, spec)}). "
+            f"--resume_from_checkpoint: {checkpoint} was made with other settings ({_difference(old, record.spec)}). "
             "Give the same flags as then."
+        )
+    if "read" in old and (difference := _other_input(old["read"], record)):
+        raise UserError(
+            f"--resume_from_checkpoint: {checkpoint} was made with {difference}. "
+            "Start again with --overwrite_output_dir, which loses it."
         )
     return str(checkpoint)
 

@@ -1,4 +1,4 @@
-"""Training with the rows of the embedding that occur in the data, and no others.
+"""Training with the rows of the embedding that occur in the training data, and no others.
 
 Half of a small model's parameters are the embeddings of words that a task never shows. Their gradient is zero at every
 step, and with an optimizer that leaves such rows as they are (AdamW without weight decay) so is their change: leaving
@@ -7,7 +7,7 @@ them out changes nothing but rounding, and saves clearing, clipping and updating
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -24,29 +24,28 @@ OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
 
 
 class UsedVocabulary:
-    """The ids that occur in some datasets, as 0, 1, 2 ... in their order; ids up to the padding's stay what they are.
+    """The ids that occur in the training data, as 0, 1, 2 ... in their order; those up to the padding's stay.
 
-    While it is in use the model's embedding has these rows only; `whole` puts all rows back for a while, `restore` for
-    good.
+    While it is in use the model's embedding has these rows only. `whole` puts all rows back for a while, to evaluate
+    the model, to save it or to load weights into it; `restore` does for good.
     """
 
-    def __init__(self, model: PreTrainedModel, datasets: Iterable[Tokenised]):
+    def __init__(self, model: PreTrainedModel, train: Tokenised):
         self.embedding: nn.Embedding = model.get_input_embeddings()
-        ids = [np.arange((self.embedding.padding_idx or 0) + 1)]
-        ids += [np.unique(dataset.columns["input_ids"]) for dataset in datasets]
-        self.used = np.unique(np.concatenate(ids))
+        up_to_padding = np.arange((self.embedding.padding_idx or 0) + 1)
+        self.used = np.union1d(up_to_padding, train.columns["input_ids"])
         self.all = self.embedding.weight.detach()
         self.position = torch.from_numpy(self.used)
         self.embedding.weight = nn.Parameter(self.all[self.position], self.embedding.weight.requires_grad)
 
     def translate(self, dataset: Tokenised) -> Tokenised:
-        """The dataset with the ids that the model has now."""
+        """The training data with the ids that the model has now."""
         ids = np.searchsorted(self.used, dataset.columns["input_ids"]).astype(np.int32)
         return Tokenised(dataset.columns | {"input_ids": ids}, dataset.offsets, dataset.labels, dataset.rows)
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Have all rows in the model, to save it or to load weights into it."""
+        """Have all rows in the model."""
         some = self.embedding.weight
         self.restore()
         try:

@@ -91,6 +91,8 @@ def test_every_flag_of_the_library_goes_through():
         ("--drop_strategy top --drop_k -1", "--drop_k -1"),
         ("--drop_strategy top --drop_k two", "--drop_k.*not a whole number: 'two'"),
         ("--drop_strategy list", "needs the ids. Add --drop_layers"),
+        ("--drop_layers ,", "--drop_layers: names no layer. Write ids as 9,10,11"),
+        ("--drop_layers=", "--drop_layers: names no layer"),
         ("--drop_layers 9,x", "--drop_layers '9,x': not a list of layer ids"),
         ("--drop_layers 9 --drop_strategy top --drop_k 1", "both choose layers"),
         ("--drop_layers 9 --drop_k 2", "--drop_k 2: --drop_layers names 1 layers"),

@@ -55,6 +55,16 @@ def test_attention_is_sdpas_formula(form):
     assert torch.allclose(scaled, attention(module, query, key, value, mask, scaling=1.0)[0], atol=1e-6)
 
 
+def test_a_row_that_attends_to_nothing_has_numbers_in_bf16():
+    """The least number in fp32 would be minus infinity in bf16."""
+    module = nn.Module()
+    module.is_causal = False
+    query, key, value = torch.randn(3, 1, 2, 4, 8)
+    mask = torch.full((1, 1, 1, 4), torch.finfo(torch.float32).min)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attention(module, query, key, value, mask, dropout=0.1)[0].isfinite().all()
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("queries", [5, 1])
 def test_gradients_of_attention(queries, masked):

@@ -438,11 +438,17 @@ def test_resumed_is_bit_identical(run, monkeypatch, strategy, stop):
     monkeypatch.setattr(RunCallback, "on_step_end", usual)
     code, _, _, err = run(words)
     assert code == 2 and "--resume_from_checkpoint" in err
-    code, resumed, _, err = run(words + " --resume_from_checkpoint")
+    more = " --do_train --do_eval --do_predict --resume_from_checkpoint"  # what else is read changes nothing
+    code, resumed, _, err = run(words + more)
     assert code == 0, err
-    assert same(weights("whole"), weights("out"))
+    assert same(weights("whole"), weights("out")) and Path("out/RTE.tsv").is_file()
     assert resumed["metrics"] == whole["metrics"] and resumed["id"] == whole["id"]
+    before = [] if stop == 3 else whole["epochs"][:1]  # at 3 the first epoch had not been evaluated yet
+    assert resumed["epochs"][: len(before)] == before
+    assert [entry["epoch"] for entry in resumed["epochs"][len(before) :]] == [2.0, 3.0]
     assert not list(Path("out").glob("checkpoint-*"))
+    code, again, _, err = run(words + more)
+    assert code == 0 and again == resumed and "already done" in err
 
 
 @pytest.mark.parametrize(("seconds", "saved"), [(0.0, [3, 6]), (3600.0, [])])

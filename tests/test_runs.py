@@ -96,6 +96,20 @@ def test_done_on_other_data_or_weights_is_not_the_same(tmp_path):
             open_folder(other, overwrite=False, resume=None)
 
 
+def test_resuming_on_other_data_or_weights(tmp_path):
+    """Also where a run was killed and has no record."""
+
+    def record(rows, weights):
+        return RunRecord(SPEC, str(tmp_path), data={"train": {"rows": rows}}, model_fingerprint=weights)
+
+    open_folder(record(3, "a"), overwrite=False, resume=None)
+    path = checkpoint(tmp_path, 10)
+    assert open_folder(record(3, "a"), overwrite=False, resume="last") == (False, str(path))
+    for other, what in ((record(4, "a"), "train"), (record(3, "b"), "the model's weights")):
+        with pytest.raises(UserError, match=f"checkpoint-10 was made with .* other contents of {what} since"):
+            open_folder(other, overwrite=False, resume="last")
+
+
 def test_a_run_that_died_does_not_stand_in_the_way(tmp_path):
     opened(SPEC, tmp_path)
     (tmp_path / "config.json").write_text("{}")
@@ -132,6 +146,10 @@ def test_nothing_to_resume(tmp_path):
         opened(SPEC, tmp_path, resume="True")
     with pytest.raises(UserError, match="no checkpoint there"):
         opened(SPEC, tmp_path, resume=str(tmp_path))
+    RunRecord(SPEC, str(tmp_path), "success").write()
+    assert opened(SPEC, tmp_path, resume="last") == (True, None)  # done: a script may always ask to go on
+    with pytest.raises(UserError, match="other settings"):
+        opened(OTHER, tmp_path, resume="last")
 
 
 def test_a_users_model_is_not_overwritten(tmp_path):

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, TrainingArguments
 
 from layerdrop.data import Collator, Examples, tokenise
+from layerdrop.errors import UserError
 from layerdrop.finetune import finetune
 from layerdrop.tasks import TASKS
 from layerdrop.vocabulary import MODEL_TYPES, UsedVocabulary, may_leave_rows_out
@@ -37,7 +38,7 @@ def test_same_logits(model_type):
     batch = collator([data[i] for i in range(8)])
     before = model(**batch).logits
     whole = model.get_input_embeddings().weight.detach().clone()
-    used = UsedVocabulary(model, [data])
+    used = UsedVocabulary(model, data)
     assert len(model.get_input_embeddings().weight) == len(used.used) < 20
     assert (used.used[: pad + 1] == np.arange(pad + 1)).all()
     short = collator([used.translate(data)[i] for i in range(8)])
@@ -46,11 +47,23 @@ def test_same_logits(model_type):
     assert torch.equal(model.get_input_embeddings().weight, whole) and torch.equal(model(**batch).logits, before)
 
 
+def test_an_optimizer_of_other_rows_is_refused(tmp_path):
+    """Of the same run on other training data, say: AdamW would read past the end of its moments."""
+    tokenizer = tiny.tokenizer()
+    args = arguments(tmp_path, num_train_epochs=1, save_strategy="epoch")
+    first = {"task": TASKS["sst2"], "tokenizer": tokenizer, "args": args, "evaluate": {}, "predict": {}}
+    finetune(tiny.model("bert"), train=dataset(tokenizer, slice(10, 20)), **first, rolling_checkpoints=False)
+    other = Examples((["with more words: " + " ".join(tiny.WORDS)] * 16,), np.arange(16) % 2, ["x"] * 16)
+    more = {"train": tokenise(other, tokenizer, 64), "resume_from": str(tmp_path / "checkpoint-4")}
+    with pytest.raises(UserError, match="its optimizer has seen other training data"):
+        finetune(tiny.model("bert"), **first, **more)
+
+
 def test_rows_come_back_on_the_device_of_the_model():
     """The Trainer moves the model after its rows were chosen; the meta device stands for a GPU."""
     model, tokenizer = tiny.model("bert"), tiny.tokenizer()
     n = len(model.get_input_embeddings().weight)
-    used = UsedVocabulary(model, [dataset(tokenizer, slice(20, 30))])
+    used = UsedVocabulary(model, dataset(tokenizer, slice(20, 30)))
     model.to("meta")
     with used.whole():
         assert model.get_input_embeddings().weight.shape[0] == n

@@ -22,6 +22,8 @@ def check(arguments: Arguments) -> None:
 
 def _check_drop(arguments: Arguments) -> list[str]:
     drop, wrong = arguments.drop, []
+    if drop.drop_layers is not None and not arguments.drop_layers:
+        return ["--drop_layers: names no layer. Write ids as 9,10,11, or leave the flag out to drop none."]
     if arguments.drop_layers:
         if drop.drop_strategy not in (None, "list"):
             return [f"--drop_layers and --drop_strategy {drop.drop_strategy} both choose layers. Give one of them."]
