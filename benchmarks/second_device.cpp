@@ -1,5 +1,6 @@
 // A device of its own kind whose memory is the host's: every operation is computed on the CPU, but tensors of the two
-// devices do not mix, as on a GPU, and whatever makes the host wait for the device is told to a Python function.
+// devices do not mix, as on a GPU, and what makes the host wait for the device is told to a Python function: values and
+// copies to the host, copies to the device that are not on the side, and operations whose result has a size to be found.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
@@ -132,6 +133,7 @@ static void compute(const c10::OperatorHandle& operation, torch::jit::Stack* sta
   for (size_t i = 0; i < schema.arguments().size(); i++) {
     const auto& name = schema.arguments()[i].name();
     auto check = [&](const Tensor& tensor) {  // on a GPU numbers, and indices, may come from the host
+      if (name == "indices" && tensor.defined() && is_here(tensor) && tensor.scalar_type() == kBool) tell("a mask as index");
       TORCH_CHECK(
           !tensor.defined() || is_here(tensor) || tensor.dim() == 0 || name == "indices", schema.name(), ": ", name,
           " is on ", tensor.device(), ", others are on ", DEVICE);
@@ -141,7 +143,9 @@ static void compute(const c10::OperatorHandle& operation, torch::jit::Stack* sta
     if (argument.isTensorList())
       for (const Tensor& tensor : argument.toTensorVector()) check(tensor);
   }
-  for (const char* waits : {"aten::nonzero", "aten::equal", "aten::masked_select", "aten::_unique2"})
+  for (const char* waits :
+       {"aten::nonzero", "aten::equal", "aten::masked_select", "aten::_unique2", "aten::unique_consecutive",
+        "aten::repeat_interleave", "aten::bincount"})
     if (schema.name() == waits) tell(waits);
   computing = true;
   try {

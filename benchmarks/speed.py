@@ -45,6 +45,7 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
 
     began = float(os.environ["BENCHMARK_BEGAN"])
     times: dict[str, list[float]] = {"begin": [], "end": [], "evaluate": []}
+    evaluated: list[float] = []  # when
 
     def catch_up():
         """A GPU may be some steps behind."""
@@ -73,6 +74,7 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
         start = time.time()
         found = plain(self, *args, **kwargs)
         times["evaluate"].append(time.time() - start)
+        evaluated.append(start)
         return found
 
     trainer.Trainer.evaluate = evaluate
@@ -84,11 +86,13 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
         if done.code:
             raise
     warm = list(zip(times["begin"], times["end"], strict=True))[WARM_UP:]
+    if warm:
+        between = sum(s for start, s in zip(evaluated, times["evaluate"], strict=True) if start < warm[-1][1])
     print(
         json.dumps(
             {
                 "first_step": times["begin"][0] - began,
-                "step": (warm[-1][1] - warm[0][0]) / len(warm) if warm else None,
+                "step": (warm[-1][1] - warm[0][0] - between) / len(warm) if warm else None,
                 "steps": times["steps"],
                 "evaluate": statistics.median(times["evaluate"]),
                 "total": time.time() - began,
@@ -168,6 +172,8 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="whole runs instead of parts that are added up")
     parser.add_argument("--profile", action="store_true", help="print where ten steps spend their time instead")
     args = parser.parse_args()
+    if args.half and "ours" not in args.sides:
+        parser.error("--half is a comparison with ours: add it to --sides")
     if args.profile:
         for task in args.tasks:
             for side in args.sides:

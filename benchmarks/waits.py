@@ -2,12 +2,13 @@
 """Whether a run would work on a GPU, and where it would wait for it, without a GPU.
 
     python benchmarks/waits.py run_glue.py configs/demo.yaml --precision fp32 --dataloader_pin_memory True \\
-        --max_train_samples 320 --max_eval_samples 40 --save_model no
+        --max_train_samples 320 --max_eval_samples 40 --output_dir /tmp/waits --overwrite_output_dir
     python benchmarks/waits.py benchmarks/stock.py --model_name_or_path CHECKPOINT --data_dir GLUE --task_name rte
 
 Runs the script on a second device whose memory is the host's: tensors of the two do not mix, as on a GPU. Prints each
-place that makes the host wait for the device while it trains, and how often for each step. Measures no seconds, in fp32
-alone. Needs a C++ compiler and `pip install ninja`; compiles for half a minute the first time.
+place where the host waits for the device in a training step (not at the end of an epoch, where results are read), and
+how often. Batches count as pinned where they are to be pinned. Measures no seconds, in fp32 alone. Needs a C++ compiler
+and `pip install ninja`; compiles for half a minute the first time.
 """
 
 import os
@@ -52,11 +53,15 @@ def main(script: str, words: list[str]) -> None:
     steps, training = 0, False
 
     class Steps(TrainerCallback):
-        def on_step_begin(self, *args, **kwargs):
-            nonlocal steps, training
-            steps, training = steps + 1, True
+        def on_epoch_begin(self, *args, **kwargs):
+            nonlocal training
+            training = True
 
-        def on_train_end(self, *args, **kwargs):
+        def on_step_end(self, *args, **kwargs):
+            nonlocal steps
+            steps += 1
+
+        def on_epoch_end(self, *args, **kwargs):
             nonlocal training
             training = False
 
@@ -73,6 +78,7 @@ def main(script: str, words: list[str]) -> None:
         runpy.run_path(script, run_name="__main__")
     finally:
         extension.listen(None)
+        print(f"{steps} steps, {sum(places.values())} waits" if steps else "nothing was trained")
         for place, times in places.most_common():
             print(f"{times / steps:6.2f} a step  {place}")
 
