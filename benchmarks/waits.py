@@ -78,9 +78,9 @@ def main(script: str, words: list[str]) -> None:
         runpy.run_path(script, run_name="__main__")
     finally:
         extension.listen(None)
-        print(f"{steps} steps, {sum(places.values())} waits" if steps else "nothing was trained")
+        print(f"{steps} steps, {sum(places.values())} waits")
         for place, times in places.most_common():
-            print(f"{times / steps:6.2f} a step  {place}")
+            print(f"{times / max(1, steps):6.2f} a step  {place}")
 
 
 if __name__ == "__main__":
