@@ -259,11 +259,13 @@ class RunCallback(TrainerCallback):
     def _keep(self, epoch: float | None, logs: dict[str, float]) -> bool:
         """Put the results among what is logged into `epochs`, one entry for each point; whether there were any."""
         results = {_result_name(name): value for name, value in logs.items() if _result_name(name)}
+        if not results:
+            return False
         entry = {"epoch": round(epoch or 0.0, 2)}
-        if results and self.epochs and self.epochs[-1]["epoch"] == entry["epoch"]:
+        if self.epochs and self.epochs[-1]["epoch"] == entry["epoch"]:
             entry = self.epochs.pop()
-        self.epochs += [entry | results] * bool(results)
-        return bool(results)
+        self.epochs.append(entry | results)
+        return True
 
     def restore_signals(self) -> None:
         """Give SIGINT and SIGTERM back to whoever had them."""
