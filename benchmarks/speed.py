@@ -44,8 +44,8 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
     from layerdrop.runs import peak_memory
 
     began = float(os.environ["BENCHMARK_BEGAN"])
-    times: dict[str, list[float]] = {"begin": [], "end": [], "evaluate": []}
-    evaluated: list[float] = []  # when
+    times: dict[str, list[float]] = {"begin": [], "end": []}
+    evaluations: list[tuple[float, float]] = []  # when each began, and its seconds
 
     def catch_up():
         """A GPU may be some steps behind."""
@@ -73,8 +73,7 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
     def evaluate(self, *args, **kwargs):
         start = time.time()
         found = plain(self, *args, **kwargs)
-        times["evaluate"].append(time.time() - start)
-        evaluated.append(start)
+        evaluations.append((start, time.time() - start))
         return found
 
     trainer.Trainer.evaluate = evaluate
@@ -86,15 +85,17 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
         if done.code:
             raise
     warm = list(zip(times["begin"], times["end"], strict=True))[WARM_UP:]
+    step = None
     if warm:
-        between = sum(s for start, s in zip(evaluated, times["evaluate"], strict=True) if start < warm[-1][1])
+        between = sum(seconds for start, seconds in evaluations if start < warm[-1][1])
+        step = (warm[-1][1] - warm[0][0] - between) / len(warm)
     print(
         json.dumps(
             {
                 "first_step": times["begin"][0] - began,
-                "step": (warm[-1][1] - warm[0][0] - between) / len(warm) if warm else None,
+                "step": step,
                 "steps": times["steps"],
-                "evaluate": statistics.median(times["evaluate"]),
+                "evaluate": statistics.median(seconds for _, seconds in evaluations),
                 "total": time.time() - began,
                 "peak": peak_memory().get("cuda") or peak_memory()["host"],
             }

@@ -208,7 +208,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(self.run, self.place, theirs), daemon=True)
-        with _environment(CUDA_VISIBLE_DEVICES=self.place.gpu):  # CUDA looks at it once, when first asked
+        with _seeing(self.place.gpu):
             self.process.start()
         theirs.close()
 
@@ -259,16 +259,17 @@ class LocalEngine:
 
 
 @contextmanager
-def _environment(**variables: str | None) -> Iterator[None]:
-    """Let a process that is started here inherit these; None: as it is."""
-    before = dict(os.environ)
-    os.environ.update({name: value for name, value in variables.items() if value is not None})
+def _seeing(gpu: str | None) -> Iterator[None]:
+    """Let a process that is started here see this GPU alone, from its first import on; None: all that are seen here."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     try:
         yield
     finally:
-        for name in variables:
-            os.environ.pop(name, None)
-        os.environ.update({name: before[name] for name in variables if name in before})
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        if before is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
 def _serve(run: Run, place: Place, connection: Connection) -> None:
