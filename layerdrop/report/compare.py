@@ -1,6 +1,6 @@
 """A few runs side by side, in words for a person."""
 
-from layerdrop.runs import RunRecord
+from layerdrop.runs.record import RunRecord
 
 
 def compare(records: list[RunRecord]) -> str:

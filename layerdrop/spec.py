@@ -1,0 +1,230 @@
+"""What a run is: everything that can change its result, as small frozen values without torch, files or flags.
+
+A RunSpec is the identity of a run; Options are the rest: where the run writes, what it keeps, how it is watched.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+VERSION = 2
+"""Of the meaning of the fields below; part of every id."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which checkpoint."""
+
+    name: str
+    """Folder or hub name; `demo`: the embedded miniature."""
+    revision: str = "main"
+    tokenizer: str | None = None
+    """Folder or hub name of the tokenizer; None: the checkpoint's own."""
+    from_scratch: bool = False
+    """Random weights instead of the pre-trained ones."""
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which task and examples, and how many tokens of each."""
+
+    task: str
+    """Name of a GLUE or demo task; for own files a name derived from theirs."""
+    source: str = "hub"
+    """`hub`, `demo`, `files`, or a GLUE folder as given."""
+    files: tuple[tuple[str, str], ...] = ()
+    """Own files: (split, path) of `train` and `validation`, as far as the run reads them."""
+    text_columns: tuple[str, ...] = ()
+    """Own files: one or two names; empty: found in the files."""
+    label_column: str = "label"
+    label_type: str = "auto"
+    """Own files: `class`, `number`, or `auto`."""
+    skip_bad_rows: bool = False
+    max_seq_length: int = 128
+    """Tokens."""
+    pad_to_max_length: bool = False
+    max_train_samples: int | None = None
+    max_eval_samples: int | None = None
+
+
+@dataclass(frozen=True)
+class DropSpec:
+    """Which layers go. Ids count from 0 in the numbering of the checkpoint."""
+
+    strategy: str | None = None
+    """A name in layerdrop.strategies.STRATEGIES; None: nothing is dropped."""
+    k: int | None = None
+    threshold: float | None = None
+    layers: tuple[int, ...] = ()
+    """`list`: the ids."""
+    order: tuple[int, ...] = ()
+    """`greedy`, `optimal`: the ids, first to drop first."""
+    score_on: str | None = None
+    """Scores come from this checkpoint instead of the model."""
+    score_split: str | None = None
+    score_samples: int | None = None
+    weight_scope: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """The recipe. Names and meanings are those of `TrainingArguments`; the defaults are the papers'."""
+
+    num_train_epochs: float = 3.0
+    max_steps: int = -1
+    per_device_train_batch_size: int = 32
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 2e-5
+    lr_scheduler_type: str = "linear"
+    warmup_steps: float = 0.0
+    optim: str = "adamw_torch_fused"
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    label_smoothing_factor: float = 0.0
+    train_sampling_strategy: str = "group_by_length"
+    data_seed: int | None = None
+    freeze_layers: tuple[int, ...] = ()
+    """Kept layers that training leaves as they are; ids in the numbering of the checkpoint."""
+    freeze_embeddings: bool = False
+    other: Mapping[str, Any] = field(default_factory=dict)
+    """Every further setting of `TrainingArguments` that changes a result and is not at its default."""
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that can change the result of a run, and nothing else."""
+
+    model: ModelSpec
+    data: DataSpec
+    drop: DropSpec = DropSpec()
+    train: TrainSpec | None = TrainSpec()
+    """None: the checkpoint is evaluated as it is."""
+    seed: int = 42
+    precision: str = "fp32"
+    processes: int = 1
+    plain: bool = False
+    """Without this project's speed-ups: other dropout draws, other rounding."""
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits; equal for equal specs, on every machine.
+
+        The hash covers the version and every field; a field at None or empty counts as absent, so that an optional
+        field added later leaves the ids of older runs alone.
+        """
+        text = json.dumps({"version": VERSION, **_chosen(dataclasses.asdict(self))}, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        """MODEL_TASK_STRATEGY_kK_seedS for folders: `full_k0` without a strategy; `_scratch` before the seed for random
+        weights, `_eval` at the end without training."""
+        drop = self.drop
+        if drop.layers:
+            how = "list_" + "-".join(map(str, drop.layers))
+        elif drop.strategy:
+            how = f"{drop.strategy}_" + (f"k{drop.k}" if drop.threshold is None else f"t{drop.threshold:g}")
+        else:
+            how = "full_k0"
+        scratch = ["scratch"] if self.model.from_scratch else []
+        parts = [Path(self.model.name.rstrip("/")).name, self.data.task, how, *scratch, f"seed{self.seed}"]
+        return "_".join(parts) + ("" if self.train else "_eval")
+
+    def flat(self) -> dict[str, Any]:
+        """Field -> value, without nesting, under the names that records, tables and messages use; None where the part
+        is absent. Names that occur in several parts do not exist, but `name` is `model`."""
+        values: dict[str, Any] = {}
+        for part, default in (("model", None), ("data", None), ("drop", None), ("train", TrainSpec())):
+            of = getattr(self, part)
+            if of is None:
+                values |= dict.fromkeys(f.name for f in dataclasses.fields(default))
+            else:
+                values |= {f.name: getattr(of, f.name) for f in dataclasses.fields(of)}
+        values["model"] = values.pop("name")
+        other = values.pop("other") or {}
+        rest = {name: getattr(self, name) for name in ("seed", "precision", "processes", "plain")}
+        return values | dict(other) | rest | {"training": self.train is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, nested as the fields are, with the version."""
+        return {"version": VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
+        """The spec that `to_dict` gave these values (lists for tuples, as JSON has them); unknown fields are ignored.
+
+        Also reads version 1, whose fields were not nested.
+        """
+        if "version" not in values:
+            values = _from_version_1(values)
+        parts = {name: kind for name, kind in _PARTS.items() if values.get(name) is not None}
+        built = {name: _build(kind, values[name]) for name, kind in parts.items()}
+        rest = {name: values[name] for name in ("seed", "precision", "processes", "plain") if name in values}
+        return cls(**built, **rest, **({} if "train" in built else {"train": None}))
+
+
+_PARTS = {"model": ModelSpec, "data": DataSpec, "drop": DropSpec, "train": TrainSpec}
+
+
+def _build(kind: type, values: Mapping[str, Any]) -> Any:
+    known = {f.name for f in dataclasses.fields(kind)}
+    return kind(**{name: _tuples(value) for name, value in values.items() if name in known})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _chosen(values: dict[str, Any]) -> dict[str, Any]:
+    plain = {name: _chosen(value) if isinstance(value, dict) else value for name, value in values.items()}
+    return {name: value for name, value in plain.items() if value is not None and value not in ((), {}, [])}
+
+
+def _from_version_1(old: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested form of a spec of version 1."""
+    fields = {part: {f.name for f in dataclasses.fields(kind)} for part, kind in _PARTS.items()}
+    new: dict[str, Any] = {part: {n: v for n, v in old.items() if n in names} for part, names in fields.items()}
+    new["model"]["name"] = old["model"]
+    new["data"]["source"] = old["data"]
+    recipe = dict(old.get("training", {}))
+    known = {name: recipe.pop(name) for name in list(recipe) if name in fields["train"]}
+    recipe.pop("dataloader_drop_last", None) if not recipe.get("dataloader_drop_last") else None
+    new["train"] = new["train"] | known | {"other": recipe} if old.get("train", True) else None
+    return new | {name: old[name] for name in ("seed", "precision", "processes") if name in old} | {"version": 1}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What changes no number of a run: where it writes, what it keeps, what else it is asked for."""
+
+    folder: str
+    evaluate: bool = True
+    """Report metrics and predictions on the development set."""
+    predict: bool = False
+    """Write predictions for the test set."""
+    test_file: str | None = None
+    """Own files: those to predict."""
+    max_predict_samples: int | None = None
+    save_model: bool = True
+    overwrite: bool = False
+    """Start again in a folder that holds a run."""
+    resume: str | None = None
+    """A checkpoint's folder, `last` (the last usable one in the folder; an error without one), or `auto` (the last
+    usable one, else start again)."""
+    rolling_checkpoints: bool = True
+    """Checkpoints only serve to resume: few are written, and none is left at the end."""
+    use_cpu: bool = False
+    cache_dir: str | None = None
+    token: str | None = None
+    trust_remote_code: bool = False
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of `TrainingArguments` about logging, saving, data loading and reporting."""
+    notes: tuple[str, ...] = ()
+    """For the record: what the user was told before the run."""
