@@ -1,0 +1,69 @@
+"""Predictions as files: for the development set with the labels beside them, for the test set as GLUE wants them."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from layerdrop.data.examples import Examples
+from layerdrop.files import write_atomically
+from layerdrop.tasks import TASKS, Task
+
+SUFFIXES = {"": "", "_matched": "-m", "_mismatched": "-mm"}
+"""Ending of a test split -> ending of its submission file."""
+DIAGNOSTIC = "AX.tsv"
+"""Submission of GLUE's diagnostic set, the split `test_ax`."""
+PREDICTION_PATTERNS = (
+    *("predictions_*.tsv", DIAGNOSTIC),
+    *(f"{task.folder}{suffix}.tsv" for task in TASKS.values() for suffix in SUFFIXES.values()),
+    *(f"demo-{task.folder}.tsv" for task in TASKS.values()),
+)
+"""Every file that this module writes."""
+
+
+def write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
+    """A tab-separated file, without quoting."""
+    lines = ["\t".join(map(str, row)) for row in (header, *rows)]
+    write_atomically(path, "\n".join(lines) + "\n")
+
+
+def predictions_file(task: Task, split: str) -> str:
+    """Name of a split's file: `predictions_dev.tsv` (MNLI: two), `RTE.tsv`, `MNLI-m.tsv`, `AX.tsv` ..."""
+    if not split.startswith("test"):
+        return f"predictions_{split.replace('validation', 'dev')}.tsv"
+    suffix = split.removeprefix("test")
+    return DIAGNOSTIC if suffix == "_ax" else f"{task.folder}{SUFFIXES[suffix]}.tsv"
+
+
+def write_predictions(folder: str, task: Task, split: str, examples: Examples, predictions: np.ndarray) -> Path:
+    """Write a split's predictions: (n,) class ids in the task's order, or values, in the order of `examples`.
+
+    A development split gets the columns index, label, prediction, as class names or values. A test split gets index and
+    prediction in GLUE's label words, values cut to the task's range.
+    """
+    path = Path(folder) / predictions_file(task, split)
+    if split.startswith("test"):
+        write_table(path, ("index", "prediction"), zip(examples.index, _glue_words(task, predictions), strict=True))
+        return path
+    rows = zip(examples.index, _shown(task, examples.labels), _shown(task, predictions), strict=True)
+    write_table(path, ("index", "label", "prediction"), rows)
+    return path
+
+
+def _shown(task: Task, values: np.ndarray) -> list[str]:
+    return [f"{value:.6g}" for value in values] if task.is_regression else [task.labels[value] for value in values]
+
+
+def _glue_words(task: Task, predictions: np.ndarray) -> list[str]:
+    if not task.is_regression:
+        return [task.words[value] for value in predictions]
+    low, high = task.value_range or (-np.inf, np.inf)
+    return [f"{value:.3f}" for value in np.clip(predictions, low, high)]
+
+
+def distinct_predictions(task: Task, predictions: np.ndarray, labels: np.ndarray | None) -> int:
+    """The number of different classes or values; values that lie within a twentieth of the labels' standard deviation
+    count as one: a constant prediction up to rounding."""
+    if task.is_regression and labels is not None and np.ptp(predictions) < 0.05 * np.std(labels):
+        return 1
+    return len(np.unique(predictions))

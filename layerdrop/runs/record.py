@@ -1,0 +1,186 @@
+"""What happened in a run, and its file."""
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from layerdrop.files import write_atomically
+from layerdrop.spec import RunSpec
+
+RECORD_FILE = "record.json"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One removal of layers. Layer ids are those of the original model, from 0."""
+
+    step: int
+    """Training steps done before; 0: before training."""
+    dropped: list[int]
+    """All layers that the model lacks from now on."""
+    kept: list[int]
+    why: str
+    """The decision in words: `top, K = 2`."""
+    scores: list[float] | None = None
+    """One for each layer of the checkpoint, where the strategy scores."""
+
+
+@dataclass
+class RunRecord:
+    """What happened. Layer ids are those of the original model, from 0."""
+
+    spec: RunSpec
+    folder: str
+    status: str = "running"
+    """`success`, `failed`, `cancelled`; `dry_run` where nothing was to happen."""
+    n_layers: int | None = None
+    """Depth of the original model."""
+    cuts: list[Cut] = field(default_factory=list)
+    dropped_before: list[int] = field(default_factory=list)
+    """Layers that the checkpoint lacked already."""
+    parameters_before: int | None = None
+    parameters_after: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    """On the development set, as fractions; MNLI's carry the prefix `matched_` or `mismatched_`."""
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    """One entry for each point of logging: `step`, `epoch`, `train_loss`, `loss` and metrics on the development set."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """load, read, select, tokenise, train, evaluate (all passes over the development set), inference (the last of
+    them), predict, total."""
+    resumed_at_step: int | None = None
+    """Of a resumed run: seconds, tokens_per_second and peak memory are those of the steps after this one alone."""
+    tokens_per_second: float | None = None
+    """Real (not padding) tokens in training."""
+    padding_share: float | None = None
+    """Share of padding in the tokens that training processed."""
+    peak_memory_bytes: dict[str, int] = field(default_factory=dict)
+    """Largest resident size of the process (`host`), largest allocation on the GPU (`cuda`), without the scoring of
+    layers."""
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """For each split: rows, bad_rows (left out), fingerprint."""
+    text_columns: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    """Class names in id order; empty for regression."""
+    distinct_predictions: dict[str, int] = field(default_factory=dict)
+    """For each split: the number of different classes or values predicted."""
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """`model`, `tokenizer`, `score_on`: hashes of the contents that these names stood for."""
+    notes: list[str] = field(default_factory=list)
+    """What the user was told."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    id: str = ""
+    """The spec's; of a record that was read, the one in the file."""
+
+    def __post_init__(self):
+        self.id = self.id or self.spec.id
+
+    @property
+    def dropped(self) -> list[int]:
+        """Layers that the model lacks after the last cut."""
+        return self.cuts[-1].dropped if self.cuts else []
+
+    @property
+    def kept(self) -> list[int]:
+        """Layers that the model has after the last cut."""
+        return self.cuts[-1].kept if self.cuts else list(range(self.n_layers or 0))
+
+    @property
+    def scores(self) -> list[float] | None:
+        """Scores of the last cut."""
+        return self.cuts[-1].scores if self.cuts else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; NaN becomes null. `id` first; `dropped`, `kept`, `scores` beside `cuts`."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values |= {"spec": self.spec.to_dict(), "cuts": [dataclasses.asdict(cut) for cut in self.cuts]}
+        derived = {"dropped": self.dropped, "kept": self.kept, "scores": self.scores}
+        return _plain({"id": values.pop("id"), **values, **derived})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunRecord":
+        """The record that `to_dict` gave these values; also one of version 1. Unknown fields are ignored.
+
+        Raises ValueError for values that are no record.
+        """
+        if not isinstance(values, Mapping) or not isinstance(values.get("spec"), Mapping):
+            raise ValueError("no record of a run: it has no spec")
+        known = {f.name for f in dataclasses.fields(cls)} - {"spec", "cuts"}
+        try:
+            record = cls(spec=RunSpec.from_dict(values["spec"]), **{n: v for n, v in values.items() if n in known})
+            record.cuts = [Cut(**cut) for cut in values.get("cuts") or _cuts_of_version_1(values)]
+            record.metrics = {name: math.nan if v is None else v for name, v in record.metrics.items()}
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"no record of a run: {error}") from error
+        if fingerprint := values.get("model_fingerprint"):
+            record.fingerprints = {"model": fingerprint}
+        return record
+
+    def constant_predictions(self) -> list[str]:
+        """The splits for every row of which the model predicts the same."""
+        return [split for split, n in self.distinct_predictions.items() if n == 1]
+
+    def write(self) -> Path:
+        """Write `record.json` into the run's folder, whole or not at all."""
+        path = Path(self.folder) / RECORD_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(self.to_dict(), indent=1, default=str) + "\n")
+        return path
+
+
+def _cuts_of_version_1(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if not values.get("kept"):
+        return []
+    return [{"step": 0, "why": "", **{name: values.get(name) for name in ("dropped", "kept", "scores")}}]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def read_record(folder: str | os.PathLike) -> RunRecord | None:
+    """The record of a run's folder, wherever the folder lies now; None if there is none.
+
+    Raises ValueError, with the file's path, where the file is there and cannot be read as a record.
+    """
+    path = Path(folder) / RECORD_FILE
+    try:
+        record = RunRecord.from_dict(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise ValueError(f"{path}: {error}") from error
+    record.folder = str(folder)
+    return record
+
+
+class Clock:
+    """Seconds by stage; a stage that comes several times is added up."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self.began = time.perf_counter()
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add the seconds of the block to a stage."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    def total(self) -> dict[str, float]:
+        """The stages, and `total` since the clock was made."""
+        return {**self.seconds, "total": time.perf_counter() - self.began}

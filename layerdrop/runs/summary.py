@@ -1,0 +1,54 @@
+"""A run in a few lines for a person."""
+
+from collections.abc import Sequence
+
+from layerdrop.runs.record import RunRecord
+from layerdrop.spec import DropSpec
+
+
+def summary(record: RunRecord) -> str:
+    """One line for each thing worth knowing: a word of at most ten letters, then the values."""
+    spec = record.spec
+    lines = [("task", f"{spec.data.task} ({_source(record)})"), ("model", spec.model.name)]
+    if record.n_layers is not None:
+        lines += [("strategy", strategy_words(spec.drop)), ("dropped", _dropped(record)), ("kept", _ids(record.kept))]
+    if record.scores:
+        lines.append(("scores", "  ".join(f"{i}: {score:.4g}" for i, score in enumerate(record.scores))))
+    if record.parameters_after is not None:
+        before, after = record.parameters_before, record.parameters_after
+        lines.append(("parameters", f"{before:,} -> {after:,} ({100 * (after - before) / before:+.1f}%)"))
+    if record.metrics:
+        shown = {name: value for name, value in record.metrics.items() if not name.endswith("loss")}
+        lines.append(("metrics", "  ".join(f"{name} {value:.4f}" for name, value in shown.items())))
+    if constant := record.constant_predictions():
+        lines.append(("careful", f"one and the same prediction for every row of {', '.join(constant)}"))
+    if record.seconds:
+        lines.append(("seconds", "  ".join(f"{name} {value:.1f}" for name, value in record.seconds.items())))
+    if record.tokens_per_second:
+        padding = f", {100 * record.padding_share:.1f}% padding" if record.padding_share is not None else ""
+        lines.append(("training", f"{record.tokens_per_second:,.0f} tokens/s in {spec.precision}{padding}"))
+    lines.append(("status", record.status + (f": {record.error}" if record.error else "")))
+    if record.status != "dry_run":
+        lines.append(("folder", record.folder))
+    return "\n".join(f"{name:<11}{value}" for name, value in lines)
+
+
+def strategy_words(drop: DropSpec) -> str:
+    """`top, K = 2`; `contribution, threshold 0.95`; `none`."""
+    k = f", K = {drop.k}" if drop.k is not None else ""
+    threshold = f", threshold {drop.threshold}" if drop.threshold is not None else ""
+    return (drop.strategy or "none") + k + threshold
+
+
+def _source(record: RunRecord) -> str:
+    data = record.spec.data
+    return ", ".join(path for _, path in data.files) if data.files else data.source
+
+
+def _dropped(record: RunRecord) -> str:
+    before = f"; {_ids(record.dropped_before)} were gone before" if record.dropped_before else ""
+    return f"{_ids(record.dropped)} ({len(record.dropped)} of {record.n_layers} layers{before})"
+
+
+def _ids(ids: Sequence[int]) -> str:
+    return ", ".join(map(str, ids)) if ids else "none"
