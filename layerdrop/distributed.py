@@ -1,5 +1,6 @@
 """One run over several processes (`torchrun`): what the first process decides, all do."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,37 @@ import torch
 from layerdrop.errors import UserError
 
 
+def _joined() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return torch.distributed.get_rank() if _joined() else 0
+
+
+def is_first() -> bool:
+    """Whether this process writes files and talks to the user, also before the processes have joined."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def world_size() -> int:
+    """Number of processes of this run."""
+    return torch.distributed.get_world_size() if _joined() else 1
+
+
+def gather(value: Any) -> list[Any]:
+    """The values of all processes, in the order of their ranks; each must be one that pickle can carry."""
+    if not _joined():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
 def finish() -> None:
     """Wait for every process, then end what joins them: one that leaves first could take the others along."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if _joined():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
@@ -20,7 +49,7 @@ def from_first_process(function: Callable[[], Any]) -> Any:
 
     Without torch.distributed it is a plain call. The value must be one that pickle can carry.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not _joined():
         return function()
     message: list[Any] = [None, None]
     if torch.distributed.get_rank() == 0:

@@ -179,7 +179,15 @@ class Clock:
         """Add the seconds of the block to a stage."""
         start = time.perf_counter()
         yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+        self.add(stage, time.perf_counter() - start)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Add seconds to a stage."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    def only(self, *stages: str) -> dict[str, float]:
+        """The seconds of these stages, as far as they took place."""
+        return {stage: self.seconds[stage] for stage in stages if stage in self.seconds}
 
     def total(self) -> dict[str, float]:
         """The stages, and `total` since the clock was made."""

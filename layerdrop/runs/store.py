@@ -80,23 +80,27 @@ def find_record(folder: str, spec: RunSpec) -> RunRecord | None:
 def claim(folder: str) -> Iterator[None]:
     """Keep other processes out of a run's folder, which is made if it does not exist.
 
-    The operating system frees the folder however the process ends. Raises Busy, and UserError for a folder that cannot
-    be written.
+    A folder in which nothing was written but the spec goes again at the end. The operating system frees the claim
+    however the process ends. Raises Busy, and UserError for a folder that cannot be written.
     """
     path = Path(folder)
     if path.exists() and not path.is_dir():
         raise UserError(f"--output_dir {folder}: is a file. Choose a folder.")
-    lock = FileLock(path / LOCK_FILE, timeout=0)
+    made, lock = not path.exists(), FileLock(path / LOCK_FILE, timeout=0)
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise Busy(f"--output_dir {folder}: another process is at this run. Wait for it, or choose another folder.")
+        raise Busy(f"--output_dir {folder}: another process is at this run. Wait, or choose another folder.") from None
     except OSError as error:
-        raise UserError(f"--output_dir {folder}: cannot write there ({error.strerror}). Choose another folder.") from None
+        raise UserError(f"--output_dir {folder}: cannot write there ({error.strerror}). Choose another.") from None
     try:
         yield
     finally:
+        if {file.name for file in path.iterdir()} <= {SPEC_FILE, LOCK_FILE}:
+            (path / SPEC_FILE).unlink(missing_ok=True)
+            if made:
+                shutil.rmtree(path)
         lock.release()
 
 
@@ -135,12 +139,6 @@ def open_folder(record: RunRecord, options: Options) -> Opened:
         )
     clear(folder)  # of a run that failed or died
     return _begin(record)
-
-
-def leave(folder: str) -> None:
-    """Undo open_folder where the run could not begin: a folder that holds nothing else goes, any other stays."""
-    if {path.name for path in Path(folder).iterdir()} <= {SPEC_FILE, LOCK_FILE}:
-        shutil.rmtree(folder)
 
 
 def clear(folder: Path) -> None:
@@ -239,7 +237,9 @@ def _resume_from(record: RunRecord, checkpoint: Path) -> Opened:
             "Give a checkpoint of a run's folder."
         ) from None
     if differing:
-        raise UserError(f"--resume_from_checkpoint: {checkpoint} was made with {differing}. Give the same flags as then.")
+        raise UserError(
+            f"--resume_from_checkpoint: {checkpoint} was made with {differing}. Give the same flags as then."
+        )
     if changed := _changed_inputs(read.get("data", {}), read.get("fingerprints", {}), record):
         raise UserError(
             f"--resume_from_checkpoint: {checkpoint} was made with {changed}. "
@@ -292,4 +292,3 @@ def _changed_inputs(data: Mapping[str, Any], fingerprints: Mapping[str, str], re
         if fingerprints.get(name) not in (None, fingerprint)
     ]
     return f"the same settings, but other contents of {', '.join(changed)} since" if changed else ""
-

@@ -1,0 +1,89 @@
+"""Checkpoints to resume from: when they are written, and stopping with one when asked to."""
+
+import math
+import signal
+import sys
+import threading
+import time
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback
+
+from layerdrop.errors import UserError
+
+CHECKPOINT_SECONDS = 60.0
+"""Checkpoints that only serve to resume are written at the end of an epoch, and no closer together than this."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user asked to stop; the last checkpoint is `checkpoint`."""
+
+    def __init__(self, checkpoint: str):
+        super().__init__(f"stopped at {checkpoint}")
+        self.checkpoint = checkpoint
+
+
+class Interrupt(TrainerCallback):
+    """On SIGINT or SIGTERM (in a run of one process) finishes the step, writes a checkpoint, raises Interrupted.
+
+    At the last step of an epoch the epoch's results are measured first. A second signal stops at once.
+    rolling: checkpoints only serve to resume, so that few are written.
+    """
+
+    def __init__(self, rolling: bool):
+        self.rolling = rolling
+        self.asked = False
+        self.saved = time.monotonic()
+        """When the last checkpoint was written, or else training began."""
+        self.old_handlers = {}
+
+    def on_train_begin(self, args, state, control, optimizer=None, **kwargs):
+        """Take over the two signals; refuse an optimizer state of other parameters."""
+        _check_state(optimizer)
+        if args.world_size > 1 or threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.old_handlers[number] = signal.signal(number, self._ask)
+
+    def _ask(self, number, frame):
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        tqdm.write("stopping after this step, with a checkpoint (again: at once) ...", file=sys.stderr)
+
+    def on_step_end(self, args, state, control, train_dataloader=None, **kwargs):
+        """Ask for a checkpoint where a stop was asked for; at the end of an epoch on_epoch_end does."""
+        steps_per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
+        if self.asked and state.global_step % steps_per_epoch:
+            control.should_save = True
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """Do without a rolling checkpoint at the very end, when nothing is left to resume, and soon after the last."""
+        soon = args.world_size == 1 and time.monotonic() - self.saved < CHECKPOINT_SECONDS
+        if self.asked:
+            control.should_save = True
+        elif self.rolling and (soon or state.global_step >= state.max_steps):
+            control.should_save = False
+
+    def on_save(self, args, state, control, **kwargs):
+        """Stop, now that the checkpoint is written, if that was asked for."""
+        self.saved = time.monotonic()
+        if self.asked:
+            raise Interrupted(f"{args.output_dir}/checkpoint-{state.global_step}")
+
+    def restore_signals(self) -> None:
+        """Give SIGINT and SIGTERM back to whoever had them."""
+        for number, handler in self.old_handlers.items():
+            signal.signal(number, handler)
+        self.old_handlers.clear()
+
+
+def _check_state(optimizer) -> None:
+    """Raise UserError where a state has another shape than its parameter: AdamW would read past its end."""
+    for parameter, state in optimizer.state.items():
+        for value in state.values():
+            if getattr(value, "ndim", 0) and value.shape != parameter.shape:
+                raise UserError(
+                    "--resume_from_checkpoint: the optimizer's state is that of other training data or another version. "
+                    "Start again with --overwrite_output_dir."
+                )

@@ -1,0 +1,19 @@
+"""From a spec and options to the library's settings of a training."""
+
+import dataclasses
+
+from layerdrop.finetune.trainer import OneGPU
+from layerdrop.spec import Options, RunSpec, TrainSpec
+
+NOT_THE_LIBRARYS = ("freeze_layers", "freeze_embeddings", "other")
+
+
+def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
+    """The TrainingArguments of a run; evaluation alone has the default recipe, which nothing looks at."""
+    train = spec.train or TrainSpec()
+    recipe = {f.name: getattr(train, f.name) for f in dataclasses.fields(train) if f.name not in NOT_THE_LIBRARYS}
+    values = recipe | dict(options.trainer) | dict(train.other)
+    if not options.evaluate or spec.train is None:
+        values["eval_strategy"] = "no"
+    values |= {"bf16": spec.precision == "bf16", "fp16": spec.precision == "fp16"}
+    return OneGPU(output_dir=options.folder, seed=spec.seed, use_cpu=options.use_cpu, **values)

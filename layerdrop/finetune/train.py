@@ -1,0 +1,149 @@
+"""Training one model on one task; the trained model is an ordinary one of the library."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from json import JSONDecodeError
+from pathlib import Path
+from pickle import UnpicklingError
+
+from safetensors import SafetensorError
+from transformers import PreTrainedModel, TrainingArguments
+
+from layerdrop.architectures import family_of
+from layerdrop.data.batches import Collator
+from layerdrop.data.tokens import Tokenised
+from layerdrop.errors import UserError
+from layerdrop.evaluate import Evaluation
+from layerdrop.files import umask
+from layerdrop.finetune.faster import faster
+from layerdrop.finetune.interrupt import Interrupt
+from layerdrop.finetune.log import EpochLog
+from layerdrop.finetune.objective import Objective
+from layerdrop.finetune.trainer import Development, FineTuner, build_trainer, make_ordinary
+from layerdrop.loading import quiet
+from layerdrop.precision import head_in_fp32
+from layerdrop.surgery import layer_list
+
+
+@dataclass
+class Training:
+    """Results of a training; names as in RunRecord."""
+
+    epochs: list[dict[str, float]]
+    seconds: float
+    """Without evaluations."""
+    evaluate_seconds: float
+    resumed_at_step: int | None = None
+    tokens_per_second: float | None = None
+    """None where the order of the examples is the library's own, or the training was resumed."""
+    padding_share: float | None = None
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    """Split -> the evaluation of the final model; empty if it was not evaluated at the last step."""
+
+
+def freeze(model: PreTrainedModel, layers: tuple[int, ...], embeddings: bool) -> None:
+    """Exclude layers (ids in the model's own numbering), or the embeddings, from training."""
+    if layers and family_of(model.config).shared:
+        raise UserError(
+            "--freeze_layers: this model's layers share their weights, so none can be frozen alone. Leave it out."
+        )
+    for i in layers:
+        layer_list(model)[i].requires_grad_(False)
+    if embeddings:
+        base = model.base_model
+        getattr(base, "embeddings", base.get_input_embeddings()).requires_grad_(False)
+
+
+def train(
+    model: PreTrainedModel,
+    args: TrainingArguments,
+    data: Tokenised,
+    collate: Collator,
+    objective: Objective,
+    *,
+    development: Development | None = None,
+    tokenizer=None,
+    save: bool = True,
+    plain: bool = False,
+    rolling_checkpoints: bool = True,
+    resume_from: str | None = None,
+) -> Training:
+    """Train a model in place, and save it into args.output_dir if `save`.
+
+    plain: without speed-ups. resume_from: a checkpoint's folder. Raises FloatingPointError where training diverged,
+    Interrupted where the user stopped it.
+    """
+    log, interrupt = EpochLog(), Interrupt(rolling_checkpoints)
+    make = partial(
+        FineTuner,
+        model,
+        args,
+        collate,
+        train=data,
+        objective=objective,
+        development=development if args.eval_strategy != "no" else None,
+        tokenizer=tokenizer,
+        callbacks=[log, interrupt],
+    )
+    with faster(model, args, train=True, plain=plain, used_ids=data.columns["input_ids"]), head_in_fp32(model):
+        trainer = build_trainer(make)
+        try:
+            seconds = _run(trainer, interrupt, resume_from)
+        finally:
+            make_ordinary(model, trainer)
+    if save:
+        save_model(trainer)
+    result = Training(log.entries, seconds, trainer.evaluate_seconds)
+    if resume_from is not None:
+        result.resumed_at_step = _step(resume_from)
+    elif trainer.sampler is not None and trainer.sampler.tokens:
+        result.tokens_per_second = trainer.sampler.tokens / seconds
+        result.padding_share = 1 - trainer.sampler.tokens / trainer.sampler.padded_tokens
+    if trainer.last.step == trainer.state.global_step and not args.load_best_model_at_end:
+        result.evaluations = trainer.last.of
+    return result
+
+
+def _run(trainer: FineTuner, interrupt: Interrupt, resume_from: str | None) -> float:
+    """Train to the end; seconds without those of evaluations."""
+    start = time.perf_counter()
+    try:
+        with _errors_for_users(resume_from):
+            result = trainer.train(resume_from_checkpoint=resume_from)
+    finally:
+        interrupt.restore_signals()
+    if not math.isfinite(result.training_loss):
+        raise FloatingPointError(
+            "the training loss is not finite: training diverged. Try a lower --learning_rate or --precision fp32"
+        )
+    return time.perf_counter() - start - trainer.evaluate_seconds
+
+
+@contextmanager
+def _errors_for_users(resume_from: str | None) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:  # a package that --optim needs
+        raise UserError(" ".join(str(error).split())) from error
+    except (EOFError, UnpicklingError, SafetensorError, JSONDecodeError) as error:
+        raise UserError(
+            f"--resume_from_checkpoint {resume_from}: is damaged ({type(error).__name__}). Give an older "
+            "checkpoint, or start again with --overwrite_output_dir."
+        ) from error
+
+
+def save_model(trainer: FineTuner) -> None:
+    """Write the model, its tokenizer and the library's settings into the run's folder, with ordinary permissions."""
+    with quiet():
+        trainer.save_model()
+    for path in Path(trainer.args.output_dir).glob("*.safetensors"):
+        path.chmod(0o666 & ~umask())  # written readable for the owner alone
+
+
+def _step(checkpoint: str) -> int:
+    return json.loads(Path(checkpoint, "trainer_state.json").read_text(encoding="utf-8"))["global_step"]

@@ -1,0 +1,322 @@
+"""The steps of one run, in the order of run_glue.run: read, select, load, fine-tune, evaluate, predict, record."""
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+from transformers import set_seed
+
+from layerdrop.checkpoints import Checkpoint
+from layerdrop.data.batches import Collator
+from layerdrop.data.read import read_splits
+from layerdrop.data.tokens import Tokenised, tokenise
+from layerdrop.distributed import finish, from_first_process, is_first, world_size
+from layerdrop.errors import UserError
+from layerdrop.evaluate import Evaluation
+from layerdrop.finetune.faster import faster
+from layerdrop.finetune.objective import TaskLoss
+from layerdrop.finetune.settings import training_arguments
+from layerdrop.finetune.train import freeze, train
+from layerdrop.finetune.trainer import Development, prefix
+from layerdrop.loading import load_classifier, number_of_parameters, random_classifier
+from layerdrop.process import busy_note, collect_from_now_on
+from layerdrop.runs.environment import environment, forget_peak_memory, peak_memory
+from layerdrop.runs.predictions import distinct_predictions, predictions_file, write_predictions
+from layerdrop.runs.record import Clock, Cut, RunRecord
+from layerdrop.runs.store import Opened, claim, find_record, holds_model, open_folder, remove_checkpoints
+from layerdrop.selection import check_selection, select_layers, split_to_score
+from layerdrop.spec import ModelSpec, Options, RunSpec
+from layerdrop.surgery import kept_layers, positions
+from layerdrop.tasks import label_order
+
+
+class GlueRun:
+    """One run, step by step; each step leaves its results in the record."""
+
+    def __init__(self, spec: RunSpec, options: Options):
+        self.spec, self.options, self.clock = spec, options, Clock()
+        self.args = training_arguments(spec, options)
+        self.record = RunRecord(spec, options.folder, notes=list(options.notes))
+        self.evaluations: dict[str, Evaluation] = {}
+        """Split -> the final model's evaluation."""
+        forget_peak_memory()
+
+    def read(self, dry_run: bool = False) -> None:
+        """Open the checkpoint, whose weights wait until the choice of layers, and read the splits that are needed."""
+        spec, options = self.spec, self.options
+        with self.clock("load"):
+            self.checkpoint = checkpoint = Checkpoint.open(spec.model, options)
+        check_selection(spec.drop, spec.train.freeze_layers if spec.train else (), checkpoint.config)
+        with self.clock("read"):
+            self.data = read_splits(
+                spec.data,
+                self._needed_splits(dry_run),
+                known_labels=checkpoint.label_names,
+                regression=checkpoint.is_regression,
+                test_file=options.test_file,
+                max_predict_samples=options.max_predict_samples,
+                cache_dir=options.cache_dir,
+                token=options.token,
+            )
+        self.task = self.data.task
+        self.length = min(spec.data.max_seq_length, checkpoint.max_length())
+        self.collate = Collator.of(checkpoint.tokenizer, self.length, spec.data.pad_to_max_length)
+        order = label_order(self.task, checkpoint.label_names)
+        self.task_ids = None if order is None else np.array(order)
+        """(classes,) the task's class id for each of the checkpoint's, where that has an order of its own."""
+        names = self.task.labels
+        self.labels = list(names) if order is None else [names[i] for i in order]
+        """Class names in the checkpoint's order; empty for regression."""
+        self._describe()
+
+    def _needed_splits(self, dry_run: bool) -> list[str]:
+        spec, options = self.spec, self.options
+        needed = {"train": spec.train is not None, "validation": options.evaluate, "test": options.predict}
+        if dry_run:  # own files say how many classes there are
+            needed = {split: bool(spec.data.files) and split == spec.data.files[0][0] for split in needed}
+        if scored := split_to_score(spec.drop):
+            needed[scored] = True
+        return [split for split, wanted in needed.items() if wanted]
+
+    def _describe(self) -> None:
+        """The record as far as the inputs say it."""
+        record, checkpoint, data = self.record, self.checkpoint, self.data
+        record.n_layers, record.fingerprints = checkpoint.n_original, dict(checkpoint.fingerprints)
+        record.labels, record.text_columns = list(self.task.labels), list(self.task.texts)
+        for split, rows in data.examples.items():
+            record.data[split] = {"rows": len(rows), "bad_rows": rows.bad_rows, "fingerprint": rows.fingerprint()}
+        record.dropped_before = [i for i in range(checkpoint.n_original) if i not in checkpoint.original_ids]
+        notes = list(data.notes)
+        if record.dropped_before:
+            notes.append(f"the checkpoint had {checkpoint.n_layers} of {checkpoint.n_original} layers left already")
+        if self.length < (asked := self.spec.data.max_seq_length):
+            notes.append(f"--max_seq_length {asked}: the model takes {self.length} tokens at most")
+        if self.task_ids is not None:
+            notes.append(f"the checkpoint's own order of labels is used: {', '.join(self.labels)}")
+        if busy := busy_note():
+            notes.append(busy)
+        record.notes += notes
+
+    @contextmanager
+    def in_folder(self) -> Iterator[Opened]:
+        """Keep other processes out of the run's folder, and see what is there."""
+        with ExitStack() as stack:
+            from_first_process(lambda: stack.enter_context(claim(self.options.folder)))
+            opened = from_first_process(lambda: open_folder(self.record, self.options))
+            self.record.notes += opened.notes
+            yield opened
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Write the record at the end of the block, however it ends. A failure is recorded and goes no further."""
+        record, write = self.record, is_first()
+        try:
+            yield
+            finish()
+            record.status = "success"
+        except KeyboardInterrupt as stop:
+            record.status, record.error = "cancelled", str(stop) or "stopped by the user"
+            raise
+        except UserError:
+            write = False
+            raise
+        except Exception as error:
+            record.status, record.error = "failed", f"{type(error).__name__}: {error}"
+            if not isinstance(error, FloatingPointError):
+                traceback.print_exc()
+            print(f"error: {record.error}", file=sys.stderr)
+            write = world_size() == 1 or not self._has_failed_elsewhere()
+        finally:
+            if write:
+                record.seconds, record.peak_memory_bytes = self.clock.total(), peak_memory()
+                record.write()
+
+    def _has_failed_elsewhere(self) -> bool:
+        """Whether another process of this run has recorded its failure, of which this process's is a consequence."""
+        there = find_record(self.record.folder, self.spec)
+        return there is not None and there.status == "failed"
+
+    def select(self) -> None:
+        """Choose the layers to drop."""
+        spec, checkpoint, record = self.spec, self.checkpoint, self.record
+        record.environment = environment(self.args.device.type == "cpu")
+        scored = split_to_score(spec.drop)
+        with self.clock("select"):
+            self.selection = selection = from_first_process(
+                lambda: select_layers(
+                    spec.drop,
+                    checkpoint,
+                    self.data.examples[self.task.splits(scored)[0]] if scored else None,
+                    max_seq_length=spec.data.max_seq_length,
+                    device=self.args.device,
+                    batch_size=self.args.per_device_eval_batch_size,
+                )
+            )
+        kept = [checkpoint.original_ids[i] for i in kept_layers(checkpoint.config, selection.dropped)]
+        dropped = [i for i in range(checkpoint.n_original) if i not in kept]
+        record.cuts = [Cut(0, dropped, kept, selection.why, selection.scores)]
+        record.fingerprints |= selection.fingerprints
+        record.parameters_before = number_of_parameters(checkpoint, labels=self.labels)
+        record.parameters_after = number_of_parameters(checkpoint, selection.dropped, labels=self.labels)
+        if checkpoint.family.shared and selection.dropped:
+            record.notes.append(
+                f"{checkpoint.family.name} shares one layer: all strategies coincide, "
+                "the depth alone changes, and no parameter is saved"
+            )
+
+    def load(self) -> None:
+        """Read the kept layers alone. The seed is set before, so that the head is the same whatever was dropped."""
+        spec, checkpoint, dropped = self.spec, self.checkpoint, self.selection.dropped
+        with self.clock("load"):
+            set_seed(spec.seed)
+            if spec.model.from_scratch:
+                self.model, new = random_classifier(checkpoint, dropped, labels=self.labels), []
+            else:
+                self.model, new = load_classifier(
+                    checkpoint,
+                    dropped,
+                    labels=self.labels,
+                    replace_head=spec.train is not None,
+                    weights=self.selection.encoder_weights,
+                )
+        self.selection.encoder_weights = None
+        forget_peak_memory()
+        if new and spec.train is None:
+            names = ", ".join(new)
+            self.record.notes.append(f"untrained and not in the checkpoint, so the figures say little: {names}")
+        tell(self.record.notes)
+        collect_from_now_on()
+
+    def fine_tune(self, resume_from: str | None) -> None:
+        """Train on the training set, and keep the model if that is asked for."""
+        spec, options, record = self.spec, self.options, self.record
+        if spec.train is None:
+            return
+        kept = kept_layers(self.checkpoint.config, self.selection.dropped)
+        frozen = positions("--freeze_layers", kept, spec.train.freeze_layers)
+        freeze(self.model, frozen, spec.train.freeze_embeddings)
+        with self.clock("tokenise"):
+            data, development = self.dataset("train"), self.development(self.development_splits())
+        training = train(
+            self.model,
+            self.args,
+            data,
+            self.collate,
+            TaskLoss(self.task.is_regression, spec.train.label_smoothing_factor),
+            development=development if options.evaluate else None,
+            tokenizer=self.checkpoint.tokenizer,
+            save=options.save_model,
+            plain=spec.plain,
+            rolling_checkpoints=options.rolling_checkpoints,
+            resume_from=resume_from,
+        )
+        self.evaluations = training.evaluations
+        record.epochs, record.resumed_at_step = training.epochs, training.resumed_at_step
+        record.tokens_per_second, record.padding_share = training.tokens_per_second, training.padding_share
+        self.clock.add("train", training.seconds)
+        self.clock.add("evaluate", training.evaluate_seconds)
+
+    def evaluate(self, splits: list[str]) -> None:
+        """Metrics and predictions on the development set; the last evaluation of the training is not repeated."""
+        self._measure([split for split in splits if split not in self.evaluations], "evaluate")
+        for split in splits:
+            found = self.evaluations[split].metrics
+            self.record.metrics |= {f"{prefix(split)}{name}": value for name, value in found.items()}
+            self._keep_predictions(split)
+        if splits:
+            self.clock.seconds["inference"] = sum(self.evaluations[split].seconds for split in splits)
+
+    def predict(self, splits: list[str]) -> None:
+        """Predictions for the test set; then nothing is left to resume."""
+        self._measure(splits, "predict")
+        for split in splits:
+            self._keep_predictions(split)
+        if self.options.rolling_checkpoints and is_first():
+            remove_checkpoints(self.options.folder)
+
+    def complete(self, done: RunRecord) -> RunRecord:
+        """Make what is asked for now and missing in the folder of a run that is done: metrics, predictions."""
+        folder, splits, tests = Path(done.folder), [], []
+        for split in [*self.development_splits(), *self.test_splits()]:
+            same = done.data.get(split) == self.record.data[split]
+            if not same or not (folder / predictions_file(self.task, split)).exists():
+                (tests if split.startswith("test") else splits).append(split)
+        kept = not self.spec.train or bool(holds_model(folder))
+        if not splits + tests:
+            lost = "" if kept or not self.options.save_model else ", but its model was not kept"
+            say(f"note: already done with these settings{lost}; run it again with --overwrite_output_dir")
+            return done
+        if not kept:
+            missing = ", ".join(predictions_file(self.task, split) for split in splits + tests)
+            raise UserError(
+                f"--output_dir {folder}: the run is done, but its model was not kept, so {missing} cannot be made. "
+                "Run it again with --overwrite_output_dir."
+            )
+        say(f"note: trained already with these settings; {', '.join(splits + tests)} is added")
+        self.select()
+        if self.spec.train:
+            self.checkpoint = Checkpoint.open(ModelSpec(done.folder), self.options)
+            self.model, _ = load_classifier(self.checkpoint, labels=self.labels, replace_head=False)
+        else:
+            self.load()
+        self.record, seen = done, self.record.data
+        self.evaluate(splits)
+        self.predict(tests)
+        done.data |= {split: seen[split] for split in splits + tests}
+        done.seconds |= self.clock.only("evaluate", "inference", "predict")
+        finish()
+        if is_first():
+            done.write()
+        return done
+
+    # ---- parts of steps
+    def development_splits(self) -> list[str]:
+        """`validation`; MNLI's two; none if no evaluation is asked for."""
+        return self.task.splits("validation") if self.options.evaluate else []
+
+    def test_splits(self) -> list[str]:
+        """`test`; MNLI's two, and GLUE's diagnostic set where it was found; none if no prediction is asked for."""
+        return [split for split in self.data.examples if split.startswith("test")] if self.options.predict else []
+
+    def dataset(self, split: str) -> Tokenised:
+        """A split, tokenised, with labels in the checkpoint's order."""
+        examples, labels = self.data.examples[split], None
+        if self.task_ids is not None and examples.labels is not None:
+            labels = np.argsort(self.task_ids)[examples.labels]
+        return tokenise(examples, self.checkpoint.tokenizer, self.length, labels)
+
+    def development(self, splits: list[str]) -> Development:
+        """Some splits, and how to evaluate on them."""
+        datasets = {split: self.dataset(split) for split in splits}
+        size = self.args.per_device_eval_batch_size
+        return Development(self.task, datasets, self.collate, size, self.spec.precision, self.task_ids)
+
+    def _measure(self, splits: list[str], stage: str) -> None:
+        if not splits:
+            return
+        with self.clock("tokenise"):
+            development = self.development(splits)
+        self.model.to(self.args.device)
+        with self.clock(stage), faster(self.model, self.args, train=False, plain=self.spec.plain):
+            self.evaluations |= {split: development.evaluate(self.model, split) for split in splits}
+
+    def _keep_predictions(self, split: str) -> None:
+        examples, predictions = self.data.examples[split], self.evaluations[split].predictions
+        self.record.distinct_predictions[split] = distinct_predictions(self.task, predictions, examples.labels)
+        if is_first():
+            write_predictions(self.record.folder, self.task, split, examples, predictions)
+
+
+def tell(notes: list[str]) -> None:
+    """Tell the user about this run before it takes its time."""
+    for note in notes:
+        say(f"note: {note}")
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal, from the first process."""
+    if is_first():
+        print(text, file=sys.stderr, flush=True)
