@@ -1,0 +1,142 @@
+import json
+import math
+import os
+
+import pytest
+
+from layerdrop.runs import environment
+from layerdrop.runs.record import Clock, Cut, RunRecord, read_record
+from layerdrop.runs.summary import summary
+from layerdrop.spec import DataSpec, DropSpec, ModelSpec, RunSpec, TrainSpec
+from tests import tiny
+
+SPEC = RunSpec(ModelSpec("bert"), DataSpec("rte"), DropSpec("top", 2))
+
+
+def test_record_is_written_whole(tmp_path, monkeypatch):
+    RunRecord(SPEC, str(tmp_path), "success", metrics={"accuracy": 0.5, "spearmanr": math.nan}).write()
+    values = json.loads((tmp_path / "record.json").read_text())
+    assert values["metrics"] == {"accuracy": 0.5, "spearmanr": None} and values["id"] == SPEC.id
+    assert set(values) >= tiny.RECORD_KEYS
+
+    def broken(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="disk full"):
+        RunRecord(SPEC, str(tmp_path), "failed").write()
+    assert read_record(tmp_path).status == "success" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_record_comes_back(tmp_path):
+    cuts = [Cut(0, [11], list(range(11)), "top, K = 1", [0.5]), Cut(7, [10, 11], list(range(10)), "top, K = 2")]
+    record = RunRecord(SPEC, str(tmp_path), "success", n_layers=12, cuts=cuts, epochs=[{"step": 3, "loss": 0.5}])
+    record.write()
+    again = read_record(tmp_path)
+    assert again == record and again.id == SPEC.id
+    assert (again.dropped, again.kept, again.scores) == ([10, 11], list(range(10)), None)  # those of the last cut
+    os.rename(tmp_path / "record.json", tmp_path.parent / "record.json")
+    assert read_record(tmp_path.parent).folder == str(tmp_path.parent)  # where it lies now
+
+
+def test_a_record_without_a_cut_kept_everything():
+    record = RunRecord(SPEC, "x", n_layers=3)
+    assert (record.dropped, record.kept, record.scores) == ([], [0, 1, 2], None)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"3", b"null", b"\xff\xfe\x00", b'{"spec": 3}', b'{"status": "success"}',
+                                     b'{"spec": {"version": 2, "model": {}}}'])  # fmt: skip
+def test_unreadable_records_are_named(tmp_path, content):
+    assert read_record(tmp_path) is None
+    (tmp_path / "record.json").write_bytes(content)
+    with pytest.raises(ValueError, match="record.json: "):
+        read_record(tmp_path)
+
+
+VERSION_1 = {
+    "id": "d8d73794bcab8c11",
+    "spec": {"model": "m", "task": "rte", "data": "hub", "strategy": "top", "k": 2, "threshold": None, "layers": [],
+             "order": [], "score_on": None, "score_split": None, "score_samples": None, "weight_scope": None,
+             "freeze_layers": [1], "freeze_embeddings": False, "seed": 7, "max_seq_length": 64,
+             "pad_to_max_length": False, "precision": "bf16", "max_train_samples": None, "max_eval_samples": None,
+             "revision": "main", "processes": 1, "train": True, "from_scratch": True,
+             "training": {"learning_rate": 3e-5, "dataloader_drop_last": False, "lr_scheduler_kwargs": {"a": 1}}},
+    "folder": "x", "status": "success", "n_layers": 6, "dropped": [4, 5], "kept": [0, 1, 2, 3], "scores": None,
+    "metrics": {"pearson": None}, "model_fingerprint": "abc",
+}  # fmt: skip
+
+
+def test_records_of_version_1_stay_readable(tmp_path):
+    (tmp_path / "record.json").write_text(json.dumps(VERSION_1))
+    record = read_record(tmp_path)
+    assert record.id == "d8d73794bcab8c11" and (record.dropped, record.kept) == ([4, 5], [0, 1, 2, 3])
+    assert math.isnan(record.metrics["pearson"]) and record.fingerprints == {"model": "abc"}
+    expected = RunSpec(
+        ModelSpec("m", from_scratch=True),
+        DataSpec("rte", max_seq_length=64),
+        DropSpec("top", 2),
+        TrainSpec(learning_rate=3e-5, freeze_layers=(1,), other={"lr_scheduler_kwargs": {"a": 1}}),
+        seed=7,
+        precision="bf16",
+    )
+    assert record.spec == expected
+    evaluated = VERSION_1 | {"spec": VERSION_1["spec"] | {"train": False}}
+    assert RunRecord.from_dict(evaluated).spec.train is None
+
+
+def test_a_record_keeps_its_id_when_it_is_read():
+    """Also that of a later version, some of whose fields mean nothing here."""
+    values = RunRecord(SPEC, "x").to_dict()
+    values["spec"] = values["spec"] | {"version": 3, "later": 1, "train": values["spec"]["train"] | {"later": 2}}
+    values |= {"id": "0123456789abcdef", "later": 3}
+    record = RunRecord.from_dict(values)
+    assert record.id == "0123456789abcdef" and record.spec == SPEC and record.to_dict()["id"] == "0123456789abcdef"
+
+
+def test_the_clock_adds_up(monkeypatch):
+    now = iter([0.0, 1.0, 3.0, 5.0, 9.0, 10.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(now))
+    clock = Clock()
+    for _ in range(2):
+        with clock("load"):
+            pass
+    clock.add("train", 2.5)
+    assert clock.total() == {"load": 6.0, "train": 2.5, "total": 10.0}
+    assert clock.only("train", "predict") == {"train": 2.5}
+
+
+def test_environment_and_memory():
+    found = environment.environment()
+    assert found["versions"]["torch"] and found["device"] and found["cores"] >= 1 and len(found["commit"]) == 40
+    assert environment.peak_memory()["host"] > 10_000_000
+
+
+def test_environment_of_a_run_on_the_processor_beside_a_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a GPU")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    found = environment.environment()
+    assert found["device"] == "a GPU" and found["device_count"] == 4
+    beside = environment.environment(use_cpu=True)
+    assert beside["device"] not in ("", "a GPU") and beside["device_count"] == 0
+
+
+def test_summary_says_what_happened():
+    record = RunRecord(SPEC, "runs/x", status="success", n_layers=12, cuts=[Cut(0, [9, 10, 11], list(range(9)), "")])
+    record.dropped_before, record.parameters_before, record.parameters_after = [9], 1000, 750
+    record.metrics, record.seconds = {"accuracy": 0.5, "loss": 1.0}, {"train": 2.0}
+    text = summary(record)
+    for part in (
+        "rte (hub)",
+        "top, K = 2",
+        "9, 10, 11 (3 of 12 layers; 9 were gone before)",
+        "1,000 -> 750 (-25.0%)",
+        "accuracy 0.5000",
+        "train 2.0",
+        "success",
+        "runs/x",
+    ):
+        assert part in text
+    assert "loss" not in text and "one and the same" not in text
+    record.distinct_predictions = {"validation_matched": 1, "validation_mismatched": 2}
+    assert "one and the same prediction for every row of validation_matched\n" in summary(record)
