@@ -1,19 +1,43 @@
 import dataclasses
-import hashlib
 import json
+import sys
+from argparse import Namespace
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import TrainingArguments
 
 from layerdrop import arguments
-from layerdrop.arguments import parse, recipe, translate
+from layerdrop.arguments import NO_EFFECT, parse, translate
+from layerdrop.arguments.checks import ranges
+from layerdrop.arguments.parsing import _choose_precision
+from layerdrop.arguments.to_spec import _plain
 from layerdrop.errors import UserError
+from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
+from layerdrop.tasks import TASKS
+from layerdrop.words import FLAG_OF, WITHOUT_FLAG, flag_of
 
 CPU = ["--use_cpu", "--report_to", "none"]
 
 
-def spec(*argv: str, task: str = "mrpc"):
-    return parse([*argv, *CPU]).spec(task)
+def asked(words: str) -> tuple[RunSpec, Options]:
+    return parse([*words.split(), *CPU]).to_spec()
+
+
+def spec(words: str) -> RunSpec:
+    return asked(words)[0]
+
+
+def options(words: str) -> Options:
+    return asked(words)[1]
+
+
+def refusal(argv: list[str]) -> str:
+    with pytest.raises(UserError) as error:
+        parse([*argv, *CPU])
+    return str(error.value)
 
 
 def test_defaults_are_the_papers_recipe():
@@ -23,7 +47,7 @@ def test_defaults_are_the_papers_recipe():
     assert (t.do_train, t.do_eval, t.do_predict) == (True, True, False)
     assert (t.num_train_epochs, t.per_device_train_batch_size, t.learning_rate, t.weight_decay) == (3.0, 32, 2e-5, 0.0)
     assert (a.data.max_seq_length, t.lr_scheduler_type, t.warmup_steps) == (128, "linear", 0)
-    assert t.output_dir == "runs/bert-base-uncased_mrpc_top_k6_seed42"
+    assert a.to_spec()[1].folder == "runs/bert-base-uncased_mrpc_top_k6_seed42"
 
 
 @pytest.mark.parametrize(
@@ -40,7 +64,7 @@ def test_defaults_are_the_papers_recipe():
     ],
 )
 def test_output_folder(argv, name):
-    assert parse([*argv.split(), *CPU]).train.output_dir == f"runs/{name}"
+    assert options(argv).folder == f"runs/{name}" and options(argv + " --output_dir x").folder == "x"
 
 
 @pytest.mark.parametrize("argv", ["--do_train", "--do_eval", "--do_predict", "--do_eval --do_predict"])
@@ -98,7 +122,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--drop_layers 9 --drop_k 2", "--drop_k 2: --drop_layers names 1 layers"),
         ("--drop_strategy top --drop_k 1 --score_on x", "--score_on: top has no scores"),
         ("--drop_strategy top --drop_k 1 --drop_order_file x", "--drop_order_file: only for greedy and optimal"),
-        ("--freeze_layers -1", "--freeze_layers: -1 is no layer id"),
+        ("--freeze_layers=-1,3,-2", "^--freeze_layers -2, -1: no layer id. Ids count from 0"),
         ("--task_name mprc", "--task_name: unknown value 'mprc'. Did you mean 'mrpc'"),
         ("--train_file a.csv", "--validation_file is missing: --do_eval or --score_split validation needs it"),
         ("--train_file a.csv --do_train --drop_strategy contribution --drop_k 1", "--validation_file is missing"),
@@ -112,6 +136,17 @@ def test_every_flag_of_the_library_goes_through():
         ("--model_name_or_path . --output_dir ../{cwd}", "is the checkpoint's own folder"),
         ("--precision fp32 --bf16", "--precision fp32 and --bf16 contradict each other"),
         ("--precision fp16", "--precision fp16: needs a GPU"),
+        ("--fp16", "^--fp16: needs a GPU. Allowed on this machine: --precision auto, fp32 or bf16"),
+        ("--precision bf16 --bf16 False", "--precision bf16 and --bf16 False contradict each other"),
+        ("--drop_layers 10 11", "^--drop_layers 10 11: ids with spaces. Write them as 10,11.$"),
+        ("--remove_layers 10 11 --seed 1", "^--remove_layers 10 11: ids with spaces. Write them as 10,11.$"),
+        ("--freeze_layers=0, 1,2", "^--freeze_layers 0, 1,2: ids with spaces. Write them as 0,1,2.$"),
+        ("--drop_layers 9,10 --freeze_layers 1,9", "^--freeze_layers 9: --drop_layers drops this"),
+        ("--drop_layers 1,-1,2", "^--drop_layers -1: no layer id. Ids count from 0"),
+        ("--load_best_model_at_end --do_train", "^--load_best_model_at_end: needs evaluations .* Add --do_eval"),
+        ("--task_name x --metric_for_best_model f1", "^--task_name: unknown value 'x'"),
+        ("--drop_layers x --freeze_layers 1", "^--drop_layers 'x': not a list of layer ids"),
+        ("--drop_strategy contribution --drop_k 1 --max_score_samples 0", "--max_score_samples 0: must be 1 or more"),
         ("--json", "--json goes with --dry_run"),
         ("--drop_stratgy top", "--drop_stratgy: no such flag. Did you mean --drop_strategy?"),
         ("--dropk 6", "--dropk: no such flag"),
@@ -253,108 +288,3 @@ def test_one_gpu_is_used_however_many_there_are(monkeypatch):
     assert "torchrun --nproc_per_node 4" in found.notes[-1]
 
 
-# ---- identity
-def test_identity_is_what_changes_the_result():
-    same = spec("--drop_strategy", "top", "--drop_k", "2")
-    for words in (
-        "--output_dir elsewhere",
-        "--logging_steps 3",
-        "--per_device_eval_batch_size 8",
-        "--save_strategy no",
-        "--disable_tqdm",
-        "--run_name x",
-        "--drop_k 2",
-        "--learning_rate 2e-5",
-        "--do_predict --do_train --do_eval",
-        "--weight_scope layer",
-        "--dataloader_num_workers 2",
-        "--resume_from_checkpoint x",
-        "--save_model no",
-    ):
-        assert spec("--drop_strategy", "top", "--drop_k", "2", *words.split()).id == same.id, words
-    ids = {same.id}
-    for words in (
-        "--seed 1",
-        "--learning_rate 3e-5",
-        "--num_train_epochs 2",
-        "--weight_decay 0.01",
-        "--adam_beta1 0.8",
-        "--per_device_train_batch_size 16",
-        "--max_seq_length 64",
-        "--drop_k 3",
-        "--drop_strategy bottom",
-        "--data_dir x",
-        "--model_name_or_path y",
-        "--freeze_layers 0",
-        "--freeze_embeddings",
-        "--warmup_steps 10",
-        "--max_train_samples 9",
-        "--max_eval_samples 9",
-        "--pad_to_max_length",
-        "--do_eval",
-        "--data_seed 3",
-        "--train_sampling_strategy random",
-        "--precision fp32" if same.precision == "bf16" else "--precision bf16",
-        "--load_best_model_at_end",
-        "--from_scratch",
-    ):
-        ids.add(spec("--drop_strategy", "top", "--drop_k", "2", *words.split()).id)
-    assert len(ids) == 24
-
-
-@pytest.mark.parametrize(
-    ("words", "idle"),
-    [
-        ("top --score_split train --weight_scope layer", ["--score_split", "--weight_scope"]),
-        ("contribution --score_split train --max_score_samples 9", []),
-        ("contribution --weight_scope layer", ["--weight_scope"]),
-        ("variance --weight_scope layer --max_score_samples 9", ["--max_score_samples"]),
-    ],
-)
-def test_flags_without_effect_are_said(words, idle):
-    notes = parse(["--drop_k", "2", "--drop_strategy", *words.split(), *CPU]).notes
-    assert [note.split()[0] for note in notes] == idle and all("has no effect on --drop_strategy" in n for n in notes)
-
-
-def test_identity_is_the_same_everywhere():
-    """A changed hash would orphan every stored record: change it knowingly."""
-    from layerdrop.runs import RunSpec
-
-    spec = RunSpec("m", "rte", "hub", "top", 2, training={"learning_rate": 2e-5})
-    chosen = {
-        "model": "m",
-        "task": "rte",
-        "data": "hub",
-        "strategy": "top",
-        "k": 2,
-        "training": {"learning_rate": 2e-5},
-    }
-    assert spec.id == hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16] == "d8d73794bcab8c11"
-
-
-def test_recipe_names_its_core_and_what_differs():
-    assert set(recipe(parse(CPU).train)) == {*arguments.RECIPE, "dataloader_drop_last"}
-    assert recipe(parse(["--adam_beta2", "0.9", *CPU]).train)["adam_beta2"] == 0.9
-
-
-def test_what_must_be_read():
-    def splits(words):
-        return parse([*words.split(), *CPU]).splits
-
-    assert splits("") == ["train", "validation"]
-    assert splits("--do_eval") == ["validation"]
-    assert splits("--dry_run --drop_strategy top --drop_k 1") == []
-    assert splits("--dry_run --drop_strategy contribution --drop_k 1") == ["validation"]
-    assert splits("--do_train --drop_strategy contribution --drop_k 1 --score_split test") == ["train", "test"]
-
-
-def test_hub_is_asked_only_if_needed(tmp_path):
-    def needs(words):
-        return parse([*words.split(), *CPU]).needs_hub
-
-    assert needs("") and needs(f"--model_name_or_path {tmp_path}") and needs(f"--data_dir {tmp_path}")
-    assert not needs(f"--model_name_or_path {tmp_path} --data_dir {tmp_path}")
-    assert not needs(f"--model_name_or_path {tmp_path} --dry_run --drop_strategy top --drop_k 1")
-    assert needs(
-        f"--model_name_or_path {tmp_path} --data_dir {tmp_path} --drop_strategy variance --drop_k 1 --score_on x"
-    )
