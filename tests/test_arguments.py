@@ -758,6 +758,14 @@ def test_a_study_is_not_one_run(tmp_path):
     assert refusal([str(path)]) == f"{path}: is a study of many runs. Start it with: python scripts/sweep.py {path}"
 
 
+def test_help_has_a_section_for_each_group():
+    text = arguments.Parser().format_help()
+    sections = [line[:-1] for line in text.splitlines() if line and not line.startswith(" ") and line.endswith(":")]
+    assert sections == ["model", "data", "drop", "train", "others"]
+    assert "--plain" in text and "--resume_from_checkpoint VALUE" in text and "--adam_beta1" not in text
+    assert "%(" not in text and max(map(len, text.splitlines())) <= 120
+
+
 # ---- words of messages
 def test_every_setting_has_a_flag_that_exists():
     fields = spec(TOP).flat()

@@ -130,6 +130,10 @@ class TrainArguments(TrainingArguments):
     )
     plain: bool = flag("Without this project's speed-ups.", False)
     save_model: bool = flag("Keep the fine-tuned model in the run's folder.", True)
+    resume_from_checkpoint: str | None = flag(
+        "Resume from the last usable checkpoint in the run's folder (alone, or last), from a checkpoint's folder, or "
+        "auto: from the last usable one, else from the beginning."
+    )
     overwrite_output_dir: bool = flag("Start again in a folder that holds a run, and delete that run.", False)
 
     @property

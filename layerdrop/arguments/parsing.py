@@ -24,7 +24,7 @@ from layerdrop.spec import Options, RunSpec
 
 COMMON = (
     "do_train do_eval do_predict num_train_epochs max_steps gradient_accumulation_steps optim weight_decay "
-    "warmup_steps lr_scheduler_type max_grad_norm seed resume_from_checkpoint load_best_model_at_end report_to use_cpu"
+    "warmup_steps lr_scheduler_type max_grad_norm seed load_best_model_at_end report_to use_cpu"
 ).split()
 """The library's flags that --help shows."""
 ID_FLAGS = ("drop_layers", "remove_layers", "freeze_layers")
