@@ -108,6 +108,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--drop_strategy top", r"--drop_strategy top: how many layers\? Add --drop_k N\."),
         ("--drop_strategy contribution", "Add --drop_k N or --drop_threshold X"),
         ("--drop_strategy contribution --drop_k 1 --drop_threshold 0.9", "both say how many"),
+        ("--drop_strategy contribution --drop_k 0 --drop_threshold 0.9", "both say how many"),
         (
             "--drop_strategy contribution --drop_threshold 95",
             "--drop_threshold 95.0: a cosine similarity. Choose -1 to 1",
@@ -184,6 +185,8 @@ def test_yaml_and_json(tmp_path):
         "do_train": True,
         "cache_dir": None,
     }
+    (tmp_path / "own.yaml").write_text("train_file: a.csv\nvalidation_file: b.csv\ntext_columns: [title, body]\n")
+    assert parse([str(tmp_path / "own.yaml"), *CPU]).to_spec()[0].data.text_columns == ("title", "body")
     (tmp_path / "x.yaml").write_text(
         "drop_strategy: list\ndrop_layers: [9, 10]\nlearning_rate: 3e-5\ndo_train: true\ncache_dir:\n"
     )
@@ -421,6 +424,41 @@ def test_the_list_names_flags_once_each():
     assert len(NO_EFFECT) == len(set(NO_EFFECT)) and set(NO_EFFECT) <= arguments.flag_names()
 
 
+CHANGES_A_RESULT = (
+    "model_name_or_path model_revision tokenizer_name from_scratch task_name data_dir train_file validation_file "
+    "text_columns label_column label_type skip_bad_rows max_seq_length pad_to_max_length max_train_samples "
+    "max_eval_samples drop_strategy drop_k drop_threshold drop_layers drop_order_file weight_scope score_on "
+    "score_split max_score_samples freeze_layers freeze_embeddings do_train seed data_seed precision bf16 fp16 plain tf32 "
+    "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps auto_find_batch_size "
+    "learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps optim optim_args optim_target_modules "
+    "weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm label_smoothing_factor neftune_noise_alpha "
+    "train_sampling_strategy dataloader_drop_last dataloader_in_order load_best_model_at_end ignore_data_skip "
+    "full_determinism torch_compile torch_compile_backend torch_compile_mode use_liger_kernel liger_kernel_config "
+    "bf16_full_eval fp16_full_eval activation_checkpointing_kwargs gradient_checkpointing_kwargs accelerator_config "
+    "average_tokens_across_devices parallelism_config deepspeed fsdp fsdp_config label_names"
+).split()
+
+
+def test_what_changes_a_result_is_not_in_the_list():
+    """Each flag is in one of two lists; one of a newer version of the library may be in neither."""
+    assert not set(CHANGES_A_RESULT) & set(NO_EFFECT) and set(CHANGES_A_RESULT) <= arguments.flag_names()
+    newer = arguments.flag_names() - set(CHANGES_A_RESULT) - set(NO_EFFECT) - {"help", "help_all"}
+    assert newer <= {f.name for f in dataclasses.fields(TrainingArguments)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("--output_dir elsewhere", "--logging_steps 3", "--per_device_eval_batch_size 8", "--save_strategy no"),
+        *("--disable_tqdm", "--run_name x", "--drop_k 2", "--learning_rate 2e-5", "--do_predict --do_train --do_eval"),
+        *("--weight_scope layer", "--dataloader_num_workers 2", "--resume_from_checkpoint x", "--save_model no"),
+        *("--eval_strategy no", "--log_on_each_node False", "--activation_checkpointing", "--hub_model_id x"),
+    ],
+)
+def test_words_that_change_no_result(words):
+    assert spec(f"{TOP} {words}").id == spec(TOP).id
+
+
 def test_a_flag_that_no_list_knows_moves_the_id(monkeypatch):
     """As one of a newer version of the library."""
     shorter = tuple(name for name in NO_EFFECT if name != "run_name")
@@ -600,6 +638,46 @@ def test_flags_of_own_files_move_no_other_id(words, source, skips, idle):
     run, how = asked(f"{words} --text_columns a --label_column b --label_type class --skip_bad_rows")
     assert run.data == dataclasses.replace(spec(words).data, skip_bad_rows=skips) and run.data.source == source
     assert [note.split()[0] for note in how.notes] == idle
+
+
+@pytest.mark.parametrize(
+    ("words", "idle"),
+    [
+        ("top --score_split train --weight_scope layer", ["--score_split", "--weight_scope"]),
+        ("contribution --score_split train --max_score_samples 9", []),
+        ("contribution --weight_scope layer", ["--weight_scope"]),
+        ("variance --weight_scope layer --max_score_samples 9", ["--max_score_samples"]),
+    ],
+)
+def test_flags_without_effect_are_said(words, idle):
+    notes = options(f"--drop_k 2 --drop_strategy {words}").notes
+    assert [note.split()[0] for note in notes] == idle and all("has no effect on --drop_strategy" in n for n in notes)
+
+
+def test_splits_to_read():
+    def splits(words):
+        return parse([*words.split(), *CPU]).splits
+
+    assert splits("") == ["train", "validation"]
+    assert splits("--do_eval") == ["validation"]
+    assert splits("--dry_run --drop_strategy top --drop_k 1") == []
+    assert splits("--dry_run --drop_strategy contribution --drop_k 1") == ["validation"]
+    assert splits("--dry_run --drop_strategy contribution --drop_k 0") == []
+    assert splits("--do_train --drop_strategy contribution --drop_k 1 --score_split test") == ["train", "test"]
+    assert splits("--dry_run --train_file a.csv") == ["train"]
+
+
+def test_hub_is_asked_only_if_needed(tmp_path):
+    def needs(words):
+        return parse([*words.split(), *CPU]).needs_hub
+
+    local = f"--model_name_or_path {tmp_path}"
+    assert needs("") and needs(local) and needs(f"--data_dir {tmp_path}")
+    assert not needs(f"{local} --data_dir {tmp_path}")
+    assert not needs(f"{local} --dry_run --drop_strategy top --drop_k 1")
+    assert not needs("--model_name_or_path demo --task_name demo-rte")
+    assert needs(f"{local} --data_dir {tmp_path} --drop_strategy variance --drop_k 1 --score_on x")
+    assert needs(f"{local} --data_dir {tmp_path} --tokenizer_name x")
 
 
 def test_evaluation_alone():

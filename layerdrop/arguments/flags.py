@@ -175,7 +175,7 @@ class Flags:
     @property
     def drops_nothing(self) -> bool:
         """Whether --drop_k 0 turns every strategy into dropping nothing."""
-        return self.drop.drop_k == 0 and self.drop.drop_threshold is None and not self.drop_layers
+        return self.drop.drop_k == 0 and not self.drop_layers
 
     @property
     def strategy(self) -> Strategy | None:
