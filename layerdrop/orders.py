@@ -4,9 +4,22 @@ import csv
 from pathlib import Path
 
 from layerdrop.errors import UserError
+from layerdrop.strategies import get_strategy
 
 PUBLISHED = Path(__file__).parent / "report" / "published" / "peer2022_greedy_orders.csv"
 """Found by greedy-layer pruning; from the authors' repository, layer_files/. Ids count from 0."""
+
+
+def find_order(strategy: str | None, order_file: str | None, model: str, task: str) -> tuple[int, ...]:
+    """Layer ids, first to drop first, for `greedy` and `optimal`: those of the file, else for greedy the published
+    order. Empty for every other strategy. Raises UserError."""
+    if strategy is None or not get_strategy(strategy).order:
+        return ()
+    if order_file:
+        return read_order_file(order_file)
+    if strategy == "greedy":
+        return published_order(model, task)
+    raise UserError(f"--drop_strategy {strategy}: needs a search's result. Add --drop_order_file FILE, one id a line.")
 
 
 def read_order_file(path: str) -> tuple[int, ...]:

@@ -1,19 +1,44 @@
 import dataclasses
-import hashlib
 import json
+import sys
+from argparse import Namespace
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import TrainingArguments
+from transformers.hf_argparser import string_to_bool
 
 from layerdrop import arguments
-from layerdrop.arguments import parse, recipe, translate
+from layerdrop.arguments import NO_EFFECT, parse, translate
+from layerdrop.arguments.checks import ranges
+from layerdrop.arguments.parsing import _choose_precision
+from layerdrop.arguments.to_spec import _plain
 from layerdrop.errors import UserError
+from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
+from layerdrop.tasks import TASKS
+from layerdrop.words import FLAG_OF, WITHOUT_FLAG, flag_of
 
 CPU = ["--use_cpu", "--report_to", "none"]
 
 
-def spec(*argv: str, task: str = "mrpc"):
-    return parse([*argv, *CPU]).spec(task)
+def asked(words: str) -> tuple[RunSpec, Options]:
+    return parse([*words.split(), *CPU]).to_spec()
+
+
+def spec(words: str) -> RunSpec:
+    return asked(words)[0]
+
+
+def options(words: str) -> Options:
+    return asked(words)[1]
+
+
+def refusal(argv: list[str]) -> str:
+    with pytest.raises(UserError) as error:
+        parse([*argv, *CPU])
+    return str(error.value)
 
 
 def test_defaults_are_the_papers_recipe():
@@ -23,7 +48,7 @@ def test_defaults_are_the_papers_recipe():
     assert (t.do_train, t.do_eval, t.do_predict) == (True, True, False)
     assert (t.num_train_epochs, t.per_device_train_batch_size, t.learning_rate, t.weight_decay) == (3.0, 32, 2e-5, 0.0)
     assert (a.data.max_seq_length, t.lr_scheduler_type, t.warmup_steps) == (128, "linear", 0)
-    assert t.output_dir == "runs/bert-base-uncased_mrpc_top_k6_seed42"
+    assert a.to_spec()[1].folder == "runs/bert-base-uncased_mrpc_top_k6_seed42"
 
 
 @pytest.mark.parametrize(
@@ -40,7 +65,7 @@ def test_defaults_are_the_papers_recipe():
     ],
 )
 def test_output_folder(argv, name):
-    assert parse([*argv.split(), *CPU]).train.output_dir == f"runs/{name}"
+    assert options(argv).folder == f"runs/{name}" and options(argv + " --output_dir x").folder == "x"
 
 
 @pytest.mark.parametrize("argv", ["--do_train", "--do_eval", "--do_predict", "--do_eval --do_predict"])
@@ -83,6 +108,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--drop_strategy top", r"--drop_strategy top: how many layers\? Add --drop_k N\."),
         ("--drop_strategy contribution", "Add --drop_k N or --drop_threshold X"),
         ("--drop_strategy contribution --drop_k 1 --drop_threshold 0.9", "both say how many"),
+        ("--drop_strategy contribution --drop_k 0 --drop_threshold 0.9", "both say how many"),
         (
             "--drop_strategy contribution --drop_threshold 95",
             "--drop_threshold 95.0: a cosine similarity. Choose -1 to 1",
@@ -98,7 +124,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--drop_layers 9 --drop_k 2", "--drop_k 2: --drop_layers names 1 layers"),
         ("--drop_strategy top --drop_k 1 --score_on x", "--score_on: top has no scores"),
         ("--drop_strategy top --drop_k 1 --drop_order_file x", "--drop_order_file: only for greedy and optimal"),
-        ("--freeze_layers -1", "--freeze_layers: -1 is no layer id"),
+        ("--freeze_layers=-1,3,-2", "^--freeze_layers -2, -1: no layer id. Ids count from 0"),
         ("--task_name mprc", "--task_name: unknown value 'mprc'. Did you mean 'mrpc'"),
         ("--train_file a.csv", "--validation_file is missing: --do_eval or --score_split validation needs it"),
         ("--train_file a.csv --do_train --drop_strategy contribution --drop_k 1", "--validation_file is missing"),
@@ -112,6 +138,17 @@ def test_every_flag_of_the_library_goes_through():
         ("--model_name_or_path . --output_dir ../{cwd}", "is the checkpoint's own folder"),
         ("--precision fp32 --bf16", "--precision fp32 and --bf16 contradict each other"),
         ("--precision fp16", "--precision fp16: needs a GPU"),
+        ("--fp16", "^--fp16: needs a GPU. Allowed on this machine: --precision auto, fp32 or bf16"),
+        ("--precision bf16 --bf16 False", "--precision bf16 and --bf16 False contradict each other"),
+        ("--drop_layers 10 11", "^--drop_layers 10 11: ids with spaces. Write them as 10,11.$"),
+        ("--remove_layers 10 11 --seed 1", "^--remove_layers 10 11: ids with spaces. Write them as 10,11.$"),
+        ("--freeze_layers=0, 1,2", "^--freeze_layers 0, 1,2: ids with spaces. Write them as 0,1,2.$"),
+        ("--drop_layers 9,10 --freeze_layers 1,9", "^--freeze_layers 9: --drop_layers drops this"),
+        ("--drop_layers 1,-1,2", "^--drop_layers -1: no layer id. Ids count from 0"),
+        ("--load_best_model_at_end --do_train", "^--load_best_model_at_end: needs evaluations .* Add --do_eval"),
+        ("--task_name x --metric_for_best_model f1", "^--task_name: unknown value 'x'"),
+        ("--drop_layers x --freeze_layers 1", "^--drop_layers 'x': not a list of layer ids"),
+        ("--drop_strategy contribution --drop_k 1 --max_score_samples 0", "--max_score_samples 0: must be 1 or more"),
         ("--json", "--json goes with --dry_run"),
         ("--drop_stratgy top", "--drop_stratgy: no such flag. Did you mean --drop_strategy?"),
         ("--dropk 6", "--dropk: no such flag"),
@@ -148,6 +185,8 @@ def test_yaml_and_json(tmp_path):
         "do_train": True,
         "cache_dir": None,
     }
+    (tmp_path / "own.yaml").write_text("train_file: a.csv\nvalidation_file: b.csv\ntext_columns: [title, body]\n")
+    assert parse([str(tmp_path / "own.yaml"), *CPU]).to_spec()[0].data.text_columns == ("title", "body")
     (tmp_path / "x.yaml").write_text(
         "drop_strategy: list\ndrop_layers: [9, 10]\nlearning_rate: 3e-5\ndo_train: true\ncache_dir:\n"
     )
@@ -207,7 +246,7 @@ def test_the_forks_command():
             "--overwrite_output_dir",
         ]
     )
-    assert (a.drop.drop_strategy, a.drop_layers, a.freeze_layers) == ("list", (10, 11), (0, 1))
+    assert (a.strategy.name, a.drop_layers, a.freeze_layers) == ("list", (10, 11), (0, 1))
     assert (a.train.per_device_eval_batch_size, a.train.per_device_train_batch_size, a.train.use_cpu) == (8, 16, True)
     assert a.train.overwrite_output_dir
     assert [note.split()[0] for note in a.notes] == [
@@ -253,53 +292,352 @@ def test_one_gpu_is_used_however_many_there_are(monkeypatch):
     assert "torchrun --nproc_per_node 4" in found.notes[-1]
 
 
-# ---- identity
-def test_identity_is_what_changes_the_result():
-    same = spec("--drop_strategy", "top", "--drop_k", "2")
-    for words in (
-        "--output_dir elsewhere",
-        "--logging_steps 3",
-        "--per_device_eval_batch_size 8",
-        "--save_strategy no",
-        "--disable_tqdm",
-        "--run_name x",
-        "--drop_k 2",
-        "--learning_rate 2e-5",
-        "--do_predict --do_train --do_eval",
-        "--weight_scope layer",
-        "--dataloader_num_workers 2",
-        "--resume_from_checkpoint x",
-        "--save_model no",
-    ):
-        assert spec("--drop_strategy", "top", "--drop_k", "2", *words.split()).id == same.id, words
-    ids = {same.id}
-    for words in (
-        "--seed 1",
-        "--learning_rate 3e-5",
-        "--num_train_epochs 2",
-        "--weight_decay 0.01",
-        "--adam_beta1 0.8",
-        "--per_device_train_batch_size 16",
-        "--max_seq_length 64",
-        "--drop_k 3",
-        "--drop_strategy bottom",
-        "--data_dir x",
-        "--model_name_or_path y",
-        "--freeze_layers 0",
-        "--freeze_embeddings",
-        "--warmup_steps 10",
-        "--max_train_samples 9",
-        "--max_eval_samples 9",
-        "--pad_to_max_length",
-        "--do_eval",
-        "--data_seed 3",
-        "--train_sampling_strategy random",
-        "--precision fp32" if same.precision == "bf16" else "--precision bf16",
-        "--load_best_model_at_end",
-        "--from_scratch",
-    ):
-        ids.add(spec("--drop_strategy", "top", "--drop_k", "2", *words.split()).id)
-    assert len(ids) == 24
+# ---- every flag: into the identity, or in the list of flags without effect; and on into TrainingArguments
+TOP = "--task_name rte --drop_strategy top --drop_k 2"
+OWN = "--train_file a.csv --validation_file b.csv"
+CONTRIBUTION = "--drop_strategy contribution --drop_k 2"
+CASES = {
+    "model_name_or_path": (TOP, "other"),
+    "tokenizer_name": (TOP, "other"),
+    "model_revision": (TOP, "v2"),
+    "task_name": (TOP, "cola"),
+    "train_file": (OWN, "c.csv"),
+    "validation_file": (OWN, "c.csv"),
+    "test_file": (f"{OWN} --do_predict --test_file t.csv", "u.csv"),
+    "text_columns": (OWN, "title,body"),
+    "label_column": (OWN, "grade"),
+    "label_type": (OWN, "number"),
+    "skip_bad_rows": (OWN, "True"),
+    "drop_strategy": (TOP, "bottom"),
+    "drop_k": (TOP, "3"),
+    "drop_threshold": ("--drop_strategy contribution --drop_threshold 0.9", "0.95"),
+    "drop_layers": ("--drop_layers 3", "4"),
+    "drop_order_file": ("--drop_strategy greedy --drop_k 1 --drop_order_file 1.txt", "2.txt"),
+    "weight_scope": ("--drop_strategy variance --drop_k 2", "layer"),
+    "score_on": (CONTRIBUTION, "other"),
+    "score_split": (CONTRIBUTION, "train"),
+    "max_score_samples": (CONTRIBUTION, "9"),
+    "freeze_layers": (TOP, "0,1"),
+    "json": ("--dry_run", "True"),
+    "do_train": ("--do_eval", "True"),
+    "do_eval": ("--do_train", "True"),
+    "do_predict": ("--do_train", "True"),
+    "precision": ("--precision fp32", "bf16"),
+    "bf16": ("", "True"),
+    "lr_scheduler_type": (TOP, "cosine"),
+    "lr_scheduler_kwargs": (TOP, '{"num_cycles": 2}'),
+    "optim": (TOP, "adafactor"),
+    "accelerator_config": (TOP, '{"even_batches": false}'),
+    "activation_checkpointing_kwargs": (TOP, '{"use_reentrant": false}'),
+    "gradient_checkpointing_kwargs": (TOP, '{"use_reentrant": false}'),
+    "logging_strategy": (TOP, "steps"),
+    "eval_strategy": (TOP, "steps"),
+    "save_strategy": (TOP, "no"),
+    "hub_strategy": (TOP, "end"),
+    "log_level": (TOP, "error"),
+    "log_level_replica": (TOP, "error"),
+    "include_num_input_tokens_seen": (TOP, "True"),
+    "disable_tqdm": (f"{TOP} --disable_tqdm", "False"),
+    "dataloader_multiprocessing_context": (TOP, "spawn"),
+    "debug": (TOP, "underflow_overflow"),
+    "metric_for_best_model": (TOP, "accuracy"),
+    "train_sampling_strategy": (TOP, "random"),
+    "dataloader_prefetch_factor": (f"{TOP} --dataloader_num_workers 2", "3"),
+    "report_to": (TOP, "tensorboard"),
+    "resume_from_checkpoint": (TOP, "auto"),
+    "adam_epsilon": (TOP, "1e-6"),
+    "fsdp_config": (TOP, '{"min_num_params": 1}'),
+}
+"""Flag -> (words of a run that looks at it, a value that is not in them). Else TOP and a value by the flag's type."""
+BY_HAND = {
+    "tf32": True,
+    "fp16": True,
+    "deepspeed": "x.json",
+    "fsdp": "full_shard",
+    "dataloader_pin_memory": True,
+    "ddp_backend": "gloo",
+    "parallelism_config": "x",
+    "liger_kernel_config": {"rope": True},
+}
+"""Values that this machine cannot use, or no command line: put in after parsing."""
+FLAGS = sorted({action.dest: action for action in reversed(arguments.Parser()._actions)}.items())
+FLAGS = [(name, action) for name, action in FLAGS if name not in ("help", "help_all")]
+
+
+def case(name: str, action) -> tuple[list[str], str]:
+    """Words of a run, and a value of the flag that differs from the one there."""
+    if name in CASES:
+        words, value = CASES[name]
+        return words.split(), value
+    if action.type is string_to_bool:
+        return TOP.split(), str(not action.default)
+    if action.type in (int, float):
+        return TOP.split(), str((action.default or 0) + 3)
+    return TOP.split(), "3"
+
+
+def carried(run: RunSpec, how: Options) -> dict:
+    """The settings of TrainingArguments that a run is built from."""
+    recipe = {k: v for k, v in vars(run.train or TrainSpec()).items() if not k.startswith("freeze") and k != "other"}
+    own = {"output_dir": how.folder, "seed": run.seed, "use_cpu": how.use_cpu}
+    own |= {name: run.precision == name for name in ("bf16", "fp16")}
+    return recipe | dict(how.trainer) | dict(run.train.other if run.train else {}) | own
+
+
+@pytest.fixture
+def order_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, order in (("1.txt", "1\n2\n"), ("2.txt", "2\n1\n")):
+        (tmp_path / name).write_text(order)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(("name", "action"), FLAGS, ids=[name for name, _ in FLAGS])
+def test_every_flag_moves_the_id_or_is_in_the_list(name, action, order_files, monkeypatch):
+    """And TrainingArguments built from the spec and the options have its value."""
+    monkeypatch.setattr("layerdrop.arguments.parsing.has_bf16", lambda: False)
+    words, value = case(name, action)
+    without = parse([*CPU, *words])
+    if name in BY_HAND:
+        changed = parse([*CPU, *words])
+        setattr(changed.train, name, BY_HAND[name])
+        changed.train.precision = "fp16" if name == "fp16" else "fp32"
+    else:
+        changed = parse([*CPU, *words, f"--{name}", value])
+        groups = (changed.model, changed.data, changed.drop, changed.train)
+        known = [vars(group)[name] for group in groups if name in vars(group)]
+        old = [vars(g)[name] for g in (without.model, without.data, without.drop, without.train) if name in vars(g)]
+        assert known and (known != old or name in ("local_rank", "use_cpu")), f"{value} is the flag's value without it"
+    (old_spec, _), (new_spec, how) = without.to_spec(), changed.to_spec()
+    assert (new_spec.id == old_spec.id) == (name in NO_EFFECT), name
+    settings_of_library = {f.name for f in dataclasses.fields(TrainingArguments) if f.init}
+    if name in settings_of_library - {"do_train", "do_eval", "do_predict", "resume_from_checkpoint", "local_rank"}:
+        values = carried(new_spec, how)
+        json.dumps(values)
+        if name in BY_HAND:
+            assert values[name] == BY_HAND[name]
+        else:
+            assert _plain(getattr(TrainingArguments(**values), name)) == _plain(getattr(changed.train, name))
+
+
+def test_the_list_names_flags_once_each():
+    assert len(NO_EFFECT) == len(set(NO_EFFECT)) and set(NO_EFFECT) <= arguments.flag_names()
+
+
+CHANGES_A_RESULT = (
+    "model_name_or_path model_revision tokenizer_name from_scratch task_name data_dir train_file validation_file "
+    "text_columns label_column label_type skip_bad_rows max_seq_length pad_to_max_length max_train_samples "
+    "max_eval_samples drop_strategy drop_k drop_threshold drop_layers drop_order_file weight_scope score_on "
+    "score_split max_score_samples freeze_layers freeze_embeddings do_train seed data_seed precision bf16 fp16 plain "
+    "tf32 num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps auto_find_batch_size "
+    "learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps optim optim_args optim_target_modules "
+    "weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm label_smoothing_factor neftune_noise_alpha "
+    "train_sampling_strategy dataloader_drop_last dataloader_in_order load_best_model_at_end ignore_data_skip "
+    "full_determinism torch_compile torch_compile_backend torch_compile_mode use_liger_kernel liger_kernel_config "
+    "bf16_full_eval fp16_full_eval activation_checkpointing_kwargs gradient_checkpointing_kwargs accelerator_config "
+    "average_tokens_across_devices parallelism_config deepspeed fsdp fsdp_config label_names"
+).split()
+
+
+def test_what_changes_a_result_is_not_in_the_list():
+    """Each flag is in one of two lists; one of a newer version of the library may be in neither."""
+    assert not set(CHANGES_A_RESULT) & set(NO_EFFECT) and set(CHANGES_A_RESULT) <= arguments.flag_names()
+    newer = arguments.flag_names() - set(CHANGES_A_RESULT) - set(NO_EFFECT) - {"help", "help_all"}
+    assert newer <= {f.name for f in dataclasses.fields(TrainingArguments)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("--output_dir elsewhere", "--logging_steps 3", "--per_device_eval_batch_size 8", "--save_strategy no"),
+        *("--disable_tqdm", "--run_name x", "--drop_k 2", "--learning_rate 2e-5", "--do_predict --do_train --do_eval"),
+        *("--weight_scope layer", "--dataloader_num_workers 2", "--resume_from_checkpoint x", "--save_model no"),
+        *("--eval_strategy no", "--log_on_each_node False", "--activation_checkpointing", "--hub_model_id x"),
+    ],
+)
+def test_words_that_change_no_result(words):
+    assert spec(f"{TOP} {words}").id == spec(TOP).id
+
+
+def test_a_flag_that_no_list_knows_moves_the_id(monkeypatch):
+    """As one of a newer version of the library."""
+    shorter = tuple(name for name in NO_EFFECT if name != "run_name")
+    monkeypatch.setattr("layerdrop.arguments.to_spec.NO_EFFECT", shorter)
+    assert spec("--run_name x").id != spec("").id and spec("--run_name x").train.other == {"run_name": "x"}
+
+
+@pytest.mark.parametrize("chooses", ["--load_best_model_at_end", "--lr_scheduler_type reduce_lr_on_plateau"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--eval_strategy steps --eval_steps 7 --save_strategy steps --save_steps 7",
+        "--eval_delay 1",
+        "--metric_for_best_model accuracy",
+        "--greater_is_better True",
+    ],
+)
+def test_evaluations_that_choose_are_part_of_the_identity(chooses, words):
+    base, other = spec(chooses), spec(f"{chooses} {words}")
+    assert base.id != other.id and spec(words).id == spec("").id
+    names = [word[2:] for word in words.split() if word.startswith("--e") or word.startswith(("--m", "--g"))]
+    how = options(f"{chooses} {words}")
+    assert set(names) <= set(other.train.other) and not set(names) & set(how.trainer)
+    rebuilt = TrainingArguments(**carried(other, how))
+    parsed = parse([*f"{chooses} {words}".split(), *CPU]).train
+    assert all(getattr(rebuilt, name) == getattr(parsed, name) for name in (*names, "save_strategy", "save_steps"))
+
+
+def test_saving_chooses_only_for_the_best_checkpoint():
+    plateau = "--lr_scheduler_type reduce_lr_on_plateau"
+    assert spec(plateau).id == spec(f"{plateau} --save_strategy no").id
+    best = "--load_best_model_at_end --eval_strategy steps --eval_steps 2 --save_strategy steps"
+    assert spec(f"{best} --save_steps 2").id != spec(f"{best} --save_steps 4").id
+    assert spec("--load_best_model_at_end").train.other == {
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "loss",
+        "greater_is_better": False,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+    }
+
+
+def test_metric_with_and_without_prefix_is_one():
+    best = "--task_name rte --load_best_model_at_end --metric_for_best_model"
+    assert spec(f"{best} eval_accuracy").id == spec(f"{best} accuracy").id != spec(f"{best} loss").id
+    assert spec(f"{best} accuracy").train.other["greater_is_better"] is True
+
+
+# ---- fields of the spec
+def test_the_papers_recipe():
+    """Sajjad et al. (2023) and Peer et al. (2022): 3 epochs, batch 32, AdamW, 2e-5, linear, no warm-up, no decay."""
+    papers = {
+        "num_train_epochs": 3.0,
+        "max_steps": -1,
+        "per_device_train_batch_size": 32,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": 2e-5,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0.0,
+        "optim": "adamw_torch_fused",
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "adam_epsilon": 1e-8,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "label_smoothing_factor": 0.0,
+        "train_sampling_strategy": "group_by_length",
+        "data_seed": None,
+        "freeze_layers": (),
+        "freeze_embeddings": False,
+        "other": {},
+    }
+    assert vars(TrainSpec()) == papers
+    run = parse(["--report_to", "none"]).to_spec()[0]
+    assert run.train == TrainSpec()
+    assert json.dumps(vars(run.train)) == json.dumps(vars(TrainSpec()))  # 0 is not 0.0 in an id
+    assert (run.seed, run.data.max_seq_length, run.processes, run.plain) == (42, 128, 1, False)
+    assert run == RunSpec(ModelSpec("bert-base-uncased"), DataSpec("mrpc"), precision=run.precision)
+
+
+def test_settings_that_differ_from_the_librarys_defaults():
+    trainer = options("--disable_tqdm False").trainer
+    assert trainer == {
+        "per_device_eval_batch_size": 32,
+        "eval_strategy": "epoch",
+        "logging_strategy": "epoch",
+        "logging_nan_inf_filter": False,
+        "save_strategy": "epoch",
+        "save_total_limit": 1,
+        "remove_unused_columns": False,
+    }
+    assert options("--disable_tqdm False --do_train").trainer == {k: v for k, v in trainer.items() if k[:5] != "eval_"}
+
+
+def test_progress_bar_only_on_a_terminal(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert "disable_tqdm" not in options("").trainer
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    assert options("").trainer["disable_tqdm"] is True
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--drop_k 0", *(f"--drop_strategy {name} --drop_k 0" for name in ("top", "contribution", "greedy", "list"))],
+)
+def test_dropping_nothing_is_one_run_by_any_strategy(words):
+    run, how = asked(words)
+    assert run.drop == DropSpec() and run.id == spec("").id and how.folder == options("").folder
+    noted = "--drop_strategy" in words
+    assert [note.split(" has no effect")[0] for note in how.notes] == [words.rpartition(" --")[0]] * noted
+
+
+def test_a_threshold_may_drop_nothing_but_is_a_choice():
+    assert spec("--drop_strategy contribution --drop_threshold 0").drop == DropSpec(
+        "contribution", threshold=0.0, score_split="validation"
+    )
+
+
+def test_drop_spec_of_every_kind(order_files):
+    assert spec("--drop_layers 10,3").drop == DropSpec("list", layers=(3, 10)) == spec("--remove_layers 3,10").drop
+    assert spec("--drop_layers 10,3 --drop_k 2").id == spec("--drop_strategy list --drop_layers 3,10").id
+    assert spec("--drop_strategy top --drop_k 2 --score_split train --weight_scope layer").drop == DropSpec("top", 2)
+    assert spec(f"{CONTRIBUTION} --score_on x --max_score_samples 9 --weight_scope layer").drop == DropSpec(
+        "contribution", 2, score_on="x", score_split="validation", score_samples=9
+    )
+    assert spec("--drop_strategy variance --drop_k 2 --max_score_samples 9").drop == DropSpec(
+        "variance", 2, weight_scope="final"
+    )
+    assert spec("--drop_strategy greedy --drop_k 2 --task_name rte").drop.order == (0, 7, 5, 11, 2, 8)
+    assert spec("--drop_strategy optimal --drop_k 2 --drop_order_file 2.txt").drop.order == (2, 1)
+    no_order = parse(["--drop_strategy", "optimal", "--drop_k", "2", *CPU])
+    with pytest.raises(UserError, match="--drop_strategy optimal: needs a search's result"):
+        no_order.to_spec()
+
+
+def test_own_files():
+    words = f"{OWN} --test_file t.csv --text_columns title,body --label_column grade --label_type class --skip_bad_rows"
+    columns = {"text_columns": ("title", "body"), "label_column": "grade", "label_type": "class", "skip_bad_rows": True}
+    both = (("train", "a.csv"), ("validation", "b.csv"))
+    assert spec(words).data == DataSpec("a", "files", both, **columns)
+    assert options(words).test_file == "t.csv"
+    assert spec(f"{words} --do_train").data.files == both[:1]
+    assert spec(f"{words} --do_eval").data.files == both[1:]
+    assert spec(f"{words} --do_predict").data.files == ()
+    assert spec(f"{words} --do_train {CONTRIBUTION}").data.files == both
+    assert spec(f"{words} {CONTRIBUTION} --score_split test").data.files == (*both, ("test", "t.csv"))
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("--train_file x/reviews.csv --validation_file b.csv", "reviews"),
+        ("--train_file x/reviews/train.csv --validation_file b.csv", "reviews"),
+        ("--do_eval --validation_file x/reviews/dev.csv", "reviews"),
+        ("--train_file RTE/train.csv --validation_file b.csv", "RTE-files"),
+        ("--train_file sst-2.csv --validation_file b.csv --task_name cola", "cola"),
+    ],
+)
+def test_name_of_an_own_task(words, name):
+    assert spec(words).data.task == name
+
+
+@pytest.mark.parametrize(
+    ("words", "source", "skips", "idle"),
+    [
+        ("", "hub", False, ["--text_columns", "--label_column", "--label_type", "--skip_bad_rows"]),
+        ("--data_dir x", "x", True, ["--text_columns", "--label_column", "--label_type"]),
+        (
+            "--task_name demo-rte --data_dir x",
+            "demo",
+            False,
+            ["--text_columns", "--label_column", "--label_type", "--skip_bad_rows", "--data_dir"],
+        ),
+    ],
+)
+def test_flags_of_own_files_move_no_other_id(words, source, skips, idle):
+    run, how = asked(f"{words} --text_columns a --label_column b --label_type class --skip_bad_rows")
+    assert run.data == dataclasses.replace(spec(words).data, skip_bad_rows=skips) and run.data.source == source
+    assert [note.split()[0] for note in how.notes] == idle
 
 
 @pytest.mark.parametrize(
@@ -312,32 +650,11 @@ def test_identity_is_what_changes_the_result():
     ],
 )
 def test_flags_without_effect_are_said(words, idle):
-    notes = parse(["--drop_k", "2", "--drop_strategy", *words.split(), *CPU]).notes
+    notes = options(f"--drop_k 2 --drop_strategy {words}").notes
     assert [note.split()[0] for note in notes] == idle and all("has no effect on --drop_strategy" in n for n in notes)
 
 
-def test_identity_is_the_same_everywhere():
-    """A changed hash would orphan every stored record: change it knowingly."""
-    from layerdrop.runs import RunSpec
-
-    spec = RunSpec("m", "rte", "hub", "top", 2, training={"learning_rate": 2e-5})
-    chosen = {
-        "model": "m",
-        "task": "rte",
-        "data": "hub",
-        "strategy": "top",
-        "k": 2,
-        "training": {"learning_rate": 2e-5},
-    }
-    assert spec.id == hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16] == "d8d73794bcab8c11"
-
-
-def test_recipe_names_its_core_and_what_differs():
-    assert set(recipe(parse(CPU).train)) == {*arguments.RECIPE, "dataloader_drop_last"}
-    assert recipe(parse(["--adam_beta2", "0.9", *CPU]).train)["adam_beta2"] == 0.9
-
-
-def test_what_must_be_read():
+def test_splits_to_read():
     def splits(words):
         return parse([*words.split(), *CPU]).splits
 
@@ -345,16 +662,297 @@ def test_what_must_be_read():
     assert splits("--do_eval") == ["validation"]
     assert splits("--dry_run --drop_strategy top --drop_k 1") == []
     assert splits("--dry_run --drop_strategy contribution --drop_k 1") == ["validation"]
+    assert splits("--dry_run --drop_strategy contribution --drop_k 0") == []
     assert splits("--do_train --drop_strategy contribution --drop_k 1 --score_split test") == ["train", "test"]
+    assert splits("--dry_run --train_file a.csv") == ["train"]
 
 
 def test_hub_is_asked_only_if_needed(tmp_path):
     def needs(words):
         return parse([*words.split(), *CPU]).needs_hub
 
-    assert needs("") and needs(f"--model_name_or_path {tmp_path}") and needs(f"--data_dir {tmp_path}")
-    assert not needs(f"--model_name_or_path {tmp_path} --data_dir {tmp_path}")
-    assert not needs(f"--model_name_or_path {tmp_path} --dry_run --drop_strategy top --drop_k 1")
-    assert needs(
-        f"--model_name_or_path {tmp_path} --data_dir {tmp_path} --drop_strategy variance --drop_k 1 --score_on x"
+    local = f"--model_name_or_path {tmp_path}"
+    assert needs("") and needs(local) and needs(f"--data_dir {tmp_path}")
+    assert not needs(f"{local} --data_dir {tmp_path}")
+    assert not needs(f"{local} --dry_run --drop_strategy top --drop_k 1")
+    assert not needs("--model_name_or_path demo --task_name demo-rte")
+    assert needs(f"{local} --data_dir {tmp_path} --drop_strategy variance --drop_k 1 --score_on x")
+    assert needs(f"{local} --data_dir {tmp_path} --tokenizer_name x")
+
+
+def test_evaluation_alone():
+    words = "--do_eval --learning_rate 1 --max_train_samples 9 --max_eval_samples 8 --freeze_layers 0 --run_name x"
+    run, how = asked(f"{words} --load_best_model_at_end --seed 3")
+    assert run.train is None and (run.data.max_train_samples, run.data.max_eval_samples) == (None, 8)
+    assert (how.evaluate, how.predict, how.save_model, how.folder) == (
+        *(True, False, False),
+        "runs/bert-base-uncased_mrpc_full_k0_seed3_eval",
     )
+    assert how.notes == (
+        "without training no effect: --freeze_layers, --learning_rate, --load_best_model_at_end, --max_train_samples",
+    )
+    scored = spec(f"--do_eval --max_train_samples 9 {CONTRIBUTION} --score_split train")
+    assert scored.data.max_train_samples == 9
+
+
+def test_options():
+    words = "--do_train --do_predict --max_predict_samples 3 --cache_dir c --token t --trust_remote_code"
+    how = options(f"{words} --save_model no --overwrite_output_dir --output_dir o --run_name x --disable_tqdm False")
+    assert how == Options(
+        *("o", False, True),
+        max_predict_samples=3,
+        save_model=False,
+        overwrite=True,
+        use_cpu=True,
+        cache_dir="c",
+        token="t",
+        trust_remote_code=True,
+        trainer={k: v for k, v in options("--do_train --disable_tqdm False").trainer.items()} | {"run_name": "x"},
+    )
+    assert options("").rolling_checkpoints
+    assert not options("--save_strategy epoch").rolling_checkpoints
+    assert not options("--load_best_model_at_end").rolling_checkpoints
+
+
+@pytest.mark.parametrize(
+    ("words", "resume"),
+    [
+        ("", None),
+        ("--resume_from_checkpoint", "last"),
+        ("--resume_from_checkpoint --seed 1", "last"),
+        ("--resume_from_checkpoint True", "last"),
+        ("--resume_from_checkpoint last", "last"),
+        ("--resume_from_checkpoint auto", "auto"),
+        ("--resume_from_checkpoint False --overwrite_output_dir", None),
+        ("--resume_from_checkpoint runs/x/checkpoint-7", "runs/x/checkpoint-7"),
+    ],
+)
+def test_resume(words, resume):
+    assert options(words).resume == resume
+
+
+def test_plain():
+    assert spec("--plain").plain and spec("--plain").id != spec("").id
+
+
+def test_processes_are_part_of_the_identity(monkeypatch):
+    monkeypatch.setattr(TrainingArguments, "world_size", property(lambda self: 2))
+    assert spec("").processes == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "fast", "expected"),
+    [
+        ("", True, "bf16"),
+        ("", False, "fp32"),
+        ("--bf16 False", True, "fp32"),
+        ("--bf16=False", True, "fp32"),
+        ("--fp16 False", True, "bf16"),
+        ("--fp16 False", False, "fp32"),
+        ("--bf16", False, "bf16"),
+        ("--precision bf16 --fp16 False", False, "bf16"),
+        ("--precision fp32 --bf16 False", True, "fp32"),
+    ],
+)
+def test_precision(words, fast, expected, monkeypatch):
+    monkeypatch.setattr("layerdrop.arguments.parsing.has_bf16", lambda: fast)
+    run, how = asked(words)
+    assert run.precision == expected
+    assert not {"bf16", "fp16"} & (set(how.trainer) | set(run.train.other))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected", "filtered"),
+    [
+        ({"fp16": True}, "fp16", True),
+        ({"precision": "fp16"}, "fp16", True),
+        ({}, "bf16", False),
+        ({"use_cpu": True}, "fp32", False),
+    ],
+)
+def test_precision_with_a_gpu(changes, expected, filtered, monkeypatch):
+    for name in ("torch.cuda.is_available", "torch.accelerator.is_available"):
+        monkeypatch.setattr(name, lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr("layerdrop.arguments.parsing.has_bf16", lambda: False)
+    off = {"bf16": False, "fp16": False, "precision": "auto", "use_cpu": False, "logging_nan_inf_filter": None}
+    namespace = Namespace(**off | changes)
+    _choose_precision(namespace, frozenset(changes))
+    assert (namespace.precision, namespace.logging_nan_inf_filter) == (expected, filtered)
+    assert (namespace.bf16, namespace.fp16) == (expected == "bf16", expected == "fp16")
+    assert namespace.use_cpu == ("use_cpu" in changes)
+
+
+# ---- checks
+@pytest.mark.parametrize(
+    ("words", "allowed"),
+    [
+        *((f"--task_name {name}", ["loss", *task.metrics]) for name, task in TASKS.items() if name != "mnli"),
+        (
+            "--task_name mnli",
+            ["loss", "accuracy", "matched_loss", "matched_accuracy", "mismatched_loss", "mismatched_accuracy"],
+        ),
+        (f"--task_name mnli {OWN}", ["loss", "accuracy"]),
+        (f"{OWN} --label_type number", ["loss", "pearson", "spearmanr"]),
+        (f"{OWN} --label_type class", ["loss", "accuracy", "f1", "f1_macro"]),
+        (OWN, ["loss", "accuracy", "f1", "f1_macro", "pearson", "spearmanr"]),
+    ],
+)
+def test_metric_for_the_best_model(words, allowed):
+    for name in allowed:
+        for metric in (name, f"eval_{name}"):
+            best = parse([*words.split(), "--load_best_model_at_end", "--metric_for_best_model", metric, *CPU])
+            assert best.train.greater_is_better == (not name.endswith("loss"))
+    every = {"loss", "accuracy", "f1", "f1_macro", "pearson", "matched_accuracy", "xaccuracy", "matthews_correlation"}
+    for name in every - set(allowed):
+        said = refusal([*words.split(), "--metric_for_best_model", name])
+        assert said.startswith(f"--metric_for_best_model {name}: no metric of") and said.endswith(
+            f"Allowed: {', '.join(allowed)}."
+        )
+
+
+def test_each_problem_is_said_once():
+    words = "--task_name mprc --metric_for_best_model f1 --drop_strategy tpo --drop_k 1 --dry_run"
+    lines = refusal(words.split()).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["--drop_strategy", "--task_name"]
+
+
+def test_ranges():
+    assert ranges([]) == "" and ranges([3]) == "3" and ranges([4, 3]) == "3, 4"
+    assert ranges([11, 3, 4, 5, 5, 9]) == "3 to 5, 9, 11"
+
+
+def test_the_forks_defaults_drop_and_freeze_nothing():
+    for words in (["--remove_layers", "", "--freeze_layers", ""], ["--remove_layers=", "--freeze_layers="]):
+        run = parse([*words, "--seed", "7", *CPU]).to_spec()[0]
+        assert run == spec("--seed 7") and run.drop == DropSpec()
+    assert "--drop_layers: names no layer" in refusal(["--drop_layers", ""])
+    assert refusal(["--remove_layers"]).startswith("--drop_layers: expected one argument")
+
+
+def test_a_study_is_not_one_run(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("recipe: x.yaml\ngrid:\n  k: [1, 2]\n")
+    assert refusal([str(path)]) == f"{path}: is a study of many runs. Start it with: python scripts/sweep.py {path}"
+
+
+def test_help_has_a_section_for_each_group():
+    text = arguments.Parser().format_help()
+    sections = [line[:-1] for line in text.splitlines() if line and not line.startswith(" ") and line.endswith(":")]
+    assert sections == ["model", "data", "drop", "train", "others"]
+    assert "--plain" in text and "--resume_from_checkpoint VALUE" in text and "--adam_beta1" not in text
+    assert "%(" not in text and max(map(len, text.splitlines())) <= 120
+
+
+# ---- words of messages
+def test_every_setting_has_a_flag_that_exists():
+    fields = spec(TOP).flat()
+    assert set(FLAG_OF) | set(WITHOUT_FLAG) <= set(fields)
+    for name in fields:
+        for word in [] if name in WITHOUT_FLAG else flag_of(name).split("/"):
+            assert word.startswith("--") and word[2:] in arguments.flag_names(), name
+    assert (flag_of("k"), flag_of("seed"), flag_of("text_columns")) == ("--drop_k", "--seed", "--text_columns")
+    assert flag_of("files") == "--train_file/--validation_file"
+    assert flag_of("processes") == "torchrun --nproc_per_node"
+
+
+# ---- properties
+WORDS = st.text("abcxyz0123456789_./- ,", min_size=1, max_size=8).filter(str.strip)
+SETTINGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "seed": st.integers(0, 2**32 - 1),
+        "learning_rate": st.floats(0, 1),
+        "num_train_epochs": st.floats(0.01, 50) | st.integers(1, 9),
+        "weight_decay": st.floats(-1, 1),
+        "tokenizer_name": WORDS,
+        "run_name": WORDS,
+        "max_train_samples": st.none() | st.integers(1, 9),
+        "freeze_embeddings": st.booleans(),
+        "bf16": st.booleans(),
+        "do_eval": st.booleans(),
+        "drop_layers": st.lists(st.integers(0, 11), min_size=1, unique=True),
+        "lr_scheduler_kwargs": st.fixed_dictionaries({"num_cycles": st.integers(1, 3)}),
+        "include_for_metrics": st.lists(st.sampled_from(["inputs", "loss"]), min_size=1, unique=True),
+    },
+)
+
+
+@given(SETTINGS)
+@settings(derandomize=True, deadline=None, max_examples=30)
+def test_a_file_says_what_flags_say(tmp_path_factory, values):
+    values = values | {"do_train": True, "use_cpu": True, "report_to": "none"}
+    words = []
+    for name, value in values.items():
+        if name == "include_for_metrics":
+            words += [f"--{name}", *value]
+        elif value is not None:
+            text = ",".join(map(str, value)) if isinstance(value, list) else value
+            words.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else text}")
+    by_flags = parse(words).to_spec()
+    for suffix, dump in ((".yaml", yaml.safe_dump), (".json", json.dumps)):
+        path = tmp_path_factory.mktemp("settings") / f"x{suffix}"
+        path.write_text(dump(values))
+        assert parse([str(path)]).to_spec() == by_flags
+    run = by_flags[0]
+    assert run.seed == values.get("seed", 42) and run.train.learning_rate == values.get("learning_rate", 2e-5)
+    assert RunSpec.from_dict(json.loads(json.dumps(run.to_dict()))) == run
+
+
+IDS = st.lists(st.integers(0, 30), max_size=4, unique=True).map(tuple)
+MAYBE = st.none() | st.integers(0, 99)
+VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
+SPECS = st.builds(
+    RunSpec,
+    st.builds(ModelSpec, WORDS, WORDS, st.none() | WORDS, st.booleans()),
+    st.builds(
+        DataSpec,
+        *(WORDS, WORDS, st.lists(st.tuples(WORDS, WORDS), max_size=2).map(tuple), st.lists(WORDS).map(tuple), WORDS),
+        *(WORDS, st.booleans(), st.integers(2, 512), st.booleans(), MAYBE, MAYBE),
+    ),
+    st.builds(DropSpec, st.none() | WORDS, MAYBE, st.none() | st.floats(-1, 1), IDS, IDS, st.none() | WORDS),
+    st.none()
+    | st.builds(
+        TrainSpec,
+        num_train_epochs=st.floats(0, 9),
+        data_seed=MAYBE,
+        freeze_layers=IDS,
+        other=st.dictionaries(
+            WORDS, VALUES | st.lists(VALUES, max_size=2) | st.dictionaries(WORDS, VALUES), max_size=3
+        ),
+    ),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["fp32", "bf16", "fp16"]),
+    st.integers(1, 8),
+    st.booleans(),
+)
+
+
+@given(SPECS)
+@settings(derandomize=True, deadline=None, max_examples=60)
+def test_a_spec_survives_json(run):
+    again = RunSpec.from_dict(json.loads(json.dumps(run.to_dict())))
+    assert again == run and again.id == run.id
+
+
+@given(SPECS, st.data())
+@settings(derandomize=True, deadline=None, max_examples=60)
+def test_every_field_is_part_of_the_id(run, data):
+    part = data.draw(st.sampled_from(["model", "data", "drop", "train", None]))
+    of = getattr(run, part) if part else run
+    if of is None:
+        return
+    names = [f.name for f in dataclasses.fields(of) if part or f.name not in ("model", "data", "drop", "train")]
+    name = data.draw(st.sampled_from(names))
+    old = getattr(of, name)
+    kinds = {
+        bool: not old,
+        int: 1 + (old if isinstance(old, int) else 0),
+        str: f"{old}x",
+        tuple: (99,),
+        dict: {"new": 1},
+    }
+    new = kinds.get(type(old), 0.5 if old is None or isinstance(old, float) and old != 0.5 else 0.25)
+    changed = dataclasses.replace(of, **{name: new})
+    other = dataclasses.replace(run, **{part: changed}) if part else changed
+    assert other.id != run.id, name

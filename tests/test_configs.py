@@ -1,21 +1,26 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from layerdrop.arguments import parse
-from layerdrop.study import read_study
+from layerdrop.spec import DropSpec, ModelSpec
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("recipes/*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted([*(ROOT / "configs").glob("recipes/*.yaml"), ROOT / "configs/demo.yaml"]), ids=lambda path: path.name
+)
 def test_every_recipe_is_a_valid_configuration(path):
-    arguments = parse([str(path), "--drop_strategy", "top", "--drop_k", "2", "--use_cpu"])
-    assert arguments.train.do_train and arguments.drop.drop_k == 2
+    run, how = parse([str(path), "--drop_strategy", "top", "--drop_k", "2", "--use_cpu"]).to_spec()
+    assert run.train and how.evaluate and run.drop == DropSpec("top", 2)
 
 
 def test_every_study_is_a_valid_grid(monkeypatch):
     """Nothing is run; without a hub no depth is known, so that K is checked for the miniature alone."""
+    from layerdrop.study import read_study
+
     monkeypatch.chdir(ROOT)
     runs = {}
     for path in sorted((ROOT / "configs").glob("studies/*.yaml")):
@@ -36,7 +41,17 @@ def test_every_study_is_a_valid_grid(monkeypatch):
 
 
 def test_the_papers_recipe_is_the_default():
-    recipe = ["--use_cpu"]
-    assert (
-        parse([str(ROOT / "configs/recipes/sajjad2023.yaml"), *recipe]).spec("mrpc").id == parse(recipe).spec("mrpc").id
+    path = str(ROOT / "configs/recipes/sajjad2023.yaml")
+    assert parse([path, "--use_cpu"]).to_spec()[0] == parse(["--use_cpu"]).to_spec()[0]
+
+
+def test_other_recipes_say_their_differences():
+    def run(name):
+        return parse([str(ROOT / f"configs/recipes/{name}.yaml"), "--use_cpu"]).to_spec()[0]
+
+    default = parse(["--use_cpu"]).to_spec()[0]
+    assert run("peer2022") == replace(default, seed=40)
+    mobile = ModelSpec("google/mobilebert-uncased")
+    assert run("peer2022_mobilebert") == replace(
+        default, seed=40, model=mobile, train=replace(default.train, learning_rate=7e-5)
     )

@@ -1,7 +1,7 @@
 import pytest
 
 from layerdrop.errors import UserError
-from layerdrop.orders import published_order, read_order_file
+from layerdrop.orders import find_order, published_order, read_order_file
 
 
 def test_published():
@@ -38,3 +38,15 @@ def test_bad_layer_file(tmp_path, text, message):
 def test_no_layer_file():
     with pytest.raises(UserError, match="--drop_order_file gone.txt: cannot read it"):
         read_order_file("gone.txt")
+
+
+def test_order_of_a_strategy(tmp_path):
+    path = tmp_path / "order.txt"
+    path.write_text("3\n1\n")
+    assert find_order(None, None, "x", "rte") == find_order("top", None, "x", "rte") == ()
+    assert find_order("top", str(path), "x", "rte") == ()
+    assert find_order("greedy", None, "bert-base-uncased", "rte") == (0, 7, 5, 11, 2, 8)
+    assert find_order("greedy", str(path), "bert-base-uncased", "rte") == (3, 1)
+    assert find_order("optimal", str(path), "bert-base-uncased", "rte") == (3, 1)
+    with pytest.raises(UserError, match="--drop_strategy optimal: needs a search's result. Add --drop_order_file"):
+        find_order("optimal", None, "bert-base-uncased", "rte")

@@ -1,13 +1,12 @@
-"""The flags of run_glue.py: their groups, old names, files, and every check that needs no model and no data."""
+"""Command-line words to (RunSpec, Options): flags, legacy names, files, and every check without model and data."""
 
 from layerdrop.arguments.files import flags_of, read_settings
-from layerdrop.arguments.older import RENAMED, WITHOUT_EFFECT, translate
-from layerdrop.arguments.parsing import Parser, flag_names, parse
-from layerdrop.arguments.recipe import RECIPE, recipe
-from layerdrop.arguments.whole import Arguments
+from layerdrop.arguments.legacy import RENAMED, WITHOUT_EFFECT, translate
+from layerdrop.arguments.parsing import Arguments, Parser, flag_names, parse
+from layerdrop.arguments.to_spec import NO_EFFECT
 
 __all__ = [
-    "RECIPE",
+    "NO_EFFECT",
     "RENAMED",
     "WITHOUT_EFFECT",
     "Arguments",
@@ -16,6 +15,5 @@ __all__ = [
     "flags_of",
     "parse",
     "read_settings",
-    "recipe",
     "translate",
 ]

@@ -1,134 +1,211 @@
-"""Every check of a flag that needs no model and no data."""
+"""Every check of a flag that needs no model and no data, and a note for each flag without effect."""
 
 import os
+from collections.abc import Iterable, Iterator
 
-from layerdrop.arguments.whole import Arguments
+from layerdrop.arguments.flags import Flags, TrainArguments
+from layerdrop.arguments.to_spec import has_effect
 from layerdrop.errors import UserError
 from layerdrop.scorers import SCORERS
-from layerdrop.strategies import STRATEGIES, get_strategy
+from layerdrop.strategies import STRATEGIES
+from layerdrop.tasks import custom_task
+
+OWN_FILES_ONLY = ("text_columns", "label_column", "label_type")
+SCORES_ONLY = ("score_split", "max_score_samples", "weight_scope")
+TRAINING_ONLY = ("freeze_layers", "freeze_embeddings", "max_train_samples")
+NOT_TRAINING_ALONE = ("do_train", "seed", "precision", "bf16", "fp16", "plain")
+"""Flags among TrainArguments that change the result of an evaluation too."""
 
 
-def check(arguments: Arguments) -> None:
-    """Raise one UserError that names everything that is wrong with the flags, one line each."""
-    problems = []
-    for one in (_check_drop, _check_data, _check_train):
+def check(flags: Flags) -> None:
+    """Raise one UserError that names everything that is wrong with the flags, one line each, each problem once."""
+    problems: list[str] = []
+    for one in (
+        _layers,
+        _number_of_layers,
+        _strategys_own,
+        _frozen,
+        _task,
+        _files,
+        _samples,
+        _training,
+        _best,
+        _folder,
+    ):
         try:
-            problems += one(arguments)
+            problems += one(flags)
         except UserError as error:
             problems.append(str(error))
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(dict.fromkeys(problems)))
 
 
-def _check_drop(arguments: Arguments) -> list[str]:
-    drop, wrong = arguments.drop, []
-    if drop.drop_layers is not None and not arguments.drop_layers:
-        return ["--drop_layers: names no layer. Write ids as 9,10,11, or leave the flag out to drop none."]
-    if arguments.drop_layers:
-        if drop.drop_strategy not in (None, "list"):
-            return [f"--drop_layers and --drop_strategy {drop.drop_strategy} both choose layers. Give one of them."]
-        drop.drop_strategy = "list"
-    if drop.drop_strategy is None:
-        for name in ("drop_k", "drop_threshold", "drop_order_file", "score_on"):
-            if getattr(drop, name) not in (None, 0):
-                wrong.append(f"--{name} needs a strategy. Choose --drop_strategy: {', '.join(STRATEGIES)}.")
-        return wrong + _check_freeze(arguments)
-    row = get_strategy(drop.drop_strategy)
-    if row.listed:
-        if not arguments.drop_layers:
-            wrong.append("--drop_strategy list: needs the ids. Add --drop_layers 9,10,11.")
-        if drop.drop_k not in (None, len(arguments.drop_layers)):
-            wrong.append(
-                f"--drop_k {drop.drop_k}: --drop_layers names {len(arguments.drop_layers)} layers. Leave --drop_k out."
-            )
-    elif drop.drop_k is None and drop.drop_threshold is None:
-        also = " or --drop_threshold X" if row.threshold else ""
-        wrong.append(f"--drop_strategy {row.name}: how many layers? Add --drop_k N{also}.")
+def ranges(ids: Iterable[int]) -> str:
+    """Layer ids for a message: (0, 3, 4, 5) -> `0, 3 to 5`."""
+    runs: list[list[int]] = []
+    for i in sorted(set(ids)):
+        if runs and i == runs[-1][-1] + 1:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
+
+
+# ---- layers ----------------------------------------------------------------------------------------------------------
+def _layers(flags: Flags) -> Iterator[str]:
+    drop = flags.drop
+    if drop.drop_layers is not None and not flags.drop_layers:
+        yield "--drop_layers: names no layer. Write ids as 9,10,11, or leave the flag out to drop none."
+    if flags.drop_layers and drop.drop_strategy not in (None, "list"):
+        yield f"--drop_layers and --drop_strategy {drop.drop_strategy} both choose layers. Give one of them."
+    if negative := [i for i in flags.drop_layers if i < 0]:
+        yield f"--drop_layers {ranges(negative)}: no layer id. Ids count from 0."
+
+
+def _number_of_layers(flags: Flags) -> Iterator[str]:
+    drop, row = flags.drop, flags.named_strategy
     if drop.drop_k is not None and drop.drop_k < 0:
-        wrong.append(f"--drop_k {drop.drop_k}: a number of layers. Choose 0 or more.")
+        yield f"--drop_k {drop.drop_k}: a number of layers. Choose 0 or more."
+    if row is None or flags.drops_nothing:
+        return
+    if row.listed:
+        if not flags.drop_layers and drop.drop_layers is None:
+            yield "--drop_strategy list: needs the ids. Add --drop_layers 9,10,11."
+        if drop.drop_k not in (None, len(flags.drop_layers)):
+            yield f"--drop_k {drop.drop_k}: --drop_layers names {len(flags.drop_layers)} layers. Leave --drop_k out."
+    elif drop.drop_k is None and drop.drop_threshold is None and not flags.drop_layers:
+        also = " or --drop_threshold X" if row.threshold else ""
+        yield f"--drop_strategy {row.name}: how many layers? Add --drop_k N{also}."
+
+
+def _strategys_own(flags: Flags) -> Iterator[str]:
+    """Flags that only some strategies take."""
+    drop, row = flags.drop, flags.named_strategy
+    if row is None:
+        for name in ("drop_k", "drop_threshold", "drop_order_file", "score_on"):
+            if getattr(drop, name) not in (None, 0) and drop.drop_layers is None:
+                yield f"--{name} needs a strategy. Choose --drop_strategy: {', '.join(STRATEGIES)}."
+        return
     if drop.drop_threshold is not None:
         if not row.threshold:
-            wrong.append(f"--drop_threshold: only for --drop_strategy contribution, not {row.name}. Use --drop_k.")
+            yield f"--drop_threshold: only for --drop_strategy contribution, not {row.name}. Use --drop_k."
         elif drop.drop_k is not None:
-            wrong.append("--drop_k and --drop_threshold both say how many layers. Give one of them.")
+            yield "--drop_k and --drop_threshold both say how many layers. Give one of them."
         elif not -1 <= drop.drop_threshold <= 1:
-            wrong.append(
+            yield (
                 f"--drop_threshold {drop.drop_threshold}: a cosine similarity. Choose -1 to 1 "
                 "(the paper's: 0.95, 0.925, 0.9)."
             )
     if drop.drop_order_file and not row.order:
-        wrong.append(f"--drop_order_file: only for greedy and optimal, not {row.name}. Leave it out.")
+        yield f"--drop_order_file: only for greedy and optimal, not {row.name}. Leave it out."
     if drop.score_on and not row.scorer:
-        wrong.append(f"--score_on: {row.name} has no scores. It goes with {', '.join(SCORERS)}.")
-    return wrong + _check_freeze(arguments)
+        yield f"--score_on: {row.name} has no scores. It goes with {', '.join(SCORERS)}."
 
 
-def idle_flags(arguments: Arguments) -> list[str]:
-    """A note for each flag about scores that was given and that the strategy does not look at."""
-    row = get_strategy(arguments.drop.drop_strategy) if arguments.drop.drop_strategy else None
-    scorer = SCORERS[row.scorer] if row and row.scorer else None
-    used = () if scorer is None else ("score_split", "max_score_samples") if scorer.needs_data else ("weight_scope",)
-    given = [name for name in ("score_split", "max_score_samples", "weight_scope") if name in arguments.given]
-    chosen = f"--drop_strategy {row.name}" if row else "a run without --drop_strategy"
-    return [f"--{name} has no effect on {chosen}" for name in given if name not in used]
+def _frozen(flags: Flags) -> Iterator[str]:
+    if negative := [i for i in flags.freeze_layers if i < 0]:
+        yield f"--freeze_layers {ranges(negative)}: no layer id. Ids count from 0."
+    if gone := set(flags.freeze_layers) & set(flags.drop_layers):
+        yield f"--freeze_layers {ranges(gone)}: --drop_layers drops this. Name kept layers only."
 
 
-def _check_freeze(arguments: Arguments) -> list[str]:
-    return [f"--freeze_layers: {i} is no layer id. Ids count from 0." for i in arguments.freeze_layers if i < 0]
+# ---- data ------------------------------------------------------------------------------------------------------------
+def _task(flags: Flags) -> Iterator[str]:
+    flags.data.task  # noqa: B018  raises for an unknown name
+    return iter(())
 
 
-def _check_data(arguments: Arguments) -> list[str]:
-    data, wrong = arguments.data, []
-    own = data.own_files
-    try:
-        data.task  # noqa: B018  raises for an unknown name
-    except UserError as error:
-        wrong.append(str(error))
+def _files(flags: Flags) -> Iterator[str]:
+    data, own = flags.data, flags.data.own_files
     if own and data.data_dir:
-        wrong.append("--data_dir and --train_file/--validation_file/--test_file both say where the data is. Give one.")
-    if own:
-        for split in arguments.splits:
-            if split not in dict(own.files):
-                steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
-                wrong.append(
-                    f"--{split}_file is missing: {steps[split]} or --score_split {split} needs it "
-                    "(without any --do_* flag, training and evaluation are on)."
-                )
-    for name, least in (
-        ("max_seq_length", 2),
-        ("max_train_samples", 1),
-        ("max_eval_samples", 1),
-        ("max_predict_samples", 1),
-    ):
-        value = getattr(data, name)
-        if value is not None and value < least:
-            wrong.append(f"--{name} {value}: must be {least} or more.")
-    return wrong
+        yield "--data_dir and --train_file/--validation_file/--test_file both say where the data is. Give one."
+    for split in flags.splits if own else ():
+        if split not in own:
+            steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
+            yield (
+                f"--{split}_file is missing: {steps[split]} or --score_split {split} needs it "
+                "(without any --do_* flag, training and evaluation are on)."
+            )
 
 
-def _check_train(arguments: Arguments) -> list[str]:
-    train, wrong = arguments.train, []
-    if not (train.do_train or train.do_eval or train.do_predict or arguments.drop.dry_run):
-        wrong.append("nothing to do: --do_train, --do_eval and --do_predict are all off. Turn one on.")
+def _samples(flags: Flags) -> Iterator[str]:
+    of_data = {"max_seq_length": 2, "max_train_samples": 1, "max_eval_samples": 1, "max_predict_samples": 1}
+    for group, limits in ((flags.data, of_data), (flags.drop, {"max_score_samples": 1})):
+        for name, least in limits.items():
+            if (value := getattr(group, name)) is not None and value < least:
+                yield f"--{name} {value}: must be {least} or more."
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+def _training(flags: Flags) -> Iterator[str]:
+    train = flags.train
+    if not (train.do_train or train.do_eval or train.do_predict or flags.drop.dry_run):
+        yield "nothing to do: --do_train, --do_eval and --do_predict are all off. Turn one on."
     for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         if getattr(train, name) < 1:
-            wrong.append(f"--{name} {getattr(train, name)}: must be 1 or more.")
+            yield f"--{name} {getattr(train, name)}: must be 1 or more."
     if not 0 <= train.learning_rate < float("inf"):
-        wrong.append(f"--learning_rate {train.learning_rate}: must be a number that is not negative.")
+        yield f"--learning_rate {train.learning_rate}: must be a number that is not negative."
     for name in ("seed", "data_seed"):
         if not 0 <= (getattr(train, name) or 0) < 2**32:
-            wrong.append(f"--{name} {getattr(train, name)}: must be from 0 to {2**32 - 1}.")
-    best = train.metric_for_best_model
-    task = arguments.data.task if best else None
-    if task and not any(best.endswith(name) for name in ("loss", *task.metrics)):
-        wrong.append(f"--metric_for_best_model {best}: {task.name} has {', '.join(('loss', *task.metrics))}.")
+            yield f"--{name} {getattr(train, name)}: must be from 0 to {2**32 - 1}."
     if train.num_train_epochs <= 0 and train.max_steps <= 0:
-        wrong.append(f"--num_train_epochs {train.num_train_epochs}: must be above 0. To evaluate alone use --do_eval.")
-    name = arguments.model.model_name_or_path
-    if train.output_dir and os.path.isdir(name) and os.path.realpath(name) == os.path.realpath(train.output_dir):
-        wrong.append(f"--output_dir {train.output_dir}: is the checkpoint's own folder. Choose another --output_dir.")
+        yield f"--num_train_epochs {train.num_train_epochs}: must be above 0. To evaluate alone use --do_eval."
     if train.resume_from_checkpoint and train.overwrite_output_dir:
-        wrong.append("--resume_from_checkpoint and --overwrite_output_dir contradict each other. Give one of them.")
-    if arguments.drop.json and not arguments.drop.dry_run:
-        wrong.append("--json goes with --dry_run; a run's own JSON is record.json in its folder.")
-    return wrong
+        yield "--resume_from_checkpoint and --overwrite_output_dir contradict each other. Give one of them."
+    if flags.drop.json and not flags.drop.dry_run:
+        yield "--json goes with --dry_run; a run's own JSON is record.json in its folder."
+
+
+def _best(flags: Flags) -> Iterator[str]:
+    best = flags.train.metric_for_best_model
+    if best and best.removeprefix("eval_") not in (allowed := _logged_metrics(flags)):
+        yield f"--metric_for_best_model {best}: no metric of {flags.task_name}. Allowed: {', '.join(allowed)}."
+
+
+def _logged_metrics(flags: Flags) -> list[str]:
+    """What an evaluation logs. MNLI: its matched split's without prefix, and both splits' with theirs. Own files: the
+    metrics of every kind of task that --label_type leaves open."""
+    task, own = flags.data.task, flags.data.own_files
+    if task is not None:
+        prefixes = [suffix.removeprefix("_") + "_" for suffix in task.suffixes if suffix and not own]
+        return [prefix + name for prefix in ("", *prefixes) for name in ("loss", *task.metrics)]
+    kinds = {"number": [()], "class": [("a", "b"), ("a", "b", "c")]}
+    kinds["auto"] = [*kinds["class"], *kinds["number"]]
+    tasks = [custom_task("own", (), "", labels) for labels in kinds[flags.data.label_type]]
+    return list(dict.fromkeys(["loss", *(name for task in tasks for name in task.metrics)]))
+
+
+def _folder(flags: Flags) -> Iterator[str]:
+    name, folder = flags.model.model_name_or_path, flags.train.output_dir
+    if folder and os.path.isdir(name) and os.path.realpath(name) == os.path.realpath(folder):
+        yield f"--output_dir {folder}: is the checkpoint's own folder. Choose another --output_dir."
+
+
+# ---- flags without effect --------------------------------------------------------------------------------------------
+def idle_flags(flags: Flags) -> list[str]:
+    """A note for each flag that was given and that this run does not look at."""
+    given, data, row = flags.given, flags.data, flags.strategy
+    notes = []
+    if flags.drops_nothing and flags.drop.drop_strategy:
+        notes.append(f"--drop_strategy {flags.drop.drop_strategy} has no effect: --drop_k 0 drops nothing")
+    used = () if flags.scorer is None else SCORES_ONLY[:2] if flags.scored_split else SCORES_ONLY[2:]
+    chosen = f"--drop_strategy {row.name}" if row else "a run that drops nothing"
+    notes += [f"--{name} has no effect on {chosen}" for name in SCORES_ONLY if name in given and name not in used]
+    if not data.own_files:
+        notes += [f"--{name} has no effect without own files" for name in OWN_FILES_ONLY if name in given]
+    if data.source in ("hub", "demo") and "skip_bad_rows" in given:
+        notes.append("--skip_bad_rows has no effect without own files or --data_dir")
+    if data.source == "demo" and data.data_dir:
+        notes.append(f"--data_dir has no effect on {flags.task_name}")
+    if not flags.train.do_train and (idle := _of_training(flags)):
+        notes.append(f"without training no effect: {', '.join(f'--{name}' for name in idle)}")
+    return notes
+
+
+def _of_training(flags: Flags) -> list[str]:
+    """The flags that were given and that only training looks at."""
+    known = set(TrainArguments.__dataclass_fields__) - set(NOT_TRAINING_ALONE)
+    names = [name for name in known if has_effect(name, flags.train)]
+    names += [name for name in TRAINING_ONLY if name != "max_train_samples" or flags.scored_split != "train"]
+    return sorted(set(names) & flags.given)

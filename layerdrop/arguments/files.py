@@ -9,7 +9,7 @@ from typing import Any, get_origin, get_type_hints
 import yaml
 from transformers import TrainingArguments
 
-from layerdrop.arguments.groups import TrainArguments
+from layerdrop.arguments.flags import TrainArguments
 from layerdrop.errors import UserError
 
 DICTIONARIES = TrainingArguments._VALID_DICT_FIELDS
@@ -50,13 +50,12 @@ def flags_of(settings: dict[str, Any]) -> list[str]:
     for name, value in settings.items():
         if value is None:
             continue
-        words.append(f"--{name}")
         if isinstance(value, list) and name in _list_flags():
-            words += map(str, value)
+            words += [f"--{name}", *map(str, value)]
         elif isinstance(value, list):
-            words.append(",".join(map(str, value)))
+            words.append(f"--{name}={','.join(map(str, value))}")
         else:
-            words.append(json.dumps(value) if isinstance(value, dict) else str(value))
+            words.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
     return words
 
 

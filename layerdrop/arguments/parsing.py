@@ -1,9 +1,10 @@
 """From the words of a command line to checked Arguments."""
 
 import argparse
+import itertools
 import re
 import sys
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import cache
 
@@ -13,17 +14,22 @@ from transformers.hf_argparser import string_to_bool
 
 from layerdrop.arguments.checks import check, idle_flags
 from layerdrop.arguments.files import flags_of, read_settings
-from layerdrop.arguments.groups import GROUPS
-from layerdrop.arguments.older import translate
-from layerdrop.arguments.whole import Arguments
+from layerdrop.arguments.flags import GROUPS, Flags
+from layerdrop.arguments.legacy import translate
+from layerdrop.arguments.to_spec import to_spec
+from layerdrop.checkpoints import is_local
 from layerdrop.cpu import has_bf16
 from layerdrop.errors import UserError
+from layerdrop.spec import Options, RunSpec
 
 COMMON = (
     "do_train do_eval do_predict num_train_epochs max_steps gradient_accumulation_steps optim weight_decay "
-    "warmup_steps lr_scheduler_type max_grad_norm seed resume_from_checkpoint load_best_model_at_end report_to use_cpu"
+    "warmup_steps lr_scheduler_type max_grad_norm seed load_best_model_at_end report_to use_cpu"
 ).split()
 """The library's flags that --help shows."""
+ID_FLAGS = ("drop_layers", "remove_layers", "freeze_layers")
+RESUME = {"true": "last", "last": "last", "auto": "auto", "false": None, "none": None, "": None}
+"""Words of --resume_from_checkpoint that are no folder -> Options.resume."""
 
 
 class _Help(argparse.HelpFormatter):
@@ -108,43 +114,138 @@ def flag_names() -> set[str]:
     return {action.dest for action in _parser()._actions}
 
 
+@dataclass
+class Arguments(Flags):
+    """All flags of one run, checked."""
+
+    notes: list[str] = field(default_factory=list)
+    """What the user is told: translated legacy flags, flags without effect."""
+
+    def to_spec(self) -> tuple[RunSpec, Options]:
+        """The run's identity and its options. Raises UserError where `greedy` or `optimal` lack an order of layers."""
+        return to_spec(self, tuple(self.notes))
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether nothing is to be trained or written."""
+        return self.drop.dry_run
+
+    @property
+    def json(self) -> bool:
+        """Whether to print JSON."""
+        return self.drop.json
+
+    @property
+    def needs_hub(self) -> bool:
+        """Whether a model, tokenizer or data set is named that is no local folder."""
+        names = (self.model.model_name_or_path, self.model.tokenizer_name, self.drop.score_on)
+        hub_data = self.data.source == "hub" and bool(self.splits)
+        return hub_data or self.train.push_to_hub or any(name and not is_local(name) for name in names)
+
+
 def parse(argv: list[str]) -> Arguments:
     """Flags (after an optional YAML or JSON file, which they override) -> checked Arguments.
 
-    Raises UserError; everything that is wrong is in its message, one line each.
+    Raises UserError; its message names everything that is wrong, one line each.
     """
     notes: list[str] = []
-    if argv and argv[0].endswith((".yaml", ".yml", ".json")) and not argv[0].startswith("-"):
-        argv = flags_of(read_settings(argv[0])) + argv[1:]
-    argv = translate(argv, notes)
-    parser = _parser()
-    namespace, unknown = parser.parse_known_args(argv)
-    if unknown:
-        raise UserError(
-            "\n".join(_unknown_word(word, parser) for word in unknown if word.startswith("-"))
-            or f"'{unknown[0]}' belongs to no flag. A configuration file comes first: run_glue.py X.yaml --flag value."
-        )
-    given = frozenset(word.partition("=")[0][2:].replace("-", "_") for word in argv if word.startswith("--"))
-    if not {"do_train", "do_eval", "do_predict"} & given:
-        namespace.do_train = namespace.do_eval = True
-    if not namespace.do_eval or not namespace.do_train:
-        namespace.eval_strategy = "no"  # the library would turn do_eval on
+    words = _with_file(argv)
+    _refuse_separate_ids(words)
+    words = translate(words, notes)
+    namespace = _namespace(words)
+    given = frozenset(_name(word) for word in words if word.startswith("--"))
+    _choose_steps(namespace, given)
+    _choose_precision(namespace, given)
     if "disable_tqdm" not in given:
         namespace.disable_tqdm = not sys.stderr.isatty()
-    _choose_precision(namespace)
-    wanted_output_dir = namespace.output_dir
     try:
         groups = [kind(**{f.name: getattr(namespace, f.name) for f in fields(kind) if f.init}) for kind in GROUPS]
     except (ValueError, ImportError, RuntimeError) as error:
         raise UserError(" ".join(str(error).split())) from None
     arguments = Arguments(*groups, given=given, notes=notes)
+    arguments.train.output_dir = namespace.output_dir  # None instead of the library's own default
     check(arguments)
     notes += idle_flags(arguments)
     if arguments.train.n_gpu and arguments.train.world_size == 1 and (n := torch.cuda.device_count()) > 1:
         notes.append(f"one of {n} GPUs is used; for all: torchrun --nproc_per_node {n} run_glue.py ...")
-    if wanted_output_dir is None:
-        arguments.train.output_dir = arguments.default_output_dir()
     return arguments
+
+
+def _with_file(argv: list[str]) -> list[str]:
+    """The words of a command line, with those of its configuration file in front."""
+    if not argv or argv[0].startswith("-") or not argv[0].endswith((".yaml", ".yml", ".json")):
+        return argv
+    settings = read_settings(argv[0])
+    if "grid" in settings:
+        raise UserError(f"{argv[0]}: is a study of many runs. Start it with: python scripts/sweep.py {argv[0]}")
+    return flags_of(settings) + argv[1:]
+
+
+def _name(word: str) -> str:
+    return word.partition("=")[0][2:].replace("-", "_")
+
+
+def _refuse_separate_ids(words: list[str]) -> None:
+    """Raise UserError for layer ids with spaces between them, as separate words."""
+    for i, word in enumerate(words):
+        if word.startswith("--") and _name(word) in ID_FLAGS:
+            ids = [word.partition("=")[2]] if "=" in word else []
+            ids += itertools.takewhile(lambda w: not w.startswith("--"), words[i + 1 :])
+            if len(ids) > 1:
+                joined = ",".join(part for text in ids for part in text.split(",") if part)
+                raise UserError(f"--{_name(word)} {' '.join(ids)}: ids with spaces. Write them as {joined}.")
+
+
+def _namespace(words: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    namespace, unknown = parser.parse_known_args(words)
+    if unknown:
+        raise UserError(
+            "\n".join(_unknown_word(word, parser) for word in unknown if word.startswith("-"))
+            or f"'{unknown[0]}' belongs to no flag. A configuration file comes first: run_glue.py X.yaml --flag value."
+        )
+    resume = namespace.resume_from_checkpoint
+    namespace.resume_from_checkpoint = RESUME.get(str(resume).lower(), resume)
+    return namespace
+
+
+def _choose_steps(namespace: argparse.Namespace, given: frozenset[str]) -> None:
+    """Train and evaluate if nothing is asked for; evaluate while training only where both are asked for."""
+    if not {"do_train", "do_eval", "do_predict"} & given:
+        namespace.do_train = namespace.do_eval = True
+    if namespace.do_train and namespace.do_eval:
+        return
+    namespace.eval_strategy = "no"  # the library would turn do_eval on
+    if namespace.do_train and namespace.load_best_model_at_end:
+        raise UserError("--load_best_model_at_end: needs evaluations to choose by. Add --do_eval.")
+    namespace.load_best_model_at_end = False
+
+
+def _choose_precision(namespace: argparse.Namespace, given: frozenset[str]) -> None:
+    """Replace `auto`, and set the library's own flags accordingly.
+
+    --bf16 False turns `auto` to fp32. Raises UserError for contradictions, and for fp16 without a GPU.
+    """
+    flag = f"--precision {namespace.precision}"
+    for name in ("bf16", "fp16"):
+        if getattr(namespace, name):
+            if namespace.precision not in ("auto", name):
+                raise UserError(f"{flag} and --{name} contradict each other. Give one of them.")
+            namespace.precision, flag = name, f"--{name}"
+        elif name in given and namespace.precision == name:
+            raise UserError(f"{flag} and --{name} False contradict each other. Give one of them.")
+    gpu = torch.cuda.is_available() and not namespace.use_cpu
+    if namespace.precision == "auto":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else has_bf16()
+        namespace.precision = "bf16" if fast and "bf16" not in given else "fp32"
+    namespace.bf16, namespace.fp16 = namespace.precision == "bf16", namespace.precision == "fp16"
+    if namespace.logging_nan_inf_filter is None:
+        namespace.logging_nan_inf_filter = namespace.fp16
+    if namespace.fp16 and not gpu:
+        where = "with --use_cpu" if torch.cuda.is_available() else "on this machine"
+        raise UserError(f"{flag}: needs a GPU. Allowed {where}: --precision auto, fp32 or bf16.")
+    if not torch.accelerator.is_available():
+        namespace.use_cpu = True  # the library asks for it with bf16 and with several processes
 
 
 def _unknown_word(word: str, parser: Parser) -> str:
@@ -153,23 +254,3 @@ def _unknown_word(word: str, parser: Parser) -> str:
     near = get_close_matches(name.replace("-", "_").replace("__", "--", 1), known, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     return f"{name}: no such flag.{hint} All flags: run_glue.py --help_all."
-
-
-def _choose_precision(namespace) -> None:
-    """Settle `auto`, and make the library's own flags say the same."""
-    if namespace.bf16 or namespace.fp16:
-        asked = "bf16" if namespace.bf16 else "fp16"
-        if namespace.precision not in ("auto", asked):
-            raise UserError(f"--precision {namespace.precision} and --{asked} contradict each other. Give one of them.")
-        namespace.precision = asked
-    gpu = torch.cuda.is_available() and not namespace.use_cpu
-    if namespace.precision == "auto":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else has_bf16()
-        namespace.precision = "bf16" if fast else "fp32"
-    namespace.bf16, namespace.fp16 = namespace.precision == "bf16", namespace.precision == "fp16"
-    if namespace.logging_nan_inf_filter is None:
-        namespace.logging_nan_inf_filter = namespace.fp16
-    if namespace.fp16 and not gpu:
-        raise UserError("--precision fp16: needs a GPU. Allowed on this machine: auto, fp32, bf16.")
-    if not torch.accelerator.is_available():
-        namespace.use_cpu = True  # the library needs to be told, for bf16 and for several processes

@@ -1,4 +1,4 @@
-"""Flags of older versions and of the papers' scripts: their present names, or why they have no effect."""
+"""Legacy flags, of older versions and of the papers' scripts: their present names, or why they have no effect."""
 
 RENAMED = {
     "evaluation_strategy": "eval_strategy",
@@ -32,14 +32,16 @@ WITHOUT_EFFECT = {
 
 
 def translate(argv: list[str], notes: list[str]) -> list[str]:
-    """Older flags under their present names; what was done is appended to `notes`."""
+    """Older flags under their present names; a note for each change is appended to `notes`."""
     out: list[str] = []
     i = 0
     while i < len(argv):
         word, equals, value = argv[i].partition("=")
         name = word[2:].replace("-", "_") if word.startswith("--") else ""
         has_value = i + 1 < len(argv) and not argv[i + 1].startswith("--")
-        if name in RENAMED:
+        if name == "remove_layers" and (not value if equals else has_value and not argv[i + 1]):
+            i += not equals  # the fork's default: no layer
+        elif name in RENAMED:
             notes.append(f"--{name} is now --{RENAMED[name]}")
             out.append(f"--{RENAMED[name]}{equals}{value}")
         elif name in WITHOUT_EFFECT:

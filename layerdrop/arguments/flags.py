@@ -1,0 +1,232 @@
+"""The flags of run_glue.py in four groups, each with its --help text, and conclusions from several of them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import TrainingArguments
+
+from layerdrop.errors import UserError
+from layerdrop.scorers import SCORERS, Scorer
+from layerdrop.strategies import STRATEGIES, Strategy, get_strategy
+from layerdrop.tasks import DEMO_TASKS, TASKS, Task, get_task
+
+
+def flag(help: str, default: Any = None, **metadata) -> Any:
+    """A dataclass field with its --help text."""
+    return field(default=default, metadata={"help": help.replace("%", "%%"), **metadata})
+
+
+@dataclass
+class ModelArguments:
+    """Which checkpoint."""
+
+    model_name_or_path: str = flag(
+        "Folder or hub name of a pre-trained checkpoint; demo: the embedded miniature.", "bert-base-uncased"
+    )
+    tokenizer_name: str | None = flag("Folder or hub name of another tokenizer. Default: the checkpoint's own.")
+    model_revision: str = flag("Branch, tag or commit on the hub.", "main")
+    cache_dir: str | None = flag("Folder of the download cache.")
+    token: str | None = flag("Access token for private models on the hub.")
+    trust_remote_code: bool = flag("Run code that comes with the checkpoint.", False)
+    from_scratch: bool = flag(
+        "Random weights instead of the pre-trained ones: the baseline without pre-training. "
+        "Strategies still score the pre-trained layers.",
+        False,
+    )
+
+
+@dataclass
+class DataArguments:
+    """Which task, and where its examples are. Without --data_dir or files, GLUE comes from the hub."""
+
+    task_name: str | None = flag(f"Task (mrpc if no files are given): {', '.join([*TASKS, *DEMO_TASKS])}.")
+    data_dir: str | None = flag("Local GLUE folder in the classical layout (RTE/train.tsv, ...).")
+    train_file: str | None = flag("Own training file: .csv, .tsv, .json, .jsonl or .parquet.")
+    validation_file: str | None = flag("Own development file.")
+    test_file: str | None = flag("Own test file, without labels.")
+    text_columns: str | None = flag("Own files: the one or two text columns, separated by a comma.")
+    label_column: str = flag("Own files: the label column.", "label")
+    label_type: Literal["auto", "class", "number"] = flag("Own files: classification or regression.", "auto")
+    skip_bad_rows: bool = flag(
+        "Own files and --data_dir: skip and count malformed rows instead of stopping at the first.", False
+    )
+    max_seq_length: int = flag("Maximum number of tokens; longer inputs are truncated.", 128)
+    pad_to_max_length: bool = flag("Pad every batch to --max_seq_length instead of its longest example.", False)
+    max_train_samples: int | None = flag("Use the first N training examples only.")
+    max_eval_samples: int | None = flag("Use the first N development examples only.")
+    max_predict_samples: int | None = flag("Use the first N test examples only.")
+
+    @property
+    def own_files(self) -> dict[str, str]:
+        """Split -> path of the user's own files; empty if none were given."""
+        given = {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}
+        return {split: path for split, path in given.items() if path}
+
+    @property
+    def task(self) -> Task | None:
+        """The GLUE or demo task; None where own files define one. Raises UserError for an unknown name."""
+        if self.task_name is None and self.own_files:
+            return None
+        return get_task(self.task_name or "mrpc")
+
+    @property
+    def source(self) -> str:
+        """`files`, `demo`, the GLUE folder as given, or `hub`."""
+        if self.own_files:
+            return "files"
+        return "demo" if self.task.name in DEMO_TASKS else self.data_dir or "hub"
+
+
+@dataclass
+class DropArguments:
+    """Which layers to drop or freeze. Layer ids count from 0, next to the embeddings."""
+
+    drop_strategy: str | None = flag(f"Which layers to drop: {', '.join(STRATEGIES)}.")
+    drop_k: int | None = flag("K: how many layers to drop.")
+    drop_threshold: float | None = flag("contribution: drop every layer whose similarity is above this, instead of K.")
+    drop_layers: str | None = flag("Ids of the layers to drop, as 9,10,11.", aliases=["--remove_layers"])
+    drop_order_file: str | None = flag("greedy, optimal: a search's result, one id a line, first to drop first.")
+    weight_scope: Literal["final", "layer"] = flag(
+        "variance, aggregation: the second feed-forward matrix, or all of the layer's matrices.", "final"
+    )
+    score_on: str | None = flag("Compute the scores on this checkpoint of the same architecture instead of the model.")
+    score_split: Literal["train", "validation", "test"] = flag(
+        "contribution: the split to average over (MNLI: matched).", "validation"
+    )
+    max_score_samples: int | None = flag("contribution: use the first N examples of that split only.")
+    freeze_layers: str | None = flag("Ids of kept layers that fine-tuning does not change, as 0,1,2.")
+    freeze_embeddings: bool = flag("Do not change the embeddings in fine-tuning.", False)
+    dry_run: bool = flag("Print the dropped and kept layers, scores and parameters, and stop.", False)
+    json: bool = flag("With --dry_run: print one JSON object.", False)
+
+
+@dataclass
+class TrainArguments(TrainingArguments):
+    """The library's TrainingArguments with the papers' recipe as defaults: 3 epochs, batch 32, AdamW 2e-5, linear."""
+
+    output_dir: str | None = flag("Folder of the run. Default: runs/MODEL_TASK_STRATEGY_kK_seedS.")
+    per_device_train_batch_size: int = flag("Training batch size on each device.", 32)
+    per_device_eval_batch_size: int = flag("Evaluation batch size on each device.", 32)
+    learning_rate: float = flag("Peak learning rate.", 2e-5)
+    eval_strategy: str = flag("When to evaluate while training: no, steps, epoch.", "epoch")
+    logging_strategy: str = flag("When to log the training loss: no, steps, epoch.", "epoch")
+    logging_nan_inf_filter: bool | None = flag(
+        "Leave steps whose loss is not finite out of the logged loss. Each step then synchronises with the GPU. "
+        "Default: with fp16 only, whose loss scaling skips these steps."
+    )
+    save_strategy: str = flag(
+        "When to save a checkpoint: no, steps, epoch, best. Default: at the end of an epoch, at most once a minute, to "
+        "resume from; a successful run removes these checkpoints.",
+        "epoch",
+    )
+    save_total_limit: int | None = flag("Number of checkpoints to keep.", 1)
+    train_sampling_strategy: str = flag("group_by_length, random or sequential.", "group_by_length")
+    remove_unused_columns: bool = flag("Without effect: batches hold the model's inputs only.", False)
+    dataloader_pin_memory: bool = flag("Pin batches in memory for a GPU.", torch.cuda.is_available())
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(
+        "auto: bf16 where the hardware has it, else fp32.", "auto"
+    )
+    plain: bool = flag("Without this project's speed-ups.", False)
+    save_model: bool = flag("Keep the fine-tuned model in the run's folder.", True)
+    resume_from_checkpoint: str | None = flag(
+        "Resume from the last usable checkpoint in the run's folder (alone, or last), from a checkpoint's folder, or "
+        "auto: from the last usable one, else from the beginning."
+    )
+    overwrite_output_dir: bool = flag("Start again in a folder that holds a run, and delete that run.", False)
+
+    @property
+    def n_gpu(self) -> int:
+        """GPUs of this process: 0 or 1. The library would use all GPUs, with a batch for each: another recipe."""
+        return min(1, super().n_gpu)
+
+
+GROUPS = (ModelArguments, DataArguments, DropArguments, TrainArguments)
+
+
+@dataclass
+class Flags:
+    """All flags of one run, and conclusions from several of them."""
+
+    model: ModelArguments
+    data: DataArguments
+    drop: DropArguments
+    train: TrainArguments
+    given: frozenset[str] = frozenset()
+    """Names of the flags that were given, not left at their default."""
+
+    @property
+    def drop_layers(self) -> tuple[int, ...]:
+        """The ids of --drop_layers, ascending."""
+        return parse_ids("--drop_layers", self.drop.drop_layers)
+
+    @property
+    def freeze_layers(self) -> tuple[int, ...]:
+        """The ids of --freeze_layers, ascending."""
+        return parse_ids("--freeze_layers", self.drop.freeze_layers)
+
+    @property
+    def named_strategy(self) -> Strategy | None:
+        """The row of --drop_strategy, or `list` where --drop_layers is given alone. Raises UserError."""
+        name = self.drop.drop_strategy or ("list" if self.drop_layers else None)
+        return get_strategy(name) if name else None
+
+    @property
+    def drops_nothing(self) -> bool:
+        """Whether --drop_k 0 turns every strategy into dropping nothing."""
+        return self.drop.drop_k == 0 and not self.drop_layers
+
+    @property
+    def strategy(self) -> Strategy | None:
+        """The strategy that chooses layers; None where nothing is dropped. Raises UserError."""
+        return None if self.drops_nothing else self.named_strategy
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """The scorer of the strategy, if it has one."""
+        row = self.strategy
+        return SCORERS[row.scorer] if row and row.scorer else None
+
+    @property
+    def task_name(self) -> str:
+        """Name of the task; for own files without --task_name the first file's name, or its folder's name where the
+        file's only says which split it is. `-files` is added where that is the name of a GLUE task."""
+        if (task := self.data.task) is not None:
+            return task.name
+        path = Path(next(iter(self.data.own_files.values()))).absolute()
+        name = path.parent.name if path.stem in ("train", "validation", "dev", "test") else path.stem
+        try:
+            get_task(name)
+        except UserError:
+            return name
+        return f"{name}-files"
+
+    @property
+    def scored_split(self) -> str | None:
+        """The split that scores are averaged over; None where no score needs data."""
+        return self.drop.score_split if self.scorer and self.scorer.needs_data else None
+
+    @property
+    def run_splits(self) -> list[str]:
+        """`train`, `validation`, `test`: the splits that the run reads."""
+        train = self.train
+        needed = {"train": train.do_train, "validation": train.do_eval, "test": train.do_predict}
+        return [split for split, wanted in needed.items() if wanted or split == self.scored_split]
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits to read for what was asked: a dry run needs those of scores, and one own file for the classes."""
+        if not self.drop.dry_run:
+            return self.run_splits
+        first = next(iter(self.data.own_files)) if self.data.task is None else None
+        return [split for split in ("train", "validation", "test") if split in (first, self.scored_split)]
+
+
+def parse_ids(flag_name: str, text: str | None) -> tuple[int, ...]:
+    """`9,11,10` -> (9, 10, 11). Raises UserError."""
+    words = str(text or "").replace(" ", ",").strip("[]").split(",")
+    try:
+        return tuple(sorted(int(word) for word in words if word))
+    except ValueError:
+        raise UserError(f"{flag_name} '{text}': not a list of layer ids. Write them as 9,10,11.") from None

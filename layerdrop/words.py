@@ -1,0 +1,25 @@
+"""Flags by the names of a run's settings: messages below the command line name them without knowing its parser."""
+
+FLAG_OF = {
+    "model": "model_name_or_path",
+    "revision": "model_revision",
+    "tokenizer": "tokenizer_name",
+    "task": "task_name",
+    "source": "data_dir",
+    "files": "train_file/--validation_file",
+    "strategy": "drop_strategy",
+    "k": "drop_k",
+    "threshold": "drop_threshold",
+    "layers": "drop_layers",
+    "order": "drop_order_file",
+    "score_samples": "max_score_samples",
+    "training": "do_train",
+}
+"""Keys of `RunSpec.flat()` -> the flag, where its name is another one."""
+WITHOUT_FLAG = {"processes": "torchrun --nproc_per_node"}
+"""Keys of `RunSpec.flat()` -> the words on a command line that are no flag of run_glue.py."""
+
+
+def flag_of(field: str) -> str:
+    """The flag that sets a key of `RunSpec.flat()`: `k` -> `--drop_k`."""
+    return WITHOUT_FLAG.get(field) or f"--{FLAG_OF.get(field, field)}"
