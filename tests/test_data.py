@@ -148,7 +148,7 @@ def test_demo(name):
 
 
 # ---- GLUE's diagnostic set
-AX = "index\tsentence1\tsentence2\n0\tThe cat sat.\tA cat sat.\n1\ta \"b\tc\n"
+AX = 'index\tsentence1\tsentence2\n0\tThe cat sat.\tA cat sat.\n1\ta "b\tc\n'
 
 
 @pytest.mark.parametrize("place", ["MNLI/diagnostic.tsv", "AX/AX.tsv", "diagnostic/diagnostic.tsv"])

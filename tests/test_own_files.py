@@ -385,7 +385,9 @@ def test_from_which_share_of_decimals_on_a_label_is_a_number(tmp_path, numbers, 
 
 def test_numbers_and_words_as_classes_are_noted(tmp_path):
     data = read(column(tmp_path / "x.csv", ["1", "2", "n/a", "2"]))
-    assert data.task.labels == ("1", "2", "n/a") and data.notes[-1].startswith("numbers and words are classes alike: n/a")
+    assert data.task.labels == ("1", "2", "n/a") and data.notes[-1].startswith(
+        "numbers and words are classes alike: n/a"
+    )
     assert len(read(column(tmp_path / "x.csv", ["1", "2", "3", "2"])).notes) == 1
 
 
@@ -405,7 +407,9 @@ def test_label_that_training_does_not_know(tmp_path):
 def test_the_message_on_an_unknown_label_is_short(tmp_path):
     train = column(tmp_path / "t.csv", [f"class{i}" for i in range(79)])
     dev = column(tmp_path / "d.csv", ["clas77"])
-    with pytest.raises(UserError, match="label 'clas77' is none of class77, class0, class1, class10, class11 and 74 more"):
+    with pytest.raises(
+        UserError, match="label 'clas77' is none of class77, class0, class1, class10, class11 and 74 more"
+    ):
         read(train, dev)
 
 

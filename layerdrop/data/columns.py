@@ -4,7 +4,8 @@ Decided only where names and values make it clear; else refused, with the column
 """
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 from layerdrop.data.examples import as_number
 from layerdrop.data.tables import Table
@@ -68,21 +69,23 @@ def label_is_number(table: Table, column: str) -> bool:
     Numbers: at least one label is no whole number, and 90% or more are numbers. Classes: whole numbers only, words, or
     words and fewer than 50% of numbers. Raises UserError in between, with the first label that is no number.
     """
-    labels = [str(value) for value in table.values(column)]
-    numbers = [label for label in labels if as_number(label) is not None]
+    counts = Counter(map(str, table.values(column)))
+    numbers = [label for label in counts if as_number(label) is not None]
     if all(map(is_whole, numbers)):
         return False
-    share = len(numbers) / len(labels)
+    n, total = sum(counts[label] for label in numbers), counts.total()
+    share = n / total
     if UNCLEAR_NUMBERS <= share < MOSTLY_NUMBERS:
         line, label = next(_labels_that_are_no_numbers(table, column))
         raise UserError(
-            f"{table.path}:{line}: label '{label}' of column '{column}' is not a number, but {len(numbers)} of "
-            f"{len(labels)} labels are. Say --label_type number (with --skip_bad_rows to leave such rows out) or class."
+            f"{table.path}:{line}: label '{label}' of column '{column}' is not a number, but {n} of {total} "
+            f"labels are. Say --label_type number (with --skip_bad_rows to leave such rows out) or class."
         )
     return share >= MOSTLY_NUMBERS
 
 
-def _labels_that_are_no_numbers(table: Table, column: str):
+def _labels_that_are_no_numbers(table: Table, column: str) -> Iterator[tuple[int, str]]:
+    """(line, label)"""
     for line, row in table.rows:
         label = str(row.get(column) or "") if isinstance(row, dict) else ""
         if label and as_number(label) is None:
@@ -94,7 +97,7 @@ def is_whole(label: str) -> bool:
     return re.fullmatch(r"[+-]?[0-9]+", label) is not None
 
 
-def class_names(labels: Sequence[str]) -> tuple[str, ...]:
+def class_names(labels: Iterable[str]) -> tuple[str, ...]:
     """The different labels in id order: by value where all are whole numbers, else in the alphabet's order."""
     names = set(labels)
     if all(map(is_whole, names)):

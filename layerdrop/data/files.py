@@ -71,7 +71,7 @@ def _classes(table: Table, spec: DataSpec, known_labels: Sequence[str], regressi
         return ()
     if known_labels:
         return tuple(known_labels)
-    names = class_names([str(value) for value in table.values(spec.label_column)])
+    names = class_names(map(str, table.values(spec.label_column)))
     if not names:
         raise _no_label_column(table, spec.label_column)
     if len(names) == 1:
@@ -122,13 +122,15 @@ def _examples(table: Table, task: Task, ids: dict[str, int], labelled: bool, ski
             "All files need the same text columns."
         )
 
+    index = next((name for name in INDEX_COLUMNS if name in table.columns), None)
+
     def parse(row: dict[str, object] | BadRow) -> Row:
         if isinstance(row, BadRow):
             raise row
         texts = tuple([_cell(row, name) for name in task.texts])
         label = _label(task, ids, _cell(row, task.label)) if labelled else None
-        index = next((str(row[name]) for name in INDEX_COLUMNS if row.get(name) is not None), "")
-        return texts, label, index
+        name = row.get(index)
+        return texts, label, "" if name is None else str(name)
 
     return collect(table.path, table.rows, parse, skip_bad_rows)
 
