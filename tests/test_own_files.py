@@ -202,6 +202,12 @@ def test_a_malformed_row_is_said_before_what_it_leads_to(tmp_path):
         read(str(tmp_path / "x.csv"))
 
 
+def test_line_ends_in_cells_stay(tmp_path):
+    (tmp_path / "x.csv").write_bytes(b'text,label\r\n"w1\r\nw2",a\r\n\r\nw3,b\r\nw4\r\n')
+    rows = read(str(tmp_path / "x.csv"), skip_bad_rows=True).examples["train"]
+    assert rows.texts[0] == ["w1\r\nw2", "w3"] and rows.bad_lines == (6,)
+
+
 # ---- csv and tsv as others read them
 exact = settings(derandomize=True, deadline=None, max_examples=80)
 

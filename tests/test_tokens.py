@@ -50,14 +50,15 @@ def test_tokenised_once_for_the_same_texts_tokenizer_and_length(calls):
 
 
 def test_a_used_tokenizer_counts_as_the_same(calls):
-    """Each call leaves its truncation in the tokenizer."""
+    """Each call leaves its truncation and padding in the tokenizer."""
     tokenizer = tiny.tokenizer()
     tokenise(examples(), tokenizer, 14)
+    tokenizer(["w1", "w2 w3"], truncation=True, max_length=7)
+    tokenise(examples(), tokenizer, 14)
     tokenizer(["w1", "w2 w3"], padding=True)
-    calls.clear()
     tokenise(examples(), tokenizer, 14)
     tokenise(examples(), tiny.tokenizer(), 14)
-    assert not calls
+    assert len(calls) == 3
 
 
 def test_more_rows_than_the_tokenizer_gets_at_once(monkeypatch):
