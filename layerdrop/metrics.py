@@ -35,14 +35,14 @@ def matthews_correlation(predictions: np.ndarray, labels: np.ndarray) -> float:
 
 
 def pearson(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Pearson correlation; (n,) values each. NaN for constants, for one row, for values that are not finite."""
+    """Pearson correlation; (n,) values each. NaN for constants, one row, or infinite values."""
     from scipy.stats import pearsonr
 
     return _correlation(pearsonr, predictions, labels)
 
 
 def spearmanr(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Spearman correlation of ranks; (n,) values each. NaN for constants, for one row, for values that are not finite."""
+    """Spearman correlation of ranks; (n,) values each. NaN for constants, one row, or infinite values."""
     from scipy.stats import spearmanr as spearman
 
     return _correlation(spearman, predictions, labels)
