@@ -35,22 +35,28 @@ def matthews_correlation(predictions: np.ndarray, labels: np.ndarray) -> float:
 
 
 def pearson(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Pearson correlation; (n,) and (n,) values. NaN for a constant prediction."""
+    """Pearson correlation; (n,) values each. NaN for constants, one row, or infinite values."""
     from scipy.stats import pearsonr
 
     return _correlation(pearsonr, predictions, labels)
 
 
 def spearmanr(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Spearman rank correlation; (n,) and (n,) values. NaN for a constant prediction."""
+    """Spearman correlation of ranks; (n,) values each. NaN for constants, one row, or infinite values."""
     from scipy.stats import spearmanr as spearman
 
     return _correlation(spearman, predictions, labels)
 
 
 def _correlation(function, predictions: np.ndarray, labels: np.ndarray) -> float:
-    if len(labels) < 2 or np.ptp(predictions) == 0 or np.ptp(labels) == 0:
-        return float("nan")  # undefined; SciPy says the same after a warning, or raises below two rows
+    """NaN for fewer than two rows, for constant predictions or labels, and where a value is not finite.
+
+    SciPy says the same after a warning, with two exceptions: below two rows it raises an error, and it ranks infinity.
+    """
+    if len(labels) < 2 or not (np.isfinite(predictions).all() and np.isfinite(labels).all()):
+        return float("nan")
+    if np.ptp(predictions) == 0 or np.ptp(labels) == 0:
+        return float("nan")
     return float(function(predictions, labels)[0])
 
 
@@ -65,5 +71,5 @@ def compute(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -
 
 
 def rank_key(score: float) -> float:
-    """Sort key for a score of which more is better: NaN (a constant prediction) ranks below every number."""
+    """Sort key for a score of which more is better: NaN (a score that is not defined) ranks below every number."""
     return float("-inf") if np.isnan(score) else float(score)

@@ -1,25 +1,12 @@
-import json
-import random
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
 
-from layerdrop.data import (
-    Collator,
-    Examples,
-    LengthGroupedSampler,
-    OwnFiles,
-    Tokenised,
-    batches,
-    read_glue_split,
-    read_own_files,
-    read_splits,
-    tokenise,
-)
+from layerdrop.data.examples import Examples, UnknownLabel, as_number, shortened
+from layerdrop.data.glue import read_glue_split
+from layerdrop.data.read import read_splits
 from layerdrop.errors import UserError
-from layerdrop.tasks import TASKS
+from layerdrop.spec import DataSpec
+from layerdrop.tasks import DEMO_TASKS, TASKS
 from tests import tiny
 
 
@@ -27,10 +14,11 @@ from tests import tiny
 @pytest.mark.parametrize("name", list(TASKS))
 def test_every_task_in_the_classical_layout(glue, name):
     task = TASKS[name]
-    own, splits = read_splits(task, ["train", "validation", "test"], data_dir=glue)
-    assert own is task and list(splits) == ["train", *task.splits("validation"), *task.splits("test")]
+    data = read_splits(DataSpec(name, glue), ["train", "validation", "test"])
+    splits = data.examples
+    assert data.task is task and list(splits) == ["train", *task.splits("validation"), *task.splits("test")]
     train, dev, test = splits["train"], splits[task.splits("validation")[0]], splits[task.splits("test")[0]]
-    assert (len(train), len(dev), len(test)) == (24, 12, 12)
+    assert (len(train), len(dev), len(test)) == (24, 12, 12) and data.notes == []
     assert len(train.texts) == len(task.texts) and all(text.startswith("w") for text in train.texts[0])
     assert test.labels is None and test.index == [str(i) for i in range(12)]
     if task.is_regression:
@@ -91,8 +79,17 @@ def test_malformed_row(tmp_path, bad, message):
     folder = rte(tmp_path, GOOD, bad, GOOD)
     with pytest.raises(UserError, match=rf"train.tsv:3: {message}. .*--skip_bad_rows"):
         read_glue_split(folder, TASKS["rte"], "train")
-    examples = read_glue_split(folder, TASKS["rte"], "train", skip_bad_rows=True)
-    assert (len(examples), examples.bad_rows) == (2, 1)
+    data = read_splits(DataSpec("rte", folder, skip_bad_rows=True), ["train"])
+    examples = data.examples["train"]
+    assert (len(examples), examples.bad_rows, examples.bad_lines) == (2, 1, (3,))
+    assert data.notes == ["1 malformed row of train left out: line 3"]
+
+
+def test_the_note_on_many_malformed_rows_is_short(tmp_path):
+    folder = rte(tmp_path, GOOD, *["bad"] * 8, GOOD)
+    data = read_splits(DataSpec("rte", folder, skip_bad_rows=True, max_train_samples=1), ["train"])
+    assert data.notes == ["8 malformed rows of train left out: lines 3, 4, 5, 6, 7 and 3 more"]
+    assert data.examples["train"].bad_rows == 8 and len(data.examples["train"]) == 1
 
 
 def test_quotes_and_odd_line_ends_are_text(tmp_path):
@@ -115,315 +112,143 @@ def test_missing_column_and_no_rows(tmp_path):
         read_glue_split(str(tmp_path), TASKS["rte"], "train")
 
 
-@pytest.mark.parametrize("value", ["five", "nan", "inf", ""])
+@pytest.mark.parametrize("value", ["five", "nan", "inf", "", "1_0"])
 def test_regression_label_that_is_no_number(tmp_path, value):
     tiny.glue(tmp_path, "stsb")
     path = tmp_path / "STS-B" / "train.tsv"
     path.write_text(path.read_text().replace("\t3.000\n", f"\t{value}\n", 1))
-    with pytest.raises(UserError, match=rf"train.tsv:5: label '{value}' is not a"):
+    with pytest.raises(UserError, match=rf"train.tsv:5: label '{value}' is not a number"):
         read_glue_split(str(tmp_path), TASKS["stsb"], "train")
 
 
-# ---- own files
-ROWS = [
-    {"sentence1": "w1 w2", "sentence2": "w3", "label": "yes"},
-    {"sentence1": 'w "4"', "sentence2": "w5, w6", "label": "no"},
-]
+# ---- what any source has in common
+def test_first_rows(glue):
+    spec = DataSpec("mnli", glue, max_train_samples=7, max_eval_samples=5)
+    data = read_splits(spec, ["train", "validation", "test"], max_predict_samples=3)
+    whole = read_splits(DataSpec("mnli", glue), ["train"]).examples["train"]
+    assert [len(rows) for rows in data.examples.values()] == [7, 5, 5, 3, 3]
+    assert data.examples["train"].texts[0] == whole.texts[0][:7]
+    assert data.examples["train"].labels.tolist() == whole.labels[:7].tolist()
 
 
-def write(path: Path, rows: list[dict]) -> str:
-    if path.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    elif path.suffix in (".json", ".jsonl"):
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    elif path.suffix == ".tsv":
-        path.write_text(
-            "".join("\t".join(map(str, row)) + "\n" for row in (rows[0].keys(), *(row.values() for row in rows)))
-        )
-    else:
-        import csv
-
-        with open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0].keys())
-            writer.writeheader()
-            writer.writerows(rows)
-    return str(path)
+def test_the_same_rows_for_training_and_development_are_noted(tmp_path):
+    folder = tiny.glue(tmp_path, "rte")
+    (folder / "RTE" / "dev.tsv").write_bytes((folder / "RTE" / "train.tsv").read_bytes())
+    spec = DataSpec("rte", str(folder), max_train_samples=4, max_eval_samples=6)
+    (note,) = read_splits(spec, ["train", "validation"]).notes
+    assert note == "validation holds the same rows as train: its scores say nothing about new examples"
+    assert read_splits(spec, ["validation"]).notes == []
 
 
-def read(*paths: str, task=None, skip_bad_rows=False, known_labels=(), **how):
-    own = OwnFiles(tuple(zip(("train", "validation", "test"), paths, strict=False)), **how)
-    return read_own_files(own, task, known_labels, skip_bad_rows)
+@pytest.mark.parametrize("name", list(DEMO_TASKS))
+def test_demo(name):
+    data = read_splits(DataSpec(name, "demo"), ["validation", "test"])
+    assert [len(rows) for rows in data.examples.values()] == [500, 200] and data.task is DEMO_TASKS[name]
+    assert data.examples["test"].labels is None and data.examples["validation"].labels is not None
 
 
-@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "parquet"])
-def test_own_files(tmp_path, kind):
-    path = write(tmp_path / f"reviews.{kind}", ROWS)
-    task, splits = read(path, path, path)
-    assert (task.name, task.labels, task.texts) == ("reviews", ("no", "yes"), ("sentence1", "sentence2"))
-    assert splits["train"].texts == (["w1 w2", 'w "4"'], ["w3", "w5, w6"])
-    assert splits["validation"].labels.tolist() == [1, 0] and splits["test"].labels is None
-    assert splits["test"].index == ["0", "1"]
+# ---- GLUE's diagnostic set
+AX = 'index\tsentence1\tsentence2\n0\tThe cat sat.\tA cat sat.\n1\ta "b\tc\n'
 
 
-@pytest.mark.parametrize(
-    ("labels", "how", "expected"),
-    [
-        (["0", "1", "10"], {}, ("0", "1", "10")),
-        (["0.5", "1", "2.5"], {}, ()),
-        (["0", "1", "2"], {"regression": True}, ()),
-        (["0.5", "1.5", "2.5"], {"regression": False}, ("0.5", "1.5", "2.5")),
-        ([True, False, True], {}, ("False", "True")),
-    ],
-)
-def test_classes_or_numbers(tmp_path, labels, how, expected):
-    rows = [{"text": f"w{i}", "label": label} for i, label in enumerate(labels)]
-    task, splits = read(write(tmp_path / "x.jsonl", rows), **how)
-    assert task.labels == expected and task.texts == ("text",)
-    assert splits["train"].labels.dtype == (np.int64 if expected else np.float32)
+@pytest.mark.parametrize("place", ["MNLI/diagnostic.tsv", "AX/AX.tsv", "diagnostic/diagnostic.tsv"])
+def test_the_diagnostic_set_goes_with_mnlis_test_sets(tmp_path, place):
+    folder = tiny.glue(tmp_path, "mnli")
+    spec = DataSpec("mnli", str(folder))
+    assert list(read_splits(spec, ["test"]).examples) == ["test_matched", "test_mismatched"]
+    (folder / place).parent.mkdir(exist_ok=True)
+    (folder / place).write_text(AX)
+    data = read_splits(spec, ["test"], max_predict_samples=1)
+    assert list(data.examples) == ["test_matched", "test_mismatched", "test_ax"] and data.notes == []
+    assert data.examples["test_ax"].texts == (["The cat sat."], ["A cat sat."])
+    rows = read_splits(spec, ["test"]).examples["test_ax"]
+    assert rows.labels is None and rows.index == ["0", "1"] and rows.texts[0][1] == 'a "b'
+    assert list(read_splits(spec, ["validation"]).examples) == ["validation_matched", "validation_mismatched"]
 
 
-def test_columns_can_be_named(tmp_path):
-    rows = [{"id": 7, "a": "w1", "b": "w2", "c": "w3", "stars": n} for n in (1, 2)]
-    path = write(tmp_path / "x.csv", rows)
-    with pytest.raises(UserError, match="cannot tell the text columns .*--text_columns"):
-        read(path, label_column="stars")
-    task, splits = read(path, text_columns=("c", "a"), label_column="stars")
-    assert task.texts == ("c", "a") and splits["train"].index == ["7", "7"]
-    with pytest.raises(UserError, match="--text_columns: .* has no column d"):
-        read(path, text_columns=("d",), label_column="stars")
-    with pytest.raises(UserError, match="--label_column: .* has no 'label'"):
-        read(path, text_columns=("a",))
+def test_the_diagnostic_set_in_mnlis_own_folder(tmp_path):
+    folder = tiny.glue(tmp_path, "mnli") / "MNLI"
+    (folder / "diagnostic.tsv").write_text(AX)
+    assert len(read_splits(DataSpec("mnli", str(folder)), ["test"]).examples["test_ax"]) == 2
 
 
-def test_own_files_of_a_glue_task(tmp_path):
-    for labels in (("entailment", "not_entailment"), ("0", "1")):
-        rows = [{"sentence1": "w1", "sentence2": "w2", "label": label} for label in labels]
-        task, splits = read(write(tmp_path / "x.csv", rows), task=TASKS["rte"])
-        assert task.name == "rte" and splits["train"].labels.tolist() == [0, 1]
-
-
-def test_classes_without_a_train_file(tmp_path):
-    path = write(tmp_path / "x.csv", ROWS)
-    own = OwnFiles((("validation", path),))
-    assert read_own_files(own, None, ("yes", "no"))[1]["validation"].labels.tolist() == [0, 1]
-    assert read_own_files(own, None)[1]["validation"].labels.tolist() == [1, 0]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "line", "message"),
-    [
-        ("x.csv", "text,label\nw1,a\nw2\nw3,b\n", 3, "1 columns instead of 2"),
-        ("x.csv", 'text,label\nw1,a\n"w2\nw4",b\nw3,b,c\n', 5, "3 columns instead of 2"),
-        ("x.csv", "text,label\nw1,a\nw2,b\nw3,\n", 4, "an empty cell"),
-        ("x.csv", "text,label\nw1,a\n,b\nw3,b\n", 3, "an empty cell"),
-        ("x.tsv", "text\tlabel\nw1\ta\nw2\tb\nw\n", 4, "1 columns instead of 2"),
-        ("x.jsonl", '{"text": "w1", "label": "a"}\n{"text": \n{"text": "w3", "label": "b"}\n', 2, "not a JSON object"),
-        (
-            "x.jsonl",
-            '{"text": "w1", "label": "a"}\n{"text": "w2", "label": "b"}\n{"label": "b"}\n',
-            3,
-            "no column text",
-        ),
-        (
-            "x.jsonl",
-            '{"text": "w1", "label": "a"}\n{"text": "w2", "label": "b"}\n{"text": null, "label": "b"}\n',
-            3,
-            "an empty cell",
-        ),
-    ],
-)
-def test_malformed_own_row(tmp_path, name, text, line, message):
-    path = tmp_path / name
-    path.write_text(text)
-    with pytest.raises(UserError, match=rf"{name}:{line}: {message}"):
-        read(str(path))
-    _, splits = read(str(path), skip_bad_rows=True)
-    assert (len(splits["train"]), splits["train"].bad_rows) == (2, 1)
-
-
-def test_label_that_training_does_not_know(tmp_path):
-    train, dev = write(tmp_path / "t.csv", ROWS), write(tmp_path / "d.csv", [*ROWS, ROWS[0] | {"label": "perhaps"}])
-    with pytest.raises(UserError, match="d.csv:4: label 'perhaps' is none of no, yes"):
-        read(train, dev)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("x.txt", "unknown file type '.txt'. Allowed: .csv, .tsv"),
-        ("gone.csv", "cannot read the file"),
-        ("x.parquet", "not a readable parquet file"),
-    ],
-)
-def test_unreadable_own_file(tmp_path, name, message):
-    if "gone" not in name:
-        (tmp_path / name).write_text("text\n")
-    with pytest.raises(UserError, match=message):
-        read(str(tmp_path / name))
-
-
-def test_a_malformed_row_is_said_before_what_it_leads_to(tmp_path):
-    (tmp_path / "x.csv").write_text("text,label\nw1,a\nw2,b,c\n")
-    with pytest.raises(UserError, match="x.csv:3: 3 columns instead of 2"):
-        read(str(tmp_path / "x.csv"))
-
-
-def test_name_of_the_users_task():
-    assert OwnFiles((("train", "a/reviews.csv"),)).name == "reviews"
-    assert OwnFiles((("train", "a/reviews/train.csv"),)).name == "reviews"
-
-
-def test_one_class_is_not_a_task(tmp_path):
-    with pytest.raises(UserError, match="only one class, 'yes'"):
-        read(write(tmp_path / "x.csv", ROWS[:1]))
-
-
-# ---- tokenised datasets and batches
-def examples(n: int = 40, seed: int = 0) -> Examples:
-    generator = random.Random(seed)
-    texts = tuple([tiny.sentence(generator, 12) for _ in range(n)] for _ in range(2))
-    return Examples(texts, np.arange(n) % 2, [str(i) for i in range(n)])
-
-
-@pytest.mark.parametrize("left", [False, True])
-def test_batches_are_what_the_tokenizer_pads(left):
-    tokenizer, rows = tiny.tokenizer(left), examples()
-    dataset = tokenise(rows, tokenizer, 14)
-    collator = Collator.of(tokenizer)
-    order = [3, 0, 17, 8]
-    batch = collator([dataset[i] for i in order])
-    texts = [[column[i] for i in order] for column in rows.texts]
-    expected = tokenizer(*texts, truncation=True, max_length=14, padding=True, return_tensors="pt")
-    assert set(batch) == {*expected, "labels"}
-    assert all(torch.equal(batch[name], expected[name]) for name in expected)
-    assert batch["labels"].tolist() == [1, 0, 1, 0]
-    assert Collator.of(tokenizer, 20, fill=True)([dataset[0]])["input_ids"].shape == (1, 20)
-
-
-def test_lengths_of_batches():
-    collator = Collator.of(tiny.tokenizer(), 128)
-    assert [collator.length(n) for n in (1, 31, 32, 33, 50, 68, 120, 127, 128)] == [
-        1,
-        31,
-        32,
-        34,
-        51,
-        68,
-        126,
-        128,
-        128,
-    ]
-    assert all(n <= collator.length(n) <= n * 17 / 16 for n in range(1, 129))
-    assert (
-        Collator.of(tiny.tokenizer()).length(33) == 33
-        and Collator.of(tiny.tokenizer(), 128, fill=True).length(33) == 128
-    )
-
-
-def test_tokenised_once_for_the_same_texts_tokenizer_and_length(monkeypatch):
-    calls = []
-    kind = type(tiny.tokenizer())
-    monkeypatch.setattr(kind, "__call__", lambda *args, call=kind.__call__, **kw: calls.append(1) or call(*args, **kw))
-    first = tokenise(examples(seed=7), tiny.tokenizer(), 14)
-    n = len(calls)
-    again = tokenise(examples(seed=7), tiny.tokenizer(), 14, labels=np.ones(40))
-    assert n and len(calls) == n and (again[3]["input_ids"] == first[3]["input_ids"]).all()
-    assert again[0]["labels"] == 1 and first[0]["labels"] == 0
-    without_types = tiny.tokenizer()
-    without_types.model_input_names = ["input_ids", "attention_mask"]
-    for other in (
-        (examples(seed=8), tiny.tokenizer(), 14),
-        (examples(seed=7), tiny.tokenizer(left=True), 14),
-        (examples(seed=7), tiny.tokenizer(), 15),
-        (examples(seed=7), without_types, 14),
-    ):
-        before = len(calls)
-        tokenise(*other)
-        assert len(calls) > before
-    assert "token_type_ids" not in tokenise(examples(seed=7), without_types, 14)[0]
-
-
-def test_longest_first_knows_the_way_back():
-    dataset = tokenise(examples(), tiny.tokenizer(), 64)
-    longest = dataset.longest_first()
-    assert (np.diff(longest.lengths) <= 0).all() and sorted(longest.rows) == list(range(40))
-    assert all((longest[i]["input_ids"] == dataset[longest.rows[i]]["input_ids"]).all() for i in range(40))
-    assert [len(batch) for batch in batches(dataset, 16)] == [16, 16, 8]
-
-
-def test_head_and_fingerprint():
-    rows = examples()
-    assert len(rows.head(5)) == 5 and len(rows.head(None)) == 40
-    assert rows.fingerprint() == examples().fingerprint() != examples(seed=1).fingerprint()
-    changed = examples()
-    changed.labels[0] = 1
-    assert changed.fingerprint() != rows.fingerprint()
-
-
-class TestSampler:
-    lengths = np.random.default_rng(0).integers(5, 100, 1000)
-
-    def epoch(self, number: int, seed: int = 1, **kwargs) -> list[int]:
-        sampler = LengthGroupedSampler(self.lengths, 32, seed, **kwargs)
-        sampler.set_epoch(number)
-        return list(sampler)
-
-    def test_every_example_once(self):
-        assert sorted(self.epoch(0)) == list(range(1000)) and len(LengthGroupedSampler(self.lengths, 32, 1)) == 1000
-
-    def test_order_depends_on_seed_and_epoch_alone(self):
-        assert self.epoch(0) == self.epoch(0)
-        assert self.epoch(0) != self.epoch(1) and self.epoch(0) != self.epoch(0, seed=2)
-
-    def test_little_padding_and_batches_in_random_order(self):
-        order = self.epoch(3)
-        parts = [self.lengths[order[i : i + 32]] for i in range(0, 1000, 32)]
-        padded = sum(part.max() * len(part) for part in parts)
-        assert 1 - self.lengths.sum() / padded < 0.05
-        means = [part.mean() for part in parts[:-1]]
-        assert means != sorted(means) and means != sorted(means, reverse=True) and len(parts[-1]) == 8
-
-    def test_it_counts_what_it_hands_out(self):
-        sampler = LengthGroupedSampler(self.lengths, 32, 1, padded=lambda longest: 128)
-        list(sampler)
-        assert (sampler.tokens, sampler.padded_tokens) == (self.lengths.sum(), 128 * 1000)
-
-    def test_fewer_examples_than_a_batch(self):
-        assert sorted(LengthGroupedSampler(self.lengths[:5], 32, 1)) == [0, 1, 2, 3, 4]
-
-
-def test_tokenised_items():
-    dataset = Tokenised({"input_ids": np.array([7, 8, 9], np.int32)}, np.array([0, 1, 3]), None)
-    assert len(dataset) == 2 and dataset[1]["input_ids"].tolist() == [8, 9] and "labels" not in dataset[0]
+def test_no_other_task_has_the_diagnostic_set(tmp_path):
+    folder = tiny.glue(tmp_path, "rte")
+    (folder / "AX").mkdir()
+    (folder / "AX" / "AX.tsv").write_text(AX)
+    assert list(read_splits(DataSpec("rte", str(folder)), ["test"]).examples) == ["test"]
 
 
 # ---- the hub
-@pytest.mark.parametrize(("name", "label"), [("rte", 1), ("stsb", 2.5), ("mnli", 2)])
-def test_hub_columns(monkeypatch, name, label):
+@pytest.fixture
+def hub(monkeypatch):
+    """The configurations and splits that were asked for. The hub has three rows of each that is in `labels`."""
     import datasets
 
-    task = TASKS[name]
-    asked = []
+    asked, labels = [], {"rte": 1, "stsb": 2.5, "mnli": 2, "ax": -1}
 
     def load_dataset(path, config, split, **kwargs):
         asked.append((path, config, split))
-        texts = {column: [f"{column} {i}" for i in range(3)] for column in task.hub_texts}
-        return datasets.Dataset.from_dict({**texts, "label": [label] * 3, "idx": [4, 5, 6]})
+        if config not in labels:
+            raise ConnectionError("no hub")
+        columns = TASKS["mnli" if config == "ax" else config].hub_texts
+        texts = {column: [f"{column} {i}" for i in range(3)] for column in columns}
+        return datasets.Dataset.from_dict({**texts, "label": [labels[config]] * 3, "idx": [4, 5, 6]})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    _, splits = read_splits(task, ["validation", "test"])
+    return asked, labels
+
+
+@pytest.mark.parametrize(("name", "label"), [("rte", 1), ("stsb", 2.5), ("mnli", 2)])
+def test_hub_columns(hub, name, label):
+    task = TASKS[name]
+    splits = read_splits(DataSpec(name), ["validation", "test"]).examples
     dev, test = splits[task.splits("validation")[0]], splits[task.splits("test")[0]]
-    assert asked[0] == ("nyu-mll/glue", name, task.splits("validation")[0])
+    assert hub[0][0] == ("nyu-mll/glue", name, task.splits("validation")[0])
     assert dev.labels.tolist() == [label] * 3 and test.labels is None and dev.index == ["4", "5", "6"]
-    assert dev.texts[1][2] == f"{task.hub_texts[1]} 2"
+    assert dev.texts[1][2] == f"{task.hub_texts[1]} 2" and ("test_ax" in splits) == (name == "mnli")
+
+
+def test_the_diagnostic_set_of_the_hub(hub):
+    asked, labels = hub
+    data = read_splits(DataSpec("mnli"), ["test"])
+    assert asked[-1] == ("nyu-mll/glue", "ax", "test") and data.notes == []
+    assert data.examples["test_ax"].labels is None and data.examples["test_ax"].texts[0][0] == "premise 0"
+    del labels["ax"]
+    data = read_splits(DataSpec("mnli"), ["test"])
+    assert "test_ax" not in data.examples and "diagnostic set" in data.notes[0]
 
 
 def test_no_hub_for_the_data():
     with pytest.raises(
         UserError, match=r"cannot get nyu-mll/glue \(rte, train\) .* Without a hub: .*--data_dir"
     ) as error:
-        read_splits(TASKS["rte"], ["train"])
+        read_splits(DataSpec("rte"), ["train"])
     assert len(str(error.value).splitlines()) == 1
+
+
+# ---- small things
+def test_head_and_fingerprint():
+    def rows(label=0):
+        return Examples((["a", "b"], ["c", "d"]), np.array([label, 1]), ["0", "1"], (7,))
+
+    assert len(rows().head(1)) == 1 and len(rows().head(None)) == 2 and rows().head(1).bad_lines == (7,)
+    assert rows().fingerprint() == rows().fingerprint() != rows(label=1).fingerprint()
+    assert rows().fingerprint() != Examples((["a", "b", "c", "d"],), rows().labels, ["0", "1"]).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", 1.0), ("-2.5", -2.5), ("1e3", 1000.0), ("²", None), ("--1", None), ("nan", None), ("inf", None),
+     ("1_000", None), ("n/a", None), ("", None)],
+)  # fmt: skip
+def test_numbers(text, value):
+    assert as_number(text) == value
+
+
+def test_long_lists_are_shortened():
+    names = [f"label{i}" for i in range(79)]
+    assert shortened(names[:5]) == "label0, label1, label2, label3, label4"
+    assert shortened(names[:6]) == "label0, label1, label2, label3, label4 and 1 more"
+    message = str(UnknownLabel("lable50", names))
+    assert message == "label 'lable50' is none of label50, label0, label1, label2, label3 and 74 more"

@@ -1,0 +1,109 @@
+"""From tokenised examples to batches: in which order, how padded."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from layerdrop.data.tokens import Tokenised
+
+
+@dataclass(frozen=True)
+class Collator:
+    """A list of `Tokenised` items -> one batch of tensors, padded to its longest example.
+
+    max_length: if given, the length is rounded up by at most a sixteenth, to no more than this. (Kernels are prepared
+    anew for every new length, on a CPU for about half of a training step: fewer lengths, less of that.)
+    fill: pad every batch to max_length.
+    """
+
+    padding_values: dict[str, int]
+    left: bool
+    max_length: int | None = None
+    fill: bool = False
+
+    @classmethod
+    def of(cls, tokenizer, max_length: int | None = None, fill: bool = False) -> "Collator":
+        """The collator that pads as this tokenizer does (XLNet: on the left)."""
+        values = {
+            "input_ids": tokenizer.pad_token_id or 0,
+            "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0),
+        }
+        return cls(values, tokenizer.padding_side == "left", max_length, fill)
+
+    def length(self, longest: int) -> int:
+        """To how many tokens a batch is padded whose longest example has `longest`."""
+        if self.max_length is None or self.fill:
+            return self.max_length or longest
+        step = max(1, longest // 16)
+        return min(-(-longest // step) * step, self.max_length)
+
+    def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask` (and `token_type_ids`): (batch, tokens) int64; `labels`: (batch,)."""
+        longest = self.length(max(len(item["input_ids"]) for item in items))
+        names = [name for name in items[0] if name != "labels"]
+        batch = {name: np.full((len(items), longest), self.padding_values.get(name, 0), np.int64) for name in names}
+        mask = np.zeros((len(items), longest), np.int64)
+        for i, item in enumerate(items):
+            length = len(item["input_ids"])
+            part = slice(longest - length, longest) if self.left else slice(0, length)
+            mask[i, part] = 1
+            for name in names:
+                batch[name][i, part] = item[name]
+        tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
+        tensors["attention_mask"] = torch.from_numpy(mask)
+        if "labels" in items[0]:
+            tensors["labels"] = torch.from_numpy(np.array([item["labels"] for item in items]))
+        return tensors
+
+
+class LengthGroupedSampler(torch.utils.data.Sampler):
+    """Positions of an epoch, such that consecutive batches hold examples of like length, in random order.
+
+    Examples are shuffled, sorted by length within windows of `window` batches, cut into batches, and the batches are
+    shuffled; a last, smaller batch stays last. The order depends on `seed` and the epoch alone, so that a resumed run
+    sees what an uninterrupted one sees. `tokens` and `padded_tokens` count what has been handed out; padded: to how
+    many tokens a batch is padded whose longest example has so many.
+    """
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        batch_size: int,
+        seed: int,
+        window: int = 50,
+        padded: Callable[[int], int] = int,
+    ):
+        self.lengths, self.batch_size, self.seed, self.window, self.padded = lengths, batch_size, seed, window, padded
+        self.epoch = 0
+        self.tokens = self.padded_tokens = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Call before an epoch's iteration."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = np.random.default_rng((self.seed, self.epoch))
+        order = generator.permutation(len(self.lengths))
+        span = self.batch_size * self.window
+        windows = [order[i : i + span] for i in range(0, len(order), span)]
+        order = np.concatenate([part[np.argsort(-self.lengths[part], kind="stable")] for part in windows])
+        batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        last = [batches.pop()] if len(batches[-1]) < self.batch_size else []
+        batches = [batches[i] for i in generator.permutation(len(batches))] + last
+        for batch in batches:
+            lengths = self.lengths[batch]
+            self.tokens += int(lengths.sum())
+            self.padded_tokens += self.padded(int(lengths.max())) * len(batch)
+            yield from batch.tolist()
+
+
+def batches(dataset: Tokenised, batch_size: int) -> list[list[dict]]:
+    """All items in batches of neighbours, longest first; a Collator makes tensors of each."""
+    dataset = dataset.longest_first()
+    starts = range(0, len(dataset), batch_size)
+    return [[dataset[i] for i in range(start, min(start + batch_size, len(dataset)))] for start in starts]

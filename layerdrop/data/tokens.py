@@ -1,0 +1,114 @@
+"""Examples as token ids in flat arrays, and the cache of them."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from layerdrop.data.examples import Examples
+
+CACHE_BYTES = 2**30
+"""What the token arrays of a process may take up for reuse."""
+CHUNK = 1000
+"""Rows that the tokenizer gets at once."""
+
+Tokens = tuple[dict[str, np.ndarray], np.ndarray]
+"""`columns` and `offsets` of Tokenised"""
+
+
+class Tokenised(torch.utils.data.Dataset):
+    """Token ids of n examples in flat arrays, without padding.
+
+    columns: name (`input_ids`, `token_type_ids`) -> (total tokens,) int32; offsets: (n + 1,) ends of the examples in
+    them; labels: (n,) or None; rows: (n,) row of `Examples` that each position holds.
+    """
+
+    def __init__(self, columns: dict[str, np.ndarray], offsets: np.ndarray, labels: np.ndarray | None, rows=None):
+        self.columns, self.offsets, self.labels = columns, offsets, labels
+        self.rows = np.arange(len(offsets) - 1) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> dict:
+        row = self.rows[position]
+        part = slice(self.offsets[row], self.offsets[row + 1])
+        item = {name: column[part] for name, column in self.columns.items()}
+        if self.labels is not None:
+            item["labels"] = self.labels[row]
+        return item
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) number of tokens at each position."""
+        return np.diff(self.offsets)[self.rows]
+
+    def longest_first(self) -> "Tokenised":
+        """The same examples, longest first: batches of neighbours hold little padding. `rows` tells the way back."""
+        order = np.argsort(-self.lengths, kind="stable")
+        return Tokenised(self.columns, self.offsets, self.labels, self.rows[order])
+
+
+class TokenCache:
+    """Token arrays by key, at most `limit` bytes of them: the least recently used go first. Holds no texts."""
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self.entries: OrderedDict[Hashable, Tokens] = OrderedDict()
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(
+            offsets.nbytes + sum(a.nbytes for a in columns.values()) for columns, offsets in self.entries.values()
+        )
+
+    def get(self, key: Hashable, make: Callable[[], Tokens]) -> Tokens:
+        """The arrays of that key, made if they are not there. Not kept if they alone exceed the limit."""
+        tokens = self.entries.pop(key, None) or make()
+        self.entries[key] = tokens
+        while self.size > self.limit:
+            self.entries.popitem(last=False)
+        return tokens
+
+
+_cache = TokenCache(CACHE_BYTES)
+
+
+def tokenise(examples: Examples, tokenizer, max_seq_length: int, labels: np.ndarray | None = None) -> Tokenised:
+    """Tokenise every example to at most `max_seq_length` tokens; pairs are cut from the longer text first.
+
+    labels: what takes the place of `examples.labels` (the same classes in a checkpoint's own order). Results are kept
+    up to CACHE_BYTES: a process that does several runs of a study tokenises each split once.
+    """
+    key = examples.fingerprint(), _tokenizer_key(tokenizer), max_seq_length
+    columns, offsets = _cache.get(key, lambda: _tokenise(examples, tokenizer, max_seq_length))
+    return Tokenised(columns, offsets, examples.labels if labels is None else labels)
+
+
+def _tokenizer_key(tokenizer) -> Hashable:
+    """Equal for tokenizers that give the same tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:  # every call sets both anew; what the last one left is no rule of the tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+    rules = backend.to_str() if backend is not None else tokenizer.name_or_path  # without a fast form its name must do
+    digest = hashlib.sha256(rules.encode("utf-8", "surrogatepass")).hexdigest()
+    return type(tokenizer), digest, tuple(tokenizer.model_input_names), tokenizer.truncation_side
+
+
+def _tokenise(examples: Examples, tokenizer, max_seq_length: int) -> Tokens:
+    names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    lengths: list[int] = []
+    for start in tqdm(range(0, len(examples), CHUNK), desc="tokenise", delay=2, leave=False, unit="k rows"):
+        texts = [column[start : start + CHUNK] for column in examples.texts]
+        encoded = tokenizer(*texts, truncation=True, max_length=max_seq_length, return_attention_mask=False)
+        lengths += [len(ids) for ids in encoded["input_ids"]]
+        for name in names:
+            parts[name].append(np.concatenate([np.asarray(ids, dtype=np.int32) for ids in encoded[name]]))
+    columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    return columns, np.concatenate([[0], np.cumsum(lengths)])
