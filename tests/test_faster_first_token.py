@@ -8,7 +8,7 @@ from transformers import BertForTokenClassification
 from layerdrop.architectures import FAMILIES
 from layerdrop.finetune.faster.dropout import cheap_dropout
 from layerdrop.finetune.faster.first_token import first_token_alone, has_first_token_classifier
-from layerdrop.finetune.faster.no_wait import no_wait
+from layerdrop.finetune.faster.no_wait import without_waiting
 from tests import tiny
 from tests.test_faster_no_wait import arguments
 
@@ -37,7 +37,11 @@ def test_same_logits_and_same_gradients(model_type, attention, tmp_path):
         if isinstance(module, torch.nn.Dropout):
             module.p = 1e-9 if attention == "cheap" else 0.0
     short = copy.deepcopy(plain)
-    contexts = {"sdpa": nullcontext(), "cheap": cheap_dropout(short), "masked": no_wait(short, arguments(tmp_path))}
+    contexts = {
+        "sdpa": nullcontext(),
+        "cheap": cheap_dropout(short),
+        "masked": without_waiting(short, arguments(tmp_path)),
+    }
     assert has_first_token_classifier(short)
     logits, gradients = results(plain.train())
     with first_token_alone(short), contexts[attention]:

@@ -5,7 +5,7 @@ import torch
 from transformers import TrainingArguments
 
 from layerdrop.finetune.faster import faster
-from layerdrop.finetune.faster.no_wait import ATTENTION, no_wait
+from layerdrop.finetune.faster.no_wait import ATTENTION, without_waiting
 from tests import tiny
 
 MODEL_TYPES = (
@@ -73,7 +73,7 @@ def test_same_logits(model_type, tmp_path):
     whole = {name: tensor[:1, :4] for name, tensor in batch.items()}  # without padding
     assert whole["attention_mask"].all() and not batch["attention_mask"].all()
     before = [model(**rows).logits for rows in (batch, whole)]
-    with no_wait(model, arguments(tmp_path)):
+    with without_waiting(model, arguments(tmp_path)):
         assert model.config._attn_implementation == ATTENTION
         inside = [model(**rows).logits for rows in (batch, whole)]
     after = [model(**rows).logits for rows in (batch, whole)]
@@ -83,7 +83,7 @@ def test_same_logits(model_type, tmp_path):
 
 def test_models_with_attention_of_their_own_are_left_alone(tmp_path):
     model = tiny.model("xlnet")
-    with no_wait(model, arguments(tmp_path)):
+    with without_waiting(model, arguments(tmp_path)):
         assert model.config._attn_implementation == "eager"
 
 
@@ -93,7 +93,7 @@ def test_pinned_batches_are_copied_asynchronously(pinned, before, tmp_path):
     args, model = arguments(tmp_path), tiny.model("bert")
     args.dataloader_pin_memory = pinned  # with use_cpu the library itself says no
     args.accelerator_config.non_blocking = before
-    with pytest.raises(KeyboardInterrupt), no_wait(model, args):
+    with pytest.raises(KeyboardInterrupt), without_waiting(model, args):
         assert args.accelerator_config.non_blocking == pinned
         raise KeyboardInterrupt
     assert args.accelerator_config.non_blocking == before and model.config._attn_implementation == "sdpa"

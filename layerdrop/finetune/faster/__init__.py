@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from layerdrop.finetune.faster.dropout import cheap_dropout
 from layerdrop.finetune.faster.first_token import first_token_alone, has_first_token_classifier
-from layerdrop.finetune.faster.no_wait import no_wait
+from layerdrop.finetune.faster.no_wait import without_waiting
 from layerdrop.finetune.faster.vocabulary import may_leave_rows_out, used_rows
 
 
@@ -43,6 +43,6 @@ def _speed_ups(
     if train and used_ids is not None and may_leave_rows_out(model, args):
         yield used_rows(model, used_ids)
     if args.device.type != "cpu":
-        yield no_wait(model, args)
+        yield without_waiting(model, args)
     elif train:
         yield cheap_dropout(model)

@@ -26,7 +26,7 @@ AttentionMaskInterface.register(ATTENTION, _always_a_mask)
 
 
 @contextmanager
-def no_wait(model: PreTrainedModel, args: TrainingArguments) -> Iterator[None]:
+def without_waiting(model: PreTrainedModel, args: TrainingArguments) -> Iterator[None]:
     """Read no value during a model's forward pass (library's sdpa attention only), and copy pinned batches
     asynchronously. Undone on exit.
 
