@@ -82,6 +82,16 @@ def test_hidden_states_are_of_full_shape_inside_where_they_are_asked_for():
         assert last_states(model).shape == before[-1].shape
 
 
+def test_attention_at_the_first_token_drops_in_training_alone():
+    """Attention of the one layer is the only place with dropout."""
+    changes = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.5, "num_hidden_layers": 1}
+    model, batch = tiny.model("bert", **changes), tiny.batch()
+    with first_token_alone(model):
+        assert torch.equal(model(**batch).logits, model(**batch).logits)
+        model.train()
+        assert not torch.equal(model(**batch).logits, model(**batch).logits)
+
+
 def test_a_replaced_forward_comes_back():
     model = tiny.model("bert")
     attention = model.bert.encoder.layer[-1].attention
