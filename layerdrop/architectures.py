@@ -33,6 +33,10 @@ class Family:
     """Position of the token that the classifier reads: 0, or -1 for the last non-padding one."""
     sequence_first: bool = False
     """Whether a layer's hidden states are (tokens, batch, hidden) instead of (batch, tokens, hidden)."""
+    first_token: tuple[str, ...] = ()
+    """Model types built of BERT's layers whose classifier reads the last layer at its first token alone."""
+    own_vocabulary: tuple[str, ...] = ()
+    """Model types that use a token's id for its embedding alone, and to tell padding: unused rows may be left out."""
 
 
 FAMILIES = (
@@ -52,6 +56,8 @@ FAMILIES = (
         ),
         layers="encoder.layer",
         ffn_matrix="output.dense.weight",
+        first_token=("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie"),
+        own_vocabulary=("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie"),
     ),
     Family(
         "DistilBERT",
@@ -59,6 +65,7 @@ FAMILIES = (
         layers="transformer.layer",
         ffn_matrix="ffn.lin2.weight",
         depth_attributes=("transformer.n_layers",),
+        own_vocabulary=("distilbert",),
     ),
     Family(
         "XLNet",
@@ -75,6 +82,7 @@ FAMILIES = (
         layers="encoder.albert_layer_groups.0.albert_layers",
         ffn_matrix="ffn_output.weight",
         shared=True,
+        own_vocabulary=("albert",),
     ),
     Family(
         "Longformer",

@@ -1,11 +1,10 @@
-import copy
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from layerdrop.cpu import ATTENTION, Dropout, attention, dropout, keep_freed_memory, use_fast_dropout
+from layerdrop.finetune.faster.dropout import ATTENTION, Dropout, attention, cheap_dropout, drop
 from tests import tiny
 
 
@@ -14,7 +13,7 @@ from tests import tiny
 def test_dropout_has_its_probability_and_scale(p, dtype):
     torch.manual_seed(0)
     x = torch.ones(1001, 999, dtype=dtype)
-    y = dropout(x, p)
+    y = drop(x, p)
     assert set(y.unique().tolist()) == {0.0, float(torch.tensor(1 / (1 - p), dtype=dtype))}
     dropped = (y == 0).double().mean()
     assert abs(dropped - p) < 4 * math.sqrt(p * (1 - p) / x.numel())  # four standard deviations
@@ -25,9 +24,9 @@ def test_dropout_has_its_probability_and_scale(p, dtype):
 def test_dropout_follows_torchs_generator_and_its_gradient_its_mask():
     x = torch.randn(7, 5, requires_grad=True)
     torch.manual_seed(3)
-    y = dropout(x, 0.4)
+    y = drop(x, 0.4)
     torch.manual_seed(3)
-    assert torch.equal(y, dropout(x, 0.4)) and not torch.equal(y, dropout(x, 0.4))
+    assert torch.equal(y, drop(x, 0.4)) and not torch.equal(y, drop(x, 0.4))
     (gradient,) = torch.autograd.grad(y.sum(), x)
     assert torch.equal(gradient, (y != 0) / (1 - 0.4)) and 0 < (y == 0).sum() < 35
 
@@ -65,23 +64,6 @@ def test_a_row_that_attends_to_nothing_has_numbers_in_bf16():
         assert attention(module, query, key, value, mask, dropout=0.1)[0].isfinite().all()
 
 
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("queries", [5, 1])
-def test_gradients_of_attention(queries, masked):
-    """Against finite differences, with the same elements dropped each time."""
-    torch.manual_seed(0)
-    inputs = [torch.randn(2, 3, n, 4, dtype=torch.float64, requires_grad=True) for n in (queries, 5, 5)]
-    mask = torch.where(torch.rand(2, 1, queries, 5) < 0.3, -1.0, 0.0).double() if masked else None
-    module = nn.Module()
-    module.is_causal = False
-
-    def attend(*inputs):
-        torch.manual_seed(1)
-        return attention(module, *inputs, mask, dropout=0.4)[0]
-
-    assert torch.autograd.gradcheck(attend, inputs)
-
-
 def test_attention_drops_weights_with_their_probability():
     torch.manual_seed(0)
     module = nn.Module()
@@ -105,23 +87,41 @@ def test_attention_in_bf16_is_within_its_rounding(tokens):
 
 @pytest.mark.parametrize("model_type", sorted(tiny.CONFIGS))
 def test_every_family_computes_the_same(model_type):
-    """No bit differs in evaluation, nor in training without dropout; with it, the mean of many passes is the same."""
-    plain = tiny.model(model_type)
-    fast = copy.deepcopy(plain)
-    use_fast_dropout(fast)
-    assert not any(type(module) is nn.Dropout for module in fast.modules())
-    batch = tiny.batch(left=model_type == "xlnet")
-    assert torch.equal(fast(**batch).logits, plain(**batch).logits)
-    assert ATTENTION not in str(fast.config.to_dict())  # what is saved is an ordinary checkpoint
-    fast.train()
-    torch.manual_seed(0)
-    first = fast(**batch).logits
-    drops = any(module.p for module in fast.modules() if isinstance(module, Dropout))  # ModernBERT does not by default
-    assert torch.equal(first, fast(**batch).logits) != drops
-    torch.manual_seed(0)
-    assert torch.equal(first, fast(**batch).logits)
+    """No bit differs in evaluation; in training the generator alone decides what is dropped."""
+    model, batch = tiny.model(model_type), tiny.batch(left=model_type == "xlnet")
+    before = model(**batch).logits
+    with cheap_dropout(model):
+        assert not any(type(module) is nn.Dropout for module in model.modules())
+        assert torch.equal(model(**batch).logits, before)
+        assert ATTENTION not in str(model.config.to_dict())  # a checkpoint saved inside is an ordinary one
+        model.train()
+        torch.manual_seed(0)
+        first = model(**batch).logits
+        drops = any(module.p for module in model.modules() if isinstance(module, Dropout))  # ModernBERT's are 0
+        assert torch.equal(first, model(**batch).logits) != drops
+        torch.manual_seed(0)
+        assert torch.equal(first, model(**batch).logits)
 
 
-def test_memory_can_be_kept():
-    keep_freed_memory()
-    keep_freed_memory()
+@pytest.mark.parametrize("model_type", sorted(tiny.CONFIGS))
+def test_the_modules_and_the_attention_of_before_come_back(model_type):
+    model = tiny.model(model_type)
+    modules, attention_name = list(model.named_modules()), model.config._attn_implementation
+    with pytest.raises(KeyboardInterrupt), cheap_dropout(model):
+        model.train()
+        raise KeyboardInterrupt
+    assert [(name, id(module)) for name, module in model.named_modules()] == [(n, id(m)) for n, m in modules]
+    assert model.config._attn_implementation == attention_name
+    assert all(module.training for module in model.modules())
+
+
+def test_attention_inside_a_model_drops_too(monkeypatch):
+    """A model without any other dropout."""
+    model, batch = tiny.model("bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.5).train(), tiny.batch()
+    with cheap_dropout(model):
+        monkeypatch.setattr("layerdrop.finetune.faster.dropout._keep_mask", lambda x, p: torch.zeros_like(x))
+        nothing = model(**batch).logits
+        monkeypatch.setattr("layerdrop.finetune.faster.dropout._keep_mask", lambda x, p: torch.full_like(x, 1 - p))
+        everything = model(**batch).logits
+    assert torch.allclose(everything, model.eval()(**batch).logits, atol=1e-5)
+    assert not torch.allclose(everything, nothing, atol=1e-2)

@@ -1,0 +1,83 @@
+"""The last layer at the first token alone.
+
+A classifier of BERT's kind reads the last layer at its first token. The other tokens enter that layer as keys and
+values; nothing reads what the layer computes for them, forward or backward. Leaving that out changes nothing but
+rounding and saves most of one layer: a seventh of the time at 6 layers, more with fewer layers.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import MethodType
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from layerdrop.architectures import family_of
+from layerdrop.surgery import layer_list
+
+
+def _attend_at_first_token(
+    self: nn.Module, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs
+) -> tuple[torch.Tensor, None]:
+    """BertAttention.forward at the first token: (batch, tokens, size) -> (batch, 1, size).
+
+    attention_mask: None, or (batch, 1, 1 or tokens, tokens).
+    """
+    inner, first = self.self, hidden_states[:, :1]
+
+    def heads(projection: nn.Module, states: torch.Tensor) -> torch.Tensor:
+        parts = projection(states).view(*states.shape[:2], -1, inner.attention_head_size)
+        return parts.transpose(1, 2)
+
+    attended, _ = ALL_ATTENTION_FUNCTIONS[inner.config._attn_implementation](
+        inner,
+        heads(inner.query, first),
+        heads(inner.key, hidden_states),
+        heads(inner.value, hidden_states),
+        None if attention_mask is None else attention_mask[:, :, :1],
+        dropout=inner.dropout.p if self.training else 0.0,
+        scaling=inner.scaling,
+    )
+    return self.output(attended.reshape(*first.shape[:2], -1), first), None
+
+
+def has_first_token_classifier(model: PreTrainedModel) -> bool:
+    """Whether a model's logits depend on nothing of the last layer but its first token, computed by sdpa."""
+    config = model.config
+    return (
+        config.model_type in family_of(config).first_token
+        and type(model).__name__.endswith("ForSequenceClassification")
+        and "sdpa" in config._attn_implementation
+        and not config.is_decoder
+    )
+
+
+@contextmanager
+def first_token_alone(model: PreTrainedModel) -> Iterator[None]:
+    """Compute the last layer at the first token alone; undone on exit.
+
+    Inside, the base model's last states are (batch, 1, size). A pass that is asked for hidden states or attentions
+    computes all tokens.
+    """
+    attention = layer_list(model)[-1].attention
+    before = vars(attention).get("forward")
+    whole, short = attention.forward, MethodType(_attend_at_first_token, attention)
+
+    def choose(base: nn.Module, args: tuple, kwargs: dict) -> None:
+        asked = ("output_hidden_states", "output_attentions")
+        every_token = any(
+            kwargs[name] if kwargs.get(name) is not None else getattr(base.config, name) for name in asked
+        )
+        attention.forward = whole if every_token else short
+
+    hook = model.base_model.register_forward_pre_hook(choose, with_kwargs=True)
+    attention.forward = short
+    try:
+        yield
+    finally:
+        hook.remove()
+        del attention.forward
+        if before is not None:
+            attention.forward = before

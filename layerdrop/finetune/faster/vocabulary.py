@@ -1,0 +1,123 @@
+"""Training with the rows of the embedding that occur in the training data, and no others.
+
+Half of a small model's parameters are embeddings of words that a task never shows. Their gradient is zero at every
+step, and an optimizer that leaves such rows alone (AdamW without weight decay) does not change them. Without them
+nothing changes but rounding, and clearing, clipping and updating cost less at every step.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from transformers import PreTrainedModel, TrainingArguments
+
+from layerdrop.architectures import family_of
+from layerdrop.errors import UserError
+
+OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
+"""Those that leave a row alone whose gradient has always been zero."""
+
+
+class UsedRows(nn.Embedding):
+    """An embedding whose Parameter `weight` holds some rows only, (used, size), in the order of their ids.
+
+    It takes the ids of the full vocabulary: in training mode those of `used` alone (others raise IndexError on a CPU),
+    in evaluation mode all. `state_dict()` has the full table, (vocabulary, size), under `weight`, with the trained
+    rows in it; `load_state_dict` takes a full table.
+    """
+
+    def __init__(self, embedding: nn.Embedding, used: np.ndarray):
+        """Embedding: its table is kept, and not copied; used: (used,) ids, ascending."""
+        n, size = embedding.weight.shape
+        table, rows = embedding.weight.detach(), torch.from_numpy(used.astype(np.int64)).to(embedding.weight.device)
+        nn.Module.__init__(self)
+        self.num_embeddings, self.embedding_dim, self.padding_idx = n, size, embedding.padding_idx
+        self.weight = nn.Parameter(table[rows], embedding.weight.requires_grad)
+        self.padding_row = None if self.padding_idx is None else int(np.searchsorted(used, self.padding_idx))
+        self.register_buffer("table", table, persistent=False)
+        self.register_buffer("used", rows, persistent=False)
+        row_of = torch.full((n,), -1, dtype=torch.long, device=table.device)
+        row_of[rows] = torch.arange(len(used), device=table.device)
+        self.register_buffer("row_of", row_of, persistent=False)
+        self.register_state_dict_post_hook(_save_full_table)
+        self.register_load_state_dict_pre_hook(_load_full_table)
+        self.train(embedding.training)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Ids (...) -> (..., size)."""
+        rows = self.row_of[ids]
+        if self.training:
+            return functional.embedding(rows, self.weight, self.padding_row)
+        trained = functional.embedding(rows.clamp(min=0), self.weight, self.padding_row)
+        return torch.where((rows >= 0).unsqueeze(-1), trained, functional.embedding(ids, self.table))
+
+    @torch.no_grad()
+    def full_table(self) -> torch.Tensor:
+        """(vocabulary, size): the table with the rows trained so far. The same storage at every call."""
+        self.table[self.used] = self.weight.detach().to(self.table.dtype)
+        return self.table
+
+    def extra_repr(self) -> str:
+        """As nn.Embedding's."""
+        return f"{self.num_embeddings}, {self.embedding_dim}, {len(self.weight)} rows trained"
+
+
+def _save_full_table(module: UsedRows, state: dict, prefix: str, metadata: dict) -> None:
+    state[f"{prefix}weight"] = module.full_table()
+
+
+def _load_full_table(module: UsedRows, state: dict, prefix: str, *_) -> None:
+    full = state.get(f"{prefix}weight")
+    if full is not None:
+        with torch.no_grad():
+            module.table.copy_(full)
+        state[f"{prefix}weight"] = full[module.used.to(full.device)]
+
+
+def may_leave_rows_out(model: PreTrainedModel, args: TrainingArguments) -> bool:
+    """Whether training with the used rows alone is the same training: by model, optimizer and number of processes."""
+    embedding = model.get_input_embeddings()
+    return (
+        model.config.model_type in family_of(model.config).own_vocabulary
+        and model.get_output_embeddings() is None
+        and type(embedding) is nn.Embedding
+        and embedding.weight.requires_grad
+        and str(getattr(args.optim, "value", args.optim)) in OPTIMIZERS
+        and args.weight_decay == 0
+        and args.world_size == 1
+        and not args.deepspeed
+        and not args.fsdp
+    )
+
+
+@contextmanager
+def used_rows(model: PreTrainedModel, used_ids: np.ndarray) -> Iterator[None]:
+    """Train the rows of the input embedding whose ids occur in `used_ids` (any shape), or that pad. On exit the model
+    has its own embedding again, with the trained rows in it, on the device where the model is by then.
+
+    Raises UserError at a training step whose optimizer was resumed from a training with other rows.
+    """
+    original: nn.Embedding = model.get_input_embeddings()
+    padding = [i for i in (0, original.padding_idx, model.config.pad_token_id) if i is not None]
+    rows = UsedRows(original, np.union1d(padding, used_ids))
+
+    def check(optimizer: torch.optim.Optimizer, *_) -> None:
+        moments = optimizer.state.get(rows.weight, {}).values()
+        if any(torch.is_tensor(moment) and moment.dim() and moment.shape != rows.weight.shape for moment in moments):
+            raise UserError(
+                "--resume_from_checkpoint: the checkpoint's optimizer has seen other training data. "
+                "Start again with --overwrite_output_dir."
+            )
+
+    hook = register_optimizer_step_pre_hook(check)
+    model.set_input_embeddings(rows)
+    try:
+        yield
+    finally:
+        hook.remove()
+        original.weight = nn.Parameter(rows.full_table(), rows.weight.requires_grad)
+        model.set_input_embeddings(original.train(rows.training))

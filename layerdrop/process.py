@@ -1,0 +1,84 @@
+"""Settings of a process: how it allocates memory, collects garbage and lets its threads wait.
+
+They hold for the whole process, so that commands and workers choose them at their start and library functions never
+do. This module imports neither torch nor numpy: some settings are read when those are imported.
+"""
+
+import ctypes
+import gc
+import os
+import sys
+import time
+
+SPIN_COUNT = "1000"
+"""Turns that a thread of OpenMP spins for before it sleeps. See docs/speed.md for other values."""
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""Variables by which a user chooses how threads wait; none is changed where one is set."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
+
+
+def prepare_process() -> None:
+    """Choose the settings of a command or worker; call it before torch is imported.
+
+    Garbage collection is off afterwards, until `collect_from_now_on`.
+    """
+    gc.disable()
+    if not any(name in os.environ for name in WAITING):
+        os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
+    # PyTorch keeps up to 1,024 primitives of oneDNN, a quarter of a megabyte each, beside oneDNN's own cache.
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next tensors: the kernel would clear every page of it each time."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # older versions allow no more
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def collect_from_now_on() -> None:
+    """Turn garbage collection on again, without the objects that exist now; call it once the imports are done.
+
+    Imported modules stay, and a search among them takes 0.3 s and more. No effect where collection is on already.
+    """
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
+
+
+def busy_note(seconds: float = 0.1) -> str | None:
+    """A line for the user if other processes occupy half a core or more of this process's; else None.
+
+    Takes `seconds` to find out.
+    """
+    cores = _cores()
+    before, own = _busy_seconds(cores), time.process_time()
+    time.sleep(seconds)
+    others = (_busy_seconds(cores) - before - (time.process_time() - own)) / seconds
+    if others < 0.5:
+        return None
+    others = f"{min(others, len(cores)):.1f} of {len(cores)} cores"
+    return f"other processes occupy {others}: this run takes longer, and its times are not those of a free machine"
+
+
+def _cores() -> list[int]:
+    """The cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def _busy_seconds(cores: list[int]) -> float:
+    """Seconds since the machine's start that these cores spent on processes, added up."""
+    import psutil
+
+    times = psutil.cpu_times(percpu=True)
+    return sum(times[core].user + times[core].system + getattr(times[core], "nice", 0.0) for core in cores)
+
+
+def has_bf16() -> bool:
+    """Whether this processor multiplies bf16 in hardware (AVX-512 BF16 or AMX)."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,0 +1,99 @@
+"""Without a GPU: on PyTorch's meta device tensors have no values, so that asking for one is an error."""
+
+import pytest
+import torch
+from transformers import TrainingArguments
+
+from layerdrop.finetune.faster import faster
+from layerdrop.finetune.faster.no_wait import ATTENTION, without_waiting
+from tests import tiny
+
+MODEL_TYPES = (
+    "bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "mobilebert", "distilbert", "albert",
+    "modernbert",
+)  # fmt: skip
+"""Those with the library's sdpa attention."""
+
+
+class OnDevice(TrainingArguments):
+    """Settings of a training on some other device; `device_name`: which."""
+
+    device_name = "meta"
+
+    @property
+    def device(self) -> torch.device:
+        assert super().device.type == "cpu"  # sets up what other properties read
+        return torch.device(self.device_name)
+
+
+def arguments(folder, kind=TrainingArguments, **changes):
+    return kind(str(folder), use_cpu=True, report_to=[], **changes)
+
+
+def batch_on(device: str) -> dict[str, torch.Tensor]:
+    batch = {name: tensor.to(device) for name, tensor in tiny.batch().items()}
+    return batch | {"labels": torch.zeros(len(batch["input_ids"]), dtype=torch.long, device=device)}
+
+
+def step(model, batch, optimizer) -> None:
+    model(**batch).loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_training_step_reads_no_value(model_type, tmp_path):
+    model, batch = tiny.model(model_type).train().to("meta"), batch_on("meta")
+    with pytest.raises(RuntimeError, match="item"):
+        model(**batch)  # the library's own way: is there padding?
+    with faster(model, arguments(tmp_path, OnDevice), train=True, used_ids=tiny.batch()["input_ids"].numpy()):
+        step(model, batch, torch.optim.AdamW(model.parameters(), foreach=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_a_training_step_does_not_synchronise(model_type, tmp_path):
+    model, batch = tiny.model(model_type).train().to("cuda"), batch_on("cuda")
+    args = arguments(tmp_path, OnDevice)
+    args.device_name = "cuda"
+    with faster(model, args, train=True, used_ids=tiny.batch()["input_ids"].numpy()):
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        step(model, batch, optimizer)  # the first one allocates the optimizer's state
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            step(model, batch, optimizer)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_same_logits(model_type, tmp_path):
+    model, batch = tiny.model(model_type), tiny.batch()
+    whole = {name: tensor[:1, :4] for name, tensor in batch.items()}  # without padding
+    assert whole["attention_mask"].all() and not batch["attention_mask"].all()
+    before = [model(**rows).logits for rows in (batch, whole)]
+    with without_waiting(model, arguments(tmp_path)):
+        assert model.config._attn_implementation == ATTENTION
+        inside = [model(**rows).logits for rows in (batch, whole)]
+    after = [model(**rows).logits for rows in (batch, whole)]
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(inside, before, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
+
+
+def test_models_with_attention_of_their_own_are_left_alone(tmp_path):
+    model = tiny.model("xlnet")
+    with without_waiting(model, arguments(tmp_path)):
+        assert model.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+@pytest.mark.parametrize("before", [True, False])
+def test_pinned_batches_are_copied_asynchronously(pinned, before, tmp_path):
+    args, model = arguments(tmp_path), tiny.model("bert")
+    args.dataloader_pin_memory = pinned  # with use_cpu the library itself says no
+    args.accelerator_config.non_blocking = before
+    with pytest.raises(KeyboardInterrupt), without_waiting(model, args):
+        assert args.accelerator_config.non_blocking == pinned
+        raise KeyboardInterrupt
+    assert args.accelerator_config.non_blocking == before and model.config._attn_implementation == "sdpa"
