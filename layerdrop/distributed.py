@@ -1,4 +1,4 @@
-"""One run over several processes (`torchrun`): the first process decides for all, and no process waits for a dead one."""
+"""One run over several processes (`torchrun`): the first one decides for all, and none waits for a dead one."""
 
 import os
 import pickle
