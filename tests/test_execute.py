@@ -137,11 +137,12 @@ def test_one_engine_for_several_calls(make):
 def test_failures_do_not_stop_the_others_and_are_done_again(make):
     study = seeds(make)
     broken = study[3]
-    engine = MadeUp(lambda job: failure(job, "training diverged") if job == broken else success(job))
+    failed = replace(failure(broken, "training diverged"), environment={"device": "its own"})
+    engine = MadeUp(lambda job: failed if job == broken else success(job))
     progress = execute(study, engine)
     assert len(progress.done) == 5 and progress.failed == [(broken, "training diverged")]
     assert len(engine.started) == 6  # it would diverge again
-    assert state_of(broken).status == "failed"
+    assert state_of(broken).status == "failed" and broken.record().environment == {"device": "its own"}
     engine = MadeUp(success)
     execute(study, engine)
     assert engine.started == [broken] and state_of(broken).status == "done"

@@ -95,7 +95,7 @@ def test_the_line_of_a_run(jobs):
 
 def test_a_failure_is_printed_once_in_full(jobs):
     """Short: in its line. Long: cut there between two words, and in full in the summary."""
-    short, long = (jobs[0], "--drop_k 3: not possible"), (jobs[1], LONG)
+    short, long = (jobs[0], "--drop_k 3:\nnot possible"), (jobs[1], LONG)
     progress = Progress(4, failed=[short, long], done=[record(jobs[2])])
     lines = said(progress, *(Result(job, record(job, "failed", error=error)) for job, error in (short, long)))
     assert lines[0].endswith("failed  run0: --drop_k 3: not possible")

@@ -67,8 +67,8 @@ def test_options_of_the_runs(write):
     assert (
         asked.jobs[0].options.save_model is False and asked.jobs[0].options.predict
     )  # --do_predict alone: no training
-    asked = write(GRID, ["--save_model"])
-    assert asked.jobs[0].options.save_model
+    for asked in (write(GRID, ["--save_model"]), write(GRID.replace("demo}", "demo, save_model: yes}", 1))):
+        assert asked.jobs[0].options.save_model
 
 
 def test_a_study_without_a_run_is_refused(write):
@@ -183,6 +183,7 @@ def test_idle_axes_by_hand():
     assert idle_axis("a", idle) == "axis 'a' changes nothing: 4 cells are 2 runs" and idle_axis("b", idle) is None
     assert idle_axis("a", planned((1, 1, "x"), (2, 1, "x"))) == "axis 'a' changes nothing: 2 cells are one run"
     assert idle_axis("a", planned((1, 1, "x"), (1, 2, "y"))) is None  # one value
+    assert idle_axis("a", planned((1, 1, "x"), (2, 1, "y"), (1, 2, "y"), (2, 2, "x"))) is None
     # K = 0 is one run for two strategies, of which only one can drop K = 5
     assert idle_axis("a", planned((1, 0, "full"), (2, 0, "full"), (1, 5, "top"))) is None
     assert idle_axis("a", planned((1, 0, "full"), (2, 0, "full"), (1, 2, "p"), (2, 2, "q"))) is None
@@ -213,6 +214,7 @@ def test_whether_the_precision_is_given(write):
     assert not write(BASE + "grid: {k: 0}").gives_precision
     assert write(BASE + "grid: {precision: [fp32, bf16]}").gives_precision
     assert write(BASE + "grid: {k: 0}", ["--precision=fp32"]).gives_precision
+    assert not write(BASE + "grid: [{k: 0, seeds: 3}, {precision: fp32}]").gives_precision
     assert not write(BASE + "grid: [{precision: fp32}, {k: 0, seeds: 3}]").gives_precision
 
 
