@@ -16,13 +16,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from layerdrop.engines import Job, LocalEngine, places
-from layerdrop.study import read_study
-from run_glue import run
-
 
 def main() -> None:
     """Print a line for each run and the median of all but the first."""
+    from layerdrop.engines.local import LocalEngine  # a worker imports this file, and torch only after its preparation
+    from layerdrop.engines.places import places
+    from layerdrop.study import read_study
+    from run_glue import run
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--data_dir", required=True)
@@ -40,14 +41,12 @@ def main() -> None:
         sweep = Path(__file__).resolve().parent.parent / "configs" / "studies" / "sweep.yaml"
         study = read_study(str(sweep), folder, axes, flags)
         engine = LocalEngine(run, places(1))
-        overheads = []
-        for job in study.jobs:
-            overheads.append(one(engine, job))
+        overheads = [one(engine, job) for job in study.jobs]
         engine.close()
     print(f"median of the {len(overheads) - 1} after the first: {statistics.median(overheads[1:]):.2f} s")
 
 
-def one(engine: LocalEngine, job: Job) -> float:
+def one(engine, job) -> float:
     """Seconds beyond training and evaluation."""
     start = time.perf_counter()
     engine.start(job)

@@ -1,12 +1,11 @@
-"""One run over several processes (`torchrun`): what the first process decides, all do."""
+"""One run over several processes (`torchrun`): the first one decides for all, and none waits for a dead one."""
 
 import os
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import torch
-
-from layerdrop.errors import UserError
 
 
 def _joined() -> bool:
@@ -38,26 +37,51 @@ def gather(value: Any) -> list[Any]:
 
 
 def finish() -> None:
-    """Wait for every process, then end what joins them: one that leaves first could take the others along."""
+    """After success: wait for every process, then leave the group. A process that leaves first could take the others
+    along.
+
+    Raises RuntimeError where another process has left without waiting (`leave`) or died.
+    """
     if _joined():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
-def from_first_process(function: Callable[[], Any]) -> Any:
-    """The value that `function()` has in the first process, in every process; a UserError is raised in every process.
+def leave() -> None:
+    """After a failure: leave the group at once. Whatever the other processes wait for together with this one fails in
+    them, instead of waiting for ever."""
+    if _joined():
+        torch.distributed.destroy_process_group()
 
-    Without torch.distributed it is a plain call. The value must be one that pickle can carry.
+
+def from_first_process(function: Callable[[], Any]) -> Any:
+    """The value that `function()` has in the first process, in every process; its exception is raised in every process.
+
+    Without torch.distributed it is a plain call. A value that pickle cannot carry is an error. An exception that pickle
+    cannot carry is a RuntimeError with its text in the other processes.
     """
     if not _joined():
         return function()
-    message: list[Any] = [None, None]
-    if torch.distributed.get_rank() == 0:
+    error: BaseException | None = None
+    message: list[bytes | None] = [None, None]
+    if rank() == 0:
         try:
-            message[0] = function()
-        except UserError as error:
-            message[1] = str(error)
+            value = function()
+            message[0] = pickle.dumps(value)
+        except BaseException as caught:  # KeyboardInterrupt too: the others wait for an answer
+            error, message[1] = caught, _pickled_error(caught)
     torch.distributed.broadcast_object_list(message, src=0)
+    if error is not None:
+        raise error
     if message[1] is not None:
-        raise UserError(message[1])
-    return message[0]
+        raise pickle.loads(message[1])
+    return value if rank() == 0 else pickle.loads(message[0])
+
+
+def _pickled_error(error: BaseException) -> bytes:
+    try:
+        pickled = pickle.dumps(error)
+        pickle.loads(pickled)  # some exceptions go in and do not come out
+        return pickled
+    except Exception:
+        return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))

@@ -1,4 +1,4 @@
-"""A study in words for a person: what it holds, how it goes, what came of it."""
+"""An execution in words for a person: what a study holds, how it goes, what came of it."""
 
 import sys
 import time
@@ -7,36 +7,54 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from layerdrop.engines import Result
-from layerdrop.runs import RunRecord
-from layerdrop.study import Estimate, Progress, Study, status
+from layerdrop.engines.base import Result
+from layerdrop.execute import Estimate, JobState, Progress, state_of
+from layerdrop.runs.record import RunRecord
+from layerdrop.study import Study
+from layerdrop.text import one_line
+
+ERROR_WIDTH = 200
+"""Characters of an error in the line of a run that fails; the summary repeats the longer ones."""
+SUMMARY_WIDTH = 1000
+"""Characters of an error in the summary and the plan."""
 
 
 def plan(study: Study, slots: int) -> str:
     """Every run with its state, then the sums and an estimate of the time that is left with so many at once."""
-    states = {job.name: status(job) for job in study.jobs}
-    lines = [f"{states[job.name]:<11}{job.name}" + _reason(job, states) for job in study.jobs]
-    lines += [f"impossible {name}: {why}" for name, why in study.impossible.items()]
-    left = [job for job in study.jobs if states[job.name] != "done"]
-    counts = Counter(states.values())
-    sums = ", ".join(f"{counts[state]} {state}" for state in ("done", "failed", "missing"))
+    states = [state_of(job) for job in study.jobs]
+    lines = [f"{state.status:<11}{job.name}{_reason(state)}" for job, state in zip(study.jobs, states, strict=True)]
+    lines += _impossible(study)
+    counts = Counter(state.status for state in states)
+    sums = ", ".join(f"{counts[status]} {status}" for status in ("done", "failed", "missing"))
     sums += f", {len(study.impossible)} impossible" if study.impossible else ""
-    remaining = Estimate(study.jobs).remaining(left, slots=slots) if left else 0.0
-    time_left = "unknown until a run is done" if remaining is None else f"about {duration(remaining)}, {slots} at once"
-    return "\n".join([*lines, f"{_runs(len(study.jobs))}: {sums}", f"time left: {time_left}"])
+    lines.append(f"{_runs(len(study.jobs))}: {sums}")
+    left = [job for job, state in zip(study.jobs, states, strict=True) if state.status != "done"]
+    if left:
+        estimate = Estimate(state.record for state in states if state.status == "done")
+        seconds = estimate.remaining(left, slots=slots)
+        words = "unknown until a run is done" if seconds is None else f"{about(seconds)}, {slots} at once"
+        lines.append(f"time left: {words}")
+    return "\n".join(lines)
 
 
-def _reason(job, states: dict[str, str]) -> str:
-    return f": {_one_line(job.record().error)}" if states[job.name] == "failed" else ""
+def _reason(state: JobState) -> str:
+    error = state.note or (state.record.error if state.status == "failed" else None)
+    return f": {one_line(error, SUMMARY_WIDTH)}" if error else ""
+
+
+def _impossible(study: Study) -> list[str]:
+    return [f"impossible {name}: {one_line(why, SUMMARY_WIDTH)}" for name, why in study.impossible.items()]
 
 
 def summary(study: Study, progress: Progress) -> str:
-    """What a sweep did, and what failed."""
-    lines = [f"failed     {job.name}: {_one_line(error)} (see {job.folder})" for job, error in progress.failed]
-    lines += [f"impossible {name}: {why}" for name, why in study.impossible.items()]
-    done = progress.already + len(progress.done)
+    """What an execution did, and the failures whose line was cut when they happened."""
+    cut = [(job, error) for job, error in progress.failed if one_line(error, ERROR_WIDTH) != one_line(error)]
+    lines = [f"failed     {job.name}: {one_line(error, SUMMARY_WIDTH)}" for job, error in cut]
+    lines += _impossible(study)
+    already = len(progress.already)
+    done = already + len(progress.done)
     missing = progress.total - done - len(progress.failed)
-    sums = f"{_runs(progress.total)}: {done} done ({progress.already} of them before), {len(progress.failed)} failed"
+    sums = f"{_runs(progress.total)}: {done} done ({already} of them before), {len(progress.failed)} failed"
     return "\n".join([*lines, sums + (f", {missing} missing" if missing else "")])
 
 
@@ -51,8 +69,22 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "").split())[:200]
+def about(seconds: float) -> str:
+    """An estimated duration; never 0 s."""
+    return f"about {duration(max(1.0, seconds))}"
+
+
+def time_left(progress: Progress) -> str:
+    """What is still to come, in words: `about 12 min left`, `almost done`, `finishing 2 runs, about 40 s left`.
+
+    Empty where nothing is left, or nothing is known.
+    """
+    words = []
+    if progress.stopped and progress.running:
+        words.append(f"finishing {_runs(len(progress.running))}")
+    if progress.remaining is not None:
+        words.append(f"{about(progress.remaining)} left" if progress.remaining >= 1 else "almost done")
+    return ", ".join(words)
 
 
 def _measured(record: RunRecord) -> str:
@@ -74,10 +106,10 @@ class Display:
         self.stream.flush()
 
     def update(self, progress: Progress, result: Result | None) -> None:
-        """Show where a sweep stands; `result` has just come in."""
-        over = progress.already + len(progress.done) + len(progress.failed)
-        unknown = progress.remaining is None or over == progress.total
-        left = "" if unknown else f", about {duration(progress.remaining)} left"
+        """Show where an execution stands; `result` has just come in."""
+        over = len(progress.already) + len(progress.done) + len(progress.failed)
+        words = time_left(progress)
+        left = f", {words}" if words else ""
         if result is not None:
             self.say(f"[{over}/{progress.total}{left}] {self._ended(progress, result)}")
         if not self.live:
@@ -94,9 +126,10 @@ class Display:
     def _ended(progress: Progress, result: Result) -> str:
         name, record = result.job.name, result.record
         if record is None or record.status != "success":
+            error = one_line(result.error or record.error, ERROR_WIDTH)
             again = "" if any(job is result.job for job, _ in progress.failed) else " (is tried once more)"
-            return f"failed  {name}{again}: {_one_line(result.error or record.error)}"
-        return f"done    {name}  {_measured(record)}  {record.seconds['total']:.1f} s"
+            return f"failed  {name}{again}: {error}"
+        return f"done    {name}  {_measured(record)}  {record.seconds.get('total', 0.0):.1f} s"
 
     def close(self) -> None:
         """Take the live lines away."""

@@ -1,25 +1,21 @@
-"""A study: a grid of runs from YAML. What it holds, what of it is done, and doing the rest."""
-
-from __future__ import annotations
+"""A study: a grid of runs from YAML, as a list of jobs."""
 
 import itertools
 import re
-import statistics
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from layerdrop.arguments import flag_names, flags_of, parse, read_settings
 from layerdrop.checkpoints import HubOptions, load_config, work_offline_unless_reachable
-from layerdrop.engines import Engine, Job, Result, record_failure
+from layerdrop.engines.base import Job
 from layerdrop.errors import UserError, unknown
-from layerdrop.runs import RunRecord, read_record
-from layerdrop.selection import check_selection, find_order
+from layerdrop.runs.store import Store
+from layerdrop.selection import check_selection
+from layerdrop.spec import Options, RunSpec
+from layerdrop.text import one_line
 
 AXES = {
     "models": "model_name_or_path",
@@ -31,22 +27,32 @@ AXES = {
 """Names of a grid's axes -> the flag that they vary. Any other flag of run_glue.py is an axis by its own name."""
 KEYS = ("recipe", "settings", "grid", "exclude")
 QUIET = {"save_strategy": "no", "save_model": "no", "disable_tqdm": True, "report_to": "none"}
-"""What a study's runs do without, unless the study says otherwise: weights of hundreds of runs fill a disk."""
+"""Settings of a study's runs, unless the study says otherwise: the weights of hundreds of runs fill a disk."""
+OF_ONE_RUN = {
+    "dry_run": "shows a single run. Use --plan for the runs of a study, or run_glue.py --dry_run",
+    "json": "goes with run_glue.py --dry_run. Each run's JSON is record.json in its folder; leave --json out",
+    "output_dir": "is the folder of a single run. Use --store FOLDER for the runs of a study",
+    "overwrite_output_dir": "starts a single run again. Delete the folders of the runs that are to be done again",
+    "resume_from_checkpoint": "is not needed. The same command goes on with what is missing; leave it out",
+}
+"""Flags of run_glue.py that make no sense for many runs -> what they do, and what to do instead."""
 
 
 @dataclass
 class Study:
-    """The runs of a grid, each once, in the order of the file, and what cannot be run."""
+    """The runs of a grid, each once, in the order of the file, and the cells that cannot be run."""
 
     name: str
-    jobs: list[Job]
+    jobs: list[Job] = field(default_factory=list)
     impossible: dict[str, str] = field(default_factory=dict)
     """Name of a run -> why it cannot be (a K that the strategy cannot drop from that model, say)."""
-    unread: list[str] = field(default_factory=list)
-    """What cannot be read from here: its runs will fail, unless a worker elsewhere can."""
+    notes: list[str] = field(default_factory=list)
+    """Models or data folders that this machine cannot read, whose runs fail unless a node elsewhere can; axes without
+    effect."""
+    gives_precision: bool = True
+    """Whether every run's precision was given, rather than chosen for this machine."""
 
 
-# ---- from YAML to jobs ----------------------------------------------------------------------------------------------
 def read_study(
     path: str,
     store: str,
@@ -60,34 +66,17 @@ def read_study(
     recipe: a file of flags that replaces the study's own. Raises UserError for whatever is wrong with the file or with
     the flags that it leads to.
     """
-    content = read_settings(path)
-    for key in content:
-        if key not in KEYS:
-            raise UserError(f"{path}: {unknown('key', key, KEYS)}")
+    content = _read(path)
     if recipe is None and "recipe" in content:
         recipe = str(Path(path).parent / content["recipe"])
     settings = (read_settings(recipe) if recipe else {}) | (content.get("settings") or {})
-    grids = content.get("grid") or {}
-    grids = grids if isinstance(grids, list) else [grids]
-    exclude = content.get("exclude") or []
-    for name, entries in (("grid", grids), ("exclude", exclude)):
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise UserError(f"{path}: '{name}' is a mapping of axes to lists of values, or a list of such mappings.")
-    known = {*AXES, *flag_names()}
-    for where, entries in (("grid", grids), ("exclude", exclude)):
-        for name in (name for entry in entries for name in entry if name not in known):
-            axes_first = get_close_matches(name, AXES, n=1, cutoff=0.5) or get_close_matches(name, known, n=1)
-            hint = f" Did you mean '{axes_first[0]}'?" if axes_first else ""
-            raise UserError(
-                f"{path}: {where}: no axis '{name}'.{hint} Axes: {', '.join(AXES)}, or any flag of run_glue.py."
-            )
-    study = Study(Path(path).stem, [])
-    seen = set()
+    grids, exclude = _mappings(path, content, "grid"), _mappings(path, content, "exclude")
+    _refuse_flags_of_one_run([*settings, *(name for grid in grids for name in grid), *_names(flags)])
+    planner = _Planner(Study(Path(path).stem), Store(store), QUIET | settings, flags)
     instead = {name: values for name, values in (axes or {}).items() if values}
     for grid in (grid | instead for grid in grids if grid or instead):
-        for cell in _cells(grid):
-            if not any(_matches(cell, pattern) for pattern in exclude):
-                _add(study, seen, QUIET | settings | cell, flags, store)
+        planner.add_grid(grid, exclude)
+    study = planner.study
     if not study.jobs and not study.impossible:
         raise UserError(f"{path}: its grid holds no run. Give axes ({', '.join(AXES)}) with values.")
     if not study.jobs:
@@ -96,11 +85,49 @@ def read_study(
     return study
 
 
+# ---- the file --------------------------------------------------------------------------------------------------------
+def _read(path: str) -> dict[str, Any]:
+    content = read_settings(path)
+    if "grid" not in content and content and not any(key in KEYS for key in content) and set(content) & flag_names():
+        raise UserError(
+            f"{path}: is the configuration of a single run. Start it with: python run_glue.py {path} "
+            f"(or use it for every run of a study: --recipe {path})"
+        )
+    for key in content:
+        if key not in KEYS:
+            raise UserError(f"{path}: {unknown('key', key, KEYS)}")
+    return content
+
+
+def _mappings(path: str, content: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The entries of `grid` or `exclude`, whose names are axes."""
+    entries = content.get(key) or ({} if key == "grid" else [])
+    entries = [entries] if isinstance(entries, dict) and key == "grid" else entries
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(f"{path}: '{key}' is a mapping of axes to lists of values, or a list of such mappings.")
+    known = {*AXES, *flag_names()}
+    for name in (name for entry in entries for name in entry if name not in known):
+        near = get_close_matches(name, AXES, n=1, cutoff=0.5) or get_close_matches(name, known, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise UserError(f"{path}: {key}: no axis '{name}'.{hint} Axes: {', '.join(AXES)}, or any flag of run_glue.py.")
+    return entries
+
+
+def _names(words: tuple[str, ...]) -> list[str]:
+    """The names of the flags among the words of a command line."""
+    return [word.partition("=")[0][2:].replace("-", "_") for word in words if word.startswith("--")]
+
+
+def _refuse_flags_of_one_run(names: list[str]) -> None:
+    for name in names:
+        if name in OF_ONE_RUN:
+            raise UserError(f"--{name}: {OF_ONE_RUN[name]}.")
+
+
 def _cells(grid: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every combination of a grid's values, as flag -> value."""
-    names = [AXES.get(name, name) for name in grid]
+    """Every combination of a grid's values, as axis -> value."""
     for values in itertools.product(*(_values(value) for value in grid.values())):
-        yield dict(zip(names, values, strict=True))
+        yield dict(zip(grid, values, strict=True))
 
 
 def _values(value: Any) -> list:
@@ -108,184 +135,117 @@ def _values(value: Any) -> list:
 
 
 def _matches(cell: dict[str, Any], pattern: dict[str, Any]) -> bool:
-    return all(cell.get(AXES.get(name, name)) in _values(value) for name, value in pattern.items())
+    settings = _settings(cell)
+    return all(settings.get(AXES.get(name, name)) in _values(value) for name, value in pattern.items())
 
 
-def _add(study: Study, seen: set[str], settings: dict[str, Any], flags: tuple[str, ...], store: str) -> None:
-    if settings.get("drop_k") == 0:  # dropping nothing is the same by any strategy
-        settings = settings | {"drop_strategy": None, "drop_k": None}
-    words = [*flags_of(settings), *flags]
-    try:
-        arguments = parse(words)
-    except UserError as error:
-        text = str(error)
-        for axis, flag in AXES.items():
-            text = re.sub(rf"--{flag}\b", axis, text)
-        raise UserError(text) from error
-    if arguments.needs_hub:
-        _ask_hub_once()
-    model, drop = arguments.model, arguments.drop
-    task = arguments.data.task.name if arguments.data.task else arguments.data.own_files.name
-    name = Path(arguments.default_output_dir()).name
-    try:
-        order = find_order(drop.drop_strategy, drop.drop_order_file, model.model_name_or_path, task)
-        spec = arguments.spec(task, order)
-        config = _config(model.model_name_or_path, model.hub)
-        if isinstance(config, str):
-            _mention(study, f"{config} Whether its layers allow these K was not checked.")
-        else:
-            check_selection(spec, config)
-    except UserError as error:
-        study.impossible[name] = str(error)
-        return
-    folder = arguments.data.data_dir
-    if folder and not Path(folder).is_dir():
-        _mention(study, f"--data_dir {folder}: no such folder here.")
-    if spec.id not in seen:
-        seen.add(spec.id)
-        study.jobs.append(Job(tuple(words), spec, str(Path(store) / f"{name}_{spec.id[:8]}")))
+def _settings(cell: dict[str, Any]) -> dict[str, Any]:
+    """Flag -> value."""
+    return {AXES.get(name, name): value for name, value in cell.items()}
 
 
-def _mention(study: Study, text: str) -> None:
-    if text not in study.unread:
-        study.unread.append(text)
+# ---- from cells to jobs ----------------------------------------------------------------------------------------------
+class _Planner:
+    """Turns the cells of grids into the jobs of a study."""
 
+    def __init__(self, study: Study, store: Store, settings: dict[str, Any], flags: tuple[str, ...]):
+        self.study, self.store, self.settings, self.flags = study, store, settings, flags
+        self.ids: set[str] = set()
+        self.checkpoints: dict[tuple[str, HubOptions], Any] = {}
+        """Name and hub options -> the configuration, or the UserError in its place."""
+        self.asked_hub = False
 
-@cache
-def _ask_hub_once() -> bool:
-    return work_offline_unless_reachable()
+    def add_grid(self, grid: dict[str, Any], exclude: list[dict[str, Any]]) -> None:
+        """Add the jobs of a grid, and note its axes without effect."""
+        planned = []
+        for cell in _cells(grid):
+            if not any(_matches(cell, pattern) for pattern in exclude):
+                job = self._job(cell)
+                if job is not None:
+                    self._add(job)
+                    planned.append((cell, job.spec.id))
+        for axis in grid:
+            if idle := idle_axis(axis, planned):
+                self._note(idle)
 
-
-@cache
-def _config(name: str, options: HubOptions):
-    """A checkpoint's configuration; why it cannot be had, where it cannot."""
-    try:
-        return load_config(name, options)
-    except UserError as error:
-        return str(error)
-
-
-# ---- what is done ---------------------------------------------------------------------------------------------------
-def status(job: Job) -> str:
-    """`done`, `failed` or `missing` (also where it was interrupted)."""
-    record = read_record(job.folder) or {}
-    if record.get("id") != job.spec.id:
-        return "missing"
-    return {"success": "done", "failed": "failed"}.get(record["status"], "missing")
-
-
-class Estimate:
-    """How long runs will take, from the records of those that are done."""
-
-    def __init__(self, jobs: list[Job]):
-        self.seen: dict[tuple, list[float]] = {}
-        for job in jobs:
-            if status(job) == "done":
-                self.add(job.record())
-
-    def add(self, record: RunRecord) -> None:
-        """Take a run into account."""
-        for key in self._keys(record.spec):
-            self.seen.setdefault(key, []).append(record.seconds["total"])
-
-    @staticmethod
-    def _keys(spec) -> list[tuple]:
-        return [(spec.model, spec.task, spec.k), (spec.model, spec.task), (spec.model,), ()]
-
-    def seconds(self, job: Job) -> float | None:
-        """The median of the runs most like it: same model, task and K, or task, or model; None without any."""
-        return next((statistics.median(self.seen[key]) for key in self._keys(job.spec) if key in self.seen), None)
-
-    def remaining(
-        self, waiting: list[Job], running: dict[str, tuple[Job, float]] | None = None, slots: int = 1
-    ) -> float | None:
-        """Seconds until all these are done; None if that cannot be said yet. running: as in Progress."""
-        running = running or {}
-        each = [(self.seconds(job), 0.0) for job in waiting]
-        each += [(self.seconds(job), time.monotonic() - began) for job, began in running.values()]
-        if any(seconds is None for seconds, _ in each):
+    def _job(self, cell: dict[str, Any]) -> Job | None:
+        """The job of a cell; None where it is impossible."""
+        words = [*flags_of(self.settings | _settings(cell)), *self.flags]
+        try:
+            arguments = parse(words)
+        except UserError as error:
+            raise UserError(_with_axes(str(error))) from error
+        if arguments.needs_hub and not self.asked_hub:
+            self.asked_hub = True
+            work_offline_unless_reachable()
+        name = ", ".join(f"{axis} {value}" for axis, value in cell.items())
+        try:
+            spec, options = arguments.to_spec()
+            name = spec.name
+            self._check(spec, options)
+        except UserError as error:
+            self.study.impossible[name] = str(error)
             return None
-        left = sum(max(0.0, seconds - spent) for seconds, spent in each)
-        return left / max(1, min(slots, len(each)))
+        self.study.gives_precision &= bool({"precision", "bf16", "fp16"} & {*_names(tuple(words))})
+        return Job(spec, replace(options, folder=self.store.folder(spec), resume="auto", overwrite=False))
+
+    def _check(self, spec: RunSpec, options: Options) -> None:
+        """Raise UserError for an impossible selection; note models and data that this machine cannot read."""
+        config = self._config(spec, options)
+        if isinstance(config, UserError):
+            self._note(f"{config} Whether its layers allow these K was not checked.")
+        else:
+            check_selection(spec.drop, spec.train.freeze_layers if spec.train else (), config)
+        source = spec.data.source
+        if source not in ("hub", "demo", "files") and not Path(source).is_dir():
+            self._note(f"--data_dir {source}: no such folder here.")
+        for split, path in spec.data.files:
+            if not Path(path).is_file():
+                self._note(f"--{split}_file {path}: no such file here.")
+
+    def _config(self, spec: RunSpec, options: Options) -> Any:
+        hub = HubOptions(spec.model.revision, options.cache_dir, options.token, options.trust_remote_code)
+        key = (spec.model.name, hub)
+        if key not in self.checkpoints:
+            try:
+                self.checkpoints[key] = load_config(*key)
+            except UserError as error:
+                self.checkpoints[key] = error
+        return self.checkpoints[key]
+
+    def _add(self, job: Job) -> None:
+        if job.spec.id not in self.ids:
+            self.ids.add(job.spec.id)
+            self.study.jobs.append(job)
+
+    def _note(self, text: str) -> None:
+        text = one_line(text)
+        if text not in self.study.notes:
+            self.study.notes.append(text)
 
 
-# ---- doing the rest -------------------------------------------------------------------------------------------------
-WORTH_RETRYING = ("out of memory", "OutOfMemoryError", "MemoryError", "OSError", "the worker process", "CUDA error")
-"""Failures that another attempt may not meet: that of a diverged training or of unusable data would be the same."""
+def _with_axes(text: str) -> str:
+    """An error of run_glue.py's flags, with the names of the study's axes."""
+    for axis, flag in AXES.items():
+        text = re.sub(rf"--{flag}\b", axis, text)
+    return text
 
 
-@dataclass
-class Progress:
-    """Where a sweep stands."""
+def idle_axis(axis: str, planned: list[tuple[dict[str, Any], str]]) -> str | None:
+    """A note where the values of an axis lead to the same runs, whatever the other axes are.
 
-    total: int
-    already: int
-    running: dict[str, tuple[Job, float]] = field(default_factory=dict)
-    """Identity -> the job in flight, and when it began (time.monotonic)."""
-    done: list[RunRecord] = field(default_factory=list)
-    failed: list[tuple[Job, str]] = field(default_factory=list)
-    elsewhere: list[Job] = field(default_factory=list)
-    """At which another sweep is."""
-    remaining: float | None = None
-    """Seconds, as far as can be told."""
-    stopped: bool = False
-
-
-POLL = 1.0
-"""Seconds between two looks at what another sweep is at."""
-
-
-def sweep(
-    study: Study, engine: Engine, tell: Callable[[Progress, Result | None], None], stop=lambda: False
-) -> Progress:
-    """Do what is missing or failed.
-
-    `tell` hears of every end, and about every second; `stop()` says when to start no more. Another sweep may be at the
-    same study: a run that it is at is waited for.
+    planned: (cell, id of its run).
     """
-    estimate = Estimate(study.jobs)
-    waiting = deque(job for job in study.jobs if status(job) != "done")
-    progress = Progress(len(study.jobs), len(study.jobs) - len(waiting))
-    again: set[str] = set()
-    next_look = 0.0
-
-    def report(result: Result | None) -> None:
-        progress.remaining = estimate.remaining([*waiting, *progress.elsewhere], progress.running, engine.slots)
-        tell(progress, result)
-
-    while waiting or progress.running or progress.elsewhere:
-        if stop():
-            progress.stopped = True
-            waiting.clear()
-            progress.elsewhere.clear()
-        if progress.elsewhere and time.monotonic() >= next_look:
-            waiting.extend(progress.elsewhere)
-            progress.elsewhere.clear()
-        while waiting and len(progress.running) < engine.slots:
-            job = waiting.popleft()
-            progress.running[job.spec.id] = job, time.monotonic()
-            engine.start(job)
-        results = engine.wait(POLL) if progress.running else time.sleep(POLL) or []
-        for result in results:
-            job = result.job
-            del progress.running[job.spec.id]
-            record = result.record
-            if record is None and result.error is None:
-                progress.elsewhere.append(job)
-                next_look = time.monotonic() + POLL
-                continue
-            error = result.error or record.error
-            if record is not None and record.status == "success":
-                progress.done.append(record)
-                estimate.add(record)
-            elif any(word in error for word in WORTH_RETRYING) and job.spec.id not in again:
-                again.add(job.spec.id)
-                waiting.append(replace(job, note=f"second attempt; the first: {error}"))
-            else:
-                if record is None:
-                    record_failure(job, error)
-                progress.failed.append((job, error))
-            report(result)
-        if not results:
-            report(None)
-    return progress
+    by_others: dict[str, dict[str, str]] = {}
+    """The other axes' values -> this axis' value -> id of the run."""
+    by_value: dict[str, set[str]] = {}
+    """This axis' value -> ids of its runs."""
+    for cell, run in planned:
+        value, others = repr(cell[axis]), repr([item for item in cell.items() if item[0] != axis])
+        by_others.setdefault(others, {})[value] = run
+        by_value.setdefault(value, set()).add(run)
+    one_run_each = all(len(set(runs.values())) == 1 for runs in by_others.values())
+    if len(by_value) < 2 or not one_run_each or any(runs != by_value[value] for runs in by_value.values()):
+        return None
+    cells, runs = sum(map(len, by_others.values())), len(by_value[value])
+    return f"axis '{axis}' changes nothing: {cells} cells are {'one run' if runs == 1 else f'{runs} runs'}"

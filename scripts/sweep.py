@@ -42,30 +42,37 @@ def main(argv: list[str]) -> int:
 
 def sweep_or_plan(args: argparse.Namespace, flags: tuple[str, ...]) -> int:
     """Do what the flags say."""
-    from layerdrop import engines, study
+    from layerdrop.engines.places import places
     from layerdrop.errors import UserError
-    from layerdrop.progress import Display, plan, summary
-    from run_glue import run
+    from layerdrop.execute import state_of
+    from layerdrop.progress import plan
+    from layerdrop.study import AXES, read_study
 
     for name in ("workers", "runs_per_gpu", "cores_per_run"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise UserError(f"--{name} {value}: must be 1 or more.")
-    store = args.store or str(Path("runs") / Path(args.study).stem)
-    axes = {name: getattr(args, name) for name in study.AXES}
-    wanted = study.read_study(args.study, store, axes, flags, args.recipe)
-    for text in wanted.unread:
-        print(f"note: {' '.join(text.split())}", file=sys.stderr)
-    where = [] if args.engine == "ray" else engines.places(args.workers, args.runs_per_gpu)
+    args.store = args.store or str(Path("runs") / Path(args.study).stem)
+    study = read_study(args.study, args.store, {name: getattr(args, name) for name in AXES}, flags, args.recipe)
+    where = [] if args.engine == "ray" else places(args.workers, args.runs_per_gpu)
+    states = [state_of(job) for job in study.jobs]
+    unreadable = [] if args.plan else [state.note for state in states if state.note]  # the plan says it at the run
+    for text in [*study.notes, *unreadable]:
+        print(f"note: {text}", file=sys.stderr)
     if args.plan:
-        print(plan(wanted, len(where) or 1))
+        print(plan(study, len(where) or 1))
         return 0
-    todo = sum(study.status(job) != "done" for job in wanted.jobs)
-    if args.engine == "ray":
-        if not all(any(flag.startswith("--precision") for flag in job.flags) for job in wanted.jobs):
-            raise UserError("--engine ray: give --precision (fp32, bf16 or fp16): the nodes may have other hardware.")
-        engine = engines.RayEngine(run, args.address, args.runs_per_gpu, args.cores_per_run)
-    else:
-        engine = engines.LocalEngine(run, where[: max(1, todo)])
+    return sweep(args, study, where, todo=sum(state.status != "done" for state in states))
+
+
+def sweep(args: argparse.Namespace, study, where: list, todo: int) -> int:
+    """Do the runs of a study that are not done."""
+    from layerdrop.execute import execute
+    from layerdrop.progress import Display, summary
+
+    engine = make_engine(args, study, where[: max(1, todo)])
+    display = Display(sys.stderr)
+    if todo:
+        display.say(f"{todo} of {len(study.jobs)} runs to do, {engine.slots} at once; records and logs in {args.store}")
     asked = []
 
     def ask(number, frame):
@@ -74,12 +81,9 @@ def sweep_or_plan(args: argparse.Namespace, flags: tuple[str, ...]) -> int:
         asked.append(number)
         display.say("the runs in flight are finished, no more are started (again: stop at once) ...")
 
-    display = Display(sys.stderr)
-    if todo:
-        display.say(f"{todo} of {len(wanted.jobs)} runs to do, {engine.slots} at once; records and logs in {store}")
     old = signal.signal(signal.SIGINT, ask)
     try:
-        progress = study.sweep(wanted, engine, display.update, stop=lambda: bool(asked))
+        progress = execute(study.jobs, engine, display.update, stop=lambda: bool(asked))
     except KeyboardInterrupt:
         display.close()
         print("stopped; the runs in flight are lost. The same command goes on.", file=sys.stderr)
@@ -88,8 +92,24 @@ def sweep_or_plan(args: argparse.Namespace, flags: tuple[str, ...]) -> int:
         signal.signal(signal.SIGINT, old)
         display.close()
         engine.close()
-    print(summary(wanted, progress))
+    print(summary(study, progress))
     return 130 if progress.stopped else 1 if progress.failed else 0
+
+
+def make_engine(args: argparse.Namespace, study, where: list):
+    """The engine of the flags."""
+    from layerdrop.errors import UserError
+    from run_glue import run
+
+    if args.engine == "ray":
+        from layerdrop.engines.ray import RayEngine
+
+        if not study.gives_precision:
+            raise UserError("--engine ray: give --precision (fp32, bf16 or fp16): the nodes may have other hardware.")
+        return RayEngine(run, args.address, args.runs_per_gpu, args.cores_per_run)
+    from layerdrop.engines.local import LocalEngine
+
+    return LocalEngine(run, where)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A sweep of runs that only pretend, for tests that kill it: python -m tests.sweeping STUDY.yaml STORE WORKERS
+"""Runs that only pretend, and a sweep of them for tests that kill it: python -m tests.sweeping STORE WORKERS SEED ...
 
-A run notes in STORE/ledger.txt when it begins and ends. `--seed 13` kills its own worker, 14 has unusable input, 15 a
-defect.
+A run notes in STORE/ledger.txt when it begins and ends. Seed 13 kills its own worker, 14 has unusable input, 15 a
+defect. Workers import this module: it must not import torch.
 """
 
 import os
@@ -10,49 +10,74 @@ import sys
 import time
 from pathlib import Path
 
-from layerdrop.engines import LocalEngine, Place
+from layerdrop.engines.base import Job
+from layerdrop.engines.local import LocalEngine
+from layerdrop.engines.places import Place
 from layerdrop.errors import UserError
-from layerdrop.runs import RunRecord
-from layerdrop.study import read_study, sweep
+from layerdrop.execute import execute
+from layerdrop.runs.record import RunRecord
+from layerdrop.spec import DataSpec, ModelSpec, Options, RunSpec
 
 GPU_AT_FIRST = os.environ.get("CUDA_VISIBLE_DEVICES")
-"""When this is imported: CUDA looks at it once, when something first asks whether there is a GPU."""
+"""At the import of this module: CUDA looks at it once, when something first asks for a GPU."""
+TORCH_AT_FIRST = "torch" in sys.modules
 
 
-def pretend(arguments) -> RunRecord:
+def jobs(store: str, *seeds: int) -> list[Job]:
+    """Jobs that differ in their seeds."""
+    from layerdrop.runs.store import Store
+
+    specs = [RunSpec(ModelSpec("demo"), DataSpec("demo-rte", "demo"), seed=seed) for seed in seeds]
+    return [Job(spec, Options(Store(store).folder(spec), resume="auto", use_cpu=True)) for spec in specs]
+
+
+def pretend(spec: RunSpec, options: Options) -> RunRecord:
     """A run of 50 ms, whose metric is its seed."""
-    folder = Path(arguments.train.output_dir)
-    record = RunRecord(arguments.spec(arguments.data.task.name), str(folder), "success", seconds={"total": 0.05})
-    seed = arguments.train.seed
-    if seed == 13:
+    from layerdrop.runs.store import claim, find_record
+
+    if spec.seed == 13:
         os.kill(os.getpid(), signal.SIGKILL)
-    if seed == 14:
+    if spec.seed == 14:
         raise UserError("unusable")
-    if seed == 15:
+    if spec.seed == 15:
         raise ZeroDivisionError("a defect")
-    note(folder.parent, "begin", record)
-    print(f"hello from the run on GPU {GPU_AT_FIRST}")
-    time.sleep(0.05)
-    record.metrics = {"accuracy": float(seed)}
-    record.write()
-    note(folder.parent, "end", record)
-    return record
+    store = Path(options.folder).parent
+    with claim(options.folder):
+        done = find_record(options.folder, spec)
+        if done and done.status == "success":
+            return done
+        note(store, "begin", spec)
+        print(f"hello from the run on GPU {GPU_AT_FIRST}, torch {TORCH_AT_FIRST}, cores {os.sched_getaffinity(0)}")
+        time.sleep(0.05)
+        record = RunRecord(spec, options.folder, "success", seconds={"total": 0.05})
+        record.metrics = {"accuracy": float(spec.seed)}
+        record.notes = list(options.notes)
+        record.write()
+        note(store, "end", spec)
+        return record
 
 
-def note(store: Path, what: str, record: RunRecord) -> None:
+def pretend_slowly(spec: RunSpec, options: Options) -> RunRecord:
+    """The same in a second."""
+    (Path(options.folder) / "began").touch()
+    time.sleep(1)
+    return pretend(spec, options)
+
+
+def note(store: Path, what: str, spec: RunSpec) -> None:
     """Add a line to the ledger."""
     with open(store / "ledger.txt", "a") as ledger:
-        ledger.write(f"{what} {record.spec.id}\n")
+        ledger.write(f"{what} {spec.id}\n")
 
 
-def main(study: str, store: str, workers: str) -> int:
-    """Sweep; prints how many runs were done and how many failed."""
+def main(store: str, workers: str, *seeds: str) -> int:
+    """Sweep; prints how many runs were done, how many failed, and how many were done before."""
     engine = LocalEngine(pretend, [Place((min(os.sched_getaffinity(0)),))] * int(workers))
     try:
-        progress = sweep(read_study(study, store, flags=("--use_cpu",)), engine, lambda *_: None)
+        progress = execute(jobs(store, *map(int, seeds)), engine)
     finally:
         engine.close()
-    print(len(progress.done), len(progress.failed), progress.already)
+    print(len(progress.done), len(progress.failed), len(progress.already))
     return 1 if progress.failed else 0
 
 

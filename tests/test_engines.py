@@ -1,73 +1,127 @@
 """Workers that die, sweeps that are killed, sweeps at the same time: no record is lost, none is made twice."""
 
 import os
+import pickle
 import random
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
+import torch
 
-from layerdrop import engines
-from layerdrop.engines import Job, LocalEngine, Place, places, record_failure, work
-from layerdrop.runs import RunRecord, RunSpec
-from layerdrop.study import read_study, status, sweep
-from tests.sweeping import pretend
+from layerdrop.engines import local, places, worker
+from layerdrop.engines.base import Result
+from layerdrop.engines.local import LocalEngine
+from layerdrop.engines.places import Place, available_memory
+from layerdrop.engines.worker import load_run, record_failure, work
+from layerdrop.execute import execute, state_of
+from layerdrop.runs.record import RunRecord
+from layerdrop.runs.store import claim
+from tests.sweeping import jobs, pretend
 
 ROOT = Path(__file__).parent.parent
-STUDY = "settings: {model_name_or_path: demo, task_name: demo-rte}\ngrid: {k: 0, seeds: [%s]}\n"
+CORE = (min(os.sched_getaffinity(0)),) if hasattr(os, "sched_getaffinity") else (0,)
+GIB = 2**30
 
 
 @pytest.fixture
 def store(tmp_path):
-    """A function: seeds -> the study of pretended runs with these."""
-
-    def make(*seeds):
-        (tmp_path / "s.yaml").write_text(STUDY % ", ".join(map(str, seeds)))
-        return read_study(str(tmp_path / "s.yaml"), str(tmp_path / "store"), flags=("--use_cpu",))
-
-    return make
+    """The folder of the runs of a test."""
+    return str(tmp_path / "store")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine():
     """A local engine with one worker."""
-    made = LocalEngine(pretend, [Place((min(os.sched_getaffinity(0)),))])
+    made = LocalEngine(pretend, [Place(CORE)])
     yield made
     made.close()
 
 
+def log(job) -> str:
+    return (Path(job.options.folder) / "log.txt").read_text()
+
+
+# ---- workers ---------------------------------------------------------------------------------------------------------
 def test_a_worker_that_dies_input_that_is_unusable_and_a_defect(store, engine):
-    study = store(1, 13, 14, 15, 2)
-    progress = sweep(study, engine, lambda *_: None)
+    study = jobs(store, 1, 13, 14, 15, 2)
+    progress = execute(study, engine)
     assert sorted(record.spec.seed for record in progress.done) == [1, 2]
     errors = {job.spec.seed: error for job, error in progress.failed}
     assert set(errors) == {13, 14, 15} and "signal 9" in errors[13]
     assert errors[14] == "unusable" and errors[15] == "ZeroDivisionError: a defect"
-    assert all(job.record().error == errors[job.spec.seed] for job in study.jobs if job.spec.seed in errors)
-    done = study.jobs[0]
-    assert done.record().metrics == {"accuracy": 1.0} and "hello" in (Path(done.folder) / "log.txt").read_text()
-    assert "Traceback" in (Path(study.jobs[3].folder) / "log.txt").read_text()
+    assert all(job.record().error == errors[job.spec.seed] for job in study if job.spec.seed in errors)
+    assert study[2].record().environment["versions"]["python"]
+    assert study[0].record().metrics == {"accuracy": 1.0} and "hello" in log(study[0])
+    assert "Traceback" in log(study[3]) and "Traceback" not in log(study[2])
+
+
+def test_a_worker_is_prepared_before_torch_is_imported(store, engine):
+    (job,) = jobs(store, 3)
+    execute([job], engine)
+    assert "torch False" in log(job) and f"cores {{{CORE[0]}}}" in log(job)
+
+
+def test_preparation_comes_before_the_import_of_the_run(monkeypatch):
+    events = []
+    monkeypatch.setattr(worker, "prepare_process", lambda: events.append("prepare"))
+    monkeypatch.setattr(pickle, "loads", lambda pickled: events.append(pickled))
+    load_run(b"import")
+    assert events == ["prepare", b"import"]
+
+
+@pytest.mark.parametrize(("allowed", "threads"), [(None, "2"), ("1", "1"), ("8", "2"), ("2,1", "2")])
+def test_threads_of_a_worker(monkeypatch, allowed, threads):
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: None, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", allowed or "")
+    local._use_cores((0, 1))
+    assert os.environ["OMP_NUM_THREADS"] == threads
+
+
+def test_a_worker_that_dies_while_idle_is_replaced(store, engine):
+    first, second = jobs(store, 4, 5)
+    execute([first], engine)
+    engine.workers[0].process.kill()
+    engine.workers[0].process.join()
+    assert len(execute([second], engine).done) == 1
+
+
+def test_a_worker_that_dies_as_it_gets_its_job(store):
+    """Neither the sweep nor the job is lost."""
+
+    class Connection:
+        def send(self, job):
+            raise BrokenPipeError
+
+    one = object.__new__(local._Worker)
+    one.process, one.connection = type("Process", (), {"is_alive": lambda self: True})(), Connection()
+    (job,) = jobs(store, 1)
+    one.begin(job)
+    assert one.job is job
 
 
 def test_a_worker_sees_its_own_gpu_from_the_start(store, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    core = (min(os.sched_getaffinity(0)),)
-    engine = LocalEngine(pretend, [Place(core, "3"), Place(core, "5")])
-    study = store(1, 2)
-    sweep(study, engine, lambda *_: None)
+    engine = LocalEngine(pretend, [Place(CORE, "3"), Place(CORE, "5")])
+    study = jobs(store, 1, 2)
+    execute(study, engine)
     engine.close()
-    logs = sorted((Path(job.folder) / "log.txt").read_text() for job in study.jobs)
+    logs = sorted(log(job) for job in study)
     assert "GPU 3" in logs[0] and "GPU 5" in logs[1] and "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
 def test_a_claimed_job_is_left_alone(store):
-    job = store(1).jobs[0]
-    with engines._claim(job):
-        assert work(pretend, job) is None and job.record() is None
+    (job,) = jobs(store, 1)
+    began = []
+    with claim(job.options.folder):
+        assert work(lambda *_: began.append(1), job) is None and job.record() is None
+        assert not began  # not even its inputs are read
         record_failure(job, "died")
         assert job.record() is None
     assert work(pretend, job).status == "success"
@@ -75,36 +129,163 @@ def test_a_claimed_job_is_left_alone(store):
     assert job.record().status == "success"
 
 
+def test_a_failure_replaces_no_record_of_another_run(store):
+    job, other = jobs(store, 1, 2)
+    RunRecord(other.spec, job.options.folder, "failed", error="its own").write()
+    assert record_failure(job, "died").error == "died"
+    assert job.record() is None and replace(other, options=job.options).record().error == "its own"
+
+
 def test_done_is_not_done_again_and_failed_is(store):
-    job = store(1).jobs[0]
-    RunRecord(job.spec, job.folder, "failed", error="x").write()
+    (job,) = jobs(store, 1)
+    RunRecord(job.spec, job.options.folder, "failed", error="x").write()
     assert work(pretend, job).status == "success"
     work(pretend, job)
-    assert (Path(job.folder).parent / "ledger.txt").read_text().count("begin") == 1
+    assert (Path(store) / "ledger.txt").read_text().count("begin") == 1
 
 
-def test_places(monkeypatch):
+def test_memory_is_freed_between_runs(store, monkeypatch):
+    """Garbage is collected before what is left, the imports, is exempted from collection."""
+    events = []
+    monkeypatch.setattr(worker.gc, "collect", lambda: events.append("collect"))
+    monkeypatch.setattr(worker, "collect_from_now_on", lambda: events.append("exempt"))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: events.append("empty"))
+    work(pretend, jobs(store, 1)[0])
+    assert events == ["collect", "exempt", "empty"]
+
+
+def test_job_needs_its_own_record(store):
+    job, other = jobs(store, 1, 7)
+    RunRecord(other.spec, job.options.folder, "success").write()
+    assert job.record() is None and job.name == f"demo_demo-rte_full_k0_seed1_{job.spec.id[:8]}"
+    assert Result(job).record is None
+
+
+# ---- places ----------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """A function that makes up a machine: its available memory in GiB, and files of its cgroups."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    monkeypatch.setattr(os, "sysconf", lambda name: 2**30 if name == "SC_PAGE_SIZE" else 9)
-    assert places() == [Place((0, 2)), Place((1, 3))]  # 9 GiB: two workers
-    assert places(4) == [Place((i,)) for i in range(4)]
-    assert places(5)[4] == Place((0,))  # more workers than cores
-    monkeypatch.setattr(engines, "_gpus", lambda: ["0", "3"])
-    assert places() == [Place((0, 2), "0"), Place((1, 3), "3")]
-    assert [place.gpu for place in places(runs_per_gpu=2)] == ["0", "0", "3", "3"]
-    assert [place.gpu for place in places(3)] == ["0", "3", "0"]
+    monkeypatch.setattr(places, "visible_gpus", lambda: [])
+    monkeypatch.setattr(places, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(places, "OWN_CGROUP", tmp_path / "own")
+
+    def make(available: float, own: str = "", files: dict[str, str] = {}):  # noqa: B006
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: type("M", (), {"available": int(available * GIB)}))
+        if own:
+            (tmp_path / "own").write_text(own)
+        for name, text in files.items():
+            path = tmp_path / "cgroup" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    return make
 
 
-def test_job_needs_its_own_record(tmp_path):
-    spec = RunSpec("m", "rte", "hub")
-    job = Job((), spec, str(tmp_path / "a"))
-    RunRecord(RunSpec("m", "rte", "hub", seed=7), job.folder, "success").write()
-    assert job.record() is None and job.name == "a"
+def test_places_by_available_memory(machine):
+    machine(9)
+    assert places.places() == [Place((0, 2)), Place((1, 3))]  # 9 GiB: two workers
+    assert places.places(4) == [Place((i,)) for i in range(4)]
+    assert places.places(5)[4] == Place((0,))  # more workers than cores
+    machine(0.5)
+    assert places.places() == [Place((0, 1, 2, 3))]  # never none
+    machine(900)
+    assert len(places.places()) == 4
 
 
-# ---- kill -9 --------------------------------------------------------------------------------------------------------
+def test_places_on_gpus(machine, monkeypatch):
+    machine(0.5)
+    monkeypatch.setattr(places, "visible_gpus", lambda: ["0", "3"])
+    assert places.places() == [Place((0, 2), "0"), Place((1, 3), "3")]
+    assert [place.gpu for place in places.places(runs_per_gpu=2)] == ["0", "0", "3", "3"]
+    assert [place.gpu for place in places.places(3)] == ["0", "3", "0"]
+
+
+def test_places_where_the_system_has_no_affinity(machine, monkeypatch):
+    machine(100)
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.delattr(os, "sysconf", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert places.places() == [Place((0,))]
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "left"),
+    [
+        ("0::/\n", {"memory.max": f"{9 * GIB}\n", "memory.current": f"{GIB}\n"}, 8),
+        ("0::/\n", {"memory.max": "max\n", "memory.current": f"{GIB}\n"}, 20),
+        # files that were read stay in memory until something needs it
+        (
+            "0::/\n",
+            {
+                "memory.max": f"{9 * GIB}",
+                "memory.current": f"{8 * GIB}",
+                "memory.stat": f"anon 5\ninactive_file {6 * GIB}",
+            },
+            7,
+        ),
+        # the limit of a group around it; a path that only the host knows
+        ("0::/a/b\n", {"a/memory.max": f"{6 * GIB}", "a/memory.current": "0", "a/b/memory.max": "max"}, 6),
+        ("0::/host/only\n", {"memory.max": f"{5 * GIB}", "memory.current": "0"}, 5),
+        ("0::/\n", {"memory.max": f"{GIB}\n", "memory.current": f"{2 * GIB}\n"}, 0),
+        # version 1; its "no limit" is a very large number
+        (
+            "4:cpu,memory:/x\n1:name=systemd:/\n",
+            {"memory/x/memory.limit_in_bytes": f"{7 * GIB}", "memory/x/memory.usage_in_bytes": f"{3 * GIB}"},
+            4,
+        ),
+        (
+            "4:memory:/\n",
+            {"memory/memory.limit_in_bytes": "9223372036854771712", "memory/memory.usage_in_bytes": f"{3 * GIB}"},
+            20,
+        ),
+        ("", {"memory.max": f"{GIB}", "memory.current": "0"}, 20),  # no cgroups: another system
+    ],
+)
+def test_limits_of_a_container(machine, own, files, left):
+    machine(20, own, files)
+    assert available_memory() == left * GIB
+
+
+@pytest.mark.parametrize(
+    ("named", "gpus"),
+    [(None, ["0", "1"]), ("", ["0", "1"]), ("4, 2,7", ["4", "2"]), ("GPU-a,GPU-b", ["GPU-a", "GPU-b"])],
+)
+def test_gpus_are_counted_without_a_context(monkeypatch, named, gpus):
+    def initialise(*args, **kwargs):
+        raise AssertionError("CUDA is initialised")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("_lazy_init", "init", "set_device", "current_device", "get_device_properties", "mem_get_info"):
+        monkeypatch.setattr(torch.cuda, name, initialise)
+    if named is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert places.visible_gpus() == gpus
+    assert [place.gpu for place in places.places()] == gpus
+
+
+def test_a_worker_that_died_is_recorded_without_cuda(store, monkeypatch):
+    """The record is written by the sweep itself, which must not make a context on the first GPU."""
+
+    def initialise(*args, **kwargs):
+        raise AssertionError("CUDA is initialised")
+
+    for name in ("is_available", "get_device_name", "_lazy_init"):
+        monkeypatch.setattr(torch.cuda, name, initialise)
+    (job,) = jobs(store, 1)
+    record_failure(job, "died")
+    assert job.record().error == "died" and job.record().status == "failed"
+
+
+# ---- kill -9 ---------------------------------------------------------------------------------------------------------
+SEEDS = tuple(range(20, 44))
+
+
 def begin(folder: Path, workers: int = 2) -> subprocess.Popen:
-    words = [sys.executable, "-m", "tests.sweeping", folder / "s.yaml", folder / "store", str(workers)]
+    words = [sys.executable, "-m", "tests.sweeping", folder / "store", str(workers), *map(str, SEEDS)]
     return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -127,7 +308,7 @@ def until(condition, seconds: float = 60.0) -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 def test_killed_at_random_moments(store, tmp_path):
     """Of the sweep or a worker; then a last sweep finishes, with every record there and made once after success."""
-    study = store(*range(20, 44))
+    study = jobs(store, *SEEDS)
     moments = random.Random(5)
     for _ in range(2):
         before = len(ledger(tmp_path))
@@ -140,12 +321,12 @@ def test_killed_at_random_moments(store, tmp_path):
         process.kill()
         process.wait()
         until(lambda workers=workers: not any(Path(f"/proc/{pid}/task").exists() for pid in workers))  # none lives on
-    assert 0 < sum(status(job) == "done" for job in study.jobs) < 24
-    done_before = {job.spec.id for job in study.jobs if status(job) == "done"}
+    assert 0 < sum(state_of(job).status == "done" for job in study) < 24
+    done_before = {job.spec.id for job in study if state_of(job).status == "done"}
     begun_before = Counter(run for what, run in ledger(tmp_path) if what == "begin")
     out, err = begin(tmp_path).communicate(timeout=120)
     assert out.split() == [str(24 - len(done_before)), "0", str(len(done_before))], err
-    assert all(job.record().metrics == {"accuracy": float(job.spec.seed)} for job in study.jobs)
+    assert all(job.record().metrics == {"accuracy": float(job.spec.seed)} for job in study)
     begun = Counter(run for what, run in ledger(tmp_path) if what == "begin")
     assert all(begun[run] == begun_before[run] for run in done_before)
     ended = Counter(run for what, run in ledger(tmp_path) if what == "end")
@@ -153,9 +334,8 @@ def test_killed_at_random_moments(store, tmp_path):
 
 
 def test_two_sweeps_at_once(store, tmp_path):
-    study = store(*range(20, 44))
     sweeps = [begin(tmp_path, workers=1) for _ in range(2)]
     outputs = [sweep.communicate(timeout=120) for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
     assert Counter(what for what, _ in ledger(tmp_path)) == {"begin": 24, "end": 24}
-    assert {status(job) for job in study.jobs} == {"done"}
+    assert {state_of(job).status for job in jobs(store, *SEEDS)} == {"done"}

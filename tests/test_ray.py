@@ -1,17 +1,14 @@
 """Sweeps on a real Ray cluster of two nodes on this machine."""
 
-from pathlib import Path
-
 import pytest
 
-from layerdrop.engines import RayEngine
+from layerdrop.engines.ray import RayEngine
 from layerdrop.errors import UserError
-from layerdrop.study import read_study, status, sweep
-from tests.sweeping import pretend
+from layerdrop.execute import execute, state_of
+from tests.sweeping import jobs, pretend
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
-STUDY = "settings: {model_name_or_path: demo, task_name: demo-rte}\ngrid: {k: 0, seeds: [%s]}\n"
 
 
 @pytest.fixture
@@ -27,8 +24,7 @@ def cluster():
 @pytest.mark.slow
 def test_a_node_that_dies_takes_no_run_along(cluster, tmp_path):
     cluster, node = cluster
-    (tmp_path / "s.yaml").write_text(STUDY % ", ".join(map(str, [13, 14, *range(20, 40)])))
-    study = read_study(str(tmp_path / "s.yaml"), str(tmp_path / "store"), flags=("--use_cpu",))
+    study = jobs(str(tmp_path / "store"), 13, 14, *range(20, 40))
     engine = RayEngine(pretend, cluster.address)
     assert engine.slots == 2
     results = []
@@ -40,14 +36,14 @@ def test_a_node_that_dies_takes_no_run_along(cluster, tmp_path):
             cluster.remove_node(node, allow_graceful=False)
 
     try:
-        progress = sweep(study, engine, tell)
+        progress = execute(study, engine, tell)
     finally:
         engine.close()
     assert sorted(record.spec.seed for record in progress.done) == list(range(20, 40))
     errors = {job.spec.seed: error for job, error in progress.failed}
     assert set(errors) == {13, 14} and errors[14] == "unusable"
-    assert {job.spec.seed for job in study.jobs if status(job) == "failed"} == {13, 14}
-    ledger = (Path(study.jobs[0].folder).parent / "ledger.txt").read_text().split("\n")
+    assert {job.spec.seed for job in study if state_of(job).status == "failed"} == {13, 14}
+    ledger = (tmp_path / "store" / "ledger.txt").read_text().split("\n")
     assert len([line for line in ledger if line.startswith("end")]) == 20
 
 

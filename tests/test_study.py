@@ -1,18 +1,13 @@
-"""Studies: what a grid holds, what is done, and the sweep's bookkeeping, with runs that are made up."""
+"""Studies: the jobs of a grid, its exclusions, and what is wrong with a file."""
 
-import io
 import re
-import time
 from pathlib import Path
 
 import pytest
 
 from layerdrop import study
-from layerdrop.engines import Result
 from layerdrop.errors import UserError
-from layerdrop.progress import Display, duration, plan, summary
-from layerdrop.runs import RunRecord
-from layerdrop.study import Estimate, read_study, status, sweep
+from layerdrop.study import OF_ONE_RUN, idle_axis, read_study
 
 CPU = ("--use_cpu",)
 
@@ -21,7 +16,6 @@ CPU = ("--use_cpu",)
 def write(tmp_path, monkeypatch):
     """write(yaml) -> the study in it, with its store in the test's folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(study, "POLL", 0.001)
 
     def call(text: str, flags=(), **kwargs):
         Path("s.yaml").write_text(text)
@@ -32,7 +26,7 @@ def write(tmp_path, monkeypatch):
 
 def what(job):
     spec = job.spec
-    return spec.task, spec.strategy, spec.k, spec.seed
+    return spec.data.task, spec.drop.strategy, spec.drop.k, spec.seed
 
 
 GRID = """
@@ -51,8 +45,30 @@ def test_the_full_model_is_one_run_for_all_strategies(write):
     assert sorted(map(what, made.jobs), key=str) == sorted(
         [(task, *how, seed) for task in ("demo-rte", "demo-sst2") for how in per_task for seed in (1, 2)], key=str
     )
-    assert len({job.folder for job in made.jobs}) == len({job.spec.id for job in made.jobs}) == 12
-    assert made.jobs[0].folder == f"store/demo_demo-rte_full_k0_seed1_{made.jobs[0].spec.id[:8]}"
+    assert len({job.options.folder for job in made.jobs}) == len({job.spec.id for job in made.jobs}) == 12
+    assert made.jobs[0].options.folder == f"store/demo_demo-rte_full_k0_seed1_{made.jobs[0].spec.id[:8]}"
+    assert not made.notes and not made.impossible and made.name == "s"
+
+
+def test_the_order_is_the_files(write):
+    order = [("top", 2, 1), ("top", 2, 2), ("bottom", 2, 1), ("bottom", 2, 2)]
+    full = [(None, None, 1), (None, None, 2)]
+    rte = [*full, *order]
+    assert list(map(what, write(GRID).jobs)) == [(task, *rest) for task in ("demo-rte", "demo-sst2") for rest in rte]
+
+
+def test_options_of_the_runs(write):
+    options = write(GRID).jobs[0].options
+    assert (options.resume, options.overwrite, options.save_model, options.use_cpu) == ("auto", False, False, True)
+    assert options.trainer["save_strategy"] == "no" and options.trainer["disable_tqdm"] is True
+    asked = write(
+        GRID.replace("{model_name_or_path: demo}", "{model_name_or_path: demo, save_model: yes}"), ["--do_predict"]
+    )
+    assert (
+        asked.jobs[0].options.save_model is False and asked.jobs[0].options.predict
+    )  # --do_predict alone: no training
+    for asked in (write(GRID, ["--save_model"]), write(GRID.replace("demo}", "demo, save_model: yes}", 1))):
+        assert asked.jobs[0].options.save_model
 
 
 def test_a_study_without_a_run_is_refused(write):
@@ -77,7 +93,7 @@ def test_exclusions(write):
     assert ("demo-sst2", "bottom", 2, 1) not in kept and ("demo-sst2", "bottom", 2, 2) in kept
     assert ("demo-rte", "top", 2, 2) not in kept and ("demo-sst2", "top", 2, 2) in kept
     assert len(kept) == 12 - 2 - 2
-    assert not any(job.spec.k is None for job in write(GRID + "exclude: [{k: 0}]").jobs)
+    assert not any(job.spec.drop.k is None for job in write(GRID + "exclude: [{k: 0}]").jobs)
 
 
 def test_several_grids_any_flag_and_scalars(write):
@@ -85,7 +101,7 @@ def test_several_grids_any_flag_and_scalars(write):
         "settings: {model_name_or_path: demo, task_name: demo-rte}\n"
         "grid:\n- {learning_rate: [1e-4, 3e-4], k: 0}\n- {from_scratch: yes, k: 0, seeds: [42, 42]}\n"
     )
-    assert [(job.spec.training["learning_rate"], job.spec.from_scratch) for job in made.jobs] == [
+    assert [(job.spec.train.learning_rate, job.spec.model.from_scratch) for job in made.jobs] == [
         (1e-4, False),
         (3e-4, False),
         (2e-5, True),
@@ -95,30 +111,120 @@ def test_several_grids_any_flag_and_scalars(write):
 def test_axes_flags_and_recipe_of_the_command_line(write):
     Path("r.yaml").write_text("learning_rate: 5e-5\n")
     made = write(GRID, ["--num_train_epochs", "1"], axes={"tasks": ["demo-cola"], "k": [3]}, recipe="r.yaml")
-    assert {job.spec.task for job in made.jobs} == {"demo-cola"} and {job.spec.k for job in made.jobs} == {3}
-    assert all(job.spec.training["learning_rate"] == 5e-5 for job in made.jobs)
-    assert all(job.spec.training["num_train_epochs"] == 1 for job in made.jobs)
+    assert {job.spec.data.task for job in made.jobs} == {"demo-cola"} and {job.spec.drop.k for job in made.jobs} == {3}
+    assert all(job.spec.train.learning_rate == 5e-5 for job in made.jobs)
+    assert all(job.spec.train.num_train_epochs == 1 for job in made.jobs)
 
 
 def test_recipe_lies_beside_the_study(write, tmp_path):
     (tmp_path / "r.yaml").write_text("learning_rate: 5e-5\nseed: 9\n")
     made = write("recipe: r.yaml\nsettings: {model_name_or_path: demo, seed: 3}\ngrid: {tasks: demo-rte}")
-    assert [(job.spec.training["learning_rate"], job.spec.seed) for job in made.jobs] == [(5e-5, 3)]
+    assert [(job.spec.train.learning_rate, job.spec.seed) for job in made.jobs] == [(5e-5, 3)]
 
 
 def test_what_cannot_be_is_named_and_not_run(write):
     made = write("settings: {model_name_or_path: demo, task_name: demo-rte}\ngrid: {strategies: symmetric, k: [4, 5]}")
-    assert [job.spec.k for job in made.jobs] == [4]
+    assert [job.spec.drop.k for job in made.jobs] == [4]
     ((name, why),) = made.impossible.items()
     assert name == "demo_demo-rte_symmetric_k5_seed42" and "4 or 6" in why
 
 
 def test_what_cannot_be_read_is_said(write):
     made = write("settings: {task_name: rte, drop_strategy: top}\ngrid: {models: [./no-such], k: [9], seeds: [1, 2]}")
-    (text,) = made.unread
+    (text,) = made.notes
     assert len(made.jobs) == 2 and "no-such" in text and "was not checked" in text
     made = write("settings: {model_name_or_path: demo, task_name: rte, data_dir: nowhere}\ngrid: {seeds: [1, 2]}")
-    assert made.unread == ["--data_dir nowhere: no such folder here."]
+    assert made.notes == ["--data_dir nowhere: no such folder here."]
+
+
+def test_own_files_that_are_not_here_are_said(write):
+    Path("train.csv").write_text("text,label\na,0\n")
+    made = write(
+        "settings: {model_name_or_path: demo, train_file: train.csv, validation_file: no.csv}\ngrid: {seeds: [1, 2]}"
+    )
+    assert made.notes == ["--validation_file no.csv: no such file here."] and len(made.jobs) == 2
+
+
+def test_an_order_that_nobody_knows_is_impossible_and_no_end(write):
+    made = write("settings: {model_name_or_path: demo}\ngrid: {tasks: demo-rte, strategies: [top, greedy], k: [2]}")
+    assert [job.spec.drop.strategy for job in made.jobs] == ["top"]
+    assert list(made.impossible) == ["tasks demo-rte, strategies greedy, k 2"]
+
+
+# ---- axes without effect ---------------------------------------------------------------------------------------------
+BASE = "settings: {model_name_or_path: demo, task_name: demo-rte}\n"
+
+
+@pytest.mark.parametrize(
+    ("axis", "runs"),
+    [
+        ("tokenizer_name: [demo, ./other]", 2),
+        ("max_seq_length: [32, 64]", 2),
+        ("auto_find_batch_size: [false, true]", 2),
+        ("adam_epsilon: [1e-8, 1e-6]", 2),
+        ("freeze_layers: ['0', '0,1']", 2),
+        ("logging_steps: [10, 20, 30]", 1),
+        ("save_model: [false, true]", 1),
+        ("seeds: [3, 3]", 1),
+    ],
+)
+def test_any_flag_is_an_axis_or_is_named_as_idle(write, axis, runs):
+    made = write(BASE + f"grid: {{{axis}}}")
+    name, n = axis.split(":")[0], axis.count(",") + 1
+    idle = [f"axis '{name}' changes nothing: {n} cells are one run"] if runs == 1 and name != "seeds" else []
+    assert len(made.jobs) == runs and made.notes == idle
+
+
+def test_idle_axes_by_hand():
+    def planned(*rows):
+        return [({"a": a, "b": b}, run) for a, b, run in rows]
+
+    idle = planned((1, 1, "x"), (2, 1, "x"), (1, 2, "y"), (2, 2, "y"))
+    assert idle_axis("a", idle) == "axis 'a' changes nothing: 4 cells are 2 runs" and idle_axis("b", idle) is None
+    assert idle_axis("a", planned((1, 1, "x"), (2, 1, "x"))) == "axis 'a' changes nothing: 2 cells are one run"
+    assert idle_axis("a", planned((1, 1, "x"), (1, 2, "y"))) is None  # one value
+    assert idle_axis("a", planned((1, 1, "x"), (2, 1, "y"), (1, 2, "y"), (2, 2, "x"))) is None
+    # K = 0 is one run for two strategies, of which only one can drop K = 5
+    assert idle_axis("a", planned((1, 0, "full"), (2, 0, "full"), (1, 5, "top"))) is None
+    assert idle_axis("a", planned((1, 0, "full"), (2, 0, "full"), (1, 2, "p"), (2, 2, "q"))) is None
+    # one value of each run: nothing to compare
+    assert idle_axis("a", planned((1, 1, "x"), (2, 2, "y"))) is None
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", OF_ONE_RUN)
+def test_flags_of_a_single_run_are_refused(write, name):
+    for call in (
+        lambda: write(BASE + "grid: {k: 0}", [f"--{name}"]),
+        lambda: write(BASE + "grid: {k: 0}", [f"--{name.replace('_', '-')}=x"]),
+        lambda: write(BASE.replace("settings: {", f"settings: {{{name}: x, ") + "grid: {k: 0}"),
+        lambda: write(BASE + f"grid: {{k: 0, {name}: [x, y]}}"),
+    ):
+        with pytest.raises(UserError, match=rf"^--{name}: .*\.$") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_of_one_run_points_to_its_command(write):
+    with pytest.raises(UserError, match=r"s.yaml: is the configuration of a single run.*run_glue.py s.yaml"):
+        write("model_name_or_path: demo\nlearning_rate: 1e-4\n")
+
+
+def test_whether_the_precision_is_given(write):
+    assert not write(BASE + "grid: {k: 0}").gives_precision
+    assert write(BASE + "grid: {precision: [fp32, bf16]}").gives_precision
+    assert write(BASE + "grid: {k: 0}", ["--precision=fp32"]).gives_precision
+    assert not write(BASE + "grid: [{k: 0, seeds: 3}, {precision: fp32}]").gives_precision
+    assert not write(BASE + "grid: [{precision: fp32}, {k: 0, seeds: 3}]").gives_precision
+
+
+def test_the_hub_is_asked_once_and_only_if_needed(write, monkeypatch):
+    asked = []
+    monkeypatch.setattr(study, "work_offline_unless_reachable", lambda: asked.append(1))
+    write(BASE + "grid: {seeds: [1, 2]}")
+    assert not asked
+    write("settings: {task_name: rte}\ngrid: {models: [a/b, c/d], seeds: [1, 2]}")
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -141,144 +247,3 @@ def test_what_cannot_be_read_is_said(write):
 def test_wrong_files(write, text, said):
     with pytest.raises(UserError, match=re.escape(said)):
         write(text)
-
-
-# ---- sweeping -------------------------------------------------------------------------------------------------------
-class MadeUp:
-    """An engine of this process: `outcome(job)` is the record to write, an error without one, or None (elsewhere)."""
-
-    def __init__(self, outcome, slots=2):
-        self.outcome, self.slots = outcome, slots
-        self.started = []
-        self.pending = []
-
-    def start(self, job):
-        assert len(self.pending) < self.slots
-        self.started.append(job)
-        self.pending.append(job)
-
-    def wait(self, seconds):
-        job = self.pending.pop(0)
-        made = self.outcome(job)
-        if isinstance(made, RunRecord):
-            made.write()
-            return [Result(job, made)]
-        return [Result(job, error=made)]
-
-
-def success(job, seconds=10.0):
-    return RunRecord(job.spec, job.folder, "success", metrics={"accuracy": 0.5}, seconds={"total": seconds})
-
-
-def failure(job, error):
-    return RunRecord(job.spec, job.folder, "failed", error=error)
-
-
-def ignore(progress, result):
-    pass
-
-
-def test_everything_once_and_then_nothing(write):
-    made = write(GRID)
-    engine = MadeUp(success)
-    progress = sweep(made, engine, ignore)
-    assert [job.spec.id for job in engine.started] == [job.spec.id for job in made.jobs]
-    assert len(progress.done) == 12 and not progress.failed and {status(job) for job in made.jobs} == {"done"}
-    again = MadeUp(success)
-    assert sweep(made, again, ignore).already == 12 and not again.started
-
-
-def test_failures_do_not_stop_the_others_and_are_done_again(write):
-    made = write(GRID)
-    broken = made.jobs[3]
-    engine = MadeUp(lambda job: failure(job, "training diverged") if job.spec == broken.spec else success(job))
-    progress = sweep(made, engine, ignore)
-    assert len(progress.done) == 11 and progress.failed == [(broken, "training diverged")]
-    assert len(engine.started) == 12  # that it diverged, it would do again
-    assert "failed     " + broken.name in summary(made, progress) and "11 done (0 of them before), 1 failed" in summary(
-        made, progress
-    )
-    assert status(broken) == "failed" and "training diverged" in plan(made, 1)
-    engine = MadeUp(success)
-    sweep(made, engine, ignore)
-    assert [job.spec.id for job in engine.started] == [broken.spec.id] and status(broken) == "done"
-
-
-@pytest.mark.parametrize("error", ["OutOfMemoryError: CUDA out of memory", "the worker process was ended by signal 9"])
-def test_retried_once_where_that_can_help(write, error):
-    made = write(GRID)
-    bad = made.jobs[0]
-    attempts = []
-
-    def outcome(job):
-        if job.spec != bad.spec:
-            return success(job)
-        attempts.append(job)
-        return success(job) if len(attempts) == 2 else error
-
-    assert not sweep(made, MadeUp(outcome), ignore).failed
-    assert attempts[1].note == f"second attempt; the first: {error}" and attempts[0].note is None
-
-    made = write(GRID.replace("[1, 2]", "[3]"))
-    attempts.clear()
-    bad, said = made.jobs[0], io.StringIO()
-    engine = MadeUp(lambda job: error if job.spec == bad.spec else success(job))
-    progress = sweep(made, engine, Display(said).update)
-    said = [line for line in said.getvalue().splitlines() if bad.name in line]
-    assert [("failed" in line, "is tried once more" in line) for line in said] == [(True, True), (True, False)]
-    assert [job.spec.id for job, _ in progress.failed] == [bad.spec.id] and bad.record().error == error
-    assert len(progress.done) == 5
-
-
-def test_what_another_sweep_is_at_is_waited_for(write):
-    made = write(GRID)
-    other = made.jobs[1]
-    looks = []
-
-    def outcome(job):
-        if job.spec == other.spec:
-            looks.append(job)
-            return None if len(looks) < 3 else success(job)
-        return success(job)
-
-    progress = sweep(made, MadeUp(outcome), ignore)
-    assert len(progress.done) == 12 and len(looks) == 3
-
-
-def test_stopping_finishes_what_is_in_flight(write):
-    made = write(GRID)
-    engine = MadeUp(success)
-    progress = sweep(made, engine, ignore, stop=lambda: len(engine.started) >= 2)
-    assert progress.stopped and len(engine.started) == len(progress.done) == 2
-    assert "10 missing" in summary(made, progress)
-
-
-def test_estimates_by_hand(write):
-    made = write(GRID)
-    full, other_seed, top, _, bottom, *_ = made.jobs
-    assert (what(full), what(top), what(bottom)) == (
-        ("demo-rte", None, None, 1),
-        ("demo-rte", "top", 2, 1),
-        ("demo-rte", "bottom", 2, 1),
-    )
-    estimate = Estimate(made.jobs)
-    assert estimate.seconds(full) is None and estimate.remaining(made.jobs, slots=2) is None
-    success(full, 30.0).write()
-    success(top, 10.0).write()
-    estimate = Estimate(made.jobs)
-    assert estimate.seconds(other_seed) == 30 and estimate.seconds(bottom) == 10  # same task and K
-    assert estimate.seconds(made.jobs[-1]) == 20  # same model
-    assert estimate.remaining([other_seed, bottom], slots=2) == 20 and estimate.remaining([bottom], slots=2) == 10
-    running = {bottom.spec.id: (bottom, time.monotonic() - 4), top.spec.id: (top, time.monotonic() - 99)}
-    assert estimate.remaining([other_seed], running, slots=3) == pytest.approx((30 + 6 + 0) / 3, abs=0.1)
-    assert "12 runs: 2 done, 0 failed, 10 missing" in plan(made, 2) and "2 at once" in plan(made, 2)
-    assert [duration(s) for s in (4, 120, 7200)] == ["4 s", "2 min", "2.0 h"]
-
-
-def test_a_record_of_another_run_does_not_count(write):
-    made = write(GRID)
-    job, other = made.jobs[:2]
-    record = success(other)
-    record.folder = job.folder
-    record.write()
-    assert status(job) == "missing" and job.record() is None

@@ -1,5 +1,6 @@
-"""scripts/sweep.py with real runs on small models."""
+"""scripts/sweep.py: with real runs on small models where it matters, else with runs that only pretend."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import run_glue
-from layerdrop.runs import read_record
+from layerdrop.runs.record import read_record
 from scripts import sweep
-from tests.test_run_glue import QUICK
+from tests.sweeping import pretend
 
 ROOT = Path(__file__).parent.parent
 STUDY = """
@@ -38,27 +39,41 @@ def test_plan_sweep_plan(study, bert, glue, capsys):
     words = ["--data_dir", str(bad), "--tasks", "rte", "--k", "0"]
     assert sweep.main([*study, *words]) == 1
     out, err = capsys.readouterr()
-    # data that is not there is said, and recorded
-    assert "1 failed" in out and "cannot read bad/train.tsv" in out and "[1/1]" in err
+    # data that is not there is said once, and recorded
+    assert "1 failed" in out and "cannot read bad/train.tsv" in err and "[1/1]" in err
+    assert (out + err).count("cannot read bad/train.tsv") == 1
 
     assert sweep.main(study) == 0
     out, err = capsys.readouterr()
     assert "8 runs: 8 done (0 of them before), 0 failed" in out and err.count("done  ") == 8
     records = [read_record(path.parent) for path in Path("runs/small").glob("*/record.json")]
-    done = [record for record in records if record["status"] == "success"]
-    assert {(r["spec"]["task"], r["spec"]["strategy"], r["spec"]["k"]) for r in done} == {
+    done = [record for record in records if record.status == "success"]
+    assert {(r.spec.data.task, r.spec.drop.strategy, r.spec.drop.k) for r in done} == {
         (task, *how) for task in ("rte", "stsb") for how in ((None, None), ("top", 2), ("top", 3), ("symmetric", 2))
     }
     assert sweep.main(study) == 0 and "8 done (8 of them before)" in capsys.readouterr().out
 
     # a worker that has done others before gives what a fresh process gives
-    last = next(
-        record for record in done if record["spec"]["task"] == "stsb" and record["spec"]["strategy"] == "symmetric"
-    )
+    last = next(r for r in done if (r.spec.data.task, r.spec.drop.strategy) == ("stsb", "symmetric"))
     words = "--task_name stsb --drop_strategy symmetric --drop_k 2 --seed 1 --num_train_epochs 1 --output_dir alone"
-    assert run_glue.main(["--model_name_or_path", bert, "--data_dir", glue, *QUICK, *words.split()]) == 0
+    quick = "--use_cpu --precision fp32 --per_device_train_batch_size 8 --save_model no"
+    assert run_glue.main(["--model_name_or_path", bert, "--data_dir", glue, *quick.split(), *words.split()]) == 0
     alone = read_record("alone")
-    assert alone["id"] == last["id"] and alone["metrics"] == last["metrics"] and alone["epochs"] == last["epochs"]
+    assert alone.id == last.id and alone.metrics == last.metrics and alone.epochs == last.epochs
+
+
+def test_an_unreadable_record_is_said_and_the_run_done_again(study, capsys, monkeypatch):
+    monkeypatch.setattr(run_glue, "run", pretend)
+    words = [*study, "--tasks", "rte", "--k", "0", "--strategies", "top"]
+    assert sweep.main(words) == 0
+    (path,) = Path("runs").glob("small/*/record.json")
+    path.write_bytes(b"\xff[")
+    assert sweep.main([*words, "--plan"]) == 0
+    out, err = capsys.readouterr()
+    assert "counts as missing" in out and "note:" not in err and "1 missing" in out
+    assert sweep.main(words) == 0
+    out, err = capsys.readouterr()
+    assert err.count("counts as missing") == 1 and "1 done (0 of them before)" in out
 
 
 @pytest.mark.parametrize(
@@ -69,25 +84,48 @@ def test_plan_sweep_plan(study, bert, glue, capsys):
         (["--learning_rat", "1"], "Did you mean --learning_rate"),
         (["--tasks", "rto"], "Did you mean 'rte'"),
         (["--engine", "ray"], "give --precision"),
+        (["--dry_run"], "Use --plan"),
+        (["--output_dir", "x"], "Use --store"),
+        (["--json"], "error: --json"),
+        (["--overwrite_output_dir"], "error: --overwrite_output_dir"),
+        (["--resume_from_checkpoint", "last"], "error: --resume_from_checkpoint"),
     ],
 )
 def test_wrong_words(study, words, said, capsys):
     words = words + study[1:] if words[0].endswith(".yaml") else [*study, *words]
     if "--engine" in words:
         Path("small.yaml").write_text(STUDY.replace("precision: fp32, ", ""))
-    assert sweep.main(words) == 2 and said in capsys.readouterr().err
+    assert sweep.main(words) == 2
+    err = capsys.readouterr().err
+    assert said in err and len(err.splitlines()) == 1
+
+
+SLOW_SWEEP = """
+import sys
+import run_glue
+from scripts import sweep
+from tests.sweeping import pretend_slowly
+run_glue.run = pretend_slowly
+sys.exit(sweep.main(sys.argv[1:]))
+"""
 
 
 def test_ctrl_c_finishes_what_is_in_flight(study):
-    words = [sys.executable, ROOT / "scripts" / "sweep.py", *study, "--num_train_epochs", "20"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 300
-    while not list(Path("runs").glob("small/*/spec.json")) and time.monotonic() < end:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_SWEEP, *study],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+    )
+    end = time.monotonic() + 100
+    while not list(Path("runs").glob("small/*/began")) and time.monotonic() < end:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 130 and "are finished" in err
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 130 and "are finished" in err, err
     assert "8 runs: 1 done (0 of them before), 0 failed, 7 missing" in out
+    assert "[1/8] done" in err  # nothing is left of a sweep that stops
 
 
 @pytest.mark.parametrize(
@@ -103,6 +141,4 @@ def test_short_forms(study, bert, script, words, runs):
 
 
 def _with_python_first() -> dict[str, str]:
-    import os
-
     return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

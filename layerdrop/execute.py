@@ -1,0 +1,218 @@
+"""Execute many runs with an engine: what is done already, retries, runs of other processes, progress, time left.
+
+Studies and searches are lists of jobs; what a job means is not known here.
+"""
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from layerdrop.engines.base import Engine, Job, Result
+from layerdrop.engines.worker import record_failure
+from layerdrop.runs.record import RunRecord, read_record
+from layerdrop.spec import RunSpec
+
+WORTH_RETRYING = ("out of memory", "OutOfMemoryError", "MemoryError", "OSError", "the worker process", "CUDA error")
+"""Failures that a second attempt may not meet. A diverged training or unusable data would fail again."""
+POLL = 1.0
+"""Seconds between two looks at a run of another process."""
+
+
+# ---- what is done ----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class JobState:
+    """What a job's folder says."""
+
+    status: str
+    """`done`, `failed`, or `missing` (also: interrupted, unreadable, without a prediction that is asked for now)."""
+    record: RunRecord | None = None
+    """Of a run that is done or failed."""
+    note: str | None = None
+    """Why a record that exists does not count."""
+
+
+def state_of(job: Job) -> JobState:
+    """Look into a job's folder."""
+    try:
+        record = read_record(job.options.folder)
+    except ValueError as error:
+        return JobState("missing", note=f"{error}. The run counts as missing")
+    if record is None or record.id != job.spec.id:
+        return JobState("missing")
+    if record.status == "success":
+        return JobState("done", record) if _has_all(record, job) else JobState("missing")
+    return JobState("failed", record) if record.status == "failed" else JobState("missing")
+
+
+def _has_all(record: RunRecord, job: Job) -> bool:
+    """Whether a successful run has the metrics and predictions that are asked for now."""
+    predicted = any(split.startswith("test") for split in record.distinct_predictions)
+    return (predicted or not job.options.predict) and (bool(record.metrics) or not job.options.evaluate)
+
+
+# ---- how long it takes -----------------------------------------------------------------------------------------------
+class Estimate:
+    """How long runs will take, from the records of runs that are done."""
+
+    def __init__(self, records: Iterable[RunRecord] = ()):
+        self.seen: dict[tuple, list[float]] = {}
+        for record in records:
+            self.add(record)
+
+    def add(self, record: RunRecord) -> None:
+        """Take a run into account, unless its seconds are those of a part."""
+        if record.resumed_at_step is None and "total" in record.seconds:
+            for key in self._keys(record.spec):
+                self.seen.setdefault(key, []).append(record.seconds["total"])
+
+    @staticmethod
+    def _keys(spec: RunSpec) -> list[tuple]:
+        model, task = spec.model.name, spec.data.task
+        return [(model, task, spec.drop.k), (model, task), (model,), ()]
+
+    def seconds(self, job: Job) -> float | None:
+        """The median of the runs most like it: same model, task and K, or task, or model; None without any."""
+        return next((statistics.median(self.seen[key]) for key in self._keys(job.spec) if key in self.seen), None)
+
+    def remaining(self, waiting: list[Job], running: Iterable[tuple[Job, float]] = (), slots: int = 1) -> float | None:
+        """Seconds until all these are done, at least those of the longest; None if that cannot be said.
+
+        running: as in Progress. A run beyond its own estimate counts as 0 s.
+        """
+        each = [(self.seconds(job), 0.0) for job in waiting]
+        each += [(self.seconds(job), time.monotonic() - began) for job, began in running]
+        if not each or any(seconds is None for seconds, _ in each):
+            return None
+        left = [max(0.0, seconds - spent) for seconds, spent in each]
+        return max(max(left), sum(left) / slots)
+
+
+# ---- doing the rest --------------------------------------------------------------------------------------------------
+@dataclass
+class Progress:
+    """Where an execution stands."""
+
+    total: int
+    """Different runs."""
+    already: list[RunRecord] = field(default_factory=list)
+    """Done before."""
+    running: dict[str, tuple[Job, float]] = field(default_factory=dict)
+    """Id of the spec -> the job in flight, and when it began (time.monotonic)."""
+    done: list[RunRecord] = field(default_factory=list)
+    failed: list[tuple[Job, str]] = field(default_factory=list)
+    elsewhere: list[Job] = field(default_factory=list)
+    """Jobs of which another process has the folder."""
+    remaining: float | None = None
+    """Seconds; None if that cannot be said, or nothing is left."""
+    stopped: bool = False
+
+    @property
+    def records(self) -> dict[str, RunRecord]:
+        """Id of the spec -> the record of each run that is done."""
+        return {record.id: record for record in (*self.already, *self.done)}
+
+
+Tell = Callable[[Progress, Result | None], Any]
+
+
+def execute(
+    jobs: Iterable[Job],
+    engine: Engine,
+    tell: Tell = lambda progress, result: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Progress:
+    """Do the jobs that are missing or failed, in their order; each spec once.
+
+    tell: hears of every end, and about every second. stop: once it says True, no more jobs are started. A failure that
+    is worth it is tried a second time. A run of another process is waited for.
+    """
+    this = _Execution(jobs, engine, tell)
+    while this.is_unfinished():
+        if stop():
+            this.forget_waiting()
+        this.fill()
+        this.wait()
+    return this.progress
+
+
+class _Execution:
+    def __init__(self, jobs: Iterable[Job], engine: Engine, tell: Tell):
+        unique: dict[str, Job] = {}
+        for job in jobs:
+            unique.setdefault(job.spec.id, job)
+        states = {key: state_of(job) for key, job in unique.items()}
+        done = [state.record for state in states.values() if state.status == "done"]
+        self.engine, self.tell = engine, tell
+        self.progress = Progress(len(unique), done)
+        self.waiting = deque(job for key, job in unique.items() if states[key].status != "done")
+        self.estimate = Estimate(done)
+        self.retried: set[str] = set()
+        self.next_look = 0.0
+
+    def is_unfinished(self) -> bool:
+        return bool(self.waiting or self.progress.running or self.progress.elsewhere)
+
+    def forget_waiting(self) -> None:
+        self.progress.stopped = True
+        self.waiting.clear()
+        self.progress.elsewhere.clear()
+
+    def fill(self) -> None:
+        """Start as many jobs as the engine takes."""
+        progress = self.progress
+        if progress.elsewhere and time.monotonic() >= self.next_look:
+            self.waiting.extend(progress.elsewhere)
+            progress.elsewhere.clear()
+        while self.waiting and len(progress.running) < self.engine.slots:
+            job = self.waiting.popleft()
+            state = state_of(job)
+            if state.status == "done":  # by another process since
+                self.settle(Result(job, state.record))
+                self.report(Result(job, state.record))
+                continue
+            progress.running[job.spec.id] = job, time.monotonic()
+            self.engine.start(job)
+
+    def wait(self) -> None:
+        """Until a job ends, but not much longer than POLL seconds."""
+        results: list[Result] = []
+        if self.progress.running:
+            results = self.engine.wait(POLL)
+        elif self.progress.elsewhere:
+            time.sleep(POLL)
+        for result in results:
+            del self.progress.running[result.job.spec.id]
+            if result.record is None and result.error is None:
+                self.progress.elsewhere.append(result.job)
+                self.next_look = time.monotonic() + POLL
+            else:
+                self.settle(result)
+                self.report(result)
+        if not results:
+            self.report(None)
+
+    def settle(self, result: Result) -> None:
+        """Count a job as done or failed, or let it wait for its second attempt."""
+        job, record, progress = result.job, result.record, self.progress
+        if record is not None and record.status == "success":
+            progress.done.append(record)
+            self.estimate.add(record)
+            return
+        error = result.error or record.error or record.status
+        if any(word in error for word in WORTH_RETRYING) and job.spec.id not in self.retried and not progress.stopped:
+            self.retried.add(job.spec.id)
+            note = f"second attempt; the first: {error}"
+            self.waiting.append(replace(job, options=replace(job.options, notes=(*job.options.notes, note))))
+            return
+        if record is None:
+            record_failure(job, error)
+        progress.failed.append((job, error))
+
+    def report(self, result: Result | None) -> None:
+        progress = self.progress
+        left = [*self.waiting, *progress.elsewhere]
+        progress.remaining = self.estimate.remaining(left, progress.running.values(), self.engine.slots)
+        self.tell(progress, result)

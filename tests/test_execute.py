@@ -1,0 +1,234 @@
+"""What is done, what is tried again, what another process is at, how long it takes: with runs that are made up."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from layerdrop import execute as module
+from layerdrop.engines.base import Job, Result
+from layerdrop.execute import Estimate, execute, state_of
+from layerdrop.runs.record import RunRecord
+from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(module, "POLL", 0.001)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """make(task, k, seed) -> a job; without a folder yet."""
+
+    def call(task="rte", k=0, seed=1, model="m"):
+        drop = DropSpec("top", k) if k else DropSpec()
+        spec = RunSpec(ModelSpec(model), DataSpec(task), drop, seed=seed)
+        return Job(spec, Options(str(tmp_path / spec.id), resume="auto"))
+
+    return call
+
+
+class MadeUp:
+    """An engine of this process: `outcome(job)` is the record to write, an error without one, or None (elsewhere)."""
+
+    def __init__(self, outcome, slots=2):
+        self.outcome, self.slots = outcome, slots
+        self.started, self.pending = [], []
+
+    def start(self, job):
+        assert len(self.pending) < self.slots
+        self.started.append(job)
+        self.pending.append(job)
+
+    def wait(self, seconds):
+        job = self.pending.pop(0)
+        made = self.outcome(job)
+        if isinstance(made, RunRecord):
+            made.write()
+            return [Result(job, made)]
+        return [Result(job, error=made)]
+
+
+def success(job, seconds=10.0):
+    return RunRecord(job.spec, job.options.folder, "success", metrics={"accuracy": 0.5}, seconds={"total": seconds})
+
+
+def failure(job, error):
+    return RunRecord(job.spec, job.options.folder, "failed", error=error)
+
+
+def seeds(make, n=6):
+    return [make(seed=seed) for seed in range(n, 0, -1)]
+
+
+# ---- states ----------------------------------------------------------------------------------------------------------
+def test_states(make):
+    job = make()
+    assert state_of(job).status == "missing" and state_of(job).note is None
+    for status, state in [("success", "done"), ("failed", "failed"), ("running", "missing"), ("cancelled", "missing")]:
+        record = replace(success(job), status=status)
+        record.write()
+        assert state_of(job).status == state
+        assert (state_of(job).record is not None) == (state != "missing")
+
+
+def test_a_record_of_another_run_does_not_count(make):
+    job, other = make(), make(seed=2)
+    replace(success(other), folder=job.options.folder).write()
+    assert state_of(job).status == "missing" and job.record() is None
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[1, 2]", b"{", b'{"spec": 3}'])
+def test_an_unreadable_record_counts_as_missing(make, content):
+    job = make()
+    Path(job.options.folder).mkdir()
+    (Path(job.options.folder) / "record.json").write_bytes(content)
+    assert state_of(job).status == "missing" and job.record() is None
+    assert "record.json" in state_of(job).note and "counts as missing" in state_of(job).note
+    assert len(execute([job], MadeUp(success)).done) == 1 and state_of(job).status == "done"
+
+
+def test_predictions_that_are_asked_for_later_are_missing(make):
+    job = make()
+    record = success(job)
+    record.data = {"test": {"rows": 3}}  # read, for a score, but not predicted
+    record.write()
+    asked = replace(job, options=replace(job.options, predict=True))
+    assert (state_of(job).status, state_of(asked).status) == ("done", "missing")
+    record.distinct_predictions = {"validation": 2, "test_matched": 3}
+    record.write()
+    assert state_of(asked).status == "done"
+    record.metrics = {}
+    record.write()
+    assert state_of(job).status == "missing"
+    assert state_of(replace(job, options=replace(job.options, evaluate=False))).status == "done"
+
+
+# ---- execution -------------------------------------------------------------------------------------------------------
+def test_everything_once_in_order_and_then_nothing(make):
+    study = seeds(make)
+    engine = MadeUp(success)
+    progress = execute(study, engine)
+    assert [job.spec.seed for job in engine.started] == [6, 5, 4, 3, 2, 1]
+    assert len(progress.done) == 6 and not progress.failed and {state_of(job).status for job in study} == {"done"}
+    again = MadeUp(success)
+    progress = execute(study, again)
+    assert len(progress.already) == progress.total == 6 and not again.started
+    assert set(progress.records) == {job.spec.id for job in study}
+
+
+def test_a_spec_that_comes_twice_is_one_run(make):
+    """As a search may ask for it."""
+    engine = MadeUp(success)
+    progress = execute([make(), make(seed=2), make()], engine)
+    assert [job.spec.seed for job in engine.started] == [1, 2] and progress.total == len(progress.records) == 2
+
+
+def test_one_engine_for_several_calls(make):
+    engine = MadeUp(success)
+    execute([make()], engine)
+    progress = execute([make(), make(seed=2)], engine)
+    assert len(engine.started) == 2 and len(progress.already) == len(progress.done) == 1
+    assert not execute([], engine).total
+
+
+def test_failures_do_not_stop_the_others_and_are_done_again(make):
+    study = seeds(make)
+    broken = study[3]
+    failed = replace(failure(broken, "training diverged"), environment={"device": "its own"})
+    engine = MadeUp(lambda job: failed if job == broken else success(job))
+    progress = execute(study, engine)
+    assert len(progress.done) == 5 and progress.failed == [(broken, "training diverged")]
+    assert len(engine.started) == 6  # it would diverge again
+    assert state_of(broken).status == "failed" and broken.record().environment == {"device": "its own"}
+    engine = MadeUp(success)
+    execute(study, engine)
+    assert engine.started == [broken] and state_of(broken).status == "done"
+
+
+@pytest.mark.parametrize("error", ["OutOfMemoryError: CUDA out of memory", "the worker process was ended by signal 9"])
+def test_retried_once_where_that_can_help(make, error):
+    study = seeds(make)
+    bad, attempts = study[0], []
+
+    def outcome(job):
+        if job.spec != bad.spec:
+            return success(job)
+        attempts.append(job)
+        return success(job) if len(attempts) == 2 else error
+
+    assert not execute(study, MadeUp(outcome)).failed
+    assert [job.options.notes for job in attempts] == [(), (f"second attempt; the first: {error}",)]
+    study = [make(seed=7), make(seed=8)]
+    progress = execute(study, MadeUp(lambda job: error if job.spec.seed == 7 else success(job)))
+    assert [job.spec.seed for job, _ in progress.failed] == [7] and study[0].record().error == error
+    assert len(progress.done) == 1
+
+
+def test_a_run_of_another_process_is_waited_for(make):
+    study, looks = seeds(make), []
+
+    def outcome(job):
+        if job != study[1]:
+            return success(job)
+        looks.append(job)
+        return None if len(looks) < 3 else success(job)
+
+    progress = execute(study, MadeUp(outcome))
+    assert len(progress.done) == 6 and len(looks) == 3
+
+
+def test_a_run_that_another_process_did_meanwhile_is_not_started(make):
+    """Not even to find that out: a worker would read its inputs first."""
+    study = seeds(make, 3)
+
+    def outcome(job):
+        success(study[2]).write()
+        return success(job)
+
+    engine = MadeUp(outcome, slots=1)
+    progress = execute(study, engine)
+    assert [job.spec.seed for job in engine.started] == [3, 2] and len(progress.done) == 3
+
+
+def test_stopping_finishes_what_is_in_flight(make):
+    engine = MadeUp(success)
+    progress = execute(seeds(make), engine, stop=lambda: len(engine.started) >= 2)
+    assert progress.stopped and len(engine.started) == len(progress.done) == 2
+
+
+def test_tell_hears_of_every_end_with_what_is_left(make):
+    heard = []
+    engine = MadeUp(lambda job: success(job, 10.0), slots=1)
+    execute(seeds(make, 3), engine, lambda progress, result: heard.append((result.job.spec.seed, progress.remaining)))
+    assert [seed for seed, _ in heard] == [3, 2, 1]
+    assert [left for _, left in heard] == [20.0, 10.0, None]
+
+
+# ---- estimates -------------------------------------------------------------------------------------------------------
+def test_estimates_by_hand(make):
+    full, other_seed, top = make(), make(seed=2), make(k=2)
+    bottom = replace(top, spec=replace(top.spec, drop=DropSpec("bottom", 2)))
+    other_task, other_model = make("sst2", 4), make("sst2", 4, model="n")
+    estimate = Estimate()
+    assert estimate.seconds(full) is None and estimate.remaining([full], slots=2) is None
+    estimate = Estimate([success(full, 30.0), success(top, 10.0)])
+    assert estimate.seconds(other_seed) == 30 and estimate.seconds(bottom) == 10  # same task and K
+    assert estimate.seconds(make(k=4)) == estimate.seconds(other_task) == estimate.seconds(other_model) == 20
+    estimate.add(success(make("sst2", 1), 90.0))
+    assert estimate.seconds(make(k=4)) == 20 and estimate.seconds(other_task) == 90  # same task
+    estimate.add(success(make(model="n"), 1.0))
+    assert estimate.seconds(other_model) == 1  # same model
+    assert estimate.remaining([other_seed, bottom], slots=2) == 30  # no less than the longest
+    assert estimate.remaining([other_seed, bottom, bottom, bottom], slots=2) == 30
+    assert estimate.remaining([bottom] * 5, slots=2) == 25 and estimate.remaining([], slots=2) is None
+    running = [(bottom, time.monotonic() - 4), (top, time.monotonic() - 99)]
+    assert estimate.remaining([bottom], running, slots=1) == pytest.approx(10 + 6 + 0, abs=0.1)
+
+
+def test_seconds_of_a_part_of_a_run_say_nothing(make):
+    resumed = success(make(), 3.0)
+    resumed.resumed_at_step = 7
+    assert Estimate([resumed, replace(success(make()), seconds={})]).seconds(make()) is None
