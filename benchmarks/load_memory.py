@@ -17,8 +17,8 @@ import tempfile
 LOAD = """
 import json, sys
 from transformers import AutoConfig
-from layerdrop.runs import peak_memory
-from layerdrop.surgery import load_classifier
+from layerdrop.runs.environment import peak_memory
+from layerdrop.loading import load_classifier
 name, k = sys.argv[1], int(sys.argv[2])
 config = AutoConfig.from_pretrained(name)
 n = config.num_hidden_layers

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sides import add_arguments, command, output
 
-from layerdrop.runs import environment
+from layerdrop.runs.environment import environment
 
 
 def scores(side: str, task: str, seed: int, args: argparse.Namespace) -> dict[str, float]:

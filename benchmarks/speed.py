@@ -41,7 +41,7 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
     import torch
     from transformers import TrainerCallback, trainer
 
-    from layerdrop.runs import peak_memory
+    from layerdrop.runs.environment import peak_memory
 
     began = float(os.environ["BENCHMARK_BEGAN"])
     times: dict[str, list[float]] = {"begin": [], "end": []}
@@ -215,7 +215,7 @@ def _half(model: str) -> int:
 
 
 def _machine() -> str:
-    from layerdrop.runs import environment
+    from layerdrop.runs.environment import environment
 
     where = environment()
     versions = ", ".join(f"{name} {where['versions'][name]}" for name in ("torch", "transformers"))

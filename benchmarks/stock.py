@@ -33,7 +33,7 @@ from transformers import (
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from layerdrop import metrics
-from layerdrop.data import read_glue_split
+from layerdrop.data.glue import read_glue_split
 from layerdrop.tasks import get_task
 
 

@@ -5,15 +5,15 @@ from importlib import import_module
 __version__ = "0.1.0"
 _PUBLIC = {
     "drop_layers": "layerdrop.surgery",
-    "load_classifier": "layerdrop.surgery",
-    "original_layers": "layerdrop.surgery",
+    "load_classifier": "layerdrop.loading",
+    "original_layers": "layerdrop.checkpoints",
     "reduced_config": "layerdrop.surgery",
     "select": "layerdrop.strategies",
     "STRATEGIES": "layerdrop.strategies",
     "FAMILIES": "layerdrop.architectures",
     "TASKS": "layerdrop.tasks",
-    "RunRecord": "layerdrop.runs",
-    "RunSpec": "layerdrop.runs",
+    "RunRecord": "layerdrop.runs.record",
+    "RunSpec": "layerdrop.spec",
     "UserError": "layerdrop.errors",
 }
 __all__ = list(_PUBLIC)

@@ -33,6 +33,8 @@ class Family:
     """Position of the token that the classifier reads: 0, or -1 for the last non-padding one."""
     sequence_first: bool = False
     """Whether a layer's hidden states are (tokens, batch, hidden) instead of (batch, tokens, hidden)."""
+    positions_after_padding: tuple[str, ...] = ()
+    """Model types whose positions count from the padding id + 1, and leave so many position embeddings unused."""
     first_token: tuple[str, ...] = ()
     """Model types built of BERT's layers whose classifier reads the last layer at its first token alone."""
     own_vocabulary: tuple[str, ...] = ()
@@ -56,6 +58,7 @@ FAMILIES = (
         ),
         layers="encoder.layer",
         ffn_matrix="output.dense.weight",
+        positions_after_padding=("roberta", "xlm-roberta", "camembert", "mpnet"),
         first_token=("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie"),
         own_vocabulary=("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie"),
     ),
@@ -90,6 +93,7 @@ FAMILIES = (
         layers="encoder.layer",
         ffn_matrix="output.dense.weight",
         per_layer=("attention_window",),
+        positions_after_padding=("longformer",),
     ),
     Family(
         "ModernBERT",

@@ -1,13 +1,16 @@
 """Finding and reading checkpoints, from a folder or from the hub, without waiting for a hub that is not there."""
 
+import functools
 import hashlib
 import json
 import os
+import re
 import threading
 import urllib.request
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -15,7 +18,7 @@ from typing import Any
 import huggingface_hub
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 from transformers.utils import (
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
@@ -23,30 +26,149 @@ from transformers.utils import (
     WEIGHTS_NAME,
     cached_file,
 )
+from transformers.utils.hub import extract_commit_hash
 
 from layerdrop import demo
+from layerdrop.architectures import Family, family_of
 from layerdrop.errors import UserError
+from layerdrop.spec import ModelSpec, Options
 
+CONFIG_KEY = "layer_dropping"
+"""Our key in a saved configuration: {"n_layers": original depth, "kept": original ids}. (`layerdrop` is Wav2Vec2's.)"""
 HUB_TIMEOUT = 3.0
 """Seconds that a hub is given to answer."""
 WAYS_WITHOUT_HUB = (
     "Without a hub: --model_name_or_path FOLDER of a local checkpoint and --data_dir FOLDER of GLUE's .tsv files "
     "(or --train_file and --validation_file), or the embedded miniature: run_glue.py configs/demo.yaml"
 )
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+CONFIGURATION = ("config.json",)
+TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
+"""Names of a checkpoint's files, as patterns."""
 
 
 @dataclass(frozen=True)
 class HubOptions:
-    """How checkpoints are looked up. Field names are those of `from_pretrained`."""
+    """How the hub is asked. Field names are those of `from_pretrained`."""
 
-    revision: str = "main"
     cache_dir: str | None = None
     token: str | None = None
     trust_remote_code: bool = False
 
-    def elsewhere(self) -> "HubOptions":
-        """The same for another repository than the one that `revision` is of."""
-        return replace(self, revision="main")
+    @classmethod
+    def of(cls, options: Options) -> "HubOptions":
+        """Those of a run."""
+        return cls(options.cache_dir, options.token, options.trust_remote_code)
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint's configuration, and the rest of it when it is first asked for: opened once, handed on."""
+
+    model: ModelSpec
+    hub: HubOptions
+    config: PreTrainedConfig
+    """Of all its layers; not to be changed."""
+    flag: str = "--model_name_or_path"
+    """For messages."""
+
+    @classmethod
+    def open(
+        cls, model: ModelSpec | str, hub: HubOptions = HubOptions(), flag: str = "--model_name_or_path"
+    ) -> "Checkpoint":
+        """The checkpoint of a folder or hub name. Raises UserError if there is none, or of no family that we know."""
+        model = ModelSpec(model) if isinstance(model, str) else model
+        config = _load_config(model, hub, flag)
+        family_of(config)
+        return cls(model, hub, config, flag)
+
+    @property
+    def name(self) -> str:
+        """The folder or hub name as given."""
+        return self.model.name
+
+    @property
+    def family(self) -> Family:
+        """The row of the table of families."""
+        return family_of(self.config)
+
+    @property
+    def n_layers(self) -> int:
+        """Depth."""
+        return self.config.num_hidden_layers
+
+    @property
+    def n_original(self) -> int:
+        """Depth of the model that the checkpoint was cut from; its own if it was not cut."""
+        return original_layers(self.config)[0]
+
+    @property
+    def original_ids(self) -> list[int]:
+        """For each layer its id in the original model."""
+        return original_layers(self.config)[1]
+
+    @property
+    def has_classifier(self) -> bool:
+        """Whether it was saved as a sequence classifier, so that its labels are those of a trained head."""
+        return any(name.endswith("ForSequenceClassification") for name in self.config.architectures or ())
+
+    @property
+    def label_names(self) -> list[str]:
+        """The classes that the checkpoint names itself, in id order; none where they are LABEL_0, LABEL_1, ..."""
+        names = [str(self.config.id2label[i]) for i in sorted(self.config.id2label or {})]
+        return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
+
+    @property
+    def is_regression(self) -> bool | None:
+        """Whether its head gives a value instead of classes; None without a head."""
+        if not self.has_classifier:
+            return None
+        return self.config.problem_type == "regression" or self.config.num_labels == 1
+
+    @cached_property
+    def tokenizer(self):
+        """Its own, or the one that the ModelSpec names. Raises UserError if there is none."""
+        return _load_tokenizer(self.model, self.hub)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """`model` (weights and configuration) and `tokenizer`: hashes of a folder's files, or the hub's commits."""
+        model = _fingerprint(self.name, WEIGHTS + CONFIGURATION, getattr(self.config, "_commit_hash", None))
+        if self.model.tokenizer is None:
+            commit = getattr(self.config, "_commit_hash", None)
+        elif is_local(self.model.tokenizer):
+            commit = None
+        else:
+            file = cached_file(
+                self.model.tokenizer,
+                "tokenizer_config.json",
+                _raise_exceptions_for_missing_entries=False,
+                **_look_up("main", self.hub),
+            )
+            commit = extract_commit_hash(file, None)
+        return {"model": model, "tokenizer": _fingerprint(self.model.tokenizer or self.name, TOKENIZER, commit)}
+
+    def max_length(self) -> int:
+        """How many tokens the model takes at most, by its tokenizer or else by its position embeddings."""
+        if (limit := self.tokenizer.model_max_length) < 10**6:
+            return limit
+        positions = getattr(self.config, "max_position_embeddings", None)
+        if positions is None:
+            return limit
+        first = self.config.pad_token_id + 1 if self.config.model_type in self.family.positions_after_padding else 0
+        return positions - first
+
+    def weights(self) -> Mapping[str, Any]:
+        """The weights by their names in the checkpoint, each read from disk only when `[...]` is taken of it:
+        safetensors or (loaded with `weights_only`) PyTorch files, whole or in shards."""
+        return _open_weights(self.model, self.hub, self.flag)
+
+
+def original_layers(config: PreTrainedConfig) -> tuple[int, list[int]]:
+    """(depth of the original model, the original ids of the layers that this configuration still has)."""
+    record = getattr(config, CONFIG_KEY, None) or {}
+    n_layers = config.num_hidden_layers
+    return record.get("n_layers", n_layers), list(record.get("kept", range(n_layers)))
 
 
 def work_offline_unless_reachable() -> bool:
@@ -103,22 +225,30 @@ def _place(name: str) -> str:
     return str(demo.CHECKPOINT) if name == demo.NAME else name
 
 
-def load_config(name: str, options: HubOptions = HubOptions(), flag: str = "--model_name_or_path"):
-    """The `PreTrainedConfig` of a folder or hub name. Raises UserError if there is none."""
+def _look_up(revision: str, hub: HubOptions) -> dict[str, Any]:
+    return {"revision": revision, "cache_dir": hub.cache_dir, "token": hub.token}
+
+
+def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConfig:
     try:
-        return AutoConfig.from_pretrained(_place(name), **asdict(options))
+        return AutoConfig.from_pretrained(
+            _place(model.name), trust_remote_code=hub.trust_remote_code, **_look_up(model.revision, hub)
+        )
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
             raise UserError(
-                f"{flag} {name}: runs code of its own. If you trust it, add --trust_remote_code."
+                f"{flag} {model.name}: runs code of its own. If you trust it, add --trust_remote_code."
             ) from error
-        raise _not_found(flag, name, "config.json of a known model type", error) from error
+        raise _not_found(flag, model.name, "config.json of a known model type", error) from error
 
 
-def load_tokenizer(name: str, options: HubOptions = HubOptions()):
-    """The tokenizer of a folder or hub name. Raises UserError if there is none."""
+def _load_tokenizer(model: ModelSpec, hub: HubOptions):
+    """The tokenizer that a model is used with. The revision is the model's; another repository has its own."""
+    name, revision = (model.name, model.revision) if model.tokenizer is None else (model.tokenizer, "main")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(_place(name), **asdict(options))
+        tokenizer = AutoTokenizer.from_pretrained(
+            _place(name), trust_remote_code=hub.trust_remote_code, **_look_up(revision, hub)
+        )
     except (OSError, ValueError, ImportError) as error:
         raise _not_found("--tokenizer_name", name, "tokenizer", error) from error
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # the library makes one up where there are no files
@@ -126,23 +256,30 @@ def load_tokenizer(name: str, options: HubOptions = HubOptions()):
     return tokenizer
 
 
-def fingerprint(name: str, config) -> str:
-    """What tells a checkpoint's weights from others: the commit on the hub; of a folder, a hash of its weight files."""
+def _fingerprint(name: str, patterns: tuple[str, ...], commit: str | None) -> str:
+    """A hash of a folder's files of these names, or the commit on the hub."""
     if not is_local(name):
-        return str(getattr(config, "_commit_hash", None))
+        return str(commit)
+    folder = Path(_place(name))
     digest = hashlib.sha256()
-    for path in sorted(path for pattern in ("*.safetensors", "*.bin") for path in Path(_place(name)).glob(pattern)):
-        digest.update(path.name.encode())
-        with open(path, "rb") as file:
-            while piece := file.read(2**20):
-                digest.update(piece)
+    for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
+        stat = path.stat()
+        digest.update(f"{path.name}\0{_hash(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)}\0".encode())
     return digest.hexdigest()[:16]
 
 
-def open_weights(name: str, options: HubOptions = HubOptions()) -> Mapping[str, Any]:
-    """The weights of a folder or hub name by their names in the checkpoint, each read from disk only when `[...]` is
-    taken of it: safetensors or (loaded with `weights_only`) PyTorch files, whole or in shards."""
-    look_up = {k: v for k, v in asdict(options).items() if k != "trust_remote_code"}
+@functools.lru_cache(maxsize=256)
+def _hash(path: Path, *state: int) -> str:
+    """SHA-256 of a file, read once for each state (size, time of change, inode) of it that this process meets."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _open_weights(model: ModelSpec, hub: HubOptions, flag: str) -> Mapping[str, Any]:
+    name, look_up = model.name, _look_up(model.revision, hub)
 
     def find(filename: str) -> str | None:
         return cached_file(_place(name), filename, _raise_exceptions_for_missing_entries=False, **look_up)
@@ -154,21 +291,26 @@ def open_weights(name: str, options: HubOptions = HubOptions()) -> Mapping[str, 
                 shards = json.loads(Path(path).read_text(encoding="utf-8"))["weight_map"].values()
                 files = [cached_file(_place(name), shard, **look_up) for shard in sorted(set(shards))]
         except OSError as error:
-            raise _not_found("--model_name_or_path", name, "weights", error) from error
+            raise _not_found(flag, name, "weights", error) from error
         if files:
-            return {key: tensor for file in files for key, tensor in _open_file(file).items()}
-    raise _not_found("--model_name_or_path", name, "weights", OSError(f"no {SAFE_WEIGHTS_NAME} or {WEIGHTS_NAME}"))
+            return {key: tensor for file in files for key, tensor in _open_file(file, flag).items()}
+    raise _not_found(flag, name, "weights", OSError(f"no {SAFE_WEIGHTS_NAME} or {WEIGHTS_NAME}"))
 
 
-def _open_file(path: str) -> Mapping[str, Any]:
+def _open_file(path: str, flag: str) -> Mapping[str, Any]:
     try:
         if path.endswith(".safetensors"):
             file = safe_open(path, framework="pt")
             return {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  not a dictionary
         mmap = zipfile.is_zipfile(path)  # files from before PyTorch 1.6 cannot be mapped
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+    except UnpicklingError as error:
         raise UserError(
-            f"--model_name_or_path: {path} cannot be read safely ({str(error).splitlines()[0]}). "
-            "It is damaged, or holds more than weights; get the checkpoint again, as safetensors."
+            f"{flag}: {path} cannot be read safely: it is damaged, or a pickle of more than weights, which may run "
+            "code. Get the checkpoint as model.safetensors, or, where you trust the file, write its "
+            "weights into one: safetensors.torch.save_file(torch.load(FILE, weights_only=False), 'model.safetensors')."
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError) as error:
+        raise UserError(
+            f"{flag}: {path} cannot be read ({str(error).splitlines()[0]}). It is damaged; get the checkpoint again."
         ) from error

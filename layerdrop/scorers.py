@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from layerdrop.architectures import family_of
+from layerdrop.states import layer_states, sentence_tokens
 from layerdrop.surgery import layer_list
 
 
@@ -28,46 +29,16 @@ def contribution(model: PreTrainedModel, batches: Iterable[Mapping[str, torch.Te
     model: an encoder in evaluation mode, of n_layers layers. batches: `input_ids` and `attention_mask` (batch, tokens),
     and what else the model takes. Returns n_layers floats in [-1, 1], the mean over all rows of all batches.
     """
-    family = family_of(model.config)
-    inputs, outputs = [], []
-
-    def keep_input(module, arguments):
-        inputs.append(arguments[0])
-
-    def keep_output(module, arguments, output):
-        outputs.append(output[0] if isinstance(output, tuple) else output)
-
-    hooks = [layer.register_forward_pre_hook(keep_input) for layer in layer_list(model)]
-    hooks += [layer.register_forward_hook(keep_output) for layer in layer_list(model)]
     total = torch.zeros(model.config.num_hidden_layers, dtype=torch.float64)
     rows = 0
-    try:
-        for batch in batches:
-            batch = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
-            with torch.inference_mode():
-                model(**batch)
-            token = _sentence_token(batch["attention_mask"], family.sentence_token)
-            row = torch.arange(len(token), device=token.device)
-            for i, (before, after) in enumerate(zip(inputs, outputs, strict=True)):
-                if family.sequence_first:
-                    before, after = before.transpose(0, 1), after.transpose(0, 1)
-                similarity = torch.cosine_similarity(before[row, token].double(), after[row, token].double(), dim=-1)
-                total[i] += similarity.sum().cpu()
-            rows += len(token)
-            inputs.clear()
-            outputs.clear()
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for batch in batches:
+        states, mask = layer_states(model, batch), batch["attention_mask"].to(model.device)
+        token, row = sentence_tokens(model, mask), torch.arange(len(mask), device=mask.device)
+        for i, (before, after) in enumerate(zip(states.inputs, states.outputs, strict=True)):
+            similarity = torch.cosine_similarity(before[row, token].double(), after[row, token].double(), dim=-1)
+            total[i] += similarity.sum().cpu()
+        rows += len(token)
     return (total / rows).tolist()
-
-
-def _sentence_token(attention_mask: torch.Tensor, position: int) -> torch.Tensor:
-    """(batch,) positions of the token that the classifier reads: the first column, or the last non-padding one."""
-    columns = torch.arange(attention_mask.shape[1], device=attention_mask.device)
-    if position == 0:
-        return torch.zeros_like(attention_mask[:, 0])
-    return (attention_mask * columns).argmax(dim=1)
 
 
 def variance(model: PreTrainedModel, batches=None, weight_scope: str = "final") -> list[float]:

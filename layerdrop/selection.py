@@ -1,78 +1,111 @@
-"""From flags to layer ids: finds the order or computes the scores that a strategy needs, then lets it select."""
+"""From a DropSpec to layer ids: computes the scores that a strategy needs, then lets it select."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
-from layerdrop.data import Collator, Examples, batches, tokenise
+from layerdrop.checkpoints import Checkpoint
+from layerdrop.data.batches import Collator, batches
+from layerdrop.data.examples import Examples
+from layerdrop.data.tokens import tokenise
 from layerdrop.errors import UserError
-from layerdrop.orders import published_order, read_order_file
-from layerdrop.runs import RunSpec
-from layerdrop.scorers import SCORERS
+from layerdrop.loading import load_encoder
+from layerdrop.scorers import SCORERS, Scorer
+from layerdrop.spec import DropSpec, ModelSpec
 from layerdrop.strategies import check_ids, check_k, get_strategy, select
-from layerdrop.surgery import kept_layers, load_encoder, max_length, positions
+from layerdrop.surgery import kept_layers, positions
 
 
-@dataclass(frozen=True)
+@dataclass
 class Selection:
-    """The ids to drop, ascending, in the checkpoint's own numbering (from 0), and the scores that led to them."""
+    """What goes, and why."""
 
     dropped: list[int]
+    """Ids, ascending, in the checkpoint's own numbering (from 0)."""
+    why: str = "nothing is dropped"
+    """The decision in words: `top, K = 2`."""
     scores: list[float] | None = None
+    """One for each layer, where the strategy scores."""
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """`score_on`: of the checkpoint that was scored, where it is another one."""
+    encoder_weights: dict[str, torch.Tensor] | None = None
+    """The checkpoint's encoder on the CPU, where scoring has read it: they need not be read again."""
 
 
-def find_order(strategy: str | None, order_file: str | None, model: str, task: str) -> tuple[int, ...]:
-    """The order that `greedy` or `optimal` drops in: a layer file's, else for greedy the published one. Else ()."""
-    if strategy is None or not get_strategy(strategy).order:
-        return ()
-    if order_file:
-        return read_order_file(order_file)
-    if strategy == "greedy":
-        return published_order(model, task)
-    raise UserError(f"--drop_strategy {strategy}: needs a search's result. Add --drop_order_file FILE, one id a line.")
+def split_to_score(drop: DropSpec) -> str | None:
+    """The split that scores are averaged over; None where no score needs data."""
+    row = get_strategy(drop.strategy) if drop.strategy else None
+    return drop.score_split if row and row.scorer and SCORERS[row.scorer].needs_data else None
 
 
-def check_selection(spec: RunSpec, config: PreTrainedConfig) -> None:
+def check_selection(drop: DropSpec, freeze_layers: tuple[int, ...], config: PreTrainedConfig) -> None:
     """Raise UserError for what no score could mend, before anything is computed or written."""
     n_layers = config.num_hidden_layers
-    check_ids("--freeze_layers", spec.freeze_layers, n_layers)
-    row = get_strategy(spec.strategy) if spec.strategy else None
+    check_ids("--freeze_layers", freeze_layers, n_layers)
+    row = get_strategy(drop.strategy) if drop.strategy else None
     if row is None:
         return
     if row.scorer:
-        check_k(spec.k or 0, n_layers)
+        check_k(drop.k or 0, n_layers)
     else:
-        dropped = select(row.name, n_layers, k=spec.k, order=spec.order, layers=spec.layers)
-        positions("--freeze_layers", kept_layers(config, dropped), spec.freeze_layers)
+        dropped = select(row.name, n_layers, k=drop.k, order=drop.order, layers=drop.layers)
+        positions("--freeze_layers", kept_layers(config, dropped), freeze_layers)
 
 
-def select_layers(spec: RunSpec, n_layers: int, options, examples: Examples | None, tokenizer, args) -> Selection:
-    """What a run drops. examples: those to average a score over; args: TrainArguments, for device and batch size.
+def select_layers(
+    drop: DropSpec,
+    checkpoint: Checkpoint,
+    examples: Examples | None = None,
+    *,
+    max_seq_length: int = 128,
+    device: torch.device | str = "cpu",
+    batch_size: int = 32,
+) -> Selection:
+    """What is dropped from a checkpoint.
 
-    Scores are those of spec.model, or of spec.score_on, a checkpoint of the same depth.
+    examples: those whose first `drop.score_samples` a score is averaged over. Scores are those of the checkpoint, or of
+    `drop.score_on`, a checkpoint of the same depth. device, batch_size: where and how scores are computed.
     """
-    if spec.strategy is None:
+    if drop.strategy is None:
         return Selection([])
-    row = get_strategy(spec.strategy)
+    row, n_layers = get_strategy(drop.strategy), checkpoint.n_layers
     if row.scorer is None:
-        return Selection(select(row.name, n_layers, k=spec.k, order=spec.order, layers=spec.layers))
-    scorer = SCORERS[row.scorer]
-    if spec.score_on:
-        source, encoder = spec.score_on, load_encoder(spec.score_on, options.elsewhere(), "--score_on")
-    else:
-        source, encoder = spec.model, load_encoder(spec.model, options, "--model_name_or_path")
-    encoder = encoder.to(args.device)
-    depth = encoder.config.num_hidden_layers
-    if depth != n_layers:
-        raise UserError(
-            f"--score_on {source}: has {depth} layers, the model {n_layers}. Choose a checkpoint of the same depth."
+        dropped = select(row.name, n_layers, k=drop.k, order=drop.order, layers=drop.layers)
+        return Selection(dropped, _why(drop, dropped))
+    scored = checkpoint
+    if drop.score_on:
+        scored = Checkpoint.open(
+            ModelSpec(drop.score_on, tokenizer=checkpoint.model.tokenizer), checkpoint.hub, "--score_on"
         )
-    loader = None
+    if scored.n_layers != n_layers:
+        raise UserError(
+            f"--score_on {scored.name}: has {scored.n_layers} layers, the model {n_layers}. "
+            "Choose a checkpoint of the same depth."
+        )
+    encoder = load_encoder(scored).to(device)
+    scorer, loader = SCORERS[row.scorer], None
     if scorer.needs_data:
-        length = min(spec.max_seq_length, max_length(encoder.config, tokenizer))
-        dataset = tokenise(examples.head(spec.score_samples), tokenizer, length)
-        parts = batches(dataset, args.per_device_eval_batch_size)
-        loader = map(Collator.of(tokenizer, length), tqdm(parts, desc=f"scores: {scorer.name}", delay=2, leave=False))
-    scores = scorer.score(encoder, loader, spec.weight_scope or "final")
-    return Selection(select(row.name, n_layers, k=spec.k, threshold=spec.threshold, scores=scores), scores)
+        length = min(max_seq_length, scored.max_length())
+        loader = _batches(scorer, checkpoint.tokenizer, examples.head(drop.score_samples), length, batch_size)
+    scores = scorer.score(encoder, loader, drop.weight_scope or "final")
+    selection = Selection([], scores=scores)
+    selection.dropped = select(row.name, n_layers, k=drop.k, threshold=drop.threshold, scores=scores)
+    selection.why = _why(drop, selection.dropped)
+    if drop.score_on:
+        selection.fingerprints["score_on"] = scored.fingerprints["model"]
+    else:
+        selection.encoder_weights = {name: weight.cpu() for name, weight in encoder.state_dict().items()}
+    return selection
+
+
+def _batches(scorer: Scorer, tokenizer, examples: Examples, length: int, batch_size: int):
+    parts = batches(tokenise(examples, tokenizer, length), batch_size)
+    return map(Collator.of(tokenizer, length), tqdm(parts, desc=f"scores: {scorer.name}", delay=2, leave=False))
+
+
+def _why(drop: DropSpec, dropped: list[int]) -> str:
+    if drop.threshold is not None:
+        return f"{drop.strategy}, above {drop.threshold:g}"
+    return f"{drop.strategy}, K = {len(dropped)}"

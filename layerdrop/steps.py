@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from transformers import set_seed
 
-from layerdrop.checkpoints import Checkpoint
+from layerdrop.checkpoints import Checkpoint, HubOptions
 from layerdrop.data.batches import Collator
 from layerdrop.data.read import read_splits
 from layerdrop.data.tokens import Tokenised, tokenise
@@ -48,7 +48,7 @@ class GlueRun:
         """Open the checkpoint, whose weights wait until the choice of layers, and read the splits that are needed."""
         spec, options = self.spec, self.options
         with self.clock("load"):
-            self.checkpoint = checkpoint = Checkpoint.open(spec.model, options)
+            self.checkpoint = checkpoint = Checkpoint.open(spec.model, HubOptions.of(options))
         check_selection(spec.drop, spec.train.freeze_layers if spec.train else (), checkpoint.config)
         with self.clock("read"):
             self.data = read_splits(
@@ -258,7 +258,7 @@ class GlueRun:
         say(f"note: trained already with these settings; {', '.join(splits + tests)} is added")
         self.select()
         if self.spec.train:
-            self.checkpoint = Checkpoint.open(ModelSpec(done.folder), self.options)
+            self.checkpoint = Checkpoint.open(ModelSpec(done.folder), self.checkpoint.hub)
             self.model, _ = load_classifier(self.checkpoint, labels=self.labels, replace_head=False)
         else:
             self.load()

@@ -168,7 +168,8 @@ def above_threshold(scores: Sequence[float], threshold: float) -> list[int]:
 def _check_scores(scores: Sequence[float]) -> None:
     bad = [i for i, score in enumerate(scores) if not math.isfinite(score)]
     if bad:
-        raise UserError(f"the score of layer {', '.join(map(str, bad))} is not finite. Check the checkpoint's weights.")
+        more = f" (the first of {len(bad)})" if len(bad) > 1 else ""
+        raise UserError(f"the score of layer {bad[0]}{more} is not finite. Check the weights of that layer.")
 
 
 def select(

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from layerdrop.arguments import flag_names, flags_of, parse, read_settings
-from layerdrop.checkpoints import HubOptions, load_config, work_offline_unless_reachable
+from layerdrop.checkpoints import Checkpoint, HubOptions, work_offline_unless_reachable
 from layerdrop.engines.base import Job
 from layerdrop.errors import UserError, unknown
 from layerdrop.runs.store import Store
 from layerdrop.selection import check_selection
-from layerdrop.spec import Options, RunSpec
+from layerdrop.spec import ModelSpec, Options, RunSpec
 from layerdrop.text import one_line
 
 AXES = {
@@ -151,8 +151,8 @@ class _Planner:
     def __init__(self, study: Study, store: Store, settings: dict[str, Any], flags: tuple[str, ...]):
         self.study, self.store, self.settings, self.flags = study, store, settings, flags
         self.ids: set[str] = set()
-        self.checkpoints: dict[tuple[str, HubOptions], Any] = {}
-        """Name and hub options -> the configuration, or the UserError in its place."""
+        self.configs: dict[tuple[ModelSpec, HubOptions], Any] = {}
+        """The configuration, or the UserError in its place."""
         self.asked_hub = False
 
     def add_grid(self, grid: dict[str, Any], exclude: list[dict[str, Any]]) -> None:
@@ -204,14 +204,13 @@ class _Planner:
                 self._note(f"--{split}_file {path}: no such file here.")
 
     def _config(self, spec: RunSpec, options: Options) -> Any:
-        hub = HubOptions(spec.model.revision, options.cache_dir, options.token, options.trust_remote_code)
-        key = (spec.model.name, hub)
-        if key not in self.checkpoints:
+        key = spec.model, HubOptions.of(options)
+        if key not in self.configs:
             try:
-                self.checkpoints[key] = load_config(*key)
+                self.configs[key] = Checkpoint.open(*key).config
             except UserError as error:
-                self.checkpoints[key] = error
-        return self.checkpoints[key]
+                self.configs[key] = error
+        return self.configs[key]
 
     def _add(self, job: Job) -> None:
         if job.spec.id not in self.ids:

@@ -34,10 +34,11 @@ from transformers import (
     set_seed,
 )
 
-from layerdrop.cpu import has_bf16
 from layerdrop.demo import CHECKPOINT
 from layerdrop.demo.language import text, vocabulary
-from layerdrop.runs import environment, umask
+from layerdrop.files import umask
+from layerdrop.process import has_bf16
+from layerdrop.runs.environment import environment
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 

@@ -44,8 +44,19 @@ def test_a_record_without_a_cut_kept_everything():
     assert (record.dropped, record.kept, record.scores) == ([], [0, 1, 2], None)
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"3", b"null", b"\xff\xfe\x00", b'{"spec": 3}', b'{"status": "success"}',
-                                     b'{"spec": {"version": 2, "model": {}}}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"[]",
+        b"3",
+        b"null",
+        b"\xff\xfe\x00",
+        b'{"spec": 3}',
+        b'{"status": "success"}',
+        b'{"spec": {"version": 2, "model": {}}}',
+    ],
+)
 def test_unreadable_records_are_named(tmp_path, content):
     assert read_record(tmp_path) is None
     (tmp_path / "record.json").write_bytes(content)

@@ -1,4 +1,4 @@
-"""The folder of a run: nothing that is there is lost, nothing is done twice, a cut-off checkpoint stands in nobody's way."""
+"""The folder of a run: nothing is lost, nothing is done twice, a cut-off checkpoint stands in nobody's way."""
 
 import dataclasses
 import json

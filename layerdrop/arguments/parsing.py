@@ -18,8 +18,8 @@ from layerdrop.arguments.flags import GROUPS, Flags
 from layerdrop.arguments.legacy import translate
 from layerdrop.arguments.to_spec import to_spec
 from layerdrop.checkpoints import is_local
-from layerdrop.cpu import has_bf16
 from layerdrop.errors import UserError
+from layerdrop.process import has_bf16
 from layerdrop.spec import Options, RunSpec
 
 COMMON = (

@@ -84,6 +84,6 @@ def _check_state(optimizer) -> None:
         for value in state.values():
             if getattr(value, "ndim", 0) and value.shape != parameter.shape:
                 raise UserError(
-                    "--resume_from_checkpoint: the optimizer's state is that of other training data or another version. "
-                    "Start again with --overwrite_output_dir."
+                    "--resume_from_checkpoint: the optimizer's state is that of other training data or another "
+                    "version. Start again with --overwrite_output_dir."
                 )

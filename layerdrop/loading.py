@@ -1,0 +1,199 @@
+"""From a checkpoint and the layers to drop to a model: only what is kept is read."""
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+from layerdrop.checkpoints import Checkpoint
+from layerdrop.errors import UserError
+from layerdrop.surgery import kept_layers, reduced_config
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the library from reporting on loading and saving: both are over in a moment."""
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def load_classifier(
+    checkpoint: Checkpoint | str,
+    dropped: Sequence[int] = (),
+    *,
+    labels: Sequence[str] | None = None,
+    replace_head: bool = True,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> tuple[PreTrainedModel, list[str]]:
+    """The sequence classifier of a checkpoint (or of a folder or hub name) without the layers `dropped`, in fp32 on the
+    CPU.
+
+    Only the kept layers are read, so that peak memory follows the kept size. labels: the classes in id order, none for
+    regression; None: the checkpoint's. replace_head: whether a trained head of another size gives way to a new one.
+    weights: those of the full encoder by their names below the base model, where they are in memory already. Seed
+    before the call: weights that the checkpoint lacks (the head) are drawn from torch's generator, the same ones
+    whatever is dropped.
+
+    Returns the model in evaluation mode and the names of the parameters that are new. Raises UserError where the
+    checkpoint lacks weights below the head, or its head does not fit.
+    """
+    checkpoint = Checkpoint.open(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    config = _config(checkpoint, labels)
+    empty = _empty(checkpoint, config, dropped)
+    found = _renumber(checkpoint, dropped, empty.base_model_prefix, weights or {})
+    if misfits := _misfits(found, empty):
+        if not replace_head:
+            raise _misfit(checkpoint, found, labels, misfits[0])
+        found = {key: tensor for key, tensor in found.items() if key not in misfits}
+    with _initialised_as_deep_as(type(empty), checkpoint.n_original):
+        return _build(type(empty), reduced_config(config, dropped), found, checkpoint)
+
+
+def random_classifier(
+    checkpoint: Checkpoint, dropped: Sequence[int] = (), *, labels: Sequence[str] | None = None
+) -> PreTrainedModel:
+    """The sequence classifier that load_classifier gives, with random weights: the baseline without pre-training.
+
+    Seed before the call.
+    """
+    config = reduced_config(_config(checkpoint, labels), dropped)
+    return AutoModelForSequenceClassification.from_config(
+        config, dtype=torch.float32, trust_remote_code=checkpoint.hub.trust_remote_code
+    ).eval()
+
+
+def load_encoder(checkpoint: Checkpoint) -> PreTrainedModel:
+    """The full encoder, without a head, in fp32, on the CPU and in evaluation mode: what scorers look at."""
+    with torch.device("meta"):
+        empty = AutoModel.from_config(checkpoint.config, trust_remote_code=checkpoint.hub.trust_remote_code)
+    prefix = empty.base_model_prefix + "."
+    weights = {key.removeprefix(prefix): value for key, value in checkpoint.weights().items()}
+    return _build(type(empty), copy.deepcopy(checkpoint.config), weights, checkpoint)[0]
+
+
+def number_of_parameters(
+    checkpoint: Checkpoint, dropped: Sequence[int] = (), *, labels: Sequence[str] | None = None
+) -> int:
+    """The parameters of the classifier that load_classifier gives, each counted once; no weight is read."""
+    return sum(parameter.numel() for parameter in _empty(checkpoint, _config(checkpoint, labels), dropped).parameters())
+
+
+def _config(checkpoint: Checkpoint, labels: Sequence[str] | None) -> PreTrainedConfig:
+    """A copy of the checkpoint's configuration for a classifier with these labels."""
+    config = copy.deepcopy(checkpoint.config)
+    if labels is not None:
+        config.num_labels = max(1, len(labels))
+        config.problem_type = "single_label_classification" if labels else "regression"
+        if labels:
+            config.id2label = dict(enumerate(labels))
+            config.label2id = {name: i for i, name in enumerate(labels)}
+    return config
+
+
+def _empty(checkpoint: Checkpoint, config: PreTrainedConfig, dropped: Sequence[int]) -> PreTrainedModel:
+    """The reduced classifier without weights, on PyTorch's meta device."""
+    with torch.device("meta"):
+        return AutoModelForSequenceClassification.from_config(
+            reduced_config(config, dropped), trust_remote_code=checkpoint.hub.trust_remote_code
+        )
+
+
+def _renumber(
+    checkpoint: Checkpoint, dropped: Sequence[int], base_prefix: str, in_memory: Mapping[str, torch.Tensor]
+) -> dict:
+    """The weights without those of the dropped layers, under the names that they have in the reduced model."""
+    prefix = base_prefix + "."
+    weights = {key: in_memory.get(key.removeprefix(prefix), tensor) for key, tensor in checkpoint.weights().items()}
+    if not dropped or checkpoint.family.shared:
+        return weights
+    new_id = {old: new for new, old in enumerate(kept_layers(checkpoint.config, dropped))}
+    pattern = re.compile(rf"((?:{re.escape(prefix)})?{re.escape(checkpoint.family.layers)}\.)(\d+)(\..*)")
+    renumbered = {}
+    for key, tensor in weights.items():
+        match = pattern.fullmatch(key)
+        if match is None:
+            renumbered[key] = tensor
+        elif (old := int(match[2])) in new_id:
+            renumbered[f"{match[1]}{new_id[old]}{match[3]}"] = tensor
+    return renumbered
+
+
+def _shape(tensor) -> tuple[int, ...]:
+    return tuple(tensor.get_shape() if hasattr(tensor, "get_shape") else tensor.shape)
+
+
+def _misfits(weights: Mapping, empty: PreTrainedModel) -> list[str]:
+    """Names of the head's weights that have another size in the model."""
+    shapes = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
+    outside = [key for key in weights if key in shapes and not key.startswith(empty.base_model_prefix + ".")]
+    return [key for key in outside if _shape(weights[key]) != shapes[key]]
+
+
+def _misfit(checkpoint: Checkpoint, weights: Mapping, labels: Sequence[str] | None, name: str) -> UserError:
+    has = "one value" if (n := _shape(weights[name])[0]) == 1 else f"{n} classes"
+    wanted = f"{len(labels)} classes" if labels else "one value"
+    return UserError(
+        f"{checkpoint.flag} {checkpoint.name}: its trained head ({name}) gives {has}, the task has {wanted}. "
+        "Evaluate it on the task that it was trained on, or fine-tune it on this one with --do_train."
+    )
+
+
+@contextmanager
+def _initialised_as_deep_as(model_class: type[PreTrainedModel], n_layers: int) -> Iterator[None]:
+    """New weights are drawn as in a model of n_layers layers: ModernBERT scales those of its head by the depth."""
+    inherited = "_init_weights" not in vars(model_class)
+    own = model_class._init_weights
+
+    def init_weights(model: PreTrainedModel, module: torch.nn.Module) -> None:
+        depth = model.config.num_hidden_layers
+        model.config.num_hidden_layers = n_layers
+        try:
+            own(model, module)
+        finally:
+            model.config.num_hidden_layers = depth
+
+    model_class._init_weights = init_weights
+    try:
+        yield
+    finally:
+        if inherited:
+            del model_class._init_weights
+        else:
+            model_class._init_weights = own
+
+
+def _build(
+    model_class: type[PreTrainedModel], config: PreTrainedConfig, weights: dict, checkpoint: Checkpoint
+) -> tuple[PreTrainedModel, list[str]]:
+    """(model in fp32 with these weights, names of the parameters that are new). Raises UserError if a layer is new."""
+    said = f"{checkpoint.flag} {checkpoint.name}"
+    try:
+        with quiet():  # its report of new and left-out weights; the caller says it in the project's words
+            model, info = model_class.from_pretrained(
+                None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
+            )
+    except RuntimeError as error:
+        if "mismatched_sizes" not in str(error):
+            raise
+        raise UserError(f"{said}: the weights do not fit config.json. Give a complete checkpoint.") from error
+    model.config.name_or_path = checkpoint.name
+    new = sorted(info["missing_keys"])
+    encoder = {key for key, _ in model.base_model.named_parameters() if "pooler" not in key}
+    inside = [key for key in new if key.removeprefix(model.base_model_prefix + ".") in encoder]
+    if inside:
+        raise UserError(
+            f"{said}: the checkpoint has no {inside[0]} ({len(inside)} weights of the encoder are missing). "
+            "Give a complete checkpoint."
+        )
+    return model, new
