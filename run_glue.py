@@ -12,11 +12,12 @@ if __name__ == "__main__":  # before anything imports torch
 
     from layerdrop.process import prepare_process
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends without a traceback
     prepare_process()
 
 import gc
 import json
+import signal
 import sys
 
 from layerdrop.distributed import is_first

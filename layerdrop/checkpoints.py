@@ -152,8 +152,8 @@ class Checkpoint:
         """How many tokens the model takes at most, by its tokenizer or else by its position embeddings."""
         if (limit := self.tokenizer.model_max_length) < 10**6:
             return limit
-        positions = getattr(self.config, "max_position_embeddings", None)
-        if positions is None:
+        positions = getattr(self.config, "max_position_embeddings", None) or -1
+        if positions < 0:  # relative positions alone (XLNet)
             return limit
         first = self.config.pad_token_id + 1 if self.config.model_type in self.family.positions_after_padding else 0
         return positions - first

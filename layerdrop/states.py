@@ -27,10 +27,12 @@ def layer_states(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> S
     inputs: list[torch.Tensor] = []
     outputs: list[torch.Tensor] = []
     layers, sequence_first = layer_list(model), family_of(model.config).sequence_first
+    tokens = batch["input_ids"].shape[1]
 
     def of_batch(states) -> torch.Tensor:
         states = states[0] if isinstance(states, tuple) else states
-        return states.transpose(0, 1) if sequence_first else states
+        states = states.transpose(0, 1) if sequence_first else states
+        return states[:, :tokens]  # Longformer pads to whole windows
 
     hooks = [layer.register_forward_pre_hook(lambda _, args: inputs.append(of_batch(args))) for layer in layers]
     hooks += [layer.register_forward_hook(lambda _, args, output: outputs.append(of_batch(output))) for layer in layers]

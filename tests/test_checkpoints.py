@@ -1,12 +1,17 @@
 import http.server
 import threading
 import time
+from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
 
 from layerdrop import checkpoints
+from layerdrop.checkpoints import Checkpoint, HubOptions
 from layerdrop.errors import UserError
+from layerdrop.loading import load_classifier
+from layerdrop.spec import ModelSpec
 from tests import tiny
 
 
@@ -53,57 +58,180 @@ def test_a_hub_that_never_answers(hub, monkeypatch):
     silent.close()
 
 
-def test_what_is_not_there_is_named():
+def weights_of(name):
+    return Checkpoint.open(ModelSpec(name)).weights()
+
+
+def tokenizer_of(name):
+    return Checkpoint(ModelSpec("bert", tokenizer=name), HubOptions(), tiny.config("bert")).tokenizer
+
+
+def test_what_is_not_there_is_named(bert):
     with pytest.raises(UserError, match="bert-base-uncased: .*hub cannot be reached. Without a hub: .*--data_dir"):
-        checkpoints.load_config("bert-base-uncased")
-    with pytest.raises(UserError, match="tokenizer"):
-        checkpoints.load_tokenizer("no/such-model")
-    with pytest.raises(UserError, match="weights"):
-        checkpoints.open_weights("no/such-model")
+        Checkpoint.open("bert-base-uncased")
+    with pytest.raises(UserError, match="--tokenizer_name no/such-model: tokenizer is not in the local cache"):
+        tokenizer_of("no/such-model")
+    with pytest.raises(UserError, match="--score_on no/such-model: .*config.json"):
+        Checkpoint.open("no/such-model", flag="--score_on")
 
 
 def test_folder_without_a_checkpoint(tmp_path):
-    for look in (checkpoints.load_config, checkpoints.load_tokenizer, checkpoints.open_weights):
-        with pytest.raises(UserError, match=f"{tmp_path}: no .* in this folder"):
-            look(str(tmp_path))
+    with pytest.raises(UserError, match=f"{tmp_path}: no config.json .* in this folder"):
+        Checkpoint.open(str(tmp_path))
+    with pytest.raises(UserError, match=f"{tmp_path}: no tokenizer in this folder"):
+        tokenizer_of(str(tmp_path))
+    tiny.config("bert").save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=f"{tmp_path}: no weights in this folder"):
+        weights_of(str(tmp_path))
 
 
 def test_damaged_weights(tmp_path):
     tiny.config("bert").save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"not weights at all")
-    with pytest.raises(UserError, match="model.safetensors cannot be read safely"):
-        checkpoints.open_weights(str(tmp_path))
+    with pytest.raises(UserError, match="model.safetensors cannot be read .* It is damaged; get the checkpoint again"):
+        weights_of(str(tmp_path))
+
+
+def test_a_pickle_is_refused_with_the_way_to_convert_it(tmp_path):
+    """And not with torch's advice to switch its protection off."""
+    tiny.config("bert").save_pretrained(tmp_path)
+    torch.save({"x": Path("/")}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"safetensors.torch.save_file\(torch.load") as refused:
+        weights_of(str(tmp_path))
+    assert "likely succeed" not in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_remote_code_is_off(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "code.Config"}}')
     (tmp_path / "code.py").write_text("raise SystemExit('executed')")
     with pytest.raises(UserError, match="runs code of its own. If you trust it, add --trust_remote_code"):
-        checkpoints.load_config(str(tmp_path))
+        Checkpoint.open(str(tmp_path))
 
 
 def test_weights_are_read_lazily(bert):
-    weights = checkpoints.open_weights(bert)
-    assert all(hasattr(value, "get_shape") for value in weights.values())
+    assert all(hasattr(value, "get_shape") for value in weights_of(bert).values())
 
 
 def test_folder_without_a_tokenizer(tmp_path):
     """The library would make one up that knows no word."""
     tiny.model("bert").save_pretrained(tmp_path)
     with pytest.raises(UserError, match="no tokenizer in this folder"):
-        checkpoints.load_tokenizer(str(tmp_path))
+        Checkpoint.open(str(tmp_path)).tokenizer  # noqa: B018
 
 
 def test_names_of_nothing(tmp_path):
     with pytest.raises(UserError, match="/nowhere: no such folder"):
-        checkpoints.load_config("/nowhere")
+        Checkpoint.open("/nowhere")
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="config.json: is a file. Give the folder"):
-        checkpoints.load_config(str(tmp_path / "config.json"))
+        Checkpoint.open(str(tmp_path / "config.json"))
 
 
-def test_fingerprint_tells_weights_apart(tmp_path):
+def test_fingerprints_tell_contents_apart(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        tiny.model("bert", seed=seed).save_pretrained(tmp_path / name)
-    marks = [checkpoints.fingerprint(str(tmp_path / name), None) for name in "abc"]
-    assert marks[0] == marks[1] != marks[2]
+        tiny.save(tmp_path / name, seed=seed)
+    a, b, c = (Checkpoint.open(str(tmp_path / name)).fingerprints for name in "abc")
+    assert a == b and a["model"] != c["model"] and a["tokenizer"] == c["tokenizer"]
+    change(tmp_path / "a" / "config.json", b'"layer_norm_eps": 1e-12', b'"layer_norm_eps": 1e-11')
+    change(tmp_path / "b" / "tokenizer.json", b'"w1"', b'"w0"')
+    changed_a, changed_b = (Checkpoint.open(str(tmp_path / name)).fingerprints for name in "ab")
+    assert changed_a["model"] != a["model"] and changed_a["tokenizer"] == a["tokenizer"]
+    assert changed_b["model"] == a["model"] and changed_b["tokenizer"] != a["tokenizer"]
+    other = Checkpoint.open(ModelSpec(str(tmp_path / "c"), tokenizer=str(tmp_path / "b"))).fingerprints
+    assert other == {"model": c["model"], "tokenizer": changed_b["tokenizer"]}
+
+
+def change(path, old, new):
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new, 1))
+
+
+def test_a_fingerprint_covers_the_whole_file(tmp_path):
+    """Also what lies beyond the first MiB."""
+    (tmp_path / "model.safetensors").write_bytes(bytes(3 * 2**20))
+    before = checkpoints._fingerprint(str(tmp_path), checkpoints.WEIGHTS, None)
+    with open(tmp_path / "model.safetensors", "r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"x")
+    assert checkpoints._fingerprint(str(tmp_path), checkpoints.WEIGHTS, None) != before
+
+
+def test_a_file_that_has_not_changed_is_hashed_once(tmp_path, monkeypatch):
+    folder = tiny.save(tmp_path / "bert")
+    first = Checkpoint.open(folder).fingerprints
+    monkeypatch.setattr(checkpoints.hashlib, "sha256", counted := Counted(checkpoints.hashlib.sha256))
+    assert Checkpoint.open(folder).fingerprints == first
+    assert counted.files == 0
+    (Path(folder) / "model.safetensors").touch()
+    assert Checkpoint.open(folder).fingerprints == first and counted.files == 1
+
+
+class Counted:
+    """Counts the digests that get more than the line for a file."""
+
+    def __init__(self, make):
+        self.make, self.files = make, 0
+
+    def __call__(self):
+        counter, digest = self, self.make()
+
+        class Digest:
+            def update(self, piece):
+                counter.files += len(piece) > 1000
+                digest.update(piece)
+
+            hexdigest = digest.hexdigest
+
+        return Digest()
+
+
+def test_a_reduced_checkpoint_knows_its_original_ids(tmp_path):
+    model, _ = load_classifier(tiny.save(tmp_path / "bert"), [1, 4])
+    model.save_pretrained(tmp_path / "reduced")
+    reduced = Checkpoint.open(str(tmp_path / "reduced"))
+    assert (reduced.n_layers, reduced.n_original, reduced.original_ids) == (4, 6, [0, 2, 3, 5])
+    full = Checkpoint.open(str(tmp_path / "bert"))
+    assert (full.n_layers, full.n_original, full.original_ids) == (6, 6, [0, 1, 2, 3, 4, 5])
+
+
+@pytest.mark.parametrize(
+    ("model_type", "length"),
+    [("bert", 64), ("electra", 64), ("distilbert", 64), ("roberta", 63), ("camembert", 63), ("xlm-roberta", 63)]
+    + [("mpnet", 62), ("longformer", 63), ("deberta", 64)],
+)
+def test_longest_input_without_a_tokenizers_limit(model_type, length, tmp_path):
+    """As many tokens as the model computes; one more fails (of those whose positions are a table)."""
+    pad = {"pad_token_id": 1} if model_type == "mpnet" else {}
+    folder = tiny.save(tmp_path / model_type, model_type, **pad)
+    change(Path(folder) / "tokenizer_config.json", b'"model_max_length": 64', b'"model_max_length": 1e30')
+    checkpoint = Checkpoint.open(folder)
+    assert checkpoint.max_length() == length
+    model, _ = load_classifier(checkpoint)
+    for tokens in (length, length + 1):
+        ids = torch.full((1, tokens), 7)
+        if tokens > length and model_type != "deberta":
+            with pytest.raises((IndexError, RuntimeError)):
+                model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        elif tokens == length:
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+
+def test_the_tokenizers_limit_counts(bert, tmp_path):
+    assert Checkpoint.open(bert).max_length() == 64
+    folder = tiny.save(tmp_path / "short")
+    change(Path(folder) / "tokenizer_config.json", b'"model_max_length": 64', b'"model_max_length": 20')
+    assert Checkpoint.open(folder).max_length() == 20
+    xlnet = tiny.save(tmp_path / "xlnet", "xlnet")
+    change(Path(xlnet) / "tokenizer_config.json", b'"model_max_length": 64', b'"model_max_length": 1e30')
+    assert Checkpoint.open(xlnet).max_length() >= 10**6
+
+
+def test_what_a_trained_head_says(tmp_path):
+    tiny.model("bert", num_labels=1).save_pretrained(tmp_path / "value")
+    tiny.model("bert").save_pretrained(tmp_path / "two")
+    tiny.model("bert", id2label={0: "yes", 1: "no"}, label2id={"yes": 0, "no": 1}).save_pretrained(tmp_path / "named")
+    tiny.model("bert").base_model.save_pretrained(tmp_path / "base")
+    said = {name: Checkpoint.open(str(tmp_path / name)) for name in ("value", "two", "named", "base")}
+    assert [c.is_regression for c in said.values()] == [True, False, False, None]
+    assert [c.label_names for c in said.values()] == [[], [], ["yes", "no"], []]

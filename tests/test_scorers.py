@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from layerdrop import scorers
+from layerdrop.states import layer_states, sentence_tokens
 from layerdrop.surgery import layer_list
 from tests import tiny
 from tests.test_surgery import MODEL_TYPES
@@ -45,8 +46,8 @@ def test_contribution_leaves_no_hook_behind():
 
 def test_last_token_is_the_last_that_is_not_padding():
     mask = torch.tensor([[0, 1, 1], [1, 1, 0], [1, 1, 1]])
-    assert scorers._sentence_token(mask, -1).tolist() == [2, 1, 2]
-    assert scorers._sentence_token(mask, 0).tolist() == [0, 0, 0]
+    assert sentence_tokens(tiny.model("xlnet"), mask).tolist() == [2, 1, 2]
+    assert sentence_tokens(tiny.model("bert"), mask).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("scope", scorers.WEIGHT_SCOPES)
@@ -76,3 +77,19 @@ def test_final_matrix_is_the_second_of_the_feed_forward_network(model_type):
     weights = scorers.layer_weights(tiny.model(model_type).base_model, "final")
     hidden = 8 if model_type == "mobilebert" else 16
     assert [len(w) for w in weights] == [inner * hidden] * tiny.N_LAYERS
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_states_of_every_layer(model_type):
+    """(batch, tokens, hidden) each, and those that the library itself reports."""
+    encoder = tiny.model(model_type).base_model
+    batch = tiny.batch(3, left=model_type == "xlnet") | {"labels": torch.zeros(3)}
+    states = layer_states(encoder, batch)
+    with torch.no_grad():
+        expected = encoder(**tiny.batch(3, left=model_type == "xlnet"), output_hidden_states=True).hidden_states
+    assert len(states.inputs) == len(states.outputs) == tiny.N_LAYERS
+    n = tiny.N_LAYERS - (model_type == "modernbert")  # its last hidden state is normed once more
+    for i in range(n):
+        torch.testing.assert_close(states.inputs[i], expected[i][:, :9])
+        torch.testing.assert_close(states.outputs[i], expected[i + 1][:, :9])
+    assert states.outputs[0].shape[:2] == batch["input_ids"].shape

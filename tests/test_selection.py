@@ -1,67 +1,105 @@
-import dataclasses
-from types import SimpleNamespace
+"""From a DropSpec to ids, for real checkpoints."""
 
 import pytest
-import torch
 
 from layerdrop import scorers
-from layerdrop.checkpoints import HubOptions
-from layerdrop.data import Collator, batches, read_glue_split, tokenise
+from layerdrop.checkpoints import Checkpoint
+from layerdrop.data.batches import Collator, batches
+from layerdrop.data.glue import read_glue_split
+from layerdrop.data.tokens import tokenise
 from layerdrop.errors import UserError
-from layerdrop.runs import RunSpec
-from layerdrop.selection import check_selection, find_order, select_layers
+from layerdrop.loading import load_classifier
+from layerdrop.selection import check_selection, select_layers, split_to_score
+from layerdrop.spec import DropSpec
 from layerdrop.tasks import TASKS
 from tests import tiny
 
-ARGS = SimpleNamespace(device=torch.device("cpu"), per_device_eval_batch_size=5)
-
-
-def spec(**changes) -> RunSpec:
-    return dataclasses.replace(RunSpec("bert-base-uncased", "rte", "hub"), **changes)
-
-
-def test_orders(tmp_path):
-    (tmp_path / "order.txt").write_text("3\n1\n")
-    assert find_order(None, None, "x", "rte") == find_order("top", None, "x", "rte") == ()
-    assert find_order("greedy", None, "bert-base-uncased", "rte") == (0, 7, 5, 11, 2, 8)
-    assert find_order("greedy", str(tmp_path / "order.txt"), "bert-base-uncased", "rte") == (3, 1)
-    with pytest.raises(UserError, match="--drop_strategy optimal: needs a search's result"):
-        find_order("optimal", None, "bert-base-uncased", "rte")
-
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("drop", "frozen", "said"),
     [
-        ({"strategy": "top", "k": 6}, "--drop_k 6"),
-        ({"strategy": "contribution", "k": 6}, "--drop_k 6"),
-        ({"strategy": "list", "layers": (6,)}, "no layer 6"),
-        ({"freeze_layers": (6,)}, "--freeze_layers: no layer 6"),
-        ({"strategy": "top", "k": 2, "freeze_layers": (5,)}, "--freeze_layers: layer 5 is not kept"),
+        (DropSpec("top", 6), (), "--drop_k 6"),
+        (DropSpec("contribution", 6), (), "--drop_k 6"),
+        (DropSpec("list", layers=(6,)), (), "no layer 6"),
+        (DropSpec(), (6,), "--freeze_layers: no layer 6"),
+        (DropSpec("top", 2), (5,), "--freeze_layers: layer 5 is not kept"),
     ],
 )
-def test_what_no_score_could_mend(changes, said):
+def test_what_no_score_could_mend(drop, frozen, said):
     with pytest.raises(UserError, match=said):
-        check_selection(spec(**changes), tiny.config("bert"))
+        check_selection(drop, frozen, tiny.config("bert"))
 
 
 def test_first_layer_of_modernbert_is_said_before_anything_is_loaded():
     with pytest.raises(UserError, match="layer 0 of ModernBERT"):
-        check_selection(spec(strategy="bottom", k=1), tiny.config("modernbert"))
+        check_selection(DropSpec("bottom", 1), (), tiny.config("modernbert"))
+
+
+def test_which_split_is_scored():
+    assert split_to_score(DropSpec("contribution", 2, score_split="train")) == "train"
+    assert not split_to_score(DropSpec("variance", 2)) and not split_to_score(DropSpec("top", 2))
+    assert not split_to_score(DropSpec())
 
 
 def test_contribution_of_a_checkpoint(bert, glue):
     """The scores are those of the encoder on the split's rows, however they are batched."""
     examples = read_glue_split(glue, TASKS["rte"], "validation")
     tokenizer = tiny.tokenizer()
-    wanted = spec(model=bert, strategy="contribution", k=2, score_samples=7)
-    selection = select_layers(wanted, 6, HubOptions(), examples, tokenizer, ARGS)
+    wanted = DropSpec("contribution", 2, score_split="train", score_samples=7)
+    selection = select_layers(wanted, Checkpoint.open(bert), examples, batch_size=5)
     rows = batches(tokenise(examples.head(7), tokenizer, 128), 1)
-    encoder = tiny.model("bert").base_model
-    expected = scorers.contribution(encoder, map(Collator.of(tokenizer), rows))
+    expected = scorers.contribution(tiny.model("bert").base_model, map(Collator.of(tokenizer), rows))
     assert selection.scores == pytest.approx(expected, abs=1e-6)
     ranked = sorted(range(6), key=lambda i: -expected[i])
-    assert selection.dropped == sorted(ranked[:2])
+    assert selection.dropped == sorted(ranked[:2]) and selection.why == "contribution, K = 2"
+    above = select_layers(DropSpec("contribution", threshold=sorted(expected)[3]), Checkpoint.open(bert), examples)
+    assert above.why.startswith("contribution, above 0.") or above.why.startswith("contribution, above -")
+
+
+def test_weights_that_scoring_has_read_are_not_read_again(bert, monkeypatch):
+    checkpoint, opened = Checkpoint.open(bert), []
+    weights = checkpoint.weights()
+
+    class Spy:
+        def __init__(self, name, tensor):
+            self.name, self.tensor = name, tensor
+
+        def __getitem__(self, part):
+            opened.append(self.name)
+            return self.tensor[part]
+
+        def __getattr__(self, attribute):
+            return getattr(self.tensor, attribute)
+
+    monkeypatch.setattr(Checkpoint, "weights", lambda _: {name: Spy(name, value) for name, value in weights.items()})
+    selection = select_layers(DropSpec("variance", 2), checkpoint)
+    model, new = load_classifier(checkpoint, selection.dropped, weights=selection.encoder_weights)
+    assert len(opened) == len(set(opened)) == len(weights) and not new
+    plain, _ = load_classifier(checkpoint, selection.dropped)
+    assert all((a == b).all() for a, b in zip(model.parameters(), plain.parameters(), strict=True))
+
+
+def test_scores_of_another_checkpoint(bert, tmp_path):
+    other = tiny.save(tmp_path / "other", seed=5)
+    selection = select_layers(DropSpec("variance", 2, score_on=other), Checkpoint.open(bert))
+    assert selection.scores == scorers.variance(tiny.model("bert", seed=5).base_model)
+    assert selection.scores != select_layers(DropSpec("variance", 2), Checkpoint.open(bert)).scores
+    assert selection.fingerprints == {"score_on": Checkpoint.open(other).fingerprints["model"]}
+    assert selection.encoder_weights is None
+    shallow = tiny.save(tmp_path / "shallow", num_hidden_layers=4)
+    with pytest.raises(UserError, match="--score_on .*shallow: has 4 layers, the model 6"):
+        select_layers(DropSpec("variance", 2, score_on=shallow), Checkpoint.open(bert))
+    with pytest.raises(UserError, match="--score_on /nowhere: no such folder"):
+        select_layers(DropSpec("variance", 2, score_on="/nowhere"), Checkpoint.open(bert))
 
 
 def test_no_strategy_drops_nothing(bert):
-    assert select_layers(spec(model=bert), 6, HubOptions(), None, None, ARGS).dropped == []
+    assert select_layers(DropSpec(), Checkpoint.open(bert)).dropped == []
+
+
+def test_why(bert):
+    for drop, why in (
+        (DropSpec("top", 2), "top, K = 2"),
+        (DropSpec("list", layers=(1, 2, 4)), "list, K = 3"),
+    ):
+        assert select_layers(drop, Checkpoint.open(bert)).why == why
