@@ -20,7 +20,8 @@ import json
 import signal
 import sys
 
-from layerdrop.distributed import is_first
+from layerdrop.checkpoints import work_offline_unless_reachable
+from layerdrop.distributed import is_first, leave
 from layerdrop.errors import UserError
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.store import Busy
@@ -36,6 +37,10 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         arguments = parse(argv)
+        if arguments.needs_hub and not work_offline_unless_reachable():
+            arguments.notes.append("no hub can be reached; what is in the local cache is used")
+            if arguments.train.push_to_hub:
+                raise UserError("--push_to_hub: no hub can be reached. Leave it out, and push the run's folder later.")
         spec, options = arguments.to_spec()
         record = preview(spec, options) if arguments.dry_run else run(spec, options)
         if is_first():
@@ -56,18 +61,21 @@ def run(spec: RunSpec, options: Options) -> RunRecord:
     What is done there already is not done again; what is asked for now and missing is made. Raises UserError (unusable
     input), Busy (another process is at this folder) and KeyboardInterrupt (stopped by the user).
     """
-    this = GlueRun(spec, options)
-    this.read()
-    with this.in_folder() as opened:
-        if opened.done:
-            return this.complete(opened.done)
-        with this.recording():
-            this.select()
-            this.load()
-            this.fine_tune(opened.resume_from)
-            this.evaluate(this.development_splits())
-            this.predict(this.test_splits())
-    return this.record
+    try:
+        this = GlueRun(spec, options)
+        this.read()
+        with this.in_folder() as opened:
+            if opened.done:
+                return this.complete(opened.done)
+            with this.recording():
+                this.select()
+                this.load()
+                this.fine_tune(opened.resume_from)
+                this.evaluate(this.development_splits())
+                this.predict(this.test_splits())
+        return this.record
+    finally:
+        leave()
 
 
 def preview(spec: RunSpec, options: Options) -> RunRecord:

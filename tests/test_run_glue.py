@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import run_glue
-from layerdrop.runs import read_record, write_table
+from layerdrop.finetune import interrupt
+from layerdrop.runs.predictions import write_table
 from layerdrop.tasks import TASKS
 from tests import tiny
 
@@ -38,6 +39,12 @@ def run(bert, glue, tmp_path, monkeypatch, capsys):
     return call
 
 
+def read_record(folder) -> dict | None:
+    """The record in a folder, as JSON."""
+    path = Path(folder) / "record.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def weights(folder) -> dict[str, torch.Tensor]:
     return load_file(Path(folder) / "model.safetensors")
 
@@ -56,7 +63,7 @@ def test_every_task(run, name):
     prefixes = ["matched_", "mismatched_"] if name == "mnli" else [""]
     assert set(record["metrics"]) == {prefix + metric for prefix in prefixes for metric in (*task.metrics, "loss")}
     assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3]
-    assert all(set(epoch) == {"epoch", "train_loss", *record["metrics"]} for epoch in record["epochs"])
+    assert all(set(epoch) == {"step", "epoch", "train_loss", *record["metrics"]} for epoch in record["epochs"])
     assert {name: record["epochs"][-1][name] for name in record["metrics"]} == record["metrics"]
     stages = {"load", "read", "select", "tokenise", "train", "evaluate", "inference", "predict", "total"}
     assert stages == set(record["seconds"])
@@ -224,7 +231,7 @@ def test_from_scratch(run, bert):
     _, *rows = Path("out/predictions_dev.tsv").read_text().splitlines()
     assert record["distinct_predictions"] == {"validation": len({row.split("\t")[2] for row in rows})}
     assert ("one and the same prediction" in out) == (record["distinct_predictions"]["validation"] == 1)
-    assert code == 0 and record["kept"] == [0, 1, 2, 3] and record["spec"]["from_scratch"]
+    assert code == 0 and record["kept"] == [0, 1, 2, 3] and record["spec"]["model"]["from_scratch"]
     pretrained, trained = load_file(Path(bert) / "model.safetensors"), weights("out")
     assert trained.keys() == {name for name in pretrained if ".layer.4" not in name and ".layer.5" not in name}
     matrices = [name for name in trained if trained[name].dim() == 2]
@@ -237,7 +244,7 @@ def test_from_scratch(run, bert):
 def test_without_the_model(run):
     code, record, _, _ = run("--task_name rte --save_model no")
     assert code == 0 and {path.name for path in Path("out").iterdir()} == {
-        *("spec.json", "record.json", "predictions_dev.tsv")
+        *("spec.json", "record.json", "predictions_dev.tsv", ".lock")
     }
     code, again, _, err = run("--task_name rte")
     assert code == 0 and again == record and "already done with these settings, but its model was not kept" in err
@@ -301,7 +308,7 @@ def test_own_files(run, tmp_path):
     words += " --do_train --do_eval --do_predict"
     code, record, _, err = run(words, data=None)
     assert code == 0, err
-    assert set(record["metrics"]) == {"accuracy", "f1", "loss"} and record["spec"]["task"] == tmp_path.name
+    assert set(record["metrics"]) == {"accuracy", "f1", "loss"} and record["spec"]["data"]["task"] == tmp_path.name
     assert {line.split("\t")[1] for line in Path("out/predictions_test.tsv").read_text().splitlines()[1:]} <= {
         "good",
         "bad",
@@ -323,7 +330,7 @@ def test_bad_rows_stop_or_are_counted(run, tmp_path):
         and not Path("out").exists()
     )
     code, record, _, err = run("--task_name rte --skip_bad_rows", data=str(folder))
-    assert code == 0 and "1 malformed rows of train left out" in err and record["data"]["train"]["bad_rows"] == 1
+    assert code == 0 and "1 malformed row of train left out: line 26" in err and record["data"]["train"]["bad_rows"] == 1
 
 
 # ---- what a user can get wrong
@@ -341,7 +348,7 @@ def test_bad_rows_stop_or_are_counted(run, tmp_path):
         ("--report_to clearml", "clearml"),
         ("--push_to_hub", "--push_to_hub: no hub can be reached"),
         ("--optim galore_adamw", "galore"),
-        ("--metric_for_best_model f1", "--metric_for_best_model f1: rte has loss, accuracy"),
+        ("--metric_for_best_model f1", "--metric_for_best_model f1: no metric of rte. Allowed: loss, accuracy"),
         ("--learning_rate nan", "--learning_rate nan: must be a number"),
         ("--seed -1", "--seed -1: must be from 0"),
         ("--model_name_or_path nowhere/at-all", "not in the local cache and the hub cannot be reached"),
@@ -423,19 +430,17 @@ def test_resumed_is_bit_identical(run, monkeypatch, strategy, stop):
     words = f"--task_name rte --drop_strategy top --drop_k 2 --train_sampling_strategy {strategy}"
     _, whole, _, _ = run(words, output="whole")
 
-    from layerdrop.finetune import RunCallback
-
-    usual = RunCallback.on_step_end
+    usual = interrupt.Interrupt.on_step_end
 
     def stop_there(self, args, state, control, **kwargs):
         if state.global_step == stop:
             os.kill(os.getpid(), signal.SIGINT)
         usual(self, args, state, control, **kwargs)
 
-    monkeypatch.setattr(RunCallback, "on_step_end", stop_there)
+    monkeypatch.setattr(interrupt.Interrupt, "on_step_end", stop_there)
     code, record, _, err = run(words)
     assert code == 130 and record["status"] == "cancelled" and f"checkpoint-{stop}" in err
-    monkeypatch.setattr(RunCallback, "on_step_end", usual)
+    monkeypatch.setattr(interrupt.Interrupt, "on_step_end", usual)
     code, _, _, err = run(words)
     assert code == 2 and "--resume_from_checkpoint" in err
     more = " --do_train --do_eval --do_predict --resume_from_checkpoint"  # what else is read changes nothing
@@ -443,9 +448,9 @@ def test_resumed_is_bit_identical(run, monkeypatch, strategy, stop):
     assert code == 0, err
     assert same(weights("whole"), weights("out")) and Path("out/RTE.tsv").is_file()
     assert resumed["metrics"] == whole["metrics"] and resumed["id"] == whole["id"]
-    before = [] if stop == 3 else whole["epochs"][:1]  # at 3 the first epoch had not been evaluated yet
-    assert resumed["epochs"][: len(before)] == before
-    assert [entry["epoch"] for entry in resumed["epochs"][len(before) :]] == [2.0, 3.0]
+    assert [entry["step"] for entry in resumed["epochs"]] == [3, 6, 9]
+    assert resumed["epochs"][0] == whole["epochs"][0]  # measured before the stop
+    assert resumed["resumed_at_step"] == stop and resumed["tokens_per_second"] is None
     assert not list(Path("out").glob("checkpoint-*"))
     code, again, _, err = run(words + more)
     assert code == 0 and again == resumed and "already done" in err
@@ -453,12 +458,10 @@ def test_resumed_is_bit_identical(run, monkeypatch, strategy, stop):
 
 @pytest.mark.parametrize(("seconds", "saved"), [(0.0, [3, 6]), (3600.0, [])])
 def test_checkpoints_to_resume_from_are_not_written_all_the_time(run, monkeypatch, seconds, saved):
-    from layerdrop import finetune
-
     steps = []
-    monkeypatch.setattr(finetune, "CHECKPOINT_SECONDS", seconds)
+    monkeypatch.setattr(interrupt, "CHECKPOINT_SECONDS", seconds)
     monkeypatch.setattr(
-        finetune.RunCallback, "on_save", lambda self, args, state, *_, **__: steps.append(state.global_step)
+        interrupt.Interrupt, "on_save", lambda self, args, state, *_, **__: steps.append(state.global_step)
     )
     assert run("--task_name rte")[0] == 0 and steps == saved
 
