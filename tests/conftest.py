@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.running import QUICK, read_record
 
 torch.set_num_threads(1)
 
@@ -24,3 +25,21 @@ def glue(tmp_path_factory):
     for name in tiny.HEADERS:
         tiny.glue(folder, name)
     return str(folder)
+
+
+@pytest.fixture
+def run(bert, glue, tmp_path, monkeypatch, capsys):
+    """run("--flags ...") -> (exit code, record, stdout, stderr); in a working folder of its own."""
+    import run_glue
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(words: str = "", model: str = bert, data: str | None = glue, output: str | None = "out"):
+        argv = ["--model_name_or_path", model, *QUICK]
+        argv += ["--data_dir", data] if data else []
+        argv += ["--output_dir", output] if output else []
+        code = run_glue.main([*argv, *words.split()])
+        out, err = capsys.readouterr()
+        return code, read_record(output) if output else None, out, err
+
+    return call

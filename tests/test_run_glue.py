@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,43 +13,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import run_glue
-from layerdrop.finetune import interrupt
 from layerdrop.runs.predictions import write_table
 from layerdrop.tasks import TASKS
 from tests import tiny
-
-ROOT = Path(__file__).parent.parent
-QUICK = ["--use_cpu", "--report_to", "none", "--precision", "fp32", "--per_device_train_batch_size", "8"]
-
-
-@pytest.fixture
-def run(bert, glue, tmp_path, monkeypatch, capsys):
-    """run("--flags ...") -> (exit code, record, stdout, stderr); in a working folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(words: str = "", model: str = bert, data: str | None = glue, output: str | None = "out"):
-        argv = ["--model_name_or_path", model, *QUICK]
-        argv += ["--data_dir", data] if data else []
-        argv += ["--output_dir", output] if output else []
-        code = run_glue.main([*argv, *words.split()])
-        out, err = capsys.readouterr()
-        return code, read_record(output) if output else None, out, err
-
-    return call
-
-
-def read_record(folder) -> dict | None:
-    """The record in a folder, as JSON."""
-    path = Path(folder) / "record.json"
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def weights(folder) -> dict[str, torch.Tensor]:
-    return load_file(Path(folder) / "model.safetensors")
-
-
-def same(a: dict, b: dict) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+from tests.running import ROOT, read_record, same, weights
 
 
 @pytest.mark.parametrize("name", list(TASKS))
@@ -330,7 +296,9 @@ def test_bad_rows_stop_or_are_counted(run, tmp_path):
         and not Path("out").exists()
     )
     code, record, _, err = run("--task_name rte --skip_bad_rows", data=str(folder))
-    assert code == 0 and "1 malformed row of train left out: line 26" in err and record["data"]["train"]["bad_rows"] == 1
+    assert (
+        code == 0 and "1 malformed row of train left out: line 26" in err and record["data"]["train"]["bad_rows"] == 1
+    )
 
 
 # ---- what a user can get wrong
@@ -382,20 +350,6 @@ def test_no_hub_is_said_within_seconds(tmp_path):
         assert word in error[0]
 
 
-def test_running_twice(run, bert):
-    code, first, _, _ = run("--task_name rte")
-    stamp = Path("out/model.safetensors").stat().st_mtime_ns
-    code, second, out, err = run("--task_name rte")
-    assert code == 0 and "already done" in err and second == first and "accuracy" in out
-    code, _, _, err = run("--task_name rte --learning_rate 1e-5")
-    assert code == 2 and "learning_rate: 2e-05, now 1e-05" in err
-    assert Path("out/model.safetensors").stat().st_mtime_ns == stamp
-    code, _, _, err = run("--task_name rte --overwrite_output_dir --drop_strategy top --drop_k 99")
-    assert code == 2 and read_record("out") == first  # what cannot be done costs nothing
-    code, third, _, _ = run("--task_name rte --learning_rate 1e-5 --overwrite_output_dir")
-    assert code == 0 and third["id"] != first["id"]
-
-
 def test_default_output_folder(run):
     code, _, out, _ = run("--task_name rte --drop_strategy top --drop_k 1", output=None)
     assert code == 0 and read_record("runs/tinybert_rte_top_k1_seed42")["status"] == "success"
@@ -421,113 +375,6 @@ def test_constant_predictions_are_null_not_a_crash(run, tmp_path):
     tiny.tokenizer().save_pretrained(tmp_path / "constant")
     code, record, out, _ = run("--task_name stsb --do_eval", str(tmp_path / "constant"))
     assert code == 0 and record["metrics"]["pearson"] is None and "pearson nan" in out
-
-
-# ---- resuming
-@pytest.mark.parametrize(("strategy", "stop"), [("group_by_length", 3), ("group_by_length", 5), ("random", 5)])
-def test_resumed_is_bit_identical(run, monkeypatch, strategy, stop):
-    """Stopped at the end of an epoch (3 steps each) and in the middle of one."""
-    words = f"--task_name rte --drop_strategy top --drop_k 2 --train_sampling_strategy {strategy}"
-    _, whole, _, _ = run(words, output="whole")
-
-    usual = interrupt.Interrupt.on_step_end
-
-    def stop_there(self, args, state, control, **kwargs):
-        if state.global_step == stop:
-            os.kill(os.getpid(), signal.SIGINT)
-        usual(self, args, state, control, **kwargs)
-
-    monkeypatch.setattr(interrupt.Interrupt, "on_step_end", stop_there)
-    code, record, _, err = run(words)
-    assert code == 130 and record["status"] == "cancelled" and f"checkpoint-{stop}" in err
-    monkeypatch.setattr(interrupt.Interrupt, "on_step_end", usual)
-    code, _, _, err = run(words)
-    assert code == 2 and "--resume_from_checkpoint" in err
-    more = " --do_train --do_eval --do_predict --resume_from_checkpoint"  # what else is read changes nothing
-    code, resumed, _, err = run(words + more)
-    assert code == 0, err
-    assert same(weights("whole"), weights("out")) and Path("out/RTE.tsv").is_file()
-    assert resumed["metrics"] == whole["metrics"] and resumed["id"] == whole["id"]
-    assert [entry["step"] for entry in resumed["epochs"]] == [3, 6, 9]
-    assert resumed["epochs"][0] == whole["epochs"][0]  # measured before the stop
-    assert resumed["resumed_at_step"] == stop and resumed["tokens_per_second"] is None
-    assert not list(Path("out").glob("checkpoint-*"))
-    code, again, _, err = run(words + more)
-    assert code == 0 and again == resumed and "already done" in err
-
-
-@pytest.mark.parametrize(("seconds", "saved"), [(0.0, [3, 6]), (3600.0, [])])
-def test_checkpoints_to_resume_from_are_not_written_all_the_time(run, monkeypatch, seconds, saved):
-    steps = []
-    monkeypatch.setattr(interrupt, "CHECKPOINT_SECONDS", seconds)
-    monkeypatch.setattr(
-        interrupt.Interrupt, "on_save", lambda self, args, state, *_, **__: steps.append(state.global_step)
-    )
-    assert run("--task_name rte")[0] == 0 and steps == saved
-
-
-def test_checkpoints_that_were_asked_for_stay(run):
-    run("--task_name rte --save_strategy steps --save_steps 4 --save_total_limit 2")
-    assert sorted(path.name for path in Path("out").glob("checkpoint-*")) == ["checkpoint-8", "checkpoint-9"]
-
-
-# ---- several processes
-@pytest.mark.slow
-def test_torchrun(bert, glue, tmp_path):
-    """Two processes on the CPU: one record, the metrics of the whole development set."""
-    flags = [
-        "--model_name_or_path",
-        bert,
-        "--data_dir",
-        glue,
-        "--task_name",
-        "mrpc",
-        "--drop_strategy",
-        "contribution",
-        "--drop_k",
-        "2",
-        *[word for word in QUICK if word != "--use_cpu"],  # where there is no GPU, that needs no saying
-        "--max_eval_samples",
-        "11",
-    ]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "run_glue.py"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *flags, "--output_dir", str(tmp_path / "two")],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    record = read_record(tmp_path / "two")
-    assert "1 of" not in done.stderr.split("epoch 1 of 3")[2:]  # each epoch is told once
-    assert 0.3 < record["epochs"][0]["train_loss"] < 1.2  # a mean over the batch, however many processes
-    assert record["status"] == "success" and record["spec"]["processes"] == 2 and done.stdout.count("status") == 1
-    predictions = (tmp_path / "two" / "predictions_dev.tsv").read_text().splitlines()[1:]
-    assert len(predictions) == 11
-    right = sum(label == predicted for _, label, predicted in (line.split("\t") for line in predictions))
-    assert record["metrics"]["accuracy"] == pytest.approx(right / 11)
-    code = run_glue.main(
-        [
-            "--model_name_or_path",
-            str(tmp_path / "two"),
-            "--data_dir",
-            glue,
-            "--task_name",
-            "mrpc",
-            "--do_eval",
-            *QUICK,
-            "--max_eval_samples",
-            "11",
-            "--output_dir",
-            str(tmp_path / "one"),
-        ]
-    )
-    alone = read_record(tmp_path / "one")
-    assert code == 0 and alone["metrics"]["accuracy"] == record["metrics"]["accuracy"]
-    assert alone["metrics"]["f1"] == record["metrics"]["f1"]
 
 
 def test_help(capsys):
