@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from random import Random
 
@@ -10,15 +9,14 @@ import pytest
 from transformers import AutoConfig
 
 import run_glue
-from layerdrop.checkpoints import load_tokenizer
-from layerdrop.data import read_splits
+from layerdrop.checkpoints import Checkpoint
+from layerdrop.data.read import read_splits
 from layerdrop.demo import CHECKPOINT, language
 from layerdrop.demo.language import CLASSES, DISLIKED, LIKED, PLURAL, SINGULAR, lexicon
 from layerdrop.demo.tasks import MAKERS, ROWS
-from layerdrop.report.compare import compare
-from layerdrop.runs import RunRecord, RunSpec, read_record
+from layerdrop.runs.record import read_record
+from layerdrop.spec import DataSpec
 from layerdrop.tasks import DEMO_TASKS, get_task
-from scripts import compare as compare_runs
 
 # ---- a reader of sentences: from tokens to meanings, by the lexicon
 FORMS = {form: (word, number) for word in lexicon() for number, form in enumerate(word.forms)}
@@ -105,7 +103,7 @@ def similarity(one: str, other: str) -> float:
 
 
 def read_demo_split(name: str, split: str):
-    return read_splits(DEMO_TASKS[name], [split])[1][split]
+    return read_splits(DataSpec(name, "demo"), [split]).examples[split]
 
 
 READERS = {
@@ -200,7 +198,7 @@ def test_shipped_checkpoint_is_the_recorded_one():
 
 
 def test_its_tokenizer_knows_the_whole_language():
-    tokenizer = load_tokenizer("demo")
+    tokenizer = Checkpoint.open("demo").tokenizer
     assert tokenizer.unk_token_id not in tokenizer(" ".join(language.vocabulary()))["input_ids"]
     encoded = tokenizer("the animals .", "some tools .")
     assert encoded["token_type_ids"] == [0, 0, 0, 0, 0, 1, 1, 1, 1] and tokenizer.model_max_length == 64
@@ -212,36 +210,4 @@ def test_demo_yaml(tmp_path, monkeypatch):
     demo_yaml = Path(run_glue.__file__).parent / "configs" / "demo.yaml"
     assert run_glue.main([str(demo_yaml), "--drop_strategy", "top", "--drop_k", "6", "--use_cpu"]) == 0
     record = read_record("runs/demo_demo-rte_top_k6_seed42")
-    assert record["kept"] == [0, 1, 2, 3, 4, 5] and record["metrics"]["accuracy"] > 0.75
-
-
-def test_comparison_by_hand():
-    def record(kept, parameters, accuracy, seconds):
-        spec = RunSpec("demo", "demo-sst2", "demo")
-        dropped = [i for i in range(4) if i not in kept]
-        metrics, seconds = {"loss": 1.0, "accuracy": accuracy}, {"train": seconds, "evaluate": 1.0}
-        return RunRecord(
-            spec,
-            "x",
-            "success",
-            n_layers=4,
-            kept=kept,
-            dropped=dropped,
-            parameters_after=parameters,
-            metrics=metrics,
-            seconds=seconds,
-        )
-
-    table = compare([record([0, 1, 2, 3], 1000, 0.9, 20.0), record([0, 1], 600, 0.85, 11.0)])
-    rows = [re.split(r"\s{2,}", line.strip()) for line in table.splitlines()]
-    assert rows == [
-        ["layers", "dropped", "parameters", "accuracy", "training", "evaluation"],
-        ["4", "none", "1,000", "90.0", "20.0 s", "1.0 s"],
-        ["2", "2,3", "600 (-40%)", "85.0 (-5.0)", "11.0 s (-45%)", "1.0 s (+0%)"],
-    ]
-
-
-def test_nothing_to_compare(tmp_path, capsys):
-    assert compare_runs.main([str(tmp_path)]) == 2 and "no finished run" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="2"):
-        compare_runs.main([])
+    assert record.kept == [0, 1, 2, 3, 4, 5] and record.metrics["accuracy"] > 0.75
