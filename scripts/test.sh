@@ -7,4 +7,5 @@ python -c 'import ray' 2>/dev/null || pip install --quiet --disable-pip-version-
     echo "Ray cannot be installed here; its tests are skipped" >&2
 ruff check .
 ruff format --check .
-exec python -m pytest "$@"
+export OMP_NUM_THREADS=1  # the tests themselves are spread over the cores
+exec python -m pytest -n auto --maxprocesses 8 --dist worksteal "$@"
