@@ -7,26 +7,38 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from layerdrop.errors import UserError
 from layerdrop.report.compare import compare
-from layerdrop.runs import RunRecord, read_record
+from layerdrop.runs.record import RunRecord, read_record
 
 
 def main(argv: list[str]) -> int:
     """The exit code: 0, or 2 where a folder has no finished run or the tasks differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="a run's folder; the first is compared with")
-    folders = parser.parse_args(argv).folders
-    found = {folder: read_record(folder) for folder in folders}
-    missing = [folder for folder, record in found.items() if record is None or record["status"] != "success"]
-    if missing:
-        print(f"error: no finished run in {', '.join(missing)}. Give folders of runs.", file=sys.stderr)
+    try:
+        print(compare(read(parser.parse_args(argv).folders)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
-    records = [RunRecord.from_dict(record) for record in found.values()]
-    if len(tasks := {record.spec.task for record in records}) > 1:
-        print(f"error: the runs are of several tasks ({', '.join(sorted(tasks))}). Give runs of one.", file=sys.stderr)
-        return 2
-    print(compare(records))
     return 0
+
+
+def read(folders: list[str]) -> list[RunRecord]:
+    """The records in these folders. Raises UserError."""
+    records = []
+    for folder in folders:
+        try:
+            record = read_record(folder)
+        except ValueError as error:
+            raise UserError(f"{error}. Give folders of finished runs.") from None
+        if record is None or record.status != "success":
+            raise UserError(f"no finished run in {folder}. Give folders of runs.")
+        record.folder = folder
+        records.append(record)
+    if len(tasks := {record.spec.data.task for record in records}) > 1:
+        raise UserError(f"the runs are of several tasks ({', '.join(sorted(tasks))}). Give runs of one.")
+    return records
 
 
 if __name__ == "__main__":

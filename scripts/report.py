@@ -25,6 +25,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--format", choices=("md", "latex", "csv"), default="md", help="of the tables")
     parser.add_argument("--tasks", nargs="+", help="columns, and the set of tasks for means (default: all there are)")
     parser.add_argument("--all_metrics", action="store_true", help="every metric of a task (csv has them anyway)")
+    parser.add_argument("--holm", action="store_true", help="significance: Holm's correction for all tests of a table")
     parser.add_argument("--compare", help="published figures beside one's own: sajjad2023, peer2022")
     parser.add_argument("--figures", help="folder for the figures (PNG and PDF)")
     args = parser.parse_args(argv)
@@ -39,39 +40,49 @@ def main(argv: list[str]) -> int:
 def report(args: argparse.Namespace) -> None:
     """Print the tables, write the figures."""
     from layerdrop.errors import UserError
-    from layerdrop.report import published, tables
-    from layerdrop.report.results import constant_predictions, failures, mixtures, read_store, results
+    from layerdrop.report import notes
+    from layerdrop.report.frame import frame, read_store
+    from layerdrop.report.published import NOTES, published
+    from layerdrop.report.render import render
     from layerdrop.tasks import get_task
 
-    done, failed = read_store(args.store)
-    found = results(done)
+    found = read_store(args.store)
+    runs = frame(found.done)
     tasks = [get_task(name, "--tasks").name for name in args.tasks] if args.tasks else None
-    there = sorted({result.task for result in found})
+    there = sorted(set(runs["task"]))
     if tasks and not set(tasks) & set(there):
         raise UserError(f"--tasks {' '.join(args.tasks)}: no run of these there. There are: {', '.join(there)}.")
-    beside = published.published(args.compare) if args.compare else []
-    made = []
-    for name in args.table:
-        if name == "tasks":
-            made += tables.task_tables(found, tasks, beside if args.compare == "sajjad2023" else [], args.all_metrics)
-        elif name == "glue":
-            made += tables.glue_tables(found, tasks, beside if args.compare == "peer2022" else [])
-        else:
-            made += getattr(tables, f"{name}_tables")(found, tasks)
-    print(tables.render(made, args.format), flush=True)
-    notes = failures(failed) + mixtures(found) + constant_predictions(found)
-    notes += [published.NOTES[args.compare]] if args.compare else []
-    theirs = {(result.model, result.task) for result in beside}
-    if args.compare and not theirs & {(result.model, result.task) for result in found}:
-        notes.append(f"--compare {args.compare}: it has none of these models and tasks; nothing to compare")
+    beside = published(args.compare) if args.compare else None
+    print(render(_tables(args, runs, tasks, beside), args.format), flush=True)
+    said = notes.failures(found) + notes.unreadable(found) + notes.mixtures(runs)
+    said += notes.constant_predictions(runs) + notes.repeated(runs)
+    if beside is not None:
+        said.append(NOTES[args.compare])
+        if runs.merge(beside, on=["model", "task"]).empty:
+            said.append(f"--compare {args.compare}: it has none of these models and tasks; nothing to compare")
     files = []
     if args.figures:
         from layerdrop.report.figures import draw
 
-        files, not_drawn = draw(found, args.figures, tasks)
-        notes += not_drawn
-    for line in [f"note: {note}" for note in notes] + files:
+        files, not_drawn = draw(runs, args.figures, tasks)
+        said += not_drawn
+    for line in [f"note: {note}" for note in said] + files:
         print(line, file=sys.stderr)
+
+
+def _tables(args: argparse.Namespace, runs, tasks: list[str] | None, beside) -> list:
+    from layerdrop.report.tables.cost import cost_tables
+    from layerdrop.report.tables.glue import glue_tables
+    from layerdrop.report.tables.significance import significance_tables
+    from layerdrop.report.tables.tasks import task_tables
+
+    make = {
+        "tasks": lambda: task_tables(runs, tasks, beside if args.compare == "sajjad2023" else None, args.all_metrics),
+        "glue": lambda: glue_tables(runs, tasks, beside if args.compare == "peer2022" else None),
+        "cost": lambda: cost_tables(runs, tasks),
+        "significance": lambda: significance_tables(runs, tasks, args.holm),
+    }
+    return [table for name in args.table for table in make[name]()]
 
 
 if __name__ == "__main__":

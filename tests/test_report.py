@@ -1,39 +1,46 @@
 """Tables against figures worked out by hand, and against the papers' own."""
 
 import csv
+import dataclasses
 import io
+import json
 import math
 from pathlib import Path
 
 import pytest
 
 from layerdrop.errors import UserError
+from layerdrop.report.frame import frame, read_store
+from layerdrop.report.how import FULL, How
+from layerdrop.report.notes import constant_predictions, failures, mixtures, repeated, unreadable
 from layerdrop.report.published import FOLDER, MODELS, published
-from layerdrop.report.results import (
-    FULL,
-    How,
-    Sheet,
-    constant_predictions,
-    failures,
-    mixtures,
-    read_store,
-    results,
-    sheets,
-    summarise,
-)
-from layerdrop.report.tables import cost_tables, glue_tables, render, significance_tables, task_tables
-from layerdrop.runs import RunRecord, RunSpec, write_table
+from layerdrop.report.render import render
+from layerdrop.report.sheet import sheets, summarise
+from layerdrop.report.tables.cost import cost_tables
+from layerdrop.report.tables.glue import glue_tables
+from layerdrop.report.tables.significance import significance_tables
+from layerdrop.report.tables.tasks import task_tables
+from layerdrop.runs.predictions import write_table
+from layerdrop.runs.record import RunRecord
+from layerdrop.spec import DataSpec, DropSpec, ModelSpec, RunSpec
 from scripts import report
 
 LARGE = ["sst2", "mnli", "qnli", "qqp", "stsb"]
 
 
 def record(task="rte", k=0, seed=1, strategy="top", accuracy=0.5, train=10.0, inference=1.0, **changes):
-    """A successful run; `changes` go to its spec."""
-    how = {"strategy": strategy, "k": k} if k else {}
-    spec = RunSpec("bert-base-uncased", task, "glue", **how, seed=seed, training={"learning_rate": 2e-5}, **changes)
+    """A successful run; `changes` go to the parts of its spec."""
+    how = {"strategy": strategy, "k": k} if k != 0 else {}
+    given = {"name": "bert-base-uncased", "task": task, "source": "glue"} | how | changes
+    parts = {}
+    for part, kind in (("model", ModelSpec), ("data", DataSpec), ("drop", DropSpec)):
+        names = {field.name for field in dataclasses.fields(kind)} & given.keys()
+        parts[part] = kind(**{name: given.pop(name) for name in names})
+    spec = RunSpec(**parts, seed=seed, **given)
     metrics = accuracy if isinstance(accuracy, dict) else {"loss": 1.0, "accuracy": accuracy}
-    made = RunRecord(spec, f"run_{spec.id}", "success", metrics=metrics, parameters_after=110_000_000 - 7_000_000 * k)
+    made = RunRecord(
+        spec, f"run_{spec.id}", "success", metrics=metrics, parameters_after=110_000_000 - 7_000_000 * (k or 0)
+    )
     made.seconds = {"train": train, "inference": inference, "total": 20.0}
     made.environment = {"device": "X", "threads": 1, "versions": {"torch": "2", "transformers": "5"}}
     return made
@@ -50,27 +57,29 @@ def test_medians_spread_and_differences_by_hand():
     runs += [record("cola", seed=1, accuracy={"matthews_correlation": 0.5, "accuracy": 0.8})]
     runs += [record("cola", k=2, seed=1, accuracy={"matthews_correlation": 0.3, "accuracy": 0.7})]
     runs += [record(k=4, seed=1, accuracy=0.5)]
-    cells = table_of(task_tables(results(runs)))
+    cells = table_of(task_tables(frame(runs)))
     assert cells["full", "0"]["RTE acc"] == "62.0 [60.0, 66.0]"
     assert cells["top", "2"]["RTE acc"] == "58.0 [55.0, 61.0] n=2 -4.0"
     assert cells["top", "2"]["CoLA Matthews"] == "30.0 n=1 -20.0"
     assert cells["full", "0"]["mean"] == "56.0" and cells["top", "2"]["mean"] == "44.0"  # (62 + 50) / 2, (58 + 30) / 2
     assert cells["top", "2"]["difference"] == "-12.0"
     assert cells["top", "4"]["CoLA Matthews"] == cells["top", "4"]["mean"] == "missing"
-    only = table_of(task_tables(results(runs), ["rte"]))
+    only = table_of(task_tables(frame(runs), ["rte"]))
     assert set(only["top", "4"]) == {"RTE acc", "mean", "difference"} and only["top", "4"]["difference"] == "-12.0"
 
 
 def test_the_full_model_may_be_missing():
-    cells = table_of(task_tables(results([record(k=2)])))
+    cells = table_of(task_tables(frame([record(k=2)])))
     assert cells["full", "0"]["RTE acc"] == "missing" and cells["top", "2"]["difference"] == ""
 
 
 def test_nan_ranks_below_every_number():
-    assert summarise([0.5, math.nan, 0.7]).median == 50
-    assert math.isnan(summarise([math.nan, math.nan, 0.7]).median) and math.isnan(summarise([0.5, math.nan]).median)
+    constant = -math.inf
+    assert summarise([50, constant, 70]).median == 50 and math.isnan(summarise([50, constant, 70]).low)
+    assert math.isnan(summarise([constant, constant, 70]).median) and math.isnan(summarise([50, constant]).median)
+    assert summarise([constant, 50, 60, 70]).median == 55  # of an even number the mean of the middle two, as ever
     constant = {"pearson": math.nan, "spearmanr": math.nan}
-    cells = table_of(task_tables(results([record("stsb", accuracy=constant), record("stsb", k=2, accuracy=constant)])))
+    cells = table_of(task_tables(frame([record("stsb", accuracy=constant), record("stsb", k=2, accuracy=constant)])))
     assert cells["top", "2"]["STS-B Pearson"] == "constant"
 
 
@@ -80,7 +89,7 @@ def test_glue_score_by_hand():
 
     runs = [record(task, accuracy=m) for task, m in zip(("mrpc", "stsb"), scores(0.8, 0.6), strict=True)]
     runs += [record(task, k=2, accuracy=m) for task, m in zip(("mrpc", "stsb"), scores(0.7, 0.5), strict=True)]
-    cells = table_of(glue_tables(results(runs)))
+    cells = table_of(glue_tables(frame(runs)))
     assert cells["top", "2"] == {
         "MRPC F1": "70.0",
         "STS-B Spearman": "50.0",
@@ -92,7 +101,7 @@ def test_glue_score_by_hand():
 def test_cost_by_hand():
     runs = [record(train=10, inference=2), record("cola", train=40, inference=4)]
     runs += [record(k=6, train=5, inference=1), record("cola", k=6, train=20, inference=3)]
-    cells = table_of(cost_tables(results(runs)))
+    cells = table_of(cost_tables(frame(runs)))
     assert cells["full", "0"]["fine-tuning speed-up"] == "1.00"
     assert cells["top", "6"] == {
         "parameters (millions)": "68.0",
@@ -103,7 +112,7 @@ def test_cost_by_hand():
 
 def test_settings_part_tables_but_rows_do_not():
     runs = [record(), record(k=2), record(from_scratch=True), record(max_seq_length=64), record(k=2, strategy="bottom")]
-    made = task_tables(results(runs))
+    made = task_tables(frame(runs))
     assert [table.title for table in made] == [
         "bert-base-uncased (max_seq_length 128)",
         "bert-base-uncased (max_seq_length 64)",
@@ -117,15 +126,15 @@ def test_settings_part_tables_but_rows_do_not():
 
 
 def test_less_data_is_always_said():
-    (table,) = task_tables(results([record(max_train_samples=64), record(k=2, max_train_samples=64)]))
+    (table,) = task_tables(frame([record(max_train_samples=64), record(k=2, max_train_samples=64)]))
     assert table.title == "bert-base-uncased (max_train_samples 64)"
 
 
 def test_scoring_parts_the_rows_of_its_strategy_alone():
     runs = [record(), record(k=2), record(k=2, strategy="contribution", score_split="validation")]
-    assert [row[0] for table in task_tables(results(runs)) for row in table.rows] == ["full", "top", "contribution"]
+    assert [row[0] for table in task_tables(frame(runs)) for row in table.rows] == ["full", "top", "contribution"]
     runs.append(record(k=2, strategy="contribution", score_split="train"))
-    (table,) = task_tables(results(runs))
+    (table,) = task_tables(frame(runs))
     assert [row[0] for row in table.rows][2:] == [
         "contribution (score_split train)",
         "contribution (score_split validation)",
@@ -134,11 +143,11 @@ def test_scoring_parts_the_rows_of_its_strategy_alone():
 
 def test_mixed_machines_are_said():
     runs = [record(), record(seed=2)]
-    assert not mixtures(results(runs))
+    assert not mixtures(frame(runs))
     runs[1].environment = runs[1].environment | {"versions": {"torch": "3", "transformers": "5"}, "device": "Y"}
-    notes = mixtures(results(runs))
+    notes = mixtures(frame(runs))
     assert len(notes) == 2 and "mixed torch (2, 3)" in notes[1] and "mixed device (X, Y)" in notes[0]
-    assert any("Not comparable" in note for table in cost_tables(results(runs)) for note in table.notes) is True
+    assert any("Not comparable" in note for table in cost_tables(frame(runs)) for note in table.notes) is True
 
 
 def test_store(tmp_path):
@@ -148,15 +157,20 @@ def test_store(tmp_path):
         run.folder = str(tmp_path / "deep" / str(i))
         run.write()
     (tmp_path / "record.json").write_text("{")
-    done, failed = read_store([str(tmp_path)])
-    assert sorted(run.spec.seed for run in done) == [1, 3] and [run.spec.seed for run in failed] == [2]
-    assert failures(failed) == [f"1 run has failed and is in no table; {tmp_path / 'deep' / '1'}: x"]
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "spec.json").write_text("{}")
+    found = read_store([str(tmp_path)])
+    assert sorted(run.spec.seed for run in found.done) == [1, 3] and [run.spec.seed for run in found.failed] == [2]
+    (bad, killed) = unreadable(found)
+    assert bad.startswith("1 unreadable record, in no table: ") and str(tmp_path / "record.json") in bad
+    assert killed == "1 run without a record (in flight, or killed)"
+    assert failures(found) == [f"1 run has failed and is in no table; {tmp_path / 'deep' / '1'}: x"]
     with pytest.raises(UserError, match="no record of a successful run there. 1 run has failed .*1: x"):
         read_store([str(tmp_path / "deep" / "1")])
     runs[1].status = "success"
     runs[1].folder = str(tmp_path / "again")
     runs[1].write()
-    assert read_store([str(tmp_path)])[1] == []  # the same run has succeeded elsewhere
+    assert read_store([str(tmp_path)]).failed == []  # the same run has succeeded elsewhere
     with pytest.raises(UserError, match="no such folder"):
         read_store([str(tmp_path / "none")])
 
@@ -166,7 +180,7 @@ def losses(paper: str, tasks: list[str] | None) -> dict[tuple[str, int], float]:
     """(model, K) -> mean over tasks below the full model."""
     found = {}
     for sheet in sheets(published(paper)):
-        wanted = tasks or sheet.tasks
+        wanted = sheet.columns(tasks)
         for how in sheet.rows:
             found[sheet.model, how.k or 0] = sheet.mean(FULL, wanted) - sheet.mean(how, wanted)
     return found
@@ -206,7 +220,7 @@ def test_peers_own_mean_scores():
 
 def test_published_figures_stand_beside_ones_own():
     cells = table_of(
-        task_tables(results([record(accuracy=0.7), record(k=2, accuracy=0.6)]), beside=published("sajjad2023"))
+        task_tables(frame([record(accuracy=0.7), record(k=2, accuracy=0.6)]), beside=published("sajjad2023"))
     )
     assert cells["full", "0"]["RTE acc"] == "70.0 published 67.9 (+2.1)"
     assert cells["top", "2"]["RTE acc"] == "60.0 -10.0 published 62.8 (-2.8)"
@@ -218,14 +232,14 @@ def test_constant_predictions_are_named():
     runs = [record(), record(k=2), record(k=2, seed=2)]
     for run, predictions in zip(runs, (2, 1, 2), strict=True):
         run.distinct_predictions = {"validation": predictions}
-    assert constant_predictions(results(runs)) == [
-        "bert-base-uncased, top 2, RTE: one prediction for every row (1 of 2 seeds)"
+    assert constant_predictions(frame(runs)) == [
+        "one prediction for every row in 1 cell: bert-base-uncased, top 2, RTE (1 of 2 seeds)"
     ]
 
 
 # ---- rendering and the command --------------------------------------------------------------------------------------
 def test_formats():
-    tables = task_tables(results([record(accuracy=0.6), record(k=2, accuracy=0.5)]))
+    tables = task_tables(frame([record(accuracy=0.6), record(k=2, accuracy=0.5)]))
     rows = list(csv.DictReader(io.StringIO(render(tables, "csv"))))
     assert [(row["strategy"], row["k"], row["task"], row["score"], row["difference"]) for row in rows] == [
         ("full", "0", "rte", "60.0", ""),
@@ -233,12 +247,12 @@ def test_formats():
         ("top", "2", "rte", "50.0", "-10.0"),
         ("top", "2", "mean", "50.0", "-10.0"),
     ]
-    runs = results([record(accuracy=0.6), record(k=2, accuracy=0.5)])
+    runs = frame([record(accuracy=0.6), record(k=2, accuracy=0.5)])
     blocks = render([*task_tables(runs), *glue_tables(runs)], "csv").split("\n\n")
     kinds = [{row["table"] for row in csv.DictReader(io.StringIO(block))} for block in blocks]
     assert kinds == [{"tasks"}, {"glue"}]  # their means are over other metrics
     latex = render(tables, "latex")
-    assert r"\toprule" in latex and "50.0 $-$10.0" in latex
+    assert r"\toprule" in latex and "50.0 & $-$10.0" in latex
     markdown = render(tables, "md")
     assert "### bert-base-uncased" in markdown and "| top " in markdown and "over RTE (acc)" in markdown
 
@@ -252,7 +266,7 @@ def test_significance_from_predictions(tmp_path):
         rows = zip(range(40), ["a"] * 40, words, strict=True)
         write_table(Path(run.folder) / "predictions_dev.tsv", ("index", "label", "prediction"), rows)
     runs.append(record(k=6))
-    cells = table_of(significance_tables(results(runs)))
+    cells = table_of(significance_tables(frame(runs)))
     assert cells["top", "2"]["RTE"] == "1 worse of 1 (p 0.002)"  # 2 * 0.5 ** 10
     assert cells["top", "4"]["RTE"] == "none of 1 (p 1)" and cells["top", "6"]["RTE"] == "missing"
 
@@ -269,7 +283,12 @@ def test_command(tmp_path, capsys):
     names = {f"bert-base-uncased_{kind}.{ending}" for kind in ("strategies", "speed") for ending in ("png", "pdf")}
     assert set(drawn) == names and min(drawn.values()) > 2000
     assert "nothing to compare" not in err
-    run = RunRecord(RunSpec("demo", "demo-rte", "demo"), str(tmp_path / "demo"), "success", metrics={"accuracy": 0.5})
+    run = RunRecord(
+        RunSpec(ModelSpec("demo"), DataSpec("demo-rte", "demo")),
+        str(tmp_path / "demo"),
+        "success",
+        metrics={"accuracy": 0.5},
+    )
     run.write()
     assert report.main([str(tmp_path / "demo"), "--compare", "sajjad2023"]) == 0
     assert "nothing to compare" in capsys.readouterr().err
@@ -286,4 +305,174 @@ def test_rows_are_in_order():
     assert sorted(hows, key=How.order) == [FULL, How(from_scratch=True), How("top", 2), How("top", 4), How("bottom", 2)]
     assert How("contribution", threshold=0.95).words == ("contribution > 0.95", "")
     assert How("list", 2, layers=(3, 4)).words == ("list 3,4", "2")
-    assert isinstance(sheets(results([record()]))[0], Sheet)
+    assert [sheet.title for sheet in sheets(frame([record()]))] == ["bert-base-uncased"]
+
+
+# ---- what parts rows, columns and tables ----------------------------------------------------------------------------
+def shown(table) -> list[tuple]:
+    return [tuple(row[:3]) for row in table.rows]
+
+
+def test_orders_of_the_same_k_are_rows_of_their_own():
+    runs = [record(), record(k=2, strategy="greedy", order=(0, 5, 3), accuracy=0.6)]
+    (table,) = task_tables(frame([*runs, record("cola", k=2, strategy="greedy", order=(1, 2, 3))]))
+    assert [row[0] for row in table.rows] == ["full", "greedy"]  # an order for each task is no difference
+    runs.append(record(k=2, strategy="greedy", order=(1, 2, 3), accuracy=0.7))
+    (table,) = task_tables(frame(runs))
+    assert shown(table)[1:] == [
+        ("greedy (order 0,5,3)", "2", "60.0 +10.0"),
+        ("greedy (order 1,2,3)", "2", "70.0 +20.0"),
+    ]
+
+
+def test_data_folders_are_columns_of_their_own():
+    runs = [record(), record(accuracy=0.7, source="other"), record("cola", source="third")]
+    (table,) = task_tables(frame(runs))
+    assert table.header[2:5] == ["CoLA acc", "RTE (data glue) acc", "RTE (data other) acc"]
+    assert table.rows[0][3:5] == ["50.0", "70.0"]
+
+
+def test_equal_ids_on_other_contents_are_not_merged(tmp_path):
+    runs = [record(accuracy=0.5), record(accuracy=0.7), record(k=2)]
+    for i, (run, weights) in enumerate(zip(runs, ("aaa", "bbb", "aaa"), strict=True)):
+        run.folder, run.fingerprints = str(tmp_path / str(i)), {"model": weights}
+        run.write()
+    found = read_store([str(tmp_path)])
+    tables = task_tables(frame(found.done))
+    assert [table.title for table in tables] == ["bert-base-uncased (weights aaa)", "bert-base-uncased (weights bbb)"]
+    assert [table.rows[0][2] for table in tables] == ["50.0", "70.0"]
+    for run, rows in zip(runs, ("one", "two", "one"), strict=True):
+        run.fingerprints, run.data = {}, {"validation": {"rows": 3, "fingerprint": rows}}
+        run.write()
+    (table,) = task_tables(frame(read_store([str(tmp_path)]).done))
+    assert table.header[2:4] == ["RTE (rows one) acc", "RTE (rows two) acc"]
+
+
+def test_contents_that_no_record_names_part_nothing():
+    runs = [record(), record(k=2)]
+    runs[0].fingerprints = {"model": "aaa"}
+    assert len(task_tables(frame(runs))) == 1
+
+
+def test_runs_of_one_cell_and_seed_are_said():
+    runs = [record(), record(), record(seed=2)]
+    assert repeated(frame(runs)) == [
+        f"2 runs are of a cell and seed that others are of too: {runs[0].folder}; {runs[1].folder}"
+    ]
+    assert repeated(frame(runs[1:])) == []
+
+
+def test_two_models_of_one_name_are_told_apart():
+    titles = [table.title for table in task_tables(frame([record(name="a/bert"), record(name="b/bert")]))]
+    assert titles == ["a/bert", "b/bert"]
+
+
+def test_resumed_runs_are_not_in_the_speed_up():
+    runs = [record(train=10), record(k=6, train=5), record(k=6, train=1, seed=2)]
+    runs[2].resumed_at_step = 7
+    (table,) = cost_tables(frame(runs))
+    assert table.rows[1][3] == "2.00" and "Without the training seconds of 1 resumed run." in table.notes
+
+
+def test_no_share_of_nothing():
+    def scores(value):
+        return {"matthews_correlation": value, "accuracy": 0.5}
+
+    runs = [record("cola", accuracy=scores(0.0)), record("cola", k=2, accuracy=scores(0.2))]
+    assert table_of(glue_tables(frame(runs)))["top", "2"]["of the full model"] == "-"
+
+
+def test_many_degenerate_cells_are_one_note():
+    runs = [record(k=k) for k in range(1, 10)]
+    for run in runs:
+        run.distinct_predictions = {"validation": 1}
+    (note,) = constant_predictions(frame(runs))
+    assert note.startswith("one prediction for every row in 9 cells: ") and note.endswith("and 6 more")
+
+
+def test_a_failure_is_cut_between_words():
+    from layerdrop.report.frame import Found
+
+    run = record()
+    run.error = "ValueError: " + "word " * 100
+    (note,) = failures(Found([], [run]))
+    assert len(note) < 320 and note.removesuffix("\u2026").endswith("word")
+
+
+def test_latex_meets_at_the_decimal_point():
+    runs = [record(seed=s, accuracy=a) for s, a in ((1, 0.6), (2, 0.7))] + [record(k=2, accuracy=0.05)]
+    lines = render(task_tables(frame(runs)), "latex").splitlines()
+    assert r"\begin{tabular}{lrr@{ }lrr}" in lines
+    assert r"strategy & K & \multicolumn{2}{l}{RTE acc} & mean & difference \\" in lines
+    assert r"full & 0 & 65.0 & [60.0, 70.0] & 65.0 &  \\" in lines
+    assert r"top & 2 & 5.0 & n=1 $-$60.0 & 5.0 & $-$60.0 \\" in lines
+    assert r"contribution $>$ 0.9" in render(
+        task_tables(frame([record(k=None, strategy="contribution", threshold=0.9) for _ in "a"])), "latex"
+    )
+
+
+def predicted(tmp_path, runs, words):
+    for i, (run, predictions) in enumerate(zip(runs, words, strict=True)):
+        run.folder = str(tmp_path / str(i))
+        Path(run.folder).mkdir()
+        rows = zip(range(40), ["a"] * 40, predictions, strict=True)
+        write_table(Path(run.folder) / "predictions_dev.tsv", ("index", "label", "prediction"), rows)
+    return frame(runs)
+
+
+def test_the_p_values_of_several_seeds_are_a_range(tmp_path):
+    """Not a median that belongs to none of them."""
+    runs = [record(seed=s, k=k) for s in (1, 2) for k in (0, 2)]
+    right, worse = ["a"] * 40, ["a"] * 20 + ["b"] * 20
+    found = predicted(tmp_path, runs, [right, worse, right, right])
+    assert table_of(significance_tables(found))["top", "2"]["RTE"] == "1 worse of 2 (p 1.9e-06 to 1)"
+    (row,) = csv.DictReader(io.StringIO(render(significance_tables(found), "csv")))
+    assert float(row["lowest_p"]) == pytest.approx(2 * 0.5**20, rel=1e-5) and float(row["highest_p"]) == 1
+    assert (row["seeds"], row["worse"], row["better"]) == ("2", "1", "0")
+
+
+def test_holms_correction_is_offered_and_made(tmp_path):
+    """6 of 6 disagreements have p = 0.031; of two tests 0.0625."""
+    runs = [record(), record(k=2), record(k=4)]
+    found = predicted(tmp_path, runs, [["a"] * 40, ["a"] * 34 + ["b"] * 6, ["a"] * 40])
+    (plain,), (holm,) = significance_tables(found), significance_tables(found, correct=True)
+    assert plain.rows[0][2] == "1 worse of 1 (p 0.031)" and holm.rows[0][2] == "none of 1 (p 0.062)"
+    assert "of 2 tests without any difference about 0.1 would be significant; --holm" in plain.notes[0]
+    assert "Holm's, for the 2 tests" in holm.notes[0]
+
+
+@pytest.mark.parametrize("table", ["tasks", "glue", "cost", "significance"])
+def test_tables_of_a_single_run_without_the_full_model(tmp_path, table, capsys):
+    run = record(k=2)
+    run.folder = str(tmp_path / "run")
+    run.write()
+    for form in ("md", "latex", "csv"):
+        assert report.main([str(tmp_path), "--table", table, "--format", form]) == 0
+    assert "missing" in capsys.readouterr().out
+
+
+def test_records_of_version_1_give_the_same_table(tmp_path):
+    """Literally as they were written before specs were nested."""
+    old = {
+        "model": "bert", "task": "rte", "data": "glue", "strategy": "top", "k": 2, "threshold": None, "layers": [],
+        "order": [], "score_on": None, "score_split": None, "score_samples": None, "weight_scope": None,
+        "from_scratch": False, "freeze_layers": [], "freeze_embeddings": False, "train": True, "revision": "main",
+        "max_seq_length": 128, "pad_to_max_length": False, "precision": "fp32", "max_train_samples": None,
+        "max_eval_samples": None, "processes": 1, "seed": 1, "training": {"learning_rate": 2e-5},
+    }  # fmt: skip
+    for i, (strategy, k, accuracy) in enumerate(((None, None, 0.75), ("top", 2, 0.5))):
+        values = {"id": f"id{i}", "spec": old | {"strategy": strategy, "k": k}, "status": "success",
+                  "folder": "old", "n_layers": 12, "dropped": [10, 11][: 2 * i], "kept": list(range(12 - 2 * i)),
+                  "metrics": {"loss": 1.0, "accuracy": accuracy}, "seconds": {"train": 10.0 - 5 * i, "inference": 1.0},
+                  "parameters_after": 1000000 * (2 - i), "environment": {"device": "X", "threads": 1},
+                  "model_fingerprint": "aaa", "data": {}}  # fmt: skip
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "record.json").write_text(json.dumps(values))
+    runs = frame(read_store([str(tmp_path)]).done)
+    (table,) = task_tables(runs)
+    assert (table.title, table.rows) == (
+        "bert",
+        [["full", "0", "75.0", "75.0", ""], ["top", "2", "50.0 -25.0", "50.0", "-25.0"]],
+    )
+    (cost,) = cost_tables(runs)
+    assert cost.rows == [["full", "0", "2.0", "1.00", "+0%"], ["top", "2", "1.0", "2.00", "+0%"]]

@@ -1,37 +1,55 @@
 """A few runs side by side, in words for a person."""
 
+import math
+
+from tabulate import tabulate
+
+from layerdrop.report.how import How
 from layerdrop.runs.record import RunRecord
 
 
 def compare(records: list[RunRecord]) -> str:
     """A table of runs of one task; each difference is to the first run, in points (hundredths) for metrics."""
     first = records[0]
-    names = [name for name in first.metrics if not name.endswith("loss")]
-    header = ["layers", "dropped", "parameters", *names, "training", "evaluation"]
-    rows = [header, *(_row(record, first, names) for record in records)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    names = dict.fromkeys(name for record in records for name in record.metrics if not name.endswith("loss"))
+    rows = [_row(record, first, list(names)) for record in records]
+    return tabulate(rows, headers="keys", tablefmt="plain", stralign="right", disable_numparse=True)
 
 
-def _row(record: RunRecord, first: RunRecord, names: list[str]) -> list[str]:
-    def against(value: float, base: float, text: str) -> str:
-        return text if record is first else f"{text} ({100 * (value / base - 1):+.0f}%)"
+def _row(record: RunRecord, first: RunRecord, metrics: list[str]) -> dict[str, str]:
+    strategy, k = How.of(record.spec).words
+    row = {
+        "folder": record.folder,
+        "model": record.spec.model.name,
+        "strategy": strategy,
+        "K": k,
+        "seed": str(record.spec.seed),
+        "layers": str(len(record.kept)),
+        "dropped": ",".join(map(str, record.dropped)) or "none",
+        "parameters": _change(record.parameters_after, first.parameters_after, record is first, "{:,}"),
+    }
+    for name in metrics:
+        row[name] = _points(record.metrics.get(name), first.metrics.get(name), record is first)
+    for name, stage in (("training", "train"), ("evaluation", "evaluate")):
+        row[name] = _change(_seconds(record, stage), _seconds(first, stage), record is first, "{:.1f} s")
+    return row
 
-    def points(name: str) -> str:
-        value, base = record.metrics[name], first.metrics[name]
-        return f"{100 * value:.1f}" + ("" if record is first else f" ({100 * (value - base):+.1f})")
 
-    def seconds(stage: str) -> str:
-        if stage not in record.seconds:
-            return "-"
-        return against(record.seconds[stage], first.seconds[stage], f"{record.seconds[stage]:.1f} s")
+def _seconds(record: RunRecord, stage: str) -> float | None:
+    """None also for the training of a resumed run, which is that of a part."""
+    return None if stage == "train" and record.resumed_at_step is not None else record.seconds.get(stage)
 
-    parameters = record.parameters_after
-    return [
-        str(len(record.kept)),
-        ",".join(map(str, record.dropped)) or "none",
-        against(parameters, first.parameters_after, f"{parameters:,}"),
-        *map(points, names),
-        seconds("train"),
-        seconds("evaluate"),
-    ]
+
+def _change(value: float | None, base: float | None, is_first: bool, form: str) -> str:
+    if value is None:
+        return "-"
+    return form.format(value) + (f" ({100 * (value / base - 1):+.0f}%)" if base and not is_first else "")
+
+
+def _points(value: float | None, base: float | None, is_first: bool) -> str:
+    if value is None:
+        return "-"
+    if math.isnan(value):
+        return "constant"
+    no_difference = is_first or base is None or math.isnan(base)
+    return f"{100 * value:.1f}" + ("" if no_difference else f" ({100 * (value - base):+.1f})")

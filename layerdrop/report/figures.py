@@ -12,8 +12,10 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import pandas as pd
 
-from layerdrop.report.results import FULL, METRIC_WORDS, Result, Sheet, main_metric, sheets, task_name
+from layerdrop.report.how import FULL, How
+from layerdrop.report.sheet import METRIC_WORDS, Sheet, Summary, sheets, task_name
 
 WIDTH = 3.35
 """Inches of a column."""
@@ -32,7 +34,10 @@ STYLE = {
 }
 
 
-def draw(found: list[Result], folder: str, tasks: list[str] | None = None) -> tuple[list[Path], list[str]]:
+GREY = "#333333"
+
+
+def draw(runs: pd.DataFrame, folder: str, tasks: list[str] | None = None) -> tuple[list[Path], list[str]]:
     """Write the figures of every model into a folder, as PNG and PDF.
 
     Returns (the files, why a figure was not drawn).
@@ -40,8 +45,8 @@ def draw(found: list[Result], folder: str, tasks: list[str] | None = None) -> tu
     Path(folder).mkdir(parents=True, exist_ok=True)
     written, notes = [], []
     names: Counter[str] = Counter()
-    for sheet in sheets(found):
-        wanted = tasks or sheet.tasks
+    for sheet in sheets(runs):
+        wanted = sheet.columns(tasks)
         name = re.sub(r"[^A-Za-z0-9.-]+", "_", sheet.title).strip("_")
         names[name] += 1
         name += f"_{names[name]}" if names[name] > 1 else ""
@@ -61,88 +66,116 @@ def draw(found: list[Result], folder: str, tasks: list[str] | None = None) -> tu
     return written, notes
 
 
+# ---- score by strategy and K, as Sajjad et al.'s Figure 2 ------------------------------------------------------------
 def strategies(sheet: Sheet, tasks: list[str]) -> plt.Figure | None:
-    """As Sajjad et al.'s Figure 2: for each task, bars of the strategies grouped by K; the full model is a line.
+    """A panel for each task: a dot for each strategy and K, its median over seeds; the full model is a dashed line.
 
-    Bars are medians over seeds, whiskers reach from the lowest to the highest. The axes do not begin at zero.
+    Whiskers reach from the lowest to the highest seed. None without a run with layers dropped.
     """
     rows = [how for how in sheet.rows if how.k and not how.from_scratch]
-    names = list(dict.fromkeys(how.strategy for how in rows))
-    all_k = sorted({how.k for how in rows})
     if not rows:
         return None
-    thin = {"color": "#333333", "linewidth": 0.6}
+    names, all_k = _names(rows), sorted({how.k for how in rows})
     columns = min(2, len(tasks))
     lines = math.ceil(len(tasks) / columns)
-    height = 1.35 * lines + 0.5
+    below = 0.3 + 0.13 * math.ceil((len(names) + 1) / 3)
+    height = 1.5 * lines + 0.25 + below
     figure, grid = plt.subplots(lines, columns, figsize=(WIDTH, height), squeeze=False)
-    width = 0.84 / len(names)
+    gap = False
     for axes, task in zip(grid.flat, tasks, strict=False):
-        metric = main_metric(task, sheet.metrics(task))
-        seen = []
-        for i, name in enumerate(names):
-            for how in (how for how in rows if how.strategy == name):
-                cell = sheet.cell(how, task, metric)
-                if cell is None or math.isnan(cell.median):
-                    continue
-                at = all_k.index(how.k) + (i - (len(names) - 1) / 2) * width
-                low = cell.median if math.isnan(cell.low) else cell.low
-                spread = [[cell.median - low], [cell.high - cell.median]]
-                axes.bar(at, cell.median, width * 0.92, color=COLOURS[i % len(COLOURS)], linewidth=0)
-                if cell.n > 1:
-                    axes.errorbar(at, cell.median, yerr=spread, **thin, capsize=1.2, capthick=0.6)
-                seen += [low, cell.high]
-        full = sheet.cell(FULL, task, metric)
-        if full is not None and not math.isnan(full.median):
-            axes.axhline(full.median, color="#333333", linewidth=0.8, linestyle="--", zorder=1.5)
-            seen.append(full.median)
-        if not seen:
-            axes.text(0.5, 0.5, "missing", ha="center", va="center", transform=axes.transAxes)
-        if seen:
-            margin = max(1.0, 0.08 * (max(seen) - min(seen)))
-            axes.set_ylim(min(seen) - 2 * margin, max(seen) + margin)
-        axes.set_xticks(range(len(all_k)), [f"K = {k}" for k in all_k])
-        axes.set_title(task_name(task), fontsize=7, pad=3)
-        axes.set_ylabel(METRIC_WORDS.get(metric.removeprefix("matched_"), metric))
+        gap |= _panel(axes, sheet, task, rows, all_k)
     for axes in list(grid.flat)[len(tasks) :]:
         axes.set_axis_off()
-    marks = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[i % len(COLOURS)]) for i in range(len(names))]
-    marks.append(plt.Line2D([], [], color="#333333", linewidth=0.8, linestyle="--"))
-    figure.legend(marks, [*names, "full model"], loc="lower center", ncols=3, fontsize=6.5, handlelength=1.2)
-    figure.tight_layout(rect=(0, (0.12 + 0.13 * math.ceil((len(names) + 1) / 3)) / height, 1, 1), h_pad=0.8)
+    marks = [_mark(i) for i in range(len(names))] + [plt.Line2D([], [], color=GREY, linewidth=0.8, linestyle="--")]
+    figure.legend(marks, [*names, "full model"], loc="lower center", ncols=3, fontsize=6, handlelength=1.2)
+    missing = "; no dot: not run, or impossible" if gap else ""
+    spread = "median over seeds, whiskers from lowest to highest" if sheet.seeds > 1 else "one seed"
+    figure.text(0.5, (below - 0.13) / height, f"{spread}{missing}", ha="center", fontsize=5.5, color=GREY)
+    figure.suptitle(sheet.title, fontsize=7)
+    figure.tight_layout(rect=(0, below / height, 1, 1), h_pad=0.8)
     return figure
 
 
+def _names(rows: list[How]) -> list[str]:
+    """The strategies, as the legend names them."""
+    return list(dict.fromkeys(map(_name, rows)))
+
+
+def _name(how: How) -> str:
+    return f"{how.strategy} ({how.details})" if how.details else how.strategy or "full"
+
+
+def _marker(i: int) -> str:
+    """No pair of colour and marker comes twice among 64."""
+    return MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
+
+
+def _mark(i: int) -> plt.Line2D:
+    return plt.Line2D([], [], color=COLOURS[i % len(COLOURS)], marker=_marker(i), ls="", markersize=3)
+
+
+def _panel(axes: plt.Axes, sheet: Sheet, task: str, rows: list[How], all_k: list[int]) -> bool:
+    """Draw a task's dots. Returns whether some strategy has no dot at some K."""
+    metric, names = sheet.main_metric(task), _names(rows)
+    cells = {(_name(how), how.k): cell for how in rows if (cell := _drawable(sheet.cell(how, task, metric)))}
+    step = 0.7 / max(1, len(names) - 1) if len(names) > 1 else 0.0
+    for (name, k), cell in cells.items():
+        i = names.index(name)
+        at = all_k.index(k) + (i - (len(names) - 1) / 2) * step
+        low = cell.median if math.isnan(cell.low) else cell.low
+        spread = [[cell.median - low], [cell.high - cell.median]]
+        colour = COLOURS[i % len(COLOURS)]
+        axes.errorbar(at, cell.median, yerr=spread, color=colour, fmt=_marker(i), ms=3, lw=0.7)
+    full = _drawable(sheet.cell(FULL, task, metric))
+    if full:
+        axes.axhline(full.median, color=GREY, linewidth=0.8, linestyle="--", zorder=0.5)
+    if not cells and not full:
+        axes.text(0.5, 0.5, "missing", ha="center", va="center", transform=axes.transAxes)
+    axes.margins(y=0.12)
+    axes.set_xlim(-0.5, len(all_k) - 0.5)
+    axes.set_xticks(range(len(all_k)), all_k)
+    axes.set_xlabel("K", labelpad=1)
+    axes.set_title(task_name(task), fontsize=7, pad=3)
+    word = METRIC_WORDS.get(metric.removeprefix("matched_"), metric)
+    axes.set_ylabel(f"{word}, points")
+    return len(cells) < len(names) * len(all_k)
+
+
+def _drawable(cell: Summary | None) -> Summary | None:
+    return None if cell is None or math.isnan(cell.median) else cell
+
+
+# ---- score against speed-up, as Peer et al.'s Figure 1 ---------------------------------------------------------------
 def speed(sheet: Sheet, tasks: list[str]) -> plt.Figure | None:
-    """As Peer et al.'s Figure 1: the mean score over tasks against the fine-tuning speed-up, a line for each strategy
-    with growing K. None where no row has every task and its seconds."""
+    """The mean score over tasks against the fine-tuning speed-up, a line for each strategy with growing K. None where
+    no row has every task and its seconds."""
     points: dict[str, list[tuple[float, float, int]]] = {}
     for how in sheet.rows:
-        ratio = sheet.seconds_ratio(how, tasks, "train")
-        score = sheet.mean(how, tasks)
-        if how.from_scratch or ratio is None or score is None or how.k is None and how != FULL:
+        ratio, score = sheet.seconds_ratio(how, tasks, "train"), sheet.mean(how, tasks)
+        if how.from_scratch or ratio is None or score is None or math.isnan(score) or (how.k is None and how != FULL):
             continue
-        points.setdefault(how.strategy or "", []).append((1 / ratio, score, how.k or 0))
+        points.setdefault("" if how == FULL else _name(how), []).append((1 / ratio, score, how.k or 0))
     start = points.pop("", [])
     if not points or not start:
         return None
-    figure, axes = plt.subplots(figsize=(WIDTH, 2.3))
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.5))
     for i, (name, line) in enumerate(points.items()):
-        x, y, k = zip(*sorted(start + line, key=lambda point: point[2]), strict=True)
-        axes.plot(
-            x,
-            y,
-            MARKERS[i % len(MARKERS)] + "-",
-            color=COLOURS[i % len(COLOURS)],
-            markersize=3,
-            linewidth=0.8,
-            label=name,
-        )
-        for number, *point in list(zip(k, x, y, strict=True))[1 if len(points) <= 3 else -1 :]:  # of many, the last
-            axes.annotate(f"K={number}", point, fontsize=5.5, xytext=(2, 2), textcoords="offset points")
-    axes.plot(start[0][0], start[0][1], "o", color="#333333", markersize=4, label="full model")
-    axes.set_xlabel("fine-tuning speed-up")
-    axes.set_ylabel(f"mean score over {len(tasks)} task{'s' * (len(tasks) != 1)}")
-    axes.legend(fontsize=6, loc="best")
-    figure.tight_layout()
+        x, y, _ = zip(*sorted(start + line, key=lambda point: point[2]), strict=True)
+        style = {"color": COLOURS[i % len(COLOURS)], "marker": _marker(i)}
+        axes.plot(x, y, **style, markersize=3, linewidth=0.8, label=name)
+    axes.plot(start[0][0], start[0][1], "o", color=GREY, markersize=4, label="full model")
+    _name_k(axes, [point for line in points.values() for point in line])
+    axes.set_xlabel("fine-tuning speed-up, times the full model")
+    axes.set_ylabel(f"mean over {len(tasks)} task{'s' * (len(tasks) != 1)}, points")
+    axes.set_title(sheet.title, fontsize=7)
+    figure.legend(*axes.get_legend_handles_labels(), fontsize=6, loc="lower center", ncols=3)
+    figure.tight_layout(rect=(0, 0.05 + 0.055 * math.ceil((len(points) + 1) / 3), 1, 1))
     return figure
+
+
+def _name_k(axes: plt.Axes, points: list[tuple[float, float, int]]) -> None:
+    """One label for each K, above the highest of its points: strategies of one K are about as fast."""
+    axes.margins(y=0.15)
+    for k in sorted({point[2] for point in points}):
+        x, y, _ = max((point for point in points if point[2] == k), key=lambda point: point[1])
+        axes.annotate(f"K = {k}", (x, y), fontsize=5.5, xytext=(0, 4), textcoords="offset points", ha="center")

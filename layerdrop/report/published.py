@@ -1,10 +1,13 @@
-"""The papers' figures as results, so that they stand beside one's own and pass through the same tables."""
+"""The papers' figures as a frame, so that they stand beside one's own and pass through the same tables."""
 
 import csv
 from pathlib import Path
 
+import pandas as pd
+
 from layerdrop.errors import unknown
-from layerdrop.report.results import How, Result
+from layerdrop.report.frame import published_frame
+from layerdrop.report.how import How
 from layerdrop.tasks import get_task
 
 FOLDER = Path(__file__).parent / "published"
@@ -35,14 +38,14 @@ def _rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def published(paper: str) -> list[Result]:
+def published(paper: str) -> pd.DataFrame:
     """The figures of `sajjad2023` (Tables 2 and 5) or `peer2022` (Table 1), seed 0. Raises UserError."""
     if paper not in NOTES:
         raise unknown("--compare", paper, NOTES)
-    return _sajjad2023() if paper == "sajjad2023" else _peer2022()
+    return published_frame(_sajjad2023() if paper == "sajjad2023" else _peer2022())
 
 
-def _sajjad2023() -> list[Result]:
+def _sajjad2023() -> list[dict]:
     found = []
     for file in ("sajjad2023_table2_top_dropping.csv", "sajjad2023_table5_albert.csv"):
         for row in _rows(file):
@@ -51,11 +54,12 @@ def _sajjad2023() -> list[Result]:
             metric = f"{name}_{task.metrics[0]}" if name else task.metrics[0]
             k = int(row["dropped"])
             how = How("top", k) if k else How()
-            found.append(Result(MODELS[row["model"]], "", how, task.name, 0, {metric: float(row["score"]) / 100}))
+            metrics = {metric: float(row["score"]) / 100}
+            found.append({"model": MODELS[row["model"]], "how": how, "task": task.name, "metrics": metrics})
     return found
 
 
-def _peer2022() -> list[Result]:
+def _peer2022() -> list[dict]:
     cells: dict[tuple, dict[str, float]] = {}
     for row in _rows("peer2022_table1_greedy.csv"):
         if row["task"] == "glue":
@@ -64,4 +68,6 @@ def _peer2022() -> list[Result]:
         how = How(row["method"], k) if k else How()
         metric = ("matched_" if row["task"] == "mnli" else "") + row["metric"]
         cells.setdefault((MODELS[row["base"]], how, row["task"]), {})[metric] = float(row["score"]) / 100
-    return [Result(model, "", how, task, 0, metrics) for (model, how, task), metrics in cells.items()]
+    return [
+        {"model": model, "how": how, "task": task, "metrics": metrics} for (model, how, task), metrics in cells.items()
+    ]

@@ -1,0 +1,1 @@
+"""What a comparison of models says beyond its scores."""

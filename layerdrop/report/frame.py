@@ -1,0 +1,174 @@
+"""From the records in some folders to one tidy frame: a row for each run, a column for each of its facts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from layerdrop.errors import UserError
+from layerdrop.report.how import How
+from layerdrop.runs.record import RECORD_FILE, RunRecord, read_record
+from layerdrop.text import one_line
+
+ROW = ("model", "task", "strategy", "k", "threshold", "layers", "order", "seed", "from_scratch")
+"""Settings that say where a run stands in a table, whatever the other runs are."""
+PARTIAL = ("max_train_samples", "max_eval_samples")
+"""Settings that are always named: the figures are not of the whole task."""
+DETAILS = ("score_on", "score_split", "score_samples", "weight_scope")
+"""Settings of a strategy that scores: those in which its runs differ part its rows."""
+DATA = ("source", "files", "text_columns", "label_column", "label_type", "skip_bad_rows")
+"""Settings of the data: those in which the runs of one task differ part its columns. All others part tables."""
+RUN_COLUMNS = (
+    *("model", "setting", "how", "task", "column", "seed", "parameters", "train", "inference"),
+    *("device", "threads", "torch", "transformers", "constant", "resumed", "record"),
+)
+"""Every other column of the frame is a metric, in points (hundredths): NaN where it was not measured, minus infinity
+where it is not defined (a constant prediction), which ranks below every number."""
+
+
+@dataclass
+class Found:
+    """The records in some folders."""
+
+    done: list[RunRecord]
+    failed: list[RunRecord] = field(default_factory=list)
+    """What has failed and never succeeded."""
+    unreadable: list[str] = field(default_factory=list)
+    """Why a file is no record, one line each."""
+    unfinished: int = 0
+    """Runs that have started and have no record: in flight, or killed."""
+
+
+def read_store(folders: Iterable[str]) -> Found:
+    """The records in some folders and below, each run once; equal settings on other contents are other runs.
+
+    Raises UserError where there is no successful one.
+    """
+    done: dict[tuple, RunRecord] = {}
+    failed: dict[tuple, RunRecord] = {}
+    found = Found([])
+    for folder in folders:
+        if not Path(folder).exists():
+            raise UserError(f"{folder}: no such folder. Give the folder of a study's runs.")
+        started = {path.parent for path in Path(folder).rglob("spec.json")}
+        for path in sorted(Path(folder).rglob(RECORD_FILE)):
+            started.discard(path.parent)
+            try:
+                record = read_record(path.parent)
+            except ValueError as error:
+                found.unreadable.append(one_line(str(error)))
+                continue
+            record.folder = str(path.parent)
+            if record.status == "success" and record.metrics:
+                done.setdefault(_contents(record), record)
+            elif record.status == "failed":
+                failed.setdefault((record.id,), record)
+        found.unfinished += len(started)
+    succeeded = {record.id for record in done.values()}
+    found.done, found.failed = list(done.values()), [r for r in failed.values() if r.id not in succeeded]
+    if not done:
+        advice = " ".join(_advice(found)) or "Sweep first: scripts/sweep.py."
+        raise UserError(f"{', '.join(folders)}: no record of a successful run there. {advice}")
+    return found
+
+
+def _advice(found: Found) -> list[str]:
+    from layerdrop.report.notes import failures, unreadable
+
+    return (failures(found) or unreadable(found))[:1]
+
+
+def _contents(record: RunRecord) -> tuple:
+    """The run, and the contents of its inputs: equal ids on other weights or data are not one run."""
+    data = tuple(sorted((split, values.get("fingerprint")) for split, values in record.data.items()))
+    return record.id, tuple(sorted(record.fingerprints.items())), data
+
+
+def frame(records: Sequence[RunRecord]) -> pd.DataFrame:
+    """One row for each record, columns RUN_COLUMNS and metrics. What parts the runs of a model is in `setting`, what
+    parts those of a task in `column`, what parts those of a strategy in `how`."""
+    flat = pd.DataFrame([_flat(record) for record in records], dtype=object)
+    setting = _differences(flat, ["model"], [c for c in flat.columns if c not in (*ROW, *DETAILS, *DATA, "rows")])
+    data = _differences(flat, ["task"], DATA)
+    contents = _differences(flat, ["task", *DATA, *PARTIAL], ["rows"])
+    details = _differences(flat, ["model", "strategy"], DETAILS)
+    orders = _differences(flat, ["model", "strategy", "task"], ["order"])
+    rows = []
+    for i, record in enumerate(records):
+        spec = record.spec
+        how = How.of(spec, ", ".join(filter(None, (details[i], orders[i]))))
+        parts = ", ".join(filter(None, (data[i], contents[i])))
+        column = f"{spec.data.task} ({parts})" if parts else spec.data.task
+        place = {"model": spec.model.name, "setting": setting[i], "how": how, "task": spec.data.task, "column": column}
+        rows.append({**place, "seed": spec.seed, **_facts(record), **_metrics(record)})
+    return pd.DataFrame(rows)
+
+
+def published_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """A frame of published figures: model, how, task and metrics (as fractions) of each row."""
+    empty = dict.fromkeys(RUN_COLUMNS)
+    metrics = [{name: 100 * value for name, value in row["metrics"].items()} for row in rows]
+    places = [{"setting": "", "column": row["task"], "seed": 0} for row in rows]
+    kept = [{name: row[name] for name in ("model", "how", "task")} for row in rows]
+    return pd.DataFrame([empty | a | b | c for a, b, c in zip(kept, places, metrics, strict=True)])
+
+
+def metric_names(runs: pd.DataFrame) -> list[str]:
+    """The columns of a frame that are metrics."""
+    return [name for name in runs.columns if name not in RUN_COLUMNS]
+
+
+def _flat(record: RunRecord) -> dict[str, Any]:
+    """The settings of a run, its checkpoint's contents (`weights`) and those of its development data (`rows`)."""
+    rows = [values.get("fingerprint") for split, values in record.data.items() if split.startswith("validation")]
+    return record.spec.flat() | {"weights": record.fingerprints.get("model"), "rows": rows[0] if rows else None}
+
+
+def _differences(flat: pd.DataFrame, alike: list[str], names: Iterable[str]) -> list[str]:
+    """For each run the values, in words, of those of `names` in which the runs that are alike in `alike` differ, or
+    that mean less data. (Contents that are not recorded are those of the others.)"""
+    words = [[] for _ in range(len(flat))]
+    key = flat[alike].map(repr).agg(" ".join, axis=1)
+    for name in sorted(names):
+        values = flat[name].map(repr)
+        if name in ("weights", "rows"):
+            values = values.where(flat[name].notna())
+        several = values.groupby(key).transform("nunique") > 1
+        if name in PARTIAL:
+            several |= flat[name].notna()
+        for i in flat.index[several]:
+            words[i].append(f"{_NAMES.get(name, name)} {_word(flat.at[i, name])}")
+    return [", ".join(parts) for parts in words]
+
+
+_NAMES = {"source": "data", "weights": "weights", "rows": "rows"}
+
+
+def _word(value: Any) -> str:
+    return ",".join(map(_word, value)) if isinstance(value, tuple) else str(value)
+
+
+def _facts(record: RunRecord) -> dict[str, Any]:
+    where, versions = record.environment, record.environment.get("versions", {})
+    resumed = record.resumed_at_step is not None
+    return {
+        "parameters": record.parameters_after,
+        "train": None if resumed else record.seconds.get("train"),
+        "inference": record.seconds.get("inference"),
+        "device": where.get("device"),
+        "threads": where.get("threads"),
+        "torch": versions.get("torch"),
+        "transformers": versions.get("transformers"),
+        "constant": bool(record.constant_predictions()),
+        "resumed": resumed,
+        "record": record,
+    }
+
+
+def _metrics(record: RunRecord) -> dict[str, float]:
+    return {n: -math.inf if math.isnan(v) else 100 * v for n, v in record.metrics.items() if not n.endswith("loss")}

@@ -1,0 +1,53 @@
+"""What was done to the layers, as a row of a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from layerdrop.spec import RunSpec
+from layerdrop.strategies import STRATEGIES
+
+
+@dataclass(frozen=True)
+class How:
+    """What was done to the layers."""
+
+    strategy: str | None = None
+    k: int | None = None
+    threshold: float | None = None
+    layers: tuple[int, ...] = ()
+    from_scratch: bool = False
+    details: str = ""
+    """How scores were computed, or the order of dropping, where that differs between the rows of a strategy."""
+
+    @classmethod
+    def of(cls, spec: RunSpec, details: str = "") -> How:
+        """That of a run; dropping nothing is the same by any strategy."""
+        drop, scratch = spec.drop, spec.model.from_scratch
+        if drop.strategy is None or (drop.k == 0 and drop.threshold is None):
+            return cls(from_scratch=scratch)
+        k = None if drop.threshold is not None else drop.k
+        if drop.layers:
+            k = len(drop.layers)
+        return cls(drop.strategy, k, drop.threshold, drop.layers, scratch, details)
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """(strategy, K) for a person."""
+        name = self.strategy or "full"
+        if self.layers:
+            name += " " + ",".join(map(str, self.layers))
+        if self.threshold is not None:
+            name += f" > {self.threshold:g}"
+        if self.details:
+            name += f" ({self.details})"
+        k = "" if self.threshold is not None else str(self.k or 0)
+        return (f"{name}, from scratch" if self.from_scratch else name), k
+
+    def order(self) -> tuple:
+        """Sorts rows: the full model, the same from scratch, then strategy by strategy with growing K."""
+        place = list(STRATEGIES).index(self.strategy) if self.strategy in STRATEGIES else -1
+        return (place, self.details, self.from_scratch, self.k or 0, -(self.threshold or 0), self.layers)
+
+
+FULL = How()

@@ -1,0 +1,140 @@
+"""The runs of one model with one setting, as rows (How) of cells (columns of a task), and their medians over seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from layerdrop.report.frame import metric_names
+from layerdrop.report.how import FULL, How
+from layerdrop.tasks import DEMO_TASKS, TASKS
+
+METRIC_WORDS = {
+    "accuracy": "acc",
+    "f1": "F1",
+    "f1_macro": "macro F1",
+    "pearson": "Pearson",
+    "spearmanr": "Spearman",
+    "matthews_correlation": "Matthews",
+}
+Metric = Callable[[str], str]
+"""Column -> name of a metric."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Median over seeds, lowest and highest, in points (hundredths); NaN where it is not defined."""
+
+    median: float
+    low: float
+    high: float
+    n: int
+
+
+def summarise(points: Iterable[float]) -> Summary | None:
+    """Of points; minus infinity (a constant prediction) ranks below every number. None for no values."""
+    values = sorted(points)
+    if not values:
+        return None
+    three = statistics.median(values), values[0], values[-1]
+    return Summary(*(math.nan if value == -math.inf else value for value in three), len(values))
+
+
+def metrics_of(task: str) -> list[str]:
+    """The metrics that tables show for a task, the main one first; MNLI's are those of both its splits."""
+    row = (TASKS | DEMO_TASKS).get(task)
+    if row is None:
+        return []
+    return [suffix.lstrip("_") + "_" * bool(suffix) + name for suffix in row.suffixes for name in row.metrics]
+
+
+def task_name(column: str) -> str:
+    """A task, or a column of one, as tables write it."""
+    task, blank, rest = column.partition(" (")
+    row = (TASKS | DEMO_TASKS).get(task)
+    return (row.folder if row else task) + blank + rest
+
+
+class Sheet:
+    """The runs of one model with one setting."""
+
+    def __init__(self, runs: pd.DataFrame, title: str):
+        self.runs, self.title = runs, title
+        self.model, self.setting = runs["model"].iloc[0], runs["setting"].iloc[0]
+        self.rows = sorted(set(runs["how"]), key=How.order)
+        self.task_of = dict(zip(runs["column"], runs["task"], strict=True))
+        """Column -> task."""
+
+    @cached_property
+    def seeds(self) -> int:
+        """The most that any cell has."""
+        return int(self.runs.groupby(["how", "column"], sort=False)["seed"].nunique().max())
+
+    def columns(self, tasks: list[str] | None = None) -> list[str]:
+        """The columns of these tasks, in that order; of all, in the project's order. A task without a run has one."""
+        known = [name for name in (*TASKS, *DEMO_TASKS) if name in self.task_of.values()]
+        wanted = tasks or known + sorted(set(self.task_of.values()) - set(known))
+        return [c for task in wanted for c in sorted(c for c, t in self.task_of.items() if t == task) or [task]]
+
+    def metrics(self, column: str) -> list[str]:
+        """The metrics of a column, as far as some run measured them; the main one if none did."""
+        there = self.runs[self.runs["column"] == column]
+        measured = {name for name in metric_names(self.runs) if there[name].notna().any()}
+        known = metrics_of(self.task_of.get(column, column))
+        return [name for name in known if name in measured] or sorted(measured) or known[:1]
+
+    def main_metric(self, column: str) -> str:
+        """The one that means over tasks are made of: accuracy, Pearson, Matthews, MNLI's matched accuracy."""
+        return next(iter(self.metrics(column)), "")
+
+    def runs_of(self, how: How, columns: Iterable[str]) -> pd.DataFrame:
+        """The runs of a row in some columns."""
+        return self.runs[(self.runs["how"] == how) & self.runs["column"].isin(list(columns))]
+
+    def cell(self, how: How, column: str, metric: str) -> Summary | None:
+        """Over seeds; None where no run measured it."""
+        return summarise(self.runs_of(how, [column])[metric].dropna()) if metric in self.runs else None
+
+    def difference(self, how: How, column: str, metric: str) -> float | None:
+        """Points above the full model; None where one of the two is missing."""
+        ours, full = self.cell(how, column, metric), self.cell(FULL, column, metric)
+        return None if ours is None or full is None or how == FULL else ours.median - full.median
+
+    def mean(self, how: How, columns: list[str], metric: Metric | None = None) -> float | None:
+        """Mean over columns of the medians; None unless every one is there. metric: None for the main one."""
+        cells = [self.cell(how, column, (metric or self.main_metric)(column)) for column in columns]
+        return None if None in cells or not cells else statistics.fmean(cell.median for cell in cells)
+
+    def median(self, how: How, columns: Iterable[str], fact: str) -> float | None:
+        """Median of a fact of the runs (`parameters`, `train`, `inference`); None where no run has it."""
+        values = self.runs_of(how, columns)[fact].dropna()
+        return None if values.empty else float(statistics.median(values))
+
+    def seconds_ratio(self, how: How, columns: list[str], stage: str) -> float | None:
+        """Mean over columns of (median seconds of a stage / those of the full model); None unless all have both."""
+        ratios = []
+        for column in columns:
+            ours, full = (self.median(row, [column], stage) for row in (how, FULL))
+            if not ours or not full:
+                return None
+            ratios.append(ours / full)
+        return statistics.fmean(ratios)
+
+
+def sheets(runs: pd.DataFrame) -> list[Sheet]:
+    """One for each model and setting, in the order of the frame."""
+    if runs.empty:
+        return []
+    models = list(dict.fromkeys(runs["model"]))
+    names = {model: Path(model.rstrip("/")).name for model in models}
+    made = []
+    for (model, setting), part in runs.groupby(["model", "setting"], sort=False):
+        name = names[model] if list(names.values()).count(names[model]) == 1 else model
+        made.append(Sheet(part, f"{name} ({setting})" if setting else name))
+    return made

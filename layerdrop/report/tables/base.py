@@ -1,0 +1,95 @@
+"""What all tables share: their form, and the words of a cell."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from layerdrop.report.how import FULL, How
+from layerdrop.report.sheet import METRIC_WORDS, Sheet, Summary, task_name
+
+MISSING = "missing"
+
+
+@dataclass
+class Table:
+    """A title, a line of column names, rows of words, and notes below."""
+
+    kind: str
+    """tasks, glue, cost or significance."""
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+    values: list[dict[str, object]] = field(default_factory=list)
+    """The same for programs: a mapping of column to number or word for each cell; None where it is missing."""
+
+
+def points(value: float | None, digits: int = 1) -> str:
+    """`58.0`; a word where there is no number."""
+    if value is None:
+        return MISSING
+    return "constant" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def signed(value: float | None) -> str:
+    """`+1.2`; empty where there is no number."""
+    return "" if value is None or math.isnan(value) else f"{round(value, 1) + 0.0:+.1f}"  # no -0.0
+
+
+def against_published(ours: Summary | None, theirs: Summary | None) -> str:
+    """The published value, and how far above it ours is."""
+    if theirs is None:
+        return ""
+    return f"published {theirs.median:.1f}" + (f" ({ours.median - theirs.median:+.1f})" if ours else "")
+
+
+def title_of(column: str, metric: str) -> str:
+    """Of a column: `MNLI-m acc`."""
+    name = task_name(column)
+    side, _, rest = metric.partition("_")
+    if side in ("matched", "mismatched"):
+        return f"{name}-{'m' if side == 'matched' else 'mm'} {METRIC_WORDS.get(rest, rest)}"
+    return f"{name} {METRIC_WORDS.get(metric, metric)}"
+
+
+def names(columns: list[str]) -> str:
+    """Of the columns, with commas."""
+    return ", ".join(map(task_name, columns))
+
+
+def rows_of(sheet: Sheet) -> list[How]:
+    """The rows in order, the full model first, also where it is missing."""
+    return [FULL, *(how for how in sheet.rows if how != FULL)]
+
+
+def place(sheet: Sheet, how: How) -> dict[str, object]:
+    """Where a value stands, for programs."""
+    strategy, k = how.words
+    return {"model": sheet.model, "setting": sheet.setting, "strategy": strategy, "k": k}
+
+
+def value_of(
+    sheet: Sheet, how: How, column: str, metric: str, cell: Summary | None = None, theirs: Summary | None = None
+) -> dict[str, object]:
+    """A cell for programs, in points."""
+    return place(sheet, how) | {
+        "task": column,
+        "metric": metric,
+        "seeds": cell.n if cell else None,
+        "score": cell and cell.median,
+        "lowest": cell and cell.low,
+        "highest": cell and cell.high,
+        "difference": sheet.difference(how, column, metric) if cell else None,
+        "published": theirs and theirs.median,
+    }
+
+
+def loss(how: How, mean: float | None, full: float | None) -> float | None:
+    """Points of the mean above the full model's; None for that itself, and where one is missing."""
+    return None if mean is None or full is None or how == FULL else mean - full
+
+
+def mean_value(sheet: Sheet, how: How, columns: list[str], mean: float | None, below: float | None) -> dict:
+    """The mean over columns for programs."""
+    return value_of(sheet, how, "mean", f"over {' '.join(columns)}") | {"score": mean, "difference": below}

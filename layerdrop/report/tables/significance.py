@@ -1,0 +1,124 @@
+"""Whether rows differ from the full model, by paired tests on the predictions of each seed."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from layerdrop.analysis.significance import LEVEL, Comparison, compare_systems, holm
+from layerdrop.report.how import FULL, How
+from layerdrop.report.sheet import Sheet, sheets, task_name
+from layerdrop.report.tables.base import MISSING, Table, place, rows_of
+from layerdrop.runs.record import RunRecord
+
+
+def significance_tables(runs: pd.DataFrame, tasks: list[str] | None = None, correct: bool = False) -> list[Table]:
+    """For each model: every row against the full model of the same seed. Classification: McNemar's test; regression: a
+    paired bootstrap interval of the difference in Pearson's r. correct: Holm's correction for all tests of a table."""
+    made = []
+    for sheet in sheets(runs):
+        wanted, hows = sheet.columns(tasks), rows_of(sheet)[1:]
+        tests = {(how, column): _tests(sheet, how, column) for how in hows for column in wanted}
+        n = sum(test.p is not None for cell in tests.values() for test in cell)
+        if correct:
+            tests = _corrected(tests)
+        verdicts = {cell: Verdict.of(found) for cell, found in tests.items()}
+        rows = [[*how.words, *(verdicts[how, column].words for column in wanted)] for how in hows]
+        values = [
+            place(sheet, how) | {"task": column} | dataclasses.asdict(verdict)
+            for (how, column), verdict in verdicts.items()
+        ]
+        header = ["strategy", "K", *map(task_name, wanted)]
+        made.append(Table("significance", f"{sheet.title}: significance", header, rows, [_note(n, correct)], values))
+    return made
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The tests of a row on a task, one for each seed."""
+
+    seeds: int
+    worse: int
+    """Seeds at which it is significantly worse than the full model."""
+    better: int
+    lowest_p: float | None
+    """Over seeds; None where no test has one."""
+    highest_p: float | None
+
+    @classmethod
+    def of(cls, tests: list[Comparison]) -> Verdict:
+        """One for each seed that has the predictions of both."""
+        worse = sum(test.significant and test.difference < 0 for test in tests)
+        better = sum(test.significant and test.difference > 0 for test in tests)
+        p = [test.p for test in tests if test.p is not None]
+        return cls(len(tests), worse, better, min(p, default=None), max(p, default=None))
+
+    @property
+    def words(self) -> str:
+        """For a person: `1 worse of 3 (p 0.002 to 0.4)`."""
+        if not self.seeds:
+            return MISSING
+        marks = [f"{n} {word}" for n, word in ((self.worse, "worse"), (self.better, "better")) if n]
+        p = ""
+        if self.lowest_p is not None:
+            ends = dict.fromkeys(f"{p:.2g}" for p in (self.lowest_p, self.highest_p))
+            p = f" (p {' to '.join(ends)})"
+        return f"{', '.join(marks) or 'none'} of {self.seeds}{p}"
+
+
+def _tests(sheet: Sheet, how: How, column: str) -> list[Comparison]:
+    """A comparison for each seed at which both have predictions of the same examples."""
+    ours, full = (
+        {record.spec.seed: record for record in sheet.runs_of(row, [column])["record"]} for row in (how, FULL)
+    )
+    pairs = [compare_predictions(full[seed], ours[seed]) for seed in sorted(ours.keys() & full.keys())]
+    return [pair for pair in pairs if pair is not None]
+
+
+def _corrected(tests: dict[tuple[How, str], list[Comparison]]) -> dict[tuple[How, str], list[Comparison]]:
+    """The same with p values that are adjusted for all of them."""
+    where = [(cell, i) for cell, found in tests.items() for i, test in enumerate(found) if test.p is not None]
+    adjusted = dict(zip(where, holm([tests[cell][i].p for cell, i in where]), strict=True))
+
+    def corrected(test: Comparison, p: float | None) -> Comparison:
+        return test if p is None else dataclasses.replace(test, p=p, significant=p < LEVEL)
+
+    return {
+        cell: [corrected(test, adjusted.get((cell, i))) for i, test in enumerate(found)]
+        for cell, found in tests.items()
+    }
+
+
+def _note(n: int, correct: bool) -> str:
+    tests = (
+        "Against the full model of the same seed, on the development set. McNemar's test (exact below 25 "
+        "disagreements), for regression a paired bootstrap of the difference in Pearson's r: of how many seeds how "
+        f"many are significantly worse or better at p = {LEVEL}, and the lowest and highest p of these seeds."
+    )
+    if correct:
+        return f"{tests} p values are Holm's, for the {n} tests of this table."
+    by_chance = f": of {n} tests without any difference about {LEVEL * n:.1f} would be significant" if n > 1 else ""
+    return f"{tests} Without a correction for several tests{by_chance}; --holm makes it."
+
+
+def compare_predictions(first: RunRecord, second: RunRecord) -> Comparison | None:
+    """The second run against the first, on the (matched) development set; None where predictions are missing or not of
+    the same examples."""
+    a, b = _predictions(first.folder), _predictions(second.folder)
+    if a is None or b is None or a[:2] != b[:2]:
+        return None
+    return compare_systems(a[2], b[2], a[1], regression="pearson" in first.metrics)
+
+
+def _predictions(folder: str) -> tuple[list[str], list[str], list[str]] | None:
+    """(index, label, prediction) of the first development split; None where there are none."""
+    path = next(iter(sorted(Path(folder).glob("predictions_dev*.tsv"))), None)
+    if path is None:
+        return None
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return tuple([row[name] for row in rows] for name in ("index", "label", "prediction"))

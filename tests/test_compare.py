@@ -1,0 +1,65 @@
+"""A few runs side by side."""
+
+import re
+
+import pytest
+
+from layerdrop.report.compare import compare
+from layerdrop.runs.record import Cut, RunRecord
+from layerdrop.spec import DataSpec, DropSpec, ModelSpec, RunSpec
+from scripts import compare as compare_runs
+
+
+def record(kept, parameters=1000, metrics=None, seconds=None, folder="x", seed=42, task="demo-sst2"):
+    dropped = [i for i in range(4) if i not in kept]
+    drop = DropSpec("top", len(dropped)) if dropped else DropSpec()
+    made = RunRecord(RunSpec(ModelSpec("demo"), DataSpec(task, "demo"), drop, seed=seed), folder, "success", n_layers=4)
+    made.cuts = [Cut(0, dropped, kept, "top")]
+    made.parameters_after, made.metrics = parameters, metrics or {"loss": 1.0, "accuracy": 0.9}
+    made.seconds = {"train": 20.0, "evaluate": 1.0} if seconds is None else seconds
+    return made
+
+
+def rows(*records):
+    return [re.split(r"\s{2,}", line.strip()) for line in compare(list(records)).splitlines()]
+
+
+def test_by_hand():
+    full = record([0, 1, 2, 3], folder="a")
+    half = record([0, 1], 600, {"loss": 1.0, "accuracy": 0.85}, {"train": 11.0, "evaluate": 1.0}, "b", 7)
+    assert rows(full, half) == [
+        ["folder", "model", "strategy", "K", "seed", "layers", "dropped", "parameters", "accuracy", "training",
+         "evaluation"],
+        ["a", "demo", "full", "0", "42", "4", "none", "1,000", "90.0", "20.0 s", "1.0 s"],
+        ["b", "demo", "top", "2", "7", "2", "2,3", "600 (-40%)", "85.0 (-5.0)", "11.0 s (-45%)", "1.0 s (+0%)"],
+    ]  # fmt: skip
+
+
+def test_an_evaluation_may_come_first():
+    table = rows(record([0, 1, 2, 3], seconds={"evaluate": 2.0}), record([0, 1]))
+    assert table[1][-2:] == ["-", "2.0 s"] and table[2][-2:] == ["20.0 s", "1.0 s (-50%)"]
+
+
+def test_the_training_of_a_resumed_run_is_not_compared():
+    resumed = record([0, 1])
+    resumed.resumed_at_step = 5
+    assert rows(record([0, 1, 2, 3]), resumed)[2][-2] == "-"
+
+
+def test_constant_predictions_and_other_metrics():
+    constant = record([0, 1], metrics={"pearson": float("nan")})
+    assert rows(record([0, 1, 2, 3], metrics={"pearson": 0.5}), constant)[2][8] == "constant"
+    assert rows(constant, record([0, 1, 2, 3], metrics={"pearson": 0.5}))[2][8] == "50.0"
+
+
+def test_nothing_to_compare(tmp_path, capsys):
+    assert compare_runs.main([str(tmp_path)]) == 2 and "no finished run" in capsys.readouterr().err
+    (tmp_path / "record.json").write_text("[")
+    assert compare_runs.main([str(tmp_path)]) == 2 and str(tmp_path / "record.json") in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        compare_runs.main([])
+    for name, task in (("a", "demo-sst2"), ("b", "demo-rte")):
+        record([0, 1], folder=str(tmp_path / name), task=task).write()
+    assert compare_runs.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    assert "several tasks (demo-rte, demo-sst2)" in capsys.readouterr().err
+    assert compare_runs.main([str(tmp_path / "a")]) == 0 and str(tmp_path / "a") in capsys.readouterr().out
