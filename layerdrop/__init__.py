@@ -6,6 +6,9 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "drop_layers": "layerdrop.surgery",
     "load_classifier": "layerdrop.loading",
+    "without": "layerdrop.surgery",
+    "Checkpoint": "layerdrop.checkpoints",
+    "Options": "layerdrop.spec",
     "original_layers": "layerdrop.checkpoints",
     "reduced_config": "layerdrop.surgery",
     "select": "layerdrop.strategies",

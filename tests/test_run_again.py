@@ -95,8 +95,13 @@ def stopped(run, monkeypatch):
     return words + " --save_total_limit 5"
 
 
-@pytest.mark.parametrize("resume", ["--resume_from_checkpoint", "--resume_from_checkpoint auto"])
-@pytest.mark.parametrize(("name", "missing"), [("trainer_state.json", True), ("optimizer.pt", False)])
+@pytest.mark.parametrize(
+    ("resume", "name", "missing"),
+    [
+        ("--resume_from_checkpoint", "trainer_state.json", True),
+        ("--resume_from_checkpoint auto", "optimizer.pt", False),
+    ],
+)
 def test_a_checkpoint_that_a_kill_cut_off(run, stopped, resume, name, missing):
     """The one before it is used, and the result is that of an uninterrupted run."""
     _, whole, _, _ = run(stopped, output="whole")
