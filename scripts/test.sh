@@ -8,4 +8,4 @@ python -c 'import ray' 2>/dev/null || pip install --quiet --disable-pip-version-
 ruff check .
 ruff format --check .
 export OMP_NUM_THREADS=1  # the tests themselves are spread over the cores
-exec python -m pytest -n auto --maxprocesses 8 --dist worksteal "$@"
+exec python -m pytest -n auto --maxprocesses 8 --dist worksteal -rs "$@"

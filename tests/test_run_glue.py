@@ -1,5 +1,6 @@
 """The whole script on small models and artificial tasks."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,6 +14,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import run_glue
+from layerdrop import steps
+from layerdrop.finetune import train as training
+from layerdrop.finetune import trainer
 from layerdrop.runs.predictions import write_table
 from layerdrop.tasks import TASKS
 from tests import tiny
@@ -217,29 +221,65 @@ def test_without_the_model(run):
 
 
 def test_labels_in_the_checkpoints_own_order(run, tmp_path):
-    """A checkpoint with MNLI's labels in another order scores what it would with ours."""
-    ordinary = tiny.model("bert", num_labels=3)
-    ordinary.config.id2label = {0: "entailment", 1: "neutral", 2: "contradiction"}
-    reversed_ = tiny.model("bert", num_labels=3)
-    reversed_.config.id2label = {0: "CONTRADICTION", 1: "NEUTRAL", 2: "ENTAILMENT"}
+    """A checkpoint whose labels have another order, not its own inverse, scores and learns what it would with ours."""
+    order = [2, 0, 1]
+    names = ["entailment", "neutral", "contradiction"]
+    ordinary, turned = tiny.model("bert", num_labels=3), tiny.model("bert", num_labels=3)
+    ordinary.config.id2label = dict(enumerate(names))
+    turned.config.id2label = {i: names[task].upper() for i, task in enumerate(order)}
     with torch.no_grad():
-        for parameter in reversed_.classifier.parameters():
-            parameter.copy_(parameter.flip(0))
-    for name, model in (("ordinary", ordinary), ("reversed", reversed_)):
+        for parameter in turned.classifier.parameters():
+            parameter.copy_(parameter[order].clone())
+    for name, model in (("ordinary", ordinary), ("turned", turned)):
         model.save_pretrained(tmp_path / name)
         tiny.tokenizer().save_pretrained(tmp_path / name)
     results = [
-        run("--task_name mnli --do_eval", str(tmp_path / name), output=f"{name}_out")
-        for name in ("ordinary", "reversed")
+        run("--task_name mnli --do_eval", str(tmp_path / name), output=f"{name}_out") for name in ("ordinary", "turned")
     ]
-    metrics = [{k: v for k, v in record["metrics"].items() if "accuracy" in k} for _, record, _, _ in results]
-    assert metrics[0] == metrics[1]
+    metrics = [record["metrics"] for _, record, _, _ in results]
+    assert metrics[0].keys() == metrics[1].keys() and metrics[0] == pytest.approx(metrics[1])
     assert "checkpoint's own order of labels" in results[1][3] and "own order" not in results[0][3]
-    files = [Path(f"{name}_out", "predictions_dev_matched.tsv").read_text() for name in ("ordinary", "reversed")]
+    files = [Path(f"{name}_out", "predictions_dev_matched.tsv").read_text() for name in ("ordinary", "turned")]
     assert files[0] == files[1]
-    code, record, _, _ = run("--task_name mnli", str(tmp_path / "reversed"), output="trained")
-    saved = AutoModelForSequenceClassification.from_pretrained("trained").config.id2label
-    assert code == 0 and list(saved.values()) == ["contradiction", "neutral", "entailment"]
+    trained = [
+        run("--task_name mnli --max_steps 4", str(tmp_path / name), output=f"{name}_trained")[1]["metrics"]
+        for name in ("ordinary", "turned")
+    ]
+    assert trained[0] == pytest.approx(trained[1], abs=1e-5)
+    saved = AutoModelForSequenceClassification.from_pretrained("turned_trained").config.id2label
+    assert list(saved.values()) == ["contradiction", "entailment", "neutral"]
+
+
+def test_seconds_of_inference_are_those_of_the_last_pass(run, monkeypatch):
+    """Those of all passes are `evaluate`, and are in no other stage."""
+    usual = trainer.evaluate
+
+    def ten_seconds(*args, **kwargs):
+        return dataclasses.replace(usual(*args, **kwargs), seconds=10.0)
+
+    monkeypatch.setattr(trainer, "evaluate", ten_seconds)
+    seconds = run("--task_name mnli")[1]["seconds"]
+    assert seconds["inference"] == 20 and seconds["evaluate"] == 60  # two splits, three epochs
+
+
+def test_speed_ups_are_on_unless_plain(run, monkeypatch):
+    """In training and in evaluation; and each way gives the same scores up to chance."""
+    seen = []
+    for module in (steps, training):
+        usual = module.faster
+
+        def spy(*args, usual=usual, **kwargs):
+            seen.append((kwargs["train"], kwargs["plain"], kwargs.get("used_ids") is not None))
+            return usual(*args, **kwargs)
+
+        monkeypatch.setattr(module, "faster", spy)
+    ids = []
+    for words, plain in (("", False), (" --plain", True)):
+        seen.clear()
+        code, record, _, _ = run("--task_name rte --do_train --do_eval --do_predict" + words, output=f"out{plain}")
+        assert code == 0 and seen == [(True, plain, True), (False, plain, False)]
+        ids.append(record["id"])
+    assert ids[0] != ids[1]
 
 
 def test_freezing(run, bert):
@@ -375,6 +415,7 @@ def test_constant_predictions_are_null_not_a_crash(run, tmp_path):
     tiny.tokenizer().save_pretrained(tmp_path / "constant")
     code, record, out, _ = run("--task_name stsb --do_eval", str(tmp_path / "constant"))
     assert code == 0 and record["metrics"]["pearson"] is None and "pearson nan" in out
+    assert "careful    one and the same prediction for every row of validation" in out
 
 
 def test_help(capsys):
