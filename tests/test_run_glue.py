@@ -143,16 +143,19 @@ def test_same_seed_same_result_and_same_head(run):
     assert records[0]["metrics"] == records[1]["metrics"] and records[0]["id"] == records[1]["id"]
 
 
-def test_accumulated_batches_are_one_batch(run):
-    """The loss is a mean over rows: two batches of 4 make the step that one of 8 makes, dropout apart."""
-    words = (
-        "--task_name rte --max_steps 1 --logging_strategy steps --logging_steps 1 --train_sampling_strategy sequential"
-    )
-    losses = []
-    for name, sizes in (("a", "8"), ("b", "4 --gradient_accumulation_steps 2")):
-        _, record, _, _ = run(f"{words} --per_device_train_batch_size {sizes}", output=name)
-        losses.append(record["epochs"][0]["train_loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=0.2)
+def test_a_new_head_follows_the_seed_and_not_what_is_dropped(run, bert, tmp_path):
+    """Also where something else has drawn random numbers before."""
+    AutoModelForSequenceClassification.from_pretrained(bert).base_model.save_pretrained(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    heads = []
+    for i, words in enumerate(("", "--drop_strategy top --drop_k 3", "--seed 1")):
+        torch.rand(i + 1)
+        code, *_ = run(
+            f"--task_name rte --max_steps 1 --learning_rate 0 {words}", str(tmp_path / "base"), output=str(i)
+        )
+        assert code == 0
+        heads.append(weights(str(i))["classifier.weight"])
+    assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
 
 
 def test_how_often_is_evaluated_logged_or_saved_changes_nothing(run):
