@@ -41,8 +41,9 @@ def report(args: argparse.Namespace) -> None:
     """Print the tables, write the figures."""
     from layerdrop.errors import UserError
     from layerdrop.report import notes
-    from layerdrop.report.frame import frame, read_store
+    from layerdrop.report.frame import frame
     from layerdrop.report.published import NOTES, published
+    from layerdrop.report.records import failures, read_store, unreadable
     from layerdrop.report.render import render
     from layerdrop.tasks import get_task
 
@@ -54,7 +55,7 @@ def report(args: argparse.Namespace) -> None:
         raise UserError(f"--tasks {' '.join(args.tasks)}: no run of these there. There are: {', '.join(there)}.")
     beside = published(args.compare) if args.compare else None
     print(render(_tables(args, runs, tasks, beside), args.format), flush=True)
-    said = notes.failures(found) + notes.unreadable(found) + notes.mixtures(runs)
+    said = failures(found) + unreadable(found) + notes.mixtures(runs)
     said += notes.constant_predictions(runs) + notes.repeated(runs)
     if beside is not None:
         said.append(NOTES[args.compare])

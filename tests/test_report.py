@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from layerdrop.errors import UserError
-from layerdrop.report.frame import frame, read_store
+from layerdrop.report.frame import frame
 from layerdrop.report.how import FULL, How
-from layerdrop.report.notes import constant_predictions, failures, mixtures, repeated, unreadable
+from layerdrop.report.notes import constant_predictions, mixtures, repeated
 from layerdrop.report.published import FOLDER, MODELS, published
+from layerdrop.report.records import Found, failures, read_store, unreadable
 from layerdrop.report.render import render
 from layerdrop.report.sheet import sheets, summarise
 from layerdrop.report.tables.cost import cost_tables
@@ -391,8 +392,6 @@ def test_many_degenerate_cells_are_one_note():
 
 
 def test_a_failure_is_cut_between_words():
-    from layerdrop.report.frame import Found
-
     run = record()
     run.error = "ValueError: " + "word " * 100
     (note,) = failures(Found([], [run]))

@@ -1,19 +1,15 @@
-"""From the records in some folders to one tidy frame: a row for each run, a column for each of its facts."""
+"""From records to one tidy frame: a row for each run, a column for each of its facts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from layerdrop.errors import UserError
 from layerdrop.report.how import How
-from layerdrop.runs.record import RECORD_FILE, RunRecord, read_record
-from layerdrop.text import one_line
+from layerdrop.runs.record import RunRecord
 
 ROW = ("model", "task", "strategy", "k", "threshold", "layers", "order", "seed", "from_scratch")
 """Settings that say where a run stands in a table, whatever the other runs are."""
@@ -29,64 +25,6 @@ RUN_COLUMNS = (
 )
 """Every other column of the frame is a metric, in points (hundredths): NaN where it was not measured, minus infinity
 where it is not defined (a constant prediction), which ranks below every number."""
-
-
-@dataclass
-class Found:
-    """The records in some folders."""
-
-    done: list[RunRecord]
-    failed: list[RunRecord] = field(default_factory=list)
-    """What has failed and never succeeded."""
-    unreadable: list[str] = field(default_factory=list)
-    """Why a file is no record, one line each."""
-    unfinished: int = 0
-    """Runs that have started and have no record: in flight, or killed."""
-
-
-def read_store(folders: Iterable[str]) -> Found:
-    """The records in some folders and below, each run once; equal settings on other contents are other runs.
-
-    Raises UserError where there is no successful one.
-    """
-    done: dict[tuple, RunRecord] = {}
-    failed: dict[tuple, RunRecord] = {}
-    found = Found([])
-    for folder in folders:
-        if not Path(folder).exists():
-            raise UserError(f"{folder}: no such folder. Give the folder of a study's runs.")
-        started = {path.parent for path in Path(folder).rglob("spec.json")}
-        for path in sorted(Path(folder).rglob(RECORD_FILE)):
-            started.discard(path.parent)
-            try:
-                record = read_record(path.parent)
-            except ValueError as error:
-                found.unreadable.append(one_line(str(error)))
-                continue
-            record.folder = str(path.parent)
-            if record.status == "success" and record.metrics:
-                done.setdefault(_contents(record), record)
-            elif record.status == "failed":
-                failed.setdefault((record.id,), record)
-        found.unfinished += len(started)
-    succeeded = {record.id for record in done.values()}
-    found.done, found.failed = list(done.values()), [r for r in failed.values() if r.id not in succeeded]
-    if not done:
-        advice = " ".join(_advice(found)) or "Sweep first: scripts/sweep.py."
-        raise UserError(f"{', '.join(folders)}: no record of a successful run there. {advice}")
-    return found
-
-
-def _advice(found: Found) -> list[str]:
-    from layerdrop.report.notes import failures, unreadable
-
-    return (failures(found) or unreadable(found))[:1]
-
-
-def _contents(record: RunRecord) -> tuple:
-    """The run, and the contents of its inputs: equal ids on other weights or data are not one run."""
-    data = tuple(sorted((split, values.get("fingerprint")) for split, values in record.data.items()))
-    return record.id, tuple(sorted(record.fingerprints.items())), data
 
 
 def frame(records: Sequence[RunRecord]) -> pd.DataFrame:

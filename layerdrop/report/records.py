@@ -1,0 +1,93 @@
+"""The records in some folders, and what a reader must know of those that are in no table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from layerdrop.errors import UserError
+from layerdrop.runs.record import RECORD_FILE, RunRecord, read_record
+from layerdrop.text import one_line
+
+SHOWN = 3
+"""Cells, or files, that a note names before it says how many more there are."""
+WIDTH = 200
+
+
+@dataclass
+class Found:
+    """The records in some folders."""
+
+    done: list[RunRecord]
+    failed: list[RunRecord] = field(default_factory=list)
+    """What has failed and never succeeded."""
+    unreadable: list[str] = field(default_factory=list)
+    """Why a file is no record, one line each."""
+    unfinished: int = 0
+    """Runs that have started and have no record: in flight, or killed."""
+
+
+def read_store(folders: Iterable[str]) -> Found:
+    """The records in some folders and below, each run once; equal settings on other contents are other runs.
+
+    Raises UserError where there is no successful one.
+    """
+    done: dict[tuple, RunRecord] = {}
+    failed: dict[tuple, RunRecord] = {}
+    found = Found([])
+    for folder in folders:
+        if not Path(folder).exists():
+            raise UserError(f"{folder}: no such folder. Give the folder of a study's runs.")
+        started = {path.parent for path in Path(folder).rglob("spec.json")}
+        for path in sorted(Path(folder).rglob(RECORD_FILE)):
+            started.discard(path.parent)
+            try:
+                record = read_record(path.parent)
+            except ValueError as error:
+                found.unreadable.append(one_line(str(error)))
+                continue
+            record.folder = str(path.parent)
+            if record.status == "success" and record.metrics:
+                done.setdefault(_contents(record), record)
+            elif record.status == "failed":
+                failed.setdefault((record.id,), record)
+        found.unfinished += len(started)
+    succeeded = {record.id for record in done.values()}
+    found.done, found.failed = list(done.values()), [r for r in failed.values() if r.id not in succeeded]
+    if not done:
+        advice = "".join((failures(found) or unreadable(found))[:1]) or "Sweep first: scripts/sweep.py."
+        raise UserError(f"{', '.join(folders)}: no record of a successful run there. {advice}")
+    return found
+
+
+def _contents(record: RunRecord) -> tuple:
+    """The run, and the contents of its inputs: equal ids on other weights or data are not one run."""
+    data = tuple(sorted((split, values.get("fingerprint")) for split, values in record.data.items()))
+    return record.id, tuple(sorted(record.fingerprints.items())), data
+
+
+def some(items: list[str]) -> str:
+    """The first three, and the number of the others."""
+    more = len(items) - SHOWN
+    return "; ".join(items[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
+
+
+def failures(found: Found) -> list[str]:
+    """What has failed, and why the first did."""
+    if not found.failed:
+        return []
+    first, n = found.failed[0], len(found.failed)
+    runs = "1 run has failed and is" if n == 1 else f"{n} runs have failed and are"
+    return [f"{runs} in no table; {first.folder}: {one_line(first.error or 'no reason recorded', WIDTH)}"]
+
+
+def unreadable(found: Found) -> list[str]:
+    """Files that are no records, and runs that have none."""
+    notes = []
+    if found.unreadable:
+        n = len(found.unreadable)
+        notes.append(f"{n} unreadable record{'s' * (n > 1)}, in no table: {some(found.unreadable)}")
+    if n := found.unfinished:
+        notes.append(f"{n} run{'s' * (n > 1)} without a record (in flight, or killed)")
+    return notes
