@@ -256,11 +256,11 @@ class GlueRun:
                 "Run it again with --overwrite_output_dir."
             )
         say(f"note: trained already with these settings; {', '.join(splits + tests)} is added")
-        self.select()
-        if self.spec.train:
+        if self.spec.train:  # its layers were chosen then
             self.checkpoint = Checkpoint.open(ModelSpec(done.folder), self.checkpoint.hub)
             self.model, _ = load_classifier(self.checkpoint, labels=self.labels, replace_head=False)
         else:
+            self.select()
             self.load()
         self.record, seen = done, self.record.data
         self.evaluate(splits)

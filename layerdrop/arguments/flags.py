@@ -1,12 +1,12 @@
 """The flags of run_glue.py in four groups, each with its --help text, and conclusions from several of them."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
 
+from layerdrop.data.files import own_task_name
 from layerdrop.errors import UserError
 from layerdrop.scorers import SCORERS, Scorer
 from layerdrop.strategies import STRATEGIES, Strategy, get_strategy
@@ -194,13 +194,7 @@ class Flags:
         file's only says which split it is. `-files` is added where that is the name of a GLUE task."""
         if (task := self.data.task) is not None:
             return task.name
-        path = Path(next(iter(self.data.own_files.values()))).absolute()
-        name = path.parent.name if path.stem in ("train", "validation", "dev", "test") else path.stem
-        try:
-            get_task(name)
-        except UserError:
-            return name
-        return f"{name}-files"
+        return own_task_name(tuple(self.data.own_files.items()))
 
     @property
     def scored_split(self) -> str | None:

@@ -84,7 +84,7 @@ def _differences(flat: pd.DataFrame, alike: list[str], names: Iterable[str]) -> 
     return [", ".join(parts) for parts in words]
 
 
-_NAMES = {"source": "data", "weights": "weights", "rows": "rows"}
+_NAMES = {"source": "data"}
 
 
 def _word(value: Any) -> str:

@@ -34,7 +34,7 @@ def read_store(folders: Iterable[str]) -> Found:
     Raises UserError where there is no successful one.
     """
     done: dict[tuple, RunRecord] = {}
-    failed: dict[tuple, RunRecord] = {}
+    failed: dict[str, RunRecord] = {}
     found = Found([])
     for folder in folders:
         if not Path(folder).exists():
@@ -51,7 +51,7 @@ def read_store(folders: Iterable[str]) -> Found:
             if record.status == "success" and record.metrics:
                 done.setdefault(_contents(record), record)
             elif record.status == "failed":
-                failed.setdefault((record.id,), record)
+                failed.setdefault(record.id, record)
         found.unfinished += len(started)
     succeeded = {record.id for record in done.values()}
     found.done, found.failed = list(done.values()), [r for r in failed.values() if r.id not in succeeded]
