@@ -6,18 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+from layerdrop.process import has_bf16
+
 ROOT = Path(__file__).resolve().parent.parent
 STOCK = ("stock", "best")
 OURS = ("once", "ours")
 FLAGS = {
     "stock": [],
-    "best": ["--padding", "batch", "--group", "--bf16"],
+    "best": ["--padding", "batch", "--group"],  # and --bf16
     "once": ["--eval_strategy", "no"],
     "ours": [],
 }
 EXPLAINED = """\
 stock  the stock recipe as it comes (benchmarks/stock.py); evaluates at the end alone and saves nothing
-best   the same with the best flags it has
+best   the same with the best flags it has: bf16 where the hardware has it
 once   run_glue.py, evaluating at the end alone; saves the model
 ours   run_glue.py as it comes, evaluating after each epoch too
 """
@@ -34,7 +36,8 @@ def command(side: str, task: str, args: argparse.Namespace, folder: str, *flags:
     script = "run_glue.py" if side in OURS else "benchmarks/stock.py"
     where = ["--output_dir", folder] if side in OURS else []
     words = ["--model_name_or_path", args.model_name_or_path, "--data_dir", args.data_dir, "--task_name", task]
-    return [str(ROOT / script), *words, *where, *FLAGS[side], *flags]
+    precision = ["--bf16"] if side == "best" and has_bf16() else []
+    return [str(ROOT / script), *words, *where, *FLAGS[side], *precision, *flags]
 
 
 def output(words: list[str], **environment: str) -> str:

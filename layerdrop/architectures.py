@@ -37,6 +37,8 @@ class Family:
     """Model types whose positions count from the padding id + 1, and leave so many position embeddings unused."""
     first_token: tuple[str, ...] = ()
     """Model types built of BERT's layers whose classifier reads the last layer at its first token alone."""
+    fp32_only: tuple[str, ...] = ()
+    """Model types that the library cannot compute under autocast."""
     own_vocabulary: tuple[str, ...] = ()
     """Model types that use a token's id for its embedding alone, and to tell padding: unused rows may be left out."""
 
@@ -61,6 +63,7 @@ FAMILIES = (
         positions_after_padding=("roberta", "xlm-roberta", "camembert", "mpnet"),
         first_token=("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie"),
         own_vocabulary=("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie"),
+        fp32_only=("deberta",),  # a mask of fp32's lowest number overflows in attention scores of 16 bits
     ),
     Family(
         "DistilBERT",

@@ -5,7 +5,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from layerdrop.architectures import family_of
+from layerdrop.errors import UserError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -13,6 +16,15 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Context of forward passes in `fp32` (none), `bf16` or `fp16`."""
     return torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES)
+
+
+def check_precision(precision: str, config: PreTrainedConfig) -> None:
+    """Raise UserError for a model that the library cannot compute in this precision."""
+    if precision in DTYPES and config.model_type in family_of(config).fp32_only:
+        raise UserError(
+            f"--precision {precision} (auto chooses it on this hardware): the library computes {config.model_type} in "
+            "fp32 alone. Add --precision fp32."
+        )
 
 
 @contextmanager

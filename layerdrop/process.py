@@ -76,9 +76,11 @@ def _busy_seconds(cores: list[int]) -> float:
     return sum(times[core].user + times[core].system + getattr(times[core], "nice", 0.0) for core in cores)
 
 
-def has_bf16() -> bool:
-    """Whether this processor multiplies bf16 in hardware (AVX-512 BF16 or AMX)."""
+def has_bf16(use_cpu: bool = False) -> bool:
+    """Whether the GPU, or without one this processor (AVX-512 BF16 or AMX), multiplies bf16 in hardware."""
     import torch
 
+    if torch.cuda.is_available() and not use_cpu:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -200,6 +200,13 @@ def _from_version_1(old: Mapping[str, Any]) -> dict[str, Any]:
     return new | {name: old[name] for name in ("seed", "precision", "processes") if name in old} | {"version": 1}
 
 
+TRAINER_DEFAULTS: Mapping[str, Any] = {
+    **{"eval_strategy": "epoch", "logging_strategy": "epoch", "save_strategy": "epoch", "save_total_limit": 1},
+    **{"per_device_eval_batch_size": 32, "remove_unused_columns": False},
+}
+"""Settings of `TrainingArguments` that change no result, as far as they are not the library's."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What changes no number of a run: where it writes, what it keeps, what else it is asked for."""
@@ -224,7 +231,8 @@ class Options:
     cache_dir: str | None = None
     token: str | None = None
     trust_remote_code: bool = False
-    trainer: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of `TrainingArguments` about logging, saving, data loading and reporting."""
+    trainer: Mapping[str, Any] = field(default_factory=lambda: TRAINER_DEFAULTS)
+    """Settings of `TrainingArguments` about logging, saving, data loading and reporting, as far as they differ from the
+    library's."""
     notes: tuple[str, ...] = ()
     """For the record: what the user was told before the run."""

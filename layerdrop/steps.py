@@ -22,6 +22,7 @@ from layerdrop.finetune.settings import training_arguments
 from layerdrop.finetune.train import freeze, train
 from layerdrop.finetune.trainer import Development, prefix
 from layerdrop.loading import load_classifier, number_of_parameters, random_classifier
+from layerdrop.precision import check_precision
 from layerdrop.process import busy_note, collect_from_now_on
 from layerdrop.runs.environment import environment, forget_peak_memory, peak_memory
 from layerdrop.runs.predictions import distinct_predictions, predictions_file, write_predictions
@@ -49,6 +50,7 @@ class GlueRun:
         spec, options = self.spec, self.options
         with self.clock("load"):
             self.checkpoint = checkpoint = Checkpoint.open(spec.model, HubOptions.of(options))
+        check_precision(spec.precision, checkpoint.config)
         check_selection(spec.drop, spec.train.freeze_layers if spec.train else (), checkpoint.config)
         with self.clock("read"):
             self.data = read_splits(

@@ -104,7 +104,7 @@ def main() -> None:
     set_seed(args.seed)
     random = Random(args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else has_bf16()
+    bf16 = has_bf16(use_cpu=device.type == "cpu")
     tokenizer = make_tokenizer()
     model = make_model(len(tokenizer), 3).to(device).train()
     steps = sum(args.steps)

@@ -395,7 +395,7 @@ def order_files(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("name", "action"), FLAGS, ids=[name for name, _ in FLAGS])
 def test_every_flag_moves_the_id_or_is_in_the_list(name, action, order_files, monkeypatch):
     """And TrainingArguments built from the spec and the options have its value."""
-    monkeypatch.setattr("layerdrop.arguments.parsing.has_bf16", lambda: False)
+    monkeypatch.setattr("layerdrop.arguments.parsing.has_bf16", lambda use_cpu: False)
     words, value = case(name, action)
     without = parse([*CPU, *words])
     if name in BY_HAND:
@@ -755,7 +755,7 @@ def test_processes_are_part_of_the_identity(monkeypatch):
     ],
 )
 def test_precision(words, fast, expected, monkeypatch):
-    monkeypatch.setattr("layerdrop.arguments.parsing.has_bf16", lambda: fast)
+    monkeypatch.setattr("layerdrop.arguments.parsing.has_bf16", lambda use_cpu: fast)
     run, how = asked(words)
     assert run.precision == expected
     assert not {"bf16", "fp16"} & (set(how.trainer) | set(run.train.other))
@@ -774,7 +774,7 @@ def test_precision_with_a_gpu(changes, expected, filtered, monkeypatch):
     for name in ("torch.cuda.is_available", "torch.accelerator.is_available"):
         monkeypatch.setattr(name, lambda: True)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: True)
-    monkeypatch.setattr("layerdrop.arguments.parsing.has_bf16", lambda: False)
+    monkeypatch.setattr("torch.cpu.get_capabilities", dict)
     off = {"bf16": False, "fp16": False, "precision": "auto", "use_cpu": False, "logging_nan_inf_filter": None}
     namespace = Namespace(**off | changes)
     _choose_precision(namespace, frozenset(changes))

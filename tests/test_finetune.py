@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, TrainerControl, TrainerState, TrainingArguments
 
+from layerdrop.arguments import parse
 from layerdrop.data.batches import Collator, LengthGroupedSampler
 from layerdrop.data.examples import Examples
 from layerdrop.data.tokens import tokenise
@@ -311,6 +312,13 @@ def test_every_setting_of_the_recipe_reaches_the_library():
     assert (args.neftune_noise_alpha, args.seed, args.bf16, args.fp16) == (5.0, 77, False, False)
     bf16 = training_arguments(dataclasses.replace(spec, precision="bf16"), Options("out", use_cpu=True))
     assert bf16.bf16 and not bf16.fp16
+
+
+def test_options_alone_are_those_of_the_flags():
+    spec, options = parse(["--output_dir", "x", "--use_cpu", "--precision", "fp32", "--report_to", "none"]).to_spec()
+    ours, flags = training_arguments(spec, Options("x", use_cpu=True)), training_arguments(spec, options)
+    differ = {name for name, value in ours.to_dict().items() if value != flags.to_dict()[name]}
+    assert differ <= {"disable_tqdm"}  # the command's bar follows the terminal
 
 
 def test_without_evaluation_there_is_none_while_training():

@@ -141,4 +141,7 @@ def test_bf16_is_used_where_the_hardware_has_it(monkeypatch):
 
     for capabilities, has in (({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({"avx2": True}, False)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
-        assert process.has_bf16() is has
+        assert process.has_bf16() is process.has_bf16(use_cpu=True) is has
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert process.has_bf16() and not process.has_bf16(use_cpu=True)

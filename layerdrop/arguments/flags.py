@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 from layerdrop.data.files import own_task_name
 from layerdrop.errors import UserError
 from layerdrop.scorers import SCORERS, Scorer
+from layerdrop.spec import TRAINER_DEFAULTS
 from layerdrop.strategies import STRATEGIES, Strategy, get_strategy
 from layerdrop.tasks import DEMO_TASKS, TASKS, Task, get_task
 
@@ -108,10 +109,14 @@ class TrainArguments(TrainingArguments):
 
     output_dir: str | None = flag("Folder of the run. Default: runs/MODEL_TASK_STRATEGY_kK_seedS.")
     per_device_train_batch_size: int = flag("Training batch size on each device.", 32)
-    per_device_eval_batch_size: int = flag("Evaluation batch size on each device.", 32)
+    per_device_eval_batch_size: int = flag(
+        "Evaluation batch size on each device.", TRAINER_DEFAULTS["per_device_eval_batch_size"]
+    )
     learning_rate: float = flag("Peak learning rate.", 2e-5)
-    eval_strategy: str = flag("When to evaluate while training: no, steps, epoch.", "epoch")
-    logging_strategy: str = flag("When to log the training loss: no, steps, epoch.", "epoch")
+    eval_strategy: str = flag("When to evaluate while training: no, steps, epoch.", TRAINER_DEFAULTS["eval_strategy"])
+    logging_strategy: str = flag(
+        "When to log the training loss: no, steps, epoch.", TRAINER_DEFAULTS["logging_strategy"]
+    )
     logging_nan_inf_filter: bool | None = flag(
         "Leave steps whose loss is not finite out of the logged loss. Each step then synchronises with the GPU. "
         "Default: with fp16 only, whose loss scaling skips these steps."
@@ -119,9 +124,9 @@ class TrainArguments(TrainingArguments):
     save_strategy: str = flag(
         "When to save a checkpoint: no, steps, epoch, best. Default: at the end of an epoch, at most once a minute, to "
         "resume from; a successful run removes these checkpoints.",
-        "epoch",
+        TRAINER_DEFAULTS["save_strategy"],
     )
-    save_total_limit: int | None = flag("Number of checkpoints to keep.", 1)
+    save_total_limit: int | None = flag("Number of checkpoints to keep.", TRAINER_DEFAULTS["save_total_limit"])
     train_sampling_strategy: str = flag("group_by_length, random or sequential.", "group_by_length")
     remove_unused_columns: bool = flag("Without effect: batches hold the model's inputs only.", False)
     dataloader_pin_memory: bool = flag("Pin batches in memory for a GPU.", torch.cuda.is_available())

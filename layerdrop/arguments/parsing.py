@@ -236,8 +236,7 @@ def _choose_precision(namespace: argparse.Namespace, given: frozenset[str]) -> N
             raise UserError(f"{flag} and --{name} False contradict each other. Give one of them.")
     gpu = torch.cuda.is_available() and not namespace.use_cpu
     if namespace.precision == "auto":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else has_bf16()
-        namespace.precision = "bf16" if fast and "bf16" not in given else "fp32"
+        namespace.precision = "bf16" if has_bf16(namespace.use_cpu) and "bf16" not in given else "fp32"
     namespace.bf16, namespace.fp16 = namespace.precision == "bf16", namespace.precision == "fp16"
     if namespace.logging_nan_inf_filter is None:
         namespace.logging_nan_inf_filter = namespace.fp16

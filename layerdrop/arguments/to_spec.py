@@ -143,7 +143,7 @@ def _options(flags: Flags, spec: RunSpec, notes: tuple[str, ...]) -> Options:
         cache_dir=model.cache_dir,
         token=model.token,
         trust_remote_code=model.trust_remote_code,
-        trainer=_not_at_default(train, effect=False),
+        trainer=_not_at_default(train, effect=False) | {"logging_nan_inf_filter": train.logging_nan_inf_filter},
         notes=tuple(notes),
     )
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import torch
+
 from layerdrop.finetune.trainer import OneGPU
 from layerdrop.spec import Options, RunSpec, TrainSpec
 
@@ -12,7 +14,12 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
     """The TrainingArguments of a run; evaluation alone has the default recipe, which nothing looks at."""
     train = spec.train or TrainSpec()
     recipe = {f.name: getattr(train, f.name) for f in dataclasses.fields(train) if f.name not in NOT_THE_LIBRARYS}
-    values = recipe | dict(options.trainer) | dict(train.other)
+    values = {
+        # A loss that is not finite fails the run, unless fp16's loss scaling skips its step.
+        "logging_nan_inf_filter": spec.precision == "fp16",
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+    values |= recipe | dict(options.trainer) | dict(train.other)
     if not options.evaluate or spec.train is None:
         values["eval_strategy"] = "no"
     values |= {"bf16": spec.precision == "bf16", "fp16": spec.precision == "fp16"}

@@ -76,6 +76,10 @@ class Sheet:
         """The most that any cell has."""
         return int(self.runs.groupby(["how", "column"], sort=False)["seed"].nunique().max())
 
+    @cached_property
+    def _cells(self) -> dict[tuple[How, str], pd.DataFrame]:
+        return dict(iter(self.runs.groupby(["how", "column"], sort=False)))
+
     def columns(self, tasks: list[str] | None = None) -> list[str]:
         """The columns of these tasks, in that order; of all, in the project's order. A task without a run has one."""
         known = [name for name in (*TASKS, *DEMO_TASKS) if name in self.task_of.values()]
@@ -99,7 +103,8 @@ class Sheet:
 
     def cell(self, how: How, column: str, metric: str) -> Summary | None:
         """Over seeds; None where no run measured it."""
-        return summarise(self.runs_of(how, [column])[metric].dropna()) if metric in self.runs else None
+        runs = self._cells.get((how, column))
+        return None if runs is None or metric not in runs else summarise(runs[metric].dropna())
 
     def difference(self, how: How, column: str, metric: str) -> float | None:
         """Points above the full model; None where one of the two is missing."""
