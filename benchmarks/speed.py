@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -41,6 +42,7 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
     import torch
     from transformers import TrainerCallback, trainer
 
+    import layerdrop.evaluate
     from layerdrop.runs.environment import peak_memory
 
     began = float(os.environ["BENCHMARK_BEGAN"])
@@ -68,15 +70,17 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
         def on_train_begin(self, args, state, control, **kwargs):
             times["steps"] = state.max_steps
 
-    plain = trainer.Trainer.evaluate
+    def on_the_clock(evaluate: Callable) -> Callable:
+        def measured(*args, **kwargs):
+            start = time.time()
+            found = evaluate(*args, **kwargs)
+            evaluations.append((start, time.time() - start))
+            return found
 
-    def evaluate(self, *args, **kwargs):
-        start = time.time()
-        found = plain(self, *args, **kwargs)
-        evaluations.append((start, time.time() - start))
-        return found
+        return measured
 
-    trainer.Trainer.evaluate = evaluate
+    trainer.Trainer.evaluate = on_the_clock(trainer.Trainer.evaluate)  # the stock recipe's
+    layerdrop.evaluate.evaluate = on_the_clock(layerdrop.evaluate.evaluate)  # before anything imports it by name
     trainer.DEFAULT_CALLBACKS.append(Clock)
     sys.argv = [script, *words]
     try:
@@ -185,7 +189,7 @@ def main() -> None:
     print("task   side       run s  first step s  ms/step  examples/s  evaluation s  peak GB  padding")
     for task in args.tasks:
         seen: dict[str, list[dict[str, float]]] = {}
-        sides = args.sides + (["ours K = half"] if args.half else [])
+        sides = [*args.sides, *(["ours K = half"] if args.half else [])]
         for _ in range(args.repeats):
             for side in sides:
                 k = _half(args.model_name_or_path) if side == "ours K = half" else 0

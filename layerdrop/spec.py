@@ -49,6 +49,8 @@ class DataSpec:
     pad_to_max_length: bool = False
     max_train_samples: int | None = None
     max_eval_samples: int | None = None
+    hold_out: float | None = None
+    """Share of the training set that takes the place of the development set; None: none."""
 
 
 @dataclass(frozen=True)

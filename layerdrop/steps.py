@@ -151,7 +151,7 @@ class GlueRun:
                 lambda: select_layers(
                     spec.drop,
                     checkpoint,
-                    self.data.examples[self.task.splits(scored)[0]] if scored else None,
+                    self.data.examples[self.data.splits(scored)[0]] if scored else None,
                     max_seq_length=spec.data.max_seq_length,
                     device=self.args.device,
                     batch_size=self.args.per_device_eval_batch_size,
@@ -277,11 +277,11 @@ class GlueRun:
     # ---- parts of steps
     def development_splits(self) -> list[str]:
         """`validation`; MNLI's two; none if no evaluation is asked for."""
-        return self.task.splits("validation") if self.options.evaluate else []
+        return self.data.splits("validation") if self.options.evaluate else []
 
     def test_splits(self) -> list[str]:
         """`test`; MNLI's two, and GLUE's diagnostic set where it was found; none if no prediction is asked for."""
-        return [split for split in self.data.examples if split.startswith("test")] if self.options.predict else []
+        return self.data.splits("test") if self.options.predict else []
 
     def dataset(self, split: str) -> Tokenised:
         """A split, tokenised, with labels in the checkpoint's order."""

@@ -134,6 +134,8 @@ def _samples(flags: Flags) -> Iterator[str]:
         for name, least in limits.items():
             if (value := getattr(group, name)) is not None and value < least:
                 yield f"--{name} {value}: must be {least} or more."
+    if (share := flags.data.hold_out) is not None and not 0 < share < 1:
+        yield f"--hold_out {share:g}: must be a share between 0 and 1, such as 0.15."
 
 
 # ---- training --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The flags of run_glue.py in four groups, each with its --help text, and conclusions from several of them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -57,6 +58,10 @@ class DataArguments:
     pad_to_max_length: bool = flag("Pad every batch to --max_seq_length instead of its longest example.", False)
     max_train_samples: int | None = flag("Use the first N training examples only.")
     max_eval_samples: int | None = flag("Use the first N development examples only.")
+    hold_out: float | None = flag(
+        "Share of the training set that takes the place of the development set, which is not read: what a search "
+        "chooses by."
+    )
     max_predict_samples: int | None = flag("Use the first N test examples only.")
 
     @property
@@ -208,10 +213,15 @@ class Flags:
 
     @property
     def run_splits(self) -> list[str]:
-        """`train`, `validation`, `test`: the splits that the run reads."""
+        """`train`, `validation`, `test`: the splits that the run reads from files or the hub."""
         train = self.train
         needed = {"train": train.do_train, "validation": train.do_eval, "test": train.do_predict}
-        return [split for split, wanted in needed.items() if wanted or split == self.scored_split]
+        return self._read_for(split for split, wanted in needed.items() if wanted or split == self.scored_split)
+
+    def _read_for(self, splits: Iterable[str]) -> list[str]:
+        """What is read for the sake of these: a part of the training set may take the development set's place."""
+        held_out = self.data.hold_out is not None
+        return list(dict.fromkeys("train" if held_out and split == "validation" else split for split in splits))
 
     @property
     def splits(self) -> list[str]:
@@ -219,7 +229,7 @@ class Flags:
         if not self.drop.dry_run:
             return self.run_splits
         first = next(iter(self.data.own_files)) if self.data.task is None else None
-        return [split for split in ("train", "validation", "test") if split in (first, self.scored_split)]
+        return self._read_for(s for s in ("train", "validation", "test") if s in (first, self.scored_split))
 
 
 def parse_ids(flag_name: str, text: str | None) -> tuple[int, ...]:

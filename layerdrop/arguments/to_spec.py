@@ -91,6 +91,7 @@ def _data(flags: Flags) -> DataSpec:
         pad_to_max_length=data.pad_to_max_length,
         max_train_samples=data.max_train_samples if "train" in read else None,
         max_eval_samples=data.max_eval_samples,
+        hold_out=data.hold_out,
     )
 
 

@@ -39,8 +39,13 @@ class Examples:
 
     def head(self, n: int | None) -> "Examples":
         """The first n rows (all for None)."""
-        texts = tuple(column[:n] for column in self.texts)
-        return Examples(texts, None if self.labels is None else self.labels[:n], self.index[:n], self.bad_lines)
+        return self.take(range(len(self))[:n])
+
+    def take(self, rows: Sequence[int]) -> "Examples":
+        """Some rows, in that order. rows: numbers from 0."""
+        texts = tuple([column[row] for row in rows] for column in self.texts)
+        labels = None if self.labels is None else self.labels[np.asarray(rows, dtype=np.int64)]
+        return Examples(texts, labels, [self.index[row] for row in rows], self.bad_lines)
 
     def fingerprint(self) -> str:
         """A hash of texts and labels: two runs with the same one read the same rows in the same order."""

@@ -1,11 +1,12 @@
 """Where the examples of a run come from: own files, the demo, a GLUE folder, or else the hub."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from layerdrop.data.examples import Examples, shortened
 from layerdrop.data.files import read_own_files
 from layerdrop.data.glue import DIAGNOSTIC_SPLIT, read_demo_split, read_glue_diagnostic, read_glue_split
+from layerdrop.data.hold_out import hold_out
 from layerdrop.data.hub import DIAGNOSTIC_CONFIG, read_hub_split
 from layerdrop.errors import UserError
 from layerdrop.spec import DataSpec
@@ -23,6 +24,10 @@ class Data:
     notes: list[str] = field(default_factory=list)
     """What the user should be told, one line each."""
 
+    def splits(self, kind: str) -> list[str]:
+        """The splits of a kind (`train`, `validation`, `test`) that were read."""
+        return [split for split in self.examples if split.partition("_")[0] == kind]
+
 
 def read_splits(
     spec: DataSpec,
@@ -39,8 +44,24 @@ def read_splits(
 
     known_labels, regression: what a trained head of the checkpoint says: its classes in id order, whether it gives one
     number. They count for own files without a training file. test_file: the own file to predict.
-    Only what is asked for is read. Raises UserError for whatever cannot be read.
+    Only what is asked for is read: with `spec.hold_out` a part of the training set is `validation`, and the development
+    set is not read. Raises UserError for whatever cannot be read.
     """
+    if spec.hold_out:
+        return _with_part_held_out(
+            spec,
+            splits,
+            read_splits(
+                replace(spec, hold_out=None),
+                ["train", *(split for split in splits if split == "test")],
+                known_labels=known_labels,
+                regression=regression,
+                test_file=test_file,
+                max_predict_samples=max_predict_samples,
+                cache_dir=cache_dir,
+                token=token,
+            ),
+        )
     if spec.source == "files":
         files = [(split, path) for split, path in (*spec.files, ("test", test_file)) if split in splits and path]
         if missing := [split for split in splits if split not in dict(files)]:
@@ -54,6 +75,20 @@ def read_splits(
     limits = {"train": spec.max_train_samples, "validation": spec.max_eval_samples, "test": max_predict_samples}
     cut = {split: rows.head(limits[split.partition("_")[0]]) for split, rows in examples.items()}
     return Data(task, cut, notes)
+
+
+def _with_part_held_out(spec: DataSpec, splits: Sequence[str], data: Data) -> Data:
+    """The same with `validation` taken from the training set, as far as `splits` are wanted."""
+    whole = data.examples.pop("train")
+    rest, held = hold_out(whole, spec.hold_out, data.task)
+    held = held.head(spec.max_eval_samples)
+    parts = {split: rows for split, rows in {"train": rest, "validation": held}.items() if split in splits}
+    how = "at random" if data.task.is_regression else "of each class at random"
+    note = (
+        f"{len(held):,} of {len(whole):,} training rows are held out ({spec.hold_out:.0%} {how}) and take the place "
+        "of the development set, which is not read"
+    )
+    return Data(data.task, parts | data.examples, [*data.notes, note])
 
 
 def _read_glue(

@@ -13,7 +13,7 @@ from layerdrop.runs.record import RunRecord
 
 ROW = ("model", "task", "strategy", "k", "threshold", "layers", "order", "seed", "from_scratch")
 """Settings that say where a run stands in a table, whatever the other runs are."""
-PARTIAL = ("max_train_samples", "max_eval_samples")
+PARTIAL = ("max_train_samples", "max_eval_samples", "hold_out")
 """Settings that are always named: the figures are not of the whole task."""
 DETAILS = ("score_on", "score_split", "score_samples", "weight_scope")
 """Settings of a strategy that scores: those in which its runs differ part its rows."""

@@ -1,0 +1,126 @@
+"""Which sets of layers a search tries, and which of them is best: pure functions of scores.
+
+A set holds the ids of the layers that are dropped. Sources: greedy: Peer et al. (2022), "Greedy-layer pruning";
+optimal: the same, every set of each size.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+
+Ids = frozenset[int]
+"""Layers that are dropped together."""
+Evaluate = Callable[[Sequence[Ids]], Sequence[Sequence[float]]]
+"""Scores of sets, asked for a whole level at once: for each set one score a seed, higher is better, NaN for a failure."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """Sets of one size, all of which were tried."""
+
+    scores: Mapping[Ids, tuple[float, ...]]
+    """Set -> one score a seed."""
+    digits: int | None = None
+    """Means are compared after rounding to so many decimals; None: as they are."""
+
+    def mean(self, ids: Ids) -> float:
+        """Over seeds; NaN if one is."""
+        mean = statistics.fmean(self.scores[ids])
+        return mean if self.digits is None else round(mean, self.digits)
+
+    @property
+    def ranked(self) -> list[Ids]:
+        """Best first. A NaN ranks below every number; of equals the one with the higher ids comes first."""
+        means = {ids: self.mean(ids) for ids in self.scores}
+        lowest = {ids: -math.inf if math.isnan(mean) else mean for ids, mean in means.items()}
+        return sorted(self.scores, key=lambda ids: (lowest[ids], sorted(ids)), reverse=True)
+
+    @property
+    def best(self) -> Ids:
+        """The set that is chosen."""
+        return self.ranked[0]
+
+    @property
+    def ties(self) -> list[Ids]:
+        """The other sets with the best mean."""
+        return [ids for ids in self.ranked[1:] if self.mean(ids) == self.mean(self.best)]
+
+    @property
+    def margin(self) -> float | None:
+        """How far the best mean is above the next; None without a second number."""
+        if len(self.scores) < 2 or math.isnan(self.mean(self.ranked[1])):
+            return None
+        return self.mean(self.best) - self.mean(self.ranked[1])
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over seeds, pooled over sets; None with one seed."""
+        variances = [statistics.variance(s) for s in self.scores.values() if len(s) > 1 and not any(map(math.isnan, s))]
+        return math.sqrt(statistics.fmean(variances)) if variances else None
+
+
+def greedy(layers: Sequence[int], max_k: int, evaluate: Evaluate, digits: int | None = None) -> Iterator[Level]:
+    """One layer more at each level: every layer that is left is tried beside those that are gone.
+
+    layers: ids of those that may go. The best sets of all levels form an order of dropping.
+    """
+    gone: Ids = frozenset()
+    for _ in range(max_k):
+        level = _tried([gone | {i} for i in layers if i not in gone], evaluate, digits)
+        yield level
+        gone = level.best
+
+
+def optimal(layers: Sequence[int], max_k: int, evaluate: Evaluate, digits: int | None = None) -> Iterator[Level]:
+    """Every set of each size. The best set of k need not hold the best set of k - 1."""
+    for k in range(1, max_k + 1):
+        yield _tried([frozenset(ids) for ids in combinations(layers, k)], evaluate, digits)
+
+
+def _tried(sets: list[Ids], evaluate: Evaluate, digits: int | None) -> Level:
+    return Level({ids: tuple(scores) for ids, scores in zip(sets, evaluate(sets), strict=True)}, digits)
+
+
+def order_of(sets: Sequence[Ids]) -> tuple[int, ...] | None:
+    """The order of dropping that best sets of 1, 2, 3 ... layers form; None if one does not hold the one before."""
+    order: list[int] = []
+    for ids in sets:
+        new = ids - set(order)
+        if len(new) != 1 or not set(order) <= ids:
+            return None
+        order += new
+    return tuple(order)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table."""
+
+    name: str
+    summary: str
+    search: Callable[..., Iterator[Level]]
+    """(layers, max_k, evaluate, digits) -> levels."""
+    size: Callable[[int, int], int]
+    """(number of layers that may go, max_k) -> number of sets that are tried."""
+
+
+METHODS = {
+    row.name: row
+    for row in (
+        Method(
+            "greedy",
+            "one layer more at each step, the one whose loss costs least (Peer et al. 2022)",
+            greedy,
+            lambda n, max_k: sum(n - gone for gone in range(max_k)),
+        ),
+        Method(
+            "optimal",
+            "every set of each size",
+            optimal,
+            lambda n, max_k: sum(comb(n, k) for k in range(1, max_k + 1)),
+        ),
+    )
+}
