@@ -1,58 +1,149 @@
-"""Orders in which to drop layers, as searches found them: layer files, and those that Peer et al. (2022) published."""
+"""What searches found, as files in the formats of Peer et al. (2022), and what they published.
+
+An order of dropping (greedy) is one layer id a line, first to drop first. Best sets (optimal) are one set a line, of
+one layer on line 1, of two on line 2 ..., with their ids joined by `-`. Ids count from 0.
+"""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from layerdrop.errors import UserError
 from layerdrop.strategies import get_strategy
 
-PUBLISHED = Path(__file__).parent / "report" / "published" / "peer2022_greedy_orders.csv"
-"""Found by greedy-layer pruning; from the authors' repository, layer_files/. Ids count from 0."""
+PUBLISHED = Path(__file__).parent / "report" / "published"
+"""From the authors' repository: greedy orders of layer_files/, best sets of one and two of layer_files_dev_set/."""
 
 
-def find_order(strategy: str | None, order_file: str | None, model: str, task: str) -> tuple[int, ...]:
-    """Layer ids, first to drop first, for `greedy` and `optimal`: those of the file, else for greedy the published
-    order. Empty for every other strategy. Raises UserError."""
-    if strategy is None or not get_strategy(strategy).order:
+def find_layers(strategy: str | None, k: int | None, order_file: str | None, model: str, task: str) -> tuple[int, ...]:
+    """The k ids that a search found, ascending, for `greedy` and `optimal`: from the file, else as published.
+
+    Empty for every other strategy. Raises UserError.
+    """
+    if strategy is None or not get_strategy(strategy).searched or k is None:
         return ()
     if order_file:
-        return read_order_file(order_file)
-    if strategy == "greedy":
-        return published_order(model, task)
-    raise UserError(f"--drop_strategy {strategy}: needs a search's result. Add --drop_order_file FILE, one id a line.")
-
-
-def read_order_file(path: str) -> tuple[int, ...]:
-    """A layer file: one id a line, first to drop first. Raises UserError with file and line."""
-    try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        sets = read_sets_file(order_file) if strategy == "optimal" else _beginnings(read_order_file(order_file))
+        source = f"--drop_order_file {order_file}"
+    else:
+        sets, source = published_sets(strategy, model, task), f"the published search for {task}"
+    if not 0 < k <= len(sets):
         raise UserError(
-            f"--drop_order_file {path}: cannot read it ({reason}). One layer id a line is expected."
-        ) from None
-    order = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        if not line.strip().isdecimal():
-            raise UserError(f"{path}:{number}: '{line.strip()}' is not a layer id. Write one id, from 0, a line.")
-        order.append(int(line))
-    if not order:
-        raise UserError(f"--drop_order_file {path}: is empty. One layer id a line is expected.")
+            f"--drop_k {k}: {source} goes up to K = {len(sets)}. Choose 1 to {len(sets)}, or give the result of a "
+            "longer search."
+        )
+    return tuple(sorted(sets[k - 1]))
+
+
+def reservation(strategy: str | None, order_file: str | None, task: str) -> str | None:
+    """What the user should know about a published choice of layers; None where there is nothing to say."""
+    if order_file:
+        return None
+    if strategy == "optimal":
+        return "the published best sets were chosen on the development set, by one run each: its scores flatter them"
+    if strategy == "greedy" and task == "mnli":
+        return "the published order for mnli was chosen on the mismatched development set: its scores flatter it"
+    return None
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+def read_order_file(path: str) -> tuple[int, ...]:
+    """An order of dropping. Raises UserError with file and line."""
+    order: list[int] = []
+    for number, line in _lines(path, "One layer id a line is expected."):
+        if "-" in line.strip("-"):
+            raise UserError(
+                f"{path}:{number}: '{line}' is a set. A file of best sets goes with --drop_strategy optimal."
+            )
+        (i,) = _ids(path, number, line)
+        if i in order:
+            raise UserError(f"{path}:{number}: layer {i} is there twice. Give each id once.")
+        order.append(i)
     return tuple(order)
 
 
-def published_order(model: str, task: str) -> tuple[int, ...]:
-    """The published greedy order for a model (hub name or folder of that name) and task. Raises UserError."""
-    with open(PUBLISHED, encoding="utf-8", newline="") as file:
-        orders = {(row["model"], row["task"]): row["order_of_dropping_0_based"] for row in csv.DictReader(file)}
-    name = Path(model.rstrip("/")).name
-    if (name, task) not in orders:
-        models = ", ".join(sorted({key[0] for key in orders}))
-        tasks = ", ".join(sorted({key[1] for key in orders}))
+def read_sets_file(path: str) -> list[tuple[int, ...]]:
+    """The best sets of 1, 2, 3 ... layers. Raises UserError with file and line."""
+    expected = "The best set of k layers is expected on line k, as 10-11."
+    sets: list[tuple[int, ...]] = []
+    for number, line in _lines(path, expected):
+        ids = _ids(path, number, line)
+        if len(set(ids)) != len(sets) + 1 or len(set(ids)) != len(ids):
+            hint = " An order of single ids goes with --drop_strategy greedy." if len(ids) == 1 else ""
+            raise UserError(f"{path}:{number}: '{line}' is no set of {len(sets) + 1} layers. {expected}{hint}")
+        sets.append(ids)
+    return sets
+
+
+def order_text(order: Sequence[int]) -> str:
+    """The content of a file for read_order_file."""
+    return "".join(f"{i}\n" for i in order)
+
+
+def sets_text(sets: Sequence[Sequence[int]]) -> str:
+    """The content of a file for read_sets_file; sets: of 1, 2, 3 ... layers."""
+    return "".join("-".join(map(str, sorted(ids))) + "\n" for ids in sets)
+
+
+def _lines(path: str, expected: str) -> list[tuple[int, str]]:
+    """The lines that are not empty, with their numbers from 1."""
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--drop_order_file {path}: cannot read it ({reason}). {expected}") from None
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise UserError(f"--drop_order_file {path}: is empty. {expected}")
+    return lines
+
+
+def _ids(path: str, number: int, line: str) -> tuple[int, ...]:
+    words = line.split("-")
+    if not all(word.isdecimal() for word in words):
         raise UserError(
-            f"--drop_strategy greedy: no published order for {name} on {task} (there are: {models}; {tasks}). "
-            "Give a search's result with --drop_order_file."
+            f"{path}:{number}: '{line}' is not a layer id. Write ids from 0, one a line, or a set as 10-11."
         )
-    return tuple(int(i) for i in orders[name, task].split())
+    return tuple(map(int, words))
+
+
+def _beginnings(order: Sequence[int]) -> list[tuple[int, ...]]:
+    return [tuple(order[: k + 1]) for k in range(len(order))]
+
+
+# ---- published -------------------------------------------------------------------------------------------------------
+def published_sets(strategy: str, model: str, task: str) -> list[tuple[int, ...]]:
+    """What Peer et al. drop at K = 1, 2, ... for a model (hub name or folder of that name) and a task.
+
+    strategy: `greedy` or `optimal`. Raises UserError where nothing is published.
+    """
+    name = Path(model.rstrip("/")).name
+    found = _published_orders() if strategy == "greedy" else _published_optimal()
+    if (name, task) not in found:
+        models, tasks = (", ".join(sorted({key[i] for key in found})) for i in (0, 1))
+        raise UserError(
+            f"--drop_strategy {strategy}: nothing is published for {name} on {task} (there are: {models}; {tasks}). "
+            f"Search with scripts/search.py --method {strategy}, and give its result with --drop_order_file."
+        )
+    return found[name, task]
+
+
+def _published_orders() -> dict[tuple[str, str], list[tuple[int, ...]]]:
+    rows = _rows("peer2022_greedy_orders.csv")
+    return {(row["model"], row["task"]): _beginnings(_spaced(row["order_of_dropping_0_based"])) for row in rows}
+
+
+def _published_optimal() -> dict[tuple[str, str], list[tuple[int, ...]]]:
+    found: dict[tuple[str, str], list[tuple[int, ...]]] = {}
+    for row in _rows("peer2022_optimal_sets.csv"):  # K ascending
+        found.setdefault((row["model"], row["task"]), []).append(_spaced(row["dropped"]))
+    return found
+
+
+def _rows(file: str) -> list[dict[str, str]]:
+    with open(PUBLISHED / file, encoding="utf-8", newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def _spaced(text: str) -> tuple[int, ...]:
+    return tuple(int(i) for i in text.split())

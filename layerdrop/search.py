@@ -14,7 +14,7 @@ from math import comb
 Ids = frozenset[int]
 """Layers that are dropped together."""
 Evaluate = Callable[[Sequence[Ids]], Sequence[Sequence[float]]]
-"""Scores of sets, asked for a whole level at once: for each set one score a seed, higher is better, NaN for a failure."""
+"""Scores of sets, asked for a whole level at once: of each set one a seed. Higher is better, NaN is a failure."""
 
 
 @dataclass(frozen=True)

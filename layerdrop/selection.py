@@ -50,7 +50,7 @@ def check_selection(drop: DropSpec, freeze_layers: tuple[int, ...], config: PreT
     if row.scorer:
         check_k(drop.k or 0, n_layers)
     else:
-        dropped = select(row.name, n_layers, k=drop.k, order=drop.order, layers=drop.layers)
+        dropped = select(row.name, n_layers, k=drop.k, found=drop.found, layers=drop.layers)
         positions("--freeze_layers", kept_layers(config, dropped), freeze_layers)
 
 
@@ -72,7 +72,7 @@ def select_layers(
         return Selection([])
     row, n_layers = get_strategy(drop.strategy), checkpoint.n_layers
     if row.scorer is None:
-        dropped = select(row.name, n_layers, k=drop.k, order=drop.order, layers=drop.layers)
+        dropped = select(row.name, n_layers, k=drop.k, found=drop.found, layers=drop.layers)
         return Selection(dropped, _why(drop, dropped))
     scored = checkpoint
     if drop.score_on:

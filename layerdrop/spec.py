@@ -63,8 +63,8 @@ class DropSpec:
     threshold: float | None = None
     layers: tuple[int, ...] = ()
     """`list`: the ids."""
-    order: tuple[int, ...] = ()
-    """`greedy`, `optimal`: the ids, first to drop first."""
+    found: tuple[int, ...] = ()
+    """`greedy`, `optimal`: the ids that a search found for this k, ascending."""
     score_on: str | None = None
     """Scores come from this checkpoint instead of the model."""
     score_split: str | None = None
@@ -194,6 +194,7 @@ def _from_version_1(old: Mapping[str, Any]) -> dict[str, Any]:
     fields = {part: {f.name for f in dataclasses.fields(kind)} for part, kind in _PARTS.items()}
     new: dict[str, Any] = {part: {n: v for n, v in old.items() if n in names} for part, names in fields.items()}
     new["model"]["name"] = old["model"]
+    new["drop"]["found"] = sorted((old.get("order") or [])[: old.get("k") or 0])  # the whole order stood there
     new["data"]["source"] = old["data"]
     recipe = dict(old.get("training", {}))
     known = {name: recipe.pop(name) for name in list(recipe) if name in fields["train"]}

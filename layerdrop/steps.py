@@ -216,7 +216,7 @@ class GlueRun:
             resume_from=resume_from,
         )
         self.evaluations = training.evaluations
-        record.epochs, record.resumed_at_step = training.epochs, training.resumed_at_step
+        record.epochs, record.steps, record.resumed_at_step = training.epochs, training.steps, training.resumed_at_step
         record.tokens_per_second, record.padding_share = training.tokens_per_second, training.padding_share
         self.clock.add("train", training.seconds)
         self.clock.add("evaluate", training.evaluate_seconds)

@@ -61,7 +61,7 @@ def symmetric(n_layers: int, k: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Strategy:
-    """One row of the table. Exactly one of `positions`, `scorer`, `order` and `listed` says how layers are chosen."""
+    """One row of the table. One of `positions`, `scorer`, `searched` and `listed` says how layers are chosen."""
 
     name: str
     summary: str
@@ -74,8 +74,8 @@ class Strategy:
     """With a scorer: which end of the scores goes first."""
     threshold: bool = False
     """With a scorer: whether all layers above a score can be dropped instead of k."""
-    order: bool = False
-    """The first k of an order that a search found."""
+    searched: bool = False
+    """The k ids that a search found."""
     listed: bool = False
     """The ids themselves are given."""
 
@@ -110,8 +110,8 @@ STRATEGIES = {
             scorer="aggregation",
             drops="lowest",
         ),
-        Strategy("greedy", "the first k of a greedy search's order", "Peer et al. 2022", order=True),
-        Strategy("optimal", "the first k of an exhaustive search's order", "Peer et al. 2022", order=True),
+        Strategy("greedy", "the first k of a greedy search's order", "Peer et al. 2022", searched=True),
+        Strategy("optimal", "the best set of k that an exhaustive search found", "Peer et al. 2022", searched=True),
         Strategy("list", "the ids of --drop_layers", "the fork's --remove_layers", listed=True),
     )
 }
@@ -179,14 +179,14 @@ def select(
     k: int | None = None,
     threshold: float | None = None,
     scores: Sequence[float] | None = None,
-    order: Sequence[int] | None = None,
+    found: Sequence[int] | None = None,
     layers: Sequence[int] | None = None,
 ) -> list[int]:
     """The ids that `strategy` drops from a model of `n_layers` layers, ascending.
 
     Which of the keyword arguments is needed follows from the strategy's row: `k` for all but `list` and a threshold;
-    `scores` (one for each layer) where the row names a scorer; `order` (ids, first to drop first) for a search result;
-    `layers` for `list`. Dropping nothing (k = 0) is possible with every strategy.
+    `scores` (one for each layer) where the row names a scorer; `found` (k ids) for a search's result; `layers` for
+    `list`. Dropping nothing (k = 0) is possible with every strategy.
 
     Raises UserError for an unknown strategy, a k or an id out of range, or a strategy that cannot drop k layers.
     """
@@ -208,9 +208,6 @@ def select(
         return row.positions(n_layers, k)
     if row.scorer:
         return by_score(scores, k, row.drops)
-    check_ids("--drop_order_file", order or (), n_layers)
-    if len(order or ()) < k:
-        raise UserError(
-            f"--drop_k {k}: the order is {len(order or ())} long. Choose a K up to that, or a longer order."
-        )
-    return sorted(order[:k]) if k else []
+    if len(found or ()) != k:
+        raise UserError(f"--drop_k {k}: the search found {len(found or ())} layers to drop. Give as many as K.")
+    return check_ids("--drop_order_file", found or (), n_layers)

@@ -29,9 +29,9 @@ KEYS = ("recipe", "settings", "grid", "exclude")
 QUIET = {"save_strategy": "no", "save_model": "no", "disable_tqdm": True, "report_to": "none"}
 """Settings of a study's runs, unless the study says otherwise: the weights of hundreds of runs fill a disk."""
 OF_ONE_RUN = {
-    "dry_run": "shows a single run. Use --plan for the runs of a study, or run_glue.py --dry_run",
+    "dry_run": "shows a single run: run_glue.py --dry_run. Use --plan for the runs of a study",
     "json": "goes with run_glue.py --dry_run. Each run's JSON is record.json in its folder; leave --json out",
-    "output_dir": "is the folder of a single run. Use --store FOLDER for the runs of a study",
+    "output_dir": "is the folder of a single run. Use --store FOLDER for many",
     "overwrite_output_dir": "starts a single run again. Delete the folders of the runs that are to be done again",
     "resume_from_checkpoint": "is not needed. The same command goes on with what is missing; leave it out",
 }
@@ -71,7 +71,7 @@ def read_study(
         recipe = str(Path(path).parent / content["recipe"])
     settings = (read_settings(recipe) if recipe else {}) | (content.get("settings") or {})
     grids, exclude = _mappings(path, content, "grid"), _mappings(path, content, "exclude")
-    _refuse_flags_of_one_run([*settings, *(name for grid in grids for name in grid), *_names(flags)])
+    refuse_flags_of_one_run([*flags_of(settings), *(f"--{name}" for grid in grids for name in grid), *flags])
     planner = _Planner(Study(Path(path).stem), Store(store), QUIET | settings, flags)
     instead = {name: values for name, values in (axes or {}).items() if values}
     for grid in (grid | instead for grid in grids if grid or instead):
@@ -118,8 +118,9 @@ def _names(words: tuple[str, ...]) -> list[str]:
     return [word.partition("=")[0][2:].replace("-", "_") for word in words if word.startswith("--")]
 
 
-def _refuse_flags_of_one_run(names: list[str]) -> None:
-    for name in names:
+def refuse_flags_of_one_run(words: list[str]) -> None:
+    """Raise UserError for a flag of run_glue.py that makes no sense for many runs."""
+    for name in _names(tuple(words)):
         if name in OF_ONE_RUN:
             raise UserError(f"--{name}: {OF_ONE_RUN[name]}.")
 

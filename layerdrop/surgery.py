@@ -30,6 +30,11 @@ def kept_layers(config: PreTrainedConfig, dropped: Sequence[int]) -> list[int]:
     return [i for i in range(n_layers) if i not in gone]
 
 
+def droppable(config: PreTrainedConfig) -> list[int]:
+    """The ids that can be dropped, ascending; one of them must stay where it is all ids."""
+    return list(range(bool(family_of(config).fixed_first), config.num_hidden_layers))
+
+
 def reduced_config(config: PreTrainedConfig, dropped: Sequence[int]) -> PreTrainedConfig:
     """A copy of `config` for the model without the layers `dropped` (ids in `config`'s own numbering).
 

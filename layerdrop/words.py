@@ -11,7 +11,7 @@ FLAG_OF = {
     "k": "drop_k",
     "threshold": "drop_threshold",
     "layers": "drop_layers",
-    "order": "drop_order_file",
+    "found": "drop_order_file",
     "score_samples": "max_score_samples",
     "training": "do_train",
 }

@@ -12,6 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from scripts.executing import add_engine_flags, asking_to_stop, find_places, make_engine
+
 
 def main(argv: list[str]) -> int:
     """The exit code: 0 all done, 1 some failed, 2 unusable input, 130 stopped by the user."""
@@ -27,11 +29,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--strategies", nargs="+", help="these strategies instead")
     parser.add_argument("--k", nargs="+", type=int, help="these numbers of layers to drop instead")
     parser.add_argument("--seeds", nargs="+", type=int, help="these seeds instead")
-    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where the runs execute")
-    parser.add_argument("--workers", type=int, help="local: worker processes (default: one per GPU, or per core)")
-    parser.add_argument("--runs_per_gpu", type=int, default=1, help="runs that share a GPU")
-    parser.add_argument("--address", default="auto", help="ray: the cluster")
-    parser.add_argument("--cores_per_run", type=int, default=1, help="ray without GPUs: cores of a run")
+    add_engine_flags(parser)
     args, flags = parser.parse_known_args(argv)
     try:
         return sweep_or_plan(args, tuple(flags))
@@ -42,18 +40,13 @@ def main(argv: list[str]) -> int:
 
 def sweep_or_plan(args: argparse.Namespace, flags: tuple[str, ...]) -> int:
     """Do what the flags say."""
-    from layerdrop.engines.places import places
-    from layerdrop.errors import UserError
     from layerdrop.execute import state_of
     from layerdrop.progress import plan
     from layerdrop.study import AXES, read_study
 
-    for name in ("workers", "runs_per_gpu", "cores_per_run"):
-        if (value := getattr(args, name)) is not None and value < 1:
-            raise UserError(f"--{name} {value}: must be 1 or more.")
+    where = find_places(args)
     args.store = args.store or str(Path("runs") / Path(args.study).stem)
     study = read_study(args.study, args.store, {name: getattr(args, name) for name in AXES}, flags, args.recipe)
-    where = [] if args.engine == "ray" else places(args.workers, args.runs_per_gpu)
     states = [state_of(job) for job in study.jobs]
     unreadable = [] if args.plan else [state.note for state in states if state.note]  # the plan says it at the run
     for text in [*study.notes, *unreadable]:
@@ -69,47 +62,22 @@ def sweep(args: argparse.Namespace, study, where: list, todo: int) -> int:
     from layerdrop.execute import execute
     from layerdrop.progress import Display, summary
 
-    engine = make_engine(args, study, where[: max(1, todo)])
+    engine = make_engine(args, where[: max(1, todo)], study.gives_precision)
     display = Display(sys.stderr)
     if todo:
         display.say(f"{todo} of {len(study.jobs)} runs to do, {engine.slots} at once; records and logs in {args.store}")
-    asked = []
-
-    def ask(number, frame):
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-        display.say("the runs in flight are finished, no more are started (again: stop at once) ...")
-
-    old = signal.signal(signal.SIGINT, ask)
     try:
-        progress = execute(study.jobs, engine, display.update, stop=lambda: bool(asked))
+        with asking_to_stop(display.say) as stop:
+            progress = execute(study.jobs, engine, display.update, stop)
     except KeyboardInterrupt:
         display.close()
         print("stopped; the runs in flight are lost. The same command goes on.", file=sys.stderr)
         return 130
     finally:
-        signal.signal(signal.SIGINT, old)
         display.close()
         engine.close()
     print(summary(study, progress))
     return 130 if progress.stopped else 1 if progress.failed else 0
-
-
-def make_engine(args: argparse.Namespace, study, where: list):
-    """The engine of the flags."""
-    from layerdrop.errors import UserError
-    from run_glue import run
-
-    if args.engine == "ray":
-        from layerdrop.engines.ray import RayEngine
-
-        if not study.gives_precision:
-            raise UserError("--engine ray: give --precision (fp32, bf16 or fp16): the nodes may have other hardware.")
-        return RayEngine(run, args.address, args.runs_per_gpu, args.cores_per_run)
-    from layerdrop.engines.local import LocalEngine
-
-    return LocalEngine(run, where)
 
 
 if __name__ == "__main__":

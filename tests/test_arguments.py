@@ -587,11 +587,19 @@ def test_drop_spec_of_every_kind(order_files):
     assert spec("--drop_strategy variance --drop_k 2 --max_score_samples 9").drop == DropSpec(
         "variance", 2, weight_scope="final"
     )
-    assert spec("--drop_strategy greedy --drop_k 2 --task_name rte").drop.order == (0, 7, 5, 11, 2, 8)
-    assert spec("--drop_strategy optimal --drop_k 2 --drop_order_file 2.txt").drop.order == (2, 1)
-    no_order = parse(["--drop_strategy", "optimal", "--drop_k", "2", *CPU])
-    with pytest.raises(UserError, match="--drop_strategy optimal: needs a search's result"):
-        no_order.to_spec()
+    assert spec("--drop_strategy greedy --drop_k 2 --task_name rte").drop.found == (0, 7)
+    assert spec("--drop_strategy greedy --drop_k 2 --drop_order_file 2.txt").drop.found == (1, 2)
+    assert spec("--drop_strategy optimal --drop_k 2 --task_name rte").drop.found == (5, 8)
+    nothing = parse(["--drop_strategy", "optimal", "--drop_k", "2", "--task_name", "qqp", *CPU])
+    with pytest.raises(UserError, match="--drop_strategy optimal: nothing is published for bert-base-uncased on qqp"):
+        nothing.to_spec()
+
+
+def test_reservations_about_published_choices():
+    notes = [asked(f"--drop_strategy {words}")[1].notes for words in (
+        "greedy --drop_k 2 --task_name mnli", "optimal --drop_k 2 --task_name rte", "greedy --drop_k 2 --task_name rte")
+    ]  # fmt: skip
+    assert "mismatched development set" in notes[0][0] and "on the development set" in notes[1][0] and not notes[2]
 
 
 def test_own_files():

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from layerdrop import execute as module
-from layerdrop.engines.base import Job, Result
+from layerdrop.engines.base import Job
 from layerdrop.execute import Estimate, execute, state_of
 from layerdrop.runs.record import RunRecord
 from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec
+from tests.made_up import MadeUp
 
 
 @pytest.fixture(autouse=True)
@@ -28,27 +29,6 @@ def make(tmp_path):
         return Job(spec, Options(str(tmp_path / spec.id), resume="auto"))
 
     return call
-
-
-class MadeUp:
-    """An engine of this process: `outcome(job)` is the record to write, an error without one, or None (elsewhere)."""
-
-    def __init__(self, outcome, slots=2):
-        self.outcome, self.slots = outcome, slots
-        self.started, self.pending = [], []
-
-    def start(self, job):
-        assert len(self.pending) < self.slots
-        self.started.append(job)
-        self.pending.append(job)
-
-    def wait(self, seconds):
-        job = self.pending.pop(0)
-        made = self.outcome(job)
-        if isinstance(made, RunRecord):
-            made.write()
-            return [Result(job, made)]
-        return [Result(job, error=made)]
 
 
 def success(job, seconds=10.0):

@@ -314,15 +314,17 @@ def shown(table) -> list[tuple]:
     return [tuple(row[:3]) for row in table.rows]
 
 
-def test_orders_of_the_same_k_are_rows_of_their_own():
-    runs = [record(), record(k=2, strategy="greedy", order=(0, 5, 3), accuracy=0.6)]
-    (table,) = task_tables(frame([*runs, record("cola", k=2, strategy="greedy", order=(1, 2, 3))]))
-    assert [row[0] for row in table.rows] == ["full", "greedy"]  # an order for each task is no difference
-    runs.append(record(k=2, strategy="greedy", order=(1, 2, 3), accuracy=0.7))
+def test_what_searches_found_for_the_same_k_are_rows_of_their_own():
+    runs = [record(), record(k=2, strategy="greedy", found=(0, 5), accuracy=0.6)]
+    (table,) = task_tables(frame([*runs, record("cola", k=2, strategy="greedy", found=(1, 2))]))
+    assert [row[0] for row in table.rows] == ["full", "greedy"]  # other layers for each task are no difference
+    (table,) = task_tables(frame([*runs, record(k=3, strategy="greedy", found=(0, 3, 5))]))
+    assert [row[0] for row in table.rows] == ["full", "greedy", "greedy"]  # nor are they for each K
+    runs.append(record(k=2, strategy="greedy", found=(1, 2), accuracy=0.7))
     (table,) = task_tables(frame(runs))
     assert shown(table)[1:] == [
-        ("greedy (order 0,5,3)", "2", "60.0 +10.0"),
-        ("greedy (order 1,2,3)", "2", "70.0 +20.0"),
+        ("greedy (layers 0,5)", "2", "60.0 +10.0"),
+        ("greedy (layers 1,2)", "2", "70.0 +20.0"),
     ]
 
 

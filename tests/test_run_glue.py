@@ -95,12 +95,13 @@ def test_families(run, tmp_path, model_type):
         ("--drop_layers 5,1", [1, 5]),
         ("--remove_layers 5,1", [1, 5]),
         ("--drop_strategy greedy --drop_order_file order.txt --drop_k 2", [1, 4]),
-        ("--drop_strategy optimal --drop_order_file order.txt --drop_k 1", [4]),
+        ("--drop_strategy optimal --drop_order_file sets.txt --drop_k 2", [0, 3]),
         ("--drop_strategy contribution --drop_threshold 1", []),
     ],
 )
 def test_dry_run_of_every_strategy(run, words, dropped):
     Path("order.txt").write_text("4\n1\n0\n")
+    Path("sets.txt").write_text("4\n0-3\n")
     code, _, out, err = run(f"{words} --task_name rte --dry_run --json")
     record = json.loads(out)
     assert code == 0 and record["dropped"] == dropped and record["status"] == "dry_run"
@@ -352,8 +353,8 @@ def test_bad_rows_stop_or_are_counted(run, tmp_path):
         ("--drop_layers 9,9", "no layer 9 in a model of 6 layers"),
         ("--drop_layers 1,1", "given more than once"),
         ("--drop_strategy symmetric --drop_k 3", "Nearest: --drop_k 2 or 4"),
-        ("--drop_strategy greedy --drop_k 2", "no published order for tinybert"),
-        ("--drop_strategy optimal --drop_k 2", "needs a search's result"),
+        ("--drop_strategy greedy --drop_k 2", "nothing is published for tinybert"),
+        ("--drop_strategy optimal --drop_k 2", "nothing is published for tinybert"),
         ("--drop_strategy top", "how many layers?"),
         ("--data_dir nowhere", "no such folder"),
         ("--report_to clearml", "clearml"),

@@ -106,13 +106,13 @@ def test_threshold():
         above_threshold(SCORES, 0.05)
 
 
-def test_order():
-    assert select("greedy", 12, k=2, order=(8, 1, 11)) == [1, 8]
-    assert select("optimal", 12, k=0, order=(8, 1, 11)) == []
-    with pytest.raises(UserError, match="--drop_k 4: the order is 3 long"):
-        select("greedy", 12, k=4, order=(8, 1, 11))
+def test_what_a_search_found():
+    assert select("greedy", 12, k=2, found=(8, 1)) == [1, 8]
+    assert select("optimal", 12, k=0, found=()) == []
+    with pytest.raises(UserError, match="--drop_k 4: the search found 3 layers to drop"):
+        select("greedy", 12, k=4, found=(8, 1, 11))
     with pytest.raises(UserError, match="--drop_order_file: no layer 11 in a model of 6"):
-        select("greedy", 6, k=1, order=(8 - 7, 11))
+        select("optimal", 6, k=1, found=(11,))
 
 
 def test_list():

@@ -1,5 +1,6 @@
 """Command-line words to (RunSpec, Options): flags, legacy names, files, and every check without model and data."""
 
+from layerdrop.arguments.checks import logged_metrics
 from layerdrop.arguments.files import flags_of, read_settings
 from layerdrop.arguments.legacy import RENAMED, WITHOUT_EFFECT, translate
 from layerdrop.arguments.parsing import Arguments, Parser, flag_names, parse
@@ -13,6 +14,7 @@ __all__ = [
     "Parser",
     "flag_names",
     "flags_of",
+    "logged_metrics",
     "parse",
     "read_settings",
     "translate",

@@ -96,7 +96,7 @@ def _strategys_own(flags: Flags) -> Iterator[str]:
                 f"--drop_threshold {drop.drop_threshold}: a cosine similarity. Choose -1 to 1 "
                 "(the paper's: 0.95, 0.925, 0.9)."
             )
-    if drop.drop_order_file and not row.order:
+    if drop.drop_order_file and not row.searched:
         yield f"--drop_order_file: only for greedy and optimal, not {row.name}. Leave it out."
     if drop.score_on and not row.scorer:
         yield f"--score_on: {row.name} has no scores. It goes with {', '.join(SCORERS)}."
@@ -161,11 +161,11 @@ def _training(flags: Flags) -> Iterator[str]:
 
 def _best(flags: Flags) -> Iterator[str]:
     best = flags.train.metric_for_best_model
-    if best and best.removeprefix("eval_") not in (allowed := _logged_metrics(flags)):
+    if best and best.removeprefix("eval_") not in (allowed := logged_metrics(flags)):
         yield f"--metric_for_best_model {best}: no metric of {flags.task_name}. Allowed: {', '.join(allowed)}."
 
 
-def _logged_metrics(flags: Flags) -> list[str]:
+def logged_metrics(flags: Flags) -> list[str]:
     """What an evaluation logs. MNLI: its matched split's without prefix, and both splits' with theirs. Own files: the
     metrics of every kind of task that --label_type leaves open."""
     task, own = flags.data.task, flags.data.own_files

@@ -122,7 +122,7 @@ class Arguments(Flags):
     """What the user is told: translated legacy flags, flags without effect."""
 
     def to_spec(self) -> tuple[RunSpec, Options]:
-        """The run's identity and its options. Raises UserError where `greedy` or `optimal` lack an order of layers."""
+        """The run's identity and its options. Raises UserError where `greedy` or `optimal` lack a search's result."""
         return to_spec(self, tuple(self.notes))
 
     @property

@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 
 from layerdrop.arguments.flags import Flags
-from layerdrop.orders import find_order
+from layerdrop.orders import find_layers, reservation
 from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
 
 NO_EFFECT = (
@@ -57,7 +57,7 @@ CARRIED = (
 
 
 def to_spec(flags: Flags, notes: tuple[str, ...] = ()) -> tuple[RunSpec, Options]:
-    """What the flags ask for. Raises UserError where no order of layers is known for `greedy` or `optimal`."""
+    """What the flags ask for. Raises UserError where no search's result is known for `greedy` or `optimal`."""
     model, train = flags.model, flags.train
     spec = RunSpec(
         model=ModelSpec(model.model_name_or_path, model.model_revision, model.tokenizer_name, model.from_scratch),
@@ -105,7 +105,7 @@ def _drop(flags: Flags) -> DropSpec:
         k=None if row.listed else drop.drop_k,
         threshold=drop.drop_threshold,
         layers=flags.drop_layers,
-        order=find_order(row.name, drop.drop_order_file, flags.model.model_name_or_path, flags.task_name),
+        found=find_layers(row.name, drop.drop_k, drop.drop_order_file, flags.model.model_name_or_path, flags.task_name),
         score_on=drop.score_on if scorer else None,
         score_split=flags.scored_split,
         score_samples=drop.max_score_samples if of_data else None,
@@ -130,6 +130,8 @@ def _train(flags: Flags) -> TrainSpec:
 
 def _options(flags: Flags, spec: RunSpec, notes: tuple[str, ...]) -> Options:
     model, data, train = flags.model, flags.data, flags.train
+    if published := reservation(spec.drop.strategy, flags.drop.drop_order_file, flags.task_name):
+        notes = (*notes, published)
     return Options(
         folder=train.output_dir or f"runs/{spec.name}",
         evaluate=train.do_eval,

@@ -38,6 +38,8 @@ class Training:
     seconds: float
     """Without evaluations."""
     evaluate_seconds: float
+    steps: int
+    """Of the whole training, resumed or not."""
     resumed_at_step: int | None = None
     tokens_per_second: float | None = None
     """None where the order of the examples is the library's own, or the training was resumed."""
@@ -98,7 +100,7 @@ def train(
             make_ordinary(model, trainer)
     if save:
         save_model(trainer)
-    result = Training(log.entries, seconds, trainer.evaluate_seconds)
+    result = Training(log.entries, seconds, trainer.evaluate_seconds, trainer.state.global_step)
     if resume_from is not None:
         result.resumed_at_step = _step(resume_from)
     elif trainer.sampler is not None and trainer.sampler.tokens:

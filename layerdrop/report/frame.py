@@ -11,7 +11,7 @@ import pandas as pd
 from layerdrop.report.how import How
 from layerdrop.runs.record import RunRecord
 
-ROW = ("model", "task", "strategy", "k", "threshold", "layers", "order", "seed", "from_scratch")
+ROW = ("model", "task", "strategy", "k", "threshold", "layers", "found", "seed", "from_scratch")
 """Settings that say where a run stands in a table, whatever the other runs are."""
 PARTIAL = ("max_train_samples", "max_eval_samples", "hold_out")
 """Settings that are always named: the figures are not of the whole task."""
@@ -35,11 +35,11 @@ def frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     data = _differences(flat, ["task"], DATA)
     contents = _differences(flat, ["task", *DATA, *PARTIAL], ["rows"])
     details = _differences(flat, ["model", "strategy"], DETAILS)
-    orders = _differences(flat, ["model", "strategy", "task"], ["order"])
+    found = _differences(flat, ["model", "strategy", "task", "k"], ["found"])
     rows = []
     for i, record in enumerate(records):
         spec = record.spec
-        how = How.of(spec, ", ".join(filter(None, (details[i], orders[i]))))
+        how = How.of(spec, ", ".join(filter(None, (details[i], found[i]))))
         parts = ", ".join(filter(None, (data[i], contents[i])))
         column = f"{spec.data.task} ({parts})" if parts else spec.data.task
         place = {"model": spec.model.name, "setting": setting[i], "how": how, "task": spec.data.task, "column": column}
@@ -84,7 +84,7 @@ def _differences(flat: pd.DataFrame, alike: list[str], names: Iterable[str]) -> 
     return [", ".join(parts) for parts in words]
 
 
-_NAMES = {"source": "data"}
+_NAMES = {"source": "data", "found": "layers"}
 
 
 def _word(value: Any) -> str:

@@ -18,7 +18,7 @@ class How:
     layers: tuple[int, ...] = ()
     from_scratch: bool = False
     details: str = ""
-    """How scores were computed, or the order of dropping, where that differs between the rows of a strategy."""
+    """How scores were computed, or which layers a search found, where that differs between the rows of a strategy."""
 
     @classmethod
     def of(cls, spec: RunSpec, details: str = "") -> How:

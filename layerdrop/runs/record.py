@@ -54,6 +54,8 @@ class RunRecord:
     seconds: dict[str, float] = field(default_factory=dict)
     """load, read, select, tokenise, train, evaluate (all passes over the development set), inference (the last of
     them), predict, total."""
+    steps: int | None = None
+    """Optimizer steps of the whole training."""
     resumed_at_step: int | None = None
     """Of a resumed run: seconds, tokens_per_second and peak memory are those of the steps after this one alone."""
     tokens_per_second: float | None = None

@@ -8,7 +8,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,14 @@ class Store:
     def find(self, spec: RunSpec) -> RunRecord | None:
         """The record of this very run; None if there is none that can be read."""
         return find_record(self.folder(spec), spec)
+
+    def done(self) -> Iterator[RunRecord]:
+        """The records of all successful runs; what cannot be read is left out."""
+        for path in sorted(Path(self.root).glob(f"*/{RECORD_FILE}")):
+            with suppress(ValueError):
+                record = read_record(path.parent)
+                if record and record.status == "success":
+                    yield record
 
 
 def find_record(folder: str, spec: RunSpec) -> RunRecord | None:

@@ -1,0 +1,125 @@
+"""What a search found: as a record, as a layer file for --drop_order_file, and in words."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from layerdrop.files import write_atomically
+from layerdrop.orders import order_text, sets_text
+from layerdrop.search import Ids, Level, order_of
+from layerdrop.spec import RunSpec
+
+
+@dataclass
+class SearchRecord:
+    """A search and its result. Layer ids are the checkpoint's own, from 0."""
+
+    method: str
+    spec: RunSpec
+    """Of the full depth; candidates differ in `drop` and seed alone."""
+    seeds: tuple[int, ...]
+    select_on: str = ""
+    """The metric; `loss` counts with the sign turned round."""
+    digits: int | None = None
+    levels: list[Level] = field(default_factory=list)
+    cost: dict[str, float] = field(default_factory=dict)
+    """`trainings`, `steps`, `seconds` of whole runs."""
+
+    @property
+    def sets(self) -> list[list[int]]:
+        """The best sets of 1, 2, 3 ... layers, ids ascending."""
+        return [sorted(level.best) for level in self.levels]
+
+    @property
+    def order(self) -> tuple[int, ...] | None:
+        """The order of dropping, where the best sets form one."""
+        return order_of([level.best for level in self.levels])
+
+    @property
+    def strategy(self) -> str:
+        """The --drop_strategy that takes the layer file."""
+        return self.method if self.method in ("greedy", "optimal") else "optimal"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "method": self.method,
+            "spec": self.spec.to_dict(),
+            "seeds": list(self.seeds),
+            "select_on": self.select_on,
+            "round": self.digits,
+            "sets": self.sets,
+            "order": self.order and list(self.order),
+            "levels": [_level(level) for level in self.levels],
+            "cost": self.cost,
+        }
+
+    def write(self, root: str) -> str:
+        """Write MODEL_TASK_METHOD.json and .txt (the layer file) into a folder. Returns the layer file's path."""
+        model = Path(self.spec.model.name.rstrip("/")).name
+        path = Path(root) / f"{model}_{self.spec.data.task}_{self.method}"
+        write_atomically(Path(f"{path}.json"), json.dumps(self.to_dict(), indent=1) + "\n")
+        text = order_text(self.order) if self.strategy == "greedy" else sets_text(self.sets)
+        write_atomically(Path(f"{path}.txt"), text)
+        return f"{path}.txt"
+
+
+def _level(level: Level) -> dict[str, Any]:
+    scores = {_name(ids): [None if math.isnan(s) else s for s in level.scores[ids]] for ids in level.ranked}
+    ties = [sorted(ids) for ids in level.ties]
+    return {"k": len(level.best), "best": sorted(level.best), "margin": level.margin, "spread": level.spread} | {
+        "ties": ties,
+        "scores": scores,
+    }
+
+
+def _name(ids: Ids) -> str:
+    return "-".join(map(str, sorted(ids)))
+
+
+# ---- words -----------------------------------------------------------------------------------------------------------
+def step_words(level: Level) -> str:
+    """One level: `K = 2: drop 10, 11  0.5780  margin 0.0020`, and what the decision rests on."""
+    ids = ", ".join(map(str, sorted(level.best)))
+    words = [f"K = {len(level.best)}: drop {ids}", f"{level.mean(level.best):.4f}"]
+    if level.margin is not None:
+        words.append(f"margin {level.margin:.4f}" + (f", {doubt}" if (doubt := _doubt(level)) else ""))
+    if failed := sum(math.isnan(level.mean(ids)) for ids in level.scores):
+        words.append(f"{failed} of {len(level.scores)} without a score")
+    return "  ".join(words)
+
+
+def _doubt(level: Level) -> str:
+    """What speaks against the decision: a tie, or a margin within the spread over seeds."""
+    if level.ties:
+        return f"a tie of {len(level.ties) + 1}: the higher ids go"
+    if level.spread is not None and level.margin < level.spread:
+        return f"less than the spread over seeds, {level.spread:.4f}"
+    return ""
+
+
+def summary(record: SearchRecord, file: str) -> str:
+    """The steps, what they rest on, what they cost, and the command that uses the result."""
+    spec, cost = record.spec, record.cost
+    seeds = f"{len(record.seeds)} seed{'s' * (len(record.seeds) > 1)}"
+    sign = " (sign turned round)" if record.select_on == "loss" else ""
+    on = f"{spec.data.hold_out:.0%} of the training set held out"
+    lines = [f"{record.method}: {spec.model.name} on {spec.data.task}; {record.select_on}{sign} on {on}, {seeds}"]
+    lines += [step_words(level) for level in record.levels]
+    doubtful = sum(bool(level.margin is not None and _doubt(level)) for level in record.levels)
+    if doubtful:
+        lines.append(f"{doubtful} of {len(record.levels)} steps are within chance: other layers may do as well")
+    elif len(record.seeds) == 1:
+        lines.append("one seed: whether a margin is more than chance is not known (--seeds 1 2 3 tells)")
+    if record.order:
+        lines.append(f"order of dropping: {' '.join(map(str, record.order))}")
+    lines.append(
+        f"cost: {cost['trainings']:,} trainings, {cost['steps']:,} steps, {cost['seconds'] / 60:.1f} min of runs"
+    )
+    where = f" --data_dir {spec.data.source}" if spec.data.source not in ("hub", "demo", "files") else ""
+    task = "".join(f" --{split}_file {path}" for split, path in spec.data.files) or f" --task_name {spec.data.task}"
+    how = f"--drop_strategy {record.strategy} --drop_order_file {file} --drop_k {len(record.levels)}"
+    lines.append(f"use it: python run_glue.py --model_name_or_path {spec.model.name}{task}{where} {how}")
+    return "\n".join(lines)

@@ -1,0 +1,146 @@
+"""Trainings as the scores of sets of layers: what a search asks for, done in a store, each set once."""
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from layerdrop.engines.base import Engine, Job, Result
+from layerdrop.errors import UserError
+from layerdrop.execute import Progress, execute
+from layerdrop.runs.record import RunRecord
+from layerdrop.runs.store import Store
+from layerdrop.search import Ids
+from layerdrop.spec import DropSpec, Options, RunSpec
+from layerdrop.tasks import DEMO_TASKS, TASKS, custom_task
+
+
+class Stopped(Exception):
+    """The user stopped a search; what is done stays in the store."""
+
+
+class Trials:
+    """Scores of sets: of a model that is fine-tuned without these layers, on the run's development data.
+
+    An Evaluate of layerdrop.search. A set that any run of the store has trained (with the same settings but for its
+    strategy) is not trained again.
+    """
+
+    def __init__(
+        self,
+        whole: RunRecord,
+        options: Options,
+        store: Store,
+        engine: Engine,
+        *,
+        seeds: Sequence[int],
+        total: int,
+        select_on: str | None = None,
+        tell: Callable[[Progress, Result | None], Any] = lambda progress, result: None,
+        stop: Callable[[], bool] = lambda: False,
+    ):
+        """whole: the run in full depth, with the fingerprints of its inputs. total: number of sets that will be asked
+        for. select_on: a metric, or `loss`, which counts with the sign turned round; None: the task's
+        `selection_metric`."""
+        self.whole, self.options, self.store, self.engine = whole, options, store, engine
+        self.seeds, self.total, self.select_on = tuple(seeds), total * len(seeds), select_on
+        self.tell, self.stop = tell, stop
+        self.known = {_key_of(record): record for record in store.done() if record.metrics}
+        self.records: list[RunRecord] = []
+        """Of the trainings that were asked for and are done."""
+        self.failed: list[tuple[Job, str]] = []
+        """Trainings that failed, and why."""
+
+    def __call__(self, sets: Sequence[Ids]) -> list[tuple[float, ...]]:
+        """One score a seed for each set, NaN for a training that failed. Raises Stopped, and UserError where every
+        training failed."""
+        jobs = {(ids, seed): self._job(ids, seed) for ids in sets for seed in self.seeds}
+        found = {key: self.known.get(_key(job.spec, key[0])) for key, job in jobs.items()}
+        before = [record for record in found.values() if record]
+        progress = execute(
+            [jobs[key] for key, record in found.items() if record is None],
+            self.engine,
+            lambda progress, result: self.tell(self._of_the_whole(progress, before), result),
+            self.stop,
+        )
+        if progress.stopped:
+            raise Stopped
+        self.failed += progress.failed
+        found = {key: record or progress.records.get(jobs[key].spec.id) for key, record in found.items()}
+        done = [record for record in found.values() if record]
+        if not done:
+            job, error = progress.failed[0]
+            raise UserError(f"none of {len(jobs)} trainings has a score. {job.name}: {error}")
+        self.records += done
+        self._check_contents()
+        self.known |= {_key_of(record): record for record in done}
+        return [tuple(self.score(found[ids, seed]) for seed in self.seeds) for ids in sets]
+
+    def score(self, record: RunRecord | None) -> float:
+        """Higher is better; NaN without a record. Raises UserError for a metric that was not measured."""
+        if record is None:
+            return math.nan
+        name = self.select_on or selection_metric(record)
+        if name not in record.metrics:
+            raise UserError(f"--select_on {name}: was not measured. Allowed: {', '.join(record.metrics)}.")
+        return -record.metrics[name] if name == "loss" else record.metrics[name]
+
+    @property
+    def metric(self) -> str:
+        """The metric that counts; known once a training is done."""
+        return self.select_on or selection_metric(self.records[0])
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """Of all trainings that were asked for, those of before included: `trainings`, `steps`, `seconds` of whole runs
+        (twice the time that two workers take)."""
+        steps = sum(record.steps or 0 for record in self.records)
+        seconds = sum(record.seconds.get("total", 0.0) for record in self.records)
+        return {"trainings": len(self.records), "steps": steps, "seconds": seconds}
+
+    def _check_contents(self) -> None:
+        """Scores on other weights or rows cannot be compared."""
+        for record in self.records:
+            if other := [name for name, content in _contents(record) if (name, content) not in _contents(self.whole)]:
+                raise UserError(
+                    f"{record.folder}: this run has read other contents of the {' and '.join(other)} than are "
+                    "there now. Choose another --store."
+                )
+
+    def _job(self, ids: Ids, seed: int) -> Job:
+        drop = DropSpec("list", layers=tuple(sorted(ids))) if ids else DropSpec()
+        spec = replace(self.whole.spec, drop=drop, seed=seed)
+        return Job(spec, replace(self.options, folder=self.store.folder(spec), resume="auto", overwrite=False))
+
+    def _of_the_whole(self, progress: Progress, before: list[RunRecord]) -> Progress:
+        """The progress of a level as that of the search: later levels are still to come."""
+        already, failed = [*self.records, *before, *progress.already], [*self.failed, *progress.failed]
+        over = len(already) + len(progress.done) + len(failed)
+        each = [record.seconds["total"] for record in (*already, *progress.done) if "total" in record.seconds]
+        left = progress.remaining
+        if each and not progress.stopped:
+            left = (self.total - over) * statistics.median(each) / self.engine.slots
+        return replace(progress, total=self.total, already=already, failed=failed, remaining=left)
+
+
+def selection_metric(record: RunRecord) -> str:
+    """What searches choose by: F1 for MRPC and QQP, Spearman, Matthews, else accuracy (Peer et al. 2022)."""
+    task = (TASKS | DEMO_TASKS).get(record.spec.data.task) or custom_task("", (), "", tuple(record.labels))
+    return task.selection_metric
+
+
+def _contents(record: RunRecord) -> list[tuple[str, Any]]:
+    """What a run has read, by name."""
+    names = [(name, record.fingerprints.get(name)) for name in ("model", "tokenizer")]
+    return names + [(f"{split} rows", record.data.get(split)) for split in ("train", "validation")]
+
+
+def _key(spec: RunSpec, ids: Iterable[int]) -> tuple[str, tuple[int, ...]]:
+    """Equal for runs that train the same layers with the same settings, by whatever strategy. ids: the checkpoint's."""
+    return replace(spec, drop=DropSpec()).id, tuple(sorted(ids))
+
+
+def _key_of(record: RunRecord) -> tuple[str, tuple[int, ...]]:
+    there = [i for i in range(record.n_layers or 0) if i not in record.dropped_before]
+    return _key(record.spec, (there.index(i) for i in record.dropped if i in there))

@@ -1,0 +1,60 @@
+"""What the scripts share that execute many runs: flags of the engine, the engine, and a first Ctrl-C that waits."""
+
+import argparse
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """Where the runs execute."""
+    parser.add_argument("--engine", choices=("local", "ray"), default="local", help="where the runs execute")
+    parser.add_argument("--workers", type=int, help="local: worker processes (default: one per GPU, or per core)")
+    parser.add_argument("--runs_per_gpu", type=int, default=1, help="runs that share a GPU")
+    parser.add_argument("--address", default="auto", help="ray: the cluster")
+    parser.add_argument("--cores_per_run", type=int, default=1, help="ray without GPUs: cores of a run")
+
+
+def find_places(args: argparse.Namespace) -> list:
+    """Where local workers go; empty for Ray. Raises UserError for a flag out of range."""
+    from layerdrop.engines.places import places
+    from layerdrop.errors import UserError
+
+    for name in ("workers", "runs_per_gpu", "cores_per_run"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise UserError(f"--{name} {value}: must be 1 or more.")
+    return [] if args.engine == "ray" else places(args.workers, args.runs_per_gpu)
+
+
+def make_engine(args: argparse.Namespace, where: list, gives_precision: bool):
+    """The engine of the flags. gives_precision: whether every run's precision was given. Raises UserError."""
+    from layerdrop.errors import UserError
+    from run_glue import run
+
+    if args.engine == "ray":
+        from layerdrop.engines.ray import RayEngine
+
+        if not gives_precision:
+            raise UserError("--engine ray: give --precision (fp32, bf16 or fp16): the nodes may have other hardware.")
+        return RayEngine(run, args.address, args.runs_per_gpu, args.cores_per_run)
+    from layerdrop.engines.local import LocalEngine
+
+    return LocalEngine(run, where)
+
+
+@contextmanager
+def asking_to_stop(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Yields whether the user asked to stop, with Ctrl-C; a second Ctrl-C raises KeyboardInterrupt."""
+    asked = []
+
+    def ask(number, frame):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        say("the runs in flight are finished, no more are started (again: stop at once) ...")
+
+    old = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, old)

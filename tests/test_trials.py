@@ -1,0 +1,149 @@
+"""Trainings as scores of sets: each once, whoever asks; failures, seeds, metrics, contents that have changed."""
+
+import math
+
+import pytest
+
+from layerdrop import execute as module
+from layerdrop.errors import UserError
+from layerdrop.runs.record import Cut, RunRecord
+from layerdrop.runs.store import Store
+from layerdrop.search import greedy
+from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec
+from layerdrop.trials import Stopped, Trials
+from tests.made_up import MadeUp
+
+SPEC = RunSpec(ModelSpec("m"), DataSpec("rte", hold_out=0.15))
+N = 4
+CONTENTS = {"fingerprints": {"model": "a"}, "data": {"train": {"rows": 85}, "validation": {"rows": 15}}}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(module, "POLL", 0.001)
+
+
+def record_of(job, dropped=None, **changes):
+    dropped = list(job.spec.drop.layers) if dropped is None else dropped
+    kept = [i for i in range(N) if i not in dropped]
+    values = {
+        "metrics": {"loss": 0.1 * sum(dropped), "accuracy": 0.5 + 0.1 * sum(dropped) + 0.01 * job.spec.seed},
+        "seconds": {"total": 10.0}, "n_layers": N, "cuts": [Cut(0, dropped, kept, "list")], "steps": 7,
+        **CONTENTS,
+    }  # fmt: skip
+    return RunRecord(job.spec, job.options.folder, "success", **values | changes)
+
+
+@pytest.fixture
+def trials(tmp_path):
+    """trials(**changes) -> Trials over runs that are made up, in one store."""
+
+    def make(outcome=record_of, seeds=(1,), slots=2, contents=CONTENTS, **changes):
+        engine = MadeUp(outcome, slots)
+        values = {"seeds": seeds, "total": 7} | changes
+        return Trials(
+            RunRecord(SPEC, "", **contents), Options("unused", save_model=False), Store(str(tmp_path)), engine, **values
+        ), engine
+
+    return make
+
+
+def sets(*all_ids):
+    return [frozenset(ids) for ids in all_ids]
+
+
+def test_scores_are_the_main_metric_one_a_seed(trials):
+    evaluate, engine = trials(seeds=(1, 2))
+    assert evaluate(sets([3], [0, 1])) == [pytest.approx((0.81, 0.82)), pytest.approx((0.61, 0.62))]
+    drops = {(job.spec.drop, job.spec.seed) for job in engine.started}
+    assert drops == {(DropSpec("list", layers=ids), seed) for ids in ((3,), (0, 1)) for seed in (1, 2)}
+    assert all(job.spec.data.hold_out == 0.15 and not job.options.save_model for job in engine.started)
+    assert evaluate.cost == {"trainings": 4, "steps": 28, "seconds": 40.0} and evaluate.metric == "accuracy"
+
+
+def test_loss_counts_with_the_sign_turned_round(trials):
+    assert trials(select_on="loss")[0](sets([3])) == [(pytest.approx(-0.3),)]
+    with pytest.raises(UserError, match="--select_on f1: was not measured. Allowed: loss, accuracy"):
+        trials(select_on="f1")[0](sets([2]))
+
+
+def test_nothing_is_trained_twice(trials):
+    first, _ = trials()
+    first(sets([3], [2]))
+    again, engine = trials()
+    levels = list(greedy(range(N), 2, again))
+    assert [sorted(level.best) for level in levels] == [[3], [2, 3]]
+    assert {job.spec.drop.layers for job in engine.started} == {(0,), (1,), (0, 3), (1, 3), (2, 3)}
+    assert again.cost["trainings"] == 7
+    # the empty set is the full model
+    evaluate, engine = trials()
+    evaluate(sets([]))
+    assert engine.started[0].spec == SPEC.__class__(SPEC.model, SPEC.data, seed=1)
+
+
+def test_a_run_with_another_strategy_that_dropped_the_same_is_the_same_training(trials, tmp_path):
+    for strategy, ids in (("top", (3,)), ("contribution", (1,))):
+        spec = RunSpec(SPEC.model, SPEC.data, DropSpec(strategy, 1), seed=1)
+        folder = Store(str(tmp_path)).folder(spec)
+        cuts, metrics = [Cut(0, list(ids), [], "")], {"accuracy": 0.9}
+        RunRecord(spec, folder, "success", cuts=cuts, n_layers=N, metrics=metrics, **CONTENTS).write()
+    evaluate, engine = trials()
+    assert evaluate(sets([3], [1])) == [(0.9,), (0.9,)] and not engine.started
+    assert trials(seeds=(2,))[0](sets([3])) == [(pytest.approx(0.82),)]  # another seed is another training
+
+
+def test_ids_of_a_checkpoint_that_was_cut_before(trials, tmp_path):
+    """Sets count the layers that the checkpoint still has; records count those of the original."""
+
+    def cut_before(job):
+        return record_of(job, [1, *[(0, 2, 3)[i] for i in job.spec.drop.layers]], dropped_before=[1])
+
+    first, engine = trials(cut_before)
+    first(sets([0], [2]))
+    again, engine = trials(cut_before)
+    again(sets([0], [2], [1]))
+    assert [job.spec.drop.layers for job in engine.started] == [(1,)]
+
+
+def test_failures_have_no_score_and_are_counted(trials):
+    evaluate, _ = trials(lambda job: "diverged" if 2 in job.spec.drop.layers else record_of(job))
+    ((failed,), (score,)) = evaluate(sets([2], [1]))
+    assert math.isnan(failed) and score == pytest.approx(0.61) and len(evaluate.failed) == 1
+    with pytest.raises(UserError, match="none of 1 trainings has a score. .*list_2.*: diverged"):
+        trials(lambda job: "diverged")[0](sets([2]))
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"fingerprints": {"model": "b"}}, "the model than"),
+        ({"data": {"train": {"rows": 85}, "validation": {"rows": 16}}}, "the validation rows than"),
+        ({"data": {"train": {"rows": 84}, "validation": {"rows": 15}}}, "the train rows than"),
+    ],
+)
+def test_other_contents_under_the_same_name(trials, now, said):
+    trials()[0](sets([3]))
+    changed, _ = trials(contents=CONTENTS | now)
+    with pytest.raises(UserError, match=f"this run has read other contents of {said} are there now. Choose another"):
+        changed(sets([3]))
+
+
+def test_stop(trials):
+    evaluate, engine = trials(stop=lambda: len(engine.started) >= 2, slots=1)
+    with pytest.raises(Stopped):
+        evaluate(sets([0], [1], [2]))
+    assert len(engine.started) == 2
+    evaluate, engine = trials()
+    evaluate(sets([0], [1], [2]))
+    assert len(engine.started) == 1
+
+
+def test_progress_is_that_of_the_whole_search(trials):
+    seen = []
+
+    def tell(p, result):
+        if result:
+            seen.append((len(p.already) + len(p.done) + len(p.failed), p.total, p.remaining))
+
+    list(greedy(range(N), 2, trials(tell=tell, slots=1)[0]))
+    assert seen == [(over, 7, 10.0 * (7 - over)) for over in range(1, 8)]
