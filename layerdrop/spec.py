@@ -95,8 +95,14 @@ class TrainSpec:
     freeze_layers: tuple[int, ...] = ()
     """Kept layers that training leaves as they are; ids in the numbering of the checkpoint."""
     freeze_embeddings: bool = False
+    layerdrop_rate: float | None = None
+    """Probability with which a training step leaves out a layer; None: none is left out."""
     other: Mapping[str, Any] = field(default_factory=dict)
     """Every further setting of `TrainingArguments` that changes a result and is not at its default."""
+
+
+NOT_THE_LIBRARYS = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "other")
+"""Fields of TrainSpec that are no setting of `TrainingArguments`."""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from layerdrop.distributed import finish, from_first_process, is_first, world_si
 from layerdrop.errors import UserError
 from layerdrop.evaluate import Evaluation
 from layerdrop.finetune.faster import faster
-from layerdrop.finetune.objective import TaskLoss
+from layerdrop.finetune.objective import Objective, TaskLoss
 from layerdrop.finetune.settings import training_arguments
+from layerdrop.finetune.stochastic import LayerDrop
 from layerdrop.finetune.train import freeze, train
 from layerdrop.finetune.trainer import Development, prefix
 from layerdrop.loading import load_classifier, number_of_parameters, random_classifier
@@ -207,7 +208,7 @@ class GlueRun:
             self.args,
             data,
             self.collate,
-            TaskLoss(self.task.is_regression, spec.train.label_smoothing_factor),
+            self._objective(),
             development=development if options.evaluate else None,
             tokenizer=self.checkpoint.tokenizer,
             save=options.save_model,
@@ -295,6 +296,11 @@ class GlueRun:
         datasets = {split: self.dataset(split) for split in splits}
         size = self.args.per_device_eval_batch_size
         return Development(self.task, datasets, self.collate, size, self.spec.precision, self.task_ids)
+
+    def _objective(self) -> Objective:
+        """What training minimises."""
+        train, loss = self.spec.train, TaskLoss(self.task.is_regression, self.spec.train.label_smoothing_factor)
+        return LayerDrop(loss, self.model, train.layerdrop_rate, self.spec.seed) if train.layerdrop_rate else loss
 
     def _measure(self, splits: list[str], stage: str) -> None:
         if not splits:

@@ -16,7 +16,7 @@ from layerdrop.arguments.checks import ranges
 from layerdrop.arguments.parsing import _choose_precision
 from layerdrop.arguments.to_spec import _plain
 from layerdrop.errors import UserError
-from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
+from layerdrop.spec import NOT_THE_LIBRARYS, DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
 from layerdrop.tasks import TASKS
 from layerdrop.words import FLAG_OF, WITHOUT_FLAG, flag_of
 
@@ -317,6 +317,8 @@ CASES = {
     "score_on": (CONTRIBUTION, "other"),
     "score_split": (CONTRIBUTION, "train"),
     "max_score_samples": (CONTRIBUTION, "9"),
+    "hold_out": (TOP, "0.15"),
+    "layerdrop_rate": (TOP, "0.2"),
     "freeze_layers": (TOP, "0,1"),
     "json": ("--dry_run", "True"),
     "do_train": ("--do_eval", "True"),
@@ -378,7 +380,7 @@ def case(name: str, action) -> tuple[list[str], str]:
 
 def carried(run: RunSpec, how: Options) -> dict:
     """The settings of TrainingArguments that a run is built from."""
-    recipe = {k: v for k, v in vars(run.train or TrainSpec()).items() if not k.startswith("freeze") and k != "other"}
+    recipe = {k: v for k, v in vars(run.train or TrainSpec()).items() if k not in NOT_THE_LIBRARYS}
     own = {"output_dir": how.folder, "seed": run.seed, "use_cpu": how.use_cpu}
     own |= {name: run.precision == name for name in ("bf16", "fp16")}
     return recipe | dict(how.trainer) | dict(run.train.other if run.train else {}) | own
@@ -427,7 +429,8 @@ def test_the_list_names_flags_once_each():
 CHANGES_A_RESULT = (
     "model_name_or_path model_revision tokenizer_name from_scratch task_name data_dir train_file validation_file "
     "text_columns label_column label_type skip_bad_rows max_seq_length pad_to_max_length max_train_samples "
-    "max_eval_samples drop_strategy drop_k drop_threshold drop_layers drop_order_file weight_scope score_on "
+    "max_eval_samples hold_out drop_strategy drop_k drop_threshold drop_layers drop_order_file weight_scope score_on "
+    "layerdrop_rate "
     "score_split max_score_samples freeze_layers freeze_embeddings do_train seed data_seed precision bf16 fp16 plain "
     "tf32 num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps auto_find_batch_size "
     "learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps optim optim_args optim_target_modules "
@@ -529,6 +532,7 @@ def test_the_papers_recipe():
         "data_seed": None,
         "freeze_layers": (),
         "freeze_embeddings": False,
+        "layerdrop_rate": None,
         "other": {},
     }
     assert vars(TrainSpec()) == papers

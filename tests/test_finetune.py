@@ -18,10 +18,10 @@ from layerdrop.errors import UserError
 from layerdrop.finetune.interrupt import Interrupt, Interrupted
 from layerdrop.finetune.log import EpochLog, _position, result_name
 from layerdrop.finetune.objective import TaskLoss
-from layerdrop.finetune.settings import NOT_THE_LIBRARYS, training_arguments
+from layerdrop.finetune.settings import training_arguments
 from layerdrop.finetune.train import freeze, train
 from layerdrop.finetune.trainer import Development, FineTuner
-from layerdrop.spec import DataSpec, ModelSpec, Options, RunSpec, TrainSpec
+from layerdrop.spec import NOT_THE_LIBRARYS, DataSpec, ModelSpec, Options, RunSpec, TrainSpec
 from layerdrop.tasks import TASKS
 from tests import tiny
 

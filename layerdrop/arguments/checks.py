@@ -12,7 +12,7 @@ from layerdrop.tasks import custom_task
 
 OWN_FILES_ONLY = ("text_columns", "label_column", "label_type")
 SCORES_ONLY = ("score_split", "max_score_samples", "weight_scope")
-TRAINING_ONLY = ("freeze_layers", "freeze_embeddings", "max_train_samples")
+TRAINING_ONLY = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "max_train_samples")
 NOT_TRAINING_ALONE = ("do_train", "seed", "precision", "bf16", "fp16", "plain")
 """Flags among TrainArguments that change the result of an evaluation too."""
 
@@ -134,6 +134,8 @@ def _samples(flags: Flags) -> Iterator[str]:
         for name, least in limits.items():
             if (value := getattr(group, name)) is not None and value < least:
                 yield f"--{name} {value}: must be {least} or more."
+    if (rate := flags.drop.layerdrop_rate) is not None and not 0 <= rate < 1:
+        yield f"--layerdrop_rate {rate:g}: must be a probability below 1, such as 0.2."
     if (share := flags.data.hold_out) is not None and not 0 < share < 1:
         yield f"--hold_out {share:g}: must be a share between 0 and 1, such as 0.15."
 

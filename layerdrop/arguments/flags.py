@@ -106,6 +106,10 @@ class DropArguments:
     max_score_samples: int | None = flag("contribution: use the first N examples of that split only.")
     freeze_layers: str | None = flag("Ids of kept layers that fine-tuning does not change, as 0,1,2.")
     freeze_embeddings: bool = flag("Do not change the embeddings in fine-tuning.", False)
+    layerdrop_rate: float | None = flag(
+        "Leave each layer out of a training step with this probability (Fan et al.'s LayerDrop). Evaluation uses every "
+        "layer."
+    )
     dry_run: bool = flag("Print the dropped and kept layers, scores and parameters, and stop.", False)
     json: bool = flag("With --dry_run: print one JSON object.", False)
 

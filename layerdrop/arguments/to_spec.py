@@ -11,7 +11,7 @@ from transformers.trainer_utils import SchedulerType
 
 from layerdrop.arguments.flags import Flags
 from layerdrop.orders import find_layers, reservation
-from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
+from layerdrop.spec import NOT_THE_LIBRARYS, DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
 
 NO_EFFECT = (
     # where things are, what is kept, what is asked for
@@ -46,8 +46,6 @@ DECIDE_BY_SAVING = ("save_strategy", "save_steps")
 ADAPTIVE = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 """Learning rates that follow the evaluations."""
 
-NOT_THE_LIBRARYS = ("freeze_layers", "freeze_embeddings", "other")
-"""Fields of TrainSpec that are no setting of TrainingArguments."""
 CARRIED = (
     *(f.name for f in dataclasses.fields(TrainSpec) if f.name not in NOT_THE_LIBRARYS),
     *("output_dir", "seed", "bf16", "fp16", "use_cpu", "do_train", "do_eval", "do_predict"),
@@ -124,6 +122,7 @@ def _train(flags: Flags) -> TrainSpec:
         **values,
         freeze_layers=flags.freeze_layers,
         freeze_embeddings=flags.drop.freeze_embeddings,
+        layerdrop_rate=flags.drop.layerdrop_rate or None,
         other=_not_at_default(train, effect=True),
     )
 

@@ -11,7 +11,7 @@ from layerdrop.evaluate import task_loss
 
 
 class Objective(Protocol):
-    """A scalar loss, a mean over the rows of a batch, in fp32."""
+    """A scalar loss, a mean over the rows of a batch, in fp32. One that is a TrainerCallback too hears of the steps."""
 
     def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """batch: `labels` (batch,) and the model's inputs (batch, tokens), on the model's device."""

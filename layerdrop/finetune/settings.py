@@ -5,9 +5,7 @@ import dataclasses
 import torch
 
 from layerdrop.finetune.trainer import OneGPU
-from layerdrop.spec import Options, RunSpec, TrainSpec
-
-NOT_THE_LIBRARYS = ("freeze_layers", "freeze_embeddings", "other")
+from layerdrop.spec import NOT_THE_LIBRARYS, Options, RunSpec, TrainSpec
 
 
 def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
@@ -19,6 +17,8 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
         "logging_nan_inf_filter": spec.precision == "fp16",
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
+    if train.layerdrop_rate:  # the layers that a step leaves out have no gradient
+        values["ddp_find_unused_parameters"] = True
     values |= recipe | dict(options.trainer) | dict(train.other)
     if not options.evaluate or spec.train is None:
         values["eval_strategy"] = "no"

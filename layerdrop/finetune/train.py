@@ -12,7 +12,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 from safetensors import SafetensorError
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from layerdrop.architectures import family_of
 from layerdrop.data.batches import Collator
@@ -90,7 +90,7 @@ def train(
         objective=objective,
         development=development if args.eval_strategy != "no" else None,
         tokenizer=tokenizer,
-        callbacks=[log, interrupt],
+        callbacks=[log, interrupt, *([objective] if isinstance(objective, TrainerCallback) else [])],
     )
     with faster(model, args, train=True, plain=plain, used_ids=data.columns["input_ids"]), head_in_fp32(model):
         trainer = build_trainer(make)

@@ -1,0 +1,67 @@
+"""Layers left out at random while training."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from layerdrop.finetune.objective import TaskLoss
+from layerdrop.finetune.stochastic import LayerDrop
+from layerdrop.surgery import drop_layers, layer_list
+from tests import tiny
+from tests.running import same, weights
+
+
+def objective(model, rate=0.5, seed=3):
+    return LayerDrop(TaskLoss(False), model, rate, seed)
+
+
+def batch(model_type="bert"):
+    return tiny.batch(left=model_type == "xlnet") | {"labels": torch.tensor([0, 1, 1, 0])}
+
+
+def test_draws():
+    drop = objective(tiny.model("bert"), rate=0.25)
+    draws = [drop.draw(step) for step in range(2000)]
+    assert np.mean([len(dropped) for dropped in draws]) == pytest.approx(6 * 0.25, abs=0.1)
+    counts = np.bincount(np.concatenate(draws).astype(int), minlength=6)
+    assert (abs(counts - 500) < 80).all()  # four standard deviations
+    assert draws[:9] == [drop.draw(step) for step in range(9)]  # the step and the seed alone
+    assert draws[:9] != [objective(tiny.model("bert"), 0.25, seed=4).draw(step) for step in range(9)]
+    assert max(len(objective(tiny.model("bert"), rate=0.95).draw(step)) for step in range(300)) == 5  # one stays
+    assert all(0 not in objective(tiny.model("modernbert")).draw(step) for step in range(100))
+
+
+@pytest.mark.parametrize("model_type", ["bert", "xlnet", "modernbert", "albert", "deberta-v2"])
+def test_the_loss_is_that_of_the_model_without_these_layers(model_type):
+    model = tiny.model(model_type)
+    drop = objective(model)
+    drop.step = next(step for step in range(99) if 0 < len(drop.draw(step)) < 5)
+    dropped = drop.draw(drop.step)
+    reduced = drop_layers(copy.deepcopy(model), dropped)
+    loss, expected = drop(model, batch(model_type)), TaskLoss(False)(reduced, batch(model_type))
+    assert torch.equal(loss, expected) and model.config.num_hidden_layers == 6
+    loss.backward()
+    if model_type != "albert":
+        left_out = [all(p.grad is None for p in layer.parameters()) for layer in layer_list(model)]
+        assert [i for i, out in enumerate(left_out) if out] == dropped
+
+
+def test_a_whole_run(run, tmp_path):
+    """Evaluated in full depth; bit-equal where it is resumed; other weights than without."""
+    words = "--task_name rte --num_train_epochs 2 --layerdrop_rate 0.5"
+    code, record, _, err = run(words, output="once")
+    assert code == 0 and record["kept"] == list(range(6)) and record["spec"]["train"]["layerdrop_rate"] == 0.5
+    assert run(f"{words} --max_steps 6 --save_strategy epoch --save_total_limit 5", output="all")[0] == 0
+    more = f"--max_steps 6 --resume_from_checkpoint {tmp_path}/all/checkpoint-3"
+    assert run(f"{words} {more}", output="resumed")[0] == 0
+    assert same(weights("all"), weights("resumed")) and same(weights("all"), weights("once"))
+    assert run(words.replace("0.5", "0"), output="without")[0] == 0
+    assert not same(weights("once"), weights("without"))
+    assert "layerdrop_rate" not in str({k: v for k, v in record["spec"].items() if k != "train"})
+
+
+def test_a_rate_out_of_range(run):
+    code, _, _, err = run("--task_name rte --layerdrop_rate 1")
+    assert code == 2 and err == "error: --layerdrop_rate 1: must be a probability below 1, such as 0.2.\n"
