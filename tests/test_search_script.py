@@ -27,7 +27,7 @@ def words(tmp_path, monkeypatch, bert):
     tiny.glue(tmp_path / "glue", "rte", rows=24)
     Path("glue/RTE/dev.tsv").write_text("poison")
     Path("small.yaml").write_text(RECIPE)
-    return ["small.yaml", "--model_name_or_path", bert, "--data_dir", "glue", "--use_cpu", "--workers", "2"]
+    return ["small.yaml", "--model_name_or_path", bert, "--data_dir", "glue", "--use_cpu", "--workers", "1"]
 
 
 def test_greedy_then_optimal_then_a_run(words, bert, capsys):
@@ -38,7 +38,7 @@ def test_greedy_then_optimal_then_a_run(words, bert, capsys):
     assert [len(level["scores"]) for level in found["levels"]] == [6, 5] and list(order) == found["order"]
     assert found["cost"]["trainings"] == 11 and found["cost"]["steps"] == 11 * 3  # 18 rows in batches of 8
     assert f"order of dropping: {order[0]} {order[1]}" in out and "25% of the training set held out, 1 seed" in out
-    assert "[11/11" in err and "greedy: up to 11 trainings, 2 at once" in err
+    assert "[11/11" in err and "greedy: up to 11 trainings, 1 at once" in err
     records = [read_record(path.parent) for path in Path("runs/search").glob("*/record.json")]
     assert len(records) == 11 and {record.data["validation"]["rows"] for record in records} == {6}
     assert len({json.dumps(record.data) for record in records}) == 1  # the same rows for every candidate
@@ -77,7 +77,7 @@ def test_seeds_and_loss(words, capsys):
 
 
 def test_killed_in_the_middle_of_a_level(words):
-    """What was done before the kill is not done again; at most the two runs in flight are lost."""
+    """What was done before the kill is not done again; at most the run in flight is lost."""
     words = [sys.executable, ROOT / "scripts" / "search.py", *words, "--max_k", "1"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 100

@@ -49,8 +49,8 @@ def outputs(model, **kwargs):
 
 def cases(model_type: str) -> list[list[int]]:
     """What can be dropped: one end, the other, the middle, something uneven, all but one."""
-    some = [[5], [3, 4, 5], [2, 3], [1, 4], [1, 2, 3, 4, 5]]
-    first_too = [[0], [0, 2, 5], [0, 1, 2, 3, 4]]
+    some = [[3, 4, 5], [2, 3], [1, 2, 3, 4, 5]]
+    first_too = [[0], [0, 2, 5]]
     return some if model_type == "modernbert" else some + first_too
 
 
@@ -101,7 +101,7 @@ class TestContract:
     @pytest.mark.parametrize("how", ["loaded", "removed"])
     def test_saved_model_is_an_ordinary_one(self, checkpoints, model_type, how, tmp_path):
         folder, full = checkpoints(model_type)
-        for dropped in cases(model_type)[1:4] if how == "loaded" else [[1, 4]]:  # the two ways agree, as shown above
+        for dropped in cases(model_type)[::2] if how == "loaded" else [[1, 4]]:  # the two ways agree, as shown above
             reduced = reduced_model(folder, dropped) if how == "loaded" else drop_layers(copy.deepcopy(full), dropped)
             reduced.save_pretrained(tmp_path)
             again, info = AutoModelForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import run_glue
-from layerdrop.runs.record import read_record
+from layerdrop.runs.record import RunRecord, read_record
 from scripts import sweep
-from tests.sweeping import pretend
+from tests.made_up import MadeUp
 
 ROOT = Path(__file__).parent.parent
 STUDY = """
@@ -69,7 +69,10 @@ def test_plan_sweep_plan(study, bert, glue, capsys):
 
 
 def test_an_unreadable_record_is_said_and_the_run_done_again(study, capsys, monkeypatch):
-    monkeypatch.setattr(run_glue, "run", pretend)
+    def success(job):
+        return RunRecord(job.spec, job.options.folder, "success", metrics={"accuracy": 0.5})
+
+    monkeypatch.setattr(sweep, "make_engine", lambda *args: MadeUp(success))
     words = [*study, "--tasks", "rte", "--k", "0", "--strategies", "top"]
     assert sweep.main(words) == 0
     (path,) = Path("runs").glob("small/*/record.json")
