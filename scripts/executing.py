@@ -4,6 +4,7 @@ import argparse
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
@@ -13,6 +14,19 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs_per_gpu", type=int, default=1, help="runs that share a GPU")
     parser.add_argument("--address", default="auto", help="ray: the cluster")
     parser.add_argument("--cores_per_run", type=int, default=1, help="ray without GPUs: cores of a run")
+
+
+def refuse_misspelt(parser: argparse.ArgumentParser, words: list[str]) -> None:
+    """Raise UserError for a word that is no flag of run_glue.py and nearly one of this parser's."""
+    from layerdrop.arguments import flag_names
+    from layerdrop.errors import UserError
+
+    own, known = [option for action in parser._actions for option in action.option_strings], flag_names()
+    for word in words:
+        flag = word.partition("=")[0]
+        near = get_close_matches(flag, own, n=1, cutoff=0.8)
+        if flag.startswith("--") and near and flag[2:].replace("-", "_") not in known:
+            raise UserError(f"{flag}: no such flag. Did you mean {near[0]}?")
 
 
 def find_places(args: argparse.Namespace) -> list:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.executing import add_engine_flags, asking_to_stop, find_places, make_engine
+from scripts.executing import add_engine_flags, asking_to_stop, find_places, make_engine, refuse_misspelt
 
 
 def main(argv: list[str]) -> int:
@@ -48,6 +48,7 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.N
     own = [action.dest for action in parser._actions]
     parser.set_defaults(**{name: settings.pop(name) for name in own if name in settings})
     args, words = parser.parse_known_args(argv)
+    refuse_misspelt(parser, words)
     from layerdrop.arguments import flags_of
     from layerdrop.study import QUIET
 
@@ -125,15 +126,15 @@ def _whole_run(args: argparse.Namespace, words: list[str]):
 def _space(args: argparse.Namespace, checkpoint) -> tuple[list[int], int]:
     """The layers that may go, and how many may at most. Raises UserError."""
     from layerdrop.errors import UserError
-    from layerdrop.strategies import check_k
     from layerdrop.surgery import droppable
 
     if checkpoint.family.shared:
         raise UserError(f"{checkpoint.family.name} shares one layer: all sets of K layers are the same model.")
     layers = droppable(checkpoint.config)
-    max_k = checkpoint.n_layers // 2 if args.max_k is None else check_k(args.max_k, checkpoint.n_layers, "--max_k")
-    if not 1 <= max_k <= len(layers):
-        raise UserError(f"--max_k {max_k}: choose 1 to {min(len(layers), checkpoint.n_layers - 1)}.")
+    max_k = checkpoint.n_layers // 2 if args.max_k is None else args.max_k
+    most = min(len(layers), checkpoint.n_layers - 1)
+    if not 1 <= max_k <= most:
+        raise UserError(f"--max_k {max_k}: of {checkpoint.n_layers} layers choose 1 to {most}.")
     return layers, max_k
 
 

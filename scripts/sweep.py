@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.executing import add_engine_flags, asking_to_stop, find_places, make_engine
+from scripts.executing import add_engine_flags, asking_to_stop, find_places, make_engine, refuse_misspelt
 
 
 def main(argv: list[str]) -> int:
@@ -32,6 +32,7 @@ def main(argv: list[str]) -> int:
     add_engine_flags(parser)
     args, flags = parser.parse_known_args(argv)
     try:
+        refuse_misspelt(parser, flags)
         return sweep_or_plan(args, tuple(flags))
     except UserError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)

@@ -61,7 +61,7 @@ def test_greedy_then_optimal_then_a_run(words, bert, capsys):
 
     # the command that the search prints, on data whose development set can be read
     tiny.glue(Path("glue"), "rte", rows=24)
-    printed = out.split("use it: python run_glue.py ")[1].split()
+    printed = out.split("\npython run_glue.py ")[1].split()
     assert run_glue.main([*printed, "--use_cpu", "--output_dir", "used", "--max_steps", "1", "--save_model", "no"]) == 0
     assert read_record("used").dropped == list(sets[1]) and read_record("used").spec.data.hold_out is None
 
@@ -97,8 +97,9 @@ def test_killed_in_the_middle_of_a_level(words):
     ("more", "said"),
     [
         ("--method greed", "--method: unknown value 'greed'. Did you mean 'greedy'?"),
-        ("--max_k 6", "--max_k 6: a model of 6 layers must keep at least one"),
-        ("--max_k 0", "--max_k 0: choose 1 to 5"),
+        ("--max_k 6", "--max_k 6: of 6 layers choose 1 to 5"),
+        ("--max_k 0", "--max_k 0: of 6 layers choose 1 to 5"),
+        ("--metod greedy", "--metod: no such flag. Did you mean --method?"),
         ("--hold_out 2", "--hold_out 2: must be a share"),
         ("--drop_strategy top --drop_k 2", "--drop_layers: a search chooses the layers"),
         ("--do_eval", "a search trains and evaluates"),

@@ -25,7 +25,6 @@ from layerdrop.finetune.interrupt import Interrupt
 from layerdrop.finetune.log import EpochLog
 from layerdrop.finetune.objective import Objective
 from layerdrop.finetune.trainer import Development, FineTuner, build_trainer, make_ordinary
-from layerdrop.loading import quiet
 from layerdrop.precision import head_in_fp32
 from layerdrop.surgery import layer_list
 
@@ -141,8 +140,7 @@ def _errors_for_users(resume_from: str | None) -> Iterator[None]:
 
 def save_model(trainer: FineTuner) -> None:
     """Write the model, its tokenizer and the library's settings into the run's folder, with ordinary permissions."""
-    with quiet():
-        trainer.save_model()
+    trainer.save_model()
     for path in Path(trainer.args.output_dir).glob("*.safetensors"):
         path.chmod(0o666 & ~umask())  # written readable for the owner alone
 

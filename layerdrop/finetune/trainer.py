@@ -16,6 +16,7 @@ from layerdrop.errors import UserError
 from layerdrop.evaluate import Evaluation, evaluate
 from layerdrop.finetune.log import Bar
 from layerdrop.finetune.objective import Objective
+from layerdrop.loading import quiet
 from layerdrop.tasks import Task
 
 
@@ -130,6 +131,11 @@ class FineTuner(Trainer):
         """The objective's loss of a batch."""
         loss = self.objective(model, inputs)
         return (loss, None) if return_outputs else loss
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the model, its tokenizer and the library's settings into a folder, without a progress bar."""
+        with quiet():
+            super().save_model(output_dir, _internal_call)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
         """Evaluate every development split and log the metrics as `eval_accuracy`, or `eval_matched_accuracy` ...

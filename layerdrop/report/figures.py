@@ -118,7 +118,7 @@ def _panel(axes: plt.Axes, sheet: Sheet, task: str, rows: list[How], all_k: list
     """Draw a task's dots. Returns whether some strategy has no dot at some K."""
     metric, names = sheet.main_metric(task), _names(rows)
     cells = {(_name(how), how.k): cell for how in rows if (cell := _drawable(sheet.cell(how, task, metric)))}
-    step = 0.7 / max(1, len(names) - 1) if len(names) > 1 else 0.0
+    step = min(0.12, 0.7 / max(1, len(names) - 1))  # dots of one K stay closer than those of two
     for (name, k), cell in cells.items():
         i = names.index(name)
         at = all_k.index(k) + (i - (len(names) - 1) / 2) * step

@@ -121,5 +121,6 @@ def summary(record: SearchRecord, file: str) -> str:
     where = f" --data_dir {spec.data.source}" if spec.data.source not in ("hub", "demo", "files") else ""
     task = "".join(f" --{split}_file {path}" for split, path in spec.data.files) or f" --task_name {spec.data.task}"
     how = f"--drop_strategy {record.strategy} --drop_order_file {file} --drop_k {len(record.levels)}"
-    lines.append(f"use it: python run_glue.py --model_name_or_path {spec.model.name}{task}{where} {how}")
+    lines.append("use it (with the other flags of the search):")
+    lines.append(f"python run_glue.py --model_name_or_path {spec.model.name}{task}{where} {how}")
     return "\n".join(lines)
