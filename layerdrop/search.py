@@ -89,7 +89,7 @@ def order_of(sets: Sequence[Ids]) -> tuple[int, ...] | None:
     order: list[int] = []
     for ids in sets:
         new = ids - set(order)
-        if len(new) != 1 or not set(order) <= ids:
+        if len(new) != 1:
             return None
         order += new
     return tuple(order)

@@ -62,6 +62,14 @@ def test_a_whole_run(run, tmp_path):
     assert "layerdrop_rate" not in str({k: v for k, v in record["spec"].items() if k != "train"})
 
 
+def test_each_step_draws_anew(run, monkeypatch):
+    """Once for all batches that it accumulates."""
+    steps = []
+    monkeypatch.setattr(LayerDrop, "draw", lambda self, step: steps.append(step) or [])
+    assert run("--task_name rte --max_steps 3 --gradient_accumulation_steps 2 --layerdrop_rate 0.5")[0] == 0
+    assert steps == [0, 0, 1, 2, 2]  # three batches an epoch
+
+
 def test_a_rate_out_of_range(run):
     code, _, _, err = run("--task_name rte --layerdrop_rate 1")
     assert code == 2 and err == "error: --layerdrop_rate 1: must be a probability below 1, such as 0.2.\n"

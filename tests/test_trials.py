@@ -101,8 +101,8 @@ def test_ids_of_a_checkpoint_that_was_cut_before(trials, tmp_path):
     first, engine = trials(cut_before)
     first(sets([0], [2]))
     again, engine = trials(cut_before)
-    again(sets([0], [2], [1]))
-    assert [job.spec.drop.layers for job in engine.started] == [(1,)]
+    again(sets([0], [2], [1], [0, 1]))
+    assert [job.spec.drop.layers for job in engine.started] == [(1,), (0, 1)]
 
 
 def test_failures_have_no_score_and_are_counted(trials):
