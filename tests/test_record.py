@@ -77,6 +77,11 @@ VERSION_1 = {
 }  # fmt: skip
 
 
+def test_version_1_kept_the_whole_order_of_a_search():
+    old = VERSION_1["spec"] | {"strategy": "greedy", "k": 2, "order": [3, 1, 2]}
+    assert RunSpec.from_dict(old).drop == DropSpec("greedy", 2, found=(1, 3))
+
+
 def test_records_of_version_1_stay_readable(tmp_path):
     (tmp_path / "record.json").write_text(json.dumps(VERSION_1))
     record = read_record(tmp_path)

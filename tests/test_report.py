@@ -129,6 +129,8 @@ def test_settings_part_tables_but_rows_do_not():
 def test_less_data_is_always_said():
     (table,) = task_tables(frame([record(max_train_samples=64), record(k=2, max_train_samples=64)]))
     assert table.title == "bert-base-uncased (max_train_samples 64)"
+    (table,) = task_tables(frame([record(hold_out=0.15)]))
+    assert table.title == "bert-base-uncased (hold_out 0.15)"  # its scores are not those of the development set
 
 
 def test_scoring_parts_the_rows_of_its_strategy_alone():

@@ -1,0 +1,76 @@
+"""What a search says about its steps, and what it writes."""
+
+import json
+import math
+
+import pytest
+
+from layerdrop.orders import read_order_file, read_sets_file
+from layerdrop.runs.search_record import SearchRecord, step_words, summary
+from layerdrop.search import Level
+from layerdrop.spec import DataSpec, ModelSpec, RunSpec
+
+COST = {"trainings": 12, "steps": 3000, "seconds": 90.0}
+
+
+def level(scores, digits=None):
+    return Level({frozenset(ids): s if isinstance(s, tuple) else (s,) for ids, s in scores.items()}, digits)
+
+
+def record(method, *levels, **changes):
+    spec = RunSpec(ModelSpec("some/bert"), DataSpec("rte", "glue", hold_out=0.15))
+    return SearchRecord(
+        method, spec, **{"seeds": (1,), "select_on": "accuracy"} | changes, levels=list(levels), cost=COST
+    )
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ({(0,): 0.5, (1,): 0.75}, "K = 1: drop 1  0.7500  margin 0.2500"),
+        ({(0,): 0.5, (1,): 0.5}, "K = 1: drop 1  0.5000  margin 0.0000, a tie of 2: the higher ids go"),
+        ({(0,): (0.5, 0.7), (1,): (0.6, 0.8)}, "margin 0.1000, less than the spread over seeds, 0.1414"),
+        ({(0,): (0.5, 0.5), (1,): (0.6, 0.6)}, "K = 1: drop 1  0.6000  margin 0.1000"),
+        ({(0, 1): 0.5, (1, 2): math.nan}, "K = 2: drop 0, 1  0.5000  1 of 2 without a score"),
+    ],
+)
+def test_words_of_a_step(scores, words):
+    assert step_words(level(scores)).endswith(words)
+
+
+FIRST, SECOND = level({(0,): 0.5, (3,): 0.75}), level({(0, 3): 0.25, (1, 3): 0.5})
+NO_PREFIX = level({(0, 1): 0.75, (1, 3): 0.5})
+
+
+def test_an_order(tmp_path):
+    found = record("greedy", FIRST, SECOND)
+    path = found.write(str(tmp_path))
+    assert path == f"{tmp_path}/bert_rte_greedy.txt" and read_order_file(path) == found.order == (3, 1)
+    written = json.loads((tmp_path / "bert_rte_greedy.json").read_text())
+    assert written["sets"] == [[3], [1, 3]] and written["cost"] == COST
+    assert written["levels"][1]["scores"] == {"1-3": [0.5], "0-3": [0.25]}  # best first
+    words = summary(found, path)
+    assert "15% of the training set held out, 1 seed\n" in words and "--seeds 1 2 3 tells" in words
+    assert words.splitlines()[-1] == (
+        "python run_glue.py --model_name_or_path some/bert --task_name rte --data_dir glue --drop_strategy greedy "
+        f"--drop_order_file {path} --drop_k 2"
+    )
+
+
+def test_sets_that_are_no_order(tmp_path):
+    found = record("optimal", FIRST, NO_PREFIX, seeds=(1, 2))
+    path = found.write(str(tmp_path))
+    assert read_sets_file(path) == [(3,), (0, 1)] and found.order is None
+    assert json.loads((tmp_path / "bert_rte_optimal.json").read_text())["order"] is None
+    words = summary(found, path)
+    assert "order of dropping" not in words and "--drop_strategy optimal" in words and "2 seeds" in words
+
+
+def test_doubtful_steps_are_counted():
+    found = record("greedy", FIRST, level({(0, 3): 0.5, (1, 3): 0.5}))
+    assert "1 of 2 steps are within chance" in summary(found, "x")
+
+
+def test_a_failed_candidate_is_no_number_in_the_record():
+    written = record("greedy", level({(0,): math.nan, (1,): 0.5})).to_dict()
+    assert written["levels"][0]["scores"] == {"1": [0.5], "0": [None]}
