@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import comb
 
+from layerdrop.metrics import rank_key
+
 Ids = frozenset[int]
 """Layers that are dropped together."""
 Evaluate = Callable[[Sequence[Ids]], Sequence[Sequence[float]]]
@@ -34,9 +36,7 @@ class Level:
     @property
     def ranked(self) -> list[Ids]:
         """Best first. A NaN ranks below every number; of equals the one with the higher ids comes first."""
-        means = {ids: self.mean(ids) for ids in self.scores}
-        lowest = {ids: -math.inf if math.isnan(mean) else mean for ids, mean in means.items()}
-        return sorted(self.scores, key=lambda ids: (lowest[ids], sorted(ids)), reverse=True)
+        return sorted(self.scores, key=lambda ids: (rank_key(self.mean(ids)), sorted(ids)), reverse=True)
 
     @property
     def best(self) -> Ids:
@@ -74,6 +74,18 @@ def greedy(layers: Sequence[int], max_k: int, evaluate: Evaluate, digits: int | 
         gone = level.best
 
 
+def beam(
+    layers: Sequence[int], max_k: int, evaluate: Evaluate, digits: int | None = None, width: int = 8
+) -> Iterator[Level]:
+    """Every layer that is left is tried beside each of the `width` best sets of the level before; greedy has one."""
+    gone: list[Ids] = [frozenset()]
+    for _ in range(max_k):
+        sets = dict.fromkeys(ids | {i} for ids in gone for i in layers if i not in ids)
+        level = _tried(list(sets), evaluate, digits)
+        yield level
+        gone = level.ranked[:width]
+
+
 def optimal(layers: Sequence[int], max_k: int, evaluate: Evaluate, digits: int | None = None) -> Iterator[Level]:
     """Every set of each size. The best set of k need not hold the best set of k - 1."""
     for k in range(1, max_k + 1):
@@ -103,8 +115,10 @@ class Method:
     summary: str
     search: Callable[..., Iterator[Level]]
     """(layers, max_k, evaluate, digits) -> levels."""
-    size: Callable[[int, int], int]
-    """(number of layers that may go, max_k) -> number of sets that are tried."""
+    trainings: Callable[[int, int], int]
+    """(number of layers that may go, max_k) -> number of trainings for each seed."""
+    one_shot: bool = False
+    """Whether one training scores all sets; else each set is trained."""
 
 
 METHODS = {
@@ -121,6 +135,13 @@ METHODS = {
             "every set of each size",
             optimal,
             lambda n, max_k: sum(comb(n, k) for k in range(1, max_k + 1)),
+        ),
+        Method(
+            "one-shot",
+            "one training with layers left out at random, whose model then scores sets",
+            beam,
+            lambda n, max_k: 1,
+            one_shot=True,
         ),
     )
 }

@@ -40,11 +40,11 @@ class Trials:
         tell: Callable[[Progress, Result | None], Any] = lambda progress, result: None,
         stop: Callable[[], bool] = lambda: False,
     ):
-        """whole: the run in full depth, with the fingerprints of its inputs. total: number of sets that will be asked
-        for. select_on: a metric, or `loss`, which counts with the sign turned round; None: the task's
+        """whole: the run in full depth, with the fingerprints of its inputs. total: number of trainings that will be
+        asked for. select_on: a metric, or `loss`, which counts with the sign turned round; None: the task's
         `selection_metric`."""
         self.whole, self.options, self.store, self.engine = whole, options, store, engine
-        self.seeds, self.total, self.select_on = tuple(seeds), total * len(seeds), select_on
+        self.seeds, self.total, self.select_on = tuple(seeds), total, select_on
         self.tell, self.stop = tell, stop
         self.known = {_key_of(record): record for record in store.done() if record.metrics}
         self.records: list[RunRecord] = []

@@ -59,28 +59,25 @@ def search(args: argparse.Namespace, words: list[str]) -> int:
     """Do what the flags say."""
     from layerdrop.progress import Display
     from layerdrop.runs.search_record import SearchRecord, step_words, summary
-    from layerdrop.runs.store import Store
     from layerdrop.search import METHODS
     from layerdrop.steps import tell
-    from layerdrop.trials import Stopped, Trials
+    from layerdrop.trials import Stopped
 
     where = find_places(args)
     whole, arguments = _whole_run(args, words)
     method, seeds = METHODS[args.method], tuple(args.seeds or [whole.spec.seed])
     layers, max_k = _space(args, whole.checkpoint)
-    total = method.size(len(layers), max_k)
     engine = make_engine(args, where, bool({"precision", "bf16", "fp16"} & arguments.given))
     tell(whole.record.notes)
     display = Display(sys.stderr)
-    display.say(f"{method.name}: up to {total * len(seeds)} trainings, {engine.slots} at once; records in {args.store}")
+    total = method.trainings(len(layers), max_k) * len(seeds)
+    trainings = f"{total} training{'s' * (total != 1)}"
+    display.say(f"{method.name}: {trainings}, {engine.slots} at once; records in {args.store}")
     record = SearchRecord(method.name, whole.spec, seeds, digits=args.round)
     try:
         with asking_to_stop(display.say) as stop:
-            trials = Trials(
-                whole.record, whole.options, Store(args.store), engine,
-                seeds=seeds, total=total, select_on=args.select_on, tell=display.update, stop=stop,
-            )  # fmt: skip
-            for level in method.search(layers, max_k, trials, args.round):
+            evaluate = _evaluate(args, whole, engine, seeds, total, display.update, stop)
+            for level in method.search(layers, max_k, evaluate, args.round):
                 record.levels.append(level)
                 display.say(step_words(level))
     except (KeyboardInterrupt, Stopped):
@@ -90,9 +87,30 @@ def search(args: argparse.Namespace, words: list[str]) -> int:
     finally:
         display.close()
         engine.close()
-    record.select_on, record.cost = trials.metric, trials.cost
+    record.select_on, record.cost = evaluate.metric, evaluate.cost
     print(summary(record, record.write(args.store)))
     return 0
+
+
+def _evaluate(args: argparse.Namespace, whole, engine, seeds: tuple[int, ...], total: int, tell, stop):
+    """The method's Evaluate: a training for each set, or one for all."""
+    from dataclasses import replace
+
+    from layerdrop.one_shot import OneShot, shared_training
+    from layerdrop.runs.store import Store
+    from layerdrop.search import METHODS
+    from layerdrop.trials import Trials
+
+    def trials(record, options, select_on):
+        kinds = {"seeds": seeds, "total": total, "select_on": select_on}
+        return Trials(record, options, Store(args.store), engine, **kinds, tell=tell, stop=stop)
+
+    if not METHODS[args.method].one_shot:
+        return trials(whole.record, whole.options, args.select_on)
+    shared = replace(whole.record, spec=shared_training(whole.spec), id="")
+    trained = trials(shared, replace(whole.options, save_model=True), args.select_on)
+    trained([frozenset()])
+    return OneShot(whole, trained, args.select_on or "loss")
 
 
 def _whole_run(args: argparse.Namespace, words: list[str]):

@@ -6,13 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import run_glue
 from layerdrop.orders import read_order_file, read_sets_file
 from layerdrop.runs.record import read_record
+from layerdrop.spec import ModelSpec, Options
+from layerdrop.surgery import drop_layers
 from scripts import search
 from tests import tiny
 
@@ -38,7 +42,7 @@ def test_greedy_then_optimal_then_a_run(words, bert, capsys):
     assert [len(level["scores"]) for level in found["levels"]] == [6, 5] and list(order) == found["order"]
     assert found["cost"]["trainings"] == 11 and found["cost"]["steps"] == 11 * 3  # 18 rows in batches of 8
     assert f"order of dropping: {order[0]} {order[1]}" in out and "25% of the training set held out, 1 seed" in out
-    assert "[11/11" in err and "greedy: up to 11 trainings, 1 at once" in err
+    assert "[11/11" in err and "greedy: 11 trainings, 1 at once" in err
     records = [read_record(path.parent) for path in Path("runs/search").glob("*/record.json")]
     assert len(records) == 11 and {record.data["validation"]["rows"] for record in records} == {6}
     assert len({json.dumps(record.data) for record in records}) == 1  # the same rows for every candidate
@@ -74,6 +78,32 @@ def test_seeds_and_loss(words, capsys):
     assert all(len(scores) == 2 and max(scores) < 0 for scores in level["scores"].values()) and level["spread"] > 0
     assert "loss (sign turned round)" in out and "2 seeds" in out
     assert ("less than the spread" in out) == (0 < level["margin"] < level["spread"])
+
+
+def test_one_shot(words, capsys):
+    """One training, a set for each K, and nothing is trained when it is asked for again."""
+    words = [*words, "--method", "one-shot", "--max_k", "3"]
+    assert search.main(words) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(Path("runs/search/tinybert_rte_one-shot.json").read_text())
+    sets = read_sets_file("runs/search/tinybert_rte_one-shot.txt")
+    assert [len(ids) for ids in sets] == [1, 2, 3] and [list(ids) for ids in sets] == found["sets"]
+    tried = [len(level["scores"]) for level in found["levels"]]
+    assert tried[:2] == [6, 15] and 8 <= tried[2] <= 20  # every pair, and triples of the 8 best of them
+    assert found["cost"]["trainings"] == 1 and found["cost"]["passes"] == sum(tried) and found["select_on"] == "loss"
+    assert "one-shot: 1 training, 1 at once" in err and "--drop_strategy optimal" in out
+    (record,) = [read_record(path.parent) for path in Path("runs/search").glob("*/record.json")]
+    assert record.spec.train.layerdrop_rate == 0.25 and record.kept == list(range(6))
+
+    # the score of a set is that of the saved model without it
+    drop_layers(AutoModelForSequenceClassification.from_pretrained(record.folder), sets[2]).save_pretrained("reduced")
+    AutoTokenizer.from_pretrained(record.folder).save_pretrained("reduced")
+    evaluation = replace(record.spec, model=ModelSpec("reduced"), train=None)
+    reduced = run_glue.run(evaluation, Options("scored", use_cpu=True))
+    best = found["levels"][2]["scores"]["-".join(map(str, sets[2]))]
+    assert best == [pytest.approx(-reduced.metrics["loss"], abs=1e-6)]
+
+    assert search.main(words) == 0 and "done  " not in capsys.readouterr().err
 
 
 def test_killed_in_the_middle_of_a_level(words):

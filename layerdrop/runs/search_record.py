@@ -25,7 +25,7 @@ class SearchRecord:
     digits: int | None = None
     levels: list[Level] = field(default_factory=list)
     cost: dict[str, float] = field(default_factory=dict)
-    """`trainings`, `steps`, `seconds` of whole runs."""
+    """`trainings`, `steps`, `seconds` of whole runs; `passes` where one training scores sets."""
 
     @property
     def sets(self) -> list[list[int]]:
@@ -115,9 +115,9 @@ def summary(record: SearchRecord, file: str) -> str:
         lines.append("one seed: whether a margin is more than chance is not known (--seeds 1 2 3 tells)")
     if record.order:
         lines.append(f"order of dropping: {' '.join(map(str, record.order))}")
-    lines.append(
-        f"cost: {cost['trainings']:,} trainings, {cost['steps']:,} steps, {cost['seconds'] / 60:.1f} min of runs"
-    )
+    passes = f", {cost['passes']:,} passes over the held-out rows" if "passes" in cost else ""
+    trainings = f"{cost['trainings']:,} training{'s' * (cost['trainings'] != 1)}, {cost['steps']:,} steps"
+    lines.append(f"cost: {trainings}, {cost['seconds'] / 60:.1f} min of runs{passes}")
     where = f" --data_dir {spec.data.source}" if spec.data.source not in ("hub", "demo", "files") else ""
     task = "".join(f" --{split}_file {path}" for split, path in spec.data.files) or f" --task_name {spec.data.task}"
     how = f"--drop_strategy {record.strategy} --drop_order_file {file} --drop_k {len(record.levels)}"
