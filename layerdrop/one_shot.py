@@ -32,12 +32,13 @@ def shared_training(spec: RunSpec) -> RunSpec:
 class OneShot:
     """An Evaluate of layerdrop.search: a pass over the held-out rows for each set, of a model of `shared_training`."""
 
-    def __init__(self, whole: GlueRun, trained: Trials, select_on: str = "loss"):
-        """whole: the run in full depth, its inputs read. trained: its shared trainings, one a seed, with their models.
-        select_on: a metric, or `loss`, which counts with the sign turned round."""
-        self.metric, self.trained = select_on, trained
+    def __init__(self, whole: GlueRun, trials: Trials):
+        """whole: the run in full depth, its inputs read. trials: does the shared trainings, one a seed, and keeps their
+        models. Sets are compared by its metric, or else by their loss, with the sign turned round."""
+        self.metric, self.trials = trials.select_on or "loss", trials
+        records = trials.train(shared_training(whole.spec))
         self.development = whole.development(["validation"])
-        self.models = [_model(whole, record) for record in trained.records]
+        self.models = [_model(whole, record) for record in records]
         self.passes = 0
 
     def __call__(self, sets: Sequence[Ids]) -> list[tuple[float, ...]]:
@@ -53,8 +54,8 @@ class OneShot:
 
     @property
     def cost(self) -> dict[str, float]:
-        """That of the trainings, and `passes` over the held-out rows."""
-        return self.trained.cost | {"passes": self.passes}
+        """That of all trainings, and `passes` over the held-out rows."""
+        return self.trials.cost | {"passes": self.passes}
 
 
 def _model(whole: GlueRun, record: RunRecord) -> PreTrainedModel:

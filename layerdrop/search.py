@@ -75,7 +75,7 @@ def greedy(layers: Sequence[int], max_k: int, evaluate: Evaluate, digits: int | 
 
 
 def beam(
-    layers: Sequence[int], max_k: int, evaluate: Evaluate, digits: int | None = None, width: int = 8
+    layers: Sequence[int], max_k: int, evaluate: Evaluate, digits: int | None = None, width: int = 4
 ) -> Iterator[Level]:
     """Every layer that is left is tried beside each of the `width` best sets of the level before; greedy has one."""
     gone: list[Ids] = [frozenset()]

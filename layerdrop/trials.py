@@ -55,11 +55,21 @@ class Trials:
     def __call__(self, sets: Sequence[Ids]) -> list[tuple[float, ...]]:
         """One score a seed for each set, NaN for a training that failed. Raises Stopped, and UserError where every
         training failed."""
-        jobs = {(ids, seed): self._job(ids, seed) for ids in sets for seed in self.seeds}
-        found = {key: self.known.get(_key(job.spec, key[0])) for key, job in jobs.items()}
-        before = [record for record in found.values() if record]
+        keys = [(ids, seed) for ids in sets for seed in self.seeds]
+        done = dict(zip(keys, self._train([self._job(*key) for key in keys]), strict=True))
+        return [tuple(self.score(done[ids, seed]) for seed in self.seeds) for ids in sets]
+
+    def train(self, spec: RunSpec) -> list[RunRecord]:
+        """One training a seed of another run in full depth, whose models are kept. Raises as a call does."""
+        jobs = [self._in_store(replace(spec, seed=seed), save_model=True) for seed in self.seeds]
+        return [record for record in self._train(jobs) if record]
+
+    def _train(self, jobs: list[Job]) -> list[RunRecord | None]:
+        """The record of each job, those of before included; None for a failure."""
+        there = [self.known.get(_key(job.spec, job.spec.drop.layers)) for job in jobs]
+        before = [record for record in there if record]
         progress = execute(
-            [jobs[key] for key, record in found.items() if record is None],
+            [job for job, record in zip(jobs, there, strict=True) if record is None],
             self.engine,
             lambda progress, result: self.tell(self._of_the_whole(progress, before), result),
             self.stop,
@@ -67,15 +77,15 @@ class Trials:
         if progress.stopped:
             raise Stopped
         self.failed += progress.failed
-        found = {key: record or progress.records.get(jobs[key].spec.id) for key, record in found.items()}
-        done = [record for record in found.values() if record]
+        found = [record or progress.records.get(job.spec.id) for job, record in zip(jobs, there, strict=True)]
+        done = [record for record in found if record]
         if not done:
             job, error = progress.failed[0]
             raise UserError(f"none of {len(jobs)} trainings has a score. {job.name}: {error}")
         self.records += done
         self._check_contents()
         self.known |= {_key_of(record): record for record in done}
-        return [tuple(self.score(found[ids, seed]) for seed in self.seeds) for ids in sets]
+        return found
 
     def score(self, record: RunRecord | None) -> float:
         """Higher is better; NaN without a record. Raises UserError for a metric that was not measured."""
@@ -110,8 +120,11 @@ class Trials:
 
     def _job(self, ids: Ids, seed: int) -> Job:
         drop = DropSpec("list", layers=tuple(sorted(ids))) if ids else DropSpec()
-        spec = replace(self.whole.spec, drop=drop, seed=seed)
-        return Job(spec, replace(self.options, folder=self.store.folder(spec), resume="auto", overwrite=False))
+        return self._in_store(replace(self.whole.spec, drop=drop, seed=seed))
+
+    def _in_store(self, spec: RunSpec, **changes: Any) -> Job:
+        folder = self.store.folder(spec)
+        return Job(spec, replace(self.options, folder=folder, resume="auto", overwrite=False, **changes))
 
     def _of_the_whole(self, progress: Progress, before: list[RunRecord]) -> Progress:
         """The progress of a level as that of the search: later levels are still to come."""

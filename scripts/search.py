@@ -31,6 +31,9 @@ def main(argv: list[str]) -> int:
         "--select_on", help="metric, or loss (default: F1, Spearman, Matthews or accuracy, as the task)"
     )
     parser.add_argument("--round", type=int, help="compare scores rounded to so many decimals (GLP: 3)")
+    parser.add_argument(
+        "--verify", type=int, default=4, help="one-shot: train the N best sets of the last level, and choose among them"
+    )
     parser.add_argument("--store", default="runs/search", help="folder of the runs and of the result")
     add_engine_flags(parser)
     try:
@@ -57,11 +60,13 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.N
 
 def search(args: argparse.Namespace, words: list[str]) -> int:
     """Do what the flags say."""
+    from layerdrop.one_shot import OneShot
     from layerdrop.progress import Display
     from layerdrop.runs.search_record import SearchRecord, step_words, summary
-    from layerdrop.search import METHODS
+    from layerdrop.runs.store import Store
+    from layerdrop.search import METHODS, Level
     from layerdrop.steps import tell
-    from layerdrop.trials import Stopped
+    from layerdrop.trials import Stopped, Trials
 
     where = find_places(args)
     whole, arguments = _whole_run(args, words)
@@ -70,16 +75,23 @@ def search(args: argparse.Namespace, words: list[str]) -> int:
     engine = make_engine(args, where, bool({"precision", "bf16", "fp16"} & arguments.given))
     tell(whole.record.notes)
     display = Display(sys.stderr)
-    total = method.trainings(len(layers), max_k) * len(seeds)
-    trainings = f"{total} training{'s' * (total != 1)}"
-    display.say(f"{method.name}: {trainings}, {engine.slots} at once; records in {args.store}")
+    verify = args.verify if method.one_shot and args.verify > 1 else 0
+    total = (method.trainings(len(layers), max_k) + verify) * len(seeds)
+    display.say(f"{method.name}: {total} trainings at most, {engine.slots} at once; records in {args.store}")
     record = SearchRecord(method.name, whole.spec, seeds, digits=args.round)
     try:
         with asking_to_stop(display.say) as stop:
-            evaluate = _evaluate(args, whole, engine, seeds, total, display.update, stop)
+            trials = Trials(
+                whole.record, whole.options, Store(args.store), engine,
+                seeds=seeds, total=total, select_on=args.select_on, tell=display.update, stop=stop,
+            )  # fmt: skip
+            evaluate = OneShot(whole, trials) if method.one_shot else trials
             for level in method.search(layers, max_k, evaluate, args.round):
                 record.levels.append(level)
                 display.say(step_words(level))
+            if verify:
+                best = record.levels[-1].ranked[:verify]
+                record.verified = Level(dict(zip(best, trials(best), strict=True)), args.round)
     except (KeyboardInterrupt, Stopped):
         display.close()
         print("stopped. The same command goes on.", file=sys.stderr)
@@ -90,27 +102,6 @@ def search(args: argparse.Namespace, words: list[str]) -> int:
     record.select_on, record.cost = evaluate.metric, evaluate.cost
     print(summary(record, record.write(args.store)))
     return 0
-
-
-def _evaluate(args: argparse.Namespace, whole, engine, seeds: tuple[int, ...], total: int, tell, stop):
-    """The method's Evaluate: a training for each set, or one for all."""
-    from dataclasses import replace
-
-    from layerdrop.one_shot import OneShot, shared_training
-    from layerdrop.runs.store import Store
-    from layerdrop.search import METHODS
-    from layerdrop.trials import Trials
-
-    def trials(record, options, select_on):
-        kinds = {"seeds": seeds, "total": total, "select_on": select_on}
-        return Trials(record, options, Store(args.store), engine, **kinds, tell=tell, stop=stop)
-
-    if not METHODS[args.method].one_shot:
-        return trials(whole.record, whole.options, args.select_on)
-    shared = replace(whole.record, spec=shared_training(whole.spec), id="")
-    trained = trials(shared, replace(whole.options, save_model=True), args.select_on)
-    trained([frozenset()])
-    return OneShot(whole, trained, args.select_on or "loss")
 
 
 def _whole_run(args: argparse.Namespace, words: list[str]):

@@ -42,7 +42,7 @@ def test_greedy_then_optimal_then_a_run(words, bert, capsys):
     assert [len(level["scores"]) for level in found["levels"]] == [6, 5] and list(order) == found["order"]
     assert found["cost"]["trainings"] == 11 and found["cost"]["steps"] == 11 * 3  # 18 rows in batches of 8
     assert f"order of dropping: {order[0]} {order[1]}" in out and "25% of the training set held out, 1 seed" in out
-    assert "[11/11" in err and "greedy: 11 trainings, 1 at once" in err
+    assert "[11/11" in err and "greedy: 11 trainings at most, 1 at once" in err
     records = [read_record(path.parent) for path in Path("runs/search").glob("*/record.json")]
     assert len(records) == 11 and {record.data["validation"]["rows"] for record in records} == {6}
     assert len({json.dumps(record.data) for record in records}) == 1  # the same rows for every candidate
@@ -81,27 +81,34 @@ def test_seeds_and_loss(words, capsys):
 
 
 def test_one_shot(words, capsys):
-    """One training, a set for each K, and nothing is trained when it is asked for again."""
-    words = [*words, "--method", "one-shot", "--max_k", "3"]
+    """One training scores sets; the best of the last level are trained; nothing is trained again."""
+    words = [*words, "--method", "one-shot", "--max_k", "3", "--verify", "2"]
     assert search.main(words) == 0
     out, err = capsys.readouterr()
     found = json.loads(Path("runs/search/tinybert_rte_one-shot.json").read_text())
     sets = read_sets_file("runs/search/tinybert_rte_one-shot.txt")
     assert [len(ids) for ids in sets] == [1, 2, 3] and [list(ids) for ids in sets] == found["sets"]
     tried = [len(level["scores"]) for level in found["levels"]]
-    assert tried[:2] == [6, 15] and 8 <= tried[2] <= 20  # every pair, and triples of the 8 best of them
-    assert found["cost"]["trainings"] == 1 and found["cost"]["passes"] == sum(tried) and found["select_on"] == "loss"
-    assert "one-shot: 1 training, 1 at once" in err and "--drop_strategy optimal" in out
-    (record,) = [read_record(path.parent) for path in Path("runs/search").glob("*/record.json")]
-    assert record.spec.train.layerdrop_rate == 0.25 and record.kept == list(range(6))
+    assert tried[0] == 6 and 11 <= tried[1] <= 14 and 8 <= tried[2] <= 16  # a beam of four
+    assert found["cost"]["trainings"] == 3 and found["cost"]["passes"] == sum(tried)
+    assert "one-shot: 3 trainings at most" in err and "--drop_strategy optimal" in out and "trained  K = 3" in out
+    records = [read_record(path.parent) for path in Path("runs/search").glob("*/record.json")]
+    (shared,) = [record for record in records if record.spec.train.layerdrop_rate]
+    assert shared.spec.train.layerdrop_rate == 0.25 and shared.kept == list(range(6)) and len(records) == 3
 
-    # the score of a set is that of the saved model without it
-    drop_layers(AutoModelForSequenceClassification.from_pretrained(record.folder), sets[2]).save_pretrained("reduced")
-    AutoTokenizer.from_pretrained(record.folder).save_pretrained("reduced")
-    evaluation = replace(record.spec, model=ModelSpec("reduced"), train=None)
+    # the last level's best two by one-shot scores are trained, and the better one of them is chosen
+    best = [[int(i) for i in name.split("-")] for name in list(found["levels"][2]["scores"])[:2]]
+    trained = {tuple(record.dropped): record.metrics["accuracy"] for record in records if record is not shared}
+    assert sorted(map(tuple, best)) == sorted(trained)
+    assert trained[tuple(sets[2])] == max(trained.values()) and found["verified"]["best"] == list(sets[2])
+
+    # a one-shot score is that of the shared model without the set
+    drop_layers(AutoModelForSequenceClassification.from_pretrained(shared.folder), best[0]).save_pretrained("reduced")
+    AutoTokenizer.from_pretrained(shared.folder).save_pretrained("reduced")
+    evaluation = replace(shared.spec, model=ModelSpec("reduced"), train=None)
     reduced = run_glue.run(evaluation, Options("scored", use_cpu=True))
-    best = found["levels"][2]["scores"]["-".join(map(str, sets[2]))]
-    assert best == [pytest.approx(-reduced.metrics["loss"], abs=1e-6)]
+    scored = found["levels"][2]["scores"]["-".join(map(str, best[0]))]
+    assert scored == [pytest.approx(-reduced.metrics["loss"], abs=1e-6)]
 
     assert search.main(words) == 0 and "done  " not in capsys.readouterr().err
 

@@ -24,18 +24,25 @@ class SearchRecord:
     """The metric; `loss` counts with the sign turned round."""
     digits: int | None = None
     levels: list[Level] = field(default_factory=list)
+    verified: Level | None = None
+    """The best sets of the last level, trained, where one training scored the levels: it decides the last set."""
     cost: dict[str, float] = field(default_factory=dict)
     """`trainings`, `steps`, `seconds` of whole runs; `passes` where one training scores sets."""
 
     @property
+    def decisive(self) -> list[Level]:
+        """The levels, the last one as verified."""
+        return [*self.levels[:-1], self.verified or self.levels[-1]]
+
+    @property
     def sets(self) -> list[list[int]]:
         """The best sets of 1, 2, 3 ... layers, ids ascending."""
-        return [sorted(level.best) for level in self.levels]
+        return [sorted(level.best) for level in self.decisive]
 
     @property
     def order(self) -> tuple[int, ...] | None:
         """The order of dropping, where the best sets form one."""
-        return order_of([level.best for level in self.levels])
+        return order_of([level.best for level in self.decisive])
 
     @property
     def strategy(self) -> str:
@@ -53,6 +60,7 @@ class SearchRecord:
             "sets": self.sets,
             "order": self.order and list(self.order),
             "levels": [_level(level) for level in self.levels],
+            "verified": self.verified and _level(self.verified),
             "cost": self.cost,
         }
 
@@ -108,10 +116,12 @@ def summary(record: SearchRecord, file: str) -> str:
     on = f"{spec.data.hold_out:.0%} of the training set held out"
     lines = [f"{record.method}: {spec.model.name} on {spec.data.task}; {record.select_on}{sign} on {on}, {seeds}"]
     lines += [step_words(level) for level in record.levels]
-    doubtful = sum(bool(level.margin is not None and _doubt(level)) for level in record.levels)
+    if record.verified:
+        lines.append(f"trained  {step_words(record.verified)}")
+    doubtful = sum(bool(level.margin is not None and _doubt(level)) for level in record.decisive)
     if doubtful:
         lines.append(f"{doubtful} of {len(record.levels)} steps are within chance: other layers may do as well")
-    elif len(record.seeds) == 1:
+    if not doubtful and len(record.seeds) == 1:
         lines.append("one seed: whether a margin is more than chance is not known (--seeds 1 2 3 tells)")
     if record.order:
         lines.append(f"order of dropping: {' '.join(map(str, record.order))}")
