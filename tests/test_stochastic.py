@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from layerdrop.finetune.faster.first_token import first_token_alone
 from layerdrop.finetune.objective import TaskLoss
 from layerdrop.finetune.stochastic import LayerDrop
 from layerdrop.surgery import drop_layers, layer_list
@@ -73,3 +74,15 @@ def test_each_step_draws_anew(run, monkeypatch):
 def test_a_rate_out_of_range(run):
     code, _, _, err = run("--task_name rte --layerdrop_rate 1")
     assert code == 2 and err == "error: --layerdrop_rate 1: must be a probability below 1, such as 0.2.\n"
+
+
+def test_the_short_last_layer_agrees_whatever_is_left_out():
+    """The speed-up shortens the model's last layer; where that is left out, another one is the last."""
+    model = tiny.model("bert")
+    drop = objective(model)
+    steps = [step for step in range(40) if len(drop.draw(step)) < 5]
+    assert len({5 in drop.draw(step) for step in steps}) == 2
+    for drop.step in steps:
+        whole = drop(model, batch())
+        with first_token_alone(model):
+            assert drop(model, batch()).item() == pytest.approx(whole.item(), abs=1e-6), drop.draw(drop.step)
