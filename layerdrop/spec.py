@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,9 @@ class RunSpec:
     processes: int = 1
     plain: bool = False
     """Without this project's speed-ups: other dropout draws, other rounding."""
+    start: "RunSpec | None" = None
+    """The run whose trained model this one goes on from; None: the checkpoint as it is. Of its layers all that this run
+    keeps are there; layer ids are those of the checkpoint all the same."""
 
     @property
     def id(self) -> str:
@@ -132,8 +135,8 @@ class RunSpec:
 
     @property
     def name(self) -> str:
-        """MODEL_TASK_STRATEGY_kK_seedS for folders: `full_k0` without a strategy; `_scratch` before the seed for random
-        weights, `_eval` at the end without training."""
+        """MODEL_TASK_STRATEGY_kK_seedS for folders: `full_k0` without a strategy; before the seed `_scratch` for random
+        weights, `_warm` for a run that goes on from another one's model; `_eval` at the end without training."""
         drop = self.drop
         if drop.layers:
             how = "list_" + "-".join(map(str, drop.layers))
@@ -142,7 +145,8 @@ class RunSpec:
         else:
             how = "full_k0"
         scratch = ["scratch"] if self.model.from_scratch else []
-        parts = [Path(self.model.name.rstrip("/")).name, self.data.task, how, *scratch, f"seed{self.seed}"]
+        warm = ["warm"] if self.start else []
+        parts = [Path(self.model.name.rstrip("/")).name, self.data.task, how, *scratch, *warm, f"seed{self.seed}"]
         return "_".join(parts) + ("" if self.train else "_eval")
 
     def flat(self) -> dict[str, Any]:
@@ -158,11 +162,12 @@ class RunSpec:
         values["model"] = values.pop("name")
         other = values.pop("other") or {}
         rest = {name: getattr(self, name) for name in ("seed", "precision", "processes", "plain")}
-        return values | dict(other) | rest | {"training": self.train is not None}
+        return values | dict(other) | rest | {"training": self.train is not None, "start": self.start and self.start.id}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, nested as the fields are, with the version."""
-        return {"version": VERSION, **dataclasses.asdict(self)}
+        start = self.start and self.start.to_dict()
+        return {"version": VERSION, **dataclasses.asdict(replace(self, start=None)), "start": start}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
@@ -175,6 +180,8 @@ class RunSpec:
         parts = {name: kind for name, kind in _PARTS.items() if values.get(name) is not None}
         built = {name: _build(kind, values[name]) for name, kind in parts.items()}
         rest = {name: values[name] for name in ("seed", "precision", "processes", "plain") if name in values}
+        if values.get("start"):
+            rest["start"] = cls.from_dict(values["start"])
         return cls(**built, **rest, **({} if "train" in built else {"train": None}))
 
 
@@ -243,5 +250,7 @@ class Options:
     trainer: Mapping[str, Any] = field(default_factory=lambda: TRAINER_DEFAULTS)
     """Settings of `TrainingArguments` about logging, saving, data loading and reporting, as far as they differ from the
     library's."""
+    start: str | None = None
+    """Folder of the model that the run goes on from, where its spec has a `start`."""
     notes: tuple[str, ...] = ()
     """For the record: what the user was told before the run."""

@@ -51,6 +51,7 @@ class GlueRun:
         spec, options = self.spec, self.options
         with self.clock("load"):
             self.checkpoint = checkpoint = Checkpoint.open(spec.model, HubOptions.of(options))
+            self.start = _trained(spec.start, options) if spec.start else None
         check_precision(spec.precision, checkpoint.config)
         check_selection(spec.drop, spec.train.freeze_layers if spec.train else (), checkpoint.config)
         with self.clock("read"):
@@ -88,6 +89,8 @@ class GlueRun:
         """The record as far as the inputs say it."""
         record, checkpoint, data = self.record, self.checkpoint, self.data
         record.n_layers, record.fingerprints = checkpoint.n_original, dict(checkpoint.fingerprints)
+        if self.start:
+            record.fingerprints["start"] = self.start.fingerprints["model"]
         record.labels, record.text_columns = list(self.task.labels), list(self.task.texts)
         for split, rows in data.examples.items():
             record.data[split] = {"rows": len(rows), "bad_rows": rows.bad_rows, "fingerprint": rows.fingerprint()}
@@ -175,7 +178,11 @@ class GlueRun:
         spec, checkpoint, dropped = self.spec, self.checkpoint, self.selection.dropped
         with self.clock("load"):
             set_seed(spec.seed)
-            if spec.model.from_scratch:
+            if self.start:
+                self.model, new = load_classifier(
+                    self.start, self._gone_from_start(), labels=self.labels, replace_head=False
+                )
+            elif spec.model.from_scratch:
                 self.model, new = random_classifier(checkpoint, dropped, labels=self.labels), []
             else:
                 self.model, new = load_classifier(
@@ -192,6 +199,13 @@ class GlueRun:
             self.record.notes.append(f"untrained and not in the checkpoint, so the figures say little: {names}")
         tell(self.record.notes)
         collect_from_now_on()
+
+    def _gone_from_start(self) -> list[int]:
+        """The layers that this run drops from the model that it goes on from, in that model's numbering."""
+        there, kept = self.start.original_ids, self.record.kept
+        if missing := [i for i in kept if i not in there]:
+            raise UserError(f"{self.start.name}: lacks layer {', '.join(map(str, missing))}, which this run keeps.")
+        return [position for position, i in enumerate(there) if i not in kept]
 
     def fine_tune(self, resume_from: str | None) -> None:
         """Train on the training set, and keep the model if that is asked for."""
@@ -316,6 +330,14 @@ class GlueRun:
         self.record.distinct_predictions[split] = distinct_predictions(self.task, predictions, examples.labels)
         if is_first():
             write_predictions(self.record.folder, self.task, split, examples, predictions)
+
+
+def _trained(spec: RunSpec, options: Options) -> Checkpoint:
+    """The model of the run that another one goes on from, in the folder that the options name."""
+    record = find_record(options.start, spec) if options.start else None
+    if record is None or record.status != "success" or not holds_model(options.start):
+        raise UserError(f"{options.start}: there is no trained model of the run {spec.name}. Do that run first.")
+    return Checkpoint.open(ModelSpec(options.start), HubOptions.of(options))
 
 
 def tell(notes: list[str]) -> None:
