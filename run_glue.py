@@ -68,7 +68,7 @@ def run(spec: RunSpec, options: Options) -> RunRecord:
             if opened.done:
                 return this.complete(opened.done)
             with this.recording():
-                this.select()
+                this.select(run)
                 this.load()
                 this.fine_tune(opened.resume_from)
                 this.evaluate(this.development_splits())

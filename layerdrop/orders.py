@@ -16,11 +16,12 @@ PUBLISHED = Path(__file__).parent / "report" / "published"
 
 
 def find_layers(strategy: str | None, k: int | None, order_file: str | None, model: str, task: str) -> tuple[int, ...]:
-    """The k ids that a search found, ascending, for `greedy` and `optimal`: from the file, else as published.
+    """The k ids that a search found, ascending, for a strategy that needs one: from the file, else as published.
 
-    Empty for every other strategy. Raises UserError.
+    Empty for every other strategy, and without a file for one that searches itself. Raises UserError.
     """
-    if strategy is None or not get_strategy(strategy).searched or k is None:
+    row = get_strategy(strategy) if strategy else None
+    if row is None or not row.searched or k is None or (row.searches and not order_file):
         return ()
     if order_file:
         sets = read_sets_file(order_file) if strategy == "optimal" else _beginnings(read_order_file(order_file))

@@ -74,18 +74,6 @@ def greedy(layers: Sequence[int], max_k: int, evaluate: Evaluate, digits: int | 
         gone = level.best
 
 
-def beam(
-    layers: Sequence[int], max_k: int, evaluate: Evaluate, digits: int | None = None, width: int = 4
-) -> Iterator[Level]:
-    """Every layer that is left is tried beside each of the `width` best sets of the level before; greedy has one."""
-    gone: list[Ids] = [frozenset()]
-    for _ in range(max_k):
-        sets = dict.fromkeys(ids | {i} for ids in gone for i in layers if i not in ids)
-        level = _tried(list(sets), evaluate, digits)
-        yield level
-        gone = level.ranked[:width]
-
-
 def optimal(layers: Sequence[int], max_k: int, evaluate: Evaluate, digits: int | None = None) -> Iterator[Level]:
     """Every set of each size. The best set of k need not hold the best set of k - 1."""
     for k in range(1, max_k + 1):
@@ -117,8 +105,8 @@ class Method:
     """(layers, max_k, evaluate, digits) -> levels."""
     trainings: Callable[[int, int], int]
     """(number of layers that may go, max_k) -> number of trainings for each seed."""
-    one_shot: bool = False
-    """Whether one training scores all sets; else each set is trained."""
+    warm: bool = False
+    """Whether short trainings score sets, that go on from a fine-tuned model. Else each set is trained in full."""
 
 
 METHODS = {
@@ -137,11 +125,11 @@ METHODS = {
             lambda n, max_k: sum(comb(n, k) for k in range(1, max_k + 1)),
         ),
         Method(
-            "one-shot",
-            "one training with layers left out at random, whose model then scores sets",
-            beam,
-            lambda n, max_k: 1,
-            one_shot=True,
+            "warm-greedy",
+            "greedy by short trainings that go on from the fine-tuned model of the step before",
+            greedy,
+            lambda n, max_k: 1 + sum(n - gone for gone in range(max_k)) + max_k - 1,
+            warm=True,
         ),
     )
 }

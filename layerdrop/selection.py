@@ -6,6 +6,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
+from layerdrop.architectures import family_of
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.batches import Collator, batches
 from layerdrop.data.examples import Examples
@@ -15,7 +16,7 @@ from layerdrop.loading import load_encoder
 from layerdrop.scorers import SCORERS, Scorer
 from layerdrop.spec import DropSpec, ModelSpec
 from layerdrop.strategies import check_ids, check_k, get_strategy, select
-from layerdrop.surgery import kept_layers, positions
+from layerdrop.surgery import droppable, kept_layers, positions
 
 
 @dataclass
@@ -40,6 +41,22 @@ def split_to_score(drop: DropSpec) -> str | None:
     return drop.score_split if row and row.scorer and SCORERS[row.scorer].needs_data else None
 
 
+def must_search(drop: DropSpec) -> bool:
+    """Whether the layers are those of a search that is still to be done."""
+    return drop.strategy is not None and get_strategy(drop.strategy).searches and not drop.found
+
+
+def search_space(config: PreTrainedConfig, max_k: int, flag: str) -> list[int]:
+    """The layers among which a search can choose up to max_k. Raises UserError. flag: what max_k was given by."""
+    family, layers = family_of(config), droppable(config)
+    if family.shared:
+        raise UserError(f"{family.name} shares one layer: all sets of K layers are the same model. Choose top.")
+    most = min(len(layers), config.num_hidden_layers - 1)
+    if not 1 <= max_k <= most:
+        raise UserError(f"{flag} {max_k}: of {config.num_hidden_layers} layers choose 1 to {most}.")
+    return layers
+
+
 def check_selection(drop: DropSpec, freeze_layers: tuple[int, ...], config: PreTrainedConfig) -> None:
     """Raise UserError for what no score could mend, before anything is computed or written."""
     n_layers = config.num_hidden_layers
@@ -49,6 +66,8 @@ def check_selection(drop: DropSpec, freeze_layers: tuple[int, ...], config: PreT
         return
     if row.scorer:
         check_k(drop.k or 0, n_layers)
+    elif must_search(drop):
+        search_space(config, drop.k, "--drop_k")
     else:
         dropped = select(row.name, n_layers, k=drop.k, found=drop.found, layers=drop.layers)
         positions("--freeze_layers", kept_layers(config, dropped), freeze_layers)

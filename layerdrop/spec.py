@@ -64,7 +64,7 @@ class DropSpec:
     layers: tuple[int, ...] = ()
     """`list`: the ids."""
     found: tuple[int, ...] = ()
-    """`greedy`, `optimal`: the ids that a search found for this k, ascending."""
+    """The ids that a search found for this k, ascending; empty where the run searches itself."""
     score_on: str | None = None
     """Scores come from this checkpoint instead of the model."""
     score_split: str | None = None
@@ -252,5 +252,7 @@ class Options:
     library's."""
     start: str | None = None
     """Folder of the model that the run goes on from, where its spec has a `start`."""
+    search_store: str | None = None
+    """Folder for the runs of a search that the run does itself; None: `search` in its own."""
     notes: tuple[str, ...] = ()
     """For the record: what the user was told before the run."""

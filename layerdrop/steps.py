@@ -4,6 +4,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from layerdrop.data.batches import Collator
 from layerdrop.data.read import read_splits
 from layerdrop.data.tokens import Tokenised, tokenise
 from layerdrop.distributed import finish, from_first_process, is_first, world_size
+from layerdrop.engines.base import Run
 from layerdrop.errors import UserError
 from layerdrop.evaluate import Evaluation
 from layerdrop.finetune.faster import faster
@@ -28,10 +30,10 @@ from layerdrop.process import busy_note, collect_from_now_on
 from layerdrop.runs.environment import environment, forget_peak_memory, peak_memory
 from layerdrop.runs.predictions import distinct_predictions, predictions_file, write_predictions
 from layerdrop.runs.record import Clock, Cut, RunRecord
-from layerdrop.runs.store import Opened, claim, find_record, holds_model, open_folder, remove_checkpoints
-from layerdrop.selection import check_selection, select_layers, split_to_score
-from layerdrop.spec import ModelSpec, Options, RunSpec
-from layerdrop.surgery import kept_layers, positions
+from layerdrop.runs.store import SEARCH_FOLDER, Opened, claim, find_record, holds_model, open_folder, remove_checkpoints
+from layerdrop.selection import check_selection, must_search, select_layers, split_to_score
+from layerdrop.spec import DropSpec, ModelSpec, Options, RunSpec
+from layerdrop.surgery import droppable, kept_layers, positions
 from layerdrop.tasks import label_order
 
 
@@ -53,6 +55,8 @@ class GlueRun:
             self.checkpoint = checkpoint = Checkpoint.open(spec.model, HubOptions.of(options))
             self.start = _trained(spec.start, options) if spec.start else None
         check_precision(spec.precision, checkpoint.config)
+        if must_search(spec.drop):
+            self._check_search(dry_run)
         check_selection(spec.drop, spec.train.freeze_layers if spec.train else (), checkpoint.config)
         with self.clock("read"):
             self.data = read_splits(
@@ -75,6 +79,17 @@ class GlueRun:
         self.labels = list(names) if order is None else [names[i] for i in order]
         """Class names in the checkpoint's order; empty for regression."""
         self._describe()
+
+    def _check_search(self, dry_run: bool) -> None:
+        """Raise UserError where this run cannot search."""
+        strategy, spec = f"--drop_strategy {self.spec.drop.strategy}", self.spec
+        instead = "Search with scripts/search.py, and give its result with --drop_order_file."
+        if dry_run or spec.train is None:
+            raise UserError(f"{strategy}: finds its layers by trainings, and this run does not train. {instead}")
+        if spec.processes > 1:
+            raise UserError(f"{strategy}: searches in one process, not in {spec.processes}. {instead}")
+        if spec.data.hold_out:
+            raise UserError(f"{strategy}: chooses by held-out rows, which --hold_out would report on. Leave it out.")
 
     def _needed_splits(self, dry_run: bool) -> list[str]:
         spec, options = self.spec, self.options
@@ -145,15 +160,18 @@ class GlueRun:
         there = find_record(self.record.folder, self.spec)
         return there is not None and there.status == "failed"
 
-    def select(self) -> None:
-        """Choose the layers to drop."""
+    def select(self, run: Run | None = None) -> None:
+        """Choose the layers to drop. run: does the trainings of a strategy that searches."""
         spec, checkpoint, record = self.spec, self.checkpoint, self.record
         record.environment = environment(self.args.device.type == "cpu")
-        scored = split_to_score(spec.drop)
+        scored, drop = split_to_score(spec.drop), spec.drop
+        if must_search(drop):
+            with self.clock("search"):
+                drop = replace(drop, found=self._search(run))
         with self.clock("select"):
             self.selection = selection = from_first_process(
                 lambda: select_layers(
-                    spec.drop,
+                    drop,
                     checkpoint,
                     self.data.examples[self.data.splits(scored)[0]] if scored else None,
                     max_seq_length=spec.data.max_seq_length,
@@ -172,6 +190,21 @@ class GlueRun:
                 f"{checkpoint.family.name} shares one layer: all strategies coincide, "
                 "the depth alone changes, and no parameter is saved"
             )
+
+    def _search(self, run: Run) -> tuple[int, ...]:
+        """The layers that a search finds on a held-out part of the training set."""
+        from layerdrop.search_run import HOLD_OUT, candidate_options, search_inside
+
+        spec, options = self.spec, self.options
+        files = tuple((split, path) for split, path in spec.data.files if split == "train")
+        data = replace(spec.data, hold_out=HOLD_OUT, files=files)
+        whole = GlueRun(replace(spec, drop=DropSpec(), data=data), candidate_options(options))
+        whole.read()
+        store = options.search_store or str(Path(options.folder) / SEARCH_FOLDER)
+        layers = droppable(self.checkpoint.config)
+        found = search_inside(spec.drop.strategy, layers, spec.drop.k, whole.record, whole.options, store, run)
+        self.record.search = found.cost
+        return tuple(found.sets[-1])
 
     def load(self) -> None:
         """Read the kept layers alone. The seed is set before, so that the head is the same whatever was dropped."""

@@ -76,6 +76,8 @@ class Strategy:
     """With a scorer: whether all layers above a score can be dropped instead of k."""
     searched: bool = False
     """The k ids that a search found."""
+    searches: bool = False
+    """With `searched`: whether a run searches itself where no result is given."""
     listed: bool = False
     """The ids themselves are given."""
 
@@ -112,6 +114,13 @@ STRATEGIES = {
         ),
         Strategy("greedy", "the first k of a greedy search's order", "Peer et al. 2022", searched=True),
         Strategy("optimal", "the best set of k that an exhaustive search found", "Peer et al. 2022", searched=True),
+        Strategy(
+            "warm-greedy",
+            "the first k of an order that the run finds itself, by short trainings",
+            "after Peer et al. 2022; the warm start is ours",
+            searched=True,
+            searches=True,
+        ),
         Strategy("list", "the ids of --drop_layers", "the fork's --remove_layers", listed=True),
     )
 }

@@ -12,7 +12,7 @@ from layerdrop.arguments import flag_names, flags_of, parse, read_settings
 from layerdrop.checkpoints import Checkpoint, HubOptions, work_offline_unless_reachable
 from layerdrop.engines.base import Job
 from layerdrop.errors import UserError, unknown
-from layerdrop.runs.store import Store
+from layerdrop.runs.store import SEARCH_FOLDER, Store
 from layerdrop.selection import check_selection
 from layerdrop.spec import ModelSpec, Options, RunSpec
 from layerdrop.text import one_line
@@ -188,7 +188,8 @@ class _Planner:
             self.study.impossible[name] = str(error)
             return None
         self.study.gives_precision &= bool({"precision", "bf16", "fp16"} & {*_names(tuple(words))})
-        return Job(spec, replace(options, folder=self.store.folder(spec), resume="auto", overwrite=False))
+        places = {"folder": self.store.folder(spec), "search_store": str(Path(self.store.root) / SEARCH_FOLDER)}
+        return Job(spec, replace(options, **places, resume="auto", overwrite=False))
 
     def _check(self, spec: RunSpec, options: Options) -> None:
         """Raise UserError for an impossible selection; note models and data that this machine cannot read."""

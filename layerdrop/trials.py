@@ -2,15 +2,17 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from layerdrop.engines.base import Engine, Job, Result
 from layerdrop.errors import UserError
 from layerdrop.execute import Progress, execute
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.store import Store
+from layerdrop.runs.store import Busy, Store, claim, clear, holds_model
 from layerdrop.search import Ids
 from layerdrop.spec import DropSpec, Options, RunSpec
 from layerdrop.tasks import DEMO_TASKS, TASKS, custom_task
@@ -47,29 +49,33 @@ class Trials:
         self.seeds, self.total, self.select_on = tuple(seeds), total, select_on
         self.tell, self.stop = tell, stop
         self.known = {_key_of(record): record for record in store.done() if record.metrics}
-        self.records: list[RunRecord] = []
-        """Of the trainings that were asked for and are done."""
+        self.records: dict[str, RunRecord] = {}
+        """Of the trainings that were asked for and are done, by id."""
+        self.again: list[RunRecord] = []
+        """The first records of runs that were done again for the sake of their model."""
         self.failed: list[tuple[Job, str]] = []
         """Trainings that failed, and why."""
 
     def __call__(self, sets: Sequence[Ids]) -> list[tuple[float, ...]]:
         """One score a seed for each set, NaN for a training that failed. Raises Stopped, and UserError where every
         training failed."""
+        return self.scores(sets, self._spec)
+
+    def scores(self, sets: Sequence[Ids], spec_of: Callable[[Ids, int], RunSpec]) -> list[tuple[float, ...]]:
+        """As a call, of other runs than those from the pre-trained model. spec_of: (set, seed) -> the run."""
         keys = [(ids, seed) for ids in sets for seed in self.seeds]
-        done = dict(zip(keys, self._train([self._job(*key) for key in keys]), strict=True))
+        done = dict(zip(keys, self.train([spec_of(*key) for key in keys]), strict=True))
         return [tuple(self.score(done[ids, seed]) for seed in self.seeds) for ids in sets]
 
-    def train(self, spec: RunSpec) -> list[RunRecord]:
-        """One training a seed of another run in full depth, whose models are kept. Raises as a call does."""
-        jobs = [self._in_store(replace(spec, seed=seed), save_model=True) for seed in self.seeds]
-        return [record for record in self._train(jobs) if record]
+    def train(self, specs: Sequence[RunSpec], save_model: bool = False) -> list[RunRecord | None]:
+        """The record of each run, those of before included; None for a failure. Raises as a call does.
 
-    def _train(self, jobs: list[Job]) -> list[RunRecord | None]:
-        """The record of each job, those of before included; None for a failure."""
-        there = [self.known.get(_key(job.spec, job.spec.drop.layers)) for job in jobs]
+        save_model: whether the models of runs that are done now are kept.
+        """
+        there = [self.known.get(_key(spec, spec.drop.layers)) for spec in specs]
         before = [record for record in there if record]
         progress = execute(
-            [job for job, record in zip(jobs, there, strict=True) if record is None],
+            [self._job(spec, save_model) for spec, record in zip(specs, there, strict=True) if record is None],
             self.engine,
             lambda progress, result: self.tell(self._of_the_whole(progress, before), result),
             self.stop,
@@ -77,15 +83,31 @@ class Trials:
         if progress.stopped:
             raise Stopped
         self.failed += progress.failed
-        found = [record or progress.records.get(job.spec.id) for job, record in zip(jobs, there, strict=True)]
+        found = [record or progress.records.get(spec.id) for spec, record in zip(specs, there, strict=True)]
         done = [record for record in found if record]
         if not done:
             job, error = progress.failed[0]
-            raise UserError(f"none of {len(jobs)} trainings has a score. {job.name}: {error}")
-        self.records += done
+            raise UserError(f"none of {len(specs)} trainings has a score. {job.name}: {error}")
+        self.records |= {record.id: record for record in done}
         self._check_contents()
         self.known |= {_key_of(record): record for record in done}
         return found
+
+    def model(self, spec: RunSpec) -> str:
+        """The folder of a run's trained model. A run whose model was not kept is done again. Raises as a call does."""
+        folder = self.store.folder(spec)
+        while not self._holds_model(spec):
+            with suppress(Busy), claim(folder):  # another search may be at it
+                if (there := self.store.find(spec)) and there.status == "success" and not holds_model(folder):
+                    clear(Path(folder))
+            if first := self.known.pop(_key(spec, spec.drop.layers), None):
+                self.again.append(first)
+            self.train([spec], save_model=True)
+        return folder
+
+    def _holds_model(self, spec: RunSpec) -> bool:
+        there = self.store.find(spec)
+        return there is not None and there.status == "success" and bool(holds_model(self.store.folder(spec)))
 
     def score(self, record: RunRecord | None) -> float:
         """Higher is better; NaN without a record. Raises UserError for a metric that was not measured."""
@@ -99,42 +121,48 @@ class Trials:
     @property
     def metric(self) -> str:
         """The metric that counts; known once a training is done."""
-        return self.select_on or selection_metric(self.records[0])
+        return self.select_on or selection_metric(next(iter(self.records.values())))
 
     @property
     def cost(self) -> dict[str, float]:
-        """Of all trainings that were asked for, those of before included: `trainings`, `steps`, `seconds` of whole runs
-        (twice the time that two workers take)."""
-        steps = sum(record.steps or 0 for record in self.records)
-        seconds = sum(record.seconds.get("total", 0.0) for record in self.records)
-        return {"trainings": len(self.records), "steps": steps, "seconds": seconds}
+        """Of all trainings that were asked for, those of before included: see cost_of."""
+        return cost_of(self.records.values())
 
     def _check_contents(self) -> None:
         """Scores on other weights or rows cannot be compared."""
-        for record in self.records:
+        for record in self.records.values():
             if other := [name for name, content in _contents(record) if (name, content) not in _contents(self.whole)]:
                 raise UserError(
                     f"{record.folder}: this run has read other contents of the {' and '.join(other)} than are "
                     "there now. Choose another --store."
                 )
 
-    def _job(self, ids: Ids, seed: int) -> Job:
+    def _spec(self, ids: Ids, seed: int) -> RunSpec:
         drop = DropSpec("list", layers=tuple(sorted(ids))) if ids else DropSpec()
-        return self._in_store(replace(self.whole.spec, drop=drop, seed=seed))
+        return replace(self.whole.spec, drop=drop, seed=seed)
 
-    def _in_store(self, spec: RunSpec, **changes: Any) -> Job:
-        folder = self.store.folder(spec)
-        return Job(spec, replace(self.options, folder=folder, resume="auto", overwrite=False, **changes))
+    def _job(self, spec: RunSpec, save_model: bool) -> Job:
+        start = self.model(spec.start) if spec.start else None
+        options = replace(self.options, start=start, save_model=save_model, resume="auto", overwrite=False)
+        return Job(spec, replace(options, folder=self.store.folder(spec)))
 
     def _of_the_whole(self, progress: Progress, before: list[RunRecord]) -> Progress:
         """The progress of a level as that of the search: later levels are still to come."""
-        already, failed = [*self.records, *before, *progress.already], [*self.failed, *progress.failed]
+        already = [*self.records.values(), *self.again, *before, *progress.already]
+        failed = [*self.failed, *progress.failed]
         over = len(already) + len(progress.done) + len(failed)
-        each = [record.seconds["total"] for record in (*already, *progress.done) if "total" in record.seconds]
+        like = progress.done or already
+        each = [record.seconds["total"] for record in like if "total" in record.seconds]
         left = progress.remaining
         if each and not progress.stopped:
             left = (self.total - over) * statistics.median(each) / self.engine.slots
         return replace(progress, total=self.total, already=already, failed=failed, remaining=left)
+
+
+def cost_of(records: Collection[RunRecord]) -> dict[str, float]:
+    """`trainings`, `steps`, and `seconds` of whole runs (twice the time that two workers take)."""
+    steps = sum(record.steps or 0 for record in records)
+    return {"trainings": len(records), "steps": steps, "seconds": sum(r.seconds.get("total", 0.0) for r in records)}
 
 
 def selection_metric(record: RunRecord) -> str:

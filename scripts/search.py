@@ -31,13 +31,10 @@ def main(argv: list[str]) -> int:
         "--select_on", help="metric, or loss (default: F1, Spearman, Matthews or accuracy, as the task)"
     )
     parser.add_argument("--round", type=int, help="compare scores rounded to so many decimals (GLP: 3)")
-    parser.add_argument(
-        "--verify", type=int, default=4, help="one-shot: train the N best sets of the last level, and choose among them"
-    )
     parser.add_argument("--store", default="runs/search", help="folder of the runs and of the result")
     add_engine_flags(parser)
     try:
-        return search(*_parse(parser, list(argv)))
+        return find(*_parse(parser, list(argv)))
     except UserError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2
@@ -53,45 +50,42 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.N
     args, words = parser.parse_known_args(argv)
     refuse_misspelt(parser, words)
     from layerdrop.arguments import flags_of
+    from layerdrop.search_run import HOLD_OUT
     from layerdrop.study import QUIET
 
-    return args, [*flags_of(QUIET | {"eval_strategy": "no", "hold_out": 0.15} | settings), *words]
+    return args, [*flags_of(QUIET | {"eval_strategy": "no", "hold_out": HOLD_OUT} | settings), *words]
 
 
-def search(args: argparse.Namespace, words: list[str]) -> int:
+def find(args: argparse.Namespace, words: list[str]) -> int:
     """Do what the flags say."""
-    from layerdrop.one_shot import OneShot
     from layerdrop.progress import Display
-    from layerdrop.runs.search_record import SearchRecord, step_words, summary
+    from layerdrop.runs.search_record import step_words, summary
     from layerdrop.runs.store import Store
-    from layerdrop.search import METHODS, Level
+    from layerdrop.search import METHODS
+    from layerdrop.search_run import search
+    from layerdrop.selection import search_space
     from layerdrop.steps import tell
     from layerdrop.trials import Stopped, Trials
 
     where = find_places(args)
     whole, arguments = _whole_run(args, words)
     method, seeds = METHODS[args.method], tuple(args.seeds or [whole.spec.seed])
-    layers, max_k = _space(args, whole.checkpoint)
+    max_k = whole.checkpoint.n_layers // 2 if args.max_k is None else args.max_k
+    layers = search_space(whole.checkpoint.config, max_k, "--max_k")
     engine = make_engine(args, where, bool({"precision", "bf16", "fp16"} & arguments.given))
     tell(whole.record.notes)
     display = Display(sys.stderr)
-    verify = args.verify if method.one_shot and args.verify > 1 else 0
-    total = (method.trainings(len(layers), max_k) + verify) * len(seeds)
+    total = method.trainings(len(layers), max_k) * len(seeds)
     display.say(f"{method.name}: {total} trainings at most, {engine.slots} at once; records in {args.store}")
-    record = SearchRecord(method.name, whole.spec, seeds, digits=args.round)
     try:
         with asking_to_stop(display.say) as stop:
             trials = Trials(
                 whole.record, whole.options, Store(args.store), engine,
                 seeds=seeds, total=total, select_on=args.select_on, tell=display.update, stop=stop,
             )  # fmt: skip
-            evaluate = OneShot(whole, trials) if method.one_shot else trials
-            for level in method.search(layers, max_k, evaluate, args.round):
-                record.levels.append(level)
-                display.say(step_words(level))
-            if verify:
-                best = record.levels[-1].ranked[:verify]
-                record.verified = Level(dict(zip(best, trials(best), strict=True)), args.round)
+            record = search(
+                method.name, layers, max_k, trials, digits=args.round, tell=lambda level: display.say(step_words(level))
+            )
     except (KeyboardInterrupt, Stopped):
         display.close()
         print("stopped. The same command goes on.", file=sys.stderr)
@@ -99,7 +93,6 @@ def search(args: argparse.Namespace, words: list[str]) -> int:
     finally:
         display.close()
         engine.close()
-    record.select_on, record.cost = evaluate.metric, evaluate.cost
     print(summary(record, record.write(args.store)))
     return 0
 
@@ -130,21 +123,6 @@ def _whole_run(args: argparse.Namespace, words: list[str]):
     whole = GlueRun(*arguments.to_spec())
     whole.read()
     return whole, arguments
-
-
-def _space(args: argparse.Namespace, checkpoint) -> tuple[list[int], int]:
-    """The layers that may go, and how many may at most. Raises UserError."""
-    from layerdrop.errors import UserError
-    from layerdrop.surgery import droppable
-
-    if checkpoint.family.shared:
-        raise UserError(f"{checkpoint.family.name} shares one layer: all sets of K layers are the same model.")
-    layers = droppable(checkpoint.config)
-    max_k = checkpoint.n_layers // 2 if args.max_k is None else args.max_k
-    most = min(len(layers), checkpoint.n_layers - 1)
-    if not 1 <= max_k <= most:
-        raise UserError(f"--max_k {max_k}: of {checkpoint.n_layers} layers choose 1 to {most}.")
-    return layers, max_k
 
 
 if __name__ == "__main__":

@@ -123,7 +123,10 @@ def test_every_flag_of_the_library_goes_through():
         ("--drop_layers 9 --drop_strategy top --drop_k 1", "both choose layers"),
         ("--drop_layers 9 --drop_k 2", "--drop_k 2: --drop_layers names 1 layers"),
         ("--drop_strategy top --drop_k 1 --score_on x", "--score_on: top has no scores"),
-        ("--drop_strategy top --drop_k 1 --drop_order_file x", "--drop_order_file: only for greedy and optimal"),
+        (
+            "--drop_strategy top --drop_k 1 --drop_order_file x",
+            "--drop_order_file: only for greedy, optimal, warm-greedy, not top",
+        ),
         ("--freeze_layers=-1,3,-2", "^--freeze_layers -2, -1: no layer id. Ids count from 0"),
         ("--task_name mprc", "--task_name: unknown value 'mprc'. Did you mean 'mrpc'"),
         ("--train_file a.csv", "--validation_file is missing: --do_eval or --score_split validation needs it"),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerdrop.orders import published_sets
-from layerdrop.search import METHODS, Level, beam, greedy, optimal, order_of
+from layerdrop.search import METHODS, Level, greedy, optimal, order_of
 
 FACTS = Path(__file__).parent / "facts"
 LOGS = json.loads((FACTS / "peer2022_greedy_search_logs.json").read_text())["bert-base-uncased"]
@@ -123,22 +123,6 @@ def test_layers_that_must_stay_are_never_tried():
     assert all(0 not in ids for sets in evaluate.asked for ids in sets)
 
 
-def test_a_beam_is_greedy_with_one_set_and_optimal_with_all():
-    best = {frozenset({0, 1}): 0.9}
-    scores = table(lambda ids: best.get(ids, 0.5 + 0.01 * max(ids) - 0.1 * len(ids & {0, 1})))
-
-    def sets(levels):
-        return [set(level.best) for level in levels]
-
-    assert sets(beam(range(5), 3, scores, width=1)) == sets(greedy(range(5), 3, scores)) == [{4}, {3, 4}, {2, 3, 4}]
-    assert sets(beam(range(5), 3, scores, width=10)) == sets(optimal(range(5), 3, scores))
-    scores.asked.clear()
-    list(beam(range(5), 2, scores, width=2))
-    assert [len(asked) for asked in scores.asked] == [5, 7] and len(
-        set(scores.asked[1])
-    ) == 7  # 4 + 4, one of them twice
-
-
 @settings(derandomize=True, deadline=None, max_examples=40)
 @given(st.lists(st.floats(0, 1), min_size=31, max_size=31), st.integers(1, 4))
 def test_optimal_is_the_maximum_and_greedy_never_above_it(values, max_k):
@@ -159,7 +143,11 @@ def test_the_number_of_trainings_is_known_before(name):
     for n, max_k in ((12, 6), (6, 3), (5, 4)):
         tried = sum(len(level.scores) for level in method.search(range(n), max_k, table(lambda ids: 0.5)))
         assert tried == method.trainings(n, max_k)
-    assert (METHODS["greedy"].trainings(12, 6), METHODS["optimal"].trainings(12, 6)) == (57, 2509)
+    assert {name: row.trainings(12, 6) for name, row in METHODS.items()} == {
+        "greedy": 57,
+        "optimal": 2509,
+        "warm-greedy": 1 + 57 + 5,
+    }
 
 
 def test_the_facts_are_those_that_are_shipped():

@@ -6,17 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import run_glue
 from layerdrop.orders import read_order_file, read_sets_file
 from layerdrop.runs.record import read_record
-from layerdrop.spec import ModelSpec, Options
-from layerdrop.surgery import drop_layers
 from scripts import search
 from tests import tiny
 
@@ -80,37 +76,30 @@ def test_seeds_and_loss(words, capsys):
     assert ("less than the spread" in out) == (0 < level["margin"] < level["spread"])
 
 
-def test_one_shot(words, capsys):
-    """One training scores sets; the best of the last level are trained; nothing is trained again."""
-    words = [*words, "--method", "one-shot", "--max_k", "3", "--verify", "2"]
+def test_warm_greedy(words, capsys):
+    """Short trainings from the model of the step before; nothing is trained again; the command that it prints works."""
+    words = [*words, "--method", "warm-greedy", "--max_k", "2"]
     assert search.main(words) == 0
     out, err = capsys.readouterr()
-    found = json.loads(Path("runs/search/tinybert_rte_one-shot.json").read_text())
-    sets = read_sets_file("runs/search/tinybert_rte_one-shot.txt")
-    assert [len(ids) for ids in sets] == [1, 2, 3] and [list(ids) for ids in sets] == found["sets"]
-    tried = [len(level["scores"]) for level in found["levels"]]
-    assert tried[0] == 6 and 11 <= tried[1] <= 14 and 8 <= tried[2] <= 16  # a beam of four
-    assert found["cost"]["trainings"] == 3 and found["cost"]["passes"] == sum(tried)
-    assert "one-shot: 3 trainings at most" in err and "--drop_strategy optimal" in out and "trained  K = 3" in out
-    records = [read_record(path.parent) for path in Path("runs/search").glob("*/record.json")]
-    (shared,) = [record for record in records if record.spec.train.layerdrop_rate]
-    assert shared.spec.train.layerdrop_rate == 0.25 and shared.kept == list(range(6)) and len(records) == 3
-
-    # the last level's best two by one-shot scores are trained, and the better one of them is chosen
-    best = [[int(i) for i in name.split("-")] for name in list(found["levels"][2]["scores"])[:2]]
-    trained = {tuple(record.dropped): record.metrics["accuracy"] for record in records if record is not shared}
-    assert sorted(map(tuple, best)) == sorted(trained)
-    assert trained[tuple(sets[2])] == max(trained.values()) and found["verified"]["best"] == list(sets[2])
-
-    # a one-shot score is that of the shared model without the set
-    drop_layers(AutoModelForSequenceClassification.from_pretrained(shared.folder), best[0]).save_pretrained("reduced")
-    AutoTokenizer.from_pretrained(shared.folder).save_pretrained("reduced")
-    evaluation = replace(shared.spec, model=ModelSpec("reduced"), train=None)
-    reduced = run_glue.run(evaluation, Options("scored", use_cpu=True))
-    scored = found["levels"][2]["scores"]["-".join(map(str, best[0]))]
-    assert scored == [pytest.approx(-reduced.metrics["loss"], abs=1e-6)]
+    found = json.loads(Path("runs/search/tinybert_rte_warm-greedy.json").read_text())
+    order = read_order_file("runs/search/tinybert_rte_warm-greedy.txt")
+    assert [len(level["scores"]) for level in found["levels"]] == [6, 5] and list(order) == found["order"]
+    assert "warm-greedy: 13 trainings at most" in err and "[13/13" in err and "loss (sign turned round)" in out
+    records = {tuple(r.dropped): r for r in (read_record(p.parent) for p in Path("runs/search").glob("*/record.json"))}
+    first, second = (order[0],), tuple(sorted(order))
+    assert records[second].spec.start == records[first].spec and records[first].spec.start == records[()].spec
+    assert records[()].steps == 3 and records[second].steps == 1 and found["cost"]["steps"] == 3 + 6 + 5 + 1
+    assert found["levels"][1]["scores"]["-".join(map(str, second))] == [-records[second].metrics["loss"]]
+    kept = {ids for ids, record in records.items() if Path(record.folder, "model.safetensors").exists()}
+    assert kept == {(), first} and len(records) == 12
 
     assert search.main(words) == 0 and "done  " not in capsys.readouterr().err
+
+    tiny.glue(Path("glue"), "rte", rows=24)
+    printed = out.split("\npython run_glue.py ")[1].split()
+    assert run_glue.main([*printed, "--use_cpu", "--output_dir", "used", "--max_steps", "1", "--save_model", "no"]) == 0
+    used = read_record("used")
+    assert used.dropped == sorted(order) and used.spec.drop.strategy == "warm-greedy" and not used.search
 
 
 def test_killed_in_the_middle_of_a_level(words):

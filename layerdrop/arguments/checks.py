@@ -97,7 +97,8 @@ def _strategys_own(flags: Flags) -> Iterator[str]:
                 "(the paper's: 0.95, 0.925, 0.9)."
             )
     if drop.drop_order_file and not row.searched:
-        yield f"--drop_order_file: only for greedy and optimal, not {row.name}. Leave it out."
+        searched = ", ".join(name for name, row in STRATEGIES.items() if row.searched)
+        yield f"--drop_order_file: only for {searched}, not {row.name}. Leave it out."
     if drop.score_on and not row.scorer:
         yield f"--score_on: {row.name} has no scores. It goes with {', '.join(SCORERS)}."
 

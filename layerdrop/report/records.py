@@ -8,6 +8,7 @@ from pathlib import Path
 
 from layerdrop.errors import UserError
 from layerdrop.runs.record import RECORD_FILE, RunRecord, read_record
+from layerdrop.runs.store import SEARCH_FOLDER, SPEC_FILE
 from layerdrop.text import one_line
 
 SHOWN = 3
@@ -29,7 +30,8 @@ class Found:
 
 
 def read_store(folders: Iterable[str]) -> Found:
-    """The records in some folders and below, each run once; equal settings on other contents are other runs.
+    """The records in some folders and below, each run once; equal settings on other contents are other runs. The
+    candidates of searches, in folders SEARCH_FOLDER below, are left out.
 
     Raises UserError where there is no successful one.
     """
@@ -39,8 +41,8 @@ def read_store(folders: Iterable[str]) -> Found:
     for folder in folders:
         if not Path(folder).exists():
             raise UserError(f"{folder}: no such folder. Give the folder of a study's runs.")
-        started = {path.parent for path in Path(folder).rglob("spec.json")}
-        for path in sorted(Path(folder).rglob(RECORD_FILE)):
+        started = {path.parent for path in _below(folder, SPEC_FILE)}
+        for path in _below(folder, RECORD_FILE):
             started.discard(path.parent)
             try:
                 record = read_record(path.parent)
@@ -59,6 +61,12 @@ def read_store(folders: Iterable[str]) -> Found:
         advice = "".join((failures(found) or unreadable(found))[:1]) or "Sweep first: scripts/sweep.py."
         raise UserError(f"{', '.join(folders)}: no record of a successful run there. {advice}")
     return found
+
+
+def _below(folder: str, name: str) -> list[Path]:
+    """The files of that name, but for those of searches."""
+    found = sorted(Path(folder).rglob(name))
+    return [path for path in found if SEARCH_FOLDER not in path.relative_to(folder).parts[:-2]]
 
 
 def _contents(record: RunRecord) -> tuple:

@@ -52,10 +52,12 @@ class RunRecord:
     epochs: list[dict[str, float]] = field(default_factory=list)
     """One entry for each point of logging: `step`, `epoch`, `train_loss`, `loss` and metrics on the development set."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """load, read, select, tokenise, train, evaluate (all passes over the development set), inference (the last of
-    them), predict, total."""
+    """load, read, search, select, tokenise, train, evaluate (all passes over the development set), inference (the last
+    of them), predict, total."""
     steps: int | None = None
     """Optimizer steps of the whole training."""
+    search: dict[str, float] = field(default_factory=dict)
+    """What the search cost that the run did itself: trainings, steps, seconds."""
     resumed_at_step: int | None = None
     """Of a resumed run: seconds, tokens_per_second and peak memory are those of the steps after this one alone."""
     tokens_per_second: float | None = None

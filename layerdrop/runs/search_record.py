@@ -10,6 +10,7 @@ from layerdrop.files import write_atomically
 from layerdrop.orders import order_text, sets_text
 from layerdrop.search import Ids, Level, order_of
 from layerdrop.spec import RunSpec
+from layerdrop.strategies import STRATEGIES
 
 
 @dataclass
@@ -24,30 +25,23 @@ class SearchRecord:
     """The metric; `loss` counts with the sign turned round."""
     digits: int | None = None
     levels: list[Level] = field(default_factory=list)
-    verified: Level | None = None
-    """The best sets of the last level, trained, where one training scored the levels: it decides the last set."""
     cost: dict[str, float] = field(default_factory=dict)
-    """`trainings`, `steps`, `seconds` of whole runs; `passes` where one training scores sets."""
-
-    @property
-    def decisive(self) -> list[Level]:
-        """The levels, the last one as verified."""
-        return [*self.levels[:-1], self.verified or self.levels[-1]]
+    """`trainings`, `steps`, `seconds` of whole runs."""
 
     @property
     def sets(self) -> list[list[int]]:
         """The best sets of 1, 2, 3 ... layers, ids ascending."""
-        return [sorted(level.best) for level in self.decisive]
+        return [sorted(level.best) for level in self.levels]
 
     @property
     def order(self) -> tuple[int, ...] | None:
         """The order of dropping, where the best sets form one."""
-        return order_of([level.best for level in self.decisive])
+        return order_of([level.best for level in self.levels])
 
     @property
     def strategy(self) -> str:
         """The --drop_strategy that takes the layer file."""
-        return self.method if self.method in ("greedy", "optimal") else "optimal"
+        return self.method if self.method in STRATEGIES else "optimal"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -60,7 +54,6 @@ class SearchRecord:
             "sets": self.sets,
             "order": self.order and list(self.order),
             "levels": [_level(level) for level in self.levels],
-            "verified": self.verified and _level(self.verified),
             "cost": self.cost,
         }
 
@@ -69,7 +62,7 @@ class SearchRecord:
         model = Path(self.spec.model.name.rstrip("/")).name
         path = Path(root) / f"{model}_{self.spec.data.task}_{self.method}"
         write_atomically(Path(f"{path}.json"), json.dumps(self.to_dict(), indent=1) + "\n")
-        text = order_text(self.order) if self.strategy == "greedy" else sets_text(self.sets)
+        text = sets_text(self.sets) if self.strategy == "optimal" else order_text(self.order)
         write_atomically(Path(f"{path}.txt"), text)
         return f"{path}.txt"
 
@@ -116,18 +109,15 @@ def summary(record: SearchRecord, file: str) -> str:
     on = f"{spec.data.hold_out:.0%} of the training set held out"
     lines = [f"{record.method}: {spec.model.name} on {spec.data.task}; {record.select_on}{sign} on {on}, {seeds}"]
     lines += [step_words(level) for level in record.levels]
-    if record.verified:
-        lines.append(f"trained  {step_words(record.verified)}")
-    doubtful = sum(bool(level.margin is not None and _doubt(level)) for level in record.decisive)
+    doubtful = sum(bool(level.margin is not None and _doubt(level)) for level in record.levels)
     if doubtful:
         lines.append(f"{doubtful} of {len(record.levels)} steps are within chance: other layers may do as well")
     if not doubtful and len(record.seeds) == 1:
         lines.append("one seed: whether a margin is more than chance is not known (--seeds 1 2 3 tells)")
     if record.order:
         lines.append(f"order of dropping: {' '.join(map(str, record.order))}")
-    passes = f", {cost['passes']:,} passes over the held-out rows" if "passes" in cost else ""
     trainings = f"{cost['trainings']:,} training{'s' * (cost['trainings'] != 1)}, {cost['steps']:,} steps"
-    lines.append(f"cost: {trainings}, {cost['seconds'] / 60:.1f} min of runs{passes}")
+    lines.append(f"cost: {trainings}, {cost['seconds'] / 60:.1f} min of runs")
     where = f" --data_dir {spec.data.source}" if spec.data.source not in ("hub", "demo", "files") else ""
     task = "".join(f" --{split}_file {path}" for split, path in spec.data.files) or f" --task_name {spec.data.task}"
     how = f"--drop_strategy {record.strategy} --drop_order_file {file} --drop_k {len(record.levels)}"

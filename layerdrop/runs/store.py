@@ -25,6 +25,8 @@ from layerdrop.words import flag_of
 
 SPEC_FILE = "spec.json"
 LOCK_FILE = ".lock"
+SEARCH_FOLDER = "search"
+"""In a run's or a study's folder: the store of the searches that its runs do."""
 MODEL_FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
 MODEL_PATTERNS = (
     *("config.json", "generation_config.json", "training_args.bin", "*.safetensors", "*.safetensors.index.json"),

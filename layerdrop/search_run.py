@@ -1,0 +1,70 @@
+"""A search: its method's levels, scored by trainings, as a record."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from layerdrop.engines.base import Run
+from layerdrop.engines.here import Here
+from layerdrop.progress import Display
+from layerdrop.runs.record import RunRecord
+from layerdrop.runs.search_record import SearchRecord, step_words
+from layerdrop.runs.store import Store
+from layerdrop.search import METHODS, Level
+from layerdrop.spec import Options
+from layerdrop.trials import Trials
+from layerdrop.warm_start import WarmStarts
+
+HOLD_OUT = 0.15
+"""Share of the training set that candidates are compared on (Peer et al. 2022)."""
+
+
+def search(
+    method: str,
+    layers: Sequence[int],
+    max_k: int,
+    trials: Trials,
+    *,
+    digits: int | None = None,
+    tell: Callable[[Level], Any] = lambda level: None,
+) -> SearchRecord:
+    """What a method of layerdrop.search.METHODS finds.
+
+    layers: ids of those that may go. trials: does the trainings. digits: scores are compared after rounding to so many
+    decimals. tell: hears of each level. Raises as Trials do.
+    """
+    row = METHODS[method]
+    evaluate = WarmStarts(trials) if row.warm else trials
+    record = SearchRecord(row.name, trials.whole.spec, trials.seeds, digits=digits)
+    for level in row.search(layers, max_k, evaluate, digits):
+        record.levels.append(level)
+        tell(level)
+    record.select_on, record.cost = trials.metric, evaluate.cost
+    return record
+
+
+def search_inside(
+    method: str, layers: Sequence[int], k: int, whole: RunRecord, options: Options, store: str, run: Run
+) -> SearchRecord:
+    """The search of a run that chooses its layers by one: in this process, with the run's seed.
+
+    whole: the run in full depth on the part that is not held out, with the fingerprints of its inputs. options: those
+    of candidates. store: folder of their runs. run: does them. Raises as Trials do.
+    """
+    seed, display = whole.spec.seed, Display(sys.stderr)
+    total = METHODS[method].trainings(len(layers), k)
+    display.say(f"{method}: {total} trainings at most; records in {store}")
+    try:
+        trials = Trials(whole, options, Store(store), Here(run), seeds=[seed], total=total, tell=display.update)
+        return search(method, layers, k, trials, tell=lambda level: display.say(step_words(level)))
+    finally:
+        display.close()
+
+
+def candidate_options(options: Options) -> Options:
+    """A run's options for the candidates of its search: nothing is kept, predicted, logged or sent anywhere."""
+    quiet = {"eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True, "report_to": []}
+    trainer = {name: value for name, value in options.trainer.items() if not name.startswith(("push_to", "hub_"))}
+    changes = {"predict": False, "evaluate": True, "test_file": None, "save_model": False, "notes": ()}
+    return replace(options, trainer=trainer | quiet, overwrite=False, **changes)
