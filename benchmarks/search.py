@@ -6,7 +6,7 @@
 FILE.yaml holds flags of run_glue.py. For each task every search of --methods chooses layers on a held-out part of the
 training set. Then each choice, those of the strategies, and some random sets are trained on the whole training set and
 scored on the development set. Regret: points below the best set that was tried, of all sets up to K = --all_sets, of
-all that are trained beyond it. Runs lie in --store; the same command goes on.
+all that are trained beyond it. Runs lie in --store; the same command goes on. --draw FOLDER: two pictures as well.
 """
 
 import argparse
@@ -15,17 +15,79 @@ import random
 import statistics
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 ROOT = Path(__file__).resolve().parent.parent
-STRATEGIES = ("top", "bottom", "symmetric", "contribution")
+RANDOM, EVERY = "random", "every set"
 
 
-# ---- choices --------------------------------------------------------------------------------------------------------
+@dataclass
+class Choice:
+    """A set of layers that a search or a strategy drops."""
+
+    name: str
+    k: int
+    flags: str
+    """Of run_glue.py."""
+    dropped: list[int] = field(default_factory=list)
+    score: float | None = None
+    """Points on the development set, median over seeds; None where the strategy cannot drop so many."""
+
+
+@dataclass
+class Task:
+    """What was found on a task."""
+
+    name: str
+    n_layers: int
+    choices: list[Choice]
+    cost: dict[str, dict[str, float]]
+    """Search -> trainings, steps, seconds."""
+    steps: int = 0
+    """Of one training."""
+
+    def mean(self, name: str, k: int) -> float | None:
+        """Over the sets of that name."""
+        scores = [c.score for c in self.choices if (c.name, c.k) == (name, k) and c.score is not None]
+        return statistics.fmean(scores) if scores else None
+
+    def best(self, k: int) -> float:
+        """Of all sets of k layers that were trained."""
+        return max(c.score for c in self.choices if c.k == k and c.score is not None)
+
+    def regret(self, name: str, k: int) -> float | None:
+        """Points below the best."""
+        mean = self.mean(name, k)
+        return None if mean is None else self.best(k) - mean
+
+    def names(self) -> list[str]:
+        """Searches, strategies, controls."""
+        return list(dict.fromkeys(c.name for c in self.choices))
+
+
+# ---- choices ---------------------------------------------------------------------------------------------------------
+def choices(task: str, n_layers: int, args: argparse.Namespace) -> Task:
+    """All that is to be trained; the searches are done first where they are missing."""
+    found = Task(task, n_layers, [], {})
+    for method in args.methods:
+        record = searched(method, task, args)
+        found.cost[method] = record["cost"]
+        found.choices += [Choice(method, k, _layers(record["sets"][k - 1])) for k in args.k]
+    generator = random.Random(41)
+    for k in args.k:
+        found.choices += [Choice(name, k, f"--drop_strategy {name} --drop_k {k}") for name in args.strategies]
+        drawn = [generator.sample(range(n_layers), k) for _ in range(args.random)]
+        found.choices += [Choice(RANDOM, k, _layers(ids)) for ids in drawn]
+        if k <= args.all_sets:
+            found.choices += [Choice(EVERY, k, _layers(ids)) for ids in combinations(range(n_layers), k)]
+    return found
+
+
 def searched(method: str, task: str, args: argparse.Namespace) -> dict:
     """The record of a search, which is done first where it is missing."""
     where = Path(args.store) / "search"
@@ -37,45 +99,13 @@ def searched(method: str, task: str, args: argparse.Namespace) -> dict:
     return json.loads(found.read_text())
 
 
-def choices(task: str, n_layers: int, args: argparse.Namespace) -> tuple[dict[tuple[str, int], list[str]], dict]:
-    """(name, K) -> flags of each choice of that name; and the cost of each search."""
-    found: dict[tuple[str, int], list[str]] = {}
-    cost = {}
-    for method in args.methods:
-        record = searched(method, task, args)
-        cost[method] = record["cost"]
-        found |= {(method, k): [_layers(record["sets"][k - 1])] for k in args.k}
-    generator = random.Random(41)
-    for k in args.k:
-        found |= {(name, k): [f"--drop_strategy {name} --drop_k {k}"] for name in STRATEGIES}
-        found["random", k] = [_layers(generator.sample(range(n_layers), k)) for _ in range(args.random)]
-        if k <= args.all_sets:
-            found["every set", k] = [_layers(ids) for ids in combinations(range(n_layers), k)]
-    return found, cost
-
-
 def _layers(ids) -> str:
     return f"--drop_layers {','.join(map(str, sorted(ids)))}"
 
 
-# ---- runs -----------------------------------------------------------------------------------------------------------
-def jobs_of(task: str, flags: str, args: argparse.Namespace) -> list:
-    """One job for each seed, on the whole training set; empty where the strategy cannot drop so many layers."""
-    from layerdrop.arguments import parse
-    from layerdrop.engines.base import Job
-    from layerdrop.runs.store import Store
-
-    words = [args.recipe, "--task_name", task, "--save_model", "no", "--eval_strategy", "no", "--save_strategy", "no"]
-    jobs = []
-    for seed in args.seeds:
-        spec, options = parse([*words, *flags.split(), "--seed", str(seed), *args.flags]).to_spec()
-        folder = Store(f"{args.store}/development").folder(spec)
-        jobs.append(Job(spec, replace(options, folder=folder, resume="auto")))
-    return jobs
-
-
-def table(task: str, found: dict, cost: dict, args: argparse.Namespace) -> list[str]:
-    """Do the runs that are missing; a line for each name: regret at each K, and the cost of the choice."""
+# ---- runs ------------------------------------------------------------------------------------------------------------
+def train(task: Task, args: argparse.Namespace) -> None:
+    """Do the runs that are missing, on the whole training set, and fill in the scores."""
     from layerdrop.engines.local import LocalEngine
     from layerdrop.engines.places import places
     from layerdrop.execute import execute
@@ -83,54 +113,128 @@ def table(task: str, found: dict, cost: dict, args: argparse.Namespace) -> list[
     from layerdrop.trials import selection_metric
     from run_glue import run
 
-    jobs = {key: [jobs_of(task, flags, args) for flags in each] for key, each in found.items()}
+    jobs = [jobs_of(task.name, choice, args) for choice in task.choices]
     engine, display = LocalEngine(run, places(args.workers)), Display()
     try:
-        done = execute([j for each in jobs.values() for one in each for j in one], engine, display.update).records
+        done = execute([job for each in jobs for job in each], engine, display.update).records
     finally:
         display.close()
         engine.close()
+    for choice, each in zip(task.choices, jobs, strict=True):
+        records = [done.get(job.spec.id) for job in each]
+        if all(records):
+            choice.score = 100 * statistics.median(r.metrics[selection_metric(r)] for r in records)
+            choice.dropped, task.steps = records[0].dropped, records[0].steps
 
-    def score(one: list) -> float | None:
-        """The median over seeds, in points; None where a run is missing."""
-        records = [done.get(job.spec.id) for job in one]
-        return 100 * statistics.median(r.metrics[selection_metric(r)] for r in records) if all(records) else None
 
-    scores = {key: [s for one in each if (s := score(one)) is not None] for key, each in jobs.items()}
-    best = {k: max(s for (_, of), each in scores.items() if of == k for s in each) for k in args.k}
-    lines = [f"{task:<12}" + "".join(f"{f'K = {k}':>16}" for k in args.k) + "   trainings   steps"]
-    for name in dict.fromkeys(name for name, _ in found):
-        cells = []
-        for k in args.k:
-            mean = statistics.fmean(scores[name, k]) if scores.get((name, k)) else None
-            cells.append("-" if mean is None else f"{mean:.1f} ({best[k] - mean:.1f})")
-        spent = f"{cost[name]['trainings']:>12}{cost[name]['steps']:>8}" if name in cost else ""
-        lines.append(f"{name:<12}" + "".join(f"{cell:>16}" for cell in cells) + spent)
-    return lines
+def jobs_of(task: str, choice: Choice, args: argparse.Namespace) -> list:
+    """One job for each seed."""
+    from layerdrop.arguments import parse
+    from layerdrop.engines.base import Job
+    from layerdrop.runs.store import Store
+
+    words = [args.recipe, "--task_name", task, "--save_model", "no", "--eval_strategy", "no", "--save_strategy", "no"]
+    store, jobs = Store(f"{args.store}/development"), []
+    for seed in args.seeds:
+        spec, options = parse([*words, *choice.flags.split(), "--seed", str(seed), *args.flags]).to_spec()
+        jobs.append(Job(spec, replace(options, folder=store.folder(spec), resume="auto")))
+    return jobs
+
+
+# ---- tables and pictures ---------------------------------------------------------------------------------------------
+def table(task: Task, all_k: list[int]) -> Iterator[str]:
+    """A line of Markdown for each name: score and regret at each K, the layers of the largest, cost of the choice."""
+    yield f"| {task.name} | " + " | ".join(f"K = {k}" for k in all_k) + f" | dropped at K = {all_k[-1]} | cost |"
+    yield "|---" * (len(all_k) + 3) + "|"
+    for name in task.names():
+        cells = [f"{task.mean(name, k):.1f} ({task.regret(name, k):.1f})" if task.mean(name, k) else "" for k in all_k]
+        sets = [c.dropped for c in task.choices if (c.name, c.k) == (name, all_k[-1])]
+        ids = " ".join(map(str, sets[0])) if len(sets) == 1 else f"{len(sets)} sets"
+        cost = task.cost.get(name)
+        spent = (
+            f"{cost['steps'] / task.cost['greedy']['steps']:.2f} of greedy" if cost and "greedy" in task.cost else ""
+        )
+        yield f"| {name} | " + " | ".join([*cells, ids, spent]) + " |"
+
+
+def draw(tasks: list[Task], all_k: list[int], folder: str) -> None:
+    """search_cost.png: mean score against steps of the choice; search_layers.png: which layers go at the largest K."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from layerdrop.report.figures import COLOURS, MARKERS, STYLE
+
+    names = [name for name in tasks[0].names() if name != EVERY]
+    with plt.style.context(STYLE):
+        figure, grid = plt.subplots(1, len(all_k), figsize=(1.3 + 1.9 * len(all_k), 2.4), sharex=True, squeeze=False)
+        for axes, k in zip(grid[0], all_k, strict=True):
+            for i, name in enumerate(names):
+                regrets = [task.regret(name, k) for task in tasks]
+                if None in regrets:
+                    continue
+                cost = statistics.fmean(t.cost[name]["steps"] / t.steps if name in t.cost else 0 for t in tasks)
+                style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+                axes.plot(cost, statistics.fmean(regrets), ls="", ms=5, label=name, **style)
+            axes.set_xscale("symlog", linthresh=1)
+            axes.set_xlim(-0.2, None)
+            axes.set_ylim(bottom=0)
+            axes.set_title(f"K = {k}", fontsize=7)
+            axes.set_xlabel("cost of the choice, trainings")
+        grid[0][0].set_ylabel(f"mean regret over {len(tasks)} tasks, points")
+        figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside right center", fontsize=6)
+        figure.tight_layout(rect=(0, 0, 1 - 1.2 / figure.get_figwidth(), 1))
+        figure.savefig(Path(folder) / "search_cost.png", dpi=200)
+
+        rows = [name for name in names if name != RANDOM]
+        figure, grid = plt.subplots(
+            1, len(tasks), figsize=(1 + 1.9 * len(tasks), 0.6 + 0.16 * len(rows)), squeeze=False
+        )
+        for axes, task in zip(grid[0], tasks, strict=True):
+            for i, name in enumerate(rows):
+                gone = next((c.dropped for c in task.choices if (c.name, c.k) == (name, all_k[-1])), [])
+                kept = [j for j in range(task.n_layers) if j not in gone]
+                axes.plot(gone, [i] * len(gone), "s", color="#333333", ms=5)
+                axes.plot(kept, [i] * len(kept), "s", color="#DDDDDD", ms=5)
+            axes.set_yticks(range(len(rows)), rows if axes is grid[0][0] else [])
+            axes.set_xticks(range(task.n_layers))
+            axes.tick_params(labelsize=5)
+            axes.invert_yaxis()
+            axes.set_title(f"{task.name}: dropped at K = {all_k[-1]} (dark)", fontsize=6)
+        figure.tight_layout()
+        figure.savefig(Path(folder) / "search_layers.png", dpi=200)
 
 
 def main() -> None:
-    """Search, train and print."""
+    """Search, train, print and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", help="YAML file of flags of run_glue.py")
     parser.add_argument("--tasks", nargs="+", required=True)
     parser.add_argument("--k", nargs="+", type=int, default=[2, 4, 6])
-    parser.add_argument("--methods", nargs="+", default=["greedy", "one-shot"])
+    parser.add_argument("--methods", nargs="*", default=["greedy", "warm-greedy"])
+    parser.add_argument("--strategies", nargs="*", default=["top", "symmetric", "contribution"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="of the runs on the whole training set")
     parser.add_argument("--random", type=int, default=8, help="number of random sets")
     parser.add_argument("--all_sets", type=int, default=0, help="up to this K train every set")
     parser.add_argument("--store", default="runs/benchmark_search")
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--draw", help="folder of the pictures")
     args, args.flags = parser.parse_known_args()
     args.workers_words = ["--workers", str(args.workers)] if args.workers else []
     from layerdrop.arguments import parse
     from layerdrop.checkpoints import Checkpoint
 
-    for task in args.tasks:
-        spec, _ = parse([args.recipe, "--task_name", task, *args.flags]).to_spec()
-        found, cost = choices(task, Checkpoint.open(spec.model).n_layers, args)
-        print("\n".join(table(task, found, cost, args)), flush=True)
-    print("points on the development set, median over seeds, mean over sets (regret to the best set tried)")
+    print("Points on the development set: median over seeds, mean over sets (regret to the best set that was trained).")
+    tasks = []
+    for name in args.tasks:
+        spec, _ = parse([args.recipe, "--task_name", name, *args.flags]).to_spec()
+        task = choices(name, Checkpoint.open(spec.model).n_layers, args)
+        train(task, args)
+        print("", *table(task, args.k), sep="\n", flush=True)
+        tasks.append(task)
+    if args.draw:
+        draw(tasks, args.k, args.draw)
 
 
 if __name__ == "__main__":

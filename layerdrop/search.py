@@ -106,7 +106,7 @@ class Method:
     trainings: Callable[[int, int], int]
     """(number of layers that may go, max_k) -> number of trainings for each seed."""
     warm: bool = False
-    """Whether short trainings score sets, that go on from a fine-tuned model. Else each set is trained in full."""
+    """Whether short trainings from the fine-tuned model score sets; else whole ones from the pre-trained model."""
 
 
 METHODS = {
@@ -126,9 +126,9 @@ METHODS = {
         ),
         Method(
             "warm-greedy",
-            "greedy by short trainings that go on from the fine-tuned model of the step before",
+            "greedy by short trainings that go on from the fine-tuned model",
             greedy,
-            lambda n, max_k: 1 + sum(n - gone for gone in range(max_k)) + max_k - 1,
+            lambda n, max_k: 1 + sum(n - gone for gone in range(max_k)),
             warm=True,
         ),
     )

@@ -40,7 +40,7 @@ def search(
     for level in row.search(layers, max_k, evaluate, digits):
         record.levels.append(level)
         tell(level)
-    record.select_on, record.cost = trials.metric, evaluate.cost
+    record.select_on, record.cost = trials.metric, trials.cost
     return record
 
 

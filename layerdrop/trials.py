@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -51,8 +51,6 @@ class Trials:
         self.known = {_key_of(record): record for record in store.done() if record.metrics}
         self.records: dict[str, RunRecord] = {}
         """Of the trainings that were asked for and are done, by id."""
-        self.again: list[RunRecord] = []
-        """The first records of runs that were done again for the sake of their model."""
         self.failed: list[tuple[Job, str]] = []
         """Trainings that failed, and why."""
 
@@ -100,8 +98,7 @@ class Trials:
             with suppress(Busy), claim(folder):  # another search may be at it
                 if (there := self.store.find(spec)) and there.status == "success" and not holds_model(folder):
                     clear(Path(folder))
-            if first := self.known.pop(_key(spec, spec.drop.layers), None):
-                self.again.append(first)
+            self.known.pop(_key(spec, spec.drop.layers), None)
             self.train([spec], save_model=True)
         return folder
 
@@ -125,8 +122,11 @@ class Trials:
 
     @property
     def cost(self) -> dict[str, float]:
-        """Of all trainings that were asked for, those of before included: see cost_of."""
-        return cost_of(self.records.values())
+        """Of all trainings that were asked for, those of before included: `trainings`, `steps`, `seconds` of whole runs
+        (twice the time that two workers take)."""
+        steps = sum(record.steps or 0 for record in self.records.values())
+        seconds = sum(record.seconds.get("total", 0.0) for record in self.records.values())
+        return {"trainings": len(self.records), "steps": steps, "seconds": seconds}
 
     def _check_contents(self) -> None:
         """Scores on other weights or rows cannot be compared."""
@@ -148,8 +148,7 @@ class Trials:
 
     def _of_the_whole(self, progress: Progress, before: list[RunRecord]) -> Progress:
         """The progress of a level as that of the search: later levels are still to come."""
-        already = [*self.records.values(), *self.again, *before, *progress.already]
-        failed = [*self.failed, *progress.failed]
+        already, failed = [*self.records.values(), *before, *progress.already], [*self.failed, *progress.failed]
         over = len(already) + len(progress.done) + len(failed)
         like = progress.done or already
         each = [record.seconds["total"] for record in like if "total" in record.seconds]
@@ -157,12 +156,6 @@ class Trials:
         if each and not progress.stopped:
             left = (self.total - over) * statistics.median(each) / self.engine.slots
         return replace(progress, total=self.total, already=already, failed=failed, remaining=left)
-
-
-def cost_of(records: Collection[RunRecord]) -> dict[str, float]:
-    """`trainings`, `steps`, and `seconds` of whole runs (twice the time that two workers take)."""
-    steps = sum(record.steps or 0 for record in records)
-    return {"trainings": len(records), "steps": steps, "seconds": sum(r.seconds.get("total", 0.0) for r in records)}
 
 
 def selection_metric(record: RunRecord) -> str:

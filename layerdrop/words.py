@@ -16,8 +16,8 @@ FLAG_OF = {
     "training": "do_train",
 }
 """Keys of `RunSpec.flat()` -> the flag, where its name is another one."""
-WITHOUT_FLAG = {"processes": "torchrun --nproc_per_node"}
-"""Keys of `RunSpec.flat()` -> the words on a command line that are no flag of run_glue.py."""
+WITHOUT_FLAG = {"processes": "torchrun --nproc_per_node", "start": "the run that it goes on from"}
+"""Keys of `RunSpec.flat()` that no flag of run_glue.py sets -> words for them."""
 
 
 def flag_of(field: str) -> str:

@@ -24,9 +24,9 @@ def candidates(folder="out/search"):
 def test_search_and_fine_tuning_in_one_command(run):
     code, record, out, err = run(WORDS)
     assert code == 0 and len(record["dropped"]) == 2 and record["spec"]["drop"]["found"] == []
-    assert "warm-greedy: 13 trainings at most" in err and "K = 2: drop" in err and "search     13 trainings" in out
+    assert "warm-greedy: 12 trainings at most" in err and "K = 2: drop" in err and "search     12 trainings" in out
     found = candidates()
-    assert record["search"]["trainings"] == 13 == len(found) + 1 and record["search"]["steps"] > 13
+    assert record["search"]["trainings"] == 12 == len(found) and record["search"]["steps"] > 12
     assert {r["spec"]["data"]["hold_out"] for r in found} == {0.15} and {r["spec"]["seed"] for r in found} == {42}
     assert {r["data"]["validation"]["rows"] for r in found} != {record["data"]["validation"]["rows"]}
 
@@ -42,7 +42,7 @@ def test_search_and_fine_tuning_in_one_command(run):
     assert "already done" in run(WORDS)[3]
     code, again, _, err = run(WORDS + " --overwrite_output_dir")
     assert code == 0 and "done  " not in err and again["dropped"] == record["dropped"]
-    assert again["search"]["trainings"] == 13 and same(weights("out"), weights("other"))
+    assert again["search"]["trainings"] == 12 and same(weights("out"), weights("other"))
 
 
 def ids(record):
@@ -62,7 +62,7 @@ def test_after_a_kill_the_same_command_goes_on(bert, glue, tmp_path):
     again = subprocess.run(words, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert times and all(os.stat(path).st_mtime_ns == before for path, before in times.items())
-    assert read_record(tmp_path / "out")["search"]["trainings"] == 13 > again.stderr.count("done  ")
+    assert read_record(tmp_path / "out")["search"]["trainings"] == 12 > again.stderr.count("done  ")
 
 
 @pytest.mark.parametrize(

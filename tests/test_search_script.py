@@ -77,21 +77,21 @@ def test_seeds_and_loss(words, capsys):
 
 
 def test_warm_greedy(words, capsys):
-    """Short trainings from the model of the step before; nothing is trained again; the command that it prints works."""
+    """Short trainings from the fine-tuned model; nothing is trained again; the command that it prints works."""
     words = [*words, "--method", "warm-greedy", "--max_k", "2"]
     assert search.main(words) == 0
     out, err = capsys.readouterr()
     found = json.loads(Path("runs/search/tinybert_rte_warm-greedy.json").read_text())
     order = read_order_file("runs/search/tinybert_rte_warm-greedy.txt")
     assert [len(level["scores"]) for level in found["levels"]] == [6, 5] and list(order) == found["order"]
-    assert "warm-greedy: 13 trainings at most" in err and "[13/13" in err and "loss (sign turned round)" in out
+    assert "warm-greedy: 12 trainings at most" in err and "[12/12" in err
     records = {tuple(r.dropped): r for r in (read_record(p.parent) for p in Path("runs/search").glob("*/record.json"))}
-    first, second = (order[0],), tuple(sorted(order))
-    assert records[second].spec.start == records[first].spec and records[first].spec.start == records[()].spec
-    assert records[()].steps == 3 and records[second].steps == 1 and found["cost"]["steps"] == 3 + 6 + 5 + 1
-    assert found["levels"][1]["scores"]["-".join(map(str, second))] == [-records[second].metrics["loss"]]
+    best = tuple(sorted(order))
+    assert {ids for ids, r in records.items() if r.spec.start == records[()].spec} == set(records) - {()}
+    assert records[()].steps == 3 and records[best].steps == 1 and found["cost"]["steps"] == 3 + 6 + 5
+    assert found["levels"][1]["scores"]["-".join(map(str, best))] == [records[best].metrics["accuracy"]]
     kept = {ids for ids, record in records.items() if Path(record.folder, "model.safetensors").exists()}
-    assert kept == {(), first} and len(records) == 12
+    assert kept == {()} and len(records) == 12
 
     assert search.main(words) == 0 and "done  " not in capsys.readouterr().err
 
