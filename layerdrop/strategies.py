@@ -59,6 +59,14 @@ def symmetric(n_layers: int, k: int) -> list[int]:
     return list(range(start, start + k))
 
 
+def every_other(n_layers: int, k: int) -> list[int]:
+    """k layers evenly spaced, the last one among them: of 12, ids 1, 3, 5 ... (k = 6) or 2, 5, 8, 11 (k = 4).
+
+    Where k divides n_layers these are the depths d = 0 modulo n_layers / k of Fan et al., counted from 1.
+    """
+    return [(i + 1) * n_layers // k - 1 for i in range(k)]
+
+
 @dataclass(frozen=True)
 class Strategy:
     """One row of the table. One of `positions`, `scorer`, `searched` and `listed` says how layers are chosen."""
@@ -90,6 +98,12 @@ STRATEGIES = {
         Strategy("bottom", "the k lowest ids, next to the embeddings", _SAJJAD, positions=bottom),
         Strategy("odd-alternate", "every other layer from the top: of 12, ids 10, 8, 6 ...", _SAJJAD, odd_alternate),
         Strategy("even-alternate", "every other layer from the top: of 12, ids 11, 9, 7 ...", _SAJJAD, even_alternate),
+        Strategy(
+            "every-other",
+            "k layers evenly spaced",
+            "Fan et al. 2020: Every Other",
+            positions=every_other,
+        ),
         Strategy("symmetric", "the k middle layers; n_layers - k must be even", _SAJJAD, positions=symmetric),
         Strategy(
             "contribution",

@@ -35,6 +35,11 @@ BY_HAND = [
     (7, "symmetric", 1, [3]),
     (7, "symmetric", 5, [1, 2, 3, 4, 5]),
     (6, "symmetric", 4, [1, 2, 3, 4]),
+    (12, "every-other", 6, [1, 3, 5, 7, 9, 11]),
+    (12, "every-other", 4, [2, 5, 8, 11]),
+    (12, "every-other", 1, [11]),
+    (12, "every-other", 5, [1, 3, 6, 8, 11]),
+    (7, "every-other", 6, [0, 1, 2, 3, 4, 6]),
 ]
 
 
