@@ -30,7 +30,16 @@ from layerdrop.process import busy_note, collect_from_now_on
 from layerdrop.runs.environment import environment, forget_peak_memory, peak_memory
 from layerdrop.runs.predictions import distinct_predictions, predictions_file, write_predictions
 from layerdrop.runs.record import Clock, Cut, RunRecord
-from layerdrop.runs.store import SEARCH_FOLDER, Opened, claim, find_record, holds_model, open_folder, remove_checkpoints
+from layerdrop.runs.store import (
+    SEARCH_FOLDER,
+    Opened,
+    claim,
+    find_record,
+    holds_model,
+    holds_trained,
+    open_folder,
+    remove_checkpoints,
+)
 from layerdrop.selection import check_selection, must_search, select_layers, split_to_score
 from layerdrop.spec import DropSpec, ModelSpec, Options, RunSpec
 from layerdrop.surgery import droppable, kept_layers, positions
@@ -367,8 +376,7 @@ class GlueRun:
 
 def _trained(spec: RunSpec, options: Options) -> Checkpoint:
     """The model of the run that another one goes on from, in the folder that the options name."""
-    record = find_record(options.start, spec) if options.start else None
-    if record is None or record.status != "success" or not holds_model(options.start):
+    if not options.start or not holds_trained(options.start, spec):
         raise UserError(f"{options.start}: there is no trained model of the run {spec.name}. Do that run first.")
     return Checkpoint.open(ModelSpec(options.start), HubOptions.of(options))
 

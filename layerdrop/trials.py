@@ -12,7 +12,7 @@ from layerdrop.engines.base import Engine, Job, Result
 from layerdrop.errors import UserError
 from layerdrop.execute import Progress, execute
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.store import Busy, Store, claim, clear, holds_model
+from layerdrop.runs.store import Busy, Store, claim, clear, holds_model, holds_trained
 from layerdrop.search import Ids
 from layerdrop.spec import DropSpec, Options, RunSpec
 from layerdrop.tasks import DEMO_TASKS, TASKS, custom_task
@@ -94,17 +94,13 @@ class Trials:
     def model(self, spec: RunSpec) -> str:
         """The folder of a run's trained model. A run whose model was not kept is done again. Raises as a call does."""
         folder = self.store.folder(spec)
-        while not self._holds_model(spec):
+        while not holds_trained(folder, spec):
             with suppress(Busy), claim(folder):  # another search may be at it
                 if (there := self.store.find(spec)) and there.status == "success" and not holds_model(folder):
                     clear(Path(folder))
             self.known.pop(_key(spec, spec.drop.layers), None)
             self.train([spec], save_model=True)
         return folder
-
-    def _holds_model(self, spec: RunSpec) -> bool:
-        there = self.store.find(spec)
-        return there is not None and there.status == "success" and bool(holds_model(self.store.folder(spec)))
 
     def score(self, record: RunRecord | None) -> float:
         """Higher is better; NaN without a record. Raises UserError for a metric that was not measured."""

@@ -21,25 +21,25 @@ class WarmStarts:
     def __init__(self, trials: Trials):
         """trials: does the trainings."""
         self.trials = trials
-        self.shares: dict[int, RunSpec] = {}
-        """Seed -> a short training in full depth."""
+        self.short: dict[int, RunSpec] = {}
+        """Seed -> the short training of a candidate, still without its `drop`."""
 
     def __call__(self, sets: Sequence[Ids]) -> list[tuple[float, ...]]:
         """One score a seed for each set. Raises as Trials do, and UserError where the full depth cannot be trained."""
-        self.shares = self.shares or self._fine_tune()
+        self.short = self.short or self._fine_tune()
         return self.trials.scores(sets, self._without)
 
     def _fine_tune(self) -> dict[int, RunSpec]:
-        """Train the full depth, and keep its models."""
-        shares, trials = {}, self.trials
+        """Train the full depth, keep its models, and say what the short training of each seed is."""
+        short, trials = {}, self.trials
         whole = [replace(trials.whole.spec, seed=seed) for seed in trials.seeds]
         for spec, record in zip(whole, trials.train(whole, save_model=True), strict=True):
             if record is None:
                 raise UserError(f"the training in full depth with seed {spec.seed} failed: {trials.failed[0][1]}")
             steps = max(1, int(SHARE * record.steps))
             train = replace(spec.train, max_steps=steps, lr_scheduler_type="constant_with_warmup", warmup_steps=WARMUP)
-            shares[spec.seed] = replace(spec, train=train, start=spec)
-        return shares
+            short[spec.seed] = replace(spec, train=train, start=spec)
+        return short
 
     def _without(self, ids: Ids, seed: int) -> RunSpec:
-        return replace(self.shares[seed], drop=DropSpec("list", layers=tuple(sorted(ids))))
+        return replace(self.short[seed], drop=DropSpec("list", layers=tuple(sorted(ids))))

@@ -6,10 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import run_glue
+from layerdrop.arguments import parse
+from layerdrop.errors import UserError
 from layerdrop.report.records import read_store
 from layerdrop.study import read_study
 from tests.running import QUICK, ROOT, read_record, same, weights
@@ -81,12 +85,6 @@ def test_what_cannot_search(run, more, said):
 
 
 def test_several_processes_cannot_search(run, bert, glue):
-    from dataclasses import replace
-
-    import run_glue
-    from layerdrop.arguments import parse
-    from layerdrop.errors import UserError
-
     words = [*WORDS.split(), "--model_name_or_path", bert, "--data_dir", glue, *QUICK, "--output_dir", "out"]
     spec, options = parse(words).to_spec()
     with pytest.raises(UserError, match="searches in one process, not in 2"):

@@ -164,6 +164,12 @@ def holds_model(folder: str | Path) -> list[str]:
     return [name for name in MODEL_FILES if (Path(folder) / name).exists()]
 
 
+def holds_trained(folder: str, spec: RunSpec) -> bool:
+    """Whether a folder holds the record of this very run, which has succeeded, and its model."""
+    record = find_record(folder, spec)
+    return record is not None and record.status == "success" and bool(holds_model(folder))
+
+
 # ---- checkpoints to resume from --------------------------------------------------------------------------------------
 def checkpoints(folder: str | Path) -> list[Path]:
     """The folders `checkpoint-STEP` of a run, oldest first."""
