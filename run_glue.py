@@ -62,13 +62,14 @@ def run(spec: RunSpec, options: Options) -> RunRecord:
     input), Busy (another process is at this folder) and KeyboardInterrupt (stopped by the user).
     """
     try:
-        this = GlueRun(spec, options)
+        this = GlueRun(spec, options, run)
         this.read()
         with this.in_folder() as opened:
             if opened.done:
                 return this.complete(opened.done)
             with this.recording():
-                this.select(run)
+                this.do_first()
+                this.select()
                 this.load()
                 this.fine_tune(opened.resume_from)
                 this.evaluate(this.development_splits())

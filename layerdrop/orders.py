@@ -16,7 +16,8 @@ PUBLISHED = Path(__file__).parent / "report" / "published"
 
 
 def find_layers(strategy: str | None, k: int | None, order_file: str | None, model: str, task: str) -> tuple[int, ...]:
-    """The k ids that a search found, ascending, for a strategy that needs one: from the file, else as published.
+    """The k ids that a search found, for a strategy that needs one: from the file, else as published. Those of an order
+    stand in its order, first to drop first.
 
     Empty for every other strategy, and without a file for one that searches itself. Raises UserError.
     """
@@ -33,7 +34,7 @@ def find_layers(strategy: str | None, k: int | None, order_file: str | None, mod
             f"--drop_k {k}: {source} goes up to K = {len(sets)}. Choose 1 to {len(sets)}, or give the result of a "
             "longer search."
         )
-    return tuple(sorted(sets[k - 1]))
+    return tuple(sets[k - 1])
 
 
 def reservation(strategy: str | None, order_file: str | None, task: str) -> str | None:

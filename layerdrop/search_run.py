@@ -7,6 +7,7 @@ from typing import Any
 
 from layerdrop.engines.base import Run
 from layerdrop.engines.here import Here
+from layerdrop.first_runs import quiet_options
 from layerdrop.progress import Display
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.search_record import SearchRecord, step_words
@@ -63,8 +64,6 @@ def search_inside(
 
 
 def candidate_options(options: Options) -> Options:
-    """A run's options for the candidates of its search: nothing is kept, predicted, logged or sent anywhere."""
-    quiet = {"eval_strategy": "no", "save_strategy": "no", "disable_tqdm": True, "report_to": []}
-    trainer = {name: value for name, value in options.trainer.items() if not name.startswith(("push_to", "hub_"))}
-    changes = {"predict": False, "evaluate": True, "test_file": None, "save_model": False, "notes": ()}
-    return replace(options, trainer=trainer | quiet, overwrite=False, **changes)
+    """A run's options for the candidates of its search: nothing is kept, either."""
+    quiet = quiet_options(options)
+    return replace(quiet, trainer=quiet.trainer | {"save_strategy": "no"}, save_model=False)

@@ -15,7 +15,7 @@ from layerdrop.errors import UserError
 from layerdrop.loading import load_encoder
 from layerdrop.scorers import SCORERS, Scorer
 from layerdrop.spec import DropSpec, ModelSpec
-from layerdrop.strategies import check_ids, check_k, get_strategy, select
+from layerdrop.strategies import check_ids, check_k, get_strategy, gradual_order, select
 from layerdrop.surgery import droppable, kept_layers, positions
 
 
@@ -25,6 +25,8 @@ class Selection:
 
     dropped: list[int]
     """Ids, ascending, in the checkpoint's own numbering (from 0)."""
+    order: list[int] = field(default_factory=list)
+    """The same ids, first to go first: for gradual dropping."""
     why: str = "nothing is dropped"
     """The decision in words: `top, K = 2`."""
     scores: list[float] | None = None
@@ -92,7 +94,7 @@ def select_layers(
     row, n_layers = get_strategy(drop.strategy), checkpoint.n_layers
     if row.scorer is None:
         dropped = select(row.name, n_layers, k=drop.k, found=drop.found, layers=drop.layers)
-        return Selection(dropped, _why(drop, dropped))
+        return Selection(dropped, gradual_order(row.name, dropped, found=drop.found), _why(drop, dropped))
     scored = checkpoint
     if drop.score_on:
         scored = Checkpoint.open(
@@ -111,6 +113,7 @@ def select_layers(
     scores = scorer.score(encoder, loader, drop.weight_scope or "final")
     selection = Selection([], scores=scores)
     selection.dropped = select(row.name, n_layers, k=drop.k, threshold=drop.threshold, scores=scores)
+    selection.order = gradual_order(row.name, selection.dropped, scores)
     selection.why = _why(drop, selection.dropped)
     if drop.score_on:
         selection.fingerprints["score_on"] = scored.fingerprints["model"]
@@ -125,6 +128,7 @@ def _batches(scorer: Scorer, tokenizer, examples: Examples, length: int, batch_s
 
 
 def _why(drop: DropSpec, dropped: list[int]) -> str:
+    frozen = ", frozen" if drop.frozen else ""
     if drop.threshold is not None:
-        return f"{drop.strategy}, above {drop.threshold:g}"
-    return f"{drop.strategy}, K = {len(dropped)}"
+        return f"{drop.strategy}, above {drop.threshold:g}{frozen}"
+    return f"{drop.strategy}, K = {len(dropped)}{frozen}"

@@ -64,12 +64,19 @@ class DropSpec:
     layers: tuple[int, ...] = ()
     """`list`: the ids."""
     found: tuple[int, ...] = ()
-    """The ids that a search found for this k, ascending; empty where the run searches itself."""
+    """The ids that a search found for this k, ascending (in its order, where they go gradually); empty where the run
+    searches itself."""
     score_on: str | None = None
     """Scores come from this checkpoint instead of the model."""
     score_split: str | None = None
     score_samples: int | None = None
     weight_scope: str | None = None
+    frozen: bool | None = None
+    """True: the layers stay, and training leaves them as they are."""
+    step: int | None = None
+    """Gradual dropping: how many layers go at once; None: all go before training."""
+    every_epochs: int | None = None
+    """Gradual dropping: epochs before each drop."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,35 @@ NOT_THE_LIBRARYS = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "oth
 
 
 @dataclass(frozen=True)
+class DistilSpec:
+    """What the model learns from a teacher: loss = (1 - weight) task loss + weight logits loss + states weight x states
+    loss."""
+
+    distill: str
+    """`logits`; `patient`: sentence-token states too; `layers`: the states of every token too."""
+    teacher: str | None = None
+    """Folder or hub name of the teacher; None: the trained model of `teacher_run`."""
+    teacher_run: "RunSpec | None" = None
+    distill_temperature: float = 1.0
+    distill_weight: float = 0.5
+    distill_states_weight: float | None = None
+    distill_attention: bool | None = None
+    """`layers`: whether attention is matched too."""
+
+
+@dataclass(frozen=True)
+class TheseusSpec:
+    """Module replacing (Xu et al. 2020)."""
+
+    replacing_rate: float
+    """Probability at the first step with which a module of the successor takes its place."""
+    replacing_steps: float
+    """Step, or share of the training's steps if below 1, from which on the rate is 1."""
+    replacing_schedule: str
+    """Before that `constant`, or `linear`: it rises to 1."""
+
+
+@dataclass(frozen=True)
 class RunSpec:
     """Everything that can change the result of a run, and nothing else."""
 
@@ -122,6 +158,25 @@ class RunSpec:
     start: "RunSpec | None" = None
     """The run whose trained model this one goes on from; None: the checkpoint as it is. Of its layers all that this run
     keeps are there; layer ids are those of the checkpoint all the same."""
+    distil: DistilSpec | None = None
+    """None: the labels alone are learnt."""
+    theseus: TheseusSpec | None = None
+    """None: the kept layers alone are trained, not in exchange with those of the full model."""
+
+    @property
+    def when(self) -> str:
+        """When layers go: a value of --drop_when."""
+        if self.drop.every_epochs:
+            return "gradual"
+        if self.start:
+            return "finetuned" if self.train else "after"
+        return "pretrained"
+
+    @property
+    def firsts(self) -> list["RunSpec"]:
+        """The runs whose trained models this one needs: the one that it goes on from, its teacher."""
+        teacher = self.distil and self.distil.teacher_run
+        return [run for run in (self.start, teacher if teacher != self.start else None) if run]
 
     @property
     def id(self) -> str:
@@ -136,7 +191,8 @@ class RunSpec:
     @property
     def name(self) -> str:
         """MODEL_TASK_STRATEGY_kK_seedS for folders: `full_k0` without a strategy; before the seed `_scratch` for random
-        weights, `_warm` for a run that goes on from another one's model; `_eval` at the end without training."""
+        weights, and what else tells the run from an ordinary one (`_finetuned`, `_gradual`, `_distill-logits` ...);
+        `_eval` at the end without training."""
         drop = self.drop
         if drop.layers:
             how = "list_" + "-".join(map(str, drop.layers))
@@ -144,30 +200,50 @@ class RunSpec:
             how = f"{drop.strategy}_" + (f"k{drop.k}" if drop.threshold is None else f"t{drop.threshold:g}")
         else:
             how = "full_k0"
-        scratch = ["scratch"] if self.model.from_scratch else []
-        warm = ["warm"] if self.start else []
-        parts = [Path(self.model.name.rstrip("/")).name, self.data.task, how, *scratch, *warm, f"seed{self.seed}"]
+        marks = {
+            "frozen": drop.frozen,
+            "scratch": self.model.from_scratch,
+            self.when: self.when != "pretrained",
+            "theseus": self.theseus,
+            f"distill-{self.distil and self.distil.distill}": self.distil,
+        }
+        marked = [word for word, holds in marks.items() if holds]
+        parts = [Path(self.model.name.rstrip("/")).name, self.data.task, how, *marked, f"seed{self.seed}"]
         return "_".join(parts) + ("" if self.train else "_eval")
 
     def flat(self) -> dict[str, Any]:
         """Field -> value, without nesting, under the names that records, tables and messages use; None where the part
-        is absent. Names that occur in several parts do not exist, but `name` is `model`."""
+        is absent. Names that occur in several parts do not exist, but `name` is `model`. Of the run that this one goes
+        on from, or learns from, what its recipe has of its own."""
         values: dict[str, Any] = {}
-        for part, default in (("model", None), ("data", None), ("drop", None), ("train", TrainSpec())):
+        for part, kind in _PARTS.items():
             of = getattr(self, part)
-            if of is None:
-                values |= dict.fromkeys(f.name for f in dataclasses.fields(default))
-            else:
-                values |= {f.name: getattr(of, f.name) for f in dataclasses.fields(of)}
+            names = [f.name for f in dataclasses.fields(kind) if not f.name.endswith("_run")]
+            values |= {name: None if of is None else getattr(of, name) for name in names}
         values["model"] = values.pop("name")
         other = values.pop("other") or {}
-        rest = {name: getattr(self, name) for name in ("seed", "precision", "processes", "plain")}
-        return values | dict(other) | rest | {"training": self.train is not None, "start": self.start and self.start.id}
+        rest = {name: getattr(self, name) for name in _ALONE}
+        first = {f"first_{name}": self._of_first(name) for name in FIRST_RECIPE}
+        freeze = {"freeze_dropped": bool(self.start and self.start.drop.frozen) or None}
+        auto = {"teacher": "auto"} if self.distil and self.distil.teacher_run else {}
+        when = {"drop_when": self.when, "training": self.train is not None}
+        return values | dict(other) | rest | first | freeze | auto | when
+
+    def _of_first(self, name: str) -> Any:
+        """A setting of the first training, where it is not this run's own."""
+        for train in (run.train for run in self.firsts if run.train):
+            if self.train is None or getattr(train, name) != getattr(self.train, name):
+                return getattr(train, name)
+        return None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, nested as the fields are, with the version."""
-        start = self.start and self.start.to_dict()
-        return {"version": VERSION, **dataclasses.asdict(replace(self, start=None)), "start": start}
+        values = {"version": VERSION, **dataclasses.asdict(replace(self, start=None, distil=None))}
+        if self.distil:
+            run = self.distil.teacher_run
+            values["distil"] = dataclasses.asdict(replace(self.distil, teacher_run=None))
+            values["distil"]["teacher_run"] = run and run.to_dict()
+        return values | {"start": self.start and self.start.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
@@ -179,18 +255,28 @@ class RunSpec:
             values = _from_version_1(values)
         parts = {name: kind for name, kind in _PARTS.items() if values.get(name) is not None}
         built = {name: _build(kind, values[name]) for name, kind in parts.items()}
-        rest = {name: values[name] for name in ("seed", "precision", "processes", "plain") if name in values}
+        rest = {name: values[name] for name in _ALONE if name in values}
         if values.get("start"):
             rest["start"] = cls.from_dict(values["start"])
         return cls(**built, **rest, **({} if "train" in built else {"train": None}))
 
 
-_PARTS = {"model": ModelSpec, "data": DataSpec, "drop": DropSpec, "train": TrainSpec}
+FIRST_RECIPE = ("num_train_epochs", "learning_rate")
+"""Settings of the recipe that the first training of a run can have of its own: flags --first_..."""
+_ALONE = ("seed", "precision", "processes", "plain")
+_PARTS = {
+    **{"model": ModelSpec, "data": DataSpec, "drop": DropSpec, "train": TrainSpec},
+    **{"distil": DistilSpec, "theseus": TheseusSpec},
+}
+_OF_VERSION_1 = (ModelSpec, DataSpec, DropSpec, TrainSpec)
 
 
 def _build(kind: type, values: Mapping[str, Any]) -> Any:
     known = {f.name for f in dataclasses.fields(kind)}
-    return kind(**{name: _tuples(value) for name, value in values.items() if name in known})
+    built = {name: _tuples(value) for name, value in values.items() if name in known}
+    if built.get("teacher_run"):
+        built["teacher_run"] = RunSpec.from_dict(built["teacher_run"])
+    return kind(**built)
 
 
 def _tuples(value: Any) -> Any:
@@ -204,7 +290,8 @@ def _chosen(values: dict[str, Any]) -> dict[str, Any]:
 
 def _from_version_1(old: Mapping[str, Any]) -> dict[str, Any]:
     """The nested form of a spec of version 1."""
-    fields = {part: {f.name for f in dataclasses.fields(kind)} for part, kind in _PARTS.items()}
+    kinds = {part: kind for part, kind in _PARTS.items() if kind in _OF_VERSION_1}
+    fields = {part: {f.name for f in dataclasses.fields(kind)} for part, kind in kinds.items()}
     new: dict[str, Any] = {part: {n: v for n, v in old.items() if n in names} for part, names in fields.items()}
     new["model"]["name"] = old["model"]
     new["drop"]["found"] = sorted((old.get("order") or [])[: old.get("k") or 0])  # the whole order stood there
@@ -251,8 +338,9 @@ class Options:
     """Settings of `TrainingArguments` about logging, saving, data loading and reporting, as far as they differ from the
     library's."""
     start: str | None = None
-    """Folder of the model that the run goes on from, where its spec has a `start`."""
-    search_store: str | None = None
-    """Folder for the runs of a search that the run does itself; None: `search` in its own."""
+    """Folder of the model that the run goes on from, where its spec has a `start`; None: that run is done first."""
+    prior_store: str | None = None
+    """Folder for the runs that the run does first (of a search, of the model that it goes on from, of its teacher);
+    None: `prior` in its own."""
     notes: tuple[str, ...] = ()
     """For the record: what the user was told before the run."""

@@ -1,7 +1,9 @@
-"""The hidden states of every layer of a model, next to the layer itself: what scores and analyses look at."""
+"""The hidden states of every layer of a model, next to the layer itself: what scores, analyses and distillation look
+at."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from transformers import PreTrainedModel
@@ -15,8 +17,29 @@ class States:
     """Hidden states of one batch, before and after each layer, id 0 first: n_layers tensors (batch, tokens, hidden)
     each. (A layer's input is not always the output of the one before: DeBERTa can have a convolution in between.)"""
 
-    inputs: list[torch.Tensor]
-    outputs: list[torch.Tensor]
+    inputs: list[torch.Tensor] = field(default_factory=list)
+    outputs: list[torch.Tensor] = field(default_factory=list)
+
+
+@contextmanager
+def watching(model: PreTrainedModel, tokens: int) -> Iterator[States]:
+    """The states of the pass that the block does, with their gradients if it has any. tokens: length of its batch."""
+    states, sequence_first = States(), family_of(model.config).sequence_first
+
+    def of_batch(output) -> torch.Tensor:
+        output = output[0] if isinstance(output, tuple) else output
+        output = output.transpose(0, 1) if sequence_first else output
+        return output[:, :tokens]  # Longformer pads to whole windows
+
+    hooks = []
+    for layer in layer_list(model):
+        hooks.append(layer.register_forward_pre_hook(lambda _, args: states.inputs.append(of_batch(args))))
+        hooks.append(layer.register_forward_hook(lambda _, args, output: states.outputs.append(of_batch(output))))
+    try:
+        yield states
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def layer_states(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> States:
@@ -24,25 +47,9 @@ def layer_states(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> S
 
     The model's training mode is left as it is: call it in evaluation mode.
     """
-    inputs: list[torch.Tensor] = []
-    outputs: list[torch.Tensor] = []
-    layers, sequence_first = layer_list(model), family_of(model.config).sequence_first
-    tokens = batch["input_ids"].shape[1]
-
-    def of_batch(states) -> torch.Tensor:
-        states = states[0] if isinstance(states, tuple) else states
-        states = states.transpose(0, 1) if sequence_first else states
-        return states[:, :tokens]  # Longformer pads to whole windows
-
-    hooks = [layer.register_forward_pre_hook(lambda _, args: inputs.append(of_batch(args))) for layer in layers]
-    hooks += [layer.register_forward_hook(lambda _, args, output: outputs.append(of_batch(output))) for layer in layers]
-    try:
-        with torch.inference_mode():
-            model(**{name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"})
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return States(inputs, outputs)
+    with torch.inference_mode(), watching(model, batch["input_ids"].shape[1]) as states:
+        model(**{name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"})
+    return states
 
 
 def sentence_tokens(model: PreTrainedModel, attention_mask: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,38 +19,38 @@ from layerdrop.engines.base import Run
 from layerdrop.errors import UserError
 from layerdrop.evaluate import Evaluation
 from layerdrop.finetune.faster import faster
-from layerdrop.finetune.objective import Objective, TaskLoss
 from layerdrop.finetune.settings import training_arguments
-from layerdrop.finetune.stochastic import LayerDrop
-from layerdrop.finetune.train import freeze, train
 from layerdrop.finetune.trainer import Development, prefix
-from layerdrop.loading import load_classifier, number_of_parameters, random_classifier
+from layerdrop.first_runs import FirstRuns
+from layerdrop.loading import load_classifier, number_of_parameters, quiet, random_classifier
 from layerdrop.precision import check_precision
 from layerdrop.process import busy_note, collect_from_now_on
 from layerdrop.runs.environment import environment, forget_peak_memory, peak_memory
 from layerdrop.runs.predictions import distinct_predictions, predictions_file, write_predictions
 from layerdrop.runs.record import Clock, Cut, RunRecord
 from layerdrop.runs.store import (
-    SEARCH_FOLDER,
     Opened,
     claim,
     find_record,
     holds_model,
-    holds_trained,
+    note_inputs,
     open_folder,
+    prior_store,
     remove_checkpoints,
 )
 from layerdrop.selection import check_selection, must_search, select_layers, split_to_score
 from layerdrop.spec import DropSpec, ModelSpec, Options, RunSpec
-from layerdrop.surgery import droppable, kept_layers, positions
+from layerdrop.surgery import droppable, kept_layers
 from layerdrop.tasks import label_order
+from layerdrop.training_step import fine_tune
 
 
 class GlueRun:
     """One run, step by step; each step leaves its results in the record."""
 
-    def __init__(self, spec: RunSpec, options: Options):
-        self.spec, self.options, self.clock = spec, options, Clock()
+    def __init__(self, spec: RunSpec, options: Options, run: Run | None = None):
+        """run: does the runs that this one needs first."""
+        self.spec, self.options, self.run, self.clock = spec, options, run, Clock()
         self.args = training_arguments(spec, options)
         self.record = RunRecord(spec, options.folder, notes=list(options.notes))
         self.evaluations: dict[str, Evaluation] = {}
@@ -62,7 +62,7 @@ class GlueRun:
         spec, options = self.spec, self.options
         with self.clock("load"):
             self.checkpoint = checkpoint = Checkpoint.open(spec.model, HubOptions.of(options))
-            self.start = _trained(spec.start, options) if spec.start else None
+            self.firsts = FirstRuns(spec, options, self.run)
         check_precision(spec.precision, checkpoint.config)
         if must_search(spec.drop):
             self._check_search(dry_run)
@@ -113,8 +113,7 @@ class GlueRun:
         """The record as far as the inputs say it."""
         record, checkpoint, data = self.record, self.checkpoint, self.data
         record.n_layers, record.fingerprints = checkpoint.n_original, dict(checkpoint.fingerprints)
-        if self.start:
-            record.fingerprints["start"] = self.start.fingerprints["model"]
+        record.fingerprints |= self.firsts.fingerprints
         record.labels, record.text_columns = list(self.task.labels), list(self.task.texts)
         for split, rows in data.examples.items():
             record.data[split] = {"rows": len(rows), "bad_rows": rows.bad_rows, "fingerprint": rows.fingerprint()}
@@ -169,14 +168,23 @@ class GlueRun:
         there = find_record(self.record.folder, self.spec)
         return there is not None and there.status == "failed"
 
-    def select(self, run: Run | None = None) -> None:
-        """Choose the layers to drop. run: does the trainings of a strategy that searches."""
+    def do_first(self) -> None:
+        """Do the runs whose trained models this one needs, where they are missing."""
+        if self.spec.firsts:
+            with self.clock("first"):
+                self.firsts.do()
+            self.record.first = self.firsts.cost
+            self.record.fingerprints |= self.firsts.fingerprints
+            from_first_process(lambda: note_inputs(self.record))
+
+    def select(self) -> None:
+        """Choose the layers to drop."""
         spec, checkpoint, record = self.spec, self.checkpoint, self.record
         record.environment = environment(self.args.device.type == "cpu")
         scored, drop = split_to_score(spec.drop), spec.drop
         if must_search(drop):
             with self.clock("search"):
-                drop = replace(drop, found=self._search(run))
+                drop = replace(drop, found=self._search())  # in its order
         with self.clock("select"):
             self.selection = selection = from_first_process(
                 lambda: select_layers(
@@ -188,42 +196,52 @@ class GlueRun:
                     batch_size=self.args.per_device_eval_batch_size,
                 )
             )
-        kept = [checkpoint.original_ids[i] for i in kept_layers(checkpoint.config, selection.dropped)]
-        dropped = [i for i in range(checkpoint.n_original) if i not in kept]
-        record.cuts = [Cut(0, dropped, kept, selection.why, selection.scores)]
+        record.cuts = [self.cut(0, self.dropped, selection.why, selection.scores)]
         record.fingerprints |= selection.fingerprints
         record.parameters_before = number_of_parameters(checkpoint, labels=self.labels)
-        record.parameters_after = number_of_parameters(checkpoint, selection.dropped, labels=self.labels)
+        last = [] if drop.frozen else selection.dropped
+        record.parameters_after = number_of_parameters(checkpoint, last, labels=self.labels)
         if checkpoint.family.shared and selection.dropped:
             record.notes.append(
                 f"{checkpoint.family.name} shares one layer: all strategies coincide, "
                 "the depth alone changes, and no parameter is saved"
             )
 
-    def _search(self, run: Run) -> tuple[int, ...]:
+    @property
+    def dropped(self) -> list[int]:
+        """The layers that the model lacks before training, in the checkpoint's numbering."""
+        return [] if self.spec.drop.frozen or self.spec.drop.every_epochs else self.selection.dropped
+
+    def cut(self, step: int, dropped: Sequence[int], why: str, scores: list[float] | None = None) -> Cut:
+        """dropped: in the checkpoint's numbering."""
+        checkpoint = self.checkpoint
+        kept = [checkpoint.original_ids[i] for i in kept_layers(checkpoint.config, dropped)]
+        return Cut(step, [i for i in range(checkpoint.n_original) if i not in kept], kept, why, scores)
+
+    def _search(self) -> tuple[int, ...]:
         """The layers that a search finds on a held-out part of the training set."""
         from layerdrop.search_run import HOLD_OUT, candidate_options, search_inside
 
         spec, options = self.spec, self.options
         files = tuple((split, path) for split, path in spec.data.files if split == "train")
         data = replace(spec.data, hold_out=HOLD_OUT, files=files)
-        whole = GlueRun(replace(spec, drop=DropSpec(), data=data), candidate_options(options))
+        plain = replace(spec, drop=DropSpec(), data=data, start=None, distil=None, theseus=None)
+        whole = GlueRun(plain, candidate_options(options))
         whole.read()
-        store = options.search_store or str(Path(options.folder) / SEARCH_FOLDER)
-        layers = droppable(self.checkpoint.config)
-        found = search_inside(spec.drop.strategy, layers, spec.drop.k, whole.record, whole.options, store, run)
+        store, layers = prior_store(options).root, droppable(self.checkpoint.config)
+        found = search_inside(spec.drop.strategy, layers, spec.drop.k, whole.record, whole.options, store, self.run)
         self.record.search = found.cost
-        return tuple(found.sets[-1])
+        return found.order or tuple(found.sets[-1])
 
     def load(self) -> None:
         """Read the kept layers alone. The seed is set before, so that the head is the same whatever was dropped."""
-        spec, checkpoint, dropped = self.spec, self.checkpoint, self.selection.dropped
+        spec, checkpoint, dropped = self.spec, self.checkpoint, self.dropped
         with self.clock("load"):
             set_seed(spec.seed)
-            if self.start:
-                self.model, new = load_classifier(
-                    self.start, self._gone_from_start(), labels=self.labels, replace_head=False
-                )
+            if spec.start:
+                start = self.firsts.open(spec.start)
+                gone = self._gone_from(start)
+                self.model, new = load_classifier(start, gone, labels=self.labels, replace_head=False)
             elif spec.model.from_scratch:
                 self.model, new = random_classifier(checkpoint, dropped, labels=self.labels), []
             else:
@@ -234,6 +252,7 @@ class GlueRun:
                     replace_head=spec.train is not None,
                     weights=self.selection.encoder_weights,
                 )
+        self.new_parameters = new
         self.selection.encoder_weights = None
         forget_peak_memory()
         if new and spec.train is None:
@@ -242,41 +261,32 @@ class GlueRun:
         tell(self.record.notes)
         collect_from_now_on()
 
-    def _gone_from_start(self) -> list[int]:
+    def _gone_from(self, start: Checkpoint) -> list[int]:
         """The layers that this run drops from the model that it goes on from, in that model's numbering."""
-        there, kept = self.start.original_ids, self.record.kept
+        there, kept = start.original_ids, self.record.kept
         if missing := [i for i in kept if i not in there]:
-            raise UserError(f"{self.start.name}: lacks layer {', '.join(map(str, missing))}, which this run keeps.")
+            raise UserError(f"{start.name}: lacks layer {', '.join(map(str, missing))}, which this run keeps.")
         return [position for position, i in enumerate(there) if i not in kept]
 
     def fine_tune(self, resume_from: str | None) -> None:
         """Train on the training set, and keep the model if that is asked for."""
-        spec, options, record = self.spec, self.options, self.record
-        if spec.train is None:
+        record = self.record
+        if self.spec.train is None:
+            self._save_untrained()
             return
-        kept = kept_layers(self.checkpoint.config, self.selection.dropped)
-        frozen = positions("--freeze_layers", kept, spec.train.freeze_layers)
-        freeze(self.model, frozen, spec.train.freeze_embeddings)
-        with self.clock("tokenise"):
-            data, development = self.dataset("train"), self.development(self.development_splits())
-        training = train(
-            self.model,
-            self.args,
-            data,
-            self.collate,
-            self._objective(),
-            development=development if options.evaluate else None,
-            tokenizer=self.checkpoint.tokenizer,
-            save=options.save_model,
-            plain=spec.plain,
-            rolling_checkpoints=options.rolling_checkpoints,
-            resume_from=resume_from,
-        )
+        training = fine_tune(self, resume_from)
         self.evaluations = training.evaluations
         record.epochs, record.steps, record.resumed_at_step = training.epochs, training.steps, training.resumed_at_step
         record.tokens_per_second, record.padding_share = training.tokens_per_second, training.padding_share
         self.clock.add("train", training.seconds)
         self.clock.add("evaluate", training.evaluate_seconds)
+
+    def _save_untrained(self) -> None:
+        """Keep the model of a run that does not train, if that is asked for: its layers may have gone."""
+        if self.options.save_model and is_first():
+            with quiet():
+                self.model.save_pretrained(self.options.folder)
+                self.checkpoint.tokenizer.save_pretrained(self.options.folder)
 
     def evaluate(self, splits: list[str]) -> None:
         """Metrics and predictions on the development set; the last evaluation of the training is not repeated."""
@@ -319,6 +329,7 @@ class GlueRun:
             self.checkpoint = Checkpoint.open(ModelSpec(done.folder), self.checkpoint.hub)
             self.model, _ = load_classifier(self.checkpoint, labels=self.labels, replace_head=False)
         else:
+            self.do_first()
             self.select()
             self.load()
         self.record, seen = done, self.record.data
@@ -353,11 +364,6 @@ class GlueRun:
         size = self.args.per_device_eval_batch_size
         return Development(self.task, datasets, self.collate, size, self.spec.precision, self.task_ids)
 
-    def _objective(self) -> Objective:
-        """What training minimises."""
-        train, loss = self.spec.train, TaskLoss(self.task.is_regression, self.spec.train.label_smoothing_factor)
-        return LayerDrop(loss, self.model, train.layerdrop_rate, self.spec.seed) if train.layerdrop_rate else loss
-
     def _measure(self, splits: list[str], stage: str) -> None:
         if not splits:
             return
@@ -372,13 +378,6 @@ class GlueRun:
         self.record.distinct_predictions[split] = distinct_predictions(self.task, predictions, examples.labels)
         if is_first():
             write_predictions(self.record.folder, self.task, split, examples, predictions)
-
-
-def _trained(spec: RunSpec, options: Options) -> Checkpoint:
-    """The model of the run that another one goes on from, in the folder that the options name."""
-    if not options.start or not holds_trained(options.start, spec):
-        raise UserError(f"{options.start}: there is no trained model of the run {spec.name}. Do that run first.")
-    return Checkpoint.open(ModelSpec(options.start), HubOptions.of(options))
 
 
 def tell(notes: list[str]) -> None:

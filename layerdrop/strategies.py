@@ -171,9 +171,25 @@ def check_k(k: int, n_layers: int, flag: str = "--drop_k") -> int:
 def by_score(scores: Sequence[float], k: int, drops: Literal["highest", "lowest"]) -> list[int]:
     """The k ids with the highest (or lowest) score, ascending. Ties drop the higher id."""
     _check_scores(scores)
+    return sorted(_ranked(scores, drops)[:k])
+
+
+def _ranked(scores: Sequence[float], drops: Literal["highest", "lowest"]) -> list[int]:
     sign = -1 if drops == "highest" else 1
-    ranked = sorted(range(len(scores)), key=lambda i: (sign * scores[i], -i))
-    return sorted(ranked[:k])
+    return sorted(range(len(scores)), key=lambda i: (sign * scores[i], -i))
+
+
+def gradual_order(
+    strategy: str, dropped: Sequence[int], scores: Sequence[float] | None = None, found: Sequence[int] = ()
+) -> list[int]:
+    """`dropped`, first to go first, where layers go one after the other: by score; as a search found them; else from
+    the classifier down (bottom: from the embeddings up)."""
+    row = get_strategy(strategy)
+    if row.searched:
+        return list(found)
+    if row.scorer:
+        return [i for i in _ranked(scores, row.drops) if i in dropped]
+    return sorted(dropped, reverse=row.positions is not bottom)
 
 
 def above_threshold(scores: Sequence[float], threshold: float) -> list[int]:

@@ -90,6 +90,22 @@ def without(model: PreTrainedModel, dropped: Sequence[int]) -> Iterator[PreTrain
         _set(model, before)
 
 
+@contextmanager
+def with_layers(model: PreTrainedModel, layers: Sequence[tuple[PreTrainedModel, int]]) -> Iterator[PreTrainedModel]:
+    """The model with other layers inside the block, its own back at its end. layers: (a model of this family, an id in
+    it) of each."""
+    before, fields = _Depth.of(model), _depth_fields(model.config)
+    for name in family_of(model.config).per_layer:
+        if isinstance(fields[name], (list, tuple)):
+            fields[name] = [getattr(source.config, name)[i] for source, i in layers]
+    fields["num_hidden_layers"] = len(layers)
+    try:
+        _set(model, _Depth(torch.nn.ModuleList([layer_list(source)[i] for source, i in layers]), fields))
+        yield model
+    finally:
+        _set(model, before)
+
+
 @dataclass(frozen=True)
 class _Depth:
     """All that depends on a model's depth: layers, fields of the configuration."""

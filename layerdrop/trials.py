@@ -3,16 +3,14 @@
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from layerdrop.engines.base import Engine, Job, Result
 from layerdrop.errors import UserError
 from layerdrop.execute import Progress, execute
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.store import Busy, Store, claim, clear, holds_model, holds_trained
+from layerdrop.runs.store import Store, forget_unless_kept, holds_trained
 from layerdrop.search import Ids
 from layerdrop.spec import DropSpec, Options, RunSpec
 from layerdrop.tasks import DEMO_TASKS, TASKS, custom_task
@@ -95,9 +93,7 @@ class Trials:
         """The folder of a run's trained model. A run whose model was not kept is done again. Raises as a call does."""
         folder = self.store.folder(spec)
         while not holds_trained(folder, spec):
-            with suppress(Busy), claim(folder):  # another search may be at it
-                if (there := self.store.find(spec)) and there.status == "success" and not holds_model(folder):
-                    clear(Path(folder))
+            forget_unless_kept(folder, spec)
             self.known.pop(_key(spec, spec.drop.layers), None)
             self.train([spec], save_model=True)
         return folder

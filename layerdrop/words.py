@@ -12,11 +12,13 @@ FLAG_OF = {
     "threshold": "drop_threshold",
     "layers": "drop_layers",
     "found": "drop_order_file",
+    "step": "drop_step",
+    "every_epochs": "drop_every_epochs",
     "score_samples": "max_score_samples",
     "training": "do_train",
 }
 """Keys of `RunSpec.flat()` -> the flag, where its name is another one."""
-WITHOUT_FLAG = {"processes": "torchrun --nproc_per_node", "start": "the run that it goes on from"}
+WITHOUT_FLAG = {"processes": "torchrun --nproc_per_node", "frozen": "the layers of --drop_strategy only frozen"}
 """Keys of `RunSpec.flat()` that no flag of run_glue.py sets -> words for them."""
 
 

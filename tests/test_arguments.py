@@ -322,6 +322,21 @@ CASES = {
     "max_score_samples": (CONTRIBUTION, "9"),
     "hold_out": (TOP, "0.15"),
     "layerdrop_rate": (TOP, "0.2"),
+    "drop_when": (TOP, "finetuned"),
+    "freeze_dropped": (f"{TOP} --drop_when finetuned", "True"),
+    "drop_step": (f"{TOP} --drop_when gradual", "2"),
+    "drop_every_epochs": (f"{TOP} --drop_when gradual", "1"),
+    "replacing_rate": (f"{TOP} --theseus", "0.7"),
+    "replacing_schedule": (f"{TOP} --theseus", "constant"),
+    "replacing_steps": (f"{TOP} --theseus", "0.7"),
+    "first_num_train_epochs": (f"{TOP} --teacher auto", "5"),
+    "first_learning_rate": (f"{TOP} --drop_when finetuned", "1e-4"),
+    "teacher": (TOP, "auto"),
+    "distill": (f"{TOP} --teacher auto", "patient"),
+    "distill_temperature": (f"{TOP} --teacher auto", "2"),
+    "distill_weight": (f"{TOP} --teacher auto", "0.3"),
+    "distill_states_weight": (f"{TOP} --teacher auto --distill patient", "10"),
+    "distill_attention": (f"{TOP} --teacher auto --distill layers", "True"),
     "freeze_layers": (TOP, "0,1"),
     "json": ("--dry_run", "True"),
     "do_train": ("--do_eval", "True"),
@@ -365,6 +380,7 @@ BY_HAND = {
     "liger_kernel_config": {"rope": True},
 }
 """Values that this machine cannot use, or no command line: put in after parsing."""
+GROUPS = ("model", "data", "drop", "when", "teacher", "train")
 FLAGS = sorted({action.dest: action for action in reversed(arguments.Parser()._actions)}.items())
 FLAGS = [(name, action) for name, action in FLAGS if name not in ("help", "help_all")]
 
@@ -409,9 +425,9 @@ def test_every_flag_moves_the_id_or_is_in_the_list(name, action, order_files, mo
         changed.train.precision = "fp16" if name == "fp16" else "fp32"
     else:
         changed = parse([*CPU, *words, f"--{name}", value])
-        groups = (changed.model, changed.data, changed.drop, changed.train)
+        groups = [getattr(changed, name) for name in GROUPS]
         known = [vars(group)[name] for group in groups if name in vars(group)]
-        old = [vars(g)[name] for g in (without.model, without.data, without.drop, without.train) if name in vars(g)]
+        old = [vars(g)[name] for g in (getattr(without, group) for group in GROUPS) if name in vars(g)]
         assert known and (known != old or name in ("local_rank", "use_cpu")), f"{value} is the flag's value without it"
     (old_spec, _), (new_spec, how) = without.to_spec(), changed.to_spec()
     assert (new_spec.id == old_spec.id) == (name in NO_EFFECT), name
@@ -433,7 +449,9 @@ CHANGES_A_RESULT = (
     "model_name_or_path model_revision tokenizer_name from_scratch task_name data_dir train_file validation_file "
     "text_columns label_column label_type skip_bad_rows max_seq_length pad_to_max_length max_train_samples "
     "max_eval_samples hold_out drop_strategy drop_k drop_threshold drop_layers drop_order_file weight_scope score_on "
-    "layerdrop_rate "
+    "layerdrop_rate drop_when freeze_dropped drop_step drop_every_epochs theseus replacing_rate replacing_schedule "
+    "replacing_steps first_num_train_epochs first_learning_rate teacher distill distill_temperature distill_weight "
+    "distill_states_weight distill_attention "
     "score_split max_score_samples freeze_layers freeze_embeddings do_train seed data_seed precision bf16 fp16 plain "
     "tf32 num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps auto_find_batch_size "
     "learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps optim optim_args optim_target_modules "
@@ -854,7 +872,7 @@ def test_a_study_is_not_one_run(tmp_path):
 def test_help_has_a_section_for_each_group():
     text = arguments.Parser().format_help()
     sections = [line[:-1] for line in text.splitlines() if line and not line.startswith(" ") and line.endswith(":")]
-    assert sections == ["model", "data", "drop", "train", "others"]
+    assert sections == ["model", "data", "drop", "when", "teacher", "train", "others"]
     assert "--plain" in text and "--resume_from_checkpoint VALUE" in text and "--adam_beta1" not in text
     assert "%(" not in text and max(map(len, text.splitlines())) <= 120
 

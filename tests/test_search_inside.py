@@ -21,7 +21,7 @@ from tests.running import QUICK, ROOT, read_record, same, weights
 WORDS = "--task_name rte --num_train_epochs 1 --learning_rate 1e-3 --drop_strategy warm-greedy --drop_k 2"
 
 
-def candidates(folder="out/search"):
+def candidates(folder="out/prior"):
     return [read_record(path.parent) for path in Path(folder).glob("*/record.json")]
 
 
@@ -40,7 +40,7 @@ def test_search_and_fine_tuning_in_one_command(run):
 
     # candidates of a search are no rows of a table
     assert [r.spec.drop.strategy for r in read_store(["."]).done] == ["list", "warm-greedy"]
-    assert len(read_store(["out/search"]).done) == 12
+    assert len(read_store(["out/prior"]).done) == 12
 
     # again: done already; started again: the search is not
     assert "already done" in run(WORDS)[3]
@@ -57,12 +57,12 @@ def test_after_a_kill_the_same_command_goes_on(bert, glue, tmp_path):
     words = [sys.executable, str(ROOT / "run_glue.py"), *WORDS.split(), "--model_name_or_path", bert, *QUICK]
     words += ["--data_dir", glue, "--output_dir", str(tmp_path / "out")]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    folder, end = tmp_path / "out" / "search", time.monotonic() + 100
+    folder, end = tmp_path / "out" / "prior", time.monotonic() + 100
     while len(list(folder.glob("*/record.json"))) < 3 and time.monotonic() < end:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    times = {path: os.stat(path).st_mtime_ns for path in folder.glob("*_0_warm*/record.json")}
+    times = {path: os.stat(path).st_mtime_ns for path in folder.glob("*_0_finetuned*/record.json")}
     again = subprocess.run(words, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert times and all(os.stat(path).st_mtime_ns == before for path, before in times.items())
@@ -96,4 +96,4 @@ def test_the_runs_of_a_study_share_a_search(run, bert, glue, tmp_path):
     study["grid"] |= {"tasks": "rte", "strategies": "warm-greedy"}
     Path("study.yaml").write_text(json.dumps(study))
     jobs = read_study("study.yaml", "store").jobs
-    assert {job.options.search_store for job in jobs} == {"store/search"} and len(jobs) == 2
+    assert {job.options.prior_store for job in jobs} == {"store/prior"} and len(jobs) == 2

@@ -1,18 +1,24 @@
 """A run that goes on from the trained model of another one."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModelForSequenceClassification
 
 import run_glue
 from layerdrop.arguments import parse
 from layerdrop.errors import UserError
+from layerdrop.report.records import read_store
 from layerdrop.runs.record import read_record
 from layerdrop.spec import DropSpec, RunSpec
+from layerdrop.study import read_study
 from layerdrop.surgery import drop_layers
 from tests.running import QUICK, same, weights
+from tests.running import read_record as read_json
 
 
 @pytest.fixture
@@ -57,7 +63,7 @@ def test_another_start_is_another_run(first):
     assert without([3], spec).id != without([3], replace(spec, seed=7)).id
     deep = without([1, 3], without([3], spec))
     assert RunSpec.from_dict(json.loads(json.dumps(deep.to_dict()))) == deep
-    assert deep.name.endswith("_rte_list_1-3_warm_seed42_eval") and RunSpec.from_dict(spec.to_dict()).start is None
+    assert deep.name.endswith("_rte_list_1-3_after_seed42_eval") and RunSpec.from_dict(spec.to_dict()).start is None
 
 
 def test_what_it_goes_on_from_is_recorded_and_looked_at(first):
@@ -84,3 +90,109 @@ def test_a_start_that_cannot_be(first):
     run_glue.run(without([4], spec, max_steps=1), replace(on, folder="light", save_model=False))
     with pytest.raises(UserError, match="light: there is no trained model"):
         run_glue.run(without([4, 5], without([4], spec, max_steps=1)), replace(on, start="light"))
+
+
+# ---- --drop_when finetuned, after ------------------------------------------------------------------------------------
+TOP = "--task_name rte --num_train_epochs 1 --learning_rate 1e-3 --drop_strategy top --drop_k 2"
+
+
+def prior(folder="out") -> list[dict]:
+    """The records of the runs that a run has done first."""
+    return [read_json(path.parent) for path in sorted(Path(folder, "prior").glob("*/record.json"))]
+
+
+def test_fine_tuned_first(run):
+    """By hand: a run in full depth; a run that goes on from its folder without the top layers."""
+    code, record, out, err = run(f"{TOP} --drop_when finetuned")
+    assert code == 0, err
+    (first,) = prior()
+    assert "first the training of tinybert_rte_full_k0_seed42" in err and "first      1 training, 3 steps" in out
+    assert record["first"] == {"trainings": 1, "steps": 3, "seconds": first["seconds"]["train"]}
+    assert record["fingerprints"]["start"] and first["kept"] == list(range(6)) and record["kept"] == [0, 1, 2, 3]
+    plain = TOP.replace("--drop_strategy top --drop_k 2", "")
+    assert run(plain, output="full")[0] == 0
+    code, by_hand, _, err = run(TOP, model="full", output="by_hand")
+    assert code == 0 and same(weights("by_hand"), weights("out")) and by_hand["metrics"] == record["metrics"]
+
+    # another K has the same first training; a run that is done needs none
+    code, other, _, err = run(f"{TOP} --drop_when finetuned --drop_k 3 --overwrite_output_dir")
+    assert code == 0 and "first the training" not in err and len(prior()) == 1
+    shutil.rmtree("out/prior")
+    assert "already done" in run(f"{TOP} --drop_when finetuned --drop_k 3")[3] and not prior()
+
+
+def test_after_fine_tuning_without_another_one(run):
+    code, record, _, err = run(f"{TOP} --drop_when after")
+    assert code == 0 and record["steps"] is None and record["spec"]["train"] is None, err
+    model = AutoModelForSequenceClassification.from_pretrained(prior()[0]["folder"])
+    drop_layers(model, [4, 5]).save_pretrained("expected")
+    assert same(weights("out"), weights("expected"))
+    assert run("--task_name rte --do_eval", model="out", output="again")[1]["metrics"] == record["metrics"]
+    assert record["first"]["trainings"] == 1 and "train" not in record["seconds"]
+    assert "already done" in run(f"{TOP} --drop_when after")[3]
+
+
+def test_what_will_go_is_frozen_in_the_first_training(run, bert):
+    code, record, _, err = run(f"{TOP} --drop_when finetuned --freeze_dropped")
+    assert code == 0 and record["kept"] == [0, 1, 2, 3], err
+    (first,) = prior()
+    assert first["cuts"][0]["why"] == "top, K = 2, frozen" and first["dropped"] == []
+    assert first["parameters_after"] == first["parameters_before"] > record["parameters_after"]
+    before, trained = weights(bert), weights(first["folder"])
+    layers = {name: name.split(".layer.")[1][0] for name in before if ".layer." in name}
+    moved = {layer for name, layer in layers.items() if not torch.equal(before[name], trained[name])}
+    assert moved == {"0", "1", "2", "3"}
+    assert run(f"{TOP} --drop_k 3 --drop_when finetuned --freeze_dropped --overwrite_output_dir")[0] == 0
+    assert len(prior()) == 2  # other layers were frozen
+
+
+def test_the_first_training_has_its_own_recipe(run):
+    words = f"{TOP} --drop_when finetuned --first_num_train_epochs 2 --first_learning_rate 5e-4"
+    code, record, _, _ = run(words)
+    (first,) = prior()
+    assert first["steps"] == 6 and record["steps"] == 3 and first["spec"]["train"]["learning_rate"] == 5e-4
+    spec = RunSpec.from_dict(record["spec"])
+    assert spec.flat()["first_num_train_epochs"] == 2 and spec.flat()["first_learning_rate"] == 5e-4
+    assert spec.when == "finetuned" and spec.id == record["id"]
+
+
+def test_a_first_training_that_fails(run):
+    code, _, _, err = run(f"{TOP} --drop_when finetuned --learning_rate 1e30")
+    assert code == 2 and "tinybert_rte_full_k0_seed42: this run is needed first, and failed" in err.splitlines()[-1]
+    assert "diverged" in err and not Path("out/record.json").exists()
+
+
+def test_under_torchrun_the_first_training_is_done_before(first):
+    spec, options = first
+    spec = replace(spec, processes=2)
+    with pytest.raises(UserError, match="torchrun does one run at a time. Do it with --output_dir .*prior"):
+        run_glue.run(without([3], spec), replace(options, folder="on"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--drop_when after --do_eval", "Add --do_train"),
+        ("--freeze_dropped", "goes with --drop_when finetuned"),
+        ("--drop_when after --freeze_dropped", "goes with --drop_when finetuned"),
+        ("--drop_when finetuned --drop_step 2", "--drop_step: only for --drop_when gradual, not finetuned"),
+        ("--first_num_train_epochs 2", "only for --drop_when finetuned and --teacher auto"),
+        ("--drop_when finetuned --first_learning_rate 0", "--first_learning_rate 0.0: must be above 0"),
+    ],
+)
+def test_what_cannot_be(run, words, said):
+    code, _, _, err = run(f"{TOP} {words}")
+    assert code == 2 and said in err and len(err.splitlines()) == 1, err
+
+
+def test_the_runs_of_a_study_share_the_first_training(bert, glue, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = {"settings": {"model_name_or_path": bert, "data_dir": glue, "use_cpu": True}, "grid": {"k": [1, 2]}}
+    study["grid"] |= {"tasks": "rte", "strategies": "top", "drop_when": ["finetuned", "after"]}
+    Path("study.yaml").write_text(json.dumps(study))
+    jobs = read_study("study.yaml", "store").jobs
+    assert len({job.spec.start.id for job in jobs}) == 1 and len(jobs) == 4
+    assert {job.options.prior_store for job in jobs} == {"store/prior"}
+    for job in jobs:
+        assert run_glue.run(job.spec, job.options).status == "success"
+    assert len(list(Path("store/prior").glob("*/record.json"))) == 1 and len(read_store(["store"]).done) == 4

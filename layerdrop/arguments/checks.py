@@ -4,15 +4,19 @@ import os
 from collections.abc import Iterable, Iterator
 
 from layerdrop.arguments.flags import Flags, TrainArguments
-from layerdrop.arguments.to_spec import has_effect
+from layerdrop.arguments.to_spec import DISTILL_DEFAULTS, has_effect
 from layerdrop.errors import UserError
 from layerdrop.scorers import SCORERS
+from layerdrop.spec import FIRST_RECIPE
 from layerdrop.strategies import STRATEGIES
 from layerdrop.tasks import custom_task
 
 OWN_FILES_ONLY = ("text_columns", "label_column", "label_type")
 SCORES_ONLY = ("score_split", "max_score_samples", "weight_scope")
 TRAINING_ONLY = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "max_train_samples")
+GRADUAL_ONLY = ("drop_step", "drop_every_epochs")
+THESEUS_ONLY = ("replacing_rate", "replacing_schedule", "replacing_steps")
+FIRST_ONLY = tuple(f"first_{name}" for name in FIRST_RECIPE)
 NOT_TRAINING_ALONE = ("do_train", "seed", "precision", "bf16", "fp16", "plain")
 """Flags among TrainArguments that change the result of an evaluation too."""
 
@@ -25,6 +29,9 @@ def check(flags: Flags) -> None:
         _number_of_layers,
         _strategys_own,
         _frozen,
+        _when,
+        _theseus,
+        _teacher,
         _task,
         _files,
         _samples,
@@ -110,6 +117,89 @@ def _frozen(flags: Flags) -> Iterator[str]:
         yield f"--freeze_layers {ranges(gone)}: --drop_layers drops this. Name kept layers only."
 
 
+# ---- when layers go, and whom the rest learns from -------------------------------------------------------------------
+def _given(group: object, names: Iterable[str]) -> list[str]:
+    """Those of the flags that were given."""
+    return [name for name in names if getattr(group, name) is not None and getattr(group, name) is not False]
+
+
+def _when(flags: Flags) -> Iterator[str]:
+    when, row, train, said = flags.when, flags.named_strategy, flags.train, f"--drop_when {flags.when.drop_when}"
+    gradual = when.drop_when == "gradual"
+    if when.drop_when != "pretrained" and not train.do_train:
+        yield f"{said}: is about fine-tuning, which --do_eval and --do_predict alone leave out. Add --do_train."
+    if when.freeze_dropped and (when.drop_when != "finetuned" or row is None):
+        yield "--freeze_dropped: goes with --drop_when finetuned and a --drop_strategy. Add them, or leave it out."
+    for name in _given(when, GRADUAL_ONLY):
+        if not gradual:
+            yield f"--{name}: only for --drop_when gradual, not {when.drop_when}. Leave it out."
+        elif getattr(when, name) < 1:
+            yield f"--{name} {getattr(when, name)}: must be 1 or more."
+    if gradual and row is None:
+        yield f"{said}: needs layers to drop. Add --drop_strategy and --drop_k."
+    if gradual and flags.drop.drop_threshold is not None:
+        yield f"{said}: how many layers go must be known before. Use --drop_k instead of --drop_threshold."
+    if gradual and train.max_steps > 0:
+        yield f"{said}: counts epochs. Use --num_train_epochs instead of --max_steps."
+    if gradual and train.load_best_model_at_end:
+        yield f"{said}: its checkpoints have different depths. Leave --load_best_model_at_end out."
+    firsts = when.drop_when == "finetuned" or flags.teacher.teacher == "auto"
+    for name in _given(when, FIRST_ONLY):
+        if not firsts:
+            yield f"--{name}: only for --drop_when finetuned and --teacher auto. Leave it out."
+        elif not 0 < getattr(when, name) < float("inf"):
+            yield f"--{name} {getattr(when, name)}: must be above 0."
+
+
+def _theseus(flags: Flags) -> Iterator[str]:
+    when, drop = flags.when, flags.drop
+    if not when.theseus:
+        yield from (f"--{name}: only with --theseus. Leave it out." for name in _given(when, THESEUS_ONLY))
+        return
+    if when.drop_when in ("after", "gradual"):
+        yield f"--theseus: goes with --drop_when pretrained or finetuned, not {when.drop_when}."
+    others = {
+        "--layerdrop_rate": when.layerdrop_rate,
+        "--freeze_layers": drop.freeze_layers,
+        "--from_scratch": flags.model.from_scratch,
+    }
+    for name in (name for name, value in others.items() if value):
+        yield f"--theseus and {name} contradict each other: it trains the kept layers and nothing else. Give one."
+    if when.replacing_rate is not None and not 0 <= when.replacing_rate <= 1:
+        yield f"--replacing_rate {when.replacing_rate:g}: must be a probability from 0 to 1."
+    if when.replacing_steps is not None and when.replacing_steps < 0:
+        yield f"--replacing_steps {when.replacing_steps:g}: must be 0 or more."
+
+
+def _teacher(flags: Flags) -> Iterator[str]:
+    given, when = flags.teacher, flags.when
+    if given.teacher is None:
+        for name in _given(given, vars(given)):
+            yield f"--{name}: needs a teacher. Add --teacher FOLDER or --teacher auto."
+        return
+    kind = given.distill or "logits"
+    if not flags.train.do_train or when.drop_when == "after":
+        yield "--teacher: teaches a training, and this run has none of its own. Leave it out."
+    for name in _given(given, ("distill_temperature", "distill_weight", "distill_states_weight")):
+        if name not in DISTILL_DEFAULTS[kind]:
+            yield f"--{name}: only for --distill patient and layers, not {kind}. Leave it out."
+    if given.distill_attention and kind != "layers":
+        yield f"--distill_attention: only for --distill layers, not {kind}. Leave it out."
+    if given.distill_temperature is not None and not 0 < given.distill_temperature < float("inf"):
+        yield f"--distill_temperature {given.distill_temperature:g}: must be above 0."
+    if given.distill_weight is not None and not 0 <= given.distill_weight <= 1:
+        yield f"--distill_weight {given.distill_weight:g}: must be from 0 to 1."
+    if given.distill_states_weight is not None and not 0 <= given.distill_states_weight < float("inf"):
+        yield f"--distill_states_weight {given.distill_states_weight:g}: must be 0 or more."
+    changing = {
+        "--layerdrop_rate": when.layerdrop_rate,
+        "--theseus": when.theseus,
+        "--drop_when gradual": when.drop_when == "gradual",
+    }
+    for name in (name for name, value in changing.items() if value and kind != "logits"):
+        yield f"--distill {kind}: pairs layers, which {name} changes while it trains. Use --distill logits."
+
+
 # ---- data ------------------------------------------------------------------------------------------------------------
 def _task(flags: Flags) -> Iterator[str]:
     flags.data.task  # noqa: B018  raises for an unknown name
@@ -135,7 +225,7 @@ def _samples(flags: Flags) -> Iterator[str]:
         for name, least in limits.items():
             if (value := getattr(group, name)) is not None and value < least:
                 yield f"--{name} {value}: must be {least} or more."
-    if (rate := flags.drop.layerdrop_rate) is not None and not 0 <= rate < 1:
+    if (rate := flags.when.layerdrop_rate) is not None and not 0 <= rate < 1:
         yield f"--layerdrop_rate {rate:g}: must be a probability below 1, such as 0.2."
     if (share := flags.data.hold_out) is not None and not 0 < share < 1:
         yield f"--hold_out {share:g}: must be a share between 0 and 1, such as 0.15."

@@ -1,4 +1,4 @@
-"""The flags of run_glue.py in four groups, each with its --help text, and conclusions from several of them."""
+"""The flags of run_glue.py in groups, each with its --help text, and conclusions from several of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -107,12 +107,61 @@ class DropArguments:
     max_score_samples: int | None = flag("contribution: use the first N examples of that split only.")
     freeze_layers: str | None = flag("Ids of kept layers that fine-tuning does not change, as 0,1,2.")
     freeze_embeddings: bool = flag("Do not change the embeddings in fine-tuning.", False)
+    dry_run: bool = flag("Print the dropped and kept layers, scores and parameters, and stop.", False)
+    json: bool = flag("With --dry_run: print one JSON object.", False)
+
+
+@dataclass
+class WhenArguments:
+    """When layers go, and how the others take their place."""
+
+    drop_when: Literal["pretrained", "finetuned", "after", "gradual"] = flag(
+        "pretrained: before fine-tuning. finetuned: after a first fine-tuning in full depth, and a second one follows. "
+        "after: the same without the second. gradual: one after the other while fine-tuning.",
+        "pretrained",
+    )
+    freeze_dropped: bool = flag("finetuned: the first training does not change the layers that will go.", False)
+    drop_step: int | None = flag("gradual: how many layers go at once. Default: 1.")
+    drop_every_epochs: int | None = flag(
+        "gradual: epochs before each drop. Default: 2. --num_train_epochs follow after the last one."
+    )
     layerdrop_rate: float | None = flag(
         "Leave each layer out of a training step with this probability (Fan et al.'s LayerDrop). Evaluation uses every "
         "layer."
     )
-    dry_run: bool = flag("Print the dropped and kept layers, scores and parameters, and stop.", False)
-    json: bool = flag("With --dry_run: print one JSON object.", False)
+    theseus: bool = flag(
+        "Train the kept layers in exchange with those of the fine-tuned full model (Xu et al.'s module replacing): "
+        "that of --drop_when finetuned, else the checkpoint.",
+        False,
+    )
+    replacing_rate: float | None = flag(
+        "theseus: probability at the first step with which a kept layer takes its place. Default: 0.5."
+    )
+    replacing_schedule: Literal["linear", "constant"] | None = flag("theseus: how the rate reaches 1. Default: linear.")
+    replacing_steps: float | None = flag(
+        "theseus: the step, or the share of all steps if below 1, from which on the rate is 1. Default: 0.5."
+    )
+    first_num_train_epochs: float | None = flag(
+        "Epochs of the training in full depth that a run does first (finetuned, --teacher auto). Default: the run's."
+    )
+    first_learning_rate: float | None = flag("Its peak learning rate. Default: the run's.")
+
+
+@dataclass
+class TeacherArguments:
+    """Whom the model learns from, besides the labels: (1 - weight) task loss + weight logits + states weight states."""
+
+    teacher: str | None = flag(
+        "Fine-tuned model: a run's folder, or any folder or hub name; auto: this model in full depth, fine-tuned first."
+    )
+    distill: Literal["logits", "patient", "layers"] | None = flag(
+        "logits (Hinton et al.); patient: the sentence token's states too (Sun et al.); layers: each kept layer's "
+        "states too, of every token. Default with --teacher: logits."
+    )
+    distill_temperature: float | None = flag("Divides both logits. Default: 5; layers: 1.")
+    distill_weight: float | None = flag("Weight of the logits, from 0 to 1. Default: 0.5; layers: 1.")
+    distill_states_weight: float | None = flag("Weight of the states. Default: patient 100, layers 1.")
+    distill_attention: bool = flag("layers: match attention too, with the states' weight.", False)
 
 
 @dataclass
@@ -159,7 +208,7 @@ class TrainArguments(TrainingArguments):
         return min(1, super().n_gpu)
 
 
-GROUPS = (ModelArguments, DataArguments, DropArguments, TrainArguments)
+GROUPS = (ModelArguments, DataArguments, DropArguments, WhenArguments, TeacherArguments, TrainArguments)
 
 
 @dataclass
@@ -169,6 +218,8 @@ class Flags:
     model: ModelArguments
     data: DataArguments
     drop: DropArguments
+    when: WhenArguments
+    teacher: TeacherArguments
     train: TrainArguments
     given: frozenset[str] = frozenset()
     """Names of the flags that were given, not left at their default."""

@@ -138,7 +138,8 @@ class Arguments(Flags):
     @property
     def needs_hub(self) -> bool:
         """Whether a model, tokenizer or data set is named that is no local folder."""
-        names = (self.model.model_name_or_path, self.model.tokenizer_name, self.drop.score_on)
+        teacher = None if self.teacher.teacher == "auto" else self.teacher.teacher
+        names = (self.model.model_name_or_path, self.model.tokenizer_name, self.drop.score_on, teacher)
         hub_data = self.data.source == "hub" and bool(self.splits)
         return hub_data or self.train.push_to_hub or any(name and not is_local(name) for name in names)
 

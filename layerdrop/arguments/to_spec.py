@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import Enum
 from functools import cache
 from typing import Any
@@ -11,7 +12,18 @@ from transformers.trainer_utils import SchedulerType
 
 from layerdrop.arguments.flags import Flags
 from layerdrop.orders import find_layers, reservation
-from layerdrop.spec import NOT_THE_LIBRARYS, DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
+from layerdrop.spec import (
+    FIRST_RECIPE,
+    NOT_THE_LIBRARYS,
+    DataSpec,
+    DistilSpec,
+    DropSpec,
+    ModelSpec,
+    Options,
+    RunSpec,
+    TheseusSpec,
+    TrainSpec,
+)
 
 NO_EFFECT = (
     # where things are, what is kept, what is asked for
@@ -46,6 +58,12 @@ DECIDE_BY_SAVING = ("save_strategy", "save_steps")
 ADAPTIVE = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 """Learning rates that follow the evaluations."""
 
+DISTILL_DEFAULTS = {
+    "logits": {"distill_temperature": 5, "distill_weight": 0.5},
+    "patient": {"distill_temperature": 5, "distill_weight": 0.5, "distill_states_weight": 100},
+    "layers": {"distill_temperature": 1, "distill_weight": 1, "distill_states_weight": 1},
+}
+"""Kind of --distill -> the settings that it has, and their defaults."""
 CARRIED = (
     *(f.name for f in dataclasses.fields(TrainSpec) if f.name not in NOT_THE_LIBRARYS),
     *("output_dir", "seed", "bf16", "fp16", "use_cpu", "do_train", "do_eval", "do_predict"),
@@ -66,8 +84,60 @@ def to_spec(flags: Flags, notes: tuple[str, ...] = ()) -> tuple[RunSpec, Options
         precision=train.precision,
         processes=train.world_size,
         plain=train.plain,
+        theseus=_theseus(flags),
     )
+    spec = replace(spec, start=_start(flags, spec), distil=_distil(flags, spec))
+    if flags.when.drop_when == "after":
+        spec = replace(spec, train=None)
     return spec, _options(flags, spec, notes)
+
+
+def _first(flags: Flags, spec: RunSpec, **changes: Any) -> RunSpec:
+    """The training in full depth that a run needs first."""
+    own = {name: getattr(flags.when, f"first_{name}") for name in FIRST_RECIPE}
+    train = replace(spec.train, **{name: float(value) for name, value in own.items() if value is not None})
+    return replace(spec, drop=DropSpec(), train=train, theseus=None, **changes)
+
+
+def _start(flags: Flags, spec: RunSpec) -> RunSpec | None:
+    when = flags.when
+    if when.drop_when not in ("finetuned", "after"):
+        return None
+    first = _first(flags, spec)
+    freeze = when.freeze_dropped and spec.drop.strategy
+    return replace(first, drop=replace(spec.drop, frozen=True)) if freeze else first
+
+
+def _distil(flags: Flags, spec: RunSpec) -> DistilSpec | None:
+    given = flags.teacher
+    if given.teacher is None:
+        return None
+    kind = given.distill or "logits"
+    defaults = DISTILL_DEFAULTS[kind]
+    values = {
+        name: float(default if getattr(given, name) is None else getattr(given, name))
+        for name, default in defaults.items()
+    }
+    model = replace(spec.model, from_scratch=False)
+    auto = given.teacher == "auto"
+    return DistilSpec(
+        distill=kind,
+        teacher=None if auto else given.teacher,
+        teacher_run=_first(flags, spec, model=model) if auto else None,
+        distill_attention=given.distill_attention or None,
+        **values,
+    )
+
+
+def _theseus(flags: Flags) -> TheseusSpec | None:
+    when = flags.when
+    if not when.theseus:
+        return None
+    return TheseusSpec(
+        replacing_rate=0.5 if when.replacing_rate is None else when.replacing_rate,
+        replacing_steps=0.5 if when.replacing_steps is None else when.replacing_steps,
+        replacing_schedule=when.replacing_schedule or "linear",
+    )
 
 
 def _data(flags: Flags) -> DataSpec:
@@ -98,16 +168,20 @@ def _drop(flags: Flags) -> DropSpec:
     if row is None:
         return DropSpec()
     of_data = scorer is not None and scorer.needs_data
+    gradual = flags.when.drop_when == "gradual"
+    found = find_layers(row.name, drop.drop_k, drop.drop_order_file, flags.model.model_name_or_path, flags.task_name)
     return DropSpec(
         strategy=row.name,
         k=None if row.listed else drop.drop_k,
         threshold=drop.drop_threshold,
         layers=flags.drop_layers,
-        found=find_layers(row.name, drop.drop_k, drop.drop_order_file, flags.model.model_name_or_path, flags.task_name),
+        found=found if gradual else tuple(sorted(found)),
         score_on=drop.score_on if scorer else None,
         score_split=flags.scored_split,
         score_samples=drop.max_score_samples if of_data else None,
         weight_scope=drop.weight_scope if scorer and not of_data else None,
+        step=(flags.when.drop_step or 1) if gradual else None,
+        every_epochs=(flags.when.drop_every_epochs or 2) if gradual else None,
     )
 
 
@@ -122,7 +196,7 @@ def _train(flags: Flags) -> TrainSpec:
         **values,
         freeze_layers=flags.freeze_layers,
         freeze_embeddings=flags.drop.freeze_embeddings,
-        layerdrop_rate=flags.drop.layerdrop_rate or None,
+        layerdrop_rate=flags.when.layerdrop_rate or None,
         other=_not_at_default(train, effect=True),
     )
 

@@ -9,12 +9,20 @@ from torch import nn
 
 from layerdrop.evaluate import task_loss
 
+FROM_TEACHER = "teacher_"
+"""Names of what a batch holds of a teacher begin so."""
+
 
 class Objective(Protocol):
     """A scalar loss, a mean over the rows of a batch, in fp32. One that is a TrainerCallback too hears of the steps."""
 
     def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """batch: `labels` (batch,) and the model's inputs (batch, tokens), on the model's device."""
+
+
+def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What of a batch the model takes."""
+    return {name: value for name, value in batch.items() if name != "labels" and not name.startswith(FROM_TEACHER)}
 
 
 @dataclass(frozen=True)
@@ -26,5 +34,8 @@ class TaskLoss:
 
     def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See Objective."""
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        return task_loss(model(**inputs).logits, batch["labels"], self.regression, self.label_smoothing)
+        return self.of(model(**model_inputs(batch)).logits, batch["labels"])
+
+    def of(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """logits: (batch, classes), or (batch, 1) for regression; labels: (batch,)."""
+        return task_loss(logits, labels, self.regression, self.label_smoothing)

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -73,11 +73,12 @@ def train(
     plain: bool = False,
     rolling_checkpoints: bool = True,
     resume_from: str | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Training:
     """Train a model in place, and save it into args.output_dir if `save`.
 
-    plain: without speed-ups. resume_from: a checkpoint's folder. Raises FloatingPointError where training diverged,
-    Interrupted where the user stopped it.
+    plain: without speed-ups. resume_from: a checkpoint's folder. callbacks: hear of the training's events. Raises
+    FloatingPointError where training diverged, Interrupted where the user stopped it.
     """
     log, interrupt = EpochLog(), Interrupt(rolling_checkpoints)
     make = partial(
@@ -89,7 +90,7 @@ def train(
         objective=objective,
         development=development if args.eval_strategy != "no" else None,
         tokenizer=tokenizer,
-        callbacks=[log, interrupt, *([objective] if isinstance(objective, TrainerCallback) else [])],
+        callbacks=[log, interrupt, *([objective] if isinstance(objective, TrainerCallback) else []), *callbacks],
     )
     with faster(model, args, train=True, plain=plain, used_ids=data.columns["input_ids"]), head_in_fp32(model):
         trainer = build_trainer(make)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from layerdrop.errors import UserError
 from layerdrop.runs.record import RECORD_FILE, RunRecord, read_record
-from layerdrop.runs.store import SEARCH_FOLDER, SPEC_FILE
+from layerdrop.runs.store import PRIOR_FOLDER, SPEC_FILE
 from layerdrop.text import one_line
 
 SHOWN = 3
@@ -31,7 +31,7 @@ class Found:
 
 def read_store(folders: Iterable[str]) -> Found:
     """The records in some folders and below, each run once; equal settings on other contents are other runs. The
-    candidates of searches, in folders SEARCH_FOLDER below, are left out.
+    candidates of searches, in folders PRIOR_FOLDER below, are left out.
 
     Raises UserError where there is no successful one.
     """
@@ -66,7 +66,7 @@ def read_store(folders: Iterable[str]) -> Found:
 def _below(folder: str, name: str) -> list[Path]:
     """The files of that name, but for those of searches."""
     found = sorted(Path(folder).rglob(name))
-    return [path for path in found if SEARCH_FOLDER not in path.relative_to(folder).parts[:-2]]
+    return [path for path in found if PRIOR_FOLDER not in path.relative_to(folder).parts[:-2]]
 
 
 def _contents(record: RunRecord) -> tuple:

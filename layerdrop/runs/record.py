@@ -52,12 +52,14 @@ class RunRecord:
     epochs: list[dict[str, float]] = field(default_factory=list)
     """One entry for each point of logging: `step`, `epoch`, `train_loss`, `loss` and metrics on the development set."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """load, read, search, select, tokenise, train, evaluate (all passes over the development set), inference (the last
-    of them), predict, total."""
+    """load, read, first (the runs that it needed and did), search, select, tokenise, train, evaluate (all passes over
+    the development set), inference (the last of them), predict, total."""
     steps: int | None = None
     """Optimizer steps of the whole training."""
     search: dict[str, float] = field(default_factory=dict)
     """What the search cost that the run did itself: trainings, steps, seconds."""
+    first: dict[str, float] = field(default_factory=dict)
+    """What the runs cost whose trained models the run needed: trainings, steps, seconds of training."""
     resumed_at_step: int | None = None
     """Of a resumed run: seconds, tokens_per_second and peak memory are those of the steps after this one alone."""
     tokens_per_second: float | None = None
@@ -75,7 +77,7 @@ class RunRecord:
     distinct_predictions: dict[str, int] = field(default_factory=dict)
     """For each split: the number of different classes or values predicted."""
     fingerprints: dict[str, str] = field(default_factory=dict)
-    """`model`, `tokenizer`, `score_on`: hashes of the contents that these names stood for."""
+    """`model`, `tokenizer`, `score_on`, `start`, `teacher`: hashes of the contents that these names stood for."""
     notes: list[str] = field(default_factory=list)
     """What the user was told."""
     environment: dict[str, Any] = field(default_factory=dict)

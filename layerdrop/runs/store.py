@@ -25,8 +25,8 @@ from layerdrop.words import flag_of
 
 SPEC_FILE = "spec.json"
 LOCK_FILE = ".lock"
-SEARCH_FOLDER = "search"
-"""In a run's or a study's folder: the store of the searches that its runs do."""
+PRIOR_FOLDER = "prior"
+"""In a run's or a study's folder: the store of what its runs do first, searches and first trainings."""
 MODEL_FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
 MODEL_PATTERNS = (
     *("config.json", "generation_config.json", "training_args.bin", "*.safetensors", "*.safetensors.index.json"),
@@ -85,6 +85,11 @@ def find_record(folder: str, spec: RunSpec) -> RunRecord | None:
     return record if record and record.id == spec.id else None
 
 
+def prior_store(options: Options) -> Store:
+    """Of the runs that a run does first."""
+    return Store(options.prior_store or str(Path(options.folder) / PRIOR_FOLDER))
+
+
 # ---- one run's folder ------------------------------------------------------------------------------------------------
 @contextmanager
 def claim(folder: str) -> Iterator[None]:
@@ -122,7 +127,7 @@ def open_folder(record: RunRecord, options: Options) -> Opened:
     folder, auto = Path(record.folder), options.resume == "auto"
     if options.overwrite:
         clear(folder)
-        return _begin(record)
+        return note_inputs(record)
     try:
         there = read_record(folder)
     except ValueError as error:
@@ -148,7 +153,7 @@ def open_folder(record: RunRecord, options: Options) -> Opened:
             "Go on with --resume_from_checkpoint, or start again with --overwrite_output_dir."
         )
     clear(folder)  # of a run that failed or died
-    return _begin(record)
+    return note_inputs(record)
 
 
 def clear(folder: Path) -> None:
@@ -168,6 +173,14 @@ def holds_trained(folder: str, spec: RunSpec) -> bool:
     """Whether a folder holds the record of this very run, which has succeeded, and its model."""
     record = find_record(folder, spec)
     return record is not None and record.status == "success" and bool(holds_model(folder))
+
+
+def forget_unless_kept(folder: str, spec: RunSpec) -> None:
+    """Make room for a run whose model is needed: one that was done without keeping it is to be done again."""
+    with suppress(Busy), claim(folder):  # another process may be at it
+        record = find_record(folder, spec)
+        if record and record.status == "success" and not holds_model(folder):
+            clear(Path(folder))
 
 
 # ---- checkpoints to resume from --------------------------------------------------------------------------------------
@@ -231,7 +244,7 @@ def _resume(record: RunRecord, resume: str) -> Opened:
     else:
         remove_checkpoints(folder)
         notes += ("no whole checkpoint is left; the training starts from the beginning",)
-    return Opened(notes=notes + _begin(record).notes)
+    return Opened(notes=notes + note_inputs(record).notes)
 
 
 def _resume_from(record: RunRecord, checkpoint: Path) -> Opened:
@@ -261,13 +274,13 @@ def _resume_from(record: RunRecord, checkpoint: Path) -> Opened:
             f"--resume_from_checkpoint: {checkpoint} was made with {changed}. "
             "Start again with --overwrite_output_dir, which loses it."
         )
-    _begin(record)
+    note_inputs(record)
     return Opened(resume_from=str(checkpoint))
 
 
 # ---- details ---------------------------------------------------------------------------------------------------------
-def _begin(record: RunRecord) -> Opened:
-    """Write which run the folder belongs to from now on."""
+def note_inputs(record: RunRecord) -> Opened:
+    """Write which run the folder belongs to from now on, and what that has read."""
     path = Path(record.folder) / SPEC_FILE
     read = {"data": record.data, "fingerprints": record.fingerprints}
     content = {"id": record.spec.id, **record.spec.to_dict(), "read": read}

@@ -61,23 +61,31 @@ def first_token_alone(model: PreTrainedModel) -> Iterator[None]:
     Inside, the base model's last states are (batch, 1, size). A pass that is asked for hidden states or attentions
     computes all tokens.
     """
-    attention = layer_list(model)[-1].attention
-    before = vars(attention).get("forward")
-    whole, short = attention.forward, MethodType(_attend_at_first_token, attention)
+    patched: list[tuple[nn.Module, object]] = []
+    """The attention of the last layer, and the `forward` that it had of its own, if any."""
+
+    def undo() -> None:
+        if patched:
+            attention, own = patched.pop()
+            del attention.forward
+            if own is not None:
+                attention.forward = own
 
     def choose(base: nn.Module, args: tuple, kwargs: dict) -> None:
         asked = ("output_hidden_states", "output_attentions")
         every_token = any(
             kwargs[name] if kwargs.get(name) is not None else getattr(base.config, name) for name in asked
         )
-        attention.forward = whole if every_token else short
+        attention = layer_list(model)[-1].attention  # which layer is the last can change while training
+        if patched and (every_token or patched[0][0] is not attention):
+            undo()
+        if not patched and not every_token:
+            patched.append((attention, vars(attention).get("forward")))
+            attention.forward = MethodType(_attend_at_first_token, attention)
 
     hook = model.base_model.register_forward_pre_hook(choose, with_kwargs=True)
-    attention.forward = short
     try:
         yield
     finally:
         hook.remove()
-        del attention.forward
-        if before is not None:
-            attention.forward = before
+        undo()

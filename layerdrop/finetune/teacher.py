@@ -1,0 +1,287 @@
+"""A teacher's outputs for every training example: computed once, stored, and handed out with the batches."""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from layerdrop.checkpoints import Checkpoint, original_layers
+from layerdrop.data.batches import Collator
+from layerdrop.data.examples import Examples
+from layerdrop.data.tokens import Tokenised, tokenise
+from layerdrop.errors import UserError
+from layerdrop.loading import load_classifier
+from layerdrop.precision import autocast, head_in_fp32
+from layerdrop.spec import DistilSpec
+from layerdrop.states import sentence_tokens, watching
+from layerdrop.tasks import Task, label_order
+
+
+def patient_pairs(n_student: int, n_teacher: int) -> list[tuple[int, int]]:
+    """(student's layer, teacher's layer) of patient distillation: all but the student's last one, evenly spaced over
+    the teacher's. 6 of 12: 0 to 4 with 1, 3, 5, 7, 9 (Sun et al.'s "skip")."""
+    return [(i, (i + 1) * n_teacher // n_student - 1) for i in range(n_student - 1)]
+
+
+def taught(
+    distil: DistilSpec,
+    teacher: Checkpoint,
+    student: PreTrainedModel,
+    examples: Examples,
+    data: Tokenised,
+    collate: Collator,
+    task: Task,
+    labels: Sequence[str],
+    *,
+    max_seq_length: int,
+    device: torch.device,
+    batch_size: int,
+    precision: str,
+    folder: str,
+) -> "tuple[Numbered, TaughtCollator, list[int]]":
+    """The training data and the collator whose batches hold the teacher's outputs, and the student's layers that are
+    paired with the teacher's.
+
+    examples, data: the training set, and the same tokenised for the student. labels: in the order of the student's
+    classes. folder: for the outputs, as long as the process lives. Raises UserError for a teacher of other classes,
+    another width, depth or tokenizer than `distil` allows.
+    """
+    columns, pairs = _columns(teacher, task, labels), _pairs(distil, teacher, student)
+    tokens = tokenise(examples, teacher.tokenizer, min(max_seq_length, teacher.max_length()))
+    if distil.distill == "layers" and not _same_tokens(tokens, data):
+        raise _refused(teacher, "has another tokenizer, so that its tokens are not the model's", "patient or logits")
+    if teacher.config.model_type in teacher.family.fp32_only:
+        precision = "fp32"
+    model = load_classifier(teacher, replace_head=False)[0].to(device)
+    with attending_eagerly(model) if distil.distill_attention else nullcontext():
+        outputs = teacher_outputs(
+            model,
+            tokens,
+            Collator.of(teacher.tokenizer),
+            kind=distil.distill,
+            layers=[theirs for _, theirs in pairs] if distil.distill_states_weight else [],
+            attention=bool(distil.distill_attention and distil.distill_states_weight),
+            columns=columns,
+            folder=folder,
+            batch_size=batch_size,
+            precision=precision,
+        )
+    numbered = Numbered(data.columns, data.offsets, data.labels, data.rows)
+    return numbered, TaughtCollator(collate, outputs), [ours for ours, _ in pairs]
+
+
+def _refused(teacher: Checkpoint, why: str, instead: str) -> UserError:
+    return UserError(f"--teacher {teacher.name}: {why}. Use --distill {instead}, or another teacher.")
+
+
+def _columns(teacher: Checkpoint, task: Task, labels: Sequence[str]) -> list[int]:
+    """The teacher's class for each of the student's. Raises UserError where they are not the same classes."""
+    name, names = f"--teacher {teacher.name}", teacher.label_names
+    if not teacher.has_classifier:
+        raise UserError(f"{name}: has no trained classifier. Fine-tune it first, or use --teacher auto.")
+    if teacher.is_regression != task.is_regression or teacher.config.num_labels != max(1, len(labels)):
+        has = "gives a value" if teacher.is_regression else f"has {teacher.config.num_labels} classes"
+        wanted = "values" if task.is_regression else f"{len(labels)} classes"
+        raise UserError(f"{name}: {has}, {task.name} has {wanted}. Give a teacher for this task.")
+    if task.is_regression:
+        return [0]
+    known = [sorted(name.lower() for name in spelling) for spelling in (task.labels, task.words)]
+    if names and sorted(name.lower() for name in names) not in known:
+        raise UserError(
+            f"{name}: its classes are {', '.join(names)}, those of {task.name} are {', '.join(task.labels)}. "
+            "Give a teacher for this task."
+        )
+    theirs = label_order(task, names) or list(range(len(labels)))
+    return [theirs.index(list(task.labels).index(label)) for label in labels]
+
+
+def _pairs(distil: DistilSpec, teacher: Checkpoint, student: PreTrainedModel) -> list[tuple[int, int]]:
+    """(student's layer, teacher's layer), each in its own model. Raises UserError where they do not fit."""
+    if distil.distill == "logits":
+        return []
+    ours, theirs = student.config.hidden_size, teacher.config.hidden_size
+    if ours != theirs:
+        raise _refused(teacher, f"its states have {theirs} numbers, the model's {ours}", "logits")
+    if distil.distill == "patient":
+        return patient_pairs(student.config.num_hidden_layers, teacher.n_layers)
+    n_original, kept = original_layers(student.config)
+    if teacher.n_original != n_original or not set(kept) <= set(teacher.original_ids):
+        raise _refused(teacher, "lacks layers that the model has", "patient or logits")
+    return [(i, teacher.original_ids.index(original)) for i, original in enumerate(kept)]
+
+
+def _same_tokens(a: Tokenised, b: Tokenised) -> bool:
+    return np.array_equal(a.offsets, b.offsets) and np.array_equal(a.columns["input_ids"], b.columns["input_ids"])
+
+
+class Vectors:
+    """A vector of its own length for each row, in a file that is mapped into memory and goes with the process."""
+
+    def __init__(self, sizes: np.ndarray, dtype: torch.dtype, folder: str | Path):
+        """sizes: (rows,) lengths. Raises UserError where the disk is too small."""
+        self.ends = np.concatenate([[0], np.cumsum(sizes)])
+        need = int(self.ends[-1]) * dtype.itemsize
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        if need > (free := shutil.disk_usage(folder).free):
+            raise UserError(
+                f"--teacher: its outputs take {need / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free. "
+                "Use --distill patient or logits, --max_train_samples, or another --output_dir."
+            )
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".teacher") as file:
+            self.values = torch.from_file(file.name, shared=True, size=int(self.ends[-1]), dtype=dtype)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        """(length,); what is written there stays."""
+        return self.values[self.ends[row] : self.ends[row + 1]]
+
+
+@dataclass
+class TeacherOutputs:
+    """Of every row: logits, and states of the paired layers."""
+
+    logits: torch.Tensor
+    """(rows, classes) float32."""
+    states: Vectors | None = None
+    """(pairs, hidden), or for each token: (pairs, tokens, hidden)."""
+    attention: Vectors | None = None
+    """(pairs, heads, tokens, tokens)."""
+    n_pairs: int = 0
+    n_heads: int = 0
+    every_token: bool = False
+
+    def batch(self, rows: Sequence[int], mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """`teacher_logits` (batch, classes); `teacher_states` (batch, pairs, hidden), or (batch, pairs, tokens,
+        hidden); `teacher_attention` (batch, pairs, heads, tokens, tokens); 0 for padding. mask: (batch, tokens)."""
+        found = {"teacher_logits": self.logits[torch.as_tensor(rows)]}
+        if self.states is None:
+            return found
+        if not self.every_token:
+            found["teacher_states"] = torch.stack([self.states[row].view(self.n_pairs, -1) for row in rows])
+            return found
+        real = [torch.nonzero(line).flatten() for line in mask]
+        vectors = [self.states[row].view(self.n_pairs, len(at), -1) for row, at in zip(rows, real, strict=True)]
+        shape = len(rows), self.n_pairs, mask.shape[1], vectors[0].shape[-1]
+        found["teacher_states"] = states = torch.zeros(shape, dtype=vectors[0].dtype)
+        for i, (vector, at) in enumerate(zip(vectors, real, strict=True)):
+            states[i, :, at] = vector
+        if self.attention is not None:
+            shape = len(rows), self.n_pairs, self.n_heads, mask.shape[1], mask.shape[1]
+            found["teacher_attention"] = attention = torch.zeros(shape, dtype=self.attention.values.dtype)
+            for i, (row, at) in enumerate(zip(rows, real, strict=True)):
+                weights = self.attention[row].view(self.n_pairs, self.n_heads, len(at), len(at))
+                attention[i, :, :, at[:, None], at] = weights
+        return found
+
+
+@torch.no_grad()
+def teacher_outputs(
+    teacher: PreTrainedModel,
+    data: Tokenised,
+    collate: Collator,
+    *,
+    kind: str,
+    layers: Sequence[int] = (),
+    attention: bool = False,
+    columns: Sequence[int] | None = None,
+    folder: str | Path,
+    batch_size: int = 32,
+    precision: str = "fp32",
+) -> TeacherOutputs:
+    """One pass of a teacher, in evaluation mode and on its device, over all rows of `data`.
+
+    kind: `logits`, `patient` or `layers`. layers: those whose states are kept. attention: theirs too; the teacher
+    must attend eagerly. columns: order of the classes. folder: for the file of states.
+    """
+    n, lengths, was_training = len(data), np.diff(data.offsets), teacher.training
+    found, device, dataset = None, teacher.device, data.longest_first()
+    teacher.eval()
+    asked = {"output_attentions": True} if attention else {}
+    with head_in_fp32(teacher), autocast(device, precision):
+        for start in tqdm(range(0, n, batch_size), desc="teacher", delay=2, leave=False, disable=None):
+            positions = range(start, min(start + batch_size, n))
+            rows = dataset.rows[start : start + batch_size]
+            batch = collate([dataset[i] for i in positions])
+            inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
+            mask = inputs["attention_mask"]
+            with watching(teacher, mask.shape[1]) as seen:
+                output = teacher(**inputs, **asked)
+            logits = output.logits.float().cpu()
+            states = [seen.outputs[i] for i in layers]
+            if found is None:
+                found = TeacherOutputs(torch.empty(n, logits.shape[1]), n_pairs=len(layers))
+                found.every_token = kind == "layers"
+                if layers:
+                    each = np.full(n, 1) if kind == "patient" else lengths
+                    found.states = Vectors(each * len(layers) * states[0].shape[-1], states[0].dtype, folder)
+                if attention:
+                    weights = _attentions(output, layers, mask)
+                    found.n_heads = weights[0].shape[1]
+                    sizes = lengths**2 * len(layers) * found.n_heads
+                    found.attention = Vectors(sizes, weights[0].dtype, folder)
+            found.logits[torch.as_tensor(rows)] = logits if columns is None else logits[:, list(columns)]
+            if not layers:
+                continue
+            stacked = torch.stack(states, dim=1)  # (batch, pairs, tokens, hidden)
+            token = sentence_tokens(teacher, mask)
+            for i, row in enumerate(rows):
+                real = mask[i].bool()
+                part = stacked[i, :, token[i]] if kind == "patient" else stacked[i][:, real]
+                found.states[row].copy_(part.flatten())
+                if attention:
+                    weights = torch.stack([w[i] for w in _attentions(output, layers, mask)])
+                    found.attention[row].copy_(weights[:, :, real][:, :, :, real].flatten())
+    teacher.train(was_training)
+    return found
+
+
+def _attentions(output, layers: Sequence[int], mask: torch.Tensor) -> list[torch.Tensor]:
+    """(batch, heads, tokens, tokens) of each layer. Raises UserError for a model that does not give them."""
+    given = output.attentions or ()
+    if not given or given[0] is None or given[0].shape[-2:] != (mask.shape[1], mask.shape[1]):
+        raise UserError(
+            "--distill_attention: this model gives no attention of every token to every other. Leave it out."
+        )
+    return [given[i] for i in layers]
+
+
+@contextmanager
+def attending_eagerly(model: PreTrainedModel):
+    """The model computes attention so that its weights can be had; undone on exit."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+class Numbered(Tokenised):
+    """Tokenised examples whose items know their row."""
+
+    def __getitem__(self, position: int) -> dict:
+        return super().__getitem__(position) | {"row": int(self.rows[position])}
+
+
+@dataclass(frozen=True)
+class TaughtCollator:
+    """Batches of Numbered examples with the teacher's outputs in them."""
+
+    collate: Collator
+    outputs: TeacherOutputs
+
+    def length(self, longest: int) -> int:
+        """See Collator."""
+        return self.collate.length(longest)
+
+    def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
+        """As Collator's, and as TeacherOutputs.batch."""
+        rows = [item["row"] for item in items]
+        batch = self.collate([{name: value for name, value in item.items() if name != "row"} for item in items])
+        return batch | self.outputs.batch(rows, batch["attention_mask"])

@@ -1,0 +1,73 @@
+"""Module replacing: Xu et al. (2020), "BERT-of-Theseus". Modules of a predecessor, runs of its layers, are replaced at
+random by the layers of its successor, one for each, which alone are trained."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel, TrainerCallback
+
+from layerdrop.finetune.objective import Objective
+from layerdrop.spec import TheseusSpec
+from layerdrop.surgery import layer_list, with_layers
+
+
+def modules(n_predecessor: int, n_successor: int) -> list[range]:
+    """The predecessor's layers that each layer of the successor stands for: runs as even as possible, longer ones
+    first."""
+    each, more = divmod(n_predecessor, n_successor)
+    starts = [i * each + min(i, more) for i in range(n_successor + 1)]
+    return [range(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+
+
+def only_layers_train(model: PreTrainedModel) -> None:
+    """Freeze all but the layers: embeddings, pooler and classifier stay as they are in the predecessor."""
+    model.requires_grad_(False)
+    layer_list(model).requires_grad_(True)
+
+
+class Theseus(TrainerCallback):
+    """An Objective: that of the model with some of its layers in their places, and the predecessor's in the others.
+
+    A module is replaced with a probability that reaches 1 at `replacing_steps`; from then on it is the successor's own
+    fine-tuning. The draw depends on the seed and the training step alone. Evaluation uses the successor.
+    """
+
+    def __init__(
+        self, objective: Objective, model: PreTrainedModel, predecessor: PreTrainedModel, spec: TheseusSpec, seed: int
+    ):
+        """model: the successor, which is trained, without anything around it."""
+        self.objective, self.model, self.predecessor, self.spec, self.seed = objective, model, predecessor, spec, seed
+        predecessor.requires_grad_(False)
+        self.modules = modules(len(layer_list(predecessor)), len(layer_list(model)))
+        self.step, self.until = 0, 0.0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Learn how long the training is."""
+        share = self.spec.replacing_steps
+        self.until = share * state.max_steps if share < 1 else share
+        self.predecessor.to(self.model.device).train()
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        """Learn which step it is."""
+        self.step = state.global_step
+
+    def rate(self, step: int) -> float:
+        """Probability of a replacement at a step."""
+        if step >= self.until:
+            return 1.0
+        start = self.spec.replacing_rate
+        return start if self.spec.replacing_schedule == "constant" else start + (1 - start) * step / self.until
+
+    def draw(self, step: int) -> list[bool]:
+        """Of each module whether it is replaced at a step."""
+        return (np.random.default_rng((self.seed, step)).random(len(self.modules)) < self.rate(step)).tolist()
+
+    def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """See Objective."""
+        layers: list[tuple[PreTrainedModel, int]] = []
+        for i, replaced in enumerate(self.draw(self.step)):
+            layers += [(self.model, i)] if replaced else [(self.predecessor, j) for j in self.modules[i]]
+        with with_layers(self.model, layers):
+            return self.objective(model, batch)

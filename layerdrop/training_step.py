@@ -1,0 +1,121 @@
+"""The training step of a run: which data, which loss, what goes while it trains."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from layerdrop.errors import UserError
+from layerdrop.finetune.distillation import Distillation
+from layerdrop.finetune.gradual import DropWhileTraining, Gradual, cut_as
+from layerdrop.finetune.objective import Objective, TaskLoss
+from layerdrop.finetune.stochastic import LayerDrop
+from layerdrop.finetune.teacher import attending_eagerly, taught
+from layerdrop.finetune.theseus import Theseus, only_layers_train
+from layerdrop.finetune.train import Training, freeze, train
+from layerdrop.loading import load_classifier
+from layerdrop.surgery import kept_layers, positions
+
+if TYPE_CHECKING:
+    from layerdrop.steps import GlueRun
+
+
+def fine_tune(this: GlueRun, resume_from: str | None) -> Training:
+    """Train a run's model as its spec says; what happened on the way is in its record."""
+    spec, options = this.spec, this.options
+    _freeze(this)
+    with this.clock("tokenise"):
+        data, development = this.dataset("train"), this.development(this.development_splits())
+    collate, objective = this.collate, TaskLoss(this.task.is_regression, spec.train.label_smoothing_factor)
+    if spec.distil:
+        with this.clock("teacher"):
+            data, collate, layers = _taught(this, data)
+        objective = Distillation(objective, this.model, spec.distil, layers)
+    objective = _among_layers(this, objective)
+    gradual = _gradual(this, resume_from) if spec.drop.every_epochs else None
+    with attending_eagerly(this.model) if spec.distil and spec.distil.distill_attention else nullcontext():
+        training = train(
+            this.model,
+            this.args,
+            data,
+            collate,
+            objective,
+            development=development if options.evaluate else None,
+            tokenizer=this.checkpoint.tokenizer,
+            save=options.save_model,
+            plain=spec.plain,
+            rolling_checkpoints=options.rolling_checkpoints,
+            resume_from=resume_from,
+            callbacks=[gradual] if gradual else [],
+        )
+    if gradual:
+        _note_drops(this, gradual)
+    return training
+
+
+def _freeze(this: GlueRun) -> None:
+    spec, checkpoint = this.spec, this.checkpoint
+    frozen = positions("--freeze_layers", kept_layers(checkpoint.config, this.dropped), spec.train.freeze_layers)
+    frozen += this.selection.dropped if spec.drop.frozen else []
+    freeze(this.model, frozen, spec.train.freeze_embeddings)
+    if spec.theseus:
+        only_layers_train(this.model)
+
+
+def _taught(this: GlueRun, data):
+    """What layerdrop.finetune.teacher.taught gives."""
+    return taught(
+        this.spec.distil,
+        this.firsts.teacher,
+        this.model,
+        this.data.examples["train"],
+        data,
+        this.collate,
+        this.task,
+        this.labels,
+        max_seq_length=this.spec.data.max_seq_length,
+        device=this.args.device,
+        batch_size=this.args.per_device_eval_batch_size,
+        precision=this.spec.precision,
+        folder=this.options.folder,
+    )
+
+
+def _among_layers(this: GlueRun, objective: Objective) -> Objective:
+    """The objective where each step has other layers: some left out, some replaced."""
+    spec = this.spec
+    if spec.train.layerdrop_rate:
+        return LayerDrop(objective, this.model, spec.train.layerdrop_rate, spec.seed)
+    if spec.theseus:
+        return Theseus(objective, this.model, _predecessor(this), spec.theseus, spec.seed)
+    return objective
+
+
+def _predecessor(this: GlueRun):
+    """The full model that the run goes on from. Raises UserError where it is not fine-tuned."""
+    source = this.firsts.open(this.spec.start) if this.spec.start else this.checkpoint
+    if source.family.shared:
+        raise UserError(f"--theseus: {source.family.name} shares one layer, which nothing can replace. Leave it out.")
+    if this.new_parameters:
+        raise UserError(
+            f"--theseus: {source.name} is not fine-tuned ({this.new_parameters[0]} is new). "
+            "Add --drop_when finetuned, or give a fine-tuned model."
+        )
+    return load_classifier(source, labels=this.labels, replace_head=False)[0]
+
+
+def _gradual(this: GlueRun, resume_from: str | None) -> DropWhileTraining:
+    """What drops layers while the model trains."""
+    drop = this.spec.drop
+    if resume_from:
+        cut_as(this.model, resume_from)
+    order = tuple(this.checkpoint.original_ids[i] for i in this.selection.order)
+    return DropWhileTraining(this.model, Gradual(order, drop.step, drop.every_epochs))
+
+
+def _note_drops(this: GlueRun, drop: DropWhileTraining) -> None:
+    ids, selection = this.checkpoint.original_ids, this.selection
+    for epochs in drop.plan.drops():
+        gone = [ids.index(i) for i in drop.plan.gone(epochs)]
+        why = f"{selection.why}: after {epochs} epochs"
+        this.record.cuts.append(this.cut(epochs * drop.steps_per_epoch, gone, why, selection.scores))
