@@ -76,7 +76,7 @@ def fail(*args, **kwargs):
     raise ValueError("this process broke")
 
 if os.environ["RANK"] == "1":
-    steps.train = fail
+    steps.fine_tune = fail
 sys.exit(run_glue.main(sys.argv[1:]))
 """
 
@@ -98,3 +98,52 @@ def test_a_process_that_fails_takes_all_along(bert, glue, tmp_path):
     record = read_record(tmp_path / "out")
     assert done.returncode != 0 and record["status"] == "failed", done.stderr[-3000:]
     assert record["error"] == "ValueError: this process broke"
+
+
+WATCHED = """
+import json, os, sys, run_glue
+from layerdrop.finetune import stochastic, theseus
+
+def watch(kind):
+    draw = kind.draw
+    def told(self, step):
+        drawn = draw(self, step)
+        with open(f"draws{os.environ['RANK']}.txt", "a") as file:
+            print(step, json.dumps(drawn), file=file)
+        return drawn
+    kind.draw = told
+
+watch(stochastic.LayerDrop), watch(theseus.Theseus)
+sys.exit(run_glue.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "way",
+    [
+        "--layerdrop_rate 0.5",
+        "--theseus --drop_strategy top --drop_k 3",
+        "--drop_strategy top --drop_k 2 --drop_when gradual --drop_every_epochs 1",
+        "--drop_strategy top --drop_k 3 --teacher {teacher} --distill layers",
+    ],
+)
+def test_every_way_over_two_processes(bert, glue, tmp_path, way):
+    """Each process draws the same layers; parameters without a gradient stop nobody."""
+    (tmp_path / "watched.py").write_text(WATCHED)
+    flags = ["--model_name_or_path", bert, "--data_dir", glue, "--task_name", "rte", *QUICK, "--output_dir", "out"]
+    flags = [word for word in flags if word != "--use_cpu"] + ["--num_train_epochs", "1"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "watched.py"]
+    done = subprocess.run(
+        [*command, *flags, *way.format(teacher=bert).split()],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = read_record(tmp_path / "out")
+    assert record["status"] == "success" and record["spec"]["processes"] == 2
+    draws = [path.read_text() for path in sorted(tmp_path.glob("draws*.txt"))]
+    assert len(draws) == (2 if "layerdrop_rate" in way or "theseus" in way else 0) and len(set(draws)) <= 1
