@@ -173,6 +173,25 @@ class RunSpec:
         return "pretrained"
 
     @property
+    def ways(self) -> tuple[str, ...]:
+        """What tells the run from one that drops layers, fine-tunes, and learns from the labels alone: a word each."""
+        train, distil = self._recipe, self.distil
+        words = {
+            "frozen": self.drop.frozen,
+            self.when: self.when != "pretrained",
+            "freeze": self.start and self.start.drop.frozen,
+            "layerdrop": train and train.layerdrop_rate,
+            "theseus": self.theseus,
+            f"distill-{distil and distil.distill}": distil,
+        }
+        return tuple(word for word, holds in words.items() if holds)
+
+    @property
+    def _recipe(self) -> TrainSpec | None:
+        """That of the run, or of the one whose trained model it evaluates."""
+        return self.train or (self.start and self.start.train) or None
+
+    @property
     def firsts(self) -> list["RunSpec"]:
         """The runs whose trained models this one needs: the one that it goes on from, its teacher."""
         teacher = self.distil and self.distil.teacher_run
@@ -200,15 +219,8 @@ class RunSpec:
             how = f"{drop.strategy}_" + (f"k{drop.k}" if drop.threshold is None else f"t{drop.threshold:g}")
         else:
             how = "full_k0"
-        marks = {
-            "frozen": drop.frozen,
-            "scratch": self.model.from_scratch,
-            self.when: self.when != "pretrained",
-            "theseus": self.theseus,
-            f"distill-{self.distil and self.distil.distill}": self.distil,
-        }
-        marked = [word for word, holds in marks.items() if holds]
-        parts = [Path(self.model.name.rstrip("/")).name, self.data.task, how, *marked, f"seed{self.seed}"]
+        scratch = ["scratch"] if self.model.from_scratch else []
+        parts = [Path(self.model.name.rstrip("/")).name, self.data.task, how, *scratch, *self.ways, f"seed{self.seed}"]
         return "_".join(parts) + ("" if self.train else "_eval")
 
     def flat(self) -> dict[str, Any]:
@@ -217,7 +229,7 @@ class RunSpec:
         on from, or learns from, what its recipe has of its own."""
         values: dict[str, Any] = {}
         for part, kind in _PARTS.items():
-            of = getattr(self, part)
+            of = self._recipe if part == "train" else getattr(self, part)
             names = [f.name for f in dataclasses.fields(kind) if not f.name.endswith("_run")]
             values |= {name: None if of is None else getattr(of, name) for name in names}
         values["model"] = values.pop("name")
@@ -226,15 +238,13 @@ class RunSpec:
         first = {f"first_{name}": self._of_first(name) for name in FIRST_RECIPE}
         freeze = {"freeze_dropped": bool(self.start and self.start.drop.frozen) or None}
         auto = {"teacher": "auto"} if self.distil and self.distil.teacher_run else {}
-        when = {"drop_when": self.when, "training": self.train is not None}
+        when = {"drop_when": self.when, "training": self._recipe is not None}
         return values | dict(other) | rest | first | freeze | auto | when
 
     def _of_first(self, name: str) -> Any:
         """A setting of the first training, where it is not this run's own."""
-        for train in (run.train for run in self.firsts if run.train):
-            if self.train is None or getattr(train, name) != getattr(self.train, name):
-                return getattr(train, name)
-        return None
+        values = [getattr(run.train, name) for run in self.firsts if run.train and self.train]
+        return next((value for value in values if value != getattr(self.train, name)), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, nested as the fields are, with the version."""

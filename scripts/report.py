@@ -25,6 +25,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--format", choices=("md", "latex", "csv"), default="md", help="of the tables")
     parser.add_argument("--tasks", nargs="+", help="columns, and the set of tasks for means (default: all there are)")
     parser.add_argument("--all_metrics", action="store_true", help="every metric of a task (csv has them anyway)")
+    parser.add_argument(
+        "--plain", action="store_true", help="significance: other ways of training against the usual one"
+    )
     parser.add_argument("--holm", action="store_true", help="significance: Holm's correction for all tests of a table")
     parser.add_argument("--compare", help="published figures beside one's own: sajjad2023, peer2022")
     parser.add_argument("--figures", help="folder for the figures (PNG and PDF)")
@@ -81,7 +84,7 @@ def _tables(args: argparse.Namespace, runs, tasks: list[str] | None, beside) -> 
         "tasks": lambda: task_tables(runs, tasks, beside if args.compare == "sajjad2023" else None, args.all_metrics),
         "glue": lambda: glue_tables(runs, tasks, beside if args.compare == "peer2022" else None),
         "cost": lambda: cost_tables(runs, tasks),
-        "significance": lambda: significance_tables(runs, tasks, args.holm),
+        "significance": lambda: significance_tables(runs, tasks, args.holm, args.plain),
     }
     return [table for name in args.table for table in make[name]()]
 

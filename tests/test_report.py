@@ -23,13 +23,15 @@ from layerdrop.report.tables.significance import significance_tables
 from layerdrop.report.tables.tasks import task_tables
 from layerdrop.runs.predictions import write_table
 from layerdrop.runs.record import RunRecord
-from layerdrop.spec import DataSpec, DropSpec, ModelSpec, RunSpec
+from layerdrop.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, RunSpec, TrainSpec
 from scripts import report
 
 LARGE = ["sst2", "mnli", "qnli", "qqp", "stsb"]
 
 
-def record(task="rte", k=0, seed=1, strategy="top", accuracy=0.5, train=10.0, inference=1.0, **changes):
+def record(
+    task="rte", k=0, seed=1, strategy="top", accuracy=0.5, train=10.0, inference=1.0, recipe=TrainSpec(), **changes
+):
     """A successful run; `changes` go to the parts of its spec."""
     how = {"strategy": strategy, "k": k} if k != 0 else {}
     given = {"name": "bert-base-uncased", "task": task, "source": "glue"} | how | changes
@@ -37,7 +39,7 @@ def record(task="rte", k=0, seed=1, strategy="top", accuracy=0.5, train=10.0, in
     for part, kind in (("model", ModelSpec), ("data", DataSpec), ("drop", DropSpec)):
         names = {field.name for field in dataclasses.fields(kind)} & given.keys()
         parts[part] = kind(**{name: given.pop(name) for name in names})
-    spec = RunSpec(**parts, seed=seed, **given)
+    spec = RunSpec(**parts, seed=seed, train=recipe, **given)
     metrics = accuracy if isinstance(accuracy, dict) else {"loss": 1.0, "accuracy": accuracy}
     made = RunRecord(
         spec, f"run_{spec.id}", "success", metrics=metrics, parameters_after=110_000_000 - 7_000_000 * (k or 0)
@@ -479,3 +481,32 @@ def test_records_of_version_1_give_the_same_table(tmp_path):
     )
     (cost,) = cost_tables(runs)
     assert cost.rows == [["full", "0", "2.0", "1.00", "+0%"], ["top", "2", "1.0", "2.00", "+0%"]]
+
+
+def test_ways_of_training_are_rows_of_their_own():
+    """Also in full depth; the settings of a way are named where they differ."""
+    full, layerdrop = record().spec, TrainSpec(layerdrop_rate=0.2)
+    runs = [record(), record(k=2), record(k=2, start=full), record(k=2, recipe=None, start=full)]
+    runs += [record(k=2, every_epochs=2, step=1), record(recipe=layerdrop), record(k=2, recipe=layerdrop)]
+    teacher = {"distill": "logits", "teacher": "x"}
+    runs += [record(k=2, distil=DistilSpec(**teacher)), record(k=2, distil=DistilSpec(**teacher, distill_weight=0.9))]
+    (table,) = task_tables(frame(runs))
+    assert [tuple(row[:2]) for row in table.rows] == [
+        ("full", "0"),
+        ("full, layerdrop", "0"),
+        ("top", "2"),
+        ("top, after", "2"),
+        ("top, distill-logits (distill_weight 0.5)", "2"),
+        ("top, distill-logits (distill_weight 0.9)", "2"),
+        ("top, finetuned", "2"),
+        ("top, gradual", "2"),
+        ("top, layerdrop", "2"),
+    ]
+
+
+def test_the_first_training_counts():
+    first = record(k=2, train=10.0, start=record().spec)
+    first.first = {"trainings": 1, "steps": 9, "seconds": 20.0}
+    taught = record(k=2, train=10.0, distil=DistilSpec("logits", "x"))
+    taught.seconds["teacher"] = 5.0
+    assert list(frame([record(), first, taught])["train"]) == [10.0, 30.0, 15.0]

@@ -10,6 +10,7 @@ import pandas as pd
 
 from layerdrop.report.how import How
 from layerdrop.runs.record import RunRecord
+from layerdrop.spec import FIRST_RECIPE
 
 ROW = ("model", "task", "strategy", "k", "threshold", "layers", "found", "seed", "from_scratch")
 """Settings that say where a run stands in a table, whatever the other runs are."""
@@ -17,6 +18,14 @@ PARTIAL = ("max_train_samples", "max_eval_samples", "hold_out")
 """Settings that are always named: the figures are not of the whole task."""
 DETAILS = ("score_on", "score_split", "score_samples", "weight_scope")
 """Settings of a strategy that scores: those in which its runs differ part its rows."""
+WAY = ("drop_when", "freeze_dropped", "frozen", "distill", "way")
+"""What RunSpec.ways says."""
+OF_WAY = (
+    *("step", "every_epochs", "layerdrop_rate", "replacing_rate", "replacing_steps", "replacing_schedule", "teacher"),
+    *("distill_temperature", "distill_weight", "distill_states_weight", "distill_attention"),
+    *(f"first_{name}" for name in FIRST_RECIPE),
+)
+"""Settings of a way of training: those in which its runs differ part its rows."""
 DATA = ("source", "files", "text_columns", "label_column", "label_type", "skip_bad_rows")
 """Settings of the data: those in which the runs of one task differ part its columns. All others part tables."""
 RUN_COLUMNS = (
@@ -31,15 +40,17 @@ def frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     """One row for each record, columns RUN_COLUMNS and metrics. What parts the runs of a model is in `setting`, what
     parts those of a task in `column`, what parts those of a strategy in `how`."""
     flat = pd.DataFrame([_flat(record) for record in records], dtype=object)
-    setting = _differences(flat, ["model"], [c for c in flat.columns if c not in (*ROW, *DETAILS, *DATA, "rows")])
+    elsewhere = {*ROW, *DETAILS, *WAY, *OF_WAY, *DATA, "rows"}
+    setting = _differences(flat, ["model"], [name for name in flat.columns if name not in elsewhere])
     data = _differences(flat, ["task"], DATA)
     contents = _differences(flat, ["task", *DATA, *PARTIAL], ["rows"])
     details = _differences(flat, ["model", "strategy"], DETAILS)
     found = _differences(flat, ["model", "strategy", "task", "k"], ["found"])
+    of_way = _differences(flat, ["model", "strategy", "way"], OF_WAY)
     rows = []
     for i, record in enumerate(records):
         spec = record.spec
-        how = How.of(spec, ", ".join(filter(None, (details[i], found[i]))))
+        how = How.of(spec, ", ".join(filter(None, (details[i], found[i], of_way[i]))))
         parts = ", ".join(filter(None, (data[i], contents[i])))
         column = f"{spec.data.task} ({parts})" if parts else spec.data.task
         place = {"model": spec.model.name, "setting": setting[i], "how": how, "task": spec.data.task, "column": column}
@@ -64,7 +75,12 @@ def metric_names(runs: pd.DataFrame) -> list[str]:
 def _flat(record: RunRecord) -> dict[str, Any]:
     """The settings of a run, its checkpoint's contents (`weights`) and those of its development data (`rows`)."""
     rows = [values.get("fingerprint") for split, values in record.data.items() if split.startswith("validation")]
-    return record.spec.flat() | {"weights": record.fingerprints.get("model"), "rows": rows[0] if rows else None}
+    spec = record.spec
+    return spec.flat() | {
+        "way": ", ".join(spec.ways),
+        "weights": record.fingerprints.get("model"),
+        "rows": rows[0] if rows else None,
+    }
 
 
 def _differences(flat: pd.DataFrame, alike: list[str], names: Iterable[str]) -> list[str]:
@@ -96,7 +112,7 @@ def _facts(record: RunRecord) -> dict[str, Any]:
     resumed = record.resumed_at_step is not None
     return {
         "parameters": record.parameters_after,
-        "train": None if resumed else record.seconds.get("train"),
+        "train": None if resumed else _training_seconds(record),
         "inference": record.seconds.get("inference"),
         "device": where.get("device"),
         "threads": where.get("threads"),
@@ -106,6 +122,12 @@ def _facts(record: RunRecord) -> dict[str, Any]:
         "resumed": resumed,
         "record": record,
     }
+
+
+def _training_seconds(record: RunRecord) -> float | None:
+    """With the trainings that the run needed first, and with its teacher's pass; None without a training."""
+    parts = [record.seconds.get("train"), record.seconds.get("teacher"), record.first.get("seconds")]
+    return sum(part for part in parts if part is not None) if any(part is not None for part in parts) else None
 
 
 def _metrics(record: RunRecord) -> dict[str, float]:

@@ -52,8 +52,9 @@ class RunRecord:
     epochs: list[dict[str, float]] = field(default_factory=list)
     """One entry for each point of logging: `step`, `epoch`, `train_loss`, `loss` and metrics on the development set."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """load, read, first (the runs that it needed and did), search, select, tokenise, train, evaluate (all passes over
-    the development set), inference (the last of them), predict, total."""
+    """load, read, first (the runs that it needed and did), search, select, tokenise, teacher (its pass over the
+    training set), train, evaluate (all passes over the development set), inference (the last of them), predict,
+    total."""
     steps: int | None = None
     """Optimizer steps of the whole training."""
     search: dict[str, float] = field(default_factory=dict)

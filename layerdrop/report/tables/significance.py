@@ -16,13 +16,17 @@ from layerdrop.report.tables.base import MISSING, Table, place, rows_of
 from layerdrop.runs.record import RunRecord
 
 
-def significance_tables(runs: pd.DataFrame, tasks: list[str] | None = None, correct: bool = False) -> list[Table]:
+def significance_tables(
+    runs: pd.DataFrame, tasks: list[str] | None = None, correct: bool = False, plain: bool = False
+) -> list[Table]:
     """For each model: every row against the full model of the same seed. Classification: McNemar's test; regression: a
-    paired bootstrap interval of the difference in Pearson's r. correct: Holm's correction for all tests of a table."""
+    paired bootstrap interval of the difference in Pearson's r. correct: Holm's correction for all tests of a table.
+    plain: the rows of other ways of training alone, each against the ordinary run of its strategy and K."""
     made = []
     for sheet in sheets(runs):
-        wanted, hows = sheet.columns(tasks), rows_of(sheet)[1:]
-        tests = {(how, column): _tests(sheet, how, column) for how in hows for column in wanted}
+        wanted, hows = sheet.columns(tasks), [how for how in rows_of(sheet)[1:] if how.way or not plain]
+        base = {how: dataclasses.replace(how, way="", details="") if plain else FULL for how in hows}
+        tests = {(how, column): _tests(sheet, how, base[how], column) for how in hows for column in wanted}
         n = sum(test.p is not None for cell in tests.values() for test in cell)
         if correct:
             tests = _corrected(tests)
@@ -33,7 +37,9 @@ def significance_tables(runs: pd.DataFrame, tasks: list[str] | None = None, corr
             for (how, column), verdict in verdicts.items()
         ]
         header = ["strategy", "K", *map(task_name, wanted)]
-        made.append(Table("significance", f"{sheet.title}: significance", header, rows, [_note(n, correct)], values))
+        made.append(
+            Table("significance", f"{sheet.title}: significance", header, rows, [_note(n, correct, plain)], values)
+        )
     return made
 
 
@@ -43,7 +49,7 @@ class Verdict:
 
     seeds: int
     worse: int
-    """Seeds at which it is significantly worse than the full model."""
+    """Seeds at which it is significantly worse than what it is compared with."""
     better: int
     lowest_p: float | None
     """Over seeds; None where no test has one."""
@@ -70,12 +76,12 @@ class Verdict:
         return f"{', '.join(marks) or 'none'} of {self.seeds}{p}"
 
 
-def _tests(sheet: Sheet, how: How, column: str) -> list[Comparison]:
+def _tests(sheet: Sheet, how: How, base: How, column: str) -> list[Comparison]:
     """A comparison for each seed at which both have predictions of the same examples."""
-    ours, full = (
-        {record.spec.seed: record for record in sheet.runs_of(row, [column])["record"]} for row in (how, FULL)
+    ours, theirs = (
+        {record.spec.seed: record for record in sheet.runs_of(row, [column])["record"]} for row in (how, base)
     )
-    pairs = [compare_predictions(full[seed], ours[seed]) for seed in sorted(ours.keys() & full.keys())]
+    pairs = [compare_predictions(theirs[seed], ours[seed]) for seed in sorted(ours.keys() & theirs.keys())]
     return [pair for pair in pairs if pair is not None]
 
 
@@ -93,9 +99,10 @@ def _corrected(tests: dict[tuple[How, str], list[Comparison]]) -> dict[tuple[How
     }
 
 
-def _note(n: int, correct: bool) -> str:
+def _note(n: int, correct: bool, plain: bool) -> str:
+    base = "ordinary run of the same strategy, K and seed" if plain else "full model of the same seed"
     tests = (
-        "Against the full model of the same seed, on the development set. McNemar's test (exact below 25 "
+        f"Against the {base}, on the development set. McNemar's test (exact below 25 "
         "disagreements), for regression a paired bootstrap of the difference in Pearson's r: of how many seeds how "
         f"many are significantly worse or better at p = {LEVEL}, and the lowest and highest p of these seeds."
     )
