@@ -5,6 +5,7 @@ import pytest
 
 from layerdrop.arguments import parse
 from layerdrop.spec import DropSpec, ModelSpec
+from layerdrop.strategies import select
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,7 +36,9 @@ def test_every_study_is_a_valid_grid(monkeypatch):
         "sajjad2023_table2": 4 * 7 * 4 * 5,
         "sajjad2023_figure2": 3 * 7 * (1 + 5 * 3 + 3) * 5,
         "sajjad2023_table5": 5 * 4 * 5,
-        "sajjad2023_table6": 5 * 5 * (2 + 4),
+        "sajjad2023_table6": 5 * 5 * (2 + 4 + 3),
+        "sajjad2023_table7": 2 * 5 * 5 * 3,
+        "ways": 5 * 3 * (1 + 3 + 1 + 1 + 4 + 1 + 3 + 1 + 2),
         "peer2022_table1": 8 * 5 * (2 * 7 + 3),
     }
 
@@ -55,3 +58,18 @@ def test_other_recipes_say_their_differences():
     assert run("peer2022_mobilebert") == replace(
         default, seed=40, model=mobile, train=replace(default.train, learning_rate=7e-5)
     )
+
+
+def test_recipes_of_teachers_say_their_sources():
+    def run(name, *words):
+        return parse([str(ROOT / f"configs/recipes/{name}.yaml"), "--drop_k", "6", "--use_cpu", *words]).to_spec()[0]
+
+    pkd, xtc, theseus, tinybert = map(run, ("pkd", "xtc", "theseus", "tinybert_stage2"))
+    assert pkd.ways == ("distill-patient",) and pkd.start is None and pkd.train.num_train_epochs == 4
+    assert pkd.distil.teacher_run.train.num_train_epochs == 3 and pkd.distil.teacher_run.drop == DropSpec()
+    assert xtc.ways == ("finetuned", "distill-layers") and xtc.start == xtc.distil.teacher_run
+    assert (xtc.distil.distill_weight, xtc.distil.distill_attention, xtc.train.num_train_epochs) == (1, True, 36)
+    assert xtc.start.train.learning_rate == 2e-5 != xtc.train.learning_rate
+    assert theseus.ways == ("finetuned", "theseus") and theseus.theseus.replacing_schedule == "linear"
+    assert (tinybert.distil.distill_weight, tinybert.distil.distill_temperature) == (1, 1)
+    assert select(xtc.drop.strategy, 12, k=6) == [0, 2, 4, 6, 8, 10]  # they keep 1, 3, 5, 7, 9, 11

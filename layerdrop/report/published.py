@@ -22,9 +22,9 @@ MODELS = {
 """A paper's short name -> the checkpoint on the hub."""
 NOTES = {
     "sajjad2023": (
-        "Sajjad et al. (2023), Tables 2 and 5. Accuracy; STS-B: correlation x 100. Their Table 3 gives mean losses "
-        "over seven tasks for BERT and XLNet, over the five large ones (SST-2, MNLI, QNLI, QQP, STS-B) for RoBERTa at "
-        "K = 4 and 6; RoBERTa's K = 2 (-0.42) follows from neither."
+        "Sajjad et al. (2023), Tables 2, 5, 6 (distillation and module replacing) and 7. Accuracy; STS-B: correlation "
+        "x 100. Their Table 3 gives mean losses over seven tasks for BERT and XLNet, over the five large ones (SST-2, "
+        "MNLI, QNLI, QQP, STS-B) for RoBERTa at K = 4 and 6; RoBERTa's K = 2 (-0.42) follows from neither."
     ),
     "peer2022": (
         "Peer et al. (2022), Table 1. F1 for MRPC and QQP, Spearman for STS-B, Matthews for CoLA. The mean GLUE score "
@@ -39,24 +39,41 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 
 def published(paper: str) -> pd.DataFrame:
-    """The figures of `sajjad2023` (Tables 2 and 5) or `peer2022` (Table 1), seed 0. Raises UserError."""
+    """The figures of `sajjad2023` (Tables 2, 5, 6 and 7) or `peer2022` (Table 1), seed 0. Raises UserError."""
     if paper not in NOTES:
         raise unknown("--compare", paper, NOTES)
     return published_frame(_sajjad2023() if paper == "sajjad2023" else _peer2022())
+
+
+WAYS = {
+    "Vanilla-KD": ("bert-base", "distill-logits"),
+    "BERT-PKD": ("bert-base", "distill-patient"),
+    "BERT-of-Theseus": ("bert-base", "finetuned, theseus"),
+    "BERT-FT-6": ("bert-base", "finetuned"),
+    "XLNet-FT-6": ("xlnet-base", "finetuned"),
+}
+"""Rows of Sajjad et al.'s Tables 6 and 7 without the top six layers -> model, RunSpec.ways."""
 
 
 def _sajjad2023() -> list[dict]:
     found = []
     for file in ("sajjad2023_table2_top_dropping.csv", "sajjad2023_table5_albert.csv"):
         for row in _rows(file):
-            task = get_task(row["task"])
-            name = task.splits("validation")[0].removeprefix("validation").lstrip("_")
-            metric = f"{name}_{task.metrics[0]}" if name else task.metrics[0]
             k = int(row["dropped"])
-            how = How("top", k) if k else How()
-            metrics = {metric: float(row["score"]) / 100}
-            found.append({"model": MODELS[row["model"]], "how": how, "task": task.name, "metrics": metrics})
+            found.append(_sajjads_cell(row["model"], How("top", k) if k else How(), row))
+    for file in ("sajjad2023_table6_distilled_models.csv", "sajjad2023_table7_finetuned_first.csv"):
+        for row in _rows(file):
+            if row["model"] in WAYS:
+                model, way = WAYS[row["model"]]
+                found.append(_sajjads_cell(model, How("top", 6, way=way), row))
     return found
+
+
+def _sajjads_cell(model: str, how: How, row: dict[str, str]) -> dict:
+    task = get_task(row["task"])
+    name = task.splits("validation")[0].removeprefix("validation").lstrip("_")
+    metric = f"{name}_{task.metrics[0]}" if name else task.metrics[0]
+    return {"model": MODELS[model], "how": how, "task": task.name, "metrics": {metric: float(row["score"]) / 100}}
 
 
 def _peer2022() -> list[dict]:
