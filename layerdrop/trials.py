@@ -69,9 +69,12 @@ class Trials:
         save_model: whether the models of runs that are done now are kept.
         """
         there = [self.known.get(_key(spec, spec.drop.layers)) for spec in specs]
+        missing = [spec for spec, record in zip(specs, there, strict=True) if record is None]
+        for first in {first.id: first for spec in missing for first in spec.firsts}.values():
+            self.model(first)
         before = [record for record in there if record]
         progress = execute(
-            [self._job(spec, save_model) for spec, record in zip(specs, there, strict=True) if record is None],
+            [self._job(spec, save_model) for spec in missing],
             self.engine,
             lambda progress, result: self.tell(self._of_the_whole(progress, before), result),
             self.stop,
@@ -122,8 +125,12 @@ class Trials:
 
     def _check_contents(self) -> None:
         """Scores on other weights or rows cannot be compared."""
+        whole = _contents(self.whole)
         for record in self.records.values():
-            if other := [name for name, content in _contents(record) if (name, content) not in _contents(self.whole)]:
+            there = _contents(record)
+            if other := [
+                name for name in whole if None not in (whole[name], there[name]) and whole[name] != there[name]
+            ]:
                 raise UserError(
                     f"{record.folder}: this run has read other contents of the {' and '.join(other)} than are "
                     "there now. Choose another --store."
@@ -134,9 +141,8 @@ class Trials:
         return replace(self.whole.spec, drop=drop, seed=seed)
 
     def _job(self, spec: RunSpec, save_model: bool) -> Job:
-        start = self.model(spec.start) if spec.start else None
-        options = replace(self.options, start=start, save_model=save_model, resume="auto", overwrite=False)
-        return Job(spec, replace(options, folder=self.store.folder(spec)))
+        options = replace(self.options, save_model=save_model, resume="auto", overwrite=False)
+        return Job(spec, replace(options, folder=self.store.folder(spec), prior_store=self.store.root))
 
     def _of_the_whole(self, progress: Progress, before: list[RunRecord]) -> Progress:
         """The progress of a level as that of the search: later levels are still to come."""
@@ -156,10 +162,10 @@ def selection_metric(record: RunRecord) -> str:
     return task.selection_metric
 
 
-def _contents(record: RunRecord) -> list[tuple[str, Any]]:
-    """What a run has read, by name."""
-    names = [(name, record.fingerprints.get(name)) for name in ("model", "tokenizer")]
-    return names + [(f"{split} rows", record.data.get(split)) for split in ("train", "validation")]
+def _contents(record: RunRecord) -> dict[str, Any]:
+    """What a run has read, by name; None for what it has not."""
+    found = {name: record.fingerprints.get(name) for name in ("model", "tokenizer")}
+    return found | {f"{split} rows": record.data.get(split) for split in ("train", "validation")}
 
 
 def _key(spec: RunSpec, ids: Iterable[int]) -> tuple[str, tuple[int, ...]]:

@@ -112,6 +112,11 @@ def _whole_run(args: argparse.Namespace, words: list[str]):
     arguments = parse(words)
     if arguments.drop.drop_strategy or arguments.drop.drop_layers:
         raise UserError("--drop_strategy, --drop_layers: a search chooses the layers. Leave them out.")
+    when = arguments.when
+    if when.drop_when == "gradual" or when.freeze_dropped:
+        raise UserError("--drop_when gradual, --freeze_dropped: candidates have no order of layers. Leave them out.")
+    if METHODS[args.method].warm and when.drop_when != "pretrained":
+        raise UserError(f"--method {args.method}: goes with --drop_when pretrained, not {when.drop_when}.")
     if arguments.given & {"do_train", "do_eval", "do_predict"}:
         raise UserError("--do_train, --do_eval, --do_predict: a search trains and evaluates. Leave them out.")
     if args.select_on and args.select_on not in (allowed := logged_metrics(arguments)):

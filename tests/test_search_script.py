@@ -102,6 +102,17 @@ def test_warm_greedy(words, capsys):
     assert used.dropped == sorted(order) and used.spec.drop.strategy == "warm-greedy" and not used.search
 
 
+def test_candidates_share_what_must_be_trained_first(words):
+    """Layers go after one fine-tuning: a search without any training of candidates. A teacher is trained once, too."""
+    assert search.main([*words, "--max_k", "1", "--drop_when", "after", "--store", "after"]) == 0
+    found = json.loads(Path("after/tinybert_rte_greedy.json").read_text())
+    assert found["cost"] == found["cost"] | {"trainings": 7, "steps": 3}
+    assert search.main([*words, "--max_k", "1", "--teacher", "auto", "--store", "taught"]) == 0
+    records = [json.loads(path.read_text()) for path in Path("taught").glob("*/record.json")]
+    assert len(records) == 7 and sum(record["spec"]["distil"] is None for record in records) == 1
+    assert not list(Path("taught").glob("*/prior"))
+
+
 def test_killed_in_the_middle_of_a_level(words):
     """What was done before the kill is not done again; at most the run in flight is lost."""
     words = [sys.executable, ROOT / "scripts" / "search.py", *words, "--max_k", "1"]
@@ -128,6 +139,9 @@ def test_killed_in_the_middle_of_a_level(words):
         ("--metod greedy", "--metod: no such flag. Did you mean --method?"),
         ("--hold_out 2", "--hold_out 2: must be a share"),
         ("--drop_strategy top --drop_k 2", "--drop_layers: a search chooses the layers"),
+        ("--drop_when gradual --drop_strategy top --drop_k 2", "a search chooses the layers"),
+        ("--drop_when finetuned --freeze_dropped", "--freeze_dropped: goes with"),
+        ("--method warm-greedy --drop_when after", "--method warm-greedy: goes with --drop_when pretrained, not after"),
         ("--do_eval", "a search trains and evaluates"),
         ("--output_dir x", "--output_dir: is the folder of a single run. Use --store"),
         ("--learning_rat 1", "Did you mean --learning_rate"),

@@ -28,8 +28,7 @@ def outcome(job, steps=200):
     """A record whose accuracy rises with the ids, but for layer 1; the model is a file."""
     ids = job.spec.drop.layers
     if job.spec.start:
-        assert Path(job.options.start, "model.safetensors").exists()
-        assert Store(str(Path(job.options.start).parent)).folder(job.spec.start) == job.options.start
+        assert Path(Store(job.options.prior_store).folder(job.spec.start), "model.safetensors").exists()
     folder = Path(job.options.folder)
     folder.mkdir(parents=True, exist_ok=True)
     if job.options.save_model:
