@@ -84,6 +84,7 @@ def preview(spec: RunSpec, options: Options) -> RunRecord:
     this = GlueRun(spec, options)
     this.read(dry_run=True)
     this.select()
+    this.plan()
     tell(this.record.notes)
     this.record.status, this.record.seconds = "dry_run", this.clock.total()
     return this.record

@@ -42,7 +42,7 @@ from layerdrop.selection import check_selection, must_search, select_layers, spl
 from layerdrop.spec import DropSpec, ModelSpec, Options, RunSpec
 from layerdrop.surgery import droppable, kept_layers
 from layerdrop.tasks import label_order
-from layerdrop.training_step import fine_tune
+from layerdrop.training_step import fine_tune, note_drops
 
 
 class GlueRun:
@@ -206,6 +206,10 @@ class GlueRun:
                 f"{checkpoint.family.name} shares one layer: all strategies coincide, "
                 "the depth alone changes, and no parameter is saved"
             )
+
+    def plan(self) -> None:
+        """Put what will go while the model trains into the record of a run that is not done."""
+        note_drops(self)
 
     @property
     def dropped(self) -> list[int]:

@@ -49,7 +49,7 @@ def fine_tune(this: GlueRun, resume_from: str | None) -> Training:
             callbacks=[gradual] if gradual else [],
         )
     if gradual:
-        _note_drops(this, gradual)
+        note_drops(this, gradual.steps_per_epoch)
     return training
 
 
@@ -106,16 +106,23 @@ def _predecessor(this: GlueRun):
 
 def _gradual(this: GlueRun, resume_from: str | None) -> DropWhileTraining:
     """What drops layers while the model trains."""
-    drop = this.spec.drop
     if resume_from:
         cut_as(this.model, resume_from)
-    order = tuple(this.checkpoint.original_ids[i] for i in this.selection.order)
-    return DropWhileTraining(this.model, Gradual(order, drop.step, drop.every_epochs))
+    return DropWhileTraining(this.model, _plan(this))
 
 
-def _note_drops(this: GlueRun, drop: DropWhileTraining) -> None:
-    ids, selection = this.checkpoint.original_ids, this.selection
-    for epochs in drop.plan.drops():
-        gone = [ids.index(i) for i in drop.plan.gone(epochs)]
+def _plan(this: GlueRun) -> Gradual:
+    drop, ids = this.spec.drop, this.checkpoint.original_ids
+    return Gradual(tuple(ids[i] for i in this.selection.order), drop.step, drop.every_epochs)
+
+
+def note_drops(this: GlueRun, steps_per_epoch: int = 0) -> None:
+    """Put the cuts of a run whose layers go while it trains into its record; none otherwise. steps_per_epoch: 0 before
+    the training, when it is not known."""
+    if not this.spec.drop.every_epochs:
+        return
+    plan, ids, selection = _plan(this), this.checkpoint.original_ids, this.selection
+    for epochs in plan.drops():
+        gone = [ids.index(i) for i in plan.gone(epochs)]
         why = f"{selection.why}: after {epochs} epochs"
-        this.record.cuts.append(this.cut(epochs * drop.steps_per_epoch, gone, why, selection.scores))
+        this.record.cuts.append(this.cut(epochs * steps_per_epoch, gone, why, selection.scores))

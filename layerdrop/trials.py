@@ -128,9 +128,8 @@ class Trials:
         whole = _contents(self.whole)
         for record in self.records.values():
             there = _contents(record)
-            if other := [
-                name for name in whole if None not in (whole[name], there[name]) and whole[name] != there[name]
-            ]:
+            known = [name for name in whole if whole[name] is not None and there[name] is not None]
+            if other := [name for name in known if whole[name] != there[name]]:
                 raise UserError(
                     f"{record.folder}: this run has read other contents of the {' and '.join(other)} than are "
                     "there now. Choose another --store."

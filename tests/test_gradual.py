@@ -103,6 +103,14 @@ def test_a_whole_run(run, tmp_path):
         assert [(cut["step"], cut["dropped"]) for cut in again["cuts"]] == cuts
 
 
+def test_a_dry_run_says_what_will_go(run):
+    code, _, out, err = run(f"{WORDS} --dry_run --json", output=None)
+    found = json.loads(out)
+    assert code == 0 and found["dropped"] == [3, 4, 5] and [c["dropped"] for c in found["cuts"]] == [
+        [], [5], [4, 5], [3, 4, 5],
+    ]  # fmt: skip
+
+
 def test_in_the_middle_of_an_epoch_too(run, tmp_path):
     more = "--save_strategy steps --save_steps 4 --save_total_limit 9"
     assert run(f"{WORDS} {more}", output="whole")[0] == 0
