@@ -51,7 +51,8 @@ def main(argv: list[str]) -> int:
         return 2
     except KeyboardInterrupt as stop:
         checkpoint = getattr(stop, "checkpoint", None)
-        say(f"stopped; go on with --resume_from_checkpoint (from {checkpoint})" if checkpoint else "stopped")
+        how = f"go on with --resume_from_checkpoint (from {checkpoint})" if checkpoint else str(stop)
+        say(f"stopped; {how}" if how else "stopped")
         return 130
 
 

@@ -2,11 +2,12 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from layerdrop.checkpoints import Checkpoint, HubOptions
 from layerdrop.engines.base import Job, Run
 from layerdrop.errors import UserError
-from layerdrop.runs.store import find_record, forget_unless_kept, holds_trained, prior_store
+from layerdrop.runs.store import Store, find_record, forget_unless_kept, holds_trained, prior_store
 from layerdrop.spec import ModelSpec, Options, RunSpec
 
 
@@ -25,9 +26,14 @@ class FirstRuns:
             )
 
     def folder(self, first: RunSpec) -> str:
-        """Where one of them lies."""
+        """Where one of them lies: where the options say; beside the run, where it has been done for its own sake and
+        kept its model; else in the prior store."""
         if self.options.start and first == self.spec.start:
             return self.options.start
+        beside = Path(self.options.folder).parent
+        for there in (Store(str(beside)).folder(first), str(beside / first.name)):
+            if holds_trained(there, first):
+                return there
         return prior_store(self.options).folder(first)
 
     def open(self, first: RunSpec) -> Checkpoint | None:
@@ -80,8 +86,12 @@ class FirstRuns:
         while not holds_trained(folder, first):
             forget_unless_kept(folder, first)
             display.say(f"first the training of {first.name}; its record is in {folder}")
-            failed = execute([Job(first, own)], Here(self.run), display.update).failed
-            display.close()
+            try:
+                failed = execute([Job(first, own)], Here(self.run), display.update).failed
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt("the same command goes on") from None  # not from a checkpoint of this run
+            finally:
+                display.close()
             if failed:
                 raise UserError(f"{first.name}: this run is needed first, and failed. {failed[0][1]}")
 

@@ -121,6 +121,33 @@ def test_fine_tuned_first(run):
     assert "already done" in run(f"{TOP} --drop_when finetuned --drop_k 3")[3] and not prior()
 
 
+def test_a_run_that_has_been_done_before_is_not_done_again(run):
+    """In the folder beside, under its own name, with its model."""
+    plain = TOP.replace("--drop_strategy top --drop_k 2", "")
+    assert run(plain, output=None)[0] == 0
+    code, record, _, err = run(f"{TOP} --drop_when finetuned", output="runs/out")
+    assert code == 0 and "first the training" not in err and not prior("runs/out"), err
+    assert record["first"]["trainings"] == 1
+    assert run(f"{plain} --save_model no --overwrite_output_dir", output=None)[0] == 0
+    assert "first the training" in run(f"{TOP} --drop_when finetuned --overwrite_output_dir", output="runs/out")[3]
+
+
+def test_interrupted_in_the_first_training(run, monkeypatch):
+    import layerdrop.steps
+
+    fine_tune = layerdrop.steps.fine_tune
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(layerdrop.steps, "fine_tune", interrupted)
+    code, record, _, err = run(f"{TOP} --drop_when finetuned")
+    assert code == 130 and err.splitlines()[-1] == "stopped; the same command goes on"
+    monkeypatch.setattr(layerdrop.steps, "fine_tune", fine_tune)
+    code, record, _, err = run(f"{TOP} --drop_when finetuned")
+    assert code == 0 and record["status"] == "success" and len(prior()) == 1, err
+
+
 def test_after_fine_tuning_without_another_one(run):
     code, record, _, err = run(f"{TOP} --drop_when after")
     assert code == 0 and record["steps"] is None and record["spec"]["train"] is None, err
