@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging
 
 from layerdrop.checkpoints import Checkpoint
@@ -80,6 +87,17 @@ def load_encoder(checkpoint: Checkpoint) -> PreTrainedModel:
     prefix = empty.base_model_prefix + "."
     weights = {key.removeprefix(prefix): value for key, value in checkpoint.weights().items()}
     return _build(type(empty), copy.deepcopy(checkpoint.config), weights, checkpoint)[0]
+
+
+def load_masked_lm(checkpoint: Checkpoint) -> PreTrainedModel | None:
+    """The full model with its masked-LM head, in fp32, on the CPU and in evaluation mode; None where the library has
+    none for this type, or the checkpoint lacks its weights."""
+    if type(checkpoint.config) not in MODEL_FOR_MASKED_LM_MAPPING:
+        return None
+    with torch.device("meta"):
+        empty = AutoModelForMaskedLM.from_config(checkpoint.config)
+    model, new = _build(type(empty), copy.deepcopy(checkpoint.config), dict(checkpoint.weights()), checkpoint)
+    return None if new else model
 
 
 def number_of_parameters(

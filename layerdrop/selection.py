@@ -1,22 +1,21 @@
 """From a DropSpec to layer ids: computes the scores that a strategy needs, then lets it select."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
 from layerdrop.architectures import family_of
 from layerdrop.checkpoints import Checkpoint
-from layerdrop.data.batches import Collator, batches
 from layerdrop.data.examples import Examples
-from layerdrop.data.tokens import tokenise
 from layerdrop.errors import UserError
-from layerdrop.loading import load_encoder
-from layerdrop.scorers import SCORERS, Scorer
+from layerdrop.scorers import SCORERS
+from layerdrop.scorers.scoring import score_layers
 from layerdrop.spec import DropSpec, ModelSpec
-from layerdrop.strategies import check_ids, check_k, get_strategy, gradual_order, select
+from layerdrop.strategies import check_ids, check_k, get_strategy, order_of_dropping, select
 from layerdrop.surgery import droppable, kept_layers, positions
+from layerdrop.tasks import Task
 
 
 @dataclass
@@ -30,7 +29,9 @@ class Selection:
     why: str = "nothing is dropped"
     """The decision in words: `top, K = 2`."""
     scores: list[float] | None = None
-    """One for each layer, where the strategy scores."""
+    """One for each layer, where the strategy scores; NaN for a layer that cannot go, or at which no block can begin."""
+    head: str = ""
+    """The head that was looked through, where the scores need one."""
     fingerprints: dict[str, str] = field(default_factory=dict)
     """`score_on`: of the checkpoint that was scored, where it is another one."""
     encoder_weights: dict[str, torch.Tensor] | None = None
@@ -66,7 +67,7 @@ def check_selection(drop: DropSpec, freeze_layers: tuple[int, ...], config: PreT
     row = get_strategy(drop.strategy) if drop.strategy else None
     if row is None:
         return
-    if row.scorer:
+    if row.scorer or row.at_random:
         check_k(drop.k or 0, n_layers)
     elif must_search(drop):
         search_space(config, drop.k, "--drop_k")
@@ -79,52 +80,74 @@ def select_layers(
     drop: DropSpec,
     checkpoint: Checkpoint,
     examples: Examples | None = None,
+    task: Task | None = None,
     *,
+    seed: int = 0,
     max_seq_length: int = 128,
     device: torch.device | str = "cpu",
     batch_size: int = 32,
 ) -> Selection:
     """What is dropped from a checkpoint.
 
-    examples: those whose first `drop.score_samples` a score is averaged over. Scores are those of the checkpoint, or of
-    `drop.score_on`, a checkpoint of the same depth. device, batch_size: where and how scores are computed.
+    examples, task: those whose first `drop.score_samples` are scored, and what their labels mean. Scores are those of
+    the checkpoint, or of `drop.score_on`, a checkpoint of the same depth. seed: of `random`. device, batch_size: where
+    and how scores are computed.
     """
     if drop.strategy is None:
         return Selection([])
     row, n_layers = get_strategy(drop.strategy), checkpoint.n_layers
-    if row.scorer is None:
-        dropped = select(row.name, n_layers, k=drop.k, found=drop.found, layers=drop.layers)
-        return Selection(dropped, gradual_order(row.name, dropped, found=drop.found), _why(drop, dropped))
-    scored = checkpoint
-    if drop.score_on:
-        scored = Checkpoint.open(
-            ModelSpec(drop.score_on, tokenizer=checkpoint.model.tokenizer), checkpoint.hub, "--score_on"
+    selection, scores = Selection([]), None
+    if row.scorer:
+        scored = _scored_checkpoint(drop, checkpoint)
+        found = score_layers(
+            [row.scorer],
+            scored,
+            examples.head(drop.score_samples) if examples else None,
+            task,
+            k=drop.k or 1,
+            tokenizer=checkpoint.tokenizer if examples else None,
+            weight_scope=drop.weight_scope or "final",
+            max_seq_length=max_seq_length,
+            device=device,
+            batch_size=batch_size,
         )
-    if scored.n_layers != n_layers:
-        raise UserError(
-            f"--score_on {scored.name}: has {scored.n_layers} layers, the model {n_layers}. "
-            "Choose a checkpoint of the same depth."
-        )
-    encoder = load_encoder(scored).to(device)
-    scorer, loader = SCORERS[row.scorer], None
-    if scorer.needs_data:
-        length = min(max_seq_length, scored.max_length())
-        loader = _batches(scorer, checkpoint.tokenizer, examples.head(drop.score_samples), length, batch_size)
-    scores = scorer.score(encoder, loader, drop.weight_scope or "final")
-    selection = Selection([], scores=scores)
-    selection.dropped = select(row.name, n_layers, k=drop.k, threshold=drop.threshold, scores=scores)
-    selection.order = gradual_order(row.name, selection.dropped, scores)
+        rows = found.rows[row.scorer]
+        last = {"layer": 0, "block": (drop.k or 1) - 1, "steps": -1}[row.of]
+        scores, last = rows if row.of == "steps" else rows[last], rows[last]
+        selection.scores = [*last, *[math.nan] * (n_layers - len(last))]
+        selection.head = found.head
+        if drop.score_on:
+            selection.fingerprints["score_on"] = scored.fingerprints["model"]
+        else:
+            selection.encoder_weights = found.encoder_weights
+    selection.order = order_of_dropping(
+        row.name,
+        n_layers,
+        k=drop.k,
+        threshold=drop.threshold,
+        scores=scores,
+        found=drop.found,
+        layers=drop.layers,
+        among=droppable(checkpoint.config),
+        seed=seed,
+    )
+    selection.dropped = sorted(selection.order)
     selection.why = _why(drop, selection.dropped)
-    if drop.score_on:
-        selection.fingerprints["score_on"] = scored.fingerprints["model"]
-    else:
-        selection.encoder_weights = {name: weight.cpu() for name, weight in encoder.state_dict().items()}
     return selection
 
 
-def _batches(scorer: Scorer, tokenizer, examples: Examples, length: int, batch_size: int):
-    parts = batches(tokenise(examples, tokenizer, length), batch_size)
-    return map(Collator.of(tokenizer, length), tqdm(parts, desc=f"scores: {scorer.name}", delay=2, leave=False))
+def _scored_checkpoint(drop: DropSpec, checkpoint: Checkpoint) -> Checkpoint:
+    """Raises UserError where it has another depth."""
+    if not drop.score_on:
+        return checkpoint
+    model = ModelSpec(drop.score_on, tokenizer=checkpoint.model.tokenizer)
+    scored = Checkpoint.open(model, checkpoint.hub, "--score_on")
+    if scored.n_layers != checkpoint.n_layers:
+        raise UserError(
+            f"--score_on {scored.name}: has {scored.n_layers} layers, the model {checkpoint.n_layers}. "
+            "Choose a checkpoint of the same depth."
+        )
+    return scored
 
 
 def _why(drop: DropSpec, dropped: list[int]) -> str:

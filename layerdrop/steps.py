@@ -191,6 +191,8 @@ class GlueRun:
                     drop,
                     checkpoint,
                     self.data.examples[self.data.splits(scored)[0]] if scored else None,
+                    self.task,
+                    seed=spec.seed,
                     max_seq_length=spec.data.max_seq_length,
                     device=self.args.device,
                     batch_size=self.args.per_device_eval_batch_size,
@@ -198,6 +200,8 @@ class GlueRun:
             )
         record.cuts = [self.cut(0, self.dropped, selection.why, selection.scores)]
         record.fingerprints |= selection.fingerprints
+        if selection.head:
+            record.notes.append(f"scores are seen through {selection.head}")
         record.parameters_before = number_of_parameters(checkpoint, labels=self.labels)
         last = [] if drop.frozen else selection.dropped
         record.parameters_after = number_of_parameters(checkpoint, last, labels=self.labels)

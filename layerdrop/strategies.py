@@ -6,9 +6,10 @@ greedy: Peer et al. (2022), "Greedy-layer pruning".
 """
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from layerdrop.errors import UserError, unknown
 
@@ -69,7 +70,8 @@ def every_other(n_layers: int, k: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Strategy:
-    """One row of the table. One of `positions`, `scorer`, `searched` and `listed` says how layers are chosen."""
+    """One row of the table. One of `positions`, `scorer`, `at_random`, `searched` and `listed` says how layers are
+    chosen."""
 
     name: str
     summary: str
@@ -80,6 +82,11 @@ class Strategy:
     """Name of a row of layerdrop.scorers.SCORERS."""
     drops: Literal["highest", "lowest"] = "highest"
     """With a scorer: which end of the scores goes first."""
+    of: Literal["layer", "block", "steps"] = "layer"
+    """With a scorer: whether a score is of a layer; of a block of k layers that begins there; of a layer beside those
+    that have gone before, so that the layers go one by one."""
+    at_random: bool = False
+    """k layers drawn with the run's seed."""
     threshold: bool = False
     """With a scorer: whether all layers above a score can be dropped instead of k."""
     searched: bool = False
@@ -112,6 +119,73 @@ STRATEGIES = {
             scorer="contribution",
             threshold=True,
         ),
+        Strategy(
+            "block-influence",
+            "the layers that turn the states of all tokens least",
+            "Men et al. 2024, ShortGPT",
+            scorer="block-influence",
+            drops="lowest",
+        ),
+        Strategy(
+            "angular-block",
+            "the block of k layers with the smallest angle between its input and its output, at the sentence token",
+            "Gromov et al. 2024",
+            scorer="angular-block",
+            drops="lowest",
+            of="block",
+        ),
+        Strategy(
+            "relative-magnitude",
+            "the layers that add least, relative to their output",
+            "Samragh et al. 2023",
+            scorer="relative-magnitude",
+            drops="lowest",
+        ),
+        Strategy(
+            "linearity",
+            "the layers of which a linear map explains most",
+            "Razzhigaev et al. 2024",
+            scorer="linearity",
+            drops="lowest",
+        ),
+        Strategy("cka", "the layers with the most aligned output and input", "Kornblith et al. 2019", scorer="cka"),
+        Strategy(
+            "loss-drop",
+            "the layers without which the loss grows least, each alone",
+            "Kim et al. 2024, Shortened LLaMA",
+            scorer="loss-drop",
+            drops="lowest",
+        ),
+        Strategy(
+            "sleb",
+            "the same, one after the other",
+            "Song et al. 2024, SLEB",
+            scorer="sleb",
+            drops="lowest",
+            of="steps",
+        ),
+        Strategy(
+            "logit-kl",
+            "the layers without which the outputs change least",
+            "Sieberling et al. 2024, EvoPress",
+            scorer="logit-kl",
+            drops="lowest",
+        ),
+        Strategy(
+            "taylor",
+            "the layers with the smallest sum of |weight x gradient|",
+            "Ma et al. 2023, LLM-Pruner",
+            scorer="taylor",
+            drops="lowest",
+        ),
+        Strategy(
+            "fisher",
+            "the layers with the smallest sum of squared gradients",
+            "Lee et al. 2023",
+            scorer="fisher",
+            drops="lowest",
+        ),
+        Strategy("random", "k layers at random, with the run's seed: the control", "", at_random=True),
         Strategy(
             "variance",
             "the k layers with the lowest variance of their weights",
@@ -168,34 +242,42 @@ def check_k(k: int, n_layers: int, flag: str = "--drop_k") -> int:
     return k
 
 
-def by_score(scores: Sequence[float], k: int, drops: Literal["highest", "lowest"]) -> list[int]:
-    """The k ids with the highest (or lowest) score, ascending. Ties drop the higher id."""
-    _check_scores(scores)
-    return sorted(_ranked(scores, drops)[:k])
-
-
-def _ranked(scores: Sequence[float], drops: Literal["highest", "lowest"]) -> list[int]:
-    sign = -1 if drops == "highest" else 1
-    return sorted(range(len(scores)), key=lambda i: (sign * scores[i], -i))
-
-
-def gradual_order(
-    strategy: str, dropped: Sequence[int], scores: Sequence[float] | None = None, found: Sequence[int] = ()
+def by_score(
+    scores: Sequence[float], k: int, drops: Literal["highest", "lowest"], among: Sequence[int] | None = None
 ) -> list[int]:
-    """`dropped`, first to go first, where layers go one after the other: by score; as a search found them; else from
-    the classifier down (bottom: from the embeddings up)."""
-    row = get_strategy(strategy)
-    if row.searched:
-        return list(found)
-    if row.scorer:
-        return [i for i in _ranked(scores, row.drops) if i in dropped]
-    return sorted(dropped, reverse=row.positions is not bottom)
+    """The k ids with the highest (or lowest) score, first to go first. Ties drop the higher id.
+
+    among: the ids that may go; None: all.
+    """
+    among = range(len(scores)) if among is None else among
+    _check_scores(scores, among)
+    sign = -1 if drops == "highest" else 1
+    return sorted(among, key=lambda i: (sign * scores[i], -i))[:k]
 
 
-def above_threshold(scores: Sequence[float], threshold: float) -> list[int]:
-    """All ids with a score above `threshold`, ascending. Raises UserError if no layer would be left."""
-    _check_scores(scores)
-    dropped = [i for i, score in enumerate(scores) if score > threshold]
+def lowest_block(distances: Sequence[float], k: int, among: Sequence[int] | None = None) -> list[int]:
+    """The k ids of the block with the lowest of `distances` (one for each id at which a block of k begins), highest
+    first. Ties drop the higher ids."""
+    starts = [i for i in range(len(distances)) if among is None or set(range(i, i + k)) <= set(among)]
+    _check_scores(distances, starts)
+    start = min(starts, key=lambda i: (distances[i], -i))
+    return list(range(start, start + k))[::-1]
+
+
+def lowest_by_steps(rows: Sequence[Sequence[float]], among: Sequence[int] | None = None) -> list[int]:
+    """The id with the lowest score of each row that no row before has chosen. Ties drop the higher id."""
+    order: list[int] = []
+    for row in rows:
+        left = [i for i in (range(len(row)) if among is None else among) if i not in order]
+        _check_scores(row, left)
+        order.append(min(left, key=lambda i: (row[i], -i)))
+    return order
+
+
+def above_threshold(scores: Sequence[float], threshold: float, among: Sequence[int] | None = None) -> list[int]:
+    """All ids with a score above `threshold`, the highest score first. Raises UserError if no layer would be left."""
+    ranked = by_score(scores, len(scores), "highest", among)
+    dropped = [i for i in ranked if scores[i] > threshold]
     if len(dropped) == len(scores):
         raise UserError(
             f"--drop_threshold {threshold}: all {len(scores)} layers score above it (lowest: {min(scores):.4f}). "
@@ -204,28 +286,39 @@ def above_threshold(scores: Sequence[float], threshold: float) -> list[int]:
     return dropped
 
 
-def _check_scores(scores: Sequence[float]) -> None:
-    bad = [i for i, score in enumerate(scores) if not math.isfinite(score)]
+def _check_scores(scores: Sequence[float], among: Sequence[int]) -> None:
+    bad = [i for i in among if not math.isfinite(scores[i])]
     if bad:
         more = f" (the first of {len(bad)})" if len(bad) > 1 else ""
         raise UserError(f"the score of layer {bad[0]}{more} is not finite. Check the weights of that layer.")
 
 
-def select(
+def at_random(among: Sequence[int], k: int, seed: int) -> list[int]:
+    """k of the ids, the first k of a permutation that is drawn with the seed: a larger k drops these and others."""
+    shuffled = sorted(among)
+    random.Random(f"{seed}").shuffle(shuffled)
+    return shuffled[:k]
+
+
+def order_of_dropping(
     strategy: str,
     n_layers: int,
     *,
     k: int | None = None,
     threshold: float | None = None,
-    scores: Sequence[float] | None = None,
+    scores: Sequence[Any] | None = None,
     found: Sequence[int] | None = None,
     layers: Sequence[int] | None = None,
+    among: Sequence[int] | None = None,
+    seed: int = 0,
 ) -> list[int]:
-    """The ids that `strategy` drops from a model of `n_layers` layers, ascending.
+    """The ids that `strategy` drops from a model of `n_layers` layers, in the order in which they go one by one: by
+    score, as a search found them, else from the classifier down (`bottom`: from the embeddings up).
 
     Which of the keyword arguments is needed follows from the strategy's row: `k` for all but `list` and a threshold;
-    `scores` (one for each layer) where the row names a scorer; `found` (k ids) for a search's result; `layers` for
-    `list`. Dropping nothing (k = 0) is possible with every strategy.
+    `scores` where the row names a scorer: one for each layer; one for each layer at which a block of k begins; or a row
+    of one for each layer for each of k steps; `found` (k ids) for a search's result; `layers` for `list`. among: the
+    ids that may go by their scores or at random; None: all. Dropping nothing (k = 0) is possible with every strategy.
 
     Raises UserError for an unknown strategy, a k or an id out of range, or a strategy that cannot drop k layers.
     """
@@ -233,20 +326,34 @@ def select(
     if row.listed:
         dropped = check_ids("--drop_layers", layers or [], n_layers)
         check_k(len(dropped), n_layers, "--drop_layers: number of layers")
-        return dropped
-    if row.scorer and len(scores or ()) != n_layers:
+        return dropped[::-1]
+    if row.scorer and row.of == "layer" and len(scores or ()) != n_layers:
         raise UserError(
             f"{len(scores or ())} scores for a model of {n_layers} layers: there must be one for each layer."
         )
     if threshold is not None:
-        return above_threshold(scores, threshold)
+        return above_threshold(scores, threshold, among)
     if k is None:
         raise UserError(f"--drop_strategy {strategy}: how many layers? Give k.")
     check_k(k, n_layers)
     if row.positions:
-        return row.positions(n_layers, k)
+        return sorted(row.positions(n_layers, k), reverse=row.positions is not bottom)
+    if k == 0:
+        return []
+    if row.at_random:
+        return at_random(range(n_layers) if among is None else among, k, seed)
+    if row.of == "block":
+        return lowest_block(scores, k, among)
+    if row.of == "steps":
+        return lowest_by_steps(scores[:k], among)
     if row.scorer:
-        return by_score(scores, k, row.drops)
+        return by_score(scores, k, row.drops, among)
     if len(found or ()) != k:
         raise UserError(f"--drop_k {k}: the search found {len(found or ())} layers to drop. Give as many as K.")
-    return check_ids("--drop_order_file", found or (), n_layers)
+    check_ids("--drop_order_file", found, n_layers)
+    return list(found)
+
+
+def select(strategy: str, n_layers: int, **chosen_by: Any) -> list[int]:
+    """The ids of order_of_dropping, ascending."""
+    return sorted(order_of_dropping(strategy, n_layers, **chosen_by))

@@ -1,6 +1,7 @@
 """Layers that go while the model trains."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from layerdrop.finetune.gradual import DropWhileTraining, Gradual, gradual_epoch
 from layerdrop.finetune.objective import TaskLoss
 from layerdrop.finetune.train import train
 from layerdrop.spec import DropSpec
-from layerdrop.strategies import gradual_order
+from layerdrop.strategies import order_of_dropping
 from layerdrop.surgery import layer_list
 from tests import tiny
 from tests.running import same, weights
@@ -30,18 +31,22 @@ def test_plan():
 
 
 @pytest.mark.parametrize(
-    ("strategy", "dropped", "more", "order"),
+    ("strategy", "more", "order"),
     [
-        ("top", [4, 5], {}, [5, 4]),
-        ("bottom", [0, 1], {}, [0, 1]),
-        ("symmetric", [2, 3], {}, [3, 2]),
-        ("contribution", [0, 2, 3], {"scores": [0.5, 0.1, 0.9, 0.5]}, [2, 3, 0]),
-        ("variance", [0, 1], {"scores": [0.5, 0.1, 0.9, 0.8]}, [1, 0]),
-        ("greedy", [0, 5, 7], {"found": (5, 7, 0)}, [5, 7, 0]),
+        ("top", {"k": 2}, [5, 4]),
+        ("bottom", {"k": 2}, [0, 1]),
+        ("symmetric", {"k": 2}, [3, 2]),
+        ("list", {"layers": (1, 4)}, [4, 1]),
+        ("contribution", {"k": 3, "scores": [0.5, 0.1, 0.9, 0.5, 0, 0]}, [2, 3, 0]),
+        ("contribution", {"threshold": 0.4, "scores": [0.5, 0.1, 0.9, 0.6, 0, 0]}, [2, 3, 0]),
+        ("variance", {"k": 2, "scores": [0.5, 0.1, 0.9, 0.8, 1, 1]}, [1, 0]),
+        ("angular-block", {"k": 2, "scores": [0.5, 0.1, 0.9, 0.1, 0.2]}, [4, 3]),
+        ("sleb", {"k": 2, "scores": [[0.3, 0.1, 0.9, 0.4, 1, 1], [0.2, math.nan, 0.9, 0.1, 1, 1], []]}, [1, 3]),
+        ("greedy", {"k": 3, "found": (5, 2, 0)}, [5, 2, 0]),
     ],
 )
-def test_order(strategy, dropped, more, order):
-    assert gradual_order(strategy, dropped, **more) == order
+def test_order(strategy, more, order):
+    assert order_of_dropping(strategy, 6, **more) == order
 
 
 class Spy(TrainerCallback):

@@ -2,11 +2,22 @@ import numpy as np
 import pytest
 import torch
 
-from layerdrop import scorers
+from layerdrop.scorers import SCORERS, WEIGHT_SCOPES
+from layerdrop.scorers.states import score_states
+from layerdrop.scorers.weights import aggregation, layer_weights, variance
 from layerdrop.states import layer_states, sentence_tokens
 from layerdrop.surgery import layer_list
 from tests import tiny
 from tests.test_surgery import MODEL_TYPES
+
+
+def of_states(name, encoder, batches):
+    """The first row of a criterion that looks at states."""
+    return score_states({name: SCORERS[name].make()}, encoder, batches)[name][0]
+
+
+def contribution(encoder, batches):
+    return of_states("contribution", encoder, batches)
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
@@ -14,7 +25,7 @@ def test_contribution_is_the_cosine_at_the_sentence_token(model_type):
     encoder = tiny.model(model_type).base_model
     left = model_type == "xlnet"
     batches = [tiny.batch(4, left, seed=1), tiny.batch(3, left, seed=2)]
-    scores = scorers.contribution(encoder, batches)
+    scores = contribution(encoder, batches)
     expected = np.zeros(tiny.N_LAYERS)
     for batch in batches:
         for row in range(len(batch["input_ids"])):
@@ -34,13 +45,13 @@ def test_contribution_is_the_cosine_at_the_sentence_token(model_type):
 def test_contribution_of_a_layer_that_does_nothing_is_one():
     encoder = tiny.model("xlnet").base_model
     encoder.layer[2].forward = lambda h, g, **kwargs: (h, g)
-    scores = scorers.contribution(encoder, [tiny.batch(4, left=True)])
+    scores = contribution(encoder, [tiny.batch(4, left=True)])
     assert scores[2] == pytest.approx(1.0) and max(s for i, s in enumerate(scores) if i != 2) < 0.999
 
 
 def test_contribution_leaves_no_hook_behind():
     encoder = tiny.model("bert").base_model
-    scorers.contribution(encoder, [tiny.batch()])
+    contribution(encoder, [tiny.batch()])
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layer_list(encoder))
 
 
@@ -50,11 +61,11 @@ def test_last_token_is_the_last_that_is_not_padding():
     assert sentence_tokens(tiny.model("bert"), mask).tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("scope", scorers.WEIGHT_SCOPES)
+@pytest.mark.parametrize("scope", WEIGHT_SCOPES)
 def test_weight_scores(scope):
     encoder = tiny.model("bert").base_model
-    variances = scorers.variance(encoder, weight_scope=scope)
-    magnitudes = scorers.aggregation(encoder, weight_scope=scope)
+    variances = variance(encoder, weight_scope=scope)
+    magnitudes = aggregation(encoder, weight_scope=scope)
     for i, layer in enumerate(encoder.encoder.layer):
         matrices = {"final": [layer.output.dense.weight], "layer": [p for p in layer.parameters() if p.dim() == 2]}[
             scope
@@ -67,14 +78,14 @@ def test_weight_scores(scope):
 
 def test_shared_layers_score_the_same():
     encoder = tiny.model("albert").base_model
-    assert len(set(scorers.variance(encoder))) == 1 and len(scorers.variance(encoder)) == tiny.N_LAYERS
+    assert len(set(variance(encoder))) == 1 and len(variance(encoder)) == tiny.N_LAYERS
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_final_matrix_is_the_second_of_the_feed_forward_network(model_type):
     config = tiny.config(model_type)
     inner = config.d_inner if model_type == "xlnet" else config.hidden_dim if model_type == "distilbert" else 24
-    weights = scorers.layer_weights(tiny.model(model_type).base_model, "final")
+    weights = layer_weights(tiny.model(model_type).base_model, "final")
     hidden = 8 if model_type == "mobilebert" else 16
     assert [len(w) for w in weights] == [inner * hidden] * tiny.N_LAYERS
 

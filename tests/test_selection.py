@@ -2,17 +2,18 @@
 
 import pytest
 
-from layerdrop import scorers
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.batches import Collator, batches
 from layerdrop.data.glue import read_glue_split
 from layerdrop.data.tokens import tokenise
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier
+from layerdrop.scorers.weights import variance
 from layerdrop.selection import check_selection, select_layers, split_to_score
 from layerdrop.spec import DropSpec
 from layerdrop.tasks import TASKS
 from tests import tiny
+from tests.test_scorers import contribution
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_contribution_of_a_checkpoint(bert, glue):
     wanted = DropSpec("contribution", 2, score_split="train", score_samples=7)
     selection = select_layers(wanted, Checkpoint.open(bert), examples, batch_size=5)
     rows = batches(tokenise(examples.head(7), tokenizer, 128), 1)
-    expected = scorers.contribution(tiny.model("bert").base_model, map(Collator.of(tokenizer), rows))
+    expected = contribution(tiny.model("bert").base_model, map(Collator.of(tokenizer), rows))
     assert selection.scores == pytest.approx(expected, abs=1e-6)
     ranked = sorted(range(6), key=lambda i: -expected[i])
     assert selection.dropped == sorted(ranked[:2]) and selection.why == "contribution, K = 2"
@@ -82,7 +83,7 @@ def test_weights_that_scoring_has_read_are_not_read_again(bert, monkeypatch):
 def test_scores_of_another_checkpoint(bert, tmp_path):
     other = tiny.save(tmp_path / "other", seed=5)
     selection = select_layers(DropSpec("variance", 2, score_on=other), Checkpoint.open(bert))
-    assert selection.scores == scorers.variance(tiny.model("bert", seed=5).base_model)
+    assert selection.scores == variance(tiny.model("bert", seed=5).base_model)
     assert selection.scores != select_layers(DropSpec("variance", 2), Checkpoint.open(bert)).scores
     assert selection.fingerprints == {"score_on": Checkpoint.open(other).fingerprints["model"]}
     assert selection.encoder_weights is None

@@ -101,10 +101,10 @@ class DropArguments:
         "variance, aggregation: the second feed-forward matrix, or all of the layer's matrices.", "final"
     )
     score_on: str | None = flag("Compute the scores on this checkpoint of the same architecture instead of the model.")
-    score_split: Literal["train", "validation", "test"] = flag(
-        "contribution: the split to average over (MNLI: matched).", "validation"
+    score_split: Literal["train", "validation", "test"] | None = flag(
+        "Criteria that look at texts: the split to score (MNLI: matched). Default: train; contribution: validation."
     )
-    max_score_samples: int | None = flag("contribution: use the first N examples of that split only.")
+    max_score_samples: int | None = flag("Criteria that look at texts: use the first N examples of that split only.")
     freeze_layers: str | None = flag("Ids of kept layers that fine-tuning does not change, as 0,1,2.")
     freeze_embeddings: bool = flag("Do not change the embeddings in fine-tuning.", False)
     dry_run: bool = flag("Print the dropped and kept layers, scores and parameters, and stop.", False)
@@ -267,7 +267,8 @@ class Flags:
     @property
     def scored_split(self) -> str | None:
         """The split that scores are averaged over; None where no score needs data."""
-        return self.drop.score_split if self.scorer and self.scorer.needs_data else None
+        scorer = self.scorer
+        return (self.drop.score_split or scorer.split) if scorer and scorer.needs_data else None
 
     @property
     def run_splits(self) -> list[str]:

@@ -1,0 +1,113 @@
+"""From a checkpoint and texts to the rows of scores of any number of criteria, in as few passes as they can share."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from layerdrop.checkpoints import Checkpoint
+from layerdrop.data.batches import Collator, batches
+from layerdrop.data.examples import Examples
+from layerdrop.data.tokens import Tokenised, tokenise
+from layerdrop.errors import UserError
+from layerdrop.loading import load_classifier, load_encoder, load_masked_lm
+from layerdrop.scorers.states import score_states
+from layerdrop.scorers.table import SCORERS
+from layerdrop.tasks import Task, label_order
+
+MASKED = 0.15
+"""Share of the tokens that a masked language model has to guess."""
+MASKING_SEED = 41
+
+
+@dataclass
+class Scores:
+    """What score_layers finds."""
+
+    rows: dict[str, list[list[float]]] = field(default_factory=dict)
+    """Criterion -> its rows: one of a number for each layer; `angular-block`: one for each K, of a number for each
+    layer at which a block can begin; `sleb`: one for each step."""
+    head: str = ""
+    """Which head the criteria looked through that need one; empty without any."""
+    encoder_weights: dict[str, torch.Tensor] | None = None
+    """The encoder's, on the CPU, where it was read."""
+
+
+def score_layers(
+    names: Sequence[str],
+    checkpoint: Checkpoint,
+    examples: Examples | None = None,
+    task: Task | None = None,
+    *,
+    k: int = 1,
+    tokenizer=None,
+    weight_scope: str = "final",
+    max_seq_length: int = 128,
+    device: torch.device | str = "cpu",
+    batch_size: int = 32,
+) -> Scores:
+    """The scores of a checkpoint's layers by the criteria `names`, in fp32.
+
+    examples, task: texts, for all criteria but those of weights, and what their labels mean. k: steps of `sleb`.
+    tokenizer: None: the checkpoint's. Criteria that need a head look through the checkpoint's classifier where it fits
+    the task, else through its masked-LM head. Raises UserError where it has neither.
+    """
+    found, rows = Scores(), [SCORERS[name] for name in names]
+    data, tokenizer = None, tokenizer or checkpoint.tokenizer
+    if any(row.needs_data for row in rows):
+        data = tokenise(examples, tokenizer, min(max_seq_length, checkpoint.max_length()))
+    collate, said = Collator.of(tokenizer, max_seq_length), f"scores: {', '.join(names)}"
+    if any(not row.needs_head for row in rows):
+        encoder = load_encoder(checkpoint).to(device)
+        found.rows |= {row.name: [row.make(encoder, weight_scope)] for row in rows if row.looks_at == "weights"}
+        if collectors := {row.name: row.make() for row in rows if row.looks_at == "states"}:
+            parts = map(collate, tqdm(batches(data, batch_size), desc=said, delay=2, leave=False))
+            found.rows |= score_states(collectors, encoder, parts)
+        found.encoder_weights = {name: weight.cpu() for name, weight in encoder.state_dict().items()}
+    if with_head := [row for row in rows if row.needs_head]:
+        model, parts, found.head = _with_head(checkpoint, data, task, tokenizer, collate, batch_size)
+        model.to(device)
+        for row in tqdm(with_head, desc="scores", delay=2, leave=False):
+            found.rows[row.name] = row.make(model, parts, k) if row.by_steps else row.make(model, parts)
+    return found
+
+
+def _with_head(
+    checkpoint: Checkpoint, data: Tokenised, task: Task, tokenizer, collate: Collator, batch_size: int
+) -> tuple[PreTrainedModel, list[dict[str, torch.Tensor]], str]:
+    """A model with a trained head, batches with what it is to give as `labels`, and the head in words."""
+    fits = checkpoint.is_regression == task.is_regression
+    if fits and checkpoint.config.num_labels == max(1, len(task.labels)) and data.labels is not None:
+        model, new = load_classifier(checkpoint, replace_head=False)
+        if not new:
+            labels, order = data.labels, label_order(task, checkpoint.label_names)
+            if order is not None:
+                labels = np.argsort(order)[labels]
+            labelled = Tokenised(data.columns, data.offsets, labels)
+            return model, [collate(part) for part in batches(labelled, batch_size)], "the checkpoint's classifier"
+    model = load_masked_lm(checkpoint)
+    if model is None or tokenizer.mask_token_id is None:
+        raise UserError(
+            f"{checkpoint.flag} {checkpoint.name}: this criterion needs a head, and the checkpoint has neither a "
+            "trained classifier for this task nor a masked-LM head. Give a fine-tuned checkpoint with --score_on."
+        )
+    return model, list(_masked(data, tokenizer, collate, batch_size)), "the checkpoint's masked-LM head"
+
+
+def _masked(data: Tokenised, tokenizer, collate: Collator, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches in which MASKED of each text's ordinary tokens are masked; `labels` (batch, tokens) has these, else -100.
+    The draws depend on the row alone."""
+    whole, ids = data.columns["input_ids"], data.columns["input_ids"].copy()
+    for row, (start, end) in enumerate(zip(data.offsets, data.offsets[1:], strict=False)):
+        ordinary = np.flatnonzero(~np.isin(whole[start:end], tokenizer.all_special_ids))
+        n = min(len(ordinary), max(1, round(MASKED * len(ordinary))))
+        chosen = np.random.default_rng((MASKING_SEED, row)).choice(ordinary, n, replace=False)
+        ids[start + chosen] = tokenizer.mask_token_id
+    masked = Tokenised(data.columns | {"input_ids": ids}, data.offsets, None)
+    whole = Tokenised(data.columns, data.offsets, None)
+    for ours, theirs in zip(batches(masked, batch_size), batches(whole, batch_size), strict=True):
+        batch, answer = collate(ours), collate(theirs)["input_ids"]
+        yield batch | {"labels": answer.masked_fill(batch["input_ids"] == answer, -100)}
