@@ -11,7 +11,7 @@ from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.examples import Examples
 from layerdrop.errors import UserError
 from layerdrop.scorers import SCORERS
-from layerdrop.scorers.scoring import score_layers
+from layerdrop.scorers.stored import stored_scores
 from layerdrop.spec import DropSpec, ModelSpec
 from layerdrop.strategies import check_ids, check_k, get_strategy, order_of_dropping, select
 from layerdrop.surgery import droppable, kept_layers, positions
@@ -86,12 +86,13 @@ def select_layers(
     max_seq_length: int = 128,
     device: torch.device | str = "cpu",
     batch_size: int = 32,
+    score_store: str | None = None,
 ) -> Selection:
     """What is dropped from a checkpoint.
 
     examples, task: those whose first `drop.score_samples` are scored, and what their labels mean. Scores are those of
     the checkpoint, or of `drop.score_on`, a checkpoint of the same depth. seed: of `random`. device, batch_size: where
-    and how scores are computed.
+    and how scores are computed. score_store: folder of scores that need not be computed again; None: none.
     """
     if drop.strategy is None:
         return Selection([])
@@ -99,11 +100,12 @@ def select_layers(
     selection, scores = Selection([]), None
     if row.scorer:
         scored = _scored_checkpoint(drop, checkpoint)
-        found = score_layers(
+        found = stored_scores(
             [row.scorer],
             scored,
             examples.head(drop.score_samples) if examples else None,
             task,
+            folder=score_store,
             k=drop.k or 1,
             tokenizer=checkpoint.tokenizer if examples else None,
             weight_scope=drop.weight_scope or "final",

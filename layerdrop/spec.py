@@ -352,5 +352,7 @@ class Options:
     prior_store: str | None = None
     """Folder for the runs that the run does first (of a search, of the model that it goes on from, of its teacher);
     None: `prior` in its own."""
+    score_store: str | None = None
+    """Folder of layer scores that are not computed twice; None: none are kept."""
     notes: tuple[str, ...] = ()
     """For the record: what the user was told before the run."""

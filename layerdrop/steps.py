@@ -196,6 +196,7 @@ class GlueRun:
                     max_seq_length=spec.data.max_seq_length,
                     device=self.args.device,
                     batch_size=self.args.per_device_eval_batch_size,
+                    score_store=self.options.score_store,
                 )
             )
         record.cuts = [self.cut(0, self.dropped, selection.why, selection.scores)]

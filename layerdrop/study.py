@@ -12,7 +12,7 @@ from layerdrop.arguments import flag_names, flags_of, parse, read_settings
 from layerdrop.checkpoints import Checkpoint, HubOptions, work_offline_unless_reachable
 from layerdrop.engines.base import Job
 from layerdrop.errors import UserError, unknown
-from layerdrop.runs.store import PRIOR_FOLDER, Store
+from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store
 from layerdrop.selection import check_selection
 from layerdrop.spec import ModelSpec, Options, RunSpec
 from layerdrop.text import one_line
@@ -188,7 +188,9 @@ class _Planner:
             self.study.impossible[name] = str(error)
             return None
         self.study.gives_precision &= bool({"precision", "bf16", "fp16"} & {*_names(tuple(words))})
-        places = {"folder": self.store.folder(spec), "prior_store": str(Path(self.store.root) / PRIOR_FOLDER)}
+        prior = Path(self.store.root) / PRIOR_FOLDER
+        scores = options.score_store or str(prior / SCORE_FOLDER)
+        places = {"folder": self.store.folder(spec), "prior_store": str(prior), "score_store": scores}
         return Job(spec, replace(options, **places, resume="auto", overwrite=False))
 
     def _check(self, spec: RunSpec, options: Options) -> None:

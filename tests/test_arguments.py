@@ -322,6 +322,7 @@ CASES = {
     "max_score_samples": (CONTRIBUTION, "9"),
     "hold_out": (TOP, "0.15"),
     "layerdrop_rate": (TOP, "0.2"),
+    "score_store": (CONTRIBUTION, "kept"),
     "drop_when": (TOP, "finetuned"),
     "freeze_dropped": (f"{TOP} --drop_when finetuned", "True"),
     "drop_step": (f"{TOP} --drop_when gradual", "2"),

@@ -11,7 +11,7 @@ from transformers import AutoModelForMaskedLM, set_seed
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.examples import Examples
 from layerdrop.errors import UserError
-from layerdrop.scorers import SCORERS
+from layerdrop.scorers import SCORERS, stored
 from layerdrop.scorers.outputs import fisher, loss_drop, mean_loss, sleb, taylor
 from layerdrop.scorers.scoring import score_layers
 from layerdrop.scorers.states import Blocks, linear_cka, residual, score_states
@@ -172,7 +172,7 @@ def test_gradients_by_hand():
     losses = [cross_entropy(model(**x).logits, labels, reduction="sum") for x, labels in pairs]
     layers = zip(layer_list(model), gradients(sum(losses) / 8), strict=True)
     expected = [
-        sum(float((w * g).abs().sum()) for w, g in zip(layer.parameters(), of_mean, strict=True))
+        sum(float((w.detach() * g).abs().sum()) for w, g in zip(layer.parameters(), of_mean, strict=True))
         for layer, of_mean in layers
     ]
     assert taylor(model, batches)[0] == pytest.approx(expected, rel=1e-5)
@@ -278,3 +278,44 @@ def test_a_whole_run(run, name):
         assert "scores are seen through the checkpoint's classifier" in err
     code, _, out, _ = run(f"--task_name rte --dry_run --drop_strategy {name} --drop_k 2", output=None)
     assert code == 0 and ("scores" in out) == (name != "random")
+
+
+# ---- kept scores -----------------------------------------------------------------------------------------------------
+def test_scores_are_computed_once(tmp_path, monkeypatch):
+    checkpoint, folder = Checkpoint.open(tiny.save(tmp_path / "m")), str(tmp_path / "scores")
+    asked = []
+
+    def spied(names, *args, **how):
+        asked.append(names)
+        return score_layers(names, *args, **how)
+
+    monkeypatch.setattr(stored, "score_layers", spied)
+
+    def scores(names, k=1, data=None, **how):
+        data = data or examples()
+        return stored.stored_scores(names, checkpoint, data, TASKS["rte"], folder=folder, k=k, **how)
+
+    one = scores(["cka", "taylor"])
+    two = scores(["taylor", "cka", "sleb"], k=2)
+    assert asked == [["cka", "taylor"], ["sleb"]] and two.rows["cka"] == one.rows["cka"]
+    assert two.head == "the checkpoint's classifier"
+    assert len(scores(["sleb"], k=1).rows["sleb"]) == 2 and len(asked) == 2  # more steps than are needed
+    assert scores(["sleb"], k=3).rows["sleb"][0] == two.rows["sleb"][0] and asked[2] == ["sleb"]
+    scores(["cka"], data=examples(9))
+    scores(["cka"], max_seq_length=7)
+    assert len(asked) == 5
+    again = score_layers(["cka"], checkpoint, examples(), TASKS["rte"])
+    assert again.rows["cka"][0] == pytest.approx(one.rows["cka"][0])
+    (tmp_path / "scores" / next(path.name for path in (tmp_path / "scores").iterdir())).write_text("{")
+    for names in (["cka"], ["taylor"]):
+        scores(names)  # a file that is damaged is written anew
+    assert stored.stored_scores(["cka"], checkpoint, examples(), TASKS["rte"]).rows == again.rows
+
+
+def test_runs_use_kept_scores(run, tmp_path, monkeypatch):
+    words = "--task_name rte --max_steps 1 --drop_strategy taylor --score_store kept"
+    code, two, _, err = run(f"{words} --drop_k 2", output="two")
+    assert code == 0 and len(list((tmp_path / "kept").iterdir())) == 1, err
+    monkeypatch.setattr(stored, "score_layers", None)  # any K
+    code, three, _, err = run(f"{words} --drop_k 3", output="three")
+    assert code == 0 and three["scores"] == two["scores"] and set(two["dropped"]) < set(three["dropped"]), err

@@ -105,6 +105,7 @@ class DropArguments:
         "Criteria that look at texts: the split to score (MNLI: matched). Default: train; contribution: validation."
     )
     max_score_samples: int | None = flag("Criteria that look at texts: use the first N examples of that split only.")
+    score_store: str | None = flag("Folder of scores (scripts/layers.py scores): what is there is not computed again.")
     freeze_layers: str | None = flag("Ids of kept layers that fine-tuning does not change, as 0,1,2.")
     freeze_embeddings: bool = flag("Do not change the embeddings in fine-tuning.", False)
     dry_run: bool = flag("Print the dropped and kept layers, scores and parameters, and stop.", False)

@@ -28,7 +28,7 @@ from layerdrop.spec import (
 NO_EFFECT = (
     # where things are, what is kept, what is asked for
     *("cache_dir", "token", "trust_remote_code", "output_dir", "save_model", "overwrite_output_dir"),
-    *("resume_from_checkpoint", "restore_callback_states_from_checkpoint", "dry_run", "json"),
+    *("resume_from_checkpoint", "restore_callback_states_from_checkpoint", "dry_run", "json", "score_store"),
     *("do_eval", "do_predict", "test_file", "max_predict_samples"),
     # evaluation
     *("eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "eval_accumulation_steps"),
@@ -216,6 +216,7 @@ def _options(flags: Flags, spec: RunSpec, notes: tuple[str, ...]) -> Options:
         resume=train.resume_from_checkpoint,
         rolling_checkpoints="save_strategy" not in flags.given and not train.load_best_model_at_end,
         use_cpu=train.use_cpu,
+        score_store=flags.drop.score_store,
         cache_dir=model.cache_dir,
         token=model.token,
         trust_remote_code=model.trust_remote_code,

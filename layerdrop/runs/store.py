@@ -27,6 +27,8 @@ SPEC_FILE = "spec.json"
 LOCK_FILE = ".lock"
 PRIOR_FOLDER = "prior"
 """In a run's or a study's folder: the store of what its runs do first, searches and first trainings."""
+SCORE_FOLDER = "scores"
+"""In the folder of an analysis or in PRIOR_FOLDER: layer scores that need not be computed again."""
 MODEL_FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
 MODEL_PATTERNS = (
     *("config.json", "generation_config.json", "training_args.bin", "*.safetensors", "*.safetensors.index.json"),
