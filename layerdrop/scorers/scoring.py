@@ -59,7 +59,7 @@ def score_layers(
     data, tokenizer = None, tokenizer or checkpoint.tokenizer
     if any(row.needs_data for row in rows):
         data = tokenise(examples, tokenizer, min(max_seq_length, checkpoint.max_length()))
-    collate, said = Collator.of(tokenizer, max_seq_length), f"scores: {', '.join(names)}"
+    collate, said = Collator.of(tokenizer, max_seq_length), "scores"
     if any(not row.needs_head for row in rows):
         encoder = load_encoder(checkpoint).to(device)
         found.rows |= {row.name: [row.make(encoder, weight_scope)] for row in rows if row.looks_at == "weights"}

@@ -1,0 +1,114 @@
+"""What the layers of a model do: profiles, drift, similarity. Streams over batches; memory does not grow with the data.
+
+A point is a place between layers: 0 the embeddings, i + 1 behind layer i. Means are over real tokens, or over sentence
+tokens; padding never counts. Models are encoders in evaluation mode, on their device.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from transformers import PreTrainedModel
+
+from layerdrop.checkpoints import original_layers
+from layerdrop.scorers.states import Blocks, Mean, cosine, score_states
+from layerdrop.scorers.weights import aggregation, variance
+from layerdrop.states import States, layer_states, sentence_tokens
+
+Batches = Iterable[Mapping[str, torch.Tensor]]
+Tensor = torch.Tensor
+
+
+def profile(model: PreTrainedModel, batches: Batches) -> dict[str, list[float]]:
+    """One number for each layer: `sentence`, `tokens`: mean cosine similarity before and after it, of the sentence
+    token (Sajjad et al.'s contribution) and of all tokens; `variance`, `aggregation`: of its second feed-forward
+    matrix."""
+    rows = score_states({"sentence": Mean(cosine, sentence=True), "tokens": Mean(cosine)}, model, batches)
+    weights = {"variance": variance(model), "aggregation": aggregation(model)}
+    return {name: found[0] for name, found in rows.items()} | weights
+
+
+def points_of(states: States) -> list[Tensor]:
+    """n_layers + 1 tensors (batch, tokens, hidden): the states at every point."""
+    return [*states.inputs, states.outputs[-1]]
+
+
+def drift(fine_tuned: PreTrainedModel, pretrained: PreTrainedModel, batches: Batches) -> dict[str, list[float]]:
+    """Cosine similarity of the two models' states at the same points: `ids` of the layers before these (-1: the
+    embeddings) in the original model; `mean` and `spread` (standard deviation) over real tokens; `sentence`: mean over
+    sentence tokens. Layers that the fine-tuned model lacks are left out."""
+    ids = original_layers(fine_tuned.config)[1]
+    there = original_layers(pretrained.config)[1]
+    at = [0, *(there.index(i) + 1 for i in ids)]
+    sums = torch.zeros(len(at), 3, dtype=torch.float64)
+    tokens = rows = 0
+    for batch in batches:
+        ours, theirs = (points_of(layer_states(model, batch)) for model in (fine_tuned, pretrained))
+        mask = batch["attention_mask"].to(fine_tuned.device)
+        token, row = sentence_tokens(fine_tuned, mask), torch.arange(len(mask), device=mask.device)
+        for i, j in enumerate(at):
+            similarity = torch.cosine_similarity(ours[i].double(), theirs[j].double(), dim=-1)
+            real = similarity[mask.bool()]
+            found = real.sum(), real.square().sum(), similarity[row, token].sum()
+            sums[i] += torch.stack(found).cpu()
+        tokens, rows = tokens + int(mask.sum()), rows + len(mask)
+    mean = sums[:, 0] / tokens
+    spread = (sums[:, 1] / tokens - mean.square()).clamp(min=0).sqrt()
+    found = {"mean": mean, "spread": spread, "sentence": sums[:, 2] / rows}
+    return {"ids": [-1, *ids]} | {name: values.tolist() for name, values in found.items()}
+
+
+class Cosines:
+    """Mean cosine similarity of every point with every other, over real tokens."""
+
+    def __init__(self):
+        self.total: Tensor | float = 0.0
+        self.n = 0
+
+    def add(self, states: States, real: Tensor, token: Tensor) -> None:
+        """See layerdrop.scorers.states.Collector."""
+        points = torch.stack([state[real].double() for state in points_of(states)])
+        points = torch.nn.functional.normalize(points, dim=-1)
+        self.total = self.total + torch.einsum("atd,btd->ab", points, points).cpu()
+        self.n += int(real.sum())
+
+    def rows(self) -> list[list[float]]:
+        """(n_layers + 1, n_layers + 1)."""
+        return (self.total / self.n).tolist()
+
+
+class MinibatchCKA:
+    """Linear CKA of every point with every other over real tokens: ratios of unbiased HSIC estimates, each summed over
+    batches (Nguyen et al. 2021, "Do Wide and Deep Networks Learn the Same Things?")."""
+
+    def __init__(self, most: int = 512):
+        """most: tokens of a batch that are looked at; a batch of fewer than 4 says nothing."""
+        self.most, self.hsic = most, 0.0
+
+    def add(self, states: States, real: Tensor, token: Tensor) -> None:
+        """See layerdrop.scorers.states.Collector."""
+        points = [state[real][: self.most].double() for state in points_of(states)]
+        n = len(points[0])
+        if n < 4:
+            return
+        grams = torch.stack([_without_diagonal(x @ x.T) for x in points])
+        sums = grams.sum(-1)  # (points, n)
+        total = sums.sum(-1)  # (points,)
+        traces = torch.einsum("aij,bij->ab", grams, grams)
+        hsic = traces + total[:, None] * total / ((n - 1) * (n - 2)) - 2 / (n - 2) * sums @ sums.T
+        self.hsic = self.hsic + (hsic / (n * (n - 3))).cpu()
+
+    def rows(self) -> list[list[float]]:
+        """(n_layers + 1, n_layers + 1)."""
+        own = self.hsic.diagonal().clamp(min=0).sqrt()
+        return (self.hsic / (own[:, None] * own)).tolist()
+
+
+def _without_diagonal(gram: Tensor) -> Tensor:
+    return gram - torch.diag(gram.diagonal())
+
+
+def similarity(model: PreTrainedModel, batches: Batches) -> dict[str, list[list[float]]]:
+    """`cosine`, `cka`: every point with every other, (n_layers + 1, n_layers + 1); `blocks`: row K - 1 has for each
+    layer at which a block of K can begin the angle between the block's input and output, at the sentence token, in
+    halves of a turn (Gromov et al. 2024): the lowest of a row is the most redundant block of K."""
+    return score_states({"cosine": Cosines(), "cka": MinibatchCKA(), "blocks": Blocks()}, model, batches)

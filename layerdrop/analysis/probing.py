@@ -1,0 +1,101 @@
+"""What can be read off each layer: a linear classifier on its states. The protocol is ours; Sajjad et al. (2023) do not
+say theirs (Figure 3).
+
+At every point (the embeddings, and behind each layer) a logistic regression, or a ridge regression for values, is
+trained on the sentence token or on the mean over tokens, standardised. The strength of its regularisation is chosen on
+a held-out 15% of the training set (a fixed seed, the same share of each class). Then it is trained on all of it, and
+scored on the development set by the task's metric.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from layerdrop import metrics
+from layerdrop.analysis.layers import points_of
+from layerdrop.data.batches import Collator
+from layerdrop.data.tokens import Tokenised
+from layerdrop.states import layer_states, sentence_tokens
+from layerdrop.tasks import Task
+
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Inverse strengths of the regularisation that are tried."""
+HELD_OUT, SEED = 0.15, 41
+
+
+def probe(
+    model: PreTrainedModel,
+    train: Tokenised,
+    development: Tokenised,
+    task: Task,
+    collate: Collator,
+    *,
+    token: str = "sentence",
+    batch_size: int = 32,
+) -> list[float]:
+    """The development score at every point, n_layers + 1 fractions; both sets with labels.
+
+    model: an encoder in evaluation mode, on its device. token: `sentence`, or `mean` over real tokens. Features lie in
+    a temporary file: memory holds those of one point.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        x, x_dev = (
+            features(model, data, collate, token, batch_size, Path(folder) / name)
+            for name, data in (("train", train), ("development", development))
+        )
+        points = tqdm(range(len(x)), desc="probes", delay=2, leave=False)
+        return [
+            fit_and_score(np.array(x[i]), train.labels, np.array(x_dev[i]), development.labels, task) for i in points
+        ]
+
+
+def features(
+    model: PreTrainedModel, data: Tokenised, collate: Collator, token: str, batch_size: int, file: Path
+) -> np.ndarray:
+    """(n_layers + 1, rows, hidden) float32 in a file, rows in the order of the source."""
+    shape = model.config.num_hidden_layers + 1, len(data), model.config.hidden_size
+    found, dataset = np.memmap(file, np.float32, "w+", shape=shape), data.longest_first()
+    for start in tqdm(range(0, len(data), batch_size), desc="states", delay=2, leave=False):
+        rows = dataset.rows[start : start + batch_size]
+        batch = collate([dataset[i] for i in range(start, start + len(rows))])
+        points = torch.stack(points_of(layer_states(model, batch))).float()
+        mask = batch["attention_mask"].to(points.device)
+        if token == "mean":
+            real = mask[..., None]
+            values = (points * real).sum(2) / real.sum(1)
+        else:
+            values = points[:, torch.arange(len(rows), device=mask.device), sentence_tokens(model, mask)]
+        found[:, rows] = values.cpu().numpy()
+    return found
+
+
+def fit_and_score(x: np.ndarray, y: Sequence, x_dev: np.ndarray, y_dev: Sequence, task: Task) -> float:
+    """Of one point. x: (rows, hidden); y: class ids or values."""
+    from sklearn.model_selection import train_test_split
+    from sklearn.preprocessing import StandardScaler
+
+    y, y_dev = np.asarray(y), np.asarray(y_dev)
+    scale = StandardScaler().fit(x)
+    x, x_dev = scale.transform(x), scale.transform(x_dev)
+    few = np.bincount(y).min() < 2 if not task.is_regression else True
+    parts = train_test_split(np.arange(len(x)), test_size=HELD_OUT, random_state=SEED, stratify=None if few else y)
+    fit, held = parts
+    tried = [_score(_fit(x[fit], y[fit], strength, task), x[held], y[held], task) for strength in STRENGTHS]
+    best = STRENGTHS[int(np.argmax(np.nan_to_num(tried, nan=-1.0)))]
+    return _score(_fit(x, y, best, task), x_dev, y_dev, task)
+
+
+def _fit(x: np.ndarray, y: np.ndarray, strength: float, task: Task):
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    made = Ridge(alpha=1 / strength) if task.is_regression else LogisticRegression(C=strength, max_iter=500)
+    return made.fit(x, y)
+
+
+def _score(model, x: np.ndarray, y: np.ndarray, task: Task) -> float:
+    return metrics.compute((task.selection_metric,), model.predict(x), y)[task.selection_metric]

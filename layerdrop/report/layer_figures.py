@@ -1,0 +1,85 @@
+"""What layers do, as pictures at column width: lines by layer, heat maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from layerdrop.report.figures import COLOURS, MARKERS, STYLE, WIDTH
+
+Series = Sequence[float | None]
+
+
+def lines(
+    series: Mapping[str, tuple[Sequence[int], Series]],
+    y: str,
+    *,
+    spread: Mapping[str, Series] | None = None,
+    levels: Sequence[float] = (),
+    shade_below: float | None = None,
+    x: str = "layer",
+) -> plt.Figure:
+    """A line for each name. series: name -> (x values, y values); -1 on the x axis is the embeddings. spread: name ->
+    half heights of a band. levels: dashed horizontal lines."""
+    with plt.style.context(STYLE):
+        figure, axes = plt.subplots(figsize=(WIDTH, 2.2))
+        for i, (name, (at, values)) in enumerate(series.items()):
+            values = np.array([np.nan if value is None else value for value in values], dtype=float)
+            colour = COLOURS[i % len(COLOURS)]
+            axes.plot(at, values, color=colour, marker=MARKERS[i % len(MARKERS)], ms=3, lw=1, label=name)
+            if spread:
+                half = np.array(spread[name], dtype=float)
+                axes.fill_between(at, values - half, values + half, color=colour, alpha=0.15, lw=0)
+        for level in levels:
+            axes.axhline(level, color="#333333", lw=0.6, ls="--")
+        if shade_below is not None:
+            low = min(axes.get_ylim()[0], shade_below)
+            axes.axhspan(low, shade_below, color="#DDDDDD", alpha=0.5, lw=0)
+        places = sorted({place for at, _ in series.values() for place in at})
+        axes.set_xticks(places, ["emb" if place < 0 else str(place) for place in places])
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        if len(series) > 1:
+            figure.legend(loc="outside upper center", ncols=min(3, len(series)), fontsize=6)
+        figure.tight_layout(rect=(0, 0, 1, 1 - 0.08 * -(-len(series) // 3) * (len(series) > 1)))
+        return figure
+
+
+def heat(
+    panels: Mapping[str, Sequence[Series]], x: str, y: str, *, names: Sequence = (), columns: Sequence = ()
+) -> plt.Figure:
+    """A heat map for each name, each with its own scale, dark is high; rows that are shorter end early. names,
+    columns: of rows and columns, instead of their numbers."""
+    with plt.style.context(STYLE):
+        n = len(panels)
+        figure, grid = plt.subplots(1, n, figsize=(WIDTH if n == 1 else 2.1 * n, 2.3), squeeze=False)
+        for axes, (name, rows) in zip(grid[0], panels.items(), strict=True):
+            width = max(map(len, rows))
+            cells = [[np.nan if v is None else v for v in row] + [np.nan] * (width - len(row)) for row in rows]
+            image = axes.imshow(np.array(cells, dtype=float), cmap="cividis_r", aspect="auto")
+            axes.set_title(name, fontsize=7)
+            axes.set_xlabel(x)
+            axes.set_xticks(range(width), columns or range(width))
+            axes.set_yticks(range(len(rows)), names or range(len(rows)))
+            axes.tick_params(labelsize=5)
+            figure.colorbar(image, ax=axes, fraction=0.046).ax.tick_params(labelsize=5)
+        grid[0][0].set_ylabel(y)
+        figure.tight_layout()
+        return figure
+
+
+def save(figure: plt.Figure, folder: str, name: str) -> list[Path]:
+    """Write a figure as PNG and PDF, and close it."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    written = [Path(folder) / f"{name}.{ending}" for ending in ("png", "pdf")]
+    for path in written:
+        figure.savefig(path, dpi=300)
+    plt.close(figure)
+    return written
