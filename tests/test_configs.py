@@ -34,6 +34,7 @@ def test_every_study_is_a_valid_grid(monkeypatch):
         "demo": 2 * 3 * 7,
         "miniature": 5 * 5 * (2 + 7 * 3),
         "sajjad2023_table2": 4 * 7 * 4 * 5,
+        "sajjad2023_table4": 3 * 5 * 12 * 5,
         "sajjad2023_figure2": 3 * 7 * (1 + 5 * 3 + 3) * 5,
         "sajjad2023_table5": 5 * 4 * 5,
         "sajjad2023_table6": 5 * 5 * (2 + 4 + 3),

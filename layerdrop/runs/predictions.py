@@ -1,5 +1,6 @@
 """Predictions as files: for the development set with the labels beside them, for the test set as GLUE wants them."""
 
+import csv
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -48,6 +49,22 @@ def write_predictions(folder: str, task: Task, split: str, examples: Examples, p
     rows = zip(examples.index, _shown(task, examples.labels), _shown(task, predictions), strict=True)
     write_table(path, ("index", "label", "prediction"), rows)
     return path
+
+
+def read_predictions(folder: str) -> tuple[list[str], list[str], list[str]] | None:
+    """(index, label, prediction) as written for the first development split (MNLI: the matched one); None where there
+    are none."""
+    path = next(iter(sorted(Path(folder).glob("predictions_dev*.tsv"))), None)
+    if path is None:
+        return None
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return tuple([row[name] for row in rows] for name in ("index", "label", "prediction"))
+
+
+def as_numbers(task: Task, shown: Iterable[str]) -> np.ndarray:
+    """(n,) class ids or values of what a file of predictions says."""
+    return np.array([float(word) if task.is_regression else task.labels.index(word) for word in shown])
 
 
 def _shown(task: Task, values: np.ndarray) -> list[str]:

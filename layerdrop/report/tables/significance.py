@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
@@ -13,6 +11,7 @@ from layerdrop.analysis.significance import LEVEL, Comparison, compare_systems, 
 from layerdrop.report.how import FULL, How
 from layerdrop.report.sheet import Sheet, sheets, task_name
 from layerdrop.report.tables.base import MISSING, Table, place, rows_of
+from layerdrop.runs.predictions import read_predictions
 from layerdrop.runs.record import RunRecord
 
 
@@ -115,17 +114,7 @@ def _note(n: int, correct: bool, plain: bool) -> str:
 def compare_predictions(first: RunRecord, second: RunRecord) -> Comparison | None:
     """The second run against the first, on the (matched) development set; None where predictions are missing or not of
     the same examples."""
-    a, b = _predictions(first.folder), _predictions(second.folder)
+    a, b = read_predictions(first.folder), read_predictions(second.folder)
     if a is None or b is None or a[:2] != b[:2]:
         return None
     return compare_systems(a[2], b[2], a[1], regression="pearson" in first.metrics)
-
-
-def _predictions(folder: str) -> tuple[list[str], list[str], list[str]] | None:
-    """(index, label, prediction) of the first development split; None where there are none."""
-    path = next(iter(sorted(Path(folder).glob("predictions_dev*.tsv"))), None)
-    if path is None:
-        return None
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return tuple([row[name] for row in rows] for name in ("index", "label", "prediction"))

@@ -1,0 +1,80 @@
+"""How many layers can go within a loss: Sajjad et al. (2023), Table 4.
+
+The development set in two halves: K is chosen on one, its loss is reported on the other. Ours, where they do not say:
+the halves are drawn once, with a fixed seed, the same share of each class in both; a loss is a difference in points of
+the task's metric, or in percent of the full model's; over several seeds the median; K is the largest one within the
+loss, of those that were tried.
+"""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from layerdrop import metrics
+from layerdrop.tasks import Task
+
+SEED = 41
+
+
+def halves(labels: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the half that K is chosen on, and of the one that is reported, ascending. labels: (n,) ids or values; of
+    an odd number of rows of a class the one more goes to the second half."""
+    classes = [] if task.is_regression else np.unique(labels)
+    groups = [np.flatnonzero(labels == one) for one in classes] or [np.arange(len(labels))]
+    generator = np.random.default_rng(SEED)
+    chosen = np.sort(np.concatenate([generator.permutation(rows)[: len(rows) // 2] for rows in groups]))
+    return chosen, np.setdiff1d(np.arange(len(labels)), chosen)
+
+
+def score(predictions: np.ndarray, labels: np.ndarray, rows: np.ndarray, task: Task) -> float:
+    """Points of the task's metric (F1 for MRPC and QQP, Spearman for STS-B, Matthews for CoLA, else accuracy)."""
+    return 100 * metrics.compute((task.selection_metric,), predictions[rows], labels[rows])[task.selection_metric]
+
+
+def loss(full: Sequence[float], cut: Sequence[float], percent: bool = False) -> float:
+    """How far the median over seeds falls, in points or in percent of the full model's. A score that is not defined
+    counts as 0."""
+    before, after = (statistics.median(np.nan_to_num(scores)) for scores in (full, cut))
+    return 100 * (before - after) / before if percent and before else before - after
+
+
+@dataclass
+class Tolerance:
+    """What was found for one threshold."""
+
+    max_loss: float
+    k: int
+    """The largest number of layers within the loss; 0 if none is."""
+    tried: list[int] = field(default_factory=list)
+    """Every K whose loss was asked for, ascending."""
+    exceptions: list[int] = field(default_factory=list)
+    """Those below `k` that are not within the loss: it does not grow with K here."""
+
+
+def largest_k(
+    all_k: Sequence[int], loss_at: Callable[[int], float], max_loss: float, exhaustive: bool = False
+) -> Tolerance:
+    """The largest K whose loss is at most max_loss.
+
+    loss_at: asked once for each K that is needed. Without `exhaustive` by bisection, which assumes that the loss grows
+    with K: the answer is then a K within the loss whose successor is not.
+    """
+    all_k, losses = sorted(all_k), {}
+
+    def within(k: int) -> bool:
+        if k not in losses:
+            losses[k] = loss_at(k)
+        return losses[k] <= max_loss
+
+    if exhaustive:
+        best = max([k for k in all_k if within(k)], default=0)
+    else:
+        low, high = 0, len(all_k)  # the first `low` are taken to be within, none from `high` on
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if within(all_k[middle]) else (low, middle)
+        best = all_k[low - 1] if low else 0
+    beyond = [k for k in sorted(losses) if k < best and losses[k] > max_loss]
+    return Tolerance(max_loss, best, sorted(losses), beyond)

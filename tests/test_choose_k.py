@@ -1,0 +1,126 @@
+"""How many layers can go within a loss."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from layerdrop.analysis.tolerance import halves, largest_k, loss, score
+from layerdrop.tasks import TASKS
+from scripts import choose_k
+
+
+def test_halves():
+    labels = np.array([0] * 30 + [1] * 10 + [2])
+    a, b = halves(labels, TASKS["mnli"])
+    assert sorted([*a, *b]) == list(range(41)) and list(a) == sorted(a)
+    assert [list(labels[half]).count(c) for half in (a, b) for c in (0, 1, 2)] == [15, 5, 0, 15, 5, 1]
+    again, _ = halves(labels, TASKS["mnli"])
+    assert list(again) == list(a) != list(range(20))
+    a, b = halves(np.linspace(0, 5, 9), TASKS["stsb"])
+    assert (len(a), len(b)) == (4, 5)
+
+
+def test_loss():
+    assert loss([80, 90, 85], [80, 70, 84]) == 5  # of medians
+    assert loss([80.0], [76.0], percent=True) == pytest.approx(5)
+    assert loss([80.0], [float("nan")]) == 80 and loss([0.0], [1.0], percent=True) == -1
+    labels, rows = np.array([0, 1, 1, 0]), np.array([0, 1])
+    assert score(np.array([0, 1, 0, 1]), labels, rows, TASKS["rte"]) == 100
+    assert score(np.array([0, 1, 0, 1]), labels, np.array([2, 3]), TASKS["rte"]) == 0
+
+
+GROWING = {1: 0.1, 2: 0.4, 3: 0.9, 4: 1.5, 5: 4.0, 6: 9.0}
+NOT_GROWING = {1: 0.1, 2: 2.0, 3: 0.9, 4: 1.5, 5: 0.8, 6: 9.0}
+
+
+def asked(losses):
+    seen = []
+    return seen, lambda k: seen.append(k) or losses[k]
+
+
+@pytest.mark.parametrize(("most", "k"), [(0.05, 0), (0.1, 1), (0.5, 2), (1, 3), (2, 4), (5, 5), (9, 6), (99, 6)])
+def test_bisection(most, k):
+    seen, loss_at = asked(GROWING)
+    found = largest_k(list(GROWING), loss_at, most)
+    assert found.k == k and found.tried == sorted(seen) and len(seen) == len(set(seen)) <= 3 and not found.exceptions
+    seen, loss_at = asked(GROWING)
+    assert largest_k(list(GROWING), loss_at, most, exhaustive=True).k == k and len(seen) == 6
+
+
+def test_where_the_loss_does_not_grow():
+    """Bisection ends at a K within the loss whose successor is not; trying all finds the largest."""
+    found = largest_k(list(NOT_GROWING), NOT_GROWING.get, 1.0)
+    assert found.k == 3 and NOT_GROWING[4] > 1 and found.tried == [2, 3, 4] or found.k in (1, 3, 5)
+    whole = largest_k(list(NOT_GROWING), NOT_GROWING.get, 1.0, exhaustive=True)
+    assert whole.k == 5 and whole.exceptions == [2, 4] and whole.tried == [1, 2, 3, 4, 5, 6]
+    assert largest_k([2, 4], NOT_GROWING.get, 1.0).k == 0 and largest_k([], NOT_GROWING.get, 1.0).k == 0
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+@pytest.fixture
+def call(bert, glue, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def call(words):
+        argv = [*words.split(), "--model_name_or_path", bert, "--data_dir", glue, "--use_cpu", "--precision", "fp32"]
+        code = choose_k.main([*argv, "--num_train_epochs", "1", "--workers", "1", "--report_to", "none"])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def cells(out):
+    return list(csv.DictReader(io.StringIO(out.split("\n\n")[0].split("\nrte: the model")[0])))
+
+
+def test_command(call):
+    """As few runs as needed; the same again trains nothing; the model is kept; the losses are those of the files."""
+    words = "--tasks rte --max_loss 100 --seeds 1 2 --format csv --figures figures"
+    code, out, err = call(words)
+    assert code == 0, err
+    (cell,) = cells(out)
+    assert (cell["k"], cell["tried"], cell["task"]) == ("5", "2", "rte")
+    records = [json.loads(path.read_text()) for path in Path("runs/choose_k").glob("*/record.json")]
+    assert sorted(len(r["dropped"]) for r in records) == [0, 0, 3, 3, 5, 5]
+    folder = Path(out.split("the model without 5 layers is in ")[1].strip())
+    assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 1
+    assert list(Path("runs/choose_k").glob("*/model.safetensors")) == [folder / "model.safetensors"]
+    assert Path("figures/loss_by_k.png").exists()
+
+    code, again, err = call(words)
+    assert code == 0 and again == out and "done  " not in err
+
+
+def test_nothing_can_go(call):
+    code, out, err = call("--tasks rte --max_loss -200 --exhaustive --k 2 4")
+    assert code == 0 and "| 0 " in out and "the model without" not in out, err
+
+
+def test_k_that_the_strategy_cannot_drop_are_left_out(call):
+    code, out, err = call("--tasks rte --max_loss 100 --drop_strategy symmetric --save_model no")
+    assert code == 0 and "K = 4 within 100" in err and "must be even" in err and "the model without" not in out, err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--tasks rte --k 6", "--k 6: this model can lose 1 to 5 layers"),
+        ("--tasks rte --do_eval", "choosing K trains and evaluates"),
+        ("--tasks rte --max_los 1", "Did you mean --max_loss?"),
+        ("--tasks rt", "--task_name"),
+        ("--tasks rte --output_dir x", "--output_dir: is the folder of a single run"),
+    ],
+)
+def test_bad_input_is_one_line(call, words, said):
+    code, _, err = call(words)
+    assert code == 2 and said in err and len(err.splitlines()) == 1, err
+
+
+def test_published_figures_stand_beside():
+    found = choose_k._published()
+    assert found["bert-base", "sst2", 1.0] == (7, 1.6) and found["xlnet-base", "stsb", 3.0] == (9, 2.46)
+    assert len(found) == 45
