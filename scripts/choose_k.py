@@ -105,7 +105,7 @@ class Question:
         if not 1 <= self.all_k[0] <= self.all_k[-1] <= most:
             raise UserError(f"--k {' '.join(map(str, self.all_k))}: this model can lose 1 to {most} layers.")
         self.model, self.strategy = spec.model.name, arguments.drop.drop_strategy
-        self.keeps_model = "save_model" not in arguments.given or options.save_model
+        self.keeps_model = options.save_model or not any(word.startswith("--save_model") for word in words)
         self.known: dict[int, list] = {}
         """K -> the records, one for each seed."""
         self.answers: list = []
