@@ -102,6 +102,15 @@ def test_what_is_frozen_does_not_move(tmp_path):
     assert moved | still == {name for name in after if ".encoder.layer." in name}
 
 
+def test_a_step_that_replaces_nothing_stops_nobody(tmp_path):
+    predecessor, successor = pair()
+    before = copy.deepcopy(successor.state_dict())
+    only_layers_train(successor)
+    theseus = Theseus(TaskLoss(False), successor, predecessor, TheseusSpec(0.0, 99.0, "constant"), seed=3)
+    train(successor, arguments(tmp_path), dataset(), COLLATE, theseus, save=False)
+    assert same(successor.state_dict(), before)
+
+
 def test_with_layers_is_undone():
     predecessor, successor = pair("modernbert")
     types, layers = list(successor.config.layer_types), list(layer_list(successor))
