@@ -72,9 +72,8 @@ class Theseus(TrainerCallback):
             layers += [(self.model, i)] if replaced else [(self.predecessor, j) for j in self.modules[i]]
         with with_layers(self.model, layers):
             loss = self.objective(model, batch)
-        if not any(
-            drawn
-        ):  # a step at which nothing learns: what the trainer goes back through must be there all the same
+        if not any(drawn):
+            # Nothing learns at this step, but the trainer goes back through the loss all the same.
             *_, last = layer_list(self.model).parameters()
             loss = loss + 0 * last.sum()
         return loss
