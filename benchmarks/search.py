@@ -6,7 +6,9 @@
 FILE.yaml holds flags of run_glue.py. For each task every search of --methods chooses layers on a held-out part of the
 training set. Then each choice, those of the strategies, and some random sets are trained on the whole training set and
 scored on the development set. Regret: points below the best set that was tried, of all sets up to K = --all_sets, of
-all that are trained beyond it. Runs lie in --store; the same command goes on. --draw FOLDER: two pictures as well.
+all that are trained beyond it. A strategy NAME@tuned scores the full model that is fine-tuned on the task first, on the
+training set; criteria that need a head always do. Runs lie in --store; the same command goes on. --draw FOLDER: two
+pictures as well.
 """
 
 import argparse
@@ -79,13 +81,35 @@ def choices(task: str, n_layers: int, args: argparse.Namespace) -> Task:
         found.cost[method] = record["cost"]
         found.choices += [Choice(method, k, _layers(record["sets"][k - 1])) for k in args.k]
     generator = random.Random(41)
+    tuned = fine_tuned(task, args) if any(map(looks_at_tuned, args.strategies)) else ""
     for k in args.k:
-        found.choices += [Choice(name, k, f"--drop_strategy {name} --drop_k {k}") for name in args.strategies]
+        for name in args.strategies:
+            flags = f"--drop_strategy {name.partition('@')[0]} --drop_k {k}"
+            found.choices.append(Choice(name, k, f"{flags} --score_on {tuned}" if looks_at_tuned(name) else flags))
         drawn = [generator.sample(range(n_layers), k) for _ in range(args.random)]
         found.choices += [Choice(RANDOM, k, _layers(ids)) for ids in drawn]
         if k <= args.all_sets:
             found.choices += [Choice(EVERY, k, _layers(ids)) for ids in combinations(range(n_layers), k)]
     return found
+
+
+def looks_at_tuned(strategy: str) -> bool:
+    """Whether its scores are those of the fine-tuned model."""
+    from layerdrop.scorers import SCORERS
+
+    return strategy.endswith("@tuned") or (strategy in SCORERS and SCORERS[strategy].needs_head)
+
+
+def fine_tuned(task: str, args: argparse.Namespace) -> str:
+    """The folder of the full model, fine-tuned on the task with the first seed; trained where it is missing."""
+    from layerdrop.runs.store import forget_unless_kept, holds_trained
+    from run_glue import run
+
+    (job, *_) = jobs_of(task, Choice("full", 0, ""), args)
+    if not holds_trained(job.options.folder, job.spec):
+        forget_unless_kept(job.options.folder, job.spec)
+        run(job.spec, replace(job.options, save_model=True))
+    return job.options.folder
 
 
 def searched(method: str, task: str, args: argparse.Namespace) -> dict:

@@ -83,7 +83,7 @@ def test_no_file():
 # ---- what a strategy drops
 def test_layers_of_a_strategy(written):
     assert find_layers(None, None, None, "x", "rte") == find_layers("top", 2, None, "x", "rte") == ()
-    assert find_layers("greedy", 3, None, "bert-base-uncased", "rte") == (5, 7, 0)
+    assert find_layers("greedy", 3, None, "bert-base-uncased", "rte") == (0, 7, 5)
     assert find_layers("optimal", 2, None, "bert-base-uncased", "rte") == (5, 8)
     assert find_layers("greedy", 2, written("3\n1\n0\n"), "x", "rte") == (3, 1)
     assert find_layers("optimal", 2, written("3\n0-1\n"), "x", "rte") == (0, 1)  # no prefix

@@ -71,11 +71,7 @@ def first_token_alone(model: PreTrainedModel) -> Iterator[None]:
             if own is not None:
                 attention.forward = own
 
-    def choose(base: nn.Module, args: tuple, kwargs: dict) -> None:
-        asked = ("output_hidden_states", "output_attentions")
-        every_token = any(
-            kwargs[name] if kwargs.get(name) is not None else getattr(base.config, name) for name in asked
-        )
+    def patch(every_token: bool) -> None:
         attention = layer_list(model)[-1].attention  # which layer is the last can change while training
         if patched and (every_token or patched[0][0] is not attention):
             undo()
@@ -83,7 +79,12 @@ def first_token_alone(model: PreTrainedModel) -> Iterator[None]:
             patched.append((attention, vars(attention).get("forward")))
             attention.forward = MethodType(_attend_at_first_token, attention)
 
+    def choose(base: nn.Module, args: tuple, kwargs: dict) -> None:
+        asked = ("output_hidden_states", "output_attentions")
+        patch(any(kwargs[name] if kwargs.get(name) is not None else getattr(base.config, name) for name in asked))
+
     hook = model.base_model.register_forward_pre_hook(choose, with_kwargs=True)
+    patch(every_token=False)
     try:
         yield
     finally:

@@ -1,0 +1,113 @@
+"""What models cost."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from layerdrop.cost import (
+    Cost,
+    Setting,
+    batches,
+    count_flops,
+    describe,
+    lengths_like_qqp,
+    ratios,
+    time_inference,
+    time_training,
+)
+from layerdrop.surgery import drop_layers
+from scripts import cost
+from tests import tiny
+from tests.test_surgery import MODEL_TYPES
+
+N, H, F, HEADS = 10, 16, 24, 2
+"""Tokens; hidden and inner size of the tiny BERT."""
+
+
+def test_operations_by_hand():
+    """Of a layer: four projections, two products of attention, two of the feed-forward network, two operations each."""
+    each = 4 * 2 * N * H * H + 2 * 2 * N * N * H + 2 * 2 * N * H * F
+    head = 2 * H * H + 2 * H * 2  # pooler and classifier, of one token
+    model = tiny.model("bert")
+    assert count_flops(model, N) == 6 * each + head
+    found = describe(model, N)
+    assert found.flops == 6 * each + head and found.layer_flops == 6 * each
+    cut = describe(drop_layers(tiny.model("bert"), [3, 4, 5]), N)
+    assert cut.flops == found.flops - found.layer_flops / 2
+    assert model.config._attn_implementation == "sdpa" and model.config.num_hidden_layers == 6
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_every_family(model_type):
+    model = tiny.model(model_type)
+    costs = {"a": describe(model, 8)}
+    assert costs["a"].parameters == sum(p.numel() for p in model.parameters())
+    assert 0 < costs["a"].encoder < costs["a"].parameters and costs["a"].layer_flops <= costs["a"].flops
+    assert costs["a"].megabytes == costs["a"].parameters * 4 / 1e6
+    setting = Setting((8, 5, 9), 2)
+    time_inference({"a": model}, costs, "x", setting, 2)
+    time_training({"a": model}, costs, setting, 2)
+    assert len(costs["a"].inference["x"]) == len(costs["a"].training) == 2 and min(costs["a"].training) > 0
+
+
+def test_models_take_turns(monkeypatch):
+    order = []
+    monkeypatch.setattr("layerdrop.cost._timed", lambda work, device: order.append(work.__defaults__[0].name) or 1.0)
+    models = {name: tiny.model("bert") for name in "ab"}
+    for name, model in models.items():
+        model.name = name
+    costs = {name: describe(model, 8) for name, model in models.items()}
+    time_inference(models, costs, "x", Setting((8,), 1), 2)
+    assert order == ["a", "b"] * 3 and costs["a"].inference["x"] == [1.0, 1.0]  # a first round does not count
+
+
+def test_texts():
+    lengths = lengths_like_qqp(4000, 128)
+    assert abs(np.mean(lengths) - 30) < 1 and abs(np.std(lengths) - 13) < 1 and lengths == lengths_like_qqp(4000, 128)
+    assert max(lengths_like_qqp(4000, 40)) == 40 and min(lengths) >= 8
+    parts = batches(Setting((3, 9, 5), 2), 65, 0)
+    assert [part["attention_mask"].sum(1).tolist() for part in parts] == [[9, 5], [3]]
+    assert Setting((3, 9, 6), 2).mean_length == 6
+
+
+def test_ratios():
+    assert ratios([1.0, 4.0, 3.0], [2.0, 4.0, 2.0]) == (1.0, 0.5, 1.5)
+    assert Cost(1, 1, 1, 1.0, 1.0, 1.0).inference == {}
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+def test_command(bert, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [bert, "--k", "0", "3", "--texts", "8", "--repeats", "2", "--use_cpu", "--format", "csv"]
+    assert cost.main([*words, "--compare", "sajjad2023"]) == 0
+    out, err = capsys.readouterr()
+    full, cut = csv.DictReader(io.StringIO(out))
+    assert (full["layers"], cut["layers"]) == ("6", "3") and float(cut["flops_ratio"]) < 0.6
+    assert float(full["single_ratio"]) == float(full["training_speed_up"]) == 1
+    result = json.loads(Path("runs/cost/cost.json").read_text())
+    assert set(result) == {"settings", "environment", "models"} and len(result["models"]) == 2
+    assert {"parameters", "encoder", "embeddings", "megabytes", "flops", "inference", "training"} <= set(
+        result["models"]["tinybert, top K = 3"]
+    )
+    assert "takes 64 tokens" not in err and "the models take 64 tokens at most" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("random:bertt", "Did you mean 'bert'?"),
+        ("nowhere/x --k 0", "nowhere/x"),
+        ("demo --drop_strategy contribution", "chooses by more than the depth"),
+        ("demo --k 12", "--drop_k 12"),
+        ("demo --repeats 0", "--repeats 0: must be 1 or more"),
+    ],
+)
+def test_bad_input_is_one_line(words, said, capsys, monkeypatch):
+    monkeypatch.setattr("layerdrop.checkpoints.work_offline_unless_reachable", lambda: False)
+    assert cost.main([*words.split(), "--use_cpu"]) == 2
+    err = capsys.readouterr().err
+    assert said in err and len([line for line in err.splitlines() if line.startswith("error")]) == 1, err
