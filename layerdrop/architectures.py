@@ -39,6 +39,8 @@ class Family:
     """Model types built of BERT's layers whose classifier reads the last layer at its first token alone."""
     fp32_only: tuple[str, ...] = ()
     """Model types that the library cannot compute under autocast."""
+    onnx: bool = True
+    """Whether PyTorch's ONNX exporter takes it."""
     own_vocabulary: tuple[str, ...] = ()
     """Model types that use a token's id for its embedding alone, and to tell padding: unused rows may be left out."""
 
@@ -96,6 +98,7 @@ FAMILIES = (
         layers="encoder.layer",
         ffn_matrix="output.dense.weight",
         per_layer=("attention_window",),
+        onnx=False,  # its chunks of the text are views that the exporter cannot trace
         positions_after_padding=("longformer",),
     ),
     Family(

@@ -5,6 +5,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
 python -c 'import ray' 2>/dev/null || pip install --quiet --disable-pip-version-check -c constraints.txt ray ||
     echo "Ray cannot be installed here; its tests are skipped" >&2
+python -c 'import onnxruntime, onnxscript' 2>/dev/null ||
+    pip install --quiet --disable-pip-version-check -c constraints.txt onnx onnxscript onnxruntime ||
+    echo "ONNX cannot be installed here; its tests are skipped" >&2
 ruff check .
 ruff format --check .
 export OMP_NUM_THREADS=1  # the tests themselves are spread over the cores

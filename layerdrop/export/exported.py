@@ -1,0 +1,202 @@
+"""An exported model: made from a run, checked against it, evaluated, and only then put where it is to be."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from layerdrop.errors import UserError
+from layerdrop.evaluate import decide, score
+from layerdrop.export.onnx import FILE, OnnxClassifier, check_packages, export_onnx, latency, quantise
+from layerdrop.loading import load_classifier, quiet
+from layerdrop.runs.record import RunRecord, read_record
+from layerdrop.runs.store import holds_model
+from layerdrop.spec import DropSpec, ModelSpec, Options
+from layerdrop.steps import GlueRun
+from layerdrop.trials import selection_metric
+
+EXPORT_FILE = "export.json"
+SINGLE, BATCH = 1, 32
+"""Batch sizes of the latencies."""
+
+
+@dataclass
+class Form:
+    """One form of a model: what it takes, what it scores."""
+
+    name: str
+    megabytes: float
+    score: float
+    """Points of the task's metric on the development set."""
+    latency: dict[int, list[float]] = field(default_factory=dict)
+    """Batch size -> milliseconds for a text, one for each round."""
+
+
+@dataclass
+class Export:
+    """What came of an export."""
+
+    run: str
+    metric: str
+    forms: list[Form]
+    """The run's model in torch, fp32, first; the one that is written last."""
+    largest_difference: float = 0.0
+    """Of the fp32 form's logits from torch's."""
+    changed: int = 0
+    """Rows of the development set that the fp32 form predicts otherwise; of values: beyond a thousandth."""
+    rows: int = 0
+
+    @property
+    def loss(self) -> float:
+        """Points that the written form loses against the run's model."""
+        return self.forms[0].score - self.forms[-1].score
+
+
+class ExportedRun:
+    """The model of a run, and the development data that it is checked on."""
+
+    def __init__(self, folder: str):
+        """Raises UserError where there is no trained model of a successful run."""
+        record = _record(folder)
+        spec = record.spec
+        spec = replace(
+            spec,
+            model=ModelSpec(folder),
+            drop=DropSpec(),
+            train=None,
+            start=None,
+            distil=None,
+            theseus=None,
+            precision="fp32",
+            processes=1,
+            data=replace(spec.data, files=tuple(pair for pair in spec.data.files if pair[0] == "validation")),
+        )
+        self.folder, self.record, self.metric = folder, record, selection_metric(record)
+        self.run = GlueRun(spec, Options(folder=folder, use_cpu=True, save_model=False))
+        self.run.read()
+        self.checkpoint, self.split = self.run.checkpoint, self.run.development_splits()[0]
+        self.model: PreTrainedModel = load_classifier(self.checkpoint, replace_head=False)[0]
+
+    def export(
+        self, form: str, folder: str, *, int8: bool = False, max_loss: float = 1.0, force: bool = False
+    ) -> Export:
+        """Write the model into a folder as `safetensors` or `onnx`.
+
+        int8: with onnx: quantised. Raises UserError where the form loses more than max_loss points on the development
+        set, unless `force`; nothing is written then.
+        """
+        if form == "onnx":
+            check_packages()
+        target = Path(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export") as made:
+            found = self._onnx(Path(made), int8) if form == "onnx" else self._safetensors(Path(made))
+            if found.loss > max_loss and not force:
+                best, last = found.forms[0], found.forms[-1]
+                raise UserError(
+                    f"{self.folder}: as {last.name} it scores {last.score:.1f}, {found.loss:.1f} points below the "
+                    f"{best.score:.1f} of the run's model: more than --max_loss {max_loss:g}. Nothing is written; "
+                    "--force writes it all the same."
+                )
+            self.checkpoint.tokenizer.save_pretrained(made)
+            (Path(made) / EXPORT_FILE).write_text(json.dumps(self._said(found), indent=1) + "\n")
+            target.mkdir(exist_ok=True)
+            for file in Path(made).iterdir():
+                shutil.move(file, target / file.name)
+        return found
+
+    def _reference(self) -> tuple[np.ndarray, Form]:
+        development = self.run.development([self.split])
+        evaluation = development.evaluate(self.model, self.split)
+        size = 4 * sum(p.numel() for p in self.model.parameters()) / 1e6
+        return evaluation.logits, Form("torch fp32", size, 100 * evaluation.metrics[self.metric])
+
+    def _safetensors(self, folder: Path) -> Export:
+        with quiet():
+            self.model.save_pretrained(folder)
+        logits, form = self._reference()
+        loaded = load_classifier(str(folder), replace_head=False)[0]
+        again = self.run.development([self.split]).evaluate(loaded, self.split)
+        size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
+        forms = [form, Form("safetensors", size, 100 * again.metrics[self.metric])]
+        return self._compared(forms, logits, again.logits)
+
+    def _onnx(self, folder: Path, int8: bool) -> Export:
+        names = self.checkpoint.tokenizer.model_input_names
+        export_onnx(self.model, names, folder / FILE)
+        logits, form = self._reference()
+        ours, fp32 = self._scored("onnx fp32", folder / FILE)
+        found = self._compared([form, fp32], logits, ours)
+        models = {form.name: self._torch, fp32.name: OnnxClassifier(folder / FILE)}
+        if int8:
+            small = folder / "int8.onnx"
+            quantise(folder / FILE, small)
+            found.forms.append(self._scored("onnx int8", small)[1])
+            models["onnx int8"] = OnnxClassifier(small)
+        self._time(models, found.forms)
+        if int8:
+            del models
+            for file in folder.glob(f"{FILE}*"):
+                file.unlink()
+            small.rename(folder / FILE)
+        self.model.config.save_pretrained(folder)
+        return found
+
+    def _torch(self, batch: dict[str, torch.Tensor]) -> None:
+        with torch.inference_mode():
+            self.model(**{name: value for name, value in batch.items() if name != "labels"})
+
+    def _scored(self, name: str, path: Path) -> tuple[np.ndarray, Form]:
+        data, task = self.run.dataset(self.split), self.run.task
+        logits = OnnxClassifier(path).logits(data, self.run.collate)
+        size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) / 1e6
+        return logits, Form(name, size, 100 * score(logits, data.labels, task, self.run.task_ids)[self.metric])
+
+    def _compared(self, forms: list[Form], reference: np.ndarray, logits: np.ndarray) -> Export:
+        task = self.run.task
+        a, b = decide(reference, task), decide(logits, task)
+        changed = np.abs(a - b) > 1e-3 if task.is_regression else a != b
+        worst = float(np.abs(reference - logits).max())
+        return Export(self.folder, self.metric, forms, worst, int(changed.sum()), len(a))
+
+    def _time(self, models: dict, forms: Sequence[Form], texts: int = 64) -> None:
+        data = self.run.dataset(self.split)
+        rows = [data[i] for i in range(min(texts, len(data)))]
+        for size in (SINGLE, BATCH):
+            parts = [self.run.collate(rows[i : i + size]) for i in range(0, len(rows), size)]
+            seconds = latency(models, parts)
+            for form in forms:
+                form.latency[size] = seconds[form.name]
+
+    def _said(self, found: Export) -> dict:
+        record = self.record
+        return {
+            "run": record.id,
+            "base_model": record.spec.model.name,
+            "task": record.spec.data.task,
+            "kept": record.kept,
+            "dropped": record.dropped,
+            "labels": self.run.labels,
+            "max_seq_length": self.run.length,
+            "form": found.forms[-1].name,
+            "metric": found.metric,
+            "score": found.forms[-1].score,
+            "loss": found.loss,
+            "largest_difference": found.largest_difference,
+        }
+
+
+def _record(folder: str) -> RunRecord:
+    try:
+        record = read_record(folder)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    if record is None or record.status != "success" or not holds_model(folder):
+        raise UserError(f"{folder}: no run with a trained model is there. Give the folder of one that kept its model.")
+    return record

@@ -1,0 +1,135 @@
+"""From a classifier to an ONNX file, by PyTorch's exporter, and back to logits, by onnxruntime."""
+
+import importlib.util
+import logging
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from layerdrop.architectures import family_of
+from layerdrop.data.batches import Collator, batches
+from layerdrop.data.tokens import Tokenised
+from layerdrop.errors import UserError
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+FILE = "model.onnx"
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def check_packages() -> None:
+    """Raise UserError where one of the extra packages is missing."""
+    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
+        how = f"pip install 'layerdrop[onnx]' or {' '.join(PACKAGES)}"
+        raise UserError(f"--format onnx: needs {', '.join(missing)}. Install: {how}.")
+
+
+class _Logits(nn.Module):
+    """A classifier with positional inputs and logits alone as its output."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, attention_mask, token_type_ids=None):
+        if (
+            self.model.config.model_type == "xlnet"
+        ):  # computes with 1.0 - mask, which the exporter takes of floats alone
+            attention_mask = attention_mask.float()
+        more = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, **more).logits
+
+
+def export_onnx(model: PreTrainedModel, inputs: Sequence[str], path: str | Path) -> None:
+    """Write a classifier as an ONNX file, in fp32, for batches and texts of any size.
+
+    inputs: what the tokenizer gives, of INPUTS. Raises UserError for a family that the exporter cannot take.
+    """
+    family = family_of(model.config)
+    if not family.onnx:
+        raise UserError(f"--format onnx: PyTorch's exporter cannot take {family.name}. Use --format safetensors.")
+    names = [name for name in INPUTS if name in inputs]
+    left = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])  # both shapes larger than 1: a size of 1 would stay fixed
+    example = {name: left if name == "attention_mask" else torch.ones_like(left) for name in names}
+    any_size = torch.export.Dim.DYNAMIC
+    model = model.cpu().eval()
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # what the exporter and the optimiser report on themselves
+    try:
+        with torch.no_grad(), warnings.catch_warnings(), open(os.devnull, "w") as nowhere:
+            warnings.simplefilter("ignore")
+            with redirect_stdout(nowhere), redirect_stderr(nowhere):
+                program = torch.onnx.export(
+                    _Logits(model),
+                    (),
+                    kwargs=example,
+                    dynamo=True,
+                    input_names=names,
+                    output_names=["logits"],
+                    dynamic_shapes={name: {0: any_size, 1: any_size} for name in names},
+                    verbose=False,
+                )
+        program.save(str(path))
+    finally:
+        logging.disable(level)
+
+
+def quantise(path: str | Path, to: str | Path) -> None:
+    """Write an ONNX file with the weights of its matrix products in int8, one scale for each channel; activations are
+    quantised while it runs."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        quantize_dynamic(str(path), str(to), weight_type=QuantType.QInt8, per_channel=True)
+    finally:
+        logging.disable(level)
+
+
+class OnnxClassifier:
+    """An ONNX file of a classifier, on the CPU."""
+
+    def __init__(self, path: str | Path, threads: int = 0):
+        """threads: 0: as many as onnxruntime chooses."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.inputs = [given.name for given in self.session.get_inputs()]
+
+    def __call__(self, batch: dict[str, torch.Tensor]) -> np.ndarray:
+        """(batch, tokens) of each input -> (batch, classes)."""
+        return self.session.run(None, {name: batch[name].numpy() for name in self.inputs})[0]
+
+    def logits(self, data: Tokenised, collate: Collator, batch_size: int = 32) -> np.ndarray:
+        """(rows, classes) in the order of the source."""
+        found = np.concatenate([self(collate(part)) for part in batches(data, batch_size)])
+        in_order = np.empty_like(found)
+        in_order[data.longest_first().rows] = found
+        return in_order
+
+
+def latency(models: dict, parts: list[dict[str, torch.Tensor]], repeats: int = 3) -> dict[str, list[float]]:
+    """Name -> milliseconds for a text, one for each round; the models take turns, and a first round does not count.
+
+    models: name -> function of a batch. parts: batches.
+    """
+    rows, found = sum(len(part["input_ids"]) for part in parts), {name: [] for name in models}
+    for repeat in range(-1, repeats):
+        for name, model in models.items():
+            start = time.perf_counter()
+            for part in parts:
+                model(part)
+            if repeat >= 0:
+                found[name].append(1000 * (time.perf_counter() - start) / rows)
+    return found

@@ -1,0 +1,89 @@
+#!/usr/bin/env python
+"""A run's model to deploy: python scripts/export.py RUN [RUN ...] --format safetensors|onnx [--quantize int8]
+
+The exported model is checked against the run's, and evaluated on the development set with the runtime that it is for.
+If it loses more than --max_loss points, nothing is written. It goes to RUN/export, or to --output. Several runs give
+one table: score, size, latency.
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+
+def main(argv: list[str]) -> int:
+    """The exit code: 0 done, 2 unusable input, a model that loses too much among it."""
+    from layerdrop.errors import UserError
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", help="folders of runs that kept their model")
+    parser.add_argument("--format", choices=("safetensors", "onnx"), default="safetensors", help="what is written")
+    parser.add_argument("--quantize", choices=("int8",), help="onnx: weights of matrix products in int8")
+    parser.add_argument("--max_loss", type=float, default=1.0, help="points of the task's metric that may be lost")
+    parser.add_argument("--force", action="store_true", help="write a model that loses more, too")
+    parser.add_argument("--output", help="folder of the exported model (one run)")
+    parser.add_argument("--table_format", choices=("md", "latex", "csv"), default="md", help="of the table")
+    args = parser.parse_args(argv)
+    try:
+        if args.quantize and args.format != "onnx":
+            raise UserError(f"--quantize {args.quantize}: goes with --format onnx, not {args.format}.")
+        if args.output and len(args.runs) > 1:
+            raise UserError("--output: takes one run. Leave it out: each goes to RUN/export.")
+        export(args)
+    except UserError as error:
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        return 2
+    return 0
+
+
+def export(args: argparse.Namespace) -> None:
+    """Export every run, and print one table."""
+    from layerdrop.export.exported import ExportedRun
+    from layerdrop.report.render import render
+
+    found = []
+    for folder in args.runs:
+        output = args.output or str(Path(folder) / "export")
+        one = ExportedRun(folder).export(
+            args.format, output, int8=args.quantize == "int8", max_loss=args.max_loss, force=args.force
+        )
+        print(
+            f"{folder}: {one.forms[-1].name} is in {output}. Logits differ by at most {one.largest_difference:.1e}; "
+            f"{one.changed} of {one.rows} predictions differ.",
+            file=sys.stderr,
+        )
+        found.append(one)
+    print(render([table(found)], args.table_format))
+
+
+def table(found: list):
+    """A row for each form of each run; ratios are to the first one."""
+    from layerdrop.export.exported import BATCH, SINGLE
+    from layerdrop.report.tables.base import Table
+
+    rows, values, first = [], [], found[0].forms[0]
+    for one in found:
+        for form in one.forms:
+            row = [one.run, form.name, f"{form.score:.1f}", f"{form.megabytes:.1f}"]
+            value = {"run": one.run, "form": form.name, "metric": one.metric, "score": form.score}
+            value["megabytes"] = form.megabytes
+            for size in (SINGLE, BATCH):
+                if form.latency:
+                    ms = statistics.median(form.latency[size])
+                    times = statistics.median(first.latency[size]) / ms
+                    row.append(f"{ms:.1f} ms ({times:.2f} x)")
+                    value |= {f"ms_batch_{size}": ms, f"speed_up_batch_{size}": times}
+                else:
+                    row.append("")
+            rows.append(row)
+            values.append(value)
+    header = ["run", "form", found[0].metric, "MB", f"a text, batch {SINGLE}", f"a text, batch {BATCH}"]
+    note = "Points on the development set; milliseconds for a text of it on the CPU, median of 3 rounds in turn."
+    return Table("export", "exported models", header, rows, [note], values)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

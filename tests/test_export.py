@@ -1,0 +1,174 @@
+"""Exported models: the same logits, refused where they lose too much."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+from layerdrop.errors import UserError
+from layerdrop.export import exported, onnx
+from layerdrop.export.exported import ExportedRun
+from layerdrop.export.onnx import OnnxClassifier, export_onnx, latency, quantise
+from layerdrop.surgery import drop_layers
+from scripts import export, predict
+from tests import tiny
+from tests.test_surgery import MODEL_TYPES
+
+needs_onnx = pytest.mark.skipif(
+    any(__import__("importlib.util").util.find_spec(name) is None for name in onnx.PACKAGES), reason="onnx is missing"
+)
+
+
+@needs_onnx
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", [name for name in MODEL_TYPES if name != "longformer"])
+def test_every_family_gives_its_logits(tmp_path, model_type):
+    """Cut first; batches of 1 and 7, texts of 1 to 40 tokens."""
+    model, left = drop_layers(tiny.model(model_type), [2, 4]), model_type == "xlnet"
+    names = ["input_ids", "attention_mask"]
+    if model_type not in ("distilbert", "roberta", "modernbert", "mpnet"):
+        names.append("token_type_ids")
+    export_onnx(model, names, tmp_path / "model.onnx")
+    classifier = OnnxClassifier(tmp_path / "model.onnx")
+    assert set(classifier.inputs) <= set(names) and "input_ids" in classifier.inputs
+    for rows, tokens in ((1, 1), (7, 9), (2, 40)):
+        ids = torch.randint(5, 60, (rows, tokens), generator=torch.Generator().manual_seed(rows))
+        mask = torch.ones_like(ids)
+        if tokens > 1:
+            mask[0, 0 if left else -1] = 0
+        batch = {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+        batch = {name: batch[name] for name in names}
+        with torch.no_grad():
+            np.testing.assert_allclose(classifier(batch), model(**batch).logits, atol=2e-5)
+
+
+def test_longformer_is_refused_by_name(tmp_path):
+    with pytest.raises(UserError, match="exporter cannot take Longformer. Use --format safetensors"):
+        export_onnx(tiny.model("longformer"), ["input_ids"], tmp_path / "x")
+
+
+@needs_onnx
+def test_int8_is_smaller_and_close(tmp_path):
+    model = tiny.model("bert", hidden_size=64, intermediate_size=128)
+    export_onnx(model, ["input_ids", "attention_mask"], tmp_path / "a.onnx")
+    quantise(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    sizes = [sum(f.stat().st_size for f in tmp_path.glob(f"{name}.onnx*")) for name in "ab"]
+    a, b = (OnnxClassifier(tmp_path / f"{name}.onnx")(tiny.batch()) for name in "ab")
+    assert sizes[1] < 0.6 * sizes[0] and 0 < np.abs(a - b).max() < 0.3
+
+
+def test_models_take_turns():
+    order = []
+    models = {name: lambda part, name=name: order.append(name) for name in "ab"}
+    found = latency(models, [{"input_ids": torch.ones(4, 2)}], 2)
+    assert order == ["a", "b"] * 3 and [len(times) for times in found.values()] == [2, 2]
+
+
+@pytest.fixture
+def made(run):
+    """A run without two layers, in the folder `made`."""
+    assert (
+        run("--task_name rte --drop_strategy top --drop_k 2 --max_steps 3 --learning_rate 1e-3", output="made")[0] == 0
+    )
+    return "made"
+
+
+def call(words, capsys):
+    code = export.main(words.split())
+    return code, *capsys.readouterr()
+
+
+def test_safetensors(made, capsys):
+    """Plain transformers and its pipeline load it; nothing of the training travels along."""
+    code, out, err = call("made", capsys)
+    assert code == 0 and "0 of 12 predictions differ" in err, err
+    folder = Path("made/export")
+    assert {path.name for path in folder.iterdir()} >= {
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "export.json",
+    }
+    assert not {"training_args.bin", "record.json", "spec.json"} & {path.name for path in folder.iterdir()}
+    (found,) = pipeline("text-classification", str(folder))(["w1 w2"])
+    assert found["label"] in ("entailment", "not_entailment")
+    a, b = (AutoModelForSequenceClassification.from_pretrained(name) for name in ("made", folder))
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    said = json.loads((folder / "export.json").read_text())
+    assert said["kept"] == [0, 1, 2, 3] and said["task"] == "rte" and said["loss"] == 0
+
+
+@needs_onnx
+def test_onnx_and_its_predictions(made, capsys):
+    code, out, err = call("made --format onnx --quantize int8 --max_loss 100", capsys)
+    assert code == 0 and all(f"| {form}" in out for form in ("torch fp32", "onnx fp32", "onnx int8")), err
+    assert {path.name for path in Path("made/export").iterdir()} >= {"model.onnx", "config.json", "tokenizer.json"}
+    assert not list(Path("made/export").glob("*int8*")) and "Logits differ by at most" in err and "e-0" in err
+    Path("texts.tsv").write_text("w1 w2 w3\tw4\nw5\tw6 w7\n")
+    for folder in ("made", "made/export"):
+        assert predict.main([folder, "texts.tsv"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "prediction\tprobability" and len(lines) == 3
+        assert all(line.split("\t")[0] in ("entailment", "not_entailment") for line in lines[1:])
+    assert predict.main(["made/export", "texts.tsv", "--output", "out.tsv"]) == 0
+    assert Path("out.tsv").read_text().splitlines() == lines
+
+
+def test_predictions_are_those_of_plain_transformers(made, capsys):
+    pairs = [("w1 w2 w3", "w4"), ("w5 w9 w11 w12 w13", "w6 w7")]
+    Path("texts.tsv").write_text("".join("\t".join(pair) + "\n" for pair in pairs))
+    assert predict.main(["made", "texts.tsv"]) == 0
+    words = AutoTokenizer.from_pretrained("made")
+    model = AutoModelForSequenceClassification.from_pretrained("made").eval()
+    for line, pair in zip(capsys.readouterr().out.splitlines()[1:], pairs, strict=True):
+        with torch.no_grad():
+            odds = model(**words(*pair, return_tensors="pt")).logits.softmax(-1)[0]
+        name, p = line.split("\t")
+        assert name == model.config.id2label[int(odds.argmax())]
+        assert float(p) == pytest.approx(float(odds.max()), abs=1e-4)
+
+
+@needs_onnx
+def test_a_model_that_is_spoilt_is_refused(made, capsys, monkeypatch):
+    """Its classes are turned round on the way."""
+    from layerdrop.export.onnx import OnnxClassifier
+
+    logits = OnnxClassifier.logits
+    monkeypatch.setattr(OnnxClassifier, "logits", lambda self, *args: -logits(self, *args))
+    reference = ExportedRun("made")._reference()[1].score
+    expected = 2 * reference - 100  # every row the other way
+    if expected <= 1:
+        monkeypatch.setattr(exported, "score", lambda *args: {"accuracy": 0.0})
+    code, out, err = call("made --format onnx --max_loss 1", capsys)
+    assert code == 2 and "more than --max_loss 1. Nothing is written; --force writes it" in err, err
+    assert not Path("made/export").exists() and not list(Path("made").glob(".export*"))
+    code, out, err = call("made --format onnx --max_loss 1 --force", capsys)
+    assert code == 0 and Path("made/export/model.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("nowhere", "nowhere: no run with a trained model is there"),
+        ("made --quantize int8", "--quantize int8: goes with --format onnx"),
+        ("made made --output x", "--output: takes one run"),
+    ],
+)
+def test_bad_input_is_one_line(made, capsys, words, said):
+    code, _, err = call(words, capsys)
+    assert code == 2 and said in err and len(err.splitlines()) == 1, err
+
+
+def test_without_the_packages(made, capsys, monkeypatch):
+    monkeypatch.setattr(onnx.importlib.util, "find_spec", lambda name: None)
+    code, _, err = call("made --format onnx", capsys)
+    assert code == 2 and "needs onnx, onnxscript, onnxruntime. Install: pip install 'layerdrop[onnx]'" in err
+
+
+def test_texts_that_cannot_be_read(made, capsys):
+    assert predict.main(["made", "nowhere.tsv"]) == 2 and "nowhere.tsv: cannot read it" in capsys.readouterr().err
+    Path("bad.tsv").write_text("a\tb\tc\n")
+    assert predict.main(["made", "bad.tsv"]) == 2 and "have [3] columns" in capsys.readouterr().err
