@@ -5,6 +5,7 @@ one layer on line 1, of two on line 2 ..., with their ids joined by `-`. Ids cou
 """
 
 import csv
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,6 +76,18 @@ def read_sets_file(path: str) -> list[tuple[int, ...]]:
             raise UserError(f"{path}:{number}: '{line}' is no set of {len(sets) + 1} layers. {expected}{hint}")
         sets.append(ids)
     return sets
+
+
+def read_layers_file(path: str) -> tuple[int, ...]:
+    """The dropped ids of a run's layers.json, ascending. Raises UserError."""
+    expected = "The layers.json of a run is expected."
+    try:
+        dropped = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))["dropped"]
+        return tuple(sorted(int(i) for i in dropped))
+    except OSError as error:
+        raise UserError(f"--drop_order_file {path}: cannot read it ({error.strerror}). {expected}") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"--drop_order_file {path}: names no dropped layers. {expected}") from None
 
 
 def order_text(order: Sequence[int]) -> str:

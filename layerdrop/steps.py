@@ -28,6 +28,7 @@ from layerdrop.process import busy_note, collect_from_now_on
 from layerdrop.runs.environment import environment, forget_peak_memory, peak_memory
 from layerdrop.runs.predictions import distinct_predictions, predictions_file, write_predictions
 from layerdrop.runs.record import Clock, Cut, RunRecord
+from layerdrop.runs.results import write_results
 from layerdrop.runs.store import (
     Opened,
     claim,
@@ -162,6 +163,19 @@ class GlueRun:
             if write:
                 record.seconds, record.peak_memory_bytes = self.clock.total(), peak_memory()
                 record.write()
+                if record.status == "success":
+                    self._write_beside()
+
+    def _write_beside(self) -> None:
+        """What other tools look for: results under the library's names, the list of layers, the model's card."""
+        write_results(self.record)
+        if self.options.save_model:
+            from layerdrop.card import push_card, write_card
+
+            if not write_card(self.record):
+                say(f"note: {self.record.folder}/README.md is not this tool's; the model's card is not written")
+            elif self.args.push_to_hub:
+                push_card(self.record, self.args.hub_model_id, self.args.hub_token)
 
     def _has_failed_elsewhere(self) -> bool:
         """Whether another process of this run has recorded its failure, of which this process's is a consequence."""

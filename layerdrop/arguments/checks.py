@@ -77,7 +77,7 @@ def _number_of_layers(flags: Flags) -> Iterator[str]:
         return
     if row.listed:
         if not flags.drop_layers and drop.drop_layers is None:
-            yield "--drop_strategy list: needs the ids. Add --drop_layers 9,10,11."
+            yield "--drop_strategy list: needs the ids. Add --drop_layers 9,10,11, or --drop_order_file layers.json."
         if drop.drop_k not in (None, len(flags.drop_layers)):
             yield f"--drop_k {drop.drop_k}: --drop_layers names {len(flags.drop_layers)} layers. Leave --drop_k out."
     elif drop.drop_k is None and drop.drop_threshold is None and not flags.drop_layers:
@@ -103,7 +103,7 @@ def _strategys_own(flags: Flags) -> Iterator[str]:
                 f"--drop_threshold {drop.drop_threshold}: a cosine similarity. Choose -1 to 1 "
                 "(the paper's: 0.95, 0.925, 0.9)."
             )
-    if drop.drop_order_file and not row.searched:
+    if drop.drop_order_file and not (row.searched or row.listed):
         searched = ", ".join(name for name, row in STRATEGIES.items() if row.searched)
         yield f"--drop_order_file: only for {searched}, not {row.name}. Leave it out."
     if drop.score_on and not row.scorer:

@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 
 from layerdrop.data.files import own_task_name
 from layerdrop.errors import UserError
+from layerdrop.orders import read_layers_file
 from layerdrop.scorers import SCORERS, Scorer
 from layerdrop.spec import TRAINER_DEFAULTS
 from layerdrop.strategies import STRATEGIES, Strategy, get_strategy
@@ -95,7 +96,7 @@ class DropArguments:
     drop_layers: str | None = flag("Ids of the layers to drop, as 9,10,11.", aliases=["--remove_layers"])
     drop_order_file: str | None = flag(
         "A search's result. greedy, warm-greedy: one id a line, first to drop first; optimal: on line k the best set "
-        "of k, as 10-11."
+        "of k, as 10-11; list: the layers.json of a run."
     )
     weight_scope: Literal["final", "layer"] = flag(
         "variance, aggregation: the second feed-forward matrix, or all of the layer's matrices.", "final"
@@ -227,8 +228,11 @@ class Flags:
 
     @property
     def drop_layers(self) -> tuple[int, ...]:
-        """The ids of --drop_layers, ascending."""
-        return parse_ids("--drop_layers", self.drop.drop_layers)
+        """The ids of --drop_layers, ascending; of a layers.json where `list` is given one."""
+        drop = self.drop
+        if drop.drop_strategy == "list" and drop.drop_order_file and drop.drop_layers is None:
+            return read_layers_file(drop.drop_order_file)
+        return parse_ids("--drop_layers", drop.drop_layers)
 
     @property
     def freeze_layers(self) -> tuple[int, ...]:

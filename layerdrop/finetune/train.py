@@ -142,6 +142,7 @@ def _errors_for_users(resume_from: str | None) -> Iterator[None]:
 def save_model(trainer: FineTuner) -> None:
     """Write the model, its tokenizer and the library's settings into the run's folder, with ordinary permissions."""
     trainer.save_model()
+    trainer.save_state()
     for path in Path(trainer.args.output_dir).glob("*.safetensors"):
         path.chmod(0o666 & ~umask())  # written readable for the owner alone
 

@@ -20,6 +20,7 @@ from layerdrop.errors import UserError
 from layerdrop.files import write_atomically
 from layerdrop.runs.predictions import PREDICTION_PATTERNS
 from layerdrop.runs.record import RECORD_FILE, RunRecord, read_record
+from layerdrop.runs.results import RESULT_FILES
 from layerdrop.spec import Options, RunSpec
 from layerdrop.words import flag_of
 
@@ -161,7 +162,7 @@ def open_folder(record: RunRecord, options: Options) -> Opened:
 def clear(folder: Path) -> None:
     """Remove everything that a run writes, so that the folder holds nothing of an earlier one."""
     remove_checkpoints(folder)
-    for pattern in (RECORD_FILE, SPEC_FILE, *PREDICTION_PATTERNS, *MODEL_PATTERNS):
+    for pattern in (RECORD_FILE, SPEC_FILE, "trainer_state.json", *RESULT_FILES, *PREDICTION_PATTERNS, *MODEL_PATTERNS):
         for path in folder.glob(pattern):
             path.unlink()
 

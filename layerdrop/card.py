@@ -1,0 +1,122 @@
+"""The card of a run's model: README.md for people, with the metadata that the hub reads."""
+
+from pathlib import Path
+
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+
+from layerdrop.files import write_atomically
+from layerdrop.runs.command import command_of
+from layerdrop.runs.record import RunRecord
+from layerdrop.spec import RunSpec
+from layerdrop.tasks import TASKS
+
+CARD_FILE = "README.md"
+MARK = "<!-- written by layerdrop -->"
+"""By which a card of ours is known. Another README.md is left alone, but for the one that the library's Trainer makes."""
+OF_TRAINER = "generated automatically according to the information the Trainer had access to"
+WAYS = {
+    "finetuned": "after a first fine-tuning in full depth, before a second one",
+    "after": "after fine-tuning in full depth, without a second one",
+    "gradual": "one after the other while fine-tuning",
+    "pretrained": "before fine-tuning",
+}
+
+
+def write_card(record: RunRecord) -> bool:
+    """Write the card into the run's folder, unless another README.md is there. Returns whether it is ours."""
+    path = Path(record.folder) / CARD_FILE
+    there = path.read_text(encoding="utf-8", errors="replace") if path.exists() else MARK
+    if MARK not in there and OF_TRAINER not in there:
+        return False
+    write_atomically(path, str(card(record)))
+    return True
+
+
+def push_card(record: RunRecord, hub_model_id: str | None, token: str | None) -> None:
+    """Put the card into the model's repository on the hub, where the Trainer has put the model."""
+    api = HfApi(token=token)
+    repository = api.create_repo(hub_model_id or Path(record.folder).absolute().name, exist_ok=True).repo_id
+    api.upload_file(path_or_fileobj=Path(record.folder) / CARD_FILE, path_in_repo=CARD_FILE, repo_id=repository)
+
+
+def card(record: RunRecord) -> ModelCard:
+    """Of a successful run."""
+    return ModelCard(f"---\n{_metadata(record).to_yaml()}\n---\n{MARK}\n\n{_text(record)}", ignore_metadata_errors=True)
+
+
+def _metadata(record: RunRecord) -> ModelCardData:
+    spec = record.spec
+    glue = spec.data.task in TASKS
+    results = [
+        EvalResult(
+            task_type="text-classification",
+            task_name="Text classification",
+            dataset_type="nyu-mll/glue" if glue else spec.data.task,
+            dataset_name=f"GLUE {spec.data.task}" if glue else spec.data.task,
+            dataset_config=spec.data.task if glue else None,
+            dataset_split=_split(record),
+            metric_type=name,
+            metric_value=value,
+        )
+        for name, value in record.metrics.items()
+        if not name.endswith("loss") and value == value
+    ]
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        tags=["layerdrop", "layer-dropping"],
+        base_model=spec.model.name,
+        datasets=["nyu-mll/glue"] if glue else None,
+        model_name=spec.name,
+        eval_results=results or None,
+    )
+
+
+def _split(record: RunRecord) -> str:
+    return next((split for split in record.data if split.startswith("validation")), "validation")
+
+
+def _text(record: RunRecord) -> str:
+    spec = record.spec
+    before, after = record.parameters_before, record.parameters_after
+    gone = ", ".join(map(str, record.dropped)) or "none"
+    lines = [
+        f"# {spec.name}",
+        f"`{spec.model.name}` with {len(record.kept)} of {record.n_layers} layers, fine-tuned on {spec.data.task}.",
+        "## Layers",
+        f"Dropped: {gone} (ids from 0, next to the embeddings), by `{spec.drop.strategy or 'none'}`, {WAYS[spec.when]}."
+        f" Parameters: {before:,} -> {after:,}." + _teacher(spec),
+        "## Use",
+        "```python\nfrom transformers import pipeline\n\n"
+        'classify = pipeline("text-classification", "THIS_FOLDER")\n```',
+        "## Scores",
+        *_scores(record),
+        "## Training",
+        f"Seed {spec.seed}, {spec.precision}" + _cost(record) + ". The same run again:",
+        f"```bash\n{command_of(spec)}\n```",
+        "## Limits",
+        "One run with one seed: other seeds give other scores. The model knows the task that it was fine-tuned on and "
+        f"nothing else; the licence and the limits of `{spec.model.name}` hold for it too.",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _teacher(spec: RunSpec) -> str:
+    if not spec.distil:
+        return ""
+    whom = f"`{spec.distil.teacher}`" if spec.distil.teacher else "the full model, fine-tuned first"
+    return f" It has learnt from {whom} too (`--distill {spec.distil.distill}`)."
+
+
+def _scores(record: RunRecord) -> list[str]:
+    if not record.metrics:
+        return ["Not evaluated."]
+    rows = [f"| {name} | {value:.4f} |" for name, value in record.metrics.items()]
+    note = f"On {_split(record)}, as fractions."
+    return ["\n".join(["| metric | value |", "|---|---|", *rows]), note]
+
+
+def _cost(record: RunRecord) -> str:
+    seconds = record.seconds.get("train")
+    device = record.environment.get("device")
+    return f", {seconds:.0f} s of training on {device}" if seconds and device else ""

@@ -1,0 +1,58 @@
+"""The command that does a run again: its spec as flags of run_glue.py."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from layerdrop.spec import DataSpec, ModelSpec, RunSpec
+from layerdrop.words import WITHOUT_FLAG, flag_of
+
+USUAL = RunSpec(ModelSpec(""), DataSpec("")).flat()
+"""Every setting at its default."""
+OTHERWISE = ("training", "files", "found", "plain", "precision", *WITHOUT_FLAG)
+"""Keys of RunSpec.flat() that are said otherwise, or by no flag."""
+
+
+def command_of(spec: RunSpec) -> str:
+    """`python run_glue.py --model_name_or_path ...`, with every setting that is not at its default."""
+    words = ["python", "run_glue.py"]
+    if spec.processes > 1:
+        words = ["torchrun", "--nproc_per_node", str(spec.processes), "run_glue.py"]
+    return shlex.join([*words, *_flags(spec)])
+
+
+def _flags(spec: RunSpec) -> Iterator[str]:
+    values = spec.flat()
+    task = values.pop("task")
+    yield from ("--model_name_or_path", values.pop("model"))
+    if not spec.data.files:  # own files name their task
+        yield from ("--task_name", task)
+    for split, path in values["files"] or ():
+        yield from (f"--{split}_file", path)
+    if values["source"] in ("hub", "demo", "files"):
+        values.pop("source")
+    if values["strategy"] == "list":
+        values.pop("strategy")
+    if values["found"]:  # whatever a search found
+        yield from ("--drop_layers", ",".join(map(str, sorted(values["found"]))))
+        values |= {"strategy": None, "k": None}
+    for name, value in values.items():
+        if name in OTHERWISE or value is None or value == USUAL.get(name) or value in ((), {}, []):
+            continue
+        yield from (flag_of(name), _word(value))
+    yield from ("--precision", spec.precision)
+    if spec.plain:
+        yield "--plain"
+    if spec.theseus:
+        yield "--theseus"
+    if values["training"] is False:
+        yield "--do_eval"
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return json.dumps(dict(value))
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)

@@ -1,0 +1,65 @@
+"""The files that other tools look for beside a run's record: the library's results, a portable list of layers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from layerdrop.files import write_atomically
+from layerdrop.runs.record import RunRecord
+
+LAYERS_FILE = "layers.json"
+RESULT_FILES = ("all_results.json", "train_results.json", "eval_results.json", LAYERS_FILE)
+
+
+def write_results(record: RunRecord) -> None:
+    """Write RESULT_FILES into the run's folder."""
+    train, evaluated = train_results(record), eval_results(record)
+    files: dict[str, Any] = {"all_results.json": train | evaluated, LAYERS_FILE: layers(record)}
+    files |= {"train_results.json": train} if train else {}
+    files |= {"eval_results.json": evaluated} if evaluated else {}
+    for name, content in files.items():
+        content = {key: None if value != value else value for key, value in content.items()}  # NaN is no JSON
+        write_atomically(Path(record.folder) / name, json.dumps(content, indent=4) + "\n")
+
+
+def train_results(record: RunRecord) -> dict[str, float]:
+    """Under the names of the library's example scripts; empty without a training."""
+    seconds, rows = record.seconds.get("train"), record.data.get("train", {}).get("rows")
+    if seconds is None or not record.epochs:
+        return {}
+    epochs = record.epochs[-1].get("epoch")
+    found = {
+        "epoch": epochs,
+        "train_loss": next((e["train_loss"] for e in reversed(record.epochs) if "train_loss" in e), None),
+        "train_runtime": seconds,
+        "train_samples": rows,
+        "train_samples_per_second": epochs and rows and epochs * rows / seconds,
+        "train_steps_per_second": record.steps and record.steps / seconds,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def eval_results(record: RunRecord) -> dict[str, float]:
+    """`eval_accuracy`, ...; empty without an evaluation."""
+    if not record.metrics:
+        return {}
+    rows = sum(values["rows"] for split, values in record.data.items() if split.startswith("validation"))
+    seconds = record.seconds.get("inference")
+    found = {f"eval_{name}": value for name, value in record.metrics.items()}
+    more = {"eval_runtime": seconds, "eval_samples": rows, "eval_samples_per_second": seconds and rows / seconds}
+    return found | {name: value for name, value in more.items() if value}
+
+
+def layers(record: RunRecord) -> dict[str, Any]:
+    """Which layers of which model the run has kept: enough to cut the same ones elsewhere."""
+    return {
+        "base_model": record.spec.model.name,
+        "revision": record.spec.model.revision,
+        "n_layers": record.n_layers,
+        "kept": record.kept,
+        "dropped": record.dropped,
+        "strategy": record.spec.drop.strategy,
+        "why": record.cuts[-1].why if record.cuts else "",
+        "task": record.spec.data.task,
+        "run": record.id,
+    }
