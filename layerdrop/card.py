@@ -12,7 +12,7 @@ from layerdrop.tasks import TASKS
 
 CARD_FILE = "README.md"
 MARK = "<!-- written by layerdrop -->"
-"""By which a card of ours is known. Another README.md is left alone, but for the one that the library's Trainer makes."""
+"""By which a card of ours is known. Another README.md is left alone, unless the library's Trainer has made it."""
 OF_TRAINER = "generated automatically according to the information the Trainer had access to"
 WAYS = {
     "finetuned": "after a first fine-tuning in full depth, before a second one",
