@@ -59,10 +59,19 @@ FAMILIES = (
             "mobilebert",
             "deberta",
             "deberta-v2",
+            "data2vec-text",
+            "megatron-bert",
+            "roberta-prelayernorm",
+            "rembert",
+            "roformer",
+            "xlm-roberta-xl",
         ),
         layers="encoder.layer",
         ffn_matrix="output.dense.weight",
-        positions_after_padding=("roberta", "xlm-roberta", "camembert", "mpnet"),
+        positions_after_padding=(
+            *("roberta", "xlm-roberta", "camembert", "mpnet"),
+            *("data2vec-text", "roberta-prelayernorm", "xlm-roberta-xl"),
+        ),
         first_token=("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie"),
         own_vocabulary=("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie"),
         fp32_only=("deberta",),  # a mask of fp32's lowest number overflows in attention scores of 16 bits
@@ -109,7 +118,47 @@ FAMILIES = (
         per_layer=("layer_types",),
         fixed_first="it alone has no attention norm, and plain transformers rebuilds whatever comes first that way",
     ),
+    Family(
+        "EuroBERT",
+        ("eurobert",),
+        layers="layers",
+        ffn_matrix="mlp.down_proj.weight",
+    ),
+    Family(
+        "Llama",
+        ("llama", "mistral"),
+        layers="layers",
+        ffn_matrix="mlp.down_proj.weight",
+        sentence_token=-1,
+    ),
+    Family(
+        "Qwen",
+        ("qwen2", "qwen3"),
+        layers="layers",
+        ffn_matrix="mlp.down_proj.weight",
+        per_layer=("layer_types",),
+        sentence_token=-1,
+    ),
+    Family(
+        "GPT-2",
+        ("gpt2",),
+        layers="h",
+        ffn_matrix="mlp.c_proj.weight",
+        sentence_token=-1,
+    ),
 )
+
+
+REFUSED = {
+    "squeezebert": "its layers pass on dictionaries of transposed states",
+    **dict.fromkeys(("xlm", "flaubert"), "its layers are several parallel lists"),
+    "funnel": "its layers are in blocks that shorten the text",
+    **dict.fromkeys(("t5", "mt5", "umt5", "bart", "mbart"), "it has two lists of layers, an encoder's and a decoder's"),
+    "canine": "it has three encoders of different lengths",
+    "reformer": "its layers are reversible pairs",
+    **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe", "jamba", "zamba"), "its layers are not of one kind"),
+}
+"""Model types that are not one list of layers -> why."""
 
 
 def family_of(config) -> Family:
@@ -122,6 +171,10 @@ def family_of(config) -> Family:
                     "only models of one group can be reduced. Choose another checkpoint."
                 )
             return family
+    if why := REFUSED.get(config.model_type):
+        raise UserError(
+            f"--model_name_or_path: model type '{config.model_type}' cannot be cut: {why}. Choose another checkpoint."
+        )
     allowed = ", ".join(name for family in FAMILIES for name in family.model_types)
     raise UserError(
         f"--model_name_or_path: model type '{config.model_type}' is not in the table of families. "

@@ -7,12 +7,10 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 from layerdrop.files import write_atomically
 from layerdrop.runs.command import command_of
 from layerdrop.runs.record import RunRecord
+from layerdrop.runs.results import CARD_FILE, CARD_MARK
 from layerdrop.spec import RunSpec
 from layerdrop.tasks import TASKS
 
-CARD_FILE = "README.md"
-MARK = "<!-- written by layerdrop -->"
-"""By which a card of ours is known. Another README.md is left alone, unless the library's Trainer has made it."""
 OF_TRAINER = "generated automatically according to the information the Trainer had access to"
 WAYS = {
     "finetuned": "after a first fine-tuning in full depth, before a second one",
@@ -25,8 +23,8 @@ WAYS = {
 def write_card(record: RunRecord) -> bool:
     """Write the card into the run's folder, unless another README.md is there. Returns whether it is ours."""
     path = Path(record.folder) / CARD_FILE
-    there = path.read_text(encoding="utf-8", errors="replace") if path.exists() else MARK
-    if MARK not in there and OF_TRAINER not in there:
+    there = path.read_text(encoding="utf-8", errors="replace") if path.exists() else CARD_MARK
+    if CARD_MARK not in there and OF_TRAINER not in there:
         return False
     write_atomically(path, str(card(record)))
     return True
@@ -41,7 +39,9 @@ def push_card(record: RunRecord, hub_model_id: str | None, token: str | None) ->
 
 def card(record: RunRecord) -> ModelCard:
     """Of a successful run."""
-    return ModelCard(f"---\n{_metadata(record).to_yaml()}\n---\n{MARK}\n\n{_text(record)}", ignore_metadata_errors=True)
+    return ModelCard(
+        f"---\n{_metadata(record).to_yaml()}\n---\n{CARD_MARK}\n\n{_text(record)}", ignore_metadata_errors=True
+    )
 
 
 def _metadata(record: RunRecord) -> ModelCardData:

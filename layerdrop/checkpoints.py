@@ -253,6 +253,10 @@ def _load_tokenizer(model: ModelSpec, hub: HubOptions):
         raise _not_found("--tokenizer_name", name, "tokenizer", error) from error
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # the library makes one up where there are no files
         raise _not_found("--tokenizer_name", name, "tokenizer", OSError("its vocabulary is empty"))
+    if tokenizer.pad_token is None:  # GPT-2's and Llama's: what ends a text fills it up
+        if tokenizer.eos_token is None:
+            raise UserError(f"--tokenizer_name {name}: has no padding token. Give a tokenizer with one.")
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 

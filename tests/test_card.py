@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from transformers import AutoModelForSequenceClassification
 
-from layerdrop.card import MARK
+from layerdrop.runs.results import CARD_MARK
 from layerdrop.surgery import drop_layers
 from tests.running import same, weights
 
@@ -121,4 +121,4 @@ def test_the_card_is_pushed(run, monkeypatch):
     code, _, _, err = run(f"{WORDS} --push_to_hub")
     assert code == 0, err
     ((path, repository, text),) = pushed
-    assert (path, repository) == ("README.md", "me/out") and MARK in text
+    assert (path, repository) == ("README.md", "me/out") and CARD_MARK in text

@@ -30,7 +30,8 @@ def entered(model) -> set[str]:
 def expected(model_type: str, train: bool, gpu: bool) -> set[str]:
     """By hand: what each model type may use."""
     first = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie"}
-    sdpa = first | {"mobilebert", "distilbert", "albert", "modernbert"}
+    sdpa = first | {"mobilebert", "distilbert", "albert", "modernbert", "data2vec-text", "roberta-prelayernorm"}
+    sdpa |= {"xlm-roberta-xl", "eurobert", "llama", "mistral", "qwen2", "qwen3", "gpt2"}
     found = {LAYER_AT_ONE_TOKEN} if model_type in first else set()
     if train and model_type in first | {"distilbert", "albert"}:
         found.add(ROWS)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from layerdrop.finetune import interrupt
+from layerdrop.runs.results import RESULT_FILES
 from tests.running import QUICK, ROOT, predictions, read_record, same, weights
 from tests.test_store import cut
 
@@ -133,7 +134,8 @@ def test_overwriting_without_a_model_leaves_no_old_one(run):
     assert Path("out/model.safetensors").exists()
     code, record, _, _ = run("--task_name rte --drop_strategy top --drop_k 2 --overwrite_output_dir --save_model no")
     assert code == 0 and record["kept"] == [0, 1, 2, 3]
-    assert {path.name for path in Path("out").iterdir()} == {".lock", "spec.json", "record.json", "predictions_dev.tsv"}
+    expected = {".lock", "spec.json", "record.json", "predictions_dev.tsv", *RESULT_FILES}
+    assert {path.name for path in Path("out").iterdir()} == expected
 
 
 def test_predictions_asked_for_later_are_made_and_nothing_else_is_redone(run):

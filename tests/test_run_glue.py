@@ -18,6 +18,7 @@ from layerdrop import steps
 from layerdrop.finetune import train as training
 from layerdrop.finetune import trainer
 from layerdrop.runs.predictions import write_table
+from layerdrop.runs.results import RESULT_FILES
 from layerdrop.tasks import TASKS
 from tests import tiny
 from tests.running import ROOT, read_record, same, weights
@@ -218,7 +219,7 @@ def test_from_scratch(run, bert):
 def test_without_the_model(run):
     code, record, _, _ = run("--task_name rte --save_model no")
     assert code == 0 and {path.name for path in Path("out").iterdir()} == {
-        *("spec.json", "record.json", "predictions_dev.tsv", ".lock")
+        *("spec.json", "record.json", "predictions_dev.tsv", ".lock", *RESULT_FILES)
     }
     code, again, _, err = run("--task_name rte")
     assert code == 0 and again == record and "already done with these settings, but its model was not kept" in err

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from layerdrop.architectures import family_of
 from layerdrop.scorers import SCORERS, WEIGHT_SCOPES
 from layerdrop.scorers.states import score_states
 from layerdrop.scorers.weights import aggregation, layer_weights, variance
@@ -32,12 +33,13 @@ def test_contribution_is_the_cosine_at_the_sentence_token(model_type):
             one = {name: tensor[row : row + 1] for name, tensor in batch.items()}
             with torch.no_grad():
                 states = encoder(**one, output_hidden_states=True).hidden_states
-            position = -1 if left else 0
+            last = family_of(encoder.config).sentence_token == -1
+            position = int(one["attention_mask"][0].nonzero()[-1]) if last else 0
             vectors = [state[0, position].double().numpy() for state in states]
             for i in range(tiny.N_LAYERS):
                 a, b = vectors[i], vectors[i + 1]
                 expected[i] += a @ b / np.linalg.norm(a) / np.linalg.norm(b) / 7
-    checked = slice(0, 5) if model_type == "modernbert" else slice(0, 6)  # its last hidden state is normed once more
+    checked = slice(0, 5) if model_type in tiny.FINAL_NORMS else slice(0, 6)
     np.testing.assert_allclose(scores[checked], expected[checked], atol=2e-6)
     assert len(scores) == tiny.N_LAYERS and all(-1 <= score <= 1 for score in scores)
 
@@ -99,7 +101,7 @@ def test_states_of_every_layer(model_type):
     with torch.no_grad():
         expected = encoder(**tiny.batch(3, left=model_type == "xlnet"), output_hidden_states=True).hidden_states
     assert len(states.inputs) == len(states.outputs) == tiny.N_LAYERS
-    n = tiny.N_LAYERS - (model_type == "modernbert")  # its last hidden state is normed once more
+    n = tiny.N_LAYERS - (model_type in tiny.FINAL_NORMS)
     for i in range(n):
         torch.testing.assert_close(states.inputs[i], expected[i][:, :9])
         torch.testing.assert_close(states.outputs[i], expected[i + 1][:, :9])

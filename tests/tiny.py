@@ -28,7 +28,20 @@ SIZES = {
     "max_position_embeddings": 64,
     "pad_token_id": 0,
 }
+_GROUPED = {"num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64}
 CONFIGS = {
+    "data2vec-text": {"type_vocab_size": 2},
+    "megatron-bert": {},
+    "roberta-prelayernorm": {"type_vocab_size": 2},
+    "rembert": {"input_embedding_size": 8, "output_embedding_size": 8},
+    "roformer": {"embedding_size": 8},
+    "xlm-roberta-xl": {"type_vocab_size": 2},
+    "eurobert": {**_GROUPED, "mask_token_id": 4, "bos_token_id": 2, "eos_token_id": 3},
+    "llama": _GROUPED,
+    "mistral": {**_GROUPED, "sliding_window": None},
+    "qwen2": _GROUPED,
+    "qwen3": _GROUPED,
+    "gpt2": {"n_inner": 24, "bos_token_id": 2, "eos_token_id": 3},
     "bert": {},
     "roberta": {"type_vocab_size": 2},
     "xlm-roberta": {"type_vocab_size": 2},
@@ -45,6 +58,17 @@ CONFIGS = {
     "longformer": {"attention_window": [4, 8, 8, 4, 4, 8], "sep_token_id": 3},
     "modernbert": {"local_attention": 4, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3},
 }
+
+
+FINAL_NORMS = {
+    "modernbert": "final_norm",
+    "megatron-bert": "encoder.ln",
+    "roberta-prelayernorm": "LayerNorm",
+    "xlm-roberta-xl": "encoder.LayerNorm",
+    "gpt2": "ln_f",
+    **dict.fromkeys(("eurobert", "llama", "mistral", "qwen2", "qwen3"), "norm"),
+}
+"""Model types whose base model norms the last states once more -> where."""
 
 
 def config(model_type: str, **changes):

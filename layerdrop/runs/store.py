@@ -20,7 +20,7 @@ from layerdrop.errors import UserError
 from layerdrop.files import write_atomically
 from layerdrop.runs.predictions import PREDICTION_PATTERNS
 from layerdrop.runs.record import RECORD_FILE, RunRecord, read_record
-from layerdrop.runs.results import RESULT_FILES
+from layerdrop.runs.results import CARD_FILE, CARD_MARK, RESULT_FILES
 from layerdrop.spec import Options, RunSpec
 from layerdrop.words import flag_of
 
@@ -165,6 +165,9 @@ def clear(folder: Path) -> None:
     for pattern in (RECORD_FILE, SPEC_FILE, "trainer_state.json", *RESULT_FILES, *PREDICTION_PATTERNS, *MODEL_PATTERNS):
         for path in folder.glob(pattern):
             path.unlink()
+    card = folder / CARD_FILE
+    if card.is_file() and CARD_MARK in card.read_text(encoding="utf-8", errors="replace"):
+        card.unlink()
 
 
 def holds_model(folder: str | Path) -> list[str]:
