@@ -12,7 +12,7 @@ from layerdrop.spec import RunSpec
 from layerdrop.tasks import TASKS
 
 OF_TRAINER = "generated automatically according to the information the Trainer had access to"
-WAYS = {
+MOMENTS = {
     "finetuned": "after a first fine-tuning in full depth, before a second one",
     "after": "after fine-tuning in full depth, without a second one",
     "gradual": "one after the other while fine-tuning",
@@ -84,8 +84,8 @@ def _text(record: RunRecord) -> str:
         f"# {spec.name}",
         f"`{spec.model.name}` with {len(record.kept)} of {record.n_layers} layers, fine-tuned on {spec.data.task}.",
         "## Layers",
-        f"Dropped: {gone} (ids from 0, next to the embeddings), by `{spec.drop.strategy or 'none'}`, {WAYS[spec.when]}."
-        f" Parameters: {before:,} -> {after:,}." + _teacher(spec),
+        f"Dropped: {gone} (ids from 0, next to the embeddings), by `{spec.drop.strategy or 'none'}`, "
+        f"{MOMENTS[spec.when]}. Parameters: {before:,} -> {after:,}." + _teacher(spec),
         "## Use",
         "```python\nfrom transformers import pipeline\n\n"
         'classify = pipeline("text-classification", "THIS_FOLDER")\n```',

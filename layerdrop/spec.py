@@ -173,8 +173,8 @@ class RunSpec:
         return "pretrained"
 
     @property
-    def ways(self) -> tuple[str, ...]:
-        """What tells the run from one that drops layers, fine-tunes, and learns from the labels alone: a word each."""
+    def variants(self) -> tuple[str, ...]:
+        """Training variants: what distinguishes the run from plain dropping, one word each (`finetuned` ...)."""
         train, distil = self._recipe, self.distil
         words = {
             "frozen": self.drop.frozen,
@@ -220,7 +220,14 @@ class RunSpec:
         else:
             how = "full_k0"
         scratch = ["scratch"] if self.model.from_scratch else []
-        parts = [Path(self.model.name.rstrip("/")).name, self.data.task, how, *scratch, *self.ways, f"seed{self.seed}"]
+        parts = [
+            Path(self.model.name.rstrip("/")).name,
+            self.data.task,
+            how,
+            *scratch,
+            *self.variants,
+            f"seed{self.seed}",
+        ]
         return "_".join(parts) + ("" if self.train else "_eval")
 
     def flat(self) -> dict[str, Any]:

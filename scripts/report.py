@@ -25,9 +25,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--format", choices=("md", "latex", "csv"), default="md", help="of the tables")
     parser.add_argument("--tasks", nargs="+", help="columns, and the set of tasks for means (default: all there are)")
     parser.add_argument("--all_metrics", action="store_true", help="every metric of a task (csv has them anyway)")
-    parser.add_argument(
-        "--plain", action="store_true", help="significance: other ways of training against the usual one"
-    )
+    parser.add_argument("--plain", action="store_true", help="significance: training variants against plain runs")
     parser.add_argument("--holm", action="store_true", help="significance: Holm's correction for all tests of a table")
     parser.add_argument("--compare", help="published figures beside one's own: sajjad2023, peer2022")
     parser.add_argument("--figures", help="folder for the figures (PNG and PDF)")

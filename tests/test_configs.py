@@ -40,8 +40,8 @@ def test_every_study_is_a_valid_grid(monkeypatch):
         "sajjad2023_table6": 5 * 5 * (2 + 4 + 3),
         "sajjad2023_table7": 2 * 5 * 5 * 3,
         "layerdrop": 2 * 3 * 3 * (1 + 2 * 3),
-        "ways_encoder6": 2 * 3 * (1 + 3 + 1 + 1 + 2 + 1 + 3 + 1 + 2),
-        "ways": 5 * 3 * (1 + 3 + 1 + 1 + 4 + 1 + 3 + 1 + 2),
+        "variants_encoder6": 2 * 3 * (1 + 3 + 1 + 1 + 2 + 1 + 3 + 1 + 2),
+        "variants": 5 * 3 * (1 + 3 + 1 + 1 + 4 + 1 + 3 + 1 + 2),
         "peer2022_table1": 8 * 5 * (2 * 7 + 3),
     }
 
@@ -68,11 +68,11 @@ def test_recipes_of_teachers_say_their_sources():
         return parse([str(ROOT / f"configs/recipes/{name}.yaml"), "--drop_k", "6", "--use_cpu", *words]).to_spec()[0]
 
     pkd, xtc, theseus, tinybert = map(run, ("pkd", "xtc", "theseus", "tinybert_stage2"))
-    assert pkd.ways == ("distill-patient",) and pkd.start is None and pkd.train.num_train_epochs == 4
+    assert pkd.variants == ("distill-patient",) and pkd.start is None and pkd.train.num_train_epochs == 4
     assert pkd.distil.teacher_run.train.num_train_epochs == 3 and pkd.distil.teacher_run.drop == DropSpec()
-    assert xtc.ways == ("finetuned", "distill-layers") and xtc.start == xtc.distil.teacher_run
+    assert xtc.variants == ("finetuned", "distill-layers") and xtc.start == xtc.distil.teacher_run
     assert (xtc.distil.distill_weight, xtc.distil.distill_attention, xtc.train.num_train_epochs) == (1, True, 36)
     assert xtc.start.train.learning_rate == 2e-5 != xtc.train.learning_rate
-    assert theseus.ways == ("finetuned", "theseus") and theseus.theseus.replacing_schedule == "linear"
+    assert theseus.variants == ("finetuned", "theseus") and theseus.theseus.replacing_schedule == "linear"
     assert (tinybert.distil.distill_weight, tinybert.distil.distill_temperature) == (1, 1)
     assert select(xtc.drop.strategy, 12, k=6) == [0, 2, 4, 6, 8, 10]  # they keep 1, 3, 5, 7, 9, 11

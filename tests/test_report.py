@@ -186,7 +186,7 @@ def losses(paper: str, tasks: list[str] | None) -> dict[tuple[str, int], float]:
     found = {}
     for sheet in sheets(published(paper)):
         wanted = sheet.columns(tasks)
-        for how in (how for how in sheet.rows if not how.way):
+        for how in (how for how in sheet.rows if not how.variant):
             found[sheet.model, how.k or 0] = sheet.mean(FULL, wanted) - sheet.mean(how, wanted)
     return found
 
@@ -225,7 +225,7 @@ def test_peers_own_mean_scores():
 
 def test_published_ways_stand_beside_ones_own():
     """Table 6 prints 91.3 for BERT-PKD on SST-2, Table 7 88.16 for BERT-FT-6 on STS-B."""
-    rows = [row for row in published("sajjad2023").itertuples() if row.how.way]
+    rows = [row for row in published("sajjad2023").itertuples() if row.how.variant]
     assert {row.model for row in rows} == {"bert-base-uncased", "xlnet-base-cased"}
     cells = {(row.how.words[0], row.task): row for row in rows if row.model == "bert-base-uncased"}
     assert cells["top, distill-patient", "sst2"].accuracy == pytest.approx(91.3)
@@ -463,7 +463,7 @@ def test_ways_are_tested_against_the_ordinary_run(tmp_path):
         runs.append(made)
     (table,) = significance_tables(frame(runs), plain=True)
     assert [row[:2] for row in table.rows] == [["top, finetuned", "2"]] and table.rows[0][2].startswith("1 better of 1")
-    assert "ordinary run of the same strategy" in table.notes[0]
+    assert "plain run of the same strategy" in table.notes[0]
     (table,) = significance_tables(frame(runs))
     assert [row[2][:7] for row in table.rows] == ["1 worse", "1 worse"]
 
@@ -516,7 +516,7 @@ def test_records_of_version_1_give_the_same_table(tmp_path):
 
 
 def test_ways_of_training_are_rows_of_their_own():
-    """Also in full depth; the settings of a way are named where they differ."""
+    """Also in full depth; the settings of a variant are named where they differ."""
     full, layerdrop = record().spec, TrainSpec(layerdrop_rate=0.2)
     runs = [record(), record(k=2), record(k=2, start=full), record(k=2, recipe=None, start=full)]
     runs += [record(k=2, every_epochs=2, step=1), record(recipe=layerdrop), record(k=2, recipe=layerdrop)]

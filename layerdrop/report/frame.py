@@ -18,14 +18,14 @@ PARTIAL = ("max_train_samples", "max_eval_samples", "hold_out")
 """Settings that are always named: the figures are not of the whole task."""
 DETAILS = ("score_on", "score_split", "score_samples", "weight_scope")
 """Settings of a strategy that scores: those in which its runs differ part its rows."""
-WAY = ("drop_when", "freeze_dropped", "frozen", "distill", "way")
-"""What RunSpec.ways says."""
-OF_WAY = (
+VARIANT = ("drop_when", "freeze_dropped", "frozen", "distill", "variant")
+"""What RunSpec.variants says."""
+VARIANT_SETTINGS = (
     *("step", "every_epochs", "layerdrop_rate", "replacing_rate", "replacing_steps", "replacing_schedule", "teacher"),
     *("distill_temperature", "distill_weight", "distill_states_weight", "distill_attention"),
     *(f"first_{name}" for name in FIRST_RECIPE),
 )
-"""Settings of a way of training: those in which its runs differ part its rows."""
+"""Settings of a training variant. Runs that differ in one of them are separate rows."""
 DATA = ("source", "files", "text_columns", "label_column", "label_type", "skip_bad_rows")
 """Settings of the data: those in which the runs of one task differ part its columns. All others part tables."""
 RUN_COLUMNS = (
@@ -40,17 +40,17 @@ def frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     """One row for each record, columns RUN_COLUMNS and metrics. What parts the runs of a model is in `setting`, what
     parts those of a task in `column`, what parts those of a strategy in `how`."""
     flat = pd.DataFrame([_flat(record) for record in records], dtype=object)
-    elsewhere = {*ROW, *DETAILS, *WAY, *OF_WAY, *DATA, "rows"}
+    elsewhere = {*ROW, *DETAILS, *VARIANT, *VARIANT_SETTINGS, *DATA, "rows"}
     setting = _differences(flat, ["model"], [name for name in flat.columns if name not in elsewhere])
     data = _differences(flat, ["task"], DATA)
     contents = _differences(flat, ["task", *DATA, *PARTIAL], ["rows"])
     details = _differences(flat, ["model", "strategy"], DETAILS)
     found = _differences(flat, ["model", "strategy", "task", "k"], ["found"])
-    of_way = _differences(flat, ["model", "strategy", "way"], OF_WAY)
+    of_variant = _differences(flat, ["model", "strategy", "variant"], VARIANT_SETTINGS)
     rows = []
     for i, record in enumerate(records):
         spec = record.spec
-        how = How.of(spec, ", ".join(filter(None, (details[i], found[i], of_way[i]))))
+        how = How.of(spec, ", ".join(filter(None, (details[i], found[i], of_variant[i]))))
         parts = ", ".join(filter(None, (data[i], contents[i])))
         column = f"{spec.data.task} ({parts})" if parts else spec.data.task
         place = {"model": spec.model.name, "setting": setting[i], "how": how, "task": spec.data.task, "column": column}
@@ -77,7 +77,7 @@ def _flat(record: RunRecord) -> dict[str, Any]:
     rows = [values.get("fingerprint") for split, values in record.data.items() if split.startswith("validation")]
     spec = record.spec
     return spec.flat() | {
-        "way": ", ".join(spec.ways),
+        "variant": ", ".join(spec.variants),
         "weights": record.fingerprints.get("model"),
         "rows": rows[0] if rows else None,
     }

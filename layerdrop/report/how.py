@@ -19,19 +19,19 @@ class How:
     from_scratch: bool = False
     details: str = ""
     """How scores were computed, or which layers a search found, where that differs between the rows of a strategy."""
-    way: str = ""
-    """When they went, and from whom the rest has learnt, where that is not the usual way."""
+    variant: str = ""
+    """RunSpec.variants: another moment of dropping, another objective; empty for plain dropping."""
 
     @classmethod
     def of(cls, spec: RunSpec, details: str = "") -> How:
         """That of a run; dropping nothing is the same by any strategy."""
-        drop, scratch, way = spec.drop, spec.model.from_scratch, ", ".join(spec.ways)
+        drop, scratch, variant = spec.drop, spec.model.from_scratch, ", ".join(spec.variants)
         if drop.strategy is None or (drop.k == 0 and drop.threshold is None):
-            return cls(from_scratch=scratch, way=way, details=details if way else "")
+            return cls(from_scratch=scratch, variant=variant, details=details if variant else "")
         k = None if drop.threshold is not None else drop.k
         if drop.layers:
             k = len(drop.layers)
-        return cls(drop.strategy, k, drop.threshold, drop.layers, scratch, details, way)
+        return cls(drop.strategy, k, drop.threshold, drop.layers, scratch, details, variant)
 
     @property
     def words(self) -> tuple[str, str]:
@@ -41,8 +41,8 @@ class How:
             name += " " + ",".join(map(str, self.layers))
         if self.threshold is not None:
             name += f" > {self.threshold:g}"
-        if self.way:
-            name += f", {self.way}"
+        if self.variant:
+            name += f", {self.variant}"
         if self.details:
             name += f" ({self.details})"
         k = "" if self.threshold is not None else str(self.k or 0)
@@ -51,7 +51,7 @@ class How:
     def order(self) -> tuple:
         """Sorts rows: the full model, the same from scratch, then strategy by strategy with growing K."""
         place = list(STRATEGIES).index(self.strategy) if self.strategy in STRATEGIES else -1
-        return (place, self.way, self.details, self.from_scratch, self.k or 0, -(self.threshold or 0), self.layers)
+        return (place, self.variant, self.details, self.from_scratch, self.k or 0, -(self.threshold or 0), self.layers)
 
 
 FULL = How()

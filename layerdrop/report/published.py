@@ -45,14 +45,14 @@ def published(paper: str) -> pd.DataFrame:
     return published_frame(_sajjad2023() if paper == "sajjad2023" else _peer2022())
 
 
-WAYS = {
+VARIANTS = {
     "Vanilla-KD": ("bert-base", "distill-logits"),
     "BERT-PKD": ("bert-base", "distill-patient"),
     "BERT-of-Theseus": ("bert-base", "finetuned, theseus"),
     "BERT-FT-6": ("bert-base", "finetuned"),
     "XLNet-FT-6": ("xlnet-base", "finetuned"),
 }
-"""Rows of Sajjad et al.'s Tables 6 and 7 without the top six layers -> model, RunSpec.ways."""
+"""Rows of Sajjad et al.'s Tables 6 and 7 without the top six layers -> model, RunSpec.variants."""
 
 
 def _sajjad2023() -> list[dict]:
@@ -63,9 +63,9 @@ def _sajjad2023() -> list[dict]:
             found.append(_sajjads_cell(row["model"], How("top", k) if k else How(), row))
     for file in ("sajjad2023_table6_distilled_models.csv", "sajjad2023_table7_finetuned_first.csv"):
         for row in _rows(file):
-            if row["model"] in WAYS:
-                model, way = WAYS[row["model"]]
-                found.append(_sajjads_cell(model, How("top", 6, way=way), row))
+            if row["model"] in VARIANTS:
+                model, variant = VARIANTS[row["model"]]
+                found.append(_sajjads_cell(model, How("top", 6, variant=variant), row))
     return found
 
 

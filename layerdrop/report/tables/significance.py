@@ -20,11 +20,11 @@ def significance_tables(
 ) -> list[Table]:
     """For each model: every row against the full model of the same seed. Classification: McNemar's test; regression: a
     paired bootstrap interval of the difference in Pearson's r. correct: Holm's correction for all tests of a table.
-    plain: the rows of other ways of training alone, each against the ordinary run of its strategy and K."""
+    plain: training variants only, each against the plain run of its strategy and K."""
     made = []
     for sheet in sheets(runs):
-        wanted, hows = sheet.columns(tasks), [how for how in rows_of(sheet)[1:] if how.way or not plain]
-        base = {how: dataclasses.replace(how, way="", details="") if plain else FULL for how in hows}
+        wanted, hows = sheet.columns(tasks), [how for how in rows_of(sheet)[1:] if how.variant or not plain]
+        base = {how: dataclasses.replace(how, variant="", details="") if plain else FULL for how in hows}
         tests = {(how, column): _tests(sheet, how, base[how], column) for how in hows for column in wanted}
         n = sum(test.p is not None for cell in tests.values() for test in cell)
         if correct:
@@ -99,7 +99,7 @@ def _corrected(tests: dict[tuple[How, str], list[Comparison]]) -> dict[tuple[How
 
 
 def _note(n: int, correct: bool, plain: bool) -> str:
-    base = "ordinary run of the same strategy, K and seed" if plain else "full model of the same seed"
+    base = "plain run of the same strategy, K and seed" if plain else "full model of the same seed"
     tests = (
         f"Against the {base}, on the development set. McNemar's test (exact below 25 "
         "disagreements), for regression a paired bootstrap of the difference in Pearson's r: of how many seeds how "
