@@ -141,42 +141,47 @@ class Question:
         """The run of a K and a seed. Raises UserError where the strategy cannot drop so many."""
         from layerdrop.arguments import parse
         from layerdrop.engines.base import Job
-        from layerdrop.runs.store import PRIOR_FOLDER, Store
+        from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store
         from layerdrop.selection import check_selection
 
         spec, options = parse([*self.words, "--drop_k", str(k), "--seed", str(seed)]).to_spec()
         check_selection(spec.drop, (), self.config)
-        prior = str(Path(self.args.store) / PRIOR_FOLDER)
-        folder = Store(self.args.store).folder(spec)
-        return Job(spec, replace(options, folder=folder, prior_store=prior, resume="auto", save_model=save_model))
+        prior = Path(self.args.store) / PRIOR_FOLDER
+        places = {"folder": Store(self.args.store).folder(spec), "prior_store": str(prior)}
+        places["score_store"] = options.score_store or str(prior / SCORE_FOLDER)
+        return Job(spec, replace(options, **places, resume="auto", save_model=save_model))
 
     def runs(self, k: int) -> list:
         """The records of a K, one for each seed; done where they are missing. Raises UserError for a failure."""
+        if k not in self.known:
+            jobs = [self.job(k, seed) for seed in self.args.seeds]
+            records = self.execute(jobs)
+            self.known[k] = [records[job.spec.id] for job in jobs]
+        return self.known[k]
+
+    def execute(self, jobs: list) -> dict:
+        """Id -> record of every job. Raises UserError for a failure, Stopped where the user stops."""
         from layerdrop.errors import UserError
         from layerdrop.execute import execute
         from layerdrop.trials import Stopped
 
-        if k not in self.known:
-            jobs = [self.job(k, seed) for seed in self.args.seeds]
-            progress = execute(jobs, self.engine, self.display.update, self.stop)
-            if progress.stopped:
-                raise Stopped
-            if progress.failed:
-                job, error = progress.failed[0]
-                raise UserError(f"{job.name}: this run is needed, and failed. {error}")
-            self.known[k] = [progress.records[job.spec.id] for job in jobs]
-        return self.known[k]
+        progress = execute(jobs, self.engine, self.display.update, self.stop)
+        if progress.stopped:
+            raise Stopped
+        if progress.failed:
+            job, error = progress.failed[0]
+            raise UserError(f"{job.name}: this run is needed, and failed. {error}")
+        return progress.records
 
     def keep(self, k: int) -> str:
         """The folder of the model that was chosen, with the first seed; it is trained again if it was not kept."""
-        from layerdrop.execute import execute
         from layerdrop.runs.store import forget_unless_kept, holds_trained
 
         job = self.job(k, self.args.seeds[0], save_model=True)
         while not holds_trained(job.options.folder, job.spec):
             self.display.say(f"{job.name} once more, to keep its model")
             forget_unless_kept(job.options.folder, job.spec)
-            execute([job], self.engine, self.display.update, self.stop)
+            self.execute([job])
         return job.options.folder
 
     @property

@@ -95,6 +95,11 @@ def test_command(call):
     assert code == 0 and again == out and "done  " not in err
 
 
+def test_a_run_that_fails_ends_the_command(call):
+    code, _, err = call("--tasks rte --max_loss 100 --learning_rate 1e30")
+    assert code == 2 and "this run is needed, and failed" in err.splitlines()[-1] and "diverged" in err, err
+
+
 def test_nothing_can_go(call):
     code, out, err = call("--tasks rte --max_loss -200 --exhaustive --k 2 4")
     assert code == 0 and "| 0 " in out and "the model without" not in out, err
