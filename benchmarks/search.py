@@ -161,7 +161,8 @@ def jobs_of(task: str, choice: Choice, args: argparse.Namespace) -> list:
     store, jobs = Store(f"{args.store}/development"), []
     for seed in args.seeds:
         spec, options = parse([*words, *choice.flags.split(), "--seed", str(seed), *args.flags]).to_spec()
-        jobs.append(Job(spec, replace(options, folder=store.folder(spec), resume="auto")))
+        scores = f"{args.store}/scores"
+        jobs.append(Job(spec, replace(options, folder=store.folder(spec), score_store=scores, resume="auto")))
     return jobs
 
 
