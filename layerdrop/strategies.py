@@ -172,6 +172,14 @@ STRATEGIES = {
             drops="lowest",
         ),
         Strategy(
+            "sleb-kl",
+            "the same, one after the other",
+            "after Song et al. 2024 and Sieberling et al. 2024; the combination is ours",
+            scorer="sleb-kl",
+            drops="lowest",
+            of="steps",
+        ),
+        Strategy(
             "taylor",
             "the layers with the smallest sum of |weight x gradient|",
             "Ma et al. 2023, LLM-Pruner",

@@ -12,7 +12,7 @@ from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.examples import Examples
 from layerdrop.errors import UserError
 from layerdrop.scorers import SCORERS, stored
-from layerdrop.scorers.outputs import fisher, loss_drop, mean_loss, sleb, taylor
+from layerdrop.scorers.outputs import fisher, logit_kl, loss_drop, mean_loss, sleb, sleb_kl, taylor
 from layerdrop.scorers.scoring import score_layers
 from layerdrop.scorers.states import Blocks, linear_cka, residual, score_states
 from layerdrop.selection import select_layers
@@ -126,7 +126,7 @@ def labelled(n=3):
 @pytest.mark.parametrize("name", OF_OUTPUTS)
 def test_a_layer_that_does_nothing_is_worth_nothing(name):
     model = idle(tiny.model("bert"), 2)
-    args = (1,) if name == "sleb" else ()
+    args = (1,) if SCORERS[name].by_steps else ()
     scores = SCORERS[name].make(model, labelled(), *args)[0]
     assert scores[2] == pytest.approx(0, abs=1e-6)
     assert all(abs(score) > 1e-6 for i, score in enumerate(scores) if i != 2)
@@ -134,7 +134,7 @@ def test_a_layer_that_does_nothing_is_worth_nothing(name):
 
 @pytest.mark.parametrize("name", OF_OUTPUTS)
 def test_batches_of_any_size_give_the_same(name):
-    model, args = tiny.model("bert"), (3,) if name == "sleb" else ()
+    model, args = tiny.model("bert"), (3,) if SCORERS[name].by_steps else ()
     batches = labelled()
     rows = [{key: tensor[i : i + 1] for key, tensor in batch.items()} for batch in batches for i in range(4)]
     a, b = (SCORERS[name].make(model, parts, *args) for parts in (batches, rows))
@@ -157,6 +157,27 @@ def test_losses_without_layers_are_those_of_the_cut_model():
     expected = [math.nan if i == best else loss(sorted([best, i])) - loss([]) for i in range(6)]
     assert second == pytest.approx(expected, abs=1e-6, nan_ok=True)
     assert model.config.num_hidden_layers == 6 and mean_loss(model, batches) == pytest.approx(loss([]))
+
+
+def test_divergences_by_hand():
+    batches = labelled(2)
+    inputs = [{name: tensor for name, tensor in batch.items() if name != "labels"} for batch in batches]
+
+    def odds(gone):
+        model = drop_layers(tiny.model("bert"), gone)
+        with torch.no_grad():
+            return torch.cat([model(**part).logits for part in inputs]).double().softmax(-1)
+
+    def kl(gone):
+        p, q = odds([]), odds(gone)
+        return float((p * (p.log() - q.log())).sum(-1).mean())
+
+    first, second = sleb_kl(tiny.model("bert"), batches, 2)
+    assert first == pytest.approx([kl([i]) for i in range(6)], rel=1e-4)
+    assert logit_kl(tiny.model("bert"), batches) == [first]
+    best = min(range(6), key=lambda i: (first[i], -i))
+    expected = [math.nan if i == best else kl(sorted([best, i])) for i in range(6)]
+    assert second == pytest.approx(expected, rel=1e-4, nan_ok=True)
 
 
 def test_gradients_by_hand():
@@ -190,7 +211,7 @@ def test_values_too():
     model = tiny.model("bert", num_labels=1, problem_type="regression")
     batches = [tiny.batch(4) | {"labels": torch.tensor([0.5, 1.0, 2.0, 3.0])}]
     for name in OF_OUTPUTS:
-        rows = SCORERS[name].make(model, batches, *((2,) if name == "sleb" else ()))
+        rows = SCORERS[name].make(model, batches, *((2,) if SCORERS[name].by_steps else ()))
         assert np.isfinite(rows[0]).all() and len(rows[0]) == 6, name
 
 
@@ -204,9 +225,9 @@ def test_every_criterion_for_every_family(tmp_path, model_type):
     assert found.head == "the checkpoint's classifier" and set(found.rows) == set(names)
     first = model_type == "modernbert"  # its first layer cannot go
     for name, rows in found.rows.items():
-        assert len(rows) == {"angular-block": 6, "sleb": 2}.get(name, 1)
+        assert len(rows) == {"angular-block": 6, "sleb": 2, "sleb-kl": 2}.get(name, 1)
         missing = sum(map(math.isnan, rows[0]))
-        assert missing == (first and name in ("loss-drop", "sleb", "logit-kl")), name
+        assert missing == (first and name in ("loss-drop", "sleb", "logit-kl", "sleb-kl")), name
     for name in names:
         drop = DropSpec(name, 2, score_split="train")
         selection = select_layers(drop, checkpoint, examples(), TASKS["rte"])

@@ -33,7 +33,7 @@ def sleb(model: PreTrainedModel, batches: Batches, k: int) -> list[list[float]]:
     base, gone, rows = mean_loss(model, batches), [], []
     for _ in range(k):
         rows.append([loss - base for loss in _without_each(model, batches, gone)])
-        gone.append(min((score, -i) for i, score in enumerate(rows[-1]) if not math.isnan(score))[1] * -1)
+        gone.append(_lowest(rows[-1]))
     return rows
 
 
@@ -48,16 +48,36 @@ def _without_each(model: PreTrainedModel, batches: Batches, gone: list[int]) -> 
 
 def logit_kl(model: PreTrainedModel, batches: Batches) -> list[list[float]]:
     """One row: divergence of the outputs without each layer from those with all; of values the squared difference."""
-    total, units = [0.0] * model.config.num_hidden_layers, 0
-    may_go = droppable(model.config)
-    with torch.no_grad():
-        for batch in batches:
-            whole = _outputs(model, batch)
-            units += len(whole)
-            for i in may_go:
-                with without(model, [i]):
-                    total[i] += _divergence(_outputs(model, batch), whole)
-    return [[value / units if i in may_go else math.nan for i, value in enumerate(total)]]
+    return [_divergences(model, batches, [])]
+
+
+def sleb_kl(model: PreTrainedModel, batches: Batches, k: int) -> list[list[float]]:
+    """A row for each of k steps, as sleb, of divergences instead of losses."""
+    gone, rows = [], []
+    for _ in range(k):
+        rows.append(_divergences(model, batches, gone))
+        gone.append(_lowest(rows[-1]))
+    return rows
+
+
+def _lowest(row: list[float]) -> int:
+    """The id with the lowest score, of equals the higher one."""
+    return min((i for i, score in enumerate(row) if not math.isnan(score)), key=lambda i: (row[i], -i))
+
+
+@torch.no_grad()
+def _divergences(model: PreTrainedModel, batches: Batches, gone: list[int]) -> list[float]:
+    """Without each layer beside those that are gone; NaN for these."""
+    n_layers = model.config.num_hidden_layers
+    candidates = [i for i in droppable(model.config) if i not in gone and len(gone) < n_layers - 1]
+    total, units = dict.fromkeys(candidates, 0.0), 0
+    for batch in batches:
+        whole = _outputs(model, batch)
+        units += len(whole)
+        for i in candidates:
+            with without(model, [*gone, i]):
+                total[i] += _divergence(_outputs(model, batch), whole)
+    return [total[i] / units if i in total else math.nan for i in range(n_layers)]
 
 
 def _divergence(ours: torch.Tensor, whole: torch.Tensor) -> float:

@@ -45,6 +45,7 @@ SCORERS = {
         Scorer("loss-drop", "losses", outputs.loss_drop),
         Scorer("sleb", "losses", outputs.sleb, by_steps=True),
         Scorer("logit-kl", "outputs", outputs.logit_kl),
+        Scorer("sleb-kl", "outputs", outputs.sleb_kl, by_steps=True),
         Scorer("taylor", "losses", outputs.taylor),
         Scorer("fisher", "losses", outputs.fisher),
         Scorer("variance", "weights", weights.variance),
