@@ -110,7 +110,7 @@ def scores(subjects: list, args: argparse.Namespace):
     from layerdrop.runs.store import SCORE_FOLDER
     from layerdrop.scorers import SCORERS
     from layerdrop.scorers.stored import stored_scores
-    from layerdrop.strategies import STRATEGIES, order_of_dropping
+    from layerdrop.strategies import STRATEGIES, by_score, order_of_dropping
     from layerdrop.surgery import droppable
 
     for name in args.criteria or ():
@@ -145,7 +145,7 @@ def scores(subjects: list, args: argparse.Namespace):
             of = STRATEGIES[name].of
             rows = found.rows[name] if of == "steps" else found.rows[name][0]
             if of == "block":  # of one layer
-                order[name] = sorted(among, key=lambda i, row=rows: (row[i], -i))
+                order[name] = by_score(rows, len(among), "lowest", among)
             else:
                 order[name] = order_of_dropping(name, n, k=min(len(among), n - 1), scores=rows, among=among)
             order[name] += [i for i in range(n) if i not in order[name]]

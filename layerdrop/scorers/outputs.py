@@ -8,13 +8,14 @@ A unit is what a loss is of: a row for a classifier, a masked token for a masked
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
 from transformers import PreTrainedModel
 
+from layerdrop.strategies import lowest_by_steps
 from layerdrop.surgery import droppable, layer_list, without
 
 Batch = dict[str, torch.Tensor]
@@ -30,20 +31,28 @@ def loss_drop(model: PreTrainedModel, batches: Batches) -> list[list[float]]:
 def sleb(model: PreTrainedModel, batches: Batches, k: int) -> list[list[float]]:
     """A row for each of k steps: the loss without each layer beside those that have gone before, minus the loss with
     all; NaN for those. The lowest goes, of equals the higher id."""
-    base, gone, rows = mean_loss(model, batches), [], []
+    base = mean_loss(model, batches)
+    return _by_steps(model, k, lambda gone: [loss - base for loss in _without_each(model, batches, gone)])
+
+
+def _by_steps(model: PreTrainedModel, k: int, row_of: Callable[[list[int]], list[float]]) -> list[list[float]]:
+    """k rows; each is asked for beside the layers that the rows before it have chosen."""
+    rows: list[list[float]] = []
     for _ in range(k):
-        rows.append([loss - base for loss in _without_each(model, batches, gone)])
-        gone.append(_lowest(rows[-1]))
+        rows.append(row_of(lowest_by_steps(rows, droppable(model.config))))
     return rows
 
 
+def _candidates(model: PreTrainedModel, gone: Sequence[int]) -> list[int]:
+    """The layers that may go beside those that are gone; none where one alone is left."""
+    if len(gone) == model.config.num_hidden_layers - 1:
+        return []
+    return [i for i in droppable(model.config) if i not in gone]
+
+
 def _without_each(model: PreTrainedModel, batches: Batches, gone: list[int]) -> list[float]:
-    n_layers, may_go = model.config.num_hidden_layers, droppable(model.config)
-    candidates = [i for i in may_go if i not in gone]
-    if len(gone) == n_layers - 1:
-        candidates = []
-    losses = {i: mean_loss(model, batches, [*gone, i]) for i in candidates}
-    return [losses.get(i, math.nan) for i in range(n_layers)]
+    losses = {i: mean_loss(model, batches, [*gone, i]) for i in _candidates(model, gone)}
+    return [losses.get(i, math.nan) for i in range(model.config.num_hidden_layers)]
 
 
 def logit_kl(model: PreTrainedModel, batches: Batches) -> list[list[float]]:
@@ -53,31 +62,20 @@ def logit_kl(model: PreTrainedModel, batches: Batches) -> list[list[float]]:
 
 def sleb_kl(model: PreTrainedModel, batches: Batches, k: int) -> list[list[float]]:
     """A row for each of k steps, as sleb, of divergences instead of losses."""
-    gone, rows = [], []
-    for _ in range(k):
-        rows.append(_divergences(model, batches, gone))
-        gone.append(_lowest(rows[-1]))
-    return rows
-
-
-def _lowest(row: list[float]) -> int:
-    """The id with the lowest score, of equals the higher one."""
-    return min((i for i, score in enumerate(row) if not math.isnan(score)), key=lambda i: (row[i], -i))
+    return _by_steps(model, k, lambda gone: _divergences(model, batches, gone))
 
 
 @torch.no_grad()
 def _divergences(model: PreTrainedModel, batches: Batches, gone: list[int]) -> list[float]:
     """Without each layer beside those that are gone; NaN for these."""
-    n_layers = model.config.num_hidden_layers
-    candidates = [i for i in droppable(model.config) if i not in gone and len(gone) < n_layers - 1]
-    total, units = dict.fromkeys(candidates, 0.0), 0
+    total, units = dict.fromkeys(_candidates(model, gone), 0.0), 0
     for batch in batches:
         whole = _outputs(model, batch)
         units += len(whole)
-        for i in candidates:
+        for i in total:
             with without(model, [*gone, i]):
                 total[i] += _divergence(_outputs(model, batch), whole)
-    return [total[i] / units if i in total else math.nan for i in range(n_layers)]
+    return [total[i] / units if i in total else math.nan for i in range(model.config.num_hidden_layers)]
 
 
 def _divergence(ours: torch.Tensor, whole: torch.Tensor) -> float:

@@ -59,12 +59,12 @@ def score_layers(
     data, tokenizer = None, tokenizer or checkpoint.tokenizer
     if any(row.needs_data for row in rows):
         data = tokenise(examples, tokenizer, min(max_seq_length, checkpoint.max_length()))
-    collate, said = Collator.of(tokenizer, max_seq_length), "scores"
+    collate = Collator.of(tokenizer, max_seq_length)
     if any(not row.needs_head for row in rows):
         encoder = load_encoder(checkpoint).to(device)
         found.rows |= {row.name: [row.make(encoder, weight_scope)] for row in rows if row.looks_at == "weights"}
         if collectors := {row.name: row.make() for row in rows if row.looks_at == "states"}:
-            parts = map(collate, tqdm(batches(data, batch_size), desc=said, delay=2, leave=False))
+            parts = map(collate, tqdm(batches(data, batch_size), desc="scores", delay=2, leave=False))
             found.rows |= score_states(collectors, encoder, parts)
         found.encoder_weights = {name: weight.cpu() for name, weight in encoder.state_dict().items()}
     if with_head := [row for row in rows if row.needs_head]:
