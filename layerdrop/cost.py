@@ -1,4 +1,4 @@
-"""What a model costs: parameters, operations, seconds, memory. No data set is needed: texts are random ids of given
+"""What a model costs: parameters, operations, seconds. No data set is needed: texts are random ids of given
 lengths."""
 
 import statistics
@@ -14,7 +14,9 @@ from transformers import PreTrainedModel
 
 from layerdrop.data.batches import Collator
 from layerdrop.finetune.faster.dropout import cheap_dropout
+from layerdrop.finetune.teacher import attending_eagerly
 from layerdrop.precision import autocast
+from layerdrop.surgery import droppable, layer_list, without
 
 SEED = 41
 
@@ -30,15 +32,13 @@ class Cost:
     megabytes: float
     """Of the checkpoint in fp32, 10^6 bytes."""
     flops: float
-    """Of a forward pass, for an example of the mean length (a multiplication and an addition count as two)."""
+    """Of a forward pass over one text (a multiplication and an addition count as two)."""
     layer_flops: float
     """What of these the layers take."""
     inference: dict[str, list[float]] = field(default_factory=dict)
     """Name of a setting -> seconds."""
     training: list[float] = field(default_factory=list)
     """Seconds for 1,000 examples."""
-    memory: dict[str, int] = field(default_factory=dict)
-    """Peak bytes of a training step on a GPU (`training`), of a pass (`inference`); empty on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,6 @@ def batches(setting: Setting, vocabulary: int, pad: int) -> list[dict[str, torch
 
 def describe(model: PreTrainedModel, length: int) -> Cost:
     """What needs no clock. length: tokens of the example whose operations are counted."""
-    from layerdrop.surgery import droppable, layer_list, without
-
     layers = sum(p.numel() for p in layer_list(model).parameters())
     total = sum(p.numel() for p in model.parameters())
     embeddings = model.get_input_embeddings()
@@ -93,15 +91,10 @@ def describe(model: PreTrainedModel, length: int) -> Cost:
 
 def count_flops(model: PreTrainedModel, length: int) -> float:
     """Of a forward pass over one example, by torch's counter, with attention written out."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    try:
-        batch = batches(Setting((length,), 1), model.config.vocab_size, model.config.pad_token_id or 0)[0]
-        with FlopCounterMode(display=False) as counter:
-            model(**_to(batch, model.device))
-        return float(counter.get_total_flops())
-    finally:
-        model.set_attn_implementation(before)
+    (batch,) = _batches_for(model, Setting((length,), 1))
+    with attending_eagerly(model), FlopCounterMode(display=False) as counter:
+        model(**batch)
+    return float(counter.get_total_flops())
 
 
 def time_inference(
@@ -109,12 +102,12 @@ def time_inference(
 ) -> None:
     """Seconds of a pass over all texts of a setting, for each model in turn, so that a noisy machine harms all alike.
     A first round does not count."""
+    texts = {key: _batches_for(model, setting) for key, model in models.items()}
     for repeat in range(-1, repeats):
         for key, model in models.items():
-            parts = [_to(batch, model.device) for batch in _batches_for(model, setting)]
             model.eval()
             with torch.inference_mode(), autocast(model.device, setting.precision):
-                seconds = _timed(lambda model=model, parts=parts: [model(**batch) for batch in parts], model.device)
+                seconds = _timed(lambda model=model, key=key: [model(**batch) for batch in texts[key]], model.device)
             if repeat >= 0:
                 costs[key].inference.setdefault(name, []).append(seconds)
 
@@ -125,13 +118,13 @@ def time_training(
     """Seconds for 1,000 examples of forward pass, backward pass and AdamW step, for each model in turn; the models'
     weights change. A first round does not count."""
     optimizers = {key: torch.optim.AdamW(model.parameters(), lr=1e-9) for key, model in models.items()}
+    texts = {key: _batches_for(model, setting) for key, model in models.items()}
     for repeat in range(-1, repeats):
         for key, model in models.items():
-            parts = [_to(batch, model.device) for batch in _batches_for(model, setting)]
             model.train()
 
-            def steps(model=model, parts=parts, optimizer=optimizers[key]):
-                for batch in parts:
+            def steps(model=model, key=key, optimizer=optimizers[key]):
+                for batch in texts[key]:
                     with autocast(model.device, setting.precision):
                         loss = model(**batch).logits.float().square().mean()
                     optimizer.zero_grad()
@@ -145,7 +138,9 @@ def time_training(
 
 
 def _batches_for(model: PreTrainedModel, setting: Setting) -> list[dict[str, torch.Tensor]]:
-    return batches(setting, model.config.vocab_size, model.config.pad_token_id or 0)
+    """Of a model's vocabulary, on its device."""
+    parts = batches(setting, model.config.vocab_size, model.config.pad_token_id or 0)
+    return [{name: tensor.to(model.device) for name, tensor in part.items()} for part in parts]
 
 
 def _timed(work, device: torch.device) -> float:
@@ -159,10 +154,6 @@ def _timed(work, device: torch.device) -> float:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _to(batch: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
