@@ -47,7 +47,7 @@ def evaluate(
     a share of the batches, and all get the whole result. Raises FloatingPointError for logits that are not finite.
     """
     start = time.perf_counter()
-    logits = _logits(model, dataset, collate, batch_size, precision)
+    logits = logits_of(model, dataset, collate, batch_size, precision)
     if not np.isfinite(logits).all():
         raise FloatingPointError(
             "the model's outputs are not finite: training diverged. Try a lower --learning_rate or --precision fp32"
@@ -81,7 +81,7 @@ def task_loss(
     return torch.nn.functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
 
 
-def _logits(model: PreTrainedModel, dataset: Tokenised, collate, batch_size: int, precision: str) -> np.ndarray:
+def logits_of(model: PreTrainedModel, dataset: Tokenised, collate, batch_size: int, precision: str) -> np.ndarray:
     """(n, classes) float32, in the order of the source."""
     all_batches = batches(dataset, batch_size)
     numbers = range(rank(), len(all_batches), world_size())

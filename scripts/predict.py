@@ -73,10 +73,10 @@ def _classifier(folder: str, checkpoint):
     if (Path(folder) / FILE).is_file():
         check_packages()
         return OnnxClassifier(Path(folder) / FILE).logits
-    from layerdrop.evaluate import _logits
+    from layerdrop.evaluate import logits_of
 
     model, _ = load_classifier(checkpoint, replace_head=False)
-    return lambda data, collate, batch_size: _logits(model, data, collate, batch_size, "fp32")
+    return lambda data, collate, batch_size: logits_of(model, data, collate, batch_size, "fp32")
 
 
 if __name__ == "__main__":

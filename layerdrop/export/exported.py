@@ -131,14 +131,14 @@ class ExportedRun:
         names = self.checkpoint.tokenizer.model_input_names
         export_onnx(self.model, names, folder / FILE)
         logits, form = self._reference()
-        ours, fp32 = self._scored("onnx fp32", folder / FILE)
+        models = {form.name: self._torch, "onnx fp32": OnnxClassifier(folder / FILE)}
+        ours, fp32 = self._scored("onnx fp32", models["onnx fp32"], folder / FILE)
         found = self._compared([form, fp32], logits, ours)
-        models = {form.name: self._torch, fp32.name: OnnxClassifier(folder / FILE)}
         if int8:
             small = folder / "int8.onnx"
             quantise(folder / FILE, small)
-            found.forms.append(self._scored("onnx int8", small)[1])
             models["onnx int8"] = OnnxClassifier(small)
+            found.forms.append(self._scored("onnx int8", models["onnx int8"], small)[1])
         self._time(models, found.forms)
         if int8:
             del models
@@ -152,9 +152,9 @@ class ExportedRun:
         with torch.inference_mode():
             self.model(**{name: value for name, value in batch.items() if name != "labels"})
 
-    def _scored(self, name: str, path: Path) -> tuple[np.ndarray, Form]:
+    def _scored(self, name: str, classifier: OnnxClassifier, path: Path) -> tuple[np.ndarray, Form]:
         data, task = self.run.dataset(self.split), self.run.task
-        logits = OnnxClassifier(path).logits(data, self.run.collate)
+        logits = classifier.logits(data, self.run.collate)
         size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) / 1e6
         return logits, Form(name, size, 100 * score(logits, data.labels, task, self.run.task_ids)[self.metric])
 
