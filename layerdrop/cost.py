@@ -1,24 +1,71 @@
-"""What a model costs: parameters, operations, seconds. No data set is needed: texts are random ids of given
+"""What a model costs: parameters, operations, seconds, memory. No data set is needed: texts are random ids of given
 lengths."""
 
+import multiprocessing
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, set_seed
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from layerdrop.architectures import family_of
+from layerdrop.checkpoints import Checkpoint, is_local, work_offline_unless_reachable
 from layerdrop.data.batches import Collator
+from layerdrop.errors import unknown
 from layerdrop.finetune.faster.dropout import cheap_dropout
 from layerdrop.finetune.teacher import attending_eagerly
+from layerdrop.loading import load_classifier
 from layerdrop.precision import autocast
-from layerdrop.surgery import droppable, layer_list, without
+from layerdrop.runs.environment import forget_peak_memory, peak_memory
+from layerdrop.strategies import select
+from layerdrop.surgery import drop_layers, droppable, layer_list, without
 
 SEED = 41
+RANDOM = "random:"
+"""Before a model type: the library's default size of it, with random weights."""
+SMALL_STEP = 1e-9
+"""Learning rate: the work of a step, while the weights stay as good as they are."""
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A model, and the layers that it loses by a strategy that needs no scores."""
+
+    given: str
+    """Folder of a run or checkpoint, hub name, or random:TYPE."""
+    strategy: str = "top"
+    k: int = 0
+
+    @property
+    def name(self) -> str:
+        """For a table."""
+        name = Path(self.given.rstrip("/")).name
+        return f"{name}, {self.strategy} K = {self.k}" if self.k else name
+
+    def load(self, use_cpu: bool = False) -> PreTrainedModel:
+        """The classifier, on the GPU where there is one. Raises UserError."""
+        device = torch.device("cuda" if torch.cuda.is_available() and not use_cpu else "cpu")
+        if not self.given.startswith(RANDOM):
+            if not is_local(self.given) and self.given != "demo":
+                work_offline_unless_reachable()
+            checkpoint = Checkpoint.open(self.given)
+            model, _ = load_classifier(checkpoint, select(self.strategy, checkpoint.n_layers, k=self.k))
+            return model.to(device)
+        kind = self.given.removeprefix(RANDOM)
+        if kind not in CONFIG_MAPPING:
+            raise unknown(RANDOM, kind, CONFIG_MAPPING)
+        set_seed(SEED)
+        model = AutoModelForSequenceClassification.from_config(CONFIG_MAPPING[kind](), dtype=torch.float32).eval()
+        return drop_layers(model, select(self.strategy, model.config.num_hidden_layers, k=self.k)).to(device)
 
 
 @dataclass
@@ -39,6 +86,10 @@ class Cost:
     """Name of a setting -> seconds."""
     training: list[float] = field(default_factory=list)
     """Seconds for 1,000 examples."""
+    peak_inference: int = 0
+    """Bytes of a process of its own: on a CPU all that it has resident, libraries included; on a GPU what is allocated
+    there."""
+    peak_training: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,6 +148,25 @@ def count_flops(model: PreTrainedModel, length: int) -> float:
     return float(counter.get_total_flops())
 
 
+def peaks(model: Reduced, setting: Setting, use_cpu: bool = False) -> tuple[int, int]:
+    """Peak memory of inference and of a training step, bytes, with the setting's longest texts; in a new process."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(_peaks_here, model, setting, use_cpu).result()
+
+
+def _peaks_here(reduced: Reduced, setting: Setting, use_cpu: bool) -> tuple[int, int]:
+    model, found = reduced.load(use_cpu), []
+    longest = Setting(tuple(sorted(setting.lengths)[-setting.batch_size :]), setting.batch_size, setting.precision)
+    texts = _batches_for(model, longest)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=SMALL_STEP)
+    for work in (lambda: _infer(model, texts, setting), lambda: _train(model, texts, setting, optimizer)):
+        forget_peak_memory()
+        work()
+        found.append(peak_memory()["host" if model.device.type == "cpu" else "cuda"])
+    return found[0], found[1]
+
+
 def time_inference(
     models: Mapping[str, PreTrainedModel], costs: Mapping[str, Cost], name: str, setting: Setting, repeats: int
 ) -> None:
@@ -105,9 +175,7 @@ def time_inference(
     texts = {key: _batches_for(model, setting) for key, model in models.items()}
     for repeat in range(-1, repeats):
         for key, model in models.items():
-            model.eval()
-            with torch.inference_mode(), autocast(model.device, setting.precision):
-                seconds = _timed(lambda model=model, key=key: [model(**batch) for batch in texts[key]], model.device)
+            seconds = _timed(partial(_infer, model, texts[key], setting), model.device)
             if repeat >= 0:
                 costs[key].inference.setdefault(name, []).append(seconds)
 
@@ -117,24 +185,42 @@ def time_training(
 ) -> None:
     """Seconds for 1,000 examples of forward pass, backward pass and AdamW step, for each model in turn; the models'
     weights change. A first round does not count."""
-    optimizers = {key: torch.optim.AdamW(model.parameters(), lr=1e-9) for key, model in models.items()}
+    optimizers = {key: torch.optim.AdamW(model.parameters(), lr=SMALL_STEP) for key, model in models.items()}
     texts = {key: _batches_for(model, setting) for key, model in models.items()}
     for repeat in range(-1, repeats):
         for key, model in models.items():
-            model.train()
-
-            def steps(model=model, key=key, optimizer=optimizers[key]):
-                for batch in texts[key]:
-                    with autocast(model.device, setting.precision):
-                        loss = model(**batch).logits.float().square().mean()
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-
-            with cheap_dropout(model) if model.device.type == "cpu" else nullcontext():
-                seconds = _timed(steps, model.device)
+            seconds = _timed(partial(_train, model, texts[key], setting, optimizers[key]), model.device)
             if repeat >= 0:
                 costs[key].training.append(1000 * seconds / len(setting.lengths))
+
+
+def _infer(model: PreTrainedModel, texts: list[dict[str, torch.Tensor]], setting: Setting) -> None:
+    model.eval()
+    with torch.inference_mode(), autocast(model.device, setting.precision):
+        for batch in texts:
+            model(**batch)
+
+
+def _train(
+    model: PreTrainedModel, texts: list[dict[str, torch.Tensor]], setting: Setting, optimizer: torch.optim.Optimizer
+) -> None:
+    model.train()
+    with cheap_dropout(model) if model.device.type == "cpu" else nullcontext():
+        for batch in texts:
+            with autocast(model.device, setting.precision):
+                loss = model(**batch).logits.float().square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def longest_input(model: PreTrainedModel) -> int:
+    """Tokens that a model takes at most, 512 where its positions are relative."""
+    positions = getattr(model.config, "max_position_embeddings", None) or -1
+    if positions < 0:
+        return 512
+    after = model.config.model_type in family_of(model.config).positions_after_padding
+    return positions - (model.config.pad_token_id + 1 if after else 0)
 
 
 def _batches_for(model: PreTrainedModel, setting: Setting) -> list[dict[str, torch.Tensor]]:
@@ -143,7 +229,7 @@ def _batches_for(model: PreTrainedModel, setting: Setting) -> list[dict[str, tor
     return [{name: tensor.to(model.device) for name, tensor in part.items()} for part in parts]
 
 
-def _timed(work, device: torch.device) -> float:
+def _timed(work: Callable[[], None], device: torch.device) -> float:
     _wait(device)
     start = time.perf_counter()
     work()
@@ -154,9 +240,3 @@ def _timed(work, device: torch.device) -> float:
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
-    """(median, lowest, highest) of the ratios of two models' seconds, round by round."""
-    found = [a / b for a, b in zip(ours, theirs, strict=True)]
-    return statistics.median(found), min(found), max(found)

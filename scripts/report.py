@@ -2,7 +2,7 @@
 """Tables and figures from the records in some folders: python scripts/report.py runs/demo [--figures FOLDER]
 
 Tables: tasks (scores by strategy and K, as Sajjad et al.'s Table 2), glue (Peer et al.'s Table 1), cost (parameters,
-speed-up, inference time), significance (against the full model, from the predictions).
+speed-up, inference time; records of scripts/cost.py too), significance (against the full model, from the predictions).
 """
 
 import argparse
@@ -46,16 +46,21 @@ def report(args: argparse.Namespace) -> None:
     from layerdrop.report.published import NOTES, published
     from layerdrop.report.records import failures, read_store, unreadable
     from layerdrop.report.render import render
+    from layerdrop.report.tables.model_cost import model_cost_table, read_costs
     from layerdrop.tasks import get_task
 
-    found = read_store(args.store)
+    costs = [model_cost_table(cost, args.compare) for cost in read_costs(args.store)] if "cost" in args.table else []
+    found = read_store(args.store, may_be_empty=bool(costs))
+    if not found.done:
+        print(render(costs, args.format), flush=True)
+        return
     runs = frame(found.done)
     tasks = [get_task(name, "--tasks").name for name in args.tasks] if args.tasks else None
     there = sorted(set(runs["task"]))
     if tasks and not set(tasks) & set(there):
         raise UserError(f"--tasks {' '.join(args.tasks)}: no run of these there. There are: {', '.join(there)}.")
     beside = published(args.compare) if args.compare else None
-    print(render(_tables(args, runs, tasks, beside), args.format), flush=True)
+    print(render([*_tables(args, runs, tasks, beside), *costs], args.format), flush=True)
     said = failures(found) + unreadable(found) + notes.mixtures(runs)
     said += notes.constant_predictions(runs) + notes.repeated(runs)
     if beside is not None:

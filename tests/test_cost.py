@@ -9,18 +9,20 @@ import numpy as np
 import pytest
 
 from layerdrop.cost import (
-    Cost,
+    Reduced,
     Setting,
     batches,
     count_flops,
     describe,
     lengths_like_qqp,
-    ratios,
+    peaks,
     time_inference,
     time_training,
 )
+from layerdrop.report.published import published_cost
+from layerdrop.report.tables.model_cost import ratios
 from layerdrop.surgery import drop_layers
-from scripts import cost
+from scripts import cost, report
 from tests import tiny
 from tests.test_surgery import MODEL_TYPES
 
@@ -56,7 +58,7 @@ def test_every_family(model_type):
 
 def test_models_take_turns(monkeypatch):
     order = []
-    monkeypatch.setattr("layerdrop.cost._timed", lambda work, device: order.append(work.__defaults__[0].name) or 1.0)
+    monkeypatch.setattr("layerdrop.cost._timed", lambda work, device: order.append(work.args[0].name) or 1.0)
     models = {name: tiny.model("bert") for name in "ab"}
     for name, model in models.items():
         model.name = name
@@ -76,7 +78,27 @@ def test_texts():
 
 def test_ratios():
     assert ratios([1.0, 4.0, 3.0], [2.0, 4.0, 2.0]) == (1.0, 0.5, 1.5)
-    assert Cost(1, 1, 1, 1.0, 1.0, 1.0).inference == {}
+
+
+def test_peak_memory(bert):
+    """Of a process of its own: libraries, weights; a training step has gradients and two moments besides."""
+    setting = Setting((30,) * 64, 64)
+    inference, training = peaks(Reduced("random:distilbert", k=3), setting, use_cpu=True)
+    parameters = 4 * describe(Reduced("random:distilbert", k=3).load(use_cpu=True), 8).parameters
+    assert parameters + 1e8 < inference < parameters + 1.5e9
+    assert inference + 2.5 * parameters < training < inference + 4 * parameters + 1e9
+
+
+def test_published():
+    assert published_cost("sajjad2023", "bert")[4] == {
+        "published training speed-up": "1.48 x",
+        "published inference ratio": "0.67",
+    }
+    assert published_cost("peer2022", "bert")[6] == {
+        "published CPU inference ratio": "0.52",
+        "published GPU inference ratio": "0.57",
+    }
+    assert published_cost("sajjad2023", "gpt2") == published_cost("peer2022", "gpt2") == {}
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
@@ -88,12 +110,20 @@ def test_command(bert, tmp_path, capsys, monkeypatch):
     full, cut = csv.DictReader(io.StringIO(out))
     assert (full["layers"], cut["layers"]) == ("6", "3") and float(cut["flops_ratio"]) < 0.6
     assert float(full["single_ratio"]) == float(full["training_speed_up"]) == 1
-    result = json.loads(Path("runs/cost/cost.json").read_text())
-    assert set(result) == {"settings", "environment", "models"} and len(result["models"]) == 2
-    assert {"parameters", "encoder", "embeddings", "megabytes", "flops", "inference", "training"} <= set(
-        result["models"]["tinybert, top K = 3"]
-    )
     assert "takes 64 tokens" not in err and "the models take 64 tokens at most" in err
+    (path,) = Path("runs/cost").glob("cost_*.json")
+    result = json.loads(path.read_text())
+    assert set(result) == {"settings", "environment", "models"} and len(result["models"]) == 2
+    fields = {"parameters", "encoder", "embeddings", "megabytes", "flops", "inference", "training"}
+    fields |= {"peak_inference", "peak_training"}
+    assert fields <= set(result["models"][1]) and result["models"][1]["name"] == "tinybert, top K = 3"
+    assert report.main(["runs/cost", "--table", "cost", "--format", "csv"]) == 0
+    assert capsys.readouterr().out == out
+    assert report.main(["runs/cost", "--table", "cost", "--compare", "sajjad2023"]) == 0
+    assert "published training speed-up" in capsys.readouterr().out
+    path.write_text("{}")
+    assert report.main(["runs/cost", "--table", "cost"]) == 2
+    assert "is no record of scripts/cost.py" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -104,6 +134,7 @@ def test_command(bert, tmp_path, capsys, monkeypatch):
         ("demo --drop_strategy contribution", "chooses by more than the depth"),
         ("demo --k 12", "--drop_k 12"),
         ("demo --repeats 0", "--repeats 0: must be 1 or more"),
+        ("demo --k 2 2", "a model named 'demo, top K = 2' is there already"),
     ],
 )
 def test_bad_input_is_one_line(words, said, capsys, monkeypatch):

@@ -88,3 +88,36 @@ def _peer2022() -> list[dict]:
     return [
         {"model": model, "how": how, "task": task, "metrics": metrics} for (model, how, task), metrics in cells.items()
     ]
+
+
+COST_NAMES = {"bert": "bert-base", "xlnet": "xlnet-base", "distilbert": "distilbert-base", "roberta": "roberta-base"}
+"""Model type -> the paper's short name."""
+
+
+def published_cost(paper: str, model_type: str) -> dict[int, dict[str, str]]:
+    """Number of dropped layers -> a title and the words of its cell: Sajjad et al.'s Table 3, Peer et al.'s Table 2
+    (ratios to their full model). Empty for a model that is not there. Raises UserError."""
+    if paper == "sajjad2023":
+        rows = [row for row in _rows("sajjad2023_table3_cost.csv") if row["model"] == COST_NAMES.get(model_type)]
+        return {
+            int(row["dropped"]): {
+                "published training speed-up": f"{float(row['finetuning_speedup']):.2f} x",
+                "published inference ratio": f"{1 - float(row['inference_time_reduction_percent']) / 100:.2f}",
+            }
+            for row in rows
+            if row["finetuning_speedup"]
+        }
+    if paper != "peer2022":
+        raise unknown("--compare", paper, NOTES)
+    rows = {row["model"]: row for row in _rows("peer2022_table2_cost.csv")}
+    names = {"bert": "BERT", "roberta": "RoBERTa"}
+    if model_type not in names:
+        return {}
+    full = rows[names[model_type]]
+    return {
+        k: {
+            f"published {where.upper()} inference ratio": f"{float(row[key]) / float(full[key]):.2f}"
+            for where, key in (("cpu", "cpu_inference_s"), ("gpu", "gpu_inference_s"))
+        }
+        for k, row in ((0, full), (6, rows[f"{names[model_type]} top-6"]))
+    }

@@ -29,11 +29,11 @@ class Found:
     """Runs that have started and have no record: in flight, or killed."""
 
 
-def read_store(folders: Iterable[str]) -> Found:
+def read_store(folders: Iterable[str], may_be_empty: bool = False) -> Found:
     """The records in some folders and below, each run once; equal settings on other contents are other runs. The
     candidates of searches, in folders PRIOR_FOLDER below, are left out.
 
-    Raises UserError where there is no successful one.
+    Raises UserError where there is no successful one, unless may_be_empty.
     """
     done: dict[tuple, RunRecord] = {}
     failed: dict[str, RunRecord] = {}
@@ -57,7 +57,7 @@ def read_store(folders: Iterable[str]) -> Found:
         found.unfinished += len(started)
     succeeded = {record.id for record in done.values()}
     found.done, found.failed = list(done.values()), [r for r in failed.values() if r.id not in succeeded]
-    if not done:
+    if not done and not may_be_empty:
         advice = "".join((failures(found) or unreadable(found))[:1]) or "Sweep first: scripts/sweep.py."
         raise UserError(f"{', '.join(folders)}: no record of a successful run there. {advice}")
     return found

@@ -16,7 +16,7 @@ class Table:
     """A title, a line of column names, rows of words, and notes below."""
 
     kind: str
-    """tasks, glue, cost or significance."""
+    """tasks, glue, cost, significance ... : what csv puts together."""
     title: str
     header: list[str]
     rows: list[list[str]]
