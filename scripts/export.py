@@ -2,8 +2,8 @@
 """A run's model to deploy: python scripts/export.py RUN [RUN ...] --format safetensors|onnx [--quantize int8]
 
 The exported model is checked against the run's, and evaluated on the development set with the runtime that it is for.
-If it loses more than --max_loss points, nothing is written. It goes to RUN/export, or to --output. Several runs give
-one table: score, size, latency.
+If it loses more than --max_loss points, it is not written. It goes to RUN/export, or to --output. Several runs give one
+table: score, size, latency; their models are timed in turn.
 """
 
 import argparse
@@ -32,31 +32,40 @@ def main(argv: list[str]) -> int:
             raise UserError(f"--quantize {args.quantize}: goes with --format onnx, not {args.format}.")
         if args.output and len(args.runs) > 1:
             raise UserError("--output: takes one run. Leave it out: each goes to RUN/export.")
-        export(args)
+        return export(args)
     except UserError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2
-    return 0
 
 
-def export(args: argparse.Namespace) -> None:
-    """Export every run, and print one table."""
-    from layerdrop.export.exported import ExportedRun
+def export(args: argparse.Namespace) -> int:
+    """Export every run, and print one table. The exit code."""
+    from layerdrop.export.exported import ExportedRun, time_in_turn
     from layerdrop.report.render import render
 
-    found = []
-    for folder in args.runs:
+    runs, found = [ExportedRun(folder) for folder in args.runs], []
+    for folder, run in zip(args.runs, runs, strict=True):
         output = args.output or str(Path(folder) / "export")
-        one = ExportedRun(folder).export(
-            args.format, output, int8=args.quantize == "int8", max_loss=args.max_loss, force=args.force
-        )
+        one = run.export(args.format, output, int8=args.quantize == "int8", max_loss=args.max_loss, force=args.force)
+        where = f"is in {output}" if one.written else "is not written"
         print(
-            f"{folder}: {one.forms[-1].name} is in {output}. Logits differ by at most {one.largest_difference:.1e}; "
+            f"{folder}: {one.forms[-1].name} {where}. Logits differ by at most {one.largest_difference:.1e}; "
             f"{one.changed} of {one.rows} predictions differ.",
             file=sys.stderr,
         )
         found.append(one)
-    print(render([table(found)], args.table_format))
+    time_in_turn(runs, found)
+    print(render([table(found)], args.table_format), flush=True)
+    refused = [one for one in found if not one.written]
+    for one in refused:
+        best, last = one.forms[0], one.forms[-1]
+        print(
+            f"error: {one.run}: as {last.name} it scores {last.score:.1f}, {one.loss:.1f} points below the "
+            f"{best.score:.1f} of the run's model: more than --max_loss {args.max_loss:g}. It is not written; --force "
+            "writes it all the same.",
+            file=sys.stderr,
+        )
+    return 2 if refused else 0
 
 
 def table(found: list):

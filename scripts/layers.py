@@ -7,8 +7,10 @@
   profile     contribution of each layer, and what three thresholds drop; variance and magnitude of its weights
   similarity  every layer with every other: cosine, CKA, and the angle across blocks of K layers
 
-The other flags are those of run_glue.py that say which data (--data_dir, --max_seq_length, --max_train_samples, ...).
-Results are kept in --store, and are not computed twice; tables go to stdout, pictures to --figures.
+M: a checkpoint, or the folder of a run that kept its model, which is looked at on its own task unless --tasks says
+otherwise. The other flags are those of run_glue.py that say which data (--data_dir, --max_seq_length,
+--max_train_samples, ...). Results are kept in --store, and are not computed twice; tables go to stdout, pictures to
+--figures.
 """
 
 import argparse
@@ -32,8 +34,8 @@ def main(argv: list[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("analysis", help=", ".join(ANALYSES))
-    parser.add_argument("--models", nargs="+", required=True, help="checkpoints")
-    parser.add_argument("--tasks", nargs="+", default=["mrpc"])
+    parser.add_argument("--models", nargs="+", required=True, help="checkpoints, or folders of runs")
+    parser.add_argument("--tasks", nargs="+", help="default: the task of a run; mrpc for other checkpoints")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="train", help="texts to look at")
     parser.add_argument("--criteria", nargs="+", help="scores: these alone")
     parser.add_argument("--token", choices=("sentence", "mean"), default="sentence", help="probe: what is classified")
@@ -59,7 +61,9 @@ def show(args: argparse.Namespace, words: list[str]) -> None:
     from layerdrop.report.render import render
 
     splits = ("train", "validation") if args.analysis == "probe" else (args.split,)
-    subjects = [subject(model, task, splits, words) for model in args.models for task in args.tasks]
+    subjects = [
+        subject(model, task, splits, words) for model in args.models for task in args.tasks or [own_task(model)]
+    ]
     tables, figures = ANALYSES[args.analysis](subjects, args)
     print(render(tables, args.format))
     if args.figures:
@@ -85,12 +89,41 @@ def subject(model: str, task: str, splits: tuple[str, ...], words: list[str]):
     return Subject(spec, options, splits, arguments.train.per_device_eval_batch_size)
 
 
+def own_task(model: str) -> str:
+    """That a run was trained on."""
+    record = run_of(model)
+    return record.spec.data.task if record else "mrpc"
+
+
+def run_of(model: str):
+    """The record of a run that is used as a model; None for any other checkpoint. Raises UserError."""
+    from layerdrop.errors import UserError
+    from layerdrop.runs.record import read_record
+
+    try:
+        return read_record(model)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def base_name(one) -> str:
+    """Of the model that was fine-tuned, or of the checkpoint."""
+    record = run_of(one.spec.model.name)
+    return Path((record.spec.model.name if record else one.spec.model.name).rstrip("/")).name
+
+
 def label(one, subjects: list) -> str:
-    """What tells a subject from the others: its model, its task."""
-    models, tasks = {s.spec.model.name for s in subjects}, {s.spec.data.task for s in subjects}
-    name = Path(one.spec.model.name.rstrip("/")).name
+    """What tells a subject from the others: its model, its task; if these do not, the folder of the run."""
+
+    def of(subject) -> tuple[str, str]:
+        return base_name(subject), subject.spec.data.task
+
+    models, tasks = {of(s)[0] for s in subjects}, {of(s)[1] for s in subjects}
+    name, task = of(one)
+    if [of(s) for s in subjects].count(of(one)) > 1:
+        name, models = Path(one.spec.model.name.rstrip("/")).name, {s.spec.model.name for s in subjects}
     parts = [name] if len(models) > 1 or len(tasks) == 1 else []
-    return ", ".join(parts + ([one.spec.data.task] if len(tasks) > 1 else []))
+    return ", ".join(parts + ([task] if len(tasks) > 1 else []))
 
 
 def kept(one, args: argparse.Namespace, compute, **of):
@@ -178,8 +211,7 @@ def probe(subjects: list, args: argparse.Namespace):
 
         found = kept(one, args, compute, token=args.token)["scores"]
         rows[label(one, subjects)] = [None if value is None else 100 * value for value in found]
-    for name, of in _means(subjects, rows).items():
-        rows[name] = [None if None in values else sum(values) / len(values) for values in zip(*of, strict=True)]
+    rows = _with_means(subjects, rows)
     points = range(-1, len(next(iter(rows.values()))) - 1)
     note = (
         f"Logistic or ridge regression on the {args.token} token's states; regularisation chosen on 15% of the "
@@ -192,10 +224,22 @@ def probe(subjects: list, args: argparse.Namespace):
 
 def _means(subjects: list, rows: dict) -> dict[str, list]:
     """For each model with several tasks: the rows whose mean is shown."""
-    by_model: dict[str, list] = {}
+    by_model: dict[str, dict[str, list]] = {}
     for one in subjects:
-        by_model.setdefault(one.spec.model.name, []).append(rows[label(one, subjects)])
-    return {f"{Path(name).name}, mean": found for name, found in by_model.items() if len(found) > 1}
+        by_model.setdefault(base_name(one), {})[label(one, subjects)] = rows[label(one, subjects)]
+    alone = len(by_model) == 1
+    return {
+        "mean" if alone else f"{name}, mean": [*found.values()] for name, found in by_model.items() if len(found) > 1
+    }
+
+
+def _with_means(subjects: list, rows: dict[str, list]) -> dict[str, list]:
+    """The rows, and behind them the mean of each model's rows."""
+    means = {
+        name: [None if None in values else sum(values) / len(values) for values in zip(*of, strict=True)]
+        for name, of in _means(subjects, rows).items()
+    }
+    return rows | means
 
 
 def drift(subjects: list, args: argparse.Namespace):
@@ -228,6 +272,11 @@ def drift(subjects: list, args: argparse.Namespace):
         rows = {kind: row for kind, row in values.items() if kind != "ids"}
         tables.append(by_layer("drift", f"{name}: cosine of the states before and after fine-tuning", rows, points))
     series = {name: (values["ids"], values["mean"]) for name, values in found.items()}
+    ids = next(iter(found.values()))["ids"]
+    if len(found) > 1 and all(values["ids"] == ids for values in found.values()):
+        rows = _with_means(subjects, {name: values["mean"] for name, values in found.items()})
+        tables.append(by_layer("drift", "cosine before and after fine-tuning, side by side", rows, points))
+        series = {name: (ids, values) for name, values in rows.items()}
     spread = {name: values["spread"] for name, values in found.items()}
     return tables, {"layers": lines(series, "cosine before, after", spread=spread, shade_below=0.7)}
 

@@ -1,5 +1,8 @@
 """Exported models: the same logits, refused where they lose too much."""
 
+import copy
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -10,7 +13,6 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from layerdrop.errors import UserError
 from layerdrop.export import exported, onnx
-from layerdrop.export.exported import ExportedRun
 from layerdrop.export.onnx import OnnxClassifier, export_onnx, latency, quantise
 from layerdrop.surgery import drop_layers
 from scripts import export, predict
@@ -26,15 +28,16 @@ needs_onnx = pytest.mark.skipif(
 @pytest.mark.slow
 @pytest.mark.parametrize("model_type", [name for name in MODEL_TYPES if name != "longformer"])
 def test_every_family_gives_its_logits(tmp_path, model_type):
-    """Cut first; batches of 1 and 7, texts of 1 to 40 tokens."""
-    model, left = drop_layers(tiny.model(model_type), [2, 4]), model_type == "xlnet"
+    """Cut first; batches of 1 and 7, texts of 1 to 128 tokens."""
+    longer = {} if model_type == "xlnet" else {"max_position_embeddings": 132}
+    model, left = drop_layers(tiny.model(model_type, **longer), [2, 4]), model_type == "xlnet"
     names = ["input_ids", "attention_mask"]
     if model_type not in ("distilbert", "roberta", "modernbert", "mpnet"):
         names.append("token_type_ids")
     export_onnx(model, names, tmp_path / "model.onnx")
     classifier = OnnxClassifier(tmp_path / "model.onnx")
     assert set(classifier.inputs) <= set(names) and "input_ids" in classifier.inputs
-    for rows, tokens in ((1, 1), (7, 9), (2, 40)):
+    for rows, tokens in ((1, 1), (7, 1), (7, 9), (1, 128), (7, 128)):
         ids = torch.randint(5, 60, (rows, tokens), generator=torch.Generator().manual_seed(rows))
         mask = torch.ones_like(ids)
         if tokens > 1:
@@ -62,9 +65,10 @@ def test_int8_is_smaller_and_close(tmp_path):
 
 def test_models_take_turns():
     order = []
-    models = {name: lambda part, name=name: order.append(name) for name in "ab"}
-    found = latency(models, [{"input_ids": torch.ones(4, 2)}], 2)
-    assert order == ["a", "b"] * 3 and [len(times) for times in found.values()] == [2, 2]
+    text = {"input_ids": torch.ones(4, 2)}
+    work = [(lambda part, name=name: order.append(name), [text] * n) for name, n in (("a", 1), ("b", 2))]
+    found = latency(work, 2)
+    assert order == ["a", "b", "b"] * 3 and [len(times) for times in found] == [2, 2]
 
 
 @pytest.fixture
@@ -132,21 +136,46 @@ def test_predictions_are_those_of_plain_transformers(made, capsys):
 
 
 @needs_onnx
-def test_a_model_that_is_spoilt_is_refused(made, capsys, monkeypatch):
-    """Its classes are turned round on the way."""
-    from layerdrop.export.onnx import OnnxClassifier
+def test_a_model_that_is_spoilt_is_refused(run, capsys, monkeypatch):
+    """The development set's labels become the run's own predictions, so that it scores 100; the exported classifier is
+    turned round, so that the file scores 0."""
+    texts = [f"w{i} w{i + 1}" for i in range(12)]
+    for name in ("train.tsv", "dev.tsv"):
+        Path(name).write_text("sentence\tlabel\n" + "".join(f"{t}\t{'ab'[i % 2]}\n" for i, t in enumerate(texts)))
+    words = "--train_file train.tsv --validation_file dev.tsv --drop_strategy top --drop_k 2 --max_steps 3"
+    assert run(words, data=None, output="made")[0] == 0
+    found = [line.split("\t")[2] for line in Path("made/predictions_dev.tsv").read_text().splitlines()[1:]]
+    Path("dev.tsv").write_text("sentence\tlabel\n" + "".join(f"{t}\t{y}\n" for t, y in zip(texts, found, strict=True)))
 
-    logits = OnnxClassifier.logits
-    monkeypatch.setattr(OnnxClassifier, "logits", lambda self, *args: -logits(self, *args))
-    reference = ExportedRun("made")._reference()[1].score
-    expected = 2 * reference - 100  # every row the other way
-    if expected <= 1:
-        monkeypatch.setattr(exported, "score", lambda *args: {"accuracy": 0.0})
+    assert call("made --format onnx --max_loss 0 --output good", capsys)[0] == 0  # as it is, it loses nothing
+    monkeypatch.setattr(exported, "export_onnx", lambda model, *args: export_onnx(turned_round(model), *args))
     code, out, err = call("made --format onnx --max_loss 1", capsys)
-    assert code == 2 and "more than --max_loss 1. Nothing is written; --force writes it" in err, err
+    assert code == 2 and "| onnx fp32  | 0.0" in out and "12 of 12 predictions differ" in err, out + err
+    assert "error: made: as onnx fp32 it scores 0.0, 100.0 points below the 100.0" in err
     assert not Path("made/export").exists() and not list(Path("made").glob(".export*"))
     code, out, err = call("made --format onnx --max_loss 1 --force", capsys)
     assert code == 0 and Path("made/export/model.onnx").exists()
+
+
+def turned_round(model):
+    spoilt = copy.deepcopy(model)
+    with torch.no_grad():
+        spoilt.classifier.weight.neg_()
+        spoilt.classifier.bias.neg_()
+    return spoilt
+
+
+@needs_onnx
+def test_several_runs_are_timed_in_turn(made, capsys, monkeypatch):
+    """The table's ratios are to the first form of the first run; one that is refused does not stop the others."""
+    order = []
+    times = [[2.0 - i / 8] for i in range(6)]
+    monkeypatch.setattr(exported, "latency", lambda work: order.append(len(work)) or times)
+    code, out, err = call("made made --format onnx --quantize int8 --max_loss 100 --table_format csv", capsys)
+    assert code == 0 and order == [6, 6]
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["form"] for row in rows] == ["torch fp32", "onnx fp32", "onnx int8"] * 2
+    assert float(rows[5]["speed_up_batch_1"]) == pytest.approx(2 / 1.375, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """What layers do: against models with known answers, and as a command."""
 
 import copy
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -207,7 +209,7 @@ def test_scores_side_by_side(call, run, bert):
 def test_probe_drift_profile_similarity(call, bert, tmp_path):
     other = tiny.save(tmp_path / "tuned", seed=3)
     code, out, err = call("probe --tasks rte stsb", (bert, other))
-    assert code == 0 and "tinybert, mean" in out and "tuned, rte" in out, err
+    assert code == 0 and "tinybert, mean" in out and "tuned, mean" in out and "tuned, rte" in out, err
     assert call("drift --tasks rte", (other,))[0] == 2
     code, out, err = call(f"drift --tasks rte --pretrained {bert}", (other,))
     assert code == 0 and "before and after fine-tuning" in out, err
@@ -221,6 +223,24 @@ def test_probe_drift_profile_similarity(call, bert, tmp_path):
     before = [path.stat().st_mtime_ns for path in stored]
     assert call("profile --tasks rte", (bert, other))[0] == 0
     assert [path.stat().st_mtime_ns for path in stored] == before and json.loads(stored[0].read_text())["sentence"]
+
+
+def test_runs_are_looked_at_on_their_own_task(call, run, bert):
+    """Two runs of one model are told apart by their tasks, and have a mean; two of one task by their folders."""
+    for task, name, words in (("rte", "a", ""), ("stsb", "b", ""), ("rte", "c", "--drop_strategy top --drop_k 2")):
+        assert run(f"--task_name {task} --max_steps 2 --learning_rate 1e-2 {words}", output=name)[0] == 0
+    code, out, err = call(f"drift --pretrained {bert} --format csv", ("a", "b"))
+    assert code == 0, err
+    rows = {}
+    for row in csv.DictReader(io.StringIO(out)):
+        if row["title"].endswith("side by side"):
+            rows.setdefault(row["row"], []).append(float(row["value"]))
+    assert list(rows) == ["rte", "stsb", "mean"] and len(rows["mean"]) == 7
+    np.testing.assert_allclose(rows["mean"], np.mean([rows["rte"], rows["stsb"]], 0), atol=1e-5)
+    code, out, err = call(f"drift --pretrained {bert} --format csv", ("a", "c"))
+    assert code == 0 and "a: cosine of" in out and "c: cosine of" in out and "side by side" not in out, err
+    code, out, err = call("probe --format csv", ("a", "b"))
+    assert code == 0 and {row["row"] for row in csv.DictReader(io.StringIO(out))} == {"rte", "stsb", "mean"}, err
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ from layerdrop.trials import selection_metric
 EXPORT_FILE = "export.json"
 SINGLE, BATCH = 1, 32
 """Batch sizes of the latencies."""
+
+
+Classifier = Callable[[dict[str, torch.Tensor]], Any]
 
 
 @dataclass
@@ -51,6 +55,9 @@ class Export:
     changed: int = 0
     """Rows of the development set that the fp32 form predicts otherwise; of values: beyond a thousandth."""
     rows: int = 0
+    models: dict[str, Classifier] = field(default_factory=dict)
+    """Name of a form -> its function of a batch, where it can be timed."""
+    written: bool = False
 
     @property
     def loss(self) -> float:
@@ -88,8 +95,8 @@ class ExportedRun:
     ) -> Export:
         """Write the model into a folder as `safetensors` or `onnx`.
 
-        int8: with onnx: quantised. Raises UserError where the form loses more than max_loss points on the development
-        set, unless `force`; nothing is written then.
+        int8: with onnx: quantised. A form that loses more than max_loss points on the development set is not written,
+        unless `force`.
         """
         if form == "onnx":
             check_packages()
@@ -97,19 +104,20 @@ class ExportedRun:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export") as made:
             found = self._onnx(Path(made), int8) if form == "onnx" else self._safetensors(Path(made))
-            if found.loss > max_loss and not force:
-                best, last = found.forms[0], found.forms[-1]
-                raise UserError(
-                    f"{self.folder}: as {last.name} it scores {last.score:.1f}, {found.loss:.1f} points below the "
-                    f"{best.score:.1f} of the run's model: more than --max_loss {max_loss:g}. Nothing is written; "
-                    "--force writes it all the same."
-                )
-            self.checkpoint.tokenizer.save_pretrained(made)
-            (Path(made) / EXPORT_FILE).write_text(json.dumps(self._said(found), indent=1) + "\n")
-            target.mkdir(exist_ok=True)
-            for file in Path(made).iterdir():
-                shutil.move(file, target / file.name)
+            found.written = found.loss <= max_loss or force
+            if found.written:
+                self.checkpoint.tokenizer.save_pretrained(made)
+                (Path(made) / EXPORT_FILE).write_text(json.dumps(self._said(found), indent=1) + "\n")
+                target.mkdir(exist_ok=True)
+                for file in Path(made).iterdir():
+                    shutil.move(file, target / file.name)
         return found
+
+    def batches(self, size: int, texts: int = 64) -> list[dict[str, torch.Tensor]]:
+        """The first texts of the development set."""
+        data = self.run.dataset(self.split)
+        rows = [data[i] for i in range(min(texts, len(data)))]
+        return [self.run.collate(rows[i : i + size]) for i in range(0, len(rows), size)]
 
     def _reference(self) -> tuple[np.ndarray, Form]:
         development = self.run.development([self.split])
@@ -139,13 +147,11 @@ class ExportedRun:
             quantise(folder / FILE, small)
             models["onnx int8"] = OnnxClassifier(small)
             found.forms.append(self._scored("onnx int8", models["onnx int8"], small)[1])
-        self._time(models, found.forms)
-        if int8:
-            del models
             for file in folder.glob(f"{FILE}*"):
                 file.unlink()
             small.rename(folder / FILE)
         self.model.config.save_pretrained(folder)
+        found.models = models
         return found
 
     def _torch(self, batch: dict[str, torch.Tensor]) -> None:
@@ -165,15 +171,6 @@ class ExportedRun:
         worst = float(np.abs(reference - logits).max())
         return Export(self.folder, self.metric, forms, worst, int(changed.sum()), len(a))
 
-    def _time(self, models: dict, forms: Sequence[Form], texts: int = 64) -> None:
-        data = self.run.dataset(self.split)
-        rows = [data[i] for i in range(min(texts, len(data)))]
-        for size in (SINGLE, BATCH):
-            parts = [self.run.collate(rows[i : i + size]) for i in range(0, len(rows), size)]
-            seconds = latency(models, parts)
-            for form in forms:
-                form.latency[size] = seconds[form.name]
-
     def _said(self, found: Export) -> dict:
         record = self.record
         return {
@@ -190,6 +187,16 @@ class ExportedRun:
             "loss": found.loss,
             "largest_difference": found.largest_difference,
         }
+
+
+def time_in_turn(runs: Sequence[ExportedRun], exports: Sequence[Export]) -> None:
+    """Fill in the latencies of all forms of all runs, which take turns."""
+    for size in (SINGLE, BATCH):
+        texts = [run.batches(size) for run in runs]
+        places = [(i, name) for i, one in enumerate(exports) for name in one.models]
+        seconds = latency([(exports[i].models[name], texts[i]) for i, name in places])
+        for (i, name), found in zip(places, seconds, strict=True):
+            next(form for form in exports[i].forms if form.name == name).latency[size] = found
 
 
 def _record(folder: str) -> RunRecord:

@@ -5,7 +5,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -119,17 +119,17 @@ class OnnxClassifier:
         return in_order
 
 
-def latency(models: dict, parts: list[dict[str, torch.Tensor]], repeats: int = 3) -> dict[str, list[float]]:
-    """Name -> milliseconds for a text, one for each round; the models take turns, and a first round does not count.
+def latency(work: Sequence[tuple[Callable, list[dict[str, torch.Tensor]]]], repeats: int = 3) -> list[list[float]]:
+    """Milliseconds for a text, one for each round; the models take turns, and a first round does not count.
 
-    models: name -> function of a batch. parts: batches.
+    work: for each model, a function of a batch, and batches.
     """
-    rows, found = sum(len(part["input_ids"]) for part in parts), {name: [] for name in models}
+    found: list[list[float]] = [[] for _ in work]
     for repeat in range(-1, repeats):
-        for name, model in models.items():
+        for times, (model, parts) in zip(found, work, strict=True):
             start = time.perf_counter()
             for part in parts:
                 model(part)
             if repeat >= 0:
-                found[name].append(1000 * (time.perf_counter() - start) / rows)
+                times.append(1000 * (time.perf_counter() - start) / sum(len(part["input_ids"]) for part in parts))
     return found

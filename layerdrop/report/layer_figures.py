@@ -27,14 +27,14 @@ def lines(
     x: str = "layer",
 ) -> plt.Figure:
     """A line for each name. series: name -> (x values, y values); -1 on the x axis is the embeddings. spread: name ->
-    half heights of a band. levels: dashed horizontal lines."""
+    half heights of a band, for some names. levels: dashed horizontal lines."""
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 2.2))
         for i, (name, (at, values)) in enumerate(series.items()):
             values = np.array([np.nan if value is None else value for value in values], dtype=float)
             colour = COLOURS[i % len(COLOURS)]
             axes.plot(at, values, color=colour, marker=MARKERS[i % len(MARKERS)], ms=3, lw=1, label=name)
-            if spread:
+            if spread and name in spread:
                 half = np.array(spread[name], dtype=float)
                 axes.fill_between(at, values - half, values + half, color=colour, alpha=0.15, lw=0)
         for level in levels:

@@ -1,0 +1,59 @@
+"""How many layers can go within a loss, as Sajjad et al.'s Table 4."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerdrop.choose_k import Question
+from layerdrop.report.published import FOLDER
+from layerdrop.report.tables.base import Table
+
+
+def tolerance_table(questions: Sequence[Question], compare: bool = False) -> Table:
+    """For each task and threshold: K, its loss on both halves, the runs that it took. compare: the published figures
+    beside."""
+    rows, values = [], []
+    published, protocol = published_tolerance() if compare else {}, questions[0].protocol
+    for question in questions:
+        name = Path(question.model.rstrip("/")).name
+        short = name.removesuffix("-uncased").removesuffix("-cased")
+        for answer in question.answers:
+            on = [question.loss_at(answer.k, half) for half in (0, 1)]
+            value = {"model": name, "task": question.task.name, "max_loss": answer.max_loss, "k": answer.k}
+            value |= {"loss_chosen_on": on[0], "loss_reported": on[1], "tried": len(answer.tried)}
+            theirs = published.get((short, question.task.name, answer.max_loss))
+            row = [question.task.name, f"{answer.max_loss:g}", str(answer.k), f"{on[0]:.2f}", f"{on[1]:.2f}"]
+            row.append(" ".join(map(str, answer.tried)))
+            if compare:
+                row.append(f"K = {theirs[0]}, {theirs[1]:.2f}" if theirs else "")
+                value |= {"published_k": theirs and theirs[0], "published_loss": theirs and theirs[1]}
+            rows.append(row)
+            values.append(value)
+    unit = "percent of the full model's score" if protocol.percent else "points"
+    seeds = f"{len(protocol.seeds)} seed{'s' * (len(protocol.seeds) > 1)}"
+    notes = [
+        f"Losses in {unit}, median over {seeds}. K is chosen on one half of the development set; its loss on the other "
+        "half is what to expect.",
+    ]
+    if not protocol.exhaustive:
+        notes.append("By bisection, which assumes that the loss grows with K; --exhaustive tries every K.")
+    odd = {q.task.name: a.exceptions for q in questions for a in q.answers if a.exceptions}
+    notes += [f"{name}: K = {', '.join(map(str, of))} lose more than a larger K." for name, of in odd.items()]
+    header = ["task", "may lose", "K", "loss, chosen on", "loss, other half", "K tried"]
+    header += ["published"] * compare
+    title = f"{questions[0].model}: layers that can go by {questions[0].strategy}"
+    return Table("tolerance", title, header, rows, notes, values)
+
+
+def published_tolerance() -> dict[tuple[str, str, float], tuple[int, float]]:
+    """(model, task, threshold) -> (K, loss on the other half): Sajjad et al. (2023), Table 4."""
+    with open(FOLDER / "sajjad2023_table4_layers_within_threshold.csv", encoding="utf-8", newline="") as file:
+        return {
+            (row["model"], row["task"], float(row["threshold_percent"])): (
+                int(row["layers_dropped"]),
+                float(row["holdout_loss_points"]),
+            )
+            for row in csv.DictReader(file)
+        }
