@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("recipe", help="YAML file of flags of run_glue.py")
     parser.add_argument("--tasks", nargs="+", required=True)
     parser.add_argument("--k", nargs="+", type=int, default=[2, 4, 6])
-    parser.add_argument("--methods", nargs="*", default=["greedy", "warm-greedy"])
+    parser.add_argument("--methods", nargs="*", default=["greedy", "shortlist"])
     parser.add_argument("--strategies", nargs="*", default=["top", "symmetric", "contribution"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="of the runs on the whole training set")
     parser.add_argument("--random", type=int, default=8, help="number of random sets")

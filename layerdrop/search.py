@@ -1,15 +1,16 @@
 """Which sets of layers a search tries, and which of them is best: pure functions of scores.
 
 A set holds the ids of the layers that are dropped. Sources: greedy: Peer et al. (2022), "Greedy-layer pruning";
-optimal: the same, every set of each size.
+optimal: the same, every set of each size. shortlist: ours.
 """
 
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import comb
+from typing import Protocol
 
 from layerdrop.metrics import rank_key
 
@@ -17,6 +18,31 @@ Ids = frozenset[int]
 """Layers that are dropped together."""
 Evaluate = Callable[[Sequence[Ids]], Sequence[Sequence[float]]]
 """Scores of sets, asked for a whole level at once: of each set one a seed. Higher is better, NaN is a failure."""
+
+
+PROPOSED_BY = ("logit-kl", "block-influence", "fisher", "top")
+"""Strategies whose layers a shortlist tries, the one that wins a tie first. Of each kind one: by outputs, by states, by
+gradients, by position."""
+
+
+class Proposing(Protocol):
+    """An Evaluate that knows which sets to ask for."""
+
+    def __call__(self, sets: Sequence[Ids]) -> Sequence[Sequence[float]]:
+        """See Evaluate."""
+
+    def propose(self, k: int) -> Mapping[str, Sequence[int]]:
+        """Name of a strategy -> the k layers that it drops, first to go first."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A set that strategies propose."""
+
+    order: tuple[int, ...]
+    """First to go first."""
+    by: tuple[str, ...]
+    """The strategies; the order is that of the first one."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +53,8 @@ class Level:
     """Set -> one score a seed."""
     digits: int | None = None
     """Means are compared after rounding to so many decimals; None: as they are."""
+    proposed: Mapping[Ids, Proposal] = field(default_factory=dict)
+    """Of sets that were proposed: how."""
 
     def mean(self, ids: Ids) -> float:
         """Over seeds; NaN if one is."""
@@ -35,8 +63,12 @@ class Level:
 
     @property
     def ranked(self) -> list[Ids]:
-        """Best first. A NaN ranks below every number; of equals the one with the higher ids comes first."""
-        return sorted(self.scores, key=lambda ids: (rank_key(self.mean(ids)), sorted(ids)), reverse=True)
+        """Best first. A NaN ranks below every number; of equals the one that was proposed first comes first, else the
+        one with the higher ids."""
+        places = {ids: -place for place, ids in enumerate(self.proposed)}
+        return sorted(
+            self.scores, key=lambda ids: (rank_key(self.mean(ids)), places.get(ids, 0), sorted(ids)), reverse=True
+        )
 
     @property
     def best(self) -> Ids:
@@ -80,6 +112,15 @@ def optimal(layers: Sequence[int], max_k: int, evaluate: Evaluate, digits: int |
         yield _tried([frozenset(ids) for ids in combinations(layers, k)], evaluate, digits)
 
 
+def shortlist(layers: Sequence[int], max_k: int, evaluate: Proposing, digits: int | None = None) -> Iterator[Level]:
+    """The sets of max_k layers that strategies propose: one level. The best one's order holds for every smaller K."""
+    proposed: dict[Ids, Proposal] = {}
+    for name, order in evaluate.propose(max_k).items():
+        there = proposed.setdefault(frozenset(order), Proposal(tuple(order), ()))
+        proposed[frozenset(order)] = replace(there, by=(*there.by, name))
+    yield replace(_tried(list(proposed), evaluate, digits), proposed=proposed)
+
+
 def _tried(sets: list[Ids], evaluate: Evaluate, digits: int | None) -> Level:
     return Level({ids: tuple(scores) for ids, scores in zip(sets, evaluate(sets), strict=True)}, digits)
 
@@ -105,8 +146,8 @@ class Method:
     """(layers, max_k, evaluate, digits) -> levels."""
     trainings: Callable[[int, int], int]
     """(number of layers that may go, max_k) -> number of trainings for each seed."""
-    warm: bool = False
-    """Whether short trainings from the fine-tuned model score sets; else whole ones from the pre-trained model."""
+    proposes: bool = False
+    """Whether its Evaluate is a Proposing."""
 
 
 METHODS = {
@@ -125,11 +166,11 @@ METHODS = {
             lambda n, max_k: sum(comb(n, k) for k in range(1, max_k + 1)),
         ),
         Method(
-            "warm-greedy",
-            "greedy by short trainings that go on from the fine-tuned model",
-            greedy,
-            lambda n, max_k: 1 + sum(n - gone for gone in range(max_k)),
-            warm=True,
+            "shortlist",
+            "the layers that four strategies propose, the fine-tuned model's scores among them; each set is trained",
+            shortlist,
+            lambda n, max_k: 1 + len(PROPOSED_BY),
+            proposes=True,
         ),
     )
 }

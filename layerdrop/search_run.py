@@ -13,9 +13,9 @@ from layerdrop.runs.record import RunRecord
 from layerdrop.runs.search_record import SearchRecord, step_words
 from layerdrop.runs.store import Store
 from layerdrop.search import METHODS, Level
+from layerdrop.shortlist import Choose, Shortlist
 from layerdrop.spec import Options
 from layerdrop.trials import Trials
-from layerdrop.warm_start import WarmStarts
 
 HOLD_OUT = 0.15
 """Share of the training set that candidates are compared on (Peer et al. 2022)."""
@@ -26,17 +26,18 @@ def search(
     layers: Sequence[int],
     max_k: int,
     trials: Trials,
+    choose: Choose,
     *,
     digits: int | None = None,
     tell: Callable[[Level], Any] = lambda level: None,
 ) -> SearchRecord:
     """What a method of layerdrop.search.METHODS finds.
 
-    layers: ids of those that may go. trials: does the trainings. digits: scores are compared after rounding to so many
-    decimals. tell: hears of each level. Raises as Trials do.
+    layers: ids of those that may go. trials: does the trainings. choose: what a strategy drops. digits: scores are
+    compared after rounding to so many decimals. tell: hears of each level. Raises as Trials do.
     """
     row = METHODS[method]
-    evaluate = WarmStarts(trials) if row.warm else trials
+    evaluate = Shortlist(trials, choose) if row.proposes else trials
     record = SearchRecord(row.name, trials.whole.spec, trials.seeds, digits=digits)
     for level in row.search(layers, max_k, evaluate, digits):
         record.levels.append(level)
@@ -46,19 +47,27 @@ def search(
 
 
 def search_inside(
-    method: str, layers: Sequence[int], k: int, whole: RunRecord, options: Options, store: str, run: Run
+    method: str,
+    layers: Sequence[int],
+    k: int,
+    whole: RunRecord,
+    choose: Choose,
+    options: Options,
+    store: str,
+    run: Run,
 ) -> SearchRecord:
     """The search of a run that chooses its layers by one: in this process, with the run's seed.
 
-    whole: the run in full depth on the part that is not held out, with the fingerprints of its inputs. options: those
-    of candidates. store: folder of their runs. run: does them. Raises as Trials do.
+    whole: the run in full depth on the part that is not held out, with the fingerprints of its inputs. choose: what a
+    strategy drops from it. options: those of candidates. store: folder of their runs. run: does them. Raises as Trials
+    do.
     """
     seed, display = whole.spec.seed, Display(sys.stderr)
     total = METHODS[method].trainings(len(layers), k)
     display.say(f"{method}: {total} trainings at most; records in {store}")
     try:
         trials = Trials(whole, options, Store(store), Here(run), seeds=[seed], total=total, tell=display.update)
-        return search(method, layers, k, trials, tell=lambda level: display.say(step_words(level)))
+        return search(method, layers, k, trials, choose, tell=lambda level: display.say(step_words(level)))
     finally:
         display.close()
 

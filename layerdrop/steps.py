@@ -30,6 +30,7 @@ from layerdrop.runs.predictions import distinct_predictions, predictions_file, w
 from layerdrop.runs.record import Clock, Cut, RunRecord
 from layerdrop.runs.results import write_results
 from layerdrop.runs.store import (
+    SCORE_FOLDER,
     Opened,
     claim,
     find_record,
@@ -39,7 +40,7 @@ from layerdrop.runs.store import (
     prior_store,
     remove_checkpoints,
 )
-from layerdrop.selection import check_selection, must_search, select_layers, split_to_score
+from layerdrop.selection import Selection, check_selection, must_search, select_layers, split_to_score
 from layerdrop.spec import DropSpec, ModelSpec, Options, RunSpec
 from layerdrop.surgery import droppable, kept_layers
 from layerdrop.tasks import label_order
@@ -195,24 +196,12 @@ class GlueRun:
         """Choose the layers to drop."""
         spec, checkpoint, record = self.spec, self.checkpoint, self.record
         record.environment = environment(self.args.device.type == "cpu")
-        scored, drop = split_to_score(spec.drop), spec.drop
+        drop = spec.drop
         if must_search(drop):
             with self.clock("search"):
                 drop = replace(drop, found=self._search())  # in its order
         with self.clock("select"):
-            self.selection = selection = from_first_process(
-                lambda: select_layers(
-                    drop,
-                    checkpoint,
-                    self.data.examples[self.data.splits(scored)[0]] if scored else None,
-                    self.task,
-                    seed=spec.seed,
-                    max_seq_length=spec.data.max_seq_length,
-                    device=self.args.device,
-                    batch_size=self.args.per_device_eval_batch_size,
-                    score_store=self.options.score_store,
-                )
-            )
+            self.selection = selection = from_first_process(lambda: self.choose(drop))
         record.cuts = [self.cut(0, self.dropped, selection.why, selection.scores)]
         record.fingerprints |= selection.fingerprints
         if selection.head:
@@ -225,6 +214,21 @@ class GlueRun:
                 f"{checkpoint.family.name} shares one layer: all strategies coincide, "
                 "the depth alone changes, and no parameter is saved"
             )
+
+    def choose(self, drop: DropSpec) -> Selection:
+        """What a strategy drops from the checkpoint, scored on this run's rows. Raises UserError."""
+        scored = split_to_score(drop)
+        return select_layers(
+            drop,
+            self.checkpoint,
+            self.data.examples[self.data.splits(scored)[0]] if scored else None,
+            self.task,
+            seed=self.spec.seed,
+            max_seq_length=self.spec.data.max_seq_length,
+            device=self.args.device,
+            batch_size=self.args.per_device_eval_batch_size,
+            score_store=self.options.score_store,
+        )
 
     def plan(self) -> None:
         """Put what will go while the model trains into the record of a run that is not done."""
@@ -249,10 +253,13 @@ class GlueRun:
         files = tuple((split, path) for split, path in spec.data.files if split == "train")
         data = replace(spec.data, hold_out=HOLD_OUT, files=files)
         plain = replace(spec, drop=DropSpec(), data=data, start=None, distil=None, theseus=None)
-        whole = GlueRun(plain, candidate_options(options))
-        whole.read()
         store, layers = prior_store(options).root, droppable(self.checkpoint.config)
-        found = search_inside(spec.drop.strategy, layers, spec.drop.k, whole.record, whole.options, store, self.run)
+        scores = options.score_store or str(Path(store) / SCORE_FOLDER)
+        whole = GlueRun(plain, replace(candidate_options(options), score_store=scores))
+        whole.read()
+        found = search_inside(
+            spec.drop.strategy, layers, spec.drop.k, whole.record, whole.choose, whole.options, store, self.run
+        )
         self.record.search = found.cost
         return found.order or tuple(found.sets[-1])
 

@@ -211,9 +211,9 @@ STRATEGIES = {
         Strategy("greedy", "the first k of a greedy search's order", "Peer et al. 2022", searched=True),
         Strategy("optimal", "the best set of k that an exhaustive search found", "Peer et al. 2022", searched=True),
         Strategy(
-            "warm-greedy",
-            "the first k of an order that the run finds itself, by short trainings",
-            "after Peer et al. 2022; the warm start is ours",
+            "shortlist",
+            "the best of the layers that four strategies propose, by trainings of the run's own",
+            "ours",
             searched=True,
             searches=True,
         ),

@@ -99,6 +99,8 @@ class Trials:
             forget_unless_kept(folder, spec)
             self.known.pop(_key(spec, spec.drop.layers), None)
             self.train([spec], save_model=True)
+        if there := self.known.get(_key(spec, spec.drop.layers)):
+            self.records[there.id] = there
         return folder
 
     def score(self, record: RunRecord | None) -> float:

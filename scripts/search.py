@@ -8,6 +8,7 @@ holds flags, one a line. What is done already is not done again: the same comman
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -84,8 +85,9 @@ def find(args: argparse.Namespace, words: list[str]) -> int:
                 seeds=seeds, total=total, select_on=args.select_on, tell=display.update, stop=stop,
             )  # fmt: skip
             record = search(
-                method.name, layers, max_k, trials, digits=args.round, tell=lambda level: display.say(step_words(level))
-            )
+                method.name, layers, max_k, trials, whole.choose,
+                digits=args.round, tell=lambda level: display.say(step_words(level)),
+            )  # fmt: skip
     except (KeyboardInterrupt, Stopped):
         display.close()
         print("stopped. The same command goes on.", file=sys.stderr)
@@ -102,6 +104,7 @@ def _whole_run(args: argparse.Namespace, words: list[str]):
     from layerdrop.arguments import logged_metrics, parse
     from layerdrop.checkpoints import work_offline_unless_reachable
     from layerdrop.errors import UserError, unknown
+    from layerdrop.runs.store import SCORE_FOLDER
     from layerdrop.search import METHODS
     from layerdrop.steps import GlueRun
     from layerdrop.study import refuse_flags_of_one_run
@@ -115,8 +118,6 @@ def _whole_run(args: argparse.Namespace, words: list[str]):
     when = arguments.when
     if when.drop_when == "gradual" or when.freeze_dropped:
         raise UserError("--drop_when gradual, --freeze_dropped: candidates have no order of layers. Leave them out.")
-    if METHODS[args.method].warm and when.drop_when != "pretrained":
-        raise UserError(f"--method {args.method}: goes with --drop_when pretrained, not {when.drop_when}.")
     if arguments.given & {"do_train", "do_eval", "do_predict"}:
         raise UserError("--do_train, --do_eval, --do_predict: a search trains and evaluates. Leave them out.")
     if args.select_on and args.select_on not in (allowed := logged_metrics(arguments)):
@@ -125,7 +126,9 @@ def _whole_run(args: argparse.Namespace, words: list[str]):
         )
     if arguments.needs_hub:
         work_offline_unless_reachable()
-    whole = GlueRun(*arguments.to_spec())
+    spec, options = arguments.to_spec()
+    scores = options.score_store or str(Path(args.store) / SCORE_FOLDER)
+    whole = GlueRun(spec, replace(options, score_store=scores))
     whole.read()
     return whole, arguments
 

@@ -125,7 +125,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--drop_strategy top --drop_k 1 --score_on x", "--score_on: top has no scores"),
         (
             "--drop_strategy top --drop_k 1 --drop_order_file x",
-            "--drop_order_file: only for greedy, optimal, warm-greedy, not top",
+            "--drop_order_file: only for greedy, optimal, shortlist, not top",
         ),
         ("--freeze_layers=-1,3,-2", "^--freeze_layers -2, -1: no layer id. Ids count from 0"),
         ("--task_name mprc", "--task_name: unknown value 'mprc'. Did you mean 'mrpc'"),

@@ -7,7 +7,7 @@ import pytest
 
 from layerdrop.orders import read_order_file, read_sets_file
 from layerdrop.runs.search_record import SearchRecord, step_words, summary
-from layerdrop.search import Level
+from layerdrop.search import Level, Proposal
 from layerdrop.spec import DataSpec, ModelSpec, RunSpec
 
 COST = {"trainings": 12, "steps": 3000, "seconds": 90.0}
@@ -64,6 +64,22 @@ def test_sets_that_are_no_order(tmp_path):
     assert json.loads((tmp_path / "bert_rte_optimal.json").read_text())["order"] is None
     words = summary(found, path)
     assert "order of dropping" not in words and "--drop_strategy optimal" in words and "2 seeds" in words
+
+
+def test_an_order_that_was_proposed(tmp_path):
+    """One level of the largest K; every smaller K has the first layers of the best set's order."""
+    ids = frozenset({0, 2, 3})
+    proposed = {ids: Proposal((2, 3, 0), ("logit-kl", "fisher")), frozenset({1, 2, 3}): Proposal((3, 2, 1), ("top",))}
+    found = record("shortlist", Level({ids: (0.75,), frozenset({1, 2, 3}): (0.5,)}, None, proposed))
+    path = found.write(str(tmp_path))
+    assert read_order_file(path) == found.order == (2, 3, 0) and found.sets == [[2], [2, 3], [0, 2, 3]]
+    written = json.loads((tmp_path / "bert_rte_shortlist.json").read_text())
+    assert written["levels"][0]["proposed"]["0-2-3"] == {"order": [2, 3, 0], "by": ["logit-kl", "fisher"]}
+    words = summary(found, path)
+    assert "K = 3: drop 0, 2, 3 (by logit-kl, fisher)  0.7500  margin 0.2500" in words
+    tie = Level({ids: (0.5,), frozenset({1, 2, 3}): (0.5,)}, None, proposed)
+    assert step_words(tie).endswith("margin 0.0000, a tie of 2: the first proposal wins")
+    assert words.endswith(f"--drop_strategy shortlist --drop_order_file {path} --drop_k 3")
 
 
 def test_doubtful_steps_are_counted():

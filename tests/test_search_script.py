@@ -13,6 +13,7 @@ import pytest
 import run_glue
 from layerdrop.orders import read_order_file, read_sets_file
 from layerdrop.runs.record import read_record
+from layerdrop.search import PROPOSED_BY
 from scripts import search
 from tests import tiny
 
@@ -76,30 +77,44 @@ def test_seeds_and_loss(words, capsys):
     assert ("less than the spread" in out) == (0 < level["margin"] < level["spread"])
 
 
-def test_warm_greedy(words, capsys):
-    """Short trainings from the fine-tuned model; nothing is trained again; the command that it prints works."""
-    words = [*words, "--method", "warm-greedy", "--max_k", "2"]
+def test_shortlist(words, capsys):
+    """Each set that is proposed is trained once; the order is that of the best; nothing is trained or scored again; the
+    command that it prints works."""
+    words = [*words, "--method", "shortlist", "--max_k", "3"]
     assert search.main(words) == 0
     out, err = capsys.readouterr()
-    found = json.loads(Path("runs/search/tinybert_rte_warm-greedy.json").read_text())
-    order = read_order_file("runs/search/tinybert_rte_warm-greedy.txt")
-    assert [len(level["scores"]) for level in found["levels"]] == [6, 5] and list(order) == found["order"]
-    assert "warm-greedy: 12 trainings at most" in err and "[12/12" in err
+    found = json.loads(Path("runs/search/tinybert_rte_shortlist.json").read_text())
+    order = read_order_file("runs/search/tinybert_rte_shortlist.txt")
+    (level,) = found["levels"]
+    proposed = level["proposed"]
+    by = {name: p["order"] for p in proposed.values() for name in p["by"]}
+    assert set(by) == set(PROPOSED_BY) and by["top"] == [5, 4, 3]
+    assert list(order) == found["order"] == proposed["-".join(map(str, sorted(order)))]["order"]
+    assert found["sets"] == [sorted(order[:k]) for k in (1, 2, 3)] and "shortlist: 5 trainings at most" in err
     records = {tuple(r.dropped): r for r in (read_record(p.parent) for p in Path("runs/search").glob("*/record.json"))}
-    best = tuple(sorted(order))
-    assert {ids for ids, r in records.items() if r.spec.start == records[()].spec} == set(records) - {()}
-    assert records[()].steps == 3 and records[best].steps == 1 and found["cost"]["steps"] == 3 + 6 + 5
-    assert found["levels"][1]["scores"]["-".join(map(str, best))] == [records[best].metrics["accuracy"]]
+    assert set(records) == {(), *(tuple(sorted(p["order"])) for p in proposed.values())}
+    assert found["cost"]["trainings"] == len(records) and found["cost"]["steps"] == 3 * len(records)
+    scores = {ids: r.metrics["accuracy"] for ids, r in records.items() if ids}
+    best = "-".join(map(str, level["best"]))
+    assert max(scores.values()) == scores[tuple(sorted(order))] and f"(by {', '.join(proposed[best]['by'])})" in out
     kept = {ids for ids, record in records.items() if Path(record.folder, "model.safetensors").exists()}
-    assert kept == {()} and len(records) == 12
+    assert kept == {()}
+    # what they propose is what they drop in a run with scores of the same rows
+    tuned = records[()].folder
+    for name, more in (("block-influence", []), ("logit-kl", ["--score_on", tuned]), ("fisher", ["--score_on", tuned])):
+        dry = ["--dry_run", "--json", "--hold_out", "0.15", "--drop_strategy", name, "--drop_k", "3", *more]
+        assert run_glue.main([*words[: words.index("--workers")], *dry]) == 0
+        assert json.loads(capsys.readouterr().out)["dropped"] == sorted(by[name]), name
 
-    assert search.main(words) == 0 and "done  " not in capsys.readouterr().err
+    files = {path: path.stat().st_mtime_ns for path in Path("runs/search/scores").glob("*.json")}
+    assert search.main(words) == 0 and "done  " not in capsys.readouterr().err and files
+    assert files == {path: path.stat().st_mtime_ns for path in Path("runs/search/scores").glob("*.json")}
 
     tiny.glue(Path("glue"), "rte", rows=24)
     printed = out.split("\npython run_glue.py ")[1].split()
     assert run_glue.main([*printed, "--use_cpu", "--output_dir", "used", "--max_steps", "1", "--save_model", "no"]) == 0
     used = read_record("used")
-    assert used.dropped == sorted(order) and used.spec.drop.strategy == "warm-greedy" and not used.search
+    assert used.dropped == sorted(order) and used.spec.drop.strategy == "shortlist" and not used.search
 
 
 def test_candidates_share_what_must_be_trained_first(words):
@@ -141,7 +156,6 @@ def test_killed_in_the_middle_of_a_level(words):
         ("--drop_strategy top --drop_k 2", "--drop_layers: a search chooses the layers"),
         ("--drop_when gradual --drop_strategy top --drop_k 2", "a search chooses the layers"),
         ("--drop_when finetuned --freeze_dropped", "--freeze_dropped: goes with"),
-        ("--method warm-greedy --drop_when after", "--method warm-greedy: goes with --drop_when pretrained, not after"),
         ("--do_eval", "a search trains and evaluates"),
         ("--output_dir x", "--output_dir: is the folder of a single run. Use --store"),
         ("--learning_rat 1", "Did you mean --learning_rate"),

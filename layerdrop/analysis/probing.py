@@ -93,8 +93,9 @@ def fit_and_score(x: np.ndarray, y: Sequence, x_dev: np.ndarray, y_dev: Sequence
 def _fit(x: np.ndarray, y: np.ndarray, strength: float, task: Task):
     from sklearn.linear_model import LogisticRegression, Ridge
 
-    made = Ridge(alpha=1 / strength) if task.is_regression else LogisticRegression(C=strength, max_iter=500)
-    return made.fit(x, y)
+    if task.is_regression:
+        return Ridge(alpha=1 / strength).fit(x.astype(np.float64), y)  # in float32 its normal equations are singular
+    return LogisticRegression(C=strength, max_iter=500).fit(x, y)
 
 
 def _score(model, x: np.ndarray, y: np.ndarray, task: Task) -> float:

@@ -95,7 +95,7 @@ class DropArguments:
     drop_threshold: float | None = flag("contribution: drop every layer whose similarity is above this, instead of K.")
     drop_layers: str | None = flag("Ids of the layers to drop, as 9,10,11.", aliases=["--remove_layers"])
     drop_order_file: str | None = flag(
-        "A search's result. greedy, warm-greedy: one id a line, first to drop first; optimal: on line k the best set "
+        "A search's result. greedy, shortlist: one id a line, first to drop first; optimal: on line k the best set "
         "of k, as 10-11; list: the layers.json of a run."
     )
     weight_scope: Literal["final", "layer"] = flag(

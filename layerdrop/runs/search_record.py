@@ -31,12 +31,20 @@ class SearchRecord:
     @property
     def sets(self) -> list[list[int]]:
         """The best sets of 1, 2, 3 ... layers, ids ascending."""
+        if order := self._proposed:
+            return [sorted(order[:k]) for k in range(1, len(order) + 1)]
         return [sorted(level.best) for level in self.levels]
 
     @property
     def order(self) -> tuple[int, ...] | None:
         """The order of dropping, where the best sets form one."""
-        return order_of([level.best for level in self.levels])
+        return self._proposed or order_of([level.best for level in self.levels])
+
+    @property
+    def _proposed(self) -> tuple[int, ...] | None:
+        """The order of the best set, where that was proposed with one."""
+        last = self.levels[-1]
+        return last.proposed[last.best].order if last.proposed else None
 
     @property
     def strategy(self) -> str:
@@ -70,9 +78,14 @@ class SearchRecord:
 def _level(level: Level) -> dict[str, Any]:
     scores = {_name(ids): [None if math.isnan(s) else s for s in level.scores[ids]] for ids in level.ranked}
     ties = [sorted(ids) for ids in level.ties]
-    return {"k": len(level.best), "best": sorted(level.best), "margin": level.margin, "spread": level.spread} | {
+    return {
+        "k": len(level.best),
+        "best": sorted(level.best),
+        "margin": level.margin,
+        "spread": level.spread,
         "ties": ties,
         "scores": scores,
+        "proposed": {_name(ids): {"order": list(p.order), "by": list(p.by)} for ids, p in level.proposed.items()},
     }
 
 
@@ -84,7 +97,8 @@ def _name(ids: Ids) -> str:
 def step_words(level: Level) -> str:
     """One level: `K = 2: drop 10, 11  0.5780  margin 0.0020`, and what the decision rests on."""
     ids = ", ".join(map(str, sorted(level.best)))
-    words = [f"K = {len(level.best)}: drop {ids}", f"{level.mean(level.best):.4f}"]
+    by = f" (by {', '.join(level.proposed[level.best].by)})" if level.proposed else ""
+    words = [f"K = {len(level.best)}: drop {ids}{by}", f"{level.mean(level.best):.4f}"]
     if level.margin is not None:
         words.append(f"margin {level.margin:.4f}" + (f", {doubt}" if (doubt := _doubt(level)) else ""))
     if failed := sum(math.isnan(level.mean(ids)) for ids in level.scores):
@@ -95,7 +109,8 @@ def step_words(level: Level) -> str:
 def _doubt(level: Level) -> str:
     """What speaks against the decision: a tie, or a margin within the spread over seeds."""
     if level.ties:
-        return f"a tie of {len(level.ties) + 1}: the higher ids go"
+        wins = "the first proposal wins" if level.proposed else "the higher ids go"
+        return f"a tie of {len(level.ties) + 1}: {wins}"
     if level.spread is not None and level.margin < level.spread:
         return f"less than the spread over seeds, {level.spread:.4f}"
     return ""
@@ -120,7 +135,7 @@ def summary(record: SearchRecord, file: str) -> str:
     lines.append(f"cost: {trainings}, {cost['seconds'] / 60:.1f} min of runs")
     where = f" --data_dir {spec.data.source}" if spec.data.source not in ("hub", "demo", "files") else ""
     task = "".join(f" --{split}_file {path}" for split, path in spec.data.files) or f" --task_name {spec.data.task}"
-    how = f"--drop_strategy {record.strategy} --drop_order_file {file} --drop_k {len(record.levels)}"
+    how = f"--drop_strategy {record.strategy} --drop_order_file {file} --drop_k {len(record.sets)}"
     lines.append("use it (with the other flags of the search):")
     lines.append(f"python run_glue.py --model_name_or_path {spec.model.name}{task}{where} {how}")
     return "\n".join(lines)

@@ -1,0 +1,43 @@
+"""Sets of layers that strategies propose, before any of them is trained."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from layerdrop.scorers import SCORERS
+from layerdrop.search import PROPOSED_BY, Ids
+from layerdrop.selection import Selection
+from layerdrop.spec import DropSpec
+from layerdrop.strategies import STRATEGIES
+from layerdrop.trials import Trials
+
+SCORE_ROWS = 1000
+"""Rows of the training set, from its start, that scores look at."""
+Choose = Callable[[DropSpec], Selection]
+"""What a strategy drops from the model that is searched."""
+
+
+class Shortlist:
+    """A Proposing of layerdrop.search: sets are scored by whole trainings, as Trials do."""
+
+    def __init__(self, trials: Trials, choose: Choose):
+        """trials: does the trainings. choose: scores layers on the rows that are not held out."""
+        self.trials, self.choose = trials, choose
+
+    def __call__(self, sets: Sequence[Ids]) -> list[tuple[float, ...]]:
+        """One score a seed for each set. Raises as Trials do."""
+        return self.trials(sets)
+
+    def propose(self, k: int) -> dict[str, list[int]]:
+        """Strategy -> the k layers that it drops, first to go first. Strategies that need a head look through that of
+        the full model, which is fine-tuned with the first seed. Raises as Trials do."""
+        return {name: self.choose(self._drop(name, k)).order for name in PROPOSED_BY}
+
+    def _drop(self, name: str, k: int) -> DropSpec:
+        scorer = STRATEGIES[name].scorer
+        if scorer is None:
+            return DropSpec(name, k)
+        tuned = None
+        if SCORERS[scorer].needs_head:
+            whole = self.trials.whole.spec
+            tuned = self.trials.model(whole.start or replace(whole, seed=self.trials.seeds[0]))
+        return DropSpec(name, k, score_on=tuned, score_split="train", score_samples=SCORE_ROWS)
