@@ -45,35 +45,33 @@ class Family:
     """Model types that use a token's id for its embedding alone, and to tell padding: unused rows may be left out."""
 
 
+_BERTS = (
+    *(
+        "bert",
+        "roberta",
+        "xlm-roberta",
+        "camembert",
+        "electra",
+        "ernie",
+        "mpnet",
+        "mobilebert",
+        "deberta",
+        "deberta-v2",
+    ),
+    *("data2vec-text", "megatron-bert", "roberta-prelayernorm", "rembert", "roformer", "xlm-roberta-xl"),
+)
 FAMILIES = (
     Family(
         "BERT",
-        (
-            "bert",
-            "roberta",
-            "xlm-roberta",
-            "camembert",
-            "electra",
-            "ernie",
-            "mpnet",
-            "mobilebert",
-            "deberta",
-            "deberta-v2",
-            "data2vec-text",
-            "megatron-bert",
-            "roberta-prelayernorm",
-            "rembert",
-            "roformer",
-            "xlm-roberta-xl",
-        ),
+        _BERTS,
         layers="encoder.layer",
         ffn_matrix="output.dense.weight",
         positions_after_padding=(
             *("roberta", "xlm-roberta", "camembert", "mpnet"),
             *("data2vec-text", "roberta-prelayernorm", "xlm-roberta-xl"),
         ),
-        first_token=("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie"),
-        own_vocabulary=("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie"),
+        first_token=("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "data2vec-text"),
+        own_vocabulary=_BERTS,
         fp32_only=("deberta",),  # a mask of fp32's lowest number overflows in attention scores of 16 bits
     ),
     Family(

@@ -29,11 +29,13 @@ def entered(model) -> set[str]:
 
 def expected(model_type: str, train: bool, gpu: bool) -> set[str]:
     """By hand: what each model type may use."""
-    first = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie"}
-    sdpa = first | {"mobilebert", "distilbert", "albert", "modernbert", "data2vec-text", "roberta-prelayernorm"}
+    first = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "data2vec-text"}
+    rows = first | {"mpnet", "mobilebert", "deberta", "deberta-v2", "megatron-bert", "roberta-prelayernorm", "rembert"}
+    rows |= {"roformer", "xlm-roberta-xl", "distilbert", "albert"}
+    sdpa = first | {"mobilebert", "distilbert", "albert", "modernbert", "roberta-prelayernorm"}
     sdpa |= {"xlm-roberta-xl", "eurobert", "llama", "mistral", "qwen2", "qwen3", "gpt2"}
     found = {LAYER_AT_ONE_TOKEN} if model_type in first else set()
-    if train and model_type in first | {"distilbert", "albert"}:
+    if train and model_type in rows:
         found.add(ROWS)
     if gpu:
         return found | ({MASKED} if model_type in sdpa else set())

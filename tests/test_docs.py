@@ -1,0 +1,70 @@
+"""README and docs: every link leads somewhere, and every command in a bash block runs on the miniature, shortened.
+
+Commands that need a hub, a GPU or models of one's own stand in blocks without a language.
+"""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FEW_ROWS = ["--max_train_samples", "48", "--max_eval_samples", "32"]
+SHORT = [*FEW_ROWS, "--max_steps", "1", "--use_cpu", "--report_to", "none", "--disable_tqdm", "True"]
+SHORTENED = {
+    "run_glue.py": SHORT,
+    "scripts/sweep.py": [*"--tasks demo-rte --strategies top --k 0 6 --seeds 1 --workers 1".split(), *SHORT],
+    "scripts/search.py": ["--max_k", "1", "--workers", "1", *SHORT],
+    "scripts/layers.py": ["--max_train_samples", "16", "--use_cpu"],
+    "scripts/cost.py": "--texts 4 --repeats 1 --length 16 --use_cpu".split(),
+    "scripts/report.py": [],
+}
+"""Script -> flags that make any of its commands short."""
+ELSEWHERE = ("git clone", "bash scripts/demo.sh", "bash scripts/test.sh", ". .venv", "pip install")
+"""What makes an environment: continuous integration does it."""
+
+
+def commands(page):
+    """Of the bash blocks, without comments."""
+    for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words and not line.startswith(ELSEWHERE):
+                yield words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if list(commands(page))], ids=lambda page: page.name)
+def test_commands_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("configs", "scripts", "benchmarks"):
+        Path(name).symlink_to(ROOT / name)
+    for program, script, *words in commands(page):
+        assert program == "python" and script in SHORTENED, (script, words)
+        main = importlib.import_module(script.removesuffix(".py").replace("/", ".")).main
+        words = [word.replace("random:bert", "demo") for word in words]
+        assert main([*words, *SHORTENED[script]]) == 0, (script, words)
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 140
+
+
+def test_every_page_is_linked_from_the_readme():
+    linked = set(re.findall(r"\(docs/(\w+\.md)", (ROOT / "README.md").read_text()))
+    assert linked == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
+def test_citation():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())["references"]
+    assert [paper["authors"][0]["family-names"] for paper in cited] == ["Sajjad", "Peer"]
+    assert all(paper["doi"].startswith("10.1016/") for paper in cited)
