@@ -12,6 +12,7 @@ shows them all.
 import argparse
 import dataclasses
 import json
+import signal
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -117,4 +118,6 @@ def measure(args: argparse.Namespace) -> dict:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends quietly
     sys.exit(main(sys.argv[1:]))

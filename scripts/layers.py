@@ -15,6 +15,7 @@ otherwise. The other flags are those of run_glue.py that say which data (--data_
 
 import argparse
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -343,4 +344,6 @@ ANALYSES = {"scores": scores, "probe": probe, "drift": drift, "profile": profile
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends quietly
     sys.exit(main(sys.argv[1:]))

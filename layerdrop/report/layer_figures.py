@@ -26,22 +26,25 @@ def lines(
     shade_below: float | None = None,
     x: str = "layer",
 ) -> plt.Figure:
-    """A line for each name. series: name -> (x values, y values); -1 on the x axis is the embeddings. spread: name ->
-    half heights of a band, for some names. levels: dashed horizontal lines."""
+    """A line for each name; those of means, whose names end so, are black. series: name -> (x values, y values); -1 on
+    the x axis is the embeddings. spread: name -> half heights of a band, for some names. levels: dashed horizontal
+    lines."""
     with plt.style.context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, 2.2))
         for i, (name, (at, values)) in enumerate(series.items()):
             values = np.array([np.nan if value is None else value for value in values], dtype=float)
-            colour = COLOURS[i % len(COLOURS)]
-            axes.plot(at, values, color=colour, marker=MARKERS[i % len(MARKERS)], ms=3, lw=1, label=name)
+            is_mean = name.endswith("mean")
+            colour = "black" if is_mean else COLOURS[i % len(COLOURS)]
+            axes.plot(at, values, color=colour, marker=MARKERS[i % len(MARKERS)], ms=3, lw=1 + is_mean, label=name)
             if spread and name in spread:
                 half = np.array(spread[name], dtype=float)
                 axes.fill_between(at, values - half, values + half, color=colour, alpha=0.15, lw=0)
         for level in levels:
             axes.axhline(level, color="#333333", lw=0.6, ls="--")
         if shade_below is not None:
-            low = min(axes.get_ylim()[0], shade_below)
-            axes.axhspan(low, shade_below, color="#DDDDDD", alpha=0.5, lw=0)
+            low, high = axes.get_ylim()
+            axes.axhspan(min(low, shade_below), shade_below, color="#DDDDDD", alpha=0.5, lw=0)
+            axes.set_ylim(min(low, shade_below), high)
         places = sorted({place for at, _ in series.values() for place in at})
         axes.set_xticks(places, ["emb" if place < 0 else str(place) for place in places])
         axes.set_xlabel(x)
