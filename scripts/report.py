@@ -8,11 +8,14 @@ speed-up, inference time; records of scripts/cost.py too), significance (against
 import argparse
 import signal
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 TABLES = ("tasks", "glue", "cost", "significance")
+REFRESH = 10
+"""Seconds between two pages of --watch."""
 
 
 def main(argv: list[str]) -> int:
@@ -29,9 +32,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--holm", action="store_true", help="significance: Holm's correction for all tests of a table")
     parser.add_argument("--compare", help="published figures beside one's own: sajjad2023, peer2022")
     parser.add_argument("--figures", help="folder for the figures (PNG and PDF)")
+    parser.add_argument("--html", help="file of one page for a browser: sortable tables, charts, the runs of each row")
+    parser.add_argument("--watch", action="store_true", help="with --html: write it again and again until Ctrl-C")
     args = parser.parse_args(argv)
     try:
-        report(args)
+        if args.watch and not args.html:
+            raise UserError("--watch: writes a page again and again. Give its file with --html.")
+        if args.watch:
+            watch(args)
+        else:
+            report(args)
+    except KeyboardInterrupt:
+        return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -68,6 +80,9 @@ def report(args: argparse.Namespace) -> None:
         if runs.merge(beside, on=["model", "task"]).empty:
             said.append(f"--compare {args.compare}: it has none of these models and tasks; nothing to compare")
     files = []
+    if args.html:
+        write_page(args.html, found, runs, said)
+        files.append(args.html)
     if args.figures:
         from layerdrop.report.figures import draw
 
@@ -75,6 +90,28 @@ def report(args: argparse.Namespace) -> None:
         said += not_drawn
     for line in [f"note: {note}" for note in said] + files:
         print(line, file=sys.stderr)
+
+
+def write_page(path: str, found, runs, notes: list[str], refresh: int | None = None) -> None:
+    """Write the page, whole or not at all."""
+    from layerdrop.files import write_atomically
+    from layerdrop.report.html import page
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(Path(path), page(found, runs, notes, refresh))
+
+
+def watch(args: argparse.Namespace) -> None:
+    """Write the page every REFRESH seconds; before the first run is done there is nothing to show."""
+    from layerdrop.report.frame import frame
+    from layerdrop.report.records import failures, read_store, unreadable
+
+    while True:
+        found = read_store(args.store, may_be_empty=True)
+        if found.done:
+            write_page(args.html, found, frame(found.done), failures(found) + unreadable(found), REFRESH)
+            print(f"{args.html}: {len(found.done)} runs, {found.unfinished} in flight", file=sys.stderr, flush=True)
+        time.sleep(REFRESH)
 
 
 def _tables(args: argparse.Namespace, runs, tasks: list[str] | None, beside) -> list:

@@ -1,0 +1,117 @@
+"""The report as one page for a browser: tables that can be sorted and filtered, charts, and the runs behind each row.
+
+The page needs no network. What it shows is computed here; its script sorts, filters and draws.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from layerdrop.report.how import How
+from layerdrop.report.records import Found
+from layerdrop.report.sheet import Sheet, sheets
+from layerdrop.report.tables.base import rows_of, title_of
+from layerdrop.runs.command import command_of
+from layerdrop.runs.record import RunRecord
+
+TEMPLATE = Path(__file__).parent / "page.html"
+
+
+def page(found: Found, runs: pd.DataFrame, notes: Sequence[str], refresh: int | None = None) -> str:
+    """The page. notes: lines below the table. refresh: seconds after which the browser loads it again."""
+    data = {
+        "rows": [row for sheet in sheets(runs) for row in _rows(sheet)],
+        "failed": [_failure(record) for record in found.failed],
+        "notes": list(notes),
+        "made": f"{datetime.now():%Y-%m-%d %H:%M}",
+    }
+    template = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    text = json.dumps(data, allow_nan=False, default=str)
+    return template.render(data=Markup(text.replace("<", "\\u003c")), refresh=refresh)
+
+
+def _rows(sheet: Sheet) -> list[dict[str, Any]]:
+    """One for each model, setting, strategy and K."""
+    columns, rows = sheet.columns(), []
+    for how in rows_of(sheet):
+        runs = sheet.runs_of(how, columns)
+        if runs.empty:
+            continue
+        strategy, k = how.words
+        ratio = sheet.seconds_ratio(how, columns, "train")
+        rows.append(
+            {
+                "model": sheet.title,
+                "strategy": strategy,
+                "k": int(k) if k else None,
+                "cells": {title_of(c, sheet.main_metric(c)): cell for c in columns if (cell := _cell(sheet, how, c))},
+                "parameters": sheet.median(how, columns, "parameters"),
+                "speed_up": 1 / ratio if ratio else None,
+                "inference": sheet.seconds_ratio(how, columns, "inference"),
+                "runs": [_run(record) for record in runs["record"] if record is not None],
+            }
+        )
+    return rows
+
+
+def _cell(sheet: Sheet, how: How, column: str) -> dict[str, Any] | None:
+    metric = sheet.main_metric(column)
+    found = sheet.cell(how, column, metric)
+    if found is None:
+        return None
+    values = {"score": found.median, "low": found.low, "high": found.high}
+    values["difference"] = sheet.difference(how, column, metric)
+    plain = {name: _number(value) for name, value in values.items()}
+    return plain | {"seeds": found.n, "constant": math.isnan(found.median)}
+
+
+def _run(record: RunRecord) -> dict[str, Any]:
+    curves = [
+        {
+            "epoch": entry.get("epoch"),
+            "train_loss": _number(entry.get("train_loss")),
+            "loss": _number(entry.get("loss")),
+        }
+        for entry in record.epochs
+    ]
+    return {
+        "task": record.spec.data.task,
+        "seed": record.spec.seed,
+        "id": record.id,
+        "folder": record.folder,
+        "metrics": {name: _number(100 * v) for name, v in record.metrics.items() if not name.endswith("loss")},
+        "dropped": record.dropped,
+        "why": "; ".join(cut.why for cut in record.cuts if cut.why),
+        "seconds": _number(record.seconds.get("total")),
+        "device": record.environment.get("device"),
+        "curves": curves,
+        "notes": record.notes,
+        "command": command_of(record.spec),
+    }
+
+
+def _failure(record: RunRecord) -> dict[str, Any]:
+    strategy, k = How.of(record.spec).words
+    return {
+        "model": record.spec.model.name,
+        "task": record.spec.data.task,
+        "strategy": strategy,
+        "k": k,
+        "seed": record.spec.seed,
+        "folder": record.folder,
+        "error": record.error or "no reason recorded",
+    }
+
+
+def _number(value: float | None) -> float | None:
+    """None for what JSON has no number for."""
+    return None if value is None or not math.isfinite(value) else round(float(value), 4)
