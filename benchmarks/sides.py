@@ -11,9 +11,13 @@ from layerdrop.process import has_bf16
 ROOT = Path(__file__).resolve().parent.parent
 STOCK = ("stock", "best")
 OURS = ("once", "ours")
+GPU = ("stock_bf16", "compiled")
+"""What benchmarks/gpu.py compares with."""
 FLAGS = {
     "stock": [],
     "best": ["--padding", "batch", "--group"],  # and --bf16
+    "stock_bf16": ["--bf16"],
+    "compiled": ["--bf16", "--compile"],
     "once": ["--eval_strategy", "no"],
     "ours": [],
 }

@@ -32,6 +32,8 @@ ROWS = {"sst2": 6400}
 BATCH, EPOCHS = 32, 3
 WARM_UP, STEPS = 8, 50
 SIDES = (*STOCK, *OURS)
+WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "aten::_local_scalar_dense")
+"""Events in which the processor waits for the device."""
 
 
 # ---- one run, in a process of its own -------------------------------------------------------------------------------
@@ -123,8 +125,9 @@ def profiled(script: str, words: list[str]) -> None:
             elif state.global_step == WARM_UP + 10:
                 profiler.stop()
                 by = "self_device_time_total" if gpu else "self_cpu_time_total"
-                table = profiler.key_averages().table(sort_by=by, row_limit=20)
-                print(table, flush=True)
+                averages = profiler.key_averages()
+                waits = sum(event.count for event in averages if event.key in WAITS)
+                print(averages.table(sort_by=by, row_limit=20), f"waits per step: {waits / 10:g}", sep="\n", flush=True)
                 os._exit(0)
 
     trainer.DEFAULT_CALLBACKS.append(Profile)

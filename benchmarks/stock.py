@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--padding", choices=("max", "batch"), default="max")
     parser.add_argument("--group", action="store_true", help="batches of like length")
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="torch.compile")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--max_train_samples", type=int)
     args = parser.parse_args()
@@ -84,6 +85,7 @@ def main() -> None:
                 per_device_eval_batch_size=8 if args.padding == "max" else 32,
                 seed=args.seed,
                 bf16=args.bf16,
+                torch_compile=args.compile,
                 save_strategy="no",
                 report_to=[],
                 disable_tqdm=True,

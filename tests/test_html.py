@@ -87,7 +87,8 @@ def test_in_a_browser(tmp_path):
       press("th", "RTE acc"); found.push(strategies()[0].includes("55.0"));
       press("#filters", "4"); found.push(strategies().length);
       document.querySelector("tr.row").click(); found.push(document.querySelectorAll("tr.open pre").length);
-      press("#filters", "RTE acc"); found.push(document.querySelectorAll("#by-k circle").length, document.querySelectorAll("b").length);
+      press("#filters", "RTE acc");
+      found.push(document.querySelectorAll("#by-k circle").length, document.querySelectorAll("b").length);
       document.title = "found " + JSON.stringify(found);
     </script></body>"""
     file = tmp_path / "report.html"
