@@ -182,35 +182,61 @@ def table(task: Task, all_k: list[int]) -> Iterator[str]:
         yield f"| {name} | " + " | ".join([*cells, ids, spent]) + " |"
 
 
+def spread(tasks: list[Task], k: int) -> tuple[float, float]:
+    """The regrets that nine and one in ten random sets exceed, means over tasks."""
+    tenths = []
+    for task in tasks:
+        scores = [c.score for c in task.choices if (c.name, c.k) == (RANDOM, k) and c.score is not None]
+        regrets = [task.best(k) - score for score in scores]
+        tenths.append(statistics.quantiles(regrets, n=10) if len(regrets) > 1 else regrets * 9)
+    return statistics.fmean(t[0] for t in tenths), statistics.fmean(t[-1] for t in tenths)
+
+
+def cost_of(tasks: list[Task], name: str) -> str:
+    """Of the choice, in trainings; the fine-tuned model that criteria look at is one."""
+    if name in tasks[0].cost:
+        n = statistics.fmean(task.cost[name]["steps"] / task.steps for task in tasks)
+    else:
+        n = float(name != RANDOM and looks_at_tuned(name))
+    return f"{n:.0f} training{'s' * (round(n) != 1)}" if round(n) else "none"
+
+
 def draw(tasks: list[Task], all_k: list[int], folder: str) -> None:
-    """search_cost.png: mean score against steps of the choice; search_layers.png: which layers go at the largest K."""
+    """search_regret.png: mean regret over tasks; the shaded part is that of the middle four fifths of random sets.
+    search_layers.png: which layers go at the largest K."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from layerdrop.report.figures import COLOURS, MARKERS, STYLE
+    from layerdrop.report.figures import COLOURS, GREY, STYLE
 
     names = [name for name in tasks[0].names() if name != EVERY]
+    regret = {
+        name: [
+            statistics.fmean(found) if None not in (found := [t.regret(name, k) for t in tasks]) else None
+            for k in all_k
+        ]
+        for name in names
+    }
+    ranked = sorted(names, key=lambda name: statistics.fmean(r for r in regret[name] if r is not None))
     with plt.style.context(STYLE):
-        figure, grid = plt.subplots(1, len(all_k), figsize=(1.3 + 1.9 * len(all_k), 2.4), sharex=True, squeeze=False)
-        for axes, k in zip(grid[0], all_k, strict=True):
-            for i, name in enumerate(names):
-                regrets = [task.regret(name, k) for task in tasks]
-                if None in regrets:
-                    continue
-                cost = statistics.fmean(t.cost[name]["steps"] / t.steps if name in t.cost else 0 for t in tasks)
-                style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
-                axes.plot(cost, statistics.fmean(regrets), ls="", ms=5, label=name, **style)
-            axes.set_xscale("symlog", linthresh=1)
-            axes.set_xlim(-0.2, None)
-            axes.set_ylim(bottom=0)
+        size = (1.6 + 1.6 * len(all_k), 0.7 + 0.17 * len(ranked))
+        figure, grid = plt.subplots(1, len(all_k), figsize=size, sharey=True, squeeze=False)
+        for place, (axes, k) in enumerate(zip(grid[0], all_k, strict=True)):
+            if RANDOM in names:
+                axes.axvspan(*spread(tasks, k), color="#DDDDDD", lw=0)
+            for i, name in enumerate(ranked):
+                if regret[name][place] is not None:
+                    axes.plot(regret[name][place], i, "o", ms=3.5, color=GREY if name == RANDOM else COLOURS[0])
+            axes.set_xlim(left=-0.3)
             axes.set_title(f"K = {k}", fontsize=7)
-            axes.set_xlabel("cost of the choice, trainings")
-        grid[0][0].set_ylabel(f"mean regret over {len(tasks)} tasks, points")
-        figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside right center", fontsize=6)
-        figure.tight_layout(rect=(0, 0, 1 - 1.2 / figure.get_figwidth(), 1))
-        figure.savefig(Path(folder) / "search_cost.png", dpi=200)
+            axes.set_xlabel("regret, points")
+            axes.grid(axis="y", lw=0.3)
+        grid[0][0].set_yticks(range(len(ranked)), [f"{name} ({cost_of(tasks, name)})" for name in ranked])
+        grid[0][0].invert_yaxis()
+        figure.tight_layout()
+        figure.savefig(Path(folder) / "search_regret.png", dpi=200)
 
         rows = [name for name in names if name != RANDOM]
         figure, grid = plt.subplots(
