@@ -57,9 +57,9 @@ def write_task(folder: Path, rows: int, vocabulary: int) -> float:
     returns the mean number of tokens."""
     import numpy as np
 
-    draw = np.random.default_rng(SEED)
-    sigma = np.sqrt(np.log(1 + (18 / 39) ** 2))
-    lengths = draw.lognormal(np.log(39) - sigma**2 / 2, sigma, rows).round().clip(9, 128).astype(int)
+    from layerdrop.cost import lengths_like
+
+    draw, lengths = np.random.default_rng(SEED), lengths_like(rows, 39.0, 18.0, 128)
     (folder / "RTE").mkdir(parents=True)
     for name, part in (("train", lengths), ("dev", lengths[: max(64, rows // 10)])):
         lines = ["index\tsentence1\tsentence2\tlabel"]
@@ -69,7 +69,7 @@ def write_task(folder: Path, rows: int, vocabulary: int) -> float:
             label = ("entailment", "not_entailment")[i % 2]
             lines.append(f"{i}\t{' '.join(words[:first])}\t{' '.join(words[first:])}\t{label}")
         (folder / "RTE" / f"{name}.tsv").write_text("\n".join(lines) + "\n")
-    return float(lengths.mean())
+    return sum(lengths) / rows
 
 
 def runs_per_hour(folder: Path, study: Path, at_once: int, gpu: bool) -> float:

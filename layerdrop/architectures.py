@@ -46,19 +46,22 @@ class Family:
 
 
 _BERTS = (
-    *(
-        "bert",
-        "roberta",
-        "xlm-roberta",
-        "camembert",
-        "electra",
-        "ernie",
-        "mpnet",
-        "mobilebert",
-        "deberta",
-        "deberta-v2",
-    ),
-    *("data2vec-text", "megatron-bert", "roberta-prelayernorm", "rembert", "roformer", "xlm-roberta-xl"),
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "electra",
+    "ernie",
+    "mpnet",
+    "mobilebert",
+    "deberta",
+    "deberta-v2",
+    "data2vec-text",
+    "megatron-bert",
+    "roberta-prelayernorm",
+    "rembert",
+    "roformer",
+    "xlm-roberta-xl",
 )
 FAMILIES = (
     Family(

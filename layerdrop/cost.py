@@ -108,9 +108,12 @@ class Setting:
 
 
 def lengths_like_qqp(n: int, longest: int) -> tuple[int, ...]:
-    """Tokens of n pairs of questions: log-normal, with QQP's mean of 30 and standard deviation of 13
-    (ours), between 8 and 128, or `longest`."""
-    mean, spread = 30.0, 13.0
+    """Tokens of n pairs of questions, with QQP's mean of 30 and standard deviation of 13 (ours)."""
+    return lengths_like(n, 30.0, 13.0, longest)
+
+
+def lengths_like(n: int, mean: float, spread: float, longest: int) -> tuple[int, ...]:
+    """Tokens of n texts: log-normal with this mean and standard deviation, between 8 and 128, or `longest`."""
     sigma = np.sqrt(np.log(1 + (spread / mean) ** 2))
     drawn = np.random.default_rng(SEED).lognormal(np.log(mean) - sigma**2 / 2, sigma, n)
     return tuple(int(length) for length in drawn.round().clip(8, min(longest, 128)))

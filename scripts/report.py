@@ -86,7 +86,8 @@ def report(args: argparse.Namespace) -> None:
     if args.figures:
         from layerdrop.report.figures import draw
 
-        files, not_drawn = draw(runs, args.figures, tasks)
+        drawn, not_drawn = draw(runs, args.figures, tasks)
+        files += drawn
         said += not_drawn
     for line in [f"note: {note}" for note in said] + files:
         print(line, file=sys.stderr)
