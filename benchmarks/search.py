@@ -7,8 +7,8 @@ FILE.yaml holds flags of run_glue.py. For each task every search of --methods ch
 training set. Then each choice, those of the strategies, and some random sets are trained on the whole training set and
 scored on the development set. Regret: points below the best set that was tried, of all sets up to K = --all_sets, of
 all that are trained beyond it. A strategy NAME@tuned scores the full model that is fine-tuned on the task first, on the
-training set; criteria that need a head always do. Runs lie in --store; the same command goes on. --draw FOLDER: two
-pictures as well.
+training set; criteria that need a head always do. With --hold_out 0.15 runs and scores are those that searches choose
+by. Runs lie in --store; the same command goes on. --draw FOLDER: two pictures as well.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -34,11 +34,10 @@ class Choice:
 
     name: str
     k: int
-    flags: str
-    """Of run_glue.py."""
-    dropped: list[int] = field(default_factory=list)
+    dropped: list[int] | None
+    """None where the strategy cannot drop so many."""
     score: float | None = None
-    """Points on the development set, median over seeds; None where the strategy cannot drop so many."""
+    """Points on the development set, median over seeds."""
 
 
 @dataclass
@@ -73,48 +72,48 @@ class Task:
 
 
 # ---- choices ---------------------------------------------------------------------------------------------------------
-def choices(task: str, n_layers: int, args: argparse.Namespace) -> Task:
-    """All that is to be trained; the searches are done first where they are missing."""
+def choices(task: str, whole, trials, args: argparse.Namespace) -> Task:
+    """All that is to be trained; the searches are done first where they are missing. whole: the run in full depth, its
+    inputs read. trials: does the trainings."""
+    n_layers = whole.checkpoint.n_layers
     found = Task(task, n_layers, [], {})
     for method in args.methods:
         record = searched(method, task, args)
         found.cost[method] = record["cost"]
-        found.choices += [Choice(method, k, _layers(record["sets"][k - 1])) for k in args.k]
+        found.choices += [Choice(method, k, record["sets"][k - 1]) for k in args.k]
     generator = random.Random(41)
-    tuned = fine_tuned(task, args) if any(map(looks_at_tuned, args.strategies)) else ""
     for k in args.k:
-        for name in args.strategies:
-            flags = f"--drop_strategy {name.partition('@')[0]} --drop_k {k}"
-            found.choices.append(Choice(name, k, f"{flags} --score_on {tuned}" if looks_at_tuned(name) else flags))
-        drawn = [generator.sample(range(n_layers), k) for _ in range(args.random)]
-        found.choices += [Choice(RANDOM, k, _layers(ids)) for ids in drawn]
+        found.choices += [Choice(name, k, chosen(name, k, whole, trials, args)) for name in args.strategies]
+        found.choices += [Choice(RANDOM, k, sorted(generator.sample(range(n_layers), k))) for _ in range(args.random)]
         if k <= args.all_sets:
-            found.choices += [Choice(EVERY, k, _layers(ids)) for ids in combinations(range(n_layers), k)]
+            found.choices += [Choice(EVERY, k, list(ids)) for ids in combinations(range(n_layers), k)]
     return found
 
 
+def chosen(strategy: str, k: int, whole, trials, args: argparse.Namespace) -> list[int] | None:
+    """The layers that a strategy drops; None where it cannot drop so many."""
+    from layerdrop.errors import UserError
+
+    words = ["--drop_strategy", strategy.partition("@")[0], "--drop_k", str(k)]
+    if looks_at_tuned(strategy):
+        words += ["--score_on", trials.model(whole.spec)]
+    try:
+        return sorted(whole.choose(read_flags(whole.spec.data.task, args, words)[0].drop).dropped)
+    except UserError as error:
+        print(f"{strategy}, K = {k}: {error}", file=sys.stderr)
+        return None
+
+
 def looks_at_tuned(strategy: str) -> bool:
-    """Whether its scores are those of the fine-tuned model."""
+    """Whether its scores are those of the full model that is fine-tuned on the task with the first seed."""
     from layerdrop.scorers import SCORERS
 
     return strategy.endswith("@tuned") or (strategy in SCORERS and SCORERS[strategy].needs_head)
 
 
-def fine_tuned(task: str, args: argparse.Namespace) -> str:
-    """The folder of the full model, fine-tuned on the task with the first seed; trained where it is missing."""
-    from layerdrop.runs.store import forget_unless_kept, holds_trained
-    from run_glue import run
-
-    (job, *_) = jobs_of(task, Choice("full", 0, ""), args)
-    if not holds_trained(job.options.folder, job.spec):
-        forget_unless_kept(job.options.folder, job.spec)
-        run(job.spec, replace(job.options, save_model=True))
-    return job.options.folder
-
-
 def searched(method: str, task: str, args: argparse.Namespace) -> dict:
     """The record of a search, which is done first where it is missing."""
-    where = Path(args.store) / "search"
+    where = Path(args.store)
     words = [args.recipe, "--method", method, "--max_k", str(max(args.k)), "--task_name", task, "--store", str(where)]
     command = [sys.executable, str(ROOT / "scripts" / "search.py"), *words, *args.workers_words, *args.flags]
     if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
@@ -123,47 +122,45 @@ def searched(method: str, task: str, args: argparse.Namespace) -> dict:
     return json.loads(found.read_text())
 
 
-def _layers(ids) -> str:
-    return f"--drop_layers {','.join(map(str, sorted(ids)))}"
-
-
 # ---- runs ------------------------------------------------------------------------------------------------------------
-def train(task: Task, args: argparse.Namespace) -> None:
-    """Do the runs that are missing, on the whole training set, and fill in the scores."""
+def measured(task: str, args: argparse.Namespace) -> Task:
+    """Every choice on a task with its score; the runs that are missing are done first, each set once."""
     from layerdrop.engines.local import LocalEngine
     from layerdrop.engines.places import places
-    from layerdrop.execute import execute
     from layerdrop.progress import Display
-    from layerdrop.trials import selection_metric
+    from layerdrop.runs.store import SCORE_FOLDER, Store
+    from layerdrop.steps import GlueRun
+    from layerdrop.trials import Trials
     from run_glue import run
 
-    jobs = [jobs_of(task.name, choice, args) for choice in task.choices]
+    spec, options = read_flags(task, args, ["--seed", str(args.seeds[0])])
+    whole = GlueRun(spec, replace(options, score_store=f"{args.store}/{SCORE_FOLDER}"))
+    whole.read()
     engine, display = LocalEngine(run, places(args.workers)), Display()
     try:
-        done = execute([job for each in jobs for job in each], engine, display.update).records
+        trials = Trials(
+            whole.record, options, Store(args.store), engine, seeds=args.seeds, total=0, tell=display.update
+        )
+        found = choices(task, whole, trials, args)
+        sets = list(dict.fromkeys(frozenset(c.dropped) for c in found.choices if c.dropped is not None))
+        trials.total = len(trials.records) + len(sets) * len(args.seeds)
+        scores = dict(zip(sets, trials(sets), strict=True))
     finally:
         display.close()
         engine.close()
-    for choice, each in zip(task.choices, jobs, strict=True):
-        records = [done.get(job.spec.id) for job in each]
-        if all(records):
-            choice.score = 100 * statistics.median(r.metrics[selection_metric(r)] for r in records)
-            choice.dropped, task.steps = records[0].dropped, records[0].steps
+    for choice in found.choices:
+        if choice.dropped is not None:
+            choice.score = 100 * statistics.median(scores[frozenset(choice.dropped)])
+    found.steps = max(record.steps for record in trials.records.values())
+    return found
 
 
-def jobs_of(task: str, choice: Choice, args: argparse.Namespace) -> list:
-    """One job for each seed."""
+def read_flags(task: str, args: argparse.Namespace, words: list[str]) -> tuple:
+    """(RunSpec, Options) of a run on a task."""
     from layerdrop.arguments import parse
-    from layerdrop.engines.base import Job
-    from layerdrop.runs.store import Store
 
-    words = [args.recipe, "--task_name", task, "--save_model", "no", "--eval_strategy", "no", "--save_strategy", "no"]
-    store, jobs = Store(f"{args.store}/development"), []
-    for seed in args.seeds:
-        spec, options = parse([*words, *choice.flags.split(), "--seed", str(seed), *args.flags]).to_spec()
-        scores = f"{args.store}/scores"
-        jobs.append(Job(spec, replace(options, folder=store.folder(spec), score_store=scores, resume="auto")))
-    return jobs
+    quiet = ["--save_model", "no", "--eval_strategy", "no", "--save_strategy", "no"]
+    return parse([args.recipe, "--task_name", task, *quiet, *args.flags, *words]).to_spec()
 
 
 # ---- tables and pictures ---------------------------------------------------------------------------------------------
@@ -174,7 +171,7 @@ def table(task: Task, all_k: list[int]) -> Iterator[str]:
     for name in task.names():
         cells = [f"{task.mean(name, k):.1f} ({task.regret(name, k):.1f})" if task.mean(name, k) else "" for k in all_k]
         sets = [c.dropped for c in task.choices if (c.name, c.k) == (name, all_k[-1])]
-        ids = " ".join(map(str, sets[0])) if len(sets) == 1 else f"{len(sets)} sets"
+        ids = " ".join(map(str, sets[0] or [])) if len(sets) == 1 else f"{len(sets)} sets" * bool(sets)
         cost = task.cost.get(name)
         spent = (
             f"{cost['steps'] / task.cost['greedy']['steps']:.2f} of greedy" if cost and "greedy" in task.cost else ""
@@ -183,11 +180,11 @@ def table(task: Task, all_k: list[int]) -> Iterator[str]:
 
 
 def spread(tasks: list[Task], k: int) -> tuple[float, float]:
-    """The regrets that nine and one in ten random sets exceed, means over tasks."""
+    """The regrets that nine and one in ten random sets exceed, of all sets where they are trained; means over tasks."""
     tenths = []
     for task in tasks:
-        scores = [c.score for c in task.choices if (c.name, c.k) == (RANDOM, k) and c.score is not None]
-        regrets = [task.best(k) - score for score in scores]
+        name = EVERY if (EVERY, k) in {(c.name, c.k) for c in task.choices} else RANDOM
+        regrets = [task.best(k) - c.score for c in task.choices if (c.name, c.k) == (name, k)]
         tenths.append(statistics.quantiles(regrets, n=10) if len(regrets) > 1 else regrets * 9)
     return statistics.fmean(t[0] for t in tenths), statistics.fmean(t[-1] for t in tenths)
 
@@ -197,7 +194,7 @@ def cost_of(tasks: list[Task], name: str) -> str:
     if name in tasks[0].cost:
         n = statistics.fmean(task.cost[name]["steps"] / task.steps for task in tasks)
     else:
-        n = float(name != RANDOM and looks_at_tuned(name))
+        n = float(name not in (RANDOM, EVERY) and looks_at_tuned(name))
     return f"{n:.0f} training{'s' * (round(n) != 1)}" if round(n) else "none"
 
 
@@ -211,7 +208,7 @@ def draw(tasks: list[Task], all_k: list[int], folder: str) -> None:
 
     from layerdrop.report.figures import COLOURS, GREY, STYLE
 
-    names = [name for name in tasks[0].names() if name != EVERY]
+    names = tasks[0].names()
     regret = {
         name: [
             statistics.fmean(found) if None not in (found := [t.regret(name, k) for t in tasks]) else None
@@ -224,11 +221,13 @@ def draw(tasks: list[Task], all_k: list[int], folder: str) -> None:
         size = (1.6 + 1.6 * len(all_k), 0.7 + 0.17 * len(ranked))
         figure, grid = plt.subplots(1, len(all_k), figsize=size, sharey=True, squeeze=False)
         for place, (axes, k) in enumerate(zip(grid[0], all_k, strict=True)):
-            if RANDOM in names:
+            if any(c.name in (RANDOM, EVERY) and c.k == k for c in tasks[0].choices):
                 axes.axvspan(*spread(tasks, k), color="#DDDDDD", lw=0)
             for i, name in enumerate(ranked):
                 if regret[name][place] is not None:
-                    axes.plot(regret[name][place], i, "o", ms=3.5, color=GREY if name == RANDOM else COLOURS[0])
+                    axes.plot(
+                        regret[name][place], i, "o", ms=3.5, color=GREY if name in (RANDOM, EVERY) else COLOURS[0]
+                    )
             axes.set_xlim(left=-0.3)
             axes.set_title(f"K = {k}", fontsize=7)
             axes.set_xlabel("regret, points")
@@ -238,13 +237,13 @@ def draw(tasks: list[Task], all_k: list[int], folder: str) -> None:
         figure.tight_layout()
         figure.savefig(Path(folder) / "search_regret.png", dpi=200)
 
-        rows = [name for name in names if name != RANDOM]
+        rows = [name for name in names if name not in (RANDOM, EVERY)]
         figure, grid = plt.subplots(
             1, len(tasks), figsize=(1 + 1.9 * len(tasks), 0.6 + 0.16 * len(rows)), squeeze=False
         )
         for axes, task in zip(grid[0], tasks, strict=True):
             for i, name in enumerate(rows):
-                gone = next((c.dropped for c in task.choices if (c.name, c.k) == (name, all_k[-1])), [])
+                gone = next((c.dropped for c in task.choices if (c.name, c.k) == (name, all_k[-1])), None) or []
                 kept = [j for j in range(task.n_layers) if j not in gone]
                 axes.plot(gone, [i] * len(gone), "s", color="#333333", ms=5)
                 axes.plot(kept, [i] * len(kept), "s", color="#DDDDDD", ms=5)
@@ -273,17 +272,12 @@ def main() -> None:
     parser.add_argument("--draw", help="folder of the pictures")
     args, args.flags = parser.parse_known_args()
     args.workers_words = ["--workers", str(args.workers)] if args.workers else []
-    from layerdrop.arguments import parse
-    from layerdrop.checkpoints import Checkpoint
-
-    print("Points on the development set: median over seeds, mean over sets (regret to the best set that was trained).")
+    where = "held-out rows" if read_flags(args.tasks[0], args, [])[0].data.hold_out else "the development set"
+    print(f"Points on {where}: median over seeds, mean over sets (regret to the best set that was trained).")
     tasks = []
     for name in args.tasks:
-        spec, _ = parse([args.recipe, "--task_name", name, *args.flags]).to_spec()
-        task = choices(name, Checkpoint.open(spec.model).n_layers, args)
-        train(task, args)
-        print("", *table(task, args.k), sep="\n", flush=True)
-        tasks.append(task)
+        tasks.append(measured(name, args))
+        print("", *table(tasks[-1], args.k), sep="\n", flush=True)
     if args.draw:
         draw(tasks, args.k, args.draw)
 
