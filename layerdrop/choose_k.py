@@ -15,7 +15,7 @@ from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store, forget_unles
 from layerdrop.selection import check_selection
 from layerdrop.study import QUIET, refuse_flags_of_one_run
 from layerdrop.surgery import droppable
-from layerdrop.tasks import DEMO_TASKS, TASKS, Task, custom_task
+from layerdrop.tasks import Task
 
 Train = Callable[[Sequence[Job]], dict[str, RunRecord]]
 """Id -> record of every run. Raises UserError for a failure, Stopped where the user stops."""
@@ -117,8 +117,7 @@ class Question:
     @property
     def task(self) -> Task:
         """Of the records."""
-        record = self.known[0][0]
-        return (TASKS | DEMO_TASKS).get(record.spec.data.task) or custom_task("", (), "", tuple(record.labels))
+        return self.known[0][0].task
 
     def loss_at(self, k: int, half: int) -> float:
         """On one of the halves."""

@@ -1,8 +1,11 @@
 """An execution in words for a person: what a study holds, how it goes, what came of it."""
 
+import math
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TextIO
 
 from tqdm import tqdm
@@ -92,8 +95,22 @@ def _measured(record: RunRecord) -> str:
     return "  ".join(shown)
 
 
+def best_so_far(records: Iterable[RunRecord]) -> list[str]:
+    """For each task `best rte: accuracy 0.7040  NAME`: the run with the highest score, by the metric that searches
+    choose by; of equal ones the first."""
+    best: dict[str, tuple[float, RunRecord]] = {}
+    for record in records:
+        score, task = record.metrics.get(record.task.selection_metric, math.nan), record.spec.data.task
+        if not math.isnan(score) and (task not in best or score > best[task][0]):
+            best[task] = score, record
+    return [
+        f"best {task}: {record.task.selection_metric} {score:.4f}  {Path(record.folder).name}"
+        for task, (score, record) in best.items()
+    ]
+
+
 class Display:
-    """A line for each run in flight on a terminal; elsewhere, and above these, a line for each run that ended."""
+    """A line for each run that ended; on a terminal, below these, those in flight, the best of each task, the sums."""
 
     def __init__(self, stream: TextIO = sys.stderr):
         self.stream = stream
@@ -116,7 +133,9 @@ class Display:
             return
         now = time.monotonic()
         texts = [f"  {job.name}  {duration(now - began)}" for job, began in progress.running.values()]
-        texts.append(f"{over}/{progress.total} runs{left}")
+        texts += [f"  {line}" for line in best_so_far([*progress.already, *progress.done])]
+        failed = f", {len(progress.failed)} failed" if progress.failed else ""
+        texts.append(f"{over}/{progress.total} runs{failed}{left}")
         while len(self.lines) < len(texts):
             self.lines.append(tqdm(bar_format="{desc}", position=len(self.lines), leave=False, file=self.stream))
         for line, text in zip(self.lines, texts + [""] * (len(self.lines) - len(texts)), strict=True):

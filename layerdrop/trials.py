@@ -13,7 +13,6 @@ from layerdrop.runs.record import RunRecord
 from layerdrop.runs.store import Store, forget_unless_kept, holds_trained
 from layerdrop.search import Ids
 from layerdrop.spec import DropSpec, Options, RunSpec
-from layerdrop.tasks import DEMO_TASKS, TASKS, custom_task
 
 
 class Stopped(Exception):
@@ -107,7 +106,7 @@ class Trials:
         """Higher is better; NaN without a record. Raises UserError for a metric that was not measured."""
         if record is None:
             return math.nan
-        name = self.select_on or selection_metric(record)
+        name = self.select_on or record.task.selection_metric
         if name not in record.metrics:
             raise UserError(f"--select_on {name}: was not measured. Allowed: {', '.join(record.metrics)}.")
         return -record.metrics[name] if name == "loss" else record.metrics[name]
@@ -115,7 +114,7 @@ class Trials:
     @property
     def metric(self) -> str:
         """The metric that counts; known once a training is done."""
-        return self.select_on or selection_metric(next(iter(self.records.values())))
+        return self.select_on or next(iter(self.records.values())).task.selection_metric
 
     @property
     def cost(self) -> dict[str, float]:
@@ -155,12 +154,6 @@ class Trials:
         if each and not progress.stopped:
             left = (self.total - over) * statistics.median(each) / self.engine.slots
         return replace(progress, total=self.total, already=already, failed=failed, remaining=left)
-
-
-def selection_metric(record: RunRecord) -> str:
-    """What searches choose by: F1 for MRPC and QQP, Spearman, Matthews, else accuracy (Peer et al. 2022)."""
-    task = (TASKS | DEMO_TASKS).get(record.spec.data.task) or custom_task("", (), "", tuple(record.labels))
-    return task.selection_metric
 
 
 def _contents(record: RunRecord) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from layerdrop.engines.base import Job, Result
 from layerdrop.execute import Progress
-from layerdrop.progress import ERROR_WIDTH, Display, duration, plan, summary, time_left
+from layerdrop.progress import ERROR_WIDTH, Display, best_so_far, duration, plan, summary, time_left
 from layerdrop.runs.record import RunRecord
 from layerdrop.spec import DataSpec, ModelSpec, Options, RunSpec
 from layerdrop.study import Study
@@ -110,3 +110,36 @@ def test_a_failure_is_printed_once_in_full(jobs):
 def test_summary_of_what_was_done_before(jobs):
     progress = Progress(4, already=[record(jobs[0])], done=[record(job) for job in jobs[1:]])
     assert summary(Study("s", jobs), progress) == "4 runs: 4 done (1 of them before), 0 failed"
+
+
+def test_best_so_far(jobs):
+    """By the metric that searches choose by, F1 for MRPC; a run without it does not count."""
+    scored = [(0, "rte", {"accuracy": 0.5}), (1, "rte", {"accuracy": 0.6}), (2, "rte", {"accuracy": 0.6})]
+    scored += [(3, "rte", {"accuracy": float("nan")}), (4, "mrpc", {"accuracy": 0.9, "f1": 0.7})]
+    scored += [(5, "mrpc", {"accuracy": 0.8, "f1": 0.8}), (6, "stsb", {"loss": 0.1})]
+    records = [
+        RunRecord(RunSpec(ModelSpec("m"), DataSpec(task), seed=seed), f"runs/run{seed}", "success", metrics=metrics)
+        for seed, task, metrics in scored
+    ]
+    assert best_so_far(records) == ["best rte: accuracy 0.6000  run1", "best mrpc: f1 0.8000  run5"]
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_live_lines(jobs):
+    """Runs in flight, the best, the sums; they are taken away at the end."""
+    progress = Progress(4, done=[record(jobs[0])], failed=[(jobs[1], "x")], remaining=60.0)
+    progress.running[jobs[2].spec.id] = (jobs[2], time.monotonic())
+    terminal = Terminal()
+    display = Display(terminal)
+    display.update(progress, None)
+    shown = [line.desc for line in display.lines]
+    assert shown == ["  run2  0 s", "  best rte: accuracy 0.5000  run0", "2/4 runs, 1 failed, about 60 s left"]
+    assert all(text in terminal.getvalue() for text in shown)
+    display.close()
+    assert not display.lines

@@ -20,7 +20,6 @@ from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.store import holds_model
 from layerdrop.spec import DropSpec, ModelSpec, Options
 from layerdrop.steps import GlueRun
-from layerdrop.trials import selection_metric
 
 EXPORT_FILE = "export.json"
 SINGLE, BATCH = 1, 32
@@ -84,7 +83,7 @@ class ExportedRun:
             processes=1,
             data=replace(spec.data, files=tuple(pair for pair in spec.data.files if pair[0] == "validation")),
         )
-        self.folder, self.record, self.metric = folder, record, selection_metric(record)
+        self.folder, self.record, self.metric = folder, record, record.task.selection_metric
         self.run = GlueRun(spec, Options(folder=folder, use_cpu=True, save_model=False))
         self.run.read()
         self.checkpoint, self.split = self.run.checkpoint, self.run.development_splits()[0]

@@ -13,6 +13,7 @@ from typing import Any
 
 from layerdrop.files import write_atomically
 from layerdrop.spec import RunSpec
+from layerdrop.tasks import DEMO_TASKS, TASKS, Task, custom_task
 
 RECORD_FILE = "record.json"
 
@@ -88,6 +89,11 @@ class RunRecord:
 
     def __post_init__(self):
         self.id = self.id or self.spec.id
+
+    @property
+    def task(self) -> Task:
+        """The row of GLUE's table; of own files one with their classes."""
+        return (TASKS | DEMO_TASKS).get(self.spec.data.task) or custom_task("", (), "", tuple(self.labels))
 
     @property
     def dropped(self) -> list[int]:
