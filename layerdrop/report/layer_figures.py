@@ -71,7 +71,7 @@ def heat(
             axes.set_xlabel(x)
             axes.set_xticks(range(width), columns or range(width))
             axes.set_yticks(range(len(rows)), names or range(len(rows)))
-            axes.tick_params(labelsize=5)
+            axes.tick_params(labelsize=5 if width <= 10 else 4)
             figure.colorbar(image, ax=axes, fraction=0.046).ax.tick_params(labelsize=5)
         grid[0][0].set_ylabel(y)
         figure.tight_layout()
