@@ -17,6 +17,7 @@ import argparse
 import re
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -107,24 +108,25 @@ def run_of(model: str):
         raise UserError(str(error)) from None
 
 
-def base_name(one) -> str:
-    """Of the model that was fine-tuned, or of the checkpoint."""
+def names_of(one) -> tuple[str, str, str]:
+    """A subject's model, what a run has made of it, its task. Of other checkpoints than runs the second is empty."""
     record = run_of(one.spec.model.name)
-    return Path((record.spec.model.name if record else one.spec.model.name).rstrip("/")).name
+    name = Path((record.spec.model.name if record else one.spec.model.name).rstrip("/")).name
+    made = ""
+    if record:
+        made = f"{record.spec.drop.strategy}, K = {len(record.dropped)}" if record.dropped else "fine-tuned"
+    return name, made, one.spec.data.task
 
 
 def label(one, subjects: list) -> str:
-    """What tells a subject from the others: its model, its task; if these do not, the folder of the run."""
-
-    def of(subject) -> tuple[str, str]:
-        return base_name(subject), subject.spec.data.task
-
-    models, tasks = {of(s)[0] for s in subjects}, {of(s)[1] for s in subjects}
-    name, task = of(one)
-    if [of(s) for s in subjects].count(of(one)) > 1:
-        name, models = Path(one.spec.model.name.rstrip("/")).name, {s.spec.model.name for s in subjects}
-    parts = [name] if len(models) > 1 or len(tasks) == 1 else []
-    return ", ".join(parts + ([task] if len(tasks) > 1 else []))
+    """The names by which a subject differs from the others; where these are the same, the folder of its model."""
+    of_all = [names_of(subject) for subject in subjects]
+    models, made, tasks = (len(set(column)) > 1 for column in zip(*of_all, strict=True))
+    name, how, task = names_of(one)
+    if of_all.count((name, how, task)) > 1:
+        name, how, models = Path(one.spec.model.name.rstrip("/")).name, "", True
+    parts = [name if models or made or not tasks else "", how if made else "", task if tasks else ""]
+    return ", ".join(filter(None, parts)) or name
 
 
 def kept(one, args: argparse.Namespace, compute, **of):
@@ -224,14 +226,15 @@ def probe(subjects: list, args: argparse.Namespace):
 
 
 def _means(subjects: list, rows: dict) -> dict[str, list]:
-    """For each model with several tasks: the rows whose mean is shown."""
-    by_model: dict[str, dict[str, list]] = {}
+    """For each model that is seen on several tasks, once on each: the rows whose mean is shown."""
+    groups: dict[str, dict[str, list]] = {}
+    counts = Counter(names_of(one) for one in subjects)
     for one in subjects:
-        by_model.setdefault(base_name(one), {})[label(one, subjects)] = rows[label(one, subjects)]
-    alone = len(by_model) == 1
-    return {
-        "mean" if alone else f"{name}, mean": [*found.values()] for name, found in by_model.items() if len(found) > 1
-    }
+        name, how, task = names_of(one)
+        if counts[name, how, task] == 1:
+            groups.setdefault(", ".join(filter(None, (name, how))), {})[task] = rows[label(one, subjects)]
+    alone = len(groups) == 1
+    return {"mean" if alone else f"{name}, mean": [*of.values()] for name, of in groups.items() if len(of) > 1}
 
 
 def _with_means(subjects: list, rows: dict[str, list]) -> dict[str, list]:

@@ -226,8 +226,10 @@ def test_probe_drift_profile_similarity(call, bert, tmp_path):
 
 
 def test_runs_are_looked_at_on_their_own_task(call, run, bert):
-    """Two runs of one model are told apart by their tasks, and have a mean; two of one task by their folders."""
-    for task, name, words in (("rte", "a", ""), ("stsb", "b", ""), ("rte", "c", "--drop_strategy top --drop_k 2")):
+    """Runs of one model are told apart by their tasks, and have a mean; those of one task by what was dropped, or by
+    their folders, and have none."""
+    cut = "--drop_strategy top --drop_k 2"
+    for task, name, words in (("rte", "a", ""), ("stsb", "b", ""), ("rte", "c", cut), ("rte", "d", "--seed 5")):
         assert run(f"--task_name {task} --max_steps 2 --learning_rate 1e-2 {words}", output=name)[0] == 0
     code, out, err = call(f"drift --pretrained {bert} --format csv", ("a", "b"))
     assert code == 0, err
@@ -238,9 +240,19 @@ def test_runs_are_looked_at_on_their_own_task(call, run, bert):
     assert list(rows) == ["rte", "stsb", "mean"] and len(rows["mean"]) == 7
     np.testing.assert_allclose(rows["mean"], np.mean([rows["rte"], rows["stsb"]], 0), atol=1e-5)
     code, out, err = call(f"drift --pretrained {bert} --format csv", ("a", "c"))
-    assert code == 0 and "a: cosine of" in out and "c: cosine of" in out and "side by side" not in out, err
+    assert code == 0 and "fine-tuned: cosine of" in out and "top, K = 2: cosine of" in out, err
+    assert "side by side" not in out
     code, out, err = call("probe --format csv", ("a", "b"))
     assert code == 0 and {row["row"] for row in csv.DictReader(io.StringIO(out))} == {"rte", "stsb", "mean"}, err
+    fine_tuned = "tinybert, fine-tuned"
+    of_both = {f"{name}, {task}" for name in ("tinybert", fine_tuned) for task in ("rte", "stsb", "mean")}
+    for words, models, labels in (
+        ("rte", (bert, "a"), {"tinybert", fine_tuned}),
+        ("rte", ("a", "d"), {"a", "d"}),
+        ("rte stsb", (bert, "a"), of_both),
+    ):
+        code, out, err = call(f"probe --format csv --tasks {words}", models)
+        assert code == 0 and {row["row"] for row in csv.DictReader(io.StringIO(out))} == labels, err
 
 
 @pytest.mark.parametrize(
