@@ -1,10 +1,10 @@
 """How many layers a task can lose, from runs that are done as they are needed: see layerdrop.analysis.tolerance."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, score
+from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score
 from layerdrop.arguments import flags_of, parse
 from layerdrop.checkpoints import Checkpoint, HubOptions, work_offline_unless_reachable
 from layerdrop.engines.base import Job
@@ -54,39 +54,59 @@ class Question:
             raise UserError("--do_train, --do_eval, --do_predict: choosing K trains and evaluates. Leave them out.")
         self.config = Checkpoint.open(spec.model, HubOptions.of(options)).config
         most = min(len(droppable(self.config)), self.config.num_hidden_layers - 1)
-        self.all_k = sorted(set(protocol.k or range(1, most + 1)))
-        if not 1 <= self.all_k[0] <= self.all_k[-1] <= most:
-            raise UserError(f"--k {' '.join(map(str, self.all_k))}: this model can lose 1 to {most} layers.")
+        all_k = sorted(set(protocol.k or range(1, most + 1)))
+        if not 1 <= all_k[0] <= all_k[-1] <= most:
+            raise UserError(f"--k {' '.join(map(str, all_k))}: this model can lose 1 to {most} layers.")
         self.model, self.strategy = spec.model.name, arguments.drop.drop_strategy
         self.keeps_model = options.save_model or not any(word.startswith("--save_model") for word in words)
         self.known: dict[int, list[RunRecord]] = {}
         """K -> the records, one for each seed."""
-        self.answers: list[Tolerance] = []
-        self.folder: str | None = None
-
-    def answer(self, train: Train, say: Callable[[str], None]) -> None:
-        """Choose K for every threshold. train: does the runs that this takes. say: hears how it goes. Raises as `train`
-        does."""
-        self.train, self.say = train, say
-        self.runs(0)
-        possible = self.possible()
-        for max_loss in sorted(self.protocol.max_loss):
-            answer = largest_k(possible, lambda k: self.loss_at(k, 0), max_loss, self.protocol.exhaustive)
-            self.answers.append(answer)
-            say(f"{self.task.name}: K = {answer.k} within {max_loss:g}, after {len(self.known) - 1} tried")
-        if self.answers[-1].k and self.keeps_model:
-            self.folder = self.keep(self.answers[-1].k)
-
-    def possible(self) -> list[int]:
-        """The K that the strategy can drop."""
-        found = []
-        for k in self.all_k:
+        self.scores: dict[tuple[str, int], float] = {}
+        """(id of the run, half) -> points."""
+        self.impossible: dict[int, str] = {}
+        """K -> why the strategy cannot drop so many."""
+        for k in all_k:
             try:
-                self.job(k, self.protocol.seeds[0])
-                found.append(k)
+                self.job(k, protocol.seeds[0])
             except UserError as error:
-                self.say(f"note: {error}")
-        return found
+                self.impossible[k] = str(error)
+        self.all_k = [k for k in all_k if k not in self.impossible]
+
+    def needed(self) -> list[Job]:
+        """The runs that are needed next; empty once every threshold is decided."""
+        wanted = {0, *(k for of in self.protocol.max_loss for k in self._next_k(of))}
+        return [self.job(k, seed) for k in sorted(wanted - self.known.keys()) for seed in self.protocol.seeds]
+
+    def take(self, records: Mapping[str, RunRecord]) -> None:
+        """The records, by id, of runs that were needed."""
+        for k in {0, *self.all_k} - self.known.keys():
+            found = [records.get(self.job(k, seed).spec.id) for seed in self.protocol.seeds]
+            if all(found):
+                self.known[k] = found
+
+    @property
+    def answers(self) -> list[Tolerance]:
+        """One for each threshold, ascending; once nothing is needed any more."""
+        of = self.all_k, self._losses()
+        return [largest_k(*of, max_loss, self.protocol.exhaustive) for max_loss in sorted(self.protocol.max_loss)]
+
+    @property
+    def folder(self) -> str | None:
+        """Of the model that the largest threshold allows, with the first seed; None where nothing can go, or models are
+        not to be kept."""
+        job = self.kept_job()
+        return job and job.options.folder
+
+    def kept_job(self) -> Job | None:
+        """The run whose model is the answer."""
+        k = self.answers[-1].k
+        return self.job(k, self.protocol.seeds[0], save_model=True) if k and self.keeps_model else None
+
+    def _next_k(self, max_loss: float) -> list[int]:
+        return next_k(self.all_k, self._losses(), max_loss, self.protocol.exhaustive)
+
+    def _losses(self) -> dict[int, float]:
+        return {k: self.loss_at(k, 0) for k in self.known if k} if 0 in self.known else {}
 
     def job(self, k: int, seed: int, save_model: bool = False) -> Job:
         """The run of a K and a seed. Raises UserError where the strategy cannot drop so many."""
@@ -97,23 +117,6 @@ class Question:
         places["score_store"] = options.score_store or str(prior / SCORE_FOLDER)
         return Job(spec, replace(options, **places, resume="auto", save_model=save_model))
 
-    def runs(self, k: int) -> list[RunRecord]:
-        """The records of a K, one for each seed; done where they are missing."""
-        if k not in self.known:
-            jobs = [self.job(k, seed) for seed in self.protocol.seeds]
-            records = self.train(jobs)
-            self.known[k] = [records[job.spec.id] for job in jobs]
-        return self.known[k]
-
-    def keep(self, k: int) -> str:
-        """The folder of the model that was chosen, with the first seed; it is trained again if it was not kept."""
-        job = self.job(k, self.protocol.seeds[0], save_model=True)
-        while not holds_trained(job.options.folder, job.spec):
-            self.say(f"{job.name} once more, to keep its model")
-            forget_unless_kept(job.options.folder, job.spec)
-            self.train([job])
-        return job.options.folder
-
     @property
     def task(self) -> Task:
         """Of the records."""
@@ -121,9 +124,36 @@ class Question:
 
     def loss_at(self, k: int, half: int) -> float:
         """On one of the halves."""
-        full, cut = ([self._score(record, half) for record in self.runs(of)] for of in (0, k))
+        full, cut = ([self._score(record, half) for record in self.known[of]] for of in (0, k))
         return loss(full, cut, self.protocol.percent)
 
     def _score(self, record: RunRecord, half: int) -> float:
-        labels, predictions = (as_numbers(self.task, shown) for shown in read_predictions(record.folder)[1:])
-        return score(predictions, labels, halves(labels, self.task)[half], self.task)
+        if (record.id, half) not in self.scores:
+            labels, predictions = (as_numbers(self.task, shown) for shown in read_predictions(record.folder)[1:])
+            self.scores[record.id, half] = score(predictions, labels, halves(labels, self.task)[half], self.task)
+        return self.scores[record.id, half]
+
+
+def answer(questions: Sequence[Question], train: Train, say: Callable[[str], None]) -> None:
+    """Do what the questions need, of all of them side by side, and keep the models that were chosen. say: hears how it
+    goes. Raises as `train` does."""
+    for question in questions:
+        for why in question.impossible.values():
+            say(f"note: {why}")
+    while jobs := [job for question in questions for job in question.needed()]:
+        records = train(jobs)
+        for question in questions:
+            question.take(records)
+    for question in questions:
+        for found in question.answers:
+            tried = f"after {len(question.known) - 1} tried"
+            say(f"{question.task.name}: K = {found.k} within {found.max_loss:g}, {tried}")
+    while again := [job for question in questions if (job := question.kept_job()) and not _is_kept(job)]:
+        for job in again:
+            say(f"{job.name} once more, to keep its model")
+            forget_unless_kept(job.options.folder, job.spec)
+        train(again)
+
+
+def _is_kept(job: Job) -> bool:
+    return holds_trained(job.options.folder, job.spec)

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
 
 def choose(args: argparse.Namespace, words: list[str]) -> int:
     """Do what the flags say."""
-    from layerdrop.choose_k import Protocol, Question
+    from layerdrop.choose_k import Protocol, Question, answer
     from layerdrop.errors import UserError
     from layerdrop.execute import execute
     from layerdrop.progress import Display
@@ -75,8 +75,7 @@ def choose(args: argparse.Namespace, words: list[str]) -> int:
                     raise UserError(f"{job.name}: this run is needed, and failed. {error}")
                 return progress.records
 
-            for question in questions:
-                question.answer(train, display.say)
+            answer(questions, train, display.say)
     finally:
         display.close()
         engine.close()

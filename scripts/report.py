@@ -32,6 +32,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--holm", action="store_true", help="significance: Holm's correction for all tests of a table")
     parser.add_argument("--compare", help="published figures beside one's own: sajjad2023, peer2022")
     parser.add_argument("--figures", help="folder for the figures (PNG and PDF)")
+    parser.add_argument("--runs", help="csv file with a line for each run: settings, metrics, seconds, versions")
     parser.add_argument("--html", help="file of one page for a browser: sortable tables, charts, the runs of each row")
     parser.add_argument("--watch", action="store_true", help="with --html: write it again and again until Ctrl-C")
     args = parser.parse_args(argv)
@@ -55,9 +56,11 @@ def report(args: argparse.Namespace) -> None:
     from layerdrop.errors import UserError
     from layerdrop.report import notes
     from layerdrop.report.frame import frame
+    from layerdrop.report.html import page
     from layerdrop.report.published import NOTES, published
     from layerdrop.report.records import failures, read_store, unreadable
     from layerdrop.report.render import render
+    from layerdrop.report.runs_csv import runs_csv
     from layerdrop.report.tables.model_cost import model_cost_table, read_costs
     from layerdrop.tasks import get_task
 
@@ -80,8 +83,11 @@ def report(args: argparse.Namespace) -> None:
         if runs.merge(beside, on=["model", "task"]).empty:
             said.append(f"--compare {args.compare}: it has none of these models and tasks; nothing to compare")
     files = []
+    if args.runs:
+        write(args.runs, runs_csv(runs))
+        files.append(args.runs)
     if args.html:
-        write_page(args.html, found, runs, said)
+        write(args.html, page(found, runs, said))
         files.append(args.html)
     if args.figures:
         from layerdrop.report.figures import draw
@@ -93,24 +99,24 @@ def report(args: argparse.Namespace) -> None:
         print(line, file=sys.stderr)
 
 
-def write_page(path: str, found, runs, notes: list[str], refresh: int | None = None) -> None:
-    """Write the page, whole or not at all."""
+def write(path: str, text: str) -> None:
+    """Write a file, whole or not at all."""
     from layerdrop.files import write_atomically
-    from layerdrop.report.html import page
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(Path(path), page(found, runs, notes, refresh))
+    write_atomically(Path(path), text)
 
 
 def watch(args: argparse.Namespace) -> None:
     """Write the page every REFRESH seconds; before the first run is done there is nothing to show."""
     from layerdrop.report.frame import frame
+    from layerdrop.report.html import page
     from layerdrop.report.records import failures, read_store, unreadable
 
     while True:
         found = read_store(args.store, may_be_empty=True)
         if found.done:
-            write_page(args.html, found, frame(found.done), failures(found) + unreadable(found), REFRESH)
+            write(args.html, page(found, frame(found.done), failures(found) + unreadable(found), REFRESH))
             print(f"{args.html}: {len(found.done)} runs, {found.unfinished} in flight", file=sys.stderr, flush=True)
         time.sleep(REFRESH)
 

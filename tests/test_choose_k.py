@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerdrop.analysis.tolerance import halves, largest_k, loss, score
+from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score
 from layerdrop.report.tables.tolerance import published_tolerance
 from layerdrop.tasks import TASKS
 from scripts import choose_k
@@ -38,27 +38,36 @@ GROWING = {1: 0.1, 2: 0.4, 3: 0.9, 4: 1.5, 5: 4.0, 6: 9.0}
 NOT_GROWING = {1: 0.1, 2: 2.0, 3: 0.9, 4: 1.5, 5: 0.8, 6: 9.0}
 
 
-def asked(losses):
-    seen = []
-    return seen, lambda k: seen.append(k) or losses[k]
+def search(losses, max_loss, exhaustive=False, all_k=None):
+    """(answer, the K of each round)."""
+    all_k, known, rounds = list(losses) if all_k is None else all_k, {}, []
+    while wanted := next_k(all_k, known, max_loss, exhaustive):
+        rounds.append(wanted)
+        known |= {k: losses[k] for k in wanted}
+    return largest_k(all_k, known, max_loss, exhaustive), rounds
 
 
 @pytest.mark.parametrize(("most", "k"), [(0.05, 0), (0.1, 1), (0.5, 2), (1, 3), (2, 4), (5, 5), (9, 6), (99, 6)])
 def test_bisection(most, k):
-    seen, loss_at = asked(GROWING)
-    found = largest_k(list(GROWING), loss_at, most)
-    assert found.k == k and found.tried == sorted(seen) and len(seen) == len(set(seen)) <= 3 and not found.exceptions
-    seen, loss_at = asked(GROWING)
-    assert largest_k(list(GROWING), loss_at, most, exhaustive=True).k == k and len(seen) == 6
+    found, rounds = search(GROWING, most)
+    assert all(len(wanted) == 1 for wanted in rounds) and len(rounds) <= 3
+    assert found.k == k and found.tried == sorted(k for (k,) in rounds) and not found.exceptions
+    found, rounds = search(GROWING, most, exhaustive=True)
+    assert found.k == k and rounds == [[1, 2, 3, 4, 5, 6]]  # side by side
 
 
 def test_where_the_loss_does_not_grow():
     """Bisection asks for 4, 2 and 1, and ends at 1, whose successor is not within the loss; trying all finds 5."""
-    found = largest_k(list(NOT_GROWING), NOT_GROWING.get, 1.0)
-    assert found.k == 1 and found.tried == [1, 2, 4]
-    whole = largest_k(list(NOT_GROWING), NOT_GROWING.get, 1.0, exhaustive=True)
+    found, rounds = search(NOT_GROWING, 1.0)
+    assert found.k == 1 and found.tried == [1, 2, 4] and rounds == [[4], [2], [1]]
+    whole, _ = search(NOT_GROWING, 1.0, exhaustive=True)
     assert whole.k == 5 and whole.exceptions == [2, 4] and whole.tried == [1, 2, 3, 4, 5, 6]
-    assert largest_k([2, 4], NOT_GROWING.get, 1.0).k == 0 and largest_k([], NOT_GROWING.get, 1.0).k == 0
+    assert search(NOT_GROWING, 1.0, all_k=[2, 4])[0].k == 0 and search({}, 1.0) == (Tolerance(1.0, 0), [])
+
+
+def test_only_what_a_threshold_needed_counts_as_tried():
+    """Losses that other thresholds needed change nothing."""
+    assert next_k(list(GROWING), GROWING, 1.0) == [] and largest_k(list(GROWING), GROWING, 1.0).tried == [2, 3, 4]
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
@@ -104,6 +113,13 @@ def test_a_run_that_fails_ends_the_command(call):
 def test_nothing_can_go(call):
     code, out, err = call("--tasks rte --max_loss -200 --exhaustive --k 2 4")
     assert code == 0 and "| 0 " in out and "the model without" not in out, err
+    assert "[3/3] done" in err  # every K and the full model at once
+
+
+def test_tasks_are_trained_side_by_side(call):
+    """The full models of both tasks, and the first K of each."""
+    code, out, err = call("--tasks rte mrpc --max_loss 100 --k 1 2 --save_model no")
+    assert code == 0 and "[4/4] done" in err and "| rte " in out and "| mrpc " in out, err
 
 
 def test_k_that_the_strategy_cannot_drop_are_left_out(call):

@@ -16,13 +16,14 @@ from layerdrop.report.notes import constant_predictions, mixtures, repeated
 from layerdrop.report.published import FOLDER, MODELS, published
 from layerdrop.report.records import Found, failures, read_store, unreadable
 from layerdrop.report.render import render
+from layerdrop.report.runs_csv import runs_csv
 from layerdrop.report.sheet import sheets, summarise
 from layerdrop.report.tables.cost import cost_tables
 from layerdrop.report.tables.glue import glue_tables
 from layerdrop.report.tables.significance import significance_tables
 from layerdrop.report.tables.tasks import task_tables
 from layerdrop.runs.predictions import write_table
-from layerdrop.runs.record import RunRecord
+from layerdrop.runs.record import Cut, RunRecord
 from layerdrop.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, RunSpec, TrainSpec
 from scripts import report
 
@@ -286,12 +287,24 @@ def test_significance_from_predictions(tmp_path):
     assert cells["top", "4"]["RTE"] == "none of 1 (p 1)" and cells["top", "6"]["RTE"] == "missing"
 
 
+def test_a_line_for_each_run():
+    runs = [record(accuracy=0.625), record(k=2, seed=3, accuracy={"accuracy": 0.5, "f1": float("nan")}, train=12.5)]
+    runs[1].cuts = [Cut(0, [4, 5], [0, 1, 2, 3], "top")]
+    full, cut = csv.DictReader(io.StringIO(runs_csv(frame(runs))))
+    assert (full["strategy"], full["k"], full["seed"], full["accuracy"], full["f1"]) == ("full", "0", "1", "62.5", "")
+    assert (cut["strategy"], cut["k"], cut["dropped"], cut["accuracy"], cut["f1"]) == ("top", "2", "4 5", "50", "")
+    assert (cut["id"], cut["seed"], cut["train_seconds"], cut["parameters"]) == (runs[1].id, "3", "12.5", "96000000")
+    assert (cut["model"], cut["task"], cut["device"], cut["torch"]) == ("bert-base-uncased", "rte", "X", "2")
+
+
 def test_command(tmp_path, capsys):
     for run in [record(seed=s, k=k, accuracy=0.5 + 0.01 * s) for s in (1, 2) for k in (0, 2)]:
         run.folder = str(tmp_path / "store" / run.spec.id)
         run.write()
     words = [str(tmp_path / "store"), "--figures", str(tmp_path / "figures"), "--compare", "sajjad2023"]
-    assert report.main([*words, "--table", "tasks", "cost", "glue", "significance"]) == 0
+    lines = str(tmp_path / "csv" / "runs.csv")
+    assert report.main([*words, "--table", "tasks", "cost", "glue", "significance", "--runs", lines]) == 0
+    assert len(Path(lines).read_text().splitlines()) == 5
     out, err = capsys.readouterr()
     assert out.count("### bert-base-uncased") == 4 and "Table 3 gives mean losses" in err
     drawn = {path.name: path.stat().st_size for path in (tmp_path / "figures").iterdir()}

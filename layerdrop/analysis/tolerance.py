@@ -7,7 +7,7 @@ loss, of those that were tried.
 """
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,33 +48,42 @@ class Tolerance:
     k: int
     """The largest number of layers within the loss; 0 if none is."""
     tried: list[int] = field(default_factory=list)
-    """Every K whose loss was asked for, ascending."""
+    """Every K whose loss was needed, ascending."""
     exceptions: list[int] = field(default_factory=list)
     """Those below `k` that are not within the loss: it does not grow with K here."""
 
 
-def largest_k(
-    all_k: Sequence[int], loss_at: Callable[[int], float], max_loss: float, exhaustive: bool = False
-) -> Tolerance:
-    """The largest K whose loss is at most max_loss.
+def next_k(all_k: Sequence[int], losses: Mapping[int, float], max_loss: float, exhaustive: bool = False) -> list[int]:
+    """The K whose losses are needed next, beside those that are known; empty once the largest one is decided.
 
-    loss_at: asked once for each K that is needed. Without `exhaustive` by bisection, which assumes that the loss grows
-    with K: the answer is then a K within the loss whose successor is not.
+    exhaustive: every K. Otherwise bisection, which assumes that the loss grows with K.
     """
-    all_k, losses = sorted(all_k), {}
+    asked = sorted(all_k) if exhaustive else _bisect(all_k, losses, max_loss)[1]
+    return [k for k in asked if k not in losses]
 
-    def within(k: int) -> bool:
-        if k not in losses:
-            losses[k] = loss_at(k)
-        return losses[k] <= max_loss
 
+def largest_k(
+    all_k: Sequence[int], losses: Mapping[int, float], max_loss: float, exhaustive: bool = False
+) -> Tolerance:
+    """The largest K whose loss is at most max_loss. By bisection it is a K within the loss whose successor is not.
+
+    losses: those of every K that `next_k` names.
+    """
+    best, tried = _bisect(all_k, losses, max_loss)
     if exhaustive:
-        best = max([k for k in all_k if within(k)], default=0)
-    else:
-        low, high = 0, len(all_k)  # the first `low` are taken to be within, none from `high` on
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if within(all_k[middle]) else (low, middle)
-        best = all_k[low - 1] if low else 0
-    beyond = [k for k in sorted(losses) if k < best and losses[k] > max_loss]
-    return Tolerance(max_loss, best, sorted(losses), beyond)
+        tried = sorted(all_k)
+        best = max([k for k in tried if losses[k] <= max_loss], default=0)
+    return Tolerance(max_loss, best, sorted(tried), [k for k in sorted(tried) if k < best and losses[k] > max_loss])
+
+
+def _bisect(all_k: Sequence[int], losses: Mapping[int, float], max_loss: float) -> tuple[int, list[int]]:
+    """(the largest K within the loss, every K on the way), up to the first one whose loss is not known."""
+    all_k, tried = sorted(all_k), []
+    low, high = 0, len(all_k)  # the first `low` are taken to be within, none from `high` on
+    while low < high:
+        middle = (low + high) // 2
+        tried.append(all_k[middle])
+        if all_k[middle] not in losses:
+            break
+        low, high = (middle + 1, high) if losses[all_k[middle]] <= max_loss else (low, middle)
+    return (all_k[low - 1] if low else 0), tried

@@ -1,0 +1,31 @@
+"""A line of csv for each run: what other tools, and a paper's supplement, take from a study."""
+
+import numpy as np
+import pandas as pd
+
+from layerdrop.report.frame import metric_names
+
+
+def runs_csv(runs: pd.DataFrame) -> str:
+    """The runs of a frame. Metrics are in points, times in seconds, ids of layers from 0 and separated by spaces; empty
+    where something was not measured, or is not defined."""
+    records, words = runs["record"], runs["how"].map(lambda how: how.words)
+    table = pd.DataFrame(
+        {
+            "id": records.map(lambda record: record.id),
+            "model": runs["model"],
+            "setting": runs["setting"],
+            "task": runs["column"],
+            "strategy": words.str[0],
+            "k": words.str[1],
+            "dropped": records.map(lambda record: " ".join(map(str, record.dropped))),
+            "seed": runs["seed"],
+            **{name: runs[name] for name in metric_names(runs)},
+            "parameters": runs["parameters"],
+            "train_seconds": runs["train"],
+            "inference_seconds": runs["inference"],
+            "tokens_per_second": records.map(lambda record: record.tokens_per_second),
+            **{name: runs[name] for name in ("device", "threads", "torch", "transformers")},
+        }
+    )
+    return table.replace([np.inf, -np.inf], np.nan).to_csv(index=False, float_format="%.6g", lineterminator="\n")
