@@ -48,29 +48,54 @@ def probe(
             features(model, data, collate, token, batch_size, Path(folder) / name)
             for name, data in (("train", train), ("development", development))
         )
-        points = tqdm(range(len(x)), desc="probes", delay=2, leave=False)
-        return [
-            fit_and_score(np.array(x[i]), train.labels, np.array(x_dev[i]), development.labels, task) for i in points
-        ]
+        points = tqdm(range(x.n_points), desc="probes", delay=2, leave=False)
+        return [fit_and_score(x.at(i), train.labels, x_dev.at(i), development.labels, task) for i in points]
+
+
+class Features:
+    """One vector for each point and row, (n_points, rows, hidden) float32, in a file, which is read and written instead
+    of mapped: mapped pages count as memory of the process."""
+
+    def __init__(self, file: Path, n_points: int, rows: np.ndarray, hidden: int):
+        """rows: (rows,) the order in which they are written, as places in the source."""
+        self.file, self.n_points, self.rows, self.hidden = file, n_points, rows, hidden
+        file.touch()
+
+    def write(self, start: int, values: np.ndarray) -> None:
+        """values: (n_points, n, hidden), of the rows that are written from place `start` on."""
+        with open(self.file, "r+b") as file:
+            for point, of_point in enumerate(values):
+                file.seek(self._offset(point) + start * self.hidden * 4)
+                file.write(of_point.astype(np.float32).tobytes())
+
+    def at(self, point: int) -> np.ndarray:
+        """(rows, hidden) of one point, in the order of the source."""
+        size = len(self.rows) * self.hidden
+        written = np.fromfile(self.file, np.float32, size, offset=self._offset(point)).reshape(-1, self.hidden)
+        found = np.empty_like(written)
+        found[self.rows] = written
+        return found
+
+    def _offset(self, point: int) -> int:
+        return point * len(self.rows) * self.hidden * 4
 
 
 def features(
     model: PreTrainedModel, data: Tokenised, collate: Collator, token: str, batch_size: int, file: Path
-) -> np.ndarray:
-    """(n_layers + 1, rows, hidden) float32 in a file, rows in the order of the source."""
-    shape = model.config.num_hidden_layers + 1, len(data), model.config.hidden_size
-    found, dataset = np.memmap(file, np.float32, "w+", shape=shape), data.longest_first()
+) -> Features:
+    """Those of n_layers + 1 points, from one pass over the data."""
+    dataset = data.longest_first()
+    found = Features(file, model.config.num_hidden_layers + 1, dataset.rows, model.config.hidden_size)
     for start in tqdm(range(0, len(data), batch_size), desc="states", delay=2, leave=False):
-        rows = dataset.rows[start : start + batch_size]
-        batch = collate([dataset[i] for i in range(start, start + len(rows))])
+        batch = collate([dataset[i] for i in range(start, min(start + batch_size, len(data)))])
         points = torch.stack(points_of(layer_states(model, batch))).float()
         mask = batch["attention_mask"].to(points.device)
         if token == "mean":
             real = mask[..., None]
             values = (points * real).sum(2) / real.sum(1)
         else:
-            values = points[:, torch.arange(len(rows), device=mask.device), sentence_tokens(model, mask)]
-        found[:, rows] = values.cpu().numpy()
+            values = points[:, torch.arange(len(mask), device=mask.device), sentence_tokens(model, mask)]
+        found.write(start, values.cpu().numpy())
     return found
 
 
