@@ -122,7 +122,7 @@ def main(argv: list[str]) -> int:
         )
         args.profile = True
         speed.run("once", TASK, args)
-    print(speed._machine())
+    print(speed.machine())
     return 0
 
 

@@ -212,7 +212,7 @@ def main() -> None:
                 print(f"{task:<6} {side} is {runs[other][0] / runs[side][0]:.2f} x as fast as {other}")
         if "ours K = half" in runs:
             print(f"{task:<6} half of the layers: training {runs['ours'][1] / runs['ours K = half'][1]:.2f} x as fast")
-    print(_machine())
+    print(machine())
 
 
 def _half(model: str) -> int:
@@ -221,7 +221,7 @@ def _half(model: str) -> int:
     return AutoConfig.from_pretrained(model).num_hidden_layers // 2
 
 
-def _machine() -> str:
+def machine() -> str:
     from layerdrop.runs.environment import environment
 
     where = environment()
