@@ -72,10 +72,10 @@ class Task:
 
 
 # ---- choices ---------------------------------------------------------------------------------------------------------
-def choices(task: str, whole, trials, args: argparse.Namespace) -> Task:
-    """All that is to be trained; the searches are done first where they are missing. whole: the run in full depth, its
+def choices(task: str, full_run, trials, args: argparse.Namespace) -> Task:
+    """All that is to be trained; the searches are done first where they are missing. full_run: that in full depth, its
     inputs read. trials: does the trainings."""
-    n_layers = whole.checkpoint.n_layers
+    n_layers = full_run.checkpoint.n_layers
     found = Task(task, n_layers, [], {})
     for method in args.methods:
         record = searched(method, task, args)
@@ -83,22 +83,22 @@ def choices(task: str, whole, trials, args: argparse.Namespace) -> Task:
         found.choices += [Choice(method, k, record["sets"][k - 1]) for k in args.k]
     generator = random.Random(41)
     for k in args.k:
-        found.choices += [Choice(name, k, chosen(name, k, whole, trials, args)) for name in args.strategies]
+        found.choices += [Choice(name, k, chosen(name, k, full_run, trials, args)) for name in args.strategies]
         found.choices += [Choice(RANDOM, k, sorted(generator.sample(range(n_layers), k))) for _ in range(args.random)]
         if k <= args.all_sets:
             found.choices += [Choice(EVERY, k, list(ids)) for ids in combinations(range(n_layers), k)]
     return found
 
 
-def chosen(strategy: str, k: int, whole, trials, args: argparse.Namespace) -> list[int] | None:
+def chosen(strategy: str, k: int, full_run, trials, args: argparse.Namespace) -> list[int] | None:
     """The layers that a strategy drops; None where it cannot drop so many."""
     from layerdrop.errors import UserError
 
     words = ["--drop_strategy", strategy.partition("@")[0], "--drop_k", str(k)]
     if looks_at_tuned(strategy):
-        words += ["--score_on", trials.model(whole.spec)]
+        words += ["--score_on", trials.model(full_run.spec)]
     try:
-        return sorted(whole.choose(read_flags(whole.spec.data.task, args, words)[0].drop).dropped)
+        return sorted(full_run.choose(read_flags(full_run.spec.data.task, args, words)[0].drop).dropped)
     except UserError as error:
         print(f"{strategy}, K = {k}: {error}", file=sys.stderr)
         return None
@@ -134,14 +134,14 @@ def measured(task: str, args: argparse.Namespace) -> Task:
     from run_glue import run
 
     spec, options = read_flags(task, args, ["--seed", str(args.seeds[0])])
-    whole = GlueRun(spec, replace(options, score_store=f"{args.store}/{SCORE_FOLDER}"))
-    whole.read()
+    full_run = GlueRun(spec, replace(options, score_store=f"{args.store}/{SCORE_FOLDER}"))
+    full_run.read()
     engine, display = LocalEngine(run, places(args.workers)), Display()
     try:
         trials = Trials(
-            whole.record, options, Store(args.store), engine, seeds=args.seeds, total=0, tell=display.update
+            full_run.record, options, Store(args.store), engine, seeds=args.seeds, total=0, tell=display.update
         )
-        found = choices(task, whole, trials, args)
+        found = choices(task, full_run, trials, args)
         sets = list(dict.fromkeys(frozenset(c.dropped) for c in found.choices if c.dropped is not None))
         trials.total = len(trials.records) + len(sets) * len(args.seeds)
         scores = dict(zip(sets, trials(sets), strict=True))

@@ -222,6 +222,7 @@ def _half(model: str) -> int:
 
 
 def machine() -> str:
+    """The machine and the versions, in a line."""
     from layerdrop.runs.environment import environment
 
     where = environment()

@@ -38,7 +38,7 @@ def search(
     """
     row = METHODS[method]
     evaluate = Shortlist(trials, choose) if row.proposes else trials
-    record = SearchRecord(row.name, trials.whole.spec, trials.seeds, digits=digits)
+    record = SearchRecord(row.name, trials.full_run.spec, trials.seeds, digits=digits)
     for level in row.search(layers, max_k, evaluate, digits):
         record.levels.append(level)
         tell(level)
@@ -50,7 +50,7 @@ def search_inside(
     method: str,
     layers: Sequence[int],
     k: int,
-    whole: RunRecord,
+    full_run: RunRecord,
     choose: Choose,
     options: Options,
     store: str,
@@ -58,15 +58,15 @@ def search_inside(
 ) -> SearchRecord:
     """The search of a run that chooses its layers by one: in this process, with the run's seed.
 
-    whole: the run in full depth on the part that is not held out, with the fingerprints of its inputs. choose: what a
+    full_run: that in full depth on the part that is not held out, with the fingerprints of its inputs. choose: what a
     strategy drops from it. options: those of candidates. store: folder of their runs. run: does them. Raises as Trials
     do.
     """
-    seed, display = whole.spec.seed, Display(sys.stderr)
+    seed, display = full_run.spec.seed, Display(sys.stderr)
     total = METHODS[method].trainings(len(layers), k)
     display.say(f"{method}: {total} trainings at most; records in {store}")
     try:
-        trials = Trials(whole, options, Store(store), Here(run), seeds=[seed], total=total, tell=display.update)
+        trials = Trials(full_run, options, Store(store), Here(run), seeds=[seed], total=total, tell=display.update)
         return search(method, layers, k, trials, choose, tell=lambda level: display.say(step_words(level)))
     finally:
         display.close()

@@ -38,6 +38,6 @@ class Shortlist:
             return DropSpec(name, k)
         tuned = None
         if SCORERS[scorer].needs_head:
-            whole = self.trials.whole.spec
-            tuned = self.trials.model(whole.start or replace(whole, seed=self.trials.seeds[0]))
+            full = self.trials.full_run.spec
+            tuned = self.trials.model(full.start or replace(full, seed=self.trials.seeds[0]))
         return DropSpec(name, k, score_on=tuned, score_split="train", score_samples=SCORE_ROWS)

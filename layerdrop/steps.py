@@ -255,10 +255,10 @@ class GlueRun:
         plain = replace(spec, drop=DropSpec(), data=data, start=None, distil=None, theseus=None)
         store, layers = prior_store(options).root, droppable(self.checkpoint.config)
         scores = options.score_store or str(Path(store) / SCORE_FOLDER)
-        whole = GlueRun(plain, replace(candidate_options(options), score_store=scores))
-        whole.read()
+        full_run = GlueRun(plain, replace(candidate_options(options), score_store=scores))
+        full_run.read()
         found = search_inside(
-            spec.drop.strategy, layers, spec.drop.k, whole.record, whole.choose, whole.options, store, self.run
+            spec.drop.strategy, layers, spec.drop.k, full_run.record, full_run.choose, full_run.options, store, self.run
         )
         self.record.search = found.cost
         return found.order or tuple(found.sets[-1])

@@ -28,7 +28,7 @@ class Trials:
 
     def __init__(
         self,
-        whole: RunRecord,
+        full_run: RunRecord,
         options: Options,
         store: Store,
         engine: Engine,
@@ -39,10 +39,10 @@ class Trials:
         tell: Callable[[Progress, Result | None], Any] = lambda progress, result: None,
         stop: Callable[[], bool] = lambda: False,
     ):
-        """whole: the run in full depth, with the fingerprints of its inputs. total: number of trainings that will be
+        """full_run: that in full depth, with the fingerprints of its inputs. total: number of trainings that will be
         asked for. select_on: a metric, or `loss`, which counts with the sign turned round; None: the task's
         `selection_metric`."""
-        self.whole, self.options, self.store, self.engine = whole, options, store, engine
+        self.full_run, self.options, self.store, self.engine = full_run, options, store, engine
         self.seeds, self.total, self.select_on = tuple(seeds), total, select_on
         self.tell, self.stop = tell, stop
         self.known = {_key_of(record): record for record in store.done() if record.metrics}
@@ -126,11 +126,11 @@ class Trials:
 
     def _check_contents(self) -> None:
         """Scores on other weights or rows cannot be compared."""
-        whole = _contents(self.whole)
+        expected = _contents(self.full_run)
         for record in self.records.values():
             there = _contents(record)
-            known = [name for name in whole if whole[name] is not None and there[name] is not None]
-            if other := [name for name in known if whole[name] != there[name]]:
+            known = [name for name in expected if expected[name] is not None and there[name] is not None]
+            if other := [name for name in known if expected[name] != there[name]]:
                 raise UserError(
                     f"{record.folder}: this run has read other contents of the {' and '.join(other)} than are "
                     "there now. Choose another --store."
@@ -138,7 +138,7 @@ class Trials:
 
     def _spec(self, ids: Ids, seed: int) -> RunSpec:
         drop = DropSpec("list", layers=tuple(sorted(ids))) if ids else DropSpec()
-        return replace(self.whole.spec, drop=drop, seed=seed)
+        return replace(self.full_run.spec, drop=drop, seed=seed)
 
     def _job(self, spec: RunSpec, save_model: bool) -> Job:
         options = replace(self.options, save_model=save_model, resume="auto", overwrite=False)

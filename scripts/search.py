@@ -69,23 +69,23 @@ def find(args: argparse.Namespace, words: list[str]) -> int:
     from layerdrop.trials import Stopped, Trials
 
     where = find_places(args)
-    whole, arguments = _whole_run(args, words)
-    method, seeds = METHODS[args.method], tuple(args.seeds or [whole.spec.seed])
-    max_k = whole.checkpoint.n_layers // 2 if args.max_k is None else args.max_k
-    layers = search_space(whole.checkpoint.config, max_k, "--max_k")
+    full_run, arguments = _full_run(args, words)
+    method, seeds = METHODS[args.method], tuple(args.seeds or [full_run.spec.seed])
+    max_k = full_run.checkpoint.n_layers // 2 if args.max_k is None else args.max_k
+    layers = search_space(full_run.checkpoint.config, max_k, "--max_k")
     engine = make_engine(args, where, bool({"precision", "bf16", "fp16"} & arguments.given))
-    tell(whole.record.notes)
+    tell(full_run.record.notes)
     display = Display(sys.stderr)
     total = method.trainings(len(layers), max_k) * len(seeds)
     display.say(f"{method.name}: {total} trainings at most, {engine.slots} at once; records in {args.store}")
     try:
         with asking_to_stop(display.say) as stop:
             trials = Trials(
-                whole.record, whole.options, Store(args.store), engine,
+                full_run.record, full_run.options, Store(args.store), engine,
                 seeds=seeds, total=total, select_on=args.select_on, tell=display.update, stop=stop,
             )  # fmt: skip
             record = search(
-                method.name, layers, max_k, trials, whole.choose,
+                method.name, layers, max_k, trials, full_run.choose,
                 digits=args.round, tell=lambda level: display.say(step_words(level)),
             )  # fmt: skip
     except (KeyboardInterrupt, Stopped):
@@ -99,7 +99,7 @@ def find(args: argparse.Namespace, words: list[str]) -> int:
     return 0
 
 
-def _whole_run(args: argparse.Namespace, words: list[str]):
+def _full_run(args: argparse.Namespace, words: list[str]):
     """The run in full depth, its inputs read, and its flags. Raises UserError for what a search cannot use."""
     from layerdrop.arguments import logged_metrics, parse
     from layerdrop.checkpoints import work_offline_unless_reachable
@@ -128,9 +128,9 @@ def _whole_run(args: argparse.Namespace, words: list[str]):
         work_offline_unless_reachable()
     spec, options = arguments.to_spec()
     scores = options.score_store or str(Path(args.store) / SCORE_FOLDER)
-    whole = GlueRun(spec, replace(options, score_store=scores))
-    whole.read()
-    return whole, arguments
+    full_run = GlueRun(spec, replace(options, score_store=scores))
+    full_run.read()
+    return full_run, arguments
 
 
 if __name__ == "__main__":

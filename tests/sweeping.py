@@ -12,7 +12,7 @@ from pathlib import Path
 
 from layerdrop.engines.base import Job
 from layerdrop.engines.local import LocalEngine
-from layerdrop.engines.places import Place
+from layerdrop.engines.places import WorkerPlace
 from layerdrop.errors import UserError
 from layerdrop.execute import execute
 from layerdrop.runs.record import RunRecord
@@ -72,7 +72,7 @@ def note(store: Path, what: str, spec: RunSpec) -> None:
 
 def main(store: str, workers: str, *seeds: str) -> int:
     """Sweep; prints how many runs were done, how many failed, and how many were done before."""
-    engine = LocalEngine(pretend, [Place((min(os.sched_getaffinity(0)),))] * int(workers))
+    engine = LocalEngine(pretend, [WorkerPlace((min(os.sched_getaffinity(0)),))] * int(workers))
     try:
         progress = execute(jobs(store, *map(int, seeds)), engine)
     finally:

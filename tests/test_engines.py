@@ -18,7 +18,7 @@ import torch
 from layerdrop.engines import local, places, worker
 from layerdrop.engines.base import Result
 from layerdrop.engines.local import LocalEngine
-from layerdrop.engines.places import Place, available_memory
+from layerdrop.engines.places import WorkerPlace, available_memory
 from layerdrop.engines.worker import load_run, record_failure, work
 from layerdrop.execute import execute, state_of
 from layerdrop.runs.record import RunRecord
@@ -39,7 +39,7 @@ def store(tmp_path):
 @pytest.fixture(scope="module")
 def engine():
     """A local engine with one worker."""
-    made = LocalEngine(pretend, [Place(CORE)])
+    made = LocalEngine(pretend, [WorkerPlace(CORE)])
     yield made
     made.close()
 
@@ -108,7 +108,7 @@ def test_a_worker_that_dies_as_it_gets_its_job(store):
 
 def test_a_worker_sees_its_own_gpu_from_the_start(store, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    engine = LocalEngine(pretend, [Place(CORE, "3"), Place(CORE, "5")])
+    engine = LocalEngine(pretend, [WorkerPlace(CORE, "3"), WorkerPlace(CORE, "5")])
     study = jobs(store, 1, 2)
     execute(study, engine)
     engine.close()
@@ -185,11 +185,11 @@ def machine(monkeypatch, tmp_path):
 
 def test_places_by_available_memory(machine):
     machine(9)
-    assert places.places() == [Place((0, 2)), Place((1, 3))]  # 9 GiB: two workers
-    assert places.places(4) == [Place((i,)) for i in range(4)]
-    assert places.places(5)[4] == Place((0,))  # more workers than cores
+    assert places.places() == [WorkerPlace((0, 2)), WorkerPlace((1, 3))]  # 9 GiB: two workers
+    assert places.places(4) == [WorkerPlace((i,)) for i in range(4)]
+    assert places.places(5)[4] == WorkerPlace((0,))  # more workers than cores
     machine(0.5)
-    assert places.places() == [Place((0, 1, 2, 3))]  # never none
+    assert places.places() == [WorkerPlace((0, 1, 2, 3))]  # never none
     machine(900)
     assert len(places.places()) == 4
 
@@ -197,7 +197,7 @@ def test_places_by_available_memory(machine):
 def test_places_on_gpus(machine, monkeypatch):
     machine(0.5)
     monkeypatch.setattr(places, "visible_gpus", lambda: ["0", "3"])
-    assert places.places() == [Place((0, 2), "0"), Place((1, 3), "3")]
+    assert places.places() == [WorkerPlace((0, 2), "0"), WorkerPlace((1, 3), "3")]
     assert [place.gpu for place in places.places(runs_per_gpu=2)] == ["0", "0", "3", "3"]
     assert [place.gpu for place in places.places(3)] == ["0", "3", "0"]
 
@@ -207,7 +207,7 @@ def test_places_where_the_system_has_no_affinity(machine, monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.delattr(os, "sysconf", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert places.places() == [Place((0,))]
+    assert places.places() == [WorkerPlace((0,))]
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ import pytest
 
 from layerdrop.errors import UserError
 from layerdrop.report.frame import frame
-from layerdrop.report.how import FULL, How
+from layerdrop.report.model_results import model_results, summarise
 from layerdrop.report.notes import constant_predictions, mixtures, repeated
 from layerdrop.report.published import FOLDER, MODELS, published
 from layerdrop.report.records import Found, failures, read_store, unreadable
 from layerdrop.report.render import render
 from layerdrop.report.runs_csv import runs_csv
-from layerdrop.report.sheet import sheets, summarise
+from layerdrop.report.table_row import FULL, TableRow
 from layerdrop.report.tables.cost import cost_tables
 from layerdrop.report.tables.glue import glue_tables
 from layerdrop.report.tables.significance import significance_tables
@@ -34,8 +34,8 @@ def record(
     task="rte", k=0, seed=1, strategy="top", accuracy=0.5, train=10.0, inference=1.0, recipe=TrainSpec(), **changes
 ):
     """A successful run; `changes` go to the parts of its spec."""
-    how = {"strategy": strategy, "k": k} if k != 0 else {}
-    given = {"name": "bert-base-uncased", "task": task, "source": "glue"} | how | changes
+    row = {"strategy": strategy, "k": k} if k != 0 else {}
+    given = {"name": "bert-base-uncased", "task": task, "source": "glue"} | row | changes
     parts = {}
     for part, kind in (("model", ModelSpec), ("data", DataSpec), ("drop", DropSpec)):
         names = {field.name for field in dataclasses.fields(kind)} & given.keys()
@@ -185,10 +185,10 @@ def test_store(tmp_path):
 def losses(paper: str, tasks: list[str] | None) -> dict[tuple[str, int], float]:
     """(model, K) -> mean over tasks below the full model."""
     found = {}
-    for sheet in sheets(published(paper)):
-        wanted = sheet.columns(tasks)
-        for how in (how for how in sheet.rows if not how.variant):
-            found[sheet.model, how.k or 0] = sheet.mean(FULL, wanted) - sheet.mean(how, wanted)
+    for results in model_results(published(paper)):
+        wanted = results.columns(tasks)
+        for row in (row for row in results.rows if not row.variant):
+            found[results.model, row.k or 0] = results.mean(FULL, wanted) - results.mean(row, wanted)
     return found
 
 
@@ -226,9 +226,9 @@ def test_peers_own_mean_scores():
 
 def test_published_ways_stand_beside_ones_own():
     """Table 6 prints 91.3 for BERT-PKD on SST-2, Table 7 88.16 for BERT-FT-6 on STS-B."""
-    rows = [row for row in published("sajjad2023").itertuples() if row.how.variant]
-    assert {row.model for row in rows} == {"bert-base-uncased", "xlnet-base-cased"}
-    cells = {(row.how.words[0], row.task): row for row in rows if row.model == "bert-base-uncased"}
+    lines = [line for line in published("sajjad2023").itertuples() if line.row.variant]
+    assert {line.model for line in lines} == {"bert-base-uncased", "xlnet-base-cased"}
+    cells = {(line.row.words[0], line.task): line for line in lines if line.model == "bert-base-uncased"}
     assert cells["top, distill-patient", "sst2"].accuracy == pytest.approx(91.3)
     assert cells["top, finetuned", "stsb"].pearson == pytest.approx(88.16)
     assert cells["top, finetuned, theseus", "mnli"].matched_accuracy == pytest.approx(82.1)
@@ -329,11 +329,17 @@ def test_command(tmp_path, capsys):
 
 
 def test_rows_are_in_order():
-    hows = [How("bottom", 2), How("top", 4), How(), How("top", 2), How(from_scratch=True)]
-    assert sorted(hows, key=How.order) == [FULL, How(from_scratch=True), How("top", 2), How("top", 4), How("bottom", 2)]
-    assert How("contribution", threshold=0.95).words == ("contribution > 0.95", "")
-    assert How("list", 2, layers=(3, 4)).words == ("list 3,4", "2")
-    assert [sheet.title for sheet in sheets(frame([record()]))] == ["bert-base-uncased"]
+    hows = [TableRow("bottom", 2), TableRow("top", 4), TableRow(), TableRow("top", 2), TableRow(from_scratch=True)]
+    assert sorted(hows, key=TableRow.order) == [
+        FULL,
+        TableRow(from_scratch=True),
+        TableRow("top", 2),
+        TableRow("top", 4),
+        TableRow("bottom", 2),
+    ]
+    assert TableRow("contribution", threshold=0.95).words == ("contribution > 0.95", "")
+    assert TableRow("list", 2, layers=(3, 4)).words == ("list 3,4", "2")
+    assert [results.title for results in model_results(frame([record()]))] == ["bert-base-uncased"]
 
 
 # ---- what parts rows, columns and tables ----------------------------------------------------------------------------

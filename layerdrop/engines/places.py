@@ -13,14 +13,14 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerPlace:
     """What a worker may use: some cores, and perhaps a GPU (as CUDA_VISIBLE_DEVICES names it)."""
 
     cores: tuple[int, ...]
     gpu: str | None = None
 
 
-def places(workers: int | None = None, runs_per_gpu: int = 1) -> list[Place]:
+def places(workers: int | None = None, runs_per_gpu: int = 1) -> list[WorkerPlace]:
     """At least one place: `runs_per_gpu` on each GPU, or without a GPU one on each core, as far as memory allows.
 
     workers: so many instead. The cores are shared out evenly. CUDA is not initialised in this process.
@@ -33,7 +33,7 @@ def places(workers: int | None = None, runs_per_gpu: int = 1) -> list[Place]:
         gpus = [gpus[i % len(gpus)] for i in range(workers)]
     n = len(gpus)
     shares = [tuple(cores[i::n]) or (cores[i % len(cores)],) for i in range(n)]
-    return [Place(share, gpu) for share, gpu in zip(shares, gpus, strict=True)]
+    return [WorkerPlace(share, gpu) for share, gpu in zip(shares, gpus, strict=True)]
 
 
 def visible_gpus() -> list[str]:

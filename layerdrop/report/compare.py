@@ -4,7 +4,7 @@ import math
 
 from tabulate import tabulate
 
-from layerdrop.report.how import How
+from layerdrop.report.table_row import TableRow
 from layerdrop.runs.record import RunRecord
 
 
@@ -17,7 +17,7 @@ def compare(records: list[RunRecord]) -> str:
 
 
 def _row(record: RunRecord, first: RunRecord, metrics: list[str]) -> dict[str, str]:
-    strategy, k = How.of(record.spec).words
+    strategy, k = TableRow.of(record.spec).words
     row = {
         "folder": record.folder,
         "model": record.spec.model.name,

@@ -14,8 +14,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from layerdrop.report.how import FULL, How
-from layerdrop.report.sheet import METRIC_WORDS, Sheet, Summary, sheets, task_name
+from layerdrop.report.model_results import METRIC_WORDS, ModelResults, Summary, model_results, task_name
+from layerdrop.report.table_row import FULL, TableRow
 
 WIDTH = 3.35
 """Inches of a column."""
@@ -45,18 +45,18 @@ def draw(runs: pd.DataFrame, folder: str, tasks: list[str] | None = None) -> tup
     Path(folder).mkdir(parents=True, exist_ok=True)
     written, notes = [], []
     names: Counter[str] = Counter()
-    for sheet in sheets(runs):
-        wanted = sheet.columns(tasks)
-        name = re.sub(r"[^A-Za-z0-9.-]+", "_", sheet.title).strip("_")
+    for results in model_results(runs):
+        wanted = results.columns(tasks)
+        name = re.sub(r"[^A-Za-z0-9.-]+", "_", results.title).strip("_")
         names[name] += 1
         name += f"_{names[name]}" if names[name] > 1 else ""
         with plt.style.context(STYLE):
             for kind, (figure, needs) in {
-                "strategies": (strategies(sheet, wanted), "a run with layers dropped"),
-                "speed": (speed(sheet, wanted), "the full model, and a K > 0 that was run on every task"),
+                "strategies": (strategies(results, wanted), "a run with layers dropped"),
+                "speed": (speed(results, wanted), "the full model, and a K > 0 that was run on every task"),
             }.items():
                 if figure is None:
-                    notes.append(f"{sheet.title}: no figure '{kind}': it needs {needs}")
+                    notes.append(f"{results.title}: no figure '{kind}': it needs {needs}")
                     continue
                 for ending in ("png", "pdf"):
                     path = Path(folder) / f"{name}_{kind}.{ending}"
@@ -67,15 +67,15 @@ def draw(runs: pd.DataFrame, folder: str, tasks: list[str] | None = None) -> tup
 
 
 # ---- score by strategy and K, as Sajjad et al.'s Figure 2 ------------------------------------------------------------
-def strategies(sheet: Sheet, tasks: list[str]) -> plt.Figure | None:
+def strategies(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
     """A panel for each task: a dot for each strategy and K, its median over seeds; the full model is a dashed line.
 
     Whiskers reach from the lowest to the highest seed. None without a run with layers dropped.
     """
-    rows = [how for how in sheet.rows if how.k and not how.from_scratch]
+    rows = [row for row in results.rows if row.k and not row.from_scratch]
     if not rows:
         return None
-    names, all_k = _names(rows), sorted({how.k for how in rows})
+    names, all_k = _names(rows), sorted({row.k for row in rows})
     columns = min(2, len(tasks))
     lines = math.ceil(len(tasks) / columns)
     below = 0.3 + 0.13 * math.ceil((len(names) + 1) / 3)
@@ -83,26 +83,26 @@ def strategies(sheet: Sheet, tasks: list[str]) -> plt.Figure | None:
     figure, grid = plt.subplots(lines, columns, figsize=(WIDTH, height), squeeze=False)
     gap = False
     for axes, task in zip(grid.flat, tasks, strict=False):
-        gap |= _panel(axes, sheet, task, rows, all_k)
+        gap |= _panel(axes, results, task, rows, all_k)
     for axes in list(grid.flat)[len(tasks) :]:
         axes.set_axis_off()
     marks = [_mark(i) for i in range(len(names))] + [plt.Line2D([], [], color=GREY, linewidth=0.8, linestyle="--")]
     figure.legend(marks, [*names, "full model"], loc="lower center", ncols=3, fontsize=6, handlelength=1.2)
     missing = "; no dot: not run, or impossible" if gap else ""
-    spread = "median over seeds, whiskers from lowest to highest" if sheet.seeds > 1 else "one seed"
+    spread = "median over seeds, whiskers from lowest to highest" if results.seeds > 1 else "one seed"
     figure.text(0.5, (below - 0.13) / height, f"{spread}{missing}", ha="center", fontsize=5.5, color=GREY)
-    figure.suptitle(sheet.title, fontsize=7)
+    figure.suptitle(results.title, fontsize=7)
     figure.tight_layout(rect=(0, below / height, 1, 1), h_pad=0.8)
     return figure
 
 
-def _names(rows: list[How]) -> list[str]:
+def _names(rows: list[TableRow]) -> list[str]:
     """The strategies, as the legend names them."""
     return list(dict.fromkeys(map(_name, rows)))
 
 
-def _name(how: How) -> str:
-    return f"{how.strategy} ({how.details})" if how.details else how.strategy or "full"
+def _name(row: TableRow) -> str:
+    return f"{row.strategy} ({row.details})" if row.details else row.strategy or "full"
 
 
 def _marker(i: int) -> str:
@@ -114,10 +114,10 @@ def _mark(i: int) -> plt.Line2D:
     return plt.Line2D([], [], color=COLOURS[i % len(COLOURS)], marker=_marker(i), ls="", markersize=3)
 
 
-def _panel(axes: plt.Axes, sheet: Sheet, task: str, rows: list[How], all_k: list[int]) -> bool:
+def _panel(axes: plt.Axes, results: ModelResults, task: str, rows: list[TableRow], all_k: list[int]) -> bool:
     """Draw a task's dots. Returns whether some strategy has no dot at some K."""
-    metric, names = sheet.main_metric(task), _names(rows)
-    cells = {(_name(how), how.k): cell for how in rows if (cell := _drawable(sheet.cell(how, task, metric)))}
+    metric, names = results.main_metric(task), _names(rows)
+    cells = {(_name(row), row.k): cell for row in rows if (cell := _drawable(results.cell(row, task, metric)))}
     step = min(0.12, 0.7 / max(1, len(names) - 1))  # dots of one K stay closer than those of two
     for (name, k), cell in cells.items():
         i = names.index(name)
@@ -126,7 +126,7 @@ def _panel(axes: plt.Axes, sheet: Sheet, task: str, rows: list[How], all_k: list
         spread = [[cell.median - low], [cell.high - cell.median]]
         colour = COLOURS[i % len(COLOURS)]
         axes.errorbar(at, cell.median, yerr=spread, color=colour, fmt=_marker(i), ms=3, lw=0.7)
-    full = _drawable(sheet.cell(FULL, task, metric))
+    full = _drawable(results.cell(FULL, task, metric))
     if full:
         axes.axhline(full.median, color=GREY, linewidth=0.8, linestyle="--", zorder=0.5)
     if not cells and not full:
@@ -146,15 +146,15 @@ def _drawable(cell: Summary | None) -> Summary | None:
 
 
 # ---- score against speed-up, as Peer et al.'s Figure 1 ---------------------------------------------------------------
-def speed(sheet: Sheet, tasks: list[str]) -> plt.Figure | None:
+def speed(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
     """The mean score over tasks against the fine-tuning speed-up, a line for each strategy with growing K. None where
     no row has every task and its seconds."""
     points: dict[str, list[tuple[float, float, int]]] = {}
-    for how in sheet.rows:
-        ratio, score = sheet.seconds_ratio(how, tasks, "train"), sheet.mean(how, tasks)
-        if how.from_scratch or ratio is None or score is None or math.isnan(score) or (how.k is None and how != FULL):
+    for row in results.rows:
+        ratio, score = results.seconds_ratio(row, tasks, "train"), results.mean(row, tasks)
+        if row.from_scratch or ratio is None or score is None or math.isnan(score) or (row.k is None and row != FULL):
             continue
-        points.setdefault("" if how == FULL else _name(how), []).append((1 / ratio, score, how.k or 0))
+        points.setdefault("" if row == FULL else _name(row), []).append((1 / ratio, score, row.k or 0))
     start = points.pop("", [])
     if not points or not start:
         return None
@@ -167,7 +167,7 @@ def speed(sheet: Sheet, tasks: list[str]) -> plt.Figure | None:
     _name_k(axes, [point for line in points.values() for point in line])
     axes.set_xlabel("fine-tuning speed-up, times the full model")
     axes.set_ylabel(f"mean over {len(tasks)} task{'s' * (len(tasks) != 1)}, points")
-    axes.set_title(sheet.title, fontsize=7)
+    axes.set_title(results.title, fontsize=7)
     figure.legend(*axes.get_legend_handles_labels(), fontsize=6, loc="lower center", ncols=3)
     figure.tight_layout(rect=(0, 0.05 + 0.055 * math.ceil((len(points) + 1) / 3), 1, 1))
     return figure

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerdrop.report.how import How
+from layerdrop.report.table_row import TableRow
 from layerdrop.runs.record import RunRecord
 from layerdrop.spec import FIRST_RECIPE
 
@@ -29,7 +29,7 @@ VARIANT_SETTINGS = (
 DATA = ("source", "files", "text_columns", "label_column", "label_type", "skip_bad_rows")
 """Settings of the data: those in which the runs of one task differ part its columns. All others part tables."""
 RUN_COLUMNS = (
-    *("model", "setting", "how", "task", "column", "seed", "parameters", "train", "inference"),
+    *("model", "setting", "row", "task", "column", "seed", "parameters", "train", "inference"),
     *("device", "threads", "torch", "transformers", "constant", "resumed", "record"),
 )
 """Every other column of the frame is a metric, in points (hundredths): NaN where it was not measured, minus infinity
@@ -38,7 +38,7 @@ where it is not defined (a constant prediction), which ranks below every number.
 
 def frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     """One row for each record, columns RUN_COLUMNS and metrics. What parts the runs of a model is in `setting`, what
-    parts those of a task in `column`, what parts those of a strategy in `how`."""
+    parts those of a task in `column`, what parts those of a strategy in `row`."""
     flat = pd.DataFrame([_flat(record) for record in records], dtype=object)
     elsewhere = {*ROW, *DETAILS, *VARIANT, *VARIANT_SETTINGS, *DATA, "rows"}
     setting = _differences(flat, ["model"], [name for name in flat.columns if name not in elsewhere])
@@ -50,20 +50,20 @@ def frame(records: Sequence[RunRecord]) -> pd.DataFrame:
     rows = []
     for i, record in enumerate(records):
         spec = record.spec
-        how = How.of(spec, ", ".join(filter(None, (details[i], found[i], of_variant[i]))))
+        row = TableRow.of(spec, ", ".join(filter(None, (details[i], found[i], of_variant[i]))))
         parts = ", ".join(filter(None, (data[i], contents[i])))
         column = f"{spec.data.task} ({parts})" if parts else spec.data.task
-        place = {"model": spec.model.name, "setting": setting[i], "how": how, "task": spec.data.task, "column": column}
+        place = {"model": spec.model.name, "setting": setting[i], "row": row, "task": spec.data.task, "column": column}
         rows.append({**place, "seed": spec.seed, **_facts(record), **_metrics(record)})
     return pd.DataFrame(rows)
 
 
 def published_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """A frame of published figures: model, how, task and metrics (as fractions) of each row."""
+    """A frame of published figures: model, row, task and metrics (as fractions) of each row."""
     empty = dict.fromkeys(RUN_COLUMNS)
     metrics = [{name: 100 * value for name, value in row["metrics"].items()} for row in rows]
     places = [{"setting": "", "column": row["task"], "seed": 0} for row in rows]
-    kept = [{name: row[name] for name in ("model", "how", "task")} for row in rows]
+    kept = [{name: row[name] for name in ("model", "row", "task")} for row in rows]
     return pd.DataFrame([empty | a | b | c for a, b, c in zip(kept, places, metrics, strict=True)])
 
 

@@ -16,9 +16,9 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from layerdrop.report.how import How
+from layerdrop.report.model_results import ModelResults, model_results
 from layerdrop.report.records import Found
-from layerdrop.report.sheet import Sheet, sheets
+from layerdrop.report.table_row import TableRow
 from layerdrop.report.tables.base import rows_of, title_of
 from layerdrop.runs.command import command_of
 from layerdrop.runs.record import RunRecord
@@ -29,7 +29,7 @@ TEMPLATE = Path(__file__).parent / "page.html"
 def page(found: Found, runs: pd.DataFrame, notes: Sequence[str], refresh: int | None = None) -> str:
     """The page. notes: lines below the table. refresh: seconds after which the browser loads it again."""
     data = {
-        "rows": [row for sheet in sheets(runs) for row in _rows(sheet)],
+        "rows": [row for results in model_results(runs) for row in _rows(results)],
         "failed": [_failure(record) for record in found.failed],
         "notes": list(notes),
         "made": f"{datetime.now():%Y-%m-%d %H:%M}",
@@ -39,37 +39,39 @@ def page(found: Found, runs: pd.DataFrame, notes: Sequence[str], refresh: int | 
     return template.render(data=Markup(text.replace("<", "\\u003c")), refresh=refresh)
 
 
-def _rows(sheet: Sheet) -> list[dict[str, Any]]:
+def _rows(results: ModelResults) -> list[dict[str, Any]]:
     """One for each model, setting, strategy and K."""
-    columns, rows = sheet.columns(), []
-    for how in rows_of(sheet):
-        runs = sheet.runs_of(how, columns)
+    columns, rows = results.columns(), []
+    for row in rows_of(results):
+        runs = results.runs_of(row, columns)
         if runs.empty:
             continue
-        strategy, k = how.words
-        ratio = sheet.seconds_ratio(how, columns, "train")
+        strategy, k = row.words
+        ratio = results.seconds_ratio(row, columns, "train")
         rows.append(
             {
-                "model": sheet.title,
+                "model": results.title,
                 "strategy": strategy,
                 "k": int(k) if k else None,
-                "cells": {title_of(c, sheet.main_metric(c)): cell for c in columns if (cell := _cell(sheet, how, c))},
-                "parameters": sheet.median(how, columns, "parameters"),
+                "cells": {
+                    title_of(c, results.main_metric(c)): cell for c in columns if (cell := _cell(results, row, c))
+                },
+                "parameters": results.median(row, columns, "parameters"),
                 "speed_up": 1 / ratio if ratio else None,
-                "inference": sheet.seconds_ratio(how, columns, "inference"),
+                "inference": results.seconds_ratio(row, columns, "inference"),
                 "runs": [_run(record) for record in runs["record"] if record is not None],
             }
         )
     return rows
 
 
-def _cell(sheet: Sheet, how: How, column: str) -> dict[str, Any] | None:
-    metric = sheet.main_metric(column)
-    found = sheet.cell(how, column, metric)
+def _cell(results: ModelResults, row: TableRow, column: str) -> dict[str, Any] | None:
+    metric = results.main_metric(column)
+    found = results.cell(row, column, metric)
     if found is None:
         return None
     values = {"score": found.median, "low": found.low, "high": found.high}
-    values["difference"] = sheet.difference(how, column, metric)
+    values["difference"] = results.difference(row, column, metric)
     plain = {name: _number(value) for name, value in values.items()}
     return plain | {"seeds": found.n, "constant": math.isnan(found.median)}
 
@@ -100,7 +102,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
 
 
 def _failure(record: RunRecord) -> dict[str, Any]:
-    strategy, k = How.of(record.spec).words
+    strategy, k = TableRow.of(record.spec).words
     return {
         "model": record.spec.model.name,
         "task": record.spec.data.task,

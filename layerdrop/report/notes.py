@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import pandas as pd
 
+from layerdrop.report.model_results import model_results, task_name
 from layerdrop.report.records import some
-from layerdrop.report.sheet import sheets, task_name
 
 
 def mixtures(runs: pd.DataFrame) -> list[str]:
     """What one row's runs should have in common but have not: device, versions."""
     notes = []
-    for sheet in sheets(runs):
-        for how in sheet.rows:
-            of_row = sheet.runs[sheet.runs["how"] == how]
+    for results in model_results(runs):
+        for row in results.rows:
+            of_row = results.runs[results.runs["row"] == row]
             for name in ("device", "torch", "transformers"):
                 values = sorted(set(map(str, of_row[name])))
                 if len(values) > 1:
-                    notes.append(f"{sheet.title}, {' '.join(how.words)}: mixed {name} ({', '.join(values)})")
+                    notes.append(f"{results.title}, {' '.join(row.words)}: mixed {name} ({', '.join(values)})")
     return notes
 
 
 def constant_predictions(runs: pd.DataFrame) -> list[str]:
     """Where a model predicts the same for every row, so that its score says no more than the labels' shares do."""
     cells = []
-    for sheet in sheets(runs):
-        for (how, column), cell in sheet.runs.groupby(["how", "column"], sort=False):
+    for results in model_results(runs):
+        for (row, column), cell in results.runs.groupby(["row", "column"], sort=False):
             if n := int(cell["constant"].sum()):
-                where = f"{sheet.title}, {' '.join(how.words)}, {task_name(column)}"
+                where = f"{results.title}, {' '.join(row.words)}, {task_name(column)}"
                 cells.append(f"{where} ({n} of {len(cell)} seed{'s' * (len(cell) > 1)})")
     return [f"one prediction for every row in {len(cells)} cell{'s' * (len(cells) > 1)}: {some(cells)}"] * bool(cells)
 
 
 def repeated(runs: pd.DataFrame) -> list[str]:
     """Runs of one cell and seed: their median counts as several seeds would."""
-    twice = runs[runs.duplicated(["model", "setting", "how", "column", "seed"], keep=False)]
+    twice = runs[runs.duplicated(["model", "setting", "row", "column", "seed"], keep=False)]
     folders = [record.folder for record in twice["record"]]
     return [f"{len(folders)} runs are of a cell and seed that others are of too: {some(folders)}"] * bool(folders)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from layerdrop.errors import unknown
 from layerdrop.report.frame import published_frame
-from layerdrop.report.how import How
+from layerdrop.report.table_row import TableRow
 from layerdrop.tasks import get_task
 
 FOLDER = Path(__file__).parent / "published"
@@ -60,33 +60,33 @@ def _sajjad2023() -> list[dict]:
     for file in ("sajjad2023_table2_top_dropping.csv", "sajjad2023_table5_albert.csv"):
         for row in _rows(file):
             k = int(row["dropped"])
-            found.append(_sajjads_cell(row["model"], How("top", k) if k else How(), row))
+            found.append(_sajjads_cell(row["model"], TableRow("top", k) if k else TableRow(), row))
     for file in ("sajjad2023_table6_distilled_models.csv", "sajjad2023_table7_finetuned_first.csv"):
         for row in _rows(file):
             if row["model"] in VARIANTS:
                 model, variant = VARIANTS[row["model"]]
-                found.append(_sajjads_cell(model, How("top", 6, variant=variant), row))
+                found.append(_sajjads_cell(model, TableRow("top", 6, variant=variant), row))
     return found
 
 
-def _sajjads_cell(model: str, how: How, row: dict[str, str]) -> dict:
-    task = get_task(row["task"])
+def _sajjads_cell(model: str, row: TableRow, line: dict[str, str]) -> dict:
+    task = get_task(line["task"])
     name = task.splits("validation")[0].removeprefix("validation").lstrip("_")
     metric = f"{name}_{task.metrics[0]}" if name else task.metrics[0]
-    return {"model": MODELS[model], "how": how, "task": task.name, "metrics": {metric: float(row["score"]) / 100}}
+    return {"model": MODELS[model], "row": row, "task": task.name, "metrics": {metric: float(line["score"]) / 100}}
 
 
 def _peer2022() -> list[dict]:
     cells: dict[tuple, dict[str, float]] = {}
-    for row in _rows("peer2022_table1_greedy.csv"):
-        if row["task"] == "glue":
+    for line in _rows("peer2022_table1_greedy.csv"):
+        if line["task"] == "glue":
             continue
-        k = int(row["dropped"])
-        how = How(row["method"], k) if k else How()
-        metric = ("matched_" if row["task"] == "mnli" else "") + row["metric"]
-        cells.setdefault((MODELS[row["base"]], how, row["task"]), {})[metric] = float(row["score"]) / 100
+        k = int(line["dropped"])
+        row = TableRow(line["method"], k) if k else TableRow()
+        metric = ("matched_" if line["task"] == "mnli" else "") + line["metric"]
+        cells.setdefault((MODELS[line["base"]], row, line["task"]), {})[metric] = float(line["score"]) / 100
     return [
-        {"model": model, "how": how, "task": task, "metrics": metrics} for (model, how, task), metrics in cells.items()
+        {"model": model, "row": row, "task": task, "metrics": metrics} for (model, row, task), metrics in cells.items()
     ]
 
 
@@ -98,26 +98,26 @@ def published_cost(paper: str, model_type: str) -> dict[int, dict[str, str]]:
     """Number of dropped layers -> a title and the words of its cell: Sajjad et al.'s Table 3, Peer et al.'s Table 2
     (ratios to their full model). Empty for a model that is not there. Raises UserError."""
     if paper == "sajjad2023":
-        rows = [row for row in _rows("sajjad2023_table3_cost.csv") if row["model"] == COST_NAMES.get(model_type)]
+        rows = [line for line in _rows("sajjad2023_table3_cost.csv") if line["model"] == COST_NAMES.get(model_type)]
         return {
-            int(row["dropped"]): {
-                "published training speed-up": f"{float(row['finetuning_speedup']):.2f} x",
-                "published inference ratio": f"{1 - float(row['inference_time_reduction_percent']) / 100:.2f}",
+            int(line["dropped"]): {
+                "published training speed-up": f"{float(line['finetuning_speedup']):.2f} x",
+                "published inference ratio": f"{1 - float(line['inference_time_reduction_percent']) / 100:.2f}",
             }
-            for row in rows
-            if row["finetuning_speedup"]
+            for line in rows
+            if line["finetuning_speedup"]
         }
     if paper != "peer2022":
         raise unknown("--compare", paper, NOTES)
-    rows = {row["model"]: row for row in _rows("peer2022_table2_cost.csv")}
+    rows = {line["model"]: line for line in _rows("peer2022_table2_cost.csv")}
     names = {"bert": "BERT", "roberta": "RoBERTa"}
     if model_type not in names:
         return {}
     full = rows[names[model_type]]
     return {
         k: {
-            f"published {where.upper()} inference ratio": f"{float(row[key]) / float(full[key]):.2f}"
+            f"published {where.upper()} inference ratio": f"{float(line[key]) / float(full[key]):.2f}"
             for where, key in (("cpu", "cpu_inference_s"), ("gpu", "gpu_inference_s"))
         }
-        for k, row in ((0, full), (6, rows[f"{names[model_type]} top-6"]))
+        for k, line in ((0, full), (6, rows[f"{names[model_type]} top-6"]))
     }

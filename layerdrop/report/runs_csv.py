@@ -9,7 +9,7 @@ from layerdrop.report.frame import metric_names
 def runs_csv(runs: pd.DataFrame) -> str:
     """The runs of a frame. Metrics are in points, times in seconds, ids of layers from 0 and separated by spaces; empty
     where something was not measured, or is not defined."""
-    records, words = runs["record"], runs["how"].map(lambda how: how.words)
+    records, words = runs["record"], runs["row"].map(lambda row: row.words)
     table = pd.DataFrame(
         {
             "id": records.map(lambda record: record.id),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from layerdrop.report.how import FULL, How
-from layerdrop.report.sheet import METRIC_WORDS, Sheet, Summary, task_name
+from layerdrop.report.model_results import METRIC_WORDS, ModelResults, Summary, task_name
+from layerdrop.report.table_row import FULL, TableRow
 
 MISSING = "missing"
 
@@ -58,38 +58,45 @@ def names(columns: list[str]) -> str:
     return ", ".join(map(task_name, columns))
 
 
-def rows_of(sheet: Sheet) -> list[How]:
+def rows_of(results: ModelResults) -> list[TableRow]:
     """The rows in order, the full model first, also where it is missing."""
-    return [FULL, *(how for how in sheet.rows if how != FULL)]
+    return [FULL, *(row for row in results.rows if row != FULL)]
 
 
-def place(sheet: Sheet, how: How) -> dict[str, object]:
+def place(results: ModelResults, row: TableRow) -> dict[str, object]:
     """Where a value stands, for programs."""
-    strategy, k = how.words
-    return {"model": sheet.model, "setting": sheet.setting, "strategy": strategy, "k": k}
+    strategy, k = row.words
+    return {"model": results.model, "setting": results.setting, "strategy": strategy, "k": k}
 
 
 def value_of(
-    sheet: Sheet, how: How, column: str, metric: str, cell: Summary | None = None, theirs: Summary | None = None
+    results: ModelResults,
+    row: TableRow,
+    column: str,
+    metric: str,
+    cell: Summary | None = None,
+    theirs: Summary | None = None,
 ) -> dict[str, object]:
     """A cell for programs, in points."""
-    return place(sheet, how) | {
+    return place(results, row) | {
         "task": column,
         "metric": metric,
         "seeds": cell.n if cell else None,
         "score": cell and cell.median,
         "lowest": cell and cell.low,
         "highest": cell and cell.high,
-        "difference": sheet.difference(how, column, metric) if cell else None,
+        "difference": results.difference(row, column, metric) if cell else None,
         "published": theirs and theirs.median,
     }
 
 
-def loss(how: How, mean: float | None, full: float | None) -> float | None:
+def loss(row: TableRow, mean: float | None, full: float | None) -> float | None:
     """Points of the mean above the full model's; None for that itself, and where one is missing."""
-    return None if mean is None or full is None or how == FULL else mean - full
+    return None if mean is None or full is None or row == FULL else mean - full
 
 
-def mean_value(sheet: Sheet, how: How, columns: list[str], mean: float | None, below: float | None) -> dict:
+def mean_value(
+    results: ModelResults, row: TableRow, columns: list[str], mean: float | None, below: float | None
+) -> dict:
     """The mean over columns for programs."""
-    return value_of(sheet, how, "mean", f"over {' '.join(columns)}") | {"score": mean, "difference": below}
+    return value_of(results, row, "mean", f"over {' '.join(columns)}") | {"score": mean, "difference": below}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from layerdrop.report.sheet import Sheet, sheets
+from layerdrop.report.model_results import ModelResults, model_results
 from layerdrop.report.tables.base import MISSING, Table, names, place, rows_of
 
 HEADER = ["strategy", "K", "parameters (millions)", "fine-tuning speed-up", "inference time"]
@@ -14,41 +14,41 @@ def cost_tables(runs: pd.DataFrame, tasks: list[str] | None = None) -> list[Tabl
     """For each model: parameters, fine-tuning speed-up, time of a pass over the development set, against the full
     model; medians over seeds, means over tasks. Training seconds of runs that were resumed are left out: they are those
     of a part. Only records of one kind of device and number of threads compare."""
-    return [_table(sheet, sheet.columns(tasks), runs) for sheet in sheets(runs)]
+    return [_table(results, results.columns(tasks), runs) for results in model_results(runs)]
 
 
-def _table(sheet: Sheet, wanted: list[str], runs: pd.DataFrame) -> Table:
+def _table(results: ModelResults, wanted: list[str], runs: pd.DataFrame) -> Table:
     rows, values = [], []
-    for how in rows_of(sheet):
-        if how.from_scratch:
+    for row in rows_of(results):
+        if row.from_scratch:
             continue
-        parameters = sheet.median(how, wanted, "parameters")
-        training = sheet.seconds_ratio(how, wanted, "train")
-        inference = sheet.seconds_ratio(how, wanted, "inference")
+        parameters = results.median(row, wanted, "parameters")
+        training = results.seconds_ratio(row, wanted, "train")
+        inference = results.seconds_ratio(row, wanted, "inference")
         words = [
             MISSING if parameters is None else f"{parameters / 1e6:.1f}",
             MISSING if training is None else f"{1 / training:.2f}",
             MISSING if inference is None else f"{100 * (inference - 1):+.0f}%",
         ]
-        rows.append([*how.words, *words])
+        rows.append([*row.words, *words])
         numbers = {
             "tasks": " ".join(wanted),
             "parameters": parameters and round(parameters),
             "speed_up": training and 1 / training,
             "inference_ratio": inference,
         }
-        values.append(place(sheet, how) | numbers)
-    return Table("cost", f"{sheet.title}: cost", HEADER, rows, _notes(sheet, wanted, runs), values)
+        values.append(place(results, row) | numbers)
+    return Table("cost", f"{results.title}: cost", HEADER, rows, _notes(results, wanted, runs), values)
 
 
-def _notes(sheet: Sheet, wanted: list[str], runs: pd.DataFrame) -> list[str]:
+def _notes(results: ModelResults, wanted: list[str], runs: pd.DataFrame) -> list[str]:
     notes = [
         f"Means over {names(wanted)} of medians over seeds. Inference: a pass over the development set. "
         "Seconds are as good as the machine was quiet."
     ]
-    if n := int(sheet.runs["resumed"].sum()):
+    if n := int(results.runs["resumed"].sum()):
         notes.append(f"Without the training seconds of {n} resumed run{'s' * (n > 1)}.")
-    of_model = runs[runs["model"] == sheet.model]
+    of_model = runs[runs["model"] == results.model]
     machines = sorted({f"{row.device}, {row.threads} threads" for row in of_model.itertuples()})
     if len(machines) > 1:
         notes.append(f"Not comparable: the runs are of several machines ({'; '.join(machines)}).")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from layerdrop.report.how import FULL
-from layerdrop.report.sheet import Sheet, sheets
+from layerdrop.report.model_results import ModelResults, model_results
+from layerdrop.report.table_row import FULL
 from layerdrop.report.tables.base import (
     MISSING,
     Table,
@@ -24,37 +24,37 @@ from layerdrop.tasks import DEMO_TASKS, TASKS
 def glue_tables(runs: pd.DataFrame, tasks: list[str] | None = None, beside: pd.DataFrame | None = None) -> list[Table]:
     """For each model: their metrics (F1 for MRPC and QQP, Spearman, Matthews, accuracy), the mean over tasks, and its
     share of the full model's. tasks, beside: as in task_tables."""
-    others = {} if beside is None else {sheet.model: sheet for sheet in sheets(beside)}
+    others = {} if beside is None else {results.model: results for results in model_results(beside)}
     made = []
-    for sheet in sheets(runs):
-        wanted = [c for c in sheet.columns(tasks) if sheet.task_of.get(c, c) in TASKS | DEMO_TASKS]
+    for results in model_results(runs):
+        wanted = [c for c in results.columns(tasks) if results.task_of.get(c, c) in TASKS | DEMO_TASKS]
         if wanted:
-            made.append(_table(sheet, wanted, others.get(sheet.model)))
+            made.append(_table(results, wanted, others.get(results.model)))
     return made
 
 
-def _table(sheet: Sheet, wanted: list[str], other: Sheet | None) -> Table:
+def _table(results: ModelResults, wanted: list[str], other: ModelResults | None) -> Table:
     def metric(column: str) -> str:
-        row = (TASKS | DEMO_TASKS)[sheet.task_of.get(column, column)]
-        return row.suffixes[0].lstrip("_") + "_" * bool(row.suffixes[0]) + row.selection_metric
+        task_row = (TASKS | DEMO_TASKS)[results.task_of.get(column, column)]
+        return task_row.suffixes[0].lstrip("_") + "_" * bool(task_row.suffixes[0]) + task_row.selection_metric
 
     rows, values = [], []
-    full = sheet.mean(FULL, wanted, metric)
-    for how in rows_of(sheet):
+    full = results.mean(FULL, wanted, metric)
+    for row in rows_of(results):
         cells = []
         for column in wanted:
-            cell = sheet.cell(how, column, metric(column))
-            theirs = other and other.cell(how, column, metric(column))
+            cell = results.cell(row, column, metric(column))
+            theirs = other and other.cell(row, column, metric(column))
             words = points(cell and cell.median), against_published(cell, theirs)
             cells.append(" ".join(word for word in words if word))
-            values.append(value_of(sheet, how, column, metric(column), cell, theirs))
-        mean = sheet.mean(how, wanted, metric)
-        rows.append([*how.words, *cells, points(mean), _share(mean, full)])
-        values.append(mean_value(sheet, how, wanted, mean, loss(how, mean, full)))
+            values.append(value_of(results, row, column, metric(column), cell, theirs))
+        mean = results.mean(row, wanted, metric)
+        rows.append([*row.words, *cells, points(mean), _share(mean, full)])
+        values.append(mean_value(results, row, wanted, mean, loss(row, mean, full)))
     header = ["strategy", "K", *(title_of(column, metric(column)) for column in wanted)]
     header += ["mean GLUE score", "of the full model"]
     note = f"Medians over seeds in points. Mean: over {names(wanted)}."
-    return Table("glue", f"{sheet.title}: GLUE", header, rows, [note], values)
+    return Table("glue", f"{results.title}: GLUE", header, rows, [note], values)
 
 
 def _share(mean: float | None, full: float | None) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from layerdrop.analysis.significance import LEVEL, Comparison, compare_systems, holm
-from layerdrop.report.how import FULL, How
-from layerdrop.report.sheet import Sheet, sheets, task_name
+from layerdrop.report.model_results import ModelResults, model_results, task_name
+from layerdrop.report.table_row import FULL, TableRow
 from layerdrop.report.tables.base import MISSING, Table, place, rows_of
 from layerdrop.runs.predictions import read_predictions
 from layerdrop.runs.record import RunRecord
@@ -22,22 +22,22 @@ def significance_tables(
     paired bootstrap interval of the difference in Pearson's r. correct: Holm's correction for all tests of a table.
     plain: training variants only, each against the plain run of its strategy and K."""
     made = []
-    for sheet in sheets(runs):
-        wanted, hows = sheet.columns(tasks), [how for how in rows_of(sheet)[1:] if how.variant or not plain]
-        base = {how: dataclasses.replace(how, variant="", details="") if plain else FULL for how in hows}
-        tests = {(how, column): _tests(sheet, how, base[how], column) for how in hows for column in wanted}
+    for results in model_results(runs):
+        wanted, compared = results.columns(tasks), [row for row in rows_of(results)[1:] if row.variant or not plain]
+        base = {row: dataclasses.replace(row, variant="", details="") if plain else FULL for row in compared}
+        tests = {(row, column): _tests(results, row, base[row], column) for row in compared for column in wanted}
         n = sum(test.p is not None for cell in tests.values() for test in cell)
         if correct:
             tests = _corrected(tests)
         verdicts = {cell: Verdict.of(found) for cell, found in tests.items()}
-        rows = [[*how.words, *(verdicts[how, column].words for column in wanted)] for how in hows]
+        rows = [[*row.words, *(verdicts[row, column].words for column in wanted)] for row in compared]
         values = [
-            place(sheet, how) | {"task": column} | dataclasses.asdict(verdict)
-            for (how, column), verdict in verdicts.items()
+            place(results, row) | {"task": column} | dataclasses.asdict(verdict)
+            for (row, column), verdict in verdicts.items()
         ]
         header = ["strategy", "K", *map(task_name, wanted)]
         made.append(
-            Table("significance", f"{sheet.title}: significance", header, rows, [_note(n, correct, plain)], values)
+            Table("significance", f"{results.title}: significance", header, rows, [_note(n, correct, plain)], values)
         )
     return made
 
@@ -75,16 +75,16 @@ class Verdict:
         return f"{', '.join(marks) or 'none'} of {self.seeds}{p}"
 
 
-def _tests(sheet: Sheet, how: How, base: How, column: str) -> list[Comparison]:
+def _tests(results: ModelResults, row: TableRow, base: TableRow, column: str) -> list[Comparison]:
     """A comparison for each seed at which both have predictions of the same examples."""
     ours, theirs = (
-        {record.spec.seed: record for record in sheet.runs_of(row, [column])["record"]} for row in (how, base)
+        {record.spec.seed: record for record in results.runs_of(one, [column])["record"]} for one in (row, base)
     )
     pairs = [compare_predictions(theirs[seed], ours[seed]) for seed in sorted(ours.keys() & theirs.keys())]
     return [pair for pair in pairs if pair is not None]
 
 
-def _corrected(tests: dict[tuple[How, str], list[Comparison]]) -> dict[tuple[How, str], list[Comparison]]:
+def _corrected(tests: dict[tuple[TableRow, str], list[Comparison]]) -> dict[tuple[TableRow, str], list[Comparison]]:
     """The same with p values that are adjusted for all of them."""
     where = [(cell, i) for cell, found in tests.items() for i, test in enumerate(found) if test.p is not None]
     adjusted = dict(zip(where, holm([tests[cell][i].p for cell, i in where]), strict=True))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from layerdrop.report.how import FULL, How
-from layerdrop.report.sheet import METRIC_WORDS, Sheet, Summary, sheets
+from layerdrop.report.model_results import METRIC_WORDS, ModelResults, Summary, model_results
+from layerdrop.report.table_row import FULL, TableRow
 from layerdrop.report.tables.base import (
     Table,
     against_published,
@@ -30,34 +30,39 @@ def task_tables(
     difference to the full model, and the mean difference over tasks (the Loss column of Sajjad et al.'s Table 3, with
     the sign turned round). tasks: those columns only. beside: published figures, shown with the difference to them.
     all_metrics: every metric of a task, instead of the main one; `values` have all in any case."""
-    others = {} if beside is None else {sheet.model: sheet for sheet in sheets(beside)}
-    return [_table(sheet, sheet.columns(tasks), others.get(sheet.model), all_metrics) for sheet in sheets(runs)]
+    others = {} if beside is None else {results.model: results for results in model_results(beside)}
+    return [
+        _table(results, results.columns(tasks), others.get(results.model), all_metrics)
+        for results in model_results(runs)
+    ]
 
 
-def _table(sheet: Sheet, wanted: list[str], other: Sheet | None, all_metrics: bool) -> Table:
-    columns = [(column, metric) for column in wanted for metric in sheet.metrics(column)]
-    main = [(column, sheet.main_metric(column)) for column in wanted]
+def _table(results: ModelResults, wanted: list[str], other: ModelResults | None, all_metrics: bool) -> Table:
+    columns = [(column, metric) for column in wanted for metric in results.metrics(column)]
+    main = [(column, results.main_metric(column)) for column in wanted]
     shown = columns if all_metrics else main
     header = ["strategy", "K", *(title_of(*column) for column in shown), "mean", "difference"]
     rows, values = [], []
-    full = sheet.mean(FULL, wanted)
-    for how in rows_of(sheet):
+    full = results.mean(FULL, wanted)
+    for row in rows_of(results):
         cells = []
         for column in columns:
-            cell, theirs = sheet.cell(how, *column), other and other.cell(how, *column)
-            values.append(value_of(sheet, how, *column, cell, theirs))
+            cell, theirs = results.cell(row, *column), other and other.cell(row, *column)
+            values.append(value_of(results, row, *column, cell, theirs))
             if column in shown:
-                cells.append(_words(sheet, how, column, cell, theirs))
-        mean = sheet.mean(how, wanted)
-        below = loss(how, mean, full)
-        rows.append([*how.words, *cells, points(mean), signed(below)])
-        values.append(mean_value(sheet, how, wanted, mean, below))
-    return Table("tasks", sheet.title, header, rows, [_note(sheet, wanted)], values)
+                cells.append(_words(results, row, column, cell, theirs))
+        mean = results.mean(row, wanted)
+        below = loss(row, mean, full)
+        rows.append([*row.words, *cells, points(mean), signed(below)])
+        values.append(mean_value(results, row, wanted, mean, below))
+    return Table("tasks", results.title, header, rows, [_note(results, wanted)], values)
 
 
-def _words(sheet: Sheet, how: How, column: tuple[str, str], cell: Summary | None, theirs: Summary | None) -> str:
-    words = [points(cell and cell.median) + (_spread(cell, sheet.seeds) if cell else "")]
-    words += [signed(sheet.difference(how, *column)), against_published(cell, theirs)]
+def _words(
+    results: ModelResults, row: TableRow, column: tuple[str, str], cell: Summary | None, theirs: Summary | None
+) -> str:
+    words = [points(cell and cell.median) + (_spread(cell, results.seeds) if cell else "")]
+    words += [signed(results.difference(row, *column)), against_published(cell, theirs)]
     return " ".join(word for word in words if word)
 
 
@@ -67,12 +72,12 @@ def _spread(cell: Summary, seeds: int) -> str:
     return f" [{points(cell.low)}, {points(cell.high)}]{few}" if cell.n > 1 else few
 
 
-def _note(sheet: Sheet, wanted: list[str]) -> str:
-    several = sheet.seeds > 1
-    metrics = [sheet.main_metric(column).removeprefix("matched_") for column in wanted]
+def _note(results: ModelResults, wanted: list[str]) -> str:
+    several = results.seeds > 1
+    metrics = [results.main_metric(column).removeprefix("matched_") for column in wanted]
     words = ", ".join(dict.fromkeys(METRIC_WORDS.get(name, name) for name in metrics))
     return (
-        f"Median over {sheet.seeds} seed{'s' * several} on the development set in points, "
+        f"Median over {results.seeds} seed{'s' * several} on the development set in points, "
         f"{'[lowest, highest], ' * several}then the difference to the full model. "
         f"mean and difference: over {names(wanted)} ({words})."
     )

@@ -1,4 +1,4 @@
-"""The runs of one model with one setting, as rows (How) of cells (columns of a task), and their medians over seeds."""
+"""The runs of one model with one setting, as cells (TableRow, column of a task), and their medians over seeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from layerdrop.report.frame import metric_names
-from layerdrop.report.how import FULL, How
+from layerdrop.report.table_row import FULL, TableRow
 from layerdrop.tasks import DEMO_TASKS, TASKS
 
 METRIC_WORDS = {
@@ -61,24 +61,24 @@ def task_name(column: str) -> str:
     return (row.folder if row else task) + blank + rest
 
 
-class Sheet:
+class ModelResults:
     """The runs of one model with one setting."""
 
     def __init__(self, runs: pd.DataFrame, title: str):
         self.runs, self.title = runs, title
         self.model, self.setting = runs["model"].iloc[0], runs["setting"].iloc[0]
-        self.rows = sorted(set(runs["how"]), key=How.order)
+        self.rows = sorted(set(runs["row"]), key=TableRow.order)
         self.task_of = dict(zip(runs["column"], runs["task"], strict=True))
         """Column -> task."""
 
     @cached_property
     def seeds(self) -> int:
         """The most that any cell has."""
-        return int(self.runs.groupby(["how", "column"], sort=False)["seed"].nunique().max())
+        return int(self.runs.groupby(["row", "column"], sort=False)["seed"].nunique().max())
 
     @cached_property
-    def _cells(self) -> dict[tuple[How, str], pd.DataFrame]:
-        return dict(iter(self.runs.groupby(["how", "column"], sort=False)))
+    def _cells(self) -> dict[tuple[TableRow, str], pd.DataFrame]:
+        return dict(iter(self.runs.groupby(["row", "column"], sort=False)))
 
     def columns(self, tasks: list[str] | None = None) -> list[str]:
         """The columns of these tasks, in that order; of all, in the project's order. A task without a run has one."""
@@ -97,42 +97,42 @@ class Sheet:
         """The one that means over tasks are made of: accuracy, Pearson, Matthews, MNLI's matched accuracy."""
         return next(iter(self.metrics(column)), "")
 
-    def runs_of(self, how: How, columns: Iterable[str]) -> pd.DataFrame:
+    def runs_of(self, row: TableRow, columns: Iterable[str]) -> pd.DataFrame:
         """The runs of a row in some columns."""
-        return self.runs[(self.runs["how"] == how) & self.runs["column"].isin(list(columns))]
+        return self.runs[(self.runs["row"] == row) & self.runs["column"].isin(list(columns))]
 
-    def cell(self, how: How, column: str, metric: str) -> Summary | None:
+    def cell(self, row: TableRow, column: str, metric: str) -> Summary | None:
         """Over seeds; None where no run measured it."""
-        runs = self._cells.get((how, column))
+        runs = self._cells.get((row, column))
         return None if runs is None or metric not in runs else summarise(runs[metric].dropna())
 
-    def difference(self, how: How, column: str, metric: str) -> float | None:
+    def difference(self, row: TableRow, column: str, metric: str) -> float | None:
         """Points above the full model; None where one of the two is missing."""
-        ours, full = self.cell(how, column, metric), self.cell(FULL, column, metric)
-        return None if ours is None or full is None or how == FULL else ours.median - full.median
+        ours, full = self.cell(row, column, metric), self.cell(FULL, column, metric)
+        return None if ours is None or full is None or row == FULL else ours.median - full.median
 
-    def mean(self, how: How, columns: list[str], metric: Metric | None = None) -> float | None:
+    def mean(self, row: TableRow, columns: list[str], metric: Metric | None = None) -> float | None:
         """Mean over columns of the medians; None unless every one is there. metric: None for the main one."""
-        cells = [self.cell(how, column, (metric or self.main_metric)(column)) for column in columns]
+        cells = [self.cell(row, column, (metric or self.main_metric)(column)) for column in columns]
         return None if None in cells or not cells else statistics.fmean(cell.median for cell in cells)
 
-    def median(self, how: How, columns: Iterable[str], fact: str) -> float | None:
+    def median(self, row: TableRow, columns: Iterable[str], fact: str) -> float | None:
         """Median of a fact of the runs (`parameters`, `train`, `inference`); None where no run has it."""
-        values = self.runs_of(how, columns)[fact].dropna()
+        values = self.runs_of(row, columns)[fact].dropna()
         return None if values.empty else float(statistics.median(values))
 
-    def seconds_ratio(self, how: How, columns: list[str], stage: str) -> float | None:
+    def seconds_ratio(self, row: TableRow, columns: list[str], stage: str) -> float | None:
         """Mean over columns of (median seconds of a stage / those of the full model); None unless all have both."""
         ratios = []
         for column in columns:
-            ours, full = (self.median(row, [column], stage) for row in (how, FULL))
+            ours, full = (self.median(one, [column], stage) for one in (row, FULL))
             if not ours or not full:
                 return None
             ratios.append(ours / full)
         return statistics.fmean(ratios)
 
 
-def sheets(runs: pd.DataFrame) -> list[Sheet]:
+def model_results(runs: pd.DataFrame) -> list[ModelResults]:
     """One for each model and setting, in the order of the frame."""
     if runs.empty:
         return []
@@ -141,5 +141,5 @@ def sheets(runs: pd.DataFrame) -> list[Sheet]:
     made = []
     for (model, setting), part in runs.groupby(["model", "setting"], sort=False):
         name = names[model] if list(names.values()).count(names[model]) == 1 else model
-        made.append(Sheet(part, f"{name} ({setting})" if setting else name))
+        made.append(ModelResults(part, f"{name} ({setting})" if setting else name))
     return made

@@ -9,7 +9,7 @@ from layerdrop.strategies import STRATEGIES
 
 
 @dataclass(frozen=True)
-class How:
+class TableRow:
     """What was done to the layers."""
 
     strategy: str | None = None
@@ -23,7 +23,7 @@ class How:
     """RunSpec.variants: another moment of dropping, another objective; empty for plain dropping."""
 
     @classmethod
-    def of(cls, spec: RunSpec, details: str = "") -> How:
+    def of(cls, spec: RunSpec, details: str = "") -> TableRow:
         """That of a run; dropping nothing is the same by any strategy."""
         drop, scratch, variant = spec.drop, spec.model.from_scratch, ", ".join(spec.variants)
         if drop.strategy is None or (drop.k == 0 and drop.threshold is None):
@@ -54,4 +54,4 @@ class How:
         return (place, self.variant, self.details, self.from_scratch, self.k or 0, -(self.threshold or 0), self.layers)
 
 
-FULL = How()
+FULL = TableRow()
