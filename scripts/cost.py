@@ -74,10 +74,11 @@ def measure(args: argparse.Namespace) -> dict:
         time_training,
     )
     from layerdrop.errors import UserError
-    from layerdrop.process import busy_note
+    from layerdrop.process import busy_note, collect_from_now_on
     from layerdrop.runs.environment import environment
     from layerdrop.strategies import get_strategy
 
+    collect_from_now_on()
     row = get_strategy(args.drop_strategy)
     if not row.positions:
         raise UserError(f"--drop_strategy {row.name}: chooses by more than the depth. Give folders of runs instead.")

@@ -22,6 +22,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":  # before anything imports torch
+    from layerdrop.process import prepare_process
+
+    prepare_process()
+
 from scripts.executing import refuse_misspelt
 
 THRESHOLDS = (0.95, 0.925, 0.9)
@@ -59,6 +64,7 @@ def main(argv: list[str]) -> int:
 
 def show(args: argparse.Namespace, words: list[str]) -> None:
     """Compute what is missing, print the tables, draw the pictures."""
+    from layerdrop.process import collect_from_now_on
     from layerdrop.report.layer_figures import save
     from layerdrop.report.render import render
 
@@ -66,6 +72,7 @@ def show(args: argparse.Namespace, words: list[str]) -> None:
     subjects = [
         subject(model, task, splits, words) for model in args.models for task in args.tasks or [own_task(model)]
     ]
+    collect_from_now_on()
     tables, figures = ANALYSES[args.analysis](subjects, args)
     print(render(tables, args.format))
     if args.figures:

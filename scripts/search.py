@@ -13,6 +13,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+if __name__ == "__main__":  # before anything imports torch
+    from layerdrop.process import prepare_process
+
+    prepare_process()
+
 from scripts.executing import add_engine_flags, asking_to_stop, find_places, make_engine, refuse_misspelt
 
 
@@ -59,6 +64,7 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.N
 
 def find(args: argparse.Namespace, words: list[str]) -> int:
     """Do what the flags say."""
+    from layerdrop.process import collect_from_now_on
     from layerdrop.progress import Display
     from layerdrop.runs.search_record import step_words, summary
     from layerdrop.runs.store import Store
@@ -74,6 +80,7 @@ def find(args: argparse.Namespace, words: list[str]) -> int:
     max_k = full_run.checkpoint.n_layers // 2 if args.max_k is None else args.max_k
     layers = search_space(full_run.checkpoint.config, max_k, "--max_k")
     engine = make_engine(args, where, bool({"precision", "bf16", "fp16"} & arguments.given))
+    collect_from_now_on()
     tell(full_run.record.notes)
     display = Display(sys.stderr)
     total = method.trainings(len(layers), max_k) * len(seeds)

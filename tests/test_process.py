@@ -3,12 +3,15 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from layerdrop import process
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -22,6 +25,26 @@ def settings(monkeypatch):
     gc.unfreeze()
     for name in (*process.WAITING, "LRU_CACHE_CAPACITY"):
         os.environ.pop(name, None)
+
+
+@pytest.mark.parametrize("script", ["layers", "search", "cost"])
+def test_scripts_that_compute_prepare_their_process(script):
+    """Before torch is imported."""
+    code = f"""
+import os, runpy, sys
+class Watch:
+    def find_spec(self, name, *rest):
+        assert name != "torch" or "GOMP_SPINCOUNT" in os.environ
+sys.meta_path.insert(0, Watch())
+sys.argv = ["{script}.py", "--help"]
+try:
+    runpy.run_path("{ROOT / "scripts" / script}.py", run_name="__main__")
+except SystemExit:
+    pass
+assert os.environ["GOMP_SPINCOUNT"] == "1000"
+"""
+    kept = {name: value for name, value in os.environ.items() if name not in process.WAITING}
+    subprocess.run([sys.executable, "-c", code], check=True, env=kept, stdout=subprocess.DEVNULL)
 
 
 def test_no_library_is_imported_and_openmp_reads_the_setting():
