@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from layerdrop.errors import UserError
+from layerdrop.report import figures
 from layerdrop.report.frame import frame
 from layerdrop.report.model_results import model_results, summarise
 from layerdrop.report.notes import constant_predictions, mixtures, repeated
@@ -326,6 +327,17 @@ def test_command(tmp_path, capsys):
     assert report.main([*words, "--tasks", "rte", "cola"]) == 0
     assert "| RTE acc" in (out := capsys.readouterr().out) and "| CoLA Matthews" in out
     assert report.main([*words, "--tasks", "rto"]) == 2 and "Did you mean 'rte'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("cut", "limits"), [(0.601, (58.05, 62.05)), (0.5, None)])
+def test_figures_do_not_magnify_noise(cut, limits):
+    """A tenth of a point is drawn on an axis of four points around it; a large difference on one as it needs."""
+    (results,) = model_results(frame([record(accuracy=0.6), record(k=2, accuracy=cut, train=5.0)]))
+    for draw in (figures.strategies, figures.speed):
+        axes = draw(results, ["rte"]).axes[0]
+        low, high = axes.get_ylim()
+        assert (low, high) == pytest.approx(limits) if limits else 10 < high - low < 14
+        figures.plt.close("all")
 
 
 def test_rows_are_in_order():

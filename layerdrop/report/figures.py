@@ -19,6 +19,8 @@ from layerdrop.report.table_row import FULL, TableRow
 
 WIDTH = 3.35
 """Inches of a column."""
+LEAST_SPAN = 4.0
+"""Points that an axis of scores spans at least: a smaller one shows the noise between seeds as if it were a trend."""
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 """Okabe and Ito's, which colour-blind readers can tell apart."""
 MARKERS = "osD^vP*X"
@@ -132,6 +134,7 @@ def _panel(axes: plt.Axes, results: ModelResults, task: str, rows: list[TableRow
     if not cells and not full:
         axes.text(0.5, 0.5, "missing", ha="center", va="center", transform=axes.transAxes)
     axes.margins(y=0.12)
+    _widen(axes)
     axes.set_xlim(-0.5, len(all_k) - 0.5)
     axes.set_xticks(range(len(all_k)), all_k)
     axes.set_xlabel("K", labelpad=1)
@@ -139,6 +142,13 @@ def _panel(axes: plt.Axes, results: ModelResults, task: str, rows: list[TableRow
     word = METRIC_WORDS.get(metric.removeprefix("matched_"), metric)
     axes.set_ylabel(f"{word}, points")
     return len(cells) < len(names) * len(all_k)
+
+
+def _widen(axes: plt.Axes) -> None:
+    """Let the axis of scores span LEAST_SPAN points, around what it shows."""
+    low, high = axes.get_ylim()
+    if high - low < LEAST_SPAN:
+        axes.set_ylim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
 
 
 def _drawable(cell: Summary | None) -> Summary | None:
@@ -176,6 +186,7 @@ def speed(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
 def _name_k(axes: plt.Axes, points: list[tuple[float, float, int]]) -> None:
     """One label for each K, above the highest of its points: strategies of one K are about as fast."""
     axes.margins(y=0.15)
+    _widen(axes)
     for k in sorted({point[2] for point in points}):
         x, y, _ = max((point for point in points if point[2] == k), key=lambda point: point[1])
         axes.annotate(f"K = {k}", (x, y), fontsize=5.5, xytext=(0, 4), textcoords="offset points", ha="center")
