@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from layerdrop.analysis import probing
 from layerdrop.analysis.layers import Cosines, MinibatchCKA, drift, profile, similarity
 from layerdrop.analysis.probing import features, fit_and_score, probe
 from layerdrop.analysis.subjects import kept
@@ -140,6 +141,14 @@ def test_a_probe_on_separable_features_and_on_noise():
     assert abs(fit_and_score(noise, y, noise_dev, y_dev, TASKS["rte"]) - 0.5) < 0.08
     values, values_dev = noise @ np.arange(8.0), noise_dev @ np.arange(8.0)
     assert fit_and_score(noise, values, noise_dev, values_dev, TASKS["stsb"]) > 0.999
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_probe_that_does_not_converge_says_nothing(monkeypatch):
+    monkeypatch.setattr(probing, "ITERATIONS", 1)
+    x = np.random.default_rng(5).normal(size=(60, 8)).astype(np.float32)
+    y = (x[:, 0] + x[:, 1] > 0).astype(int)
+    assert fit_and_score(x, y, x, y, TASKS["rte"]) > 0.8
 
 
 @pytest.mark.parametrize("model_type", ["bert", "xlnet", "albert"])

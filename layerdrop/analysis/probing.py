@@ -8,6 +8,7 @@ scored on the development set by the task's metric.
 """
 
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from layerdrop.tasks import Task
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse strengths of the regularisation that are tried."""
+ITERATIONS = 500
+"""At most, of L-BFGS."""
 HELD_OUT, SEED = 0.15, 41
 
 
@@ -116,11 +119,14 @@ def fit_and_score(x: np.ndarray, y: Sequence, x_dev: np.ndarray, y_dev: Sequence
 
 
 def _fit(x: np.ndarray, y: np.ndarray, strength: float, task: Task):
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, Ridge
 
     if task.is_regression:
         return Ridge(alpha=1 / strength).fit(x.astype(np.float64), y)  # in float32 its normal equations are singular
-    return LogisticRegression(C=strength, max_iter=500).fit(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol has at most ITERATIONS
+        return LogisticRegression(C=strength, max_iter=ITERATIONS).fit(x, y)
 
 
 def _score(model, x: np.ndarray, y: np.ndarray, task: Task) -> float:
