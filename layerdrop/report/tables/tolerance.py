@@ -40,7 +40,18 @@ def tolerance_table(questions: Sequence[Question], compare: bool = False) -> Tab
     if not protocol.exhaustive:
         notes.append("By bisection, which assumes that the loss grows with K; --exhaustive tries every K.")
     odd = {q.task.name: a.exceptions for q in questions for a in q.answers if a.exceptions}
-    notes += [f"{name}: K = {', '.join(map(str, of))} lose more than a larger K." for name, of in odd.items()]
+    notes += [f"{name}: a larger K loses less than K = {', '.join(map(str, of))}." for name, of in odd.items()]
+    for question in questions:
+        constant = [
+            f"K = {k} ({n} of {len(of)} seeds)"
+            for k, of in sorted(question.known.items())
+            if (n := sum(bool(record.constant_predictions()) for record in of))
+        ]
+        if constant:
+            notes.append(
+                f"{question.task.name}: one prediction for every row at {', '.join(constant)}. That loss says no more "
+                "than the labels' shares do."
+            )
     header = ["task", "may lose", "K", "loss, chosen on", "loss, other half", "K tried"]
     header += ["published"] * compare
     title = f"{questions[0].model}: layers that can go by {questions[0].strategy}"
