@@ -36,8 +36,13 @@ class Choice:
     k: int
     dropped: list[int] | None
     """None where the strategy cannot drop so many."""
-    score: float | None = None
-    """Points on the development set, median over seeds."""
+    scores: tuple[float, ...] = ()
+    """Points on the development set, one for each seed."""
+
+    @property
+    def score(self) -> float | None:
+        """The median over seeds."""
+        return statistics.median(self.scores) if self.scores else None
 
 
 @dataclass
@@ -150,7 +155,7 @@ def measured(task: str, args: argparse.Namespace) -> Task:
         engine.close()
     for choice in found.choices:
         if choice.dropped is not None:
-            choice.score = 100 * statistics.median(scores[frozenset(choice.dropped)])
+            choice.scores = tuple(100 * score for score in scores[frozenset(choice.dropped)])
     found.steps = max(record.steps for record in trials.records.values())
     return found
 
@@ -169,7 +174,7 @@ def table(task: Task, all_k: list[int]) -> Iterator[str]:
     yield f"| {task.name} | " + " | ".join(f"K = {k}" for k in all_k) + f" | dropped at K = {all_k[-1]} | cost |"
     yield "|---" * (len(all_k) + 3) + "|"
     for name in task.names():
-        cells = [f"{task.mean(name, k):.1f} ({task.regret(name, k):.1f})" if task.mean(name, k) else "" for k in all_k]
+        cells = [_cell(task, name, k) for k in all_k]
         sets = [c.dropped for c in task.choices if (c.name, c.k) == (name, all_k[-1])]
         ids = " ".join(map(str, sets[0] or [])) if len(sets) == 1 else f"{len(sets)} sets" * bool(sets)
         cost = task.cost.get(name)
@@ -177,6 +182,15 @@ def table(task: Task, all_k: list[int]) -> Iterator[str]:
             f"{cost['steps'] / task.cost['greedy']['steps']:.2f} of greedy" if cost and "greedy" in task.cost else ""
         )
         yield f"| {name} | " + " | ".join([*cells, ids, spent]) + " |"
+
+
+def _cell(task: Task, name: str, k: int) -> str:
+    """Score, of one set and several seeds the lowest and highest, regret."""
+    if task.mean(name, k) is None:
+        return ""
+    seeds = [c.scores for c in task.choices if (c.name, c.k) == (name, k)]
+    between = f" [{min(seeds[0]):.1f}, {max(seeds[0]):.1f}]" if len(seeds) == 1 and len(seeds[0]) > 1 else ""
+    return f"{task.mean(name, k):.1f}{between} ({task.regret(name, k):.1f})"
 
 
 def spread(tasks: list[Task], k: int) -> tuple[float, float]:
