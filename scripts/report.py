@@ -54,11 +54,10 @@ def main(argv: list[str]) -> int:
 def report(args: argparse.Namespace) -> None:
     """Print the tables, write the figures."""
     from layerdrop.errors import UserError
-    from layerdrop.report import notes
     from layerdrop.report.frame import frame
     from layerdrop.report.html import page
     from layerdrop.report.published import NOTES, published
-    from layerdrop.report.records import failures, read_store, unreadable
+    from layerdrop.report.records import read_store
     from layerdrop.report.render import render
     from layerdrop.report.runs_csv import runs_csv
     from layerdrop.report.tables.model_cost import model_cost_table, read_costs
@@ -76,8 +75,7 @@ def report(args: argparse.Namespace) -> None:
         raise UserError(f"--tasks {' '.join(args.tasks)}: no run of these there. There are: {', '.join(there)}.")
     beside = published(args.compare) if args.compare else None
     print(render([*_tables(args, runs, tasks, beside), *costs], args.format), flush=True)
-    said = failures(found) + unreadable(found) + notes.mixtures(runs)
-    said += notes.constant_predictions(runs) + notes.repeated(runs)
+    said = notes_on(found, runs)
     if beside is not None:
         said.append(NOTES[args.compare])
         if runs.merge(beside, on=["model", "task"]).empty:
@@ -99,6 +97,14 @@ def report(args: argparse.Namespace) -> None:
         print(line, file=sys.stderr)
 
 
+def notes_on(found, runs) -> list[str]:
+    """What a reader of the tables must know."""
+    from layerdrop.report.notes import constant_predictions, mixtures, repeated
+    from layerdrop.report.records import failures, unreadable
+
+    return failures(found) + unreadable(found) + mixtures(runs) + constant_predictions(runs) + repeated(runs)
+
+
 def write(path: str, text: str) -> None:
     """Write a file, whole or not at all."""
     from layerdrop.files import write_atomically
@@ -111,12 +117,13 @@ def watch(args: argparse.Namespace) -> None:
     """Write the page every REFRESH seconds; before the first run is done there is nothing to show."""
     from layerdrop.report.frame import frame
     from layerdrop.report.html import page
-    from layerdrop.report.records import failures, read_store, unreadable
+    from layerdrop.report.records import read_store
 
     while True:
         found = read_store(args.store, may_be_empty=True)
         if found.done:
-            write(args.html, page(found, frame(found.done), failures(found) + unreadable(found), REFRESH))
+            runs = frame(found.done)
+            write(args.html, page(found, runs, notes_on(found, runs), REFRESH))
             print(f"{args.html}: {len(found.done)} runs, {found.unfinished} in flight", file=sys.stderr, flush=True)
         time.sleep(REFRESH)
 
