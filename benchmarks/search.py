@@ -272,7 +272,9 @@ def draw(tasks: list[Task], all_k: list[int], folder: str) -> None:
 
 def main() -> None:
     """Search, train, print and draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("recipe", help="YAML file of flags of run_glue.py")
     parser.add_argument("--tasks", nargs="+", required=True)
     parser.add_argument("--k", nargs="+", type=int, default=[2, 4, 6])
