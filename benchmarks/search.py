@@ -204,12 +204,14 @@ def spread(tasks: list[Task], k: int) -> tuple[float, float]:
 
 
 def cost_of(tasks: list[Task], name: str) -> str:
-    """Of the choice, in trainings; the fine-tuned model that criteria look at is one."""
+    """Of the choice, in trainings; the fine-tuned model that criteria look at is one. Empty for controls."""
+    if name in (RANDOM, EVERY):
+        return ""
     if name in tasks[0].cost:
         n = statistics.fmean(task.cost[name]["steps"] / task.steps for task in tasks)
     else:
-        n = float(name not in (RANDOM, EVERY) and looks_at_tuned(name))
-    return f"{n:.0f} training{'s' * (round(n) != 1)}" if round(n) else "none"
+        n = float(looks_at_tuned(name))
+    return f" ({n:.0f} training{'s' * (round(n) != 1)})" if round(n) else " (no training)"
 
 
 def draw(tasks: list[Task], all_k: list[int], folder: str) -> None:
@@ -242,11 +244,11 @@ def draw(tasks: list[Task], all_k: list[int], folder: str) -> None:
                     axes.plot(
                         regret[name][place], i, "o", ms=3.5, color=GREY if name in (RANDOM, EVERY) else COLOURS[0]
                     )
-            axes.set_xlim(left=-0.3)
+            axes.set_xlim(left=-0.04 * axes.get_xlim()[1])
             axes.set_title(f"K = {k}", fontsize=7)
             axes.set_xlabel("regret, points")
             axes.grid(axis="y", lw=0.3)
-        grid[0][0].set_yticks(range(len(ranked)), [f"{name} ({cost_of(tasks, name)})" for name in ranked])
+        grid[0][0].set_yticks(range(len(ranked)), [f"{name}{cost_of(tasks, name)}" for name in ranked])
         grid[0][0].invert_yaxis()
         figure.tight_layout()
         figure.savefig(Path(folder) / "search_regret.png", dpi=200)
