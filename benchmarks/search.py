@@ -86,9 +86,10 @@ def choices(task: str, full_run, trials, args: argparse.Namespace) -> Task:
         record = searched(method, task, args)
         found.cost[method] = record["cost"]
         found.choices += [Choice(method, k, record["sets"][k - 1]) for k in args.k]
-    generator = random.Random(41)
     for k in sorted(args.k, reverse=True):  # the scores for a K serve the smaller ones
         found.choices += [Choice(name, k, chosen(name, k, full_run, trials, args)) for name in args.strategies]
+    generator = random.Random(41)
+    for k in args.k:
         found.choices += [Choice(RANDOM, k, sorted(generator.sample(range(n_layers), k))) for _ in range(args.random)]
         if k <= args.all_sets:
             found.choices += [Choice(EVERY, k, list(ids)) for ids in combinations(range(n_layers), k)]

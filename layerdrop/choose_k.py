@@ -74,7 +74,8 @@ class Question:
 
     def needed(self) -> list[Job]:
         """The runs that are needed next; empty once every threshold is decided."""
-        wanted = {0, *(k for of in self.protocol.max_loss for k in self._next_k(of))}
+        losses, exhaustive = self._losses(), self.protocol.exhaustive
+        wanted = {0, *(k for of in self.protocol.max_loss for k in next_k(self.all_k, losses, of, exhaustive))}
         return [self.job(k, seed) for k in sorted(wanted - self.known.keys()) for seed in self.protocol.seeds]
 
     def take(self, records: Mapping[str, RunRecord]) -> None:
@@ -101,9 +102,6 @@ class Question:
         """The run whose model is the answer."""
         k = self.answers[-1].k
         return self.job(k, self.protocol.seeds[0], save_model=True) if k and self.keeps_model else None
-
-    def _next_k(self, max_loss: float) -> list[int]:
-        return next_k(self.all_k, self._losses(), max_loss, self.protocol.exhaustive)
 
     def _losses(self) -> dict[int, float]:
         return {k: self.loss_at(k, 0) for k in self.known if k} if 0 in self.known else {}
