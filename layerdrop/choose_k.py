@@ -63,6 +63,8 @@ class Question:
         """K -> the records, one for each seed."""
         self.scores: dict[tuple[str, int], float] = {}
         """(id of the run, half) -> points."""
+        self.jobs: dict[tuple[int, int], Job] = {}
+        """(K, seed) -> the run."""
         self.impossible: dict[int, str] = {}
         """K -> why the strategy cannot drop so many."""
         for k in all_k:
@@ -101,19 +103,24 @@ class Question:
     def kept_job(self) -> Job | None:
         """The run whose model is the answer."""
         k = self.answers[-1].k
-        return self.job(k, self.protocol.seeds[0], save_model=True) if k and self.keeps_model else None
+        if not (k and self.keeps_model):
+            return None
+        job = self.job(k, self.protocol.seeds[0])
+        return Job(job.spec, replace(job.options, save_model=True))
 
     def _losses(self) -> dict[int, float]:
         return {k: self.loss_at(k, 0) for k in self.known if k} if 0 in self.known else {}
 
-    def job(self, k: int, seed: int, save_model: bool = False) -> Job:
+    def job(self, k: int, seed: int) -> Job:
         """The run of a K and a seed. Raises UserError where the strategy cannot drop so many."""
-        spec, options = parse([*self.words, "--drop_k", str(k), "--seed", str(seed)]).to_spec()
-        check_selection(spec.drop, (), self.config)
-        prior = Path(self.protocol.store) / PRIOR_FOLDER
-        places = {"folder": Store(self.protocol.store).folder(spec), "prior_store": str(prior)}
-        places["score_store"] = options.score_store or str(prior / SCORE_FOLDER)
-        return Job(spec, replace(options, **places, resume="auto", save_model=save_model))
+        if (k, seed) not in self.jobs:
+            spec, options = parse([*self.words, "--drop_k", str(k), "--seed", str(seed)]).to_spec()
+            check_selection(spec.drop, (), self.config)
+            prior = Path(self.protocol.store) / PRIOR_FOLDER
+            places = {"folder": Store(self.protocol.store).folder(spec), "prior_store": str(prior)}
+            places["score_store"] = options.score_store or str(prior / SCORE_FOLDER)
+            self.jobs[k, seed] = Job(spec, replace(options, **places, resume="auto", save_model=False))
+        return self.jobs[k, seed]
 
     @property
     def task(self) -> Task:
