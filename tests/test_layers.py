@@ -17,6 +17,7 @@ from layerdrop.analysis.subjects import kept
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
 from layerdrop.data.tokens import tokenise
+from layerdrop.report.layer_report import Named, labels, means
 from layerdrop.scorers.states import score_states
 from layerdrop.states import States, layer_states
 from layerdrop.surgery import drop_layers, layer_list
@@ -255,13 +256,13 @@ def test_runs_are_looked_at_on_their_own_task(call, run, bert):
     assert code == 0 and {row["row"] for row in csv.DictReader(io.StringIO(out))} == {"rte", "stsb", "mean"}, err
     fine_tuned = "tinybert, fine-tuned"
     of_both = {f"{name}, {task}" for name in ("tinybert", fine_tuned) for task in ("rte", "stsb", "mean")}
-    for words, models, labels in (
+    for words, models, rows in (
         ("rte", (bert, "a"), {"tinybert", fine_tuned}),
         ("rte", ("a", "d"), {"a", "d"}),
         ("rte stsb", (bert, "a"), of_both),
     ):
         code, out, err = call(f"probe --format csv --tasks {words}", models)
-        assert code == 0 and {row["row"] for row in csv.DictReader(io.StringIO(out))} == labels, err
+        assert code == 0 and {row["row"] for row in csv.DictReader(io.StringIO(out))} == rows, err
 
 
 @pytest.mark.parametrize(
@@ -277,3 +278,25 @@ def test_runs_are_looked_at_on_their_own_task(call, run, bert):
 def test_bad_input_is_one_line(call, words, said):
     code, _, err = call(words)
     assert code == 2 and said in err and len(err.splitlines()) == 1, err
+
+
+# ---- labels ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("named", "expected", "expected_means"),
+    [
+        (["a//rte"], ["a"], {}),
+        (["a//rte", "a//stsb"], ["rte", "stsb"], {"mean": ["rte", "stsb"]}),
+        (["a//rte", "b//rte"], ["a", "b"], {}),
+        (["a//rte", "a/fine-tuned/rte"], ["a", "a, fine-tuned"], {}),
+        (["a/fine-tuned/rte/x", "a/fine-tuned/rte/y"], ["x", "y"], {}),
+        (["a//rte/x", "a//rte/y", "a//stsb/z"], ["x, rte", "y, rte", "stsb"], {}),
+        (
+            ["a//rte", "a//stsb", "b//rte", "b//stsb"],
+            ["a, rte", "a, stsb", "b, rte", "b, stsb"],
+            {"a, mean": ["a, rte", "a, stsb"], "b, mean": ["b, rte", "b, stsb"]},
+        ),
+    ],
+)
+def test_labels_name_what_differs(named, expected, expected_means):
+    named = [Named(*(parts := one.split("/"))[:3], parts[-1]) for one in named]
+    assert labels(named) == expected and means(named) == expected_means
