@@ -156,6 +156,28 @@ class TeacherOutputs:
     n_heads: int = 0
     every_token: bool = False
 
+    @classmethod
+    def empty(
+        cls,
+        logits: torch.Tensor,
+        states: torch.Tensor | None,
+        weights: torch.Tensor | None,
+        kind: str,
+        lengths: np.ndarray,
+        folder: str | Path,
+    ) -> "TeacherOutputs":
+        """Room for the outputs of every row. logits, states (batch, pairs, tokens or 1, hidden), weights (batch, pairs,
+        heads, tokens, tokens): of the first batch, for shapes and types. lengths: of the rows, in tokens."""
+        found = cls(torch.empty(len(lengths), logits.shape[1]), every_token=kind == "layers")
+        if states is not None:
+            found.n_pairs, hidden = states.shape[1], states.shape[-1]
+            each = lengths if found.every_token else np.ones_like(lengths)
+            found.states = Vectors(each * found.n_pairs * hidden, states.dtype, folder)
+        if weights is not None:
+            found.n_heads = weights.shape[2]
+            found.attention = Vectors(lengths**2 * found.n_pairs * found.n_heads, weights.dtype, folder)
+        return found
+
     def batch(self, rows: Sequence[int], mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """`teacher_logits` (batch, classes); `teacher_states` (batch, pairs, hidden), or (batch, pairs, tokens,
         hidden); `teacher_attention` (batch, pairs, heads, tokens, tokens); 0 for padding. mask: (batch, tokens)."""
@@ -199,56 +221,42 @@ def teacher_outputs(
     kind: `logits`, `patient` or `layers`. layers: those whose states are kept. attention: theirs too; the teacher
     must attend eagerly. columns: order of the classes. folder: for the file of states.
     """
-    n, lengths, was_training = len(data), np.diff(data.offsets), teacher.training
-    found, device, dataset = None, teacher.device, data.longest_first()
+    found, dataset, was_training = None, data.longest_first(), teacher.training
     teacher.eval()
-    asked = {"output_attentions": True} if attention else {}
-    with head_in_fp32(teacher), autocast(device, precision):
-        for start in tqdm(range(0, n, batch_size), desc="teacher", delay=2, leave=False, disable=None):
-            positions = range(start, min(start + batch_size, n))
+    with head_in_fp32(teacher), autocast(teacher.device, precision):
+        for start in tqdm(range(0, len(data), batch_size), desc="teacher", delay=2, leave=False, disable=None):
             rows = dataset.rows[start : start + batch_size]
-            batch = collate([dataset[i] for i in positions])
-            inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
+            batch = collate([dataset[start + i] for i in range(len(rows))])
+            inputs = {name: tensor.to(teacher.device) for name, tensor in batch.items() if name != "labels"}
             mask = inputs["attention_mask"]
             with watching(teacher, mask.shape[1]) as seen:
-                output = teacher(**inputs, **asked)
+                output = teacher(**inputs, **({"output_attentions": True} if attention else {}))
             logits = output.logits.float().cpu()
-            states = [seen.outputs[i] for i in layers]
+            states = torch.stack([seen.outputs[i] for i in layers], dim=1) if layers else None
+            if states is not None and kind == "patient":
+                states = states[torch.arange(len(rows)), :, sentence_tokens(teacher, mask)].unsqueeze(2)
+            weights = _attentions(output, layers, mask) if attention else None
             if found is None:
-                found = TeacherOutputs(torch.empty(n, logits.shape[1]), n_pairs=len(layers))
-                found.every_token = kind == "layers"
-                if layers:
-                    each = np.full(n, 1) if kind == "patient" else lengths
-                    found.states = Vectors(each * len(layers) * states[0].shape[-1], states[0].dtype, folder)
-                if attention:
-                    weights = _attentions(output, layers, mask)
-                    found.n_heads = weights[0].shape[1]
-                    sizes = lengths**2 * len(layers) * found.n_heads
-                    found.attention = Vectors(sizes, weights[0].dtype, folder)
+                found = TeacherOutputs.empty(logits, states, weights, kind, np.diff(data.offsets), folder)
             found.logits[torch.as_tensor(rows)] = logits if columns is None else logits[:, list(columns)]
-            if not layers:
-                continue
-            stacked = torch.stack(states, dim=1)  # (batch, pairs, tokens, hidden)
-            token = sentence_tokens(teacher, mask)
             for i, row in enumerate(rows):
                 real = mask[i].bool()
-                part = stacked[i, :, token[i]] if kind == "patient" else stacked[i][:, real]
-                found.states[row].copy_(part.flatten())
-                if attention:
-                    weights = torch.stack([w[i] for w in _attentions(output, layers, mask)])
-                    found.attention[row].copy_(weights[:, :, real][:, :, :, real].flatten())
+                if states is not None:
+                    found.states[row].copy_((states[i][:, real] if found.every_token else states[i]).flatten())
+                if weights is not None:
+                    found.attention[row].copy_(weights[i][:, :, real][:, :, :, real].flatten())
     teacher.train(was_training)
     return found
 
 
-def _attentions(output, layers: Sequence[int], mask: torch.Tensor) -> list[torch.Tensor]:
-    """(batch, heads, tokens, tokens) of each layer. Raises UserError for a model that does not give them."""
+def _attentions(output, layers: Sequence[int], mask: torch.Tensor) -> torch.Tensor:
+    """(batch, layers, heads, tokens, tokens). Raises UserError for a model that does not give them."""
     given = output.attentions or ()
     if not given or given[0] is None or given[0].shape[-2:] != (mask.shape[1], mask.shape[1]):
         raise UserError(
             "--distill_attention: this model gives no attention of every token to every other. Leave it out."
         )
-    return [given[i] for i in layers]
+    return torch.stack([given[i] for i in layers], dim=1)
 
 
 @contextmanager
