@@ -149,14 +149,13 @@ class Checkpoint:
         return {"model": model, "tokenizer": _fingerprint(self.model.tokenizer or self.name, TOKENIZER, commit)}
 
     def max_length(self) -> int:
-        """How many tokens the model takes at most, by its tokenizer or else by its position embeddings."""
-        if (limit := self.tokenizer.model_max_length) < 10**6:
-            return limit
+        """How many tokens the model takes at most, by its tokenizer and by its position embeddings."""
+        limit = self.tokenizer.model_max_length
         positions = getattr(self.config, "max_position_embeddings", None) or -1
         if positions < 0:  # relative positions alone (XLNet)
             return limit
         first = self.config.pad_token_id + 1 if self.config.model_type in self.family.positions_after_padding else 0
-        return positions - first
+        return min(limit, positions - first)
 
     def weights(self) -> Mapping[str, Any]:
         """The weights by their names in the checkpoint, each read from disk only when `[...]` is taken of it:

@@ -217,11 +217,13 @@ def test_longest_input_without_a_tokenizers_limit(model_type, length, tmp_path):
             model(input_ids=ids, attention_mask=torch.ones_like(ids))
 
 
-def test_the_tokenizers_limit_counts(bert, tmp_path):
+def test_the_lower_limit_counts(bert, tmp_path):
     assert Checkpoint.open(bert).max_length() == 64
     folder = tiny.save(tmp_path / "short")
     change(Path(folder) / "tokenizer_config.json", b'"model_max_length": 64', b'"model_max_length": 20')
     assert Checkpoint.open(folder).max_length() == 20
+    change(Path(folder) / "tokenizer_config.json", b'"model_max_length": 20', b'"model_max_length": 80')
+    assert Checkpoint.open(folder).max_length() == 64  # the model has no more positions
     xlnet = tiny.save(tmp_path / "xlnet", "xlnet")
     change(Path(xlnet) / "tokenizer_config.json", b'"model_max_length": 64', b'"model_max_length": 1e30')
     assert Checkpoint.open(xlnet).max_length() >= 10**6
