@@ -30,6 +30,15 @@ def patient_pairs(n_student: int, n_teacher: int) -> list[tuple[int, int]]:
     return [(i, (i + 1) * n_teacher // n_student - 1) for i in range(n_student - 1)]
 
 
+def check_depth(distil: DistilSpec, n_student: int) -> None:
+    """Raise UserError for a student of so few layers that none is paired with one of the teacher's."""
+    if distil.distill == "patient" and distil.distill_states_weight and n_student < 2:
+        raise UserError(
+            "--distill patient: pairs all layers but the last, and the model keeps one alone. Use --distill layers or "
+            "logits, or drop fewer."
+        )
+
+
 def taught(
     distil: DistilSpec,
     teacher: Checkpoint,
@@ -109,6 +118,7 @@ def _pairs(distil: DistilSpec, teacher: Checkpoint, student: PreTrainedModel) ->
     ours, theirs = student.config.hidden_size, teacher.config.hidden_size
     if ours != theirs:
         raise _refused(teacher, f"its states have {theirs} numbers, the model's {ours}", "logits")
+    check_depth(distil, student.config.num_hidden_layers)
     if distil.distill == "patient":
         return patient_pairs(student.config.num_hidden_layers, teacher.n_layers)
     n_original, kept = original_layers(student.config)
