@@ -141,7 +141,7 @@ def measured(task: str, args: argparse.Namespace) -> Task:
 
     spec, options = read_flags(task, args, ["--seed", str(args.seeds[0])])
     full_run = GlueRun(spec, replace(options, score_store=f"{args.store}/{SCORE_FOLDER}"))
-    full_run.read()
+    full_run.read(scored="train")
     engine, display = LocalEngine(run, places(args.workers)), Display()
     try:
         trials = Trials(

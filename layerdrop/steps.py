@@ -60,8 +60,11 @@ class GlueRun:
         """Split -> the final model's evaluation."""
         forget_peak_memory()
 
-    def read(self, dry_run: bool = False) -> None:
-        """Open the checkpoint, whose weights wait until the choice of layers, and read the splits that are needed."""
+    def read(self, dry_run: bool = False, scored: str | None = None) -> None:
+        """Open the checkpoint, whose weights wait until the choice of layers, and read the splits that are needed.
+
+        scored: a split that `choose` will score for others than the run's own strategy.
+        """
         spec, options = self.spec, self.options
         with self.clock("load"):
             self.checkpoint = checkpoint = Checkpoint.open(spec.model, HubOptions.of(options))
@@ -75,7 +78,7 @@ class GlueRun:
         with self.clock("read"):
             self.data = read_splits(
                 spec.data,
-                self._needed_splits(dry_run),
+                self._needed_splits(dry_run, scored),
                 known_labels=checkpoint.label_names,
                 regression=checkpoint.is_regression,
                 test_file=options.test_file,
@@ -105,13 +108,12 @@ class GlueRun:
         if spec.data.hold_out:
             raise UserError(f"{strategy}: chooses by held-out rows, which --hold_out would report on. Leave it out.")
 
-    def _needed_splits(self, dry_run: bool) -> list[str]:
+    def _needed_splits(self, dry_run: bool, scored: str | None) -> list[str]:
         spec, options = self.spec, self.options
         needed = {"train": spec.train is not None, "validation": options.evaluate, "test": options.predict}
         if dry_run:  # own files say how many classes there are
             needed = {split: bool(spec.data.files) and split == spec.data.files[0][0] for split in needed}
-        if scored := split_to_score(spec.drop):
-            needed[scored] = True
+        needed |= {split: True for split in (split_to_score(spec.drop), scored) if split}
         return [split for split, wanted in needed.items() if wanted]
 
     def _describe(self) -> None:

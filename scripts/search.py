@@ -64,6 +64,7 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.N
 
 def find(args: argparse.Namespace, words: list[str]) -> int:
     """Do what the flags say."""
+    from layerdrop.finetune.teacher import check_depth
     from layerdrop.process import collect_from_now_on
     from layerdrop.progress import Display
     from layerdrop.runs.search_record import step_words, summary
@@ -79,11 +80,14 @@ def find(args: argparse.Namespace, words: list[str]) -> int:
     method, seeds = METHODS[args.method], tuple(args.seeds or [full_run.spec.seed])
     max_k = full_run.checkpoint.n_layers // 2 if args.max_k is None else args.max_k
     layers = search_space(full_run.checkpoint.config, max_k, "--max_k")
+    if full_run.spec.distil:
+        check_depth(full_run.spec.distil, full_run.checkpoint.n_layers - max_k)
     engine = make_engine(args, where, bool({"precision", "bf16", "fp16"} & arguments.given))
     collect_from_now_on()
     tell(full_run.record.notes)
     display = Display(sys.stderr)
-    total = method.trainings(len(layers), max_k) * len(seeds)
+    firsts = [run for run in full_run.spec.firsts if not (method.proposes and run == full_run.spec.start)]
+    total = (method.trainings(len(layers), max_k) + len(firsts)) * len(seeds)
     display.say(f"{method.name}: {total} trainings at most, {engine.slots} at once; records in {args.store}")
     try:
         with asking_to_stop(display.say) as stop:
@@ -136,7 +140,7 @@ def _full_run(args: argparse.Namespace, words: list[str]):
     spec, options = arguments.to_spec()
     scores = options.score_store or str(Path(args.store) / SCORE_FOLDER)
     full_run = GlueRun(spec, replace(options, score_store=scores))
-    full_run.read()
+    full_run.read(scored="train")
     return full_run, arguments
 
 

@@ -117,15 +117,22 @@ def test_shortlist(words, capsys):
     assert used.dropped == sorted(order) and used.spec.drop.strategy == "shortlist" and not used.search
 
 
-def test_candidates_share_what_must_be_trained_first(words):
+def test_candidates_share_what_must_be_trained_first(words, capsys):
     """Layers go after one fine-tuning: a search without any training of candidates. A teacher is trained once, too."""
     assert search.main([*words, "--max_k", "1", "--drop_when", "after", "--store", "after"]) == 0
+    err = capsys.readouterr().err
+    assert "greedy: 7 trainings at most" in err and "[7/7, " in err and "/6, " not in err
     found = json.loads(Path("after/tinybert_rte_greedy.json").read_text())
     assert found["cost"] == found["cost"] | {"trainings": 7, "steps": 3}
     assert search.main([*words, "--max_k", "1", "--teacher", "auto", "--store", "taught"]) == 0
     records = [json.loads(path.read_text()) for path in Path("taught").glob("*/record.json")]
     assert len(records) == 7 and sum(record["spec"]["distil"] is None for record in records) == 1
     assert not list(Path("taught").glob("*/prior"))
+    capsys.readouterr()
+    shortlist = ["--method", "shortlist", "--max_k", "2", "--drop_when", "after", "--store", "after"]
+    assert search.main([*words, *shortlist]) == 0
+    assert "shortlist: 5 trainings at most" in capsys.readouterr().err
+    assert read_order_file("after/tinybert_rte_shortlist.txt")
 
 
 def test_killed_in_the_middle_of_a_level(words):
@@ -157,6 +164,7 @@ def test_killed_in_the_middle_of_a_level(words):
         ("--drop_when gradual --drop_strategy top --drop_k 2", "a search chooses the layers"),
         ("--drop_when finetuned --freeze_dropped", "--freeze_dropped: goes with"),
         ("--do_eval", "a search trains and evaluates"),
+        ("--max_k 5 --teacher auto --distill patient", "the model keeps one alone"),
         ("--output_dir x", "--output_dir: is the folder of a single run. Use --store"),
         ("--learning_rat 1", "Did you mean --learning_rate"),
         ("--workers 0", "--workers 0: must be 1 or more"),
