@@ -50,7 +50,7 @@ class Question:
             work_offline_unless_reachable()
         self.gives_precision = bool({"precision", "bf16", "fp16"} & arguments.given)
         spec, options = arguments.to_spec()
-        if not (spec.train and options.evaluate):
+        if not ((spec.train or spec.start) and options.evaluate):
             raise UserError("--do_train, --do_eval, --do_predict: choosing K trains and evaluates. Leave them out.")
         self.config = Checkpoint.open(spec.model, HubOptions.of(options)).config
         most = min(len(droppable(self.config)), self.config.num_hidden_layers - 1)
@@ -73,6 +73,8 @@ class Question:
             except UserError as error:
                 self.impossible[k] = str(error)
         self.all_k = [k for k in all_k if k not in self.impossible]
+        if not self.all_k:
+            raise UserError(self.impossible[all_k[0]])
 
     def needed(self) -> list[Job]:
         """The runs that are needed next; empty once every threshold is decided."""
@@ -115,7 +117,7 @@ class Question:
         """The run of a K and a seed. Raises UserError where the strategy cannot drop so many."""
         if (k, seed) not in self.jobs:
             spec, options = parse([*self.words, "--drop_k", str(k), "--seed", str(seed)]).to_spec()
-            check_selection(spec.drop, (), self.config)
+            check_selection(spec, self.config)
             prior = Path(self.protocol.store) / PRIOR_FOLDER
             places = {"folder": Store(self.protocol.store).folder(spec), "prior_store": str(prior)}
             places["score_store"] = options.score_store or str(prior / SCORE_FOLDER)

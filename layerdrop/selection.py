@@ -12,7 +12,7 @@ from layerdrop.data.examples import Examples
 from layerdrop.errors import UserError
 from layerdrop.scorers import SCORERS
 from layerdrop.scorers.stored import stored_scores
-from layerdrop.spec import DropSpec, ModelSpec
+from layerdrop.spec import DistilSpec, DropSpec, ModelSpec, RunSpec
 from layerdrop.strategies import check_ids, check_k, get_strategy, order_of_dropping, select
 from layerdrop.surgery import droppable, kept_layers, positions
 from layerdrop.tasks import Task
@@ -60,10 +60,21 @@ def search_space(config: PreTrainedConfig, max_k: int, flag: str) -> list[int]:
     return layers
 
 
-def check_selection(drop: DropSpec, freeze_layers: tuple[int, ...], config: PreTrainedConfig) -> None:
+def check_depth(distil: DistilSpec | None, n_kept: int) -> None:
+    """Raise UserError where so few layers are kept that none is paired with one of the teacher's."""
+    if distil and distil.distill == "patient" and distil.distill_states_weight and n_kept < 2:
+        raise UserError(
+            "--distill patient: pairs all layers but the last, and the model keeps one alone. Use --distill layers or "
+            "logits, or drop fewer."
+        )
+
+
+def check_selection(spec: RunSpec, config: PreTrainedConfig) -> None:
     """Raise UserError for what no score could mend, before anything is computed or written."""
-    n_layers = config.num_hidden_layers
+    drop, n_layers = spec.drop, config.num_hidden_layers
+    freeze_layers = spec.train.freeze_layers if spec.train else ()
     check_ids("--freeze_layers", freeze_layers, n_layers)
+    check_depth(spec.distil, n_layers - (drop.k or len(drop.layers or ())))  # a threshold says later how many go
     row = get_strategy(drop.strategy) if drop.strategy else None
     if row is None:
         return

@@ -20,7 +20,6 @@ from layerdrop.errors import UserError
 from layerdrop.evaluate import Evaluation
 from layerdrop.finetune.faster import faster
 from layerdrop.finetune.settings import training_arguments
-from layerdrop.finetune.teacher import check_depth
 from layerdrop.finetune.trainer import Development, prefix
 from layerdrop.first_runs import FirstRuns
 from layerdrop.loading import load_classifier, number_of_parameters, quiet, random_classifier
@@ -72,9 +71,7 @@ class GlueRun:
         check_precision(spec.precision, checkpoint.config)
         if must_search(spec.drop):
             self._check_search(dry_run)
-        check_selection(spec.drop, spec.train.freeze_layers if spec.train else (), checkpoint.config)
-        if spec.distil:  # a threshold says later how many go
-            check_depth(spec.distil, checkpoint.n_layers - (spec.drop.k or len(spec.drop.layers or ())))
+        check_selection(spec, checkpoint.config)
         with self.clock("read"):
             self.data = read_splits(
                 spec.data,

@@ -199,7 +199,7 @@ class _Planner:
         if isinstance(config, UserError):
             self._note(f"{config} Whether its layers allow these K was not checked.")
         else:
-            check_selection(spec.drop, spec.train.freeze_layers if spec.train else (), config)
+            check_selection(spec, config)
         source = spec.data.source
         if source not in ("hub", "demo", "files") and not Path(source).is_dir():
             self._note(f"--data_dir {source}: no such folder here.")

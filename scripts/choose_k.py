@@ -82,7 +82,7 @@ def choose(args: argparse.Namespace, words: list[str]) -> int:
     print(render([tolerance_table(questions, bool(args.compare))], args.format))
     for question in questions:
         if question.folder:
-            print(f"{question.task.name}: the model without {question.answers[-1].k} layers is in {question.folder}")
+            print(f"{question.task.name}: the model of K = {question.answers[-1].k} is in {question.folder}")
     if args.figures:
         losses = {q.task.name: sorted((k, q.loss_at(k, 0)) for k in q.known) for q in questions}
         series = {name: ([k for k, _ in of], [value for _, value in of]) for name, of in losses.items()}

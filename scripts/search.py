@@ -64,14 +64,13 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.N
 
 def find(args: argparse.Namespace, words: list[str]) -> int:
     """Do what the flags say."""
-    from layerdrop.finetune.teacher import check_depth
     from layerdrop.process import collect_from_now_on
     from layerdrop.progress import Display
     from layerdrop.runs.search_record import step_words, summary
     from layerdrop.runs.store import Store
     from layerdrop.search import METHODS
     from layerdrop.search_run import search
-    from layerdrop.selection import search_space
+    from layerdrop.selection import check_depth, search_space
     from layerdrop.steps import tell
     from layerdrop.trials import Stopped, Trials
 
@@ -80,8 +79,7 @@ def find(args: argparse.Namespace, words: list[str]) -> int:
     method, seeds = METHODS[args.method], tuple(args.seeds or [full_run.spec.seed])
     max_k = full_run.checkpoint.n_layers // 2 if args.max_k is None else args.max_k
     layers = search_space(full_run.checkpoint.config, max_k, "--max_k")
-    if full_run.spec.distil:
-        check_depth(full_run.spec.distil, full_run.checkpoint.n_layers - max_k)
+    check_depth(full_run.spec.distil, full_run.checkpoint.n_layers - max_k)
     engine = make_engine(args, where, bool({"precision", "bf16", "fp16"} & arguments.given))
     collect_from_now_on()
     tell(full_run.record.notes)

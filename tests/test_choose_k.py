@@ -100,7 +100,7 @@ def test_command(call):
     assert (cell["k"], cell["tried"], cell["task"]) == ("5", "2", "rte")
     records = [json.loads(path.read_text()) for path in Path("runs/choose_k").glob("*/record.json")]
     assert sorted(len(r["dropped"]) for r in records) == [0, 0, 3, 3, 5, 5]
-    folder = Path(out.split("the model without 5 layers is in ")[1].strip())
+    folder = Path(out.split("the model of K = 5 is in ")[1].strip())
     assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 1
     assert list(Path("runs/choose_k").glob("*/model.safetensors")) == [folder / "model.safetensors"]
     assert Path("figures/loss_by_k.png").exists()
@@ -116,7 +116,7 @@ def test_a_run_that_fails_ends_the_command(call):
 
 def test_nothing_can_go(call):
     code, out, err = call("--tasks rte --max_loss -200 --exhaustive --k 2 4")
-    assert code == 0 and "| 0 " in out and "the model without" not in out, err
+    assert code == 0 and "| 0 " in out and "the model of K" not in out, err
     assert "[3/3] done" in err  # every K and the full model at once
 
 
@@ -126,9 +126,25 @@ def test_tasks_are_trained_side_by_side(call):
     assert code == 0 and "[4/4] done" in err and "| rte " in out and "| mrpc " in out, err
 
 
+def test_one_training_serves_every_k(call):
+    """Layers go after the training: the runs of every K are cuts of one model."""
+    code, out, err = call("--tasks rte --max_loss 100 --drop_when after --layerdrop_rate 0.2 --exhaustive")
+    assert code == 0 and "K = 5 within 100" in err, err
+    records = [json.loads(path.read_text()) for path in Path("runs/choose_k").glob("*/record.json")]
+    assert sorted(len(r["dropped"]) for r in records) == [0, 1, 2, 3, 4, 5]
+    trained = [json.loads(path.read_text()) for path in Path("runs/choose_k/prior").glob("*/record.json")]
+    assert len(trained) == 1 and trained[0]["steps"] and not any(record["steps"] for record in records)
+
+
+def test_k_that_the_variant_cannot_drop_are_left_out(call):
+    words = "--teacher auto --distill patient --k 4 5 --save_model no"
+    code, out, err = call(f"--tasks rte --max_loss 100 {words}")
+    assert code == 0 and "note: --distill patient: pairs all layers but the last" in err and "K = 4 within" in err, err
+
+
 def test_k_that_the_strategy_cannot_drop_are_left_out(call):
     code, out, err = call("--tasks rte --max_loss 100 --drop_strategy symmetric --save_model no")
-    assert code == 0 and "K = 4 within 100" in err and "must be even" in err and "the model without" not in out, err
+    assert code == 0 and "K = 4 within 100" in err and "must be even" in err and "the model of K" not in out, err
 
 
 @pytest.mark.parametrize(
@@ -138,6 +154,7 @@ def test_k_that_the_strategy_cannot_drop_are_left_out(call):
         ("--tasks rte --do_eval", "choosing K trains and evaluates"),
         ("--tasks rte --max_los 1", "Did you mean --max_loss?"),
         ("--tasks rt", "--task_name"),
+        ("--tasks rte --drop_strategy greedy", "greedy: nothing is published for tinybert"),
         ("--tasks rte --output_dir x", "--output_dir: is the folder of a single run"),
     ],
 )

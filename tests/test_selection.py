@@ -2,6 +2,7 @@
 
 import pytest
 
+from layerdrop.arguments import parse
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.batches import Collator, batches
 from layerdrop.data.glue import read_glue_split
@@ -10,30 +11,42 @@ from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier
 from layerdrop.scorers.weights import variance
 from layerdrop.selection import check_selection, select_layers, split_to_score
-from layerdrop.spec import DropSpec
+from layerdrop.spec import DropSpec, RunSpec
 from layerdrop.tasks import TASKS
 from tests import tiny
 from tests.test_scorers import contribution
 
 
+def run_of(words: str) -> RunSpec:
+    return parse(words.split()).to_spec()[0]
+
+
 @pytest.mark.parametrize(
-    ("drop", "frozen", "said"),
+    ("words", "said"),
     [
-        (DropSpec("top", 6), (), "--drop_k 6"),
-        (DropSpec("contribution", 6), (), "--drop_k 6"),
-        (DropSpec("list", layers=(6,)), (), "no layer 6"),
-        (DropSpec(), (6,), "--freeze_layers: no layer 6"),
-        (DropSpec("top", 2), (5,), "--freeze_layers: layer 5 is not kept"),
+        ("--drop_strategy top --drop_k 6", "--drop_k 6"),
+        ("--drop_strategy contribution --drop_k 6", "--drop_k 6"),
+        ("--drop_layers 6", "no layer 6"),
+        ("--freeze_layers 6", "--freeze_layers: no layer 6"),
+        ("--drop_strategy top --drop_k 2 --freeze_layers 5", "--freeze_layers: layer 5 is not kept"),
+        ("--drop_strategy random --drop_k 5 --teacher auto --distill patient", "the model keeps one alone"),
+        ("--drop_layers 0,1,2,3,4 --teacher auto --distill patient", "the model keeps one alone"),
     ],
 )
-def test_what_no_score_could_mend(drop, frozen, said):
+def test_what_no_score_could_mend(words, said):
     with pytest.raises(UserError, match=said):
-        check_selection(drop, frozen, tiny.config("bert"))
+        check_selection(run_of(words), tiny.config("bert"))
+
+
+@pytest.mark.parametrize("words", ["patient --distill_states_weight 0", "logits", "layers"])
+def test_a_model_of_one_layer_can_learn_from_a_teacher(words):
+    check_selection(run_of(f"--drop_strategy top --drop_k 5 --teacher auto --distill {words}"), tiny.config("bert"))
+    check_selection(run_of("--drop_strategy top --drop_k 4 --teacher auto --distill patient"), tiny.config("bert"))
 
 
 def test_first_layer_of_modernbert_is_said_before_anything_is_loaded():
     with pytest.raises(UserError, match="layer 0 of ModernBERT"):
-        check_selection(DropSpec("bottom", 1), (), tiny.config("modernbert"))
+        check_selection(run_of("--drop_strategy bottom --drop_k 1"), tiny.config("modernbert"))
 
 
 def test_which_split_is_scored():

@@ -19,6 +19,7 @@ from layerdrop.data.tokens import Tokenised, tokenise
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier
 from layerdrop.precision import autocast, head_in_fp32
+from layerdrop.selection import check_depth
 from layerdrop.spec import DistilSpec
 from layerdrop.states import sentence_tokens, watching
 from layerdrop.tasks import Task, label_order
@@ -28,15 +29,6 @@ def patient_pairs(n_student: int, n_teacher: int) -> list[tuple[int, int]]:
     """(student's layer, teacher's layer) of patient distillation: all but the student's last one, evenly spaced over
     the teacher's. 6 of 12: 0 to 4 with 1, 3, 5, 7, 9 (Sun et al.'s "skip")."""
     return [(i, (i + 1) * n_teacher // n_student - 1) for i in range(n_student - 1)]
-
-
-def check_depth(distil: DistilSpec, n_student: int) -> None:
-    """Raise UserError for a student of so few layers that none is paired with one of the teacher's."""
-    if distil.distill == "patient" and distil.distill_states_weight and n_student < 2:
-        raise UserError(
-            "--distill patient: pairs all layers but the last, and the model keeps one alone. Use --distill layers or "
-            "logits, or drop fewer."
-        )
 
 
 def taught(
