@@ -129,6 +129,13 @@ def test_a_resumed_run_is_marked(run, stopped):
     assert record["resumed_at_step"] == 5 and record["tokens_per_second"] is None
 
 
+def test_a_resumed_run_outlives_the_checkpoint_that_it_resumed_from(run, stopped):
+    """Later checkpoints take its place."""
+    words = stopped.replace("--save_total_limit 5", "--save_total_limit 1")
+    code, record, _, err = run(words + " --resume_from_checkpoint")
+    assert code == 0 and record["resumed_at_step"] == 5, err
+
+
 def test_overwriting_without_a_model_leaves_no_old_one(run):
     run("--task_name rte")
     assert Path("out/model.safetensors").exists()

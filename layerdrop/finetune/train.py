@@ -81,6 +81,7 @@ def train(
     FloatingPointError where training diverged, Interrupted where the user stopped it.
     """
     log, interrupt = EpochLog(), Interrupt(rolling_checkpoints)
+    resumed_at_step = None if resume_from is None else _step(resume_from)  # later checkpoints take its place
     make = partial(
         FineTuner,
         model,
@@ -101,9 +102,8 @@ def train(
     if save:
         save_model(trainer)
     result = Training(log.entries, seconds, trainer.evaluate_seconds, trainer.state.global_step)
-    if resume_from is not None:
-        result.resumed_at_step = _step(resume_from)
-    elif trainer.sampler is not None and trainer.sampler.tokens:
+    result.resumed_at_step = resumed_at_step
+    if resume_from is None and trainer.sampler is not None and trainer.sampler.tokens:
         result.tokens_per_second = trainer.sampler.tokens / seconds
         result.padding_share = 1 - trainer.sampler.tokens / trainer.sampler.padded_tokens
     if trainer.last.step == trainer.state.global_step and not args.load_best_model_at_end:
