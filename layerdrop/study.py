@@ -67,7 +67,7 @@ def read_study(
     the flags that it leads to.
     """
     content = _read(path)
-    if recipe is None and "recipe" in content:
+    if recipe is None and content.get("recipe"):
         recipe = str(Path(path).parent / content["recipe"])
     settings = (read_settings(recipe) if recipe else {}) | (content.get("settings") or {})
     grids, exclude = _mappings(path, content, "grid"), _mappings(path, content, "exclude")
@@ -96,18 +96,22 @@ def _read(path: str) -> dict[str, Any]:
     for key in content:
         if key not in KEYS:
             raise UserError(f"{path}: {unknown('key', key, KEYS)}")
+    if not isinstance(content.get("recipe") or "", str):
+        raise UserError(f"{path}: 'recipe' is the path of a file of flags. Flags of this study stand under 'settings'.")
+    if not isinstance(content.get("settings") or {}, dict):
+        raise UserError(f"{path}: 'settings' is a mapping of flags to values.")
     return content
 
 
 def _mappings(path: str, content: dict[str, Any], key: str) -> list[dict[str, Any]]:
     """The entries of `grid` or `exclude`, whose names are axes."""
     entries = content.get(key) or ({} if key == "grid" else [])
-    entries = [entries] if isinstance(entries, dict) and key == "grid" else entries
+    entries = [entries] if isinstance(entries, dict) else entries
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(f"{path}: '{key}' is a mapping of axes to lists of values, or a list of such mappings.")
     known = {*AXES, *flag_names()}
     for name in (name for entry in entries for name in entry if name not in known):
-        near = get_close_matches(name, AXES, n=1, cutoff=0.5) or get_close_matches(name, known, n=1)
+        near = get_close_matches(str(name), AXES, n=1, cutoff=0.5) or get_close_matches(str(name), known, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         raise UserError(f"{path}: {key}: no axis '{name}'.{hint} Axes: {', '.join(AXES)}, or any flag of run_glue.py.")
     return entries

@@ -93,7 +93,7 @@ def test_exclusions(write):
     assert ("demo-sst2", "bottom", 2, 1) not in kept and ("demo-sst2", "bottom", 2, 2) in kept
     assert ("demo-rte", "top", 2, 2) not in kept and ("demo-sst2", "top", 2, 2) in kept
     assert len(kept) == 12 - 2 - 2
-    assert not any(job.spec.drop.k is None for job in write(GRID + "exclude: [{k: 0}]").jobs)
+    assert not any(job.spec.drop.k is None for job in write(GRID + "exclude: {k: 0}").jobs)
 
 
 def test_several_grids_any_flag_and_scalars(write):
@@ -238,6 +238,10 @@ def test_the_hub_is_asked_once_and_only_if_needed(write, monkeypatch):
         ("grid: {tasks: [rto]}", "unknown value 'rto'. Did you mean 'rte'?"),
         ("grid: {k: [2]}", "k needs a strategy. Choose strategies: top"),
         ("grid: 3", "'grid' is a mapping"),
+        ("grid: {1: 2}", "grid: no axis '1'"),
+        ("recipe: {learning_rate: 1}\ngrid: {k: 0}", "'recipe' is the path of a file of flags"),
+        ("settings: [a]\ngrid: {k: 0}", "'settings' is a mapping of flags to values"),
+        ("1: 2", "a configuration is"),
         ("grid: {k: []}", "holds no run"),
         ("recipe: none.yaml\ngrid: {k: 0}", "none.yaml: cannot read"),
         ("grid: {k: 0}\ngrid: {k: 1}", "'grid' is there twice"),

@@ -37,7 +37,7 @@ def read_settings(path: str) -> dict[str, Any]:
         raise UserError(f"{path}: cannot read the configuration ({error.strerror}). Check the path.") from None
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path}: not valid YAML or JSON ({' '.join(str(error).split())}).") from None
-    if not isinstance(settings, dict):
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise UserError(f"{path}: a configuration is a list of `flag: value` lines.")
     return settings
 
