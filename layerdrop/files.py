@@ -1,8 +1,28 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and folders that can be written to."""
 
 import os
 import tempfile
 from pathlib import Path
+
+from layerdrop.errors import UserError
+
+
+def make_folder(flag: str, folder: str | Path) -> None:
+    """Make a folder for results, before they are computed. Raises UserError where nothing can be written there."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{flag} {folder}: cannot write there ({error.strerror}). Choose another folder.") from None
+
+
+def make_folder_of(flag: str, path: str | Path) -> None:
+    """Make the folder of a file of results, before they are computed. Raises UserError where the file cannot be
+    written."""
+    if Path(path).is_dir():
+        raise UserError(f"{flag} {path}: is a folder. Give a file.")
+    make_folder(flag, Path(path).parent)
 
 
 def write_atomically(path: Path, text: str) -> None:

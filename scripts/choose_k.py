@@ -52,6 +52,7 @@ def choose(args: argparse.Namespace, words: list[str]) -> int:
     from layerdrop.choose_k import Protocol, Question, answer
     from layerdrop.errors import UserError
     from layerdrop.execute import execute
+    from layerdrop.files import make_folder
     from layerdrop.progress import Display
     from layerdrop.report.layer_figures import lines, save
     from layerdrop.report.render import render
@@ -61,6 +62,9 @@ def choose(args: argparse.Namespace, words: list[str]) -> int:
     where = find_places(args)
     protocol = Protocol(args.max_loss, args.seeds, args.store, args.k, args.percent, args.exhaustive)
     questions = [Question(task, words, protocol) for task in args.tasks]
+    make_folder("--store", args.store)
+    if args.figures:
+        make_folder("--figures", args.figures)
     engine = make_engine(args, where, all(question.gives_precision for question in questions))
     display = Display(sys.stderr)
     try:

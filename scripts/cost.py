@@ -74,6 +74,7 @@ def measure(args: argparse.Namespace) -> dict:
         time_training,
     )
     from layerdrop.errors import UserError
+    from layerdrop.files import make_folder, write_atomically
     from layerdrop.process import busy_note, collect_from_now_on
     from layerdrop.runs.environment import environment
     from layerdrop.strategies import get_strategy
@@ -89,6 +90,7 @@ def measure(args: argparse.Namespace) -> dict:
         if model.name in reduced:
             raise UserError(f"{model.given}: a model named '{model.name}' is there already. Each name once.")
         reduced[model.name] = model
+    make_folder("--store", args.store)
     models = {name: model.load(args.use_cpu) for name, model in reduced.items()}
     if (longest := min(map(longest_input, models.values()))) < args.length:
         print(f"note: --length {args.length}: the models take {longest} tokens at most", file=sys.stderr)
@@ -112,8 +114,7 @@ def measure(args: argparse.Namespace) -> dict:
     ]
     record = {"settings": settings, "environment": environment(args.use_cpu), "models": rows}
     path = Path(args.store) / f"cost_{now:%Y%m%d_%H%M%S}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    write_atomically(path, json.dumps(record, indent=1) + "\n")
     print(f"the record is {path}", file=sys.stderr)
     return record
 

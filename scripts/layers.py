@@ -60,6 +60,7 @@ def main(argv: list[str]) -> int:
 
 def show(args: argparse.Namespace, words: list[str]) -> None:
     """Compute what is missing, print the tables, draw the pictures."""
+    from layerdrop.files import make_folder
     from layerdrop.process import collect_from_now_on
     from layerdrop.report import layer_report
     from layerdrop.report.layer_figures import save
@@ -72,6 +73,9 @@ def show(args: argparse.Namespace, words: list[str]) -> None:
         for task in args.tasks or [record.spec.data.task if record else "mrpc"]:
             subjects.append(subject(model, task, splits, words))
             named.append(name_of(model, record, task))
+    make_folder("--store", args.store)
+    if args.figures:
+        make_folder("--figures", args.figures)
     collect_from_now_on()
     values = [ANALYSES[args.analysis](one, args) for one in subjects]
     found = dict(zip(layer_report.labels(named), values, strict=True))

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 def main(argv: list[str]) -> int:
     """The exit code: 0 done, 2 unusable input."""
     from layerdrop.errors import UserError
+    from layerdrop.files import write_atomically
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="folder of a classifier")
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
         return 2
     text = "".join(f"{line}\n" for line in lines)
     if args.output:
-        Path(args.output).write_text(text, encoding="utf-8")
+        write_atomically(Path(args.output), text)
     else:
         print(text, end="")
     return 0
@@ -44,6 +45,7 @@ def predict(args: argparse.Namespace) -> list[str]:
     from layerdrop.data.examples import Examples
     from layerdrop.data.tokens import tokenise
     from layerdrop.errors import UserError
+    from layerdrop.files import make_folder_of
 
     try:
         rows = [line.split("\t") for line in Path(args.texts).read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -52,6 +54,8 @@ def predict(args: argparse.Namespace) -> list[str]:
     widths = {len(row) for row in rows}
     if len(widths) != 1 or not widths <= {1, 2}:
         raise UserError(f"{args.texts}: its lines have {sorted(widths)} columns. Give one text in each line, or two.")
+    if args.output:
+        make_folder_of("--output", args.output)
     checkpoint = Checkpoint.open(args.model, flag="MODEL")
     texts = tuple(list(column) for column in zip(*rows, strict=True))
     examples = Examples(texts, None, [str(i) for i in range(len(rows))])

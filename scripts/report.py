@@ -54,6 +54,7 @@ def main(argv: list[str]) -> int:
 def report(args: argparse.Namespace) -> None:
     """Print the tables, write the figures."""
     from layerdrop.errors import UserError
+    from layerdrop.files import write_atomically
     from layerdrop.report.frame import frame
     from layerdrop.report.html import page
     from layerdrop.report.published import NOTES, published
@@ -65,6 +66,7 @@ def report(args: argparse.Namespace) -> None:
 
     costs = [model_cost_table(cost, args.compare) for cost in read_costs(args.store)] if "cost" in args.table else []
     found = read_store(args.store, may_be_empty=bool(costs))
+    make_folders(args)
     if not found.done:
         print(render(costs, args.format), flush=True)
         return
@@ -82,10 +84,10 @@ def report(args: argparse.Namespace) -> None:
             said.append(f"--compare {args.compare}: it has none of these models and tasks; nothing to compare")
     files = []
     if args.runs:
-        write(args.runs, runs_csv(runs))
+        write_atomically(Path(args.runs), runs_csv(runs))
         files.append(args.runs)
     if args.html:
-        write(args.html, page(found, runs, said))
+        write_atomically(Path(args.html), page(found, runs, said))
         files.append(args.html)
     if args.figures:
         from layerdrop.report.figures import draw
@@ -105,25 +107,30 @@ def notes_on(found, runs) -> list[str]:
     return failures(found) + unreadable(found) + mixtures(runs) + constant_predictions(runs) + repeated(runs)
 
 
-def write(path: str, text: str) -> None:
-    """Write a file, whole or not at all."""
-    from layerdrop.files import write_atomically
+def make_folders(args: argparse.Namespace) -> None:
+    """For what will be written."""
+    from layerdrop.files import make_folder, make_folder_of
 
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(Path(path), text)
+    for name in ("runs", "html"):
+        if path := getattr(args, name):
+            make_folder_of(f"--{name}", path)
+    if args.figures:
+        make_folder("--figures", args.figures)
 
 
 def watch(args: argparse.Namespace) -> None:
     """Write the page every REFRESH seconds; before the first run is done there is nothing to show."""
+    from layerdrop.files import write_atomically
     from layerdrop.report.frame import frame
     from layerdrop.report.html import page
     from layerdrop.report.records import read_store
 
+    make_folders(args)
     while True:
         found = read_store(args.store, may_be_empty=True)
         if found.done:
             runs = frame(found.done)
-            write(args.html, page(found, runs, notes_on(found, runs), REFRESH))
+            write_atomically(Path(args.html), page(found, runs, notes_on(found, runs), REFRESH))
             print(f"{args.html}: {len(found.done)} runs, {found.unfinished} in flight", file=sys.stderr, flush=True)
         time.sleep(REFRESH)
 

@@ -64,6 +64,7 @@ def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.N
 
 def find(args: argparse.Namespace, words: list[str]) -> int:
     """Do what the flags say."""
+    from layerdrop.files import make_folder
     from layerdrop.process import collect_from_now_on
     from layerdrop.progress import Display
     from layerdrop.runs.search_record import step_words, summary
@@ -80,6 +81,7 @@ def find(args: argparse.Namespace, words: list[str]) -> int:
     max_k = full_run.checkpoint.n_layers // 2 if args.max_k is None else args.max_k
     layers = search_space(full_run.checkpoint.config, max_k, "--max_k")
     check_depth(full_run.spec.distil, full_run.checkpoint.n_layers - max_k)
+    make_folder("--store", args.store)
     engine = make_engine(args, where, bool({"precision", "bf16", "fp16"} & arguments.given))
     collect_from_now_on()
     tell(full_run.record.notes)

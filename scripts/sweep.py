@@ -61,8 +61,10 @@ def sweep_or_plan(args: argparse.Namespace, flags: tuple[str, ...]) -> int:
 def sweep(args: argparse.Namespace, study, where: list, todo: int) -> int:
     """Do the runs of a study that are not done."""
     from layerdrop.execute import execute
+    from layerdrop.files import make_folder
     from layerdrop.progress import Display, summary
 
+    make_folder("--store", args.store)
     engine = make_engine(args, where[: max(1, todo)], study.gives_precision)
     display = Display(sys.stderr)
     if todo:

@@ -105,6 +105,20 @@ def test_safetensors(made, capsys):
     assert said["kept"] == [0, 1, 2, 3] and said["task"] == "rte" and said["loss"] == 0
 
 
+def test_what_is_no_export_stays(made, capsys):
+    """A folder of other things is refused; of an earlier export, whatever its form, nothing but its own files goes."""
+    Path("mine").mkdir()
+    Path("mine/model.safetensors").write_text("mine")
+    code, _, err = call("made --output mine", capsys)
+    assert code == 2 and "--output mine: is there, and is no export" in err
+    assert [path.name for path in Path("mine").iterdir()] == ["model.safetensors"]
+    Path("made/export").mkdir()
+    for name in ("export.json", "model.onnx", "notes.txt"):
+        Path("made/export", name).write_text("before")
+    assert call("made", capsys)[0] == 0
+    assert Path("made/export/notes.txt").exists() and not Path("made/export/model.onnx").exists()
+
+
 @needs_onnx
 def test_onnx_and_its_predictions(made, capsys):
     code, out, err = call("made --format onnx --quantize int8 --max_loss 100", capsys)
@@ -184,6 +198,7 @@ def test_several_runs_are_timed_in_turn(made, capsys, monkeypatch):
         ("nowhere", "nowhere: no run with a trained model is there"),
         ("made --quantize int8", "--quantize int8: goes with --format onnx"),
         ("made made --output x", "--output: takes one run"),
+        ("made --output made/record.json/x", "made/record.json: cannot write there"),
     ],
 )
 def test_bad_input_is_one_line(made, capsys, words, said):
@@ -199,5 +214,8 @@ def test_without_the_packages(made, capsys, monkeypatch):
 
 def test_texts_that_cannot_be_read(made, capsys):
     assert predict.main(["made", "nowhere.tsv"]) == 2 and "nowhere.tsv: cannot read it" in capsys.readouterr().err
+    Path("good.tsv").write_text("a\tb\n")
+    assert predict.main(["made", "good.tsv", "--output", "made"]) == 2
+    assert "--output made: is a folder. Give a file" in capsys.readouterr().err
     Path("bad.tsv").write_text("a\tb\tc\n")
     assert predict.main(["made", "bad.tsv"]) == 2 and "have [3] columns" in capsys.readouterr().err

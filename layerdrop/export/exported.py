@@ -15,9 +15,10 @@ from transformers import PreTrainedModel
 from layerdrop.errors import UserError
 from layerdrop.evaluate import decide, score
 from layerdrop.export.onnx import FILE, OnnxClassifier, check_packages, export_onnx, latency, quantise
+from layerdrop.files import make_folder
 from layerdrop.loading import load_classifier, quiet
 from layerdrop.runs.record import RunRecord, read_record
-from layerdrop.runs.store import holds_model
+from layerdrop.runs.store import MODEL_PATTERNS, holds_model
 from layerdrop.spec import DropSpec, ModelSpec, Options
 from layerdrop.steps import GlueRun
 
@@ -100,7 +101,9 @@ class ExportedRun:
         if form == "onnx":
             check_packages()
         target = Path(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder("--output", target.parent)
+        if target.exists() and not (target / EXPORT_FILE).is_file() and (target.is_file() or any(target.iterdir())):
+            raise UserError(f"--output {folder}: is there, and is no export. Choose another folder.")
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export") as made:
             found = self._onnx(Path(made), int8) if form == "onnx" else self._safetensors(Path(made))
             found.written = found.loss <= max_loss or force
@@ -108,6 +111,9 @@ class ExportedRun:
                 self.checkpoint.tokenizer.save_pretrained(made)
                 (Path(made) / EXPORT_FILE).write_text(json.dumps(self._said(found), indent=1) + "\n")
                 target.mkdir(exist_ok=True)
+                for pattern in (f"{FILE}*", *MODEL_PATTERNS):  # of an earlier export, perhaps in another form
+                    for file in target.glob(pattern):
+                        file.unlink()
                 for file in Path(made).iterdir():
                     shutil.move(file, target / file.name)
         return found
