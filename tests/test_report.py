@@ -340,6 +340,25 @@ def test_figures_do_not_magnify_noise(cut, limits):
         figures.plt.close("all")
 
 
+def test_figures_show_every_row():
+    """A training variant is not its strategy; several sets of as many layers are one strategy's dots."""
+    runs = [record(accuracy=0.6), record(k=2, accuracy=0.5, train=5.0)]
+    runs += [record(k=2, accuracy=0.3, train=20.0, distil=DistilSpec("logits", teacher="t"))]
+    sets = ((1, 3), (0, 5))
+    runs += [record(strategy="list", k=None, layers=ids, accuracy=0.4 + 0.01 * ids[0], train=5.0) for ids in sets]
+    (results,) = model_results(frame(runs))
+    figure = figures.strategies(results, ["rte"])
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["top", "top, distill-logits", "list", "full model"]
+    dots = sorted(y for bar in figure.axes[0].containers for y in bar.lines[0].get_ydata())
+    assert dots == pytest.approx([30, 40, 41, 50])
+    lines = {line.get_label(): line for line in figures.speed(results, ["rte"]).axes[0].get_lines()}
+    assert list(lines["top"].get_xydata()[1]) == [2.0, 50.0]
+    assert list(lines["top, distill-logits"].get_xydata()[1]) == [0.5, 30.0]
+    assert sorted(lines["list"].get_ydata()) == [40, 41, 60] and lines["list"].get_linestyle() == "None"
+    figures.plt.close("all")
+
+
 def test_rows_are_in_order():
     hows = [TableRow("bottom", 2), TableRow("top", 4), TableRow(), TableRow("top", 2), TableRow(from_scratch=True)]
     assert sorted(hows, key=TableRow.order) == [

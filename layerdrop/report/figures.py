@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -99,12 +100,13 @@ def strategies(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
 
 
 def _names(rows: list[TableRow]) -> list[str]:
-    """The strategies, as the legend names them."""
+    """Strategies and training variants, as the legend names them."""
     return list(dict.fromkeys(map(_name, rows)))
 
 
 def _name(row: TableRow) -> str:
-    return f"{row.strategy} ({row.details})" if row.details else row.strategy or "full"
+    """What the legend calls a row: all but its K and its layers."""
+    return replace(row, layers=()).words[0]
 
 
 def _marker(i: int) -> str:
@@ -119,9 +121,9 @@ def _mark(i: int) -> plt.Line2D:
 def _panel(axes: plt.Axes, results: ModelResults, task: str, rows: list[TableRow], all_k: list[int]) -> bool:
     """Draw a task's dots. Returns whether some strategy has no dot at some K."""
     metric, names = results.main_metric(task), _names(rows)
-    cells = {(_name(row), row.k): cell for row in rows if (cell := _drawable(results.cell(row, task, metric)))}
+    cells = [(_name(row), row.k, cell) for row in rows if (cell := _drawable(results.cell(row, task, metric)))]
     step = min(0.12, 0.7 / max(1, len(names) - 1))  # dots of one K stay closer than those of two
-    for (name, k), cell in cells.items():
+    for name, k, cell in cells:
         i = names.index(name)
         at = all_k.index(k) + (i - (len(names) - 1) / 2) * step
         low = cell.median if math.isnan(cell.low) else cell.low
@@ -141,7 +143,7 @@ def _panel(axes: plt.Axes, results: ModelResults, task: str, rows: list[TableRow
     axes.set_title(task_name(task), fontsize=7, pad=3)
     word = METRIC_WORDS.get(metric.removeprefix("matched_"), metric)
     axes.set_ylabel(f"{word}, points")
-    return len(cells) < len(names) * len(all_k)
+    return len({(name, k) for name, k, _ in cells}) < len(names) * len(all_k)
 
 
 def _widen(axes: plt.Axes) -> None:
@@ -172,6 +174,7 @@ def speed(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
     for i, (name, line) in enumerate(points.items()):
         x, y, _ = zip(*sorted(start + line, key=lambda point: point[2]), strict=True)
         style = {"color": COLOURS[i % len(COLOURS)], "marker": _marker(i)}
+        style["linestyle"] = "-" if len({k for _, _, k in line}) == len(line) else ""  # several lists of one length
         axes.plot(x, y, **style, markersize=3, linewidth=0.8, label=name)
     axes.plot(start[0][0], start[0][1], "o", color=GREY, markersize=4, label="full model")
     _name_k(axes, [point for line in points.values() for point in line])
