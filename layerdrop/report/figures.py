@@ -38,6 +38,7 @@ STYLE = {
 
 
 GREY = "#333333"
+FULL_NAME = "full model"
 
 
 def draw(runs: pd.DataFrame, folder: str, tasks: list[str] | None = None) -> tuple[list[Path], list[str]]:
@@ -81,7 +82,7 @@ def strategies(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
     names, all_k = _names(rows), sorted({row.k for row in rows})
     columns = min(2, len(tasks))
     lines = math.ceil(len(tasks) / columns)
-    below = 0.3 + 0.13 * math.ceil((len(names) + 1) / 3)
+    below = 0.2 + _legend_height([*names, FULL_NAME])
     height = 1.5 * lines + 0.25 + below
     figure, grid = plt.subplots(lines, columns, figsize=(WIDTH, height), squeeze=False)
     gap = False
@@ -90,7 +91,7 @@ def strategies(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
     for axes in list(grid.flat)[len(tasks) :]:
         axes.set_axis_off()
     marks = [_mark(i) for i in range(len(names))] + [plt.Line2D([], [], color=GREY, linewidth=0.8, linestyle="--")]
-    figure.legend(marks, [*names, "full model"], loc="lower center", ncols=3, fontsize=6, handlelength=1.2)
+    _legend(figure, marks, [*names, FULL_NAME])
     missing = "; no dot: not run, or impossible" if gap else ""
     spread = "median over seeds, whiskers from lowest to highest" if results.seeds > 1 else "one seed"
     figure.text(0.5, (below - 0.13) / height, f"{spread}{missing}", ha="center", fontsize=5.5, color=GREY)
@@ -107,6 +108,21 @@ def _names(rows: list[TableRow]) -> list[str]:
 def _name(row: TableRow) -> str:
     """What the legend calls a row: all but its K and its layers."""
     return replace(row, layers=()).words[0]
+
+
+def _columns(names: list[str]) -> int:
+    """Of a legend as wide as a column of text."""
+    return max(1, min(3, int(WIDTH // (0.25 + 0.042 * max(map(len, names))))))
+
+
+def _legend_height(names: list[str]) -> float:
+    """In inches."""
+    return 0.1 + 0.13 * math.ceil(len(names) / _columns(names))
+
+
+def _legend(figure: plt.Figure, marks: list, names: list[str]) -> None:
+    """Below everything."""
+    figure.legend(marks, names, loc="lower center", ncols=_columns(names), fontsize=6, handlelength=1.2)
 
 
 def _marker(i: int) -> str:
@@ -170,19 +186,20 @@ def speed(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
     start = points.pop("", [])
     if not points or not start:
         return None
-    figure, axes = plt.subplots(figsize=(WIDTH, 2.5))
+    below = _legend_height([*points, FULL_NAME])
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.1 + below))
     for i, (name, line) in enumerate(points.items()):
         x, y, _ = zip(*sorted(start + line, key=lambda point: point[2]), strict=True)
         style = {"color": COLOURS[i % len(COLOURS)], "marker": _marker(i)}
         style["linestyle"] = "-" if len({k for _, _, k in line}) == len(line) else ""  # several lists of one length
         axes.plot(x, y, **style, markersize=3, linewidth=0.8, label=name)
-    axes.plot(start[0][0], start[0][1], "o", color=GREY, markersize=4, label="full model")
+    axes.plot(start[0][0], start[0][1], "o", color=GREY, markersize=4, label=FULL_NAME)
     _name_k(axes, [point for line in points.values() for point in line])
     axes.set_xlabel("fine-tuning speed-up, times the full model")
     axes.set_ylabel(f"mean over {len(tasks)} task{'s' * (len(tasks) != 1)}, points")
     axes.set_title(results.title, fontsize=7)
-    figure.legend(*axes.get_legend_handles_labels(), fontsize=6, loc="lower center", ncols=3)
-    figure.tight_layout(rect=(0, 0.05 + 0.055 * math.ceil((len(points) + 1) / 3), 1, 1))
+    _legend(figure, *axes.get_legend_handles_labels())
+    figure.tight_layout(rect=(0, below / (2.1 + below), 1, 1))
     return figure
 
 
