@@ -57,7 +57,9 @@ class Question:
         all_k = sorted(set(protocol.k or range(1, most + 1)))
         if not 1 <= all_k[0] <= all_k[-1] <= most:
             raise UserError(f"--k {' '.join(map(str, all_k))}: this model can lose 1 to {most} layers.")
-        self.model, self.strategy = spec.model.name, arguments.drop.drop_strategy
+        self.model = spec.model.name
+        self.strategy = ", ".join((arguments.drop.drop_strategy, *spec.variants))
+        """With the training variant."""
         self.keeps_model = options.save_model or not any(word.startswith("--save_model") for word in words)
         self.known: dict[int, list[RunRecord]] = {}
         """K -> the records, one for each seed."""
