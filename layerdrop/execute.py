@@ -70,11 +70,14 @@ class Estimate:
 
     @staticmethod
     def _keys(spec: RunSpec) -> list[tuple]:
-        model, task = spec.model.name, spec.data.task
-        return [(model, task, spec.drop.k), (model, task), (model,), ()]
+        model, task, drop, train = spec.model.name, spec.data.task, spec.drop, spec.train
+        k = len(drop.layers) if drop.layers else drop.k
+        how = spec.variants, train and train.num_train_epochs, train and train.max_steps
+        return [(model, task, k, how), (model, task, k), (model, task), (model,), ()]
 
     def seconds(self, job: Job) -> float | None:
-        """The median of the runs most like it: same model, task and K, or task, or model; None without any."""
+        """The median of the runs most like it: same model, task, K, training variant and epochs, or the first three,
+        or the first two, or the first; None without any."""
         return next((statistics.median(self.seen[key]) for key in self._keys(job.spec) if key in self.seen), None)
 
     def remaining(self, waiting: list[Job], running: Iterable[tuple[Job, float]] = (), slots: int = 1) -> float | None:

@@ -10,7 +10,7 @@ from layerdrop import execute as module
 from layerdrop.engines.base import Job
 from layerdrop.execute import Estimate, execute, state_of
 from layerdrop.runs.record import RunRecord
-from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec
+from layerdrop.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, Options, RunSpec
 from tests.made_up import MadeUp
 
 
@@ -204,6 +204,11 @@ def test_estimates_by_hand(make):
     assert estimate.remaining([other_seed, bottom], slots=2) == 30  # no less than the longest
     assert estimate.remaining([other_seed, bottom, bottom, bottom], slots=2) == 30
     assert estimate.remaining([bottom] * 5, slots=2) == 25 and estimate.remaining([], slots=2) is None
+    taught = replace(top, spec=replace(top.spec, distil=DistilSpec("logits", teacher="t")))
+    some = replace(top, spec=replace(top.spec, drop=DropSpec("list", layers=(1, 3))))
+    assert estimate.seconds(taught) == estimate.seconds(some) == 10  # same K
+    estimate.add(success(taught, 50.0))
+    assert estimate.seconds(taught) == 50 and estimate.seconds(top) == 10  # same training variant
     running = [(bottom, time.monotonic() - 4), (top, time.monotonic() - 99)]
     assert estimate.remaining([bottom], running, slots=1) == pytest.approx(10 + 6 + 0, abs=0.1)
 
