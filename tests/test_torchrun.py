@@ -1,13 +1,14 @@
 """One run over several processes."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 import run_glue
-from tests.running import QUICK, ROOT, read_record
+from tests.running import QUICK, ROOT, read_record, same, weights
 
 
 @pytest.mark.slow
@@ -147,3 +148,34 @@ def test_every_way_over_two_processes(bert, glue, tmp_path, way):
     assert record["status"] == "success" and record["spec"]["processes"] == 2
     draws = [path.read_text() for path in sorted(tmp_path.glob("draws*.txt"))]
     assert len(draws) == (2 if "layerdrop_rate" in way or "theseus" in way else 0) and len(set(draws)) <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["group_by_length", "random"])
+def test_two_processes_resume_within_an_epoch(bert, glue, tmp_path, strategy):
+    """To the same bits: the rest of the second epoch is in that epoch's order."""
+    flags = ["--model_name_or_path", bert, "--data_dir", glue, "--task_name", "rte", *QUICK, "--num_train_epochs", "2"]
+    flags = [word for word in flags if word != "--use_cpu"] + ["--train_sampling_strategy", strategy]
+    flags += ["--per_device_train_batch_size", "2", "--save_strategy", "steps", "--save_steps", "1"]
+    flags += ["--save_total_limit", "99", "--resume_from_checkpoint", "auto"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+    def run_to(output):
+        done = subprocess.run(
+            [*command, str(ROOT / "run_glue.py"), *flags, "--output_dir", output],
+            cwd=tmp_path,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return read_record(tmp_path / output)
+
+    steps = run_to("whole")["steps"]
+    stop = steps // 2 + 2
+    (tmp_path / "out").mkdir()
+    shutil.copy(tmp_path / "whole" / "spec.json", tmp_path / "out")
+    shutil.copytree(tmp_path / "whole" / f"checkpoint-{stop}", tmp_path / "out" / f"checkpoint-{stop}")
+    assert run_to("out")["resumed_at_step"] == stop
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "out"))

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import seed_worker
 
@@ -98,7 +98,7 @@ class FineTuner(Trainer):
             train_dataset=train,
             eval_dataset=dict(development.splits) if development else None,
             processing_class=tokenizer,
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, _NameEpoch()],
         )
         # The loss is a mean over the batch: it is divided by the number of accumulated batches, and neither that nor
         # the number of processes is in it already.
@@ -156,6 +156,13 @@ class FineTuner(Trainer):
         values = {f"{metric_key_prefix}_{name}": value for name, value in first.items()} | logged
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
         return values
+
+
+class _NameEpoch(TrainerCallback):
+    """Tells the sampler which epoch begins: the library does not reach it where several processes resume within one."""
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        train_dataloader.set_epoch(int(state.epoch))
 
 
 def build_trainer(make: Callable[[], FineTuner]) -> FineTuner:
