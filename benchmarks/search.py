@@ -12,10 +12,8 @@ by. Runs lie in --store; the same command goes on. --draw FOLDER: two pictures a
 """
 
 import argparse
-import json
 import random
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,7 +22,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-ROOT = Path(__file__).resolve().parent.parent
 RANDOM, EVERY = "random", "every set"
 
 
@@ -84,8 +81,8 @@ def choices(task: str, full_run, trials, args: argparse.Namespace) -> Task:
     found = Task(task, n_layers, [], {})
     for method in args.methods:
         record = searched(method, task, args)
-        found.cost[method] = record["cost"]
-        found.choices += [Choice(method, k, record["sets"][k - 1]) for k in args.k]
+        found.cost[method] = record.cost
+        found.choices += [Choice(method, k, record.sets[k - 1]) for k in args.k]
     for k in sorted(args.k, reverse=True):  # the scores for a K serve the smaller ones
         found.choices += [Choice(name, k, chosen(name, k, full_run, trials, args)) for name in args.strategies]
     generator = random.Random(41)
@@ -117,15 +114,12 @@ def looks_at_tuned(strategy: str) -> bool:
     return strategy.endswith("@tuned") or (strategy in SCORERS and SCORERS[strategy].needs_head)
 
 
-def searched(method: str, task: str, args: argparse.Namespace) -> dict:
-    """The record of a search, which is done first where it is missing."""
-    where = Path(args.store)
-    words = [args.recipe, "--method", method, "--max_k", str(max(args.k)), "--task_name", task, "--store", str(where)]
-    command = [sys.executable, str(ROOT / "scripts" / "search.py"), *words, *args.workers_words, *args.flags]
-    if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
-        sys.exit(f"{' '.join(command)}: failed")
-    (found,) = where.glob(f"*_{task}_{method}.json")
-    return json.loads(found.read_text())
+def searched(method: str, task: str, args: argparse.Namespace):
+    """The record of a search, whose trainings are done where they are missing."""
+    from scripts.search import search_layers
+
+    words = [args.recipe, "--method", method, "--max_k", str(max(args.k)), "--task_name", task, "--store", args.store]
+    return search_layers([*words, *args.workers_words, *args.flags])[0]
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------
@@ -275,6 +269,9 @@ def draw(tasks: list[Task], all_k: list[int], folder: str) -> None:
 
 def main() -> None:
     """Search, train, print and draw."""
+    from layerdrop.errors import UserError
+    from layerdrop.trials import Stopped
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -291,12 +288,17 @@ def main() -> None:
     parser.add_argument("--draw", help="folder of the pictures")
     args, args.flags = parser.parse_known_args()
     args.workers_words = ["--workers", str(args.workers)] if args.workers else []
-    where = "held-out rows" if read_flags(args.tasks[0], args, [])[0].data.hold_out else "the development set"
-    print(f"Points on {where}: median over seeds, mean over sets (regret to the best set that was trained).")
     tasks = []
-    for name in args.tasks:
-        tasks.append(measured(name, args))
-        print("", *table(tasks[-1], args.k), sep="\n", flush=True)
+    try:
+        where = "held-out rows" if read_flags(args.tasks[0], args, [])[0].data.hold_out else "the development set"
+        print(f"Points on {where}: median over seeds, mean over sets (regret to the best set that was trained).")
+        for name in args.tasks:
+            tasks.append(measured(name, args))
+            print("", *table(tasks[-1], args.k), sep="\n", flush=True)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except (KeyboardInterrupt, Stopped):
+        sys.exit("stopped. The same command goes on.")
     if args.draw:
         draw(tasks, args.k, args.draw)
 

@@ -24,57 +24,34 @@ from scripts.executing import add_engine_flags, asking_to_stop, find_places, mak
 def main(argv: list[str]) -> int:
     """The exit code: 0 done, 2 unusable input, 130 stopped by the user."""
     from layerdrop.errors import UserError
-    from layerdrop.search import METHODS
+    from layerdrop.runs.search_record import summary
+    from layerdrop.trials import Stopped
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    methods = "; ".join(f"{row.name}: {row.summary}" for row in METHODS.values())
-    parser.add_argument("--method", default="greedy", help=methods)
-    parser.add_argument("--max_k", type=int, help="search up to so many dropped layers (default: half of them)")
-    parser.add_argument("--seeds", nargs="+", type=int, help="average candidates over these (default: --seed)")
-    parser.add_argument(
-        "--select_on", help="metric, or loss (default: F1, Spearman, Matthews or accuracy, as the task)"
-    )
-    parser.add_argument("--round", type=int, help="compare scores rounded to so many decimals (GLP: 3)")
-    parser.add_argument("--store", default="runs/search", help="folder of the runs and of the result")
-    add_engine_flags(parser)
     try:
-        return find(*_parse(parser, list(argv)))
+        print(summary(*search_layers(list(argv))))
     except UserError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2
+    except (KeyboardInterrupt, Stopped):
+        print("stopped. The same command goes on.", file=sys.stderr)
+        return 130
+    return 0
 
 
-def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The search's own flags, and the words for run_glue.py; those of a file come first, so that the others win."""
-    from layerdrop.arguments import read_settings
-
-    settings = read_settings(argv.pop(0)) if argv and not argv[0].startswith("-") else {}
-    own = [action.dest for action in parser._actions]
-    parser.set_defaults(**{name: settings.pop(name) for name in own if name in settings})
-    args, words = parser.parse_known_args(argv)
-    refuse_misspelt(parser, words)
-    from layerdrop.arguments import flags_of
-    from layerdrop.search_run import HOLD_OUT
-    from layerdrop.study import QUIET
-
-    return args, [*flags_of(QUIET | {"eval_strategy": "no", "hold_out": HOLD_OUT} | settings), *words]
-
-
-def find(args: argparse.Namespace, words: list[str]) -> int:
-    """Do what the flags say."""
+def search_layers(argv: list[str]):
+    """(SearchRecord, path of its layer file) of the search that the flags describe. Raises UserError, Stopped."""
     from layerdrop.files import make_folder
     from layerdrop.process import collect_from_now_on
     from layerdrop.progress import Display
-    from layerdrop.runs.search_record import step_words, summary
+    from layerdrop.runs.search_record import step_words
     from layerdrop.runs.store import Store
     from layerdrop.search import METHODS
     from layerdrop.search_run import search
     from layerdrop.selection import check_depth, search_space
     from layerdrop.steps import tell
-    from layerdrop.trials import Stopped, Trials
+    from layerdrop.trials import Trials
 
+    args, words = _parse(argv)
     where = find_places(args)
     full_run, arguments = _full_run(args, words)
     method, seeds = METHODS[args.method], tuple(args.seeds or [full_run.spec.seed])
@@ -99,15 +76,38 @@ def find(args: argparse.Namespace, words: list[str]) -> int:
                 method.name, layers, max_k, trials, full_run.choose,
                 digits=args.round, tell=lambda level: display.say(step_words(level)),
             )  # fmt: skip
-    except (KeyboardInterrupt, Stopped):
-        display.close()
-        print("stopped. The same command goes on.", file=sys.stderr)
-        return 130
     finally:
         display.close()
         engine.close()
-    print(summary(record, record.write(args.store)))
-    return 0
+    return record, record.write(args.store)
+
+
+def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The search's own flags, and the words for run_glue.py; those of a file come first, so that the others win."""
+    from layerdrop.arguments import flags_of, read_settings
+    from layerdrop.search import METHODS
+    from layerdrop.search_run import HOLD_OUT
+    from layerdrop.study import QUIET
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    methods = "; ".join(f"{row.name}: {row.summary}" for row in METHODS.values())
+    parser.add_argument("--method", default="greedy", help=methods)
+    parser.add_argument("--max_k", type=int, help="search up to so many dropped layers (default: half of them)")
+    parser.add_argument("--seeds", nargs="+", type=int, help="average candidates over these (default: --seed)")
+    parser.add_argument(
+        "--select_on", help="metric, or loss (default: F1, Spearman, Matthews or accuracy, as the task)"
+    )
+    parser.add_argument("--round", type=int, help="compare scores rounded to so many decimals (GLP: 3)")
+    parser.add_argument("--store", default="runs/search", help="folder of the runs and of the result")
+    add_engine_flags(parser)
+    settings = read_settings(argv.pop(0)) if argv and not argv[0].startswith("-") else {}
+    own = [action.dest for action in parser._actions]
+    parser.set_defaults(**{name: settings.pop(name) for name in own if name in settings})
+    args, words = parser.parse_known_args(argv)
+    refuse_misspelt(parser, words)
+    return args, [*flags_of(QUIET | {"eval_strategy": "no", "hold_out": HOLD_OUT} | settings), *words]
 
 
 def _full_run(args: argparse.Namespace, words: list[str]):

@@ -90,3 +90,20 @@ def test_doubtful_steps_are_counted():
 def test_a_failed_candidate_is_no_number_in_the_record():
     written = record("greedy", level({(0,): math.nan, (1,): 0.5})).to_dict()
     assert written["levels"][0]["scores"] == {"1": [0.5], "0": [None]}
+
+
+def test_another_search_of_the_same_name_overwrites_nothing(tmp_path):
+    """More layers, other seeds, other settings: another file. The same search again: the same file."""
+    one = record("greedy", FIRST, SECOND)
+    other = [record("greedy", FIRST), record("greedy", FIRST, SECOND, seeds=(2,))]
+    other.append(record("greedy", FIRST, SECOND, digits=3))
+    other.append(record("greedy", FIRST, SECOND, select_on="loss"))
+    other.append(record("greedy", FIRST, SECOND))
+    other[-1].spec = RunSpec(ModelSpec("other/bert"), DataSpec("rte", "glue", hold_out=0.15))
+    path = one.write(str(tmp_path))
+    assert path == one.write(str(tmp_path))
+    paths = [search.write(str(tmp_path)) for search in other]
+    assert paths == [f"{tmp_path}/bert_rte_greedy_{search.id[:8]}.txt" for search in other]
+    assert len({path, *paths}) == 6 and read_order_file(path) == (3, 1) and read_order_file(paths[0]) == (3,)
+    (tmp_path / "bert_rte_greedy.json").write_text("{}")  # without an id: of an earlier version
+    assert one.write(str(tmp_path)) == f"{tmp_path}/bert_rte_greedy_{one.id[:8]}.txt"

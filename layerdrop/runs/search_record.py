@@ -1,5 +1,6 @@
 """What a search found: as a record, as a layer file for --drop_order_file, and in words."""
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass, field
@@ -51,9 +52,16 @@ class SearchRecord:
         """The --drop_strategy that takes the layer file."""
         return self.method if self.method in STRATEGIES else "optimal"
 
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits, of all that the result depends on."""
+        parts = [self.method, self.spec.id, self.seeds, self.select_on, self.digits, len(self.sets)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return {
+            "id": self.id,
             "method": self.method,
             "spec": self.spec.to_dict(),
             "seeds": list(self.seeds),
@@ -66,13 +74,24 @@ class SearchRecord:
         }
 
     def write(self, root: str) -> str:
-        """Write MODEL_TASK_METHOD.json and .txt (the layer file) into a folder. Returns the layer file's path."""
+        """Write MODEL_TASK_METHOD.json and .txt (the layer file) into a folder; where another search has written these,
+        MODEL_TASK_METHOD_ID. Returns the layer file's path."""
         model = Path(self.spec.model.name.rstrip("/")).name
         path = Path(root) / f"{model}_{self.spec.data.task}_{self.method}"
+        if _id_in(Path(f"{path}.json")) not in (None, self.id):
+            path = Path(f"{path}_{self.id[:8]}")
         write_atomically(Path(f"{path}.json"), json.dumps(self.to_dict(), indent=1) + "\n")
         text = sets_text(self.sets) if self.strategy == "optimal" else order_text(self.order)
         write_atomically(Path(f"{path}.txt"), text)
         return f"{path}.txt"
+
+
+def _id_in(path: Path) -> str | None:
+    """The id of the search that has written a file; None where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("id", "")
+    except FileNotFoundError:
+        return None
 
 
 def _level(level: Level) -> dict[str, Any]:
