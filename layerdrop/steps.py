@@ -129,6 +129,8 @@ class GlueRun:
             notes.append(f"--max_seq_length {asked}: the model takes {self.length} tokens at most")
         if self.task_ids is not None:
             notes.append(f"the checkpoint's own order of labels is used: {', '.join(self.labels)}")
+        if self.spec.train and self.spec.train.label_smoothing_factor and self.task.is_regression:
+            notes.append(f"--label_smoothing_factor has no effect on {self.task.name}, whose labels are values")
         if busy := busy_note():
             notes.append(busy)
         record.notes += notes

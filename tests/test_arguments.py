@@ -134,6 +134,8 @@ def test_every_flag_of_the_library_goes_through():
         ("--train_file a.csv --validation_file b.csv --data_dir c", "both say where the data is"),
         ("--max_train_samples 0", "--max_train_samples 0: must be 1 or more"),
         ("--num_train_epochs 0", "--num_train_epochs 0.0: must be above 0"),
+        ("--max_steps 0", "--max_steps 0: must be above 0. Leave it out to train --num_train_epochs"),
+        ("--save_strategy best", "--save_strategy best: needs --metric_for_best_model. Allowed: loss, accuracy, f1"),
         ("--per_device_train_batch_size 0", "--per_device_train_batch_size 0: must be 1 or more"),
         ("--learning_rate -1", "--learning_rate -1.0: must be a number that is not negative"),
         ("--do_train False --do_eval False", "nothing to do"),

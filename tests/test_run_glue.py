@@ -346,6 +346,12 @@ def test_bad_rows_stop_or_are_counted(run, tmp_path):
     )
 
 
+def test_label_smoothing_of_values_is_said_to_do_nothing(run):
+    said = "--label_smoothing_factor has no effect on stsb"
+    assert said in run("--task_name stsb --max_steps 1 --label_smoothing_factor 0.1", output="a")[3]
+    assert said not in run("--task_name rte --max_steps 1 --label_smoothing_factor 0.1", output="b")[3]
+
+
 # ---- what a user can get wrong
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -363,6 +369,7 @@ def test_bad_rows_stop_or_are_counted(run, tmp_path):
         ("--optim galore_adamw", "galore"),
         ("--metric_for_best_model f1", "--metric_for_best_model f1: no metric of rte. Allowed: loss, accuracy"),
         ("--learning_rate nan", "--learning_rate nan: must be a number"),
+        ("--max_seq_length 3", "--max_seq_length 3: 3 tokens mark where texts begin and end. Choose more."),
         ("--seed -1", "--seed -1: must be from 0"),
         ("--model_name_or_path nowhere/at-all", "not in the local cache and the hub cannot be reached"),
         ("--resume_from_checkpoint", "no checkpoint in out"),

@@ -244,6 +244,8 @@ def _training(flags: Flags) -> Iterator[str]:
     for name in ("seed", "data_seed"):
         if not 0 <= (getattr(train, name) or 0) < 2**32:
             yield f"--{name} {getattr(train, name)}: must be from 0 to {2**32 - 1}."
+    if train.max_steps == 0 or train.max_steps < -1:
+        yield f"--max_steps {train.max_steps}: must be above 0. Leave it out to train --num_train_epochs."
     if train.num_train_epochs <= 0 and train.max_steps <= 0:
         yield f"--num_train_epochs {train.num_train_epochs}: must be above 0. To evaluate alone use --do_eval."
     if train.resume_from_checkpoint and train.overwrite_output_dir:
@@ -254,6 +256,8 @@ def _training(flags: Flags) -> Iterator[str]:
 
 def _best(flags: Flags) -> Iterator[str]:
     best = flags.train.metric_for_best_model
+    if flags.train.save_strategy == "best" and not best:
+        yield f"--save_strategy best: needs --metric_for_best_model. Allowed: {', '.join(logged_metrics(flags))}."
     if best and best.removeprefix("eval_") not in (allowed := logged_metrics(flags)):
         yield f"--metric_for_best_model {best}: no metric of {flags.task_name}. Allowed: {', '.join(allowed)}."
 

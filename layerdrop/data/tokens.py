@@ -9,6 +9,7 @@ import torch
 from tqdm.auto import tqdm
 
 from layerdrop.data.examples import Examples
+from layerdrop.errors import UserError
 
 CACHE_BYTES = 2**30
 """What the token arrays of a process may take up for reuse."""
@@ -82,7 +83,8 @@ def tokenise(examples: Examples, tokenizer, max_seq_length: int, labels: np.ndar
     """Tokenise every example to at most `max_seq_length` tokens; pairs are cut from the longer text first.
 
     labels: what takes the place of `examples.labels` (the same classes in a checkpoint's own order). Results are kept
-    up to CACHE_BYTES: a process that does several runs of a study tokenises each split once.
+    up to CACHE_BYTES: a process that does several runs of a study tokenises each split once. Raises UserError where no
+    token of a text would be left.
     """
     key = examples.fingerprint(), _tokenizer_key(tokenizer), max_seq_length
     columns, offsets = _cache.get(key, lambda: _tokenise(examples, tokenizer, max_seq_length))
@@ -101,6 +103,11 @@ def _tokenizer_key(tokenizer) -> Hashable:
 
 
 def _tokenise(examples: Examples, tokenizer, max_seq_length: int) -> Tokens:
+    special = tokenizer.num_special_tokens_to_add(pair=len(examples.texts) == 2)
+    if max_seq_length <= special:
+        raise UserError(
+            f"--max_seq_length {max_seq_length}: {special} tokens mark where texts begin and end. Choose more."
+        )
     names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     lengths: list[int] = []
