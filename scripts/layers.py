@@ -62,8 +62,8 @@ def show(args: argparse.Namespace, words: list[str]) -> None:
     """Compute what is missing, print the tables, draw the pictures."""
     from layerdrop.files import make_folder
     from layerdrop.process import collect_from_now_on
-    from layerdrop.report import layer_report
     from layerdrop.report.layer_figures import save
+    from layerdrop.report.layer_report import REPORTS, labels, means
     from layerdrop.report.render import render
 
     splits = ("train", "validation") if args.analysis == "probe" else (args.split,)
@@ -78,8 +78,8 @@ def show(args: argparse.Namespace, words: list[str]) -> None:
         make_folder("--figures", args.figures)
     collect_from_now_on()
     values = [ANALYSES[args.analysis](one, args) for one in subjects]
-    found = dict(zip(layer_report.labels(named), values, strict=True))
-    tables, figures = getattr(layer_report, args.analysis)(found, layer_report.means(named))
+    found = dict(zip(labels(named), values, strict=True))
+    tables, figures = REPORTS[args.analysis](found, means(named))
     print(render(tables, args.format))
     if args.figures:
         for name, figure in figures.items():

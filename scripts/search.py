@@ -24,22 +24,26 @@ from scripts.executing import add_engine_flags, asking_to_stop, find_places, mak
 def main(argv: list[str]) -> int:
     """The exit code: 0 done, 2 unusable input, 130 stopped by the user."""
     from layerdrop.errors import UserError
-    from layerdrop.runs.search_record import summary
-    from layerdrop.trials import Stopped
 
     try:
-        print(summary(*search_layers(list(argv))))
+        record, path = search_layers(list(argv))
     except UserError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, Stopped):
+    except KeyboardInterrupt:
         print("stopped. The same command goes on.", file=sys.stderr)
         return 130
+    from layerdrop.runs.search_record import summary
+
+    print(summary(record, path))
     return 0
 
 
 def search_layers(argv: list[str]):
-    """(SearchRecord, path of its layer file) of the search that the flags describe. Raises UserError, Stopped."""
+    """(SearchRecord, path of its layer file) of the search that the flags describe. Raises UserError, and
+    KeyboardInterrupt where the user stops."""
+    args, words = _parse(argv)  # before anything imports torch: a wrong flag is said at once
+
     from layerdrop.files import make_folder
     from layerdrop.process import collect_from_now_on
     from layerdrop.progress import Display
@@ -49,9 +53,8 @@ def search_layers(argv: list[str]):
     from layerdrop.search_run import search
     from layerdrop.selection import check_depth, search_space
     from layerdrop.steps import tell
-    from layerdrop.trials import Trials
+    from layerdrop.trials import Stopped, Trials
 
-    args, words = _parse(argv)
     where = find_places(args)
     full_run, arguments = _full_run(args, words)
     method, seeds = METHODS[args.method], tuple(args.seeds or [full_run.spec.seed])
@@ -76,6 +79,8 @@ def search_layers(argv: list[str]):
                 method.name, layers, max_k, trials, full_run.choose,
                 digits=args.round, tell=lambda level: display.say(step_words(level)),
             )  # fmt: skip
+    except Stopped:
+        raise KeyboardInterrupt from None
     finally:
         display.close()
         engine.close()
@@ -86,8 +91,6 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The search's own flags, and the words for run_glue.py; those of a file come first, so that the others win."""
     from layerdrop.arguments import flags_of, read_settings
     from layerdrop.search import METHODS
-    from layerdrop.search_run import HOLD_OUT
-    from layerdrop.study import QUIET
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -107,6 +110,9 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.set_defaults(**{name: settings.pop(name) for name in own if name in settings})
     args, words = parser.parse_known_args(argv)
     refuse_misspelt(parser, words)
+    from layerdrop.search_run import HOLD_OUT
+    from layerdrop.study import QUIET
+
     return args, [*flags_of(QUIET | {"eval_strategy": "no", "hold_out": HOLD_OUT} | settings), *words]
 
 

@@ -164,3 +164,7 @@ def similarity(found: Values, means: Mapping[str, Iterable[str]]) -> Report:
             {"angle across a block": values["blocks"]}, "first layer", "K", names=range(1, n + 1)
         )
     return tables, figures
+
+
+REPORTS = {"scores": scores, "probe": probe, "drift": drift, "profile": profile, "similarity": similarity}
+"""Name of an analysis -> (found, means) -> Report."""
