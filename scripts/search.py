@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
 def search_layers(argv: list[str]):
     """(SearchRecord, path of its layer file) of the search that the flags describe. Raises UserError, and
     KeyboardInterrupt where the user stops."""
-    args, words = _parse(argv)  # before anything imports torch: a wrong flag is said at once
+    args, words = _parse(argv)
 
     from layerdrop.files import make_folder
     from layerdrop.process import collect_from_now_on
