@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What a run costs a warm worker beyond training and evaluation: imports, loading, tokenising, head, record.
+"""The overhead of a run in a warm worker, beyond training and evaluation: imports, loading, tokenising, head, record.
 
     python benchmarks/engine.py --model_name_or_path CHECKPOINT --data_dir GLUE [--task_name rte] [--runs 6]
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What a GPU makes of it: python benchmarks/gpu.py (minutes on one H100; needs nothing but this repository)
+"""Speed on a GPU: python benchmarks/gpu.py (minutes on one H100; needs nothing but this repository)
 
 BERT-base's shape with random weights, bf16, batch 32, pairs with MNLI's lengths (random words): training examples/s of
 the stock recipe in bf16, of the same with torch.compile, of its best flags, and of run_glue.py with K = 0 and 6, in

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Whether run_glue.py scores what the stock recipe (benchmarks/stock.py) scores: both over the same seeds.
+"""Compare the scores of run_glue.py and of the stock recipe (benchmarks/stock.py) over the same seeds.
 
     python benchmarks/scores.py --model_name_or_path CHECKPOINT --data_dir GLUE [--tasks mrpc rte] [--seeds 1 2 3 4 5]
 

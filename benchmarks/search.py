@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How good the layers are that searches choose, and what the choice costs: regret on the development set.
+"""Quality and cost of searches: the regret of their layers on the development set.
 
     python benchmarks/search.py configs/demo.yaml --tasks demo-rte demo-mrpc --k 2 4 6 [--seeds 1 2 3] [--all_sets 2]
 
@@ -34,7 +34,7 @@ class Choice:
     dropped: list[int] | None
     """None where the strategy cannot drop so many."""
     scores: tuple[float, ...] = ()
-    """Points on the development set, one for each seed."""
+    """Points on the development set, one per seed."""
 
     @property
     def score(self) -> float | None:
@@ -44,7 +44,7 @@ class Choice:
 
 @dataclass
 class Task:
-    """What was found on a task."""
+    """The results on a task."""
 
     name: str
     n_layers: int
@@ -60,7 +60,7 @@ class Task:
         return statistics.fmean(scores) if scores else None
 
     def best(self, k: int) -> float:
-        """Of all sets of k layers that were trained."""
+        """The best score of all sets of k layers that were trained."""
         return max(c.score for c in self.choices if c.k == k and c.score is not None)
 
     def regret(self, name: str, k: int) -> float | None:
@@ -75,8 +75,8 @@ class Task:
 
 # ---- choices ---------------------------------------------------------------------------------------------------------
 def choices(task: str, full_run, trials, args: argparse.Namespace) -> Task:
-    """All that is to be trained; the searches are done first where they are missing. full_run: that in full depth, its
-    inputs read. trials: does the trainings."""
+    """All choices to train; missing searches are done first. full_run: the run in full depth, its inputs read. trials:
+    does the trainings."""
     n_layers = full_run.checkpoint.n_layers
     found = Task(task, n_layers, [], {})
     for method in args.methods:
@@ -108,7 +108,7 @@ def chosen(strategy: str, k: int, full_run, trials, args: argparse.Namespace) ->
 
 
 def looks_at_tuned(strategy: str) -> bool:
-    """Whether its scores are those of the full model that is fine-tuned on the task with the first seed."""
+    """Whether it scores the full model, fine-tuned on the task with the first seed."""
     from layerdrop.scorers import SCORERS
 
     return strategy.endswith("@tuned") or (strategy in SCORERS and SCORERS[strategy].needs_head)
@@ -199,7 +199,7 @@ def spread(tasks: list[Task], k: int) -> tuple[float, float]:
 
 
 def cost_of(tasks: list[Task], name: str) -> str:
-    """Of the choice, in trainings; the fine-tuned model that criteria look at is one. Empty for controls."""
+    """The cost of the choice, in trainings, including the fine-tuned model that criteria score. Empty for controls."""
     if name in (RANDOM, EVERY):
         return ""
     if name in tasks[0].cost:

@@ -30,7 +30,7 @@ ours   run_glue.py as it comes, evaluating after each epoch too
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every comparison needs to know."""
+    """The flags of every comparison."""
     parser.add_argument("--model_name_or_path", required=True)
     parser.add_argument("--data_dir", required=True)
 
@@ -45,7 +45,7 @@ def command(side: str, task: str, args: argparse.Namespace, folder: str, *flags:
 
 
 def output(words: list[str], **environment: str) -> str:
-    """What a Python command printed; if it fails, that is said and the benchmark ends."""
+    """The output of a Python command; its failure ends the benchmark with a message."""
     words = [sys.executable, *words]
     done = subprocess.run(words, env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment, capture_output=True, text=True)
     if done.returncode:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The recipe that layerdrop is measured against: a plain GLUE script on the library's Trainer with its own defaults.
+"""The baseline of the speed benchmarks: a plain GLUE script on the library's Trainer with its own defaults.
 
     python benchmarks/stock.py --model_name_or_path CHECKPOINT --data_dir GLUE --task_name rte
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How fast training is alone and beside a second copy of itself, by how OpenMP's threads wait.
+"""Speed of training, alone and beside a second copy of itself, for several ways in which OpenMP's threads wait.
 
     python benchmarks/threads.py [--seconds 5] [--repeats 3] [--batch_sizes 32 8] [--settings GOMP_SPINCOUNT=1000 ...]
 

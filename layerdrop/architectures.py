@@ -42,7 +42,7 @@ class Family:
     onnx: bool = True
     """Whether PyTorch's ONNX exporter takes it."""
     own_vocabulary: tuple[str, ...] = ()
-    """Model types that use a token's id for its embedding alone, and to tell padding: unused rows may be left out."""
+    """Model types that use token ids for the embedding and the padding mask alone: unused rows may be left out."""
 
 
 _BERTS = (

@@ -49,7 +49,7 @@ TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_ma
 
 @dataclass(frozen=True)
 class HubOptions:
-    """How the hub is asked. Field names are those of `from_pretrained`."""
+    """Access to the hub. Fields are named as in `from_pretrained`."""
 
     cache_dir: str | None = None
     token: str | None = None
@@ -63,12 +63,12 @@ class HubOptions:
 
 @dataclass
 class Checkpoint:
-    """A checkpoint's configuration, and the rest of it when it is first asked for: opened once, handed on."""
+    """A checkpoint, opened once: the configuration at once, tokenizer and weights on first use."""
 
     model: ModelSpec
     hub: HubOptions
     config: PreTrainedConfig
-    """Of all its layers; not to be changed."""
+    """Of the checkpoint with all its layers; do not modify it."""
     flag: str = "--model_name_or_path"
     """For messages."""
 
@@ -76,7 +76,7 @@ class Checkpoint:
     def open(
         cls, model: ModelSpec | str, hub: HubOptions = HubOptions(), flag: str = "--model_name_or_path"
     ) -> "Checkpoint":
-        """The checkpoint of a folder or hub name. Raises UserError if there is none, or of no family that we know."""
+        """Open the checkpoint of a folder or hub name. Raises UserError if there is none, or its family is unknown."""
         model = ModelSpec(model) if isinstance(model, str) else model
         config = _load_config(model, hub, flag)
         family_of(config)
@@ -109,7 +109,7 @@ class Checkpoint:
 
     @property
     def has_classifier(self) -> bool:
-        """Whether it was saved as a sequence classifier, so that its labels are those of a trained head."""
+        """Whether it was saved as a sequence classifier: its labels then belong to a trained head."""
         return any(name.endswith("ForSequenceClassification") for name in self.config.architectures or ())
 
     @property
@@ -164,7 +164,7 @@ class Checkpoint:
 
 
 def original_layers(config: PreTrainedConfig) -> tuple[int, list[int]]:
-    """(depth of the original model, the original ids of the layers that this configuration still has)."""
+    """(depth of the original model, original ids of the remaining layers)."""
     record = getattr(config, CONFIG_KEY, None) or {}
     n_layers = config.num_hidden_layers
     return record.get("n_layers", n_layers), list(record.get("kept", range(n_layers)))
@@ -186,7 +186,7 @@ def work_offline_unless_reachable() -> bool:
             urllib.request.urlopen(request, timeout=HUB_TIMEOUT).close()
             answered.set()
         except urllib.error.HTTPError:
-            answered.set()  # an answer, if not a friendly one
+            answered.set()  # an error code is an answer too
         except (OSError, ValueError):
             pass
 
@@ -215,7 +215,7 @@ def _not_found(flag: str, name: str, what: str, error: Exception) -> UserError:
 
 
 def is_local(name: str) -> bool:
-    """Whether a checkpoint's name is a folder's, or that of the embedded miniature."""
+    """Whether a checkpoint is a folder or the embedded miniature, rather than a hub name."""
     return name == demo.NAME or Path(name).is_dir()
 
 
@@ -252,7 +252,7 @@ def _load_tokenizer(model: ModelSpec, hub: HubOptions):
         raise _not_found("--tokenizer_name", name, "tokenizer", error) from error
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # the library makes one up where there are no files
         raise _not_found("--tokenizer_name", name, "tokenizer", OSError("its vocabulary is empty"))
-    if tokenizer.pad_token is None:  # GPT-2's and Llama's: what ends a text fills it up
+    if tokenizer.pad_token is None:  # GPT-2 and Llama have no padding token: the end-of-text token
         if tokenizer.eos_token is None:
             raise UserError(f"--tokenizer_name {name}: has no padding token. Give a tokenizer with one.")
         tokenizer.pad_token = tokenizer.eos_token
@@ -273,7 +273,7 @@ def _fingerprint(name: str, patterns: tuple[str, ...], commit: str | None) -> st
 
 @functools.lru_cache(maxsize=256)
 def _hash(path: Path, *state: int) -> str:
-    """SHA-256 of a file, read once for each state (size, time of change, inode) of it that this process meets."""
+    """SHA-256 of a file, cached by its size, modification time and inode."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(2**20):

@@ -99,8 +99,8 @@ class Question:
 
     @property
     def folder(self) -> str | None:
-        """Of the model that the largest threshold allows, with the first seed; None where nothing can go, or models are
-        not to be kept."""
+        """Folder of the model at the largest threshold's K, first seed. None where no layer can go or models are not
+        kept."""
         job = self.kept_job()
         return job and job.options.folder
 
@@ -144,8 +144,8 @@ class Question:
 
 
 def answer(questions: Sequence[Question], train: Train, say: Callable[[str], None]) -> None:
-    """Do what the questions need, of all of them side by side, and keep the models that were chosen. say: hears how it
-    goes. Raises as `train` does."""
+    """Train what all questions need, side by side, and keep the chosen models. say: receives lines of progress. Raises
+    as `train` does."""
     for question in questions:
         for why in question.impossible.values():
             say(f"note: {why}")

@@ -33,12 +33,12 @@ SEED = 41
 RANDOM = "random:"
 """Before a model type: the library's default size of it, with random weights."""
 SMALL_STEP = 1e-9
-"""Learning rate: the work of a step, while the weights stay as good as they are."""
+"""Learning rate, so small that the weights practically stay as they are."""
 
 
 @dataclass(frozen=True)
 class Reduced:
-    """A model, and the layers that it loses by a strategy that needs no scores."""
+    """A model without the layers that a strategy drops; the strategy needs no scores."""
 
     given: str
     """Folder of a run or checkpoint, hub name, or random:TYPE."""
@@ -70,24 +70,24 @@ class Reduced:
 
 @dataclass
 class Cost:
-    """Of one model. Seconds: one number for each repeat."""
+    """Cost of one model. Seconds: one number for each repeat."""
 
     parameters: int
     encoder: int
     """Parameters of the layers."""
     embeddings: int
     megabytes: float
-    """Of the checkpoint in fp32, 10^6 bytes."""
+    """Size of the checkpoint in fp32, 10^6 bytes."""
     flops: float
-    """Of a forward pass over one text (a multiplication and an addition count as two)."""
+    """Operations of a forward pass over one text (a multiplication and an addition count as two)."""
     layer_flops: float
-    """What of these the layers take."""
+    """The layers' share of `flops`."""
     inference: dict[str, list[float]] = field(default_factory=dict)
     """Name of a setting -> seconds."""
     training: list[float] = field(default_factory=list)
     """Seconds for 1,000 examples."""
     peak_inference: int = 0
-    """Bytes of a process of its own: on a CPU all that it has resident, libraries included; on a GPU what is allocated
+    """Peak bytes of a separate process: on a CPU its resident memory, libraries included; on a GPU its allocations
     there."""
     peak_training: int = 0
 
@@ -120,7 +120,7 @@ def lengths_like(n: int, mean: float, spread: float, longest: int) -> tuple[int,
 
 
 def batches(setting: Setting, vocabulary: int, pad: int) -> list[dict[str, torch.Tensor]]:
-    """Random texts, those of like length together, padded to the longest of a batch."""
+    """Random texts, grouped by length, padded to the longest of a batch."""
     generator = np.random.default_rng(SEED)
     collate = Collator({"input_ids": pad}, left=False)
     texts = [{"input_ids": generator.integers(5, vocabulary, n)} for n in sorted(setting.lengths, reverse=True)]
@@ -129,7 +129,7 @@ def batches(setting: Setting, vocabulary: int, pad: int) -> list[dict[str, torch
 
 
 def describe(model: PreTrainedModel, length: int) -> Cost:
-    """What needs no clock. length: tokens of the example whose operations are counted."""
+    """Everything but timings. length: tokens of the example whose operations are counted."""
     layers = sum(p.numel() for p in layer_list(model).parameters())
     total = sum(p.numel() for p in model.parameters())
     embeddings = model.get_input_embeddings()
@@ -173,8 +173,8 @@ def _peaks_here(reduced: Reduced, setting: Setting, use_cpu: bool) -> tuple[int,
 def time_inference(
     models: Mapping[str, PreTrainedModel], costs: Mapping[str, Cost], name: str, setting: Setting, repeats: int
 ) -> None:
-    """Seconds of a pass over all texts of a setting, for each model in turn, so that a noisy machine harms all alike.
-    A first round does not count."""
+    """Seconds of a pass over all texts of a setting, for each model in turn, so that noise affects all models alike.
+    The first round is a warm-up."""
     texts = {key: _batches_for(model, setting) for key, model in models.items()}
     for repeat in range(-1, repeats):
         for key, model in models.items():
@@ -187,7 +187,7 @@ def time_training(
     models: Mapping[str, PreTrainedModel], costs: Mapping[str, Cost], setting: Setting, repeats: int
 ) -> None:
     """Seconds for 1,000 examples of forward pass, backward pass and AdamW step, for each model in turn; the models'
-    weights change. A first round does not count."""
+    weights change. The first round is a warm-up."""
     optimizers = {key: torch.optim.AdamW(model.parameters(), lr=SMALL_STEP) for key, model in models.items()}
     texts = {key: _batches_for(model, setting) for key, model in models.items()}
     for repeat in range(-1, repeats):

@@ -28,7 +28,7 @@ def world_size() -> int:
 
 
 def gather(value: Any) -> list[Any]:
-    """The values of all processes, in the order of their ranks; each must be one that pickle can carry."""
+    """The values of all processes, in the order of their ranks; each must be picklable."""
     if not _joined():
         return [value]
     values: list[Any] = [None] * world_size()
@@ -37,8 +37,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def finish() -> None:
-    """After success: wait for every process, then leave the group. A process that leaves first could take the others
-    along.
+    """After success: wait for every process, then leave the group. A process that leaves early could abort the others.
 
     Raises RuntimeError where another process has left without waiting (`leave`) or died.
     """
@@ -48,8 +47,7 @@ def finish() -> None:
 
 
 def leave() -> None:
-    """After a failure: leave the group at once. Whatever the other processes wait for together with this one fails in
-    them, instead of waiting for ever."""
+    """After a failure: leave the group at once. The others' collective operations then fail instead of hanging."""
     if _joined():
         torch.distributed.destroy_process_group()
 
@@ -57,8 +55,8 @@ def leave() -> None:
 def from_first_process(function: Callable[[], Any]) -> Any:
     """The value that `function()` has in the first process, in every process; its exception is raised in every process.
 
-    Without torch.distributed it is a plain call. A value that pickle cannot carry is an error. An exception that pickle
-    cannot carry is a RuntimeError with its text in the other processes.
+    Without torch.distributed it is a plain call. The value must be picklable. An exception that is not becomes a
+    RuntimeError with its text in the other processes.
     """
     if not _joined():
         return function()
@@ -81,7 +79,7 @@ def from_first_process(function: Callable[[], Any]) -> Any:
 def _pickled_error(error: BaseException) -> bytes:
     try:
         pickled = pickle.dumps(error)
-        pickle.loads(pickled)  # some exceptions go in and do not come out
+        pickle.loads(pickled)  # some exceptions pickle but do not unpickle
         return pickled
     except Exception:
         return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))

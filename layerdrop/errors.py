@@ -1,4 +1,4 @@
-"""What a user can get wrong, said in one line."""
+"""Errors of the user, in one line each."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

@@ -1,6 +1,6 @@
 """Execute many runs with an engine: what is done already, retries, runs of other processes, progress, time left.
 
-Studies and searches are lists of jobs; what a job means is not known here.
+Studies and searches are lists of jobs; this module does not know what a job means.
 """
 
 import statistics
@@ -16,15 +16,15 @@ from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.spec import RunSpec
 
 WORTH_RETRYING = ("out of memory", "OutOfMemoryError", "MemoryError", "OSError", "the worker process", "CUDA error")
-"""Failures that a second attempt may not meet. A diverged training or unusable data would fail again."""
+"""Failures that are worth a second attempt. A diverged training or unusable data would fail again."""
 POLL = 1.0
-"""Seconds between two looks at a run of another process."""
+"""Polling interval for runs of other processes, in seconds."""
 
 
 # ---- what is done ----------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class JobState:
-    """What a job's folder says."""
+    """The state of a job, read from its folder."""
 
     status: str
     """`done`, `failed`, or `missing` (also: interrupted, unreadable, without a prediction that is asked for now)."""
@@ -63,7 +63,7 @@ class Estimate:
             self.add(record)
 
     def add(self, record: RunRecord) -> None:
-        """Take a run into account, unless its seconds are those of a part."""
+        """Add a run, unless it was resumed: its seconds cover a part alone."""
         if record.resumed_at_step is None and "total" in record.seconds:
             for key in self._keys(record.spec):
                 self.seen.setdefault(key, []).append(record.seconds["total"])
@@ -81,7 +81,7 @@ class Estimate:
         return next((statistics.median(self.seen[key]) for key in self._keys(job.spec) if key in self.seen), None)
 
     def remaining(self, waiting: list[Job], running: Iterable[tuple[Job, float]] = (), slots: int = 1) -> float | None:
-        """Seconds until all these are done, at least those of the longest; None if that cannot be said.
+        """Seconds until all these are done, at least as many as the longest takes; None if unknown.
 
         running: as in Progress. A run beyond its own estimate counts as 0 s.
         """
@@ -107,9 +107,9 @@ class Progress:
     done: list[RunRecord] = field(default_factory=list)
     failed: list[tuple[Job, str]] = field(default_factory=list)
     elsewhere: list[Job] = field(default_factory=list)
-    """Jobs of which another process has the folder."""
+    """Jobs that another process executes."""
     remaining: float | None = None
-    """Seconds; None if that cannot be said, or nothing is left."""
+    """Seconds; None if unknown, or nothing is left."""
     stopped: bool = False
 
     @property
@@ -129,8 +129,8 @@ def execute(
 ) -> Progress:
     """Do the jobs that are missing or failed, in their order; each spec once.
 
-    tell: hears of every end, and about every second. stop: once it says True, no more jobs are started. A failure that
-    is worth it is tried a second time. A run of another process is waited for.
+    tell: called at the end of each job and about once a second. stop: once it returns True, no more jobs are started.
+    Failures of WORTH_RETRYING are retried once. Runs of other processes are awaited.
     """
     this = _Execution(jobs, engine, tell)
     while this.is_unfinished():
@@ -198,7 +198,7 @@ class _Execution:
             self.report(None)
 
     def settle(self, result: Result) -> None:
-        """Count a job as done or failed, or let it wait for its second attempt."""
+        """Count a job as done or failed, or queue its second attempt."""
         job, record, progress = result.job, result.record, self.progress
         if record is not None and record.status == "success":
             progress.done.append(record)

@@ -1,4 +1,4 @@
-"""Runs whose trained models another run needs: the one that it goes on from, its teacher."""
+"""Runs whose trained models another run needs: its start and its teacher."""
 
 import sys
 from dataclasses import replace
@@ -26,8 +26,8 @@ class FirstRuns:
             )
 
     def folder(self, first: RunSpec) -> str:
-        """Where one of them lies: where the options say; beside the run, where it has been done for its own sake and
-        kept its model; else in the prior store."""
+        """The folder of a first run: as the options say; else beside the run, if it is a run of its own that kept its
+        model; else in the prior store."""
         if self.options.start and first == self.spec.start:
             return self.options.start
         beside = Path(self.options.folder).parent
@@ -37,13 +37,13 @@ class FirstRuns:
         return prior_store(self.options).folder(first)
 
     def open(self, first: RunSpec) -> Checkpoint | None:
-        """Its trained model; None where that is not there yet."""
+        """The trained model of a first run; None before it is trained."""
         folder = self.folder(first)
         return Checkpoint.open(ModelSpec(folder), HubOptions.of(self.options)) if holds_trained(folder, first) else None
 
     @property
     def teacher(self) -> Checkpoint | None:
-        """The teacher, where there is one and its training is done."""
+        """The trained teacher; None without one, or before it is trained."""
         distil = self.spec.distil
         if distil and distil.teacher:
             return Checkpoint.open(ModelSpec(distil.teacher), HubOptions.of(self.options), "--teacher")
@@ -58,14 +58,15 @@ class FirstRuns:
 
     @property
     def cost(self) -> dict[str, float]:
-        """Of all of them, and of those that they needed: trainings, steps, seconds of training; empty without any."""
+        """Cost of all first runs, and of the runs that they needed: trainings, steps, seconds of training; empty
+        without any."""
         records = [find_record(self.folder(first), first) for first in self.spec.firsts]
         costs = [{"trainings": 1, "steps": r.steps, "seconds": r.seconds.get("train", 0.0)} for r in records]
         costs += [record.first for record in records if record.first]
         return {name: sum(cost[name] for cost in costs) for name in costs[0]} if costs else {}
 
     def do(self) -> None:
-        """Do those that are missing, one after the other. Raises UserError where one fails."""
+        """Do the missing ones, one after the other. Raises UserError if one fails."""
         for first in self.spec.firsts:
             if not holds_trained(self.folder(first), first):
                 self._do(first)

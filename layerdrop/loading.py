@@ -1,4 +1,4 @@
-"""From a checkpoint and the layers to drop to a model: only what is kept is read."""
+"""Load a checkpoint without its dropped layers: only kept weights are read."""
 
 import copy
 import re
@@ -23,7 +23,7 @@ from layerdrop.surgery import kept_layers, reduced_config
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the library from reporting on loading and saving: both are over in a moment."""
+    """Silence the library's reports and progress bars of loading and saving."""
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -48,9 +48,9 @@ def load_classifier(
 
     Only the kept layers are read, so that peak memory follows the kept size. labels: the classes in id order, none for
     regression; None: the checkpoint's. replace_head: whether a trained head of another size gives way to a new one.
-    weights: those of the full encoder by their names below the base model, where they are in memory already. Seed
-    before the call: weights that the checkpoint lacks (the head) are drawn from torch's generator, the same ones
-    whatever is dropped.
+    weights: the full encoder's, by name below the base model, if they are in memory already. Seed before the call:
+    weights that the checkpoint lacks (the head) are drawn from torch's generator, the same for every set of dropped
+    layers.
 
     Returns the model in evaluation mode and the names of the parameters that are new. Raises UserError where the
     checkpoint lacks weights below the head, or its head does not fit.
@@ -132,7 +132,7 @@ def _empty(checkpoint: Checkpoint, config: PreTrainedConfig, dropped: Sequence[i
 def _renumber(
     checkpoint: Checkpoint, dropped: Sequence[int], base_prefix: str, in_memory: Mapping[str, torch.Tensor]
 ) -> dict:
-    """The weights without those of the dropped layers, under the names that they have in the reduced model."""
+    """The kept weights under their names in the reduced model."""
     prefix = base_prefix + "."
     weights = {key: in_memory.get(key.removeprefix(prefix), tensor) for key, tensor in checkpoint.weights().items()}
     if not dropped or checkpoint.family.shared:
@@ -171,7 +171,7 @@ def _misfit(checkpoint: Checkpoint, weights: Mapping, labels: Sequence[str] | No
 
 @contextmanager
 def _initialised_as_deep_as(model_class: type[PreTrainedModel], n_layers: int) -> Iterator[None]:
-    """New weights are drawn as in a model of n_layers layers: ModernBERT scales those of its head by the depth."""
+    """Draw new weights as in a model of n_layers layers: ModernBERT scales its head's initialisation by the depth."""
     inherited = "_init_weights" not in vars(model_class)
     own = model_class._init_weights
 

@@ -1,4 +1,4 @@
-"""What searches found, as files in the formats of Peer et al. (2022), and what they published.
+"""Results of searches: files in the formats of Peer et al. (2022), and the published ones.
 
 An order of dropping (greedy) is one layer id a line, first to drop first. Best sets (optimal) are one set a line, of
 one layer on line 1, of two on line 2 ..., with their ids joined by `-`. Ids count from 0.
@@ -17,8 +17,8 @@ PUBLISHED = Path(__file__).parent / "report" / "published"
 
 
 def find_layers(strategy: str | None, k: int | None, order_file: str | None, model: str, task: str) -> tuple[int, ...]:
-    """The k ids that a search found, for a strategy that needs one: from the file, else as published. Those of an order
-    stand in its order, first to drop first.
+    """The k ids that a search found, for a strategy that needs one: from the file, else as published. Ids of an order
+    keep its order, first to drop first.
 
     Empty for every other strategy, and without a file for one that searches itself. Raises UserError.
     """
@@ -39,7 +39,7 @@ def find_layers(strategy: str | None, k: int | None, order_file: str | None, mod
 
 
 def reservation(strategy: str | None, order_file: str | None, task: str) -> str | None:
-    """What the user should know about a published choice of layers; None where there is nothing to say."""
+    """A caveat about a published choice of layers; None without one."""
     if order_file:
         return None
     if strategy == "optimal":

@@ -11,7 +11,7 @@ import sys
 import time
 
 SPIN_COUNT = "1000"
-"""Turns that a thread of OpenMP spins for before it sleeps. See docs/speed.md for other values."""
+"""Spin count of an OpenMP thread before it sleeps. See docs/speed.md for other values."""
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Variables by which a user chooses how threads wait; none is changed where one is set."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
@@ -49,9 +49,9 @@ def collect_from_now_on() -> None:
 
 
 def busy_note(seconds: float = 0.1) -> str | None:
-    """A line for the user if other processes occupy half a core or more of this process's; else None.
+    """A warning if other processes occupy half a core or more of this process's; else None.
 
-    Takes `seconds` to find out.
+    Measures for `seconds`.
     """
     cores = _cores()
     before, own = _busy_seconds(cores), time.process_time()

@@ -1,4 +1,4 @@
-"""An execution in words for a person: what a study holds, how it goes, what came of it."""
+"""An execution in words: the plan of a study, its progress, its summary."""
 
 import math
 import sys
@@ -78,7 +78,7 @@ def about(seconds: float) -> str:
 
 
 def time_left(progress: Progress) -> str:
-    """What is still to come, in words: `about 12 min left`, `almost done`, `finishing 2 runs, about 40 s left`.
+    """Time left, in words: `about 12 min left`, `almost done`, `finishing 2 runs, about 40 s left`.
 
     Empty where nothing is left, or nothing is known.
     """
@@ -123,7 +123,7 @@ class Display:
         self.stream.flush()
 
     def update(self, progress: Progress, result: Result | None) -> None:
-        """Show where an execution stands; `result` has just come in."""
+        """Show the state of an execution. result: the job that has just ended."""
         over = len(progress.already) + len(progress.done) + len(progress.failed)
         words = time_left(progress)
         left = f", {words}" if words else ""
@@ -151,7 +151,7 @@ class Display:
         return f"done    {name}  {_measured(record)}  {record.seconds.get('total', 0.0):.1f} s"
 
     def close(self) -> None:
-        """Take the live lines away."""
+        """Remove the live lines."""
         for line in reversed(self.lines):
             line.close()
         self.lines.clear()

@@ -17,16 +17,16 @@ from layerdrop.metrics import rank_key
 Ids = frozenset[int]
 """Layers that are dropped together."""
 Evaluate = Callable[[Sequence[Ids]], Sequence[Sequence[float]]]
-"""Scores of sets, asked for a whole level at once: of each set one a seed. Higher is better, NaN is a failure."""
+"""Scores a whole level of sets at once: one number per seed for each set. Higher is better, NaN is a failure."""
 
 
 PROPOSED_BY = ("logit-kl", "block-influence", "fisher", "top")
-"""Strategies whose layers a shortlist tries, the one that wins a tie first. Of each kind one: by outputs, by states, by
-gradients, by position."""
+"""Strategies whose layers a shortlist tries; earlier ones win ties. One of each kind: outputs, states, gradients,
+position."""
 
 
 class Proposing(Protocol):
-    """An Evaluate that knows which sets to ask for."""
+    """An Evaluate that also proposes sets."""
 
     def __call__(self, sets: Sequence[Ids]) -> Sequence[Sequence[float]]:
         """See Evaluate."""
@@ -42,7 +42,7 @@ class Proposal:
     order: tuple[int, ...]
     """First to go first."""
     by: tuple[str, ...]
-    """The strategies; the order is that of the first one."""
+    """The strategies that propose it; `order` is the first one's."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Level:
     scores: Mapping[Ids, tuple[float, ...]]
     """Set -> one score a seed."""
     digits: int | None = None
-    """Means are compared after rounding to so many decimals; None: as they are."""
+    """Decimals to which means are rounded before they are compared; None: no rounding."""
     proposed: Mapping[Ids, Proposal] = field(default_factory=dict)
-    """Of sets that were proposed: how."""
+    """How each set was proposed; empty for other methods."""
 
     def mean(self, ids: Ids) -> float:
         """Over seeds; NaN if one is."""
@@ -82,7 +82,7 @@ class Level:
 
     @property
     def margin(self) -> float | None:
-        """How far the best mean is above the next; None without a second number."""
+        """The best mean minus the next; None without a second number."""
         if len(self.scores) < 2 or math.isnan(self.mean(self.ranked[1])):
             return None
         return self.mean(self.best) - self.mean(self.ranked[1])
@@ -107,7 +107,7 @@ def greedy(layers: Sequence[int], max_k: int, evaluate: Evaluate, digits: int | 
 
 
 def optimal(layers: Sequence[int], max_k: int, evaluate: Evaluate, digits: int | None = None) -> Iterator[Level]:
-    """Every set of each size. The best set of k need not hold the best set of k - 1."""
+    """Every set of each size. The best set of k need not contain the best set of k - 1."""
     for k in range(1, max_k + 1):
         yield _tried([frozenset(ids) for ids in combinations(layers, k)], evaluate, digits)
 
@@ -126,7 +126,7 @@ def _tried(sets: list[Ids], evaluate: Evaluate, digits: int | None) -> Level:
 
 
 def order_of(sets: Sequence[Ids]) -> tuple[int, ...] | None:
-    """The order of dropping that best sets of 1, 2, 3 ... layers form; None if one does not hold the one before."""
+    """The order of dropping that best sets of 1, 2, 3 ... layers form; None if one does not contain the one before."""
     order: list[int] = []
     for ids in sets:
         new = ids - set(order)

@@ -31,10 +31,10 @@ def search(
     digits: int | None = None,
     tell: Callable[[Level], Any] = lambda level: None,
 ) -> SearchRecord:
-    """What a method of layerdrop.search.METHODS finds.
+    """Search with a method of layerdrop.search.METHODS.
 
-    layers: ids of those that may go. trials: does the trainings. choose: what a strategy drops. digits: scores are
-    compared after rounding to so many decimals. tell: hears of each level. Raises as Trials do.
+    layers: ids of those that may go. trials: does the trainings. choose: what a strategy drops. digits: decimals to
+    which scores are rounded before they are compared. tell: called with each level. Raises as Trials do.
     """
     row = METHODS[method]
     evaluate = Shortlist(trials, choose) if row.proposes else trials
@@ -73,6 +73,6 @@ def search_inside(
 
 
 def candidate_options(options: Options) -> Options:
-    """A run's options for the candidates of its search: nothing is kept, either."""
+    """A run's options for the candidates of its search, whose models are not kept."""
     quiet = quiet_options(options)
     return replace(quiet, trainer=quiet.trainer | {"save_strategy": "no"}, save_model=False)

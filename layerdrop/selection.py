@@ -20,7 +20,7 @@ from layerdrop.tasks import Task
 
 @dataclass
 class Selection:
-    """What goes, and why."""
+    """The chosen layers, and why."""
 
     dropped: list[int]
     """Ids, ascending, in the checkpoint's own numbering (from 0)."""
@@ -31,11 +31,11 @@ class Selection:
     scores: list[float] | None = None
     """One for each layer, where the strategy scores; NaN for a layer that cannot go, or at which no block can begin."""
     head: str = ""
-    """The head that was looked through, where the scores need one."""
+    """The head that the scores were computed with; empty where they need none."""
     fingerprints: dict[str, str] = field(default_factory=dict)
-    """`score_on`: of the checkpoint that was scored, where it is another one."""
+    """`score_on`: contents of the scored checkpoint, where it is another one."""
     encoder_weights: dict[str, torch.Tensor] | None = None
-    """The checkpoint's encoder on the CPU, where scoring has read it: they need not be read again."""
+    """Weights of the checkpoint's encoder on the CPU, if scoring has read them; loading can use them."""
 
 
 def split_to_score(drop: DropSpec) -> str | None:
@@ -45,7 +45,7 @@ def split_to_score(drop: DropSpec) -> str | None:
 
 
 def must_search(drop: DropSpec) -> bool:
-    """Whether the layers are those of a search that is still to be done."""
+    """Whether the layers come from a search that has not been done yet."""
     return drop.strategy is not None and get_strategy(drop.strategy).searches and not drop.found
 
 
@@ -61,7 +61,7 @@ def search_space(config: PreTrainedConfig, max_k: int, flag: str) -> list[int]:
 
 
 def check_depth(distil: DistilSpec | None, n_kept: int) -> None:
-    """Raise UserError where so few layers are kept that none is paired with one of the teacher's."""
+    """Raise UserError if too few layers are kept to pair one with a layer of the teacher."""
     if distil and distil.distill == "patient" and distil.distill_states_weight and n_kept < 2:
         raise UserError(
             "--distill patient: pairs all layers but the last, and the model keeps one alone. Use --distill layers or "
@@ -70,7 +70,8 @@ def check_depth(distil: DistilSpec | None, n_kept: int) -> None:
 
 
 def check_selection(spec: RunSpec, config: PreTrainedConfig) -> None:
-    """Raise UserError for what no score could mend, before anything is computed or written."""
+    """Raise UserError for a selection that is impossible whatever the scores, before anything is computed or
+    written."""
     drop, n_layers = spec.drop, config.num_hidden_layers
     freeze_layers = spec.train.freeze_layers if spec.train else ()
     check_ids("--freeze_layers", freeze_layers, n_layers)
@@ -99,11 +100,11 @@ def select_layers(
     batch_size: int = 32,
     score_store: str | None = None,
 ) -> Selection:
-    """What is dropped from a checkpoint.
+    """Select the layers to drop from a checkpoint.
 
-    examples, task: those whose first `drop.score_samples` are scored, and what their labels mean. Scores are those of
-    the checkpoint, or of `drop.score_on`, a checkpoint of the same depth. seed: of `random`. device, batch_size: where
-    and how scores are computed. score_store: folder of scores that need not be computed again; None: none.
+    examples: the first `drop.score_samples` are scored; task: the meaning of their labels. The scored model is the
+    checkpoint, or `drop.score_on`, a checkpoint of the same depth. seed: of `random`. device, batch_size: where and how
+    scores are computed. score_store: folder of scores that need not be computed again; None: none.
     """
     if drop.strategy is None:
         return Selection([])

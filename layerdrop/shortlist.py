@@ -28,8 +28,8 @@ class Shortlist:
         return self.trials(sets)
 
     def propose(self, k: int) -> dict[str, list[int]]:
-        """Strategy -> the k layers that it drops, first to go first. Strategies that need a head look through that of
-        the full model, which is fine-tuned with the first seed. Raises as Trials do."""
+        """Strategy -> the k layers that it drops, first to go first. Strategies that need a head score the full model,
+        fine-tuned with the first seed. Raises as Trials do."""
         return {name: self.choose(self._drop(name, k)).order for name in PROPOSED_BY}
 
     def _drop(self, name: str, k: int) -> DropSpec:

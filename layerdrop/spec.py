@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 VERSION = 2
-"""Of the meaning of the fields below; part of every id."""
+"""Version of the fields' meaning; part of every id."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class DropSpec:
     score_samples: int | None = None
     weight_scope: str | None = None
     frozen: bool | None = None
-    """True: the layers stay, and training leaves them as they are."""
+    """True: the layers stay, frozen."""
     step: int | None = None
     """Gradual dropping: how many layers go at once; None: all go before training."""
     every_epochs: int | None = None
@@ -81,7 +81,7 @@ class DropSpec:
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """The recipe. Names and meanings are those of `TrainingArguments`; the defaults are the papers'."""
+    """The recipe. Fields are named as in `TrainingArguments`; the defaults are the papers'."""
 
     num_train_epochs: float = 3.0
     max_steps: int = -1
@@ -100,7 +100,7 @@ class TrainSpec:
     train_sampling_strategy: str = "group_by_length"
     data_seed: int | None = None
     freeze_layers: tuple[int, ...] = ()
-    """Kept layers that training leaves as they are; ids in the numbering of the checkpoint."""
+    """Kept layers that are frozen; ids in the numbering of the checkpoint."""
     freeze_embeddings: bool = False
     layerdrop_rate: float | None = None
     """Probability with which a training step leaves out a layer; None: none is left out."""
@@ -114,8 +114,7 @@ NOT_THE_LIBRARYS = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "oth
 
 @dataclass(frozen=True)
 class DistilSpec:
-    """What the model learns from a teacher: loss = (1 - weight) task loss + weight logits loss + states weight x states
-    loss."""
+    """Distillation: loss = (1 - weight) task loss + weight logits loss + states weight x states loss."""
 
     distill: str
     """`logits`; `patient`: sentence-token states too; `layers`: the states of every token too."""
@@ -156,12 +155,12 @@ class RunSpec:
     plain: bool = False
     """Without this project's speed-ups: other dropout draws, other rounding."""
     start: "RunSpec | None" = None
-    """The run whose trained model this one goes on from; None: the checkpoint as it is. Of its layers all that this run
-    keeps are there; layer ids are those of the checkpoint all the same."""
+    """The run whose trained model this one starts from; None: the checkpoint. That model has at least the layers that
+    this run keeps; layer ids count in the checkpoint."""
     distil: DistilSpec | None = None
-    """None: the labels alone are learnt."""
+    """None: no teacher."""
     theseus: TheseusSpec | None = None
-    """None: the kept layers alone are trained, not in exchange with those of the full model."""
+    """None: no module replacing."""
 
     @property
     def when(self) -> str:
@@ -188,12 +187,12 @@ class RunSpec:
 
     @property
     def _recipe(self) -> TrainSpec | None:
-        """That of the run, or of the one whose trained model it evaluates."""
+        """The recipe of the run, or of the run whose trained model it evaluates."""
         return self.train or (self.start and self.start.train) or None
 
     @property
     def firsts(self) -> list["RunSpec"]:
-        """The runs whose trained models this one needs: the one that it goes on from, its teacher."""
+        """The runs whose trained models this one needs: its start and its teacher."""
         teacher = self.distil and self.distil.teacher_run
         return [run for run in (self.start, teacher if teacher != self.start else None) if run]
 
@@ -232,8 +231,8 @@ class RunSpec:
 
     def flat(self) -> dict[str, Any]:
         """Field -> value, without nesting, under the names that records, tables and messages use; None where the part
-        is absent. Names that occur in several parts do not exist, but `name` is `model`. Of the run that this one goes
-        on from, or learns from, what its recipe has of its own."""
+        is absent. No two parts share a name (`name` becomes `model`). Of a first run, the settings in which its recipe
+        differs."""
         values: dict[str, Any] = {}
         for part, kind in _PARTS.items():
             of = self._recipe if part == "train" else getattr(self, part)
@@ -249,7 +248,7 @@ class RunSpec:
         return values | dict(other) | rest | first | freeze | auto | when
 
     def _of_first(self, name: str) -> Any:
-        """A setting of the first training, where it is not this run's own."""
+        """A setting of the first training, where it differs from this run's."""
         values = [getattr(run.train, name) for run in self.firsts if run.train and self.train]
         return next((value for value in values if value != getattr(self.train, name)), None)
 
@@ -329,7 +328,7 @@ TRAINER_DEFAULTS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Options:
-    """What changes no number of a run: where it writes, what it keeps, what else it is asked for."""
+    """Settings that change no result of a run: folders, outputs, checkpoints, reports."""
 
     folder: str
     evaluate: bool = True
@@ -341,7 +340,7 @@ class Options:
     max_predict_samples: int | None = None
     save_model: bool = True
     overwrite: bool = False
-    """Start again in a folder that holds a run."""
+    """Start over in a folder that holds a run."""
     resume: str | None = None
     """A checkpoint's folder, `last` (the last usable one in the folder; an error without one), or `auto` (the last
     usable one, else start again)."""
@@ -355,11 +354,11 @@ class Options:
     """Settings of `TrainingArguments` about logging, saving, data loading and reporting, as far as they differ from the
     library's."""
     start: str | None = None
-    """Folder of the model that the run goes on from, where its spec has a `start`; None: that run is done first."""
+    """Folder of the model that the run starts from, where its spec has a `start`; None: that run is done first."""
     prior_store: str | None = None
     """Folder for the runs that the run does first (of a search, of the model that it goes on from, of its teacher);
     None: `prior` in its own."""
     score_store: str | None = None
     """Folder of layer scores that are not computed twice; None: none are kept."""
     notes: tuple[str, ...] = ()
-    """For the record: what the user was told before the run."""
+    """Notes to the user before the run, for the record."""

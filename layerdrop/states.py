@@ -1,5 +1,4 @@
-"""The hidden states of every layer of a model, next to the layer itself: what scores, analyses and distillation look
-at."""
+"""The hidden states before and after every layer, for scores, analyses and distillation."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ class States:
 
 @contextmanager
 def watching(model: PreTrainedModel, tokens: int) -> Iterator[States]:
-    """The states of the pass that the block does, with their gradients if it has any. tokens: length of its batch."""
+    """Collect the states of the block's forward pass, with gradients if it has any. tokens: length of its batch."""
     states, sequence_first = States(), family_of(model.config).sequence_first
 
     def of_batch(output) -> torch.Tensor:

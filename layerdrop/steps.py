@@ -51,7 +51,7 @@ class GlueRun:
     """One run, step by step; each step leaves its results in the record."""
 
     def __init__(self, spec: RunSpec, options: Options, run: Run | None = None):
-        """run: does the runs that this one needs first."""
+        """run: executes the runs that this one needs first."""
         self.spec, self.options, self.run, self.clock = spec, options, run, Clock()
         self.args = training_arguments(spec, options)
         self.record = RunRecord(spec, options.folder, notes=list(options.notes))
@@ -62,7 +62,7 @@ class GlueRun:
     def read(self, dry_run: bool = False, scored: str | None = None) -> None:
         """Open the checkpoint, whose weights wait until the choice of layers, and read the splits that are needed.
 
-        scored: a split that `choose` will score for others than the run's own strategy.
+        scored: a split that `choose` will score for strategies other than the run's own.
         """
         spec, options = self.spec, self.options
         with self.clock("load"):
@@ -235,7 +235,7 @@ class GlueRun:
         )
 
     def plan(self) -> None:
-        """Put what will go while the model trains into the record of a run that is not done."""
+        """Add the planned cuts of gradual dropping to the record of a dry run."""
         note_drops(self)
 
     @property
@@ -341,7 +341,7 @@ class GlueRun:
             remove_checkpoints(self.options.folder)
 
     def complete(self, done: RunRecord) -> RunRecord:
-        """Make what is asked for now and missing in the folder of a run that is done: metrics, predictions."""
+        """Add what a finished run's folder lacks and is asked for now: metrics, predictions."""
         folder, splits, tests = Path(done.folder), [], []
         for split in [*self.development_splits(), *self.test_splits()]:
             same = done.data.get(split) == self.record.data[split]
@@ -415,12 +415,12 @@ class GlueRun:
 
 
 def tell(notes: list[str]) -> None:
-    """Tell the user about this run before it takes its time."""
+    """Print what the run is about to do."""
     for note in notes:
         say(f"note: {note}")
 
 
 def say(text: str) -> None:
-    """A line for the person at the terminal, from the first process."""
+    """Print a line, from the first process alone."""
     if is_first():
         print(text, file=sys.stderr, flush=True)

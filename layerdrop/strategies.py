@@ -83,8 +83,8 @@ class Strategy:
     drops: Literal["highest", "lowest"] = "highest"
     """With a scorer: which end of the scores goes first."""
     of: Literal["layer", "block", "steps"] = "layer"
-    """With a scorer: whether a score is of a layer; of a block of k layers that begins there; of a layer beside those
-    that have gone before, so that the layers go one by one."""
+    """With a scorer: the unit of a score. A layer; a block of k layers that begins there; or a layer given the layers
+    dropped before it, so that layers go one by one."""
     at_random: bool = False
     """k layers drawn with the run's seed."""
     threshold: bool = False

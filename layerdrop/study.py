@@ -45,7 +45,7 @@ class Study:
     name: str
     jobs: list[Job] = field(default_factory=list)
     impossible: dict[str, str] = field(default_factory=dict)
-    """Name of a run -> why it cannot be (a K that the strategy cannot drop from that model, say)."""
+    """Name of a run -> why it is impossible (for example a K that the strategy cannot drop from that model)."""
     notes: list[str] = field(default_factory=list)
     """Models or data folders that this machine cannot read, whose runs fail unless a node elsewhere can; axes without
     effect."""
@@ -63,8 +63,8 @@ def read_study(
     """The study in a YAML file.
 
     store: the folder of its runs. axes: values that replace an axis in every grid. flags: further flags for every run.
-    recipe: a file of flags that replaces the study's own. Raises UserError for whatever is wrong with the file or with
-    the flags that it leads to.
+    recipe: a file of flags that replaces the study's own. Raises UserError for errors in the file or in the flags that
+    it sets.
     """
     content = _read(path)
     if recipe is None and content.get("recipe"):

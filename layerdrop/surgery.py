@@ -79,9 +79,9 @@ def drop_layers(model: PreTrainedModel, dropped: Sequence[int]) -> PreTrainedMod
 
 @contextmanager
 def without(model: PreTrainedModel, dropped: Sequence[int]) -> Iterator[PreTrainedModel]:
-    """The model without the layers `dropped` (ids in its own numbering) inside the block; all are back at its end.
+    """Take the layers `dropped` (ids in the model's own numbering) out inside the block, and put them back at its end.
 
-    No weight is copied: what the block does to the kept ones, it does to the model.
+    No weight is copied: changes to the kept layers stay.
     """
     before = _Depth.of(model)
     try:
@@ -92,8 +92,8 @@ def without(model: PreTrainedModel, dropped: Sequence[int]) -> Iterator[PreTrain
 
 @contextmanager
 def with_layers(model: PreTrainedModel, layers: Sequence[tuple[PreTrainedModel, int]]) -> Iterator[PreTrainedModel]:
-    """The model with other layers inside the block, its own back at its end. layers: (a model of this family, an id in
-    it) of each."""
+    """Give the model other layers inside the block, and its own back at the end. layers: (a model of this family, an id
+    in it) of each."""
     before, fields = _Depth.of(model), _depth_fields(model.config)
     for name in family_of(model.config).per_layer:
         if isinstance(fields[name], (list, tuple)):

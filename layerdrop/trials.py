@@ -1,4 +1,4 @@
-"""Trainings as the scores of sets of layers: what a search asks for, done in a store, each set once."""
+"""Score sets of layers by training without them, in a store, each set once."""
 
 import math
 import statistics
@@ -63,7 +63,8 @@ class Trials:
         return [tuple(self.score(done[ids, seed]) for seed in self.seeds) for ids in sets]
 
     def train(self, specs: Sequence[RunSpec], save_model: bool = False) -> list[RunRecord | None]:
-        """The record of each run, those of before included; None for a failure. Raises as a call does.
+        """Train the missing runs. The record of each run, earlier ones included; None for a failure. Raises as a call
+        does.
 
         save_model: whether the models of runs that are done now are kept.
         """
@@ -118,8 +119,8 @@ class Trials:
 
     @property
     def cost(self) -> dict[str, float]:
-        """Of all trainings that were asked for, those of before included: `trainings`, `steps`, `seconds` of whole runs
-        (twice the time that two workers take)."""
+        """Cost of all trainings that were asked for, earlier ones included: `trainings`, `steps`, `seconds` of whole
+        runs (twice the time that two workers take)."""
         steps = sum(record.steps or 0 for record in self.records.values())
         seconds = sum(record.seconds.get("total", 0.0) for record in self.records.values())
         return {"trainings": len(self.records), "steps": steps, "seconds": seconds}
@@ -145,7 +146,7 @@ class Trials:
         return Job(spec, replace(options, folder=self.store.folder(spec), prior_store=self.store.root))
 
     def _of_the_whole(self, progress: Progress, before: list[RunRecord]) -> Progress:
-        """The progress of a level as that of the search: later levels are still to come."""
+        """A level's progress as the progress of the whole search."""
         already, failed = [*self.records.values(), *before, *progress.already], [*self.failed, *progress.failed]
         over = len(already) + len(progress.done) + len(failed)
         like = progress.done or already

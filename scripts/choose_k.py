@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 
 
 def choose(args: argparse.Namespace, words: list[str]) -> int:
-    """Do what the flags say."""
+    """Execute the flags."""
     from layerdrop.choose_k import Protocol, Question, answer
     from layerdrop.errors import UserError
     from layerdrop.execute import execute

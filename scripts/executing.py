@@ -1,4 +1,4 @@
-"""What the scripts share that execute many runs: flags of the engine, the engine, and a first Ctrl-C that waits."""
+"""Shared by the scripts that execute many runs: flags of the engine, the engine, and a first Ctrl-C that waits."""
 
 import argparse
 import signal

@@ -99,7 +99,7 @@ def run_of(model: str):
 
 
 def name_of(model: str, record, task: str):
-    """What a model is called in tables. record: of the run that it is, or None."""
+    """The name of a model in tables. record: of the run that trained it, or None."""
     from layerdrop.report.layer_report import Named
 
     made = ""
@@ -140,7 +140,7 @@ def kept(one, args: argparse.Namespace, compute, **of):
 
 
 def scores(one, args: argparse.Namespace):
-    """By every criterion."""
+    """The scores of every criterion."""
     from layerdrop.errors import UserError, unknown
     from layerdrop.runs.store import SCORE_FOLDER
     from layerdrop.scorers import SCORERS

@@ -100,7 +100,7 @@ def report(args: argparse.Namespace) -> None:
 
 
 def notes_on(found, runs) -> list[str]:
-    """What a reader of the tables must know."""
+    """Notes below the tables."""
     from layerdrop.report.notes import constant_predictions, mixtures, repeated
     from layerdrop.report.records import failures, unreadable
 
@@ -108,7 +108,7 @@ def notes_on(found, runs) -> list[str]:
 
 
 def make_folders(args: argparse.Namespace) -> None:
-    """For what will be written."""
+    """Make the folders of all outputs, before anything is computed."""
     from layerdrop.files import make_folder, make_folder_of
 
     for name in ("runs", "html"):

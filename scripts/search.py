@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
 
 
 def search_layers(argv: list[str]):
-    """(SearchRecord, path of its layer file) of the search that the flags describe. Raises UserError, and
+    """Do the search that the flags describe: (SearchRecord, path of its layer file). Raises UserError, and
     KeyboardInterrupt where the user stops."""
     args, words = _parse(argv)
 
@@ -88,7 +88,8 @@ def search_layers(argv: list[str]):
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The search's own flags, and the words for run_glue.py; those of a file come first, so that the others win."""
+    """The search's own flags, and the words for run_glue.py; the words of a file come first, so that the command line
+    wins."""
     from layerdrop.arguments import flags_of, read_settings
     from layerdrop.search import METHODS
 
@@ -117,7 +118,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _full_run(args: argparse.Namespace, words: list[str]):
-    """The run in full depth, its inputs read, and its flags. Raises UserError for what a search cannot use."""
+    """The run in full depth, its inputs read, and its flags. Raises UserError for flags that a search cannot use."""
     from layerdrop.arguments import logged_metrics, parse
     from layerdrop.checkpoints import work_offline_unless_reachable
     from layerdrop.errors import UserError, unknown

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
 
 
 def sweep_or_plan(args: argparse.Namespace, flags: tuple[str, ...]) -> int:
-    """Do what the flags say."""
+    """Execute the flags."""
     from layerdrop.execute import state_of
     from layerdrop.progress import plan
     from layerdrop.study import AXES, read_study

@@ -1,1 +1,1 @@
-"""What a comparison of models says beyond its scores."""
+"""Analyses of results and models: significance, tolerance, layers, probing."""

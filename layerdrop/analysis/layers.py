@@ -1,4 +1,4 @@
-"""What the layers of a model do: profiles, drift, similarity. Streams over batches; memory does not grow with the data.
+"""Analyses of a model's layers: profiles, drift, similarity. Streams over batches; memory does not grow with the data.
 
 A point is a place between layers: 0 the embeddings, i + 1 behind layer i. Means are over real tokens, or over sentence
 tokens; padding never counts. Models are encoders in evaluation mode, on their device.

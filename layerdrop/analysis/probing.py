@@ -1,5 +1,5 @@
-"""What can be read off each layer: a linear classifier on its states. The protocol is ours; Sajjad et al. (2023) do not
-say theirs (Figure 3).
+"""Probing: a linear classifier on the states of each layer. The protocol is ours; Sajjad et al. (2023) do not say
+theirs (Figure 3).
 
 At every point (the embeddings, and behind each layer) a logistic regression, or a ridge regression for values, is
 trained on the sentence token or on the mean over tokens, standardised. The strength of its regularisation is chosen on
@@ -25,9 +25,9 @@ from layerdrop.states import layer_states, sentence_tokens
 from layerdrop.tasks import Task
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Inverse strengths of the regularisation that are tried."""
+"""Inverse strengths of the regularisation."""
 ITERATIONS = 500
-"""At most, of L-BFGS."""
+"""Limit of L-BFGS."""
 HELD_OUT, SEED = 0.15, 41
 
 

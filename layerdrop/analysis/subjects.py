@@ -1,4 +1,4 @@
-"""What an analysis looks at: a checkpoint and the texts of a task, and results that are kept in files."""
+"""The subject of an analysis: a checkpoint and the texts of a task. Results are cached in files."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ from layerdrop.spec import Options, RunSpec
 from layerdrop.tasks import Task
 
 VERSION = 1
-"""Of what is computed; part of every key."""
+"""Version of the analyses; part of every key."""
 
 
 @dataclass
@@ -91,15 +91,15 @@ class Subject:
         return load_encoder(self.checkpoint).to(self.device)
 
     def contents(self) -> dict[str, Any]:
-        """What results depend on."""
+        """Hashes of everything that results depend on."""
         texts = {split: self.examples(split).fingerprint() for split in self.splits}
         return {"checkpoint": self.checkpoint.fingerprints, "texts": texts, "max_seq_length": self.length}
 
 
 def kept(folder: str, name: str, of: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `compute` gives, from FOLDER/NAME_KEY.json if it is there already; NaN is null there and None here.
+    """The result of `compute`, cached in FOLDER/NAME_KEY.json; NaN becomes None.
 
-    of: all that the result depends on.
+    of: everything that the result depends on.
     """
     key = hashlib.sha256(json.dumps([VERSION, of], sort_keys=True).encode()).hexdigest()[:8]
     path = Path(folder) / f"{name}_{key}.json"

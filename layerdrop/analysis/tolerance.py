@@ -42,7 +42,7 @@ def loss(full: Sequence[float], cut: Sequence[float], percent: bool = False) -> 
 
 @dataclass
 class Tolerance:
-    """What was found for one threshold."""
+    """The result for one threshold."""
 
     max_loss: float
     k: int
@@ -50,7 +50,7 @@ class Tolerance:
     tried: list[int] = field(default_factory=list)
     """Every K whose loss was needed, ascending."""
     exceptions: list[int] = field(default_factory=list)
-    """Those below `k` that are not within the loss: it does not grow with K here."""
+    """Numbers below `k` that are not within the loss: here it does not grow with K."""
 
 
 def next_k(all_k: Sequence[int], losses: Mapping[int, float], max_loss: float, exhaustive: bool = False) -> list[int]:
@@ -67,7 +67,7 @@ def largest_k(
 ) -> Tolerance:
     """The largest K whose loss is at most max_loss. By bisection it is a K within the loss whose successor is not.
 
-    losses: those of every K that `next_k` names.
+    losses: of every K that `next_k` names.
     """
     best, tried = _bisect(all_k, losses, max_loss)
     if exhaustive:

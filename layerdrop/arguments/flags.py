@@ -132,8 +132,8 @@ class WhenArguments:
         "layer."
     )
     theseus: bool = flag(
-        "Train the kept layers in exchange with those of the fine-tuned full model (Xu et al.'s module replacing): "
-        "that of --drop_when finetuned, else the checkpoint.",
+        "Module replacing (Xu et al.): kept layers replace those of the fine-tuned full model at random, and alone are "
+        "trained. Full model: the first training of --drop_when finetuned, else the checkpoint.",
         False,
     )
     replacing_rate: float | None = flag(
@@ -151,7 +151,8 @@ class WhenArguments:
 
 @dataclass
 class TeacherArguments:
-    """Whom the model learns from, besides the labels: (1 - weight) task loss + weight logits + states weight states."""
+    """The teacher that the model learns from, besides the labels: (1 - weight) task loss + weight logits + states
+    weight states."""
 
     teacher: str | None = flag(
         "Fine-tuned model: a run's folder, or any folder or hub name; auto: this model in full depth, fine-tuned first."
@@ -283,13 +284,13 @@ class Flags:
         return self._read_for(split for split, wanted in needed.items() if wanted or split == self.scored_split)
 
     def _read_for(self, splits: Iterable[str]) -> list[str]:
-        """What is read for the sake of these: a part of the training set may take the development set's place."""
+        """The splits to read for these: a part of the training set may take the development set's place."""
         held_out = self.data.hold_out is not None
         return list(dict.fromkeys("train" if held_out and split == "validation" else split for split in splits))
 
     @property
     def splits(self) -> list[str]:
-        """The splits to read for what was asked: a dry run needs those of scores, and one own file for the classes."""
+        """The splits to read: for a dry run the scored ones, and one own file for the classes."""
         if not self.drop.dry_run:
             return self.run_splits
         first = next(iter(self.data.own_files)) if self.data.task is None else None

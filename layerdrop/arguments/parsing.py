@@ -71,7 +71,7 @@ class Parser(HfArgumentParser):
             usage="run_glue.py [CONFIG.yaml] [--flag value ...]",
             description="Drop layers of a pre-trained encoder, fine-tune it on a GLUE task, record what that did.",
         )
-        text = "Show every flag: those of the library's TrainingArguments too."
+        text = "Show every flag, including the library's TrainingArguments."
         self.add_argument("--help_all", nargs=0, action=_HelpAll, help=text)
         for action in self._actions:
             if action.type is string_to_bool and action.nargs is None:  # `bool | None`: --disable_tqdm alone means yes

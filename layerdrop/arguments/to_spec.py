@@ -49,12 +49,12 @@ NO_EFFECT = (
     *("dataloader_prefetch_factor", "dataloader_multiprocessing_context", "ddp_backend", "ddp_timeout"),
     *("ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph"),
 )
-"""Every flag that changes no result. All others do, those of newer versions of the library too."""
+"""Every flag that changes no result. All others do, including flags of newer versions of the library."""
 
 DECIDE_BY_EVALUATION = ("eval_strategy", "eval_steps", "eval_delay", "metric_for_best_model", "greater_is_better")
-"""Change the result after all where an evaluation chooses the best checkpoint or the next learning rate."""
+"""They change the result only where an evaluation chooses the best checkpoint or the next learning rate."""
 DECIDE_BY_SAVING = ("save_strategy", "save_steps")
-"""Change the result after all where the best of the saved checkpoints is the result."""
+"""They change the result only where it is the best of the saved checkpoints."""
 ADAPTIVE = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
 """Learning rates that follow the evaluations."""
 
@@ -93,7 +93,7 @@ def to_spec(flags: Flags, notes: tuple[str, ...] = ()) -> tuple[RunSpec, Options
 
 
 def _first(flags: Flags, spec: RunSpec, **changes: Any) -> RunSpec:
-    """The training in full depth that a run needs first."""
+    """The first training, in full depth."""
     own = {name: getattr(flags.when, f"first_{name}") for name in FIRST_RECIPE}
     train = replace(spec.train, **{name: float(value) for name, value in own.items() if value is not None})
     return replace(spec, drop=DropSpec(), train=train, theseus=None, **changes)

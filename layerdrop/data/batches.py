@@ -33,7 +33,7 @@ class Collator:
         return cls(values, tokenizer.padding_side == "left", max_length, fill)
 
     def length(self, longest: int) -> int:
-        """To how many tokens a batch is padded whose longest example has `longest`."""
+        """The padded length of a batch whose longest example has `longest` tokens."""
         if self.max_length is None or self.fill:
             return self.max_length or longest
         step = max(1, longest // 16)

@@ -1,6 +1,6 @@
-"""What the columns of a user's table mean: which hold the texts, and whether the label is a class or a number.
+"""The columns of a user's table: which hold the texts, and whether the label is a class or a number.
 
-Decided only where names and values make it clear; else refused, with the columns and the flag that decides.
+Unclear cases are refused, with the columns and the flag that decides.
 """
 
 import re

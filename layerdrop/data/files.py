@@ -36,7 +36,7 @@ def read_own_files(
     known_labels: Sequence[str] = (),
     regression: bool | None = None,
 ) -> tuple[Task, dict[str, Examples], list[str]]:
-    """The task (or `task` with the files' columns), the examples of each split, and what the user should be told.
+    """The task (or `task` with the files' columns), the examples of each split, and notes for the user.
 
     Classes are those of the train file; without one `known_labels` (the checkpoint's), else those of the first file.
     Whether labels are numbers: `spec.label_type`; if that is auto, the train file's values (`label_is_number`),

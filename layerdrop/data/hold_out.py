@@ -1,4 +1,4 @@
-"""A share of the training set, held out: what searches choose by, so that they never see the development set."""
+"""Hold out a share of the training set: searches choose by it, and never see the development set."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from layerdrop.errors import UserError
 from layerdrop.tasks import Task
 
 SEED = 41
-"""Of the draw; GLP's. The same rows are held out whatever is trained, with whatever seed."""
+"""Seed of the draw (GLP's). The same rows are held out for every model and every seed of a run."""
 
 
 def hold_out(train: Examples, share: float, task: Task) -> tuple[Examples, Examples]:

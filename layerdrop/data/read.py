@@ -22,7 +22,7 @@ class Data:
     examples: dict[str, Examples]
     """Split -> rows. MNLI has two development and test splits (`validation_matched`), and `test_ax` where it exists."""
     notes: list[str] = field(default_factory=list)
-    """What the user should be told, one line each."""
+    """Notes for the user, one line each."""
 
     def splits(self, kind: str) -> list[str]:
         """The splits of a kind (`train`, `validation`, `test`) that were read."""

@@ -1,4 +1,4 @@
-"""A user's csv, tsv, json-lines or parquet file as rows with line numbers. What the columns mean is not known here."""
+"""A user's csv, tsv, json-lines or parquet file as rows with line numbers. Columns are not interpreted here."""
 
 import csv
 import json

@@ -12,9 +12,9 @@ from layerdrop.data.examples import Examples
 from layerdrop.errors import UserError
 
 CACHE_BYTES = 2**30
-"""What the token arrays of a process may take up for reuse."""
+"""Limit of the cache of token arrays of a process."""
 CHUNK = 1000
-"""Rows that the tokenizer gets at once."""
+"""Rows for each call of the tokenizer."""
 
 Tokens = tuple[dict[str, np.ndarray], np.ndarray]
 """`columns` and `offsets` of Tokenised"""
@@ -82,9 +82,9 @@ _cache = TokenCache(CACHE_BYTES)
 def tokenise(examples: Examples, tokenizer, max_seq_length: int, labels: np.ndarray | None = None) -> Tokenised:
     """Tokenise every example to at most `max_seq_length` tokens; pairs are cut from the longer text first.
 
-    labels: what takes the place of `examples.labels` (the same classes in a checkpoint's own order). Results are kept
-    up to CACHE_BYTES: a process that does several runs of a study tokenises each split once. Raises UserError where no
-    token of a text would be left.
+    labels: replace `examples.labels` (the same classes in a checkpoint's own order). Results are kept up to
+    CACHE_BYTES: a process that does several runs of a study tokenises each split once. Raises UserError where no token
+    of a text would be left.
     """
     key = examples.fingerprint(), _tokenizer_key(tokenizer), max_seq_length
     columns, offsets = _cache.get(key, lambda: _tokenise(examples, tokenizer, max_seq_length))
@@ -94,7 +94,7 @@ def tokenise(examples: Examples, tokenizer, max_seq_length: int, labels: np.ndar
 def _tokenizer_key(tokenizer) -> Hashable:
     """Equal for tokenizers that give the same tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:  # every call sets both anew; what the last one left is no rule of the tokenizer
+    if backend is not None:  # every call sets both; the values of the last call do not distinguish tokenizers
         backend.no_truncation()
         backend.no_padding()
     rules = backend.to_str() if backend is not None else tokenizer.name_or_path  # without a fast form its name must do

@@ -1,4 +1,4 @@
-"""What an engine is: it executes jobs with a function that it is given, and hands back their records.
+"""Engines execute jobs with a given function, and return their records.
 
 Workers import this module before they prepare their process: it must not import torch or numpy.
 """
@@ -56,7 +56,7 @@ class Engine(Protocol):
         """Begin a job; at most `slots` may be unfinished."""
 
     def wait(self, seconds: float) -> list[Result]:
-        """The jobs that ended since the last call; waits up to so many seconds for the first."""
+        """The jobs that ended since the last call; waits up to `seconds` for the first."""
 
     def close(self) -> None:
-        """End the workers, whatever they are at."""
+        """Terminate the workers."""

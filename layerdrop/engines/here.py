@@ -18,7 +18,7 @@ class Here:
         self.job = job
 
     def wait(self, seconds: float) -> list[Result]:
-        """Execute the job to its end, whatever the seconds are."""
+        """Execute the job to its end, regardless of the seconds."""
         job, self.job = self.job, None
         return [Result(job, work(self.run, job))]
 

@@ -59,7 +59,7 @@ class _Worker:
         theirs.close()
 
     def begin(self, job: Job) -> None:
-        if not self.process.is_alive():  # it died while it had nothing to do
+        if not self.process.is_alive():  # it died while it was idle
             self.connection.close()
             self._start()
         self.job = job
@@ -82,7 +82,7 @@ class _Worker:
 
 @contextmanager
 def _seeing(gpu: str | None) -> Iterator[None]:
-    """Let a process that is started here see this GPU alone, from its first import on; None: all that are seen here."""
+    """Processes that are started inside the block see this GPU alone; None: all GPUs of this process."""
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu

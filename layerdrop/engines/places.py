@@ -1,4 +1,4 @@
-"""Where the workers of this machine go: which cores, which GPU, and how many workers the memory allows."""
+"""Placement of workers on this machine: cores, GPUs, and how many workers the memory allows."""
 
 import os
 from collections.abc import Iterator

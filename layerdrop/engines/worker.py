@@ -70,7 +70,7 @@ def _may_replace(job: Job) -> bool:
 
 
 def _free_memory() -> None:
-    """Let the model of a run not stand beside that of the next."""
+    """Free a run's model before the next run loads its own."""
     gc.collect()
     collect_from_now_on()
     torch = sys.modules.get("torch")

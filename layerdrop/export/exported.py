@@ -1,4 +1,4 @@
-"""An exported model: made from a run, checked against it, evaluated, and only then put where it is to be."""
+"""Export of a run's model: converted, checked against the run, evaluated, and only then written to its folder."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ Classifier = Callable[[dict[str, torch.Tensor]], Any]
 
 @dataclass
 class Form:
-    """One form of a model: what it takes, what it scores."""
+    """One form of a model: its size, score and latency."""
 
     name: str
     megabytes: float
@@ -44,19 +44,19 @@ class Form:
 
 @dataclass
 class Export:
-    """What came of an export."""
+    """The result of an export."""
 
     run: str
     metric: str
     forms: list[Form]
     """The run's model in torch, fp32, first; the one that is written last."""
     largest_difference: float = 0.0
-    """Of the fp32 form's logits from torch's."""
+    """Largest difference of a logit between the fp32 form and torch."""
     changed: int = 0
     """Rows of the development set that the fp32 form predicts otherwise; of values: beyond a thousandth."""
     rows: int = 0
     models: dict[str, Classifier] = field(default_factory=dict)
-    """Name of a form -> its function of a batch, where it can be timed."""
+    """Name of a form -> the classifier to time."""
     written: bool = False
 
     @property

@@ -1,5 +1,5 @@
-"""Learning from a teacher: of its logits (Hinton et al. 2015), of the states of the sentence token (Sun et al. 2019,
-"Patient Knowledge Distillation"), of every kept layer (as in DeepSpeed's XTC, Wu et al. 2022)."""
+"""Distillation of a teacher's logits (Hinton et al. 2015), of the states of its sentence token (Sun et al. 2019,
+"Patient Knowledge Distillation"), of the states of every kept layer (as in DeepSpeed's XTC, Wu et al. 2022)."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -59,8 +59,7 @@ class Distillation:
     """
 
     def __init__(self, task: TaskLoss, model: PreTrainedModel, spec: DistilSpec, layers: Sequence[int] = ()):
-        """model: the one that is trained, without anything around it. layers: its own that are paired with the
-        teacher's, from 0."""
+        """model: the trained one, unwrapped. layers: ids of its layers that are paired with the teacher's."""
         self.task, self.model, self.spec, self.layers = task, model, spec, layers
 
     def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Layers that go while the model trains, between epochs."""
+"""Gradual dropping: layers go between the epochs of a training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,21 +28,21 @@ class Gradual:
     every_epochs: int
 
     def gone(self, epochs: int) -> tuple[int, ...]:
-        """What has gone after so many epochs, first gone first."""
+        """Layers that are dropped after so many epochs, first dropped first."""
         return self.order[: epochs // self.every_epochs * self.step]
 
     def drops(self) -> list[int]:
-        """The epochs after which something goes."""
+        """The epochs after which layers are dropped."""
         n_drops = -(-len(self.order) // self.step)
         return [(i + 1) * self.every_epochs for i in range(n_drops)]
 
 
 class DropWhileTraining(TrainerCallback):
-    """Drops layers at the beginning of the epochs at which they are due. The other parameters keep their optimizer
+    """Drops layers at the beginning of the epochs in which they are due. The other parameters keep their optimizer
     state. A resumed training begins with a model of its checkpoint's depth."""
 
     def __init__(self, model: PreTrainedModel, plan: Gradual):
-        """model: the one that is trained, without anything around it."""
+        """model: the trained one, unwrapped."""
         self.model, self.plan = model, plan
         self.steps_per_epoch = 0
         """Known at the end."""
@@ -56,24 +56,24 @@ class DropWhileTraining(TrainerCallback):
             drop_layers(self.model, positions)
 
     def on_train_end(self, args, state, control, **kwargs):
-        """Learn how long an epoch is."""
+        """Note the number of steps of an epoch."""
         self.steps_per_epoch = round(state.global_step / state.epoch)
 
 
 def _there(model: PreTrainedModel, ids: Sequence[int]) -> list[int]:
-    """Where the layers `ids` of the original model are in this one, as far as they are there."""
+    """Positions of the original model's layers `ids` in this one; absent layers are left out."""
     kept = original_layers(model.config)[1]
     return [kept.index(i) for i in ids if i in kept]
 
 
 def cut_as(model: PreTrainedModel, checkpoint: str) -> None:
-    """Drop from a model what a checkpoint of its training, in this folder, lacks already."""
+    """Cut a model to the depth of a checkpoint of its training, in this folder."""
     kept = original_layers(AutoConfig.from_pretrained(checkpoint))[1]
     drop_layers(model, _there(model, [i for i in original_layers(model.config)[1] if i not in kept]))
 
 
 def forget(optimizer, parameters: Sequence) -> None:
-    """Take parameters out of an optimizer, with their state."""
+    """Remove parameters and their state from an optimizer."""
     gone = {id(parameter) for parameter in parameters}
     for group in optimizer.param_groups:
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in gone]

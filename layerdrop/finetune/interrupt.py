@@ -1,4 +1,4 @@
-"""Checkpoints to resume from: when they are written, and stopping with one when asked to."""
+"""When checkpoints to resume from are written, and how a training stops with one."""
 
 import math
 import signal
@@ -12,7 +12,8 @@ from transformers import TrainerCallback
 from layerdrop.errors import UserError
 
 CHECKPOINT_SECONDS = 60.0
-"""Checkpoints that only serve to resume are written at the end of an epoch, and no closer together than this."""
+"""Seconds. Checkpoints that only serve to resume are written at the end of an epoch, and no closer together than
+this."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -58,7 +59,7 @@ class Interrupt(TrainerCallback):
             control.should_save = True
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        """Do without a rolling checkpoint at the very end, when nothing is left to resume, and soon after the last."""
+        """Skip a rolling checkpoint at the end of training, and soon after the last one."""
         soon = args.world_size == 1 and time.monotonic() - self.saved < CHECKPOINT_SECONDS
         if self.asked:
             control.should_save = True
@@ -66,13 +67,13 @@ class Interrupt(TrainerCallback):
             control.should_save = False
 
     def on_save(self, args, state, control, **kwargs):
-        """Stop, now that the checkpoint is written, if that was asked for."""
+        """Stop after the checkpoint, if the user has asked to."""
         self.saved = time.monotonic()
         if self.asked:
             raise Interrupted(f"{args.output_dir}/checkpoint-{state.global_step}")
 
     def restore_signals(self) -> None:
-        """Give SIGINT and SIGTERM back to whoever had them."""
+        """Restore the former handlers of SIGINT and SIGTERM."""
         for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
         self.old_handlers.clear()

@@ -1,4 +1,4 @@
-"""What training measured, step by step, for the record and for the person at the terminal."""
+"""The log of a training, for the record and the terminal."""
 
 import sys
 
@@ -29,7 +29,7 @@ class EpochLog(TrainerCallback):
         self.training = False
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Keep the results; print them, with those of the development set on the same line."""
+        """Keep the results, and print them on one line with the development set's."""
         if not self.training or not state.is_world_process_zero:
             return
         if not self._keep(state.global_step, state.epoch, logs or {}):

@@ -10,18 +10,19 @@ from torch import nn
 from layerdrop.evaluate import task_loss
 
 FROM_TEACHER = "teacher_"
-"""Names of what a batch holds of a teacher begin so."""
+"""Prefix of a teacher's outputs in a batch."""
 
 
 class Objective(Protocol):
-    """A scalar loss, a mean over the rows of a batch, in fp32. One that is a TrainerCallback too hears of the steps."""
+    """A scalar loss, a mean over the rows of a batch, in fp32. One that is a TrainerCallback too is registered with the
+    Trainer."""
 
     def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """batch: `labels` (batch,) and the model's inputs (batch, tokens), on the model's device."""
 
 
 def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What of a batch the model takes."""
+    """The entries of a batch that are inputs of the model."""
     return {name: value for name, value in batch.items() if name != "labels" and not name.startswith(FROM_TEACHER)}
 
 

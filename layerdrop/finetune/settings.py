@@ -10,7 +10,7 @@ from layerdrop.spec import NOT_THE_LIBRARYS, Options, RunSpec, TrainSpec
 
 
 def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
-    """The TrainingArguments of a run; evaluation alone has the default recipe, which nothing looks at."""
+    """The TrainingArguments of a run. A run without training gets the default recipe, which is not used."""
     train = spec.train or TrainSpec()
     recipe = {f.name: getattr(train, f.name) for f in dataclasses.fields(train) if f.name not in NOT_THE_LIBRARYS}
     values = {

@@ -1,5 +1,5 @@
-"""Layers left out at random while training: Fan et al. (2020), "Reducing Transformer Depth on Demand with Structured
-Dropout", called LayerDrop there."""
+"""Layers are left out at random while training: Fan et al. (2020), "Reducing Transformer Depth on Demand with
+Structured Dropout", called LayerDrop there."""
 
 from collections.abc import Mapping
 
@@ -13,19 +13,19 @@ from layerdrop.surgery import droppable, without
 
 
 class LayerDrop(TrainerCallback):
-    """An Objective: that of the model without some of its layers, each left out with probability `rate`.
+    """An Objective: the loss of the model without some of its layers, each left out with probability `rate`.
 
     The draw depends on the seed and the training step alone: it is the same in all processes, for all batches that a
     step accumulates, and in a resumed training. A draw that leaves no layer is repeated. Evaluation uses every layer.
     """
 
     def __init__(self, objective: Objective, model: PreTrainedModel, rate: float, seed: int):
-        """model: the one that is trained, without anything around it."""
+        """model: the trained one, unwrapped."""
         self.objective, self.model, self.rate, self.seed = objective, model, rate, seed
         self.step = 0
 
     def on_step_begin(self, args, state, control, **kwargs):
-        """Learn which step it is."""
+        """Note the step."""
         self.step = state.global_step
 
     def draw(self, step: int) -> list[int]:

@@ -51,7 +51,7 @@ def taught(
     paired with the teacher's.
 
     examples, data: the training set, and the same tokenised for the student. labels: in the order of the student's
-    classes. folder: for the outputs, as long as the process lives. Raises UserError for a teacher of other classes,
+    classes. folder: for the outputs, which vanish with the process. Raises UserError for a teacher of other classes,
     another width, depth or tokenizer than `distil` allows.
     """
     columns, pairs = _columns(teacher, task, labels), _pairs(distil, teacher, student)
@@ -83,7 +83,7 @@ def _refused(teacher: Checkpoint, why: str, instead: str) -> UserError:
 
 
 def _columns(teacher: Checkpoint, task: Task, labels: Sequence[str]) -> list[int]:
-    """The teacher's class for each of the student's. Raises UserError where they are not the same classes."""
+    """The teacher's class for each of the student's. Raises UserError if the classes differ."""
     name, names = f"--teacher {teacher.name}", teacher.label_names
     if not teacher.has_classifier:
         raise UserError(f"{name}: has no trained classifier. Fine-tune it first, or use --teacher auto.")
@@ -124,7 +124,7 @@ def _same_tokens(a: Tokenised, b: Tokenised) -> bool:
 
 
 class Vectors:
-    """A vector of its own length for each row, in a file that is mapped into memory and goes with the process."""
+    """A vector for each row, of any length, in a memory-mapped file that vanishes with the process."""
 
     def __init__(self, sizes: np.ndarray, dtype: torch.dtype, folder: str | Path):
         """sizes: (rows,) lengths. Raises UserError where the disk is too small."""
@@ -146,7 +146,7 @@ class Vectors:
 
 @dataclass
 class TeacherOutputs:
-    """Of every row: logits, and states of the paired layers."""
+    """Outputs for every row: logits, and states of the paired layers."""
 
     logits: torch.Tensor
     """(rows, classes) float32."""
@@ -168,7 +168,7 @@ class TeacherOutputs:
         lengths: np.ndarray,
         folder: str | Path,
     ) -> "TeacherOutputs":
-        """Room for the outputs of every row. logits, states (batch, pairs, tokens or 1, hidden), weights (batch, pairs,
+        """Allocate the outputs of every row. logits, states (batch, pairs, tokens or 1, hidden), weights (batch, pairs,
         heads, tokens, tokens): of the first batch, for shapes and types. lengths: of the rows, in tokens."""
         found = cls(torch.empty(len(lengths), logits.shape[1]), every_token=kind == "layers")
         if states is not None:
@@ -220,8 +220,8 @@ def teacher_outputs(
 ) -> TeacherOutputs:
     """One pass of a teacher, in evaluation mode and on its device, over all rows of `data`.
 
-    kind: `logits`, `patient` or `layers`. layers: those whose states are kept. attention: theirs too; the teacher
-    must attend eagerly. columns: order of the classes. folder: for the file of states.
+    kind: `logits`, `patient` or `layers`. layers: ids of the layers whose states are kept. attention: their attention
+    weights too, which needs eager attention. columns: order of the classes. folder: for the file of states.
     """
     found, dataset, was_training = None, data.longest_first(), teacher.training
     teacher.eval()
@@ -263,7 +263,7 @@ def _attentions(output, layers: Sequence[int], mask: torch.Tensor) -> torch.Tens
 
 @contextmanager
 def attending_eagerly(model: PreTrainedModel):
-    """The model computes attention so that its weights can be had; undone on exit."""
+    """Use eager attention, which returns its weights; undone on exit."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:

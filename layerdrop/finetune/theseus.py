@@ -1,5 +1,5 @@
-"""Module replacing: Xu et al. (2020), "BERT-of-Theseus". Modules of a predecessor, runs of its layers, are replaced at
-random by the layers of its successor, one for each, which alone are trained."""
+"""Module replacing: Xu et al. (2020), "BERT-of-Theseus". The modules of a predecessor are runs of its layers. Each is
+replaced at random by one layer of the successor; these layers alone are trained."""
 
 from collections.abc import Mapping
 
@@ -28,7 +28,8 @@ def only_layers_train(model: PreTrainedModel) -> None:
 
 
 class Theseus(TrainerCallback):
-    """An Objective: that of the model with some of its layers in their places, and the predecessor's in the others.
+    """An Objective: the loss of a model in which each module is the predecessor's or the successor's layer in its
+    place.
 
     A module is replaced with a probability that reaches 1 at `replacing_steps`; from then on it is the successor's own
     fine-tuning. The draw depends on the seed and the training step alone. Evaluation uses the successor.
@@ -44,13 +45,13 @@ class Theseus(TrainerCallback):
         self.step, self.until = 0, 0.0
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Learn how long the training is."""
+        """Note the number of steps."""
         share = self.spec.replacing_steps
         self.until = share * state.max_steps if share < 1 else share
         self.predecessor.to(self.model.device).train()
 
     def on_step_begin(self, args, state, control, **kwargs):
-        """Learn which step it is."""
+        """Note the step."""
         self.step = state.global_step
 
     def rate(self, step: int) -> float:
@@ -61,7 +62,7 @@ class Theseus(TrainerCallback):
         return start if self.spec.replacing_schedule == "constant" else start + (1 - start) * step / self.until
 
     def draw(self, step: int) -> list[bool]:
-        """Of each module whether it is replaced at a step."""
+        """Whether each module is replaced at a step."""
         return (np.random.default_rng((self.seed, step)).random(len(self.modules)) < self.rate(step)).tolist()
 
     def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -73,7 +74,7 @@ class Theseus(TrainerCallback):
         with with_layers(self.model, layers):
             loss = self.objective(model, batch)
         if not any(drawn):
-            # Nothing learns at this step, but the trainer goes back through the loss all the same.
+            # No parameter takes part in this step, but the Trainer calls backward on its loss.
             *_, last = layer_list(self.model).parameters()
             loss = loss + 0 * last.sum()
         return loss

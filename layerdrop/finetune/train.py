@@ -112,7 +112,7 @@ def train(
 
 
 def _run(trainer: FineTuner, interrupt: Interrupt, resume_from: str | None) -> float:
-    """Train to the end; seconds without those of evaluations."""
+    """Train to the end. The seconds leave evaluations out."""
     start = time.perf_counter()
     try:
         with _errors_for_users(resume_from):

@@ -1,4 +1,4 @@
-"""The library's Trainer with batches of like length, this project's evaluation and an objective of one's own."""
+"""The library's Trainer with batches of like length, this project's evaluation and any objective."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -171,7 +171,7 @@ def build_trainer(make: Callable[[], FineTuner]) -> FineTuner:
         trainer = make()
     except RuntimeError as error:
         if "to be installed" not in str(error):
-            raise  # memory that does not suffice, say, is a failure of the run
+            raise  # too little memory, for example, is a failure of the run
         raise UserError(" ".join(str(error).split())) from error  # the package that --report_to needs
     trainer.remove_callback(PrinterCallback)
     if trainer.pop_callback(ProgressCallback):
@@ -180,7 +180,7 @@ def build_trainer(make: Callable[[], FineTuner]) -> FineTuner:
 
 
 def make_ordinary(model: PreTrainedModel, trainer: Trainer) -> None:
-    """Take off what the Trainer put around the model's forward pass (mixed precision)."""
+    """Undo what the Trainer put around the model's forward pass (mixed precision)."""
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     for name in ("forward", "_original_forward"):
         vars(model).pop(name, None)

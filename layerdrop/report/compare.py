@@ -36,7 +36,7 @@ def _row(record: RunRecord, first: RunRecord, metrics: list[str]) -> dict[str, s
 
 
 def _seconds(record: RunRecord, stage: str) -> float | None:
-    """None also for the training of a resumed run, which is that of a part."""
+    """None also for a resumed training, whose seconds cover a part alone."""
     return None if stage == "train" and record.resumed_at_step is not None else record.seconds.get(stage)
 
 

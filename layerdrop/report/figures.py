@@ -106,12 +106,12 @@ def _names(rows: list[TableRow]) -> list[str]:
 
 
 def _name(row: TableRow) -> str:
-    """What the legend calls a row: all but its K and its layers."""
+    """The name of a row in the legend: all but its K and its layers."""
     return replace(row, layers=()).words[0]
 
 
 def _columns(names: list[str]) -> int:
-    """Of a legend as wide as a column of text."""
+    """Columns of a legend as wide as a column of text."""
     return max(1, min(3, int(WIDTH // (0.25 + 0.042 * max(map(len, names))))))
 
 

@@ -13,11 +13,11 @@ from layerdrop.runs.record import RunRecord
 from layerdrop.spec import FIRST_RECIPE
 
 ROW = ("model", "task", "strategy", "k", "threshold", "layers", "found", "seed", "from_scratch")
-"""Settings that say where a run stands in a table, whatever the other runs are."""
+"""Settings that determine a run's place in a table."""
 PARTIAL = ("max_train_samples", "max_eval_samples", "hold_out")
-"""Settings that are always named: the figures are not of the whole task."""
+"""Settings that are always named, because the figures do not cover the whole task."""
 DETAILS = ("score_on", "score_split", "score_samples", "weight_scope")
-"""Settings of a strategy that scores: those in which its runs differ part its rows."""
+"""Settings of a strategy that scores. Runs that differ in one of them are separate rows."""
 VARIANT = ("drop_when", "freeze_dropped", "frozen", "distill", "variant")
 """What RunSpec.variants says."""
 VARIANT_SETTINGS = (
@@ -27,7 +27,8 @@ VARIANT_SETTINGS = (
 )
 """Settings of a training variant. Runs that differ in one of them are separate rows."""
 DATA = ("source", "files", "text_columns", "label_column", "label_type", "skip_bad_rows")
-"""Settings of the data: those in which the runs of one task differ part its columns. All others part tables."""
+"""Settings of the data. Runs of one task that differ in one of them are separate columns. All other settings make
+separate tables."""
 RUN_COLUMNS = (
     *("model", "setting", "row", "task", "column", "seed", "parameters", "train", "inference"),
     *("device", "threads", "torch", "transformers", "constant", "resumed", "record"),
@@ -37,8 +38,8 @@ where it is not defined (a constant prediction), which ranks below every number.
 
 
 def frame(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """One row for each record, columns RUN_COLUMNS and metrics. What parts the runs of a model is in `setting`, what
-    parts those of a task in `column`, what parts those of a strategy in `row`."""
+    """One row for each record, columns RUN_COLUMNS and metrics. `setting` separates tables of a model, `column` the
+    columns of a task, `row` the rows of a strategy."""
     flat = pd.DataFrame([_flat(record) for record in records], dtype=object)
     elsewhere = {*ROW, *DETAILS, *VARIANT, *VARIANT_SETTINGS, *DATA, "rows"}
     setting = _differences(flat, ["model"], [name for name in flat.columns if name not in elsewhere])
@@ -73,7 +74,7 @@ def metric_names(runs: pd.DataFrame) -> list[str]:
 
 
 def _flat(record: RunRecord) -> dict[str, Any]:
-    """The settings of a run, its checkpoint's contents (`weights`) and those of its development data (`rows`)."""
+    """The settings of a run, and the contents of its checkpoint (`weights`) and of its development data (`rows`)."""
     rows = [values.get("fingerprint") for split, values in record.data.items() if split.startswith("validation")]
     spec = record.spec
     return spec.flat() | {
@@ -84,8 +85,8 @@ def _flat(record: RunRecord) -> dict[str, Any]:
 
 
 def _differences(flat: pd.DataFrame, alike: list[str], names: Iterable[str]) -> list[str]:
-    """For each run the values, in words, of those of `names` in which the runs that are alike in `alike` differ, or
-    that mean less data. (Contents that are not recorded are those of the others.)"""
+    """For each run, in words, the settings of `names` in which runs with equal `alike` differ, and those that mean less
+    data. (Contents that are not recorded count as equal.)"""
     words = [[] for _ in range(len(flat))]
     key = flat[alike].map(repr).agg(" ".join, axis=1)
     for name in sorted(names):

@@ -1,6 +1,6 @@
 """The report as one page for a browser: tables that can be sorted and filtered, charts, and the runs behind each row.
 
-The page needs no network. What it shows is computed here; its script sorts, filters and draws.
+The page needs no network. Values are computed here; the page's script sorts, filters and draws.
 """
 
 from __future__ import annotations
@@ -115,5 +115,5 @@ def _failure(record: RunRecord) -> dict[str, Any]:
 
 
 def _number(value: float | None) -> float | None:
-    """None for what JSON has no number for."""
+    """None for a value that JSON cannot represent."""
     return None if value is None or not math.isfinite(value) else round(float(value), 4)

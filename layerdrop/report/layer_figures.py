@@ -1,4 +1,4 @@
-"""What layers do, as pictures at column width: lines by layer, heat maps."""
+"""Analyses of layers as pictures at column width: lines by layer, heat maps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def lines(
     shade_below: float | None = None,
     x: str = "layer",
 ) -> plt.Figure:
-    """A line for each name; those of means, whose names end so, are black. series: name -> (x values, y values); -1 on
+    """A line for each name; means (by the end of their names) are black. series: name -> (x values, y values); -1 on
     the x axis is the embeddings. spread: name -> half heights of a band, for some names. levels: dashed horizontal
     lines."""
     with plt.style.context(STYLE):

@@ -1,4 +1,4 @@
-"""What an analysis of layers found, as tables and pictures: one function for each analysis.
+"""Tables and pictures of the analyses of layers: one function for each analysis.
 
 `found` holds the values of each model and task by its label. `means` names the labels whose mean is shown.
 """
@@ -19,7 +19,7 @@ from layerdrop.report.tables.base import Table
 THRESHOLDS = (0.95, 0.925, 0.9)
 """Of the contribution: Sajjad et al. (2023), Section 3."""
 Values = Mapping[str, Mapping[str, Any]]
-"""Label -> what an analysis found."""
+"""Label -> the values of an analysis."""
 Report = tuple[list[Table], dict[str, plt.Figure]]
 """Tables, and pictures by name."""
 
@@ -27,11 +27,11 @@ Report = tuple[list[Table], dict[str, plt.Figure]]
 # ---- labels ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Named:
-    """A model and the task on whose texts it is looked at."""
+    """A model and the task whose texts it is analysed on."""
 
     model: str
     made: str
-    """What a run has made of it (`fine-tuned`, `top, K = 6`); empty for other checkpoints."""
+    """The run that has trained it (`fine-tuned`, `top, K = 6`); empty for other checkpoints."""
     task: str
     folder: str
     """Name of the folder that the model lies in."""
@@ -51,7 +51,7 @@ def labels(named: Sequence[Named]) -> list[str]:
 
 
 def means(named: Sequence[Named]) -> dict[str, list[str]]:
-    """Label of a mean -> the labels of its rows: for each model that is looked at on several tasks, once on each."""
+    """Label of a mean -> the labels of its rows: for each model that is analysed on several tasks, once on each."""
     of_all = [(one.model, one.made, one.task) for one in named]
     groups: dict[str, list[str]] = {}
     for one, label in zip(named, labels(named), strict=True):

@@ -1,4 +1,4 @@
-"""What layers do, as tables: rows of numbers by layer, orders, and how alike orders are."""
+"""Analyses of layers as tables: numbers by layer, orders, and the agreement of orders."""
 
 from __future__ import annotations
 

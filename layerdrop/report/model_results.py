@@ -47,7 +47,7 @@ def summarise(points: Iterable[float]) -> Summary | None:
 
 
 def metrics_of(task: str) -> list[str]:
-    """The metrics that tables show for a task, the main one first; MNLI's are those of both its splits."""
+    """The metrics that tables show for a task, the main one first; for MNLI those of both splits."""
     row = (TASKS | DEMO_TASKS).get(task)
     if row is None:
         return []

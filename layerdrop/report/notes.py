@@ -1,4 +1,4 @@
-"""What a reader of tables must know beside them."""
+"""Caveats below the tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from layerdrop.report.records import some
 
 
 def mixtures(runs: pd.DataFrame) -> list[str]:
-    """What one row's runs should have in common but have not: device, versions."""
+    """Rows whose runs differ in device or versions."""
     notes = []
     for results in model_results(runs):
         for row in results.rows:

@@ -1,4 +1,4 @@
-"""The records in some folders, and what a reader must know of those that are in no table."""
+"""The records in some folders, and notes on runs that are in no table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Found:
 
     done: list[RunRecord]
     failed: list[RunRecord] = field(default_factory=list)
-    """What has failed and never succeeded."""
+    """Runs that have failed and never succeeded."""
     unreadable: list[str] = field(default_factory=list)
     """Why a file is no record, one line each."""
     unfinished: int = 0
@@ -64,7 +64,7 @@ def read_store(folders: Iterable[str], may_be_empty: bool = False) -> Found:
 
 
 def _below(folder: str, name: str) -> list[Path]:
-    """The files of that name, but for those of searches."""
+    """The files of that name, without the candidates of searches."""
     found = sorted(Path(folder).rglob(name))
     return [path for path in found if PRIOR_FOLDER not in path.relative_to(folder).parts[:-2]]
 

@@ -1,4 +1,4 @@
-"""A line of csv for each run: what other tools, and a paper's supplement, take from a study."""
+"""A line of csv for each run, for other tools and a paper's supplement."""
 
 import numpy as np
 import pandas as pd

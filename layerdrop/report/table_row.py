@@ -1,4 +1,4 @@
-"""What was done to the layers, as a row of a table."""
+"""A row of a table: strategy, K, and training variant."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TableRow:
 
     @classmethod
     def of(cls, spec: RunSpec, details: str = "") -> TableRow:
-        """That of a run; dropping nothing is the same by any strategy."""
+        """The row of a run; dropping nothing is one row for all strategies."""
         drop, scratch, variant = spec.drop, spec.model.from_scratch, ", ".join(spec.variants)
         if drop.strategy is None or (drop.k == 0 and drop.threshold is None):
             return cls(from_scratch=scratch, variant=variant, details=details if variant else "")

@@ -11,7 +11,7 @@ from layerdrop.words import WITHOUT_FLAG, flag_of
 USUAL = RunSpec(ModelSpec(""), DataSpec("")).flat()
 """Every setting at its default."""
 OTHERWISE = ("training", "files", "found", "plain", "precision", *WITHOUT_FLAG)
-"""Keys of RunSpec.flat() that are said otherwise, or by no flag."""
+"""Keys of RunSpec.flat() that have no flag of their own."""
 
 
 def command_of(spec: RunSpec) -> str:

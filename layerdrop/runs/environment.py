@@ -12,7 +12,7 @@ VERSION_OF = ("torch", "transformers", "accelerate", "datasets", "numpy", "sciki
 
 
 def environment(use_cpu: bool = False) -> dict[str, Any]:
-    """Versions, hardware and the commit of the code: what a reader of the record needs to know about where it ran.
+    """Versions, hardware and the commit of the code, for the record.
 
     use_cpu: whether it ran on the processor even if there is a GPU.
     """
@@ -74,7 +74,7 @@ def peak_memory() -> dict[str, int]:
 
 
 def forget_peak_memory() -> None:
-    """Let peak_memory begin anew: a process may do several runs."""
+    """Reset peak_memory: a process may do several runs."""
     import torch
 
     with suppress(OSError):

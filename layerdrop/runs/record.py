@@ -1,4 +1,4 @@
-"""What happened in a run, and its file."""
+"""The record of a run, and its file."""
 
 import dataclasses
 import json
@@ -20,12 +20,12 @@ RECORD_FILE = "record.json"
 
 @dataclass(frozen=True)
 class Cut:
-    """One removal of layers. Layer ids are those of the original model, from 0."""
+    """One removal of layers. Layer ids count in the original model, from 0."""
 
     step: int
     """Training steps done before; 0: before training."""
     dropped: list[int]
-    """All layers that the model lacks from now on."""
+    """All layers that are missing after this cut."""
     kept: list[int]
     why: str
     """The decision in words: `top, K = 2`."""
@@ -35,7 +35,7 @@ class Cut:
 
 @dataclass
 class RunRecord:
-    """What happened. Layer ids are those of the original model, from 0."""
+    """The record of a run. Layer ids count in the original model, from 0."""
 
     spec: RunSpec
     folder: str
@@ -59,11 +59,11 @@ class RunRecord:
     steps: int | None = None
     """Optimizer steps of the whole training."""
     search: dict[str, float] = field(default_factory=dict)
-    """What the search cost that the run did itself: trainings, steps, seconds."""
+    """Cost of the run's own search: trainings, steps, seconds."""
     first: dict[str, float] = field(default_factory=dict)
-    """What the runs cost whose trained models the run needed: trainings, steps, seconds of training."""
+    """Cost of the runs whose trained models this run needed: trainings, steps, seconds of training."""
     resumed_at_step: int | None = None
-    """Of a resumed run: seconds, tokens_per_second and peak memory are those of the steps after this one alone."""
+    """Of a resumed run: seconds, tokens_per_second and peak memory cover the steps after this one alone."""
     tokens_per_second: float | None = None
     """Real (not padding) tokens in training."""
     padding_share: float | None = None
@@ -79,9 +79,9 @@ class RunRecord:
     distinct_predictions: dict[str, int] = field(default_factory=dict)
     """For each split: the number of different classes or values predicted."""
     fingerprints: dict[str, str] = field(default_factory=dict)
-    """`model`, `tokenizer`, `score_on`, `start`, `teacher`: hashes of the contents that these names stood for."""
+    """`model`, `tokenizer`, `score_on`, `start`, `teacher`: hashes of their contents."""
     notes: list[str] = field(default_factory=list)
-    """What the user was told."""
+    """Notes to the user."""
     environment: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     id: str = ""
@@ -97,7 +97,7 @@ class RunRecord:
 
     @property
     def dropped(self) -> list[int]:
-        """Layers that the model lacks after the last cut."""
+        """Layers that are missing after the last cut."""
         return self.cuts[-1].dropped if self.cuts else []
 
     @property

@@ -10,7 +10,7 @@ from layerdrop.runs.record import RunRecord
 LAYERS_FILE = "layers.json"
 CARD_FILE = "README.md"
 CARD_MARK = "<!-- written by layerdrop -->"
-"""By which a card of ours is known. Another README.md is left alone, unless the library's Trainer has made it."""
+"""Mark of this project's cards. Another README.md is left alone, unless the library's Trainer has made it."""
 RESULT_FILES = ("all_results.json", "train_results.json", "eval_results.json", LAYERS_FILE)
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: who may write there, what is done already, what to resume from, what to remove.
+"""The folder of a run: the claim to it, its finished record, its checkpoints, its cleaning.
 
 Files: `spec.json` (the spec and the inputs' fingerprints, written at the start), `record.json`, predictions, the model,
 `checkpoint-STEP` folders to resume from, `.lock`.
@@ -27,7 +27,7 @@ from layerdrop.words import flag_of
 SPEC_FILE = "spec.json"
 LOCK_FILE = ".lock"
 PRIOR_FOLDER = "prior"
-"""In a run's or a study's folder: the store of what its runs do first, searches and first trainings."""
+"""In a run's or a study's folder: the store of searches and first trainings."""
 SCORE_FOLDER = "scores"
 """In the folder of an analysis or in PRIOR_FOLDER: layer scores that need not be computed again."""
 MODEL_FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
@@ -46,7 +46,7 @@ class Busy(Exception):
 
 @dataclass(frozen=True)
 class Opened:
-    """What a run finds in its folder."""
+    """The contents of a run's folder."""
 
     done: RunRecord | None = None
     """The record of this very run, where it has succeeded with the same inputs."""
@@ -71,7 +71,7 @@ class Store:
         return find_record(self.folder(spec), spec)
 
     def done(self) -> Iterator[RunRecord]:
-        """The records of all successful runs; what cannot be read is left out."""
+        """The records of all successful runs; unreadable ones are left out."""
         for path in sorted(Path(self.root).glob(f"*/{RECORD_FILE}")):
             with suppress(ValueError):
                 record = read_record(path.parent)
@@ -89,7 +89,7 @@ def find_record(folder: str, spec: RunSpec) -> RunRecord | None:
 
 
 def prior_store(options: Options) -> Store:
-    """Of the runs that a run does first."""
+    """The store of the runs that a run does first."""
     return Store(options.prior_store or str(Path(options.folder) / PRIOR_FOLDER))
 
 
@@ -182,7 +182,7 @@ def holds_trained(folder: str, spec: RunSpec) -> bool:
 
 
 def forget_unless_kept(folder: str, spec: RunSpec) -> None:
-    """Make room for a run whose model is needed: one that was done without keeping it is to be done again."""
+    """Remove a finished run that did not keep its model, because the model is needed now: the run is repeated."""
     with suppress(Busy), claim(folder):  # another process may be at it
         record = find_record(folder, spec)
         if record and record.status == "success" and not holds_model(folder):
@@ -286,7 +286,7 @@ def _resume_from(record: RunRecord, checkpoint: Path) -> Opened:
 
 # ---- details ---------------------------------------------------------------------------------------------------------
 def note_inputs(record: RunRecord) -> Opened:
-    """Write which run the folder belongs to from now on, and what that has read."""
+    """Write the run that the folder belongs to, and the fingerprints of its inputs."""
     path = Path(record.folder) / SPEC_FILE
     read = {"data": record.data, "fingerprints": record.fingerprints}
     content = {"id": record.spec.id, **record.spec.to_dict(), "read": read}

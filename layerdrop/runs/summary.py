@@ -1,4 +1,4 @@
-"""A run in a few lines for a person."""
+"""The summary of a run for the terminal."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from layerdrop.spec import DropSpec
 
 
 def summary(record: RunRecord) -> str:
-    """One line for each thing worth knowing: a word of at most ten letters, then the values."""
+    """Lines of a word of at most ten letters, then its values."""
     spec = record.spec
     lines = [("task", f"{spec.data.task} ({_source(record)})"), ("model", spec.model.name)]
     if record.n_layers is not None:

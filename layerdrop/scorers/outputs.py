@@ -3,7 +3,7 @@
 Sources: loss-drop: Kim et al. (2024), "Shortened LLaMA". sleb: Song et al. (2024), "SLEB". logit-kl: Sieberling et al.
 (2024), "EvoPress". taylor: Ma et al. (2023), "LLM-Pruner". fisher: Lee et al. (2023), "Surgical Fine-Tuning".
 
-A unit is what a loss is of: a row for a classifier, a masked token for a masked language model. Batches hold `labels`,
+A loss belongs to a unit: a row for a classifier, a masked token for a masked language model. Batches hold `labels`,
 (rows,) or (rows, tokens) with -100 where no token is masked. Means are over units.
 """
 
@@ -23,20 +23,20 @@ Batches = Sequence[Batch]
 
 
 def loss_drop(model: PreTrainedModel, batches: Batches) -> list[list[float]]:
-    """One row: the loss without each layer, minus the loss with all; NaN for a layer that cannot be dropped."""
+    """One row: the loss without each layer minus the loss with all; NaN for a layer that cannot be dropped."""
     base = mean_loss(model, batches)
     return [[loss - base for loss in _without_each(model, batches, [])]]
 
 
 def sleb(model: PreTrainedModel, batches: Batches, k: int) -> list[list[float]]:
-    """A row for each of k steps: the loss without each layer beside those that have gone before, minus the loss with
-    all; NaN for those. The lowest goes, of equals the higher id."""
+    """A row for each of k steps: the loss without each layer and those dropped before, minus the loss with all; NaN for
+    the dropped ones. Each step drops the lowest, of equals the higher id."""
     base = mean_loss(model, batches)
     return _by_steps(model, k, lambda gone: [loss - base for loss in _without_each(model, batches, gone)])
 
 
 def _by_steps(model: PreTrainedModel, k: int, row_of: Callable[[list[int]], list[float]]) -> list[list[float]]:
-    """k rows; each is asked for beside the layers that the rows before it have chosen."""
+    """k rows, each scored without the layers that earlier rows have chosen."""
     rows: list[list[float]] = []
     for _ in range(k):
         rows.append(row_of(lowest_by_steps(rows, droppable(model.config))))
@@ -44,7 +44,7 @@ def _by_steps(model: PreTrainedModel, k: int, row_of: Callable[[list[int]], list
 
 
 def _candidates(model: PreTrainedModel, gone: Sequence[int]) -> list[int]:
-    """The layers that may go beside those that are gone; none where one alone is left."""
+    """The layers that may go next; none where a single one is left."""
     if len(gone) == model.config.num_hidden_layers - 1:
         return []
     return [i for i in droppable(model.config) if i not in gone]
@@ -67,7 +67,7 @@ def sleb_kl(model: PreTrainedModel, batches: Batches, k: int) -> list[list[float
 
 @torch.no_grad()
 def _divergences(model: PreTrainedModel, batches: Batches, gone: list[int]) -> list[float]:
-    """Without each layer beside those that are gone; NaN for these."""
+    """Divergences without each layer and those that are gone; NaN for these."""
     total, units = dict.fromkeys(_candidates(model, gone), 0.0), 0
     for batch in batches:
         whole = _outputs(model, batch)

@@ -1,4 +1,4 @@
-"""From a checkpoint and texts to the rows of scores of any number of criteria, in as few passes as they can share."""
+"""Compute the scores of any number of criteria for a checkpoint and texts; criteria share passes where they can."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,21 +19,21 @@ from layerdrop.scorers.table import SCORERS
 from layerdrop.tasks import Task, label_order
 
 MASKED = 0.15
-"""Share of the tokens that a masked language model has to guess."""
+"""Share of masked tokens."""
 MASKING_SEED = 41
 
 
 @dataclass
 class Scores:
-    """What score_layers finds."""
+    """Result of score_layers."""
 
     rows: dict[str, list[list[float]]] = field(default_factory=dict)
     """Criterion -> its rows: one of a number for each layer; `angular-block`: one for each K, of a number for each
     layer at which a block can begin; `sleb`: one for each step."""
     head: str = ""
-    """Which head the criteria looked through that need one; empty without any."""
+    """The head that criteria were computed with; empty where none needs one."""
     encoder_weights: dict[str, torch.Tensor] | None = None
-    """The encoder's, on the CPU, where it was read."""
+    """Weights of the encoder, on the CPU, if it was read."""
 
 
 def score_layers(
@@ -51,9 +51,9 @@ def score_layers(
 ) -> Scores:
     """The scores of a checkpoint's layers by the criteria `names`, in fp32.
 
-    examples, task: texts, for all criteria but those of weights, and what their labels mean. k: steps of `sleb`.
-    tokenizer: None: the checkpoint's. Criteria that need a head look through the checkpoint's classifier where it fits
-    the task, else through its masked-LM head. Raises UserError where it has neither.
+    examples, task: texts and the meaning of their labels, for all criteria but `weights`. k: steps of `sleb`.
+    tokenizer: None: the checkpoint's. Criteria that need a head use the checkpoint's classifier if it fits the task,
+    else its masked-LM head. Raises UserError where it has neither.
     """
     found, rows = Scores(), [SCORERS[name] for name in names]
     data, tokenizer = None, tokenizer or checkpoint.tokenizer
@@ -78,7 +78,7 @@ def score_layers(
 def _with_head(
     checkpoint: Checkpoint, data: Tokenised, task: Task, tokenizer, collate: Collator, batch_size: int
 ) -> tuple[PreTrainedModel, list[dict[str, torch.Tensor]], str]:
-    """A model with a trained head, batches with what it is to give as `labels`, and the head in words."""
+    """(model with a trained head, batches with its targets as `labels`, the head in words)."""
     fits = checkpoint.is_regression == task.is_regression
     if fits and checkpoint.config.num_labels == max(1, len(task.labels)) and data.labels is not None:
         model, new = load_classifier(checkpoint, replace_head=False)

@@ -21,7 +21,7 @@ Tensor = torch.Tensor
 
 
 class Collector(Protocol):
-    """What a criterion needs of each batch, added up."""
+    """Accumulates a criterion over batches."""
 
     def add(self, states: States, real: Tensor, token: Tensor) -> None:
         """real: (batch, tokens), True for real tokens; token: (batch,) position of the sentence token."""

@@ -1,4 +1,4 @@
-"""Scores that are kept in files: a criterion is computed once for a checkpoint and its texts, whatever K it is for."""
+"""A cache of scores in files: a criterion is computed once for a checkpoint and its texts, for every K."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from layerdrop.scorers.table import SCORERS
 from layerdrop.tasks import Task
 
 VERSION = 1
-"""Of the formulas; part of every key."""
+"""Version of the formulas; part of every key."""
 
 
 def stored_scores(
@@ -29,8 +29,7 @@ def stored_scores(
     k: int = 1,
     **how: Any,
 ) -> Scores:
-    """As score_layers, but what is in the folder is not computed again, and what is computed is put there. None: no
-    folder."""
+    """As score_layers, with a cache in a folder. None: no cache."""
     path = folder and Path(folder) / f"{_key(checkpoint, examples, task, how)}.json"
     there = _read(path) if path else {}
     known = {name: found for name, found in there.items() if _enough(name, found["rows"], k)}

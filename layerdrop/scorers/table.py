@@ -29,7 +29,7 @@ class Scorer:
 
     @property
     def needs_head(self) -> bool:
-        """Whether it looks at what a head makes of the states."""
+        """Whether it needs a head."""
         return self.looks_at in ("outputs", "losses")
 
 

@@ -1,6 +1,6 @@
-"""Speed-ups for a while: a model trains or predicts faster inside a context, and is the library's own after it.
+"""Speed-ups as contexts: a model trains or predicts faster inside, and is the library's own afterwards.
 
-Results inside are those outside up to rounding, and up to other draws of dropout from the same distribution.
+Results agree up to rounding, and up to other draws of dropout from the same distribution.
 """
 
 from collections.abc import Iterator

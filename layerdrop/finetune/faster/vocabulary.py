@@ -19,7 +19,7 @@ from layerdrop.architectures import family_of
 from layerdrop.errors import UserError
 
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
-"""Those that leave a row alone whose gradient has always been zero."""
+"""Optimizers that leave a row alone whose gradient has always been zero."""
 
 
 class UsedRows(nn.Embedding):

@@ -1,4 +1,4 @@
-"""What all tables share: their form, and the words of a cell."""
+"""The form of all tables, and the words of a cell."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def rows_of(results: ModelResults) -> list[TableRow]:
 
 
 def place(results: ModelResults, row: TableRow) -> dict[str, object]:
-    """Where a value stands, for programs."""
+    """The place of a value, for programs."""
     strategy, k = row.words
     return {"model": results.model, "setting": results.setting, "strategy": strategy, "k": k}
 
@@ -91,7 +91,7 @@ def value_of(
 
 
 def loss(row: TableRow, mean: float | None, full: float | None) -> float | None:
-    """Points of the mean above the full model's; None for that itself, and where one is missing."""
+    """The mean minus the full model's, in points; None for the full model, and where one is missing."""
     return None if mean is None or full is None or row == FULL else mean - full
 
 

@@ -1,4 +1,4 @@
-"""What a reduced model costs, as Sajjad et al.'s Table 3."""
+"""The cost of reduced models, as Sajjad et al.'s Table 3."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ HEADER = ["strategy", "K", "parameters (millions)", "fine-tuning speed-up", "inf
 
 def cost_tables(runs: pd.DataFrame, tasks: list[str] | None = None) -> list[Table]:
     """For each model: parameters, fine-tuning speed-up, time of a pass over the development set, against the full
-    model; medians over seeds, means over tasks. Training seconds of runs that were resumed are left out: they are those
-    of a part. Only records of one kind of device and number of threads compare."""
+    model; medians over seeds, means over tasks. Training seconds of resumed runs are left out, because they cover a
+    part alone. Only records of one kind of device and number of threads compare."""
     return [_table(results, results.columns(tasks), runs) for results in model_results(runs)]
 
 

@@ -1,4 +1,4 @@
-"""What models cost side by side, from the records of scripts/cost.py, as Sajjad et al.'s Table 3 and Peer et al.'s
+"""The cost of models side by side, from the records of scripts/cost.py, as Sajjad et al.'s Table 3 and Peer et al.'s
 Table 2."""
 
 from __future__ import annotations

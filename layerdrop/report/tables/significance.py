@@ -48,7 +48,7 @@ class Verdict:
 
     seeds: int
     worse: int
-    """Seeds at which it is significantly worse than what it is compared with."""
+    """Seeds at which it is significantly worse than its reference."""
     better: int
     lowest_p: float | None
     """Over seeds; None where no test has one."""

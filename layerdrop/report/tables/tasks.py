@@ -67,7 +67,7 @@ def _words(
 
 
 def _spread(cell: Summary, seeds: int) -> str:
-    """The lowest and highest, and how many seeds where that is not the number of the others."""
+    """The lowest and highest, and the number of seeds where other cells have more."""
     few = f" n={cell.n}" if cell.n != seeds else ""
     return f" [{points(cell.low)}, {points(cell.high)}]{few}" if cell.n > 1 else few
 
