@@ -22,7 +22,7 @@ Train = Callable[[Sequence[Job]], dict[str, RunRecord]]
 
 
 @dataclass(frozen=True)
-class Protocol:
+class ToleranceSettings:
     """How K is chosen."""
 
     max_loss: Sequence[float]
@@ -37,14 +37,14 @@ class Protocol:
     """Whether every K is tried."""
 
 
-class Question:
+class TaskTolerance:
     """How many layers a task can lose."""
 
-    def __init__(self, task: str, words: Sequence[str], protocol: Protocol):
+    def __init__(self, task: str, words: Sequence[str], settings: ToleranceSettings):
         """words: flags of run_glue.py. Raises UserError for what is wrong with them."""
         refuse_flags_of_one_run(words)
-        settings = flags_of(QUIET | {"eval_strategy": "no", "drop_strategy": "top", "task_name": task})
-        self.protocol, self.words = protocol, [*settings, *words]
+        defaults = flags_of(QUIET | {"eval_strategy": "no", "drop_strategy": "top", "task_name": task})
+        self.settings, self.words = settings, [*defaults, *words]
         arguments = parse([*self.words, "--drop_k", "0"])
         if arguments.needs_hub:
             work_offline_unless_reachable()
@@ -54,9 +54,10 @@ class Question:
             raise UserError("--do_train, --do_eval, --do_predict: choosing K trains and evaluates. Leave them out.")
         self.config = Checkpoint.open(spec.model, HubOptions.of(options)).config
         most = min(len(droppable(self.config)), self.config.num_hidden_layers - 1)
-        all_k = sorted(set(protocol.k or range(1, most + 1)))
+        all_k = sorted(set(settings.k or range(1, most + 1)))
         if not 1 <= all_k[0] <= all_k[-1] <= most:
             raise UserError(f"--k {' '.join(map(str, all_k))}: this model can lose 1 to {most} layers.")
+        self.name = spec.data.task
         self.model = spec.model.name
         self.strategy = ", ".join((arguments.drop.drop_strategy, *spec.variants))
         """With the training variant."""
@@ -71,7 +72,7 @@ class Question:
         """K -> why the strategy cannot drop so many."""
         for k in all_k:
             try:
-                self.job(k, protocol.seeds[0])
+                self.job(k, settings.seeds[0])
             except UserError as error:
                 self.impossible[k] = str(error)
         self.all_k = [k for k in all_k if k not in self.impossible]
@@ -80,22 +81,22 @@ class Question:
 
     def needed(self) -> list[Job]:
         """The runs that are needed next; empty once every threshold is decided."""
-        losses, exhaustive = self._losses(), self.protocol.exhaustive
-        wanted = {0, *(k for of in self.protocol.max_loss for k in next_k(self.all_k, losses, of, exhaustive))}
-        return [self.job(k, seed) for k in sorted(wanted - self.known.keys()) for seed in self.protocol.seeds]
+        losses, exhaustive = self._losses(), self.settings.exhaustive
+        wanted = {0, *(k for of in self.settings.max_loss for k in next_k(self.all_k, losses, of, exhaustive))}
+        return [self.job(k, seed) for k in sorted(wanted - self.known.keys()) for seed in self.settings.seeds]
 
     def take(self, records: Mapping[str, RunRecord]) -> None:
         """The records, by id, of runs that were needed."""
         for k in {0, *self.all_k} - self.known.keys():
-            found = [records.get(self.job(k, seed).spec.id) for seed in self.protocol.seeds]
+            found = [records.get(self.job(k, seed).spec.id) for seed in self.settings.seeds]
             if all(found):
                 self.known[k] = found
 
     @property
-    def answers(self) -> list[Tolerance]:
+    def tolerances(self) -> list[Tolerance]:
         """One for each threshold, ascending; once nothing is needed any more."""
         of = self.all_k, self._losses()
-        return [largest_k(*of, max_loss, self.protocol.exhaustive) for max_loss in sorted(self.protocol.max_loss)]
+        return [largest_k(*of, max_loss, self.settings.exhaustive) for max_loss in sorted(self.settings.max_loss)]
 
     @property
     def folder(self) -> str | None:
@@ -105,11 +106,11 @@ class Question:
         return job and job.options.folder
 
     def kept_job(self) -> Job | None:
-        """The run whose model is the answer."""
-        k = self.answers[-1].k
+        """The run whose model is kept."""
+        k = self.tolerances[-1].k
         if not (k and self.keeps_model):
             return None
-        job = self.job(k, self.protocol.seeds[0])
+        job = self.job(k, self.settings.seeds[0])
         return Job(job.spec, replace(job.options, save_model=True))
 
     def _losses(self) -> dict[int, float]:
@@ -120,8 +121,8 @@ class Question:
         if (k, seed) not in self.jobs:
             spec, options = parse([*self.words, "--drop_k", str(k), "--seed", str(seed)]).to_spec()
             check_selection(spec, self.config)
-            prior = Path(self.protocol.store) / PRIOR_FOLDER
-            places = {"folder": Store(self.protocol.store).folder(spec), "prior_store": str(prior)}
+            prior = Path(self.settings.store) / PRIOR_FOLDER
+            places = {"folder": Store(self.settings.store).folder(spec), "prior_store": str(prior)}
             places["score_store"] = options.score_store or str(prior / SCORE_FOLDER)
             self.jobs[k, seed] = Job(spec, replace(options, **places, resume="auto", save_model=False))
         return self.jobs[k, seed]
@@ -134,7 +135,7 @@ class Question:
     def loss_at(self, k: int, half: int) -> float:
         """On one of the halves."""
         full, cut = ([self._score(record, half) for record in self.known[of]] for of in (0, k))
-        return loss(full, cut, self.protocol.percent)
+        return loss(full, cut, self.settings.percent)
 
     def _score(self, record: RunRecord, half: int) -> float:
         if (record.id, half) not in self.scores:
@@ -143,21 +144,21 @@ class Question:
         return self.scores[record.id, half]
 
 
-def answer(questions: Sequence[Question], train: Train, say: Callable[[str], None]) -> None:
-    """Train what all questions need, side by side, and keep the chosen models. say: receives lines of progress. Raises
+def find_tolerances(tasks: Sequence[TaskTolerance], train: Train, say: Callable[[str], None]) -> None:
+    """Train what all tasks need, side by side, and keep the chosen models. say: receives lines of progress. Raises
     as `train` does."""
-    for question in questions:
-        for why in question.impossible.values():
+    for task in tasks:
+        for why in task.impossible.values():
             say(f"note: {why}")
-    while jobs := [job for question in questions for job in question.needed()]:
+    while jobs := [job for task in tasks for job in task.needed()]:
         records = train(jobs)
-        for question in questions:
-            question.take(records)
-    for question in questions:
-        for found in question.answers:
-            tried = f"after {len(question.known) - 1} tried"
-            say(f"{question.task.name}: K = {found.k} within {found.max_loss:g}, {tried}")
-    while again := [job for question in questions if (job := question.kept_job()) and not _is_kept(job)]:
+        for task in tasks:
+            task.take(records)
+    for task in tasks:
+        for found in task.tolerances:
+            tried = f"after {len(task.known) - 1} tried"
+            say(f"{task.name}: K = {found.k} within {found.max_loss:g}, {tried}")
+    while again := [job for task in tasks if (job := task.kept_job()) and not _is_kept(job)]:
         for job in again:
             say(f"{job.name} once more, to keep its model")
             forget_unless_kept(job.options.folder, job.spec)

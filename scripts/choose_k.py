@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
 
 def choose(args: argparse.Namespace, words: list[str]) -> int:
     """Execute the flags."""
-    from layerdrop.choose_k import Protocol, Question, answer
+    from layerdrop.choose_k import TaskTolerance, ToleranceSettings, find_tolerances
     from layerdrop.errors import UserError
     from layerdrop.execute import execute
     from layerdrop.files import make_folder
@@ -60,12 +60,12 @@ def choose(args: argparse.Namespace, words: list[str]) -> int:
     from layerdrop.trials import Stopped
 
     where = find_places(args)
-    protocol = Protocol(args.max_loss, args.seeds, args.store, args.k, args.percent, args.exhaustive)
-    questions = [Question(task, words, protocol) for task in args.tasks]
+    settings = ToleranceSettings(args.max_loss, args.seeds, args.store, args.k, args.percent, args.exhaustive)
+    tasks = [TaskTolerance(name, words, settings) for name in args.tasks]
     make_folder("--store", args.store)
     if args.figures:
         make_folder("--figures", args.figures)
-    engine = make_engine(args, where, all(question.gives_precision for question in questions))
+    engine = make_engine(args, where, all(task.gives_precision for task in tasks))
     display = Display(sys.stderr)
     try:
         with asking_to_stop(display.say) as stop:
@@ -79,16 +79,16 @@ def choose(args: argparse.Namespace, words: list[str]) -> int:
                     raise UserError(f"{job.name}: this run is needed, and failed. {error}")
                 return progress.records
 
-            answer(questions, train, display.say)
+            find_tolerances(tasks, train, display.say)
     finally:
         display.close()
         engine.close()
-    print(render([tolerance_table(questions, bool(args.compare))], args.format))
-    for question in questions:
-        if question.folder:
-            print(f"{question.task.name}: the model of K = {question.answers[-1].k} is in {question.folder}")
+    print(render([tolerance_table(tasks, bool(args.compare))], args.format))
+    for task in tasks:
+        if task.folder:
+            print(f"{task.name}: the model of K = {task.tolerances[-1].k} is in {task.folder}")
     if args.figures:
-        losses = {q.task.name: sorted((k, q.loss_at(k, 0)) for k in q.known) for q in questions}
+        losses = {t.name: sorted((k, t.loss_at(k, 0)) for k in t.known) for t in tasks}
         series = {name: ([k for k, _ in of], [value for _, value in of]) for name, of in losses.items()}
         unit = "percent" if args.percent else "points"
         figure = lines(series, f"loss, {unit}", levels=args.max_loss, x="K, layers dropped")

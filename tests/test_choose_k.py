@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score
-from layerdrop.choose_k import Protocol
+from layerdrop.choose_k import ToleranceSettings
 from layerdrop.report.tables.tolerance import published_tolerance, tolerance_table
 from layerdrop.runs.record import RunRecord
 from layerdrop.spec import DataSpec, ModelSpec, RunSpec
@@ -167,12 +167,13 @@ def test_what_a_reader_must_know_is_said():
     """A loss that does not grow, and models that predict the same for every row."""
     spec = RunSpec(ModelSpec("m"), DataSpec("rte"))
     runs = [RunRecord(spec, "x", "success", distinct_predictions={"validation": n}) for n in (1, 2)]
-    question = SimpleNamespace(
-        model="m", strategy="top", task=TASKS["rte"], protocol=Protocol([1.0], [1, 2], "x", exhaustive=True),
-        answers=[Tolerance(1.0, 3, [1, 2, 3], [2])], loss_at=lambda k, half: 0.5,
+    task = SimpleNamespace(
+        name="rte", model="m", strategy="top", task=TASKS["rte"],
+        settings=ToleranceSettings([1.0], [1, 2], "x", exhaustive=True),
+        tolerances=[Tolerance(1.0, 3, [1, 2, 3], [2])], loss_at=lambda k, half: 0.5,
         known={0: [runs[1], runs[1]], 2: [runs[1], runs[0]], 3: [runs[0], runs[0]]},
     )  # fmt: skip
-    notes = " ".join(tolerance_table([question]).notes)
+    notes = " ".join(tolerance_table([task]).notes)
     assert "rte: a larger K loses less than K = 2." in notes
     assert "rte: one prediction for every row at K = 2 (1 of 2 seeds), K = 3 (2 of 2 seeds)." in notes
 

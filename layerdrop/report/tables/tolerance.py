@@ -6,55 +6,55 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerdrop.choose_k import Question
+from layerdrop.choose_k import TaskTolerance
 from layerdrop.report.published import FOLDER
 from layerdrop.report.tables.base import Table
 
 
-def tolerance_table(questions: Sequence[Question], compare: bool = False) -> Table:
+def tolerance_table(tasks: Sequence[TaskTolerance], compare: bool = False) -> Table:
     """For each task and threshold: K, its loss on both halves, the runs that it took. compare: the published figures
     beside."""
     rows, values = [], []
-    published, protocol = published_tolerance() if compare else {}, questions[0].protocol
-    for question in questions:
-        name = Path(question.model.rstrip("/")).name
+    published, settings = published_tolerance() if compare else {}, tasks[0].settings
+    for task in tasks:
+        name = Path(task.model.rstrip("/")).name
         short = name.removesuffix("-uncased").removesuffix("-cased")
-        for answer in question.answers:
-            on = [question.loss_at(answer.k, half) for half in (0, 1)]
-            value = {"model": name, "task": question.task.name, "max_loss": answer.max_loss, "k": answer.k}
-            value |= {"loss_chosen_on": on[0], "loss_reported": on[1], "tried": len(answer.tried)}
-            theirs = published.get((short, question.task.name, answer.max_loss))
-            row = [question.task.name, f"{answer.max_loss:g}", str(answer.k), f"{on[0]:.2f}", f"{on[1]:.2f}"]
-            row.append(" ".join(map(str, answer.tried)))
+        for tolerance in task.tolerances:
+            on = [task.loss_at(tolerance.k, half) for half in (0, 1)]
+            value = {"model": name, "task": task.name, "max_loss": tolerance.max_loss, "k": tolerance.k}
+            value |= {"loss_chosen_on": on[0], "loss_reported": on[1], "tried": len(tolerance.tried)}
+            theirs = published.get((short, task.name, tolerance.max_loss))
+            row = [task.name, f"{tolerance.max_loss:g}", str(tolerance.k), f"{on[0]:.2f}", f"{on[1]:.2f}"]
+            row.append(" ".join(map(str, tolerance.tried)))
             if compare:
                 row.append(f"K = {theirs[0]}, {theirs[1]:.2f}" if theirs else "")
                 value |= {"published_k": theirs and theirs[0], "published_loss": theirs and theirs[1]}
             rows.append(row)
             values.append(value)
-    unit = "percent of the full model's score" if protocol.percent else "points"
-    seeds = f"{len(protocol.seeds)} seed{'s' * (len(protocol.seeds) > 1)}"
+    unit = "percent of the full model's score" if settings.percent else "points"
+    seeds = f"{len(settings.seeds)} seed{'s' * (len(settings.seeds) > 1)}"
     notes = [
         f"Losses in {unit}, median over {seeds}. K is chosen on one half of the development set; its loss on the other "
         "half is what to expect.",
     ]
-    if not protocol.exhaustive:
+    if not settings.exhaustive:
         notes.append("By bisection, which assumes that the loss grows with K; --exhaustive tries every K.")
-    odd = {q.task.name: a.exceptions for q in questions for a in q.answers if a.exceptions}
+    odd = {t.name: a.exceptions for t in tasks for a in t.tolerances if a.exceptions}
     notes += [f"{name}: a larger K loses less than K = {', '.join(map(str, of))}." for name, of in odd.items()]
-    for question in questions:
+    for task in tasks:
         constant = [
             f"K = {k} ({n} of {len(of)} seeds)"
-            for k, of in sorted(question.known.items())
+            for k, of in sorted(task.known.items())
             if (n := sum(bool(record.constant_predictions()) for record in of))
         ]
         if constant:
             notes.append(
-                f"{question.task.name}: one prediction for every row at {', '.join(constant)}. That loss says no more "
+                f"{task.name}: one prediction for every row at {', '.join(constant)}. That loss says no more "
                 "than the labels' shares do."
             )
     header = ["task", "may lose", "K", "loss, chosen on", "loss, other half", "K tried"]
     header += ["published"] * compare
-    title = f"{questions[0].model}: layers that can go by {questions[0].strategy}"
+    title = f"{tasks[0].model}: layers that can go by {tasks[0].strategy}"
     return Table("tolerance", title, header, rows, notes, values)
 
 
