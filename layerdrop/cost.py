@@ -26,7 +26,7 @@ from layerdrop.finetune.teacher import attending_eagerly
 from layerdrop.loading import load_classifier
 from layerdrop.precision import autocast
 from layerdrop.runs.environment import forget_peak_memory, peak_memory
-from layerdrop.strategies import select
+from layerdrop.strategies import check_k, select
 from layerdrop.surgery import drop_layers, droppable, layer_list, without
 
 SEED = 41
@@ -55,17 +55,20 @@ class Reduced:
         """The classifier, on the GPU where there is one. Raises UserError."""
         device = torch.device("cuda" if torch.cuda.is_available() and not use_cpu else "cpu")
         if not self.given.startswith(RANDOM):
-            if not is_local(self.given) and self.given != "demo":
+            if not is_local(self.given):
                 work_offline_unless_reachable()
             checkpoint = Checkpoint.open(self.given)
-            model, _ = load_classifier(checkpoint, select(self.strategy, checkpoint.n_layers, k=self.k))
+            model, _ = load_classifier(checkpoint, self._dropped(checkpoint.n_layers))
             return model.to(device)
         kind = self.given.removeprefix(RANDOM)
         if kind not in CONFIG_MAPPING:
             raise unknown(RANDOM, kind, CONFIG_MAPPING)
         set_seed(SEED)
         model = AutoModelForSequenceClassification.from_config(CONFIG_MAPPING[kind](), dtype=torch.float32).eval()
-        return drop_layers(model, select(self.strategy, model.config.num_hidden_layers, k=self.k)).to(device)
+        return drop_layers(model, self._dropped(model.config.num_hidden_layers)).to(device)
+
+    def _dropped(self, n_layers: int) -> list[int]:
+        return select(self.strategy, n_layers, k=check_k(self.k, n_layers, "--k"))
 
 
 @dataclass

@@ -132,7 +132,7 @@ def test_command(bert, tmp_path, capsys, monkeypatch):
         ("random:bertt", "Did you mean 'bert'?"),
         ("nowhere/x --k 0", "nowhere/x"),
         ("demo --drop_strategy contribution", "chooses by more than the depth"),
-        ("demo --k 12", "--drop_k 12"),
+        ("demo --k 12", "--k 12"),
         ("demo --repeats 0", "--repeats 0: must be 1 or more"),
         ("demo --k 2 2", "a model named 'demo, top K = 2' is there already"),
     ],
