@@ -370,6 +370,7 @@ def test_label_smoothing_of_values_is_said_to_do_nothing(run):
         ("--metric_for_best_model f1", "--metric_for_best_model f1: no metric of rte. Allowed: loss, accuracy"),
         ("--learning_rate nan", "--learning_rate nan: must be a number"),
         ("--max_seq_length 3", "--max_seq_length 3: 3 tokens mark where texts begin and end. Choose more."),
+        ("--dataloader_drop_last --per_device_train_batch_size 5000", "fewer than one batch of 5000"),
         ("--seed -1", "--seed -1: must be from 0"),
         ("--model_name_or_path nowhere/at-all", "not in the local cache and the hub cannot be reached"),
         ("--resume_from_checkpoint", "no checkpoint in out"),

@@ -78,8 +78,14 @@ def train(
     """Train a model in place, and save it into args.output_dir if `save`.
 
     plain: without speed-ups. resume_from: a checkpoint's folder. callbacks: hear of the training's events. Raises
-    FloatingPointError where training diverged, Interrupted where the user stopped it.
+    UserError for less than one batch with `dataloader_drop_last`, FloatingPointError where training diverged,
+    Interrupted where the user stopped it.
     """
+    if args.dataloader_drop_last and len(data) < (batch := args.train_batch_size * args.world_size):
+        raise UserError(
+            f"--dataloader_drop_last: the training set has {len(data)} rows, fewer than one batch of {batch}. Leave it "
+            "out, or lower --per_device_train_batch_size."
+        )
     log, interrupt = EpochLog(), Interrupt(rolling_checkpoints)
     resumed_at_step = None if resume_from is None else _step(resume_from)  # later checkpoints take its place
     make = partial(
