@@ -43,6 +43,8 @@ def search(
         record.levels.append(level)
         tell(level)
     record.select_on, record.cost = trials.metric, trials.cost
+    if isinstance(evaluate, Shortlist):
+        record.cost["scoring_seconds"] = evaluate.seconds
     return record
 
 

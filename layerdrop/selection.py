@@ -32,6 +32,8 @@ class Selection:
     """One for each layer, where the strategy scores; NaN for a layer that cannot go, or at which no block can begin."""
     head: str = ""
     """The head that the scores were computed with; empty where they need none."""
+    seconds: float = 0.0
+    """The time that computing the scores took, also where they come from a cache."""
     fingerprints: dict[str, str] = field(default_factory=dict)
     """`score_on`: contents of the scored checkpoint, where it is another one."""
     encoder_weights: dict[str, torch.Tensor] | None = None
@@ -129,7 +131,7 @@ def select_layers(
         last = {"layer": 0, "block": (drop.k or 1) - 1, "steps": -1}[row.of]
         scores, last = rows if row.of == "steps" else rows[last], rows[last]
         selection.scores = [*last, *[math.nan] * (n_layers - len(last))]
-        selection.head = found.head
+        selection.head, selection.seconds = found.head, found.seconds
         if drop.score_on:
             selection.fingerprints["score_on"] = scored.fingerprints["model"]
         else:

@@ -22,6 +22,8 @@ class Shortlist:
     def __init__(self, trials: Trials, choose: Choose):
         """trials: does the trainings. choose: scores layers on the rows that are not held out."""
         self.trials, self.choose = trials, choose
+        self.seconds = 0.0
+        """The time that the scores of the proposals took."""
 
     def __call__(self, sets: Sequence[Ids]) -> list[tuple[float, ...]]:
         """One score a seed for each set. Raises as Trials do."""
@@ -30,7 +32,9 @@ class Shortlist:
     def propose(self, k: int) -> dict[str, list[int]]:
         """Strategy -> the k layers that it drops, first to go first. Strategies that need a head score the full model,
         fine-tuned with the first seed. Raises as Trials do."""
-        return {name: self.choose(self._drop(name, k)).order for name in PROPOSED_BY}
+        chosen = {name: self.choose(self._drop(name, k)) for name in PROPOSED_BY}
+        self.seconds = sum(selection.seconds for selection in chosen.values())
+        return {name: selection.order for name, selection in chosen.items()}
 
     def _drop(self, name: str, k: int) -> DropSpec:
         scorer = STRATEGIES[name].scorer

@@ -94,6 +94,9 @@ def test_shortlist(words, capsys):
     records = {tuple(r.dropped): r for r in (read_record(p.parent) for p in Path("runs/search").glob("*/record.json"))}
     assert set(records) == {(), *(tuple(sorted(p["order"])) for p in proposed.values())}
     assert found["cost"]["trainings"] == len(records) and found["cost"]["steps"] == 3 * len(records)
+    stored = [json.loads(path.read_text()) for path in Path("runs/search/scores").glob("*.json")]
+    scoring = sum(entry["seconds"] for of in stored for entry in of.values())
+    assert found["cost"]["scoring_seconds"] == pytest.approx(scoring) and scoring > 0 and "min of scoring" in out
     scores = {ids: r.metrics["accuracy"] for ids, r in records.items() if ids}
     best = "-".join(map(str, level["best"]))
     assert max(scores.values()) == scores[tuple(sorted(order))] and f"(by {', '.join(proposed[best]['by'])})" in out
@@ -108,6 +111,8 @@ def test_shortlist(words, capsys):
 
     files = {path: path.stat().st_mtime_ns for path in Path("runs/search/scores").glob("*.json")}
     assert search.main(words) == 0 and "done  " not in capsys.readouterr().err and files
+    again = json.loads(Path("runs/search/tinybert_rte_shortlist.json").read_text())
+    assert again["cost"] == pytest.approx(found["cost"])
     assert files == {path: path.stat().st_mtime_ns for path in Path("runs/search/scores").glob("*.json")}
 
     tiny.glue(Path("glue"), "rte", rows=24)

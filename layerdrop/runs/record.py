@@ -59,7 +59,7 @@ class RunRecord:
     steps: int | None = None
     """Optimizer steps of the whole training."""
     search: dict[str, float] = field(default_factory=dict)
-    """Cost of the run's own search: trainings, steps, seconds."""
+    """Cost of the run's own search: trainings, steps, seconds; scoring_seconds where criteria propose sets."""
     first: dict[str, float] = field(default_factory=dict)
     """Cost of the runs whose trained models this run needed: trainings, steps, seconds of training."""
     resumed_at_step: int | None = None

@@ -27,7 +27,7 @@ class SearchRecord:
     digits: int | None = None
     levels: list[Level] = field(default_factory=list)
     cost: dict[str, float] = field(default_factory=dict)
-    """`trainings`, `steps`, `seconds` of whole runs."""
+    """`trainings`, `steps`, `seconds` of whole runs; `scoring_seconds` where criteria propose sets."""
 
     @property
     def sets(self) -> list[list[int]]:
@@ -151,7 +151,8 @@ def summary(record: SearchRecord, file: str) -> str:
     if record.order:
         lines.append(f"order of dropping: {' '.join(map(str, record.order))}")
     trainings = f"{cost['trainings']:,} training{'s' * (cost['trainings'] != 1)}, {cost['steps']:,} steps"
-    lines.append(f"cost: {trainings}, {cost['seconds'] / 60:.1f} min of runs")
+    scoring = f", {cost['scoring_seconds'] / 60:.1f} min of scoring" if "scoring_seconds" in cost else ""
+    lines.append(f"cost: {trainings}, {cost['seconds'] / 60:.1f} min of runs{scoring}")
     where = f" --data_dir {spec.data.source}" if spec.data.source not in ("hub", "demo", "files") else ""
     task = "".join(f" --{split}_file {path}" for split, path in spec.data.files) or f" --task_name {spec.data.task}"
     how = f"--drop_strategy {record.strategy} --drop_order_file {file} --drop_k {len(record.sets)}"

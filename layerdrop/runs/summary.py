@@ -17,7 +17,8 @@ def summary(record: RunRecord) -> str:
     for name, cost in (("search", record.search), ("first", record.first)):
         if cost:
             trainings = f"{cost['trainings']:,} training{'s' * (cost['trainings'] != 1)}"
-            lines.append((name, f"{trainings}, {cost['steps']:,} steps, {cost['seconds']:,.0f} s"))
+            seconds = cost["seconds"] + cost.get("scoring_seconds", 0)
+            lines.append((name, f"{trainings}, {cost['steps']:,} steps, {seconds:,.0f} s"))
     if record.parameters_after is not None:
         before, after = record.parameters_before, record.parameters_after
         lines.append(("parameters", f"{before:,} -> {after:,} ({100 * (after - before) / before:+.1f}%)"))

@@ -34,6 +34,8 @@ class Scores:
     """The head that criteria were computed with; empty where none needs one."""
     encoder_weights: dict[str, torch.Tensor] | None = None
     """Weights of the encoder, on the CPU, if it was read."""
+    seconds: float = 0.0
+    """The time that computing them took, also where they come from a cache."""
 
 
 def score_layers(

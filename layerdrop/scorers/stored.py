@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -35,15 +36,21 @@ def stored_scores(
     known = {name: found for name, found in there.items() if _enough(name, found["rows"], k)}
     found = Scores(encoder_weights=None)
     if missing := [name for name in names if name not in known]:
+        start = time.perf_counter()
         found = score_layers(missing, checkpoint, examples, task, k=k, **how)
+        found.seconds = time.perf_counter() - start
         if path:
             heads = {name: found.head if SCORERS[name].needs_head else "" for name in found.rows}
-            new = {name: {"rows": _plain(rows), "head": heads[name]} for name, rows in found.rows.items()}
+            new = {
+                name: {"rows": _plain(rows), "head": heads[name], "seconds": found.seconds / len(missing)}
+                for name, rows in found.rows.items()
+            }
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(_read(path) | new, indent=1) + "\n")
     for name in (name for name in names if name in known):
         found.rows[name] = [[math.nan if score is None else score for score in row] for row in known[name]["rows"]]
         found.head = found.head or known[name]["head"]
+        found.seconds += known[name].get("seconds", 0.0)
     return found
 
 
@@ -69,7 +76,7 @@ def _key(checkpoint: Checkpoint, examples: Examples | None, task: Task | None, h
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """Criterion -> rows, head; empty without a file that can be read."""
+    """Criterion -> rows, head, seconds; empty without a file that can be read."""
     with suppress(OSError, ValueError):
         return json.loads(path.read_text(encoding="utf-8"))
     return {}
