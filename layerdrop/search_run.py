@@ -33,8 +33,8 @@ def search(
 ) -> SearchRecord:
     """Search with a method of layerdrop.search.METHODS.
 
-    layers: ids of those that may go. trials: does the trainings. choose: what a strategy drops. digits: decimals to
-    which scores are rounded before they are compared. tell: called with each level. Raises as Trials do.
+    layers: ids of those that may go. trials: does the trainings. choose: selects a strategy's layers. digits: decimals
+    to which scores are rounded before they are compared. tell: called with each level. Raises as Trials do.
     """
     row = METHODS[method]
     evaluate = Shortlist(trials, choose) if row.proposes else trials
@@ -60,9 +60,9 @@ def search_inside(
 ) -> SearchRecord:
     """The search of a run that chooses its layers by one: in this process, with the run's seed.
 
-    full_run: that in full depth on the part that is not held out, with the fingerprints of its inputs. choose: what a
-    strategy drops from it. options: those of candidates. store: folder of their runs. run: does them. Raises as Trials
-    do.
+    full_run: the run in full depth on the part that is not held out, with the fingerprints of its inputs. choose:
+    selects a strategy's layers. options: of the candidates. store: folder of their runs. run: executes them. Raises as
+    Trials do.
     """
     seed, display = full_run.spec.seed, Display(sys.stderr)
     total = METHODS[method].trainings(len(layers), k)

@@ -13,7 +13,7 @@ from layerdrop.trials import Trials
 SCORE_ROWS = 1000
 """Rows of the training set, from its start, that scores look at."""
 Choose = Callable[[DropSpec], Selection]
-"""What a strategy drops from the model that is searched."""
+"""Selects the layers that a strategy drops from the searched model."""
 
 
 class Shortlist:

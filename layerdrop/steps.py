@@ -172,7 +172,7 @@ class GlueRun:
                     self._write_beside()
 
     def _write_beside(self) -> None:
-        """What other tools look for: results under the library's names, the list of layers, the model's card."""
+        """Write files for other tools: results under the library's names, the list of layers, the model's card."""
         write_results(self.record)
         if self.options.save_model:
             from layerdrop.card import push_card, write_card
@@ -220,7 +220,7 @@ class GlueRun:
             )
 
     def choose(self, drop: DropSpec) -> Selection:
-        """What a strategy drops from the checkpoint, scored on this run's rows. Raises UserError."""
+        """Select the layers that a strategy drops from the checkpoint, scored on this run's rows. Raises UserError."""
         scored = split_to_score(drop)
         return select_layers(
             drop,
@@ -296,7 +296,7 @@ class GlueRun:
         collect_from_now_on()
 
     def _gone_from(self, start: Checkpoint) -> list[int]:
-        """The layers that this run drops from the model that it goes on from, in that model's numbering."""
+        """The layers that this run drops from the model that it starts from, in that model's numbering."""
         there, kept = start.original_ids, self.record.kept
         if missing := [i for i in kept if i not in there]:
             raise UserError(f"{start.name}: lacks layer {', '.join(map(str, missing))}, which this run keeps.")
@@ -415,7 +415,7 @@ class GlueRun:
 
 
 def tell(notes: list[str]) -> None:
-    """Print what the run is about to do."""
+    """Print notes, one a line."""
     for note in notes:
         say(f"note: {note}")
 

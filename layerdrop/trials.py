@@ -39,7 +39,7 @@ class Trials:
         tell: Callable[[Progress, Result | None], Any] = lambda progress, result: None,
         stop: Callable[[], bool] = lambda: False,
     ):
-        """full_run: that in full depth, with the fingerprints of its inputs. total: number of trainings that will be
+        """full_run: the run in full depth, with the fingerprints of its inputs. total: number of trainings that will be
         asked for. select_on: a metric, or `loss`, which counts with the sign turned round; None: the task's
         `selection_metric`."""
         self.full_run, self.options, self.store, self.engine = full_run, options, store, engine
@@ -57,7 +57,7 @@ class Trials:
         return self.scores(sets, self._spec)
 
     def scores(self, sets: Sequence[Ids], spec_of: Callable[[Ids, int], RunSpec]) -> list[tuple[float, ...]]:
-        """As a call, of other runs than those from the pre-trained model. spec_of: (set, seed) -> the run."""
+        """As a call, for runs of another kind. spec_of: (set, seed) -> the run."""
         keys = [(ids, seed) for ids in sets for seed in self.seeds]
         done = dict(zip(keys, self.train([spec_of(*key) for key in keys]), strict=True))
         return [tuple(self.score(done[ids, seed]) for seed in self.seeds) for ids in sets]
@@ -126,7 +126,7 @@ class Trials:
         return {"trainings": len(self.records), "steps": steps, "seconds": seconds}
 
     def _check_contents(self) -> None:
-        """Scores on other weights or rows cannot be compared."""
+        """Raise UserError for a run on other weights or rows: its scores cannot be compared."""
         expected = _contents(self.full_run)
         for record in self.records.values():
             there = _contents(record)
@@ -158,7 +158,7 @@ class Trials:
 
 
 def _contents(record: RunRecord) -> dict[str, Any]:
-    """What a run has read, by name; None for what it has not."""
+    """Fingerprints of a run's inputs, by name; None for inputs that it has not read."""
     found = {name: record.fingerprints.get(name) for name in ("model", "tokenizer")}
     return found | {f"{split} rows": record.data.get(split) for split in ("train", "validation")}
 
