@@ -43,6 +43,7 @@ def search(
         record.levels.append(level)
         tell(level)
     record.select_on, record.cost = trials.metric, trials.cost
+    record.constant = [len(level.best) for level in record.levels if trials.predicts_one_value(level.best)]
     if isinstance(evaluate, Shortlist):
         record.cost["scoring_seconds"] = evaluate.seconds
     return record

@@ -112,6 +112,11 @@ class Trials:
             raise UserError(f"--select_on {name}: was not measured. Allowed: {', '.join(record.metrics)}.")
         return -record.metrics[name] if name == "loss" else record.metrics[name]
 
+    def predicts_one_value(self, ids: Ids) -> bool:
+        """Whether a model without these layers predicts the same for every row, with one of the seeds."""
+        records = (self.known.get(_key(spec, spec.drop.layers)) for spec in (self._spec(ids, s) for s in self.seeds))
+        return any(record is not None and record.constant_predictions() for record in records)
+
     @property
     def metric(self) -> str:
         """The metric that counts; known once a training is done."""

@@ -87,6 +87,16 @@ def test_doubtful_steps_are_counted():
     assert "1 of 2 steps are within chance" in summary(found, "x")
 
 
+def test_a_choice_that_predicts_one_class_is_said():
+    """As F1 can choose, which is high where every pair is called a paraphrase."""
+    found = record("greedy", FIRST, SECOND, constant=[2], select_on="f1")
+    said = "K = 2: the chosen model predicts the same for every row: its f1 says no more than the labels' shares do"
+    assert found.to_dict()["constant"] == [2] and f"{said} (--select_on loss looks further)\n" in summary(found, "x")
+    found.select_on = "loss"
+    assert "--select_on loss" not in summary(found, "x")
+    assert "same for every row" not in summary(record("greedy", FIRST, SECOND), "x")
+
+
 def test_a_failed_candidate_is_no_number_in_the_record():
     written = record("greedy", level({(0,): math.nan, (1,): 0.5})).to_dict()
     assert written["levels"][0]["scores"] == {"1": [0.5], "0": [None]}

@@ -9,6 +9,7 @@ from layerdrop.errors import UserError
 from layerdrop.runs.record import Cut, RunRecord
 from layerdrop.runs.store import Store
 from layerdrop.search import greedy
+from layerdrop.search_run import search
 from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec
 from layerdrop.trials import Stopped, Trials
 from tests.made_up import MadeUp
@@ -65,6 +66,18 @@ def test_loss_counts_with_the_sign_turned_round(trials):
     assert trials(select_on="loss")[0](sets([3])) == [(pytest.approx(-0.3),)]
     with pytest.raises(UserError, match="--select_on f1: was not measured. Allowed: loss, accuracy"):
         trials(select_on="f1")[0](sets([2]))
+
+
+def test_a_choice_that_predicts_one_class_is_noted(trials):
+    """It stays the choice: the scores decide. One of several seeds is enough."""
+
+    def outcome(job):
+        collapsed = job.spec.drop.layers == (2, 3) and job.spec.seed == 2
+        return record_of(job, distinct_predictions={"validation": 1 if collapsed else 2})
+
+    found = search("greedy", range(N), 3, trials(outcome, seeds=(1, 2))[0], choose=None)
+    assert found.sets == [[3], [2, 3], [1, 2, 3]] and found.constant == [2]
+    assert search("greedy", range(N), 3, trials(outcome, seeds=(1,))[0], choose=None).constant == []
 
 
 def test_nothing_is_trained_twice(trials):

@@ -26,6 +26,8 @@ class SearchRecord:
     """The metric; `loss` counts with the sign turned round."""
     digits: int | None = None
     levels: list[Level] = field(default_factory=list)
+    constant: list[int] = field(default_factory=list)
+    """Numbers of layers whose best set predicts the same for every row, with one of the seeds."""
     cost: dict[str, float] = field(default_factory=dict)
     """`trainings`, `steps`, `seconds` of whole runs; `scoring_seconds` where criteria propose sets."""
 
@@ -70,6 +72,7 @@ class SearchRecord:
             "sets": self.sets,
             "order": self.order and list(self.order),
             "levels": [_level(level) for level in self.levels],
+            "constant": self.constant,
             "cost": self.cost,
         }
 
@@ -148,6 +151,12 @@ def summary(record: SearchRecord, file: str) -> str:
         lines.append(f"{doubtful} of {len(record.levels)} steps are within chance: other layers may do as well")
     if not doubtful and len(record.seeds) == 1:
         lines.append("one seed: whether a margin is more than chance is not known (--seeds 1 2 3 tells)")
+    further = " (--select_on loss looks further)" if record.select_on != "loss" else ""
+    for k in record.constant:
+        lines.append(
+            f"K = {k}: the chosen model predicts the same for every row: its {record.select_on} says no more than the "
+            f"labels' shares do{further}"
+        )
     if record.order:
         lines.append(f"order of dropping: {' '.join(map(str, record.order))}")
     trainings = f"{cost['trainings']:,} training{'s' * (cost['trainings'] != 1)}, {cost['steps']:,} steps"
