@@ -84,7 +84,7 @@ class Cost:
     flops: float
     """Operations of a forward pass over one text (a multiplication and an addition count as two)."""
     layer_flops: float
-    """The layers' share of `flops`."""
+    """Operations of the layers among `flops`."""
     inference: dict[str, list[float]] = field(default_factory=dict)
     """Name of a setting -> seconds."""
     training: list[float] = field(default_factory=list)

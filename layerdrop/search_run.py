@@ -42,10 +42,8 @@ def search(
     for level in row.search(layers, max_k, evaluate, digits):
         record.levels.append(level)
         tell(level)
-    record.select_on, record.cost = trials.metric, trials.cost
+    record.select_on, record.cost = trials.metric, evaluate.cost
     record.constant = [len(level.best) for level in record.levels if trials.predicts_one_value(level.best)]
-    if isinstance(evaluate, Shortlist):
-        record.cost["scoring_seconds"] = evaluate.seconds
     return record
 
 

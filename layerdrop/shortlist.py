@@ -36,6 +36,11 @@ class Shortlist:
         self.seconds = sum(selection.seconds for selection in chosen.values())
         return {name: selection.order for name, selection in chosen.items()}
 
+    @property
+    def cost(self) -> dict[str, float]:
+        """As Trials', and `scoring_seconds`."""
+        return self.trials.cost | {"scoring_seconds": self.seconds}
+
     def _drop(self, name: str, k: int) -> DropSpec:
         scorer = STRATEGIES[name].scorer
         if scorer is None:

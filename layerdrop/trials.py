@@ -68,7 +68,7 @@ class Trials:
 
         save_model: whether the models of runs that are done now are kept.
         """
-        there = [self.known.get(_key(spec, spec.drop.layers)) for spec in specs]
+        there = [self._known(spec) for spec in specs]
         missing = [spec for spec, record in zip(specs, there, strict=True) if record is None]
         for first in {first.id: first for spec in missing for first in spec.firsts}.values():
             self.model(first)
@@ -99,7 +99,7 @@ class Trials:
             forget_unless_kept(folder, spec)
             self.known.pop(_key(spec, spec.drop.layers), None)
             self.train([spec], save_model=True)
-        if there := self.known.get(_key(spec, spec.drop.layers)):
+        if there := self._known(spec):
             self.records[there.id] = there
         return folder
 
@@ -114,7 +114,7 @@ class Trials:
 
     def predicts_one_value(self, ids: Ids) -> bool:
         """Whether a model without these layers predicts the same for every row, with one of the seeds."""
-        records = (self.known.get(_key(spec, spec.drop.layers)) for spec in (self._spec(ids, s) for s in self.seeds))
+        records = [self._known(self._spec(ids, seed)) for seed in self.seeds]
         return any(record is not None and record.constant_predictions() for record in records)
 
     @property
@@ -141,6 +141,9 @@ class Trials:
                     f"{record.folder}: this run has read other contents of the {' and '.join(other)} than are "
                     "there now. Choose another --store."
                 )
+
+    def _known(self, spec: RunSpec) -> RunRecord | None:
+        return self.known.get(_key(spec, spec.drop.layers))
 
     def _spec(self, ids: Ids, seed: int) -> RunSpec:
         drop = DropSpec("list", layers=tuple(sorted(ids))) if ids else DropSpec()

@@ -31,7 +31,7 @@ class Named:
 
     model: str
     made: str
-    """The run that has trained it (`fine-tuned`, `top, K = 6`); empty for other checkpoints."""
+    """How a run has trained it (`fine-tuned`, `top, K = 6`); empty for other checkpoints."""
     task: str
     folder: str
     """Name of the folder that the model lies in."""

@@ -9,7 +9,7 @@ from layerdrop.report.records import some
 
 
 def mixtures(runs: pd.DataFrame) -> list[str]:
-    """Rows whose runs differ in device or versions."""
+    """Notes on rows whose runs differ in device or versions."""
     notes = []
     for results in model_results(runs):
         for row in results.rows:

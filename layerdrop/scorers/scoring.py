@@ -53,7 +53,7 @@ def score_layers(
 ) -> Scores:
     """The scores of a checkpoint's layers by the criteria `names`, in fp32.
 
-    examples, task: texts and the meaning of their labels, for all criteria but `weights`. k: steps of `sleb`.
+    examples, task: texts and the meaning of their labels, for all criteria but those of weights. k: steps of `sleb`.
     tokenizer: None: the checkpoint's. Criteria that need a head use the checkpoint's classifier if it fits the task,
     else its masked-LM head. Raises UserError where it has neither.
     """
