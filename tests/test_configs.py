@@ -41,7 +41,7 @@ def test_every_study_is_a_valid_grid(monkeypatch):
         "sajjad2023_table7": 2 * 5 * 5 * 3,
         "encoder12": 4 * (3 * (1 + 3) + 2 * 5),
         "layerdrop": 2 * 3 * 3 * (1 + 2 * 3),
-        "variants_encoder6": 2 * 3 * (1 + 3 + 1 + 1 + 2 + 1 + 3 + 1 + 2),
+        "variants_encoder6": 2 * 3 * (1 + 2 * (3 + 1 + 1 + 2 + 1 + 3 + 1 + 2)),
         "variants": 5 * 3 * (1 + 3 + 1 + 1 + 4 + 1 + 3 + 1 + 2),
         "peer2022_table1": 8 * 5 * (2 * 7 + 3),
     }
