@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FEW_ROWS = ["--max_train_samples", "48", "--max_eval_samples", "32"]
 SHORT = [*FEW_ROWS, "--max_steps", "1", "--use_cpu", "--report_to", "none", "--disable_tqdm", "True"]
 SHORTENED = {
@@ -60,8 +60,8 @@ def test_readme_is_short():
 
 
 def test_every_page_is_linked_from_the_readme():
-    linked = set(re.findall(r"\(docs/(\w+\.md)", (ROOT / "README.md").read_text()))
-    assert linked == {page.name for page in (ROOT / "docs").glob("*.md")}
+    linked = set(re.findall(r"\((docs/[\w/]+\.md)", (ROOT / "README.md").read_text()))
+    assert linked == {str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")}
 
 
 def test_citation():
