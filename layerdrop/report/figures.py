@@ -204,9 +204,10 @@ def speed(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
 
 
 def _name_k(axes: plt.Axes, points: list[tuple[float, float, int]]) -> None:
-    """One label for each K, above the highest of its points: strategies of one K are about as fast."""
+    """One label for each K, above the highest of its points, to the right, where lines fall away: strategies of one K
+    are about as fast."""
     axes.margins(y=0.15)
     _widen(axes)
     for k in sorted({point[2] for point in points}):
         x, y, _ = max((point for point in points if point[2] == k), key=lambda point: point[1])
-        axes.annotate(f"K = {k}", (x, y), fontsize=5.5, xytext=(0, 4), textcoords="offset points", ha="center")
+        axes.annotate(f"K = {k}", (x, y), fontsize=5.5, xytext=(2, 3), textcoords="offset points")
