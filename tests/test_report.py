@@ -296,6 +296,7 @@ def test_a_line_for_each_run():
     assert (cut["strategy"], cut["k"], cut["dropped"], cut["accuracy"], cut["f1"]) == ("top", "2", "4 5", "50", "")
     assert (cut["id"], cut["seed"], cut["train_seconds"], cut["parameters"]) == (runs[1].id, "3", "12.5", "96000000")
     assert (cut["model"], cut["task"], cut["device"], cut["torch"]) == ("bert-base-uncased", "rte", "X", "2")
+    assert cut["precision"] == "fp32"
 
 
 def test_command(tmp_path, capsys):

@@ -20,6 +20,7 @@ def runs_csv(runs: pd.DataFrame) -> str:
             "k": words.str[1],
             "dropped": records.map(lambda record: " ".join(map(str, record.dropped))),
             "seed": runs["seed"],
+            "precision": records.map(lambda record: record.spec.precision),
             **{name: runs[name] for name in metric_names(runs)},
             "parameters": runs["parameters"],
             "train_seconds": runs["train"],
