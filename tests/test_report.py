@@ -157,6 +157,19 @@ def test_mixed_machines_are_said():
     assert any("Not comparable" in note for table in cost_tables(frame(runs)) for note in table.notes) is True
 
 
+def test_links_are_followed_once(tmp_path):
+    run = record()
+    run.folder = str(tmp_path / "disk" / "run")
+    run.write()
+    (tmp_path / "disk" / "killed").mkdir()
+    (tmp_path / "disk" / "killed" / "spec.json").write_text("{}")
+    (tmp_path / "runs" / "prior").mkdir(parents=True)
+    for name, target in (("a", "disk"), ("b", "disk"), ("loop", "runs"), ("prior/candidate", "disk/run")):
+        (tmp_path / "runs" / name).symlink_to(tmp_path / target)
+    found = read_store([str(tmp_path / "runs")])
+    assert [run.folder for run in found.done] == [str(tmp_path / "runs" / "a" / "run")] and found.unfinished == 1
+
+
 def test_store(tmp_path):
     runs = [record(), record(seed=2), record(seed=3)]
     runs[1].status, runs[1].error = "failed", "x"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,20 +42,20 @@ def read_store(folders: Iterable[str], may_be_empty: bool = False) -> Found:
     for folder in folders:
         if not Path(folder).exists():
             raise UserError(f"{folder}: no such folder. Give the folder of a study's runs.")
-        started = {path.parent for path in _below(folder, SPEC_FILE)}
-        for path in _below(folder, RECORD_FILE):
-            started.discard(path.parent)
+        for path, files in sorted(_below(folder)):
+            if RECORD_FILE not in files:
+                found.unfinished += SPEC_FILE in files
+                continue
             try:
-                record = read_record(path.parent)
+                record = read_record(path)
             except ValueError as error:
                 found.unreadable.append(one_line(str(error)))
                 continue
-            record.folder = str(path.parent)
+            record.folder = str(path)
             if record.status == "success" and record.metrics:
                 done.setdefault(_contents(record), record)
             elif record.status == "failed":
                 failed.setdefault(record.id, record)
-        found.unfinished += len(started)
     succeeded = {record.id for record in done.values()}
     found.done, found.failed = list(done.values()), [r for r in failed.values() if r.id not in succeeded]
     if not done and not may_be_empty:
@@ -63,10 +64,17 @@ def read_store(folders: Iterable[str], may_be_empty: bool = False) -> Found:
     return found
 
 
-def _below(folder: str, name: str) -> list[Path]:
-    """The files of that name, without the candidates of searches."""
-    found = sorted(Path(folder).rglob(name))
-    return [path for path in found if PRIOR_FOLDER not in path.relative_to(folder).parts[:-2]]
+def _below(folder: str) -> Iterator[tuple[Path, list[str]]]:
+    """(folder, names of its files) of a folder and of those below, without the candidates of searches. Links are
+    followed, to each folder once."""
+    seen = {os.path.realpath(folder)}
+    for place, inner, files in os.walk(folder, followlinks=True):
+        yield Path(place), files
+        below, inner[:] = sorted(inner), []
+        for name in below if place == folder or Path(place).name != PRIOR_FOLDER else ():
+            if (real := os.path.realpath(Path(place, name))) not in seen:
+                seen.add(real)
+                inner.append(name)
 
 
 def _contents(record: RunRecord) -> tuple:
