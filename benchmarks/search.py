@@ -8,14 +8,14 @@ training set. Then each choice, those of the strategies, and some random sets ar
 scored on the development set. Regret: points below the best set that was tried, of all sets up to K = --all_sets, of
 all that are trained beyond it. A strategy NAME@tuned scores the full model that is fine-tuned on the task first, on the
 training set; criteria that need a head always do. With --hold_out 0.15 runs and scores are those that searches choose
-by. Runs lie in --store; the same command goes on. --draw FOLDER: two pictures as well.
+by. Runs lie in --store; the same command goes on. --draw FOLDER: three pictures.
 """
 
 import argparse
 import random
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -198,73 +198,130 @@ def spread(tasks: list[Task], k: int) -> tuple[float, float]:
     return statistics.fmean(t[0] for t in tenths), statistics.fmean(t[-1] for t in tenths)
 
 
-def cost_of(tasks: list[Task], name: str) -> str:
-    """The cost of the choice, in trainings, including the fine-tuned model that criteria score. Empty for controls."""
-    if name in (RANDOM, EVERY):
-        return ""
+def trainings(tasks: list[Task], name: str) -> float:
+    """The cost of the choice, in trainings, including the fine-tuned model that criteria score. A mean over tasks."""
     if name in tasks[0].cost:
-        n = statistics.fmean(task.cost[name]["steps"] / task.steps for task in tasks)
-    else:
-        n = float(looks_at_tuned(name))
-    return f" ({n:.0f} training{'s' * (round(n) != 1)})" if round(n) else " (no training)"
+        return statistics.fmean(task.cost[name]["steps"] / task.steps for task in tasks)
+    return float(name not in (RANDOM, EVERY) and looks_at_tuned(name))
 
 
 def draw(tasks: list[Task], all_k: list[int], folder: str) -> None:
     """search_regret.png: mean regret over tasks; the shaded part is that of the middle four fifths of random sets.
-    search_layers.png: which layers go at the largest K."""
+    search_cost.png: mean score over tasks against the cost of the choice. search_layers.png: which layers go at the
+    largest K."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from layerdrop.report.figures import COLOURS, GREY, STYLE
+    from layerdrop.report.figures import STYLE
 
     names = tasks[0].names()
-    regret = {
-        name: [
-            statistics.fmean(found) if None not in (found := [t.regret(name, k) for t in tasks]) else None
-            for k in all_k
-        ]
-        for name in names
+    pictures = {
+        "regret": lambda: regret_picture(tasks, all_k, names),
+        "cost": lambda: cost_picture(tasks, all_k, [name for name in names if name != EVERY]),
+        "layers": lambda: layer_picture(tasks, all_k[-1], [name for name in names if name not in (RANDOM, EVERY)]),
     }
-    ranked = sorted(names, key=lambda name: statistics.fmean(r for r in regret[name] if r is not None))
-    with plt.style.context(STYLE):
-        size = (1.6 + 1.6 * len(all_k), 0.7 + 0.17 * len(ranked))
-        figure, grid = plt.subplots(1, len(all_k), figsize=size, sharey=True, squeeze=False)
-        for place, (axes, k) in enumerate(zip(grid[0], all_k, strict=True)):
-            if any(c.name in (RANDOM, EVERY) and c.k == k for c in tasks[0].choices):
-                axes.axvspan(*spread(tasks, k), color="#DDDDDD", lw=0)
-            for i, name in enumerate(ranked):
-                if regret[name][place] is not None:
-                    axes.plot(
-                        regret[name][place], i, "o", ms=3.5, color=GREY if name in (RANDOM, EVERY) else COLOURS[0]
-                    )
-            axes.set_xlim(left=-0.04 * axes.get_xlim()[1])
-            axes.set_title(f"K = {k}", fontsize=7)
-            axes.set_xlabel("regret, points")
-            axes.grid(axis="y", lw=0.3)
-        grid[0][0].set_yticks(range(len(ranked)), [f"{name}{cost_of(tasks, name)}" for name in ranked])
-        grid[0][0].invert_yaxis()
-        figure.tight_layout()
-        figure.savefig(Path(folder) / "search_regret.png", dpi=200)
+    for name, picture in pictures.items():
+        with plt.style.context(STYLE):
+            figure = picture()
+            figure.savefig(Path(folder) / f"search_{name}.png", dpi=200, bbox_inches="tight")
+            plt.close(figure)
 
-        rows = [name for name in names if name not in (RANDOM, EVERY)]
-        figure, grid = plt.subplots(
-            1, len(tasks), figsize=(1 + 1.9 * len(tasks), 0.6 + 0.16 * len(rows)), squeeze=False
-        )
-        for axes, task in zip(grid[0], tasks, strict=True):
-            for i, name in enumerate(rows):
-                gone = next((c.dropped for c in task.choices if (c.name, c.k) == (name, all_k[-1])), None) or []
-                kept = [j for j in range(task.n_layers) if j not in gone]
-                axes.plot(gone, [i] * len(gone), "s", color="#333333", ms=5)
-                axes.plot(kept, [i] * len(kept), "s", color="#DDDDDD", ms=5)
-            axes.set_yticks(range(len(rows)), rows if axes is grid[0][0] else [])
-            axes.set_xticks(range(task.n_layers))
-            axes.tick_params(labelsize=5)
-            axes.invert_yaxis()
-            axes.set_title(f"{task.name}: dropped at K = {all_k[-1]} (dark)", fontsize=6)
-        figure.tight_layout()
-        figure.savefig(Path(folder) / "search_layers.png", dpi=200)
+
+def regret_picture(tasks: list[Task], all_k: list[int], names: list[str]):
+    """A panel for each K, a row for each name, best first."""
+    import matplotlib.pyplot as plt
+
+    from layerdrop.report.figures import COLOURS, GREY
+
+    regret = {name: [over_tasks(t.regret(name, k) for t in tasks) for k in all_k] for name in names}
+    ranked = sorted(names, key=lambda name: statistics.fmean(r for r in regret[name] if r is not None))
+    size = (1.6 + 1.6 * len(all_k), 0.7 + 0.17 * len(ranked))
+    figure, grid = plt.subplots(1, len(all_k), figsize=size, sharey=True, squeeze=False)
+    for place, (axes, k) in enumerate(zip(grid[0], all_k, strict=True)):
+        if any(c.name in (RANDOM, EVERY) and c.k == k for c in tasks[0].choices):
+            axes.axvspan(*spread(tasks, k), color="#DDDDDD", lw=0)
+        for i, name in enumerate(ranked):
+            if regret[name][place] is not None:
+                axes.plot(regret[name][place], i, "o", ms=3.5, color=GREY if name in (RANDOM, EVERY) else COLOURS[0])
+        axes.set_xlim(left=-0.04 * axes.get_xlim()[1])
+        axes.set_title(f"K = {k}", fontsize=7)
+        axes.set_xlabel("regret, points")
+        axes.grid(axis="y", lw=0.3)
+    grid[0][0].set_yticks(range(len(ranked)), [f"{name}{cost_words(tasks, name)}" for name in ranked])
+    grid[0][0].invert_yaxis()
+    figure.tight_layout()
+    return figure
+
+
+def cost_words(tasks: list[Task], name: str) -> str:
+    """The cost of the choice; empty for controls."""
+    if name in (RANDOM, EVERY):
+        return ""
+    n = round(trainings(tasks, name))
+    return f" ({n} training{'s' * (n != 1)})" if n else " (no training)"
+
+
+def cost_picture(tasks: list[Task], all_k: list[int], names: list[str]):
+    """A panel for each K, a dot for each name; the best set that was trained is a dashed line."""
+    import matplotlib.pyplot as plt
+
+    from layerdrop.report.figures import COLOURS, GREY, MARKERS
+
+    size = (0.6 + 1.5 * len(all_k), 1.9)
+    figure, grid = plt.subplots(1, len(all_k), figsize=size, sharey=True, squeeze=False)
+    costs = {name: trainings(tasks, name) for name in names}
+    for axes, k in zip(grid[0], all_k, strict=True):
+        axes.axhline(statistics.fmean(t.best(k) for t in tasks), color=GREY, lw=0.8, ls="--", label="best set trained")
+        for i, name in enumerate(names):
+            score = over_tasks(t.mean(name, k) for t in tasks)
+            if score is not None:
+                look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]}
+                axes.plot(costs[name], score, ls="", ms=4, label=name, **look)
+        axes.set_xscale("symlog", linthresh=1)
+        ticks = sorted({round(cost) for cost in costs.values()})
+        axes.set_xticks(ticks, ticks)
+        axes.minorticks_off()
+        axes.set_xlim(-0.3, 1.5 * max(ticks))
+        axes.set_title(f"K = {k}", fontsize=7)
+        axes.set_xlabel("trainings for the choice")
+    of = f"mean over {len(tasks)} tasks" if len(tasks) > 1 else tasks[0].name
+    grid[0][0].set_ylabel(f"{of}, points")
+    marks = {label: mark for axes in grid[0] for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(marks.values(), marks, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.tight_layout()
+    return figure
+
+
+def layer_picture(tasks: list[Task], k: int, names: list[str]):
+    """A panel for each task, a row for each name and for the best set that was trained; dark layers go."""
+    import matplotlib.pyplot as plt
+
+    rows = [*names, "best set trained"]
+    size = (1 + 1.9 * len(tasks), 0.6 + 0.16 * len(rows))
+    figure, grid = plt.subplots(1, len(tasks), figsize=size, squeeze=False)
+    for axes, task in zip(grid[0], tasks, strict=True):
+        sets = {c.name: c.dropped or [] for c in reversed(task.choices) if c.k == k}
+        sets[rows[-1]] = max((c for c in task.choices if c.k == k and c.scores), key=lambda c: c.score).dropped
+        for i, name in enumerate(rows):
+            gone = sets.get(name, [])
+            kept = [j for j in range(task.n_layers) if j not in gone]
+            axes.plot(gone, [i] * len(gone), "s", color="#333333", ms=5)
+            axes.plot(kept, [i] * len(kept), "s", color="#DDDDDD", ms=5)
+        axes.set_yticks(range(len(rows)), rows if axes is grid[0][0] else [])
+        axes.set_xticks(range(task.n_layers))
+        axes.tick_params(labelsize=5)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_title(f"{task.name}: dropped at K = {k} (dark)", fontsize=6)
+    figure.tight_layout()
+    return figure
+
+
+def over_tasks(values: Iterable[float | None]) -> float | None:
+    """The mean; None where a task has no value."""
+    there = list(values)
+    return None if None in there else statistics.fmean(there)
 
 
 def main() -> None:

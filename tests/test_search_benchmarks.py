@@ -47,6 +47,19 @@ def test_table_has_the_seeds_the_layers_and_the_cost(task):
     assert next(line for line in table(task, [2]) if line.startswith("| random")).endswith("| 2 sets |  |")
 
 
+def test_cost_is_a_mean_over_tasks_and_includes_the_model_that_is_scored(task):
+    other = Task("mrpc", 5, [], {"greedy": {"steps": 100.0}}, steps=10)
+    assert search.trainings([task, other], "greedy") == 15.0
+    assert search.trainings([task], "logit-kl") == search.trainings([task], "contribution@tuned") == 1.0
+    assert search.trainings([task], "contribution") == search.trainings([task], RANDOM) == 0.0
+    assert search.over_tasks([1.0, 2.0]) == 1.5 and search.over_tasks([1.0, None]) is None
+
+
+def test_pictures(task, tmp_path):
+    search.draw([task], [2], str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {f"search_{x}.png" for x in ("regret", "cost", "layers")}
+
+
 def test_halving_keeps_six_then_two_then_the_best_at_the_end():
     sets = [frozenset([i]) for i in range(8)]
     curves = {ids: [0.5] * 10 for ids in sets}
