@@ -72,7 +72,7 @@ class FirstRuns:
                 self._do(first)
 
     def _do(self, first: RunSpec) -> None:
-        from layerdrop.engines.here import Here
+        from layerdrop.engines.in_process import InProcessEngine
         from layerdrop.execute import execute
         from layerdrop.progress import Display
 
@@ -88,7 +88,7 @@ class FirstRuns:
             forget_unless_kept(folder, first)
             display.say(f"first the training of {first.name}; its record is in {folder}")
             try:
-                failed = execute([Job(first, own)], Here(self.run), display.update).failed
+                failed = execute([Job(first, own)], InProcessEngine(self.run), display.update).failed
             except KeyboardInterrupt:
                 raise KeyboardInterrupt("the same command goes on") from None  # not from a checkpoint of this run
             finally:

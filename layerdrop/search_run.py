@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from layerdrop.engines.base import Run
-from layerdrop.engines.here import Here
+from layerdrop.engines.in_process import InProcessEngine
 from layerdrop.first_runs import quiet_options
 from layerdrop.progress import Display
 from layerdrop.runs.record import RunRecord
@@ -67,7 +67,9 @@ def search_inside(
     total = METHODS[method].trainings(len(layers), k)
     display.say(f"{method}: {total} trainings at most; records in {store}")
     try:
-        trials = Trials(full_run, options, Store(store), Here(run), seeds=[seed], total=total, tell=display.update)
+        trials = Trials(
+            full_run, options, Store(store), InProcessEngine(run), seeds=[seed], total=total, tell=display.update
+        )
         return search(method, layers, k, trials, choose, tell=lambda level: display.say(step_words(level)))
     finally:
         display.close()

@@ -31,7 +31,7 @@ from layerdrop.runs.record import Clock, Cut, RunRecord
 from layerdrop.runs.results import write_results
 from layerdrop.runs.store import (
     SCORE_FOLDER,
-    Opened,
+    FolderState,
     claim,
     find_record,
     holds_model,
@@ -136,7 +136,7 @@ class GlueRun:
         record.notes += notes
 
     @contextmanager
-    def in_folder(self) -> Iterator[Opened]:
+    def in_folder(self) -> Iterator[FolderState]:
         """Keep other processes out of the run's folder, and see what is there."""
         with ExitStack() as stack:
             from_first_process(lambda: stack.enter_context(claim(self.options.folder)))

@@ -100,12 +100,12 @@ def run_of(model: str):
 
 def name_of(model: str, record, task: str):
     """The name of a model in tables. record: of the run that trained it, or None."""
-    from layerdrop.report.layer_report import Named
+    from layerdrop.report.layer_report import AnalysedModel
 
-    made = ""
+    training = ""
     if record:
-        made = f"{record.spec.drop.strategy}, K = {len(record.dropped)}" if record.dropped else "fine-tuned"
-    return Named(last_part(record.spec.model.name if record else model), made, task, last_part(model))
+        training = f"{record.spec.drop.strategy}, K = {len(record.dropped)}" if record.dropped else "fine-tuned"
+    return AnalysedModel(last_part(record.spec.model.name if record else model), training, task, last_part(model))
 
 
 def last_part(path: str) -> str:
@@ -133,10 +133,10 @@ def subject(model: str, task: str, splits: tuple[str, ...], words: list[str]):
 # ---- analyses: (subject, args) -> the values that layerdrop.report.layer_report shows --------------------------------
 def kept(one, args: argparse.Namespace, compute, **of):
     """The result of a subject, from the store if it is there."""
-    from layerdrop.analysis.subjects import kept
+    from layerdrop.analysis.subjects import cached
 
     name = f"{args.analysis}_{last_part(one.spec.model.name)}_{one.spec.data.task}"
-    return kept(args.store, name, one.contents() | of, compute)
+    return cached(args.store, name, one.contents() | of, compute)
 
 
 def scores(one, args: argparse.Namespace):

@@ -10,7 +10,7 @@ import pytest
 
 from layerdrop.report.frame import frame
 from layerdrop.report.html import page
-from layerdrop.report.records import Found
+from layerdrop.report.records import StoredRuns
 from scripts import report
 from tests.test_report import record
 
@@ -34,7 +34,7 @@ def runs():
 def made(refresh=None):
     failed = record(k=6)
     failed.status, failed.error = "failed", "training diverged"
-    return page(Found(runs(), [failed]), frame(runs()), ["some <note>"], refresh)
+    return page(StoredRuns(runs(), [failed]), frame(runs()), ["some <note>"], refresh)
 
 
 def data(text):

@@ -13,11 +13,11 @@ import torch
 from layerdrop.analysis import probing
 from layerdrop.analysis.layers import Cosines, MinibatchCKA, drift, profile, similarity
 from layerdrop.analysis.probing import features, fit_and_score, probe
-from layerdrop.analysis.subjects import kept
+from layerdrop.analysis.subjects import cached
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
 from layerdrop.data.tokens import tokenise
-from layerdrop.report.layer_report import Named, labels, means
+from layerdrop.report.layer_report import AnalysedModel, labels, means
 from layerdrop.scorers.states import score_states
 from layerdrop.states import States, layer_states
 from layerdrop.surgery import drop_layers, layer_list
@@ -184,11 +184,12 @@ def test_results_are_kept(tmp_path):
         asked.append(1)
         return {"a": [1.0, float("nan")], "b": np.float64(2.0)}
 
-    first = kept(str(tmp_path / "s"), "x", {"of": 1}, compute)
+    first = cached(str(tmp_path / "s"), "x", {"of": 1}, compute)
     assert (
-        first == kept(str(tmp_path / "s"), "x", {"of": 1}, compute) == {"a": [1.0, None], "b": 2.0} and len(asked) == 1
+        first == cached(str(tmp_path / "s"), "x", {"of": 1}, compute) == {"a": [1.0, None], "b": 2.0}
+        and len(asked) == 1
     )
-    kept(str(tmp_path / "s"), "x", {"of": 2}, compute)
+    cached(str(tmp_path / "s"), "x", {"of": 2}, compute)
     assert len(asked) == 2
 
 
@@ -298,5 +299,5 @@ def test_bad_input_is_one_line(call, words, said):
     ],
 )
 def test_labels_name_what_differs(named, expected, expected_means):
-    named = [Named(*(parts := one.split("/"))[:3], parts[-1]) for one in named]
+    named = [AnalysedModel(*(parts := one.split("/"))[:3], parts[-1]) for one in named]
     assert labels(named) == expected and means(named) == expected_means

@@ -15,7 +15,7 @@ from layerdrop.report.frame import frame
 from layerdrop.report.model_results import model_results, summarise
 from layerdrop.report.notes import constant_predictions, mixtures, repeated
 from layerdrop.report.published import FOLDER, MODELS, published
-from layerdrop.report.records import Found, failures, read_store, unreadable
+from layerdrop.report.records import StoredRuns, failures, read_store, unreadable
 from layerdrop.report.render import render
 from layerdrop.report.runs_csv import runs_csv
 from layerdrop.report.table_row import FULL, TableRow
@@ -474,7 +474,7 @@ def test_many_degenerate_cells_are_one_note():
 def test_a_failure_is_cut_between_words():
     run = record()
     run.error = "ValueError: " + "word " * 100
-    (note,) = failures(Found([], [run]))
+    (note,) = failures(StoredRuns([], [run]))
     assert len(note) < 320 and note.removesuffix("\u2026").endswith("word")
 
 

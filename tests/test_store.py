@@ -10,14 +10,14 @@ from safetensors.torch import save_file
 
 from layerdrop.errors import UserError
 from layerdrop.runs.record import RunRecord, read_record
-from layerdrop.runs.store import Busy, Opened, Store, claim, find_record, is_whole, open_folder
+from layerdrop.runs.store import Busy, FolderState, Store, claim, find_record, is_whole, open_folder
 from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
 
 SPEC = RunSpec(ModelSpec("bert"), DataSpec("rte"), DropSpec("top", 2))
 OTHER = RunSpec(ModelSpec("bert"), DataSpec("rte"), DropSpec("top", 3), TrainSpec(learning_rate=3e-5))
 
 
-def opened(spec, folder, overwrite=False, resume=None, **inputs) -> Opened:
+def opened(spec, folder, overwrite=False, resume=None, **inputs) -> FolderState:
     folder.mkdir(parents=True, exist_ok=True)
     options = Options(str(folder), overwrite=overwrite, resume=resume)
     return open_folder(RunRecord(spec, str(folder), **inputs), options)
@@ -41,7 +41,7 @@ def cut(path, share: float = 0.5):
 
 
 def test_new_folder(tmp_path):
-    assert opened(SPEC, tmp_path / "a" / "b") == Opened()
+    assert opened(SPEC, tmp_path / "a" / "b") == FolderState()
     assert json.loads((tmp_path / "a" / "b" / "spec.json").read_text())["id"] == SPEC.id
 
 
@@ -50,7 +50,7 @@ def test_done_is_not_done_again(tmp_path):
     assert opened(SPEC, tmp_path).done == read_record(tmp_path)
     with pytest.raises(UserError, match="other settings .--drop_k: 2, now 3; --learning_rate: 2e-05, now 3e-05"):
         opened(OTHER, tmp_path)
-    assert opened(OTHER, tmp_path, overwrite=True) == Opened()
+    assert opened(OTHER, tmp_path, overwrite=True) == FolderState()
     assert read_record(tmp_path) is None
 
 
@@ -87,13 +87,13 @@ def test_done_or_interrupted_on_other_data_or_weights_is_not_the_same(tmp_path, 
 def test_a_run_that_died_does_not_stand_in_the_way(tmp_path):
     opened(SPEC, tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    assert opened(SPEC, tmp_path) == Opened() and not (tmp_path / "config.json").exists()
+    assert opened(SPEC, tmp_path) == FolderState() and not (tmp_path / "config.json").exists()
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
 def test_failed_is_done_again(tmp_path, status):
     RunRecord(SPEC, str(tmp_path), status).write()
-    assert opened(SPEC, tmp_path) == Opened()
+    assert opened(SPEC, tmp_path) == FolderState()
 
 
 def test_never_resumes_unasked(tmp_path):
@@ -104,8 +104,8 @@ def test_never_resumes_unasked(tmp_path):
         opened(SPEC, tmp_path)
     assert (tmp_path / "checkpoint-10").exists()
     for resume in ("last", "auto"):
-        assert opened(SPEC, tmp_path, resume=resume) == Opened(resume_from=str(tmp_path / "checkpoint-10"))
-    assert opened(SPEC, tmp_path, overwrite=True) == Opened() and not list(tmp_path.glob("checkpoint-*"))
+        assert opened(SPEC, tmp_path, resume=resume) == FolderState(resume_from=str(tmp_path / "checkpoint-10"))
+    assert opened(SPEC, tmp_path, overwrite=True) == FolderState() and not list(tmp_path.glob("checkpoint-*"))
 
 
 def test_resuming_as_something_else(tmp_path):
@@ -116,13 +116,13 @@ def test_resuming_as_something_else(tmp_path):
     assert opened(SPEC, tmp_path, resume=str(path)).resume_from == str(path)
     assert opened(SPEC, tmp_path / "elsewhere", resume=str(path)).resume_from == str(path)
     assert json.loads((tmp_path / "spec.json").read_text())["id"] == SPEC.id
-    assert opened(OTHER, tmp_path, resume="auto") == Opened() and not path.exists()
+    assert opened(OTHER, tmp_path, resume="auto") == FolderState() and not path.exists()
 
 
 def test_nothing_to_resume(tmp_path):
     with pytest.raises(UserError, match="no checkpoint in"):
         opened(SPEC, tmp_path, resume="last")
-    assert opened(SPEC, tmp_path / "new", resume="auto") == Opened()
+    assert opened(SPEC, tmp_path / "new", resume="auto") == FolderState()
     with pytest.raises(UserError, match="no checkpoint there"):
         opened(SPEC, tmp_path, resume=str(tmp_path))
     path = checkpoint(tmp_path / "foreign", 3)
@@ -180,7 +180,7 @@ def test_what_is_overwritten_goes(tmp_path):
     for name in ours + mine:
         (tmp_path / name).write_text("{}")
     checkpoint(tmp_path, 3)
-    assert opened(OTHER, tmp_path, overwrite=True) == Opened()
+    assert opened(OTHER, tmp_path, overwrite=True) == FolderState()
     assert {path.name for path in tmp_path.iterdir()} == {*mine, "spec.json"}
 
 
@@ -199,7 +199,7 @@ def test_an_unreadable_record_is_not_overwritten_unasked(tmp_path):
     with pytest.raises(UserError, match="record.json: no record of a run.* Move the file away"):
         opened(SPEC, tmp_path)
     assert find_record(str(tmp_path), SPEC) is None
-    assert opened(SPEC, tmp_path, resume="auto") == Opened()
+    assert opened(SPEC, tmp_path, resume="auto") == FolderState()
 
 
 def test_done_by_another_version_is_said(tmp_path):

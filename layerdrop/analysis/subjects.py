@@ -96,7 +96,7 @@ class Subject:
         return {"checkpoint": self.checkpoint.fingerprints, "texts": texts, "max_seq_length": self.length}
 
 
-def kept(folder: str, name: str, of: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def cached(folder: str, name: str, of: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The result of `compute`, cached in FOLDER/NAME_KEY.json; NaN becomes None.
 
     of: everything that the result depends on.

@@ -113,7 +113,7 @@ def train(
         result.tokens_per_second = trainer.sampler.tokens / seconds
         result.padding_share = 1 - trainer.sampler.tokens / trainer.sampler.padded_tokens
     if trainer.last.step == trainer.state.global_step and not args.load_best_model_at_end:
-        result.evaluations = trainer.last.of
+        result.evaluations = trainer.last.by_split
     return result
 
 

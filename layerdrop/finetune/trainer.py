@@ -65,8 +65,7 @@ class Evaluations:
     """The evaluations of one training step."""
 
     step: int = -1
-    of: dict[str, Evaluation] = field(default_factory=dict)
-    """Split -> result."""
+    by_split: dict[str, Evaluation] = field(default_factory=dict)
 
 
 class FineTuner(Trainer):

@@ -17,7 +17,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from layerdrop.report.model_results import ModelResults, model_results
-from layerdrop.report.records import Found
+from layerdrop.report.records import StoredRuns
 from layerdrop.report.table_row import TableRow
 from layerdrop.report.tables.base import rows_of, title_of
 from layerdrop.runs.command import command_of
@@ -26,7 +26,7 @@ from layerdrop.runs.record import RunRecord
 TEMPLATE = Path(__file__).parent / "page.html"
 
 
-def page(found: Found, runs: pd.DataFrame, notes: Sequence[str], refresh: int | None = None) -> str:
+def page(found: StoredRuns, runs: pd.DataFrame, notes: Sequence[str], refresh: int | None = None) -> str:
     """The page. notes: lines below the table. refresh: seconds after which the browser loads it again."""
     data = {
         "rows": [row for results in model_results(runs) for row in _rows(results)],

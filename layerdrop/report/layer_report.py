@@ -26,37 +26,39 @@ Report = tuple[list[Table], dict[str, plt.Figure]]
 
 # ---- labels ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Named:
+class AnalysedModel:
     """A model and the task whose texts it is analysed on."""
 
     model: str
-    made: str
+    training: str
     """How a run has trained it (`fine-tuned`, `top, K = 6`); empty for other checkpoints."""
     task: str
     folder: str
     """Name of the folder that the model lies in."""
 
 
-def labels(named: Sequence[Named]) -> list[str]:
+def labels(named: Sequence[AnalysedModel]) -> list[str]:
     """For each the parts in which it differs from the others; where model, run and task are the same, its folder."""
-    models, made, tasks = (len({getattr(one, part) for one in named}) > 1 for part in ("model", "made", "task"))
-    of_all = [(one.model, one.made, one.task) for one in named]
+    models, trainings, tasks = (
+        len({getattr(one, part) for one in named}) > 1 for part in ("model", "training", "task")
+    )
+    of_all = [(one.model, one.training, one.task) for one in named]
     found = []
     for one in named:
-        parts = [one.model if models or made or not tasks else "", one.made if made else ""]
-        if of_all.count((one.model, one.made, one.task)) > 1:
+        parts = [one.model if models or trainings or not tasks else "", one.training if trainings else ""]
+        if of_all.count((one.model, one.training, one.task)) > 1:
             parts = [one.folder]
         found.append(_joined(*parts, one.task if tasks else "") or one.model)
     return found
 
 
-def means(named: Sequence[Named]) -> dict[str, list[str]]:
+def means(named: Sequence[AnalysedModel]) -> dict[str, list[str]]:
     """Label of a mean -> the labels of its rows: for each model that is analysed on several tasks, once on each."""
-    of_all = [(one.model, one.made, one.task) for one in named]
+    of_all = [(one.model, one.training, one.task) for one in named]
     groups: dict[str, list[str]] = {}
     for one, label in zip(named, labels(named), strict=True):
-        if of_all.count((one.model, one.made, one.task)) == 1:
-            groups.setdefault(_joined(one.model, one.made), []).append(label)
+        if of_all.count((one.model, one.training, one.task)) == 1:
+            groups.setdefault(_joined(one.model, one.training), []).append(label)
     return {"mean" if len(groups) == 1 else f"{name}, mean": of for name, of in groups.items() if len(of) > 1}
 
 

@@ -18,7 +18,7 @@ WIDTH = 200
 
 
 @dataclass
-class Found:
+class StoredRuns:
     """The records in some folders."""
 
     done: list[RunRecord]
@@ -30,7 +30,7 @@ class Found:
     """Runs that have started and have no record: in flight, or killed."""
 
 
-def read_store(folders: Iterable[str], may_be_empty: bool = False) -> Found:
+def read_store(folders: Iterable[str], may_be_empty: bool = False) -> StoredRuns:
     """The records in some folders and below, each run once; equal settings on other contents are other runs. The
     candidates of searches, in folders PRIOR_FOLDER below, are left out.
 
@@ -38,7 +38,7 @@ def read_store(folders: Iterable[str], may_be_empty: bool = False) -> Found:
     """
     done: dict[tuple, RunRecord] = {}
     failed: dict[str, RunRecord] = {}
-    found = Found([])
+    found = StoredRuns([])
     for folder in folders:
         if not Path(folder).exists():
             raise UserError(f"{folder}: no such folder. Give the folder of a study's runs.")
@@ -89,7 +89,7 @@ def some(items: list[str]) -> str:
     return "; ".join(items[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
-def failures(found: Found) -> list[str]:
+def failures(found: StoredRuns) -> list[str]:
     """What has failed, and why the first did."""
     if not found.failed:
         return []
@@ -98,7 +98,7 @@ def failures(found: Found) -> list[str]:
     return [f"{runs} in no table; {first.folder}: {one_line(first.error or 'no reason recorded', WIDTH)}"]
 
 
-def unreadable(found: Found) -> list[str]:
+def unreadable(found: StoredRuns) -> list[str]:
     """Files that are no records, and runs that have none."""
     notes = []
     if found.unreadable:

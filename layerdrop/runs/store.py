@@ -45,7 +45,7 @@ class Busy(Exception):
 
 
 @dataclass(frozen=True)
-class Opened:
+class FolderState:
     """The contents of a run's folder."""
 
     done: RunRecord | None = None
@@ -122,7 +122,7 @@ def claim(folder: str) -> Iterator[None]:
         lock.release()
 
 
-def open_folder(record: RunRecord, options: Options) -> Opened:
+def open_folder(record: RunRecord, options: Options) -> FolderState:
     """Make sure that a run can write into its folder, which it has claimed, without harming what is there.
 
     record: the run's, with the fingerprints of its inputs. Raises UserError where something else is in the way.
@@ -145,7 +145,7 @@ def open_folder(record: RunRecord, options: Options) -> Opened:
                 f"--output_dir {folder}: holds a run with {difference}. "
                 "Choose another --output_dir, or --overwrite_output_dir to lose it."
             )
-        return Opened(done=there)
+        return FolderState(done=there)
     if not (there or (folder / SPEC_FILE).exists()):
         _refuse_foreign_model(folder)
     if options.resume:
@@ -225,7 +225,7 @@ def _is_readable(path: Path) -> bool:
         return False
 
 
-def _resume(record: RunRecord, resume: str) -> Opened:
+def _resume(record: RunRecord, resume: str) -> FolderState:
     folder = Path(record.folder)
     if resume not in FROM_LAST:
         return _resume_from(record, Path(resume))
@@ -236,7 +236,7 @@ def _resume(record: RunRecord, resume: str) -> Opened:
     if usable:
         try:
             opened = _resume_from(record, usable[-1])
-            return Opened(resume_from=opened.resume_from, notes=notes)
+            return FolderState(resume_from=opened.resume_from, notes=notes)
         except UserError:
             if resume != "auto":
                 raise
@@ -250,10 +250,10 @@ def _resume(record: RunRecord, resume: str) -> Opened:
     else:
         remove_checkpoints(folder)
         notes += ("no whole checkpoint is left; the training starts from the beginning",)
-    return Opened(notes=notes + note_inputs(record).notes)
+    return FolderState(notes=notes + note_inputs(record).notes)
 
 
-def _resume_from(record: RunRecord, checkpoint: Path) -> Opened:
+def _resume_from(record: RunRecord, checkpoint: Path) -> FolderState:
     """Raises UserError where there is no whole checkpoint, or one of another run."""
     if not (checkpoint / "trainer_state.json").is_file():
         raise UserError(f"--resume_from_checkpoint {checkpoint}: no checkpoint there. Give a folder checkpoint-STEP.")
@@ -281,11 +281,11 @@ def _resume_from(record: RunRecord, checkpoint: Path) -> Opened:
             "Start again with --overwrite_output_dir, which loses it."
         )
     note_inputs(record)
-    return Opened(resume_from=str(checkpoint))
+    return FolderState(resume_from=str(checkpoint))
 
 
 # ---- details ---------------------------------------------------------------------------------------------------------
-def note_inputs(record: RunRecord) -> Opened:
+def note_inputs(record: RunRecord) -> FolderState:
     """Write the run that the folder belongs to, and the fingerprints of its inputs."""
     path = Path(record.folder) / SPEC_FILE
     read = {"data": record.data, "fingerprints": record.fingerprints}
@@ -294,7 +294,7 @@ def note_inputs(record: RunRecord) -> Opened:
         write_atomically(path, json.dumps(content, indent=1, default=str) + "\n")
     except OSError as error:
         raise UserError(f"--output_dir {path.parent}: cannot write there ({error.strerror}). Choose another.") from None
-    return Opened()
+    return FolderState()
 
 
 def _refuse_foreign_model(folder: Path) -> None:

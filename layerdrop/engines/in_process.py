@@ -4,7 +4,7 @@ from layerdrop.engines.base import Job, Result, Run
 from layerdrop.engines.worker import work
 
 
-class Here:
+class InProcessEngine:
     """An engine that executes one job at a time, in this process."""
 
     slots = 1
