@@ -5,10 +5,10 @@
 
 FILE.yaml holds flags of run_glue.py. For each task every search of --methods chooses layers on a held-out part of the
 training set. Then each choice, those of the strategies, and some random sets are trained on the whole training set and
-scored on the development set. Regret: points below the best set that was tried, of all sets up to K = --all_sets, of
-all that are trained beyond it. A strategy NAME@tuned scores the full model that is fine-tuned on the task first, on the
-training set; criteria that need a head always do. With --hold_out 0.15 runs and scores are those that searches choose
-by. Runs lie in --store; the same command goes on. --draw FOLDER: three pictures.
+scored on the development set. Regret: points below the best set of its size in --store, whoever trained it; --all_sets
+K trains every set of up to K layers. A strategy NAME@tuned scores the full model that is fine-tuned on the task first,
+on the training set; criteria that need a head always do. With --hold_out 0.15 runs and scores are those that searches
+choose by. Runs lie in --store; the same command goes on. --draw FOLDER: three pictures.
 """
 
 import argparse
@@ -16,11 +16,13 @@ import random
 import statistics
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from layerdrop.metrics import rank_key
 
 RANDOM, EVERY = "random", "every set"
 
@@ -53,6 +55,8 @@ class Task:
     """Search -> trainings, steps, seconds."""
     steps: int = 0
     """Of one training."""
+    trained: dict[frozenset[int], float] = field(default_factory=dict)
+    """Set -> its median score over seeds, for every set in the store."""
 
     def mean(self, name: str, k: int) -> float | None:
         """Over the sets of that name."""
@@ -61,7 +65,12 @@ class Task:
 
     def best(self, k: int) -> float:
         """The best score of all sets of k layers that were trained."""
-        return max(c.score for c in self.choices if c.k == k and c.score is not None)
+        return self.trained[self.best_set(k)]
+
+    def best_set(self, k: int) -> frozenset[int]:
+        """The set of k layers with the best score; of equals the one with the higher ids."""
+        of_size = (ids for ids in self.trained if len(ids) == k)
+        return max(of_size, key=lambda ids: (rank_key(self.trained[ids]), sorted(ids)))
 
     def regret(self, name: str, k: int) -> float | None:
         """Points below the best."""
@@ -142,7 +151,8 @@ def measured(task: str, args: argparse.Namespace) -> Task:
             full_run.record, options, Store(args.store), engine, seeds=args.seeds, total=0, tell=display.update
         )
         found = choices(task, full_run, trials, args)
-        sets = list(dict.fromkeys(frozenset(c.dropped) for c in found.choices if c.dropped is not None))
+        chosen_sets = [frozenset(c.dropped) for c in found.choices if c.dropped is not None]
+        sets = list(dict.fromkeys([*chosen_sets, *trials.trained()]))
         trials.total = len(trials.records) + len(sets) * len(args.seeds)
         scores = dict(zip(sets, trials(sets), strict=True))
     finally:
@@ -151,6 +161,7 @@ def measured(task: str, args: argparse.Namespace) -> Task:
     for choice in found.choices:
         if choice.dropped is not None:
             choice.scores = tuple(100 * score for score in scores[frozenset(choice.dropped)])
+    found.trained = {ids: 100 * statistics.median(of_seeds) for ids, of_seeds in scores.items()}
     found.steps = max(record.steps for record in trials.records.values())
     return found
 
@@ -303,7 +314,7 @@ def layer_picture(tasks: list[Task], k: int, names: list[str]):
     figure, grid = plt.subplots(1, len(tasks), figsize=size, squeeze=False)
     for axes, task in zip(grid[0], tasks, strict=True):
         sets = {c.name: c.dropped or [] for c in reversed(task.choices) if c.k == k}
-        sets[rows[-1]] = max((c for c in task.choices if c.k == k and c.scores), key=lambda c: c.score).dropped
+        sets[rows[-1]] = sorted(task.best_set(k))
         for i, name in enumerate(rows):
             gone = sets.get(name, [])
             kept = [j for j in range(task.n_layers) if j not in gone]

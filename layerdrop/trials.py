@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -116,6 +117,12 @@ class Trials:
         """Whether a model without these layers predicts the same for every row, with one of the seeds."""
         records = [self._known(self._spec(ids, seed)) for seed in self.seeds]
         return any(record is not None and record.constant_predictions() for record in records)
+
+    def trained(self) -> list[Ids]:
+        """The sets that the store has trained with these settings and every seed, whoever asked for them."""
+        settings = {_key(self._spec(frozenset(), seed), ())[0] for seed in self.seeds}
+        seeds_of = Counter(ids for setting, ids in self.known if setting in settings)
+        return [frozenset(ids) for ids, n in seeds_of.items() if n == len(self.seeds)]
 
     @property
     def metric(self) -> str:

@@ -24,11 +24,13 @@ def task():
         Choice(RANDOM, 2, [1, 3], (50.0,)),
         *(Choice(EVERY, 2, [i, 4], (float(score),)) for i, score in enumerate(range(70, 81))),
     ]
-    return Task("rte", 5, choices, {"greedy": {"steps": 200.0}, "shortlist": {"steps": 20.0}}, steps=10)
+    trained = {frozenset(c.dropped): c.score for c in choices if c.dropped} | {C: 80.0, frozenset([4]): 99.0}
+    return Task("rte", 5, choices, {"greedy": {"steps": 200.0}, "shortlist": {"steps": 20.0}}, 10, trained)
 
 
 def test_regret_is_to_the_best_set_median_over_seeds_and_mean_over_sets(task):
     assert task.best(2) == 80.0
+    assert task.best_set(2) == frozenset([4, 10])  # of two others with 80.0 lower ids
     assert task.regret("greedy", 2) == 0.0 and task.regret("top", 2) == 5.0
     assert task.regret(RANDOM, 2) == 25.0 and task.regret(EVERY, 2) == 5.0 and task.regret("top", 3) is None
 

@@ -1,10 +1,12 @@
 """Trainings as scores of sets: each once, whoever asks; failures, seeds, metrics, contents that have changed."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from layerdrop import execute as module
+from layerdrop.engines.base import Job
 from layerdrop.errors import UserError
 from layerdrop.runs.record import Cut, RunRecord
 from layerdrop.runs.store import Store
@@ -92,6 +94,17 @@ def test_nothing_is_trained_twice(trials):
     evaluate, engine = trials()
     evaluate(sets([]))
     assert engine.started[0].spec == SPEC.__class__(SPEC.model, SPEC.data, seed=1)
+
+
+def test_the_sets_that_are_trained_with_every_seed(trials, tmp_path):
+    trials(seeds=(1, 2))[0](sets([3], [0, 1]))
+    trials(seeds=(1,))[0](sets([2]))
+    for spec in (RunSpec(SPEC.model, SPEC.data, DropSpec("top", 2), seed=1), replace(SPEC, seed=1, precision="bf16")):
+        record = record_of(Job(spec, Options(Store(str(tmp_path)).folder(spec))), dropped=[2, 3])
+        record.write()
+    assert set(trials(seeds=(1, 2))[0].trained()) == set(sets([3], [0, 1]))
+    assert set(trials(seeds=(1,))[0].trained()) == set(sets([3], [0, 1], [2], [2, 3]))
+    assert trials(seeds=(3,))[0].trained() == []
 
 
 def test_a_run_with_another_strategy_that_dropped_the_same_is_the_same_training(trials, tmp_path):
