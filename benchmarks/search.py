@@ -6,12 +6,13 @@
 FILE.yaml holds flags of run_glue.py. For each task every search of --methods chooses layers on a held-out part of the
 training set. Then each choice, those of the strategies, and some random sets are trained on the whole training set and
 scored on the development set. Regret: points below the best set of its size in --store, whoever trained it; --all_sets
-K trains every set of up to K layers. A strategy NAME@tuned scores the full model that is fine-tuned on the task first,
-on the training set; criteria that need a head always do. With --hold_out 0.15 runs and scores are those that searches
-choose by. Runs lie in --store; the same command goes on. --draw FOLDER: three pictures.
+K trains every set of up to K layers, and ranks the choices among them. A strategy NAME@tuned scores the full model that
+is fine-tuned on the task first, on the training set; criteria that need a head always do. With --hold_out 0.15 runs and
+scores are those that searches choose by. Runs lie in --store; the same command goes on. --draw FOLDER: three pictures.
 """
 
 import argparse
+import math
 import random
 import statistics
 import sys
@@ -190,6 +191,23 @@ def table(task: Task, all_k: list[int]) -> Iterator[str]:
         yield f"| {name} | " + " | ".join([*cells, ids, spent]) + " |"
 
 
+def ranking(task: Task, all_k: list[int]) -> Iterator[str]:
+    """A line of Markdown for each K of which every set is trained: these sets, and each choice with its rank."""
+    names = [name for name in task.names() if name not in (RANDOM, EVERY)]
+    complete = [k for k in all_k if sum(len(ids) == k for ids in task.trained) == math.comb(task.n_layers, k)]
+    if complete:
+        yield f"| {task.name} | sets | best set | mean | worst | " + " | ".join(names) + " |"
+        yield "|---" * (len(names) + 5) + "|"
+    for k in complete:
+        scores = sorted((score for ids, score in task.trained.items() if len(ids) == k), key=rank_key, reverse=True)
+        best = f"{scores[0]:.1f} ({' '.join(map(str, sorted(task.best_set(k))))})"
+        cells = [str(len(scores)), best, f"{statistics.fmean(scores):.1f}", f"{scores[-1]:.1f}"]
+        for name in names:
+            score = task.mean(name, k)
+            cells.append("" if score is None else f"{score:.1f} ({1 + sum(other > score for other in scores)})")
+        yield f"| K = {k} | " + " | ".join(cells) + " |"
+
+
 def _cell(task: Task, name: str, k: int) -> str:
     """Score, of one set and several seeds the lowest and highest, regret."""
     if task.mean(name, k) is None:
@@ -362,7 +380,7 @@ def main() -> None:
         print(f"Points on {where}: median over seeds, mean over sets (regret to the best set that was trained).")
         for name in args.tasks:
             tasks.append(measured(name, args))
-            print("", *table(tasks[-1], args.k), sep="\n", flush=True)
+            print("", *table(tasks[-1], args.k), "", *ranking(tasks[-1], args.k), sep="\n", flush=True)
     except UserError as error:
         sys.exit(f"error: {error}")
     except (KeyboardInterrupt, Stopped):

@@ -49,6 +49,15 @@ def test_table_has_the_seeds_the_layers_and_the_cost(task):
     assert next(line for line in table(task, [2]) if line.startswith("| random")).endswith("| 2 sets |  |")
 
 
+def test_ranks_are_among_all_sets_where_they_are_trained():
+    choices = [Choice("greedy", 1, [0], (80.0,)), Choice("top", 1, [2], (70.0,)), Choice("top", 2, [1, 2], (60.0,))]
+    trained = {frozenset([0]): 80.0, frozenset([1]): 80.0, frozenset([2]): 70.0, C: 60.0}
+    task = Task("rte", 3, [*choices, Choice(EVERY, 1, [1], (80.0,))], {}, 10, trained)
+    header, _, line = search.ranking(task, [1, 2])  # two of the three pairs are missing
+    assert header == "| rte | sets | best set | mean | worst | greedy | top |"
+    assert line == "| K = 1 | 3 | 80.0 (1) | 76.7 | 70.0 | 80.0 (1) | 70.0 (3) |"
+
+
 def test_cost_is_a_mean_over_tasks_and_includes_the_model_that_is_scored(task):
     other = Task("mrpc", 5, [], {"greedy": {"steps": 100.0}}, steps=10)
     assert search.trainings([task, other], "greedy") == 15.0
