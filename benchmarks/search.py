@@ -54,8 +54,6 @@ class Task:
     choices: list[Choice]
     cost: dict[str, dict[str, float]]
     """Search -> trainings, steps, seconds."""
-    steps: int = 0
-    """Of one training."""
     trained: dict[frozenset[int], float] = field(default_factory=dict)
     """Set -> its median score over seeds, for every set in the store."""
 
@@ -163,7 +161,6 @@ def measured(task: str, args: argparse.Namespace) -> Task:
         if choice.dropped is not None:
             choice.scores = tuple(100 * score for score in scores[frozenset(choice.dropped)])
     found.trained = {ids: 100 * statistics.median(of_seeds) for ids, of_seeds in scores.items()}
-    found.steps = max(record.steps for record in trials.records.values())
     return found
 
 
@@ -230,7 +227,7 @@ def spread(tasks: list[Task], k: int) -> tuple[float, float]:
 def trainings(tasks: list[Task], name: str) -> float:
     """The cost of the choice, in trainings, including the fine-tuned model that criteria score. A mean over tasks."""
     if name in tasks[0].cost:
-        return statistics.fmean(task.cost[name]["steps"] / task.steps for task in tasks)
+        return statistics.fmean(task.cost[name]["trainings"] for task in tasks)
     return float(name not in (RANDOM, EVERY) and looks_at_tuned(name))
 
 

@@ -25,7 +25,7 @@ def task():
         *(Choice(EVERY, 2, [i, 4], (float(score),)) for i, score in enumerate(range(70, 81))),
     ]
     trained = {frozenset(c.dropped): c.score for c in choices if c.dropped} | {C: 80.0, frozenset([4]): 99.0}
-    return Task("rte", 5, choices, {"greedy": {"steps": 200.0}, "shortlist": {"steps": 20.0}}, 10, trained)
+    return Task("rte", 5, choices, {"greedy": {"steps": 200.0, "trainings": 20}}, trained)
 
 
 def test_regret_is_to_the_best_set_median_over_seeds_and_mean_over_sets(task):
@@ -52,14 +52,14 @@ def test_table_has_the_seeds_the_layers_and_the_cost(task):
 def test_ranks_are_among_all_sets_where_they_are_trained():
     choices = [Choice("greedy", 1, [0], (80.0,)), Choice("top", 1, [2], (70.0,)), Choice("top", 2, [1, 2], (60.0,))]
     trained = {frozenset([0]): 80.0, frozenset([1]): 80.0, frozenset([2]): 70.0, C: 60.0}
-    task = Task("rte", 3, [*choices, Choice(EVERY, 1, [1], (80.0,))], {}, 10, trained)
+    task = Task("rte", 3, [*choices, Choice(EVERY, 1, [1], (80.0,))], {}, trained)
     header, _, line = search.ranking(task, [1, 2])  # two of the three pairs are missing
     assert header == "| rte | sets | best set | mean | worst | greedy | top |"
     assert line == "| K = 1 | 3 | 80.0 (1) | 76.7 | 70.0 | 80.0 (1) | 70.0 (3) |"
 
 
 def test_cost_is_a_mean_over_tasks_and_includes_the_model_that_is_scored(task):
-    other = Task("mrpc", 5, [], {"greedy": {"steps": 100.0}}, steps=10)
+    other = Task("mrpc", 5, [], {"greedy": {"steps": 100.0, "trainings": 10}})
     assert search.trainings([task, other], "greedy") == 15.0
     assert search.trainings([task], "logit-kl") == search.trainings([task], "contribution@tuned") == 1.0
     assert search.trainings([task], "contribution") == search.trainings([task], RANDOM) == 0.0
