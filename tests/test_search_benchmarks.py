@@ -101,9 +101,9 @@ def test_both_on_a_small_model(tmp_path, monkeypatch, bert, capsys):
     monkeypatch.setattr(sys, "argv", ["search.py", *words, "--k", "1", "--all_sets", "1", "--workers", "1"])
     search.main()
     lines = {line.split(" | ")[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")}
-    assert list(lines)[1:] == [
-        f"| {n}" for n in ("greedy", "shortlist", "top", "symmetric", "contribution", RANDOM, EVERY)
-    ]
+    names = ("greedy", "shortlist", "top", "symmetric", "contribution", RANDOM, EVERY, "K = 1")
+    assert list(lines)[1:] == [f"| {name}" for name in names]
+    assert lines["| K = 1"].startswith("| K = 1 | 6 | ")
     assert " (0.0)" in "".join(lines.values()) and lines["| greedy"].endswith("| 1.00 of greedy |")
 
     monkeypatch.setattr(
