@@ -309,7 +309,7 @@ def cost_picture(tasks: list[Task], all_k: list[int], names: list[str]):
         ticks = sorted({round(cost) for cost in costs.values()})
         axes.set_xticks(ticks, ticks)
         axes.minorticks_off()
-        axes.set_xlim(-0.3, 1.5 * max(ticks))
+        axes.set_xlim(-0.3, 1.5 * max(1, *ticks))
         axes.set_title(f"K = {k}", fontsize=7)
         axes.set_xlabel("trainings for the choice")
     of = f"mean over {len(tasks)} tasks" if len(tasks) > 1 else tasks[0].name
@@ -353,6 +353,7 @@ def over_tasks(values: Iterable[float | None]) -> float | None:
 def main() -> None:
     """Search, train, print and draw."""
     from layerdrop.errors import UserError
+    from layerdrop.files import make_folder
     from layerdrop.trials import Stopped
 
     parser = argparse.ArgumentParser(
@@ -373,6 +374,8 @@ def main() -> None:
     args.workers_words = ["--workers", str(args.workers)] if args.workers else []
     tasks = []
     try:
+        if args.draw:
+            make_folder("--draw", args.draw)
         where = "held-out rows" if read_flags(args.tasks[0], args, [])[0].data.hold_out else "the development set"
         print(f"Points on {where}: median over seeds, mean over sets (regret to the best set that was trained).")
         for name in args.tasks:

@@ -71,6 +71,13 @@ def test_pictures(task, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {f"search_{x}.png" for x in ("regret", "cost", "layers")}
 
 
+def test_an_unwritable_folder_of_pictures_is_named_before_anything_is_trained(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(sys, "argv", ["search.py", "x.yaml", "--tasks", "rte", "--draw", str(tmp_path / "file" / "x")])
+    with pytest.raises(SystemExit, match="error: --draw "):
+        search.main()
+
+
 def test_halving_keeps_six_then_two_then_the_best_at_the_end():
     sets = [frozenset([i]) for i in range(8)]
     curves = {ids: [0.5] * 10 for ids in sets}
