@@ -20,14 +20,16 @@ def record(kept, parameters=1000, metrics=None, seconds=None, folder="x", seed=4
     return made
 
 
-def rows(*records):
-    return [re.split(r"\s{2,}", line.strip()) for line in compare(list(records)).splitlines()]
+def columns(*records):
+    """The names, then the values of each run."""
+    lines = [re.split(r"\s{2,}", line) for line in compare(list(records)).splitlines()]
+    return [list(column) for column in zip(*lines, strict=True)]
 
 
 def test_by_hand():
     full = record([0, 1, 2, 3], folder="a")
     half = record([0, 1], 600, {"loss": 1.0, "accuracy": 0.85}, {"train": 11.0, "evaluate": 1.0}, "b", 7)
-    assert rows(full, half) == [
+    assert columns(full, half) == [
         ["folder", "model", "strategy", "K", "seed", "layers", "dropped", "parameters", "accuracy", "training",
          "evaluation"],
         ["a", "demo", "full", "0", "42", "4", "none", "1,000", "90.0", "20.0 s", "1.0 s"],
@@ -36,20 +38,20 @@ def test_by_hand():
 
 
 def test_an_evaluation_may_come_first():
-    table = rows(record([0, 1, 2, 3], seconds={"evaluate": 2.0}), record([0, 1]))
+    table = columns(record([0, 1, 2, 3], seconds={"evaluate": 2.0}), record([0, 1]))
     assert table[1][-2:] == ["-", "2.0 s"] and table[2][-2:] == ["20.0 s", "1.0 s (-50%)"]
 
 
 def test_the_training_of_a_resumed_run_is_not_compared():
     resumed = record([0, 1])
     resumed.resumed_at_step = 5
-    assert rows(record([0, 1, 2, 3]), resumed)[2][-2] == "-"
+    assert columns(record([0, 1, 2, 3]), resumed)[2][-2] == "-"
 
 
 def test_constant_predictions_and_other_metrics():
     constant = record([0, 1], metrics={"pearson": float("nan")})
-    assert rows(record([0, 1, 2, 3], metrics={"pearson": 0.5}), constant)[2][8] == "constant"
-    assert rows(constant, record([0, 1, 2, 3], metrics={"pearson": 0.5}))[2][8] == "50.0"
+    assert columns(record([0, 1, 2, 3], metrics={"pearson": 0.5}), constant)[2][8] == "constant"
+    assert columns(constant, record([0, 1, 2, 3], metrics={"pearson": 0.5}))[2][8] == "50.0"
 
 
 def test_nothing_to_compare(tmp_path, capsys):

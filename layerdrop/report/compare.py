@@ -9,16 +9,17 @@ from layerdrop.runs.record import RunRecord
 
 
 def compare(records: list[RunRecord]) -> str:
-    """A table of runs of one task; each difference is to the first run, in points (hundredths) for metrics."""
+    """A column for each run of one task; each difference is to the first run, in points (hundredths) for metrics."""
     first = records[0]
     names = dict.fromkeys(name for record in records for name in record.metrics if not name.endswith("loss"))
-    rows = [_row(record, first, list(names)) for record in records]
-    return tabulate(rows, headers="keys", tablefmt="plain", stralign="right", disable_numparse=True)
+    columns = [_column(record, first, list(names)) for record in records]
+    lines = [[name, *(column[name] for column in columns)] for name in columns[0]]
+    return tabulate(lines, tablefmt="plain", colalign=("left", *["right"] * len(records)), disable_numparse=True)
 
 
-def _row(record: RunRecord, first: RunRecord, metrics: list[str]) -> dict[str, str]:
+def _column(record: RunRecord, first: RunRecord, metrics: list[str]) -> dict[str, str]:
     strategy, k = TableRow.of(record.spec).words
-    row = {
+    column = {
         "folder": record.folder,
         "model": record.spec.model.name,
         "strategy": strategy,
@@ -29,10 +30,10 @@ def _row(record: RunRecord, first: RunRecord, metrics: list[str]) -> dict[str, s
         "parameters": _change(record.parameters_after, first.parameters_after, record is first, "{:,}"),
     }
     for name in metrics:
-        row[name] = _points(record.metrics.get(name), first.metrics.get(name), record is first)
+        column[name] = _points(record.metrics.get(name), first.metrics.get(name), record is first)
     for name, stage in (("training", "train"), ("evaluation", "evaluate")):
-        row[name] = _change(_seconds(record, stage), _seconds(first, stage), record is first, "{:.1f} s")
-    return row
+        column[name] = _change(_seconds(record, stage), _seconds(first, stage), record is first, "{:.1f} s")
+    return column
 
 
 def _seconds(record: RunRecord, stage: str) -> float | None:
