@@ -20,6 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.search import open_trials
+from layerdrop.search import Ids
+
 POINTS = 10
 """Scores of a curve, after equal shares of the steps."""
 ROUNDS = ((1, 6), (3, 2), (POINTS, 1))
@@ -28,7 +31,6 @@ STARTS = 12
 """Sets that halving tries beside shortlist's."""
 DRAWS = 500
 
-Ids = frozenset[int]
 Curves = Mapping[Ids, Sequence[float]]
 
 
@@ -83,19 +85,13 @@ def table(args: argparse.Namespace) -> Iterator[str]:
 def curves_of(task: str, args: argparse.Namespace) -> tuple[list[Ids], Curves]:
     """(the sets that shortlist tries, each set's scores on the held-out rows); missing runs are done first."""
     from layerdrop.arguments import parse
-    from layerdrop.engines.local import LocalEngine
-    from layerdrop.engines.places import places
-    from layerdrop.progress import Display
-    from layerdrop.runs.store import Store
     from layerdrop.steps import GlueRun
-    from layerdrop.trials import Trials
-    from run_glue import run
     from scripts.search import search_layers
 
     words = [args.recipe, "--task_name", task, *args.flags]
     workers = ["--workers", str(args.workers)] if args.workers else []
-    found = ["--method", "shortlist", "--max_k", str(args.k), "--store", f"{args.store}/shortlist", *workers]
-    record = search_layers([words[0], *found, *words[1:]])[0]
+    search = ["--method", "shortlist", "--max_k", str(args.k), "--store", f"{args.store}/shortlist", *workers]
+    record = search_layers([words[0], *search, *words[1:]])[0]
     proposals = list(record.levels[-1].proposed)
 
     evaluating = ["--eval_strategy", "steps", "--eval_steps", str(1 / POINTS)]
@@ -103,16 +99,9 @@ def curves_of(task: str, args: argparse.Namespace) -> tuple[list[Ids], Curves]:
     full_run = GlueRun(replace(spec, data=record.spec.data), options)
     full_run.read()
     sets = draw_sets(proposals, args.sets, random.Random(11))
-    engine, display = LocalEngine(run, places(args.workers)), Display()
-    try:
-        store = Store(f"{args.store}/curves")
-        trials = Trials(
-            full_run.record, options, store, engine, seeds=[spec.seed], total=len(sets), tell=display.update
-        )
+    with open_trials(full_run, f"{args.store}/curves", [spec.seed], args.workers) as trials:
+        trials.total = len(sets)
         trials(sets)
-    finally:
-        display.close()
-        engine.close()
     curves = {frozenset(record.dropped): curve(record, trials.metric) for record in trials.records.values()}
     return proposals, curves
 

@@ -17,6 +17,7 @@ import random
 import statistics
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -24,6 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from layerdrop.metrics import rank_key
+from layerdrop.search import Ids
 
 RANDOM, EVERY = "random", "every set"
 
@@ -54,7 +56,7 @@ class Task:
     choices: list[Choice]
     cost: dict[str, dict[str, float]]
     """Search -> trainings, steps, seconds."""
-    trained: dict[frozenset[int], float] = field(default_factory=dict)
+    trained: dict[Ids, float] = field(default_factory=dict)
     """Set -> its median score over seeds, for every set in the store."""
 
     def mean(self, name: str, k: int) -> float | None:
@@ -66,7 +68,7 @@ class Task:
         """The best score of all sets of k layers that were trained."""
         return self.trained[self.best_set(k)]
 
-    def best_set(self, k: int) -> frozenset[int]:
+    def best_set(self, k: int) -> Ids:
         """The set of k layers with the best score; of equals the one with the higher ids."""
         of_size = (ids for ids in self.trained if len(ids) == k)
         return max(of_size, key=lambda ids: (rank_key(self.trained[ids]), sorted(ids)))
@@ -133,35 +135,42 @@ def searched(method: str, task: str, args: argparse.Namespace):
 # ---- runs ------------------------------------------------------------------------------------------------------------
 def measured(task: str, args: argparse.Namespace) -> Task:
     """Every choice on a task with its score; the runs that are missing are done first, each set once."""
-    from layerdrop.engines.local import LocalEngine
-    from layerdrop.engines.places import places
-    from layerdrop.progress import Display
-    from layerdrop.runs.store import SCORE_FOLDER, Store
+    from layerdrop.runs.store import SCORE_FOLDER
     from layerdrop.steps import GlueRun
-    from layerdrop.trials import Trials
-    from run_glue import run
 
     spec, options = read_flags(task, args, ["--seed", str(args.seeds[0])])
     full_run = GlueRun(spec, replace(options, score_store=f"{args.store}/{SCORE_FOLDER}"))
     full_run.read(scored="train")
-    engine, display = LocalEngine(run, places(args.workers)), Display()
-    try:
-        trials = Trials(
-            full_run.record, options, Store(args.store), engine, seeds=args.seeds, total=0, tell=display.update
-        )
+    with open_trials(full_run, args.store, args.seeds, args.workers) as trials:
         found = choices(task, full_run, trials, args)
         chosen_sets = [frozenset(c.dropped) for c in found.choices if c.dropped is not None]
         sets = list(dict.fromkeys([*chosen_sets, *trials.trained()]))
         trials.total = len(trials.records) + len(sets) * len(args.seeds)
         scores = dict(zip(sets, trials(sets), strict=True))
-    finally:
-        display.close()
-        engine.close()
     for choice in found.choices:
         if choice.dropped is not None:
             choice.scores = tuple(100 * score for score in scores[frozenset(choice.dropped)])
     found.trained = {ids: 100 * statistics.median(of_seeds) for ids, of_seeds in scores.items()}
     return found
+
+
+@contextmanager
+def open_trials(full_run, store: str, seeds: list[int], workers: int | None) -> Iterator:
+    """Trainings on local workers, shown on the terminal: yields Trials, whose `total` the caller sets. full_run: the
+    run in full depth, its inputs read."""
+    from layerdrop.engines.local import LocalEngine
+    from layerdrop.engines.places import places
+    from layerdrop.progress import Display
+    from layerdrop.runs.store import Store
+    from layerdrop.trials import Trials
+    from run_glue import run
+
+    engine, display = LocalEngine(run, places(workers)), Display()
+    try:
+        yield Trials(full_run.record, full_run.options, Store(store), engine, seeds=seeds, total=0, tell=display.update)
+    finally:
+        display.close()
+        engine.close()
 
 
 def read_flags(task: str, args: argparse.Namespace, words: list[str]) -> tuple:
@@ -293,7 +302,7 @@ def cost_picture(tasks: list[Task], all_k: list[int], names: list[str]):
     """A panel for each K, a dot for each name; the best set that was trained is a dashed line."""
     import matplotlib.pyplot as plt
 
-    from layerdrop.report.figures import COLOURS, GREY, MARKERS
+    from layerdrop.report.figures import COLOURS, GREY, marker
 
     size = (0.6 + 1.5 * len(all_k), 1.9)
     figure, grid = plt.subplots(1, len(all_k), figsize=size, sharey=True, squeeze=False)
@@ -303,8 +312,7 @@ def cost_picture(tasks: list[Task], all_k: list[int], names: list[str]):
         for i, name in enumerate(names):
             score = over_tasks(t.mean(name, k) for t in tasks)
             if score is not None:
-                look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]}
-                axes.plot(costs[name], score, ls="", ms=4, label=name, **look)
+                axes.plot(costs[name], score, marker(i), color=COLOURS[i % len(COLOURS)], ms=4, label=name)
         axes.set_xscale("symlog", linthresh=1)
         ticks = sorted({round(cost) for cost in costs.values()})
         axes.set_xticks(ticks, ticks)
@@ -328,7 +336,7 @@ def layer_picture(tasks: list[Task], k: int, names: list[str]):
     size = (1 + 1.9 * len(tasks), 0.6 + 0.16 * len(rows))
     figure, grid = plt.subplots(1, len(tasks), figsize=size, squeeze=False)
     for axes, task in zip(grid[0], tasks, strict=True):
-        sets = {c.name: c.dropped or [] for c in reversed(task.choices) if c.k == k}
+        sets = {c.name: c.dropped or [] for c in task.choices if c.k == k}
         sets[rows[-1]] = sorted(task.best_set(k))
         for i, name in enumerate(rows):
             gone = sets.get(name, [])

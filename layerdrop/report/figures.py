@@ -125,13 +125,13 @@ def _legend(figure: plt.Figure, marks: list, names: list[str]) -> None:
     figure.legend(marks, names, loc="lower center", ncols=_columns(names), fontsize=6, handlelength=1.2)
 
 
-def _marker(i: int) -> str:
+def marker(i: int) -> str:
     """No pair of colour and marker comes twice among 64."""
     return MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
 
 
 def _mark(i: int) -> plt.Line2D:
-    return plt.Line2D([], [], color=COLOURS[i % len(COLOURS)], marker=_marker(i), ls="", markersize=3)
+    return plt.Line2D([], [], color=COLOURS[i % len(COLOURS)], marker=marker(i), ls="", markersize=3)
 
 
 def _panel(axes: plt.Axes, results: ModelResults, task: str, rows: list[TableRow], all_k: list[int]) -> bool:
@@ -145,7 +145,7 @@ def _panel(axes: plt.Axes, results: ModelResults, task: str, rows: list[TableRow
         low = cell.median if math.isnan(cell.low) else cell.low
         spread = [[cell.median - low], [cell.high - cell.median]]
         colour = COLOURS[i % len(COLOURS)]
-        axes.errorbar(at, cell.median, yerr=spread, color=colour, fmt=_marker(i), ms=3, lw=0.7)
+        axes.errorbar(at, cell.median, yerr=spread, color=colour, fmt=marker(i), ms=3, lw=0.7)
     full = _drawable(results.cell(FULL, task, metric))
     if full:
         axes.axhline(full.median, color=GREY, linewidth=0.8, linestyle="--", zorder=0.5)
@@ -190,7 +190,7 @@ def speed(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
     figure, axes = plt.subplots(figsize=(WIDTH, 2.1 + below))
     for i, (name, line) in enumerate(points.items()):
         x, y, _ = zip(*sorted(start + line, key=lambda point: point[2]), strict=True)
-        style = {"color": COLOURS[i % len(COLOURS)], "marker": _marker(i)}
+        style = {"color": COLOURS[i % len(COLOURS)], "marker": marker(i)}
         style["linestyle"] = "-" if len({k for _, _, k in line}) == len(line) else ""  # several lists of one length
         axes.plot(x, y, **style, markersize=3, linewidth=0.8, label=name)
     axes.plot(start[0][0], start[0][1], "o", color=GREY, markersize=4, label=FULL_NAME)
