@@ -3,16 +3,17 @@
 
 BERT-base's shape with random weights, bf16, batch 32, pairs with MNLI's lengths (random words): training examples/s of
 the stock recipe in bf16, of the same with torch.compile, of its best flags, and of run_glue.py with K = 0 and 6, in
-alternating processes; model FLOPs utilisation; a profile of ten steps with the number of waits; and how many runs per
-hour a study of small tasks does, one after the other and packed. --tiny: a small model, to try the command on a CPU.
+alternating processes; examples/s of an evaluation; model FLOPs utilisation; a profile of ten steps with the number of
+waits; and how many runs per hour a study of small tasks does, one after the other and packed. --tiny: a small model, to
+try the command on a CPU.
 """
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -24,9 +25,8 @@ TASK, SEED = "rte", 41
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "4090": 165e12}
 """Part of a GPU's name -> dense bf16 operations a second, from its data sheet."""
 STUDY = """\
-settings: {{model_name_or_path: {model}, data_dir: {data}, num_train_epochs: 1, eval_strategy: "no",
-  max_train_samples: {rows}}}
-grid: {{tasks: rte, strategies: top, k: [0, {half}], seeds: [1, 2, 3, 4]}}
+settings: {{model_name_or_path: {model}, data_dir: {data}, eval_strategy: "no", max_train_samples: {rows}}}
+grid: {{tasks: rte, strategies: top, k: [0, {half}], seeds: 1}}
 """
 
 
@@ -61,7 +61,7 @@ def write_task(folder: Path, rows: int, vocabulary: int) -> float:
 
     draw, lengths = np.random.default_rng(SEED), lengths_like(rows, 39.0, 18.0, 128)
     (folder / "RTE").mkdir(parents=True)
-    for name, part in (("train", lengths), ("dev", lengths[: max(64, rows // 10)])):
+    for name, part in (("train", lengths), ("dev", lengths[: rows // 4])):
         lines = ["index\tsentence1\tsentence2\tlabel"]
         for i, length in enumerate(part):
             words = [f"w{j}" for j in draw.integers(5, vocabulary, length - 3)]
@@ -72,13 +72,14 @@ def write_task(folder: Path, rows: int, vocabulary: int) -> float:
     return sum(lengths) / rows
 
 
-def runs_per_hour(folder: Path, study: Path, at_once: int, gpu: bool) -> float:
-    """Of a study's eight runs, so many at once."""
-    how = ["--runs_per_gpu", str(at_once)] if gpu else ["--workers", str(min(at_once, 2))]
+def runs_per_hour(folder: Path, study: Path, seeds: int, at_once: int, gpu: bool) -> float:
+    """Of a study with so many runs at once, once the processes have started; of its first seeds."""
+    how = ["--runs_per_gpu", str(at_once)] if gpu else ["--workers", str(at_once)]
     words = [sys.executable, str(ROOT / "scripts/sweep.py"), str(study), "--store", str(folder / f"packed{at_once}")]
-    start = time.perf_counter()
+    how += ["--seeds", *map(str, range(1, seeds + 1))]
     subprocess.run([*words, *how], check=True, capture_output=True)
-    return 8 * 3600 / (time.perf_counter() - start)
+    records = (folder / f"packed{at_once}").rglob("record.json")
+    return at_once * 3600 / statistics.mean(json.loads(path.read_text())["seconds"]["total"] for path in records)
 
 
 def main(argv: list[str]) -> int:
@@ -91,18 +92,21 @@ def main(argv: list[str]) -> int:
     import torch
 
     gpu = torch.cuda.is_available()
+    if gpu:
+        speed.WARM_UP, speed.STEPS = 100, 200  # every length has been recorded by then
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         args.model_name_or_path, args.data_dir, args.full, args.profile = str(folder / "model"), made, False, False
         n = write_checkpoint(folder / "model", args.tiny)
-        tokens = write_task(folder, 2048, 500 if args.tiny else 30522)
+        rows = 256 if args.tiny else 4096
+        tokens = write_task(folder, rows, 500 if args.tiny else 30522)
         sides = [*(side for side in GPU if not (args.without_compile and side == "compiled")), "best", "once", "once K"]
         seen: dict[str, list[dict]] = {side: [] for side in sides}
         for _ in range(args.repeats):
             for side in sides:
                 seen[side].append(speed.run(side.split()[0], TASK, args, n // 2 if side == "once K" else 0))
-        print("| | examples/s | against the first | utilisation | peak GB | seconds to the first step |")
-        print("|---" * 6 + "|")
+        print("| | examples/s | against the first | utilisation | evaluation, examples/s | peak GB | first step, s |")
+        print("|---" * 7 + "|")
         first = None
         for side, found in seen.items():
             step = statistics.median(one["step"] for one in found)
@@ -111,13 +115,15 @@ def main(argv: list[str]) -> int:
             peak, start = (statistics.median(one[key] for one in found) for key in ("peak", "first_step"))
             share = utilisation(speed.BATCH / step, tokens, n // 2 if side == "once K" else n) if gpu else None
             cells = [f"{speed.BATCH / step:,.0f}", f"{first / step:.2f} x", f"{share:.0%}" if share else ""]
+            cells.append(f"{rows // 4 / statistics.median(one['evaluate'] for one in found):,.0f}")
             print(f"| {name} | " + " | ".join([*cells, f"{peak / 1e9:.1f}", f"{start:.1f}"]) + " |", flush=True)
         study = folder / "small.yaml"
-        rows = 256 if args.tiny else 2048
-        study.write_text(STUDY.format(model=args.model_name_or_path, data=made, rows=rows, half=n // 2))
-        alone, packed = (runs_per_hour(folder, study, at_once, gpu) for at_once in (1, 4))
+        at_once = 2 if args.tiny else 8
+        study.write_text(STUDY.format(model=args.model_name_or_path, data=made, rows=rows // 2, half=n // 2))
+        alone, packed = (runs_per_hour(folder, study, *how, gpu) for how in ((2, 1), (at_once, at_once)))
         print(
-            f"\nruns per hour: {alone:,.0f} one after the other, {packed:,.0f} packed ({packed / alone:.2f} x)",
+            f"\nruns per hour: {alone:,.0f} one after the other, {packed:,.0f} with {at_once} at once "
+            f"({packed / alone:.2f} x)",
             flush=True,
         )
         args.profile = True

@@ -37,7 +37,7 @@ WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize
 
 
 # ---- one run, in a process of its own -------------------------------------------------------------------------------
-def timed(script: str, words: list[str], steps: int | None) -> None:
+def timed(script: str, words: list[str], warm_up: int, steps: int | None) -> None:
     """Run a script with the clock on its Trainer; prints a line of JSON. steps: stop after so many."""
     if Path(script).name == "run_glue.py":
         gc.disable()  # as it does itself before it imports what is imported below
@@ -58,7 +58,7 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
 
     class Clock(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
-            if state.global_step == WARM_UP:
+            if state.global_step == warm_up:
                 catch_up()
             times["begin"].append(time.time())
 
@@ -90,7 +90,7 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
     except SystemExit as done:
         if done.code:
             raise
-    warm = list(zip(times["begin"], times["end"], strict=True))[WARM_UP:]
+    warm = list(zip(times["begin"], times["end"], strict=True))[warm_up:]
     step = None
     if warm:
         between = sum(seconds for start, seconds in evaluations if start < warm[-1][1])
@@ -109,7 +109,7 @@ def timed(script: str, words: list[str], steps: int | None) -> None:
     )
 
 
-def profiled(script: str, words: list[str]) -> None:
+def profiled(script: str, words: list[str], warm_up: int) -> None:
     """Run a script up to its tenth step after warming up, and print where these ten steps spend their time."""
     import torch
     from torch.profiler import ProfilerActivity, profile
@@ -120,9 +120,9 @@ def profiled(script: str, words: list[str]) -> None:
 
     class Profile(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            if state.global_step == WARM_UP:
+            if state.global_step == warm_up:
                 profiler.start()
-            elif state.global_step == WARM_UP + 10:
+            elif state.global_step == warm_up + 10:
                 profiler.stop()
                 by = "self_device_time_total" if gpu else "self_cpu_time_total"
                 averages = profiler.key_averages()
@@ -140,7 +140,7 @@ def run(side: str, task: str, args: argparse.Namespace, k: int = 0) -> dict[str,
     flags = ["--max_train_samples", str(ROWS[task])] if task in ROWS else []
     flags += ["--drop_strategy", "top", "--drop_k", str(k)] if k else []
     flags += ["--seed", "42"] if side in OURS else []
-    how = ["--profiled"] if args.profile else ["--timed", "" if args.full else str(WARM_UP + STEPS)]
+    how = ["--profiled" if args.profile else "--timed", str(WARM_UP), "" if args.full else str(WARM_UP + STEPS)]
     with tempfile.TemporaryDirectory() as folder:
         words = [__file__, *how, *command(side, task, args, folder, *flags)]
         printed = output(words, BENCHMARK_BEGAN=str(time.time()))
@@ -232,8 +232,8 @@ def machine() -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--profiled"]:
-        profiled(sys.argv[2], sys.argv[3:])
+        profiled(sys.argv[4], sys.argv[5:], int(sys.argv[2]))
     elif sys.argv[1:2] == ["--timed"]:
-        timed(sys.argv[3], sys.argv[4:], int(sys.argv[2]) if sys.argv[2] else None)
+        timed(sys.argv[4], sys.argv[5:], int(sys.argv[2]), int(sys.argv[3]) if sys.argv[3] else None)
     else:
         main()

@@ -41,6 +41,8 @@ class Family:
     """Model types that the library cannot compute under autocast."""
     onnx: bool = True
     """Whether PyTorch's ONNX exporter takes it."""
+    recordable: tuple[str, ...] = ()
+    """Model types whose training step CUDA can record: it reads no value, and copies none to the GPU."""
     own_vocabulary: tuple[str, ...] = ()
     """Model types that use token ids for the embedding and the padding mask alone: unused rows may be left out."""
 
@@ -75,6 +77,7 @@ FAMILIES = (
         ),
         first_token=("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "data2vec-text"),
         own_vocabulary=_BERTS,
+        recordable=_BERTS,
         fp32_only=("deberta",),  # a mask of fp32's lowest number overflows in attention scores of 16 bits
     ),
     Family(
@@ -84,6 +87,7 @@ FAMILIES = (
         ffn_matrix="ffn.lin2.weight",
         depth_attributes=("transformer.n_layers",),
         own_vocabulary=("distilbert",),
+        recordable=("distilbert",),
     ),
     Family(
         "XLNet",
@@ -101,6 +105,7 @@ FAMILIES = (
         ffn_matrix="ffn_output.weight",
         shared=True,
         own_vocabulary=("albert",),
+        recordable=("albert",),
     ),
     Family(
         "Longformer",

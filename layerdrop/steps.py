@@ -46,6 +46,9 @@ from layerdrop.surgery import droppable, kept_layers
 from layerdrop.tasks import label_order
 from layerdrop.training_step import fine_tune, note_drops
 
+MULTIPLE = 8
+"""On a GPU: batches are padded to a multiple of this. Each length is recorded once (finetune.faster.graphs)."""
+
 
 class GlueRun:
     """One run, step by step; each step leaves its results in the record."""
@@ -85,7 +88,8 @@ class GlueRun:
             )
         self.task = self.data.task
         self.length = min(spec.data.max_seq_length, checkpoint.max_length())
-        self.collate = Collator.of(checkpoint.tokenizer, self.length, spec.data.pad_to_max_length)
+        multiple = 1 if self.args.device.type == "cpu" else MULTIPLE
+        self.collate = Collator.of(checkpoint.tokenizer, self.length, spec.data.pad_to_max_length, multiple)
         order = label_order(self.task, checkpoint.label_names)
         self.task_ids = None if order is None else np.array(order)
         """(classes,) the task's class id for each of the checkpoint's, where that has an order of its own."""

@@ -5,7 +5,7 @@ import torch
 from transformers import TrainingArguments
 
 from layerdrop.finetune.faster import faster
-from layerdrop.finetune.faster.no_wait import ATTENTION, without_waiting
+from layerdrop.finetune.faster.no_wait import ATTENTION, EAGER, without_waiting
 from tests import tiny
 
 MODEL_TYPES = (
@@ -13,6 +13,9 @@ MODEL_TYPES = (
     "modernbert",
 )  # fmt: skip
 """Those with the library's sdpa attention."""
+
+EAGER_TYPES = ("mpnet", "rembert", "roformer", "megatron-bert")
+"""Those with eager attention and the library's mask for it."""
 
 
 class OnDevice(TrainingArguments):
@@ -52,7 +55,7 @@ def test_a_training_step_reads_no_value(model_type, tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize("model_type", MODEL_TYPES)
+@pytest.mark.parametrize("model_type", [*MODEL_TYPES, *EAGER_TYPES])
 def test_a_training_step_does_not_synchronise(model_type, tmp_path):
     model, batch = tiny.model(model_type).train().to("cuda"), batch_on("cuda")
     args = arguments(tmp_path, OnDevice)
@@ -81,10 +84,14 @@ def test_same_logits(model_type, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
 
 
-def test_models_with_attention_of_their_own_are_left_alone(tmp_path):
-    model = tiny.model("xlnet")
+@pytest.mark.parametrize("model_type", [*EAGER_TYPES, "xlnet", "deberta-v2", "longformer"])
+def test_models_with_eager_attention_alone_change_the_mask_at_most(model_type, tmp_path):
+    model, batch = tiny.model(model_type), tiny.batch(left=model_type == "xlnet")
+    before = model(**batch).logits
     with without_waiting(model, arguments(tmp_path)):
-        assert model.config._attn_implementation == "eager"
+        assert model.config._attn_implementation == EAGER
+        assert torch.equal(model(**batch).logits, before)
+    assert model.config._attn_implementation == "eager"
 
 
 @pytest.mark.parametrize("pinned", [True, False])

@@ -13,30 +13,31 @@ from layerdrop.data.tokens import Tokenised
 class Collator:
     """A list of `Tokenised` items -> one batch of tensors, padded to its longest example.
 
-    max_length: if given, the length is rounded up by at most a sixteenth, to no more than this. (Kernels are prepared
-    anew for every new length, on a CPU for about half of a training step: fewer lengths, less of that.)
-    fill: pad every batch to max_length.
+    max_length: if given, the length is rounded up by at most a sixteenth, or to a multiple of `multiple`, but not
+    beyond this. (Kernels are prepared anew for every new length, on a CPU for about half of a training step: fewer
+    lengths, less of that.) fill: pad every batch to max_length.
     """
 
     padding_values: dict[str, int]
     left: bool
     max_length: int | None = None
     fill: bool = False
+    multiple: int = 1
 
     @classmethod
-    def of(cls, tokenizer, max_length: int | None = None, fill: bool = False) -> "Collator":
+    def of(cls, tokenizer, max_length: int | None = None, fill: bool = False, multiple: int = 1) -> "Collator":
         """The collator that pads as this tokenizer does (XLNet: on the left)."""
         values = {
             "input_ids": tokenizer.pad_token_id or 0,
             "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0),
         }
-        return cls(values, tokenizer.padding_side == "left", max_length, fill)
+        return cls(values, tokenizer.padding_side == "left", max_length, fill, multiple)
 
     def length(self, longest: int) -> int:
         """The padded length of a batch whose longest example has `longest` tokens."""
         if self.max_length is None or self.fill:
             return self.max_length or longest
-        step = max(1, longest // 16)
+        step = max(self.multiple, longest // 16)
         return min(-(-longest // step) * step, self.max_length)
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:

@@ -58,6 +58,8 @@ class Distillation:
     Batches hold the teacher's outputs (layerdrop.finetune.teacher). A term of weight 0 is not computed.
     """
 
+    same_every_step = True
+
     def __init__(self, task: TaskLoss, model: PreTrainedModel, spec: DistilSpec, layers: Sequence[int] = ()):
         """model: the trained one, unwrapped. layers: ids of its layers that are paired with the teacher's."""
         self.task, self.model, self.spec, self.layers = task, model, spec, layers

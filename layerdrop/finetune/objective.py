@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import nn
@@ -17,6 +17,9 @@ class Objective(Protocol):
     """A scalar loss, a mean over the rows of a batch, in fp32. One that is a TrainerCallback too is registered with the
     Trainer."""
 
+    same_every_step: bool
+    """Whether it computes the same operations at every step, on batches of one shape."""
+
     def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """batch: `labels` (batch,) and the model's inputs (batch, tokens), on the model's device."""
 
@@ -30,6 +33,7 @@ def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 class TaskLoss:
     """Cross-entropy for classes, squared error for values: the loss of the library's classifiers."""
 
+    same_every_step: ClassVar[bool] = True
     regression: bool
     label_smoothing: float = 0.0
 

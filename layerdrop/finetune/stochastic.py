@@ -19,6 +19,8 @@ class LayerDrop(TrainerCallback):
     step accumulates, and in a resumed training. A draw that leaves no layer is repeated. Evaluation uses every layer.
     """
 
+    same_every_step = False
+
     def __init__(self, objective: Objective, model: PreTrainedModel, rate: float, seed: int):
         """model: the trained one, unwrapped."""
         self.objective, self.model, self.rate, self.seed = objective, model, rate, seed

@@ -35,6 +35,8 @@ class Theseus(TrainerCallback):
     fine-tuning. The draw depends on the seed and the training step alone. Evaluation uses the successor.
     """
 
+    same_every_step = False
+
     def __init__(
         self, objective: Objective, model: PreTrainedModel, predecessor: PreTrainedModel, spec: TheseusSpec, seed: int
     ):

@@ -21,6 +21,7 @@ from layerdrop.errors import UserError
 from layerdrop.evaluate import Evaluation
 from layerdrop.files import umask
 from layerdrop.finetune.faster import faster
+from layerdrop.finetune.faster.graphs import may_record
 from layerdrop.finetune.interrupt import Interrupt
 from layerdrop.finetune.log import EpochLog
 from layerdrop.finetune.objective import Objective
@@ -98,6 +99,7 @@ def train(
         development=development if args.eval_strategy != "no" else None,
         tokenizer=tokenizer,
         callbacks=[log, interrupt, *([objective] if isinstance(objective, TrainerCallback) else []), *callbacks],
+        record=not plain and may_record(model, args, objective),
     )
     with faster(model, args, train=True, plain=plain, used_ids=data.columns["input_ids"]), head_in_fp32(model):
         trainer = build_trainer(make)

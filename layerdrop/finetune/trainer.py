@@ -14,6 +14,7 @@ from layerdrop.data.batches import Collator, LengthGroupedSampler
 from layerdrop.data.tokens import Tokenised
 from layerdrop.errors import UserError
 from layerdrop.evaluate import Evaluation, evaluate
+from layerdrop.finetune.faster.graphs import RecordedSteps
 from layerdrop.finetune.log import Bar
 from layerdrop.finetune.objective import Objective
 from layerdrop.loading import quiet
@@ -71,7 +72,8 @@ class Evaluations:
 class FineTuner(Trainer):
     """The library's Trainer, changed through its public methods alone.
 
-    objective: the loss. development: evaluated when the settings say so; None: never.
+    objective: the loss. development: evaluated when the settings say so; None: never. record: execute steps as CUDA
+    graphs.
     """
 
     def __init__(
@@ -85,8 +87,10 @@ class FineTuner(Trainer):
         development: Development | None = None,
         tokenizer=None,
         callbacks=(),
+        record: bool = False,
     ):
         self.objective, self.development = objective, development
+        self.recorded = RecordedSteps(super().training_step) if record else None
         self.sampler: LengthGroupedSampler | None = None
         self.last = Evaluations()
         self.evaluate_seconds = 0.0
@@ -125,6 +129,12 @@ class FineTuner(Trainer):
             worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index),
         )
         return self.accelerator.prepare(loader)
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """The library's, or its recording."""
+        if self.recorded is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        return self.recorded(model, inputs)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The objective's loss of a batch."""

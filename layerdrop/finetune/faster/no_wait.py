@@ -13,32 +13,68 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-ATTENTION = "sdpa_masked"
+ATTENTION, EAGER = "sdpa_masked", "eager_masked"
 
 
-def _always_a_mask(*args, **kwargs) -> torch.Tensor | None:
+def _always_a_mask(*args, **kwargs) -> torch.Tensor:
     """The library's mask for sdpa, also for a batch without padding: finding that out synchronises."""
     return sdpa_mask(*args, **kwargs | {"allow_is_bidirectional_skip": False})
 
 
+def _additive_mask(*args, dtype: torch.dtype = torch.float32, **kwargs) -> torch.Tensor:
+    """The library's mask for eager attention, filled in on the device: the library copies a zero to it."""
+    mask = _always_a_mask(*args, **kwargs)
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
+
+
 AttentionInterface.register(ATTENTION, sdpa_attention_forward)
 AttentionMaskInterface.register(ATTENTION, _always_a_mask)
+AttentionMaskInterface.register(EAGER, _additive_mask)
+
+
+@contextmanager
+def _buckets_on_device(model: PreTrainedModel) -> Iterator[None]:
+    """Compute MPNet's buckets of relative positions once for each length: some versions of the library compute them on
+    the host at every step."""
+    encoder = getattr(model.base_model, "encoder", None)
+    buckets_of = getattr(encoder, "relative_position_bucket", None)
+    if buckets_of is None:
+        yield
+        return
+    computed: dict[int, torch.Tensor] = {}
+
+    def buckets(positions: torch.Tensor, **kwargs) -> torch.Tensor:
+        length = positions.shape[-1]
+        if length not in computed:
+            computed[length] = buckets_of(positions, **kwargs).to(model.device)
+        return computed[length]
+
+    encoder.relative_position_bucket = buckets
+    try:
+        yield
+    finally:
+        del encoder.relative_position_bucket
 
 
 @contextmanager
 def without_waiting(model: PreTrainedModel, args: TrainingArguments) -> Iterator[None]:
-    """Read no value during a model's forward pass (library's sdpa attention only), and copy pinned batches
-    asynchronously. Undone on exit.
+    """Read no value during a model's forward pass (with the library's sdpa attention, or its mask for a model that has
+    eager attention alone), and copy pinned batches asynchronously. Undone on exit.
 
     A Trainer reads `args.accelerator_config` when it is made: make it inside.
     """
     attention, copies = model.config._attn_implementation, args.accelerator_config.non_blocking
     if attention == "sdpa":
         model.set_attn_implementation(ATTENTION)
+    elif attention == "eager" and not model._supports_sdpa:
+        model.config._attn_implementation = EAGER  # of the mask alone
     args.accelerator_config.non_blocking = args.dataloader_pin_memory  # from other memory a copy blocks anyway
     try:
-        yield
+        with _buckets_on_device(model):
+            yield
     finally:
         args.accelerator_config.non_blocking = copies
         if attention == "sdpa":
             model.set_attn_implementation(attention)
+        else:
+            model.config._attn_implementation = attention

@@ -1,0 +1,102 @@
+"""The forward and backward pass of a training step as a CUDA graph.
+
+A step launches a thousand kernels, and a small batch occupies the GPU for less time than the launches take. A CUDA
+graph is recorded once for each shape of a batch, and launches all of its kernels at once. They are the same kernels on
+the same numbers, with the same random draws; clipping and the optimizer follow as before.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, TrainingArguments
+
+from layerdrop.architectures import family_of
+from layerdrop.finetune.objective import Objective
+
+Batch = Mapping[str, torch.Tensor]
+Step = Callable[[nn.Module, Batch], torch.Tensor]
+"""Computes the loss of a batch, adds its gradients to the parameters' and returns the loss, detached."""
+
+
+def may_record(model: PreTrainedModel, args: TrainingArguments, objective: Objective) -> bool:
+    """Whether every training step on a batch of one shape launches the same kernels, and CUDA can record them."""
+    return (
+        args.device.type == "cuda"
+        and model.config.model_type in family_of(model.config).recordable
+        and objective.same_every_step
+        and args.world_size == args.gradient_accumulation_steps == 1
+        and not (args.fp16 or args.gradient_checkpointing or args.torch_compile or args.torch_empty_cache_steps)
+    )
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    batch: dict[str, torch.Tensor]
+    """What the graph reads."""
+    replay: Callable[[], None]
+    loss: torch.Tensor
+    """What it writes, beside the gradients."""
+
+
+class RecordedSteps:
+    """Executes training steps. The first one of each shape is an ordinary step; the second one is recorded, and all
+    later ones are replayed. A model that has lost layers counts as another shape."""
+
+    def __init__(self, step: Step):
+        self.step = step
+        self.recorded: dict[tuple, _Recorded | None] = {}
+        """Shape -> None after its first step."""
+        self.gradients: dict[nn.Parameter, torch.Tensor] = {}
+        """Of the parameters that take part: where the graphs write them."""
+        self.pool = None
+        """Memory that the graphs share: one runs at a time."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """As the step. The parameters must have no gradients before."""
+        depth = getattr(model.config, "num_hidden_layers", None)
+        shape = depth, *((name, tensor.shape, tensor.dtype) for name, tensor in sorted(batch.items()))
+        if shape not in self.recorded:
+            self.recorded[shape] = None
+            return self._first(model, batch)
+        recorded = self.recorded[shape]
+        if recorded is None:
+            recorded = self.recorded[shape] = self._record(model, batch)
+        for name, tensor in batch.items():
+            recorded.batch[name].copy_(tensor, non_blocking=True)
+        self._show_gradients(model)
+        recorded.replay()
+        return recorded.loss.clone()
+
+    def _first(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        loss = self.step(model, batch)
+        for parameter in model.parameters():
+            if parameter.grad is not None and parameter not in self.gradients:
+                self.gradients[parameter] = torch.empty_like(parameter)
+        return loss
+
+    def _record(self, model: nn.Module, batch: Batch) -> _Recorded:
+        inputs = {name: tensor.clone() for name, tensor in batch.items()}
+        self._show_gradients(model)
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+        def step() -> torch.Tensor:
+            torch._foreach_zero_(gradients)
+            return self.step(model, inputs)
+
+        replay, loss = self._graph(step)
+        return _Recorded(inputs, replay, loss)
+
+    def _show_gradients(self, model: nn.Module) -> None:
+        for parameter in model.parameters():
+            parameter.grad = self.gradients.get(parameter)
+
+    def _graph(self, function: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+        """Record a function. Its replay writes into the tensor that is returned."""
+        graph = torch.cuda.CUDAGraph()
+        # Threads that load and pin batches call CUDA meanwhile: this must not end the recording.
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            result = function()
+        self.pool = self.pool or graph.pool()
+        return graph.replay, result

@@ -1,0 +1,136 @@
+"""Recorded training steps: with a stand-in for CUDA's recording on the processor, with a GPU the real one."""
+
+import pytest
+import torch
+from torch import nn
+
+from layerdrop.architectures import FAMILIES
+from layerdrop.finetune.distillation import Distillation
+from layerdrop.finetune.faster import faster
+from layerdrop.finetune.faster.graphs import RecordedSteps, may_record
+from layerdrop.finetune.objective import TaskLoss
+from layerdrop.finetune.stochastic import LayerDrop
+from layerdrop.finetune.theseus import Theseus
+from layerdrop.surgery import drop_layers
+from tests import tiny
+from tests.test_faster_no_wait import OnDevice, arguments
+
+RECORDABLE = [name for family in FAMILIES for name in family.recordable]
+
+
+def loss_and_gradients(model: nn.Module, batch) -> torch.Tensor:
+    loss = TaskLoss(False)(model, batch)
+    loss.backward()
+    return loss.detach()
+
+
+class Replayed(RecordedSteps):
+    """A replay executes the recorded function again: on the processor. `n` counts the recordings."""
+
+    n = 0
+
+    def _graph(self, function):
+        self.n += 1
+        result = function().clone()
+        return lambda: result.copy_(function()), result
+
+
+def batches(n: int) -> list[dict[str, torch.Tensor]]:
+    """Of two shapes, with other tokens each."""
+    found = []
+    for i in range(n):
+        torch.manual_seed(i)
+        length = (9, 6)[i % 3 == 2]
+        ids = torch.randint(5, 60, (4, length))
+        mask = torch.ones_like(ids)
+        mask[0, 4:] = 0
+        found.append({"input_ids": ids * mask, "attention_mask": mask, "labels": torch.randint(0, 2, (4,))})
+    return found
+
+
+def trained(model: nn.Module, step, some, cut_at: int | None = None) -> list[float]:
+    """Losses; the model learns."""
+    optimizer, losses = torch.optim.AdamW(model.parameters(), 1e-2, weight_decay=0.1), []
+    for i, batch in enumerate(some):
+        if i == cut_at:
+            drop_layers(model, [0])
+        losses.append(float(step(model, batch)))
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return losses
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    for module in model.train().modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+@pytest.mark.parametrize("cut_at", [None, 7])
+def test_recorded_steps_train_as_ordinary_ones(cut_at):
+    some, plain, model = batches(12), *(without_dropout(tiny.model("mpnet")) for _ in range(2))
+    for each in (plain, model):
+        each.mpnet.encoder.layer[1].requires_grad_(False)
+        each.unused = nn.Parameter(torch.ones(3))  # gets no gradient: weight decay must not move it
+    expected = trained(plain, loss_and_gradients, some, cut_at)
+    recorded = Replayed(loss_and_gradients)
+    assert trained(model, recorded, some, cut_at) == expected
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))
+    assert torch.equal(model.unused, torch.ones(3))
+    assert recorded.n == (2 if cut_at is None else 4)
+
+
+def test_a_loss_stays_as_it_was():
+    recorded, model, some = Replayed(loss_and_gradients), tiny.model("bert"), batches(2)
+    losses = [recorded(model, batch) for batch in (some[0], some[0], some[1])]
+    assert losses[1] == losses[0] != losses[2]
+
+
+def test_what_can_be_recorded(tmp_path):
+    model, args = tiny.model("bert"), arguments(tmp_path, OnDevice)
+    assert not may_record(model, args, TaskLoss(False))  # the device is another one
+    args.device_name = "cuda"
+    assert may_record(model, args, TaskLoss(False))
+    assert Distillation.same_every_step and not LayerDrop.same_every_step and not Theseus.same_every_step
+    assert not may_record(tiny.model("longformer"), args, TaskLoss(False))
+    for name, value in {"fp16": True, "gradient_checkpointing": True, "torch_compile": True}.items():
+        setattr(args, name, value)
+        assert not may_record(model, args, TaskLoss(False))
+        setattr(args, name, False)
+    args.gradient_accumulation_steps = 2
+    assert not may_record(model, args, TaskLoss(False))
+
+
+@pytest.mark.parametrize("model_type", RECORDABLE)
+def test_a_recordable_step_reads_no_value(model_type, tmp_path):
+    model, args = tiny.model(model_type).train().to("meta"), arguments(tmp_path, OnDevice)
+    batch = {name: tensor.to("meta") for name, tensor in batches(1)[0].items()}
+    with faster(model, args, train=True, used_ids=batches(1)[0]["input_ids"].numpy()):
+        loss_and_gradients(model, batch)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("model_type", RECORDABLE)
+def test_recorded_on_a_gpu(model_type, precision, tmp_path):
+    if precision == "bf16" and model_type == "deberta":
+        pytest.skip("fp32 alone")
+    args, losses = arguments(tmp_path, OnDevice), {}
+    args.device_name = "cuda"
+
+    def step(model, batch):
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+            loss = TaskLoss(False)(model, batch)
+        loss.backward()
+        return loss.detach()
+
+    some = [{name: tensor.cuda() for name, tensor in batch.items()} for batch in batches(12)]
+    for name, how in {"plain": step, "recorded": RecordedSteps(step)}.items():
+        torch.manual_seed(0)
+        model = tiny.model(model_type).train().cuda()
+        with faster(model, args, train=True, used_ids=torch.arange(60).numpy()):
+            losses[name] = trained(model, how, some)
+    assert losses["recorded"] == pytest.approx(losses["plain"], rel=2e-2 if precision == "bf16" else 1e-3)
