@@ -61,6 +61,9 @@ def test_lengths_of_batches():
         Collator.of(tiny.tokenizer()).length(33) == 33
         and Collator.of(tiny.tokenizer(), 128, fill=True).length(33) == 128
     )
+    few = Collator.of(tiny.tokenizer(), 100, multiple=8)
+    assert {few.length(n) for n in range(1, 101)} == {*range(8, 97, 8), 100}
+    assert few.length(16) == 16 and few.length(17) == 24
 
 
 @quick

@@ -94,6 +94,19 @@ def test_models_with_eager_attention_alone_change_the_mask_at_most(model_type, t
     assert model.config._attn_implementation == "eager"
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_cudnn_is_left_out(enabled, tmp_path):
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(enabled)
+    try:
+        with pytest.raises(KeyboardInterrupt), without_waiting(tiny.model("bert"), arguments(tmp_path)):
+            assert not torch.backends.cuda.cudnn_sdp_enabled()
+            raise KeyboardInterrupt
+        assert torch.backends.cuda.cudnn_sdp_enabled() == enabled
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
 @pytest.mark.parametrize("pinned", [True, False])
 @pytest.mark.parametrize("before", [True, False])
 def test_pinned_batches_are_copied_asynchronously(pinned, before, tmp_path):
@@ -104,3 +117,16 @@ def test_pinned_batches_are_copied_asynchronously(pinned, before, tmp_path):
         assert args.accelerator_config.non_blocking == pinned
         raise KeyboardInterrupt
     assert args.accelerator_config.non_blocking == before and model.config._attn_implementation == "sdpa"
+
+
+def test_buckets_of_positions_are_computed_once_for_each_length(tmp_path):
+    model = tiny.model("mpnet")
+    encoder, batch = model.mpnet.encoder, tiny.batch()
+    expected, original = model(**batch).logits, encoder.relative_position_bucket
+    positions = torch.arange(9)[None] - torch.arange(9)[:, None]
+    with without_waiting(model, arguments(tmp_path)):
+        first, again = (encoder.relative_position_bucket(positions) for _ in range(2))
+        assert first is again
+        assert not torch.equal(encoder.relative_position_bucket(torch.zeros(4, 4, dtype=torch.long)), first[:4, :4])
+        assert torch.equal(model(**batch).logits, expected)
+    assert encoder.relative_position_bucket is original

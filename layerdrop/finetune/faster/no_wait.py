@@ -3,6 +3,8 @@
 The host queues operations and runs ahead of the GPU. Reading a value, or a blocking copy of a batch, makes the host
 wait until the queue is empty; then the GPU idles. The library synchronises seven times a step: to copy each tensor of
 the batch, to learn whether the batch has padding, and to learn whether the loss is finite (`logging_nan_inf_filter`).
+
+cuDNN's attention makes the host wait too: a tenth of a second for each new length of a batch, seconds for the first.
 """
 
 from collections.abc import Iterator
@@ -59,7 +61,7 @@ def _buckets_on_device(model: PreTrainedModel) -> Iterator[None]:
 @contextmanager
 def without_waiting(model: PreTrainedModel, args: TrainingArguments) -> Iterator[None]:
     """Read no value during a model's forward pass (with the library's sdpa attention, or its mask for a model that has
-    eager attention alone), and copy pinned batches asynchronously. Undone on exit.
+    eager attention alone), leave cuDNN's attention out, and copy pinned batches asynchronously. Undone on exit.
 
     A Trainer reads `args.accelerator_config` when it is made: make it inside.
     """
@@ -69,10 +71,13 @@ def without_waiting(model: PreTrainedModel, args: TrainingArguments) -> Iterator
     elif attention == "eager" and not model._supports_sdpa:
         model.config._attn_implementation = EAGER  # of the mask alone
     args.accelerator_config.non_blocking = args.dataloader_pin_memory  # from other memory a copy blocks anyway
+    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         with _buckets_on_device(model):
             yield
     finally:
+        torch.backends.cuda.enable_cudnn_sdp(cudnn)
         args.accelerator_config.non_blocking = copies
         if attention == "sdpa":
             model.set_attn_implementation(attention)
