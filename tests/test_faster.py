@@ -100,11 +100,15 @@ def learnt_batch(n: int = 32) -> dict[str, torch.Tensor]:
 # ---- what the library does not promise to keep -----------------------------------------------------------------------
 PRIVATE = (
     ("torch.optim.optimizer", "register_optimizer_step_pre_hook", ("hook",)),
+    ("torch", "_foreach_zero_", ()),
+    ("torch.cuda", "graph", ("pool", "capture_error_mode")),
     ("torch.nn", "Module.register_state_dict_post_hook", ("hook",)),
     ("torch.nn", "Module.register_load_state_dict_pre_hook", ("hook",)),
     ("transformers", "AttentionInterface.register", ()),
     ("transformers", "AttentionMaskInterface.register", ()),
     ("transformers", "PreTrainedModel.set_attn_implementation", ("attn_implementation",)),
+    ("transformers", "PreTrainedModel._supports_sdpa", ()),
+    ("transformers.models.mpnet.modeling_mpnet", "MPNetEncoder.relative_position_bucket", ("relative_position",)),
     ("transformers.integrations.sdpa_attention", "sdpa_attention_forward",
      ("module", "query", "key", "value", "attention_mask", "dropout", "scaling", "is_causal")),
     ("transformers.masking_utils", "sdpa_mask", ("allow_is_bidirectional_skip",)),

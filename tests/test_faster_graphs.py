@@ -13,6 +13,7 @@ from layerdrop.finetune.stochastic import LayerDrop
 from layerdrop.finetune.theseus import Theseus
 from layerdrop.surgery import drop_layers
 from tests import tiny
+from tests.running import same, weights
 from tests.test_faster_no_wait import OnDevice, arguments
 
 RECORDABLE = [name for family in FAMILIES for name in family.recordable]
@@ -33,6 +34,18 @@ class Replayed(RecordedSteps):
         self.n += 1
         result = function().clone()
         return lambda: result.copy_(function()), result
+
+
+class OnCuda:
+    """Settings as if on a GPU."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, args):
+        self.args = args
+
+    def __getattr__(self, name):
+        return getattr(self.args, name)
 
 
 def batches(n: int) -> list[dict[str, torch.Tensor]]:
@@ -86,6 +99,37 @@ def test_a_loss_stays_as_it_was():
     recorded, model, some = Replayed(loss_and_gradients), tiny.model("bert"), batches(2)
     losses = [recorded(model, batch) for batch in (some[0], some[0], some[1])]
     assert losses[1] == losses[0] != losses[2]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--drop_strategy top --drop_k 2",
+        "--drop_strategy top --drop_k 2 --drop_when gradual --drop_every_epochs 3",
+        "--drop_strategy top --drop_k 2 --teacher auto --distill layers",
+        "--gradient_accumulation_steps 2",
+        "--layerdrop_rate 0.3",
+    ],
+)
+def test_a_run_with_recorded_steps(run, flags, tmp_path, monkeypatch):
+    """The same bits as a run without; on the processor a replay executes the step again."""
+    model = tiny.save(tmp_path / "still", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    words = f"--task_name rte --save_model True {flags}"
+    assert run(words, model, output="ordinary")[0] == 0
+    recordings = []
+
+    class Counted(Replayed):
+        def _graph(self, function):
+            recordings.append(function)
+            return super()._graph(function)
+
+    monkeypatch.setattr("layerdrop.finetune.trainer.RecordedSteps", Counted)
+    monkeypatch.setattr(
+        "layerdrop.finetune.train.may_record", lambda model, args, objective: may_record(model, OnCuda(args), objective)
+    )
+    assert run(words, model, output="recorded")[0] == 0
+    assert bool(recordings) == ("accumulation" not in flags and "layerdrop" not in flags)
+    assert same(weights("ordinary"), weights("recorded"))
 
 
 def test_what_can_be_recorded(tmp_path):

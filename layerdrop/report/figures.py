@@ -140,8 +140,8 @@ def _panel(axes: plt.Axes, results: ModelResults, task: str, rows: list[TableRow
     cells = [(_name(row), row.k, cell) for row in rows if (cell := _drawable(results.cell(row, task, metric)))]
     step = min(0.12, 0.7 / max(1, len(names) - 1))  # dots of one K stay closer than those of two
     for name, k, cell in cells:
-        i = names.index(name)
-        at = all_k.index(k) + (i - (len(names) - 1) / 2) * step
+        i, beside = names.index(name), [other for other in names if any(c[:2] == (other, k) for c in cells)]
+        at = all_k.index(k) + (beside.index(name) - (len(beside) - 1) / 2) * step
         low = cell.median if math.isnan(cell.low) else cell.low
         spread = [[cell.median - low], [cell.high - cell.median]]
         colour = COLOURS[i % len(COLOURS)]
