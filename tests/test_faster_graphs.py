@@ -132,6 +132,19 @@ def test_a_run_with_recorded_steps(run, flags, tmp_path, monkeypatch):
     assert same(weights("ordinary"), weights("recorded"))
 
 
+@pytest.mark.parametrize("error", [RuntimeError("a copy from the host"), torch.OutOfMemoryError("no memory")])
+def test_a_step_that_cannot_be_recorded(error, monkeypatch):
+    def refused(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", refused)
+    recorded, model, (batch,) = RecordedSteps(loss_and_gradients), tiny.model("bert"), batches(1)
+    recorded(model, batch)
+    with pytest.raises(type(error), match="--plain" if type(error) is RuntimeError else "^no memory$"):
+        recorded(model, batch)
+
+
 def test_what_can_be_recorded(tmp_path):
     model, args = tiny.model("bert"), arguments(tmp_path, OnDevice)
     assert not may_record(model, args, TaskLoss(False))  # the device is another one

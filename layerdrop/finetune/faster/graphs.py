@@ -95,8 +95,15 @@ class RecordedSteps:
     def _graph(self, function: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
         """Record a function. Its replay writes into the tensor that is returned."""
         graph = torch.cuda.CUDAGraph()
-        # Threads that load and pin batches call CUDA meanwhile: this must not end the recording.
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-            result = function()
+        try:
+            # Threads that load and pin batches call CUDA meanwhile: this must not end the recording.
+            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+                result = function()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"CUDA cannot record this model's training step ({error}). Add --plain, which trains without speed-ups."
+            ) from error
         self.pool = self.pool or graph.pool()
         return graph.replay, result
