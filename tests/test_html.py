@@ -91,9 +91,25 @@ def test_in_a_browser(tmp_path):
       found.push(document.querySelectorAll("#by-k circle").length, document.querySelectorAll("b").length);
       document.title = "found " + JSON.stringify(found);
     </script></body>"""
-    file = tmp_path / "report.html"
-    file.write_text(made().replace("</body>", script))
-    words = [CHROMIUM, *QUIET, f"--user-data-dir={tmp_path}/browser", "--dump-dom", f"file://{file}"]
+    assert browsed(made(), script, tmp_path) == "[3,true,true,2,1,2,0]"
+
+
+def browsed(text: str, script: str, folder) -> str:
+    """The title that a script gives a page; nothing may be said on the console."""
+    file = folder / "report.html"
+    file.write_text(text.replace("</body>", script))
+    words = [CHROMIUM, *QUIET, f"--user-data-dir={folder}/browser", "--dump-dom", f"file://{file}"]
     shown = subprocess.run(words, capture_output=True, text=True, timeout=100)
     assert "CONSOLE" not in shown.stderr, shown.stderr
-    assert re.search(r"<title>found (.*?)</title>", shown.stdout)[1] == "[3,true,true,2,1,2,0]"
+    return re.search(r"<title>found (.*?)</title>", shown.stdout)[1]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+def test_a_task_with_a_setting_of_its_own(tmp_path):
+    """Means are over the tasks of each setting, and nothing is missing that belongs to another."""
+    found = [record(task, k=k, max_train_samples=n) for task, n in (("rte", None), ("sst2", 64)) for k in (0, 2)]
+    script = """<script>
+      document.title = "found " + [document.querySelectorAll("#by-k circle").length,
+        document.getElementById("table").innerText.includes("missing")];
+    </script></body>"""
+    assert browsed(page(StoredRuns(found, []), frame(found), []), script, tmp_path) == "4,false"
