@@ -3,11 +3,12 @@
 import pytest
 import torch
 from torch import nn
+from transformers.training_args import OptimizerNames
 
 from layerdrop.architectures import FAMILIES
 from layerdrop.finetune.distillation import Distillation
 from layerdrop.finetune.faster import faster
-from layerdrop.finetune.faster.graphs import RecordedSteps, may_record
+from layerdrop.finetune.faster.graphs import OTHER_STEPS, RecordedSteps, may_record
 from layerdrop.finetune.objective import TaskLoss
 from layerdrop.finetune.stochastic import LayerDrop
 from layerdrop.finetune.theseus import Theseus
@@ -152,10 +153,17 @@ def test_what_can_be_recorded(tmp_path):
     assert may_record(model, args, TaskLoss(False))
     assert Distillation.same_every_step and not LayerDrop.same_every_step and not Theseus.same_every_step
     assert not may_record(tiny.model("longformer"), args, TaskLoss(False))
-    for name, value in {"fp16": True, "gradient_checkpointing": True, "torch_compile": True}.items():
-        setattr(args, name, value)
+    for name in OTHER_STEPS:
+        before = getattr(args, name)
+        assert not before
+        setattr(args, name, True)
         assert not may_record(model, args, TaskLoss(False))
-        setattr(args, name, False)
+        setattr(args, name, before)
+    for optimizer in ("lomo", "galore_adamw_layerwise"):
+        args.optim = OptimizerNames(optimizer)
+        assert not may_record(model, args, TaskLoss(False))
+    args.optim = OptimizerNames("adamw_torch_fused")
+    assert may_record(model, args, TaskLoss(False))
     args.gradient_accumulation_steps = 2
     assert not may_record(model, args, TaskLoss(False))
 

@@ -20,14 +20,21 @@ Step = Callable[[nn.Module, Batch], torch.Tensor]
 """Computes the loss of a batch, adds its gradients to the parameters' and returns the loss, detached."""
 
 
+OTHER_STEPS = ("fp16", "gradient_checkpointing", "torch_compile", "torch_empty_cache_steps", "auto_find_batch_size")
+OTHER_STEPS += ("deepspeed", "fsdp")
+"""Settings with which the host takes part in the passes, or the memory of other batches is needed again."""
+
+
 def may_record(model: PreTrainedModel, args: TrainingArguments, objective: Objective) -> bool:
     """Whether every training step on a batch of one shape launches the same kernels, and CUDA can record them."""
+    optimizer = str(getattr(args.optim, "value", args.optim))
     return (
         args.device.type == "cuda"
         and model.config.model_type in family_of(model.config).recordable
         and objective.same_every_step
         and args.world_size == args.gradient_accumulation_steps == 1
-        and not (args.fp16 or args.gradient_checkpointing or args.torch_compile or args.torch_empty_cache_steps)
+        and not any(getattr(args, name) for name in OTHER_STEPS)
+        and not ("lomo" in optimizer or "layerwise" in optimizer)  # these update parameters in the backward pass
     )
 
 
