@@ -13,9 +13,9 @@ from layerdrop.data.tokens import Tokenised
 class Collator:
     """A list of `Tokenised` items -> one batch of tensors, padded to its longest example.
 
-    max_length: if given, the length is rounded up by at most a sixteenth, or to a multiple of `multiple`, but not
-    beyond this. (Kernels are prepared anew for every new length, on a CPU for about half of a training step: fewer
-    lengths, less of that.) fill: pad every batch to max_length.
+    max_length: if given, the length is rounded up by at most a sixteenth, or to a multiple of `multiple` where that is
+    coarser, but not beyond this. (Kernels are prepared anew for every new length, on a CPU for about half of a training
+    step: fewer lengths, less of that.) fill: pad every batch to max_length.
     """
 
     padding_values: dict[str, int]

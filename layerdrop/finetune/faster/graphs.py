@@ -16,6 +16,7 @@ from layerdrop.architectures import family_of
 from layerdrop.finetune.objective import Objective
 
 Batch = Mapping[str, torch.Tensor]
+"""`labels` (batch,), the model's inputs (batch, tokens), perhaps a teacher's outputs; on the model's device."""
 Step = Callable[[nn.Module, Batch], torch.Tensor]
 """Computes the loss of a batch, adds its gradients to the parameters' and returns the loss, detached."""
 
@@ -61,9 +62,9 @@ class RecordedSteps:
         """Memory that the graphs share: one runs at a time."""
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """As the step. The parameters must have no gradients before."""
-        depth = getattr(model.config, "num_hidden_layers", None)
-        shape = depth, *((name, tensor.shape, tensor.dtype) for name, tensor in sorted(batch.items()))
+        """The loss of a batch, a scalar. The parameters have no gradients before, and those of the batch afterwards."""
+        tensors = ((name, tensor.shape, tensor.dtype) for name, tensor in sorted(batch.items()))
+        shape = model.config.num_hidden_layers, *tensors
         if shape not in self.recorded:
             self.recorded[shape] = None
             return self._first(model, batch)
