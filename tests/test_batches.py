@@ -64,6 +64,13 @@ def test_lengths_of_batches():
     few = Collator.of(tiny.tokenizer(), 100, multiple=8)
     assert {few.length(n) for n in range(1, 101)} == {*range(8, 97, 8), 100}
     assert few.length(16) == 16 and few.length(17) == 24
+    long = Collator.of(tiny.tokenizer(), 512, multiple=8)
+    assert {long.length(n) for n in range(1, 513)} == {
+        *range(8, 257, 8),
+        *range(272, 385, 16),
+        *range(384, 505, 24),
+        512,
+    }
 
 
 @quick

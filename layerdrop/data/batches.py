@@ -13,9 +13,9 @@ from layerdrop.data.tokens import Tokenised
 class Collator:
     """A list of `Tokenised` items -> one batch of tensors, padded to its longest example.
 
-    max_length: if given, the length is rounded up by at most a sixteenth, or to a multiple of `multiple` where that is
-    coarser, but not beyond this. (Kernels are prepared anew for every new length, on a CPU for about half of a training
-    step: fewer lengths, less of that.) fill: pad every batch to max_length.
+    max_length: if given, the length is rounded up to a multiple of `multiple`, for long texts to a coarser one, which
+    adds a sixteenth at most; but not beyond this. (Kernels are prepared anew for every new length, on a CPU for about
+    half of a training step: fewer lengths, less of that.) fill: pad every batch to max_length.
     """
 
     padding_values: dict[str, int]
@@ -37,7 +37,7 @@ class Collator:
         """The padded length of a batch whose longest example has `longest` tokens."""
         if self.max_length is None or self.fill:
             return self.max_length or longest
-        step = max(self.multiple, longest // 16)
+        step = max(1, longest // 16 // self.multiple) * self.multiple
         return min(-(-longest // step) * step, self.max_length)
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:

@@ -28,14 +28,13 @@ OTHER_STEPS += ("deepspeed", "fsdp")
 
 def may_record(model: PreTrainedModel, args: TrainingArguments, objective: Objective) -> bool:
     """Whether every training step on a batch of one shape launches the same kernels, and CUDA can record them."""
-    optimizer = str(getattr(args.optim, "value", args.optim))
     return (
         args.device.type == "cuda"
         and model.config.model_type in family_of(model.config).recordable
         and objective.same_every_step
         and args.world_size == args.gradient_accumulation_steps == 1
         and not any(getattr(args, name) for name in OTHER_STEPS)
-        and not ("lomo" in optimizer or "layerwise" in optimizer)  # these update parameters in the backward pass
+        and not ("lomo" in args.optim or "layerwise" in args.optim)  # these update parameters in the backward pass
     )
 
 

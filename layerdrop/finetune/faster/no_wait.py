@@ -59,27 +59,50 @@ def _buckets_on_device(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def without_waiting(model: PreTrainedModel, args: TrainingArguments) -> Iterator[None]:
-    """Read no value during a model's forward pass (with the library's sdpa attention, or its mask for a model that has
-    eager attention alone), leave cuDNN's attention out, and copy pinned batches asynchronously. Undone on exit.
-
-    A Trainer reads `args.accelerator_config` when it is made: make it inside.
-    """
-    attention, copies = model.config._attn_implementation, args.accelerator_config.non_blocking
+def _masks_on_device(model: PreTrainedModel) -> Iterator[None]:
+    """Make attention masks without reading a value: for the library's sdpa attention, or for a model that has eager
+    attention alone."""
+    attention = model.config._attn_implementation
     if attention == "sdpa":
         model.set_attn_implementation(ATTENTION)
     elif attention == "eager" and not model._supports_sdpa:
         model.config._attn_implementation = EAGER  # of the mask alone
-    args.accelerator_config.non_blocking = args.dataloader_pin_memory  # from other memory a copy blocks anyway
-    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
-    torch.backends.cuda.enable_cudnn_sdp(False)
     try:
-        with _buckets_on_device(model):
-            yield
+        yield
     finally:
-        torch.backends.cuda.enable_cudnn_sdp(cudnn)
-        args.accelerator_config.non_blocking = copies
         if attention == "sdpa":
             model.set_attn_implementation(attention)
         else:
             model.config._attn_implementation = attention
+
+
+@contextmanager
+def _without_cudnn_attention() -> Iterator[None]:
+    enabled = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(enabled)
+
+
+@contextmanager
+def _asynchronous_copies(args: TrainingArguments) -> Iterator[None]:
+    """Copy pinned batches asynchronously; from other memory a copy blocks anyway."""
+    config = args.accelerator_config
+    before, config.non_blocking = config.non_blocking, args.dataloader_pin_memory
+    try:
+        yield
+    finally:
+        config.non_blocking = before
+
+
+@contextmanager
+def without_waiting(model: PreTrainedModel, args: TrainingArguments) -> Iterator[None]:
+    """Read no value during a model's forward pass, leave cuDNN's attention out, and copy batches asynchronously.
+    Undone on exit.
+
+    A Trainer reads `args.accelerator_config` when it is made: make it inside.
+    """
+    with _masks_on_device(model), _buckets_on_device(model), _without_cudnn_attention(), _asynchronous_copies(args):
+        yield

@@ -86,7 +86,7 @@ def may_leave_rows_out(model: PreTrainedModel, args: TrainingArguments) -> bool:
         and model.get_output_embeddings() is None
         and type(embedding) is nn.Embedding
         and embedding.weight.requires_grad
-        and str(getattr(args.optim, "value", args.optim)) in OPTIMIZERS
+        and args.optim in OPTIMIZERS
         and args.weight_decay == 0
         and args.world_size == 1
         and not args.deepspeed
