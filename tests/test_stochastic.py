@@ -63,6 +63,14 @@ def test_a_whole_run(run, tmp_path):
     assert "layerdrop_rate" not in str({k: v for k, v in record["spec"].items() if k != "train"})
 
 
+def test_rate_0_changes_no_bit(run):
+    words = "--task_name rte --drop_strategy top --drop_k 3 --max_steps 3"
+    plain, zero = run(words, output="plain")[1], run(f"{words} --layerdrop_rate 0", output="zero")[1]
+    assert same(weights("plain"), weights("zero")) and zero["id"] == plain["id"]
+    drop = objective(model := tiny.model("bert"), rate=0)
+    assert drop.draw(0) == [] and torch.equal(drop(model, batch()), TaskLoss(False)(model, batch()))
+
+
 def test_each_step_draws_anew(run, monkeypatch):
     """Once for all batches that it accumulates."""
     steps = []
