@@ -76,6 +76,7 @@ def read_study(
     instead = {name: values for name, values in (axes or {}).items() if values}
     for grid in (grid | instead for grid in grids if grid or instead):
         planner.add_grid(grid, exclude)
+    planner.keep_models_that_are_needed()
     study = planner.study
     if not study.jobs and not study.impossible:
         raise UserError(f"{path}: its grid holds no run. Give axes ({', '.join(AXES)}) with values.")
@@ -172,6 +173,13 @@ class _Planner:
         for axis in grid:
             if idle := idle_axis(axis, planned):
                 self._note(idle)
+
+    def keep_models_that_are_needed(self) -> None:
+        """Let each run keep its model that another one goes on from or learns from: it is not trained twice."""
+        needed = {first.id for job in self.study.jobs for first in job.spec.firsts}
+        for i, job in enumerate(self.study.jobs):
+            if job.spec.id in needed:
+                self.study.jobs[i] = replace(job, options=replace(job.options, save_model=True))
 
     def _job(self, cell: dict[str, Any]) -> Job | None:
         """The job of a cell; None where it is impossible."""

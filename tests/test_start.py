@@ -223,3 +223,17 @@ def test_the_runs_of_a_study_share_the_first_training(bert, glue, tmp_path, monk
     for job in jobs:
         assert run_glue.run(job.spec, job.options).status == "success"
     assert len(list(Path("store/prior").glob("*/record.json"))) == 1 and len(read_store(["store"]).done) == 4
+
+
+def test_a_study_trains_its_full_models_once(bert, glue, tmp_path, monkeypatch):
+    """K = 0 keeps its model where other runs need it, and only there."""
+    monkeypatch.chdir(tmp_path)
+    study = {"settings": {"model_name_or_path": bert, "data_dir": glue, "use_cpu": True, "task_name": "rte"}}
+    study["grid"] = [{"k": 0, "seeds": [1, 2]}, {"strategies": "top", "k": 1, "drop_when": "finetuned", "seeds": 1}]
+    study["grid"].append({"strategies": "top", "k": 2, "teacher": "auto", "distill": "logits", "seeds": 1})
+    Path("study.yaml").write_text(json.dumps(study))
+    jobs = read_study("study.yaml", "store").jobs
+    assert [job.options.save_model for job in jobs] == [True, False, False, False]
+    for job in (jobs[0], *jobs[2:]):
+        assert run_glue.run(job.spec, job.options).status == "success"
+    assert not list(Path("store").glob("prior/*/record.json")) and len(read_store(["store"]).done) == 3
