@@ -533,6 +533,11 @@ def test_ways_are_tested_against_the_ordinary_run(tmp_path):
     assert "plain run of the same strategy" in table.notes[0]
     (table,) = significance_tables(frame(runs))
     assert [row[2][:7] for row in table.rows] == ["1 worse", "1 worse"]
+    longer = record(k=2, recipe=TrainSpec(num_train_epochs=6.0))
+    (table,) = significance_tables(frame([*runs, longer]), plain=True)
+    assert len(table.rows) == 1 and "num_train_epochs 3.0" in table.title
+    (table,) = significance_tables(frame([longer]), plain=True)  # it says what would be compared
+    assert table.rows == [] and "plain run of the same strategy" in table.notes[0]
 
 
 def test_holms_correction_is_offered_and_made(tmp_path):

@@ -20,7 +20,8 @@ def significance_tables(
 ) -> list[Table]:
     """For each model: every row against the full model of the same seed. Classification: McNemar's test; regression: a
     paired bootstrap interval of the difference in Pearson's r. correct: Holm's correction for all tests of a table.
-    plain: training variants only, each against the plain run of its strategy and K."""
+    plain: training variants only, each against the plain run of its strategy and K. A table without a row is left out,
+    unless there is no other."""
     made = []
     for results in model_results(runs):
         wanted, compared = results.columns(tasks), [row for row in rows_of(results)[1:] if row.variant or not plain]
@@ -39,7 +40,7 @@ def significance_tables(
         made.append(
             Table("significance", f"{results.title}: significance", header, rows, [_note(n, correct, plain)], values)
         )
-    return made
+    return [table for table in made if table.rows] or made[:1]
 
 
 @dataclass(frozen=True)
