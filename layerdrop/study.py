@@ -177,9 +177,11 @@ class _Planner:
     def keep_models_that_are_needed(self) -> None:
         """Let each run keep its model that another one goes on from or learns from: it is not trained twice."""
         needed = {first.id for job in self.study.jobs for first in job.spec.firsts}
-        for i, job in enumerate(self.study.jobs):
-            if job.spec.id in needed:
-                self.study.jobs[i] = replace(job, options=replace(job.options, save_model=True))
+
+        def keeping(job: Job) -> Job:
+            return replace(job, options=replace(job.options, save_model=True)) if job.spec.id in needed else job
+
+        self.study.jobs = [keeping(job) for job in self.study.jobs]
 
     def _job(self, cell: dict[str, Any]) -> Job | None:
         """The job of a cell; None where it is impossible."""
