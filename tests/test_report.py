@@ -608,6 +608,13 @@ def test_ways_of_training_are_rows_of_their_own():
     ]
 
 
+def test_a_recipe_of_the_first_training_is_named_where_it_has_one():
+    full = record().spec
+    longer = [record(recipe=TrainSpec(num_train_epochs=10), **changes) for changes in ({}, {"k": 2, "start": full})]
+    rows = {tuple(row[:2]) for table in task_tables(frame([record(k=2, start=full), *longer])) for row in table.rows}
+    assert rows == {("top, finetuned", "2"), ("full", "0"), ("top, finetuned (first_num_train_epochs 3.0)", "2")}
+
+
 def test_the_first_training_counts():
     first = record(k=2, train=10.0, start=record().spec)
     first.first = {"trainings": 1, "steps": 9, "seconds": 20.0}

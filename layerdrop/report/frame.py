@@ -85,8 +85,8 @@ def _flat(record: RunRecord) -> dict[str, Any]:
 
 
 def _differences(flat: pd.DataFrame, alike: list[str], names: Iterable[str]) -> list[str]:
-    """For each run, in words, the settings of `names` in which runs with equal `alike` differ; of PARTIAL, those that
-    are set. (Contents that are not recorded count as equal.)"""
+    """For each run, in words, those of its settings `names` in which runs with equal `alike` differ, or which are
+    PARTIAL; nothing for a setting that is not set. (Contents that are not recorded count as equal.)"""
     words = [[] for _ in range(len(flat))]
     key = flat[alike].map(repr).agg(" ".join, axis=1)
     for name in sorted(names):
@@ -94,7 +94,7 @@ def _differences(flat: pd.DataFrame, alike: list[str], names: Iterable[str]) -> 
         if name in ("weights", "rows"):
             values = values.where(flat[name].notna())
         several = values.groupby(key).transform("nunique") > 1
-        named = flat[name].notna() if name in PARTIAL else several
+        named = flat[name].notna() & (several | (name in PARTIAL))
         for i in flat.index[named]:
             words[i].append(f"{_NAMES.get(name, name)} {_word(flat.at[i, name])}")
     return [", ".join(parts) for parts in words]
