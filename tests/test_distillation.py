@@ -105,12 +105,15 @@ def test_stored_outputs_are_those_of_a_fresh_pass(tmp_path, model_type, kind):
         teacher.get_input_embeddings().weight.data[words.pad_token_id] = 0
     data, layers = dataset(words), [1, 3, 4]
     attention = kind == "layers" and model_type in ("bert", "xlnet", "deberta-v2")
+    teacher.train()  # the pass is one of evaluation all the same
     with attending_eagerly(teacher):
         outputs = teacher_outputs(
             teacher, data, Collator.of(words), kind=kind, layers=layers, attention=attention, columns=[1, 0],
             folder=tmp_path, batch_size=5,
         )  # fmt: skip
         assert not list(tmp_path.iterdir())  # the file goes with the process
+        assert teacher.training
+        teacher.eval()
         rows = [3, 17, 4]
         collate = TaughtCollator(Collator.of(words), outputs)
         batch = collate([Numbered(data.columns, data.offsets, data.labels)[row] for row in rows])

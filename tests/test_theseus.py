@@ -111,6 +111,13 @@ def test_a_step_that_replaces_nothing_stops_nobody(tmp_path):
     assert same(successor.state_dict(), before)
 
 
+def test_the_predecessor_has_its_dropout():
+    theseus = objective(*pair())
+    state = type("State", (), {"max_steps": 10})
+    theseus.on_train_begin(None, state, None)
+    assert theseus.predecessor.training and all(layer.training for layer in layer_list(theseus.predecessor))
+
+
 def test_with_layers_is_undone():
     predecessor, successor = pair("modernbert")
     types, layers = list(successor.config.layer_types), list(layer_list(successor))
