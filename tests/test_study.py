@@ -108,6 +108,11 @@ def test_several_grids_any_flag_and_scalars(write):
     ]
 
 
+def test_a_grid_may_change_another_one(write):
+    made = write("grid: [&a {models: demo, tasks: demo-rte, strategies: top, k: 2, seeds: [1, 2]}, {<<: *a, k: 3}]")
+    assert [what(job)[2:] for job in made.jobs] == [(2, 1), (2, 2), (3, 1), (3, 2)]
+
+
 def test_axes_flags_and_recipe_of_the_command_line(write):
     Path("r.yaml").write_text("learning_rate: 5e-5\n")
     made = write(GRID, ["--num_train_epochs", "1"], axes={"tasks": ["demo-cola"], "k": [3]}, recipe="r.yaml")
@@ -245,6 +250,7 @@ def test_the_hub_is_asked_once_and_only_if_needed(write, monkeypatch):
         ("grid: {k: []}", "holds no run"),
         ("recipe: none.yaml\ngrid: {k: 0}", "none.yaml: cannot read"),
         ("grid: {k: 0}\ngrid: {k: 1}", "'grid' is there twice"),
+        ("grid: [&a {k: 0}, {<<: *a, k: 1, k: 2}]", "'k' is there twice"),
         ("- a", "a configuration is"),
     ],
 )

@@ -16,11 +16,12 @@ DICTIONARIES = TrainingArguments._VALID_DICT_FIELDS
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose mappings may not say a key twice."""
+    """YAML whose mappings may not say a key twice; a key beside `<<` takes the place of the merged one."""
 
     def construct_mapping(self, node, deep=False):
         """The mapping; a repeated key is an error."""
-        seen = [self.construct_object(key, deep=True) for key, _ in node.value]
+        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        seen = [self.construct_object(key, deep=True) for key in own]
         if twice := [key for i, key in enumerate(seen) if key in seen[:i]]:
             raise yaml.constructor.ConstructorError(
                 problem=f"'{twice[0]}' is there twice", problem_mark=node.start_mark
