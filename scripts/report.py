@@ -27,6 +27,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--table", nargs="+", choices=TABLES, default=["tasks", "cost"], help="which tables")
     parser.add_argument("--format", choices=("md", "latex", "csv"), default="md", help="of the tables")
     parser.add_argument("--tasks", nargs="+", help="columns, and the set of tasks for means (default: all there are)")
+    parser.add_argument(
+        "--rows", nargs="+", default=[], help="settings that make rows, such as num_train_epochs, not tables"
+    )
     parser.add_argument("--all_metrics", action="store_true", help="every metric of a task (csv has them anyway)")
     parser.add_argument("--plain", action="store_true", help="significance: training variants against plain runs")
     parser.add_argument("--holm", action="store_true", help="significance: Holm's correction for all tests of a table")
@@ -70,7 +73,7 @@ def report(args: argparse.Namespace) -> None:
     if not found.done:
         print(render(costs, args.format), flush=True)
         return
-    runs = frame(found.done)
+    runs = frame(found.done, args.rows)
     tasks = [get_task(name, "--tasks").name for name in args.tasks] if args.tasks else None
     there = sorted(set(runs["task"]))
     if tasks and not set(tasks) & set(there):
@@ -129,7 +132,7 @@ def watch(args: argparse.Namespace) -> None:
     while True:
         found = read_store(args.store, may_be_empty=True)
         if found.done:
-            runs = frame(found.done)
+            runs = frame(found.done, args.rows)
             write_atomically(Path(args.html), page(found, runs, notes_on(found, runs), REFRESH))
             print(f"{args.html}: {len(found.done)} runs, {found.unfinished} in flight", file=sys.stderr, flush=True)
         time.sleep(REFRESH)

@@ -376,6 +376,17 @@ def test_figures_show_every_row():
     figures.plt.close("all")
 
 
+def test_a_long_name_fits_into_a_figure():
+    long = record(k=2, recipe=TrainSpec(layerdrop_rate=0.2, num_train_epochs=10.0, learning_rate=1e-6, warmup_steps=17))
+    rows = ["num_train_epochs", "learning_rate", "warmup_steps"]
+    figure = figures.strategies(model_results(frame([record(k=2), long], rows))[0], ["rte"])
+    (legend,) = figure.legends
+    assert figures.FULL_NAME not in [text.get_text() for text in legend.get_texts()]  # there is none
+    assert max(len(text.get_text()) for text in legend.get_texts()) > 75
+    figure.canvas.draw()
+    assert legend.get_window_extent().x0 >= 0 and legend.get_window_extent().x1 <= figure.bbox.x1
+
+
 def test_rows_are_in_order():
     hows = [TableRow("bottom", 2), TableRow("top", 4), TableRow(), TableRow("top", 2), TableRow(from_scratch=True)]
     assert sorted(hows, key=TableRow.order) == [
@@ -536,6 +547,8 @@ def test_ways_are_tested_against_the_ordinary_run(tmp_path):
     longer = record(k=2, recipe=TrainSpec(num_train_epochs=6.0))
     (table,) = significance_tables(frame([*runs, longer]), plain=True)
     assert len(table.rows) == 1 and "num_train_epochs 3.0" in table.title
+    (table,) = significance_tables(frame([*runs, longer], ["num_train_epochs"]), plain=True)
+    assert table.rows[0][0] == "top, finetuned (num_train_epochs 3.0)" and table.rows[0][2].startswith("1 better of 1")
     (table,) = significance_tables(frame([longer]), plain=True)  # it says what would be compared
     assert table.rows == [] and "plain run of the same strategy" in table.notes[0]
 
@@ -613,6 +626,29 @@ def test_a_recipe_of_the_first_training_is_named_where_it_has_one():
     longer = [record(recipe=TrainSpec(num_train_epochs=10), **changes) for changes in ({}, {"k": 2, "start": full})]
     rows = {tuple(row[:2]) for table in task_tables(frame([record(k=2, start=full), *longer])) for row in table.rows}
     assert rows == {("top, finetuned", "2"), ("full", "0"), ("top, finetuned (first_num_train_epochs 3.0)", "2")}
+
+
+def test_settings_that_make_rows():
+    """A row is compared with the full model of its own recipe, where these differ."""
+    recipes = [TrainSpec(num_train_epochs=n) for n in (3.0, 10.0)]
+    runs = [record(accuracy=0.5), *(record(k=2, recipe=recipe, accuracy=0.4) for recipe in recipes)]
+    runs += [record(k=2, recipe=recipes[1], accuracy=0.6, start=record(recipe=recipes[1]).spec)]
+
+    def rows(runs):
+        (table,) = task_tables(frame(runs, ["num_train_epochs"]))
+        return [(row[0], row[-1]) for row in table.rows]
+
+    assert len(task_tables(frame(runs))) == 2
+    names = ["top (num_train_epochs 3.0)", "top (num_train_epochs 10.0)", "top, finetuned (num_train_epochs 10.0)"]
+    assert rows(runs) == [("full", ""), *zip(names, ("-10.0", "-10.0", "+10.0"), strict=True)]
+    runs += [record(recipe=recipes[1], accuracy=0.7)]
+    full = [("full (num_train_epochs 3.0)", ""), ("full (num_train_epochs 10.0)", "")]
+    assert rows(runs) == [*full, *zip(names, ("-10.0", "-30.0", "-10.0"), strict=True)]
+
+
+def test_settings_that_make_no_tables_make_no_rows():
+    with pytest.raises(UserError, match="--rows: unknown value 'k'. Allowed: .*num_train_epochs"):
+        frame([record()], ["k"])
 
 
 def test_the_first_training_counts():

@@ -82,7 +82,8 @@ def strategies(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
     names, all_k = _names(rows), sorted({row.k for row in rows})
     columns = min(2, len(tasks))
     lines = math.ceil(len(tasks) / columns)
-    below = 0.2 + _legend_height([*names, FULL_NAME])
+    full = [FULL_NAME] if FULL in results.rows else []
+    below = 0.2 + _legend_height([*names, *full])
     height = 1.5 * lines + 0.25 + below
     figure, grid = plt.subplots(lines, columns, figsize=(WIDTH, height), squeeze=False)
     gap = False
@@ -91,7 +92,7 @@ def strategies(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
     for axes in list(grid.flat)[len(tasks) :]:
         axes.set_axis_off()
     marks = [_mark(i) for i in range(len(names))] + [plt.Line2D([], [], color=GREY, linewidth=0.8, linestyle="--")]
-    _legend(figure, marks, [*names, FULL_NAME])
+    _legend(figure, marks[: len(names) + len(full)], [*names, *full])
     missing = "; no dot: not run, or impossible" if gap else ""
     spread = "median over seeds, whiskers from lowest to highest" if results.seeds > 1 else "one seed"
     figure.text(0.5, (below - 0.13) / height, f"{spread}{missing}", ha="center", fontsize=5.5, color=GREY)
@@ -121,8 +122,9 @@ def _legend_height(names: list[str]) -> float:
 
 
 def _legend(figure: plt.Figure, marks: list, names: list[str]) -> None:
-    """Below everything."""
-    figure.legend(marks, names, loc="lower center", ncols=_columns(names), fontsize=6, handlelength=1.2)
+    """Below everything; smaller where a name would not fit."""
+    size = 6 * min(1, (WIDTH - 0.25) / (0.048 * max(map(len, names))))
+    figure.legend(marks, names, loc="lower center", ncols=_columns(names), fontsize=size, handlelength=1.2)
 
 
 def marker(i: int) -> str:

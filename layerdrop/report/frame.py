@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from layerdrop.errors import unknown
 from layerdrop.report.table_row import TableRow
 from layerdrop.runs.record import RunRecord
 from layerdrop.spec import FIRST_RECIPE
@@ -37,21 +38,27 @@ RUN_COLUMNS = (
 where it is not defined (a constant prediction), which ranks below every number."""
 
 
-def frame(records: Sequence[RunRecord]) -> pd.DataFrame:
+def frame(records: Sequence[RunRecord], row_settings: Sequence[str] = ()) -> pd.DataFrame:
     """One row for each record, columns RUN_COLUMNS and metrics. `setting` separates tables of a model, `column` the
-    columns of a task, `row` the rows of a strategy."""
+    columns of a task, `row` the rows of a strategy; row_settings separate rows where they would separate tables. Raises
+    UserError for one that separates no tables."""
     flat = pd.DataFrame([_flat(record) for record in records], dtype=object)
     elsewhere = {*ROW, *DETAILS, *VARIANT, *VARIANT_SETTINGS, *DATA, "rows"}
-    setting = _differences(flat, ["model"], [name for name in flat.columns if name not in elsewhere])
+    settings = [name for name in flat.columns if name not in elsewhere]
+    for name in row_settings:
+        if name not in settings:
+            raise unknown("--rows", name, settings)
+    setting = _differences(flat, ["model"], [name for name in settings if name not in row_settings])
     data = _differences(flat, ["task"], DATA)
     contents = _differences(flat, ["task", *DATA, *PARTIAL], ["rows"])
     details = _differences(flat, ["model", "strategy"], DETAILS)
     found = _differences(flat, ["model", "strategy", "task", "k"], ["found"])
     of_variant = _differences(flat, ["model", "strategy", "variant"], VARIANT_SETTINGS)
+    recipe = _differences(flat.assign(full=flat["strategy"].isna()), ["model", "full"], row_settings)
     rows = []
     for i, record in enumerate(records):
         spec = record.spec
-        row = TableRow.of(spec, ", ".join(filter(None, (details[i], found[i], of_variant[i]))))
+        row = TableRow.of(spec, ", ".join(filter(None, (details[i], found[i], of_variant[i]))), recipe[i])
         parts = ", ".join(filter(None, (data[i], contents[i])))
         column = f"{spec.data.task} ({parts})" if parts else spec.data.task
         place = {"model": spec.model.name, "setting": setting[i], "row": row, "task": spec.data.task, "column": column}

@@ -108,8 +108,13 @@ class ModelResults:
 
     def difference(self, row: TableRow, column: str, metric: str) -> float | None:
         """Points above the full model; None where one of the two is missing."""
-        ours, full = self.cell(row, column, metric), self.cell(FULL, column, metric)
-        return None if ours is None or full is None or row == FULL else ours.median - full.median
+        full = self.full(row)
+        ours, theirs = (self.cell(one, column, metric) for one in (row, full))
+        return None if ours is None or theirs is None or row == full else ours.median - theirs.median
+
+    def full(self, row: TableRow) -> TableRow:
+        """The full model that a row is compared with: that of its recipe, where full models differ in it."""
+        return row.full if row.full in self.rows else FULL
 
     def mean(self, row: TableRow, columns: list[str], metric: Metric | None = None) -> float | None:
         """Mean over columns of the medians; None unless every one is there. metric: None for the main one."""
@@ -125,7 +130,7 @@ class ModelResults:
         """Mean over columns of (median seconds of a stage / those of the full model); None unless all have both."""
         ratios = []
         for column in columns:
-            ours, full = (self.median(one, [column], stage) for one in (row, FULL))
+            ours, full = (self.median(one, [column], stage) for one in (row, self.full(row)))
             if not ours or not full:
                 return None
             ratios.append(ours / full)

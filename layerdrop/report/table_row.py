@@ -21,17 +21,24 @@ class TableRow:
     """How scores were computed, or which layers a search found, where that differs between the rows of a strategy."""
     variant: str = ""
     """RunSpec.variants: another moment of dropping, another objective; empty for plain dropping."""
+    recipe: str = ""
+    """Settings that make rows where they would make tables."""
 
     @classmethod
-    def of(cls, spec: RunSpec, details: str = "") -> TableRow:
+    def of(cls, spec: RunSpec, details: str = "", recipe: str = "") -> TableRow:
         """The row of a run; dropping nothing is one row for all strategies."""
         drop, scratch, variant = spec.drop, spec.model.from_scratch, ", ".join(spec.variants)
         if drop.strategy is None or (drop.k == 0 and drop.threshold is None):
-            return cls(from_scratch=scratch, variant=variant, details=details if variant else "")
+            return cls(from_scratch=scratch, variant=variant, details=details if variant else "", recipe=recipe)
         k = None if drop.threshold is not None else drop.k
         if drop.layers:
             k = len(drop.layers)
-        return cls(drop.strategy, k, drop.threshold, drop.layers, scratch, details, variant)
+        return cls(drop.strategy, k, drop.threshold, drop.layers, scratch, details, variant, recipe)
+
+    @property
+    def full(self) -> TableRow:
+        """The full model of its recipe."""
+        return TableRow(recipe=self.recipe)
 
     @property
     def words(self) -> tuple[str, str]:
@@ -43,15 +50,28 @@ class TableRow:
             name += f" > {self.threshold:g}"
         if self.variant:
             name += f", {self.variant}"
-        if self.details:
-            name += f" ({self.details})"
+        if self.recipe or self.details:
+            name += f" ({', '.join(filter(None, (self.recipe, self.details)))})"
         k = "" if self.threshold is not None else str(self.k or 0)
         return (f"{name}, from scratch" if self.from_scratch else name), k
 
     def order(self) -> tuple:
         """Sorts rows: the full model, the same from scratch, then strategy by strategy with growing K."""
         place = list(STRATEGIES).index(self.strategy) if self.strategy in STRATEGIES else -1
-        return (place, self.variant, self.details, self.from_scratch, self.k or 0, -(self.threshold or 0), self.layers)
+        size = (self.k or 0, -(self.threshold or 0), self.layers)
+        return (place, self.variant, _by_number(self.recipe), self.details, self.from_scratch, *size)
+
+
+def _by_number(words: str) -> list[tuple]:
+    """Sorts `epochs 3.0` before `epochs 10.0`."""
+
+    def key(word: str) -> tuple:
+        try:
+            return (0, float(word))
+        except ValueError:
+            return (1, word)
+
+    return [key(word) for word in words.replace(",", "").split()]
 
 
 FULL = TableRow()

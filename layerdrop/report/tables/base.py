@@ -59,8 +59,9 @@ def names(columns: list[str]) -> str:
 
 
 def rows_of(results: ModelResults) -> list[TableRow]:
-    """The rows in order, the full model first, also where it is missing."""
-    return [FULL, *(row for row in results.rows if row != FULL)]
+    """The rows in order, the full models first; FULL also where there is none."""
+    full = [row for row in results.rows if row == row.full]
+    return [*(full or [FULL]), *(row for row in results.rows if row not in full)]
 
 
 def place(results: ModelResults, row: TableRow) -> dict[str, object]:
@@ -92,7 +93,7 @@ def value_of(
 
 def loss(row: TableRow, mean: float | None, full: float | None) -> float | None:
     """The mean minus the full model's, in points; None for the full model, and where one is missing."""
-    return None if mean is None or full is None or row == FULL else mean - full
+    return None if mean is None or full is None or row == row.full else mean - full
 
 
 def mean_value(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 
 from layerdrop.report.model_results import ModelResults, model_results
-from layerdrop.report.table_row import FULL
 from layerdrop.report.tables.base import (
     MISSING,
     Table,
@@ -39,8 +38,8 @@ def _table(results: ModelResults, wanted: list[str], other: ModelResults | None)
         return task_row.suffixes[0].lstrip("_") + "_" * bool(task_row.suffixes[0]) + task_row.selection_metric
 
     rows, values = [], []
-    full = results.mean(FULL, wanted, metric)
     for row in rows_of(results):
+        full = results.mean(results.full(row), wanted, metric)
         cells = []
         for column in wanted:
             cell = results.cell(row, column, metric(column))

@@ -9,7 +9,7 @@ import pandas as pd
 
 from layerdrop.analysis.significance import LEVEL, Comparison, compare_systems, holm
 from layerdrop.report.model_results import ModelResults, model_results, task_name
-from layerdrop.report.table_row import FULL, TableRow
+from layerdrop.report.table_row import TableRow
 from layerdrop.report.tables.base import MISSING, Table, place, rows_of
 from layerdrop.runs.predictions import read_predictions
 from layerdrop.runs.record import RunRecord
@@ -24,8 +24,10 @@ def significance_tables(
     unless there is no other."""
     made = []
     for results in model_results(runs):
-        wanted, compared = results.columns(tasks), [row for row in rows_of(results)[1:] if row.variant or not plain]
-        base = {row: dataclasses.replace(row, variant="", details="") if plain else FULL for row in compared}
+        wanted = results.columns(tasks)
+        compared = [row for row in rows_of(results) if (row.variant if plain else row != row.full)]
+        plain_runs = {row: dataclasses.replace(row, variant="", details="") for row in compared}
+        base = plain_runs if plain else {row: results.full(row) for row in compared}
         tests = {(row, column): _tests(results, row, base[row], column) for row in compared for column in wanted}
         n = sum(test.p is not None for cell in tests.values() for test in cell)
         if correct:

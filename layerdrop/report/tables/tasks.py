@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from layerdrop.report.model_results import METRIC_WORDS, ModelResults, Summary, model_results
-from layerdrop.report.table_row import FULL, TableRow
+from layerdrop.report.table_row import TableRow
 from layerdrop.report.tables.base import (
     Table,
     against_published,
@@ -43,7 +43,6 @@ def _table(results: ModelResults, wanted: list[str], other: ModelResults | None,
     shown = columns if all_metrics else main
     header = ["strategy", "K", *(title_of(*column) for column in shown), "mean", "difference"]
     rows, values = [], []
-    full = results.mean(FULL, wanted)
     for row in rows_of(results):
         cells = []
         for column in columns:
@@ -52,7 +51,7 @@ def _table(results: ModelResults, wanted: list[str], other: ModelResults | None,
             if column in shown:
                 cells.append(_words(results, row, column, cell, theirs))
         mean = results.mean(row, wanted)
-        below = loss(row, mean, full)
+        below = loss(row, mean, results.mean(results.full(row), wanted))
         rows.append([*row.words, *cells, points(mean), signed(below)])
         values.append(mean_value(results, row, wanted, mean, below))
     return Table("tasks", results.title, header, rows, [_note(results, wanted)], values)
