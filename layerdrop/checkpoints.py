@@ -208,8 +208,9 @@ def _not_found(flag: str, name: str, what: str, error: Exception) -> UserError:
         reason = str(error).strip().split("\n")[0]
         return UserError(f"{flag} {name}: no {what} in this folder ({reason}). Give the folder of a checkpoint.")
     if huggingface_hub.is_offline_mode():
+        ways = "Give the folder of a fine-tuned model, or auto" if flag == "--teacher" else WAYS_WITHOUT_HUB
         return UserError(
-            f"{flag} {name}: {what} is not in the local cache and the hub cannot be reached. {WAYS_WITHOUT_HUB}."
+            f"{flag} {name}: no such folder; {what} is not in the local cache and the hub cannot be reached. {ways}."
         )
     return UserError(f"{flag} {name}: the hub has no {what} under this name and revision, or it is private (--token).")
 

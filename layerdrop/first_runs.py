@@ -7,6 +7,7 @@ from pathlib import Path
 from layerdrop.checkpoints import Checkpoint, HubOptions
 from layerdrop.engines.base import Job, Run
 from layerdrop.errors import UserError
+from layerdrop.progress import Display
 from layerdrop.runs.store import Store, find_record, forget_unless_kept, holds_trained, prior_store
 from layerdrop.spec import ModelSpec, Options, RunSpec
 
@@ -68,15 +69,16 @@ class FirstRuns:
     def do(self) -> None:
         """Do the missing ones, one after the other. Raises UserError if one fails."""
         for first in self.spec.firsts:
-            if not holds_trained(self.folder(first), first):
-                self._do(first)
+            folder, display = self.folder(first), Display(sys.stderr)
+            if holds_trained(folder, first):
+                display.say(f"takes the trained model of {first.name}, in {folder}")
+            else:
+                self._do(first, folder, display)
 
-    def _do(self, first: RunSpec) -> None:
+    def _do(self, first: RunSpec, folder: str, display: Display) -> None:
         from layerdrop.engines.in_process import InProcessEngine
         from layerdrop.execute import execute
-        from layerdrop.progress import Display
 
-        folder, display = self.folder(first), Display(sys.stderr)
         if self.spec.processes > 1:
             raise UserError(
                 f"{first.name}: this run is needed first, and torchrun does one run at a time. "

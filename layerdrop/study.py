@@ -166,7 +166,10 @@ class _Planner:
         planned = []
         for cell in _cells(grid):
             if not any(_matches(cell, pattern) for pattern in exclude):
-                job = self._job(cell)
+                try:
+                    job = self._job(cell)
+                except UserError as error:
+                    raise UserError(f"{error}{_where(grid, cell)}") from error
                 if job is not None:
                     self._add(job)
                     planned.append((cell, job.spec.id))
@@ -239,6 +242,12 @@ class _Planner:
         text = one_line(text)
         if text not in self.study.notes:
             self.study.notes.append(text)
+
+
+def _where(grid: dict[str, Any], cell: dict[str, Any]) -> str:
+    """Which cell of a grid, in its axes of several values, for the end of an error."""
+    words = ", ".join(f"{axis} {cell[axis]}" for axis in grid if len(_values(grid[axis])) > 1)
+    return f" (At {words}.)" if words else ""
 
 
 def _with_axes(text: str) -> str:

@@ -104,10 +104,11 @@ def report(args: argparse.Namespace) -> None:
 
 def notes_on(found, runs) -> list[str]:
     """Notes below the tables."""
-    from layerdrop.report.notes import constant_predictions, mixtures, repeated
+    from layerdrop.report.notes import constant_predictions, mixtures, repeated, without_full_model
     from layerdrop.report.records import failures, unreadable
 
-    return failures(found) + unreadable(found) + mixtures(runs) + constant_predictions(runs) + repeated(runs)
+    of_tables = mixtures(runs) + constant_predictions(runs) + repeated(runs) + without_full_model(runs)
+    return failures(found) + unreadable(found) + of_tables
 
 
 def make_folders(args: argparse.Namespace) -> None:

@@ -69,7 +69,7 @@ def tokenizer_of(name):
 def test_what_is_not_there_is_named(bert):
     with pytest.raises(UserError, match="bert-base-uncased: .*hub cannot be reached. Without a hub: .*--data_dir"):
         Checkpoint.open("bert-base-uncased")
-    with pytest.raises(UserError, match="--tokenizer_name no/such-model: tokenizer is not in the local cache"):
+    with pytest.raises(UserError, match="no/such-model: no such folder; tokenizer is not in the local cache"):
         tokenizer_of("no/such-model")
     with pytest.raises(UserError, match="--score_on no/such-model: .*config.json"):
         Checkpoint.open("no/such-model", flag="--score_on")

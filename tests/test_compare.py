@@ -45,7 +45,7 @@ def test_an_evaluation_may_come_first():
 def test_the_training_of_a_resumed_run_is_not_compared():
     resumed = record([0, 1])
     resumed.resumed_at_step = 5
-    assert columns(record([0, 1, 2, 3]), resumed)[2][-2] == "-"
+    assert columns(record([0, 1, 2, 3]), resumed)[2][-2:] == ["-", "-"]
 
 
 def test_constant_predictions_and_other_metrics():

@@ -292,7 +292,7 @@ def test_a_model_that_is_no_teacher(run, tmp_path, bert):
     code, _, _, err = run(f"{WORDS} --teacher {tmp_path}/encoder")
     assert code == 2 and "has no trained classifier. Fine-tune it first, or use --teacher auto" in err, err
     code, _, _, err = run(f"{WORDS} --teacher nowhere")
-    assert code == 2 and "--teacher nowhere" in err.splitlines()[-1], err
+    assert code == 2 and "--teacher nowhere" in err.splitlines()[-1] and "fine-tuned model, or auto" in err, err
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from layerdrop.errors import UserError
 from layerdrop.report import figures
 from layerdrop.report.frame import frame
 from layerdrop.report.model_results import model_results, summarise
-from layerdrop.report.notes import constant_predictions, mixtures, repeated
+from layerdrop.report.notes import constant_predictions, mixtures, repeated, without_full_model
 from layerdrop.report.published import FOLDER, MODELS, published
 from layerdrop.report.records import StoredRuns, failures, read_store, unreadable
 from layerdrop.report.render import render
@@ -475,6 +475,12 @@ def test_no_share_of_nothing():
 
     runs = [record("cola", accuracy=scores(0.0)), record("cola", k=2, accuracy=scores(0.2))]
     assert table_of(glue_tables(frame(runs)))["top", "2"]["of the full model"] == "-"
+
+
+def test_a_table_without_the_full_model_is_said():
+    assert without_full_model(frame([record(), record(k=2)])) == []
+    (note,) = without_full_model(frame([record(k=2), record(k=2, recipe=TrainSpec(num_train_epochs=9.0))]))
+    assert "no full model in bert-base-uncased (num_train_epochs 3.0); bert-base-uncased (num_train_epochs 9.0)" in note
 
 
 def test_many_degenerate_cells_are_one_note():

@@ -50,12 +50,13 @@ def test_resumed_is_bit_identical(run, monkeypatch, strategy, stop):
     code, _, _, err = run(words)
     assert code == 2 and "--resume_from_checkpoint" in err
     more = " --do_train --do_eval --do_predict --resume_from_checkpoint"  # what else is read changes nothing
-    code, resumed, _, err = run(words + more)
+    code, resumed, out, err = run(words + more)
     assert code == 0, err
     assert same(weights("whole"), weights("out")) and Path("out/RTE.tsv").is_file()
     assert resumed["metrics"] == whole["metrics"] and resumed["id"] == whole["id"]
     assert [entry["step"] for entry in resumed["epochs"]] == [3, 6, 9]
     assert resumed["epochs"][0] == whole["epochs"][0]  # measured before the stop
+    assert f"resumed    at step {stop}: seconds are those since then" in out
     assert resumed["resumed_at_step"] == stop and resumed["tokens_per_second"] is None
     assert not list(Path("out").glob("checkpoint-*"))
     code, again, _, err = run(words + more)

@@ -106,14 +106,19 @@ def test_a_step_that_replaces_nothing_stops_nobody(tmp_path):
     predecessor, successor = pair()
     before = copy.deepcopy(successor.state_dict())
     only_layers_train(successor)
-    theseus = Theseus(TaskLoss(False), successor, predecessor, TheseusSpec(0.0, 99.0, "constant"), seed=3)
+    theseus = Theseus(TaskLoss(False), successor, predecessor, TheseusSpec(0.0, 0.99, "constant"), seed=3)
     train(successor, arguments(tmp_path), dataset(), COLLATE, theseus, save=False)
     assert same(successor.state_dict(), before)
 
 
+def test_a_rate_that_never_reaches_1_is_refused(run):
+    code, _, _, err = run(f"{WORDS} --drop_when finetuned --replacing_steps 7")
+    assert code == 2 and "--replacing_steps 7: the training has 6 steps, so the successor would never" in err, err
+
+
 def test_the_predecessor_has_its_dropout():
     theseus = objective(*pair())
-    state = type("State", (), {"max_steps": 10})
+    state = type("State", (), {"max_steps": 100})
     theseus.on_train_begin(None, state, None)
     assert theseus.predecessor.training and all(layer.training for layer in layer_list(theseus.predecessor))
 

@@ -129,7 +129,7 @@ def _when(flags: Flags) -> Iterator[str]:
     if when.drop_when != "pretrained" and not train.do_train:
         yield f"{said}: is about fine-tuning, which --do_eval and --do_predict alone leave out. Add --do_train."
     if when.freeze_dropped and (when.drop_when != "finetuned" or row is None):
-        yield "--freeze_dropped: goes with --drop_when finetuned and a --drop_strategy. Add them, or leave it out."
+        yield "--freeze_dropped: goes with --drop_when finetuned and --drop_strategy. Give both, or leave it out."
     for name in _given(when, GRADUAL_ONLY):
         if not gradual:
             yield f"--{name}: only for --drop_when gradual, not {when.drop_when}. Leave it out."

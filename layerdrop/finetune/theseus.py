@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
+from layerdrop.errors import UserError
 from layerdrop.finetune.objective import Objective
 from layerdrop.spec import TheseusSpec
 from layerdrop.surgery import layer_list, with_layers
@@ -47,9 +48,14 @@ class Theseus(TrainerCallback):
         self.step, self.until = 0, 0.0
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Note the number of steps."""
+        """Note the number of steps. Raises UserError where the rate would not reach 1 in them."""
         share = self.spec.replacing_steps
         self.until = share * state.max_steps if share < 1 else share
+        if self.until > state.max_steps:
+            raise UserError(
+                f"--replacing_steps {share:g}: the training has {state.max_steps} steps, so the successor would never "
+                "be trained as it is. Give fewer, or a share such as 0.5."
+            )
         self.predecessor.to(self.model.device).train()
 
     def on_step_begin(self, args, state, control, **kwargs):

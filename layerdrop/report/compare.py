@@ -37,8 +37,8 @@ def _column(record: RunRecord, first: RunRecord, metrics: list[str]) -> dict[str
 
 
 def _seconds(record: RunRecord, stage: str) -> float | None:
-    """None also for a resumed training, whose seconds cover a part alone."""
-    return None if stage == "train" and record.resumed_at_step is not None else record.seconds.get(stage)
+    """None also for a resumed run, whose seconds of training, and of evaluation in between, cover a part alone."""
+    return None if record.resumed_at_step is not None else record.seconds.get(stage)
 
 
 def _change(value: float | None, base: float | None, is_first: bool, form: str) -> str:

@@ -32,6 +32,13 @@ def constant_predictions(runs: pd.DataFrame) -> list[str]:
     return [f"one prediction for every row in {len(cells)} cell{'s' * (len(cells) > 1)}: {some(cells)}"] * bool(cells)
 
 
+def without_full_model(runs: pd.DataFrame) -> list[str]:
+    """Tables whose differences and ratios are missing for want of a full model."""
+    tables = [r.title for r in model_results(runs) if not any(row == row.full for row in r.rows)]
+    why = "so nothing is compared with it. Add K = 0 to the study"
+    return [f"no full model in {some(tables)}, {why}"] * bool(tables)
+
+
 def repeated(runs: pd.DataFrame) -> list[str]:
     """Runs of one cell and seed: their median counts as several seeds would."""
     twice = runs[runs.duplicated(["model", "setting", "row", "column", "seed"], keep=False)]

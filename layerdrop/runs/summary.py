@@ -27,6 +27,8 @@ def summary(record: RunRecord) -> str:
         lines.append(("metrics", "  ".join(f"{name} {value:.4f}" for name, value in shown.items())))
     if constant := record.constant_predictions():
         lines.append(("careful", f"one and the same prediction for every row of {', '.join(constant)}"))
+    if record.resumed_at_step is not None:
+        lines.append(("resumed", f"at step {record.resumed_at_step:,}: seconds are those since then"))
     if record.seconds:
         lines.append(("seconds", "  ".join(f"{name} {value:.1f}" for name, value in record.seconds.items())))
     if record.tokens_per_second:

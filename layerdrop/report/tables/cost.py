@@ -43,7 +43,8 @@ def _table(results: ModelResults, wanted: list[str], runs: pd.DataFrame) -> Tabl
 
 def _notes(results: ModelResults, wanted: list[str], runs: pd.DataFrame) -> list[str]:
     notes = [
-        f"Means over {names(wanted)} of medians over seeds. Inference: a pass over the development set. "
+        f"Means over {names(wanted)} of medians over seeds. Fine-tuning: all trainings that a model needs, also shared "
+        "ones, and its teacher's pass. Inference: a pass over the development set. "
         "Seconds are as good as the machine was quiet."
     ]
     if n := int(results.runs["resumed"].sum()):
