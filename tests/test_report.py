@@ -480,7 +480,8 @@ def test_no_share_of_nothing():
 def test_a_table_without_the_full_model_is_said():
     assert without_full_model(frame([record(), record(k=2)])) == []
     (note,) = without_full_model(frame([record(k=2), record(k=2, recipe=TrainSpec(num_train_epochs=9.0))]))
-    assert "no full model in bert-base-uncased (num_train_epochs 3.0); bert-base-uncased (num_train_epochs 9.0)" in note
+    tables = "bert-base-uncased (num_train_epochs 3.0); bert-base-uncased (num_train_epochs 9.0)"
+    assert f"no full model for rows of {tables}" in note
 
 
 def test_many_degenerate_cells_are_one_note():
@@ -634,22 +635,58 @@ def test_a_recipe_of_the_first_training_is_named_where_it_has_one():
     assert rows == {("top, finetuned", "2"), ("full", "0"), ("top, finetuned (first_num_train_epochs 3.0)", "2")}
 
 
-def test_settings_that_make_rows():
-    """A row is compared with the full model of its own recipe, where these differ."""
-    recipes = [TrainSpec(num_train_epochs=n) for n in (3.0, 10.0)]
-    runs = [record(accuracy=0.5), *(record(k=2, recipe=recipe, accuracy=0.4) for recipe in recipes)]
-    runs += [record(k=2, recipe=recipes[1], accuracy=0.6, start=record(recipe=recipes[1]).spec)]
+def test_settings_that_make_rows(tmp_path, capsys):
+    """Every row names its recipe, and is compared with the full model whose recipe is most like its own."""
+    short, long = (TrainSpec(num_train_epochs=n) for n in (3.0, 10.0))
+    full, longer = record(accuracy=0.5, train=10.0), record(accuracy=0.7, train=40.0, recipe=long)
+    runs = [full, record(k=2, accuracy=0.4, train=5.0), record(k=2, recipe=long, accuracy=0.45, train=20.0)]
+    runs += [record(k=2, recipe=long, accuracy=0.6, start=record(recipe=long).spec)]
+    epochs = ["(num_train_epochs 3.0)", "(num_train_epochs 10.0)"]
+    names = [f"top {epochs[0]}", f"top {epochs[1]}", f"top, finetuned {epochs[1]}"]
 
-    def rows(runs):
-        (table,) = task_tables(frame(runs, ["num_train_epochs"]))
+    def last(tables):
+        (table,) = tables
         return [(row[0], row[-1]) for row in table.rows]
 
+    def frame_of(*runs):
+        return frame(runs, ["num_train_epochs", "num_train_epochs"])
+
     assert len(task_tables(frame(runs))) == 2
-    names = ["top (num_train_epochs 3.0)", "top (num_train_epochs 10.0)", "top, finetuned (num_train_epochs 10.0)"]
-    assert rows(runs) == [("full", ""), *zip(names, ("-10.0", "-10.0", "+10.0"), strict=True)]
-    runs += [record(recipe=recipes[1], accuracy=0.7)]
-    full = [("full (num_train_epochs 3.0)", ""), ("full (num_train_epochs 10.0)", "")]
-    assert rows(runs) == [*full, *zip(names, ("-10.0", "-30.0", "-10.0"), strict=True)]
+    assert last(task_tables(frame_of(*runs))) == [(f"full {epochs[0]}", ""), *zip(names, LOSSES[0], strict=True)]
+    both = [(f"full {epochs[0]}", ""), (f"full {epochs[1]}", "")]
+    found = frame_of(*runs, longer)
+    assert last(task_tables(found)) == [*both, *zip(names, LOSSES[1], strict=True)]
+    (glue,), (cost,) = glue_tables(found), cost_tables(found)
+    assert [row[-1] for row in glue.rows] == ["100.0%", "100.0%", "80.0%", "64.3%", "85.7%"]
+    assert [row[3] for row in cost.rows] == ["1.00", "1.00", "2.00", "2.00", "4.00"]
+    (results,) = model_results(found)
+    drawn = figures.speed(results, ["rte"]).axes[0].get_lines()
+    assert list(drawn[-1].get_ydata()) == [50.0, 70.0] and list(drawn[0].get_xdata()) == [2.0]
+    assert without_full_model(found) == []
+    for run in [*runs, longer]:
+        run.folder = str(tmp_path / run.id)
+        run.write()
+    assert report.main([str(tmp_path), "--rows", "num_train_epochs", "--table", "tasks"]) == 0
+    assert f"top, finetuned {epochs[1]}" in capsys.readouterr().out
+
+
+LOSSES = [("-10.0", "-5.0", "+10.0"), ("-10.0", "-25.0", "-10.0")]
+
+
+def test_the_full_model_of_the_most_similar_recipe():
+    """By two settings: the full model of fewer samples has other epochs, but the same samples."""
+    few = {"max_train_samples": 6400}
+    longer = TrainSpec(num_train_epochs=9.0)
+    runs = [record(accuracy=0.9), record(accuracy=0.5, **few), record(k=2, accuracy=0.6, **few)]
+    runs += [record(k=2, accuracy=0.6, recipe=longer, **few), record(k=2, accuracy=0.6, recipe=longer)]
+    (table,) = task_tables(frame(runs, ["num_train_epochs", "max_train_samples"]))
+    assert [row[-1] for row in table.rows] == ["", "", "+10.0", "+10.0", "-30.0"]
+    # two full models are as much like it as each other
+    runs += [record(accuracy=0.8, recipe=TrainSpec(num_train_epochs=2.0), **few)]
+    found = frame(runs, ["num_train_epochs", "max_train_samples"])
+    (table,) = task_tables(found)
+    assert [row[-1] for row in table.rows] == ["", "", "", "+10.0", "", "-30.0"]
+    assert "compared with nothing. Add K = 0" in without_full_model(found)[0]
 
 
 def test_settings_that_make_no_tables_make_no_rows():

@@ -114,6 +114,9 @@ def test_several_grids_any_flag_and_scalars(write):
 def test_a_grid_may_change_another_one(write):
     made = write("grid: [&a {models: demo, tasks: demo-rte, strategies: top, k: 2, seeds: [1, 2]}, {<<: *a, k: 3}]")
     assert [what(job)[2:] for job in made.jobs] == [(2, 1), (2, 2), (3, 1), (3, 2)]
+    from_within = "exclude: [&a {k: 1, seeds: 5}, &b {<<: *a, k: 3}]\n"
+    from_within += "grid: {<<: *b, models: demo, strategies: top, k: 2}"
+    assert [what(job)[2:] for job in write(from_within).jobs] == [(2, 5)]
 
 
 def test_axes_flags_and_recipe_of_the_command_line(write):
@@ -254,6 +257,7 @@ def test_the_hub_is_asked_once_and_only_if_needed(write, monkeypatch):
         ("recipe: none.yaml\ngrid: {k: 0}", "none.yaml: cannot read"),
         ("grid: {k: 0}\ngrid: {k: 1}", "'grid' is there twice"),
         ("grid: [&a {k: 0}, {<<: *a, k: 1, k: 2}]", "'k' is there twice"),
+        ("grid: [&a {k: 0}, {<<: *a, <<: *a}]", "'<<' is there twice"),
         ("- a", "a configuration is"),
     ],
 )

@@ -112,13 +112,14 @@ def test_a_step_that_replaces_nothing_stops_nobody(tmp_path):
 
 
 def test_a_rate_that_never_reaches_1_is_refused(run):
-    code, _, _, err = run(f"{WORDS} --drop_when finetuned --replacing_steps 7")
-    assert code == 2 and "--replacing_steps 7: the training has 6 steps, so the successor would never" in err, err
+    code, _, _, err = run(f"{WORDS} --drop_when finetuned --replacing_steps 6")
+    assert code == 2 and "--replacing_steps 6: the training has 6 steps, so the successor would never" in err, err
+    assert run(f"{WORDS} --drop_when finetuned --replacing_steps 5", output="five")[0] == 0
 
 
 def test_the_predecessor_has_its_dropout():
     theseus = objective(*pair())
-    state = type("State", (), {"max_steps": 100})
+    state = type("State", (), {"max_steps": 101})
     theseus.on_train_begin(None, state, None)
     assert theseus.predecessor.training and all(layer.training for layer in layer_list(theseus.predecessor))
 

@@ -18,15 +18,21 @@ DICTIONARIES = TrainingArguments._VALID_DICT_FIELDS
 class _Loader(yaml.SafeLoader):
     """YAML whose mappings may not say a key twice; a key beside `<<` takes the place of the merged one."""
 
-    def construct_mapping(self, node, deep=False):
-        """The mapping; a repeated key is an error."""
-        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        seen = [self.construct_object(key, deep=True) for key in own]
-        if twice := [key for i, key in enumerate(seen) if key in seen[:i]]:
-            raise yaml.constructor.ConstructorError(
-                problem=f"'{twice[0]}' is there twice", problem_mark=node.start_mark
-            )
-        return super().construct_mapping(node, deep)
+    def __init__(self, stream):
+        super().__init__(stream)
+        self.checked = []
+        """Nodes as they were written: merging changes them."""
+
+    def flatten_mapping(self, node):
+        """Merge; a repeated key is an error."""
+        if node not in self.checked:
+            self.checked.append(node)
+            keys = [key.value for key, _ in node.value]
+            if twice := [key for i, key in enumerate(keys) if key in keys[:i]]:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"'{twice[0]}' is there twice", problem_mark=node.start_mark
+                )
+        super().flatten_mapping(node)
 
 
 def read_settings(path: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Theseus(TrainerCallback):
         """Note the number of steps. Raises UserError where the rate would not reach 1 in them."""
         share = self.spec.replacing_steps
         self.until = share * state.max_steps if share < 1 else share
-        if self.until > state.max_steps:
+        if self.until >= state.max_steps:
             raise UserError(
                 f"--replacing_steps {share:g}: the training has {state.max_steps} steps, so the successor would never "
                 "be trained as it is. Give fewer, or a share such as 0.5."

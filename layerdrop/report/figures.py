@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from layerdrop.report.model_results import METRIC_WORDS, ModelResults, Summary, model_results, task_name
-from layerdrop.report.table_row import FULL, TableRow
+from layerdrop.report.table_row import TableRow
 
 WIDTH = 3.35
 """Inches of a column."""
@@ -82,7 +82,7 @@ def strategies(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
     names, all_k = _names(rows), sorted({row.k for row in rows})
     columns = min(2, len(tasks))
     lines = math.ceil(len(tasks) / columns)
-    full = [FULL_NAME] if FULL in results.rows else []
+    full = [FULL_NAME] if len(results.full_models) == 1 else []
     below = 0.2 + _legend_height([*names, *full])
     height = 1.5 * lines + 0.25 + below
     figure, grid = plt.subplots(lines, columns, figsize=(WIDTH, height), squeeze=False)
@@ -148,7 +148,7 @@ def _panel(axes: plt.Axes, results: ModelResults, task: str, rows: list[TableRow
         spread = [[cell.median - low], [cell.high - cell.median]]
         colour = COLOURS[i % len(COLOURS)]
         axes.errorbar(at, cell.median, yerr=spread, color=colour, fmt=marker(i), ms=3, lw=0.7)
-    full = _drawable(results.cell(FULL, task, metric))
+    full = _drawable(results.cell(results.full_models[0], task, metric)) if len(results.full_models) == 1 else None
     if full:
         axes.axhline(full.median, color=GREY, linewidth=0.8, linestyle="--", zorder=0.5)
     if not cells and not full:
@@ -182,20 +182,21 @@ def speed(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
     points: dict[str, list[tuple[float, float, int]]] = {}
     for row in results.rows:
         ratio, score = results.seconds_ratio(row, tasks, "train"), results.mean(row, tasks)
-        if row.from_scratch or ratio is None or score is None or math.isnan(score) or (row.k is None and row != FULL):
+        has_k = row.k is not None or row.is_full
+        if row.from_scratch or not has_k or ratio is None or score is None or math.isnan(score):
             continue
-        points.setdefault("" if row == FULL else _name(row), []).append((1 / ratio, score, row.k or 0))
+        points.setdefault("" if row.is_full else _name(row), []).append((1 / ratio, score, row.k or 0))
     start = points.pop("", [])
     if not points or not start:
         return None
     below = _legend_height([*points, FULL_NAME])
     figure, axes = plt.subplots(figsize=(WIDTH, 2.1 + below))
     for i, (name, line) in enumerate(points.items()):
-        x, y, _ = zip(*sorted(start + line, key=lambda point: point[2]), strict=True)
+        x, y, _ = zip(*sorted((start if len(start) == 1 else []) + line, key=lambda point: point[2]), strict=True)
         style = {"color": COLOURS[i % len(COLOURS)], "marker": marker(i)}
         style["linestyle"] = "-" if len({k for _, _, k in line}) == len(line) else ""  # several lists of one length
         axes.plot(x, y, **style, markersize=3, linewidth=0.8, label=name)
-    axes.plot(start[0][0], start[0][1], "o", color=GREY, markersize=4, label=FULL_NAME)
+    axes.plot(*zip(*(point[:2] for point in start), strict=True), "o", color=GREY, markersize=4, label=FULL_NAME)
     _name_k(axes, [point for line in points.values() for point in line])
     axes.set_xlabel("fine-tuning speed-up, times the full model")
     axes.set_ylabel(f"mean over {len(tasks)} task{'s' * (len(tasks) != 1)}, points")

@@ -54,11 +54,11 @@ def frame(records: Sequence[RunRecord], row_settings: Sequence[str] = ()) -> pd.
     details = _differences(flat, ["model", "strategy"], DETAILS)
     found = _differences(flat, ["model", "strategy", "task", "k"], ["found"])
     of_variant = _differences(flat, ["model", "strategy", "variant"], VARIANT_SETTINGS)
-    recipe = _differences(flat.assign(full=flat["strategy"].isna()), ["model", "full"], row_settings)
+    recipe = _differing(flat, ["model"], dict.fromkeys(row_settings))
     rows = []
     for i, record in enumerate(records):
         spec = record.spec
-        row = TableRow.of(spec, ", ".join(filter(None, (details[i], found[i], of_variant[i]))), recipe[i])
+        row = TableRow.of(spec, ", ".join(filter(None, (details[i], found[i], of_variant[i]))), tuple(recipe[i]))
         parts = ", ".join(filter(None, (data[i], contents[i])))
         column = f"{spec.data.task} ({parts})" if parts else spec.data.task
         place = {"model": spec.model.name, "setting": setting[i], "row": row, "task": spec.data.task, "column": column}
@@ -92,9 +92,14 @@ def _flat(record: RunRecord) -> dict[str, Any]:
 
 
 def _differences(flat: pd.DataFrame, alike: list[str], names: Iterable[str]) -> list[str]:
-    """For each run, in words, those of its settings `names` in which runs with equal `alike` differ, or which are
-    PARTIAL; nothing for a setting that is not set. (Contents that are not recorded count as equal.)"""
-    words = [[] for _ in range(len(flat))]
+    """What _differing finds, in words."""
+    return [", ".join(map(" ".join, settings)) for settings in _differing(flat, alike, names)]
+
+
+def _differing(flat: pd.DataFrame, alike: list[str], names: Iterable[str]) -> list[list[tuple[str, str]]]:
+    """For each run, (name, value) of those of its settings `names` in which runs with equal `alike` differ, or which
+    are PARTIAL; nothing for a setting that is not set. (Contents that are not recorded count as equal.)"""
+    found = [[] for _ in range(len(flat))]
     key = flat[alike].map(repr).agg(" ".join, axis=1)
     for name in sorted(names):
         values = flat[name].map(repr)
@@ -103,8 +108,8 @@ def _differences(flat: pd.DataFrame, alike: list[str], names: Iterable[str]) -> 
         several = values.groupby(key).transform("nunique") > 1
         named = flat[name].notna() & (several | (name in PARTIAL))
         for i in flat.index[named]:
-            words[i].append(f"{_NAMES.get(name, name)} {_word(flat.at[i, name])}")
-    return [", ".join(parts) for parts in words]
+            found[i].append((_NAMES.get(name, name), _word(flat.at[i, name])))
+    return found
 
 
 _NAMES = {"source": "data", "found": "layers"}

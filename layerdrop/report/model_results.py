@@ -110,11 +110,19 @@ class ModelResults:
         """Points above the full model; None where one of the two is missing."""
         full = self.full(row)
         ours, theirs = (self.cell(one, column, metric) for one in (row, full))
-        return None if ours is None or theirs is None or row == full else ours.median - theirs.median
+        return None if ours is None or theirs is None or row.is_full else ours.median - theirs.median
+
+    @property
+    def full_models(self) -> list[TableRow]:
+        """The full model's rows: one for each recipe."""
+        return [row for row in self.rows if row.is_full]
 
     def full(self, row: TableRow) -> TableRow:
-        """The full model that a row is compared with: that of its recipe, where full models differ in it."""
-        return row.full if row.full in self.rows else FULL
+        """The full model that a row is compared with: the one whose recipe differs from its own in the fewest settings;
+        FULL, which then is no row, where that is none or several."""
+        other = {full: len({name for name, _ in set(full.recipe) ^ set(row.recipe)}) for full in self.full_models}
+        nearest = [full for full, n in other.items() if n == min(other.values())]
+        return nearest[0] if len(nearest) == 1 else FULL
 
     def mean(self, row: TableRow, columns: list[str], metric: Metric | None = None) -> float | None:
         """Mean over columns of the medians; None unless every one is there. metric: None for the main one."""

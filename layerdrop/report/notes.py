@@ -33,10 +33,10 @@ def constant_predictions(runs: pd.DataFrame) -> list[str]:
 
 
 def without_full_model(runs: pd.DataFrame) -> list[str]:
-    """Tables whose differences and ratios are missing for want of a full model."""
-    tables = [r.title for r in model_results(runs) if not any(row == row.full for row in r.rows)]
-    why = "so nothing is compared with it. Add K = 0 to the study"
-    return [f"no full model in {some(tables)}, {why}"] * bool(tables)
+    """Tables with rows that have no full model to be compared with."""
+    tables = [r.title for r in model_results(runs) if any(r.full(row) not in r.rows for row in r.rows)]
+    why = "so its rows are compared with nothing. Add K = 0 to the study"
+    return [f"no full model for rows of {some(tables)}, {why}"] * bool(tables)
 
 
 def repeated(runs: pd.DataFrame) -> list[str]:

@@ -21,11 +21,11 @@ class TableRow:
     """How scores were computed, or which layers a search found, where that differs between the rows of a strategy."""
     variant: str = ""
     """RunSpec.variants: another moment of dropping, another objective; empty for plain dropping."""
-    recipe: str = ""
-    """Settings that make rows where they would make tables."""
+    recipe: tuple[tuple[str, str], ...] = ()
+    """(setting, value) of those that make rows where they would make tables, and in which the model's runs differ."""
 
     @classmethod
-    def of(cls, spec: RunSpec, details: str = "", recipe: str = "") -> TableRow:
+    def of(cls, spec: RunSpec, details: str = "", recipe: tuple = ()) -> TableRow:
         """The row of a run; dropping nothing is one row for all strategies."""
         drop, scratch, variant = spec.drop, spec.model.from_scratch, ", ".join(spec.variants)
         if drop.strategy is None or (drop.k == 0 and drop.threshold is None):
@@ -36,9 +36,9 @@ class TableRow:
         return cls(drop.strategy, k, drop.threshold, drop.layers, scratch, details, variant, recipe)
 
     @property
-    def full(self) -> TableRow:
-        """The full model of its recipe."""
-        return TableRow(recipe=self.recipe)
+    def is_full(self) -> bool:
+        """Whether it is the full model, of whatever recipe."""
+        return self == TableRow(recipe=self.recipe)
 
     @property
     def words(self) -> tuple[str, str]:
@@ -50,8 +50,8 @@ class TableRow:
             name += f" > {self.threshold:g}"
         if self.variant:
             name += f", {self.variant}"
-        if self.recipe or self.details:
-            name += f" ({', '.join(filter(None, (self.recipe, self.details)))})"
+        if parts := [*map(" ".join, self.recipe), *filter(None, [self.details])]:
+            name += f" ({', '.join(parts)})"
         k = "" if self.threshold is not None else str(self.k or 0)
         return (f"{name}, from scratch" if self.from_scratch else name), k
 
@@ -59,19 +59,16 @@ class TableRow:
         """Sorts rows: the full model, the same from scratch, then strategy by strategy with growing K."""
         place = list(STRATEGIES).index(self.strategy) if self.strategy in STRATEGIES else -1
         size = (self.k or 0, -(self.threshold or 0), self.layers)
-        return (place, self.variant, _by_number(self.recipe), self.details, self.from_scratch, *size)
+        return (place, self.variant, list(map(_by_number, self.recipe)), self.details, self.from_scratch, *size)
 
 
-def _by_number(words: str) -> list[tuple]:
+def _by_number(setting: tuple[str, str]) -> tuple:
     """Sorts `epochs 3.0` before `epochs 10.0`."""
-
-    def key(word: str) -> tuple:
-        try:
-            return (0, float(word))
-        except ValueError:
-            return (1, word)
-
-    return [key(word) for word in words.replace(",", "").split()]
+    name, value = setting
+    try:
+        return (name, 0, float(value), "")
+    except ValueError:
+        return (name, 1, 0.0, value)
 
 
 FULL = TableRow()

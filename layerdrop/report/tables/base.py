@@ -60,8 +60,7 @@ def names(columns: list[str]) -> str:
 
 def rows_of(results: ModelResults) -> list[TableRow]:
     """The rows in order, the full models first; FULL also where there is none."""
-    full = [row for row in results.rows if row == row.full]
-    return [*(full or [FULL]), *(row for row in results.rows if row not in full)]
+    return [*(results.full_models or [FULL]), *(row for row in results.rows if not row.is_full)]
 
 
 def place(results: ModelResults, row: TableRow) -> dict[str, object]:
@@ -93,7 +92,7 @@ def value_of(
 
 def loss(row: TableRow, mean: float | None, full: float | None) -> float | None:
     """The mean minus the full model's, in points; None for the full model, and where one is missing."""
-    return None if mean is None or full is None or row == row.full else mean - full
+    return None if mean is None or full is None or row.is_full else mean - full
 
 
 def mean_value(

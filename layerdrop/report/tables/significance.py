@@ -25,7 +25,7 @@ def significance_tables(
     made = []
     for results in model_results(runs):
         wanted = results.columns(tasks)
-        compared = [row for row in rows_of(results) if (row.variant if plain else row != row.full)]
+        compared = [row for row in rows_of(results) if (row.variant if plain else not row.is_full)]
         plain_runs = {row: dataclasses.replace(row, variant="", details="") for row in compared}
         base = plain_runs if plain else {row: results.full(row) for row in compared}
         tests = {(row, column): _tests(results, row, base[row], column) for row in compared for column in wanted}
