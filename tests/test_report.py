@@ -556,6 +556,8 @@ def test_ways_are_tested_against_the_ordinary_run(tmp_path):
     assert len(table.rows) == 1 and "num_train_epochs 3.0" in table.title
     (table,) = significance_tables(frame([*runs, longer], ["num_train_epochs"]), plain=True)
     assert table.rows[0][0] == "top, finetuned (num_train_epochs 3.0)" and table.rows[0][2].startswith("1 better of 1")
+    (table,) = significance_tables(frame([*runs, longer], ["num_train_epochs"]))
+    assert [row[2][:7] for row in table.rows] == ["1 worse", "missing", "1 worse"]  # the longer run has no predictions
     (table,) = significance_tables(frame([longer]), plain=True)  # it says what would be compared
     assert table.rows == [] and "plain run of the same strategy" in table.notes[0]
 
