@@ -82,7 +82,7 @@ def strategies(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
     names, all_k = _names(rows), sorted({row.k for row in rows})
     columns = min(2, len(tasks))
     lines = math.ceil(len(tasks) / columns)
-    full = [FULL_NAME] if len(results.full_models) == 1 else []
+    full = [FULL_NAME] if results.only_full_model else []
     below = 0.2 + _legend_height([*names, *full])
     height = 1.5 * lines + 0.25 + below
     figure, grid = plt.subplots(lines, columns, figsize=(WIDTH, height), squeeze=False)
@@ -148,7 +148,7 @@ def _panel(axes: plt.Axes, results: ModelResults, task: str, rows: list[TableRow
         spread = [[cell.median - low], [cell.high - cell.median]]
         colour = COLOURS[i % len(COLOURS)]
         axes.errorbar(at, cell.median, yerr=spread, color=colour, fmt=marker(i), ms=3, lw=0.7)
-    full = _drawable(results.cell(results.full_models[0], task, metric)) if len(results.full_models) == 1 else None
+    full = _drawable(results.only_full_model and results.cell(results.only_full_model, task, metric))
     if full:
         axes.axhline(full.median, color=GREY, linewidth=0.8, linestyle="--", zorder=0.5)
     if not cells and not full:
@@ -191,8 +191,9 @@ def speed(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
         return None
     below = _legend_height([*points, FULL_NAME])
     figure, axes = plt.subplots(figsize=(WIDTH, 2.1 + below))
+    common = start if len(start) == 1 else []
     for i, (name, line) in enumerate(points.items()):
-        x, y, _ = zip(*sorted((start if len(start) == 1 else []) + line, key=lambda point: point[2]), strict=True)
+        x, y, _ = zip(*sorted(common + line, key=lambda point: point[2]), strict=True)
         style = {"color": COLOURS[i % len(COLOURS)], "marker": marker(i)}
         style["linestyle"] = "-" if len({k for _, _, k in line}) == len(line) else ""  # several lists of one length
         axes.plot(x, y, **style, markersize=3, linewidth=0.8, label=name)

@@ -117,6 +117,11 @@ class ModelResults:
         """The full model's rows: one for each recipe."""
         return [row for row in self.rows if row.is_full]
 
+    @property
+    def only_full_model(self) -> TableRow | None:
+        """The full model's row; None where there is none or several."""
+        return self.full_models[0] if len(self.full_models) == 1 else None
+
     def full(self, row: TableRow) -> TableRow:
         """The full model that a row is compared with: the one whose recipe differs from its own in the fewest settings;
         FULL, which then is no row, where that is none or several."""
