@@ -67,7 +67,7 @@ def run(spec: RunSpec, options: Options) -> RunRecord:
         this.read()
         with this.in_folder() as opened:
             if opened.done:
-                return this.complete(opened.done)
+                return this.complete(opened.done, opened.missing)
             with this.recording():
                 this.do_first()
                 this.select()

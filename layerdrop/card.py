@@ -4,30 +4,18 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 
-from layerdrop.files import write_atomically
 from layerdrop.runs.command import command_of
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.results import CARD_FILE, CARD_MARK
 from layerdrop.spec import RunSpec
 from layerdrop.tasks import TASKS
 
-OF_TRAINER = "generated automatically according to the information the Trainer had access to"
 MOMENTS = {
     "finetuned": "after a first fine-tuning in full depth, before a second one",
     "after": "after fine-tuning in full depth, without a second one",
     "gradual": "one after the other while fine-tuning",
     "pretrained": "before fine-tuning",
 }
-
-
-def write_card(record: RunRecord) -> bool:
-    """Write the card into the run's folder, unless another README.md is there. Returns whether it is ours."""
-    path = Path(record.folder) / CARD_FILE
-    there = path.read_text(encoding="utf-8", errors="replace") if path.exists() else CARD_MARK
-    if CARD_MARK not in there and OF_TRAINER not in there:
-        return False
-    write_atomically(path, str(card(record)))
-    return True
 
 
 def push_card(record: RunRecord, hub_model_id: str | None, token: str | None) -> None:
@@ -85,7 +73,7 @@ def _text(record: RunRecord) -> str:
         f"`{spec.model.name}` with {len(record.kept)} of {record.n_layers} layers, fine-tuned on {spec.data.task}.",
         "## Layers",
         f"Dropped: {gone} (ids from 0, next to the embeddings), by `{spec.drop.strategy or 'none'}`, "
-        f"{MOMENTS[spec.when]}. Parameters: {before:,} -> {after:,}." + _teacher(spec),
+        f"{MOMENTS[spec.drop_when]}. Parameters: {before:,} -> {after:,}." + _teacher(spec),
         "## Use",
         "```python\nfrom transformers import pipeline\n\n"
         'classify = pipeline("text-classification", "THIS_FOLDER")\n```',

@@ -31,6 +31,7 @@ from transformers.utils.hub import extract_commit_hash
 from layerdrop import demo
 from layerdrop.architectures import Family, family_of
 from layerdrop.errors import UserError
+from layerdrop.files import hash_file
 from layerdrop.spec import ModelSpec, Options
 
 CONFIG_KEY = "layer_dropping"
@@ -275,11 +276,7 @@ def _fingerprint(name: str, patterns: tuple[str, ...], commit: str | None) -> st
 @functools.lru_cache(maxsize=256)
 def _hash(path: Path, *state: int) -> str:
     """SHA-256 of a file, cached by its size, modification time and inode."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(2**20):
-            digest.update(piece)
-    return digest.hexdigest()
+    return hash_file(path)
 
 
 def _open_weights(model: ModelSpec, hub: HubOptions, flag: str) -> Mapping[str, Any]:

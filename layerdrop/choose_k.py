@@ -11,7 +11,8 @@ from layerdrop.engines.base import Job
 from layerdrop.errors import UserError
 from layerdrop.runs.predictions import as_numbers, read_predictions
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store, forget_unless_kept, holds_trained
+from layerdrop.runs.status import holds_model
+from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store
 from layerdrop.selection import check_selection
 from layerdrop.study import QUIET, refuse_flags_of_one_run
 from layerdrop.surgery import droppable
@@ -158,12 +159,7 @@ def find_tolerances(tasks: Sequence[TaskTolerance], train: Train, say: Callable[
         for found in task.tolerances:
             tried = f"after {len(task.known) - 1} tried"
             say(f"{task.name}: K = {found.k} within {found.max_loss:g}, {tried}")
-    while again := [job for task in tasks if (job := task.kept_job()) and not _is_kept(job)]:
+    if again := [job for task in tasks if (job := task.kept_job()) and not holds_model(job.options.folder)]:
         for job in again:
             say(f"{job.name} once more, to keep its model")
-            forget_unless_kept(job.options.folder, job.spec)
         train(again)
-
-
-def _is_kept(job: Job) -> bool:
-    return holds_trained(job.options.folder, job.spec)

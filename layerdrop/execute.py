@@ -8,49 +8,41 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from layerdrop.engines.base import Engine, Job, Result
 from layerdrop.engines.worker import record_failure
-from layerdrop.runs.record import RunRecord, read_record
+from layerdrop.runs.record import RunRecord
+from layerdrop.runs.status import Needs, Status, status_of
 from layerdrop.spec import RunSpec
+
+if TYPE_CHECKING:
+    from layerdrop.inputs import Inputs
 
 WORTH_RETRYING = ("out of memory", "OutOfMemoryError", "MemoryError", "OSError", "the worker process", "CUDA error")
 """Failures that are worth a second attempt. A diverged training or unusable data would fail again."""
+ANOTHER_STORE = "Choose another --store to keep these results, or delete the folder to do the run again."
 POLL = 1.0
 """Polling interval for runs of other processes, in seconds."""
 
 
 # ---- what is done ----------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class JobState:
-    """The state of a job, read from its folder."""
+def statuses(jobs: Iterable[Job], inputs: "Inputs | None" = None) -> list[Status]:
+    """The state of each job, whose outputs and inputs are those that are asked for and there now.
 
-    status: str
-    """`done`, `failed`, or `missing` (also: interrupted, unreadable, without a prediction that is asked for now)."""
-    record: RunRecord | None = None
-    """Of a run that is done or failed."""
-    note: str | None = None
-    """Why a record that exists does not count."""
+    inputs: computes fingerprints; None: a new one.
+    """
+    from layerdrop.inputs import Inputs
 
-
-def state_of(job: Job) -> JobState:
-    """Look into a job's folder."""
-    try:
-        record = read_record(job.options.folder)
-    except ValueError as error:
-        return JobState("missing", note=f"{error}. The run counts as missing")
-    if record is None or record.id != job.spec.id:
-        return JobState("missing")
-    if record.status == "success":
-        return JobState("done", record) if _has_all(record, job) else JobState("missing")
-    return JobState("failed", record) if record.status == "failed" else JobState("missing")
+    inputs = inputs or Inputs()
+    return [_status(job, inputs) for job in jobs]
 
 
-def _has_all(record: RunRecord, job: Job) -> bool:
-    """Whether a successful run has the metrics and predictions that are asked for now."""
-    predicted = any(split.startswith("test") for split in record.distinct_predictions)
-    return (predicted or not job.options.predict) and (bool(record.metrics) or not job.options.evaluate)
+def _status(job: Job, inputs: "Inputs") -> Status:
+    if not Path(job.options.folder).is_dir():
+        return Status("missing")
+    return status_of(job.options.folder, job.spec, inputs.of(job.spec, job.options), Needs.of(job.options))
 
 
 # ---- how long it takes -----------------------------------------------------------------------------------------------
@@ -126,13 +118,16 @@ def execute(
     engine: Engine,
     tell: Tell = lambda progress, result: None,
     stop: Callable[[], bool] = lambda: False,
+    inputs: "Inputs | None" = None,
 ) -> Progress:
-    """Do the jobs that are missing or failed, in their order; each spec once.
+    """Do the jobs that are not done, in their order; each spec once.
 
     tell: called at the end of each job and about once a second. stop: once it returns True, no more jobs are started.
-    Failures of WORTH_RETRYING are retried once. Runs of other processes are awaited.
+    inputs: computes fingerprints; None: a new one. Failures of WORTH_RETRYING are retried once. Runs of other processes
+    are awaited. A run whose inputs have changed since it was done fails without being started: its folder holds the
+    results on the old ones.
     """
-    this = _Execution(jobs, engine, tell)
+    this = _Execution(jobs, engine, tell, inputs)
     while this.is_unfinished():
         if stop():
             this.forget_waiting()
@@ -142,15 +137,18 @@ def execute(
 
 
 class _Execution:
-    def __init__(self, jobs: Iterable[Job], engine: Engine, tell: Tell):
+    def __init__(self, jobs: Iterable[Job], engine: Engine, tell: Tell, inputs: "Inputs | None"):
+        from layerdrop.inputs import Inputs
+
         unique: dict[str, Job] = {}
         for job in jobs:
             unique.setdefault(job.spec.id, job)
-        states = {key: state_of(job) for key, job in unique.items()}
-        done = [state.record for state in states.values() if state.status == "done"]
+        self.inputs = inputs or Inputs()
+        states = dict(zip(unique, statuses(unique.values(), self.inputs), strict=True))
+        done = [state.record for state in states.values() if state.word == "done"]
         self.engine, self.tell = engine, tell
         self.progress = Progress(len(unique), done)
-        self.waiting = deque(job for key, job in unique.items() if states[key].status != "done")
+        self.waiting = deque(job for key, job in unique.items() if states[key].word != "done")
         self.estimate = Estimate(done)
         self.retried: set[str] = set()
         self.next_look = 0.0
@@ -171,10 +169,15 @@ class _Execution:
             progress.elsewhere.clear()
         while self.waiting and len(progress.running) < self.engine.slots:
             job = self.waiting.popleft()
-            state = state_of(job)
-            if state.status == "done":  # by another process since
+            state = _status(job, self.inputs)
+            if state.word == "done":  # by another process since
                 self.settle(Result(job, state.record))
                 self.report(Result(job, state.record))
+                continue
+            if state.word == "changed" and not job.options.overwrite:
+                error = f"{state.note}. {ANOTHER_STORE}"
+                progress.failed.append((job, error))
+                self.report(Result(job, error=error))
                 continue
             progress.running[job.spec.id] = job, time.monotonic()
             self.engine.start(job)

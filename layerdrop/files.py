@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, and folders that can be written to."""
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -38,6 +39,15 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def hash_file(path: str | Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def umask() -> int:

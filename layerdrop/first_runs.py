@@ -1,79 +1,71 @@
-"""Runs whose trained models another run needs: its start and its teacher."""
+"""Prerequisite runs: the runs whose trained models another run needs, its start and its teacher."""
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 from layerdrop.checkpoints import Checkpoint, HubOptions
 from layerdrop.engines.base import Job, Run
 from layerdrop.errors import UserError
+from layerdrop.inputs import Inputs, quiet_options
 from layerdrop.progress import Display
-from layerdrop.runs.store import Store, find_record, forget_unless_kept, holds_trained, prior_store
+from layerdrop.runs.store import find_record, prior_store
 from layerdrop.spec import ModelSpec, Options, RunSpec
+
+ATTEMPTS = 2
+"""Trainings of a prerequisite run at most: another process may have trained it without keeping its model."""
 
 
 class FirstRuns:
-    """The runs that a run needs first, in its prior store or where its options say."""
+    """The prerequisite runs of a run."""
 
-    def __init__(self, spec: RunSpec, options: Options, run: Run | None):
-        """run: does them, in this process; None where nothing is to be done.
+    def __init__(self, spec: RunSpec, options: Options, run: Run | None, inputs: Inputs):
+        """run: executes them, in this process; None where nothing is to be trained.
 
         Raises UserError where the options name a folder without the trained model.
         """
-        self.spec, self.options, self.run = spec, options, run
-        if options.start and spec.start and not holds_trained(options.start, spec.start):
+        self.spec, self.options, self.run, self.inputs = spec, options, run, inputs
+        if options.start and spec.start and not self._status(spec.start).has_model:
+            changed = self._status(spec.start).changed
+            why = f" ({', '.join(changed)} changed since it was trained)" if changed else ""
             raise UserError(
-                f"{options.start}: there is no trained model of the run {spec.start.name}. Do that run first."
+                f"{options.start}: there is no trained model of the run {spec.start.name}{why}. Do that run first."
             )
 
     def folder(self, first: RunSpec) -> str:
-        """The folder of a first run: as the options say; else beside the run, if it is a run of its own that kept its
-        model; else in the prior store."""
-        if self.options.start and first == self.spec.start:
-            return self.options.start
-        beside = Path(self.options.folder).parent
-        for there in (Store(str(beside)).folder(first), str(beside / first.name)):
-            if holds_trained(there, first):
-                return there
-        return prior_store(self.options).folder(first)
+        """The folder of a prerequisite run: see Inputs.folder."""
+        return self.inputs.folder(first, self.spec, self.options)
 
     def open(self, first: RunSpec) -> Checkpoint | None:
-        """The trained model of a first run; None before it is trained."""
-        folder = self.folder(first)
-        return Checkpoint.open(ModelSpec(folder), HubOptions.of(self.options)) if holds_trained(folder, first) else None
+        """The trained model of a prerequisite run; None before it is trained."""
+        return self.inputs.trained(first, self.spec, self.options)
 
     @property
     def teacher(self) -> Checkpoint | None:
-        """The trained teacher; None without one, or before it is trained."""
+        """The trained teacher; None without one, or before it is trained. Raises UserError for an unknown name."""
         distil = self.spec.distil
         if distil and distil.teacher:
             return Checkpoint.open(ModelSpec(distil.teacher), HubOptions.of(self.options), "--teacher")
         return self.open(distil.teacher_run) if distil else None
 
     @property
-    def fingerprints(self) -> dict[str, str]:
-        """Of the trained models that are there: `start`, `teacher`."""
-        start = self.open(self.spec.start) if self.spec.start else None
-        found = {"start": start, "teacher": self.teacher}
-        return {name: checkpoint.fingerprints["model"] for name, checkpoint in found.items() if checkpoint}
-
-    @property
     def cost(self) -> dict[str, float]:
-        """Cost of all first runs, and of the runs that they needed: trainings, steps, seconds of training; empty
-        without any."""
+        """Cost of all prerequisite runs and of their own: trainings, steps, seconds of training; empty without any."""
         records = [find_record(self.folder(first), first) for first in self.spec.firsts]
         costs = [{"trainings": 1, "steps": r.steps, "seconds": r.seconds.get("train", 0.0)} for r in records]
         costs += [record.first for record in records if record.first]
         return {name: sum(cost[name] for cost in costs) for name in costs[0]} if costs else {}
 
     def do(self) -> None:
-        """Do the missing ones, one after the other. Raises UserError if one fails."""
+        """Train the missing ones, one after the other. Raises UserError if one fails."""
         for first in self.spec.firsts:
             folder, display = self.folder(first), Display(sys.stderr)
-            if holds_trained(folder, first):
+            if self._status(first).has_model:
                 display.say(f"takes the trained model of {first.name}, in {folder}")
             else:
                 self._do(first, folder, display)
+
+    def _status(self, first: RunSpec):
+        return self.inputs.status(first, self.folder(first), self.options)
 
     def _do(self, first: RunSpec, folder: str, display: Display) -> None:
         from layerdrop.engines.in_process import InProcessEngine
@@ -86,22 +78,22 @@ class FirstRuns:
             )
         store = prior_store(self.options).root
         own = replace(quiet_options(self.options), folder=folder, prior_store=store, save_model=True, resume="auto")
-        while not holds_trained(folder, first):
-            forget_unless_kept(folder, first)
-            display.say(f"first the training of {first.name}; its record is in {folder}")
+        for _ in range(ATTEMPTS):
+            changed = self._status(first).changed
+            again = f" again ({', '.join(changed)} changed since)" if changed else ""
+            display.say(f"first the training of {first.name}{again}; its record is in {folder}")
+            job = Job(first, replace(own, overwrite=bool(changed)))
             try:
-                failed = execute([Job(first, own)], InProcessEngine(self.run), display.update).failed
+                failed = execute([job], InProcessEngine(self.run), display.update, inputs=self.inputs).failed
             except KeyboardInterrupt:
                 raise KeyboardInterrupt("the same command goes on") from None  # not from a checkpoint of this run
             finally:
                 display.close()
             if failed:
                 raise UserError(f"{first.name}: this run is needed first, and failed. {failed[0][1]}")
-
-
-def quiet_options(options: Options) -> Options:
-    """A run's options for the runs that it does itself: nothing is predicted, reported or sent anywhere."""
-    quiet = {"eval_strategy": "no", "disable_tqdm": True, "report_to": []}
-    trainer = {name: value for name, value in options.trainer.items() if not name.startswith(("push_to", "hub_"))}
-    changes = {"predict": False, "evaluate": True, "test_file": None, "start": None, "notes": ()}
-    return replace(options, trainer=trainer | quiet, overwrite=False, rolling_checkpoints=True, **changes)
+            if self._status(first).has_model:
+                return
+        raise UserError(
+            f"{first.name}: this run is needed first. It was trained, but its model is not in {folder}. "
+            "Check that the folder can be written and is not cleaned by another program."
+        )

@@ -11,8 +11,9 @@ from typing import TextIO
 from tqdm import tqdm
 
 from layerdrop.engines.base import Result
-from layerdrop.execute import Estimate, JobState, Progress, state_of
+from layerdrop.execute import Estimate, Progress, statuses
 from layerdrop.runs.record import RunRecord
+from layerdrop.runs.status import Status
 from layerdrop.study import Study
 from layerdrop.text import one_line
 
@@ -24,24 +25,26 @@ SUMMARY_WIDTH = 1000
 
 def plan(study: Study, slots: int) -> str:
     """Every run with its state, then the sums and an estimate of the time that is left with so many at once."""
-    states = [state_of(job) for job in study.jobs]
-    lines = [f"{state.status:<11}{job.name}{_reason(state)}" for job, state in zip(study.jobs, states, strict=True)]
+    states = statuses(study.jobs)
+    lines = [f"{state.word:<11}{job.name}{_reason(state)}" for job, state in zip(study.jobs, states, strict=True)]
     lines += _impossible(study)
-    counts = Counter(state.status for state in states)
-    sums = ", ".join(f"{counts[status]} {status}" for status in ("done", "failed", "missing"))
+    counts = Counter(state.word for state in states)
+    words = ["done", "failed", "missing", *(word for word in ("incomplete", "changed", "other") if counts[word])]
+    sums = ", ".join(f"{counts[word]} {word}" for word in words)
     sums += f", {len(study.impossible)} impossible" if study.impossible else ""
     lines.append(f"{_runs(len(study.jobs))}: {sums}")
-    left = [job for job, state in zip(study.jobs, states, strict=True) if state.status != "done"]
+    left = [job for job, state in zip(study.jobs, states, strict=True) if state.word not in ("done", "changed")]
     if left:
-        estimate = Estimate(state.record for state in states if state.status == "done")
+        estimate = Estimate(state.record for state in states if state.word == "done")
         seconds = estimate.remaining(left, slots=slots)
         words = "unknown until a run is done" if seconds is None else f"{about(seconds)}, {slots} at once"
         lines.append(f"time left: {words}")
     return "\n".join(lines)
 
 
-def _reason(state: JobState) -> str:
-    error = state.note or (state.record.error if state.status == "failed" else None)
+def _reason(state: Status) -> str:
+    missing = f"lacks {', '.join(state.missing)}" if state.missing else None
+    error = state.note or missing or (state.record.error if state.word == "failed" else None)
     return f": {one_line(error, SUMMARY_WIDTH)}" if error else ""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from layerdrop.engines.base import Run
 from layerdrop.engines.in_process import InProcessEngine
-from layerdrop.first_runs import quiet_options
+from layerdrop.inputs import quiet_options
 from layerdrop.progress import Display
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.search_record import SearchRecord, step_words

@@ -167,7 +167,6 @@ def _scored_checkpoint(drop: DropSpec, checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _why(drop: DropSpec, dropped: list[int]) -> str:
-    frozen = ", frozen" if drop.frozen else ""
     if drop.threshold is not None:
-        return f"{drop.strategy}, above {drop.threshold:g}{frozen}"
-    return f"{drop.strategy}, K = {len(dropped)}{frozen}"
+        return f"{drop.strategy}, above {drop.threshold:g}"
+    return f"{drop.strategy}, K = {len(dropped)}"

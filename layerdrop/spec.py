@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-VERSION = 2
+VERSION = 3
 """Version of the fields' meaning; part of every id."""
 
 
@@ -71,10 +71,16 @@ class DropSpec:
     score_split: str | None = None
     score_samples: int | None = None
     weight_scope: str | None = None
+
+
+@dataclass(frozen=True)
+class WhenSpec:
+    """When the layers of a DropSpec are dropped; by default before training."""
+
     frozen: bool | None = None
-    """True: the layers stay, frozen."""
+    """True: the layers are frozen instead of dropped."""
     step: int | None = None
-    """Gradual dropping: how many layers go at once; None: all go before training."""
+    """Gradual dropping: layers dropped at once; None: all are dropped before training."""
     every_epochs: int | None = None
     """Gradual dropping: epochs before each drop."""
 
@@ -147,6 +153,7 @@ class RunSpec:
     model: ModelSpec
     data: DataSpec
     drop: DropSpec = DropSpec()
+    when: WhenSpec = WhenSpec()
     train: TrainSpec | None = TrainSpec()
     """None: the checkpoint is evaluated as it is."""
     seed: int = 42
@@ -163,9 +170,9 @@ class RunSpec:
     """None: no module replacing."""
 
     @property
-    def when(self) -> str:
-        """When layers go: a value of --drop_when."""
-        if self.drop.every_epochs:
+    def drop_when(self) -> str:
+        """The value of --drop_when."""
+        if self.when.every_epochs:
             return "gradual"
         if self.start:
             return "finetuned" if self.train else "after"
@@ -176,9 +183,9 @@ class RunSpec:
         """Training variants: what distinguishes the run from plain dropping, one word each (`finetuned` ...)."""
         train, distil = self._recipe, self.distil
         words = {
-            "frozen": self.drop.frozen,
-            self.when: self.when != "pretrained",
-            "freeze": self.start and self.start.drop.frozen,
+            "frozen": self.when.frozen,
+            self.drop_when: self.drop_when != "pretrained",
+            "freeze": self.start and self.start.when.frozen,
             "layerdrop": train and train.layerdrop_rate,
             "theseus": self.theseus,
             f"distill-{distil and distil.distill}": distil,
@@ -242,9 +249,9 @@ class RunSpec:
         other = values.pop("other") or {}
         rest = {name: getattr(self, name) for name in _ALONE}
         first = {f"first_{name}": self._of_first(name) for name in FIRST_RECIPE}
-        freeze = {"freeze_dropped": bool(self.start and self.start.drop.frozen) or None}
+        freeze = {"freeze_dropped": bool(self.start and self.start.when.frozen) or None}
         auto = {"teacher": "auto"} if self.distil and self.distil.teacher_run else {}
-        when = {"drop_when": self.when, "training": self._recipe is not None}
+        when = {"drop_when": self.drop_when, "training": self._recipe is not None}
         return values | dict(other) | rest | first | freeze | auto | when
 
     def _of_first(self, name: str) -> Any:
@@ -265,10 +272,12 @@ class RunSpec:
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
         """The spec that `to_dict` gave these values (lists for tuples, as JSON has them); unknown fields are ignored.
 
-        Also reads version 1, whose fields were not nested.
+        Also reads version 1, whose fields were not nested, and version 2, whose `drop` had the fields of `when`.
         """
         if "version" not in values:
             values = _from_version_1(values)
+        if values.get("when") is None:
+            values = {**values, "when": values.get("drop")}
         parts = {name: kind for name, kind in _PARTS.items() if values.get(name) is not None}
         built = {name: _build(kind, values[name]) for name, kind in parts.items()}
         rest = {name: values[name] for name in _ALONE if name in values}
@@ -281,7 +290,7 @@ FIRST_RECIPE = ("num_train_epochs", "learning_rate")
 """Settings of the recipe that the first training of a run can have of its own: flags --first_..."""
 _ALONE = ("seed", "precision", "processes", "plain")
 _PARTS = {
-    **{"model": ModelSpec, "data": DataSpec, "drop": DropSpec, "train": TrainSpec},
+    **{"model": ModelSpec, "data": DataSpec, "drop": DropSpec, "when": WhenSpec, "train": TrainSpec},
     **{"distil": DistilSpec, "theseus": TheseusSpec},
 }
 _OF_VERSION_1 = (ModelSpec, DataSpec, DropSpec, TrainSpec)

@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,26 +22,28 @@ from layerdrop.finetune.faster import faster
 from layerdrop.finetune.settings import training_arguments
 from layerdrop.finetune.trainer import Development, prefix
 from layerdrop.first_runs import FirstRuns
+from layerdrop.inputs import Inputs, needed_splits
 from layerdrop.loading import load_classifier, number_of_parameters, quiet, random_classifier
+from layerdrop.own_files import OwnFiles
 from layerdrop.precision import check_precision
 from layerdrop.process import busy_note, collect_from_now_on
 from layerdrop.runs.environment import environment, forget_peak_memory, peak_memory
 from layerdrop.runs.predictions import distinct_predictions, predictions_file, write_predictions
 from layerdrop.runs.record import Clock, Cut, RunRecord
-from layerdrop.runs.results import write_results
+from layerdrop.runs.results import CARD_FILE, result_files
+from layerdrop.runs.status import MODEL
 from layerdrop.runs.store import (
     SCORE_FOLDER,
     FolderState,
     claim,
     find_record,
-    holds_model,
     note_inputs,
     open_folder,
     prior_store,
     remove_checkpoints,
 )
 from layerdrop.selection import Selection, check_selection, must_search, select_layers, split_to_score
-from layerdrop.spec import DropSpec, ModelSpec, Options, RunSpec
+from layerdrop.spec import DropSpec, ModelSpec, Options, RunSpec, WhenSpec
 from layerdrop.surgery import droppable, kept_layers
 from layerdrop.tasks import label_order
 from layerdrop.training_step import fine_tune, note_drops
@@ -70,7 +72,8 @@ class GlueRun:
         spec, options = self.spec, self.options
         with self.clock("load"):
             self.checkpoint = checkpoint = Checkpoint.open(spec.model, HubOptions.of(options))
-            self.firsts = FirstRuns(spec, options, self.run)
+            self.inputs = Inputs()
+            self.firsts = FirstRuns(spec, options, self.run, self.inputs)
         check_precision(spec.precision, checkpoint.config)
         if must_search(spec.drop):
             self._check_search(dry_run)
@@ -110,21 +113,21 @@ class GlueRun:
             raise UserError(f"{strategy}: chooses by held-out rows, which --hold_out would report on. Leave it out.")
 
     def _needed_splits(self, dry_run: bool, scored: str | None) -> list[str]:
-        spec, options = self.spec, self.options
-        needed = {"train": spec.train is not None, "validation": options.evaluate, "test": options.predict}
+        spec = self.spec
+        needed = set(needed_splits(spec, self.options))
         if dry_run:  # own files say how many classes there are
-            needed = {split: bool(spec.data.files) and split == spec.data.files[0][0] for split in needed}
-        needed |= {split: True for split in (split_to_score(spec.drop), scored) if split}
-        return [split for split, wanted in needed.items() if wanted]
+            needed = {split for split, _ in spec.data.files[:1]} | {split_to_score(spec.drop)}
+        return [split for split in ("train", "validation", "test") if split in needed | {scored}]
 
     def _describe(self) -> None:
         """The record as far as the inputs say it."""
         record, checkpoint, data = self.record, self.checkpoint, self.data
-        record.n_layers, record.fingerprints = checkpoint.n_original, dict(checkpoint.fingerprints)
-        record.fingerprints |= self.firsts.fingerprints
+        record.n_layers = checkpoint.n_original
         record.labels, record.text_columns = list(self.task.labels), list(self.task.texts)
         for split, rows in data.examples.items():
             record.data[split] = {"rows": len(rows), "bad_rows": rows.bad_rows, "fingerprint": rows.fingerprint()}
+        self.inputs.know(self.spec, self.options, record.data)
+        record.fingerprints = self.inputs.models(self.spec, self.options)
         record.dropped_before = [i for i in range(checkpoint.n_original) if i not in checkpoint.original_ids]
         notes = list(data.notes)
         if record.dropped_before:
@@ -175,16 +178,21 @@ class GlueRun:
                 if record.status == "success":
                     self._write_beside()
 
-    def _write_beside(self) -> None:
-        """Write files for other tools: results under the library's names, the list of layers, the model's card."""
-        write_results(self.record)
-        if self.options.save_model:
-            from layerdrop.card import push_card, write_card
+    def _write_beside(self, names: Iterable[str] | None = None) -> None:
+        """Write the files for other tools: results under the library's names, the list of layers, the model's card.
 
-            if not write_card(self.record):
-                say(f"note: {self.record.folder}/README.md is not this tool's; the model's card is not written")
-            elif self.args.push_to_hub:
-                push_card(self.record, self.args.hub_model_id, self.args.hub_token)
+        names: which of them; None: all.
+        """
+        files = result_files(self.record)
+        if self.options.save_model:
+            from layerdrop.card import card, push_card
+
+            files[CARD_FILE] = str(card(self.record))
+        own = OwnFiles(self.record.folder)
+        own.write({name: text for name, text in files.items() if names is None or name in names})
+        own.settle()
+        if self.args.push_to_hub and CARD_FILE in files:
+            push_card(self.record, self.args.hub_model_id, self.args.hub_token)
 
     def _has_failed_elsewhere(self) -> bool:
         """Whether another process of this run has recorded its failure, of which this process's is a consequence."""
@@ -197,7 +205,7 @@ class GlueRun:
             with self.clock("first"):
                 self.firsts.do()
             self.record.first = self.firsts.cost
-            self.record.fingerprints |= self.firsts.fingerprints
+            self.record.fingerprints |= self.inputs.models(self.spec, self.options)
             from_first_process(lambda: note_inputs(self.record))
 
     def select(self) -> None:
@@ -210,12 +218,13 @@ class GlueRun:
                 drop = replace(drop, found=self._search())  # in its order
         with self.clock("select"):
             self.selection = selection = from_first_process(lambda: self.choose(drop))
-        record.cuts = [self.cut(0, self.dropped, selection.why, selection.scores)]
+        why = selection.why + (", frozen" if spec.when.frozen else "")
+        record.cuts = [self.cut(0, self.dropped, why, selection.scores)]
         record.fingerprints |= selection.fingerprints
         if selection.head:
             record.notes.append(f"scores are seen through {selection.head}")
         record.parameters_before = number_of_parameters(checkpoint, labels=self.labels)
-        last = [] if drop.frozen else selection.dropped
+        last = [] if spec.when.frozen else selection.dropped
         record.parameters_after = number_of_parameters(checkpoint, last, labels=self.labels)
         if checkpoint.family.shared and selection.dropped:
             record.notes.append(
@@ -245,7 +254,7 @@ class GlueRun:
     @property
     def dropped(self) -> list[int]:
         """The layers that the model lacks before training, in the checkpoint's numbering."""
-        return [] if self.spec.drop.frozen or self.spec.drop.every_epochs else self.selection.dropped
+        return [] if self.spec.when.frozen or self.spec.when.every_epochs else self.selection.dropped
 
     def cut(self, step: int, dropped: Sequence[int], why: str, scores: list[float] | None = None) -> Cut:
         """dropped: in the checkpoint's numbering."""
@@ -260,7 +269,8 @@ class GlueRun:
         spec, options = self.spec, self.options
         files = tuple((split, path) for split, path in spec.data.files if split == "train")
         data = replace(spec.data, hold_out=HOLD_OUT, files=files)
-        plain = replace(spec, drop=DropSpec(), data=data, start=None, distil=None, theseus=None)
+        unset = {"start": None, "distil": None, "theseus": None}
+        plain = replace(spec, drop=DropSpec(), when=WhenSpec(), data=data, **unset)
         store, layers = prior_store(options).root, droppable(self.checkpoint.config)
         scores = options.score_store or str(Path(store) / SCORE_FOLDER)
         full_run = GlueRun(plain, replace(candidate_options(options), score_store=scores))
@@ -322,9 +332,9 @@ class GlueRun:
     def _save_untrained(self) -> None:
         """Keep the model of a run that does not train, if that is asked for: its layers may have gone."""
         if self.options.save_model and is_first():
-            with quiet():
-                self.model.save_pretrained(self.options.folder)
-                self.checkpoint.tokenizer.save_pretrained(self.options.folder)
+            with quiet(), OwnFiles(self.options.folder).saving() as folder:
+                self.model.save_pretrained(folder)
+                self.checkpoint.tokenizer.save_pretrained(folder)
 
     def evaluate(self, splits: list[str]) -> None:
         """Metrics and predictions on the development set; the last evaluation of the training is not repeated."""
@@ -344,33 +354,25 @@ class GlueRun:
         if self.options.rolling_checkpoints and is_first():
             remove_checkpoints(self.options.folder)
 
-    def complete(self, done: RunRecord) -> RunRecord:
-        """Add what a finished run's folder lacks and is asked for now: metrics, predictions."""
-        folder, splits, tests = Path(done.folder), [], []
-        for split in [*self.development_splits(), *self.test_splits()]:
-            same = done.data.get(split) == self.record.data[split]
-            if not same or not (folder / predictions_file(self.task, split)).exists():
-                (tests if split.startswith("test") else splits).append(split)
-        kept = not self.spec.train or bool(holds_model(folder))
-        if not splits + tests:
-            lost = "" if kept or not self.options.save_model else ", but its model was not kept"
-            say(f"note: already done with these settings{lost}; run it again with --overwrite_output_dir")
+    def complete(self, done: RunRecord, missing: Sequence[str]) -> RunRecord:
+        """Add the outputs that a finished run lacks and that are asked for now. missing: as in Status."""
+        splits = [split for split in self.development_splits() if predictions_file(self.task, split) in missing]
+        tests = [split for split in self.test_splits() if predictions_file(self.task, split) in missing]
+        if not missing:
+            say("note: already done with these settings; run it again with --overwrite_output_dir")
             return done
-        if not kept:
-            missing = ", ".join(predictions_file(self.task, split) for split in splits + tests)
-            raise UserError(
-                f"--output_dir {folder}: the run is done, but its model was not kept, so {missing} cannot be made. "
-                "Run it again with --overwrite_output_dir."
-            )
-        say(f"note: trained already with these settings; {', '.join(splits + tests)} is added")
-        if self.spec.train:  # its layers were chosen then
-            self.checkpoint = Checkpoint.open(ModelSpec(done.folder), self.checkpoint.hub)
-            self.model, _ = load_classifier(self.checkpoint, labels=self.labels, replace_head=False)
-        else:
-            self.do_first()
-            self.select()
-            self.load()
-        self.record, seen = done, self.record.data
+        say(f"note: already done with these settings; added: {', '.join(missing)}")
+        seen = self.record.data
+        if splits or tests or MODEL in missing:
+            if self.spec.train:  # its layers were chosen then
+                self.checkpoint = Checkpoint.open(ModelSpec(done.folder), self.checkpoint.hub)
+                self.model, _ = load_classifier(self.checkpoint, labels=self.labels, replace_head=False)
+            else:
+                self.do_first()
+                self.select()
+                self.load()
+                self._save_untrained()
+        self.record = done
         self.evaluate(splits)
         self.predict(tests)
         done.data |= {split: seen[split] for split in splits + tests}
@@ -378,6 +380,10 @@ class GlueRun:
         finish()
         if is_first():
             done.write()
+            changed = OwnFiles(done.folder).clashes([CARD_FILE, *result_files(done)])
+            self._write_beside({CARD_FILE, *result_files(done)} - set(changed) if splits else missing)
+            for name in changed if splits else ():
+                say(f"note: {name} was changed since the run wrote it; it is left as it is")
         return done
 
     # ---- parts of steps

@@ -32,7 +32,7 @@ def fine_tune(this: GlueRun, resume_from: str | None) -> Training:
             data, collate, layers = _taught(this, data)
         objective = Distillation(objective, this.model, spec.distil, layers)
     objective = _among_layers(this, objective)
-    gradual = _gradual(this, resume_from) if spec.drop.every_epochs else None
+    gradual = _gradual(this, resume_from) if spec.when.every_epochs else None
     with attending_eagerly(this.model) if spec.distil and spec.distil.distill_attention else nullcontext():
         training = train(
             this.model,
@@ -56,7 +56,7 @@ def fine_tune(this: GlueRun, resume_from: str | None) -> Training:
 def _freeze(this: GlueRun) -> None:
     spec, checkpoint = this.spec, this.checkpoint
     frozen = positions("--freeze_layers", kept_layers(checkpoint.config, this.dropped), spec.train.freeze_layers)
-    frozen += this.selection.dropped if spec.drop.frozen else []
+    frozen += this.selection.dropped if spec.when.frozen else []
     freeze(this.model, frozen, spec.train.freeze_embeddings)
     if spec.theseus:
         only_layers_train(this.model)
@@ -112,14 +112,14 @@ def _gradual(this: GlueRun, resume_from: str | None) -> DropWhileTraining:
 
 
 def _plan(this: GlueRun) -> Gradual:
-    drop, ids = this.spec.drop, this.checkpoint.original_ids
-    return Gradual(tuple(ids[i] for i in this.selection.order), drop.step, drop.every_epochs)
+    when, ids = this.spec.when, this.checkpoint.original_ids
+    return Gradual(tuple(ids[i] for i in this.selection.order), when.step, when.every_epochs)
 
 
 def note_drops(this: GlueRun, steps_per_epoch: int = 0) -> None:
     """Put the cuts of a run whose layers go while it trains into its record; none otherwise. steps_per_epoch: 0 before
     the training, when it is not known."""
-    if not this.spec.drop.every_epochs:
+    if not this.spec.when.every_epochs:
         return
     plan, ids, selection = _plan(this), this.checkpoint.original_ids, this.selection
     for epochs in plan.drops():

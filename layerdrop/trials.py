@@ -10,10 +10,15 @@ from typing import Any
 from layerdrop.engines.base import Engine, Job, Result
 from layerdrop.errors import UserError
 from layerdrop.execute import Progress, execute
+from layerdrop.inputs import Inputs
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.store import Store, forget_unless_kept, holds_trained
+from layerdrop.runs.status import changed_inputs
+from layerdrop.runs.store import Store
 from layerdrop.search import Ids
 from layerdrop.spec import DropSpec, Options, RunSpec
+
+ATTEMPTS = 2
+"""Trainings of a run whose model is needed, at most."""
 
 
 class Stopped(Exception):
@@ -46,6 +51,7 @@ class Trials:
         self.full_run, self.options, self.store, self.engine = full_run, options, store, engine
         self.seeds, self.total, self.select_on = tuple(seeds), total, select_on
         self.tell, self.stop = tell, stop
+        self.inputs = Inputs()
         self.known = {_key_of(record): record for record in store.done() if record.metrics}
         self.records: dict[str, RunRecord] = {}
         """Of the trainings that were asked for and are done, by id."""
@@ -79,6 +85,7 @@ class Trials:
             self.engine,
             lambda progress, result: self.tell(self._of_the_whole(progress, before), result),
             self.stop,
+            self.inputs,
         )
         if progress.stopped:
             raise Stopped
@@ -96,13 +103,14 @@ class Trials:
     def model(self, spec: RunSpec) -> str:
         """The folder of a run's trained model. A run whose model was not kept is done again. Raises as a call does."""
         folder = self.store.folder(spec)
-        while not holds_trained(folder, spec):
-            forget_unless_kept(folder, spec)
+        for _ in range(ATTEMPTS):
+            status = self.inputs.status(spec, folder, self._job(spec, save_model=True).options)
+            if status.has_model:
+                self.records[status.record.id] = status.record
+                return folder
             self.known.pop(_key(spec, spec.drop.layers), None)
             self.train([spec], save_model=True)
-        if there := self._known(spec):
-            self.records[there.id] = there
-        return folder
+        raise UserError(f"{spec.name}: its model is needed. It was trained, but its model is not in {folder}.")
 
     def score(self, record: RunRecord | None) -> float:
         """Higher is better; NaN without a record. Raises UserError for a metric that was not measured."""
@@ -139,14 +147,11 @@ class Trials:
 
     def _check_contents(self) -> None:
         """Raise UserError for a run on other weights or rows: its scores cannot be compared."""
-        expected = _contents(self.full_run)
         for record in self.records.values():
-            there = _contents(record)
-            known = [name for name in expected if expected[name] is not None and there[name] is not None]
-            if other := [name for name in known if expected[name] != there[name]]:
+            if changed := changed_inputs(record.inputs, self.full_run.inputs, record.spec):
                 raise UserError(
-                    f"{record.folder}: this run has read other contents of the {' and '.join(other)} than are "
-                    "there now. Choose another --store."
+                    f"{record.folder}: this run has read other contents of {' and '.join(changed)} than are there now. "
+                    "Choose another --store."
                 )
 
     def _known(self, spec: RunSpec) -> RunRecord | None:
@@ -172,14 +177,9 @@ class Trials:
         return replace(progress, total=self.total, already=already, failed=failed, remaining=left)
 
 
-def _contents(record: RunRecord) -> dict[str, Any]:
-    """Fingerprints of a run's inputs, by name; None for inputs that it has not read."""
-    found = {name: record.fingerprints.get(name) for name in ("model", "tokenizer")}
-    return found | {f"{split} rows": record.data.get(split) for split in ("train", "validation")}
-
-
 def _key(spec: RunSpec, ids: Iterable[int]) -> tuple[str, tuple[int, ...]]:
-    """Equal for runs that train the same layers with the same settings, by whatever strategy. ids: the checkpoint's."""
+    """Equal for runs that train the same layers at the same time (`when`) with the same settings, by whatever strategy.
+    ids: the checkpoint's."""
     return replace(spec, drop=DropSpec()).id, tuple(sorted(ids))
 
 

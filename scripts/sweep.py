@@ -41,24 +41,26 @@ def main(argv: list[str]) -> int:
 
 def sweep_or_plan(args: argparse.Namespace, flags: tuple[str, ...]) -> int:
     """Execute the flags."""
-    from layerdrop.execute import state_of
+    from layerdrop.execute import statuses
+    from layerdrop.inputs import Inputs
     from layerdrop.progress import plan
     from layerdrop.study import AXES, read_study
 
     where = find_places(args)
     args.store = args.store or str(Path("runs") / Path(args.study).stem)
     study = read_study(args.study, args.store, {name: getattr(args, name) for name in AXES}, flags, args.recipe)
-    states = [state_of(job) for job in study.jobs]
-    unreadable = [] if args.plan else [state.note for state in states if state.note]  # the plan says it at the run
+    inputs = Inputs()
+    states = [] if args.plan else statuses(study.jobs, inputs)  # the plan looks itself
+    unreadable = [state.note for state in states if state.note and state.word == "missing"]
     for text in [*study.notes, *unreadable]:
         print(f"note: {text}", file=sys.stderr)
     if args.plan:
         print(plan(study, len(where) or 1))
         return 0
-    return sweep(args, study, where, todo=sum(state.status != "done" for state in states))
+    return sweep(args, study, where, inputs, todo=sum(state.word not in ("done", "changed") for state in states))
 
 
-def sweep(args: argparse.Namespace, study, where: list, todo: int) -> int:
+def sweep(args: argparse.Namespace, study, where: list, inputs, todo: int) -> int:
     """Do the runs of a study that are not done."""
     from layerdrop.execute import execute
     from layerdrop.files import make_folder
@@ -71,7 +73,7 @@ def sweep(args: argparse.Namespace, study, where: list, todo: int) -> int:
         display.say(f"{todo} of {len(study.jobs)} runs to do, {engine.slots} at once; records and logs in {args.store}")
     try:
         with asking_to_stop(display.say) as stop:
-            progress = execute(study.jobs, engine, display.update, stop)
+            progress = execute(study.jobs, engine, display.update, stop, inputs)
     except KeyboardInterrupt:
         display.close()
         print("stopped; the runs in flight are lost. The same command goes on.", file=sys.stderr)

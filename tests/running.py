@@ -28,6 +28,12 @@ def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def write_table(path, header, rows) -> None:
+    """Write a tab-separated file, without quoting."""
+    lines = ["\t".join(map(str, row)) for row in (header, *rows)]
+    Path(path).write_text("\n".join(lines) + "\n")
+
+
 def predictions(path) -> list[list[str]]:
     """The rows of a file of predictions, without its header."""
     return [line.split("\t") for line in Path(path).read_text().splitlines()[1:]]

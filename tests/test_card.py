@@ -38,7 +38,8 @@ def test_a_readme_of_the_users_stays(run):
     Path("out").mkdir()
     Path("out/README.md").write_text("mine")
     code, _, _, err = run(f"{WORDS} --overwrite_output_dir")
-    assert code == 0 and Path("out/README.md").read_text() == "mine" and "the model's card is not written" in err
+    assert code == 2 and Path("out/README.md").read_text() == "mine" and "out: holds README.md" in err
+    assert run(f"{WORDS} --save_model no")[0] == 0 and Path("out/README.md").read_text() == "mine"
 
 
 def test_no_card_without_a_model(run):
@@ -116,7 +117,7 @@ def test_the_card_is_pushed(run, monkeypatch):
     monkeypatch.setattr("layerdrop.finetune.trainer.FineTuner.init_hf_repo", lambda self, **kwargs: None)
     trainers_own = Path("out/README.md")
     push = "layerdrop.finetune.trainer.FineTuner.push_to_hub"
-    monkeypatch.setattr(push, lambda self, *args, **kwargs: trainers_own.write_text(module.OF_TRAINER))
+    monkeypatch.setattr(push, lambda self, *args, **kwargs: trainers_own.write_text("of the Trainer"))
     monkeypatch.setattr("run_glue.work_offline_unless_reachable", lambda: True)
     code, _, _, err = run(f"{WORDS} --push_to_hub")
     assert code == 0, err

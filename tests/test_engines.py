@@ -20,9 +20,10 @@ from layerdrop.engines.base import Result
 from layerdrop.engines.local import LocalEngine
 from layerdrop.engines.places import WorkerPlace, available_memory
 from layerdrop.engines.worker import load_run, record_failure, work
-from layerdrop.execute import execute, state_of
+from layerdrop.execute import execute
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.store import claim
+from tests.made_up import state_of
 from tests.sweeping import jobs, pretend
 
 ROOT = Path(__file__).parent.parent
@@ -158,7 +159,7 @@ def test_memory_is_freed_between_runs(store, monkeypatch):
 def test_job_needs_its_own_record(store):
     job, other = jobs(store, 1, 7)
     RunRecord(other.spec, job.options.folder, "success").write()
-    assert job.record() is None and job.name == f"demo_demo-rte_full_k0_seed1_{job.spec.id[:8]}"
+    assert job.record() is None and job.name == f"demo_rte_full_k0_seed1_{job.spec.id[:8]}"
     assert Result(job).record is None
 
 
@@ -321,8 +322,8 @@ def test_killed_at_random_moments(store, tmp_path):
         process.kill()
         process.wait()
         until(lambda workers=workers: not any(Path(f"/proc/{pid}/task").exists() for pid in workers))  # none lives on
-    assert 0 < sum(state_of(job).status == "done" for job in study) < 24
-    done_before = {job.spec.id for job in study if state_of(job).status == "done"}
+    assert 0 < sum(state_of(job) == "done" for job in study) < 24
+    done_before = {job.spec.id for job in study if state_of(job) == "done"}
     begun_before = Counter(run for what, run in ledger(tmp_path) if what == "begin")
     out, err = begin(tmp_path).communicate(timeout=120)
     assert out.split() == [str(24 - len(done_before)), "0", str(len(done_before))], err
@@ -338,4 +339,4 @@ def test_two_sweeps_at_once(store, tmp_path):
     outputs = [sweep.communicate(timeout=120) for sweep in sweeps]
     assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
     assert Counter(what for what, _ in ledger(tmp_path)) == {"begin": 24, "end": 24}
-    assert {state_of(job).status for job in jobs(store, *SEEDS)} == {"done"}
+    assert {state_of(job) for job in jobs(store, *SEEDS)} == {"done"}

@@ -8,10 +8,11 @@ import pytest
 
 from layerdrop import execute as module
 from layerdrop.engines.base import Job
-from layerdrop.execute import Estimate, execute, state_of
+from layerdrop.errors import UserError
+from layerdrop.execute import Estimate, execute, statuses
 from layerdrop.runs.record import RunRecord
 from layerdrop.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, Options, RunSpec
-from tests.made_up import MadeUp
+from tests.made_up import MadeUp, state_of, write_run
 
 
 @pytest.fixture(autouse=True)
@@ -46,44 +47,70 @@ def seeds(make, n=6):
 # ---- states ----------------------------------------------------------------------------------------------------------
 def test_states(make):
     job = make()
-    assert state_of(job).status == "missing" and state_of(job).note is None
-    for status, state in [("success", "done"), ("failed", "failed"), ("running", "missing"), ("cancelled", "missing")]:
-        record = replace(success(job), status=status)
-        record.write()
-        assert state_of(job).status == state
-        assert (state_of(job).record is not None) == (state != "missing")
+    assert state_of(job) == "missing" and statuses([job])[0].note is None
+    for status, word in [("failed", "failed"), ("running", "missing"), ("cancelled", "missing"), ("success", "done")]:
+        write_run(replace(success(job), status=status), job.options)
+        assert state_of(job) == word
 
 
 def test_a_record_of_another_run_does_not_count(make):
     job, other = make(), make(seed=2)
-    replace(success(other), folder=job.options.folder).write()
-    assert state_of(job).status == "missing" and job.record() is None
+    write_run(replace(success(other), folder=job.options.folder), job.options)
+    assert state_of(job) == "other" and job.record() is None
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"[1, 2]", b"{", b'{"spec": 3}'])
-def test_an_unreadable_record_counts_as_missing(make, content):
+def test_an_unreadable_record_counts_as_missing_and_stays(make, content):
+    """This tool writes records whole or not at all: it is the user's file, or the disk's fault."""
     job = make()
     Path(job.options.folder).mkdir()
     (Path(job.options.folder) / "record.json").write_bytes(content)
-    assert state_of(job).status == "missing" and job.record() is None
-    assert "record.json" in state_of(job).note and "counts as missing" in state_of(job).note
-    assert len(execute([job], MadeUp(success)).done) == 1 and state_of(job).status == "done"
+    status = statuses([job])[0]
+    assert status.word == "missing" and job.record() is None
+    assert "record.json" in status.note and "counts as missing" in status.note
+    with pytest.raises(UserError, match="record.json, which this run did not write"):
+        execute([job], MadeUp(success))
+    assert (Path(job.options.folder) / "record.json").read_bytes() == content
 
 
-def test_predictions_that_are_asked_for_later_are_missing(make):
+def test_outputs_that_are_asked_for_later_are_missing(make):
     job = make()
-    record = success(job)
-    record.data = {"test": {"rows": 3}}  # read, for a score, but not predicted
-    record.write()
+    record = write_run(success(job), job.options)
     asked = replace(job, options=replace(job.options, predict=True))
-    assert (state_of(job).status, state_of(asked).status) == ("done", "missing")
-    record.distinct_predictions = {"validation": 2, "test_matched": 3}
-    record.write()
-    assert state_of(asked).status == "done"
+    assert (state_of(job), state_of(asked)) == ("done", "incomplete")
+    assert statuses([asked])[0].missing == ("RTE.tsv",)
+    write_run(record, asked.options)
+    assert state_of(asked) == "done"
     record.metrics = {}
     record.write()
-    assert state_of(job).status == "missing"
-    assert state_of(replace(job, options=replace(job.options, evaluate=False))).status == "done"
+    assert statuses([job])[0].missing == ("predictions_dev.tsv",)
+    assert state_of(replace(job, options=replace(job.options, evaluate=False))) == "done"
+
+
+@pytest.mark.parametrize("name", ["layers.json", "all_results.json", "README.md", "predictions_dev.tsv", "record.json"])
+def test_a_file_that_a_kill_prevented_is_missing(make, name):
+    job = make()
+    write_run(success(job), job.options)
+    assert state_of(job) == "done"
+    (Path(job.options.folder) / name).unlink()
+    if name == "record.json":
+        assert state_of(job) == "missing"
+    else:
+        assert statuses([job])[0].missing == (name,) and not statuses([job])[0].must_train
+
+
+def test_a_model_that_was_not_kept_is_missing_where_it_is_needed(make):
+    kept = make()
+    light = replace(kept, options=replace(kept.options, save_model=False))
+    write_run(success(light), light.options)
+    assert state_of(light) == "done" and state_of(kept) == "incomplete"
+    assert statuses([kept])[0].must_train and not statuses([kept])[0].has_model
+    write_run(success(kept), kept.options)
+    assert state_of(light) == state_of(kept) == "done" and statuses([kept])[0].has_model
+    (Path(kept.options.folder) / "model.safetensors").unlink()  # a configuration alone is no model
+    assert state_of(kept) == "incomplete" and statuses([kept])[0].must_train
+    predicted = replace(light, options=replace(light.options, predict=True))
+    assert statuses([predicted])[0].must_train  # predictions need the model too
 
 
 # ---- execution -------------------------------------------------------------------------------------------------------
@@ -92,7 +119,7 @@ def test_everything_once_in_order_and_then_nothing(make):
     engine = MadeUp(success)
     progress = execute(study, engine)
     assert [job.spec.seed for job in engine.started] == [6, 5, 4, 3, 2, 1]
-    assert len(progress.done) == 6 and not progress.failed and {state_of(job).status for job in study} == {"done"}
+    assert len(progress.done) == 6 and not progress.failed and {state_of(job) for job in study} == {"done"}
     again = MadeUp(success)
     progress = execute(study, again)
     assert len(progress.already) == progress.total == 6 and not again.started
@@ -122,10 +149,10 @@ def test_failures_do_not_stop_the_others_and_are_done_again(make):
     progress = execute(study, engine)
     assert len(progress.done) == 5 and progress.failed == [(broken, "training diverged")]
     assert len(engine.started) == 6  # it would diverge again
-    assert state_of(broken).status == "failed" and broken.record().environment == {"device": "its own"}
+    assert state_of(broken) == "failed" and broken.record().environment == {"device": "its own"}
     engine = MadeUp(success)
     execute(study, engine)
-    assert engine.started == [broken] and state_of(broken).status == "done"
+    assert engine.started == [broken] and state_of(broken) == "done"
 
 
 @pytest.mark.parametrize("error", ["OutOfMemoryError: CUDA out of memory", "the worker process was ended by signal 9"])
@@ -165,7 +192,7 @@ def test_a_run_that_another_process_did_meanwhile_is_not_started(make):
     study = seeds(make, 3)
 
     def outcome(job):
-        success(study[2]).write()
+        write_run(success(study[2]), study[2].options)
         return success(job)
 
     engine = MadeUp(outcome, slots=1)

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from layerdrop.finetune.gradual import DropWhileTraining, Gradual, gradual_epochs
 from layerdrop.finetune.objective import TaskLoss
 from layerdrop.finetune.train import train
-from layerdrop.spec import DropSpec
+from layerdrop.spec import DropSpec, WhenSpec
 from layerdrop.strategies import order_of_dropping
 from layerdrop.surgery import layer_list
 from tests import tiny
@@ -25,9 +25,9 @@ def test_plan():
     plan = Gradual((5, 4, 3, 2, 1), 2, 3)
     assert [plan.gone(epochs) for epochs in (0, 2, 3, 5, 6)] == [(), (), (5, 4), (5, 4), (5, 4, 3, 2)]
     assert plan.drops() == [3, 6, 9] and plan.gone(9) == plan.gone(30) == plan.order
-    assert gradual_epochs(DropSpec("top", k=5, step=2, every_epochs=3)) == 9
-    assert gradual_epochs(DropSpec("list", layers=(1, 2), step=1, every_epochs=2)) == 4
-    assert gradual_epochs(DropSpec("top", k=5)) == 0
+    assert gradual_epochs(DropSpec("top", k=5), WhenSpec(step=2, every_epochs=3)) == 9
+    assert gradual_epochs(DropSpec("list", layers=(1, 2)), WhenSpec(step=1, every_epochs=2)) == 4
+    assert gradual_epochs(DropSpec("top", k=5), WhenSpec()) == 0
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_one_schedule_over_the_whole_run(run):
     assert code == 0 and [cut["step"] for cut in record["cuts"]] == [0, 3, 6] and record["steps"] == 9
     assert record["cuts"][1]["dropped"] == [4, 5] and record["cuts"][2]["dropped"] == [3, 4, 5]
     states = list(Path("out").glob("checkpoint-*"))
-    assert states == [] and record["spec"]["drop"]["every_epochs"] == 1
+    assert states == [] and record["spec"]["when"]["every_epochs"] == 1
 
 
 def test_greedy_goes_in_its_order(run):

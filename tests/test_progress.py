@@ -14,6 +14,7 @@ from layerdrop.progress import ERROR_WIDTH, Display, best_so_far, duration, plan
 from layerdrop.runs.record import RunRecord
 from layerdrop.spec import DataSpec, ModelSpec, Options, RunSpec
 from layerdrop.study import Study
+from tests.made_up import write_run
 
 LONG = "ValueError: " + "a long and winding explanation " * 20
 
@@ -59,7 +60,7 @@ def test_plan(jobs):
         "4 runs: 0 done, 0 failed, 4 missing, 1 impossible",
         "time left: unknown until a run is done",
     ]
-    record(jobs[0]).write()
+    write_run(record(jobs[0]), jobs[0].options)
     record(jobs[1], "failed", error="training diverged").write()
     (Path(jobs[2].options.folder)).mkdir()
     (Path(jobs[2].options.folder) / "record.json").write_text("[]")
@@ -68,8 +69,9 @@ def test_plan(jobs):
     assert re.match(r"missing    run2: .*run2/record.json: .*counts as missing", lines[2])
     assert lines[3:5] == ["missing    run3", "impossible m_rte_symmetric_k3: --drop_k 3: not this"]
     assert lines[5:] == ["4 runs: 1 done, 1 failed, 2 missing, 1 impossible", "time left: about 45 s, 2 at once"]
+    (Path(jobs[2].options.folder) / "record.json").unlink()
     for job in jobs:
-        record(job).write()
+        write_run(record(job), job.options)
     assert plan(Study("s", jobs), 2).splitlines()[-1] == "4 runs: 4 done, 0 failed, 0 missing"
 
 

@@ -7,7 +7,7 @@ import pytest
 from layerdrop.runs import environment
 from layerdrop.runs.record import Clock, Cut, RunRecord, read_record
 from layerdrop.runs.summary import summary
-from layerdrop.spec import DataSpec, DropSpec, ModelSpec, RunSpec, TrainSpec
+from layerdrop.spec import DataSpec, DropSpec, ModelSpec, RunSpec, TrainSpec, WhenSpec
 from tests import tiny
 
 SPEC = RunSpec(ModelSpec("bert"), DataSpec("rte"), DropSpec("top", 2))
@@ -25,7 +25,9 @@ def test_record_is_written_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", broken)
     with pytest.raises(OSError, match="disk full"):
         RunRecord(SPEC, str(tmp_path), "failed").write()
-    assert read_record(tmp_path).status == "success" and len(list(tmp_path.iterdir())) == 1
+    assert read_record(tmp_path).status == "success" and {path.name for path in tmp_path.iterdir()} == {
+        *("record.json", "spec.json")
+    }
 
 
 def test_record_comes_back(tmp_path):
@@ -91,7 +93,7 @@ def test_records_of_version_1_stay_readable(tmp_path):
         ModelSpec("m", from_scratch=True),
         DataSpec("rte", max_seq_length=64),
         DropSpec("top", 2),
-        TrainSpec(learning_rate=3e-5, freeze_layers=(1,), other={"lr_scheduler_kwargs": {"a": 1}}),
+        train=TrainSpec(learning_rate=3e-5, freeze_layers=(1,), other={"lr_scheduler_kwargs": {"a": 1}}),
         seed=7,
         precision="bf16",
     )
@@ -156,3 +158,15 @@ def test_summary_says_what_happened():
     assert "loss" not in text and "one and the same" not in text
     record.distinct_predictions = {"validation_matched": 1, "validation_mismatched": 2}
     assert "one and the same prediction for every row of validation_matched\n" in summary(record)
+
+
+def test_version_2_had_the_fields_of_when_in_drop():
+    """A record of 0.2.0: gradual dropping and frozen layers stay what they were."""
+    values = RunSpec(ModelSpec("m"), DataSpec("rte"), DropSpec("top", 2)).to_dict()
+    del values["when"]
+    values |= {"version": 2, "drop": values["drop"] | {"frozen": None, "step": 1, "every_epochs": 2}}
+    spec = RunSpec.from_dict(values)
+    assert (spec.drop, spec.when) == (DropSpec("top", 2), WhenSpec(step=1, every_epochs=2))
+    assert spec.drop_when == "gradual"
+    values["drop"] |= {"frozen": True, "step": None, "every_epochs": None}
+    assert RunSpec.from_dict(values).when == WhenSpec(frozen=True)

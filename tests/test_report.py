@@ -23,10 +23,10 @@ from layerdrop.report.tables.cost import cost_tables
 from layerdrop.report.tables.glue import glue_tables
 from layerdrop.report.tables.significance import significance_tables
 from layerdrop.report.tables.tasks import task_tables
-from layerdrop.runs.predictions import write_table
 from layerdrop.runs.record import Cut, RunRecord
-from layerdrop.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, RunSpec, TrainSpec
+from layerdrop.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, RunSpec, TrainSpec, WhenSpec
 from scripts import report
+from tests.running import write_table
 
 LARGE = ["sst2", "mnli", "qnli", "qqp", "stsb"]
 
@@ -38,7 +38,7 @@ def record(
     row = {"strategy": strategy, "k": k} if k != 0 else {}
     given = {"name": "bert-base-uncased", "task": task, "source": "glue"} | row | changes
     parts = {}
-    for part, kind in (("model", ModelSpec), ("data", DataSpec), ("drop", DropSpec)):
+    for part, kind in (("model", ModelSpec), ("data", DataSpec), ("drop", DropSpec), ("when", WhenSpec)):
         names = {field.name for field in dataclasses.fields(kind)} & given.keys()
         parts[part] = kind(**{name: given.pop(name) for name in names})
     spec = RunSpec(**parts, seed=seed, train=recipe, **given)

@@ -152,7 +152,7 @@ def test_predictions_asked_for_later_are_made_and_nothing_else_is_redone(run):
     stamp = Path("out/model.safetensors").stat().st_mtime_ns
     _, at_once, _, _ = run(words + " --do_predict", output="at_once")
     code, record, _, err = run(words + " --do_predict")
-    assert code == 0 and "trained already" in err and "test is added" in err
+    assert code == 0 and "already done" in err and "added: MRPC.tsv" in err
     assert predictions("out/MRPC.tsv") == predictions("at_once/MRPC.tsv")
     assert Path("out/model.safetensors").stat().st_mtime_ns == stamp
     assert record["metrics"] == first["metrics"] and record["epochs"] == first["epochs"]
@@ -236,5 +236,48 @@ def test_an_unreadable_record(run, content):
     Path("out").mkdir()
     Path("out/record.json").write_bytes(content)
     code, _, _, err = run("--task_name rte")
-    assert code == 2 and "out/record.json" in err and "--overwrite_output_dir" in err
+    assert code == 2 and "out/record.json" in err and "Move the file away" in err
+    code, _, _, err = run("--task_name rte --overwrite_output_dir")
+    assert code == 2 and "out: holds record.json, which this run did not write" in err
     assert Path("out/record.json").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["README.md", "layers.json", "all_results.json", "eval_results.json", "RTE.tsv"])
+def test_a_file_that_a_kill_prevented_is_made_by_the_same_command(run, name):
+    words = "--task_name rte --do_train --do_eval --do_predict --num_train_epochs 1"
+    _, first, _, _ = run(words)
+    path, stamp = Path("out", name), Path("out/model.safetensors").stat().st_mtime_ns
+    content = path.read_text()
+    path.unlink()
+    code, again, _, err = run(words)
+    assert code == 0 and path.read_text() == content and f"added: {name}" in err
+    assert again["metrics"] == first["metrics"] and Path("out/model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_a_card_that_the_user_has_edited_stays(run):
+    words = "--task_name rte --num_train_epochs 1 --do_train"
+    run(words)
+    Path("out/README.md").write_text("mine")
+    code, record, _, err = run(words + " --do_eval")
+    assert code == 0 and record["metrics"] and "README.md was changed since the run wrote it" in err
+    code, _, _, err = run(words + " --seed 3 --overwrite_output_dir")
+    assert code == 2 and "holds README.md" in err and Path("out/README.md").read_text() == "mine"
+
+
+def test_a_folder_with_the_users_files(run):
+    """Names that the run would write are refused before anything is read; other files stay."""
+    mine = {"RTE.tsv": "MINE", "vocab.txt": "MINE", "notes.md": "MINE", "predictions_test.tsv": "MINE"}
+    Path("out").mkdir()
+    for name, text in mine.items():
+        Path("out", name).write_text(text)
+    for words in ("", " --overwrite_output_dir", " --resume_from_checkpoint auto"):
+        code, _, out, err = run("--task_name rte" + words)
+        assert code == 2 and "out: holds vocab.txt, which this run did not write" in err.splitlines()[-1] and not out
+        assert {path.name: path.read_text() for path in Path("out").iterdir() if path.name != ".lock"} == mine
+    Path("out/vocab.txt").rename("out/mine.txt")
+    assert run("--task_name rte --num_train_epochs 1")[0] == 0
+    assert Path("out/RTE.tsv").read_text() == Path("out/mine.txt").read_text() == "MINE"
+    code, _, _, err = run("--task_name rte --num_train_epochs 1 --do_train --do_eval --do_predict")
+    assert code == 2 and "holds RTE.tsv" in err and Path("out/RTE.tsv").read_text() == "MINE"
+    assert run("--task_name rte --num_train_epochs 1 --seed 2 --overwrite_output_dir")[0] == 0
+    assert Path("out/RTE.tsv").read_text() == Path("out/predictions_test.tsv").read_text() == "MINE"

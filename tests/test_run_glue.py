@@ -17,11 +17,10 @@ import run_glue
 from layerdrop import steps
 from layerdrop.finetune import train as training
 from layerdrop.finetune import trainer
-from layerdrop.runs.predictions import write_table
 from layerdrop.runs.results import RESULT_FILES
 from layerdrop.tasks import TASKS
 from tests import tiny
-from tests.running import ROOT, read_record, same, weights
+from tests.running import ROOT, read_record, same, weights, write_table
 
 
 @pytest.mark.parametrize("name", list(TASKS))
@@ -222,7 +221,7 @@ def test_without_the_model(run):
         *("spec.json", "record.json", "predictions_dev.tsv", ".lock", *RESULT_FILES)
     }
     code, again, _, err = run("--task_name rte")
-    assert code == 0 and again == record and "already done with these settings, but its model was not kept" in err
+    assert code == 2 and again == record and "its model was not kept, so README.md, the model cannot be made" in err
 
 
 def test_labels_in_the_checkpoints_own_order(run, tmp_path):

@@ -181,7 +181,7 @@ def test_the_first_training_has_its_own_recipe(run):
     assert first["steps"] == 6 and record["steps"] == 3 and first["spec"]["train"]["learning_rate"] == 5e-4
     spec = RunSpec.from_dict(record["spec"])
     assert spec.flat()["first_num_train_epochs"] == 2 and spec.flat()["first_learning_rate"] == 5e-4
-    assert spec.when == "finetuned" and spec.id == record["id"]
+    assert spec.drop_when == "finetuned" and spec.id == record["id"]
 
 
 def test_a_first_training_that_fails(run):
@@ -238,3 +238,62 @@ def test_a_study_trains_its_full_models_once(bert, glue, tmp_path, monkeypatch):
     for job in (jobs[0], *jobs[2:]):
         assert run_glue.run(job.spec, job.options).status == "success"
     assert not list(Path("store").glob("prior/*/record.json")) and len(read_store(["store"]).done) == 3
+
+
+# ---- a start that has changed ----------------------------------------------------------------------------------------
+def flipped(glue, folder="flipped") -> str:
+    """A copy of the GLUE folder; `flip` turns its labels round in place."""
+    shutil.copytree(glue, folder)
+    return folder
+
+
+def flip(folder: str) -> None:
+    path = Path(folder, "RTE", "train.tsv")
+    text = path.read_text().replace("not_entailment", "@").replace("entailment", "not_entailment")
+    path.write_text(text.replace("@", "entailment"))
+
+
+@pytest.mark.parametrize("how", ["--drop_when finetuned", "--drop_when after", "--teacher auto --distill logits"])
+def test_a_start_or_teacher_on_data_that_have_changed_is_trained_again(run, glue, how):
+    """Labels that were turned round in place: the old model is not used under the same id."""
+    data = flipped(glue)
+    words = f"{TOP} {how}"
+    _, before, _, _ = run(words, data=data)
+    name = "teacher" if "teacher" in how else "start"
+    flip(data)
+    code, _, _, err = run(words, data=data)
+    assert code == 2 and "other contents of train" in err
+    code, after, _, err = run(words + " --overwrite_output_dir", data=data)
+    assert code == 0 and "again (train" in err and len(prior()) == 1, err
+    assert after["fingerprints"][name] != before["fingerprints"][name] and after["id"] == before["id"]
+    assert prior()[0]["data"]["train"] == after["data"]["train"] != before["data"]["train"]
+    code, again, _, err = run(words, data=data)
+    assert code == 0 and "already done" in err and again == after
+
+
+def test_a_full_model_beside_on_other_data_is_not_taken(run, glue):
+    """Also one under its own name."""
+    data = flipped(glue)
+    plain = TOP.replace("--drop_strategy top --drop_k 2", "")
+    assert run(plain, output=None, data=data)[0] == 0
+    flip(data)
+    code, record, _, err = run(f"{TOP} --drop_when finetuned", output="runs/out", data=data)
+    assert code == 0 and len(prior("runs/out")) == 1 and "first the training" in err, err
+
+
+def test_a_prerequisite_whose_model_vanishes_ends_with_an_error(run, monkeypatch):
+    """It was trained without end."""
+    import layerdrop.finetune.train as module
+
+    save, trained = module.save_model, []
+
+    def lost(trainer):
+        save(trainer)
+        if "prior" in trainer.args.output_dir:
+            trained.append(trainer)
+            Path(trainer.args.output_dir, "model.safetensors").unlink()
+
+    monkeypatch.setattr(module, "save_model", lost)
+    code, record, _, err = run(f"{TOP} --drop_when finetuned")
+    assert code == 2 and len(trained) == 2 and "It was trained, but its model is not in out/prior" in err, err
+    assert err.splitlines()[-1].startswith("error: tinybert_rte_full_k0_seed42: this run is needed first")

@@ -9,17 +9,21 @@ import torch
 from safetensors.torch import save_file
 
 from layerdrop.errors import UserError
+from layerdrop.files import umask
+from layerdrop.own_files import OwnFiles
 from layerdrop.runs.record import RunRecord, read_record
+from layerdrop.runs.status import Needs
 from layerdrop.runs.store import Busy, FolderState, Store, claim, find_record, is_whole, open_folder
 from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
+from tests.made_up import write_run
 
 SPEC = RunSpec(ModelSpec("bert"), DataSpec("rte"), DropSpec("top", 2))
-OTHER = RunSpec(ModelSpec("bert"), DataSpec("rte"), DropSpec("top", 3), TrainSpec(learning_rate=3e-5))
+OTHER = RunSpec(ModelSpec("bert"), DataSpec("rte"), DropSpec("top", 3), train=TrainSpec(learning_rate=3e-5))
 
 
-def opened(spec, folder, overwrite=False, resume=None, **inputs) -> FolderState:
+def opened(spec, folder, overwrite=False, resume=None, save_model=False, **inputs) -> FolderState:
     folder.mkdir(parents=True, exist_ok=True)
-    options = Options(str(folder), overwrite=overwrite, resume=resume)
+    options = Options(str(folder), overwrite=overwrite, resume=resume, save_model=save_model)
     return open_folder(RunRecord(spec, str(folder), **inputs), options)
 
 
@@ -46,7 +50,7 @@ def test_new_folder(tmp_path):
 
 
 def test_done_is_not_done_again(tmp_path):
-    RunRecord(SPEC, str(tmp_path), "success").write()
+    write_run(RunRecord(SPEC, str(tmp_path), "success"))
     assert opened(SPEC, tmp_path).done == read_record(tmp_path)
     with pytest.raises(UserError, match="other settings .--drop_k: 2, now 3; --learning_rate: 2e-05, now 3e-05"):
         opened(OTHER, tmp_path)
@@ -72,7 +76,7 @@ def test_settings_that_differ_are_named_by_their_flag(tmp_path):
 )
 def test_done_or_interrupted_on_other_data_or_weights_is_not_the_same(tmp_path, name, changed):
     inputs = {"data": {"train": {"rows": 3}, "test": {"rows": 1}}, "fingerprints": {"model": "a"}}
-    RunRecord(SPEC, str(tmp_path / "done"), "success", **inputs).write()
+    write_run(RunRecord(SPEC, str(tmp_path / "done"), "success", **inputs))
     assert opened(SPEC, tmp_path / "done", **inputs).done
     with pytest.raises(UserError, match=f"same settings, but other contents of {name} since"):
         opened(SPEC, tmp_path / "done", **changed)
@@ -85,9 +89,11 @@ def test_done_or_interrupted_on_other_data_or_weights_is_not_the_same(tmp_path, 
 
 
 def test_a_run_that_died_does_not_stand_in_the_way(tmp_path):
-    opened(SPEC, tmp_path)
-    (tmp_path / "config.json").write_text("{}")
-    assert opened(SPEC, tmp_path) == FolderState() and not (tmp_path / "config.json").exists()
+    opened(SPEC, tmp_path, save_model=True)
+    OwnFiles(tmp_path).write({"config.json": "{}"})
+    (tmp_path / ".model-x").mkdir()
+    (tmp_path / ".config.json.abc").write_text("cut off")
+    assert opened(SPEC, tmp_path, save_model=True) == FolderState() and files(tmp_path) == {"spec.json"}
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
@@ -116,7 +122,9 @@ def test_resuming_as_something_else(tmp_path):
     assert opened(SPEC, tmp_path, resume=str(path)).resume_from == str(path)
     assert opened(SPEC, tmp_path / "elsewhere", resume=str(path)).resume_from == str(path)
     assert json.loads((tmp_path / "spec.json").read_text())["id"] == SPEC.id
-    assert opened(OTHER, tmp_path, resume="auto") == FolderState() and not path.exists()
+    with pytest.raises(UserError, match="made with other settings"):
+        opened(OTHER, tmp_path, resume="auto")
+    assert path.exists() and opened(OTHER, tmp_path, overwrite=True) == FolderState() and not path.exists()
 
 
 def test_nothing_to_resume(tmp_path):
@@ -134,7 +142,7 @@ def test_nothing_to_resume(tmp_path):
 def test_resuming_a_run_that_is_done_leaves_its_record(tmp_path, resume):
     opened(SPEC, tmp_path)
     checkpoint(tmp_path, 9)
-    RunRecord(SPEC, str(tmp_path), "success").write()
+    write_run(RunRecord(SPEC, str(tmp_path), "success"))
     assert opened(SPEC, tmp_path, resume=resume).done  # a script may always ask to go on
     with pytest.raises(UserError, match="other settings"):
         opened(OTHER, tmp_path, resume=resume)
@@ -169,37 +177,155 @@ def cut_off(path):
     raise UserError(f"{path.name}: was cut off")
 
 
-def test_what_is_overwritten_goes(tmp_path):
-    """Of an earlier run nothing that it wrote stays, whatever the new one writes; the user's own files stay."""
-    opened(SPEC, tmp_path)
-    ours = ["record.json", "predictions_dev.tsv", "predictions_dev_matched.tsv", "predictions_test.tsv", "RTE.tsv",
-            "MNLI-m.tsv", "MNLI-mm.tsv", "AX.tsv", "demo-RTE.tsv", "config.json", "model.safetensors",
-            "model-00001-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json",
-            "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "training_args.bin"]  # fmt: skip
-    mine = ["notes.txt", "tokenizer_notes.md", "results.tsv", "log.txt"]
-    for name in ours + mine:
-        (tmp_path / name).write_text("{}")
+# ---- files that are not the run's ------------------------------------------------------------------------------------
+def files(folder) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+RUNS = ["record.json", "layers.json", "all_results.json", "predictions_dev.tsv", "README.md", "config.json",
+        "model.safetensors", "model-00001-of-00002.safetensors", "tokenizer.json", "vocab.txt", "training_args.bin",
+        "trainer_state.json"]  # fmt: skip
+"""Names of files that a run of RTE that keeps its model may write."""
+DATA = {"data": {"validation": {"rows": 1}}}
+
+
+def test_an_earlier_runs_files_go_and_the_users_stay(tmp_path):
+    opened(SPEC, tmp_path, save_model=True, **DATA)
+    OwnFiles(tmp_path).write(dict.fromkeys(RUNS, "{}"))
+    mine = ["notes.txt", "RTE.tsv", "predictions_test.tsv", "AX.tsv", "demo-RTE.tsv", "MNLI-m.tsv", "results.tsv"]
+    for name in mine:
+        (tmp_path / name).write_text("mine")
     checkpoint(tmp_path, 3)
-    assert opened(OTHER, tmp_path, overwrite=True) == FolderState()
-    assert {path.name for path in tmp_path.iterdir()} == {*mine, "spec.json"}
+    assert opened(OTHER, tmp_path, overwrite=True, save_model=True, **DATA) == FolderState()
+    assert files(tmp_path) == {*mine, "spec.json"} and all((tmp_path / name).read_text() == "mine" for name in mine)
 
 
-@pytest.mark.parametrize("resume", [None, "auto"])
-def test_a_users_model_is_not_overwritten(tmp_path, resume):
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("resume", [None, "auto", "last"])
+@pytest.mark.parametrize("name", [*RUNS, "spec.json", "checkpoint-7"])
+def test_a_users_file_is_refused_by_its_name(tmp_path, name, resume, overwrite):
+    """Whether the folder holds nothing else, or a run that was killed: nothing is deleted and nothing written."""
+    (tmp_path / "checkpoint-7").mkdir() if name == "checkpoint-7" else (tmp_path / name).write_text("mine")
+    before = files(tmp_path)
+    with pytest.raises(UserError, match=f"{name}|no checkpoint in" if resume == "last" else name):
+        opened(SPEC, tmp_path, overwrite, resume, save_model=True, **DATA)
+    assert files(tmp_path) == before
+    assert name == "checkpoint-7" or (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_file_that_the_user_has_changed_is_the_users(tmp_path, name):
+    opened(SPEC, tmp_path, save_model=True, **DATA)
+    own = OwnFiles(tmp_path)
+    own.write(dict.fromkeys(RUNS, "{}"))
+    own.settle()
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=f"holds {name}, which this run did not write or which was changed since"):
+        opened(OTHER, tmp_path, overwrite=True, save_model=True, **DATA)
+    assert files(tmp_path) == {*RUNS, "spec.json"}, "nothing is deleted"
+    with pytest.raises(UserError, match=name):
+        own.write({name: "again", "new.txt": ""})
+    assert (tmp_path / name).read_text() == "mine" and "new.txt" not in files(tmp_path)
+
+
+def test_a_file_that_is_not_in_the_way_is_no_reason_to_refuse(tmp_path):
+    """A data folder, a repository: as long as no name is the same."""
+    for name in ("train.csv", "setup.py", "RTE.tsv", "vocab.txt", "README.md"):
+        (tmp_path / name).write_text("mine")
+    assert opened(SPEC, tmp_path, **DATA) == FolderState()  # without a model and without predictions for the test set
+    with pytest.raises(UserError, match="holds README.md and 1 more, which"):
+        opened(SPEC, tmp_path, save_model=True, **DATA)
+
+
+def test_every_content_that_a_run_has_written_is_its_own(tmp_path):
+    """A process may be killed between the list and the file."""
+    own = OwnFiles(tmp_path)
+    own.write({"a": "1"})
+    own.write({"a": "2"})
+    for content, owned in (("1", True), ("2", True), ("3", False)):
+        (tmp_path / "a").write_text(content)
+        assert own.owns("a") == owned
+    (tmp_path / "a").unlink()
+    assert own.clashes(["a"]) == [] and not own.owns("b")
+
+
+def test_what_the_library_writes_is_the_runs_until_it_ends(tmp_path):
+    own = OwnFiles(tmp_path)
+    own.reserve(["checkpoint-[0-9]*", "README.md"])
+    (tmp_path / "README.md").write_text("of the Trainer")
+    checkpoint(tmp_path, 4)
+    assert own.clashes(["README.md", "checkpoint-*"]) == []
+    own.settle()
+    assert own.owns("README.md") and own.owns("checkpoint-4") and not own.owns("checkpoint-5")
+    (tmp_path / "README.md").write_text("mine")
+    checkpoint(tmp_path, 5)
+    assert own.clashes(["README.md", "checkpoint-*"]) == ["README.md", "checkpoint-5"]
+    own.remove()
+    assert files(tmp_path) == {"README.md", "checkpoint-5"}
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "mine", '{"id": "0123", "model": {}}', '{"files": [], "reserved": []}']
+)
+def test_a_foreign_spec_does_not_make_a_folder_ours(tmp_path, content):
+    (tmp_path / "spec.json").write_text(content)
     (tmp_path / "model.safetensors").write_text("mine")
-    with pytest.raises(UserError, match="holds a model .model.safetensors. that is not this tool's"):
-        opened(SPEC, tmp_path, resume=resume)
-    with pytest.raises(UserError, match="is a file"), claim(str(tmp_path / "model.safetensors")):
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match="--output_dir .*which this run did not write"):
+            opened(SPEC, tmp_path, overwrite, save_model=True)
+    with claim(str(tmp_path)):
         pass
-    assert (tmp_path / "model.safetensors").read_text() == "mine"
+    assert files(tmp_path) >= {"spec.json", "model.safetensors"}
+    with pytest.raises(UserError, match="spec.json"):
+        RunRecord(SPEC, str(tmp_path)).write()
 
 
-def test_an_unreadable_record_is_not_overwritten_unasked(tmp_path):
+def test_a_saved_model_is_moved_whole(tmp_path):
+    own = OwnFiles(tmp_path)
+    with own.saving() as folder:
+        (folder / "model.safetensors").write_text("new")
+        (folder / "config.json").write_text("{}")
+    assert own.owns("model.safetensors") and own.owns("config.json") and not list(tmp_path.glob(".model-*"))
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask()
+    (tmp_path / "config.json").write_text("mine")
+    with pytest.raises(UserError, match="holds config.json"), own.saving() as folder:
+        (folder / "model.safetensors").write_text("newer")
+        (folder / "config.json").write_text("{}")
+    assert (tmp_path / "config.json").read_text() == "mine" and (tmp_path / "model.safetensors").read_text() == "new"
+
+
+def test_a_lock_of_another_program(tmp_path):
+    (tmp_path / ".lock").write_text("pid 17")
+    with pytest.raises(UserError, match="holds a .lock of another program"), claim(str(tmp_path)):
+        pass
+    assert (tmp_path / ".lock").read_text() == "pid 17"
+    with pytest.raises(UserError, match="is a file"), claim(str(tmp_path / ".lock")):
+        pass
+
+
+def test_an_unreadable_record_is_never_overwritten(tmp_path):
     (tmp_path / "record.json").write_bytes(b"[1]")
-    with pytest.raises(UserError, match="record.json: no record of a run.* Move the file away"):
-        opened(SPEC, tmp_path)
-    assert find_record(str(tmp_path), SPEC) is None
-    assert opened(SPEC, tmp_path, resume="auto") == FolderState()
+    for options in ({}, {"resume": "auto"}, {"overwrite": True}):
+        with pytest.raises(UserError, match="record.json"):
+            opened(SPEC, tmp_path, **options)
+    assert find_record(str(tmp_path), SPEC) is None and (tmp_path / "record.json").read_bytes() == b"[1]"
+
+
+def test_an_interrupted_run_on_data_that_have_changed_starts_again(tmp_path):
+    """With `auto`, as in a sweep: its checkpoint is of no use, and it has no results."""
+    opened(SPEC, tmp_path, data={"train": {"rows": 3}})
+    path = checkpoint(tmp_path, 10)
+    state = opened(SPEC, tmp_path, resume="auto", data={"train": {"rows": 4}})
+    assert state.resume_from is None and not path.exists() and "other contents of the inputs" in state.notes[0]
+
+
+def test_a_model_that_was_not_kept_is_trained_again_where_it_is_asked_for(tmp_path):
+    write_run(RunRecord(SPEC, str(tmp_path), "success"), Options(str(tmp_path), save_model=False))
+    assert opened(SPEC, tmp_path).done
+    with pytest.raises(UserError, match="its model was not kept, so README.md, the model cannot be made"):
+        opened(SPEC, tmp_path, save_model=True)
+    state = opened(SPEC, tmp_path, save_model=True, resume="auto")  # as in a sweep
+    assert state.done is None and "its model was not kept: it is trained again" in state.notes[0]
 
 
 def test_done_by_another_version_is_said(tmp_path):
@@ -257,6 +383,8 @@ def test_a_folder_in_which_nothing_was_done_goes_again(tmp_path):
 
 def test_a_store_finds_its_runs(tmp_path):
     store = Store(str(tmp_path))
-    assert store.folder(SPEC) == str(tmp_path / f"bert_rte_top_k2_seed42_{SPEC.id[:8]}") and store.find(SPEC) is None
+    assert store.folder(SPEC) == str(tmp_path / f"bert_rte_top_k2_seed42_{SPEC.id[:8]}") and not find_record(
+        store.folder(SPEC), SPEC
+    )
     RunRecord(SPEC, store.folder(SPEC), "failed").write()
-    assert store.find(SPEC).status == "failed" and store.find(OTHER) is None
+    assert store.status(SPEC, {}, Needs()).word == "failed" and store.status(OTHER, {}, Needs()).word == "missing"

@@ -12,7 +12,7 @@ from layerdrop.runs.record import Cut, RunRecord
 from layerdrop.runs.store import Store
 from layerdrop.search import greedy
 from layerdrop.search_run import search
-from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec
+from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec, WhenSpec
 from layerdrop.trials import Stopped, Trials
 from tests.made_up import MadeUp
 
@@ -143,8 +143,8 @@ def test_failures_have_no_score_and_are_counted(trials):
     ("now", "said"),
     [
         ({"fingerprints": {"model": "b"}}, "the model than"),
-        ({"data": {"train": {"rows": 85}, "validation": {"rows": 16}}}, "the validation rows than"),
-        ({"data": {"train": {"rows": 84}, "validation": {"rows": 15}}}, "the train rows than"),
+        ({"data": {"train": {"rows": 85}, "validation": {"rows": 16}}}, "validation than"),
+        ({"data": {"train": {"rows": 84}, "validation": {"rows": 15}}}, "train than"),
     ],
 )
 def test_other_contents_under_the_same_name(trials, now, said):
@@ -173,3 +173,35 @@ def test_progress_is_that_of_the_whole_search(trials):
 
     list(greedy(range(N), 2, trials(tell=tell, slots=1)[0]))
     assert seen == [(over, 7, 10.0 * (7 - over)) for over in range(1, 8)]
+
+
+def test_only_a_plain_run_is_a_candidate(trials, tmp_path):
+    """Runs that dropped the same layers at another time, or froze them, are other trainings."""
+    for when in (WhenSpec(step=1, every_epochs=2), WhenSpec(frozen=True)):
+        spec = RunSpec(SPEC.model, SPEC.data, DropSpec("top", 1), when, seed=1)
+        record_of(Job(spec, Options(Store(str(tmp_path)).folder(spec))), dropped=[3]).write()
+    evaluate, engine = trials()
+    evaluate(sets([3]))
+    assert len(engine.started) == 1 and engine.started[0].spec.when == WhenSpec()
+
+
+@pytest.mark.parametrize("name", ["model", "tokenizer", "start", "teacher", "score_on"])
+def test_a_candidate_on_other_inputs_is_refused(trials, name):
+    trials(contents=CONTENTS | {"fingerprints": {name: "a"}}, outcome=with_fingerprint(name))[0](sets([3]))
+    changed, _ = trials(contents=CONTENTS | {"fingerprints": {name: "b"}}, outcome=with_fingerprint(name))
+    with pytest.raises(UserError, match=f"other contents of the {name.replace('_', ' ')} than"):
+        changed(sets([3]))
+
+
+def with_fingerprint(name):
+    return lambda job: record_of(job, fingerprints={name: "a"})
+
+
+def test_a_model_that_vanishes_is_trained_twice_at_most(trials, tmp_path):
+    evaluate, engine = trials(outcome=lambda job: record_of(job, steps=3))
+    spec = replace(SPEC, seed=1)
+    evaluate.store = Store(str(tmp_path / "elsewhere"))  # where the engine's runs are not
+    engine.outcome = lambda job: replace(record_of(job), folder=str(tmp_path / "lost"))
+    with pytest.raises(UserError, match="its model is needed. It was trained, but its model is not in"):
+        evaluate.model(spec)
+    assert len(engine.started) == 2

@@ -23,6 +23,7 @@ from layerdrop.spec import (
     RunSpec,
     TheseusSpec,
     TrainSpec,
+    WhenSpec,
 )
 
 NO_EFFECT = (
@@ -79,6 +80,7 @@ def to_spec(flags: Flags, notes: tuple[str, ...] = ()) -> tuple[RunSpec, Options
         model=ModelSpec(model.model_name_or_path, model.model_revision, model.tokenizer_name, model.from_scratch),
         data=_data(flags),
         drop=_drop(flags),
+        when=_when(flags),
         train=_train(flags) if train.do_train else None,
         seed=train.seed,
         precision=train.precision,
@@ -96,7 +98,7 @@ def _first(flags: Flags, spec: RunSpec, **changes: Any) -> RunSpec:
     """The first training, in full depth."""
     own = {name: getattr(flags.when, f"first_{name}") for name in FIRST_RECIPE}
     train = replace(spec.train, **{name: float(value) for name, value in own.items() if value is not None})
-    return replace(spec, drop=DropSpec(), train=train, theseus=None, **changes)
+    return replace(spec, drop=DropSpec(), when=WhenSpec(), train=train, theseus=None, **changes)
 
 
 def _start(flags: Flags, spec: RunSpec) -> RunSpec | None:
@@ -105,7 +107,7 @@ def _start(flags: Flags, spec: RunSpec) -> RunSpec | None:
         return None
     first = _first(flags, spec)
     freeze = when.freeze_dropped and spec.drop.strategy
-    return replace(first, drop=replace(spec.drop, frozen=True)) if freeze else first
+    return replace(first, drop=spec.drop, when=WhenSpec(frozen=True)) if freeze else first
 
 
 def _distil(flags: Flags, spec: RunSpec) -> DistilSpec | None:
@@ -180,9 +182,13 @@ def _drop(flags: Flags) -> DropSpec:
         score_split=flags.scored_split,
         score_samples=drop.max_score_samples if of_data else None,
         weight_scope=drop.weight_scope if scorer and not of_data else None,
-        step=(flags.when.drop_step or 1) if gradual else None,
-        every_epochs=(flags.when.drop_every_epochs or 2) if gradual else None,
     )
+
+
+def _when(flags: Flags) -> WhenSpec:
+    if flags.when.drop_when != "gradual" or flags.strategy is None:
+        return WhenSpec()
+    return WhenSpec(step=flags.when.drop_step or 1, every_epochs=flags.when.drop_every_epochs or 2)
 
 
 def _train(flags: Flags) -> TrainSpec:

@@ -17,9 +17,10 @@ from layerdrop.evaluate import decide, score
 from layerdrop.export.onnx import FILE, OnnxClassifier, check_packages, export_onnx, latency, quantise
 from layerdrop.files import make_folder
 from layerdrop.loading import load_classifier, quiet
+from layerdrop.own_files import MODEL_PATTERNS
 from layerdrop.runs.record import RunRecord, read_record
-from layerdrop.runs.store import MODEL_PATTERNS, holds_model
-from layerdrop.spec import DropSpec, ModelSpec, Options
+from layerdrop.runs.status import holds_model
+from layerdrop.spec import DropSpec, ModelSpec, Options, WhenSpec
 from layerdrop.steps import GlueRun
 
 EXPORT_FILE = "export.json"
@@ -76,6 +77,7 @@ class ExportedRun:
             spec,
             model=ModelSpec(folder),
             drop=DropSpec(),
+            when=WhenSpec(),
             train=None,
             start=None,
             distil=None,

@@ -7,15 +7,15 @@ from transformers import AutoConfig, PreTrainedModel, TrainerCallback
 
 from layerdrop.architectures import family_of
 from layerdrop.checkpoints import original_layers
-from layerdrop.spec import DropSpec
+from layerdrop.spec import DropSpec, WhenSpec
 from layerdrop.surgery import drop_layers, layer_list
 
 
-def gradual_epochs(drop: DropSpec) -> int:
-    """Epochs until the last drop; 0 where all layers go before training."""
-    if not drop.every_epochs:
+def gradual_epochs(drop: DropSpec, when: WhenSpec) -> int:
+    """Epochs until the last drop; 0 where all layers are dropped before training."""
+    if not when.every_epochs:
         return 0
-    return -(-(len(drop.layers) or drop.k) // drop.step) * drop.every_epochs
+    return -(-(len(drop.layers) or drop.k) // when.step) * when.every_epochs
 
 
 @dataclass(frozen=True)

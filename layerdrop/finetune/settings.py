@@ -18,9 +18,9 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
         "logging_nan_inf_filter": spec.precision == "fp16",
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
-    if train.layerdrop_rate or spec.theseus or spec.drop.every_epochs:  # layers of a step that have no gradient
+    if train.layerdrop_rate or spec.theseus or spec.when.every_epochs:  # layers of a step that have no gradient
         values["ddp_find_unused_parameters"] = True
-    recipe["num_train_epochs"] += gradual_epochs(spec.drop)
+    recipe["num_train_epochs"] += gradual_epochs(spec.drop, spec.when)
     values |= recipe | dict(options.trainer) | dict(train.other)
     if not options.evaluate or spec.train is None:
         values["eval_strategy"] = "no"

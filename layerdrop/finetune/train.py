@@ -19,13 +19,13 @@ from layerdrop.data.batches import Collator
 from layerdrop.data.tokens import Tokenised
 from layerdrop.errors import UserError
 from layerdrop.evaluate import Evaluation
-from layerdrop.files import umask
 from layerdrop.finetune.faster import faster
 from layerdrop.finetune.faster.graphs import may_record
 from layerdrop.finetune.interrupt import Interrupt
 from layerdrop.finetune.log import EpochLog
 from layerdrop.finetune.objective import Objective
 from layerdrop.finetune.trainer import Development, FineTuner, build_trainer, make_ordinary
+from layerdrop.own_files import OwnFiles
 from layerdrop.precision import head_in_fp32
 from layerdrop.surgery import layer_list
 
@@ -149,10 +149,14 @@ def _errors_for_users(resume_from: str | None) -> Iterator[None]:
 
 def save_model(trainer: FineTuner) -> None:
     """Write the model, its tokenizer and the library's settings into the run's folder, with ordinary permissions."""
-    trainer.save_model()
-    trainer.save_state()
-    for path in Path(trainer.args.output_dir).glob("*.safetensors"):
-        path.chmod(0o666 & ~umask())  # written readable for the owner alone
+    if not trainer.is_world_process_zero():
+        trainer.save_model(_internal_call=True)  # which takes part, and writes nothing
+        return
+    with OwnFiles(trainer.args.output_dir).saving() as folder:
+        trainer.save_model(str(folder), _internal_call=True)
+        trainer.state.save_to_json(str(folder / "trainer_state.json"))
+    if trainer.args.push_to_hub:
+        trainer.push_to_hub(commit_message="Model save")
 
 
 def _step(checkpoint: str) -> int:

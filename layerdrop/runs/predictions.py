@@ -7,25 +7,19 @@ from pathlib import Path
 import numpy as np
 
 from layerdrop.data.examples import Examples
-from layerdrop.files import write_atomically
-from layerdrop.tasks import TASKS, Task
+from layerdrop.own_files import OwnFiles
+from layerdrop.tasks import Task
 
 SUFFIXES = {"": "", "_matched": "-m", "_mismatched": "-mm"}
 """Ending of a test split -> ending of its submission file."""
 DIAGNOSTIC = "AX.tsv"
 """Submission of GLUE's diagnostic set, the split `test_ax`."""
-PREDICTION_PATTERNS = (
-    *("predictions_*.tsv", DIAGNOSTIC),
-    *(f"{task.folder}{suffix}.tsv" for task in TASKS.values() for suffix in SUFFIXES.values()),
-    *(f"demo-{task.folder}.tsv" for task in TASKS.values()),
-)
-"""Every file that this module writes."""
 
 
-def write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple]) -> None:
-    """A tab-separated file, without quoting."""
+def _table(header: tuple[str, ...], rows: Iterable[tuple]) -> str:
+    """The content of a tab-separated file, without quoting."""
     lines = ["\t".join(map(str, row)) for row in (header, *rows)]
-    write_atomically(path, "\n".join(lines) + "\n")
+    return "\n".join(lines) + "\n"
 
 
 def predictions_file(task: Task, split: str) -> str:
@@ -42,13 +36,14 @@ def write_predictions(folder: str, task: Task, split: str, examples: Examples, p
     A development split gets the columns index, label, prediction, as class names or values. A test split gets index and
     prediction in GLUE's label words, values cut to the task's range.
     """
-    path = Path(folder) / predictions_file(task, split)
+    name = predictions_file(task, split)
     if split.startswith("test"):
-        write_table(path, ("index", "prediction"), zip(examples.index, _glue_words(task, predictions), strict=True))
-        return path
-    rows = zip(examples.index, _shown(task, examples.labels), _shown(task, predictions), strict=True)
-    write_table(path, ("index", "label", "prediction"), rows)
-    return path
+        text = _table(("index", "prediction"), zip(examples.index, _glue_words(task, predictions), strict=True))
+    else:
+        rows = zip(examples.index, _shown(task, examples.labels), _shown(task, predictions), strict=True)
+        text = _table(("index", "label", "prediction"), rows)
+    OwnFiles(folder).write({name: text})
+    return Path(folder) / name
 
 
 def read_predictions(folder: str) -> tuple[list[str], list[str], list[str]] | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from layerdrop.files import write_atomically
+from layerdrop.own_files import OwnFiles
 from layerdrop.spec import RunSpec
 from layerdrop.tasks import DEMO_TASKS, TASKS, Task, custom_task
 
@@ -136,16 +136,29 @@ class RunRecord:
             record.fingerprints = {"model": fingerprint}
         return record
 
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Name -> fingerprint of each input, as far as known: those of `fingerprints`, and the rows of each split."""
+        return {**self.fingerprints, **{split: rows_input(values) for split, values in self.data.items()}}
+
     def constant_predictions(self) -> list[str]:
         """The splits for every row of which the model predicts the same."""
         return [split for split, n in self.distinct_predictions.items() if n == 1]
 
     def write(self) -> Path:
-        """Write `record.json` into the run's folder, whole or not at all."""
-        path = Path(self.folder) / RECORD_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(self.to_dict(), indent=1, default=str) + "\n")
-        return path
+        """Write `record.json` into the run's folder, whole or not at all. Raises UserError where a file of that name is
+        not the run's."""
+        OwnFiles(self.folder).write({RECORD_FILE: self.to_json()})
+        return Path(self.folder) / RECORD_FILE
+
+    def to_json(self) -> str:
+        """The content of `record.json`."""
+        return json.dumps(self.to_dict(), indent=1, default=str) + "\n"
+
+
+def rows_input(values: Mapping[str, Any]) -> list[Any]:
+    """[number of rows, fingerprint] of a split in RunRecord.data."""
+    return [values.get("rows"), values.get("fingerprint")]
 
 
 def _cuts_of_version_1(values: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,10 +1,8 @@
 """The files that other tools look for beside a run's record: the library's results, a portable list of layers."""
 
 import json
-from pathlib import Path
 from typing import Any
 
-from layerdrop.files import write_atomically
 from layerdrop.runs.record import RunRecord
 
 LAYERS_FILE = "layers.json"
@@ -14,15 +12,17 @@ CARD_MARK = "<!-- written by layerdrop -->"
 RESULT_FILES = ("all_results.json", "train_results.json", "eval_results.json", LAYERS_FILE)
 
 
-def write_results(record: RunRecord) -> None:
-    """Write RESULT_FILES into the run's folder."""
+def result_files(record: RunRecord) -> dict[str, str]:
+    """Name -> content of each of RESULT_FILES that the run has."""
     train, evaluated = train_results(record), eval_results(record)
     files: dict[str, Any] = {"all_results.json": train | evaluated, LAYERS_FILE: layers(record)}
     files |= {"train_results.json": train} if train else {}
     files |= {"eval_results.json": evaluated} if evaluated else {}
-    for name, content in files.items():
-        content = {key: None if value != value else value for key, value in content.items()}  # NaN is no JSON
-        write_atomically(Path(record.folder) / name, json.dumps(content, indent=4) + "\n")
+    return {name: json.dumps(_without_nan(content), indent=4) + "\n" for name, content in files.items()}
+
+
+def _without_nan(content: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if value != value else value for key, value in content.items()}  # NaN is no JSON
 
 
 def train_results(record: RunRecord) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""The folder of a run: the claim to it, its finished record, its checkpoints, its cleaning.
+"""The folder of a run: its lock, what it holds, its checkpoints.
 
-Files: `spec.json` (the spec and the inputs' fingerprints, written at the start), `record.json`, predictions, the model,
-`checkpoint-STEP` folders to resume from, `.lock`.
+Files: `spec.json` (the spec, the inputs' fingerprints, and the list of the run's files, written at the start),
+`record.json`, predictions, the model, `checkpoint-STEP` folders to resume from, `.lock`.
 """
 
 import json
@@ -17,26 +17,19 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from layerdrop.errors import UserError
-from layerdrop.files import write_atomically
-from layerdrop.runs.predictions import PREDICTION_PATTERNS
+from layerdrop.own_files import CHECKPOINTS, MODEL_PATTERNS, SPEC_FILE, OwnFiles
+from layerdrop.runs.predictions import predictions_file
 from layerdrop.runs.record import RECORD_FILE, RunRecord, read_record
-from layerdrop.runs.results import CARD_FILE, CARD_MARK, RESULT_FILES
+from layerdrop.runs.results import CARD_FILE, RESULT_FILES
+from layerdrop.runs.status import Needs, Status, changed_inputs, status_of
 from layerdrop.spec import Options, RunSpec
 from layerdrop.words import flag_of
 
-SPEC_FILE = "spec.json"
 LOCK_FILE = ".lock"
 PRIOR_FOLDER = "prior"
-"""In a run's or a study's folder: the store of searches and first trainings."""
+"""In a run's or a study's folder: the store of searches and prerequisite runs."""
 SCORE_FOLDER = "scores"
 """In the folder of an analysis or in PRIOR_FOLDER: layer scores that need not be computed again."""
-MODEL_FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
-MODEL_PATTERNS = (
-    *("config.json", "generation_config.json", "training_args.bin", "*.safetensors", "*.safetensors.index.json"),
-    *("pytorch_model*.bin", "pytorch_model*.bin.index.json", "tokenizer.json", "tokenizer_config.json"),
-    *("special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "*.model"),
-)
-"""Files of a saved model and its tokenizer."""
 FROM_LAST = ("last", "auto")
 
 
@@ -46,10 +39,12 @@ class Busy(Exception):
 
 @dataclass(frozen=True)
 class FolderState:
-    """The contents of a run's folder."""
+    """What a run does in its folder: nothing (`done`), some outputs (`done`, `missing`), a training."""
 
     done: RunRecord | None = None
     """The record of this very run, where it has succeeded with the same inputs."""
+    missing: tuple[str, ...] = ()
+    """Outputs of a finished run that are asked for and not there."""
     resume_from: str | None = None
     """The checkpoint to resume from."""
     notes: tuple[str, ...] = ()
@@ -63,15 +58,15 @@ class Store:
     root: str
 
     def folder(self, spec: RunSpec) -> str:
-        """Where a run lies: ROOT/NAME_ID."""
+        """The folder of a run: ROOT/NAME_ID."""
         return str(Path(self.root) / f"{spec.name}_{spec.id[:8]}")
 
-    def find(self, spec: RunSpec) -> RunRecord | None:
-        """The record of this very run; None if there is none that can be read."""
-        return find_record(self.folder(spec), spec)
+    def status(self, spec: RunSpec, inputs: Mapping[str, Any], needs: Needs) -> Status:
+        """The state of a run, as `status_of` its folder."""
+        return status_of(self.folder(spec), spec, inputs, needs)
 
     def done(self) -> Iterator[RunRecord]:
-        """The records of all successful runs; unreadable ones are left out."""
+        """The records of all successful runs. Unreadable records are left out."""
         for path in sorted(Path(self.root).glob(f"*/{RECORD_FILE}")):
             with suppress(ValueError):
                 record = read_record(path.parent)
@@ -89,22 +84,25 @@ def find_record(folder: str, spec: RunSpec) -> RunRecord | None:
 
 
 def prior_store(options: Options) -> Store:
-    """The store of the runs that a run does first."""
+    """The store of a run's prerequisite runs."""
     return Store(options.prior_store or str(Path(options.folder) / PRIOR_FOLDER))
 
 
 # ---- one run's folder ------------------------------------------------------------------------------------------------
 @contextmanager
 def claim(folder: str) -> Iterator[None]:
-    """Keep other processes out of a run's folder, which is made if it does not exist.
+    """Lock a run's folder, which is made if it does not exist.
 
-    A folder in which nothing was written but the spec goes again at the end. The operating system frees the claim
-    however the process ends. Raises Busy, and UserError for a folder that cannot be written.
+    At the end, delete `spec.json` if nothing else was written, and the folder too if it was made here. The operating
+    system frees the lock however the process ends. Raises Busy, and UserError for a folder that cannot be written.
     """
     path = Path(folder)
     if path.exists() and not path.is_dir():
         raise UserError(f"--output_dir {folder}: is a file. Choose a folder.")
-    made, lock = not path.exists(), FileLock(path / LOCK_FILE, timeout=0)
+    made, lock_file = not path.exists(), path / LOCK_FILE
+    if lock_file.exists() and (not lock_file.is_file() or lock_file.stat().st_size):
+        raise UserError(f"--output_dir {folder}: holds a {LOCK_FILE} of another program. Choose another folder.")
+    lock = FileLock(lock_file, timeout=0)
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -115,78 +113,98 @@ def claim(folder: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if {file.name for file in path.iterdir()} <= {SPEC_FILE, LOCK_FILE}:
-            (path / SPEC_FILE).unlink(missing_ok=True)
-            if made:
-                shutil.rmtree(path)
+        own = OwnFiles(path)
+        if own.spec and {file.name for file in path.iterdir()} == {SPEC_FILE, LOCK_FILE}:
+            own.remove()
+        if made and {file.name for file in path.iterdir()} == {LOCK_FILE}:
+            lock_file.unlink()
+            with suppress(OSError):  # not empty: somebody has written there since
+                path.rmdir()
         lock.release()
 
 
 def open_folder(record: RunRecord, options: Options) -> FolderState:
-    """Make sure that a run can write into its folder, which it has claimed, without harming what is there.
+    """Make sure that a run can write into its folder, which it has locked, without harming what is there.
 
     record: the run's, with the fingerprints of its inputs. Raises UserError where something else is in the way.
     """
-    folder, auto = Path(record.folder), options.resume == "auto"
+    folder = record.folder
     if options.overwrite:
-        clear(folder)
-        return note_inputs(record)
-    try:
-        there = read_record(folder)
-    except ValueError as error:
-        if not auto:
-            raise UserError(f"{error}. Move the file away, or start again with --overwrite_output_dir.") from None
-        there = None
-    if there and there.status == "success":
-        if difference := _difference(there.spec.flat(), record.spec, there.id) or _changed_inputs(
-            there.data, there.fingerprints, record
-        ):
+        return _start(record, options)
+    status = status_of(folder, record.spec, record.inputs, Needs.of(options))
+    if status.note and status.word == "missing":
+        raise UserError(
+            f"{status.note.partition('. The run counts')[0]}. Move the file away, or choose another folder."
+        )
+    if status.word == "changed":
+        raise UserError(
+            f"--output_dir {status.note}. Choose another --output_dir, or --overwrite_output_dir to lose it."
+        )
+    if status.word in ("done", "incomplete") and not status.must_train:
+        return FolderState(status.record, status.missing)
+    if status.word == "other" and status.record.status == "success":
+        difference = _difference(status.record.spec, record.spec, status.record.id)
+        raise UserError(
+            f"--output_dir {folder}: holds a run with {difference}. "
+            "Choose another --output_dir, or --overwrite_output_dir to lose it."
+        )
+    if status.must_train:
+        missing = ", ".join(status.missing)
+        if options.resume != "auto":
             raise UserError(
-                f"--output_dir {folder}: holds a run with {difference}. "
-                "Choose another --output_dir, or --overwrite_output_dir to lose it."
+                f"--output_dir {folder}: the run is done, but its model was not kept, so {missing} cannot be made. "
+                "Run it again with --overwrite_output_dir."
             )
-        return FolderState(done=there)
-    if not (there or (folder / SPEC_FILE).exists()):
-        _refuse_foreign_model(folder)
+        _start(record, options)
+        return FolderState(notes=(f"the run is done, but its model was not kept: it is trained again for {missing}",))
     if options.resume:
-        return _resume(record, options.resume)
+        return _resume(record, options)
     if found := checkpoints(folder):
+        OwnFiles(folder).refuse_clashes([path.name for path in found])
         raise UserError(
             f"--output_dir {folder}: holds an interrupted run ({found[-1].name}). "
             "Go on with --resume_from_checkpoint, or start again with --overwrite_output_dir."
         )
-    clear(folder)  # of a run that failed or died
-    return note_inputs(record)
+    return _start(record, options)  # of a run that failed or died
 
 
-def clear(folder: Path) -> None:
-    """Remove everything that a run writes, so that the folder holds nothing of an earlier one."""
-    remove_checkpoints(folder)
-    for pattern in (RECORD_FILE, SPEC_FILE, "trainer_state.json", *RESULT_FILES, *PREDICTION_PATTERNS, *MODEL_PATTERNS):
-        for path in folder.glob(pattern):
-            path.unlink()
-    card = folder / CARD_FILE
-    if card.is_file() and CARD_MARK in card.read_text(encoding="utf-8", errors="replace"):
-        card.unlink()
+def _start(record: RunRecord, options: Options) -> FolderState:
+    """Delete the files of an earlier run and begin this one. Raises UserError, and deletes nothing, where files that no
+    run has written are in the way."""
+    own, names = OwnFiles(record.folder), _names(record, options)
+    own.refuse_clashes(names)
+    own.remove()
+    return _begin(record, options)
 
 
-def holds_model(folder: str | Path) -> list[str]:
-    """Which of a checkpoint's files are in a folder."""
-    return [name for name in MODEL_FILES if (Path(folder) / name).exists()]
+def _begin(record: RunRecord, options: Options) -> FolderState:
+    """Describe the run in `spec.json`, and reserve the names that the library writes."""
+    own = OwnFiles(record.folder)
+    own.refuse_clashes(_names(record, options))
+    note_inputs(record)
+    hub = (*MODEL_PATTERNS, CARD_FILE) if options.trainer.get("push_to_hub") else ()
+    own.reserve([CHECKPOINTS, *hub])
+    return FolderState()
 
 
-def holds_trained(folder: str, spec: RunSpec) -> bool:
-    """Whether a folder holds the record of this very run, which has succeeded, and its model."""
-    record = find_record(folder, spec)
-    return record is not None and record.status == "success" and bool(holds_model(folder))
+def _names(record: RunRecord, options: Options) -> list[str]:
+    """Names, as patterns, of the files that a run would write."""
+    names = [RECORD_FILE, *RESULT_FILES, CHECKPOINTS]
+    for kind, wanted in (("validation", options.evaluate), ("test", options.predict)):
+        splits = [split for split in record.data if split.partition("_")[0] == kind]
+        names += [predictions_file(record.task, split) for split in splits if wanted]
+    return names + ([*MODEL_PATTERNS, CARD_FILE] if options.save_model else [])
 
 
-def forget_unless_kept(folder: str, spec: RunSpec) -> None:
-    """Remove a finished run that did not keep its model, because the model is needed now: the run is repeated."""
-    with suppress(Busy), claim(folder):  # another process may be at it
-        record = find_record(folder, spec)
-        if record and record.status == "success" and not holds_model(folder):
-            clear(Path(folder))
+def note_inputs(record: RunRecord) -> None:
+    """Write the spec and the fingerprints of the inputs into `spec.json`. Raises UserError where that is impossible."""
+    read = {"data": record.data, "fingerprints": record.fingerprints}
+    try:
+        OwnFiles(record.folder).describe({"id": record.spec.id, **record.spec.to_dict(), "read": read})
+    except OSError as error:
+        raise UserError(
+            f"--output_dir {record.folder}: cannot write there ({error.strerror}). Choose another."
+        ) from None
 
 
 # ---- checkpoints to resume from --------------------------------------------------------------------------------------
@@ -197,9 +215,11 @@ def checkpoints(folder: str | Path) -> list[Path]:
 
 
 def remove_checkpoints(folder: str | Path) -> None:
-    """Delete the folders `checkpoint-STEP` of a run."""
+    """Delete the folders `checkpoint-STEP` that the run has written."""
+    own = OwnFiles(folder)
     for path in checkpoints(folder):
-        shutil.rmtree(path, ignore_errors=True)
+        if own.owns(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def is_whole(checkpoint: Path) -> bool:
@@ -225,35 +245,39 @@ def _is_readable(path: Path) -> bool:
         return False
 
 
-def _resume(record: RunRecord, resume: str) -> FolderState:
-    folder = Path(record.folder)
-    if resume not in FROM_LAST:
-        return _resume_from(record, Path(resume))
+def _resume(record: RunRecord, options: Options) -> FolderState:
+    """`last`, `auto` or a checkpoint's folder. Raises UserError where a file of that name is not the run's, and for the
+    checkpoint of another run."""
+    folder, auto = Path(record.folder), options.resume == "auto"
+    if options.resume not in FROM_LAST:
+        return _resume_from(record, Path(options.resume), options)
     found = checkpoints(folder)
+    OwnFiles(folder).refuse_clashes([path.name for path in found])
     broken = [path for path in found if not is_whole(path)]
     usable = [path for path in found if path not in broken]
     notes = tuple(f"{path.name} was cut off while it was written; it is not used" for path in broken)
-    if usable:
-        try:
-            opened = _resume_from(record, usable[-1])
-            return FolderState(resume_from=opened.resume_from, notes=notes)
-        except UserError:
-            if resume != "auto":
-                raise
-    elif resume != "auto" and not broken:
+    if usable and not (auto and _changed(record, usable[-1])):
+        opened = _resume_from(record, usable[-1], options)
+        return FolderState(resume_from=opened.resume_from, notes=notes)
+    if not auto and not found:
         raise UserError(
             f"--resume_from_checkpoint: no checkpoint in {folder}. Leave the flag out to start from the "
             "beginning, or give --output_dir of the interrupted run."
         )
-    if resume == "auto":
-        clear(folder)
-    else:
-        remove_checkpoints(folder)
+    if usable:
+        notes += (f"{usable[-1].name} was made with other contents of the inputs; the training starts again",)
+    elif broken and not auto:
         notes += ("no whole checkpoint is left; the training starts from the beginning",)
-    return FolderState(notes=notes + note_inputs(record).notes)
+    return FolderState(notes=notes + _start(record, options).notes)
 
 
-def _resume_from(record: RunRecord, checkpoint: Path) -> FolderState:
+def _changed(record: RunRecord, checkpoint: Path) -> bool:
+    """Whether a checkpoint is this run's, but made from other contents of its inputs."""
+    old = OwnFiles(checkpoint.parent).spec or {}
+    return old.get("id") == record.spec.id and bool(_changed_since(old, record))
+
+
+def _resume_from(record: RunRecord, checkpoint: Path, options: Options) -> FolderState:
     """Raises UserError where there is no whole checkpoint, or one of another run."""
     if not (checkpoint / "trainer_state.json").is_file():
         raise UserError(f"--resume_from_checkpoint {checkpoint}: no checkpoint there. Give a folder checkpoint-STEP.")
@@ -263,10 +287,9 @@ def _resume_from(record: RunRecord, checkpoint: Path) -> FolderState:
             "start again with --overwrite_output_dir."
         )
     try:
-        old = json.loads((checkpoint.parent / SPEC_FILE).read_text(encoding="utf-8"))
-        differing = _difference(RunSpec.from_dict(old).flat(), record.spec, old.get("id"))
-        read = old.get("read", {})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        old = OwnFiles(checkpoint.parent).spec
+        differing = _difference(RunSpec.from_dict(old), record.spec, old.get("id"))
+    except (KeyError, TypeError, AttributeError):
         raise UserError(
             f"--resume_from_checkpoint {checkpoint}: no readable {SPEC_FILE} beside it says which run it belongs to. "
             "Give a checkpoint of a run's folder."
@@ -275,55 +298,27 @@ def _resume_from(record: RunRecord, checkpoint: Path) -> FolderState:
         raise UserError(
             f"--resume_from_checkpoint: {checkpoint} was made with {differing}. Give the same flags as then."
         )
-    if changed := _changed_inputs(read.get("data", {}), read.get("fingerprints", {}), record):
+    if changed := _changed_since(old, record):
         raise UserError(
-            f"--resume_from_checkpoint: {checkpoint} was made with {changed}. "
-            "Start again with --overwrite_output_dir, which loses it."
+            f"--resume_from_checkpoint: {checkpoint} was made with the same settings, but other contents of "
+            f"{', '.join(changed)} since. Start again with --overwrite_output_dir, which loses it."
         )
-    note_inputs(record)
+    _begin(record, options)
     return FolderState(resume_from=str(checkpoint))
 
 
-# ---- details ---------------------------------------------------------------------------------------------------------
-def note_inputs(record: RunRecord) -> FolderState:
-    """Write the run that the folder belongs to, and the fingerprints of its inputs."""
-    path = Path(record.folder) / SPEC_FILE
-    read = {"data": record.data, "fingerprints": record.fingerprints}
-    content = {"id": record.spec.id, **record.spec.to_dict(), "read": read}
-    try:
-        write_atomically(path, json.dumps(content, indent=1, default=str) + "\n")
-    except OSError as error:
-        raise UserError(f"--output_dir {path.parent}: cannot write there ({error.strerror}). Choose another.") from None
-    return FolderState()
+def _changed_since(old: Mapping[str, Any], record: RunRecord) -> list[str]:
+    """The inputs whose contents differ from those that `spec.json` names."""
+    read = old.get("read") or {}
+    before = RunRecord(record.spec, "", data=read.get("data", {}), fingerprints=read.get("fingerprints", {}))
+    return changed_inputs(before.inputs, record.inputs, record.spec)
 
 
-def _refuse_foreign_model(folder: Path) -> None:
-    if files := holds_model(folder):
-        raise UserError(
-            f"--output_dir {folder}: holds a model ({', '.join(files)}) that is not this tool's. "
-            "Choose another --output_dir, or --overwrite_output_dir to lose it."
-        )
-
-
-def _difference(old: Mapping[str, Any], spec: RunSpec, old_id: str | None) -> str:
+def _difference(old: RunSpec, new: RunSpec, old_id: str | None) -> str:
     """The settings that differ, by flag: `other settings (--drop_k: 2, now 3)`; empty for the same id."""
-    if old_id == spec.id:
+    if old_id == new.id:
         return ""
-    new = json.loads(json.dumps(spec.flat(), default=str))
-    old = json.loads(json.dumps(dict(old), default=str))
-    names = [name for name in {**new, **old} if old.get(name) != new.get(name)]
-    words = "; ".join(f"{flag_of(name)}: {old.get(name)}, now {new.get(name)}" for name in names)
+    before, now = (json.loads(json.dumps(spec.flat(), default=str)) for spec in (old, new))
+    names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    words = "; ".join(f"{flag_of(name)}: {before.get(name)}, now {now.get(name)}" for name in names)
     return f"other settings ({words})" if words else "the same settings, made by another version of layerdrop"
-
-
-def _changed_inputs(data: Mapping[str, Any], fingerprints: Mapping[str, str], record: RunRecord) -> str:
-    """Inputs (splits, weights) whose contents differ from those of an earlier run. Empty if none."""
-    scored = record.spec.drop.score_split
-    splits = [split for split in record.data if not split.startswith("test") or scored == "test"]
-    changed = [split for split in splits if data.get(split) not in (None, record.data[split])]
-    changed += [
-        f"the {name.replace('_', ' ')}"
-        for name, fingerprint in record.fingerprints.items()
-        if fingerprints.get(name) not in (None, fingerprint)
-    ]
-    return f"the same settings, but other contents of {', '.join(changed)} since" if changed else ""
