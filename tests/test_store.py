@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import multiprocessing
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from layerdrop.errors import UserError
 from layerdrop.files import umask
 from layerdrop.own_files import OwnFiles
 from layerdrop.runs.record import RunRecord, read_record
-from layerdrop.runs.status import Needs
+from layerdrop.runs.status import Needs, status_of
 from layerdrop.runs.store import Busy, FolderState, Store, claim, find_record, is_whole, open_folder
 from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
 from tests.made_up import write_run
@@ -86,6 +88,23 @@ def test_done_or_interrupted_on_other_data_or_weights_is_not_the_same(tmp_path, 
     assert opened(SPEC, tmp_path / "killed", resume="last", **more).resume_from == str(path)
     with pytest.raises(UserError, match=f"checkpoint-10 was made with .* other contents of {name} since"):
         opened(SPEC, tmp_path / "killed", resume="last", **changed)
+
+
+def test_test_rows_count_where_layers_were_scored_on_them(tmp_path):
+    scored = dataclasses.replace(SPEC, drop=DropSpec("contribution", 2, score_split="test"))
+    for spec, word in ((SPEC, "done"), (scored, "changed")):
+        folder = str(tmp_path / word)
+        write_run(RunRecord(spec, folder, "success", data={"test": {"rows": 1}}))
+        assert status_of(folder, spec, {"test": [1, None]}, Needs()).word == "done"
+        assert status_of(folder, spec, {"test": [2, None]}, Needs()).word == word
+
+
+def test_a_run_without_training_never_trains_for_its_model(tmp_path):
+    spec = dataclasses.replace(SPEC, train=None)
+    write_run(RunRecord(spec, str(tmp_path), "success"), Options(str(tmp_path), save_model=False))
+    status = status_of(str(tmp_path), spec, {}, Needs(model=True))
+    assert status.missing == ("README.md", "the model") and not status.must_train
+    assert opened(spec, tmp_path, save_model=True).missing == status.missing
 
 
 def test_a_run_that_died_does_not_stand_in_the_way(tmp_path):
@@ -247,6 +266,43 @@ def test_every_content_that_a_run_has_written_is_its_own(tmp_path):
         assert own.owns("a") == owned
     (tmp_path / "a").unlink()
     assert own.clashes(["a"]) == [] and not own.owns("b")
+
+
+def test_a_name_is_listed_before_its_file_is_written(tmp_path, monkeypatch):
+    """So that a killed run leaves no file that it does not own."""
+    own, replace = OwnFiles(tmp_path), os.replace
+
+    def killed(source, target):
+        replace(source, target)
+        if Path(target).name == "a":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        own.write({"a": "1", "b": "2"})
+    assert own.owns("a") and own.clashes(["a", "b"]) == []
+    own.write({"b": "2"})
+    with pytest.raises(KeyboardInterrupt), own.saving() as folder:
+        (folder / "a").write_text("2")
+    assert own.owns("a") and (tmp_path / "a").read_text() == "2"
+    own.remove()
+    assert files(tmp_path) == set()
+
+
+def test_a_removal_that_is_cut_off_can_be_repeated(tmp_path, monkeypatch):
+    own, unlink = OwnFiles(tmp_path), Path.unlink
+    own.write({"a": "1", "b": "2"})
+
+    def killed(path, **kwargs):
+        unlink(path, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        own.remove()
+    monkeypatch.undo()
+    own.remove()
+    assert files(tmp_path) == set()
 
 
 def test_what_the_library_writes_is_the_runs_until_it_ends(tmp_path):
