@@ -93,8 +93,8 @@ def prior_store(options: Options) -> Store:
 def claim(folder: str) -> Iterator[None]:
     """Lock a run's folder, which is made if it does not exist.
 
-    At the end, delete `spec.json` if nothing else was written, and the folder too if it was made here. The operating
-    system frees the lock however the process ends. Raises Busy, and UserError for a folder that cannot be written.
+    At the end, delete `spec.json` if nothing else was written, the lock if there is no `spec.json`, and the folder if it
+    was made here and is empty. The operating system frees the lock however the process ends. Raises Busy, and UserError for a folder that cannot be written.
     """
     path = Path(folder)
     if path.exists() and not path.is_dir():
@@ -116,9 +116,10 @@ def claim(folder: str) -> Iterator[None]:
         own = OwnFiles(path)
         if own.spec and {file.name for file in path.iterdir()} == {SPEC_FILE, LOCK_FILE}:
             own.remove()
-        if made and {file.name for file in path.iterdir()} == {LOCK_FILE}:
-            lock_file.unlink()
-            with suppress(OSError):  # not empty: somebody has written there since
+        if own.spec is None:  # the run was refused, or wrote nothing
+            lock_file.unlink(missing_ok=True)
+        if made:
+            with suppress(OSError):  # not empty
                 path.rmdir()
         lock.release()
 
