@@ -1,13 +1,22 @@
-"""Files that are there whole or not at all, and folders that can be written to."""
+"""Results on the disk: files and folders that are there whole or not at all, and that never replace a user's own."""
 
+import ctypes
 import hashlib
 import os
+import re
+import shutil
+import sys
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from layerdrop.errors import UserError
 
 
+# ---- files -----------------------------------------------------------------------------------------------------------
 def make_folder(flag: str, folder: str | Path) -> None:
     """Make a folder for results, before they are computed. Raises UserError where nothing can be written there."""
     try:
@@ -18,20 +27,40 @@ def make_folder(flag: str, folder: str | Path) -> None:
         raise UserError(f"{flag} {folder}: cannot write there ({error.strerror}). Choose another folder.") from None
 
 
-def make_folder_of(flag: str, path: str | Path) -> None:
-    """Make the folder of a file of results, before they are computed. Raises UserError where the file cannot be
-    written."""
-    if Path(path).is_dir():
-        raise UserError(f"{flag} {path}: is a folder. Give a file.")
+def make_folder_of(flag: str, path: str | Path, mark: bytes) -> None:
+    """Make the folder of a file of results, before they are computed.
+
+    mark: as in `refuse_foreign`. Raises UserError where the file cannot be written, or is not this tool's.
+    """
+    refuse_foreign(flag, path, mark)
     make_folder(flag, Path(path).parent)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
+def refuse_foreign(flag: str, path: str | Path, mark: bytes) -> None:
+    """Raise UserError where a file of results would replace a file that this tool has not written.
+
+    mark: a regular expression that is found in every file of the kind. An empty file may be replaced.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{flag} {path}: is a folder. Give a file.")
+    try:
+        if path.exists() and not path.is_file():  # a device, a pipe
+            raise UserError(f"{flag} {path}: is no regular file, and would be replaced by one. Give another name.")
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise UserError(f"{flag} {path}: cannot write there ({error.strerror}). Choose another folder.") from None
+    if content and not re.search(mark, content):
+        raise UserError(f"{flag} {path}: is there, and is no earlier result. Move it away, or give another name.")
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part. A link stays a link."""
+    path = Path(os.path.realpath(path))
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~umask())
@@ -55,3 +84,86 @@ def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+# ---- folders ---------------------------------------------------------------------------------------------------------
+@contextmanager
+def folder_beside(flag: str, target: Path) -> Iterator[Path]:
+    """Give an empty folder beside `target`, for `put_in_place`. What is still in it at the end is deleted.
+
+    One process at a time. What a process that was killed left beside `target` is deleted first; the operating system
+    frees its lock. Raises UserError.
+    """
+    work = target.parent / f".{target.name}.new"
+    lock = FileLock(work / ".lock", timeout=0)
+    try:
+        work.mkdir(exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{flag} {target}: another process writes it. Wait, or choose another folder.") from None
+    except OSError as error:
+        raise UserError(f"{flag} {target}: cannot write there ({error.strerror}). Choose another folder.") from None
+    try:
+        _clean(work, target)
+        (work / "new").mkdir()
+        yield work / "new"
+    finally:
+        _clean(work, target)
+        (work / ".lock").unlink(missing_ok=True)
+        with suppress(OSError):
+            work.rmdir()
+        lock.release()
+
+
+def put_in_place(folder: Path, target: Path) -> None:
+    """Rename a folder of `folder_beside` to its target. The target's contents, if any, are deleted at its end.
+
+    Linux does it in one step. Elsewhere a process that is killed between two steps leaves no target; the next
+    `folder_beside` puts the old one back.
+    """
+    if _is_empty(target):
+        os.rename(folder, target)
+    elif not _exchange(folder, target):
+        os.rename(target, folder.with_name("old"))
+        os.rename(folder, target)
+
+
+def hashes_in(folder: Path) -> dict[str, str]:
+    """Path, relative to a folder, and SHA-256 of every file below it."""
+    return {name: hash_file(folder / name) for name in _names_in(folder)}
+
+
+def foreign_file(folder: Path, hashes: Mapping[str, str]) -> str | None:
+    """The first file below a folder that `hashes` lacks, or that has changed since; None if there is none."""
+    for name in _names_in(folder):
+        path = folder / name
+        if name not in hashes or path.is_symlink() or not path.is_file() or hash_file(path) != hashes[name]:
+            return name
+    return None
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Everything below a folder but real folders, relative to it."""
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether a folder is empty, or is not there."""
+    return not folder.exists() or not any(folder.iterdir())
+
+
+def _clean(work: Path, target: Path) -> None:
+    """Delete the folders that `folder_beside` and `put_in_place` make; a target without a successor is put back."""
+    old = work / "old"
+    if old.exists() and _is_empty(target):
+        os.rename(old, target)
+    for folder in (old, work / "new"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Let two folders change their places in one step. False where the system cannot."""
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform.startswith("linux") else None
+    return rename is not None and rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0

@@ -15,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.executing import add_engine_flags, asking_to_stop, find_places, make_engine, refuse_misspelt
 
+FIGURE_NAME = "loss_by_k"
+
 
 def main(argv: list[str]) -> int:
     """The exit code: 0 done, 1 a run failed, 2 unusable input, 130 stopped by the user."""
@@ -52,9 +54,10 @@ def choose(args: argparse.Namespace, words: list[str]) -> int:
     from layerdrop.choose_k import TaskTolerance, ToleranceSettings, find_tolerances
     from layerdrop.errors import UserError
     from layerdrop.execute import execute
-    from layerdrop.files import make_folder
+    from layerdrop.files import make_folder, refuse_foreign
     from layerdrop.progress import Display
-    from layerdrop.report.layer_figures import lines, save
+    from layerdrop.report.figures import FIGURE_MARK, save_figure
+    from layerdrop.report.layer_figures import lines
     from layerdrop.report.render import render
     from layerdrop.report.tables.tolerance import tolerance_table
     from layerdrop.trials import Stopped
@@ -65,6 +68,8 @@ def choose(args: argparse.Namespace, words: list[str]) -> int:
     make_folder("--store", args.store)
     if args.figures:
         make_folder("--figures", args.figures)
+        for ending in ("png", "pdf"):
+            refuse_foreign("--figures", Path(args.figures) / f"{FIGURE_NAME}.{ending}", FIGURE_MARK)
     engine = make_engine(args, where, all(task.gives_precision for task in tasks))
     display = Display(sys.stderr)
     try:
@@ -92,7 +97,7 @@ def choose(args: argparse.Namespace, words: list[str]) -> int:
         series = {name: ([k for k, _ in of], [value for _, value in of]) for name, of in losses.items()}
         unit = "percent" if args.percent else "points"
         figure = lines(series, f"loss, {unit}", levels=args.max_loss, x="K, layers dropped")
-        print(*save(figure, args.figures, "loss_by_k"), sep="\n", file=sys.stderr)
+        print(*save_figure(figure, args.figures, FIGURE_NAME), sep="\n", file=sys.stderr)
     return 0
 
 

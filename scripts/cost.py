@@ -113,7 +113,7 @@ def measure(args: argparse.Namespace) -> dict:
         for name, cost in costs.items()
     ]
     record = {"settings": settings, "environment": environment(args.use_cpu), "models": rows}
-    path = Path(args.store) / f"cost_{now:%Y%m%d_%H%M%S}.json"
+    path = Path(args.store) / f"cost_{now:%Y%m%d_%H%M%S_%f}.json"
     write_atomically(path, json.dumps(record, indent=1) + "\n")
     print(f"the record is {path}", file=sys.stderr)
     return record

@@ -62,7 +62,7 @@ def show(args: argparse.Namespace, words: list[str]) -> None:
     """Compute what is missing, print the tables, draw the pictures."""
     from layerdrop.files import make_folder
     from layerdrop.process import collect_from_now_on
-    from layerdrop.report.layer_figures import save
+    from layerdrop.report.figures import save_figure
     from layerdrop.report.layer_report import REPORTS, labels, means
     from layerdrop.report.render import render
 
@@ -84,7 +84,7 @@ def show(args: argparse.Namespace, words: list[str]) -> None:
     if args.figures:
         for name, figure in figures.items():
             file = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{args.analysis}_{name}").strip("_")
-            print(*save(figure, args.figures, file), sep="\n", file=sys.stderr)
+            print(*save_figure(figure, args.figures, file), sep="\n", file=sys.stderr)
 
 
 def run_of(model: str):

@@ -55,7 +55,7 @@ def predict(args: argparse.Namespace) -> list[str]:
     if len(widths) != 1 or not widths <= {1, 2}:
         raise UserError(f"{args.texts}: its lines have {sorted(widths)} columns. Give one text in each line, or two.")
     if args.output:
-        make_folder_of("--output", args.output)
+        make_folder_of("--output", args.output, rb"\Aprediction[\t\n]")
     checkpoint = Checkpoint.open(args.model, flag="MODEL")
     texts = tuple(list(column) for column in zip(*rows, strict=True))
     examples = Examples(texts, None, [str(i) for i in range(len(rows))])

@@ -114,10 +114,12 @@ def notes_on(found, runs) -> list[str]:
 def make_folders(args: argparse.Namespace) -> None:
     """Make the folders of all outputs, before anything is computed."""
     from layerdrop.files import make_folder, make_folder_of
+    from layerdrop.report.html import PAGE_MARK
+    from layerdrop.report.runs_csv import CSV_MARK
 
-    for name in ("runs", "html"):
+    for name, mark in {"runs": CSV_MARK, "html": PAGE_MARK}.items():
         if path := getattr(args, name):
-            make_folder_of(f"--{name}", path)
+            make_folder_of(f"--{name}", path, mark)
     if args.figures:
         make_folder("--figures", args.figures)
 

@@ -1,13 +1,25 @@
-"""Results that cannot be written are said before anything is computed."""
+"""Results that cannot be written are said before anything is computed; what is a user's own is never replaced."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from layerdrop import files
 from layerdrop.errors import UserError
-from layerdrop.files import make_folder, make_folder_of, write_atomically
-from scripts import choose_k, cost, layers, report, search, sweep
+from layerdrop.files import (
+    folder_beside,
+    foreign_file,
+    hashes_in,
+    make_folder,
+    make_folder_of,
+    put_in_place,
+    write_atomically,
+)
+from scripts import choose_k, cost, layers, predict, report, search, sweep
+
+MARK = rb"\Amade by a test"
 
 
 def test_a_file_keeps_its_old_content_until_the_new_one_is_whole(tmp_path, monkeypatch):
@@ -19,14 +31,138 @@ def test_a_file_keeps_its_old_content_until_the_new_one_is_whole(tmp_path, monke
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_atomically(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_bytes() == b"new"
+
+
 def test_folders_are_made(tmp_path):
     make_folder("--store", tmp_path / "a" / "b")
-    make_folder_of("--html", tmp_path / "c" / "page.html")
+    make_folder_of("--html", tmp_path / "c" / "page.html", MARK)
     assert (tmp_path / "a" / "b").is_dir() and not list((tmp_path / "c").iterdir())
     with pytest.raises(UserError, match=r"--html .*a: is a folder\. Give a file"):
-        make_folder_of("--html", tmp_path / "a")
+        make_folder_of("--html", tmp_path / "a", MARK)
 
 
+def test_a_file_of_the_users_own_is_refused(tmp_path):
+    """One's own result and an empty file (mktemp's) are replaced; a pipe or a device is not renamed over."""
+    path = tmp_path / "a.txt"
+    for content in ("", "made by a test: 1"):
+        path.write_text(content)
+        make_folder_of("--html", path, MARK)
+    path.write_text("mine")
+    with pytest.raises(UserError, match=r"--html .*a\.txt: is there, and is no earlier result\. Move it away"):
+        make_folder_of("--html", path, MARK)
+    os.mkfifo(tmp_path / "pipe")
+    for special in (tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(UserError, match="is no regular file"):
+            make_folder_of("--html", special, MARK)
+
+
+# ---- folders ---------------------------------------------------------------------------------------------------------
+def write_folder(target: Path, text: str) -> None:
+    with folder_beside("--output", target) as made:
+        for name in ("a", "sub/b"):
+            (made / name).parent.mkdir(exist_ok=True)
+            (made / name).write_text(text)
+        put_in_place(made, target)
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def killed_before(event: int, work) -> bool:
+    """Do the work in a child that dies before its n-th change of the disk. Whether it died."""
+    child = os.fork()
+    if child == 0:
+        left = event
+
+        def count(name, args):
+            nonlocal left
+            writes = name == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            left -= bool(writes or name in ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "ctypes.dlopen"))
+            if left == 0:
+                os._exit(9)
+
+        sys.addaudithook(count)
+        try:
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, 9)
+    return code == 9
+
+
+@pytest.mark.parametrize("in_one_step", [True, False])
+@pytest.mark.parametrize("before", ["nothing", "an empty folder", "an old folder"])
+def test_a_kill_leaves_the_old_folder_or_the_new_one(tmp_path, monkeypatch, before, in_one_step):
+    """Wherever it happens; the same command then succeeds, and nothing else is left."""
+    if not in_one_step:
+        monkeypatch.setattr(files, "_exchange", lambda a, b: False)
+    new, event, died = {"a": "new", "b": "new"}, 0, True
+    old = {"a": "old", "b": "old"} if before == "an old folder" else {}
+    while died:
+        event += 1
+        target = tmp_path / str(event) / "export"
+        target.parent.mkdir()
+        if before == "an empty folder":
+            target.mkdir()
+        elif old:
+            write_folder(target, "old")
+        died = killed_before(event, lambda target=target: write_folder(target, "new"))
+        if not in_one_step and not target.exists():  # put back by the next command, even by one that fails
+            with pytest.raises(ZeroDivisionError), folder_beside("--output", target):
+                raise ZeroDivisionError
+        assert content(target) in (old, new)
+        write_folder(target, "new")
+        assert content(target) == new and [path.name for path in target.parent.iterdir()] == ["export"]
+    assert event > 10
+
+
+def test_a_failure_changes_nothing(tmp_path):
+    write_folder(tmp_path / "export", "old")
+    with pytest.raises(ZeroDivisionError), folder_beside("--output", tmp_path / "export") as made:
+        (made / "a").write_text("half")
+        raise ZeroDivisionError
+    assert set(content(tmp_path / "export").values()) == {"old"} and len(list(tmp_path.iterdir())) == 1
+
+
+def test_one_process_at_a_time(tmp_path):
+    """What is found in the folder beside, and is not of this module, stays."""
+    (tmp_path / ".export.new").mkdir()
+    (tmp_path / ".export.new" / "mine").write_text("mine")
+    with folder_beside("--output", tmp_path / "export"):
+        child = os.fork()
+        if child == 0:
+            try:
+                write_folder(tmp_path / "export", "other")
+            except UserError as error:
+                os._exit(3 if "another process writes it" in str(error) else 1)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    assert [path.name for path in (tmp_path / ".export.new").iterdir()] == ["mine"]
+
+
+def test_foreign_files(tmp_path):
+    """Another name, another content, a link, a file in a folder below."""
+    write_folder(tmp_path / "export", "x")
+    listed = hashes_in(tmp_path / "export")
+    assert sorted(listed) == ["a", "sub/b"] and foreign_file(tmp_path / "export", listed) is None
+    (tmp_path / "export" / "sub" / "c").write_text("mine")
+    assert foreign_file(tmp_path / "export", listed) == "sub/c"
+    (tmp_path / "export" / "sub" / "c").unlink()
+    (tmp_path / "export" / "a").write_text("changed")
+    assert foreign_file(tmp_path / "export", listed) == "a"
+    (tmp_path / "export" / "a").unlink()
+    (tmp_path / "export" / "a").symlink_to(tmp_path)
+    assert foreign_file(tmp_path / "export", listed) == "a"
+
+
+# ---- scripts ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("script", "words", "flag"),
     [
@@ -56,3 +192,32 @@ def test_a_report_says_it_before_its_tables(tmp_path, monkeypatch, capsys, run, 
     assert report.main(["out", flag, "file/x"]) == 2
     out, err = capsys.readouterr()
     assert not out and f"{flag} file" in err and "cannot write there" in err.splitlines()[-1]
+
+
+def test_results_replace_no_file_of_the_users_own(tmp_path, monkeypatch, capsys, run):
+    """Twice the same command, then with a file of that name in the way: refused, and the file stays."""
+    assert run("--task_name rte --max_steps 1 --drop_strategy top --drop_k 2")[0] == 0
+    Path("texts.tsv").write_text("a\tb\n")
+    names = ("page.html", "runs.csv", "figures/tinybert_strategies.png", "figures/tinybert_strategies.pdf", "out.tsv")
+    page, table, *_, predictions = names
+    commands = (
+        (report, ["out", "--html", page, "--runs", table, "--figures", "figures"]),
+        (
+            predict,
+            ["out", "texts.tsv", "--output", predictions],
+        ),
+    )
+    for _ in range(2):
+        assert [script.main(words) for script, words in commands] == [0, 0]
+        assert all(Path(name).stat().st_size for name in names)
+    for name in names:
+        before = Path(name).read_bytes()
+        Path(name).write_text("prediction of mine")
+        capsys.readouterr()
+        assert 2 in [script.main(words) for script, words in commands]
+        assert f"{name}: is there, and is no earlier result. Move it away" in capsys.readouterr().err
+        assert Path(name).read_text() == "prediction of mine"
+        Path(name).write_bytes(before)
+    assert (
+        predict.main(["out", "texts.tsv", "--output", "texts.tsv"]) == 2 and Path("texts.tsv").read_text() == "a\tb\n"
+    )

@@ -117,3 +117,11 @@ def test_another_search_of_the_same_name_overwrites_nothing(tmp_path):
     assert len({path, *paths}) == 6 and read_order_file(path) == (3, 1) and read_order_file(paths[0]) == (3,)
     (tmp_path / "bert_rte_greedy.json").write_text("{}")  # without an id: of an earlier version
     assert one.write(str(tmp_path)) == f"{tmp_path}/bert_rte_greedy_{one.id[:8]}.txt"
+
+
+@pytest.mark.parametrize("name", ["bert_rte_greedy.json", "bert_rte_greedy.txt"])
+def test_a_file_of_the_users_own_is_not_overwritten(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    one = record("greedy", FIRST, SECOND)
+    assert one.write(str(tmp_path)) == f"{tmp_path}/bert_rte_greedy_{one.id[:8]}.txt"
+    assert (tmp_path / name).read_text() == "mine"

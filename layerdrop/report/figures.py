@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections import Counter
@@ -15,6 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from layerdrop.files import refuse_foreign, write_atomically
 from layerdrop.report.model_results import METRIC_WORDS, ModelResults, Summary, model_results, task_name
 from layerdrop.report.table_row import TableRow
 
@@ -37,6 +39,8 @@ STYLE = {
 }
 
 
+FIGURE_MARK = rb"Software\x00layerdrop|/Creator \(layerdrop\)"
+"""In every PNG and PDF of `save_figure`."""
 GREY = "#333333"
 FULL_NAME = "full model"
 
@@ -46,7 +50,6 @@ def draw(runs: pd.DataFrame, folder: str, tasks: list[str] | None = None) -> tup
 
     Returns (the files, why a figure was not drawn).
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
     written, notes = [], []
     names: Counter[str] = Counter()
     for results in model_results(runs):
@@ -62,12 +65,21 @@ def draw(runs: pd.DataFrame, folder: str, tasks: list[str] | None = None) -> tup
                 if figure is None:
                     notes.append(f"{results.title}: no figure '{kind}': it needs {needs}")
                     continue
-                for ending in ("png", "pdf"):
-                    path = Path(folder) / f"{name}_{kind}.{ending}"
-                    figure.savefig(path, dpi=300)
-                    written.append(path)
-                plt.close(figure)
+                written += save_figure(figure, folder, f"{name}_{kind}")
     return written, notes
+
+
+def save_figure(figure: plt.Figure, folder: str, name: str) -> list[Path]:
+    """Write a figure as PNG and PDF into a folder that exists, and close it. Raises UserError where a picture that is
+    not this tool's has that name."""
+    written = [Path(folder) / f"{name}.{ending}" for ending in ("png", "pdf")]
+    for path, key in zip(written, ("Software", "Creator"), strict=True):
+        refuse_foreign("--figures", path, FIGURE_MARK)
+        content = io.BytesIO()
+        figure.savefig(content, format=path.suffix[1:], dpi=300, metadata={key: "layerdrop"})
+        write_atomically(path, content.getvalue())
+    plt.close(figure)
+    return written
 
 
 # ---- score by strategy and K, as Sajjad et al.'s Figure 2 ------------------------------------------------------------

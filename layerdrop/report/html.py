@@ -24,6 +24,8 @@ from layerdrop.runs.command import command_of
 from layerdrop.runs.record import RunRecord
 
 TEMPLATE = Path(__file__).parent / "page.html"
+PAGE_MARK = rb"<title>layerdrop report</title>"
+"""In every page."""
 
 
 def page(found: StoredRuns, runs: pd.DataFrame, notes: Sequence[str], refresh: int | None = None) -> str:

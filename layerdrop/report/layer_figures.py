@@ -76,13 +76,3 @@ def heat(
         grid[0][0].set_ylabel(y)
         figure.tight_layout()
         return figure
-
-
-def save(figure: plt.Figure, folder: str, name: str) -> list[Path]:
-    """Write a figure as PNG and PDF, and close it."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    written = [Path(folder) / f"{name}.{ending}" for ending in ("png", "pdf")]
-    for path in written:
-        figure.savefig(path, dpi=300)
-    plt.close(figure)
-    return written

@@ -5,6 +5,9 @@ import pandas as pd
 
 from layerdrop.report.frame import metric_names
 
+CSV_MARK = rb"\Aid,model,setting,task,strategy,k,"
+"""At the start of every file of `runs_csv`."""
+
 
 def runs_csv(runs: pd.DataFrame) -> str:
     """The runs of a frame. Metrics are in points, times in seconds, ids of layers from 0 and separated by spaces; empty

@@ -77,11 +77,11 @@ class SearchRecord:
         }
 
     def write(self, root: str) -> str:
-        """Write MODEL_TASK_METHOD.json and .txt (the layer file) into a folder; where another search has written these,
-        MODEL_TASK_METHOD_ID. Returns the layer file's path."""
+        """Write MODEL_TASK_METHOD.json and .txt (the layer file) into a folder; where something else has one of these
+        names, MODEL_TASK_METHOD_ID. Returns the layer file's path."""
         model = Path(self.spec.model.name.rstrip("/")).name
         path = Path(root) / f"{model}_{self.spec.data.task}_{self.method}"
-        if _id_in(Path(f"{path}.json")) not in (None, self.id):
+        if _writer_of(path) not in (None, self.id):
             path = Path(f"{path}_{self.id[:8]}")
         write_atomically(Path(f"{path}.json"), json.dumps(self.to_dict(), indent=1) + "\n")
         text = sets_text(self.sets) if self.strategy == "optimal" else order_text(self.order)
@@ -89,12 +89,14 @@ class SearchRecord:
         return f"{path}.txt"
 
 
-def _id_in(path: Path) -> str | None:
-    """The id of the search that has written a file; None where there is none."""
+def _writer_of(path: Path) -> str | None:
+    """The id of the search that has written PATH.json and PATH.txt; empty if no search has; None where neither is."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")).get("id", "")
-    except FileNotFoundError:
-        return None
+        return json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))["id"]
+    except FileNotFoundError:  # .json is written first
+        return "" if Path(f"{path}.txt").exists() else None
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _level(level: Level) -> dict[str, Any]:
