@@ -10,6 +10,11 @@ from layerdrop.runs.results import CARD_FILE, CARD_MARK
 from layerdrop.spec import RunSpec
 from layerdrop.tasks import TASKS
 
+USE = """```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", "THIS_FOLDER")
+```"""
 MOMENTS = {
     "finetuned": "after a first fine-tuning in full depth, before a second one",
     "after": "after fine-tuning in full depth, without a second one",
@@ -25,10 +30,10 @@ def push_card(record: RunRecord, hub_model_id: str | None, token: str | None) ->
     api.upload_file(path_or_fileobj=Path(record.folder) / CARD_FILE, path_in_repo=CARD_FILE, repo_id=repository)
 
 
-def card(record: RunRecord) -> ModelCard:
-    """Of a successful run."""
+def card(record: RunRecord, use: str = USE) -> ModelCard:
+    """Of a successful run. use: how to run the model."""
     return ModelCard(
-        f"---\n{_metadata(record).to_yaml()}\n---\n{CARD_MARK}\n\n{_text(record)}", ignore_metadata_errors=True
+        f"---\n{_metadata(record).to_yaml()}\n---\n{CARD_MARK}\n\n{_text(record, use)}", ignore_metadata_errors=True
     )
 
 
@@ -64,7 +69,7 @@ def _split(record: RunRecord) -> str:
     return next((split for split in record.data if split.startswith("validation")), "validation")
 
 
-def _text(record: RunRecord) -> str:
+def _text(record: RunRecord, use: str) -> str:
     spec = record.spec
     before, after = record.parameters_before, record.parameters_after
     gone = ", ".join(map(str, record.dropped)) or "none"
@@ -75,8 +80,7 @@ def _text(record: RunRecord) -> str:
         f"Dropped: {gone} (ids from 0, next to the embeddings), by `{spec.drop.strategy or 'none'}`, "
         f"{MOMENTS[spec.drop_when]}. Parameters: {before:,} -> {after:,}." + _teacher(spec),
         "## Use",
-        "```python\nfrom transformers import pipeline\n\n"
-        'classify = pipeline("text-classification", "THIS_FOLDER")\n```',
+        use,
         "## Scores",
         *_scores(record),
         "## Training",

@@ -2,8 +2,8 @@
 """A run's model to deploy: python scripts/export.py RUN [RUN ...] --format safetensors|onnx [--quantize int8]
 
 The exported model is checked against the run's, and evaluated on the development set with the runtime that it is for.
-If it loses more than --max_loss points, it is not written. It goes to RUN/export, or to --output. Several runs give one
-table: score, size, latency; their models are timed in turn.
+If it loses more than --max_loss points, it is not written. It goes to RUN/export, or to --output, with a card whose
+lines run it. Several runs give one table: score, size, latency; their models are timed in turn.
 """
 
 import argparse
@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+PLACES = ("data_dir", "validation_file", "train_file")
 
 
 def main(argv: list[str]) -> int:
@@ -25,6 +27,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--max_loss", type=float, default=1.0, help="points of the task's metric that may be lost")
     parser.add_argument("--force", action="store_true", help="write a model that loses more, too")
     parser.add_argument("--output", help="folder of the exported model (one run)")
+    for name in PLACES:
+        parser.add_argument(f"--{name}", help="where the data of the runs is now, if not where they read it")
     parser.add_argument("--table_format", choices=("md", "latex", "csv"), default="md", help="of the table")
     args = parser.parse_args(argv)
     try:
@@ -40,12 +44,15 @@ def main(argv: list[str]) -> int:
 
 def export(args: argparse.Namespace) -> int:
     """Export every run, and print one table. The exit code."""
-    from layerdrop.export.exported import ExportedRun, time_in_turn
+    from layerdrop.export.exported import ExportedRun, check_output, time_in_turn
     from layerdrop.report.render import render
 
-    runs, found = [ExportedRun(folder) for folder in args.runs], []
-    for folder, run in zip(args.runs, runs, strict=True):
-        output = args.output or str(Path(folder) / "export")
+    outputs = [args.output or str(Path(folder) / "export") for folder in args.runs]
+    places = {name: path for name in PLACES if (path := getattr(args, name))}
+    runs, found = [ExportedRun(folder, places) for folder in args.runs], []
+    for output in outputs:
+        check_output(output)
+    for folder, run, output in zip(args.runs, runs, outputs, strict=True):
         one = run.export(args.format, output, int8=args.quantize == "int8", max_loss=args.max_loss, force=args.force)
         where = f"is in {output}" if one.written else "is not written"
         print(

@@ -4,12 +4,19 @@ Commands that need a hub, a GPU or models of one's own stand in blocks without a
 """
 
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from transformers import AutoModelForSequenceClassification
+
+from layerdrop.architectures import FAMILIES
+from layerdrop.surgery import drop_layers
+from tests import tiny
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -53,6 +60,45 @@ def test_commands_run(page, tmp_path, monkeypatch):
         main = importlib.import_module(script.removesuffix(".py").replace("/", ".")).main
         words = [word.replace("random:bert", "demo") for word in words]
         assert main([*words, *SHORTENED[script]]) == 0, (script, words)
+
+
+def test_model_types_are_counted_and_listed():
+    """README's number, and the table of docs/families.md, against the table of families."""
+    known = [name for family in FAMILIES for name in family.model_types]
+    (number,) = re.findall(r"lists (\d+) model types", (ROOT / "README.md").read_text())
+    rows = [line.split("|")[2] for line in (ROOT / "docs/families.md").read_text().splitlines() if line.startswith("|")]
+    listed = [name for row in rows for name in re.findall(r"`([\w-]+)`", row)]
+    assert int(number) == len(known) and sorted(listed) == sorted(known)
+
+
+def test_extras_are_installed_from_the_clone():
+    """No release has them: `pip install 'layerdrop[onnx]'` finds nothing."""
+    extras = re.findall(
+        r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text().partition("optional-dependencies]")[2], re.M
+    )
+    named = {name for page in PAGES for name in re.findall(r"pip install -e '\.\[(\w+)\]'", page.read_text())}
+    assert {"onnx", "ray"} <= named <= set(extras)
+    assert not [page.name for page in PAGES if "layerdrop[" in page.read_text()]
+
+
+def test_the_same_layers_in_plain_transformers(tmp_path, monkeypatch):
+    """The lines of docs/deploy.md: what they make gives the same logits when it is loaded again."""
+    monkeypatch.chdir(tmp_path)
+    tiny.save(tmp_path / "bert-base-uncased")
+    kept, lines = (
+        [0, 2, 3, 5],
+        re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/deploy.md").read_text(), re.DOTALL | re.M),
+    )
+    Path("layers.json").write_text(json.dumps({"kept": kept}))
+    names = {}
+    exec("\n".join(lines), names)
+    names["model"].save_pretrained("cut")
+    again, batch = AutoModelForSequenceClassification.from_pretrained("cut"), tiny.batch()
+    expected = drop_layers(AutoModelForSequenceClassification.from_pretrained("bert-base-uncased"), [1, 4])
+    assert len(again.bert.encoder.layer) == again.config.num_hidden_layers == len(kept)
+    with torch.no_grad():
+        logits = [model.eval()(**batch).logits for model in (again, names["model"], expected)]
+    assert torch.equal(logits[0], logits[1]) and torch.equal(logits[0], logits[2])
 
 
 def test_readme_is_short():

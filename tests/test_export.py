@@ -4,6 +4,8 @@ import copy
 import csv
 import io
 import json
+import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 from layerdrop.errors import UserError
 from layerdrop.export import exported, onnx
 from layerdrop.export.onnx import OnnxClassifier, export_onnx, latency, quantise
+from layerdrop.runs.record import RunRecord
+from layerdrop.spec import DataSpec, ModelSpec, RunSpec
 from layerdrop.surgery import drop_layers
 from scripts import export, predict
 from tests import tiny
@@ -105,18 +109,217 @@ def test_safetensors(made, capsys):
     assert said["kept"] == [0, 1, 2, 3] and said["task"] == "rte" and said["loss"] == 0
 
 
-def test_what_is_no_export_stays(made, capsys):
-    """A folder of other things is refused; of an earlier export, whatever its form, nothing but its own files goes."""
-    Path("mine").mkdir()
-    Path("mine/model.safetensors").write_text("mine")
-    code, _, err = call("made --output mine", capsys)
-    assert code == 2 and "--output mine: is there, and is no export" in err
-    assert [path.name for path in Path("mine").iterdir()] == ["model.safetensors"]
-    Path("made/export").mkdir()
-    for name in ("export.json", "model.onnx", "notes.txt"):
-        Path("made/export", name).write_text("before")
+def files_in(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("model.safetensors", "mine"), ("export.json", "{}"), ("export.json", "[1]"), ("export.json", '{"files": [1]}')],
+)
+def test_a_folder_of_the_users_own_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError) as error:
+        exported.check_output(str(tmp_path))
+    assert str(error.value) == (
+        f"--output {tmp_path}: holds {name}, which no export has written, or which has changed since. "
+        "Move it away, or choose another folder."
+    )
+    assert files_in(tmp_path) == {name: content.encode()}
+
+
+def test_an_earlier_export_is_replaced_unless_something_was_added_or_changed(made, capsys):
+    """A file that is added while the new export is made counts too."""
+    for _ in range(2):
+        assert call("made", capsys)[0] == 0
+    before = files_in("made/export")
+    for name in ("notes.txt", "README.md"):
+        Path("made/export", name).write_text("mine")
+        code, _, err = call("made", capsys)
+        assert code == 2 and f"--output made/export: holds {name}, which no export has written, or" in err
+        assert files_in("made/export") == before | {name: b"mine"}
+        Path("made/export", name).unlink()
+        if name in before:
+            Path("made/export", name).write_bytes(before[name])
+    run = exported.ExportedRun("made")
+    run.checkpoint.tokenizer.save_pretrained = lambda folder: Path("made/export/late").write_text("mine")
+    with pytest.raises(UserError, match="holds late"):
+        run.export("safetensors", "made/export")
+    assert files_in("made/export") == before | {"late": b"mine"}
+
+
+def test_folders_that_cannot_be_replaced(made, capsys, monkeypatch):
+    """The working folder, a file; all outputs are looked at before anything is computed. A link stays a link."""
+    folder = Path("made").absolute()
+    Path("work").mkdir()
+    monkeypatch.chdir("work")
+    code, _, err = call(f"{folder} --output .", capsys)
+    assert code == 2 and err.startswith("error: --output .: is the working folder")
+    Path("file").write_text("mine")
+    code, _, err = call(f"{folder} --output file", capsys)
+    assert code == 2 and "--output file: is no folder" in err and Path("file").read_text() == "mine"
+    Path("elsewhere").mkdir()
+    Path("link").symlink_to("elsewhere")
+    assert call(f"{folder} --output link", capsys)[0] == 0
+    assert Path("link").is_symlink() and Path("elsewhere/model.safetensors").exists()
+    monkeypatch.setattr(exported.ExportedRun, "export", None)
+    (folder / "export").mkdir()
+    (folder / "export" / "mine").write_text("mine")
+    code, _, err = call(f"{folder} {folder}", capsys)
+    assert code == 2 and "holds mine" in err
+
+
+def test_an_export_that_breaks_off_leaves_the_old_one(made, capsys, monkeypatch):
+    """tests/test_files.py kills at every change of the disk."""
     assert call("made", capsys)[0] == 0
-    assert Path("made/export/notes.txt").exists() and not Path("made/export/model.onnx").exists()
+    before = files_in("made/export")
+    steps = {"_safetensors": exported.ExportedRun, "_write_beside": exported.ExportedRun, "put_in_place": exported}
+    for step, where in steps.items():
+        with monkeypatch.context() as broken:
+            broken.setattr(where, step, lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                call("made", capsys)
+        assert files_in("made/export") == before and not list(Path("made").glob(".export*"))
+    assert call("made", capsys)[0] == 0 and files_in("made/export") == before
+
+
+# ---- what the model is checked on ------------------------------------------------------------------------------------
+@pytest.fixture
+def own(run):
+    """own(flags) -> the record of a run on csv files, in the folder `made`."""
+
+    def call(words):
+        for name, rows in (("train", 24), ("dev", 12)):
+            lines = [f"w{i} w{i + 1},{'ab'[i % 2]}" for i in range(rows)]
+            Path(f"{name}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+        words += " --drop_strategy top --drop_k 2 --max_steps 1 --max_seq_length 32"
+        code, record, _, err = run(words, data=None, output="made")
+        assert code == 0, err
+        return record
+
+    return call
+
+
+def test_held_out_rows_are_the_validation_set(own, capsys):
+    """Also from another place; a validation file can be given instead."""
+    record = own("--train_file train.csv --hold_out 0.25")
+    for words in ("", "--train_file moved.csv"):
+        code, out, err = call(f"made {words}", capsys)
+        assert code == 0 and f"of {record['data']['validation']['rows']} predictions differ" in err, err
+        assert f"{100 * record['metrics']['accuracy']:.1f}" in out
+        if Path("train.csv").exists():
+            Path("train.csv").rename("moved.csv")
+    code, _, err = call("made", capsys)
+    assert code == 2 and err == (
+        "error: --train_file train.csv: the run in made reads it, and it is not there. Say where it is now with "
+        "--train_file.\n"
+    )
+    code, _, err = call("made --validation_file dev.csv", capsys)
+    assert code == 0 and "of 12 predictions differ" in err
+
+
+def test_a_run_without_a_validation_set(own, capsys):
+    own("--train_file train.csv --do_train")
+    code, _, err = call("made", capsys)
+    assert code == 2 and err == (
+        "error: made: its run had no validation set, on which an exported model is checked. Give one with "
+        "--validation_file.\n"
+    )
+    code, _, err = call("made --validation_file dev.csv", capsys)
+    assert code == 0 and "of 12 predictions differ" in err
+
+
+def test_data_that_has_moved(own, capsys, monkeypatch):
+    """The text columns are the run's: a further one in the validation file does not count."""
+    own("--train_file train.csv --validation_file dev.csv")
+    Path("moved.csv").write_text("".join(f"more,{line}\n" for line in Path("dev.csv").read_text().splitlines()))
+    made = Path("made").absolute()
+    monkeypatch.chdir("/")
+    code, _, err = call(str(made), capsys)
+    assert code == 2 and "--validation_file dev.csv: the run in" in err and "Say where it is now" in err
+    code, _, err = call(f"{made} --validation_file {made.parent / 'moved.csv'}", capsys)
+    assert code == 0 and "of 12 predictions differ" in err, err
+
+
+def test_a_glue_folder_that_has_moved(made, capsys, glue):
+    said = json.loads(Path("made/record.json").read_text())
+    said["spec"]["data"]["source"] = "gone"
+    Path("made/record.json").write_text(json.dumps(said))
+    code, _, err = call("made", capsys)
+    assert code == 2 and "--data_dir gone: the run in made reads it, and it is not there" in err
+    assert call(f"made --data_dir {glue}", capsys)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "flag"),
+    [
+        (DataSpec("rte", "glue"), "train_file"),
+        (DataSpec("rte", "hub"), "validation_file"),
+        (DataSpec("demo-rte", "demo"), "data_dir"),
+        (DataSpec("x", "files", (("train", "t"), ("validation", "v"))), "train_file"),
+        (DataSpec("x", "files", (("train", "t"), ("validation", "v"))), "data_dir"),
+    ],
+)
+def test_a_place_that_the_run_does_not_read(spec, flag):
+    record = RunRecord(RunSpec(ModelSpec("bert"), spec), "made")
+    with pytest.raises(UserError, match=rf"--{flag} x: the run in made does not read it\. Leave it out\."):
+        exported.data_to_check_on(record, {flag: "x"})
+
+
+# ---- use -------------------------------------------------------------------------------------------------------------
+OUTPUTS = {"mnli": 3, "stsb": 1, "sst2": 2}
+"""Tasks of two texts, of values, of one text -> outputs."""
+
+
+@pytest.mark.parametrize("task", OUTPUTS)
+def test_the_lines_of_the_card_run(run, capsys, monkeypatch, task):
+    """In the folder, as they stand; the values are those of the run's model in plain transformers."""
+    words = f"--task_name {task} --drop_strategy top --drop_k 2 --max_steps 1 --max_seq_length 32"
+    assert run(words, output="made")[0] == 0
+    monkeypatch.chdir("made")
+    words, model = AutoTokenizer.from_pretrained("."), AutoModelForSequenceClassification.from_pretrained(".").eval()
+    texts = ["A first text."] if task == "sst2" else ["A first text.", "A second text."]
+    with torch.no_grad():
+        logits = model(**words(*texts, return_tensors="pt")).logits[0]
+    assert len(logits) == OUTPUTS[task]
+    best = logits[0] if task == "stsb" else logits.softmax(-1).max()
+    assert float(re.search(r"'score': (-?[\d.e-]+)", lines_of_the_card("safetensors", capsys))[1]) == pytest.approx(
+        float(best), abs=1e-4
+    )
+    if needs_onnx.args[0]:
+        return
+    shown = lines_of_the_card("onnx", capsys)
+    values = [float(number) for number in re.findall(r"-?\d+\.\d+(?:e-\d+)?", shown)]
+    np.testing.assert_allclose(values, logits, atol=1e-3)
+
+
+def lines_of_the_card(form, capsys):
+    """What they print."""
+    folder, here = Path("export"), os.getcwd()
+    assert call(f". --format {form}", capsys)[0] == 0
+    text = (folder / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert "max_length=32" in code and len([line for line in code.splitlines() if "import" not in line and line]) <= 3
+    assert "`top`" in text and f"as {form}" in text
+    listed = json.loads((folder / "export.json").read_text())["files"]
+    assert {*listed, "export.json"} == {path.name for path in folder.iterdir()}
+    os.chdir(folder)
+    exec(code, {})
+    os.chdir(here)
+    return capsys.readouterr().out
+
+
+@needs_onnx
+def test_axes_have_names(tmp_path):
+    export_onnx(tiny.model("bert"), ["input_ids", "attention_mask"], tmp_path / "model.onnx")
+    session = OnnxClassifier(tmp_path / "model.onnx").session
+    assert {given.name: given.shape for given in session.get_inputs()} == {
+        name: ["batch", "length"] for name in ("input_ids", "attention_mask")
+    }
+    assert [given.shape for given in session.get_outputs()] == [["batch", 2]]
+
+
+# ---- ONNX ------------------------------------------------------------------------------------------------------------
 
 
 @needs_onnx
@@ -209,7 +412,7 @@ def test_bad_input_is_one_line(made, capsys, words, said):
 def test_without_the_packages(made, capsys, monkeypatch):
     monkeypatch.setattr(onnx.importlib.util, "find_spec", lambda name: None)
     code, _, err = call("made --format onnx", capsys)
-    assert code == 2 and "needs onnx, onnxscript, onnxruntime. Install: pip install 'layerdrop[onnx]'" in err
+    assert code == 2 and "needs onnx, onnxscript, onnxruntime. Do: pip install -e '.[onnx]'" in err
 
 
 def test_texts_that_cannot_be_read(made, capsys):

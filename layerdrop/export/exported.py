@@ -1,9 +1,8 @@
 """Export of a run's model: converted, checked against the run, evaluated, and only then written to its folder."""
 
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,25 @@ from transformers import PreTrainedModel
 from layerdrop.errors import UserError
 from layerdrop.evaluate import decide, score
 from layerdrop.export.onnx import FILE, OnnxClassifier, check_packages, export_onnx, latency, quantise
-from layerdrop.files import make_folder
+from layerdrop.export.use import lines
+from layerdrop.files import (
+    folder_beside,
+    foreign_file,
+    hash_file,
+    hashes_in,
+    make_folder,
+    put_in_place,
+    write_atomically,
+)
 from layerdrop.loading import load_classifier, quiet
-from layerdrop.own_files import MODEL_PATTERNS
 from layerdrop.runs.record import RunRecord, read_record
+from layerdrop.runs.results import CARD_FILE
 from layerdrop.runs.status import holds_model
-from layerdrop.spec import DropSpec, ModelSpec, Options, WhenSpec
+from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, WhenSpec
 from layerdrop.steps import GlueRun
 
 EXPORT_FILE = "export.json"
+"""The facts of an export, and the hash of every other file of it."""
 SINGLE, BATCH = 1, 32
 """Batch sizes of the latencies."""
 
@@ -69,8 +78,9 @@ class Export:
 class ExportedRun:
     """The model of a run, and the development data that it is checked on."""
 
-    def __init__(self, folder: str):
-        """Raises UserError where there is no trained model of a successful run."""
+    def __init__(self, folder: str, places: Mapping[str, str] | None = None):
+        """places: as in `data_to_check_on`. Raises UserError where there is no trained model of a successful run, or no
+        data."""
         record = _record(folder)
         spec = record.spec
         spec = replace(
@@ -84,7 +94,7 @@ class ExportedRun:
             theseus=None,
             precision="fp32",
             processes=1,
-            data=replace(spec.data, files=tuple(pair for pair in spec.data.files if pair[0] == "validation")),
+            data=data_to_check_on(record, places or {}),
         )
         self.folder, self.record, self.metric = folder, record, record.task.selection_metric
         self.run = GlueRun(spec, Options(folder=folder, use_cpu=True, save_model=False))
@@ -102,22 +112,15 @@ class ExportedRun:
         """
         if form == "onnx":
             check_packages()
-        target = Path(folder)
-        make_folder("--output", target.parent)
-        if target.exists() and not (target / EXPORT_FILE).is_file() and (target.is_file() or any(target.iterdir())):
-            raise UserError(f"--output {folder}: is there, and is no export. Choose another folder.")
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export") as made:
-            found = self._onnx(Path(made), int8) if form == "onnx" else self._safetensors(Path(made))
+        check_output(folder)
+        target = Path(os.path.realpath(folder))
+        with folder_beside("--output", target) as made:
+            found = self._onnx(made, int8) if form == "onnx" else self._safetensors(made)
             found.written = found.loss <= max_loss or force
             if found.written:
-                self.checkpoint.tokenizer.save_pretrained(made)
-                (Path(made) / EXPORT_FILE).write_text(json.dumps(self._said(found), indent=1) + "\n")
-                target.mkdir(exist_ok=True)
-                for pattern in (f"{FILE}*", *MODEL_PATTERNS):  # of an earlier export, perhaps in another form
-                    for file in target.glob(pattern):
-                        file.unlink()
-                for file in Path(made).iterdir():
-                    shutil.move(file, target / file.name)
+                self._write_beside(made, found)
+                check_output(folder)
+                put_in_place(made, target)
         return found
 
     def batches(self, size: int, texts: int = 64) -> list[dict[str, torch.Tensor]]:
@@ -178,6 +181,23 @@ class ExportedRun:
         worst = float(np.abs(reference - logits).max())
         return Export(self.folder, self.metric, forms, worst, int(changed.sum()), len(a))
 
+    def _write_beside(self, folder: Path, found: Export) -> None:
+        """Write the tokenizer, the card, and last the facts with the list of files."""
+        from layerdrop.card import card
+
+        self.checkpoint.tokenizer.save_pretrained(folder)
+        write_atomically(folder / CARD_FILE, str(card(self.record, self._use(found))))
+        facts = self._said(found) | {"files": hashes_in(folder)}
+        write_atomically(folder / EXPORT_FILE, json.dumps(facts, indent=1) + "\n")
+
+    def _use(self, found: Export) -> str:
+        """How to run the model, for the card."""
+        model, last = found.forms[0], found.forms[-1]
+        scores = f"{last.score:.1f} points of {found.metric} on the validation set ({model.name}: {model.score:.1f})"
+        code = lines(last.name.startswith("onnx"), len(self.run.task.texts) > 1, self.run.length)
+        classes = " The logits are in the order of `id2label` in config.json." if self.run.labels else ""
+        return f"The run's model as {last.name}: {scores}.{classes} In this folder:\n\n```python\n{code}```"
+
     def _said(self, found: Export) -> dict:
         record = self.record
         return {
@@ -194,6 +214,59 @@ class ExportedRun:
             "loss": found.loss,
             "largest_difference": found.largest_difference,
         }
+
+
+def data_to_check_on(record: RunRecord, places: Mapping[str, str]) -> DataSpec:
+    """The validation set of a run (`hold_out`: the training file that it is a part of).
+
+    places: `train_file`, `validation_file`, `data_dir` -> where that is now, if not where the run read it. Raises
+    UserError where there is no such data.
+    """
+    data, folder = record.spec.data, record.folder
+    own, files = data.source == "files", dict(data.files)
+    held_out = own and data.hold_out and "validation_file" not in places
+    flag = "train_file" if held_out else "validation_file" if own else "data_dir"
+    if wrong := [name for name in places if name != flag or data.source == "demo"]:
+        raise UserError(f"--{wrong[0]} {places[wrong[0]]}: the run in {folder} does not read it. Leave it out.")
+    split = flag.removesuffix("_file")
+    place = places.get(flag, files.get(split) if own else data.source)
+    if place is None:
+        raise UserError(
+            f"{folder}: its run had no validation set, on which an exported model is checked. Give one with "
+            "--validation_file."
+        )
+    if place not in ("hub", "demo") and not Path(place).expanduser().exists():
+        raise UserError(
+            f"--{flag} {place}: the run in {folder} reads it, and it is not there. Say where it is now with --{flag}."
+        )
+    if not own:
+        return replace(data, source=place)
+    share, columns = data.hold_out if held_out else None, tuple(record.text_columns)
+    return replace(data, files=((split, place),), hold_out=share, text_columns=columns)
+
+
+def check_output(folder: str) -> None:
+    """Raise UserError where an export cannot take the place of what is in a folder: nothing, or an earlier export."""
+    target = Path(os.path.realpath(folder))
+    make_folder("--output", target.parent)
+    if target.exists() and not target.is_dir():
+        raise UserError(f"--output {folder}: is no folder. Choose another name.")
+    if target == Path.cwd() or target.is_mount():
+        raise UserError(f"--output {folder}: is the working folder or a mount point. Name a folder in it.")
+    if name := foreign_file(target, _listed(target)):
+        raise UserError(
+            f"--output {folder}: holds {name}, which no export has written, or which has changed since. "
+            "Move it away, or choose another folder."
+        )
+
+
+def _listed(target: Path) -> dict[str, str]:
+    """The files of an earlier export; none where there is no readable list of them."""
+    path = target / EXPORT_FILE
+    try:
+        return {**json.loads(path.read_text(encoding="utf-8"))["files"], EXPORT_FILE: hash_file(path)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def time_in_turn(runs: Sequence[ExportedRun], exports: Sequence[Export]) -> None:

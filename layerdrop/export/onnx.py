@@ -27,8 +27,8 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 def check_packages() -> None:
     """Raise UserError where one of the extra packages is missing."""
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        how = f"pip install 'layerdrop[onnx]' or {' '.join(PACKAGES)}"
-        raise UserError(f"--format onnx: needs {', '.join(missing)}. Install: {how}.")
+        how = f"pip install -e '.[onnx]' in this tool's folder, or pip install {' '.join(PACKAGES)}"
+        raise UserError(f"--format onnx: needs {', '.join(missing)}. Do: {how}.")
 
 
 class _Logits(nn.Module):
@@ -58,7 +58,6 @@ def export_onnx(model: PreTrainedModel, inputs: Sequence[str], path: str | Path)
     names = [name for name in INPUTS if name in inputs]
     left = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])  # both shapes larger than 1: a size of 1 would stay fixed
     example = {name: left if name == "attention_mask" else torch.ones_like(left) for name in names}
-    any_size = torch.export.Dim.DYNAMIC
     model = model.cpu().eval()
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)  # what the exporter and the optimiser report on themselves
@@ -73,7 +72,7 @@ def export_onnx(model: PreTrainedModel, inputs: Sequence[str], path: str | Path)
                     dynamo=True,
                     input_names=names,
                     output_names=["logits"],
-                    dynamic_shapes={name: {0: any_size, 1: any_size} for name in names},
+                    dynamic_shapes={name: {0: "batch", 1: "length"} for name in names},
                     verbose=False,
                 )
         program.save(str(path))
