@@ -48,7 +48,7 @@ def export(args: argparse.Namespace) -> int:
     from layerdrop.report.render import render
 
     outputs = [args.output or str(Path(folder) / "export") for folder in args.runs]
-    places = {name: path for name in PLACES if (path := getattr(args, name))}
+    places = {name: path for name in PLACES if (path := getattr(args, name)) is not None}
     runs, found = [ExportedRun(folder, places) for folder in args.runs], []
     for output in outputs:
         check_output(output)
