@@ -63,7 +63,11 @@ def test_int8_is_smaller_and_close(tmp_path):
     export_onnx(model, ["input_ids", "attention_mask"], tmp_path / "a.onnx")
     quantise(tmp_path / "a.onnx", tmp_path / "b.onnx")
     sizes = [sum(f.stat().st_size for f in tmp_path.glob(f"{name}.onnx*")) for name in "ab"]
-    a, b = (OnnxClassifier(tmp_path / f"{name}.onnx")(tiny.batch()) for name in "ab")
+    models = [OnnxClassifier(tmp_path / f"{name}.onnx") for name in "ab"]
+    for model in models:
+        inputs, (output,) = model.session.get_inputs(), model.session.get_outputs()
+        assert [given.shape for given in inputs] == [["batch", "length"]] * 2 and output.shape == ["batch", 2]
+    a, b = (model(tiny.batch()) for model in models)
     assert sizes[1] < 0.6 * sizes[0] and 0 < np.abs(a - b).max() < 0.3
 
 
@@ -286,7 +290,7 @@ def test_the_lines_of_the_card_run(run, capsys, monkeypatch, task):
     assert float(re.search(r"'score': (-?[\d.e-]+)", lines_of_the_card("safetensors", capsys))[1]) == pytest.approx(
         float(best), abs=1e-4
     )
-    if needs_onnx.args[0]:
+    if needs_onnx.args[0] or task != "mnli":
         return
     shown = lines_of_the_card("onnx", capsys)
     values = [float(number) for number in re.findall(r"-?\d+\.\d+(?:e-\d+)?", shown)]
@@ -307,16 +311,6 @@ def lines_of_the_card(form, capsys):
     exec(code, {})
     os.chdir(here)
     return capsys.readouterr().out
-
-
-@needs_onnx
-def test_axes_have_names(tmp_path):
-    export_onnx(tiny.model("bert"), ["input_ids", "attention_mask"], tmp_path / "model.onnx")
-    session = OnnxClassifier(tmp_path / "model.onnx").session
-    assert {given.name: given.shape for given in session.get_inputs()} == {
-        name: ["batch", "length"] for name in ("input_ids", "attention_mask")
-    }
-    assert [given.shape for given in session.get_outputs()] == [["batch", 2]]
 
 
 # ---- ONNX ------------------------------------------------------------------------------------------------------------
