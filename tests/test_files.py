@@ -221,3 +221,11 @@ def test_results_replace_no_file_of_the_users_own(tmp_path, monkeypatch, capsys,
     assert (
         predict.main(["out", "texts.tsv", "--output", "texts.tsv"]) == 2 and Path("texts.tsv").read_text() == "a\tb\n"
     )
+
+
+def test_a_picture_in_the_way_is_said_before_any_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("loss_by_k.pdf").write_text("mine")
+    words = "--model_name_or_path demo --tasks demo-rte --k 1 --workers 1 --figures ."
+    assert choose_k.main(words.split()) == 2 and not list(Path("runs/choose_k").iterdir())
+    assert "--figures loss_by_k.pdf: is there, and is no earlier result" in capsys.readouterr().err
