@@ -110,6 +110,8 @@ def test_a_run_is_done_for_itself_alone(store, case):
         assert changed.word == "changed" and changed.changed[0].removeprefix("the ") == name.replace("_", " ")
     assert store.status(spec, record_of(spec, "").inputs, Needs(predict=True)).missing == ("RTE.tsv",)
     assert store.status(spec, {}, Needs()).word == "done", "an input that cannot be read here counts as unchanged"
+    now = record_of(spec, "").inputs | {"other": "of a later version"}
+    assert store.status(spec, now, Needs()).word == "done", "an input that the record does not know counts as unchanged"
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case[1] != "scored"], ids="-".join)

@@ -93,8 +93,9 @@ def prior_store(options: Options) -> Store:
 def claim(folder: str) -> Iterator[None]:
     """Lock a run's folder, which is made if it does not exist.
 
-    At the end, delete `spec.json` if nothing else was written, the lock if there is no `spec.json`, and the folder if it
-    was made here and is empty. The operating system frees the lock however the process ends. Raises Busy, and UserError for a folder that cannot be written.
+    At the end, delete `spec.json` if nothing else was written, the lock if there is no `spec.json`, and the folder if
+    it was made here and is empty. The operating system frees the lock however the process ends. Raises Busy, and
+    UserError for a folder that cannot be written.
     """
     path = Path(folder)
     if path.exists() and not path.is_dir():
