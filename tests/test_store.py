@@ -15,7 +15,7 @@ from layerdrop.files import umask
 from layerdrop.own_files import OwnFiles
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.status import Needs, status_of
-from layerdrop.runs.store import Busy, FolderState, Store, claim, find_record, is_whole, open_folder
+from layerdrop.runs.store import Busy, FolderState, Store, claim, find_record, is_whole, open_folder, remove_checkpoints
 from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
 from tests.made_up import write_run
 
@@ -316,6 +316,8 @@ def test_what_the_library_writes_is_the_runs_until_it_ends(tmp_path):
     (tmp_path / "README.md").write_text("mine")
     checkpoint(tmp_path, 5)
     assert own.clashes(["README.md", "checkpoint-*"]) == ["README.md", "checkpoint-5"]
+    remove_checkpoints(tmp_path)
+    assert files(tmp_path) == {"README.md", "checkpoint-5", "spec.json"}
     own.remove()
     assert files(tmp_path) == {"README.md", "checkpoint-5"}
 
@@ -332,8 +334,10 @@ def test_a_foreign_spec_does_not_make_a_folder_ours(tmp_path, content):
     with claim(str(tmp_path)):
         pass
     assert files(tmp_path) >= {"spec.json", "model.safetensors"}
-    with pytest.raises(UserError, match="spec.json"):
-        RunRecord(SPEC, str(tmp_path)).write()
+    for write in (RunRecord(SPEC, str(tmp_path)).write, lambda: OwnFiles(tmp_path).reserve(["a"])):
+        with pytest.raises(UserError, match="spec.json"):
+            write()
+    assert (tmp_path / "spec.json").read_text() == content
 
 
 def test_a_saved_model_is_moved_whole(tmp_path):
@@ -373,6 +377,10 @@ def test_an_interrupted_run_on_data_that_have_changed_starts_again(tmp_path):
     path = checkpoint(tmp_path, 10)
     state = opened(SPEC, tmp_path, resume="auto", data={"train": {"rows": 4}})
     assert state.resume_from is None and not path.exists() and "other contents of the inputs" in state.notes[0]
+    path = checkpoint(tmp_path, 10)
+    with pytest.raises(UserError, match="made with other settings"):
+        opened(OTHER, tmp_path, resume="auto", data={"train": {"rows": 5}})
+    assert path.exists()
 
 
 def test_a_model_that_was_not_kept_is_trained_again_where_it_is_asked_for(tmp_path):

@@ -254,7 +254,6 @@ def _resume(record: RunRecord, options: Options) -> FolderState:
     if options.resume not in FROM_LAST:
         return _resume_from(record, Path(options.resume), options)
     found = checkpoints(folder)
-    OwnFiles(folder).refuse_clashes([path.name for path in found])
     broken = [path for path in found if not is_whole(path)]
     usable = [path for path in found if path not in broken]
     notes = tuple(f"{path.name} was cut off while it was written; it is not used" for path in broken)
