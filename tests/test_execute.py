@@ -109,6 +109,9 @@ def test_a_model_that_was_not_kept_is_missing_where_it_is_needed(make):
     assert state_of(light) == state_of(kept) == "done" and statuses([kept])[0].has_model
     (Path(kept.options.folder) / "model.safetensors").unlink()  # a configuration alone is no model
     assert state_of(kept) == "incomplete" and statuses([kept])[0].must_train
+    (Path(kept.options.folder) / "model.safetensors").touch()
+    (Path(kept.options.folder) / "config.json").unlink()
+    assert state_of(kept) == "incomplete" and statuses([kept])[0].must_train
     predicted = replace(light, options=replace(light.options, predict=True))
     assert statuses([predicted])[0].must_train  # predictions need the model too
 

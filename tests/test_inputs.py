@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 import run_glue
 from layerdrop.arguments import parse
@@ -116,3 +117,16 @@ def test_rows_are_read_once(job, monkeypatch):
     for k in (1, 2, 3):
         inputs.of(job(f"--drop_strategy top --drop_k {k}").spec, made.options)
     assert len(read) == 1
+
+
+def test_a_start_that_is_trained_again_has_another_fingerprint(job):
+    """Also for a sweep that has looked at it before."""
+    made, inputs = job(WAYS["finetuned"]), Inputs()
+    assert not do(made).failed
+    before = inputs.of(made.spec, made.options)
+    (model,) = Path("out/prior").glob("*/model.safetensors")
+    tensors = load_file(model)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, model)
+    after = inputs.of(made.spec, made.options)
+    assert {name for name in before if before[name] != after[name]} == {"start"}
+    assert statuses([made], inputs)[0].changed == ("the start",)

@@ -15,6 +15,9 @@ import run_glue
 from layerdrop.arguments import parse
 from layerdrop.errors import UserError
 from layerdrop.report.records import read_store
+from layerdrop.runs.search_record import SearchRecord
+from layerdrop.search import Level
+from layerdrop.spec import RunSpec
 from layerdrop.study import read_study
 from tests.running import QUICK, ROOT, read_record, same, weights
 
@@ -51,6 +54,28 @@ def test_search_and_fine_tuning_in_one_command(run):
     code, again, _, err = run(WORDS + " --overwrite_output_dir")
     assert code == 0 and "done  " not in err and again["dropped"] == record["dropped"]
     assert again["search"]["trainings"] == len(found) and same(weights("out"), weights("other"))
+
+
+@pytest.mark.parametrize(
+    "when", ["gradual --drop_every_epochs 1 --drop_step 2", "finetuned", "pretrained --teacher auto --distill logits"]
+)
+def test_candidates_are_plain_whatever_the_run_is(run, monkeypatch, when):
+    """They choose the layers; how the run itself trains is another matter."""
+    import layerdrop.search_run as module
+
+    asked = []
+
+    def instead(method, layers, k, full_run, choose, options, store, run):
+        asked.append(full_run.spec)
+        return SearchRecord(
+            method, full_run.spec, (42,), levels=[Level({frozenset({1}): (1.0,)}), Level({frozenset({1, 4}): (1.0,)})]
+        )
+
+    monkeypatch.setattr(module, "search_inside", instead)
+    code, record, _, err = run(f"{WORDS} --drop_when {when}")
+    assert code == 0 and record["dropped"] == [1, 4], err
+    (spec,) = asked
+    assert spec == RunSpec(spec.model, spec.data, train=spec.train, seed=42)
 
 
 def ids(record):
