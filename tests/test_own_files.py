@@ -93,7 +93,7 @@ def test_a_file_that_is_not_utf8(tmp_path):
 
 
 def test_json_without_an_object_on_each_line(tmp_path):
-    (tmp_path / "x.json").write_text('[{"text": "w1", "label": 1}]\n')
+    (tmp_path / "x.json").write_text('["w1", 1]\n["w2", 2]\n')
     with pytest.raises(UserError, match="no usable row. Write one object on each line"):
         read(str(tmp_path / "x.json"), skip_bad_rows=True)
 

@@ -26,6 +26,12 @@ MOSTLY_NUMBERS = 0.9
 """From this share of numbers on, a label column with decimals holds numbers, and its other labels are malformed."""
 UNCLEAR_NUMBERS = 0.5
 """From this share on, up to MOSTLY_NUMBERS, it is not clear."""
+MISSING = ("nan", "<na>")
+"""Words, in lower case, that pandas and NumPy write for a missing cell."""
+MAYBE_MISSING = ("none", "null", "n/a", "na", "#n/a", "?", "-")
+"""Words that may mean a missing label, or be a class."""
+OTHER_SPELLING = re.compile(r"[$€£]? ?[+-]?([0-9]{1,3}([,.' ][0-9]{3})+([.,][0-9]+)?|[0-9]+([.,][0-9]+)?) ?[%$€£]?")
+"""Numbers, also with a decimal comma, separators of thousands, a percent sign or a currency."""
 
 
 def text_columns(table: Table, label: str, chosen: Sequence[str], task: Task | None) -> tuple[str, ...]:
@@ -53,7 +59,7 @@ def text_columns(table: Table, label: str, chosen: Sequence[str], task: Task | N
 
 
 def _all_numbers(cells: list[object]) -> bool:
-    return all(as_number(str(cell)) is not None for cell in cells)
+    return all(as_number(str(cell)) is not None or is_missing(str(cell)) for cell in cells)
 
 
 def _holds_text(cells: list[object]) -> bool:
@@ -67,10 +73,12 @@ def label_is_number(table: Table, column: str) -> bool:
     """Whether a label column holds numbers to predict, rather than classes.
 
     Numbers: at least one label is no whole number, and 90% or more are numbers. Classes: whole numbers only, words, or
-    words and fewer than 50% of numbers. Raises UserError in between, with the first label that is no number.
+    words and fewer than 50% of numbers. Raises UserError in between, with the first label that is no number, and for
+    numbers of another spelling (`3,5`, `35%`). Missing labels do not count.
     """
-    counts = Counter(map(str, table.values(column)))
+    counts = Counter(label for label in map(str, table.values(column)) if not is_missing(label))
     numbers = [label for label in counts if as_number(label) is not None]
+    _refuse_other_spelling(table, column, counts, numbers)
     if all(map(is_whole, numbers)):
         return False
     n, total = sum(counts[label] for label in numbers), counts.total()
@@ -82,6 +90,30 @@ def label_is_number(table: Table, column: str) -> bool:
             f"labels are. Say --label_type number (with --skip_bad_rows to leave such rows out) or class."
         )
     return share >= MOSTLY_NUMBERS
+
+
+def _refuse_other_spelling(table: Table, column: str, counts: Counter[str], numbers: Sequence[str]) -> None:
+    """Raise UserError where labels are numbers, and some have a spelling that Python does not read as one."""
+    other = [label for label in counts if label not in numbers and OTHER_SPELLING.fullmatch(label)]
+    if other and sum(counts[label] for label in (*numbers, *other)) >= MOSTLY_NUMBERS * counts.total():
+        line, label = next(found for found in _labels_that_are_no_numbers(table, column) if found[1] in other)
+        raise UserError(
+            f"{table.path}:{line}: label '{label}' of column '{column}' is a number of another spelling. Write such "
+            "labels as 1200.5, or take them as classes: --label_type class."
+        )
+
+
+def is_missing(label: str) -> bool:
+    """Whether the text means that there is no label."""
+    return label.lower() in MISSING
+
+
+def maybe_missing(names: Sequence[str]) -> list[str]:
+    """The classes that may mean a missing label: `None`, `?`; -1 where the others count from 0."""
+    words = [name for name in names if name.lower() in MAYBE_MISSING]
+    ids = sorted(int(name) for name in names if is_whole(name))
+    counted = len(ids) == len(names) > 2 and ids == list(range(-1, len(ids) - 1))
+    return words + [name for name in names if counted and int(name) == -1]
 
 
 def _labels_that_are_no_numbers(table: Table, column: str) -> Iterator[tuple[int, str]]:

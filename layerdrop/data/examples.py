@@ -25,7 +25,8 @@ class Examples:
     labels: np.ndarray | None
     """(n,) class ids (int64) or values (float32). None for a split without labels."""
     index: list[str]
-    """n names of rows, as the source gives them or counted from 0. GLUE's submissions call them `index`."""
+    """n names of rows, as the source gives them, or their numbers in the file from 0, malformed rows counted. GLUE's
+    submissions call them `index`."""
     bad_lines: tuple[int, ...] = ()
     """Line numbers, from 1, of malformed rows that were left out."""
 
@@ -116,10 +117,12 @@ def collect(
     in a UserError with file and line unless `skip_bad_rows`.
     """
     good: list[Row] = []
+    numbers: list[str] = []
     bad: list[int] = []
-    for line, row in rows:
+    for number, (line, row) in enumerate(rows):
         try:
             good.append(parse(row))
+            numbers.append(str(number))
         except BadRow as error:
             if not skip_bad_rows:
                 raise bad_row_error(path, line, error) from None
@@ -131,6 +134,6 @@ def collect(
     return Examples(
         tuple(list(column) for column in zip(*texts, strict=True)),
         None if labels[0] is None else np.array(labels, dtype=kind),
-        list(index) if all(index) else [str(i) for i in range(len(good))],
+        list(index) if all(index) else numbers,
         tuple(bad),
     )

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from layerdrop.data.columns import INDEX_COLUMNS, class_names, label_is_number, text_columns
+from layerdrop.data.columns import (
+    INDEX_COLUMNS,
+    class_names,
+    is_missing,
+    label_is_number,
+    maybe_missing,
+    text_columns,
+)
 from layerdrop.data.examples import BadRow, Examples, Row, UnknownLabel, as_number, collect, shortened
 from layerdrop.data.tables import Table, read_table
 from layerdrop.errors import UserError
@@ -48,6 +55,8 @@ def read_own_files(
     if split == "train":
         known_labels, regression = (), None
     texts = text_columns(first, spec.label_column, spec.text_columns, task)
+    tables = {split: _as_text(table, texts, split, spec) for split, table in tables.items()}
+    first = tables[split]
     notes = [] if spec.text_columns else [_note_on_texts(first, texts, spec.label_column)]
     by_id = task is not None or bool(known_labels)
     if task is not None:
@@ -57,8 +66,35 @@ def read_own_files(
         if not by_id and spec.label_type == "auto":
             notes += _notes_on_classes(task)
     ids = _label_ids(task, by_id)
-    read = {split: _examples(table, task, ids, split != "test", spec.skip_bad_rows) for split, table in tables.items()}
+    index = {split: _index_column(table) for split, table in tables.items()}
+    notes += [note for _, note in index.values() if note]
+    read = {
+        split: _examples(table, task, ids, split != "test", index[split][0], spec.skip_bad_rows)
+        for split, table in tables.items()
+    }
     return task, read, notes
+
+
+def _as_text(table: Table, texts: Sequence[str], split: str, spec: DataSpec) -> Table:
+    """The table of a split with its texts, and its labels where it has some, as text."""
+    label = [] if split == "test" else [spec.label_column]
+    if label and not table.values(spec.label_column):
+        raise _no_label_column(table, spec.label_column)
+    if missing := [name for name in texts if name not in table.columns]:
+        raise UserError(
+            f"{table.path}: no column {', '.join(missing)}; found: {', '.join(table.columns)}. "
+            "All files need the same text columns."
+        )
+    return table.as_text((*texts, *label), spec.skip_bad_rows)
+
+
+def _index_column(table: Table) -> tuple[str | None, str]:
+    """The column that names the rows; None where there is none, or where a row has no name, with a note on it."""
+    name = next((name for name in INDEX_COLUMNS if name in table.columns), None)
+    nameless = (line for line, row in table.rows if isinstance(row, dict) and row.get(name) in (None, ""))
+    if name is None or (line := next(nameless, None)) is None:
+        return name, ""
+    return None, f"{table.path}:{line}: no {name}, so rows are named by their numbers from 0"
 
 
 def _classes(table: Table, spec: DataSpec, known_labels: Sequence[str], regression: bool | None) -> tuple[str, ...]:
@@ -71,7 +107,8 @@ def _classes(table: Table, spec: DataSpec, known_labels: Sequence[str], regressi
         return ()
     if known_labels:
         return tuple(known_labels)
-    names = class_names(map(str, table.values(spec.label_column)))
+    labels = table.as_text([spec.label_column], skip_bad_rows=True).values(spec.label_column)
+    names = class_names(label for label in labels if spec.label_type == "class" or not is_missing(label))
     if not names:
         raise _no_label_column(table, spec.label_column)
     if len(names) == 1:
@@ -94,11 +131,20 @@ def _note_on_texts(table: Table, texts: tuple[str, ...], label: str) -> str:
 
 
 def _notes_on_classes(task: Task) -> list[str]:
+    notes = []
+    if missing := maybe_missing(task.labels):
+        others = [name for name in task.labels if name not in missing]
+        notes.append(
+            f"'{shortened(missing)}' of column '{task.label}' is a class beside {shortened(others)}: if it marks a "
+            "missing label, take its rows out of the file"
+        )
     numbers = [name for name in task.labels if as_number(name) is not None]
-    if not numbers or len(numbers) == len(task.labels):
-        return []
-    words = [name for name in task.labels if name not in numbers]
-    return [f"numbers and words are classes alike: {shortened(words)} beside {shortened(numbers)} in '{task.label}'"]
+    if numbers and len(numbers) < len(task.labels):
+        words = [name for name in task.labels if name not in numbers]
+        notes.append(
+            f"numbers and words are classes alike: {shortened(words)} beside {shortened(numbers)} in '{task.label}'"
+        )
+    return notes
 
 
 def _label_ids(task: Task, by_id: bool) -> dict[str, int]:
@@ -113,42 +159,25 @@ def _label_ids(task: Task, by_id: bool) -> dict[str, int]:
     return {name: i for names in spellings for i, name in enumerate(names)}
 
 
-def _examples(table: Table, task: Task, ids: dict[str, int], labelled: bool, skip_bad_rows: bool) -> Examples:
-    if labelled and task.label not in table.columns:
-        raise _no_label_column(table, task.label)
-    if missing := [name for name in task.texts if name not in table.columns]:
-        raise UserError(
-            f"{table.path}: no column {', '.join(missing)}; found: {', '.join(table.columns)}. "
-            "All files need the same text columns."
-        )
-
-    index = next((name for name in INDEX_COLUMNS if name in table.columns), None)
-
+def _examples(
+    table: Table, task: Task, ids: dict[str, int], labelled: bool, index: str | None, skip_bad_rows: bool
+) -> Examples:
     def parse(row: dict[str, object] | BadRow) -> Row:
         if isinstance(row, BadRow):
             raise row
-        texts = tuple([_cell(row, name) for name in task.texts])
-        label = _label(task, ids, _cell(row, task.label)) if labelled else None
-        name = row.get(index)
-        return texts, label, "" if name is None else str(name)
+        label = _label(task, ids, row[task.label]) if labelled else None
+        return tuple([row[name] for name in task.texts]), label, str(row[index]) if index else ""
 
     return collect(table.path, table.rows, parse, skip_bad_rows)
 
 
-def _cell(row: dict[str, object], column: str) -> str:
-    if column not in row:
-        raise BadRow(f"no column {column}; found: {', '.join(row)}")
-    value = row[column]
-    if value is None or value == "":
-        raise BadRow(f"an empty cell in column '{column}'")
-    return str(value)
-
-
 def _label(task: Task, ids: dict[str, int], text: str) -> float | int:
     if not task.is_regression:
-        if text not in ids:
-            raise UnknownLabel(text, task.words)
-        return ids[text]
+        if text in ids:
+            return ids[text]
+        if is_missing(text):
+            raise BadRow(f"label '{text}' means that a label is missing (as a class: --label_type class)")
+        raise UnknownLabel(text, task.words)
     value = as_number(text)
     if value is None:
         raise BadRow(f"label '{text}' of column '{task.label}' is not a number (for classes: --label_type class)")

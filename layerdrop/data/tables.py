@@ -3,19 +3,23 @@
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from layerdrop.data.examples import BadRow, bad_row_error
 from layerdrop.errors import UserError
+from layerdrop.text import one_line
 
 FILE_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 NAMES_OF_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
+csv.field_size_limit(2**31 - 1)  # the csv module refuses cells of more than 131,072 characters by default
 
 NumberedRow = tuple[int, dict[str, object] | BadRow]
-"""(line, from 1, on which the row starts; in parquet files the row; cells by column, or why there are none)"""
+"""(line, from 1, on which the row starts; in parquet files and JSON arrays the row; cells by column, or why there are
+none)"""
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,62 @@ class Table:
     columns: tuple[str, ...]
     """In the order of the file; of json lines, every name that occurs."""
     rows: list[NumberedRow]
+    """Missing cells are None, also where the file says NaN. Bytes are decoded where they are UTF-8 text."""
 
     def values(self, column: str) -> list[object]:
         """The cells of a column that are neither missing nor empty."""
         cells = (row.get(column) for _, row in self.rows if isinstance(row, dict))
         return [cell for cell in cells if cell is not None and cell != ""]
+
+    def as_text(self, columns: Sequence[str], skip_bad_rows: bool = False) -> "Table":
+        """The table with the cells of these columns as text. A row in which one is missing, or is no text, is a BadRow.
+
+        Raises UserError for the first BadRow unless `skip_bad_rows`.
+        """
+        table = replace(self, rows=[(line, _as_text(row, columns)) for line, row in self.rows])
+        table.refuse_bad_rows(skip_bad_rows)
+        return table
+
+    def refuse_bad_rows(self, skip_bad_rows: bool) -> None:
+        """Raise UserError for the first malformed row unless `skip_bad_rows`."""
+        bad = next((row for row in self.rows if isinstance(row[1], BadRow)), None)
+        if bad and not skip_bad_rows:
+            raise bad_row_error(self.path, *bad)
+
+
+def _as_text(row: dict[str, object] | BadRow, columns: Sequence[str]) -> dict[str, object] | BadRow:
+    if isinstance(row, BadRow):
+        return row
+    try:
+        return row | {column: _text(row, column) for column in columns}
+    except BadRow as error:
+        return error
+
+
+def _text(row: dict[str, object], column: str) -> str:
+    """Raises BadRow."""
+    if column not in row:
+        raise BadRow(f"no column {column}; found: {', '.join(row)}")
+    cell = row[column]
+    if cell is None or cell == "":
+        raise BadRow(f"an empty cell in column '{column}'")
+    if isinstance(cell, bytes):
+        raise BadRow(f"column '{column}' holds bytes that are no UTF-8 text")
+    if isinstance(cell, (list, tuple, dict)):
+        kind = "an object" if isinstance(cell, dict) else "a list"
+        raise BadRow(
+            f"column '{column}' holds {kind} ({one_line(str(cell), 40)}), not a text, a class or a number (several "
+            "labels for a row, and a label for each token, are other kinds of task)"
+        )
+    return str(cell)
+
+
+def _plain(cell: object) -> object:
+    """The cell with NaN as None, and UTF-8 bytes as text."""
+    if isinstance(cell, bytes):
+        with suppress(UnicodeDecodeError):
+            return cell.decode()
+    return None if cell != cell else cell
 
 
 def read_table(flag: str, path_name: str, skip_bad_rows: bool = False) -> Table:
@@ -51,13 +106,12 @@ def read_table(flag: str, path_name: str, skip_bad_rows: bool = False) -> Table:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Convert the file.") from None
     if twice := [name for name, n in Counter(columns).items() if n > 1]:
         raise UserError(f"{flag} {path}: two columns are named '{twice[0]}'. Rename one of them.")
-    bad = next((row for row in rows if isinstance(row[1], BadRow)), None)
-    if bad and not skip_bad_rows:
-        raise bad_row_error(path, *bad)
+    table = Table(str(path), tuple(columns), rows)
+    table.refuse_bad_rows(skip_bad_rows)
     if not any(isinstance(row, dict) for _, row in rows):
         how = "Write one object on each line" if kind in (".json", ".jsonl") else "The first line must name the columns"
         raise UserError(f"{flag} {path}: no usable row. {how}.")
-    return Table(str(path), tuple(columns), rows)
+    return table
 
 
 def _read_parquet(flag: str, path: Path) -> tuple[list[str], list[NumberedRow]]:
@@ -68,7 +122,8 @@ def _read_parquet(flag: str, path: Path) -> tuple[list[str], list[NumberedRow]]:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:
         raise UserError(f"{flag} {path}: not a readable parquet file ({str(error).splitlines()[0]}).") from None
-    return table.column_names, list(enumerate(table.to_pylist(), 1))
+    rows = [{name: _plain(cell) for name, cell in row.items()} for row in table.to_pylist()]
+    return table.column_names, list(enumerate(rows, 1))
 
 
 def _read_text(flag: str, path: Path) -> tuple[list[str], list[NumberedRow]]:
@@ -77,16 +132,54 @@ def _read_text(flag: str, path: Path) -> tuple[list[str], list[NumberedRow]]:
     kind = path.suffix.lower()
     if kind in SEPARATORS:
         return _read_delimited(flag, path, lines, SEPARATORS[kind])
-    rows = [(number, _json_row(line)) for number, line in enumerate(lines, 1) if line.strip()]
+    rows = _json_array(flag, path, lines)
+    if rows is None:
+        rows = [(number, _json_row(line)) for number, line in enumerate(lines, 1) if line.strip()]
     return list(dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row)), rows
+
+
+def _json_array(flag: str, path: Path, lines: list[str]) -> list[NumberedRow] | None:
+    """The rows of a file that is one JSON array of objects; None for JSON lines. Raises UserError for another file that
+    is one JSON value over several lines."""
+    first = next((line.strip() for line in lines if line.strip()), "")
+    if first[:1] not in ("[", "{") or (first[0] == "{" and _is_json(first)):
+        return None
+    try:
+        whole = json.loads("".join(lines))
+    except json.JSONDecodeError as error:
+        if first[0] == "{" or _is_json(first):
+            return None
+        raise UserError(
+            f"{flag} {path}: one JSON array that cannot be read ({error.msg} at line {error.lineno}). Mend it, or "
+            "write one object on each line."
+        ) from None
+    if isinstance(whole, list):
+        return [(number, _json_object(row)) for number, row in enumerate(whole, 1)]
+    raise UserError(
+        f"{flag} {path}: one JSON object over several lines. Write one object for each row, on a line of its own "
+        "(pandas: orient='records', lines=True)."
+    )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    return True
 
 
 def _json_row(line: str) -> dict[str, object] | BadRow:
     try:
-        row = json.loads(line)
+        return _json_object(json.loads(line))
     except json.JSONDecodeError as error:
         return BadRow(f"not a JSON object on one line ({error.msg})")
-    return row if isinstance(row, dict) else BadRow("not a JSON object")
+
+
+def _json_object(row: object) -> dict[str, object] | BadRow:
+    if not isinstance(row, dict):
+        return BadRow("not a JSON object")
+    return {name: _plain(cell) for name, cell in row.items()}
 
 
 def _read_delimited(flag: str, path: Path, lines: list[str], separator: str) -> tuple[list[str], list[NumberedRow]]:
@@ -102,14 +195,27 @@ def _read_delimited(flag: str, path: Path, lines: list[str], separator: str) -> 
             + (", or name it .tsv (which has no quoting)." if meant == "\t" else ".")
         )
 
-    def row(fields: list[str] | BadRow) -> dict[str, object] | BadRow:
+    def check(fields: list[str] | BadRow) -> list[str] | BadRow:
         if isinstance(fields, BadRow):
             return fields
         if len(fields) != len(header):
             return BadRow(f"{len(fields)} columns instead of {len(header)}")
-        return dict(zip(header, fields, strict=True))
+        return BadRow("the line of column names again") if fields == header and len(header) > 1 else fields
 
-    return header, [(line, row(fields)) for line, fields in parsed]
+    rows = [(line, check(fields)) for line, fields in parsed]
+    names = _names(header, [fields for _, fields in rows if not isinstance(fields, BadRow)])
+    return list(names.values()), [
+        (line, fields if isinstance(fields, BadRow) else {name: fields[i] for i, name in names.items()})
+        for line, fields in rows
+    ]
+
+
+def _names(header: list[str], rows: list[list[str]]) -> dict[int, str]:
+    """Position -> name of each column. Columns that have neither a name nor contents are left out (spreadsheets write
+    them); one without a name gets pandas' name."""
+    blank = [i for i, name in enumerate(header) if not name.strip()]
+    empty = [i for i in blank if not any(row[i].strip() for row in rows)]
+    return {i: f"Unnamed: {i}" if i in blank else name for i, name in enumerate(header) if i not in empty}
 
 
 def delimited_rows(lines: list[str], separator: str) -> Iterator[tuple[int, list[str] | BadRow]]:
