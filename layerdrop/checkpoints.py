@@ -36,6 +36,8 @@ from layerdrop.spec import ModelSpec, Options
 
 CONFIG_KEY = "layer_dropping"
 """Our key in a saved configuration: {"n_layers": original depth, "kept": original ids}. (`layerdrop` is Wav2Vec2's.)"""
+POSITIVE_KEY = "positive_label"
+"""Our key in the configuration of a model of own files with two classes: the class that its f1 was of."""
 HUB_TIMEOUT = 3.0
 """Seconds that a hub is given to answer."""
 WAYS_WITHOUT_HUB = (
@@ -118,6 +120,11 @@ class Checkpoint:
         """The classes that the checkpoint names itself, in id order; none where they are LABEL_0, LABEL_1, ..."""
         names = [str(self.config.id2label[i]) for i in sorted(self.config.id2label or {})]
         return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
+
+    @property
+    def positive_label(self) -> str | None:
+        """The class that f1 was of when the model was trained, where that was a choice."""
+        return getattr(self.config, POSITIVE_KEY, None)
 
     @property
     def is_regression(self) -> bool | None:

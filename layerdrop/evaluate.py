@@ -69,7 +69,8 @@ def score(logits: np.ndarray, labels: np.ndarray, task: Task, task_ids: np.ndarr
     """`loss` (mean over rows) and the task's metrics. labels: (n,) class ids in the model's order, or values."""
     loss = task_loss(torch.from_numpy(logits), torch.from_numpy(np.asarray(labels)), task.is_regression)
     in_task_order = labels if task.is_regression or task_ids is None else task_ids[labels]
-    return {"loss": float(loss), **metrics.compute(task.metrics, decide(logits, task, task_ids), in_task_order)}
+    found = metrics.compute(task.metrics, decide(logits, task, task_ids), in_task_order, task.positive)
+    return {"loss": float(loss), **found}
 
 
 def task_loss(

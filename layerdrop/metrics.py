@@ -13,11 +13,18 @@ def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
     return float((predictions == labels).mean())
 
 
-def f1(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """F1 of class 1; (n,) and (n,) ids. 0.0 where class 1 is neither predicted nor present."""
+def f1(predictions: np.ndarray, labels: np.ndarray, positive: int = 1) -> float:
+    """F1 of one of two classes; (n,) and (n,) ids. 0.0 where that class is neither predicted nor present."""
     from sklearn.metrics import f1_score
 
-    return float(f1_score(labels, predictions, zero_division=0.0))
+    return float(f1_score(labels, predictions, pos_label=positive, zero_division=0.0))
+
+
+def f1_by_class(predictions: np.ndarray, labels: np.ndarray, n_classes: int) -> list[float]:
+    """F1 of every class, in id order; (n,) and (n,) ids. 0.0 for a class that is neither predicted nor present."""
+    from sklearn.metrics import f1_score
+
+    return f1_score(labels, predictions, labels=range(n_classes), average=None, zero_division=0.0).tolist()
 
 
 def f1_macro(predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -65,9 +72,11 @@ METRICS = {
 }
 
 
-def compute(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """The metrics of these names (keys of METRICS); predictions and labels (n,), class ids or values."""
-    return {name: METRICS[name](predictions, labels) for name in names}
+def compute(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray, positive: int = 1) -> dict[str, float]:
+    """The metrics of these names (keys of METRICS); predictions and labels (n,), class ids or values. positive: the
+    class that `f1` is of."""
+    more = {"f1": {"positive": positive}}
+    return {name: METRICS[name](predictions, labels, **more.get(name, {})) for name in names}
 
 
 def rank_key(score: float) -> float:

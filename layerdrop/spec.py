@@ -43,6 +43,8 @@ class DataSpec:
     label_column: str = "label"
     label_type: str = "auto"
     """Own files: `class`, `number`, or `auto`."""
+    positive_label: str | None = None
+    """Own files with two classes: the one that `f1` is of; None: chosen by name and frequency."""
     skip_bad_rows: bool = False
     max_seq_length: int = 128
     """Tokens."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from transformers import set_seed
 
-from layerdrop.checkpoints import Checkpoint, HubOptions
+from layerdrop.checkpoints import POSITIVE_KEY, Checkpoint, HubOptions
 from layerdrop.data.batches import Collator
 from layerdrop.data.read import read_splits
 from layerdrop.data.tokens import Tokenised, tokenise
@@ -24,6 +24,7 @@ from layerdrop.finetune.trainer import Development, prefix
 from layerdrop.first_runs import FirstRuns
 from layerdrop.inputs import Inputs, needed_splits
 from layerdrop.loading import load_classifier, number_of_parameters, quiet, random_classifier
+from layerdrop.metrics import f1_by_class
 from layerdrop.own_files import OwnFiles
 from layerdrop.precision import check_precision
 from layerdrop.process import busy_note, collect_from_now_on
@@ -84,6 +85,7 @@ class GlueRun:
                 self._needed_splits(dry_run, scored),
                 known_labels=checkpoint.label_names,
                 regression=checkpoint.is_regression,
+                known_positive=checkpoint.positive_label,
                 test_file=options.test_file,
                 max_predict_samples=options.max_predict_samples,
                 cache_dir=options.cache_dir,
@@ -124,6 +126,7 @@ class GlueRun:
         record, checkpoint, data = self.record, self.checkpoint, self.data
         record.n_layers = checkpoint.n_original
         record.labels, record.text_columns = list(self.task.labels), list(self.task.texts)
+        record.positive_label = self.task.positive_label
         for split, rows in data.examples.items():
             record.data[split] = {"rows": len(rows), "bad_rows": rows.bad_rows, "fingerprint": rows.fingerprint()}
         self.inputs.know(self.spec, self.options, record.data)
@@ -300,6 +303,8 @@ class GlueRun:
                     replace_head=spec.train is not None,
                     weights=self.selection.encoder_weights,
                 )
+        if spec.data.files:
+            setattr(self.model.config, POSITIVE_KEY, self.task.positive_label)
         self.new_parameters = new
         self.selection.encoder_weights = None
         forget_peak_memory()
@@ -342,6 +347,7 @@ class GlueRun:
         for split in splits:
             found = self.evaluations[split].metrics
             self.record.metrics |= {f"{prefix(split)}{name}": value for name, value in found.items()}
+            self._score_classes(split)
             self._keep_predictions(split)
         if splits:
             self.clock.seconds["inference"] = sum(self.evaluations[split].seconds for split in splits)
@@ -416,6 +422,13 @@ class GlueRun:
         self.model.to(self.args.device)
         with self.clock(stage), faster(self.model, self.args, train=False, plain=self.spec.plain):
             self.evaluations |= {split: development.evaluate(self.model, split) for split in splits}
+
+    def _score_classes(self, split: str) -> None:
+        """Record the F1 of every class."""
+        if not self.task.is_regression:
+            predictions, labels = self.evaluations[split].predictions, self.data.examples[split].labels
+            values = f1_by_class(predictions, labels, len(self.task.labels))
+            self.record.class_f1[split] = dict(zip(self.task.labels, values, strict=True))
 
     def _keep_predictions(self, split: str) -> None:
         examples, predictions = self.data.examples[split], self.evaluations[split].predictions

@@ -35,6 +35,13 @@ class Task:
     """Endings of the development and test splits: MNLI has two of each."""
     value_range: tuple[float, float] | None = None
     """Regression: the lowest and highest value."""
+    positive: int = 1
+    """Id of the class that `f1` is of."""
+
+    @property
+    def positive_label(self) -> str | None:
+        """Name of the class that `f1` is of; None where F1 is no metric of the task."""
+        return self.labels[self.positive] if "f1" in self.metrics else None
 
     @property
     def is_regression(self) -> bool:
@@ -165,13 +172,14 @@ def get_task(name: str, flag: str = "--task_name") -> Task:
     return tasks[key]
 
 
-def custom_task(name: str, texts: tuple[str, ...], label: str, labels: tuple[str, ...]) -> Task:
-    """A task on the user's own files: `labels` are the class names in id order, empty for regression."""
+def custom_task(name: str, texts: tuple[str, ...], label: str, labels: tuple[str, ...], positive: int = 1) -> Task:
+    """A task on the user's own files: `labels` are the class names in id order, empty for regression. positive: of two
+    classes the id of the one that `f1` is of."""
     if not labels:
         metrics, selection = ("pearson", "spearmanr"), "spearmanr"
     else:
-        metrics, selection = ("accuracy", "f1" if len(labels) == 2 else "f1_macro"), "accuracy"
-    return Task(name, "predictions_test", texts, texts, label, labels, labels, metrics, selection)
+        metrics, selection = ("accuracy", *(["f1"] if len(labels) == 2 else []), "f1_macro"), "accuracy"
+    return Task(name, "predictions_test", texts, texts, label, labels, labels, metrics, selection, positive=positive)
 
 
 def label_order(task: Task, checkpoint_labels: Sequence[str]) -> list[int] | None:

@@ -318,7 +318,10 @@ def test_own_files(run, tmp_path):
     words += " --do_train --do_eval --do_predict"
     code, record, _, err = run(words, data=None)
     assert code == 0, err
-    assert set(record["metrics"]) == {"accuracy", "f1", "loss"} and record["spec"]["data"]["task"] == tmp_path.name
+    assert (
+        set(record["metrics"]) == {"accuracy", "f1", "f1_macro", "loss"}
+        and record["spec"]["data"]["task"] == tmp_path.name
+    )
     assert {line.split("\t")[1] for line in Path("out/predictions_test.tsv").read_text().splitlines()[1:]} <= {
         "good",
         "bad",

@@ -53,5 +53,5 @@ def test_label_order(names, order):
 
 def test_custom_task():
     assert custom_task("x", ("a",), "y", ()).num_labels == 1
-    assert custom_task("x", ("a",), "y", ("n", "p")).metrics == ("accuracy", "f1")
+    assert custom_task("x", ("a",), "y", ("n", "p")).metrics == ("accuracy", "f1", "f1_macro")
     assert custom_task("x", ("a",), "y", ("1", "2", "3")).metrics == ("accuracy", "f1_macro")

@@ -130,4 +130,4 @@ def _fit(x: np.ndarray, y: np.ndarray, strength: float, task: Task):
 
 
 def _score(model, x: np.ndarray, y: np.ndarray, task: Task) -> float:
-    return metrics.compute((task.selection_metric,), model.predict(x), y)[task.selection_metric]
+    return metrics.compute((task.selection_metric,), model.predict(x), y, task.positive)[task.selection_metric]

@@ -30,7 +30,8 @@ def halves(labels: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
 
 def score(predictions: np.ndarray, labels: np.ndarray, rows: np.ndarray, task: Task) -> float:
     """Points of the task's metric (F1 for MRPC and QQP, Spearman for STS-B, Matthews for CoLA, else accuracy)."""
-    return 100 * metrics.compute((task.selection_metric,), predictions[rows], labels[rows])[task.selection_metric]
+    name = task.selection_metric
+    return 100 * metrics.compute((name,), predictions[rows], labels[rows], task.positive)[name]
 
 
 def loss(full: Sequence[float], cut: Sequence[float], percent: bool = False) -> float:

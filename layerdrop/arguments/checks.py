@@ -11,7 +11,7 @@ from layerdrop.spec import FIRST_RECIPE
 from layerdrop.strategies import STRATEGIES
 from layerdrop.tasks import custom_task
 
-OWN_FILES_ONLY = ("text_columns", "label_column", "label_type")
+OWN_FILES_ONLY = ("text_columns", "label_column", "label_type", "positive_label")
 SCORES_ONLY = ("score_split", "max_score_samples", "weight_scope")
 TRAINING_ONLY = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "max_train_samples")
 GRADUAL_ONLY = ("drop_step", "drop_every_epochs")
@@ -210,6 +210,11 @@ def _files(flags: Flags) -> Iterator[str]:
     data, own = flags.data, flags.data.own_files
     if own and data.data_dir:
         yield "--data_dir and --train_file/--validation_file/--test_file both say where the data is. Give one."
+    if own and data.positive_label is not None and data.task is not None:
+        yield (
+            f"--positive_label {data.positive_label}: the F1 of {data.task.name}'s own classes is fixed. Leave it out, "
+            "or leave --task_name out."
+        )
     for split in flags.splits if own else ():
         if split not in own:
             steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}

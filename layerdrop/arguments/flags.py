@@ -52,6 +52,9 @@ class DataArguments:
     text_columns: str | None = flag("Own files: the one or two text columns, separated by a comma.")
     label_column: str = flag("Own files: the label column.", "label")
     label_type: Literal["auto", "class", "number"] = flag("Own files: classification or regression.", "auto")
+    positive_label: str | None = flag(
+        "Own files with two classes: the one that f1 is of. Default: yes of yes and no, and so on; else the rarer one."
+    )
     skip_bad_rows: bool = flag(
         "Own files and --data_dir: skip and count malformed rows instead of stopping at the first.", False
     )

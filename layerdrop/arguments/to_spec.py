@@ -151,6 +151,7 @@ def _data(flags: Flags) -> DataSpec:
         "text_columns": tuple(name.strip() for name in (data.text_columns or "").split(",") if name.strip()),
         "label_column": data.label_column,
         "label_type": data.label_type,
+        "positive_label": data.positive_label,
     }
     return DataSpec(
         task=flags.task_name,

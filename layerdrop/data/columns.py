@@ -5,7 +5,7 @@ Unclear cases are refused, with the columns and the flag that decides.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from layerdrop.data.examples import as_number
 from layerdrop.data.tables import Table
@@ -127,6 +127,25 @@ def _labels_that_are_no_numbers(table: Table, column: str) -> Iterator[tuple[int
 def is_whole(label: str) -> bool:
     """Whether the text is a whole number, in ASCII digits."""
     return re.fullmatch(r"[+-]?[0-9]+", label) is not None
+
+
+AFFIRMATIVE = {
+    **{"1": ("0", "-1"), "+1": ("-1",), "true": ("false",), "t": ("f",), "yes": ("no",), "y": ("n",)},
+    **{"positive": ("negative",), "pos": ("neg",)},
+}
+"""Positive class -> the names of a negative one, in lower case."""
+
+
+def positive_class(names: Sequence[str], counts: Mapping[str, int] | None) -> tuple[str, str]:
+    """(the positive one of two classes in id order, why): by its name (AFFIRMATIVE, and X beside `not X`); else the
+    rarer one by `counts`; else the second."""
+    for name, other in (names, names[::-1]):
+        word, negative = name.lower(), other.lower()
+        if negative in AFFIRMATIVE.get(word, ()) or re.fullmatch(f"(not|no|non)[ _-]?{re.escape(word)}", negative):
+            return name, f"by its name, beside '{other}'"
+    if counts and counts[names[0]] != counts[names[1]]:
+        return min(names, key=counts.__getitem__), "the rarer one in training"
+    return names[1], "the second one by name"
 
 
 def class_names(labels: Iterable[str]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The user's own files: the task that they describe, and the examples of each split."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,12 @@ from layerdrop.data.columns import (
     is_missing,
     label_is_number,
     maybe_missing,
+    positive_class,
     text_columns,
 )
 from layerdrop.data.examples import BadRow, Examples, Row, UnknownLabel, as_number, collect, shortened
 from layerdrop.data.tables import Table, read_table
-from layerdrop.errors import UserError
+from layerdrop.errors import UserError, unknown
 from layerdrop.spec import DataSpec
 from layerdrop.tasks import Task, custom_task, get_task
 
@@ -42,18 +44,20 @@ def read_own_files(
     task: Task | None,
     known_labels: Sequence[str] = (),
     regression: bool | None = None,
+    known_positive: str | None = None,
 ) -> tuple[Task, dict[str, Examples], list[str]]:
     """The task (or `task` with the files' columns), the examples of each split, and notes for the user.
 
     Classes are those of the train file; without one `known_labels` (the checkpoint's), else those of the first file.
     Whether labels are numbers: `spec.label_type`; if that is auto, the train file's values (`label_is_number`),
-    without one `regression` (the checkpoint's head), else the first file's values.
+    without one `regression` (the checkpoint's head), else the first file's values. The positive one of two classes:
+    `spec.positive_label`; else by the train file (`positive_class`), without one `known_positive` (the checkpoint's).
     Raises UserError for unreadable files, unclear columns, and with file and line for a malformed row.
     """
     tables = {split: read_table(f"--{split}_file", path, spec.skip_bad_rows) for split, path in files}
     split, first = next(iter(tables.items()))
     if split == "train":
-        known_labels, regression = (), None
+        known_labels, regression, known_positive = (), None, None
     texts = text_columns(first, spec.label_column, spec.text_columns, task)
     tables = {split: _as_text(table, texts, split, spec) for split, table in tables.items()}
     first = tables[split]
@@ -65,6 +69,11 @@ def read_own_files(
         task = custom_task(spec.task, texts, spec.label_column, _classes(first, spec, known_labels, regression))
         if not by_id and spec.label_type == "auto":
             notes += _notes_on_classes(task)
+        counts = Counter(first.values(task.label)) if split == "train" else None
+        positive, why = _positive(first.path, task.labels, spec.positive_label, known_positive, counts)
+        task = replace(task, positive=positive)
+        if why and list(tables) != ["test"]:
+            notes.append(f"f1 is that of class '{task.positive_label}' ({why}; --positive_label chooses another)")
     ids = _label_ids(task, by_id)
     index = {split: _index_column(table) for split, table in tables.items()}
     notes += [note for _, note in index.values() if note]
@@ -116,6 +125,26 @@ def _classes(table: Table, spec: DataSpec, known_labels: Sequence[str], regressi
             f"{table.path}: only one class, '{names[0]}'. Where the label is a number: --label_type number."
         )
     return names
+
+
+def _positive(
+    path: str, names: Sequence[str], chosen: str | None, known: str | None, counts: Counter[str] | None
+) -> tuple[int, str]:
+    """(id of the positive class, why it is that one; empty where there is nothing to say). Raises UserError."""
+    if chosen is not None:
+        if len(names) != 2:
+            kind = f"{len(names)} classes" if names else "numbers"
+            raise UserError(
+                f"--positive_label {chosen}: the labels of {path} are {kind}, and it goes with two classes. "
+                "Leave it out."
+            )
+        if chosen not in names:
+            raise unknown("--positive_label", chosen, names)
+        return names.index(chosen), ""
+    if len(names) != 2:
+        return 1, ""
+    name, why = (known, "as in the model's training") if known in names else positive_class(names, counts)
+    return names.index(name), why
 
 
 def _no_label_column(table: Table, column: str) -> UserError:

@@ -35,6 +35,7 @@ def read_splits(
     *,
     known_labels: Sequence[str] = (),
     regression: bool | None = None,
+    known_positive: str | None = None,
     test_file: str | None = None,
     max_predict_samples: int | None = None,
     cache_dir: str | None = None,
@@ -42,10 +43,10 @@ def read_splits(
 ) -> Data:
     """The task and the first rows (as many as `spec` allows) of each of `splits`: `train`, `validation`, `test`.
 
-    known_labels, regression: what a trained head of the checkpoint says: its classes in id order, whether it gives one
-    number. They count for own files without a training file. test_file: the own file to predict.
-    Only what is asked for is read: with `spec.hold_out` a part of the training set is `validation`, and the development
-    set is not read. Raises UserError for whatever cannot be read.
+    known_labels, regression, known_positive: what a trained head of the checkpoint says: its classes in id order,
+    whether it gives one number, which class f1 is of. They count for own files without a training file.
+    test_file: the own file to predict. Only what is asked for is read: with `spec.hold_out` a part of the training set
+    is `validation`, and the development set is not read. Raises UserError for whatever cannot be read.
     """
     if spec.hold_out:
         return _with_part_held_out(
@@ -56,6 +57,7 @@ def read_splits(
                 ["train", *(split for split in splits if split == "test")],
                 known_labels=known_labels,
                 regression=regression,
+                known_positive=known_positive,
                 test_file=test_file,
                 max_predict_samples=max_predict_samples,
                 cache_dir=cache_dir,
@@ -67,7 +69,7 @@ def read_splits(
         if missing := [split for split in splits if split not in dict(files)]:
             raise UserError(f"--{missing[0]}_file is missing: this run reads it. Give it.")
         task = (TASKS | DEMO_TASKS).get(spec.task)
-        task, examples, notes = read_own_files(spec, files, task, known_labels, regression)
+        task, examples, notes = read_own_files(spec, files, task, known_labels, regression, known_positive)
     else:
         task = get_task(spec.task)
         examples, notes = _read_glue(spec, task, splits, cache_dir, token)

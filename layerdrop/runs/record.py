@@ -76,6 +76,11 @@ class RunRecord:
     text_columns: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     """Class names in id order; empty for regression."""
+    positive_label: str | None = None
+    """The class that `f1` is of; None where F1 is no metric of the task (in records of version 0.2: not recorded, the
+    last class)."""
+    class_f1: dict[str, dict[str, float]] = field(default_factory=dict)
+    """For each development split: class name -> F1; empty for regression."""
     distinct_predictions: dict[str, int] = field(default_factory=dict)
     """For each split: the number of different classes or values predicted."""
     fingerprints: dict[str, str] = field(default_factory=dict)
@@ -93,7 +98,8 @@ class RunRecord:
     @property
     def task(self) -> Task:
         """The row of GLUE's table; of own files one with their classes."""
-        return (TASKS | DEMO_TASKS).get(self.spec.data.task) or custom_task("", (), "", tuple(self.labels))
+        positive = self.labels.index(self.positive_label) if self.positive_label in self.labels else 1
+        return (TASKS | DEMO_TASKS).get(self.spec.data.task) or custom_task("", (), "", tuple(self.labels), positive)
 
     @property
     def dropped(self) -> list[int]:

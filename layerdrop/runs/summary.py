@@ -24,7 +24,8 @@ def summary(record: RunRecord) -> str:
         lines.append(("parameters", f"{before:,} -> {after:,} ({100 * (after - before) / before:+.1f}%)"))
     if record.metrics:
         shown = {name: value for name, value in record.metrics.items() if not name.endswith("loss")}
-        lines.append(("metrics", "  ".join(f"{name} {value:.4f}" for name, value in shown.items())))
+        names = {"f1": f"f1 ({record.positive_label})"} if spec.data.files and record.positive_label else {}
+        lines.append(("metrics", "  ".join(f"{names.get(name, name)} {value:.4f}" for name, value in shown.items())))
     if constant := record.constant_predictions():
         lines.append(("careful", f"one and the same prediction for every row of {', '.join(constant)}"))
     if record.resumed_at_step is not None:
