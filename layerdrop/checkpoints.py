@@ -38,6 +38,8 @@ CONFIG_KEY = "layer_dropping"
 """Our key in a saved configuration: {"n_layers": original depth, "kept": original ids}. (`layerdrop` is Wav2Vec2's.)"""
 POSITIVE_KEY = "positive_label"
 """Our key in the configuration of a model of own files with two classes: the class that its f1 was of."""
+NO_LIMIT = 2**31 - 1
+"""Tokens that a model takes which has no limit: tokenizers say 10^30 then, and do not take that number themselves."""
 HUB_TIMEOUT = 3.0
 """Seconds that a hub is given to answer."""
 WAYS_WITHOUT_HUB = (
@@ -158,7 +160,7 @@ class Checkpoint:
 
     def max_length(self) -> int:
         """How many tokens the model takes at most, by its tokenizer and by its position embeddings."""
-        limit = self.tokenizer.model_max_length
+        limit = min(self.tokenizer.model_max_length, NO_LIMIT)
         positions = getattr(self.config, "max_position_embeddings", None) or -1
         if positions < 0:  # relative positions alone (XLNet)
             return limit

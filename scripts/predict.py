@@ -1,11 +1,18 @@
 #!/usr/bin/env python
-"""Predictions of an exported model: python scripts/predict.py EXPORTED sentences.tsv [--output predictions.tsv]
+"""Predictions of a trained model: python scripts/predict.py MODEL reviews.csv [--output predictions.tsv]
 
-EXPORTED: a folder of scripts/export.py, or any folder of a classifier; with model.onnx by onnxruntime, else by torch.
-The file has one text in each line, or two that are separated by a tab.
+  python scripts/predict.py MODEL --text "a text" ["a second one"]
+  some-command | python scripts/predict.py MODEL
+
+MODEL: the folder of a run that kept its model, or of scripts/export.py (model.onnx runs in onnxruntime), or of any
+other classifier. FILE: what run_glue.py reads as --test_file (.csv, .tsv, .json, .jsonl, .parquet), with the text
+columns of the run. Any other ending, and stdin: plain lines with one text, or two that are separated by a tab. Every
+row gives one row: its index (column index, idx or id, else its number from 0), then a class and its probability, or a
+value. The prediction of an empty line is empty.
 """
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -15,20 +22,29 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 def main(argv: list[str]) -> int:
     """The exit code: 0 done, 2 unusable input."""
     from layerdrop.errors import UserError
-    from layerdrop.files import write_atomically
+    from layerdrop.files import make_folder_of, write_atomically
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("model", help="folder of a classifier")
-    parser.add_argument("texts", help="file of texts, one or two in a line")
+    parser.add_argument("file", nargs="?", help="file of texts; - or nothing: stdin")
+    parser.add_argument("--text", nargs="+", help="a text, or a pair, instead of a file")
+    parser.add_argument("--text_columns", help="the one or two text columns, separated by a comma (default: the run's)")
+    parser.add_argument("--max_seq_length", type=int, help="tokens of a text at most (default: the run's)")
+    parser.add_argument("--skip_bad_rows", action="store_true", help="empty predictions for malformed rows")
     parser.add_argument("--output", help="file of the predictions (default: stdout)")
     parser.add_argument("--batch_size", type=int, default=32)
     args = parser.parse_args(argv)
     try:
-        lines = predict(args)
+        check(args)
+        if args.output:
+            make_folder_of("--output", args.output, rb"\A(index\t)?prediction[\t\n]")
+        rows = predict(args)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2
-    text = "".join(f"{line}\n" for line in lines)
+    text = "".join("\t".join(row) + "\n" for row in rows)
     if args.output:
         write_atomically(Path(args.output), text)
     else:
@@ -36,52 +52,61 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def predict(args: argparse.Namespace) -> list[str]:
-    """A header, then a class name or a value for each line of the file."""
-    import numpy as np
-
-    from layerdrop.checkpoints import Checkpoint
-    from layerdrop.data.batches import Collator
-    from layerdrop.data.examples import Examples
-    from layerdrop.data.tokens import tokenise
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for flags that cannot be, before anything is loaded."""
+    from layerdrop.data.to_predict import is_table
     from layerdrop.errors import UserError
-    from layerdrop.files import make_folder_of
 
+    if args.text and args.file:
+        raise UserError("--text and a file both say what to predict. Give one of them.")
+    if args.text and len(args.text) > 2:
+        raise UserError(f"--text: one text or two, not {len(args.text)}. Put each between quotes.")
+    if not args.text and not args.file and sys.stdin.isatty():
+        raise UserError("nothing to predict. Give a file, --text, or lines on stdin.")
+    if args.text_columns and not (args.file and is_table(args.file)):
+        raise UserError("--text_columns: only for csv, tsv, JSON and parquet files. Leave it out.")
+    for name, least in (("batch_size", 1), ("max_seq_length", 2)):
+        if (value := getattr(args, name)) is not None and value < least:
+            raise UserError(f"--{name} {value}: must be {least} or more.")
+
+
+def predict(args: argparse.Namespace) -> list[tuple[str, ...]]:
+    """The rows of the answer, with a header. Prints notes."""
+    from layerdrop.predict import Predictor
+
+    predictor = Predictor(args.model, args.max_seq_length)
+    texts = read(args, predictor.columns)
+    rows = predictor(texts, args.batch_size)
+    notes = list(texts.notes)
+    if without := len(texts.texts) - len(texts.rows):
+        notes.append(f"{without} of {len(texts.texts)} rows without a text: empty predictions")
+    if args.max_seq_length and predictor.length < args.max_seq_length:
+        notes.append(f"--max_seq_length {args.max_seq_length}: the model takes {predictor.length} tokens at most")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    return rows
+
+
+def read(args: argparse.Namespace, columns: list[tuple[str, ...]]):
+    """The texts. columns: of the model's training. Raises UserError."""
+    from layerdrop.data.to_predict import ToPredict, is_table, read_columns, read_lines
+    from layerdrop.errors import UserError
+
+    if args.text:
+        return ToPredict("--text", ["0"], [tuple(args.text)])
+    if args.file in (None, "-"):
+        return read_lines(sys.stdin.buffer.read(), "stdin")
+    if is_table(args.file):
+        chosen = [name.strip() for name in (args.text_columns or "").split(",") if name.strip()]
+        return read_columns(args.file, columns, chosen, args.skip_bad_rows)
     try:
-        rows = [line.split("\t") for line in Path(args.texts).read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{args.texts}: cannot read it ({error}). Give a text file.") from None
-    widths = {len(row) for row in rows}
-    if len(widths) != 1 or not widths <= {1, 2}:
-        raise UserError(f"{args.texts}: its lines have {sorted(widths)} columns. Give one text in each line, or two.")
-    if args.output:
-        make_folder_of("--output", args.output, rb"\Aprediction[\t\n]")
-    checkpoint = Checkpoint.open(args.model, flag="MODEL")
-    texts = tuple(list(column) for column in zip(*rows, strict=True))
-    examples = Examples(texts, None, [str(i) for i in range(len(rows))])
-    data = tokenise(examples, checkpoint.tokenizer, checkpoint.max_length())
-    logits = _classifier(args.model, checkpoint)(data, Collator.of(checkpoint.tokenizer), args.batch_size)
-    if checkpoint.is_regression:
-        return ["prediction", *(f"{value:.6g}" for value in logits[:, 0])]
-    names = [checkpoint.config.id2label[i] for i in range(logits.shape[1])]
-    odds = np.exp(logits - logits.max(1, keepdims=True))
-    sure = (odds / odds.sum(1, keepdims=True)).max(1)
-    return ["prediction\tprobability", *(f"{names[i]}\t{p:.4f}" for i, p in zip(logits.argmax(1), sure, strict=True))]
-
-
-def _classifier(folder: str, checkpoint):
-    """A function of (data, collate, batch size) -> logits in the order of the source."""
-    from layerdrop.export.onnx import FILE, OnnxClassifier, check_packages
-    from layerdrop.loading import load_classifier
-
-    if (Path(folder) / FILE).is_file():
-        check_packages()
-        return OnnxClassifier(Path(folder) / FILE).logits
-    from layerdrop.evaluate import logits_of
-
-    model, _ = load_classifier(checkpoint, replace_head=False)
-    return lambda data, collate, batch_size: logits_of(model, data, collate, batch_size, "fp32")
+        content = Path(args.file).expanduser().read_bytes()
+    except OSError as error:
+        raise UserError(f"{args.file}: cannot read the file ({error.strerror}). Check the path.") from None
+    return read_lines(content, args.file)
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends quietly
     sys.exit(main(sys.argv[1:]))

@@ -451,8 +451,9 @@ def test_the_list_names_flags_once_each():
 
 CHANGES_A_RESULT = (
     "model_name_or_path model_revision tokenizer_name from_scratch task_name data_dir train_file validation_file "
-    "text_columns label_column label_type positive_label skip_bad_rows max_seq_length pad_to_max_length max_train_samples "
-    "max_eval_samples hold_out drop_strategy drop_k drop_threshold drop_layers drop_order_file weight_scope score_on "
+    "text_columns label_column label_type positive_label skip_bad_rows max_seq_length pad_to_max_length "
+    "max_train_samples max_eval_samples hold_out drop_strategy drop_k drop_threshold drop_layers drop_order_file "
+    "weight_scope score_on "
     "layerdrop_rate drop_when freeze_dropped drop_step drop_every_epochs theseus replacing_rate replacing_schedule "
     "replacing_steps first_num_train_epochs first_learning_rate teacher distill distill_temperature distill_weight "
     "distill_states_weight distill_attention "

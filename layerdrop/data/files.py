@@ -75,7 +75,7 @@ def read_own_files(
         if why and list(tables) != ["test"]:
             notes.append(f"f1 is that of class '{task.positive_label}' ({why}; --positive_label chooses another)")
     ids = _label_ids(task, by_id)
-    index = {split: _index_column(table) for split, table in tables.items()}
+    index = {split: index_column(table) for split, table in tables.items()}
     notes += [note for _, note in index.values() if note]
     read = {
         split: _examples(table, task, ids, split != "test", index[split][0], spec.skip_bad_rows)
@@ -97,13 +97,21 @@ def _as_text(table: Table, texts: Sequence[str], split: str, spec: DataSpec) -> 
     return table.as_text((*texts, *label), spec.skip_bad_rows)
 
 
-def _index_column(table: Table) -> tuple[str | None, str]:
-    """The column that names the rows; None where there is none, or where a row has no name, with a note on it."""
+def index_column(table: Table) -> tuple[str | None, str]:
+    """The column that names the rows; None where there is none, or where a row has no name that fits in a cell of a
+    .tsv file, with a note on it."""
     name = next((name for name in INDEX_COLUMNS if name in table.columns), None)
-    nameless = (line for line, row in table.rows if isinstance(row, dict) and row.get(name) in (None, ""))
-    if name is None or (line := next(nameless, None)) is None:
-        return name, ""
-    return None, f"{table.path}:{line}: no {name}, so rows are named by their numbers from 0"
+    if name is None:
+        return None, ""
+    for line, row in table.rows:
+        if isinstance(row, dict) and (row.get(name) in (None, "") or _breaks_tsv(str(row[name]))):
+            return None, f"{table.path}:{line}: no {name}, so rows are named by their numbers from 0"
+    return name, ""
+
+
+def _breaks_tsv(cell: str) -> bool:
+    """Whether a file of predictions, which is tab-separated without quoting, cannot hold the text."""
+    return any(end in cell for end in "\t\r\n")
 
 
 def _classes(table: Table, spec: DataSpec, known_labels: Sequence[str], regression: bool | None) -> tuple[str, ...]:
@@ -120,6 +128,8 @@ def _classes(table: Table, spec: DataSpec, known_labels: Sequence[str], regressi
     names = class_names(label for label in labels if spec.label_type == "class" or not is_missing(label))
     if not names:
         raise _no_label_column(table, spec.label_column)
+    if broken := next((name for name in names if _breaks_tsv(name)), None):
+        raise UserError(f"{table.path}: class {broken!r} has a tab or a line end in its name. Rename it.")
     if len(names) == 1:
         raise UserError(
             f"{table.path}: only one class, '{names[0]}'. Where the label is a number: --label_type number."

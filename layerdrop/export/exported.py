@@ -207,6 +207,7 @@ class ExportedRun:
             "kept": record.kept,
             "dropped": record.dropped,
             "labels": self.run.labels,
+            "text_columns": record.text_columns,
             "max_seq_length": self.run.length,
             "form": found.forms[-1].name,
             "metric": found.metric,

@@ -1,0 +1,185 @@
+"""scripts/predict.py: one prediction for each row of whatever run_glue.py reads, in order."""
+
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from layerdrop.checkpoints import Checkpoint
+from layerdrop.predict import Predictor
+from layerdrop.runs.record import RunRecord
+from layerdrop.spec import DataSpec, ModelSpec, RunSpec
+from scripts import predict
+from tests import tiny
+from tests.test_own_files import write
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory) -> str:
+    """A trained classifier of single texts, with the record of a run on the column `review`, cut at 12 tokens."""
+    return made(tmp_path_factory.mktemp("single"), ["review"], "reviews")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> str:
+    """One of MRPC's pairs."""
+    return made(tmp_path_factory.mktemp("pair"), ["#1 String", "#2 String"], "mrpc")
+
+
+def made(folder: Path, columns: list[str], task: str) -> str:
+    tiny.save(folder)
+    spec = RunSpec(ModelSpec("x"), DataSpec(task, max_seq_length=12))
+    RunRecord(spec, str(folder), "success", labels=["a", "b"], text_columns=columns).write()
+    return str(folder)
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, tmp_path):
+    """call("words") or call(words, stdin=b"...") -> (exit code, rows of cells without the header, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str, stdin: bytes = b""):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stdin), isatty=lambda: not stdin))
+        code = predict.main(list(words))
+        out, err = capsys.readouterr()
+        return code, [line.split("\t") for line in out.split("\n")[1:-1]], err
+
+    return call
+
+
+ROWS = [{"id": f"r{i}", "label": "?", "review": f"w{i} w{i + 1}"} for i in range(7)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "parquet"])
+def test_every_kind_of_file(call, single, tmp_path, kind):
+    path = write(tmp_path / f"x.{kind}", ROWS)
+    code, rows, err = call(single, path)
+    assert code == 0 and [row[0] for row in rows] == [f"r{i}" for i in range(7)], err
+    lines = "".join(f"{row['review']}\n" for row in ROWS).encode()
+    assert [row[1:] for row in call(single, stdin=lines)[1]] == [row[1:] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("text", "empty", "n"),
+    [
+        (b"w1 w2\n\nw3 w4\n", [1], 3),
+        ("w1 w2\u2028w5 w6\nw3 w4\n".encode(), [], 2),
+        ("w1\u0085w2\x0cw5\r\nw3 w4".encode(), [], 2),
+        (b"\xef\xbb\xbfw1 w2\nw3 w4\n\n", [2], 3),
+        (b"\n \nw1\n", [0, 1], 3),
+    ],
+)
+def test_a_prediction_for_every_line(call, single, tmp_path, text, empty, n):
+    (tmp_path / "x.txt").write_bytes(text)
+    code, rows, err = call(single, "x.txt")
+    assert code == 0 and [row[0] for row in rows] == [str(i) for i in range(n)]
+    assert [i for i, row in enumerate(rows) if row[1:] == ["", ""]] == empty
+    assert ("without a text" in err) == bool(empty) and call(single, "-", stdin=text)[1] == rows
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(call, single):
+    assert call(single, stdin=b"\xef\xbb\xbfw1 w2\n")[1] == call(single, stdin=b"w1 w2\n")[1]
+
+
+def test_a_text_as_an_argument(call, single, pair):
+    assert call(single, "--text", "w1 w2")[1] == call(single, stdin=b"w1 w2\n")[1]
+    assert call(pair, "--text", "w1 w2", "w3")[1] == call(pair, stdin=b"w1 w2\tw3\n")[1]
+
+
+def test_malformed_rows(call, single, tmp_path):
+    (tmp_path / "x.csv").write_text('id,review\nr0,w1 w2\nr1,""\nr2,w3,w4\nr3,w5\n')
+    code, _, err = call(single, "x.csv")
+    assert code == 2 and "x.csv:4: 3 columns instead of 2" in err and "--skip_bad_rows" in err
+    code, rows, err = call(single, "x.csv", "--skip_bad_rows")
+    assert code == 0 and [row[0] for row in rows] == ["r0", "r1", "", "r3"] and "2 of 4 rows without a text" in err
+    assert [bool(row[1]) for row in rows] == [True, False, False, True]
+
+
+def test_the_columns_of_the_run(call, single, pair, tmp_path):
+    write(tmp_path / "hub.csv", [{"sentence1": "w1", "sentence2": "w2", "idx": 5}])
+    write(tmp_path / "own.csv", [{"a": "w1", "b": "w2"}])
+    classical = write(
+        tmp_path / "test.tsv", [{"index": 5, "#1 ID": 1, "#2 ID": 2, "#1 String": "w1", "#2 String": "w2"}]
+    )
+    expected = call(pair, stdin=b"w1\tw2\n")[1][0][1:]
+    assert call(pair, "hub.csv")[1] == call(pair, classical)[1] == [["5", *expected]]
+    assert call(pair, "own.csv", "--text_columns", "a,b")[1] == [["0", *expected]]
+    for words, message in (
+        ((pair, "own.csv"), "own.csv: no column #1 String, #2 String, .* found: a, b. .*--text_columns"),
+        ((single, "hub.csv"), "hub.csv: no column review"),
+        ((single, "own.csv", "--text_columns", "a,b"), "two texts in a row, and the model takes one"),
+        ((pair, "--text", "w1"), "one text in a row, and the model takes two"),
+        ((pair, "own.csv", "--text_columns", "a,c"), "--text_columns: own.csv has no column c"),
+    ):
+        code, _, err = call(*words)
+        assert code == 2 and len(err.splitlines()) == 1 and re.search(message, err), err
+
+
+def test_the_length_is_that_of_the_run(single, tmp_path):
+    assert Predictor(single).length == 12 and Predictor(single, 5).length == 5 and Predictor(single, 999).length == 64
+    folder = tiny.save(tmp_path / "plain")
+    assert Predictor(folder).length == 64 and Predictor(folder).columns == []
+    (tmp_path / "plain" / "export.json").write_text(json.dumps({"task": "rte", "max_seq_length": 20}))
+    assert Predictor(folder).length == 20 and Predictor(folder).columns == [("sentence1", "sentence2")]
+
+
+def test_a_model_without_a_limit(call, tmp_path):
+    """XLNet's tokenizers may say 10^30."""
+    folder = Path(tiny.save(tmp_path / "xlnet", "xlnet"))
+    words = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(words | {"model_max_length": 10**30}))
+    assert Checkpoint.open(str(folder)).max_length() < 2**31
+    code, rows, err = call(str(folder), stdin=b"w1 w2\n" + b"w3 " * 90 + b"\n")
+    assert code == 0 and len(rows) == 2, err
+
+
+def test_a_folder_without_a_record(call, tmp_path):
+    folder = tiny.save(tmp_path / "plain")
+    write(tmp_path / "usual.csv", [{"text": "w1 w2"}])
+    write(tmp_path / "other.csv", [{"review": "w1 w2"}])
+    assert call(folder, "usual.csv")[1][0][0] == "0"
+    code, _, err = call(folder, "other.csv")
+    assert code == 2 and "other.csv: cannot tell the text columns from review. Name them: --text_columns" in err
+
+
+def test_an_untrained_head_predicts_nothing(call, tmp_path):
+    from transformers import BertModel
+
+    tiny.tokenizer().save_pretrained(tmp_path / "encoder")
+    BertModel(tiny.config("bert")).save_pretrained(tmp_path / "encoder")
+    code, _, err = call("encoder", "--text", "w1")
+    assert code == 2 and "MODEL encoder: has no trained classifier" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "message"),
+    [
+        (["nowhere.txt"], b"", "nowhere.txt: cannot read the file"),
+        ([], b"", "nothing to predict. Give a file, --text, or lines on stdin"),
+        (["x.txt", "--text", "w1"], b"", "--text and a file both say what to predict"),
+        (["-"], b"\n\n", "stdin: no text in it"),
+        (["-"], b"w1\tw2\tw3\n", "stdin:1: 3 texts, separated by tabs. Give one text in each line, or two"),
+        (["-"], b"w1\n\nw1\tw2\n", "stdin:3: 2 texts, but 1 in the lines above"),
+        (["-"], b"\xff\n", "stdin: not UTF-8 text .* at byte 0"),
+        (["--text", "a", "b", "c"], b"", "--text: one text or two"),
+        (["--text", "a", "--batch_size", "0"], b"", "--batch_size 0: must be 1 or more"),
+        (["--text", "a", "--max_seq_length", "1"], b"", "--max_seq_length 1: must be 2 or more"),
+        (["--text", "a", "--text_columns", "x"], b"", "--text_columns: only for csv"),
+    ],
+)
+def test_bad_input_is_one_line(call, single, words, stdin, message):
+    code, rows, err = call(single, *words, stdin=stdin)
+    assert code == 2 and not rows and len(err.splitlines()) == 1 and re.search(message, err), err
+
+
+def test_output(call, single, tmp_path):
+    rows = call(single, "--text", "w1 w2")[1]
+    assert call(single, "--text", "w1 w2", "--output", "p.tsv") == (0, [], "")
+    assert [line.split("\t") for line in (tmp_path / "p.tsv").read_text().splitlines()] == [
+        ["index", "prediction", "probability"],
+        *rows,
+    ]
