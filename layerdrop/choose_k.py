@@ -41,8 +41,8 @@ class ToleranceSettings:
 class TaskTolerance:
     """How many layers a task can lose."""
 
-    def __init__(self, task: str, words: Sequence[str], settings: ToleranceSettings):
-        """words: flags of run_glue.py. Raises UserError for what is wrong with them."""
+    def __init__(self, task: str | None, words: Sequence[str], settings: ToleranceSettings):
+        """task: None for own files. words: flags of run_glue.py. Raises UserError for what is wrong with them."""
         refuse_flags_of_one_run(words)
         defaults = flags_of(QUIET | {"eval_strategy": "no", "drop_strategy": "top", "task_name": task})
         self.settings, self.words = settings, [*defaults, *words]

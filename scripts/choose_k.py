@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.executing import add_engine_flags, asking_to_stop, find_places, make_engine, refuse_misspelt
+from scripts.executing import add_engine_flags, asking_to_stop, find_places, make_engine, refuse_misspelt, tasks_of
 
 FIGURE_NAME = "loss_by_k"
 
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--max_loss", nargs="+", type=float, default=[1.0], help="points that may be lost")
     parser.add_argument("--percent", action="store_true", help="percent of the full model's score instead of points")
-    parser.add_argument("--tasks", nargs="+", default=["mrpc"])
+    parser.add_argument("--tasks", nargs="+", help="default: the task of own files (--train_file), else mrpc")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], help="the median over these counts")
     parser.add_argument("--k", nargs="+", type=int, help="numbers of layers to choose from (default: all)")
     parser.add_argument("--exhaustive", action="store_true", help="try every K: the loss need not grow with K")
@@ -64,7 +64,7 @@ def choose(args: argparse.Namespace, words: list[str]) -> int:
 
     where = find_places(args)
     settings = ToleranceSettings(args.max_loss, args.seeds, args.store, args.k, args.percent, args.exhaustive)
-    tasks = [TaskTolerance(name, words, settings) for name in args.tasks]
+    tasks = [TaskTolerance(name, words, settings) for name in tasks_of(args.tasks, words)]
     make_folder("--store", args.store)
     if args.figures:
         make_folder("--figures", args.figures)

@@ -1,10 +1,14 @@
-"""Shared by the scripts that execute many runs: flags of the engine, the engine, and a first Ctrl-C that waits."""
+"""Shared by the scripts that execute many runs or take their flags: the engine's flags, the engine, the tasks, a first
+Ctrl-C that waits."""
 
 import argparse
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+
+OWN_FILES = ("train_file", "validation_file", "test_file")
+"""Flags of run_glue.py that name the user's own files."""
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +18,23 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs_per_gpu", type=int, default=1, help="runs that share a GPU")
     parser.add_argument("--address", default="auto", help="ray: the cluster")
     parser.add_argument("--cores_per_run", type=int, default=1, help="ray without GPUs: cores of a run")
+
+
+def own_files(words: list[str]) -> list[str]:
+    """The flags that name own files. words: flags of run_glue.py."""
+    flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+    return [flag for flag in flags if flag[2:].replace("-", "_") in OWN_FILES]
+
+
+def tasks_of(given: list[str] | None, words: list[str]) -> list[str | None]:
+    """The tasks of --tasks; without it None for own files, which are a task of their own, else mrpc. Raises UserError
+    for several tasks with own files. words: flags of run_glue.py."""
+    from layerdrop.errors import UserError
+
+    files = own_files(words)
+    if files and given and len(given) > 1:
+        raise UserError(f"--tasks {' '.join(given)}: {files[0]} is one task. Name one, or leave --tasks out.")
+    return given or [None if files else "mrpc"]
 
 
 def refuse_misspelt(parser: argparse.ArgumentParser, words: list[str]) -> None:

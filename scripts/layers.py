@@ -7,10 +7,10 @@
   profile     contribution of each layer, and what three thresholds drop; variance and magnitude of its weights
   similarity  every layer with every other: cosine, CKA, and the angle across blocks of K layers
 
-M: a checkpoint, or the folder of a run that kept its model, which is looked at on its own task unless --tasks says
-otherwise. The other flags are those of run_glue.py that say which data (--data_dir, --max_seq_length,
---max_train_samples, ...). Results are kept in --store, and are not computed twice; tables go to stdout, pictures to
---figures.
+M: a checkpoint, or the folder of a run that kept its model, which is looked at on its own task or own files unless
+--tasks says otherwise. The other flags are those of run_glue.py that say which data (--data_dir, --train_file,
+--max_seq_length, --max_train_samples, ...). Results are kept in --store, and are not computed twice; tables go to
+stdout, pictures to --figures.
 """
 
 import argparse
@@ -26,7 +26,7 @@ if __name__ == "__main__":  # before anything imports torch
 
     prepare_process()
 
-from scripts.executing import refuse_misspelt
+from scripts.executing import own_files, refuse_misspelt, tasks_of
 
 
 def main(argv: list[str]) -> int:
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("analysis", help=", ".join(ANALYSES))
     parser.add_argument("--models", nargs="+", required=True, help="checkpoints, or folders of runs")
-    parser.add_argument("--tasks", nargs="+", help="default: the task of a run; mrpc for other checkpoints")
+    parser.add_argument("--tasks", nargs="+", help="default: the task of own files or of a run; else mrpc")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="train", help="texts to look at")
     parser.add_argument("--criteria", nargs="+", help="scores: these alone")
     parser.add_argument("--token", choices=("sentence", "mean"), default="sentence", help="probe: what is classified")
@@ -70,9 +70,9 @@ def show(args: argparse.Namespace, words: list[str]) -> None:
     named, subjects = [], []
     for model in args.models:
         record = run_of(model)
-        for task in args.tasks or [record.spec.data.task if record else "mrpc"]:
-            subjects.append(subject(model, task, splits, words))
-            named.append(name_of(model, record, task))
+        for data in data_of(record, args.tasks, words):
+            subjects.append(subject(model, splits, [*data, *words]))
+            named.append(name_of(model, record, subjects[-1].spec.data.task))
     make_folder("--store", args.store)
     if args.figures:
         make_folder("--figures", args.figures)
@@ -98,6 +98,16 @@ def run_of(model: str):
         raise UserError(str(error)) from None
 
 
+def data_of(record, tasks: list[str] | None, words: list[str]) -> list[list[str]]:
+    """For each task the flags that say which data: of --tasks or own files among the words, else of the run. record: of
+    a run, or None. Raises UserError."""
+    from layerdrop.runs.command import data_flags
+
+    if record and not tasks and not own_files(words):
+        return [data_flags(record.spec.data)]
+    return [["--task_name", task] if task else [] for task in tasks_of(tasks, words)]
+
+
 def name_of(model: str, record, task: str):
     """The name of a model in tables. record: of the run that trained it, or None."""
     from layerdrop.report.layer_report import AnalysedModel
@@ -113,15 +123,15 @@ def last_part(path: str) -> str:
     return Path(path.rstrip("/")).name
 
 
-def subject(model: str, task: str, splits: tuple[str, ...], words: list[str]):
-    """A model and a task. Raises UserError for flags that make no sense here."""
+def subject(model: str, splits: tuple[str, ...], words: list[str]):
+    """A model and the data of a task. Raises UserError for flags that make no sense here."""
     from layerdrop.analysis.subjects import Subject
     from layerdrop.arguments import parse
     from layerdrop.checkpoints import work_offline_unless_reachable
     from layerdrop.errors import UserError
 
     steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
-    arguments = parse(["--model_name_or_path", model, "--task_name", task, *[steps[split] for split in splits], *words])
+    arguments = parse(["--model_name_or_path", model, *[steps[split] for split in splits], *words])
     if arguments.named_strategy or arguments.when.drop_when != "pretrained" or arguments.teacher.teacher:
         raise UserError("scripts/layers.py looks at models as they are: leave the flags of dropping and training out.")
     if arguments.needs_hub:

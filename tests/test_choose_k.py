@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score
-from layerdrop.choose_k import ToleranceSettings
+from layerdrop.choose_k import TaskTolerance, ToleranceSettings
 from layerdrop.report.tables.tolerance import published_tolerance, tolerance_table
 from layerdrop.runs.record import RunRecord
 from layerdrop.spec import DataSpec, ModelSpec, RunSpec
 from layerdrop.tasks import TASKS
 from scripts import choose_k
+from scripts.executing import tasks_of
 
 
 def test_halves():
@@ -79,8 +80,9 @@ def test_only_what_a_threshold_needed_counts_as_tried():
 def call(bert, glue, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
-    def call(words):
-        argv = [*words.split(), "--model_name_or_path", bert, "--data_dir", glue, "--use_cpu", "--precision", "fp32"]
+    def call(words, data=glue):
+        argv = [*words.split(), "--model_name_or_path", bert, "--use_cpu", "--precision", "fp32"]
+        argv += ["--data_dir", data] if data else []
         code = choose_k.main([*argv, "--num_train_epochs", "1", "--workers", "1", "--report_to", "none"])
         return code, *capsys.readouterr()
 
@@ -182,3 +184,24 @@ def test_published_figures_stand_beside():
     found = published_tolerance()
     assert found["bert-base", "sst2", 1.0] == (7, 1.6) and found["xlnet-base", "stsb", 3.0] == (9, 2.46)
     assert len(found) == 45
+
+
+# ---- own files -------------------------------------------------------------------------------------------------------
+def test_own_files_are_one_task(bert, tmp_path, monkeypatch, capsys):
+    """Their runs read the files; --tasks may say which task of GLUE they are."""
+    monkeypatch.chdir(tmp_path)
+    own = ["--train_file", "a/reviews.csv", "--validation_file=dev.csv", "--model_name_or_path", bert, "--use_cpu"]
+    assert tasks_of(None, own) == [None] and tasks_of(["rte"], own) == ["rte"] and tasks_of(None, []) == ["mrpc"]
+    task = TaskTolerance(None, own, ToleranceSettings([1.0], [1], "store", k=[1, 2]))
+    assert task.name == "reviews" and task.job(2, 1).spec.data.source == "files"
+    assert task.job(2, 1).spec.data.files == (("train", "a/reviews.csv"), ("validation", "dev.csv"))
+    assert choose_k.main([*own, "--tasks", "rte", "mrpc"]) == 2
+    assert "--tasks rte mrpc: --train_file is one task" in capsys.readouterr().err
+
+
+def test_own_files(call, tmp_path):
+    rows = "".join(f"w{i} w{i % 7},{'good' if i % 3 else 'bad'}\n" for i in range(24))
+    Path("reviews.csv").write_text(f"text,label\n{rows}")
+    words = "--train_file reviews.csv --hold_out 0.4 --max_loss 100 --k 2 --max_steps 1 --save_model no"
+    code, out, err = call(words, data=None)
+    assert code == 0 and "| reviews " in out and "K = 2 within 100" in err, err

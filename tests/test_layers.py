@@ -18,7 +18,9 @@ from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
 from layerdrop.data.tokens import tokenise
 from layerdrop.report.layer_report import AnalysedModel, labels, means
+from layerdrop.runs.record import RunRecord
 from layerdrop.scorers.states import score_states
+from layerdrop.spec import DataSpec, ModelSpec, RunSpec
 from layerdrop.states import States, layer_states
 from layerdrop.surgery import drop_layers, layer_list
 from layerdrop.tasks import TASKS
@@ -301,3 +303,42 @@ def test_bad_input_is_one_line(call, words, said):
 def test_labels_name_what_differs(named, expected, expected_means):
     named = [AnalysedModel(*(parts := one.split("/"))[:3], parts[-1]) for one in named]
     assert labels(named) == expected and means(named) == expected_means
+
+
+# ---- own files -------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A run of own files, in the folder `made`; the data is in reviews.csv."""
+    monkeypatch.chdir(tmp_path)
+    rows = [f"w{i} w{i + 1},x,{'good' if i % 3 else 'bad'}" for i in range(12)]
+    Path("reviews.csv").write_text("\n".join(["review,source,grade", *rows]) + "\n")
+    tiny.save(tmp_path / "made", num_labels=2, id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1})
+    files = tuple((split, "reviews.csv") for split in ("train", "validation"))
+    data = DataSpec("reviews", "files", files, text_columns=("review",), label_column="grade")
+    RunRecord(RunSpec(ModelSpec("tinybert"), data), "made", "success", n_layers=6).write()
+    return tmp_path
+
+
+def test_a_run_of_own_files_is_looked_at_on_them(own, capsys):
+    words = ["--models", "made", "--use_cpu"]
+    assert layers.main(["scores", "--criteria", "linearity", "taylor", *words]) == 0
+    out, err = capsys.readouterr()
+    assert "12 texts of train" in out + err and "the checkpoint's classifier" in out + err
+    assert layers.main(["probe", *words]) == 0
+    own_words = ["--train_file", "reviews.csv", "--text_columns", "review", "--label_column", "grade"]
+    other = tiny.save(own / "plain")
+    assert layers.main(["profile", "--models", other, *own_words, "--use_cpu"]) == 0
+    Path("test.csv").write_text("review\nw1 w2\nw3 w4\n")
+    test = ["--split", "test", "--test_file", "test.csv", "--text_columns", "review"]
+    assert layers.main(["profile", *words, *test]) == 0
+    assert layers.main(["profile", *words, *own_words, "--tasks", "rte", "mrpc"]) == 2
+    assert "--tasks rte mrpc: --train_file is one task" in capsys.readouterr().err
+
+
+def test_a_run_is_looked_at_on_its_own_folder_of_data(glue):
+    data = DataSpec("rte", glue)
+    record = RunRecord(RunSpec(ModelSpec("m"), data), "f")
+    assert layers.data_of(record, None, []) == [["--task_name", "rte", f"--data_dir={glue}"]]
+    assert layers.data_of(record, ["sst2"], []) == [["--task_name", "sst2"]]
+    assert layers.data_of(None, None, []) == [["--task_name", "mrpc"]]
+    assert layers.data_of(None, None, ["--train-file=x.csv"]) == [[]]

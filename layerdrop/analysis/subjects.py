@@ -50,6 +50,8 @@ class Subject:
             self.splits,
             known_labels=self.checkpoint.label_names,
             regression=self.checkpoint.is_regression,
+            known_positive=self.checkpoint.positive_label,
+            test_file=self.options.test_file,
             cache_dir=self.options.cache_dir,
             token=self.options.token,
         )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from layerdrop.spec import DataSpec, ModelSpec, RunSpec
+from layerdrop.tasks import TASKS
 from layerdrop.words import WITHOUT_FLAG, flag_of
 
 USUAL = RunSpec(ModelSpec(""), DataSpec("")).flat()
@@ -20,6 +21,19 @@ def command_of(spec: RunSpec) -> str:
     if spec.processes > 1:
         words = ["torchrun", "--nproc_per_node", str(spec.processes), "run_glue.py"]
     return shlex.join([*words, *_flags(spec)])
+
+
+def data_flags(data: DataSpec) -> list[str]:
+    """Flags that read the data of a run again, whatever the number of rows and tokens."""
+    if not data.files:
+        folder = [] if data.source in ("hub", "demo") else [f"--data_dir={data.source}"]
+        return ["--task_name", data.task, *folder]
+    named = ("text_columns", "label_column", "label_type", "positive_label", "skip_bad_rows", "hold_out")
+    values = {name: getattr(data, name) for name in named}
+    given = {name: value for name, value in values.items() if value != getattr(DataSpec(""), name)}
+    task = ["--task_name", data.task] if data.task in TASKS else []
+    files = [f"--{split}_file={path}" for split, path in data.files]
+    return [*task, *files, *(f"--{name}={_word(value)}" for name, value in given.items())]
 
 
 def _flags(spec: RunSpec) -> Iterator[str]:
