@@ -11,13 +11,11 @@ from layerdrop.data.to_predict import ToPredict
 from layerdrop.data.tokens import tokenise
 from layerdrop.errors import UserError
 from layerdrop.evaluate import logits_of
+from layerdrop.export.exported import EXPORT_FILE
 from layerdrop.export.onnx import FILE, OnnxClassifier, check_packages
 from layerdrop.loading import load_classifier
 from layerdrop.runs.record import read_record
 from layerdrop.tasks import DEMO_TASKS, TASKS
-
-EXPORT_FILE = "export.json"
-"""In the folder of an export (layerdrop.export.exported): its task, text columns and max_seq_length."""
 
 
 class Predictor:

@@ -946,7 +946,7 @@ SPECS = st.builds(
     st.builds(
         DataSpec,
         *(WORDS, WORDS, st.lists(st.tuples(WORDS, WORDS), max_size=2).map(tuple), st.lists(WORDS).map(tuple), WORDS),
-        *(WORDS, st.booleans(), st.integers(2, 512), st.booleans(), MAYBE, MAYBE),
+        *(WORDS, st.none() | WORDS, st.booleans(), st.integers(2, 512), st.booleans(), MAYBE, MAYBE),
     ),
     st.builds(DropSpec, st.none() | WORDS, MAYBE, st.none() | st.floats(-1, 1), IDS, IDS, st.none() | WORDS),
     st.none()
