@@ -197,14 +197,14 @@ def test_a_report_says_it_before_its_tables(tmp_path, monkeypatch, capsys, run, 
 def test_results_replace_no_file_of_the_users_own(tmp_path, monkeypatch, capsys, run):
     """Twice the same command, then with a file of that name in the way: refused, and the file stays."""
     assert run("--task_name rte --max_steps 1 --drop_strategy top --drop_k 2")[0] == 0
-    Path("texts.tsv").write_text("a\tb\n")
+    Path("texts.txt").write_text("a\tb\n")
     names = ("page.html", "runs.csv", "figures/tinybert_strategies.png", "figures/tinybert_strategies.pdf", "out.tsv")
     page, table, *_, predictions = names
     commands = (
         (report, ["out", "--html", page, "--runs", table, "--figures", "figures"]),
         (
             predict,
-            ["out", "texts.tsv", "--output", predictions],
+            ["out", "texts.txt", "--output", predictions],
         ),
     )
     for _ in range(2):
@@ -219,7 +219,7 @@ def test_results_replace_no_file_of_the_users_own(tmp_path, monkeypatch, capsys,
         assert Path(name).read_text() == "prediction of mine"
         Path(name).write_bytes(before)
     assert (
-        predict.main(["out", "texts.tsv", "--output", "texts.tsv"]) == 2 and Path("texts.tsv").read_text() == "a\tb\n"
+        predict.main(["out", "texts.txt", "--output", "texts.txt"]) == 2 and Path("texts.txt").read_text() == "a\tb\n"
     )
 
 
