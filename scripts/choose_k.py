@@ -18,7 +18,7 @@ from scripts.executing import add_engine_flags, asking_to_stop, find_places, mak
 FIGURE_NAME = "loss_by_k"
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 1 a run failed, 2 unusable input, 130 stopped by the user."""
     from layerdrop.errors import UserError
     from layerdrop.trials import Stopped
@@ -102,4 +102,7 @@ def choose(args: argparse.Namespace, words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from layerdrop.process import tolerate_broken_output
+
+    tolerate_broken_output()
+    sys.exit(main())

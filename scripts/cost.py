@@ -12,7 +12,6 @@ shows them all.
 import argparse
 import dataclasses
 import json
-import signal
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +27,7 @@ SINGLES = 8
 """Single texts in a round."""
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input."""
     from layerdrop.errors import UserError
 
@@ -120,6 +119,4 @@ def measure(args: argparse.Namespace) -> dict:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends quietly
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

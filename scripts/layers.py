@@ -15,7 +15,6 @@ otherwise. The other flags are those of run_glue.py that say which data (--data_
 
 import argparse
 import re
-import signal
 import sys
 from pathlib import Path
 
@@ -29,7 +28,7 @@ if __name__ == "__main__":  # before anything imports torch
 from scripts.executing import refuse_misspelt
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input."""
     from layerdrop.errors import UserError, unknown
 
@@ -242,6 +241,4 @@ ANALYSES = {"scores": scores, "probe": probe, "drift": drift, "profile": profile
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends quietly
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -6,7 +6,6 @@ speed-up, inference time; records of scripts/cost.py too), significance (against
 """
 
 import argparse
-import signal
 import sys
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ REFRESH = 10
 """Seconds between two pages of --watch."""
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The exit code: 0, or 2 for unusable input."""
     from layerdrop.errors import UserError
 
@@ -157,6 +156,7 @@ def _tables(args: argparse.Namespace, runs, tasks: list[str] | None, beside) -> 
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `report.py ... | head` ends quietly
-    sys.exit(main(sys.argv[1:]))
+    from layerdrop.process import tolerate_broken_output
+
+    tolerate_broken_output()
+    sys.exit(main())

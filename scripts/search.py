@@ -21,12 +21,12 @@ if __name__ == "__main__":  # before anything imports torch
 from scripts.executing import add_engine_flags, asking_to_stop, find_places, make_engine, refuse_misspelt
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input, 130 stopped by the user."""
     from layerdrop.errors import UserError
 
     try:
-        record, path = search_layers(list(argv))
+        record, path = search_layers(sys.argv[1:] if argv is None else list(argv))
     except UserError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2
@@ -152,4 +152,4 @@ def _full_run(args: argparse.Namespace, words: list[str]):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -6,7 +6,6 @@ run_glue.py (--data_dir, --learning_rate, ...) may follow; they hold for every r
 """
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from scripts.executing import add_engine_flags, asking_to_stop, find_places, make_engine, refuse_misspelt
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 all done, 1 some failed, 2 unusable input, 130 stopped by the user."""
     from layerdrop.errors import UserError
 
@@ -86,6 +85,7 @@ def sweep(args: argparse.Namespace, study, where: list, inputs, todo: int) -> in
 
 
 if __name__ == "__main__":
-    if "--plan" in sys.argv and hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sweep.py ... --plan | head` ends quietly
-    sys.exit(main(sys.argv[1:]))
+    from layerdrop.process import tolerate_broken_output
+
+    tolerate_broken_output()
+    sys.exit(main())
