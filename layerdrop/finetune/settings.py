@@ -25,4 +25,7 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
     if not options.evaluate or spec.train is None:
         values["eval_strategy"] = "no"
     values |= {"bf16": spec.precision == "bf16", "fp16": spec.precision == "fp16"}
-    return OneGPU(output_dir=options.folder, seed=spec.seed, use_cpu=options.use_cpu, **values)
+    values["remove_unused_columns"] = False  # a teacher's rows are found by a column that the model does not know
+    args = OneGPU(output_dir=options.folder, seed=spec.seed, use_cpu=options.use_cpu, **values)
+    args.mixed_precision = "no" if spec.precision == "fp32" else spec.precision  # not what a launcher's environment says
+    return args

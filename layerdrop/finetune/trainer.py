@@ -22,7 +22,16 @@ from layerdrop.tasks import Task
 
 
 class OneGPU(TrainingArguments):
-    """The library's settings; a process uses one GPU, however many there are."""
+    """The library's settings; a process uses one GPU, however many there are.
+
+    A pickle (training_args.bin) is of the library's own class, and holds no secret.
+    """
+
+    def __reduce__(self) -> tuple:
+        """A TrainingArguments without tokens."""
+        plain = object.__new__(TrainingArguments)
+        vars(plain).update({name: None if name.endswith("_token") else value for name, value in vars(self).items()})
+        return plain.__reduce_ex__(1)  # later protocols insist on the class of the pickled object
 
     @property
     def n_gpu(self) -> int:
