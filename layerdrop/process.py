@@ -50,7 +50,7 @@ def tolerate_broken_output() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the shell (`2>&-`)
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif stream is getattr(sys, f"__{name}__") and isinstance(stream.buffer, (io.BufferedWriter, io.FileIO)):
             stream.flush()
             raw = _TolerantFile(stream.fileno(), "w", closefd=False)

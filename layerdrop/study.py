@@ -68,7 +68,7 @@ def read_study(
     """
     content = _read(path)
     if recipe is None and content.get("recipe"):
-        recipe = str(Path(path).parent / content["recipe"])
+        recipe = str(Path(path).parent / Path(content["recipe"]).expanduser())
     settings = (read_settings(recipe) if recipe else {}) | (content.get("settings") or {})
     grids, exclude = _mappings(path, content, "grid"), _mappings(path, content, "exclude")
     refuse_flags_of_one_run([*flags_of(settings), *(f"--{name}" for grid in grids for name in grid), *flags])

@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from layerdrop.errors import UserError
+from layerdrop.files import LocalPath
 from layerdrop.report.compare import compare
 from layerdrop.runs.record import RunRecord, read_record
 
@@ -15,7 +16,9 @@ from layerdrop.runs.record import RunRecord, read_record
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0, or 2 where a folder has no finished run or the tasks differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="a run's folder; the first is compared with")
+    parser.add_argument(
+        "folders", type=LocalPath, nargs="+", metavar="FOLDER", help="a run's folder; the first is compared with"
+    )
     try:
         print(compare(read(parser.parse_args(argv).folders)))
     except UserError as error:

@@ -30,9 +30,12 @@ SINGLES = 8
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input."""
     from layerdrop.errors import UserError
+    from layerdrop.files import LocalPath
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", help="folders of runs or checkpoints, hub names, random:TYPE")
+    parser.add_argument(
+        "models", type=LocalPath, nargs="+", help="folders of runs or checkpoints, hub names, random:TYPE"
+    )
     parser.add_argument("--drop_strategy", default="top", help="with --k: which layers (a strategy without scores)")
     parser.add_argument("--k", nargs="+", type=int, default=[0], help="numbers of layers to drop from each model")
     parser.add_argument("--texts", type=int, default=256, help="number of pairs with QQP's lengths")
@@ -42,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--use_cpu", action="store_true")
     parser.add_argument("--compare", choices=("sajjad2023", "peer2022"), help="published figures beside one's own")
-    parser.add_argument("--store", default="runs/cost", help="folder of the records")
+    parser.add_argument("--store", type=LocalPath, default="runs/cost", help="folder of the records")
     parser.add_argument("--format", choices=("md", "latex", "csv"), default="md", help="of the table")
     args = parser.parse_args(argv)
     try:

@@ -31,19 +31,20 @@ from scripts.executing import refuse_misspelt
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input."""
     from layerdrop.errors import UserError, unknown
+    from layerdrop.files import LocalPath
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("analysis", help=", ".join(ANALYSES))
-    parser.add_argument("--models", nargs="+", required=True, help="checkpoints, or folders of runs")
+    parser.add_argument("--models", type=LocalPath, nargs="+", required=True, help="checkpoints, or folders of runs")
     parser.add_argument("--tasks", nargs="+", help="default: the task of a run; mrpc for other checkpoints")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="train", help="texts to look at")
     parser.add_argument("--criteria", nargs="+", help="scores: these alone")
     parser.add_argument("--token", choices=("sentence", "mean"), default="sentence", help="probe: what is classified")
-    parser.add_argument("--pretrained", help="drift: the model before fine-tuning")
-    parser.add_argument("--store", default="runs/layers", help="folder of results")
-    parser.add_argument("--figures", help="folder of the pictures (PNG and PDF)")
+    parser.add_argument("--pretrained", type=LocalPath, help="drift: the model before fine-tuning")
+    parser.add_argument("--store", type=LocalPath, default="runs/layers", help="folder of results")
+    parser.add_argument("--figures", type=LocalPath, help="folder of the pictures (PNG and PDF)")
     parser.add_argument("--format", choices=("md", "latex", "csv"), default="md", help="of the tables")
     try:
         args, words = parser.parse_known_args(argv)

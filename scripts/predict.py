@@ -15,12 +15,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input."""
     from layerdrop.errors import UserError
-    from layerdrop.files import write_atomically
+    from layerdrop.files import LocalPath, write_atomically
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="folder of a classifier")
-    parser.add_argument("texts", help="file of texts, one or two in a line")
-    parser.add_argument("--output", help="file of the predictions (default: stdout)")
+    parser.add_argument("model", type=LocalPath, help="folder of a classifier")
+    parser.add_argument("texts", type=LocalPath, help="file of texts, one or two in a line")
+    parser.add_argument("--output", type=LocalPath, help="file of the predictions (default: stdout)")
     parser.add_argument("--batch_size", type=int, default=32)
     args = parser.parse_args(argv)
     try:

@@ -20,9 +20,10 @@ REFRESH = 10
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0, or 2 for unusable input."""
     from layerdrop.errors import UserError
+    from layerdrop.files import LocalPath
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("store", nargs="+", help="folders of runs")
+    parser.add_argument("store", type=LocalPath, nargs="+", help="folders of runs")
     parser.add_argument("--table", nargs="+", choices=TABLES, default=["tasks", "cost"], help="which tables")
     parser.add_argument("--format", choices=("md", "latex", "csv"), default="md", help="of the tables")
     parser.add_argument("--tasks", nargs="+", help="columns, and the set of tasks for means (default: all there are)")
@@ -33,9 +34,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--plain", action="store_true", help="significance: training variants against plain runs")
     parser.add_argument("--holm", action="store_true", help="significance: Holm's correction for all tests of a table")
     parser.add_argument("--compare", help="published figures beside one's own: sajjad2023, peer2022")
-    parser.add_argument("--figures", help="folder for the figures (PNG and PDF)")
-    parser.add_argument("--runs", help="csv file with a line for each run: settings, metrics, seconds, versions")
-    parser.add_argument("--html", help="file of one page for a browser: sortable tables, charts, the runs of each row")
+    parser.add_argument("--figures", type=LocalPath, help="folder for the figures (PNG and PDF)")
+    parser.add_argument(
+        "--runs", type=LocalPath, help="csv file with a line for each run: settings, metrics, seconds, versions"
+    )
+    parser.add_argument(
+        "--html", type=LocalPath, help="file of one page for a browser: sortable tables, charts, the runs of each row"
+    )
     parser.add_argument("--watch", action="store_true", help="with --html: write it again and again until Ctrl-C")
     args = parser.parse_args(argv)
     try:

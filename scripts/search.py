@@ -91,6 +91,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The search's own flags, and the words for run_glue.py; the words of a file come first, so that the command line
     wins."""
     from layerdrop.arguments import flags_of, read_settings
+    from layerdrop.files import LocalPath
     from layerdrop.search import METHODS
 
     parser = argparse.ArgumentParser(
@@ -104,7 +105,7 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--select_on", help="metric, or loss (default: F1, Spearman, Matthews or accuracy, as the task)"
     )
     parser.add_argument("--round", type=int, help="compare scores rounded to so many decimals (GLP: 3)")
-    parser.add_argument("--store", default="runs/search", help="folder of the runs and of the result")
+    parser.add_argument("--store", type=LocalPath, default="runs/search", help="folder of the runs and of the result")
     add_engine_flags(parser)
     settings = read_settings(argv.pop(0)) if argv and not argv[0].startswith("-") else {}
     own = [action.dest for action in parser._actions]

@@ -31,7 +31,9 @@ def test_a_users_file_is_read(tmp_path, name, text, read, value):
         assert read(str(tmp_path / name)) == value
 
 
-@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors.index.json"])
+@pytest.mark.parametrize(
+    "file", ["config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors.index.json"]
+)
 def test_a_file_of_a_checkpoint_is_named(bert, tmp_path, file):
     """The library reads these."""
     folder = Path(shutil.copytree(bert, tmp_path / "model"))
@@ -40,6 +42,8 @@ def test_a_file_of_a_checkpoint_is_named(bert, tmp_path, file):
         (folder / "model.safetensors").rename(folder / "x.safetensors")
         path.write_text(json.dumps({"metadata": {}, "weight_map": {"w": "x.safetensors"}}))
     path.write_text(MARK + path.read_text(encoding="utf-8"), encoding="utf-8")
-    with pytest.raises(UserError, match=rf"{file} begins with a byte-order mark \(BOM\)\. Save it as UTF-8 without one"):
+    with pytest.raises(
+        UserError, match=rf"{file} begins with a byte-order mark \(BOM\)\. Save it as UTF-8 without one"
+    ):
         checkpoint = Checkpoint.open(ModelSpec(str(folder)))
         print(checkpoint.tokenizer, checkpoint.weights())

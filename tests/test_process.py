@@ -139,7 +139,9 @@ def test_printing_never_fails_a_command(redirection, tmp_path):
         assert (tmp_path / "out").read_text().startswith("a\\u03b1\n")
 
 
-@pytest.mark.parametrize("script", ["run_glue.py", *(f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py"))])
+@pytest.mark.parametrize(
+    "script", ["run_glue.py", *(f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py"))]
+)
 def test_every_command_tolerates_a_broken_output(script):
     text = (ROOT / script).read_text()
     if '__name__ == "__main__"' in text:

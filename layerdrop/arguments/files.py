@@ -38,7 +38,7 @@ class _Loader(yaml.SafeLoader):
 def read_settings(path: str) -> dict[str, Any]:
     """The mapping in a YAML or JSON file. Raises UserError."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
         settings = json.loads(text) if path.endswith(".json") else yaml.load(text, _Loader)
     except OSError as error:
         raise UserError(f"{path}: cannot read the configuration ({error.strerror}). Check the path.") from None

@@ -19,6 +19,7 @@ from layerdrop.arguments.legacy import translate
 from layerdrop.arguments.to_spec import to_spec
 from layerdrop.checkpoints import is_local
 from layerdrop.errors import UserError
+from layerdrop.files import LocalPath
 from layerdrop.process import has_bf16
 from layerdrop.spec import Options, RunSpec
 
@@ -28,6 +29,8 @@ COMMON = (
 ).split()
 """The library's flags that --help shows."""
 ID_FLAGS = ("drop_layers", "remove_layers", "freeze_layers")
+LIBRARY_PATHS = ("accelerator_config", "deepspeed", "fsdp_config")
+"""The library's flags that take a file (or JSON)."""
 RESUME = {"true": "last", "last": "last", "auto": "auto", "false": None, "none": None, "": None}
 """Words of --resume_from_checkpoint that are no folder -> Options.resume."""
 
@@ -76,6 +79,8 @@ class Parser(HfArgumentParser):
         for action in self._actions:
             if action.type is string_to_bool and action.nargs is None:  # `bool | None`: --disable_tqdm alone means yes
                 action.nargs, action.const = "?", True
+            if action.dest in LIBRARY_PATHS:
+                action.type = LocalPath
 
     def format_help(self) -> str:
         """One section for each group of flags."""
@@ -205,6 +210,11 @@ def _namespace(words: list[str]) -> argparse.Namespace:
             "\n".join(_unknown_word(word, parser) for word in unknown if word.startswith("-"))
             or f"'{unknown[0]}' belongs to no flag. A configuration file comes first: run_glue.py X.yaml --flag value."
         )
+    for action in parser._actions:
+        if action.type is LocalPath and getattr(namespace, action.dest) == "":
+            if action.default is not None:
+                raise UserError(f"--{action.dest}: is empty. Give a folder or a name on the hub, or leave it out.")
+            setattr(namespace, action.dest, None)
     resume = namespace.resume_from_checkpoint
     namespace.resume_from_checkpoint = RESUME.get(str(resume).lower(), resume)
     return namespace

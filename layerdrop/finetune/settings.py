@@ -27,5 +27,7 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
     values |= {"bf16": spec.precision == "bf16", "fp16": spec.precision == "fp16"}
     values["remove_unused_columns"] = False  # a teacher's rows are found by a column that the model does not know
     args = OneGPU(output_dir=options.folder, seed=spec.seed, use_cpu=options.use_cpu, **values)
-    args.mixed_precision = "no" if spec.precision == "fp32" else spec.precision  # not what a launcher's environment says
+    args.mixed_precision = (
+        "no" if spec.precision == "fp32" else spec.precision
+    )  # not what a launcher's environment says
     return args
