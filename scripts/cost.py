@@ -29,6 +29,7 @@ SINGLES = 8
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input."""
+    from layerdrop.arguments.limits import check_numbers
     from layerdrop.errors import UserError
     from layerdrop.files import LocalPath
 
@@ -49,9 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--format", choices=("md", "latex", "csv"), default="md", help="of the table")
     args = parser.parse_args(argv)
     try:
-        for name in ("texts", "length", "batch_size", "repeats"):
-            if getattr(args, name) < 1:
-                raise UserError(f"--{name} {getattr(args, name)}: must be 1 or more.")
+        check_numbers(vars(args))
         record = measure(args)
         from layerdrop.report.render import render
         from layerdrop.report.tables.model_cost import model_cost_table

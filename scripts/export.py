@@ -18,6 +18,7 @@ PLACES = ("data_dir", "validation_file", "train_file")
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input, a model that loses too much among it."""
+    from layerdrop.arguments.limits import check_numbers
     from layerdrop.errors import UserError
     from layerdrop.files import LocalPath
 
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--table_format", choices=("md", "latex", "csv"), default="md", help="of the table")
     args = parser.parse_args(argv)
     try:
+        check_numbers(vars(args))
         if args.quantize and args.format != "onnx":
             raise UserError(f"--quantize {args.quantize}: goes with --format onnx, not {args.format}.")
         if args.output and len(args.runs) > 1:

@@ -8,8 +8,10 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from layerdrop.finetune.settings import training_arguments
+from layerdrop.errors import UserError
+from layerdrop.finetune.settings import check_checkpointing, training_arguments
 from layerdrop.spec import DataSpec, ModelSpec, Options, RunSpec
+from tests import tiny
 
 
 def built(tmp_path, precision="fp32", **trainer):
@@ -44,3 +46,18 @@ def test_the_precision_is_the_runs_whatever_a_launcher_says(precision, launcher,
 def test_no_column_of_a_batch_is_removed(tmp_path):
     """A teacher's rows are found by a column that the model does not know."""
     assert built(tmp_path, remove_unused_columns=True).remove_unused_columns is False
+
+
+@pytest.mark.parametrize(
+    ("model_type", "supports"), [("bert", True), ("mpnet", False), ("albert", False), ("xlnet", False)]
+)
+def test_activation_checkpointing_needs_a_model_that_supports_it(model_type, supports, tmp_path):
+    config = tiny.config(model_type)
+    check_checkpointing(built(tmp_path), config)
+    for name in ("activation_checkpointing", "gradient_checkpointing"):
+        args = built(tmp_path, **{name: True})
+        if supports:
+            check_checkpointing(args, config)
+        else:
+            with pytest.raises(UserError, match=f"^--gradient_checkpointing: .* {model_type} .*Leave it out.$"):
+                check_checkpointing(args, config)

@@ -182,21 +182,25 @@ class TrainArguments(TrainingArguments):
         "Evaluation batch size on each device.", TRAINER_DEFAULTS["per_device_eval_batch_size"]
     )
     learning_rate: float = flag("Peak learning rate.", 2e-5)
-    eval_strategy: str = flag("When to evaluate while training: no, steps, epoch.", TRAINER_DEFAULTS["eval_strategy"])
-    logging_strategy: str = flag(
+    eval_strategy: Literal["no", "steps", "epoch"] = flag(
+        "When to evaluate while training: no, steps, epoch.", TRAINER_DEFAULTS["eval_strategy"]
+    )
+    logging_strategy: Literal["no", "steps", "epoch"] = flag(
         "When to log the training loss: no, steps, epoch.", TRAINER_DEFAULTS["logging_strategy"]
     )
     logging_nan_inf_filter: bool | None = flag(
         "Leave steps whose loss is not finite out of the logged loss. Each step then synchronises with the GPU. "
         "Default: with fp16 only, whose loss scaling skips these steps."
     )
-    save_strategy: str = flag(
+    save_strategy: Literal["no", "steps", "epoch", "best"] = flag(
         "When to save a checkpoint: no, steps, epoch, best. Default: at the end of an epoch, at most once a minute, to "
         "resume from; a successful run removes these checkpoints.",
         TRAINER_DEFAULTS["save_strategy"],
     )
     save_total_limit: int | None = flag("Number of checkpoints to keep.", TRAINER_DEFAULTS["save_total_limit"])
-    train_sampling_strategy: str = flag("group_by_length, random or sequential.", "group_by_length")
+    train_sampling_strategy: Literal["group_by_length", "random", "sequential"] = flag(
+        "Order of the training examples.", "group_by_length"
+    )
     remove_unused_columns: bool = flag("Without effect: batches hold the model's inputs only.", False)
     dataloader_pin_memory: bool = flag("Pin batches in memory for a GPU.", torch.cuda.is_available())
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(

@@ -2,26 +2,30 @@
 
 import argparse
 import itertools
+import json
 import re
 import sys
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import cache
+from pathlib import Path
 
 import torch
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 from layerdrop.arguments.checks import check, idle_flags
-from layerdrop.arguments.files import flags_of, read_settings
+from layerdrop.arguments.files import DICTIONARIES, flags_of, read_settings
 from layerdrop.arguments.flags import GROUPS, Flags
 from layerdrop.arguments.legacy import translate
+from layerdrop.arguments.limits import out_of_range
 from layerdrop.arguments.to_spec import to_spec
 from layerdrop.checkpoints import is_local
 from layerdrop.errors import UserError
 from layerdrop.files import LocalPath
 from layerdrop.process import has_bf16
 from layerdrop.spec import Options, RunSpec
+from layerdrop.text import one_line
 
 COMMON = (
     "do_train do_eval do_predict num_train_epochs max_steps gradient_accumulation_steps optim weight_decay "
@@ -29,10 +33,26 @@ COMMON = (
 ).split()
 """The library's flags that --help shows."""
 ID_FLAGS = ("drop_layers", "remove_layers", "freeze_layers")
-LIBRARY_PATHS = ("accelerator_config", "deepspeed", "fsdp_config")
-"""The library's flags that take a file (or JSON)."""
+FROM_FILE = ("accelerator_config", "deepspeed", "fsdp_config")
+"""Of the flags that take a JSON object, those that take a file of one too."""
 RESUME = {"true": "last", "last": "last", "auto": "auto", "false": None, "none": None, "": None}
 """Words of --resume_from_checkpoint that are no folder -> Options.resume."""
+
+
+def _settings(text: str) -> str:
+    """A JSON object, as text: the library reads it."""
+    try:
+        if isinstance(json.loads(text), dict):
+            return text.strip()
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"not a JSON object: '{text}'. Write it as '{{\"name\": value}}'")
+
+
+def _settings_or_file(text: str) -> str:
+    """A JSON object, or the path of a file of one."""
+    path = LocalPath(text)
+    return path if Path(path).is_file() else _settings(text)
 
 
 class _Help(argparse.HelpFormatter):
@@ -79,8 +99,8 @@ class Parser(HfArgumentParser):
         for action in self._actions:
             if action.type is string_to_bool and action.nargs is None:  # `bool | None`: --disable_tqdm alone means yes
                 action.nargs, action.const = "?", True
-            if action.dest in LIBRARY_PATHS:
-                action.type = LocalPath
+            if action.dest in DICTIONARIES:
+                action.type = _settings_or_file if action.dest in FROM_FILE else _settings
 
     def format_help(self) -> str:
         """One section for each group of flags."""
@@ -166,8 +186,8 @@ def parse(argv: list[str]) -> Arguments:
         namespace.disable_tqdm = not sys.stderr.isatty()
     try:
         groups = [kind(**{f.name: getattr(namespace, f.name) for f in fields(kind) if f.init}) for kind in GROUPS]
-    except (ValueError, ImportError, RuntimeError) as error:
-        raise UserError(" ".join(str(error).split())) from None
+    except Exception as error:  # whatever the library's own checks raise is about its flags
+        raise UserError("\n".join(out_of_range(vars(namespace))) or one_line(str(error))) from error
     arguments = Arguments(*groups, given=given, notes=notes)
     arguments.train.output_dir = namespace.output_dir  # None instead of the library's own default
     check(arguments)

@@ -3,7 +3,9 @@
 import dataclasses
 
 import torch
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig, TrainingArguments
 
+from layerdrop.errors import UserError
 from layerdrop.finetune.gradual import gradual_epochs
 from layerdrop.finetune.trainer import OneGPU
 from layerdrop.spec import NOT_THE_LIBRARYS, Options, RunSpec, TrainSpec
@@ -31,3 +33,13 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
         "no" if spec.precision == "fp32" else spec.precision
     )  # not what a launcher's environment says
     return args
+
+
+def check_checkpointing(args: TrainingArguments, config: PreTrainedConfig) -> None:
+    """Raise UserError where activations are to be checkpointed, and the model's class cannot do that."""
+    kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    if args.activation_checkpointing and kind and not kind.supports_gradient_checkpointing:
+        raise UserError(
+            f"--gradient_checkpointing: the library cannot checkpoint the activations of {config.model_type} models. "
+            "Leave it out."
+        )

@@ -184,11 +184,12 @@ class _NameEpoch(TrainerCallback):
 
 
 def build_trainer(make: Callable[[], FineTuner]) -> FineTuner:
-    """A FineTuner that prints nothing of its own but a progress bar. Raises UserError for a missing package."""
+    """A FineTuner that prints nothing of its own but a progress bar. Raises UserError for settings that the library
+    refuses, and for a missing package."""
     try:
         trainer = make()
-    except RuntimeError as error:
-        if "to be installed" not in str(error):
+    except (ImportError, ValueError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "to be installed" not in str(error):
             raise  # too little memory, for example, is a failure of the run
         raise UserError(" ".join(str(error).split())) from error  # the package that --report_to needs
     trainer.remove_callback(PrinterCallback)
