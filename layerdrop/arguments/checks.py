@@ -71,6 +71,7 @@ def ranges(ids: Iterable[int]) -> str:
 # ---- layers ----------------------------------------------------------------------------------------------------------
 def _layers(flags: Flags) -> Iterator[str]:
     drop = flags.drop
+    yield from _kept(flags)
     if drop.drop_layers is not None and not flags.drop_layers:
         yield "--drop_layers: names no layer. Write ids as 9,10,11, or leave the flag out to drop none."
     if flags.drop_layers and drop.drop_strategy not in (None, "list"):
@@ -79,9 +80,26 @@ def _layers(flags: Flags) -> Iterator[str]:
         yield f"--drop_layers {ranges(negative)}: no layer id. Ids count from 0."
 
 
+def _kept(flags: Flags) -> Iterator[str]:
+    drop = flags.drop
+    if drop.keep_layers is None:
+        return
+    if not flags.keep_layers:
+        yield "--keep_layers: names no layer. Write ids as 0,1,2."
+    if negative := [i for i in flags.keep_layers if i < 0]:
+        yield f"--keep_layers {ranges(negative)}: no layer id. Ids count from 0."
+    others = {name: getattr(drop, name) for name in ("drop_layers", "drop_k", "drop_threshold", "drop_order_file")}
+    others[f"drop_strategy {drop.drop_strategy}"] = None if drop.drop_strategy == "list" else drop.drop_strategy
+    for name in (name for name, value in others.items() if value is not None):
+        yield f"--keep_layers and --{name} both choose layers. Give one of them."
+        return
+    if gone := set(flags.freeze_layers) - set(flags.keep_layers):
+        yield f"--freeze_layers {ranges(gone)}: --keep_layers drops this. Name kept layers only."
+
+
 def _number_of_layers(flags: Flags) -> Iterator[str]:
     drop, row = flags.drop, flags.named_strategy
-    if row is None or flags.drops_nothing:
+    if row is None or flags.drops_nothing or drop.keep_layers is not None:
         return
     if row.listed:
         if not flags.drop_layers and drop.drop_layers is None:
@@ -96,6 +114,8 @@ def _number_of_layers(flags: Flags) -> Iterator[str]:
 def _strategys_own(flags: Flags) -> Iterator[str]:
     """Flags that only some strategies take."""
     drop, row = flags.drop, flags.named_strategy
+    if drop.keep_layers is not None:
+        return
     if row is None:
         for name in ("drop_k", "drop_threshold", "drop_order_file", "score_on"):
             if getattr(drop, name) not in (None, 0) and drop.drop_layers is None:
@@ -199,12 +219,13 @@ def _files(flags: Flags) -> Iterator[str]:
     data, own = flags.data, flags.data.own_files
     if own and data.data_dir:
         yield "--data_dir and --train_file/--validation_file/--test_file both say where the data is. Give one."
+    instead = " --hold_out 0.15 takes a share of the training set instead."
     for split in flags.splits if own else ():
         if split not in own:
             steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
             yield (
                 f"--{split}_file is missing: {steps[split]} or --score_split {split} needs it "
-                "(without any --do_* flag, training and evaluation are on)."
+                f"(without any --do_* flag, training and evaluation are on).{instead if split == 'validation' else ''}"
             )
 
 

@@ -95,6 +95,7 @@ class DropArguments:
     drop_k: int | None = flag("K: how many layers to drop.")
     drop_threshold: float | None = flag("contribution: drop every layer whose similarity is above this, instead of K.")
     drop_layers: str | None = flag("Ids of the layers to drop, as 9,10,11.", aliases=["--remove_layers"])
+    keep_layers: str | None = flag("Ids of the layers to keep, as 0,1,2: all others are dropped.")
     drop_order_file: LocalPath | None = flag(
         "A search's result. greedy, shortlist: one id a line, first to drop first; optimal: on line k the best set "
         "of k, as 10-11; list: the layers.json of a run."
@@ -240,9 +241,14 @@ class Flags:
     def drop_layers(self) -> tuple[int, ...]:
         """The ids of --drop_layers, ascending; of a layers.json where `list` is given one."""
         drop = self.drop
-        if drop.drop_strategy == "list" and drop.drop_order_file and drop.drop_layers is None:
+        if drop.drop_strategy == "list" and drop.drop_order_file and drop.drop_layers is None is drop.keep_layers:
             return read_layers_file(drop.drop_order_file)
         return parse_ids("--drop_layers", drop.drop_layers)
+
+    @property
+    def keep_layers(self) -> tuple[int, ...]:
+        """The ids of --keep_layers, ascending."""
+        return parse_ids("--keep_layers", self.drop.keep_layers)
 
     @property
     def freeze_layers(self) -> tuple[int, ...]:
@@ -251,14 +257,14 @@ class Flags:
 
     @property
     def named_strategy(self) -> Strategy | None:
-        """The row of --drop_strategy, or `list` where --drop_layers is given alone. Raises UserError."""
-        name = self.drop.drop_strategy or ("list" if self.drop_layers else None)
+        """The row of --drop_strategy, or `list` where layers are named and no strategy is. Raises UserError."""
+        name = self.drop.drop_strategy or ("list" if self.drop_layers or self.keep_layers else None)
         return get_strategy(name) if name else None
 
     @property
     def drops_nothing(self) -> bool:
         """Whether --drop_k 0 turns every strategy into dropping nothing."""
-        return self.drop.drop_k == 0 and not self.drop_layers
+        return self.drop.drop_k == 0 and not self.drop_layers and not self.keep_layers
 
     @property
     def strategy(self) -> Strategy | None:

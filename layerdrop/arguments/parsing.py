@@ -17,7 +17,7 @@ from transformers.hf_argparser import string_to_bool
 from layerdrop.arguments.checks import check, idle_flags
 from layerdrop.arguments.files import DICTIONARIES, flags_of, read_settings
 from layerdrop.arguments.flags import GROUPS, Flags
-from layerdrop.arguments.legacy import translate
+from layerdrop.arguments.legacy import TYPED, translate
 from layerdrop.arguments.limits import out_of_range
 from layerdrop.arguments.to_spec import to_spec
 from layerdrop.checkpoints import is_local
@@ -32,7 +32,7 @@ COMMON = (
     "warmup_steps lr_scheduler_type max_grad_norm seed load_best_model_at_end report_to use_cpu"
 ).split()
 """The library's flags that --help shows."""
-ID_FLAGS = ("drop_layers", "remove_layers", "freeze_layers")
+ID_FLAGS = ("drop_layers", "remove_layers", "keep_layers", "freeze_layers")
 FROM_FILE = ("accelerator_config", "deepspeed", "fsdp_config")
 """Of the flags that take a JSON object, those that take a file of one too."""
 RESUME = {"true": "last", "last": "last", "auto": "auto", "false": None, "none": None, "": None}
@@ -181,7 +181,7 @@ def parse(argv: list[str]) -> Arguments:
     namespace = _namespace(words)
     given = frozenset(_name(word) for word in words if word.startswith("--"))
     _choose_steps(namespace, given)
-    _choose_precision(namespace, given)
+    notes += _choose_precision(namespace, given)
     if "disable_tqdm" not in given:
         namespace.disable_tqdm = not sys.stderr.isatty()
     try:
@@ -201,10 +201,7 @@ def _with_file(argv: list[str]) -> list[str]:
     """The words of a command line, with those of its configuration file in front."""
     if not argv or argv[0].startswith("-") or not argv[0].endswith((".yaml", ".yml", ".json")):
         return argv
-    settings = read_settings(argv[0])
-    if "grid" in settings:
-        raise UserError(f"{argv[0]}: is a study of many runs. Start it with: python scripts/sweep.py {argv[0]}")
-    return flags_of(settings) + argv[1:]
+    return flags_of(read_settings(argv[0])) + argv[1:]
 
 
 def _name(word: str) -> str:
@@ -231,10 +228,12 @@ def _namespace(words: list[str]) -> argparse.Namespace:
             or f"'{unknown[0]}' belongs to no flag. A configuration file comes first: run_glue.py X.yaml --flag value."
         )
     for action in parser._actions:
-        if action.type is LocalPath and getattr(namespace, action.dest) == "":
-            if action.default is not None:
-                raise UserError(f"--{action.dest}: is empty. Give a folder or a name on the hub, or leave it out.")
+        if getattr(namespace, action.dest, None) != "" or action.dest in ID_FLAGS:
+            continue
+        if action.default is None:  # as scripts write an optional value that is not set
             setattr(namespace, action.dest, None)
+        elif action.type is LocalPath:
+            raise UserError(f"--{action.dest}: is empty. Give a folder or a name on the hub, or leave it out.")
     resume = namespace.resume_from_checkpoint
     namespace.resume_from_checkpoint = RESUME.get(str(resume).lower(), resume)
     return namespace
@@ -252,10 +251,10 @@ def _choose_steps(namespace: argparse.Namespace, given: frozenset[str]) -> None:
     namespace.load_best_model_at_end = False
 
 
-def _choose_precision(namespace: argparse.Namespace, given: frozenset[str]) -> None:
-    """Replace `auto`, and set the library's own flags accordingly.
+def _choose_precision(namespace: argparse.Namespace, given: frozenset[str]) -> list[str]:
+    """Replace `auto`, and set the library's own flags accordingly. Returns notes for the user.
 
-    --bf16 False turns `auto` to fp32. Raises UserError for contradictions, and for fp16 without a GPU.
+    --bf16 False turns `auto` to fp32; fp16 without a GPU is fp32. Raises UserError for contradictions.
     """
     flag = f"--precision {namespace.precision}"
     for name in ("bf16", "fp16"):
@@ -268,19 +267,24 @@ def _choose_precision(namespace: argparse.Namespace, given: frozenset[str]) -> N
     gpu = torch.cuda.is_available() and not namespace.use_cpu
     if namespace.precision == "auto":
         namespace.precision = "bf16" if has_bf16(namespace.use_cpu) and "bf16" not in given else "fp32"
+    notes = []
+    if namespace.precision == "fp16" and not gpu:
+        namespace.precision = "fp32"
+        notes.append(f"{flag}: this needs a GPU; the run is in fp32")
     namespace.bf16, namespace.fp16 = namespace.precision == "bf16", namespace.precision == "fp16"
     if namespace.logging_nan_inf_filter is None:
         namespace.logging_nan_inf_filter = namespace.fp16
-    if namespace.fp16 and not gpu:
-        where = "with --use_cpu" if torch.cuda.is_available() else "on this machine"
-        raise UserError(f"{flag}: needs a GPU. Allowed {where}: --precision auto, fp32 or bf16.")
     if not torch.accelerator.is_available():
         namespace.use_cpu = True  # the library asks for it with bf16 and with several processes
+    return notes
 
 
 def _unknown_word(word: str, parser: Parser) -> str:
     known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
     name = word.partition("=")[0]
     near = get_close_matches(name.replace("-", "_").replace("__", "--", 1), known, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    hint = TYPED.get(_name(word), near[0] if near else "")
+    if hint.startswith("--"):
+        hint = f"Did you mean {hint}?"
+    hint = hint and f" {hint}"
     return f"{name}: no such flag.{hint} All flags: run_glue.py --help_all."
