@@ -101,16 +101,12 @@ def run_of(model: str):
 def name_of(model: str, record, task: str):
     """The name of a model in tables. record: of the run that trained it, or None."""
     from layerdrop.report.layer_report import AnalysedModel
+    from layerdrop.text import short_name
 
     training = ""
     if record:
         training = f"{record.spec.drop.strategy}, K = {len(record.dropped)}" if record.dropped else "fine-tuned"
-    return AnalysedModel(last_part(record.spec.model.name if record else model), training, task, last_part(model))
-
-
-def last_part(path: str) -> str:
-    """The name of a folder."""
-    return Path(path.rstrip("/")).name
+    return AnalysedModel(short_name(record.spec.model.name if record else model), training, task, short_name(model))
 
 
 def subject(model: str, task: str, splits: tuple[str, ...], words: list[str]):
@@ -134,8 +130,9 @@ def subject(model: str, task: str, splits: tuple[str, ...], words: list[str]):
 def kept(one, args: argparse.Namespace, compute, **of):
     """The result of a subject, from the store if it is there."""
     from layerdrop.analysis.subjects import cached
+    from layerdrop.text import short_name
 
-    name = f"{args.analysis}_{last_part(one.spec.model.name)}_{one.spec.data.task}"
+    name = f"{args.analysis}_{short_name(one.spec.model.name)}_{one.spec.data.task}"
     return cached(args.store, name, one.contents() | of, compute)
 
 

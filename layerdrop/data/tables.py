@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from layerdrop.data.examples import BadRow, bad_row_error
+from layerdrop.data.examples import BadRow, bad_row_error, no_usable_row
 from layerdrop.errors import UserError
 
 FILE_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
@@ -56,7 +56,7 @@ def read_table(flag: str, path_name: str, skip_bad_rows: bool = False) -> Table:
         raise bad_row_error(path, *bad)
     if not any(isinstance(row, dict) for _, row in rows):
         how = "Write one object on each line" if kind in (".json", ".jsonl") else "The first line must name the columns"
-        raise UserError(f"{flag} {path}: no usable row. {how}.")
+        raise UserError(f"{flag} {path}: {no_usable_row(dict(rows))}. {how}.")
     return Table(str(path), tuple(columns), rows)
 
 

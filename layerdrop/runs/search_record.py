@@ -15,6 +15,7 @@ from layerdrop.runs.command import command_of
 from layerdrop.search import Ids, Level, order_of
 from layerdrop.spec import RunSpec
 from layerdrop.strategies import STRATEGIES
+from layerdrop.text import short_name
 
 
 @dataclass
@@ -82,8 +83,7 @@ class SearchRecord:
     def write(self, root: str) -> str:
         """Write MODEL_TASK_METHOD.json and .txt (the layer file) into a folder; where something else has one of these
         names, MODEL_TASK_METHOD_ID. Returns the layer file's path."""
-        model = Path(self.spec.model.name.rstrip("/")).name
-        path = Path(root) / f"{model}_{self.spec.data.task}_{self.method}"
+        path = Path(root) / f"{short_name(self.spec.model.name)}_{self.spec.data.task}_{self.method}"
         if _writer_of(path) not in (None, self.id):
             path = Path(f"{path}_{self.id[:8]}")
         write_atomically(Path(f"{path}.json"), json.dumps(self.to_dict(), indent=1) + "\n")
