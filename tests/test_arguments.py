@@ -247,6 +247,9 @@ def test_words_of_a_range():
         SEED: "from 0 to 4294967295",
     }
     assert {str(allowed) for allowed in words} == set(words.values())
+    assert list(out_of_range({"learning_rate": math.inf})) == [
+        "--learning_rate inf: must be a finite number, 0 or more."
+    ]
     assert list(out_of_range({"seeds": [1, -1], "max_loss": [1.0, math.nan], "seed": None, "plain": True})) == [
         "--seeds -1: must be from 0 to 4294967295.",
         "--max_loss nan: must be a finite number.",

@@ -102,7 +102,8 @@ def out_of_range(values: Mapping[str, Any]) -> Iterator[str]:
         allowed = RANGES.get(name, Range())
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, (int, float)) and not isinstance(number, bool) and number not in allowed:
-                yield f"--{name} {number}: must be {allowed}. {allowed.hint}".rstrip()
+                finite = "" if math.isfinite(number) or allowed == Range() else "a finite number, "
+                yield f"--{name} {number}: must be {finite}{allowed}. {allowed.hint}".rstrip()
 
 
 def check_numbers(values: Mapping[str, Any]) -> None:
