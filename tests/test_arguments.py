@@ -20,7 +20,7 @@ from layerdrop.arguments.limits import RANGES, SEED, Range, out_of_range
 from layerdrop.arguments.parsing import _choose_precision
 from layerdrop.arguments.to_spec import _plain
 from layerdrop.errors import UserError
-from layerdrop.spec import NOT_THE_LIBRARYS, DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
+from layerdrop.spec import NOT_THE_LIBRARYS, DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec, WhenSpec
 from layerdrop.tasks import TASKS
 from layerdrop.words import FLAG_OF, WITHOUT_FLAG, flag_of
 
@@ -1222,6 +1222,7 @@ SPECS = st.builds(
         *(WORDS, st.booleans(), st.integers(2, 512), st.booleans(), MAYBE, MAYBE),
     ),
     st.builds(DropSpec, st.none() | WORDS, MAYBE, st.none() | st.floats(-1, 1), IDS, IDS, st.none() | WORDS),
+    st.builds(WhenSpec, st.none() | st.just(True), MAYBE, MAYBE),
     st.none()
     | st.builds(
         TrainSpec,
@@ -1249,11 +1250,11 @@ def test_a_spec_survives_json(run):
 @given(SPECS, st.data())
 @settings(derandomize=True, deadline=None, max_examples=60)
 def test_every_field_is_part_of_the_id(run, data):
-    part = data.draw(st.sampled_from(["model", "data", "drop", "train", None]))
+    part = data.draw(st.sampled_from(["model", "data", "drop", "when", "train", None]))
     of = getattr(run, part) if part else run
     if of is None:
         return
-    names = [f.name for f in dataclasses.fields(of) if part or f.name not in ("model", "data", "drop", "train")]
+    names = [f.name for f in dataclasses.fields(of) if part or f.name not in ("model", "data", "drop", "when", "train")]
     name = data.draw(st.sampled_from(names))
     old = getattr(of, name)
     kinds = {
