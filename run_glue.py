@@ -30,13 +30,14 @@ from layerdrop.spec import Options, RunSpec
 from layerdrop.steps import GlueRun, say, tell
 
 
-def main(argv: list[str]) -> int:
-    """The exit code: 0 done, 1 failed, 2 unusable input, 130 stopped by the user."""
+def main(argv: list[str] | None = None) -> int:
+    """argv: the words of the command line; None: this process's. The exit code: 0 done, 1 failed, 2 unusable input, 130
+    stopped by the user."""
     from layerdrop.arguments import parse
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        arguments = parse(argv)
+        arguments = parse(sys.argv[1:] if argv is None else argv)
         if arguments.needs_hub and not work_offline_unless_reachable():
             arguments.notes.append("no hub can be reached; what is in the local cache is used")
             if arguments.train.push_to_hub:
@@ -92,6 +93,6 @@ def preview(spec: RunSpec, options: Options) -> RunRecord:
 
 
 if __name__ == "__main__":
-    code = main(sys.argv[1:])
+    code = main()
     gc.freeze()  # the interpreter would take apart at its end what was imported
     sys.exit(code)

@@ -1,5 +1,6 @@
 """Finding and reading checkpoints, from a folder or from the hub, without waiting for a hub that is not there."""
 
+import codecs
 import functools
 import hashlib
 import json
@@ -239,7 +240,18 @@ def _look_up(revision: str, hub: HubOptions) -> dict[str, Any]:
     return {"revision": revision, "cache_dir": hub.cache_dir, "token": hub.token}
 
 
+def _refuse_marks(flag: str, name: str) -> None:
+    """Raise UserError for a text file of a folder that begins with a byte-order mark: the library cannot read it, or
+    reads it wrongly."""
+    patterns = (*CONFIGURATION, *TOKENIZER, "*.index.json")
+    for path in (path for pattern in patterns for path in Path(_place(name)).glob(pattern) if path.is_file()):
+        with open(path, "rb") as file:
+            if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
+                raise UserError(f"{flag}: {path} begins with a byte-order mark (BOM). Save it as UTF-8 without one.")
+
+
 def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConfig:
+    _refuse_marks(flag, model.name)
     try:
         return AutoConfig.from_pretrained(
             _place(model.name), trust_remote_code=hub.trust_remote_code, **_look_up(model.revision, hub)
@@ -255,6 +267,7 @@ def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConf
 def _load_tokenizer(model: ModelSpec, hub: HubOptions):
     """The tokenizer that a model is used with. The revision is the model's; another repository has its own."""
     name, revision = (model.name, model.revision) if model.tokenizer is None else (model.tokenizer, "main")
+    _refuse_marks("--tokenizer_name", name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             _place(name), trust_remote_code=hub.trust_remote_code, **_look_up(revision, hub)

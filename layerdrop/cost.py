@@ -9,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from layerdrop.precision import autocast
 from layerdrop.runs.environment import forget_peak_memory, peak_memory
 from layerdrop.strategies import check_k, select
 from layerdrop.surgery import drop_layers, droppable, layer_list, without
+from layerdrop.text import short_name
 
 SEED = 41
 RANDOM = "random:"
@@ -48,7 +48,7 @@ class Reduced:
     @property
     def name(self) -> str:
         """For a table."""
-        name = Path(self.given.rstrip("/")).name
+        name = short_name(self.given)
         return f"{name}, {self.strategy} K = {self.k}" if self.k else name
 
     def load(self, use_cpu: bool = False) -> PreTrainedModel:

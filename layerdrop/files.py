@@ -16,6 +16,14 @@ from filelock import FileLock, Timeout
 from layerdrop.errors import UserError
 
 
+class LocalPath(str):
+    """A flag that takes a path, or a path or a name on the hub: the text with `~` expanded, as an ordinary str."""
+
+    def __new__(cls, text: str) -> str:
+        """A shell leaves the `~` of `--flag=~/x` alone, and YAML every one."""
+        return os.path.expanduser(text)
+
+
 # ---- files -----------------------------------------------------------------------------------------------------------
 def make_folder(flag: str, folder: str | Path) -> None:
     """Make a folder for results, before they are computed. Raises UserError where nothing can be written there."""

@@ -82,7 +82,7 @@ def read_layers_file(path: str) -> tuple[int, ...]:
     """The dropped ids of a run's layers.json, ascending. Raises UserError."""
     expected = "The layers.json of a run is expected."
     try:
-        dropped = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))["dropped"]
+        dropped = json.loads(Path(path).read_text(encoding="utf-8-sig"))["dropped"]
         return tuple(sorted(int(i) for i in dropped))
     except OSError as error:
         raise UserError(f"--drop_order_file {path}: cannot read it ({error.strerror}). {expected}") from None
@@ -103,7 +103,7 @@ def sets_text(sets: Sequence[Sequence[int]]) -> str:
 def _lines(path: str, expected: str) -> list[tuple[int, str]]:
     """The lines that are not empty, with their numbers from 1."""
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--drop_order_file {path}: cannot read it ({reason}). {expected}") from None

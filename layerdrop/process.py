@@ -6,6 +6,7 @@ do. This module imports neither torch nor numpy: some settings are read when tho
 
 import ctypes
 import gc
+import io
 import os
 import sys
 import time
@@ -22,12 +23,40 @@ def prepare_process() -> None:
 
     Garbage collection is off afterwards, until `collect_from_now_on`.
     """
+    tolerate_broken_output()
     gc.disable()
     if not any(name in os.environ for name in WAITING):
         os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
     # PyTorch keeps up to 1,024 primitives of oneDNN, a quarter of a megabyte each, beside oneDNN's own cache.
     os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
     _keep_freed_memory()
+
+
+class _TolerantFile(io.FileIO):
+    """A descriptor whose writes never fail: what cannot be written is lost."""
+
+    def write(self, data) -> int | None:
+        """Write, or discard where the reader has left or the disk is full."""
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def tolerate_broken_output() -> None:
+    """Let no print fail this process: neither a reader that has left (`| head -1`), nor a full disk, nor a character
+    that the terminal's encoding lacks. Call it at the start of a command.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell (`2>&-`)
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif stream is getattr(sys, f"__{name}__") and isinstance(stream.buffer, (io.BufferedWriter, io.FileIO)):
+            stream.flush()
+            raw = _TolerantFile(stream.fileno(), "w", closefd=False)
+            at_once = stream.line_buffering or stream.write_through
+            tolerant = io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, "backslashreplace", None, at_once)
+            setattr(sys, name, tolerant)
 
 
 def _keep_freed_memory() -> None:

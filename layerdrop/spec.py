@@ -8,8 +8,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
+
+from layerdrop.text import short_name
 
 VERSION = 3
 """Version of the fields' meaning; part of every id."""
@@ -229,7 +230,7 @@ class RunSpec:
             how = "full_k0"
         scratch = ["scratch"] if self.model.from_scratch else []
         parts = [
-            Path(self.model.name.rstrip("/")).name,
+            short_name(self.model.name),
             self.data.task,
             how,
             *scratch,

@@ -19,7 +19,7 @@ from layerdrop.engines.base import Run
 from layerdrop.errors import UserError
 from layerdrop.evaluate import Evaluation
 from layerdrop.finetune.faster import faster
-from layerdrop.finetune.settings import training_arguments
+from layerdrop.finetune.settings import check_checkpointing, training_arguments
 from layerdrop.finetune.trainer import Development, prefix
 from layerdrop.first_runs import FirstRuns
 from layerdrop.inputs import Inputs, needed_splits
@@ -76,6 +76,7 @@ class GlueRun:
             self.inputs = Inputs()
             self.firsts = FirstRuns(spec, options, self.run, self.inputs)
         check_precision(spec.precision, checkpoint.config)
+        check_checkpointing(self.args, checkpoint.config)
         if must_search(spec.drop):
             self._check_search(dry_run)
         check_selection(spec, checkpoint.config)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from layerdrop.arguments import flag_names, flags_of, parse, read_settings
+from layerdrop.arguments.files import STUDY
 from layerdrop.checkpoints import Checkpoint, HubOptions, work_offline_unless_reachable
 from layerdrop.engines.base import Job
 from layerdrop.errors import UserError, unknown
@@ -68,7 +69,7 @@ def read_study(
     """
     content = _read(path)
     if recipe is None and content.get("recipe"):
-        recipe = str(Path(path).parent / content["recipe"])
+        recipe = str(Path(path).parent / Path(content["recipe"]).expanduser())
     settings = (read_settings(recipe) if recipe else {}) | (content.get("settings") or {})
     grids, exclude = _mappings(path, content, "grid"), _mappings(path, content, "exclude")
     refuse_flags_of_one_run([*flags_of(settings), *(f"--{name}" for grid in grids for name in grid), *flags])
@@ -88,7 +89,7 @@ def read_study(
 
 # ---- the file --------------------------------------------------------------------------------------------------------
 def _read(path: str) -> dict[str, Any]:
-    content = read_settings(path)
+    content = read_settings(path, STUDY)
     if "grid" not in content and content and not any(key in KEYS for key in content) and set(content) & flag_names():
         raise UserError(
             f"{path}: is the configuration of a single run. Start it with: python run_glue.py {path} "

@@ -1,8 +1,12 @@
 """Text for one line of a terminal or a table."""
 
+import re
 import textwrap
+from pathlib import Path
 
 ELLIPSIS = "…"
+EVERYBODYS = re.compile(r"model|checkpoint(-\d+)?|export", re.IGNORECASE)
+"""Last parts of a path that say nothing about the model."""
 
 
 def one_line(text: str | None, width: int | None = None) -> str:
@@ -13,3 +17,13 @@ def one_line(text: str | None, width: int | None = None) -> str:
         return line
     short = textwrap.shorten(line, width, placeholder=ELLIPSIS, break_on_hyphens=False)
     return short if short != ELLIPSIS else line[: width - len(ELLIPSIS)] + ELLIPSIS
+
+
+def short_name(path: str) -> str:
+    """The name of a model for folders and tables: the last part of its path or hub name; of `mpnet_rte/model` and
+    `mpnet_rte/checkpoint-500` also the part before."""
+    place = Path(path)
+    if place.name in ("", ".."):
+        place = place.resolve()
+    before = place.parent.name if EVERYBODYS.fullmatch(place.name) else ""
+    return f"{before}_{place.name}" if before not in ("", "..") else place.name or "model"

@@ -18,9 +18,10 @@ from scripts.executing import add_engine_flags, asking_to_stop, find_places, mak
 FIGURE_NAME = "loss_by_k"
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 1 a run failed, 2 unusable input, 130 stopped by the user."""
     from layerdrop.errors import UserError
+    from layerdrop.files import LocalPath
     from layerdrop.trials import Stopped
 
     parser = argparse.ArgumentParser(
@@ -33,8 +34,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--k", nargs="+", type=int, help="numbers of layers to choose from (default: all)")
     parser.add_argument("--exhaustive", action="store_true", help="try every K: the loss need not grow with K")
     parser.add_argument("--compare", choices=("sajjad2023",), help="published figures beside one's own")
-    parser.add_argument("--store", default="runs/choose_k", help="folder of the runs")
-    parser.add_argument("--figures", help="folder of the pictures (PNG and PDF)")
+    parser.add_argument("--store", type=LocalPath, default="runs/choose_k", help="folder of the runs")
+    parser.add_argument("--figures", type=LocalPath, help="folder of the pictures (PNG and PDF)")
     parser.add_argument("--format", choices=("md", "latex", "csv"), default="md", help="of the table")
     add_engine_flags(parser)
     try:
@@ -102,4 +103,7 @@ def choose(args: argparse.Namespace, words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from layerdrop.process import tolerate_broken_output
+
+    tolerate_broken_output()
+    sys.exit(main())

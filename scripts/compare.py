@@ -8,14 +8,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from layerdrop.errors import UserError
+from layerdrop.files import LocalPath
 from layerdrop.report.compare import compare
 from layerdrop.runs.record import RunRecord, read_record
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The exit code: 0, or 2 where a folder has no finished run or the tasks differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="a run's folder; the first is compared with")
+    parser.add_argument(
+        "folders", type=LocalPath, nargs="+", metavar="FOLDER", help="a run's folder; the first is compared with"
+    )
     try:
         print(compare(read(parser.parse_args(argv).folders)))
     except UserError as error:
@@ -42,4 +45,7 @@ def read(folders: list[str]) -> list[RunRecord]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from layerdrop.process import tolerate_broken_output
+
+    tolerate_broken_output()
+    sys.exit(main())

@@ -12,7 +12,6 @@ shows them all.
 import argparse
 import dataclasses
 import json
-import signal
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -28,12 +27,16 @@ SINGLES = 8
 """Single texts in a round."""
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input."""
+    from layerdrop.arguments.limits import check_numbers
     from layerdrop.errors import UserError
+    from layerdrop.files import LocalPath
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", help="folders of runs or checkpoints, hub names, random:TYPE")
+    parser.add_argument(
+        "models", type=LocalPath, nargs="+", help="folders of runs or checkpoints, hub names, random:TYPE"
+    )
     parser.add_argument("--drop_strategy", default="top", help="with --k: which layers (a strategy without scores)")
     parser.add_argument("--k", nargs="+", type=int, default=[0], help="numbers of layers to drop from each model")
     parser.add_argument("--texts", type=int, default=256, help="number of pairs with QQP's lengths")
@@ -43,13 +46,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
     parser.add_argument("--use_cpu", action="store_true")
     parser.add_argument("--compare", choices=("sajjad2023", "peer2022"), help="published figures beside one's own")
-    parser.add_argument("--store", default="runs/cost", help="folder of the records")
+    parser.add_argument("--store", type=LocalPath, default="runs/cost", help="folder of the records")
     parser.add_argument("--format", choices=("md", "latex", "csv"), default="md", help="of the table")
     args = parser.parse_args(argv)
     try:
-        for name in ("texts", "length", "batch_size", "repeats"):
-            if getattr(args, name) < 1:
-                raise UserError(f"--{name} {getattr(args, name)}: must be 1 or more.")
+        check_numbers(vars(args))
         record = measure(args)
         from layerdrop.report.render import render
         from layerdrop.report.tables.model_cost import model_cost_table
@@ -120,6 +121,4 @@ def measure(args: argparse.Namespace) -> dict:
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends quietly
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -51,13 +51,11 @@ def refuse_misspelt(parser: argparse.ArgumentParser, words: list[str]) -> None:
 
 
 def find_places(args: argparse.Namespace) -> list:
-    """Where local workers go; empty for Ray. Raises UserError for a flag out of range."""
+    """Where local workers go; empty for Ray. Raises UserError for a number out of its flag's range."""
+    from layerdrop.arguments.limits import check_numbers
     from layerdrop.engines.places import places
-    from layerdrop.errors import UserError
 
-    for name in ("workers", "runs_per_gpu", "cores_per_run"):
-        if (value := getattr(args, name)) is not None and value < 1:
-            raise UserError(f"--{name} {value}: must be 1 or more.")
+    check_numbers(vars(args))
     return [] if args.engine == "ray" else places(args.workers, args.runs_per_gpu)
 
 

@@ -16,22 +16,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 PLACES = ("data_dir", "validation_file", "train_file")
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input, a model that loses too much among it."""
+    from layerdrop.arguments.limits import check_numbers
     from layerdrop.errors import UserError
+    from layerdrop.files import LocalPath
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", help="folders of runs that kept their model")
+    parser.add_argument("runs", type=LocalPath, nargs="+", help="folders of runs that kept their model")
     parser.add_argument("--format", choices=("safetensors", "onnx"), default="safetensors", help="what is written")
     parser.add_argument("--quantize", choices=("int8",), help="onnx: weights of matrix products in int8")
     parser.add_argument("--max_loss", type=float, default=1.0, help="points of the task's metric that may be lost")
     parser.add_argument("--force", action="store_true", help="write a model that loses more, too")
-    parser.add_argument("--output", help="folder of the exported model (one run)")
+    parser.add_argument("--output", type=LocalPath, help="folder of the exported model (one run)")
     for name in PLACES:
-        parser.add_argument(f"--{name}", help="where the data of the runs is now, if not where they read it")
+        parser.add_argument(
+            f"--{name}", type=LocalPath, help="where the data of the runs is now, if not where they read it"
+        )
     parser.add_argument("--table_format", choices=("md", "latex", "csv"), default="md", help="of the table")
     args = parser.parse_args(argv)
     try:
+        check_numbers(vars(args))
         if args.quantize and args.format != "onnx":
             raise UserError(f"--quantize {args.quantize}: goes with --format onnx, not {args.format}.")
         if args.output and len(args.runs) > 1:
@@ -102,4 +107,7 @@ def table(found: list):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from layerdrop.process import tolerate_broken_output
+
+    tolerate_broken_output()
+    sys.exit(main())

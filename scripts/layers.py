@@ -15,7 +15,6 @@ stdout, pictures to --figures.
 
 import argparse
 import re
-import signal
 import sys
 from pathlib import Path
 
@@ -29,22 +28,23 @@ if __name__ == "__main__":  # before anything imports torch
 from scripts.executing import own_files, refuse_misspelt, tasks_of
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input."""
     from layerdrop.errors import UserError, unknown
+    from layerdrop.files import LocalPath
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("analysis", help=", ".join(ANALYSES))
-    parser.add_argument("--models", nargs="+", required=True, help="checkpoints, or folders of runs")
+    parser.add_argument("--models", type=LocalPath, nargs="+", required=True, help="checkpoints, or folders of runs")
     parser.add_argument("--tasks", nargs="+", help="default: the task of own files or of a run; else mrpc")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="train", help="texts to look at")
     parser.add_argument("--criteria", nargs="+", help="scores: these alone")
     parser.add_argument("--token", choices=("sentence", "mean"), default="sentence", help="probe: what is classified")
-    parser.add_argument("--pretrained", help="drift: the model before fine-tuning")
-    parser.add_argument("--store", default="runs/layers", help="folder of results")
-    parser.add_argument("--figures", help="folder of the pictures (PNG and PDF)")
+    parser.add_argument("--pretrained", type=LocalPath, help="drift: the model before fine-tuning")
+    parser.add_argument("--store", type=LocalPath, default="runs/layers", help="folder of results")
+    parser.add_argument("--figures", type=LocalPath, help="folder of the pictures (PNG and PDF)")
     parser.add_argument("--format", choices=("md", "latex", "csv"), default="md", help="of the tables")
     try:
         args, words = parser.parse_known_args(argv)
@@ -111,16 +111,12 @@ def data_of(record, tasks: list[str] | None, words: list[str]) -> list[list[str]
 def name_of(model: str, record, task: str):
     """The name of a model in tables. record: of the run that trained it, or None."""
     from layerdrop.report.layer_report import AnalysedModel
+    from layerdrop.text import short_name
 
     training = ""
     if record:
         training = f"{record.spec.drop.strategy}, K = {len(record.dropped)}" if record.dropped else "fine-tuned"
-    return AnalysedModel(last_part(record.spec.model.name if record else model), training, task, last_part(model))
-
-
-def last_part(path: str) -> str:
-    """The name of a folder."""
-    return Path(path.rstrip("/")).name
+    return AnalysedModel(short_name(record.spec.model.name if record else model), training, task, short_name(model))
 
 
 def subject(model: str, splits: tuple[str, ...], words: list[str]):
@@ -144,8 +140,9 @@ def subject(model: str, splits: tuple[str, ...], words: list[str]):
 def kept(one, args: argparse.Namespace, compute, **of):
     """The result of a subject, from the store if it is there."""
     from layerdrop.analysis.subjects import cached
+    from layerdrop.text import short_name
 
-    name = f"{args.analysis}_{last_part(one.spec.model.name)}_{one.spec.data.task}"
+    name = f"{args.analysis}_{short_name(one.spec.model.name)}_{one.spec.data.task}"
     return cached(args.store, name, one.contents() | of, compute)
 
 
@@ -252,6 +249,4 @@ ANALYSES = {"scores": scores, "probe": probe, "drift": drift, "profile": profile
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends quietly
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

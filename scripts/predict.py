@@ -12,28 +12,27 @@ value. The prediction of an empty line is empty.
 """
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input."""
     from layerdrop.errors import UserError
-    from layerdrop.files import make_folder_of, write_atomically
+    from layerdrop.files import LocalPath, make_folder_of, write_atomically
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("model", help="folder of a classifier")
-    parser.add_argument("file", nargs="?", help="file of texts; - or nothing: stdin")
+    parser.add_argument("model", type=LocalPath, help="folder of a classifier")
+    parser.add_argument("file", type=LocalPath, nargs="?", help="file of texts; - or nothing: stdin")
     parser.add_argument("--text", nargs="+", help="a text, or a pair, instead of a file")
     parser.add_argument("--text_columns", help="the one or two text columns, separated by a comma (default: the run's)")
     parser.add_argument("--max_seq_length", type=int, help="tokens of a text at most (default: the run's)")
     parser.add_argument("--skip_bad_rows", action="store_true", help="empty predictions for malformed rows")
-    parser.add_argument("--output", help="file of the predictions (default: stdout)")
+    parser.add_argument("--output", type=LocalPath, help="file of the predictions (default: stdout)")
     parser.add_argument("--batch_size", type=int, default=32)
     args = parser.parse_args(argv)
     try:
@@ -54,6 +53,7 @@ def main(argv: list[str]) -> int:
 
 def check(args: argparse.Namespace) -> None:
     """Raise UserError for flags that cannot be, before anything is loaded."""
+    from layerdrop.arguments.limits import check_numbers
     from layerdrop.data.to_predict import is_table
     from layerdrop.errors import UserError
 
@@ -65,9 +65,7 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("nothing to predict. Give a file, --text, or lines on stdin.")
     if args.text_columns and not (args.file and is_table(args.file)):
         raise UserError("--text_columns: only for csv, tsv, JSON and parquet files. Leave it out.")
-    for name, least in (("batch_size", 1), ("max_seq_length", 2)):
-        if (value := getattr(args, name)) is not None and value < least:
-            raise UserError(f"--{name} {value}: must be {least} or more.")
+    check_numbers({"batch_size": args.batch_size, "max_seq_length": args.max_seq_length})
 
 
 def predict(args: argparse.Namespace) -> list[tuple[str, ...]]:
@@ -107,6 +105,7 @@ def read(args: argparse.Namespace, columns: list[tuple[str, ...]]):
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends quietly
-    sys.exit(main(sys.argv[1:]))
+    from layerdrop.process import tolerate_broken_output
+
+    tolerate_broken_output()
+    sys.exit(main())

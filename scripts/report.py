@@ -6,7 +6,6 @@ speed-up, inference time; records of scripts/cost.py too), significance (against
 """
 
 import argparse
-import signal
 import sys
 import time
 from pathlib import Path
@@ -18,12 +17,13 @@ REFRESH = 10
 """Seconds between two pages of --watch."""
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The exit code: 0, or 2 for unusable input."""
     from layerdrop.errors import UserError
+    from layerdrop.files import LocalPath
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("store", nargs="+", help="folders of runs")
+    parser.add_argument("store", type=LocalPath, nargs="+", help="folders of runs")
     parser.add_argument("--table", nargs="+", choices=TABLES, default=["tasks", "cost"], help="which tables")
     parser.add_argument("--format", choices=("md", "latex", "csv"), default="md", help="of the tables")
     parser.add_argument("--tasks", nargs="+", help="columns, and the set of tasks for means (default: all there are)")
@@ -34,9 +34,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--plain", action="store_true", help="significance: training variants against plain runs")
     parser.add_argument("--holm", action="store_true", help="significance: Holm's correction for all tests of a table")
     parser.add_argument("--compare", help="published figures beside one's own: sajjad2023, peer2022")
-    parser.add_argument("--figures", help="folder for the figures (PNG and PDF)")
-    parser.add_argument("--runs", help="csv file with a line for each run: settings, metrics, seconds, versions")
-    parser.add_argument("--html", help="file of one page for a browser: sortable tables, charts, the runs of each row")
+    parser.add_argument("--figures", type=LocalPath, help="folder for the figures (PNG and PDF)")
+    parser.add_argument(
+        "--runs", type=LocalPath, help="csv file with a line for each run: settings, metrics, seconds, versions"
+    )
+    parser.add_argument(
+        "--html", type=LocalPath, help="file of one page for a browser: sortable tables, charts, the runs of each row"
+    )
     parser.add_argument("--watch", action="store_true", help="with --html: write it again and again until Ctrl-C")
     args = parser.parse_args(argv)
     try:
@@ -157,6 +161,7 @@ def _tables(args: argparse.Namespace, runs, tasks: list[str] | None, beside) -> 
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `report.py ... | head` ends quietly
-    sys.exit(main(sys.argv[1:]))
+    from layerdrop.process import tolerate_broken_output
+
+    tolerate_broken_output()
+    sys.exit(main())

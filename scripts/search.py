@@ -21,12 +21,12 @@ if __name__ == "__main__":  # before anything imports torch
 from scripts.executing import add_engine_flags, asking_to_stop, find_places, make_engine, refuse_misspelt
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input, 130 stopped by the user."""
     from layerdrop.errors import UserError
 
     try:
-        record, path = search_layers(list(argv))
+        record, path, more = search_layers(sys.argv[1:] if argv is None else list(argv))
     except UserError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 2
@@ -35,13 +35,13 @@ def main(argv: list[str]) -> int:
         return 130
     from layerdrop.runs.search_record import summary
 
-    print(summary(record, path))
+    print(summary(record, path, more))
     return 0
 
 
 def search_layers(argv: list[str]):
-    """Do the search that the flags describe: (SearchRecord, path of its layer file). Raises UserError, and
-    KeyboardInterrupt where the user stops."""
+    """Do the search that the flags describe: (SearchRecord, path of its layer file, words of a run's command that the
+    record does not hold). Raises UserError, and KeyboardInterrupt where the user stops."""
     args, words = _parse(argv)
 
     from layerdrop.files import make_folder
@@ -84,13 +84,25 @@ def search_layers(argv: list[str]):
     finally:
         display.close()
         engine.close()
-    return record, record.write(args.store)
+    return record, record.write(args.store), _not_in_a_spec(arguments)
+
+
+def _not_in_a_spec(arguments) -> list[str]:
+    """The flags that a run needs as the search does, and that are no part of its identity."""
+    values = {
+        "validation_file": arguments.data.validation_file,
+        "cache_dir": arguments.model.cache_dir,
+        "trust_remote_code": arguments.model.trust_remote_code or None,
+    }
+    return [word for name, value in values.items() if value for word in (f"--{name}", str(value))]
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The search's own flags, and the words for run_glue.py; the words of a file come first, so that the command line
     wins."""
     from layerdrop.arguments import flags_of, read_settings
+    from layerdrop.arguments.files import SEARCH
+    from layerdrop.files import LocalPath
     from layerdrop.search import METHODS
 
     parser = argparse.ArgumentParser(
@@ -104,9 +116,9 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--select_on", help="metric, or loss (default: F1, Spearman, Matthews or accuracy, as the task)"
     )
     parser.add_argument("--round", type=int, help="compare scores rounded to so many decimals (GLP: 3)")
-    parser.add_argument("--store", default="runs/search", help="folder of the runs and of the result")
+    parser.add_argument("--store", type=LocalPath, default="runs/search", help="folder of the runs and of the result")
     add_engine_flags(parser)
-    settings = read_settings(argv.pop(0)) if argv and not argv[0].startswith("-") else {}
+    settings = read_settings(argv.pop(0), SEARCH) if argv and not argv[0].startswith("-") else {}
     own = [action.dest for action in parser._actions]
     parser.set_defaults(**{name: settings.pop(name) for name in own if name in settings})
     args, words = parser.parse_known_args(argv)
@@ -131,8 +143,8 @@ def _full_run(args: argparse.Namespace, words: list[str]):
         raise unknown("--method", args.method, METHODS)
     refuse_flags_of_one_run(words)
     arguments = parse(words)
-    if arguments.drop.drop_strategy or arguments.drop.drop_layers:
-        raise UserError("--drop_strategy, --drop_layers: a search chooses the layers. Leave them out.")
+    if arguments.named_strategy:
+        raise UserError("--drop_strategy, --drop_layers, --keep_layers: a search chooses the layers. Leave them out.")
     when = arguments.when
     if when.drop_when == "gradual" or when.freeze_dropped:
         raise UserError("--drop_when gradual, --freeze_dropped: candidates have no order of layers. Leave them out.")
@@ -152,4 +164,4 @@ def _full_run(args: argparse.Namespace, words: list[str]):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

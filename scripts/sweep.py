@@ -6,7 +6,6 @@ run_glue.py (--data_dir, --learning_rate, ...) may follow; they hold for every r
 """
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
@@ -15,16 +14,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from scripts.executing import add_engine_flags, asking_to_stop, find_places, make_engine, refuse_misspelt
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 all done, 1 some failed, 2 unusable input, 130 stopped by the user."""
     from layerdrop.errors import UserError
+    from layerdrop.files import LocalPath
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", help="YAML file of the study")
-    parser.add_argument("--store", help="folder of its runs (default: runs/NAME of the study)")
+    parser.add_argument("study", type=LocalPath, help="YAML file of the study")
+    parser.add_argument("--store", type=LocalPath, help="folder of its runs (default: runs/NAME of the study)")
     parser.add_argument("--plan", action="store_true", help="list the runs and what is done, and stop")
-    parser.add_argument("--recipe", help="YAML file of flags instead of the study's recipe")
-    parser.add_argument("--models", nargs="+", help="these models instead of the study's")
+    parser.add_argument("--recipe", type=LocalPath, help="YAML file of flags instead of the study's recipe")
+    parser.add_argument("--models", type=LocalPath, nargs="+", help="these models instead of the study's")
     parser.add_argument("--tasks", nargs="+", help="these tasks instead")
     parser.add_argument("--strategies", nargs="+", help="these strategies instead")
     parser.add_argument("--k", nargs="+", type=int, help="these numbers of layers to drop instead")
@@ -86,6 +86,7 @@ def sweep(args: argparse.Namespace, study, where: list, inputs, todo: int) -> in
 
 
 if __name__ == "__main__":
-    if "--plan" in sys.argv and hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sweep.py ... --plan | head` ends quietly
-    sys.exit(main(sys.argv[1:]))
+    from layerdrop.process import tolerate_broken_output
+
+    tolerate_broken_output()
+    sys.exit(main())

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import math
+import re
 import sys
 from argparse import Namespace
 
@@ -9,18 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TrainingArguments
 from transformers.hf_argparser import string_to_bool
+from transformers.trainer_utils import SchedulerType
 
 from layerdrop import arguments
-from layerdrop.arguments import NO_EFFECT, parse, translate
+from layerdrop.arguments import NO_EFFECT, checks, legacy, parse, translate
 from layerdrop.arguments.checks import ranges
+from layerdrop.arguments.limits import RANGES, SEED, Range, out_of_range
 from layerdrop.arguments.parsing import _choose_precision
 from layerdrop.arguments.to_spec import _plain
 from layerdrop.errors import UserError
-from layerdrop.spec import NOT_THE_LIBRARYS, DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
+from layerdrop.spec import NOT_THE_LIBRARYS, DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec, WhenSpec
 from layerdrop.tasks import TASKS
 from layerdrop.words import FLAG_OF, WITHOUT_FLAG, flag_of
 
 CPU = ["--use_cpu", "--report_to", "none"]
+NEED_SETTINGS = ("cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "inverse_sqrt")
 
 
 def asked(words: str) -> tuple[RunSpec, Options]:
@@ -111,7 +116,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--drop_strategy contribution --drop_k 0 --drop_threshold 0.9", "both say how many"),
         (
             "--drop_strategy contribution --drop_threshold 95",
-            "--drop_threshold 95.0: a cosine similarity. Choose -1 to 1",
+            "--drop_threshold 95.0: must be from -1 to 1. A cosine similarity; the paper's: 0.95",
         ),
         ("--drop_strategy top --drop_threshold 0.9", "only for --drop_strategy contribution, not top"),
         ("--drop_strategy top --drop_k -1", "--drop_k -1"),
@@ -130,6 +135,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--freeze_layers=-1,3,-2", "^--freeze_layers -2, -1: no layer id. Ids count from 0"),
         ("--task_name mprc", "--task_name: unknown value 'mprc'. Did you mean 'mrpc'"),
         ("--train_file a.csv", "--validation_file is missing: --do_eval or --score_split validation needs it"),
+        ("--train_file a.csv", "--hold_out 0.15 takes a share of the training set instead"),
         ("--train_file a.csv --do_train --drop_strategy contribution --drop_k 1", "--validation_file is missing"),
         ("--train_file a.csv --validation_file b.csv --data_dir c", "both say where the data is"),
         ("--max_train_samples 0", "--max_train_samples 0: must be 1 or more"),
@@ -137,13 +143,12 @@ def test_every_flag_of_the_library_goes_through():
         ("--max_steps 0", "--max_steps 0: must be above 0. Leave it out to train --num_train_epochs"),
         ("--save_strategy best", "--save_strategy best: needs --metric_for_best_model. Allowed: loss, accuracy, f1"),
         ("--per_device_train_batch_size 0", "--per_device_train_batch_size 0: must be 1 or more"),
-        ("--learning_rate -1", "--learning_rate -1.0: must be a number that is not negative"),
+        ("--learning_rate -1", "--learning_rate -1.0: must be 0 or more"),
         ("--do_train False --do_eval False", "nothing to do"),
         ("--resume_from_checkpoint --overwrite_output_dir", "contradict each other"),
         ("--model_name_or_path . --output_dir ../{cwd}", "is the checkpoint's own folder"),
         ("--precision fp32 --bf16", "--precision fp32 and --bf16 contradict each other"),
-        ("--precision fp16", "--precision fp16: needs a GPU"),
-        ("--fp16", "^--fp16: needs a GPU. Allowed on this machine: --precision auto, fp32 or bf16"),
+        ("--precision fp16 --bf16", "--precision fp16 and --bf16 contradict each other"),
         ("--precision bf16 --bf16 False", "--precision bf16 and --bf16 False contradict each other"),
         ("--drop_layers 10 11", "^--drop_layers 10 11: ids with spaces. Write them as 10,11.$"),
         ("--remove_layers 10 11 --seed 1", "^--remove_layers 10 11: ids with spaces. Write them as 10,11.$"),
@@ -179,6 +184,144 @@ def test_everything_that_is_wrong_is_said_at_once():
         "--max_seq_length",
         "--learning_rate",
     ]
+
+
+IN_RANGE = {
+    "max_seq_length": ("2", "1"),
+    "max_train_samples": ("1", "0"),
+    "hold_out": ("0.1", "0 1 nan"),
+    "layerdrop_rate": ("0 0.9", "1 -0.1 nan"),
+    "num_train_epochs": ("0.5 3", "0 -1 nan 1e999"),
+    "max_steps": ("1 -1", "0 -2"),
+    "learning_rate": ("0 1", "-1 nan 1e999"),
+    "adam_beta1": ("0 0.9", "1 -0.1 nan"),
+    "adam_beta2": ("0 0.9", "1 -0.1 nan"),
+    "adam_epsilon": ("0 1e-8", "-1 1e999 nan"),
+    "weight_decay": ("0 0.1", "-0.5 nan 1e999"),
+    "max_grad_norm": ("0 1", "-1 nan 1e999"),
+    "label_smoothing_factor": ("0 0.1", "-0.5 1 nan"),
+    "warmup_steps": ("0 0.1 10", "-1 nan 1e999"),
+    "neftune_noise_alpha": ("0 5", "-1 nan"),
+    "seed": ("0 4294967295", "-1 4294967296"),
+    "data_seed": ("0", "-1"),
+    "eval_accumulation_steps": ("1", "0"),
+    "torch_empty_cache_steps": ("1", "0 -1"),
+    "dataloader_num_workers": ("0 2", "-1"),
+    "ddp_timeout": ("1", "0"),
+    "per_device_eval_batch_size": ("1", "0"),
+}
+"""Flag -> values that it takes, values that it does not take."""
+
+
+@pytest.mark.parametrize("name", IN_RANGE)
+def test_the_range_of_a_number(name):
+    good, bad = (values.split() for values in IN_RANGE[name])
+    for value in good:
+        parse([f"--{name}={value}", *CPU])
+    for value in bad:
+        said = refusal([f"--{name}={value}"])
+        assert re.match(rf"--{name} (-?[\d.]+|nan|inf): must be [^\n]+$", said), said
+
+
+def test_every_number_has_a_range():
+    """A newer library's may be missing: it may be any finite number."""
+    numbers = {action.dest for action in arguments.Parser()._actions if action.type in (int, float)}
+    missing = numbers - set(RANGES)
+    assert missing <= {f.name for f in dataclasses.fields(TrainingArguments)} - set(CHANGES_A_RESULT) - set(NO_EFFECT)
+
+
+@pytest.mark.parametrize("name", ["logging", "eval", "save"])
+def test_steps_count_only_with_their_strategy(name):
+    parse([f"--{name}_steps=-1", *CPU])
+    assert f"--{name}_steps -1.0: must be" in refusal([f"--{name}_strategy=steps", f"--{name}_steps=-1"])
+
+
+def test_words_of_a_range():
+    words = {
+        Range(): "a finite number",
+        Range(1): "1 or more",
+        Range(0, above=True): "above 0",
+        Range(0, 1): "from 0 to 1",
+        Range(0, 1, below=True): "0 or more and below 1",
+        Range(0, 1, above=True, below=True): "above 0 and below 1",
+        SEED: "from 0 to 4294967295",
+    }
+    assert {str(allowed) for allowed in words} == set(words.values())
+    assert list(out_of_range({"learning_rate": math.inf})) == [
+        "--learning_rate inf: must be a finite number, 0 or more."
+    ]
+    assert list(out_of_range({"seeds": [1, -1], "max_loss": [1.0, math.nan], "seed": None, "plain": True})) == [
+        "--seeds -1: must be from 0 to 4294967295.",
+        "--max_loss nan: must be a finite number.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--optim_args abc", "--optim adamw_torch_fused --optim_args abc: cannot be used ("),
+        (
+            "--lr_scheduler_type cosine_with_min_lr",
+            "--lr_scheduler_type cosine_with_min_lr: cannot be used (One",
+        ),
+        ("--lr_scheduler_type warmup_stable_decay", "--lr_scheduler_type warmup_stable_decay: cannot be used (get_wsd"),
+        ('--lr_scheduler_kwargs {"x":1}', "--lr_scheduler_type linear: cannot be used ("),
+        (
+            "--lr_scheduler_kwargs nan",
+            "--lr_scheduler_kwargs: not a JSON object: 'nan'. Write it as '{",
+        ),
+        ("--lr_scheduler_kwargs {", "--lr_scheduler_kwargs: not a JSON object: '{'"),
+        ("--accelerator_config abc", "--accelerator_config: not a JSON object: 'abc'"),
+        ("--fsdp_config abc", "--fsdp_config: not a JSON object: 'abc'"),
+        ("--report_to xyz", "--report_to: unknown value 'xyz'. Allowed: none, all, azure_ml,"),
+        ("--train_sampling_strategy xyz", "--train_sampling_strategy: invalid choice: 'xyz' (choose from"),
+        ("--eval_strategy xyz", "--eval_strategy: invalid choice: 'xyz' (choose from"),
+        ("--fsdp full_shard", "--fsdp: shards a model over several processes. Start them: torchrun"),
+        ("--dataloader_persistent_workers", "--dataloader_persistent_workers: goes with --dataloader_num_workers"),
+        (
+            '--activation_checkpointing_kwargs {"x":1}',
+            "--activation_checkpointing_kwargs: unknown setting 'x'",
+        ),
+        ('--accelerator_config {"x":1}', "AcceleratorConfig.__init__() got an unexpected keyword argument 'x'"),
+        ("--torch_compile --torch_compile_backend x", "--torch_compile_backend x: unknown. Allowed: "),
+    ],
+)
+def test_what_only_the_librarys_training_would_refuse(words, said):
+    with pytest.raises(UserError) as error:
+        parse(["--use_cpu", *words.split()])
+    refused = str(error.value)
+    assert refused.startswith(said) and len(refused.splitlines()) == 1, refused
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(f"--lr_scheduler_type {name.value}" for name in SchedulerType if name.value not in NEED_SETTINGS),
+        '--lr_scheduler_type cosine_with_min_lr --lr_scheduler_kwargs {"min_lr":1e-6}',
+        '--lr_scheduler_type warmup_stable_decay --lr_scheduler_kwargs {"num_decay_steps":3}',
+        *(f"--optim {name}" for name in ("adamw_torch", "sgd", "adafactor", "rmsprop", "adagrad")),
+    ],
+)
+def test_what_the_librarys_training_takes(words):
+    parse([*words.split(), *CPU])
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "refused"),
+    [
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", True),
+        ("ACCELERATE_DYNAMO_BACKEND", "NO", False),
+        ("ACCELERATE_USE_FSDP", "true", True),
+        ("ACCELERATE_USE_DEEPSPEED", "true", True),
+        ("ACCELERATE_USE_DEEPSPEED", "false", False),
+        ("ACCELERATE_MIXED_PRECISION", "bf16", False),
+    ],
+)
+def test_what_a_launcher_sets_and_no_record_says_is_refused(variable, value, refused, monkeypatch):
+    flags = parse(CPU)
+    monkeypatch.setenv(variable, value)
+    problems = list(checks._library(flags))
+    assert bool(problems) == refused and all(text.startswith(f"{variable}={value}, as `accel") for text in problems)
 
 
 # ---- configuration files
@@ -278,6 +421,41 @@ def test_translation():
     assert translate(["--resume_from_checkpoint", "x"], []) == ["--resume_from_checkpoint", "x"]
 
 
+@pytest.mark.parametrize(("words", "token"), [("", None), (" True", None), (" False", None), (" hf_x", "hf_x")])
+@pytest.mark.parametrize("end", ["", " --seed 1"])
+def test_use_auth_token(words, token, end):
+    """Without a value it asked for the token that is stored on the machine, which is used anyway."""
+    found = parse([*f"--use_auth_token{words}{end}".split(), *CPU])
+    assert found.model.token == token and found.train.seed == (1 if end else 42)
+    assert [note.split()[0] for note in found.notes] == ["--use_auth_token"] and "hf_x" not in found.notes[0]
+
+
+FORKS_DEFAULTS = (
+    ("config_name", ""), ("tokenizer_name", ""), ("cache_dir", ""), ("max_seq_length", "128"),
+    ("per_gpu_train_batch_size", "8"), ("per_gpu_eval_batch_size", "8"), ("gradient_accumulation_steps", "1"),
+    ("learning_rate", "5e-5"), ("weight_decay", "0.0"), ("adam_epsilon", "1e-8"), ("max_grad_norm", "1.0"),
+    ("num_train_epochs", "3.0"), ("max_steps", "-1"), ("warmup_steps", "0"), ("logging_steps", "50"),
+    ("save_steps", "50"), ("seed", "42"), ("fp16_opt_level", "O1"), ("local_rank", "-1"), ("server_ip", ""),
+    ("server_port", ""), ("remove_layers", ""), ("freeze_layers", ""),
+)  # fmt: skip
+"""Flags with a value of the run_glue.py of 2020 that the fork changed, at their defaults."""
+FORKS_SWITCHES = (
+    "evaluate_during_training do_lower_case eval_all_checkpoints no_cuda overwrite_output_dir overwrite_cache fp16"
+).split()
+
+
+@pytest.mark.parametrize("form", ["{} {}", "{}={}"])
+def test_every_flag_of_the_forks_script_runs(form):
+    words = "--model_type bert --model_name_or_path bert-base-uncased --task_name MRPC --data_dir glue/MRPC --do_train"
+    words = [*words.split(), "--do_eval", *(f"--{name}" for name in FORKS_SWITCHES), "--output_dir", "y"]
+    for name, value in FORKS_DEFAULTS:
+        words += [f"--{name}", value] if form == "{} {}" else [f"--{name}={value}"]
+    run, how = parse([*words, "--report_to", "none"]).to_spec()
+    assert (run.model, run.data) == (ModelSpec("bert-base-uncased"), DataSpec("mrpc", "glue/MRPC"))
+    assert run.drop == DropSpec() and (run.precision, how.folder, how.cache_dir) == ("fp32", "y", None)
+    assert run.train == TrainSpec(learning_rate=5e-5, per_device_train_batch_size=8)
+
+
 @pytest.mark.parametrize("old", list(arguments.RENAMED))
 def test_old_names_lead_to_flags_that_exist(old):
     assert arguments.RENAMED[old] in {action.dest for action in arguments.Parser()._actions}
@@ -295,6 +473,81 @@ def test_one_gpu_is_used_however_many_there_are(monkeypatch):
     found = parse(CPU)
     assert found.train.n_gpu == 1 and found.train.train_batch_size == 32
     assert "torchrun --nproc_per_node 4" in found.notes[-1]
+
+
+# ---- --keep_layers: the complement of --drop_layers
+DEMO = "--model_name_or_path demo --task_name demo-rte"
+
+
+@pytest.mark.parametrize(
+    ("kept", "dropped"),
+    [("0,1,2,3,4,5", "6,7,8,9,10,11"), ("11,0", "1,2,3,4,5,6,7,8,9,10"), ("1,2,3,4,5,6,7,8,9,10,11", "0")],
+)
+@pytest.mark.parametrize("more", ["", " --drop_when finetuned --freeze_dropped", " --drop_strategy list"])
+def test_kept_layers_are_the_complement_of_dropped_ones(kept, dropped, more):
+    run, how = asked(f"{DEMO} --keep_layers {kept}{more}")
+    other = asked(f"{DEMO} --drop_layers {dropped}{more}")
+    assert (run, run.id, how.folder) == (other[0], other[0].id, other[1].folder)
+
+
+def test_keeping_every_layer_drops_nothing():
+    assert spec(f"{DEMO} --keep_layers 0,1,2,3,4,5,6,7,8,9,10,11").id == spec(DEMO).id
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--keep_layers 12,3", "--keep_layers: no layer 12 in a model of 12 layers"),
+        ("--keep_layers ,", "--keep_layers: names no layer. Write ids as 0,1,2."),
+        ("--keep_layers=", "--keep_layers: names no layer"),
+        ("--keep_layers 0,x", "--keep_layers '0,x': not a list of layer ids"),
+        ("--keep_layers=-1,2", "--keep_layers -1: no layer id. Ids count from 0."),
+        ("--keep_layers 0 1", "--keep_layers 0 1: ids with spaces. Write them as 0,1."),
+        ("--keep_layers 0 --drop_layers 1", "--keep_layers and --drop_layers both choose layers. Give one of them."),
+        ("--keep_layers 0 --drop_strategy top", "--keep_layers and --drop_strategy top both choose layers."),
+        ("--keep_layers 0 --drop_k 3", "--keep_layers and --drop_k both choose layers."),
+        ("--keep_layers 0 --drop_k 0", "--keep_layers and --drop_k both choose layers."),
+        ("--keep_layers 0 --drop_strategy list --drop_order_file x", "--keep_layers and --drop_order_file both choose"),
+        (
+            "--keep_layers 0,1 --freeze_layers 1,9",
+            "--freeze_layers 9: --keep_layers drops this. Name kept layers only.",
+        ),
+    ],
+)
+def test_kept_layers_that_make_no_sense(words, said):
+    with pytest.raises(UserError) as error:
+        spec(f"{DEMO} {words}")
+    assert str(error.value).startswith(said) and len(str(error.value).splitlines()) == 1, error.value
+
+
+# ---- what people type
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("--model", "--model_name_or_path"),
+        ("--batch_size=8", "--per_device_train_batch_size"),
+        ("--batch-size", "--per_device_train_batch_size"),
+        ("--config", "run_glue.py X.yaml"),
+        ("--class_weights", "loss"),
+        ("--metric_name", "--metric_for_best_model"),
+        ("--epochs", "--num_train_epochs"),
+        ("--lr", "--learning_rate"),
+        ("--k", "--drop_k"),
+        ("--layers", "--drop_layers"),
+        ("--strategy", "--drop_strategy"),
+    ],
+)
+def test_what_people_type_is_answered(typed, said):
+    name = typed.partition("=")[0]
+    refused = refusal([typed])
+    assert refused.startswith(f"{name}: no such flag. ") and said in refused.split(". ")[1]
+
+
+def test_what_people_type_is_no_flag_and_leads_to_flags():
+    assert not set(legacy.TYPED) & (arguments.flag_names() | set(arguments.RENAMED) | set(arguments.WITHOUT_EFFECT))
+    for hint in legacy.TYPED.values():
+        for word in re.findall(r"--(\w+)", hint):
+            assert word in arguments.flag_names() | {"nproc_per_node"}, hint
 
 
 # ---- every flag: into the identity, or in the list of flags without effect; and on into TrainingArguments
@@ -318,6 +571,7 @@ CASES = {
     "drop_k": (TOP, "3"),
     "drop_threshold": ("--drop_strategy contribution --drop_threshold 0.9", "0.95"),
     "drop_layers": ("--drop_layers 3", "4"),
+    "keep_layers": ("--model_name_or_path demo --task_name demo-rte --keep_layers 0,1", "0"),
     "drop_order_file": ("--drop_strategy greedy --drop_k 1 --drop_order_file 1.txt", "2.txt"),
     "weight_scope": ("--drop_strategy variance --drop_k 2", "layer"),
     "score_on": (CONTRIBUTION, "other"),
@@ -349,7 +603,14 @@ CASES = {
     "precision": ("--precision fp32", "bf16"),
     "bf16": ("", "True"),
     "lr_scheduler_type": (TOP, "cosine"),
-    "lr_scheduler_kwargs": (TOP, '{"num_cycles": 2}'),
+    "lr_scheduler_kwargs": (f"{TOP} --lr_scheduler_type polynomial", '{"power": 2}'),
+    "optim_args": (TOP, "a=1"),
+    "adam_beta1": (TOP, "0.5"),
+    "adam_beta2": (TOP, "0.5"),
+    "label_smoothing_factor": (TOP, "0.1"),
+    "dataloader_persistent_workers": (f"{TOP} --dataloader_num_workers 2", "True"),
+    "torch_compile_backend": (TOP, "eager"),
+    "torch_compile_mode": (TOP, "default"),
     "optim": (TOP, "adafactor"),
     "accelerator_config": (TOP, '{"even_batches": false}'),
     "activation_checkpointing_kwargs": (TOP, '{"use_reentrant": false}'),
@@ -452,13 +713,12 @@ def test_the_list_names_flags_once_each():
 CHANGES_A_RESULT = (
     "model_name_or_path model_revision tokenizer_name from_scratch task_name data_dir train_file validation_file "
     "text_columns label_column label_type positive_label skip_bad_rows max_seq_length pad_to_max_length "
-    "max_train_samples max_eval_samples hold_out drop_strategy drop_k drop_threshold drop_layers drop_order_file "
-    "weight_scope score_on "
-    "layerdrop_rate drop_when freeze_dropped drop_step drop_every_epochs theseus replacing_rate replacing_schedule "
-    "replacing_steps first_num_train_epochs first_learning_rate teacher distill distill_temperature distill_weight "
-    "distill_states_weight distill_attention "
-    "score_split max_score_samples freeze_layers freeze_embeddings do_train seed data_seed precision bf16 fp16 plain "
-    "tf32 num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps auto_find_batch_size "
+    "max_train_samples max_eval_samples hold_out drop_strategy drop_k drop_threshold drop_layers keep_layers "
+    "drop_order_file weight_scope score_on layerdrop_rate drop_when freeze_dropped drop_step drop_every_epochs "
+    "theseus replacing_rate replacing_schedule replacing_steps first_num_train_epochs first_learning_rate teacher "
+    "distill distill_temperature distill_weight distill_states_weight distill_attention score_split "
+    "max_score_samples freeze_layers freeze_embeddings do_train seed data_seed precision bf16 fp16 plain tf32 "
+    "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps auto_find_batch_size "
     "learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps optim optim_args optim_target_modules "
     "weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm label_smoothing_factor neftune_noise_alpha "
     "train_sampling_strategy dataloader_drop_last dataloader_in_order load_best_model_at_end ignore_data_skip "
@@ -821,6 +1081,14 @@ def test_precision_with_a_gpu(changes, expected, filtered, monkeypatch):
     assert namespace.use_cpu == ("use_cpu" in changes)
 
 
+@pytest.mark.parametrize("words", ["--fp16", "--precision fp16"])
+def test_fp16_without_a_gpu_is_fp32(words):
+    """The library's own tests of its scripts add --fp16 wherever torch has it."""
+    run, how = asked(words)
+    assert run.precision == "fp32" and how.trainer["logging_nan_inf_filter"] is False
+    assert how.notes == (f"{words}: this needs a GPU; the run is in fp32",)
+
+
 # ---- checks
 @pytest.mark.parametrize(
     ("words", "allowed"),
@@ -874,6 +1142,12 @@ def test_a_study_is_not_one_run(tmp_path):
     assert refusal([str(path)]) == f"{path}: is a study of many runs. Start it with: python scripts/sweep.py {path}"
 
 
+def test_a_search_is_not_one_run(tmp_path):
+    path = tmp_path / "search.yaml"
+    path.write_text("model_name_or_path: demo\nmethod: greedy\n")
+    assert refusal([str(path)]) == f"{path}: is a search. Start it with: python scripts/search.py {path}"
+
+
 def test_help_has_a_section_for_each_group():
     text = arguments.Parser().format_help()
     sections = [line[:-1] for line in text.splitlines() if line and not line.startswith(" ") and line.endswith(":")]
@@ -902,7 +1176,7 @@ SETTINGS = st.fixed_dictionaries(
         "seed": st.integers(0, 2**32 - 1),
         "learning_rate": st.floats(0, 1),
         "num_train_epochs": st.floats(0.01, 50) | st.integers(1, 9),
-        "weight_decay": st.floats(-1, 1),
+        "weight_decay": st.floats(0, 1),
         "tokenizer_name": WORDS,
         "run_name": WORDS,
         "max_train_samples": st.none() | st.integers(1, 9),
@@ -919,7 +1193,7 @@ SETTINGS = st.fixed_dictionaries(
 @given(SETTINGS)
 @settings(derandomize=True, deadline=None, max_examples=30)
 def test_a_file_says_what_flags_say(tmp_path_factory, values):
-    values = values | {"do_train": True, "use_cpu": True, "report_to": "none"}
+    values = values | {"do_train": True, "use_cpu": True, "report_to": "none", "lr_scheduler_type": "cosine"}
     words = []
     for name, value in values.items():
         if name == "include_for_metrics":
@@ -949,6 +1223,7 @@ SPECS = st.builds(
         *(WORDS, st.none() | WORDS, st.booleans(), st.integers(2, 512), st.booleans(), MAYBE, MAYBE),
     ),
     st.builds(DropSpec, st.none() | WORDS, MAYBE, st.none() | st.floats(-1, 1), IDS, IDS, st.none() | WORDS),
+    st.builds(WhenSpec, st.none() | st.just(True), MAYBE, MAYBE),
     st.none()
     | st.builds(
         TrainSpec,
@@ -976,11 +1251,11 @@ def test_a_spec_survives_json(run):
 @given(SPECS, st.data())
 @settings(derandomize=True, deadline=None, max_examples=60)
 def test_every_field_is_part_of_the_id(run, data):
-    part = data.draw(st.sampled_from(["model", "data", "drop", "train", None]))
+    part = data.draw(st.sampled_from(["model", "data", "drop", "when", "train", None]))
     of = getattr(run, part) if part else run
     if of is None:
         return
-    names = [f.name for f in dataclasses.fields(of) if part or f.name not in ("model", "data", "drop", "train")]
+    names = [f.name for f in dataclasses.fields(of) if part or f.name not in ("model", "data", "drop", "when", "train")]
     name = data.draw(st.sampled_from(names))
     old = getattr(of, name)
     kinds = {

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from layerdrop.distributed import finish, from_first_process, leave, rank, world_size
+from layerdrop.distributed import finish, from_first_process, is_first, leave, rank, world_size
 
 ROOT = Path(__file__).parent.parent
 PROCESS = """
 import json, sys, time, datetime, torch
-from layerdrop.distributed import finish, from_first_process, leave, rank, world_size
+from layerdrop.distributed import finish, from_first_process, is_first, leave, rank, world_size
 from layerdrop.errors import UserError
 
 class Awkward(Exception):
@@ -100,3 +100,21 @@ def test_one_process_alone(monkeypatch):
         from_first_process(lambda: {}["x"])
     finish()
     leave()
+
+
+@pytest.mark.parametrize(
+    ("variables", "first"),
+    [
+        ({}, True),
+        ({"RANK": "1"}, True),  # left by a scheduler
+        ({"RANK": "1", "WORLD_SIZE": "1"}, True),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, True),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, False),
+    ],
+)
+def test_one_process_is_the_first_one_whatever_rank_says(variables, first, monkeypatch):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert is_first() is first

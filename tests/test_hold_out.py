@@ -68,7 +68,9 @@ def test_a_whole_run(run, tmp_path, glue):
     assert record["data"]["train"]["rows"] == record["data"]["validation"]["rows"] == 12 and "held out" in err
     assert len((tmp_path / "out" / "predictions_dev.tsv").read_text().splitlines()) == 13
     code, _, _, err = run(words.replace("0.5", "1.5"))
-    assert code == 2 and err == "error: --hold_out 1.5: must be a share between 0 and 1, such as 0.15.\n"
+    assert code == 2 and err == (
+        "error: --hold_out 1.5: must be above 0 and below 1. A share of the training set, such as 0.15.\n"
+    )
 
 
 def test_own_files_need_no_development_file(run, tmp_path):

@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 import tempfile
 from pathlib import Path
 
@@ -95,13 +96,36 @@ def test_a_file_that_is_not_utf8(tmp_path):
 
 def test_json_without_an_object_on_each_line(tmp_path):
     (tmp_path / "x.json").write_text('["w1", 1]\n["w2", 2]\n')
-    with pytest.raises(UserError, match="no usable row. Write one object on each line"):
+    with pytest.raises(UserError, match="Write one object on each line"):
         read(str(tmp_path / "x.json"), skip_bad_rows=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "x.csv",
+            "text,label\nw1,a\nw2,b\n",
+            "no usable row (2 malformed; line 2: label 'a' of column 'label'",
+        ),
+        (
+            "y.csv",
+            "text,label\nw1\nw2\n",
+            "no usable row (2 malformed; line 2: 1 columns instead of 2). ",
+        ),
+        ("z.json", "[1]\n", "no usable row (1 malformed; line 1: not a JSON object). Write one object on each line"),
+        ("e.csv", "text,label\n", "no usable row. The first line must name the columns."),
+    ],
+)
+def test_why_no_row_can_be_used(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=re.escape(said)):
+        read(str(tmp_path / name), skip_bad_rows=True, label_type="number")
 
 
 def test_missing_files_are_named(tmp_path):
     spec = DataSpec("x", "files", (("train", column(tmp_path / "x.csv", ["a", "b"])),))
-    with pytest.raises(UserError, match="--validation_file is missing"):
+    with pytest.raises(UserError, match="--validation_file is missing.*, or --hold_out 0.15"):
         read_splits(spec, ["train", "validation"])
     assert list(read_splits(spec, ["train"], test_file="unread.csv").examples) == ["train"]
 

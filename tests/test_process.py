@@ -110,6 +110,45 @@ def test_garbage_collection_leaves_out_what_was_imported(settings):
     assert gc.get_freeze_count() <= after and len(kept) == 1000
 
 
+PRINTS = """
+import sys
+from layerdrop.process import tolerate_broken_output
+tolerate_broken_output()
+print("a\\N{GREEK SMALL LETTER ALPHA}", flush=True)
+for _ in range(5000):
+    print("x" * 100, file=sys.stderr)
+    print("x" * 100)
+print("traceback", file=sys.stderr, flush=True)
+open(sys.argv[1], "w").write("done")
+"""
+
+
+@pytest.mark.parametrize(
+    "redirection", ["2>&1 | head -1", ">/dev/full 2>&1", ">&- 2>&-", "2>&-", "2>/dev/full | cat", "2>&1 | cat"]
+)
+def test_printing_never_fails_a_command(redirection, tmp_path):
+    """A reader that has left, a full disk, a closed descriptor, an encoding without the character."""
+    script, done = tmp_path / "x.py", tmp_path / "done"
+    script.write_text(PRINTS)
+    line = f"set -o pipefail; {sys.executable} {script} {done} {redirection} > {tmp_path}/out"
+    line = line if "|" in redirection else f"{sys.executable} {script} {done} {redirection}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0 and done.read_text() == "done", ended.stderr
+    if redirection == "2>&1 | cat":
+        assert (tmp_path / "out").read_text().startswith("a\\u03b1\n")
+
+
+@pytest.mark.parametrize(
+    "script", ["run_glue.py", *(f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py"))]
+)
+def test_every_command_tolerates_a_broken_output(script):
+    text = (ROOT / script).read_text()
+    if '__name__ == "__main__"' in text:
+        assert "tolerate_broken_output()" in text or "prepare_process()" in text
+        assert "SIGPIPE" not in text  # ends a command in the middle of its work
+
+
 class Cores:
     """Clocks of two cores and of this process, made up: seconds busy per second."""
 

@@ -370,7 +370,7 @@ def test_label_smoothing_of_values_is_said_to_do_nothing(run):
         ("--push_to_hub", "--push_to_hub: no hub can be reached"),
         ("--optim galore_adamw", "galore"),
         ("--metric_for_best_model f1", "--metric_for_best_model f1: no metric of rte. Allowed: loss, accuracy"),
-        ("--learning_rate nan", "--learning_rate nan: must be a number"),
+        ("--learning_rate nan", "--learning_rate nan: must be a finite number"),
         ("--max_seq_length 3", "--max_seq_length 3: 3 tokens mark where texts begin and end. Choose more."),
         ("--dataloader_drop_last --per_device_train_batch_size 5000", "fewer than one batch of 5000"),
         ("--seed -1", "--seed -1: must be from 0"),

@@ -2,13 +2,16 @@
 
 import json
 import math
+import shlex
+from dataclasses import replace
 
 import pytest
 
+from layerdrop.arguments import parse
 from layerdrop.orders import read_order_file, read_sets_file
 from layerdrop.runs.search_record import SearchRecord, step_words, summary
 from layerdrop.search import Level, Proposal
-from layerdrop.spec import DataSpec, ModelSpec, RunSpec
+from layerdrop.spec import DataSpec, DropSpec, ModelSpec, RunSpec, TrainSpec
 
 COST = {"trainings": 12, "steps": 3000, "seconds": 90.0}
 
@@ -52,9 +55,29 @@ def test_an_order(tmp_path):
     words = summary(found, path)
     assert "15% of the training set held out, 1 seed\n" in words and "--seeds 1 2 3 tells" in words
     assert words.splitlines()[-1] == (
-        "python run_glue.py --model_name_or_path some/bert --task_name rte --data_dir glue --drop_strategy greedy "
-        f"--drop_order_file {path} --drop_k 2"
+        "python run_glue.py --model_name_or_path some/bert --task_name rte --data_dir glue --precision fp32 "
+        f"--drop_strategy greedy --drop_order_file {path} --drop_k 2"
     )
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_the_command_that_uses_a_search_has_all_its_settings(tmp_path, validation):
+    """Whoever pastes it trains as the candidates did."""
+    files = (("train", "my train.csv"),)
+    data = DataSpec("my train", "files", files, ("a", "b"), max_seq_length=32, max_train_samples=100, hold_out=0.15)
+    train = TrainSpec(learning_rate=1e-3, num_train_epochs=2.0, other={"lr_scheduler_kwargs": {"num_cycles": 2}})
+    train = replace(train, lr_scheduler_type="cosine")
+    spec = RunSpec(ModelSpec("some/bert", tokenizer="t"), data, train=train, seed=7)
+    found = SearchRecord("greedy", spec, (7,), "accuracy", levels=[FIRST, SECOND], cost=COST)
+    more = ["--validation_file", "d.csv", "--cache_dir", "c"] if validation else []
+    lines = summary(found, path := found.write(str(tmp_path)), more).splitlines()
+    words = [*shlex.split(lines[-1])[2:], *([] if validation else ["--validation_file", "d.csv"])]
+    run, options = parse(words).to_spec()
+    assert run.train == spec.train and (run.model, run.seed) == (spec.model, 7)
+    assert run.data == replace(data, files=(*files, ("validation", "d.csv")), hold_out=None)
+    assert run.drop == DropSpec("greedy", 2, found=(1, 3)) and path in words
+    assert options.cache_dir == ("c" if validation else None)
+    assert ("add --validation_file FILE" in lines[-2]) != validation
 
 
 def test_sets_that_are_no_order(tmp_path):

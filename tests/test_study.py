@@ -264,3 +264,10 @@ def test_the_hub_is_asked_once_and_only_if_needed(write, monkeypatch):
 def test_wrong_files(write, text, said):
     with pytest.raises(UserError, match=re.escape(said)):
         write(text)
+
+
+def test_a_search_is_no_study(tmp_path):
+    path = tmp_path / "search.yaml"
+    path.write_text("model_name_or_path: demo\nmax_k: 2\n")
+    with pytest.raises(UserError, match=f"^{path}: is a search. Start it with: python scripts/search.py {path}$"):
+        read_study(str(path), str(tmp_path))

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerdrop.text import one_line
+from layerdrop.spec import DataSpec, ModelSpec, RunSpec
+from layerdrop.text import one_line, short_name
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,32 @@ def test_lines_fit_and_end_at_a_word(text, width):
     if line.endswith("…") and " " in line:
         kept = line[:-1].split(" ")
         assert kept == words[: len(kept)]
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("bert-base-uncased", "bert-base-uncased"),
+        ("google/electra-base", "electra-base"),
+        ("/x/mpnet/", "mpnet"),
+        ("runs/mpnet_rte/model", "mpnet_rte_model"),
+        ("runs/mpnet_rte/checkpoint/", "mpnet_rte_checkpoint"),
+        ("runs/mpnet_rte/checkpoint-500", "mpnet_rte_checkpoint-500"),
+        ("runs/mpnet_rte/export", "mpnet_rte_export"),
+        ("/x/mpnet/./model", "mpnet_model"),
+        ("model", "model"),
+        ("/model", "model"),
+        ("../model", "model"),
+        ("my-model", "my-model"),
+    ],
+)
+def test_the_name_of_a_model(path, name):
+    assert short_name(path) == name
+    assert RunSpec(ModelSpec(path), DataSpec("rte")).name == f"{name}_rte_full_k0_seed42"
+
+
+@pytest.mark.parametrize("path", [".", "./", "..", "x/..", "/"])
+def test_a_folder_without_a_name_has_that_of_the_place(path, tmp_path, monkeypatch):
+    (tmp_path / "above" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "above" / "here")
+    assert short_name(path) == {".": "here", "./": "here", "..": "above", "x/..": "here", "/": "model"}[path]

@@ -175,8 +175,8 @@ def test_what_cannot_be(run, tmp_path):
         ("--layerdrop_rate 0.1", "--theseus and --layerdrop_rate contradict each other"),
         ("--freeze_layers 0", "--theseus and --freeze_layers contradict each other"),
         ("--drop_when gradual", "not gradual"),
-        ("--replacing_rate 1.5", "--replacing_rate 1.5: must be a probability"),
-        ("--replacing_steps -1", "--replacing_steps -1: must be 0 or more"),
+        ("--replacing_rate 1.5", "--replacing_rate 1.5: must be from 0 to 1"),
+        ("--replacing_steps -1", "--replacing_steps -1.0: must be 0 or more"),
     ],
 )
 def test_flags_that_do_not_fit(run, words, said):

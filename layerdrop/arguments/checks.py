@@ -1,15 +1,23 @@
 """Every check of a flag that needs no model and no data, and a note for each flag without effect."""
 
+import inspect
 import os
 from collections.abc import Iterable, Iterator
 
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers import Trainer, get_scheduler
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
 from layerdrop.arguments.flags import Flags, TrainArguments
+from layerdrop.arguments.limits import out_of_range
 from layerdrop.arguments.to_spec import DISTILL_DEFAULTS, has_effect
 from layerdrop.errors import UserError
 from layerdrop.scorers import SCORERS
 from layerdrop.spec import FIRST_RECIPE
 from layerdrop.strategies import STRATEGIES
 from layerdrop.tasks import custom_task
+from layerdrop.text import one_line
 
 OWN_FILES_ONLY = ("text_columns", "label_column", "label_type", "positive_label")
 SCORES_ONLY = ("score_split", "max_score_samples", "weight_scope")
@@ -34,8 +42,10 @@ def check(flags: Flags) -> None:
         _teacher,
         _task,
         _files,
-        _samples,
+        _numbers,
         _training,
+        _optimizer,
+        _library,
         _best,
         _folder,
     ):
@@ -61,6 +71,7 @@ def ranges(ids: Iterable[int]) -> str:
 # ---- layers ----------------------------------------------------------------------------------------------------------
 def _layers(flags: Flags) -> Iterator[str]:
     drop = flags.drop
+    yield from _kept(flags)
     if drop.drop_layers is not None and not flags.drop_layers:
         yield "--drop_layers: names no layer. Write ids as 9,10,11, or leave the flag out to drop none."
     if flags.drop_layers and drop.drop_strategy not in (None, "list"):
@@ -69,11 +80,26 @@ def _layers(flags: Flags) -> Iterator[str]:
         yield f"--drop_layers {ranges(negative)}: no layer id. Ids count from 0."
 
 
+def _kept(flags: Flags) -> Iterator[str]:
+    drop = flags.drop
+    if drop.keep_layers is None:
+        return
+    if not flags.keep_layers:
+        yield "--keep_layers: names no layer. Write ids as 0,1,2."
+    if negative := [i for i in flags.keep_layers if i < 0]:
+        yield f"--keep_layers {ranges(negative)}: no layer id. Ids count from 0."
+    others = {name: getattr(drop, name) for name in ("drop_layers", "drop_k", "drop_threshold", "drop_order_file")}
+    others[f"drop_strategy {drop.drop_strategy}"] = None if drop.drop_strategy == "list" else drop.drop_strategy
+    for name in (name for name, value in others.items() if value is not None):
+        yield f"--keep_layers and --{name} both choose layers. Give one of them."
+        return
+    if gone := set(flags.freeze_layers) - set(flags.keep_layers):
+        yield f"--freeze_layers {ranges(gone)}: --keep_layers drops this. Name kept layers only."
+
+
 def _number_of_layers(flags: Flags) -> Iterator[str]:
     drop, row = flags.drop, flags.named_strategy
-    if drop.drop_k is not None and drop.drop_k < 0:
-        yield f"--drop_k {drop.drop_k}: a number of layers. Choose 0 or more."
-    if row is None or flags.drops_nothing:
+    if row is None or flags.drops_nothing or drop.keep_layers is not None:
         return
     if row.listed:
         if not flags.drop_layers and drop.drop_layers is None:
@@ -88,6 +114,8 @@ def _number_of_layers(flags: Flags) -> Iterator[str]:
 def _strategys_own(flags: Flags) -> Iterator[str]:
     """Flags that only some strategies take."""
     drop, row = flags.drop, flags.named_strategy
+    if drop.keep_layers is not None:
+        return
     if row is None:
         for name in ("drop_k", "drop_threshold", "drop_order_file", "score_on"):
             if getattr(drop, name) not in (None, 0) and drop.drop_layers is None:
@@ -98,11 +126,6 @@ def _strategys_own(flags: Flags) -> Iterator[str]:
             yield f"--drop_threshold: only for --drop_strategy contribution, not {row.name}. Use --drop_k."
         elif drop.drop_k is not None:
             yield "--drop_k and --drop_threshold both say how many layers. Give one of them."
-        elif not -1 <= drop.drop_threshold <= 1:
-            yield (
-                f"--drop_threshold {drop.drop_threshold}: a cosine similarity. Choose -1 to 1 "
-                "(the paper's: 0.95, 0.925, 0.9)."
-            )
     if drop.drop_order_file and not (row.searched or row.listed):
         searched = ", ".join(name for name, row in STRATEGIES.items() if row.searched)
         yield f"--drop_order_file: only for {searched}, not {row.name}. Leave it out."
@@ -133,8 +156,6 @@ def _when(flags: Flags) -> Iterator[str]:
     for name in _given(when, GRADUAL_ONLY):
         if not gradual:
             yield f"--{name}: only for --drop_when gradual, not {when.drop_when}. Leave it out."
-        elif getattr(when, name) < 1:
-            yield f"--{name} {getattr(when, name)}: must be 1 or more."
     if gradual and row is None:
         yield f"{said}: needs layers to drop. Add --drop_strategy and --drop_k."
     if gradual and flags.drop.drop_threshold is not None:
@@ -147,8 +168,6 @@ def _when(flags: Flags) -> Iterator[str]:
     for name in _given(when, FIRST_ONLY):
         if not firsts:
             yield f"--{name}: only for --drop_when finetuned and --teacher auto. Leave it out."
-        elif not 0 < getattr(when, name) < float("inf"):
-            yield f"--{name} {getattr(when, name)}: must be above 0."
 
 
 def _theseus(flags: Flags) -> Iterator[str]:
@@ -165,10 +184,6 @@ def _theseus(flags: Flags) -> Iterator[str]:
     }
     for name in (name for name, value in others.items() if value):
         yield f"--theseus and {name} contradict each other: it trains the kept layers and nothing else. Give one."
-    if when.replacing_rate is not None and not 0 <= when.replacing_rate <= 1:
-        yield f"--replacing_rate {when.replacing_rate:g}: must be a probability from 0 to 1."
-    if when.replacing_steps is not None and when.replacing_steps < 0:
-        yield f"--replacing_steps {when.replacing_steps:g}: must be 0 or more."
 
 
 def _teacher(flags: Flags) -> Iterator[str]:
@@ -185,12 +200,6 @@ def _teacher(flags: Flags) -> Iterator[str]:
             yield f"--{name}: only for --distill patient and layers, not {kind}. Leave it out."
     if given.distill_attention and kind != "layers":
         yield f"--distill_attention: only for --distill layers, not {kind}. Leave it out."
-    if given.distill_temperature is not None and not 0 < given.distill_temperature < float("inf"):
-        yield f"--distill_temperature {given.distill_temperature:g}: must be above 0."
-    if given.distill_weight is not None and not 0 <= given.distill_weight <= 1:
-        yield f"--distill_weight {given.distill_weight:g}: must be from 0 to 1."
-    if given.distill_states_weight is not None and not 0 <= given.distill_states_weight < float("inf"):
-        yield f"--distill_states_weight {given.distill_states_weight:g}: must be 0 or more."
     changing = {
         "--layerdrop_rate": when.layerdrop_rate,
         "--theseus": when.theseus,
@@ -215,25 +224,20 @@ def _files(flags: Flags) -> Iterator[str]:
             f"--positive_label {data.positive_label}: the F1 of {data.task.name}'s own classes is fixed. Leave it out, "
             "or leave --task_name out."
         )
+    instead = " --hold_out 0.15 takes a share of the training set instead."
     for split in flags.splits if own else ():
         if split not in own:
             steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
             yield (
                 f"--{split}_file is missing: {steps[split]} or --score_split {split} needs it "
-                "(without any --do_* flag, training and evaluation are on)."
+                f"(without any --do_* flag, training and evaluation are on).{instead if split == 'validation' else ''}"
             )
 
 
-def _samples(flags: Flags) -> Iterator[str]:
-    of_data = {"max_seq_length": 2, "max_train_samples": 1, "max_eval_samples": 1, "max_predict_samples": 1}
-    for group, limits in ((flags.data, of_data), (flags.drop, {"max_score_samples": 1})):
-        for name, least in limits.items():
-            if (value := getattr(group, name)) is not None and value < least:
-                yield f"--{name} {value}: must be {least} or more."
-    if (rate := flags.when.layerdrop_rate) is not None and not 0 <= rate < 1:
-        yield f"--layerdrop_rate {rate:g}: must be a probability below 1, such as 0.2."
-    if (share := flags.data.hold_out) is not None and not 0 < share < 1:
-        yield f"--hold_out {share:g}: must be a share between 0 and 1, such as 0.15."
+def _numbers(flags: Flags) -> Iterator[str]:
+    return out_of_range(
+        vars(flags.data) | vars(flags.drop) | vars(flags.when) | vars(flags.teacher) | vars(flags.train)
+    )
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -241,22 +245,66 @@ def _training(flags: Flags) -> Iterator[str]:
     train = flags.train
     if not (train.do_train or train.do_eval or train.do_predict or flags.drop.dry_run):
         yield "nothing to do: --do_train, --do_eval and --do_predict are all off. Turn one on."
-    for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-        if getattr(train, name) < 1:
-            yield f"--{name} {getattr(train, name)}: must be 1 or more."
-    if not 0 <= train.learning_rate < float("inf"):
-        yield f"--learning_rate {train.learning_rate}: must be a number that is not negative."
-    for name in ("seed", "data_seed"):
-        if not 0 <= (getattr(train, name) or 0) < 2**32:
-            yield f"--{name} {getattr(train, name)}: must be from 0 to {2**32 - 1}."
-    if train.max_steps == 0 or train.max_steps < -1:
-        yield f"--max_steps {train.max_steps}: must be above 0. Leave it out to train --num_train_epochs."
-    if train.num_train_epochs <= 0 and train.max_steps <= 0:
-        yield f"--num_train_epochs {train.num_train_epochs}: must be above 0. To evaluate alone use --do_eval."
     if train.resume_from_checkpoint and train.overwrite_output_dir:
         yield "--resume_from_checkpoint and --overwrite_output_dir contradict each other. Give one of them."
     if flags.drop.json and not flags.drop.dry_run:
         yield "--json goes with --dry_run; a run's own JSON is record.json in its folder."
+
+
+def _optimizer(flags: Flags) -> Iterator[str]:
+    """Make the optimizer and the schedule of the learning rate, of one parameter, unless that needs the model."""
+    train = flags.train
+    if train.optim_target_modules or list(_numbers(flags)):
+        return
+    model, reasons = torch.nn.Linear(1, 1), (ValueError, TypeError, ImportError, KeyError)
+    try:
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(train, model)
+        optimizer = kind(model.parameters(), **settings)
+    except reasons as error:
+        given = f"--optim {train.optim.value}" + (f" --optim_args {train.optim_args}" if train.optim_args else "")
+        yield f"{given}: cannot be used ({one_line(str(error))}). --optim_args takes name=value,name=value."
+        return
+    try:
+        get_scheduler(train.lr_scheduler_type, optimizer, 1, 10, scheduler_specific_kwargs=train.lr_scheduler_kwargs)
+    except reasons as error:
+        given = f"--lr_scheduler_type {train.lr_scheduler_type.value}"
+        how = "--lr_scheduler_kwargs '{\"name\": value}'"
+        yield f"{given}: cannot be used ({one_line(str(error))}). Its settings are given as {how}."
+
+
+def _library(flags: Flags) -> Iterator[str]:
+    """What the library would find out when the training begins."""
+    train = flags.train
+    for name in train.report_to:
+        if name not in INTEGRATION_TO_CALLBACK:
+            yield f"--report_to: unknown value '{name}'. Allowed: none, all, {', '.join(INTEGRATION_TO_CALLBACK)}."
+    if train.fsdp and train.world_size == 1:
+        yield "--fsdp: shards a model over several processes. Start them: torchrun --nproc_per_node N run_glue.py ..."
+    if train.dataloader_persistent_workers and not train.dataloader_num_workers:
+        yield "--dataloader_persistent_workers: goes with --dataloader_num_workers above 0. Give both, or leave it out."
+    known = [name for name in inspect.signature(checkpoint).parameters if name not in ("function", "args", "kwargs")]
+    for name in train.activation_checkpointing_kwargs or ():
+        if name not in known:
+            yield f"--activation_checkpointing_kwargs: unknown setting '{name}'. Allowed: {', '.join(known)}."
+    if train.torch_compile:
+        yield from _compile(train)
+    launched = {"ACCELERATE_USE_FSDP": train.fsdp, "ACCELERATE_USE_DEEPSPEED": train.deepspeed}
+    launched |= {"ACCELERATE_USE_MEGATRON_LM": None, "ACCELERATE_DYNAMO_BACKEND": None}
+    for name, flag in launched.items():
+        if (value := os.environ.get(name, "no")).lower() not in ("no", "false", "0", "") and not flag:
+            yield (
+                f"{name}={value}, as `accelerate launch` sets it: changes the result, and no record would say so. "
+                "Leave it out of the launcher's settings, or start with torchrun."
+            )
+
+
+def _compile(train: TrainArguments) -> Iterator[str]:
+    backends = torch._dynamo.list_backends(exclude_tags=())
+    if train.torch_compile_backend not in backends:
+        yield f"--torch_compile_backend {train.torch_compile_backend}: unknown. Allowed: {', '.join(backends)}."
+    modes = list(torch._inductor.list_mode_options())
+    if train.torch_compile_mode not in (None, *modes):
+        yield f"--torch_compile_mode {train.torch_compile_mode}: unknown. Allowed: {', '.join(modes)}."
 
 
 def _best(flags: Flags) -> Iterator[str]:

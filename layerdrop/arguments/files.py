@@ -35,10 +35,20 @@ class _Loader(yaml.SafeLoader):
         super().flatten_mapping(node)
 
 
-def read_settings(path: str) -> dict[str, Any]:
-    """The mapping in a YAML or JSON file. Raises UserError."""
+STUDY, SEARCH = "a study of many runs", "a search"
+COMMANDS = {STUDY: "sweep", SEARCH: "search"}
+"""Kind of a file -> the script that takes it. Any other file holds the flags of one run."""
+OF_A_SEARCH = {"method", "max_k", "seeds", "select_on", "round"}
+"""Flags of scripts/search.py alone."""
+
+
+def read_settings(path: str, kind: str | None = None) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file.
+
+    kind: STUDY or SEARCH, where a file of that kind is meant. Raises UserError, for a file of the other kind too.
+    """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
         settings = json.loads(text) if path.endswith(".json") else yaml.load(text, _Loader)
     except OSError as error:
         raise UserError(f"{path}: cannot read the configuration ({error.strerror}). Check the path.") from None
@@ -46,6 +56,9 @@ def read_settings(path: str) -> dict[str, Any]:
         raise UserError(f"{path}: not valid YAML or JSON ({' '.join(str(error).split())}).") from None
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise UserError(f"{path}: a configuration is a list of `flag: value` lines.")
+    found = STUDY if "grid" in settings else SEARCH if OF_A_SEARCH & set(settings) else None
+    if found not in (None, kind):
+        raise UserError(f"{path}: is {found}. Start it with: python scripts/{COMMANDS[found]}.py {path}")
     return settings
 
 

@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 
 from layerdrop.data.files import own_task_name
 from layerdrop.errors import UserError
+from layerdrop.files import LocalPath
 from layerdrop.orders import read_layers_file
 from layerdrop.scorers import SCORERS, Scorer
 from layerdrop.spec import TRAINER_DEFAULTS
@@ -25,12 +26,12 @@ def flag(help: str, default: Any = None, **metadata) -> Any:
 class ModelArguments:
     """Which checkpoint."""
 
-    model_name_or_path: str = flag(
+    model_name_or_path: LocalPath = flag(
         "Folder or hub name of a pre-trained checkpoint; demo: the embedded miniature.", "bert-base-uncased"
     )
-    tokenizer_name: str | None = flag("Folder or hub name of another tokenizer. Default: the checkpoint's own.")
+    tokenizer_name: LocalPath | None = flag("Folder or hub name of another tokenizer. Default: the checkpoint's own.")
     model_revision: str = flag("Branch, tag or commit on the hub.", "main")
-    cache_dir: str | None = flag("Folder of the download cache.")
+    cache_dir: LocalPath | None = flag("Folder of the download cache.")
     token: str | None = flag("Access token for private models on the hub.")
     trust_remote_code: bool = flag("Run code that comes with the checkpoint.", False)
     from_scratch: bool = flag(
@@ -45,10 +46,10 @@ class DataArguments:
     """Which task, and where its examples are. Without --data_dir or files, GLUE comes from the hub."""
 
     task_name: str | None = flag(f"Task (mrpc if no files are given): {', '.join([*TASKS, *DEMO_TASKS])}.")
-    data_dir: str | None = flag("Local GLUE folder in the classical layout (RTE/train.tsv, ...).")
-    train_file: str | None = flag("Own training file: .csv, .tsv, .json, .jsonl or .parquet.")
-    validation_file: str | None = flag("Own development file.")
-    test_file: str | None = flag("Own test file, without labels.")
+    data_dir: LocalPath | None = flag("Local GLUE folder in the classical layout (RTE/train.tsv, ...).")
+    train_file: LocalPath | None = flag("Own training file: .csv, .tsv, .json, .jsonl or .parquet.")
+    validation_file: LocalPath | None = flag("Own development file.")
+    test_file: LocalPath | None = flag("Own test file, without labels.")
     text_columns: str | None = flag("Own files: the one or two text columns, separated by a comma.")
     label_column: str = flag("Own files: the label column.", "label")
     label_type: Literal["auto", "class", "number"] = flag("Own files: classification or regression.", "auto")
@@ -97,19 +98,24 @@ class DropArguments:
     drop_k: int | None = flag("K: how many layers to drop.")
     drop_threshold: float | None = flag("contribution: drop every layer whose similarity is above this, instead of K.")
     drop_layers: str | None = flag("Ids of the layers to drop, as 9,10,11.", aliases=["--remove_layers"])
-    drop_order_file: str | None = flag(
+    keep_layers: str | None = flag("Ids of the layers to keep, as 0,1,2: all others are dropped.")
+    drop_order_file: LocalPath | None = flag(
         "A search's result. greedy, shortlist: one id a line, first to drop first; optimal: on line k the best set "
         "of k, as 10-11; list: the layers.json of a run."
     )
     weight_scope: Literal["final", "layer"] = flag(
         "variance, aggregation: the second feed-forward matrix, or all of the layer's matrices.", "final"
     )
-    score_on: str | None = flag("Compute the scores on this checkpoint of the same architecture instead of the model.")
+    score_on: LocalPath | None = flag(
+        "Compute the scores on this checkpoint of the same architecture instead of the model."
+    )
     score_split: Literal["train", "validation", "test"] | None = flag(
         "Criteria that look at texts: the split to score (MNLI: matched). Default: train; contribution: validation."
     )
     max_score_samples: int | None = flag("Criteria that look at texts: use the first N examples of that split only.")
-    score_store: str | None = flag("Folder of scores (scripts/layers.py scores): what is there is not computed again.")
+    score_store: LocalPath | None = flag(
+        "Folder of scores (scripts/layers.py scores): what is there is not computed again."
+    )
     freeze_layers: str | None = flag("Ids of kept layers that fine-tuning does not change, as 0,1,2.")
     freeze_embeddings: bool = flag("Do not change the embeddings in fine-tuning.", False)
     dry_run: bool = flag("Print the dropped and kept layers, scores and parameters, and stop.", False)
@@ -157,7 +163,7 @@ class TeacherArguments:
     """The teacher that the model learns from, besides the labels: (1 - weight) task loss + weight logits + states
     weight states."""
 
-    teacher: str | None = flag(
+    teacher: LocalPath | None = flag(
         "Fine-tuned model: a run's folder, or any folder or hub name; auto: this model in full depth, fine-tuned first."
     )
     distill: Literal["logits", "patient", "layers"] | None = flag(
@@ -174,27 +180,31 @@ class TeacherArguments:
 class TrainArguments(TrainingArguments):
     """The library's TrainingArguments with the papers' recipe as defaults: 3 epochs, batch 32, AdamW 2e-5, linear."""
 
-    output_dir: str | None = flag("Folder of the run. Default: runs/MODEL_TASK_STRATEGY_kK_seedS.")
+    output_dir: LocalPath | None = flag("Folder of the run. Default: runs/MODEL_TASK_STRATEGY_kK_seedS.")
     per_device_train_batch_size: int = flag("Training batch size on each device.", 32)
     per_device_eval_batch_size: int = flag(
         "Evaluation batch size on each device.", TRAINER_DEFAULTS["per_device_eval_batch_size"]
     )
     learning_rate: float = flag("Peak learning rate.", 2e-5)
-    eval_strategy: str = flag("When to evaluate while training: no, steps, epoch.", TRAINER_DEFAULTS["eval_strategy"])
-    logging_strategy: str = flag(
+    eval_strategy: Literal["no", "steps", "epoch"] = flag(
+        "When to evaluate while training: no, steps, epoch.", TRAINER_DEFAULTS["eval_strategy"]
+    )
+    logging_strategy: Literal["no", "steps", "epoch"] = flag(
         "When to log the training loss: no, steps, epoch.", TRAINER_DEFAULTS["logging_strategy"]
     )
     logging_nan_inf_filter: bool | None = flag(
         "Leave steps whose loss is not finite out of the logged loss. Each step then synchronises with the GPU. "
         "Default: with fp16 only, whose loss scaling skips these steps."
     )
-    save_strategy: str = flag(
+    save_strategy: Literal["no", "steps", "epoch", "best"] = flag(
         "When to save a checkpoint: no, steps, epoch, best. Default: at the end of an epoch, at most once a minute, to "
         "resume from; a successful run removes these checkpoints.",
         TRAINER_DEFAULTS["save_strategy"],
     )
     save_total_limit: int | None = flag("Number of checkpoints to keep.", TRAINER_DEFAULTS["save_total_limit"])
-    train_sampling_strategy: str = flag("group_by_length, random or sequential.", "group_by_length")
+    train_sampling_strategy: Literal["group_by_length", "random", "sequential"] = flag(
+        "Order of the training examples.", "group_by_length"
+    )
     remove_unused_columns: bool = flag("Without effect: batches hold the model's inputs only.", False)
     dataloader_pin_memory: bool = flag("Pin batches in memory for a GPU.", torch.cuda.is_available())
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(
@@ -202,7 +212,7 @@ class TrainArguments(TrainingArguments):
     )
     plain: bool = flag("Without this project's speed-ups.", False)
     save_model: bool = flag("Keep the fine-tuned model in the run's folder.", True)
-    resume_from_checkpoint: str | None = flag(
+    resume_from_checkpoint: LocalPath | None = flag(
         "Resume from the last usable checkpoint in the run's folder (alone, or last), from a checkpoint's folder, or "
         "auto: from the last usable one, else from the beginning."
     )
@@ -234,9 +244,14 @@ class Flags:
     def drop_layers(self) -> tuple[int, ...]:
         """The ids of --drop_layers, ascending; of a layers.json where `list` is given one."""
         drop = self.drop
-        if drop.drop_strategy == "list" and drop.drop_order_file and drop.drop_layers is None:
+        if drop.drop_strategy == "list" and drop.drop_order_file and drop.drop_layers is None is drop.keep_layers:
             return read_layers_file(drop.drop_order_file)
         return parse_ids("--drop_layers", drop.drop_layers)
+
+    @property
+    def keep_layers(self) -> tuple[int, ...]:
+        """The ids of --keep_layers, ascending."""
+        return parse_ids("--keep_layers", self.drop.keep_layers)
 
     @property
     def freeze_layers(self) -> tuple[int, ...]:
@@ -245,14 +260,14 @@ class Flags:
 
     @property
     def named_strategy(self) -> Strategy | None:
-        """The row of --drop_strategy, or `list` where --drop_layers is given alone. Raises UserError."""
-        name = self.drop.drop_strategy or ("list" if self.drop_layers else None)
+        """The row of --drop_strategy, or `list` where layers are named and no strategy is. Raises UserError."""
+        name = self.drop.drop_strategy or ("list" if self.drop_layers or self.keep_layers else None)
         return get_strategy(name) if name else None
 
     @property
     def drops_nothing(self) -> bool:
         """Whether --drop_k 0 turns every strategy into dropping nothing."""
-        return self.drop.drop_k == 0 and not self.drop_layers
+        return self.drop.drop_k == 0 and not self.drop_layers and not self.keep_layers
 
     @property
     def strategy(self) -> Strategy | None:

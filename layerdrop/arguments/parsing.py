@@ -2,34 +2,57 @@
 
 import argparse
 import itertools
+import json
 import re
 import sys
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import cache
+from pathlib import Path
 
 import torch
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
 from layerdrop.arguments.checks import check, idle_flags
-from layerdrop.arguments.files import flags_of, read_settings
+from layerdrop.arguments.files import DICTIONARIES, flags_of, read_settings
 from layerdrop.arguments.flags import GROUPS, Flags
-from layerdrop.arguments.legacy import translate
+from layerdrop.arguments.legacy import TYPED, translate
+from layerdrop.arguments.limits import out_of_range
 from layerdrop.arguments.to_spec import to_spec
 from layerdrop.checkpoints import is_local
 from layerdrop.errors import UserError
+from layerdrop.files import LocalPath
 from layerdrop.process import has_bf16
 from layerdrop.spec import Options, RunSpec
+from layerdrop.text import one_line
 
 COMMON = (
     "do_train do_eval do_predict num_train_epochs max_steps gradient_accumulation_steps optim weight_decay "
     "warmup_steps lr_scheduler_type max_grad_norm seed load_best_model_at_end report_to use_cpu"
 ).split()
 """The library's flags that --help shows."""
-ID_FLAGS = ("drop_layers", "remove_layers", "freeze_layers")
+ID_FLAGS = ("drop_layers", "remove_layers", "keep_layers", "freeze_layers")
+FROM_FILE = ("accelerator_config", "deepspeed", "fsdp_config")
+"""Of the flags that take a JSON object, those that take a file of one too."""
 RESUME = {"true": "last", "last": "last", "auto": "auto", "false": None, "none": None, "": None}
 """Words of --resume_from_checkpoint that are no folder -> Options.resume."""
+
+
+def _settings(text: str) -> str:
+    """A JSON object, as text: the library reads it."""
+    try:
+        if isinstance(json.loads(text), dict):
+            return text.strip()
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"not a JSON object: '{text}'. Write it as '{{\"name\": value}}'")
+
+
+def _settings_or_file(text: str) -> str:
+    """A JSON object, or the path of a file of one."""
+    path = LocalPath(text)
+    return path if Path(path).is_file() else _settings(text)
 
 
 class _Help(argparse.HelpFormatter):
@@ -76,6 +99,8 @@ class Parser(HfArgumentParser):
         for action in self._actions:
             if action.type is string_to_bool and action.nargs is None:  # `bool | None`: --disable_tqdm alone means yes
                 action.nargs, action.const = "?", True
+            if action.dest in DICTIONARIES:
+                action.type = _settings_or_file if action.dest in FROM_FILE else _settings
 
     def format_help(self) -> str:
         """One section for each group of flags."""
@@ -156,13 +181,13 @@ def parse(argv: list[str]) -> Arguments:
     namespace = _namespace(words)
     given = frozenset(_name(word) for word in words if word.startswith("--"))
     _choose_steps(namespace, given)
-    _choose_precision(namespace, given)
+    notes += _choose_precision(namespace, given)
     if "disable_tqdm" not in given:
         namespace.disable_tqdm = not sys.stderr.isatty()
     try:
         groups = [kind(**{f.name: getattr(namespace, f.name) for f in fields(kind) if f.init}) for kind in GROUPS]
-    except (ValueError, ImportError, RuntimeError) as error:
-        raise UserError(" ".join(str(error).split())) from None
+    except Exception as error:  # whatever the library's own checks raise is about its flags
+        raise UserError("\n".join(out_of_range(vars(namespace))) or one_line(str(error))) from error
     arguments = Arguments(*groups, given=given, notes=notes)
     arguments.train.output_dir = namespace.output_dir  # None instead of the library's own default
     check(arguments)
@@ -176,10 +201,7 @@ def _with_file(argv: list[str]) -> list[str]:
     """The words of a command line, with those of its configuration file in front."""
     if not argv or argv[0].startswith("-") or not argv[0].endswith((".yaml", ".yml", ".json")):
         return argv
-    settings = read_settings(argv[0])
-    if "grid" in settings:
-        raise UserError(f"{argv[0]}: is a study of many runs. Start it with: python scripts/sweep.py {argv[0]}")
-    return flags_of(settings) + argv[1:]
+    return flags_of(read_settings(argv[0])) + argv[1:]
 
 
 def _name(word: str) -> str:
@@ -205,6 +227,13 @@ def _namespace(words: list[str]) -> argparse.Namespace:
             "\n".join(_unknown_word(word, parser) for word in unknown if word.startswith("-"))
             or f"'{unknown[0]}' belongs to no flag. A configuration file comes first: run_glue.py X.yaml --flag value."
         )
+    for action in parser._actions:
+        if getattr(namespace, action.dest, None) != "" or action.dest in ID_FLAGS:
+            continue
+        if action.default is None:  # as scripts write an optional value that is not set
+            setattr(namespace, action.dest, None)
+        elif action.type is LocalPath:
+            raise UserError(f"--{action.dest}: is empty. Give a folder or a name on the hub, or leave it out.")
     resume = namespace.resume_from_checkpoint
     namespace.resume_from_checkpoint = RESUME.get(str(resume).lower(), resume)
     return namespace
@@ -222,10 +251,10 @@ def _choose_steps(namespace: argparse.Namespace, given: frozenset[str]) -> None:
     namespace.load_best_model_at_end = False
 
 
-def _choose_precision(namespace: argparse.Namespace, given: frozenset[str]) -> None:
-    """Replace `auto`, and set the library's own flags accordingly.
+def _choose_precision(namespace: argparse.Namespace, given: frozenset[str]) -> list[str]:
+    """Replace `auto`, and set the library's own flags accordingly. Returns notes for the user.
 
-    --bf16 False turns `auto` to fp32. Raises UserError for contradictions, and for fp16 without a GPU.
+    --bf16 False turns `auto` to fp32; fp16 without a GPU is fp32. Raises UserError for contradictions.
     """
     flag = f"--precision {namespace.precision}"
     for name in ("bf16", "fp16"):
@@ -238,19 +267,24 @@ def _choose_precision(namespace: argparse.Namespace, given: frozenset[str]) -> N
     gpu = torch.cuda.is_available() and not namespace.use_cpu
     if namespace.precision == "auto":
         namespace.precision = "bf16" if has_bf16(namespace.use_cpu) and "bf16" not in given else "fp32"
+    notes = []
+    if namespace.precision == "fp16" and not gpu:
+        namespace.precision = "fp32"
+        notes.append(f"{flag}: this needs a GPU; the run is in fp32")
     namespace.bf16, namespace.fp16 = namespace.precision == "bf16", namespace.precision == "fp16"
     if namespace.logging_nan_inf_filter is None:
         namespace.logging_nan_inf_filter = namespace.fp16
-    if namespace.fp16 and not gpu:
-        where = "with --use_cpu" if torch.cuda.is_available() else "on this machine"
-        raise UserError(f"{flag}: needs a GPU. Allowed {where}: --precision auto, fp32 or bf16.")
     if not torch.accelerator.is_available():
         namespace.use_cpu = True  # the library asks for it with bf16 and with several processes
+    return notes
 
 
 def _unknown_word(word: str, parser: Parser) -> str:
     known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
     name = word.partition("=")[0]
     near = get_close_matches(name.replace("-", "_").replace("__", "--", 1), known, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    hint = TYPED.get(_name(word), near[0] if near else "")
+    if hint.startswith("--"):
+        hint = f"Did you mean {hint}?"
+    hint = hint and f" {hint}"
     return f"{name}: no such flag.{hint} All flags: run_glue.py --help_all."

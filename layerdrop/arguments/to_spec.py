@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import SchedulerType
 
 from layerdrop.arguments.flags import Flags
+from layerdrop.checkpoints import Checkpoint, HubOptions
 from layerdrop.orders import find_layers, reservation
 from layerdrop.spec import (
     FIRST_RECIPE,
@@ -25,6 +26,7 @@ from layerdrop.spec import (
     TrainSpec,
     WhenSpec,
 )
+from layerdrop.strategies import check_ids
 
 NO_EFFECT = (
     # where things are, what is kept, what is asked for
@@ -74,13 +76,14 @@ CARRIED = (
 
 
 def to_spec(flags: Flags, notes: tuple[str, ...] = ()) -> tuple[RunSpec, Options]:
-    """What the flags ask for. Raises UserError where no search's result is known for `greedy` or `optimal`."""
-    model, train = flags.model, flags.train
+    """What the flags ask for. Raises UserError where no search's result is known for `greedy` or `optimal`, and where
+    the checkpoint lacks a layer of --keep_layers."""
+    model, train, drop = flags.model, flags.train, _drop(flags)
     spec = RunSpec(
         model=ModelSpec(model.model_name_or_path, model.model_revision, model.tokenizer_name, model.from_scratch),
         data=_data(flags),
-        drop=_drop(flags),
-        when=_when(flags),
+        drop=drop,
+        when=_when(flags, drop),
         train=_train(flags) if train.do_train else None,
         seed=train.seed,
         precision=train.precision,
@@ -172,12 +175,15 @@ def _drop(flags: Flags) -> DropSpec:
         return DropSpec()
     of_data = scorer is not None and scorer.needs_data
     gradual = flags.when.drop_when == "gradual"
+    layers = flags.drop_layers if drop.keep_layers is None else _complement(flags)
+    if row.listed and not layers:
+        return DropSpec()
     found = find_layers(row.name, drop.drop_k, drop.drop_order_file, flags.model.model_name_or_path, flags.task_name)
     return DropSpec(
         strategy=row.name,
         k=None if row.listed else drop.drop_k,
         threshold=drop.drop_threshold,
-        layers=flags.drop_layers,
+        layers=layers,
         found=found if gradual else tuple(sorted(found)),
         score_on=drop.score_on if scorer else None,
         score_split=flags.scored_split,
@@ -186,10 +192,19 @@ def _drop(flags: Flags) -> DropSpec:
     )
 
 
-def _when(flags: Flags) -> WhenSpec:
-    if flags.when.drop_when != "gradual" or flags.strategy is None:
+def _when(flags: Flags, drop: DropSpec) -> WhenSpec:
+    if flags.when.drop_when != "gradual" or drop.strategy is None:
         return WhenSpec()
     return WhenSpec(step=flags.when.drop_step or 1, every_epochs=flags.when.drop_every_epochs or 2)
+
+
+def _complement(flags: Flags) -> tuple[int, ...]:
+    """The layers of the checkpoint that --keep_layers does not name. Raises UserError."""
+    model = flags.model
+    hub = HubOptions(model.cache_dir, model.token, model.trust_remote_code)
+    n_layers = Checkpoint.open(ModelSpec(model.model_name_or_path, model.model_revision), hub).n_layers
+    check_ids("--keep_layers", flags.keep_layers, n_layers)
+    return tuple(i for i in range(n_layers) if i not in flags.keep_layers)
 
 
 def _train(flags: Flags) -> TrainSpec:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -87,6 +87,12 @@ def bad_row_error(path: str | Path, line: int, reason: BadRow) -> UserError:
     return UserError(f"{path}:{line}: {reason}. Mend the row, or leave such rows out with --skip_bad_rows.")
 
 
+def no_usable_row(bad: Mapping[int, BadRow | None]) -> str:
+    """Words for a file without one: how many rows are malformed, and why the first one is. bad: line -> reason."""
+    first = next((f" ({len(bad)} malformed; line {line}: {reason})" for line, reason in bad.items()), "")
+    return f"no usable row{first}"
+
+
 def as_number(text: str) -> float | None:
     """The finite decimal number that the text spells; None for any other text (`n/a`, `nan`, `1_000`)."""
     try:
@@ -118,7 +124,7 @@ def collect(
     """
     good: list[Row] = []
     numbers: list[str] = []
-    bad: list[int] = []
+    bad: dict[int, BadRow | None] = {}
     for number, (line, row) in enumerate(rows):
         try:
             good.append(parse(row))
@@ -126,9 +132,9 @@ def collect(
         except BadRow as error:
             if not skip_bad_rows:
                 raise bad_row_error(path, line, error) from None
-            bad.append(line)
+            bad[line] = None if bad else error  # the first reason is told
     if not good:
-        raise UserError(f"{path}: no usable row ({len(bad)} malformed). Check the file.")
+        raise UserError(f"{path}: {no_usable_row(bad)}. Check the file.")
     texts, labels, index = zip(*good, strict=True)
     kind = np.float32 if isinstance(labels[0], float) else np.int64
     return Examples(

@@ -67,7 +67,8 @@ def read_splits(
     if spec.source == "files":
         files = [(split, path) for split, path in (*spec.files, ("test", test_file)) if split in splits and path]
         if missing := [split for split in splits if split not in dict(files)]:
-            raise UserError(f"--{missing[0]}_file is missing: this run reads it. Give it.")
+            instead = ", or --hold_out 0.15 (a share of the training set)" if missing[0] == "validation" else ""
+            raise UserError(f"--{missing[0]}_file is missing: this run reads it. Give it{instead}.")
         task = (TASKS | DEMO_TASKS).get(spec.task)
         task, examples, notes = read_own_files(spec, files, task, known_labels, regression, known_positive)
     else:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from layerdrop.data.examples import BadRow, bad_row_error
+from layerdrop.data.examples import BadRow, bad_row_error, no_usable_row
 from layerdrop.errors import UserError
 from layerdrop.text import one_line
 
@@ -110,7 +110,7 @@ def read_table(flag: str, path_name: str, skip_bad_rows: bool = False) -> Table:
     table.refuse_bad_rows(skip_bad_rows)
     if not any(isinstance(row, dict) for _, row in rows):
         how = "Write one object on each line" if kind in (".json", ".jsonl") else "The first line must name the columns"
-        raise UserError(f"{flag} {path}: no usable row. {how}.")
+        raise UserError(f"{flag} {path}: {no_usable_row(dict(rows))}. {how}.")
     return table
 
 

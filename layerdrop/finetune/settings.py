@@ -3,7 +3,9 @@
 import dataclasses
 
 import torch
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig, TrainingArguments
 
+from layerdrop.errors import UserError
 from layerdrop.finetune.gradual import gradual_epochs
 from layerdrop.finetune.trainer import OneGPU
 from layerdrop.spec import NOT_THE_LIBRARYS, Options, RunSpec, TrainSpec
@@ -25,4 +27,19 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
     if not options.evaluate or spec.train is None:
         values["eval_strategy"] = "no"
     values |= {"bf16": spec.precision == "bf16", "fp16": spec.precision == "fp16"}
-    return OneGPU(output_dir=options.folder, seed=spec.seed, use_cpu=options.use_cpu, **values)
+    values["remove_unused_columns"] = False  # a teacher's rows are found by a column that the model does not know
+    args = OneGPU(output_dir=options.folder, seed=spec.seed, use_cpu=options.use_cpu, **values)
+    args.mixed_precision = (
+        "no" if spec.precision == "fp32" else spec.precision
+    )  # not what a launcher's environment says
+    return args
+
+
+def check_checkpointing(args: TrainingArguments, config: PreTrainedConfig) -> None:
+    """Raise UserError where activations are to be checkpointed, and the model's class cannot do that."""
+    kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
+    if args.activation_checkpointing and kind and not kind.supports_gradient_checkpointing:
+        raise UserError(
+            f"--gradient_checkpointing: the library cannot checkpoint the activations of {config.model_type} models. "
+            "Leave it out."
+        )

@@ -22,7 +22,16 @@ from layerdrop.tasks import Task
 
 
 class OneGPU(TrainingArguments):
-    """The library's settings; a process uses one GPU, however many there are."""
+    """The library's settings; a process uses one GPU, however many there are.
+
+    A pickle (training_args.bin) is of the library's own class, and holds no secret.
+    """
+
+    def __reduce__(self) -> tuple:
+        """A TrainingArguments without tokens."""
+        plain = object.__new__(TrainingArguments)
+        vars(plain).update({name: None if name.endswith("_token") else value for name, value in vars(self).items()})
+        return plain.__reduce_ex__(1)  # later protocols insist on the class of the pickled object
 
     @property
     def n_gpu(self) -> int:
@@ -175,11 +184,12 @@ class _NameEpoch(TrainerCallback):
 
 
 def build_trainer(make: Callable[[], FineTuner]) -> FineTuner:
-    """A FineTuner that prints nothing of its own but a progress bar. Raises UserError for a missing package."""
+    """A FineTuner that prints nothing of its own but a progress bar. Raises UserError for settings that the library
+    refuses, and for a missing package."""
     try:
         trainer = make()
-    except RuntimeError as error:
-        if "to be installed" not in str(error):
+    except (ImportError, ValueError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "to be installed" not in str(error):
             raise  # too little memory, for example, is a failure of the run
         raise UserError(" ".join(str(error).split())) from error  # the package that --report_to needs
     trainer.remove_callback(PrinterCallback)

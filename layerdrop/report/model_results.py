@@ -7,13 +7,13 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import pandas as pd
 
 from layerdrop.report.frame import metric_names
 from layerdrop.report.table_row import FULL, TableRow
 from layerdrop.tasks import DEMO_TASKS, TASKS
+from layerdrop.text import short_name
 
 METRIC_WORDS = {
     "accuracy": "acc",
@@ -155,7 +155,7 @@ def model_results(runs: pd.DataFrame) -> list[ModelResults]:
     if runs.empty:
         return []
     models = list(dict.fromkeys(runs["model"]))
-    names = {model: Path(model.rstrip("/")).name for model in models}
+    names = {model: short_name(model) for model in models}
     made = []
     for (model, setting), part in runs.groupby(["model", "setting"], sort=False):
         name = names[model] if list(names.values()).count(names[model]) == 1 else model

@@ -3,15 +3,19 @@
 import hashlib
 import json
 import math
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from layerdrop.files import write_atomically
 from layerdrop.orders import order_text, sets_text
+from layerdrop.runs.command import command_of
 from layerdrop.search import Ids, Level, order_of
 from layerdrop.spec import RunSpec
 from layerdrop.strategies import STRATEGIES
+from layerdrop.text import short_name
 
 
 @dataclass
@@ -79,8 +83,7 @@ class SearchRecord:
     def write(self, root: str) -> str:
         """Write MODEL_TASK_METHOD.json and .txt (the layer file) into a folder; where something else has one of these
         names, MODEL_TASK_METHOD_ID. Returns the layer file's path."""
-        model = Path(self.spec.model.name.rstrip("/")).name
-        path = Path(root) / f"{model}_{self.spec.data.task}_{self.method}"
+        path = Path(root) / f"{short_name(self.spec.model.name)}_{self.spec.data.task}_{self.method}"
         if _writer_of(path) not in (None, self.id):
             path = Path(f"{path}_{self.id[:8]}")
         write_atomically(Path(f"{path}.json"), json.dumps(self.to_dict(), indent=1) + "\n")
@@ -140,8 +143,11 @@ def _doubt(level: Level) -> str:
     return ""
 
 
-def summary(record: SearchRecord, file: str) -> str:
-    """The steps, what they rest on, what they cost, and the command that uses the result."""
+def summary(record: SearchRecord, file: str, more: Sequence[str] = ()) -> str:
+    """The steps, what they rest on, what they cost, and the command that uses the result.
+
+    more: words of the command that the search's spec does not hold.
+    """
     spec, cost = record.spec, record.cost
     seeds = f"{len(record.seeds)} seed{'s' * (len(record.seeds) > 1)}"
     sign = " (sign turned round)" if record.select_on == "loss" else ""
@@ -164,9 +170,9 @@ def summary(record: SearchRecord, file: str) -> str:
     trainings = f"{cost['trainings']:,} training{'s' * (cost['trainings'] != 1)}, {cost['steps']:,} steps"
     scoring = f", {cost['scoring_seconds'] / 60:.1f} min of scoring" if "scoring_seconds" in cost else ""
     lines.append(f"cost: {trainings}, {cost['seconds'] / 60:.1f} min of runs{scoring}")
-    where = f" --data_dir {spec.data.source}" if spec.data.source not in ("hub", "demo", "files") else ""
-    task = "".join(f" --{split}_file {path}" for split, path in spec.data.files) or f" --task_name {spec.data.task}"
-    how = f"--drop_strategy {record.strategy} --drop_order_file {file} --drop_k {len(record.sets)}"
-    lines.append("use it (with the other flags of the search):")
-    lines.append(f"python run_glue.py --model_name_or_path {spec.model.name}{task}{where} {how}")
+    lacks_file = spec.data.files and "--validation_file" not in more
+    lines.append("use it" + (" (add --validation_file FILE: rows that no search has seen)" if lacks_file else "") + ":")
+    how = ["--drop_strategy", record.strategy, "--drop_order_file", file, "--drop_k", str(len(record.sets))]
+    whole = replace(spec, data=replace(spec.data, hold_out=None))
+    lines.append(f"{command_of(whole)} {shlex.join([*more, *how])}")
     return "\n".join(lines)

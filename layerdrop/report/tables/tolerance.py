@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from pathlib import Path
 
 from layerdrop.choose_k import TaskTolerance
 from layerdrop.report.published import FOLDER
 from layerdrop.report.tables.base import Table
+from layerdrop.text import short_name
 
 
 def tolerance_table(tasks: Sequence[TaskTolerance], compare: bool = False) -> Table:
@@ -17,7 +17,7 @@ def tolerance_table(tasks: Sequence[TaskTolerance], compare: bool = False) -> Ta
     rows, values = [], []
     published, settings = published_tolerance() if compare else {}, tasks[0].settings
     for task in tasks:
-        name = Path(task.model.rstrip("/")).name
+        name = short_name(task.model)
         short = name.removesuffix("-uncased").removesuffix("-cased")
         for tolerance in task.tolerances:
             on = [task.loss_at(tolerance.k, half) for half in (0, 1)]

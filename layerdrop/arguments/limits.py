@@ -1,0 +1,112 @@
+"""The range of every flag that takes a number: one table, of run_glue.py and of the scripts."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from layerdrop.errors import UserError
+
+
+@dataclass(frozen=True)
+class Range:
+    """The finite numbers that a flag takes."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: bool = False
+    """Whether `least` itself is excluded."""
+    below: bool = False
+    """Whether `most` itself is excluded."""
+    hint: str = ""
+    """A sentence for the end of the message."""
+    also: float | None = None
+    """A value that stands for none."""
+
+    def __contains__(self, value: float) -> bool:
+        if not math.isfinite(value):
+            return False
+        over = value > self.least if self.above else value >= self.least
+        under = value < self.most if self.below else value <= self.most
+        return (over and under) or value == self.also
+
+    def __str__(self) -> str:
+        if math.isinf(self.least):
+            return "a finite number"
+        if not (self.above or self.below or math.isinf(self.most)):
+            return f"from {self.least:,.10g} to {self.most:.10g}"
+        low = f"above {self.least:g}" if self.above else f"{self.least:g} or more"
+        return low if math.isinf(self.most) else f"{low} and below {self.most:g}"
+
+
+POSITIVE, NOT_NEGATIVE, COUNT = Range(0, above=True), Range(0), Range(1)
+SHARE, PROBABILITY = Range(0, 1), Range(0, 1, below=True)
+SEED = Range(0, 2**32 - 1)
+
+RANGES: Mapping[str, Range] = {
+    # data
+    "max_seq_length": Range(2),
+    **dict.fromkeys(("max_train_samples", "max_eval_samples", "max_predict_samples", "max_score_samples"), COUNT),
+    "hold_out": Range(0, 1, above=True, below=True, hint="A share of the training set, such as 0.15."),
+    # layers
+    "drop_k": Range(0, hint="A number of layers."),
+    "drop_threshold": Range(-1, 1, hint="A cosine similarity; the paper's: 0.95, 0.925, 0.9."),
+    **dict.fromkeys(("drop_step", "drop_every_epochs"), COUNT),
+    "layerdrop_rate": Range(0, 1, below=True, hint="A probability, such as 0.2."),
+    "replacing_rate": SHARE,
+    "replacing_steps": NOT_NEGATIVE,
+    **dict.fromkeys(("first_num_train_epochs", "first_learning_rate"), POSITIVE),
+    # teacher
+    "distill_temperature": POSITIVE,
+    "distill_weight": SHARE,
+    "distill_states_weight": NOT_NEGATIVE,
+    # training
+    "per_device_train_batch_size": COUNT,
+    "per_device_eval_batch_size": COUNT,
+    "gradient_accumulation_steps": COUNT,
+    "num_train_epochs": Range(0, above=True, hint="To evaluate alone use --do_eval."),
+    "max_steps": Range(0, above=True, hint="Leave it out to train --num_train_epochs.", also=-1),
+    "learning_rate": NOT_NEGATIVE,
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor"), PROBABILITY),
+    **dict.fromkeys(("adam_epsilon", "weight_decay", "max_grad_norm", "warmup_steps"), NOT_NEGATIVE),
+    "neftune_noise_alpha": NOT_NEGATIVE,
+    **dict.fromkeys(("seed", "data_seed"), SEED),
+    # evaluation, logging, checkpoints
+    **dict.fromkeys(("logging_steps", "save_steps"), POSITIVE),
+    "eval_steps": Range(0, hint="0: as --logging_steps."),
+    "eval_delay": NOT_NEGATIVE,
+    "eval_accumulation_steps": COUNT,
+    "save_total_limit": Range(hint="0 or less: all."),
+    # memory, data loading, processes
+    **dict.fromkeys(("torch_empty_cache_steps", "dataloader_prefetch_factor"), COUNT),
+    "dataloader_num_workers": NOT_NEGATIVE,
+    **dict.fromkeys(("ddp_bucket_cap_mb", "ddp_timeout"), COUNT),
+    "local_rank": Range(-1),
+    # the scripts'
+    **dict.fromkeys(("workers", "runs_per_gpu", "cores_per_run"), COUNT),
+    **dict.fromkeys(("texts", "length", "batch_size", "repeats"), COUNT),
+    "k": Range(0, hint="Numbers of layers."),
+    "seeds": SEED,
+    "round": NOT_NEGATIVE,
+}
+"""Flag -> its range. A number that is not here may be any finite one."""
+STRATEGY_OF = {"logging_steps": "logging_strategy", "eval_steps": "eval_strategy", "save_steps": "save_strategy"}
+"""Flags that count only where another one is `steps`."""
+
+
+def out_of_range(values: Mapping[str, Any]) -> Iterator[str]:
+    """A problem for each number, alone or in a list, that is out of its flag's range. values: by the flags' names."""
+    for name, value in values.items():
+        if name in STRATEGY_OF and values.get(STRATEGY_OF[name]) != "steps":
+            continue
+        allowed = RANGES.get(name, Range())
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, (int, float)) and not isinstance(number, bool) and number not in allowed:
+                finite = "" if math.isfinite(number) or allowed == Range() else "a finite number, "
+                yield f"--{name} {number}: must be {finite}{allowed}. {allowed.hint}".rstrip()
+
+
+def check_numbers(values: Mapping[str, Any]) -> None:
+    """Raise UserError for numbers out of range, one line each."""
+    if problems := list(out_of_range(values)):
+        raise UserError("\n".join(problems))

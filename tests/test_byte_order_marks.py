@@ -1,0 +1,49 @@
+"""Files that begin with a byte-order mark, as some tools of Windows write them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from layerdrop.arguments import read_settings
+from layerdrop.checkpoints import Checkpoint
+from layerdrop.errors import UserError
+from layerdrop.orders import read_layers_file, read_order_file, read_sets_file
+from layerdrop.spec import ModelSpec
+
+MARK = "\ufeff"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "read", "value"),
+    [
+        ("order.txt", "5\n4\n", read_order_file, (5, 4)),
+        ("sets.txt", "5\n4-5\n", read_sets_file, [(5,), (4, 5)]),
+        ("layers.json", '{"dropped": [5, 4]}', read_layers_file, (4, 5)),
+        ("flags.json", '{"seed": 3}', read_settings, {"seed": 3}),
+        ("flags.yaml", "seed: 3\n", read_settings, {"seed": 3}),
+    ],
+)
+def test_a_users_file_is_read(tmp_path, name, text, read, value):
+    for mark in ("", MARK):
+        (tmp_path / name).write_text(mark + text, encoding="utf-8")
+        assert read(str(tmp_path / name)) == value
+
+
+@pytest.mark.parametrize(
+    "file", ["config.json", "tokenizer_config.json", "tokenizer.json", "model.safetensors.index.json"]
+)
+def test_a_file_of_a_checkpoint_is_named(bert, tmp_path, file):
+    """The library reads these."""
+    folder = Path(shutil.copytree(bert, tmp_path / "model"))
+    path = folder / file
+    if "index" in file:
+        (folder / "model.safetensors").rename(folder / "x.safetensors")
+        path.write_text(json.dumps({"metadata": {}, "weight_map": {"w": "x.safetensors"}}))
+    path.write_text(MARK + path.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(
+        UserError, match=rf"{file} begins with a byte-order mark \(BOM\)\. Save it as UTF-8 without one"
+    ):
+        checkpoint = Checkpoint.open(ModelSpec(str(folder)))
+        print(checkpoint.tokenizer, checkpoint.weights())

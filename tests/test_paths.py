@@ -1,0 +1,103 @@
+"""Every flag that takes a path expands `~`, once, where it is parsed: a shell leaves `--flag=~/x` alone, YAML too."""
+
+import argparse
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from layerdrop.arguments import Parser, parse
+from layerdrop.arguments.flags import GROUPS
+from layerdrop.errors import UserError
+from layerdrop.files import LocalPath
+from layerdrop.study import read_study
+
+SCRIPTS = sorted(path.stem for path in (Path(__file__).parent.parent / "scripts").glob("*.py"))
+SCRIPTS = [name for name in SCRIPTS if name not in ("executing", "pretrain_demo")]
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return str(tmp_path)
+
+
+def parser_of(script: str) -> argparse.ArgumentParser:
+    """The parser that a script makes."""
+
+    class Made(Exception):
+        pass
+
+    def stop(self, *args, **kwargs):
+        raise Made(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
+        with pytest.raises(Made) as made:
+            importlib.import_module(f"scripts.{script}").main([])
+    return made.value.args[0]
+
+
+def test_a_path_is_an_ordinary_text(home):
+    assert LocalPath("~/x") == f"{home}/x" and type(LocalPath("~/x")) is str
+    assert [LocalPath(text) for text in ("x/~", "bert-base-uncased", "~nobody-of-this-name/x")] == [
+        "x/~", "bert-base-uncased", "~nobody-of-this-name/x"
+    ]  # fmt: skip
+
+
+PATHS = (
+    "model_name_or_path tokenizer_name cache_dir data_dir train_file validation_file test_file drop_order_file "
+    "score_on score_store teacher output_dir resume_from_checkpoint"
+).split()
+
+
+SPEAKS_OF_A_PATH = re.compile(r"\b(folders?|file|checkpoints?|models?)\b", re.IGNORECASE)
+NO_PATH = {"token", "method", "tasks", "save_strategy"}
+"""Flags whose help speaks of one, and that take none."""
+
+
+def test_the_flags_of_a_run_that_take_paths():
+    actions = {action.dest: action for action in Parser()._actions}
+    assert sorted(name for name, action in actions.items() if action.type is LocalPath) == sorted(PATHS)
+
+
+@pytest.mark.parametrize("script", [None, *SCRIPTS])
+def test_a_new_flag_that_takes_a_path_has_its_type(script):
+    """A flag takes one where its help speaks of a folder, a file or a model."""
+    own = set().union(*(vars(kind)["__annotations__"] for kind in GROUPS))
+    parser = parser_of(script) if script else Parser()
+    for action in parser._actions:
+        if action.type in (None, str) and action.nargs != 0 and not action.choices and (script or action.dest in own):
+            speaks = SPEAKS_OF_A_PATH.search(action.help or "") and action.dest not in NO_PATH
+            assert not speaks, f"{action.dest}: {action.help}"
+
+
+def test_paths_of_a_run(home, tmp_path):
+    words = ["--use_cpu", "--report_to", "none"]
+    given = ("model_name_or_path", "tokenizer_name", "cache_dir", "train_file", "validation_file", "output_dir")
+    (tmp_path / "run.yaml").write_text("".join(f"{name}: ~/{name}\n" for name in given))
+    for flags in ([f"--{name}=~/{name}" for name in given], ["~/run.yaml"]):
+        spec, options = parse([*flags, *words]).to_spec()
+        assert (spec.model.name, spec.model.tokenizer) == (f"{home}/model_name_or_path", f"{home}/tokenizer_name")
+        assert dict(spec.data.files) == {s: f"{home}/{s}_file" for s in ("train", "validation")}
+        assert (options.folder, options.cache_dir) == (f"{home}/output_dir", f"{home}/cache_dir")
+
+
+def test_paths_of_a_study(home, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("learning_rate: 1e-3\n")
+    (tmp_path / "study.yaml").write_text("recipe: ~/recipe.yaml\ngrid: {models: [~/a, ~/b], tasks: [rte]}\n")
+    study = read_study(str(tmp_path / "study.yaml"), str(tmp_path / "store"), flags=("--use_cpu", "--data_dir=~/glue"))
+    assert [job.spec.model.name for job in study.jobs] == [f"{home}/a", f"{home}/b"]
+    assert {(job.spec.train.learning_rate, job.spec.data.source) for job in study.jobs} == {(1e-3, f"{home}/glue")}
+
+
+def test_an_empty_path_is_none(home):
+    """The 2020 fork's default."""
+    words = ["--use_cpu", "--report_to", "none"]
+    empty = ("tokenizer_name", "cache_dir", "data_dir", "score_on", "output_dir", "teacher")
+    for flags in ([word for name in empty for word in (f"--{name}", "")], [f"--{name}=" for name in empty]):
+        spec, options = parse([*flags, *words]).to_spec()
+        assert (spec, options.cache_dir) == (parse(words).to_spec()[0], None)
+    with pytest.raises(UserError, match="--model_name_or_path: is empty. Give a folder or a name on the hub"):
+        parse(["--model_name_or_path", "", *words])

@@ -1,0 +1,63 @@
+"""The library's settings of a run: what they are built from, and what of them is written to disk."""
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import TrainingArguments
+
+from layerdrop.errors import UserError
+from layerdrop.finetune.settings import check_checkpointing, training_arguments
+from layerdrop.spec import DataSpec, ModelSpec, Options, RunSpec
+from tests import tiny
+
+
+def built(tmp_path, precision="fp32", **trainer):
+    options = Options(str(tmp_path / "out"), use_cpu=True, trainer={"report_to": [], **trainer})
+    return training_arguments(RunSpec(ModelSpec("x"), DataSpec("rte"), precision=precision), options)
+
+
+def test_saved_settings_are_the_librarys_own(tmp_path):
+    """Readable where this project is not installed."""
+    args, path = built(tmp_path, hub_token="hf_secret", run_name="a name"), tmp_path / "training_args.bin"
+    torch.save(args, path)
+    assert b"layerdrop" not in path.read_bytes()
+    code = f"import torch; a = torch.load({str(path)!r}, weights_only=False); print(type(a).__module__, a.run_name, a)"
+    read = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert read.stdout.startswith("transformers.training_args a name TrainingArguments(")
+
+
+def test_saved_settings_hold_no_secret(tmp_path):
+    args = built(tmp_path, hub_token="hf_secret", push_to_hub=True)
+    again = pickle.loads(pickle.dumps(args))
+    assert type(again) is TrainingArguments and again.hub_token is None and args.hub_token == "hf_secret"
+    assert (again.push_to_hub, again.learning_rate, again.device) == (True, args.learning_rate, args.device)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("launcher", ["no", "bf16", "fp16"])
+def test_the_precision_is_the_runs_whatever_a_launcher_says(precision, launcher, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
+    assert built(tmp_path, precision).mixed_precision == {"fp32": "no"}.get(precision, precision)
+
+
+def test_no_column_of_a_batch_is_removed(tmp_path):
+    """A teacher's rows are found by a column that the model does not know."""
+    assert built(tmp_path, remove_unused_columns=True).remove_unused_columns is False
+
+
+@pytest.mark.parametrize(
+    ("model_type", "supports"), [("bert", True), ("mpnet", False), ("albert", False), ("xlnet", False)]
+)
+def test_activation_checkpointing_needs_a_model_that_supports_it(model_type, supports, tmp_path):
+    config = tiny.config(model_type)
+    check_checkpointing(built(tmp_path), config)
+    for name in ("activation_checkpointing", "gradient_checkpointing"):
+        args = built(tmp_path, **{name: True})
+        if supports:
+            check_checkpointing(args, config)
+        else:
+            with pytest.raises(UserError, match=f"^--gradient_checkpointing: .* {model_type} .*Leave it out.$"):
+                check_checkpointing(args, config)
