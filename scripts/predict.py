@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("model", type=LocalPath, help="folder of a classifier")
     parser.add_argument("file", type=LocalPath, nargs="?", help="file of texts; - or nothing: stdin")
-    parser.add_argument("--text", nargs="+", help="a text, or a pair, instead of a file")
+    parser.add_argument("--text", nargs="+", help="one text, or a pair of texts")
     parser.add_argument("--text_columns", help="the one or two text columns, separated by a comma (default: the run's)")
     parser.add_argument("--max_seq_length", type=int, help="tokens of a text at most (default: the run's)")
     parser.add_argument("--skip_bad_rows", action="store_true", help="empty predictions for malformed rows")
