@@ -702,3 +702,93 @@ def test_the_first_training_counts():
     taught = record(k=2, train=10.0, distil=DistilSpec("logits", "x"))
     taught.seconds["teacher"] = 5.0
     assert list(frame([record(), first, taught])["train"]) == [10.0, 30.0, 15.0]
+
+
+# ---- runs whose inputs differ are never one row ----------------------------------------------------------------------
+TAUGHT = {"distil": DistilSpec("logits", teacher="t")}
+SCORED = {"strategy": "contribution", "score_split": "validation"}
+CONTENTS_OF = {
+    "model": ({}, "weights"),
+    "tokenizer": ({}, "tokenizer files"),
+    "train": ({}, "train rows"),
+    "validation": ({}, "rows"),
+    "start": ({"start": record().spec}, "start"),
+    "teacher": (TAUGHT, "teacher weights"),
+    "score_on": (SCORED | {"score_on": "s"}, "scored weights"),
+    "test": (SCORED | {"score_split": "test"}, "scored rows"),
+}
+"""Input -> (a run that has it, the words that tell two contents apart)."""
+
+
+def with_input(run, name, fingerprint):
+    if name in ("train", "validation", "test"):
+        run.data = {name: {"rows": 3, "fingerprint": fingerprint}}
+    else:
+        run.fingerprints = {name: fingerprint}
+    return run
+
+
+@pytest.mark.parametrize("name", CONTENTS_OF)
+def test_runs_whose_inputs_differ_are_never_one_row(tmp_path, name):
+    changes, words = CONTENTS_OF[name]
+    runs = [record(accuracy=0.5)]
+    runs += [with_input(record(k=2, accuracy=a, **changes), name, found) for a, found in ((0.6, "aaa"), (0.9, "bbb"))]
+    runs.append(record(k=2, accuracy=0.6, **changes))  # a record of before there were fingerprints
+    for i, run in enumerate(runs):
+        run.folder = str(tmp_path / str(i))
+        run.write()
+    found = read_store([str(tmp_path)]).done
+    assert [run.metrics["accuracy"] for run in found] == [0.5, 0.6, 0.9]  # the old one is one of them
+    text = render(task_tables(frame(found)), "md")
+    assert f"{words} aaa" in text and f"{words} bbb" in text and "75.0" not in text
+    alike = [with_input(record(k=2, accuracy=a, seed=s, **changes), name, "aaa") for a, s in ((0.6, 1), (0.9, 2))]
+    assert "75.0 [60.0, 90.0]" in render(task_tables(frame(alike)), "md")
+
+
+def test_a_start_of_its_own_for_each_seed_is_no_difference():
+    """Nor for each task, nor for each checkpoint."""
+    runs = [record()]
+    for i, (task, seed, weights) in enumerate([("rte", 1, "a"), ("rte", 2, "a"), ("cola", 1, "a"), ("rte", 1, "b")]):
+        run = record(task, k=2, seed=seed, start=record(task, seed=seed).spec)
+        run.fingerprints = {"start": f"start{i}", "model": weights}
+        runs.append(run)
+    assert "start" not in render(task_tables(frame(runs)), "md").replace("started", "")
+
+
+def test_a_run_of_other_inputs_does_not_excuse_a_failure(tmp_path):
+    for i, (status, weights) in enumerate((("success", "aaa"), ("failed", "bbb"))):
+        run = with_input(record(), "model", weights)
+        run.status, run.folder = status, str(tmp_path / str(i))
+        run.write()
+    assert len(read_store([str(tmp_path)]).failed) == 1
+
+
+def test_predictions_beside_make_no_other_run(tmp_path):
+    """The test set is no input of a run that does not score it."""
+    for i, more in enumerate(({}, {"test": {"rows": 1, "fingerprint": "x"}}, {"test": {"rows": 1, "fingerprint": "y"}})):
+        run = record()
+        run.data, run.folder = {"train": {"fingerprint": "t"}} | more, str(tmp_path / str(i))
+        run.write()
+    assert len(read_store([str(tmp_path)]).done) == 1
+
+
+# ---- --plain where a strategy was run in two ways ---------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "ways",
+    [
+        [{"strategy": "contribution", "score_split": split} for split in ("train", "validation")],
+        [{"strategy": "greedy", "found": found} for found in ((0, 5), (1, 2))],
+    ],
+    ids=["scored", "searched"],
+)
+@pytest.mark.parametrize("variant", ["finetuned", "gradual"])
+def test_plain_of_a_strategy_in_two_ways(tmp_path, ways, variant):
+    """Each variant has the plain run of its own scores, or of the layers that its own search found."""
+    runs, right, wrong = [], ["a"] * 40, ["a"] * 20 + ["b"] * 20
+    for way in ways:
+        turned = {"found": way["found"][::-1]} if "found" in way else {}  # gradual dropping has an order
+        more = {"start": record().spec} if variant == "finetuned" else {"every_epochs": 1, "step": 1} | turned
+        runs += [record(k=2, **way), record(k=2, **way | more)]
+    found = predicted(tmp_path, runs, [right, wrong, wrong, right])
+    (table,) = significance_tables(found, plain=True)
+    assert [row[2][:8] for row in table.rows] == ["1 worse ", "1 better"], table.rows

@@ -36,8 +36,8 @@ def read_store(folders: Iterable[str], may_be_empty: bool = False) -> StoredRuns
 
     Raises UserError where there is no successful one, unless may_be_empty.
     """
-    done: dict[tuple, RunRecord] = {}
-    failed: dict[str, RunRecord] = {}
+    done: dict[str, list[RunRecord]] = {}
+    failed: dict[str, list[RunRecord]] = {}
     found = StoredRuns([])
     for folder in folders:
         if not Path(folder).exists():
@@ -53,11 +53,11 @@ def read_store(folders: Iterable[str], may_be_empty: bool = False) -> StoredRuns
                 continue
             record.folder = str(path)
             if record.status == "success" and record.metrics:
-                done.setdefault(_contents(record), record)
+                _add(done, record)
             elif record.status == "failed":
-                failed.setdefault(record.id, record)
-    succeeded = {record.id for record in done.values()}
-    found.done, found.failed = list(done.values()), [r for r in failed.values() if r.id not in succeeded]
+                _add(failed, record)
+    found.done = [record for records in done.values() for record in records]
+    found.failed = [r for records in failed.values() for r in records if not _is_in(done, r)]
     if not done and not may_be_empty:
         advice = "".join((failures(found) or unreadable(found))[:1]) or "Sweep first: scripts/sweep.py."
         raise UserError(f"{', '.join(folders)}: no record of a successful run there. {advice}")
@@ -77,12 +77,33 @@ def _below(folder: str) -> Iterator[tuple[Path, list[str]]]:
                 inner.append(name)
 
 
-def _contents(record: RunRecord) -> tuple:
-    """The run, and the contents of its inputs: equal ids on other weights or data are not one run."""
-    data = tuple(sorted((split, values.get("fingerprint")) for split, values in record.data.items()))
-    return record.id, tuple(sorted(record.fingerprints.items())), data
+# ---- the inputs of a run ---------------------------------------------------------------------------------------------
+def inputs_of(record: RunRecord) -> dict[str, str]:
+    """Input -> fingerprint of its contents, as far as the record has it: `model`, `tokenizer`, `start`, `teacher`,
+    `score_on`, and each split that has an effect on the run's results."""
+    scored = record.spec.drop.score_split
+    splits = {split: read.get("fingerprint") for split, read in record.data.items()}
+    splits = {split: found for split, found in splits.items() if not split.startswith("test") or scored == "test"}
+    return {name: found for name, found in (record.fingerprints | splits).items() if found}
 
 
+def differing_inputs(a: RunRecord, b: RunRecord) -> list[str]:
+    """Names of the inputs whose contents differ between two runs. Contents that are not recorded count as equal."""
+    ours, theirs = inputs_of(a), inputs_of(b)
+    return [name for name in ours if theirs.get(name, ours[name]) != ours[name]]
+
+
+def _is_in(found: dict[str, list[RunRecord]], record: RunRecord) -> bool:
+    """Whether a run is among those found (id -> runs): equal ids on other contents are not one run."""
+    return any(not differing_inputs(other, record) for other in found.get(record.id, ()))
+
+
+def _add(found: dict[str, list[RunRecord]], record: RunRecord) -> None:
+    if not _is_in(found, record):
+        found.setdefault(record.id, []).append(record)
+
+
+# ---- notes -----------------------------------------------------------------------------------------------------------
 def some(items: list[str]) -> str:
     """The first three, and the number of the others."""
     more = len(items) - SHOWN

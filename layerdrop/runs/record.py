@@ -9,13 +9,37 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from layerdrop.own_files import OwnFiles
 from layerdrop.spec import RunSpec
 from layerdrop.tasks import DEMO_TASKS, TASKS, Task, custom_task
+from layerdrop.typecheck import check_type
 
 RECORD_FILE = "record.json"
+
+
+class SplitRead(TypedDict, total=False):
+    """Facts of a split as a run has read it."""
+
+    rows: int
+    bad_rows: int
+    """Rows that were left out."""
+    fingerprint: str | None
+
+
+class Environment(TypedDict, total=False):
+    """Where a run happened: see layerdrop.runs.environment."""
+
+    versions: dict[str, str | None]
+    device: str | None
+    device_count: int | None
+    cores: int | None
+    threads: int | None
+    platform: str | None
+    commit: str | None
+    dirty: bool | None
+    """Whether tracked files differed from the commit."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +53,7 @@ class Cut:
     kept: list[int]
     why: str
     """The decision in words: `top, K = 2`."""
-    scores: list[float] | None = None
+    scores: list[float | None] | None = None
     """One for each layer of the checkpoint, where the strategy scores."""
 
 
@@ -50,7 +74,7 @@ class RunRecord:
     parameters_after: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     """On the development set, as fractions; MNLI's carry the prefix `matched_` or `mismatched_`."""
-    epochs: list[dict[str, float]] = field(default_factory=list)
+    epochs: list[dict[str, float | None]] = field(default_factory=list)
     """One entry for each point of logging: `step`, `epoch`, `train_loss`, `loss` and metrics on the development set."""
     seconds: dict[str, float] = field(default_factory=dict)
     """load, read, first (the runs that it needed and did), search, select, tokenise, teacher (its pass over the
@@ -71,8 +95,8 @@ class RunRecord:
     peak_memory_bytes: dict[str, int] = field(default_factory=dict)
     """Largest resident size of the process (`host`), largest allocation on the GPU (`cuda`), without the scoring of
     layers."""
-    data: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """For each split: rows, bad_rows (left out), fingerprint."""
+    data: dict[str, SplitRead] = field(default_factory=dict)
+    """For each split that was read."""
     text_columns: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     """Class names in id order; empty for regression."""
@@ -87,7 +111,7 @@ class RunRecord:
     """`model`, `tokenizer`, `score_on`, `start`, `teacher`: hashes of their contents."""
     notes: list[str] = field(default_factory=list)
     """Notes to the user."""
-    environment: dict[str, Any] = field(default_factory=dict)
+    environment: Environment = field(default_factory=dict)
     error: str | None = None
     id: str = ""
     """The spec's; of a record that was read, the one in the file."""
@@ -112,7 +136,7 @@ class RunRecord:
         return self.cuts[-1].kept if self.cuts else list(range(self.n_layers or 0))
 
     @property
-    def scores(self) -> list[float] | None:
+    def scores(self) -> list[float | None] | None:
         """Scores of the last cut."""
         return self.cuts[-1].scores if self.cuts else None
 
@@ -127,7 +151,7 @@ class RunRecord:
     def from_dict(cls, values: Mapping[str, Any]) -> "RunRecord":
         """The record that `to_dict` gave these values; also one of version 1. Unknown fields are ignored.
 
-        Raises ValueError for values that are no record.
+        Raises ValueError for values that are no record, and for those of another type than the fields'.
         """
         if not isinstance(values, Mapping) or not isinstance(values.get("spec"), Mapping):
             raise ValueError("no record of a run: it has no spec")
@@ -136,10 +160,11 @@ class RunRecord:
             record = cls(spec=RunSpec.from_dict(values["spec"]), **{n: v for n, v in values.items() if n in known})
             record.cuts = [Cut(**cut) for cut in values.get("cuts") or _cuts_of_version_1(values)]
             record.metrics = {name: math.nan if v is None else v for name, v in record.metrics.items()}
+            if fingerprint := values.get("model_fingerprint"):
+                record.fingerprints = {"model": fingerprint}
+            check_type(record, cls)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"no record of a run: {error}") from error
-        if fingerprint := values.get("model_fingerprint"):
-            record.fingerprints = {"model": fingerprint}
         return record
 
     @property
@@ -190,13 +215,18 @@ def read_record(folder: str | os.PathLike) -> RunRecord | None:
     """
     path = Path(folder) / RECORD_FILE
     try:
-        record = RunRecord.from_dict(json.loads(path.read_bytes()))
+        record = RunRecord.from_dict(json.loads(path.read_bytes(), parse_constant=_no_number))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise ValueError(f"{path}: {error}") from error
     record.folder = str(folder)
     return record
+
+
+def _no_number(name: str) -> float:
+    """Of the three constants that are no JSON."""
+    raise ValueError(f"{name} is no number. A record has null there")
 
 
 class Clock:

@@ -26,8 +26,7 @@ def significance_tables(
     for results in model_results(runs):
         wanted = results.columns(tasks)
         compared = [row for row in rows_of(results) if (row.variant if plain else not row.is_full)]
-        plain_runs = {row: dataclasses.replace(row, variant="", details="") for row in compared}
-        base = plain_runs if plain else {row: results.full(row) for row in compared}
+        base = {row: row.plain if plain else results.full(row) for row in compared}
         tests = {(row, column): _tests(results, row, base[row], column) for row in compared for column in wanted}
         n = sum(test.p is not None for cell in tests.values() for test in cell)
         if correct:
