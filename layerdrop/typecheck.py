@@ -9,6 +9,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddic
 
 LARGEST = 2**63
 """Integers of other programs end here; so do those of a pandas frame."""
+ANY_OF = {str: str, list: list[Any], tuple: tuple[Any, ...], dict: dict[str, Any]}
+"""Class of a value -> how it is checked where any is allowed."""
 
 
 def check_type(value: Any, hint: Any, where: str = "") -> None:
@@ -17,6 +19,8 @@ def check_type(value: Any, hint: Any, where: str = "") -> None:
     hint: Any, None, a class, a dataclass, a TypedDict, a union, or a list, tuple[X, ...], dict or Mapping of these. An
     integer passes for a float; a Boolean is no number; infinity is no float, NaN is one.
     """
+    if hint is Any:
+        hint = ANY_OF.get(type(value), object)
     kind, inner = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(value, hint):
         _check_parts(vars(value), hint, where)
@@ -34,7 +38,7 @@ def check_type(value: Any, hint: Any, where: str = "") -> None:
         for key, item in value.items():
             check_type(key, inner[0], f"a key of {where}")
             check_type(item, inner[1], f"{where}.{key}")
-    elif not (hint is Any or _is_plain(value, hint)):
+    elif not _is_plain(value, hint):
         raise TypeError(f"{where}: {getattr(hint, '__name__', hint)} is expected, not {_shown(value)}")
 
 

@@ -8,6 +8,7 @@ speed-up, inference time; records of scripts/cost.py too), significance (against
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -65,17 +66,19 @@ def report(args: argparse.Namespace) -> None:
     from layerdrop.report.frame import frame
     from layerdrop.report.html import page
     from layerdrop.report.published import NOTES, published
-    from layerdrop.report.records import read_store
+    from layerdrop.report.records import read_store, unfit
     from layerdrop.report.render import render
     from layerdrop.report.runs_csv import runs_csv
     from layerdrop.report.tables.model_cost import model_cost_table, read_costs
     from layerdrop.tasks import get_task
 
-    costs = [model_cost_table(cost, args.compare) for cost in read_costs(args.store)] if "cost" in args.table else []
-    found = read_store(args.store, may_be_empty=bool(costs))
+    cost_records, bad = read_costs(args.store) if "cost" in args.table else ([], [])
+    costs = [model_cost_table(cost, args.compare) for cost in cost_records]
+    found = read_store(args.store, may_be_empty=bool(costs), unreadable=bad)
     make_folders(args)
     if not found.done:
         print(render(costs, args.format), flush=True)
+        tell(unfit(found))
         return
     runs = frame(found.done, args.rows)
     tasks = [get_task(name, "--tasks").name for name in args.tasks] if args.tasks else None
@@ -102,17 +105,22 @@ def report(args: argparse.Namespace) -> None:
         drawn, not_drawn = draw(runs, args.figures, tasks)
         files += drawn
         said += not_drawn
-    for line in [f"note: {note}" for note in said] + files:
+    tell(said, files)
+
+
+def tell(notes: list[str], files: Sequence[str | Path] = ()) -> None:
+    """Print notes, and the files that were written."""
+    for line in [*(f"note: {note}" for note in notes), *files]:
         print(line, file=sys.stderr)
 
 
 def notes_on(found, runs) -> list[str]:
     """Notes below the tables."""
     from layerdrop.report.notes import constant_predictions, mixtures, repeated, without_full_model
-    from layerdrop.report.records import failures, unreadable
+    from layerdrop.report.records import failures, unfit
 
     of_tables = mixtures(runs) + constant_predictions(runs) + repeated(runs) + without_full_model(runs)
-    return failures(found) + unreadable(found) + of_tables
+    return failures(found) + unfit(found) + of_tables
 
 
 def make_folders(args: argparse.Namespace) -> None:

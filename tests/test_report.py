@@ -15,7 +15,7 @@ from layerdrop.report.frame import frame
 from layerdrop.report.model_results import model_results, summarise
 from layerdrop.report.notes import constant_predictions, mixtures, repeated, without_full_model
 from layerdrop.report.published import FOLDER, MODELS, published
-from layerdrop.report.records import StoredRuns, failures, read_store, unreadable
+from layerdrop.report.records import StoredRuns, failures, read_store, unfit
 from layerdrop.report.render import render
 from layerdrop.report.runs_csv import runs_csv
 from layerdrop.report.table_row import FULL, TableRow
@@ -184,7 +184,7 @@ def test_store(tmp_path):
     (tmp_path / "killed" / "spec.json").write_text("{}")
     found = read_store([str(tmp_path)])
     assert sorted(run.spec.seed for run in found.done) == [1, 3] and [run.spec.seed for run in found.failed] == [2]
-    (bad, killed) = unreadable(found)
+    (bad, killed) = unfit(found)
     assert bad.startswith("1 unreadable record, in no table: ") and str(tmp_path / "record.json") in bad
     assert killed == "1 run without a record (in flight, or killed)"
     assert failures(found) == [f"1 run has failed and is in no table; {tmp_path / 'deep' / '1'}: x"]

@@ -30,15 +30,15 @@ class StoredRuns:
     """Runs that have started and have no record: in flight, or killed."""
 
 
-def read_store(folders: Iterable[str], may_be_empty: bool = False) -> StoredRuns:
+def read_store(folders: Iterable[str], may_be_empty: bool = False, unreadable: Iterable[str] = ()) -> StoredRuns:
     """The records in some folders and below, each run once; equal settings on other contents are other runs. The
-    candidates of searches, in folders PRIOR_FOLDER below, are left out.
+    candidates of searches, in folders PRIOR_FOLDER below, are left out. unreadable: of other files there.
 
     Raises UserError where there is no successful one, unless may_be_empty.
     """
     done: dict[str, list[RunRecord]] = {}
     failed: dict[str, list[RunRecord]] = {}
-    found = StoredRuns([])
+    found = StoredRuns([], unreadable=list(map(one_line, unreadable)))
     for folder in folders:
         if not Path(folder).exists():
             raise UserError(f"{folder}: no such folder. Give the folder of a study's runs.")
@@ -59,7 +59,7 @@ def read_store(folders: Iterable[str], may_be_empty: bool = False) -> StoredRuns
     found.done = [record for records in done.values() for record in records]
     found.failed = [r for records in failed.values() for r in records if not _is_in(done, r)]
     if not done and not may_be_empty:
-        advice = "".join((failures(found) or unreadable(found))[:1]) or "Sweep first: scripts/sweep.py."
+        advice = "".join((failures(found) or unfit(found))[:1]) or "Sweep first: scripts/sweep.py."
         raise UserError(f"{', '.join(folders)}: no record of a successful run there. {advice}")
     return found
 
@@ -119,7 +119,7 @@ def failures(found: StoredRuns) -> list[str]:
     return [f"{runs} in no table; {first.folder}: {one_line(first.error or 'no reason recorded', WIDTH)}"]
 
 
-def unreadable(found: StoredRuns) -> list[str]:
+def unfit(found: StoredRuns) -> list[str]:
     """Files that are no records, and runs that have none."""
     notes = []
     if found.unreadable:

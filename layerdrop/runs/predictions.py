@@ -48,13 +48,19 @@ def write_predictions(folder: str, task: Task, split: str, examples: Examples, p
 
 def read_predictions(folder: str) -> tuple[list[str], list[str], list[str]] | None:
     """(index, label, prediction) as written for the first development split (MNLI: the matched one); None where there
-    are none."""
+    are none. Raises ValueError, with the file's path, for a file of another form."""
     path = next(iter(sorted(Path(folder).glob("predictions_dev*.tsv"))), None)
     if path is None:
         return None
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return tuple([row[name] for row in rows] for name in ("index", "label", "prediction"))
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        columns = tuple([row[name] for row in rows] for name in ("index", "label", "prediction"))
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise ValueError(f"{path}: no predictions: {error}") from error
+    if any(None in column for column in columns):
+        raise ValueError(f"{path}: no predictions: a line is cut off")
+    return columns
 
 
 def as_numbers(task: Task, shown: Iterable[str]) -> np.ndarray:
