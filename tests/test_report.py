@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from layerdrop.errors import UserError
@@ -23,8 +24,11 @@ from layerdrop.report.tables.cost import cost_tables
 from layerdrop.report.tables.glue import glue_tables
 from layerdrop.report.tables.significance import significance_tables
 from layerdrop.report.tables.tasks import task_tables
+from layerdrop.runs.predictions import prediction_range
 from layerdrop.runs.record import Cut, RunRecord
+from layerdrop.runs.summary import summary
 from layerdrop.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, RunSpec, TrainSpec, WhenSpec
+from layerdrop.tasks import TASKS
 from scripts import report
 from tests.running import write_table
 
@@ -268,6 +272,36 @@ def test_constant_predictions_are_named():
     assert constant_predictions(frame(runs)) == [
         "one prediction for every row in 1 cell: bert-base-uncased, top 2, RTE (1 of 2 seeds)"
     ]
+
+
+def test_nearly_constant_predictions_are_said_with_their_number():
+    """195 values are not one prediction."""
+    runs = [record("stsb", k=2, accuracy={"pearson": 0.1}), record("stsb", k=2, seed=2, accuracy={"pearson": 0.1})]
+    for run, width in zip(runs, (0.02, 0.9), strict=True):
+        run.distinct_predictions, run.prediction_range = {"validation": 195}, {"validation": width}
+        run.parameters_before = run.parameters_after
+    (note,) = constant_predictions(frame(runs))
+    where = "bert-base-uncased, top 2, STS-B (1 of 2 seeds: 195 values in a narrow range)"
+    assert note == f"nearly one prediction for every row in 1 cell: {where}"
+    assert "nearly one and the same" in summary(runs[0]) and "195 values within 0.02" in summary(runs[0])
+    assert "one and the same" not in summary(runs[1])
+    assert prediction_range(TASKS["stsb"], np.array([1.0, 1.1]), np.array([1.0, 3.0])) == pytest.approx(0.1)
+    assert prediction_range(TASKS["rte"], np.array([1, 1]), np.array([0, 1])) is None
+    assert prediction_range(TASKS["stsb"], np.array([1.0]), None) is None
+
+
+def test_mixed_and_uncommitted_code_is_said():
+    """Also between the rows of a table, which are compared with each other."""
+    runs = [record(), record(k=2), record(k=4)]
+    assert mixtures(frame(runs)) == []  # records without a commit say nothing
+    for run, commit, dirty in zip(runs, ("a" * 40, "b" * 40, "b" * 40), (False, True, None), strict=True):
+        run.environment = run.environment | {"commit": commit, "dirty": dirty}
+    title = "bert-base-uncased"
+    assert mixtures(frame(runs)) == [
+        f"{title}: mixed commit (aaaaaaaa, bbbbbbbb, bbbbbbbb with changes)",
+        f"{title}: the code of 1 of 3 runs was not committed",
+    ]
+    assert next(csv.DictReader(io.StringIO(runs_csv(frame(runs)))))["commit"] == "aaaaaaaa"
 
 
 # ---- rendering and the command --------------------------------------------------------------------------------------

@@ -50,9 +50,9 @@ AUXILIARY = ("found", "order", "start_run", "teacher_run")
 """Columns of _flat that separate rows within the others."""
 RUN_COLUMNS = (
     *("model", "setting", "row", "task", "column", "seed", "parameters", "train", "inference"),
-    *("device", "threads", "torch", "transformers", "constant", "resumed", "record"),
+    *("device", "threads", "torch", "transformers", "commit", "constant", "resumed", "record"),
 )
-"""Every other column of the frame is a metric, in points (hundredths): NaN where it was not measured, minus infinity
+"""`constant`: the number of different predictions of a run that predicts the same, or nearly so, for every row. Every other column of the frame is a metric, in points (hundredths): NaN where it was not measured, minus infinity
 where it is not defined (a constant prediction), which ranks below every number."""
 
 
@@ -170,10 +170,17 @@ def _facts(record: RunRecord) -> dict[str, Any]:
         "threads": where.get("threads"),
         "torch": versions.get("torch"),
         "transformers": versions.get("transformers"),
-        "constant": bool(record.constant_predictions()),
+        "commit": _commit(where),
+        "constant": min(record.constant_predictions().values(), default=None),
         "resumed": resumed,
         "record": record,
     }
+
+
+def _commit(where: Mapping[str, Any]) -> str | None:
+    """`1a2b3c4d`, or `1a2b3c4d with changes`."""
+    commit = where.get("commit")
+    return commit and commit[:8] + (" with changes" if where.get("dirty") else "")
 
 
 def _training_seconds(record: RunRecord) -> float | None:

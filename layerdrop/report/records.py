@@ -104,10 +104,10 @@ def _add(found: dict[str, list[RunRecord]], record: RunRecord) -> None:
 
 
 # ---- notes -----------------------------------------------------------------------------------------------------------
-def some(items: list[str]) -> str:
-    """The first three, and the number of the others."""
+def some(items: list[str], mark: str = "; ") -> str:
+    """The first three, and the number of the others; a mark between them."""
     more = len(items) - SHOWN
-    return "; ".join(items[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    return mark.join(items[:SHOWN]) + (f"{mark}and {more} more" if more > 0 else "")
 
 
 def failures(found: StoredRuns) -> list[str]:

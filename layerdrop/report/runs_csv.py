@@ -29,7 +29,7 @@ def runs_csv(runs: pd.DataFrame) -> str:
             "train_seconds": runs["train"],
             "inference_seconds": runs["inference"],
             "tokens_per_second": records.map(lambda record: record.tokens_per_second),
-            **{name: runs[name] for name in ("device", "threads", "torch", "transformers")},
+            **{name: runs[name] for name in ("device", "threads", "torch", "transformers", "commit")},
         }
     )
     return table.replace([np.inf, -np.inf], np.nan).to_csv(index=False, float_format="%.6g", lineterminator="\n")

@@ -79,9 +79,7 @@ def _glue_words(task: Task, predictions: np.ndarray) -> list[str]:
     return [f"{value:.3f}" for value in np.clip(predictions, low, high)]
 
 
-def distinct_predictions(task: Task, predictions: np.ndarray, labels: np.ndarray | None) -> int:
-    """The number of different classes or values; values that lie within a twentieth of the labels' standard deviation
-    count as one: a constant prediction up to rounding."""
-    if task.is_regression and labels is not None and np.ptp(predictions) < 0.05 * np.std(labels):
-        return 1
-    return len(np.unique(predictions))
+def prediction_range(task: Task, predictions: np.ndarray, labels: np.ndarray | None) -> float | None:
+    """Of values: their range in standard deviations of the labels; None for classes, and where labels have none."""
+    spread = np.std(labels) if task.is_regression and labels is not None else 0
+    return float(np.ptp(predictions) / spread) if spread else None

@@ -17,6 +17,8 @@ from layerdrop.tasks import DEMO_TASKS, TASKS, Task, custom_task
 from layerdrop.typecheck import check_type
 
 RECORD_FILE = "record.json"
+NEARLY_CONSTANT = 0.05
+"""Standard deviations of the labels: predictions whose range is smaller count as constant."""
 
 
 class SplitRead(TypedDict, total=False):
@@ -53,8 +55,8 @@ class Cut:
     kept: list[int]
     why: str
     """The decision in words: `top, K = 2`."""
-    scores: list[float | None] | None = None
-    """One for each layer of the checkpoint, where the strategy scores."""
+    scores: list[float] | None = None
+    """One for each layer of the checkpoint, where the strategy scores; NaN for a layer without one."""
 
 
 @dataclass
@@ -107,6 +109,8 @@ class RunRecord:
     """For each development split: class name -> F1; empty for regression."""
     distinct_predictions: dict[str, int] = field(default_factory=dict)
     """For each split: the number of different classes or values predicted."""
+    prediction_range: dict[str, float] = field(default_factory=dict)
+    """Regression, for each split with labels: the range of the predictions, in standard deviations of the labels."""
     fingerprints: dict[str, str] = field(default_factory=dict)
     """`model`, `tokenizer`, `score_on`, `start`, `teacher`: hashes of their contents."""
     notes: list[str] = field(default_factory=list)
@@ -136,7 +140,7 @@ class RunRecord:
         return self.cuts[-1].kept if self.cuts else list(range(self.n_layers or 0))
 
     @property
-    def scores(self) -> list[float | None] | None:
+    def scores(self) -> list[float] | None:
         """Scores of the last cut."""
         return self.cuts[-1].scores if self.cuts else None
 
@@ -158,7 +162,7 @@ class RunRecord:
         known = {f.name for f in dataclasses.fields(cls)} - {"spec", "cuts"}
         try:
             record = cls(spec=RunSpec.from_dict(values["spec"]), **{n: v for n, v in values.items() if n in known})
-            record.cuts = [Cut(**cut) for cut in values.get("cuts") or _cuts_of_version_1(values)]
+            record.cuts = [Cut(**cut | {"scores": _with_nan(cut.get("scores"))}) for cut in _cuts(values)]
             record.metrics = {name: math.nan if v is None else v for name, v in record.metrics.items()}
             if fingerprint := values.get("model_fingerprint"):
                 record.fingerprints = {"model": fingerprint}
@@ -172,9 +176,10 @@ class RunRecord:
         """Name -> fingerprint of each input, as far as known: those of `fingerprints`, and the rows of each split."""
         return {**self.fingerprints, **{split: rows_input(values) for split, values in self.data.items()}}
 
-    def constant_predictions(self) -> list[str]:
-        """The splits for every row of which the model predicts the same."""
-        return [split for split, n in self.distinct_predictions.items() if n == 1]
+    def constant_predictions(self) -> dict[str, int]:
+        """Split for every row of which the model predicts the same, or nearly so -> number of different predictions."""
+        width = self.prediction_range
+        return {s: n for s, n in self.distinct_predictions.items() if n == 1 or width.get(s, math.inf) < NEARLY_CONSTANT}
 
     def write(self) -> Path:
         """Write `record.json` into the run's folder, whole or not at all. Raises UserError where a file of that name is
@@ -192,10 +197,15 @@ def rows_input(values: Mapping[str, Any]) -> list[Any]:
     return [values.get("rows"), values.get("fingerprint")]
 
 
-def _cuts_of_version_1(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if not values.get("kept"):
-        return []
+def _cuts(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """As they stand in the file; in version 1 there was one."""
+    if values.get("cuts") or not values.get("kept"):
+        return values.get("cuts") or []
     return [{"step": 0, "why": "", **{name: values.get(name) for name in ("dropped", "kept", "scores")}}]
+
+
+def _with_nan(scores: list | None) -> list | None:
+    return scores and [math.nan if score is None else score for score in scores]
 
 
 def _plain(value: Any) -> Any:
