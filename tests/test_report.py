@@ -410,6 +410,24 @@ def test_figures_show_every_row():
     figures.plt.close("all")
 
 
+def test_a_strategy_looks_the_same_in_every_picture():
+    """Whatever else is shown; and no two look alike in one."""
+    few = [record(), record(k=2, train=5.0), record(k=2, strategy="random", train=5.0)]
+    more = [*few, *(record(k=2, strategy=name, train=5.0) for name in ("bottom", "symmetric", "taylor", "contribution"))]
+    more += [record(k=2, train=5.0, distil=DistilSpec("logits", "t", distill_weight=w)) for w in (0.1, 0.5)]
+    looks = []
+    for runs in (few, more):
+        (results,) = model_results(frame(runs))
+        for figure in (figures.strategies(results, ["rte"]), figures.speed(results, ["rte"])):
+            (legend,) = figure.legends
+            names = [text.get_text() for text in legend.get_texts()]
+            looks.append(dict(zip(names, [(h.get_color(), h.get_marker()) for h in legend.legend_handles], strict=True)))
+    figures.plt.close("all")
+    assert all(look["top"] == looks[0]["top"] and look["random"] == looks[0]["random"] for look in looks)
+    assert len(looks[2]) == len(set(looks[2].values())) == 9 and len({colour for colour, _ in looks[2].values()}) > 7
+    assert list(looks[2].items())[:-1] == list(looks[3].items())[:-1]  # the full model is a line and a dot
+
+
 def test_a_long_name_fits_into_a_figure():
     long = record(k=2, recipe=TrainSpec(layerdrop_rate=0.2, num_train_epochs=10.0, learning_rate=1e-6, warmup_steps=17))
     rows = ["num_train_epochs", "learning_rate", "warmup_steps"]
