@@ -107,6 +107,12 @@ def test_glue_score_by_hand():
     }
 
 
+def test_glue_score_of_rows_held_out_of_mnli():
+    """One split instead of two."""
+    cells = table_of(glue_tables(frame([record("mnli", hold_out=0.15, accuracy=0.7)])))
+    assert cells["full", "0"]["mean GLUE score"] == "70.0"
+
+
 def test_cost_by_hand():
     runs = [record(train=10, inference=2), record("cola", train=40, inference=4)]
     runs += [record(k=6, train=5, inference=1), record("cola", k=6, train=20, inference=3)]
