@@ -332,6 +332,7 @@ class GlueRun:
         self.evaluations = training.evaluations
         record.epochs, record.steps, record.resumed_at_step = training.epochs, training.steps, training.resumed_at_step
         record.tokens_per_second, record.padding_share = training.tokens_per_second, training.padding_share
+        record.train_loss = training.train_loss
         self.clock.add("train", training.seconds)
         self.clock.add("evaluate", training.evaluate_seconds)
 

@@ -84,6 +84,8 @@ class RunRecord:
     total."""
     steps: int | None = None
     """Optimizer steps of the whole training."""
+    train_loss: float | None = None
+    """Mean over all of them."""
     search: dict[str, float] = field(default_factory=dict)
     """Cost of the run's own search: trainings, steps, seconds; scoring_seconds where criteria propose sets."""
     first: dict[str, float] = field(default_factory=dict)
