@@ -18,7 +18,7 @@ from layerdrop.report.notes import constant_predictions, mixtures, repeated, wit
 from layerdrop.report.published import FOLDER, MODELS, published
 from layerdrop.report.records import StoredRuns, failures, read_store, unfit
 from layerdrop.report.render import render
-from layerdrop.report.runs_csv import runs_csv
+from layerdrop.report.runs_csv import read_runs_csv, runs_csv
 from layerdrop.report.table_row import FULL, TableRow
 from layerdrop.report.tables.cost import cost_tables
 from layerdrop.report.tables.glue import glue_tables
@@ -850,3 +850,55 @@ def test_plain_of_a_strategy_in_two_ways(tmp_path, ways, variant):
     found = predicted(tmp_path, runs, [right, wrong, wrong, right])
     (table,) = significance_tables(found, plain=True)
     assert [row[2][:8] for row in table.rows] == ["1 worse ", "1 better"], table.rows
+
+
+# ---- figures of a csv file --------------------------------------------------------------------------------------------
+def test_a_csv_of_runs_gives_the_same_tables(tmp_path, capsys):
+    """As docs/results has them: with a variant, lists, a threshold, a constant prediction, settings of tables."""
+    constant = {"pearson": math.nan, "spearmanr": math.nan}
+    runs = [record(seed=s, accuracy=a) for s, a in ((1, 0.5), (2, 0.61))] + [record(k=2, accuracy=0.5, train=4.0)]
+    runs += [record("stsb", accuracy=constant), record("stsb", k=2, accuracy={"pearson": 0.5, "spearmanr": 0.25})]
+    runs += [record(strategy="list", k=None, layers=(1, 3)), record(k=None, strategy="contribution", threshold=0.9)]
+    runs += [record(k=2, start=record().spec), record(k=2, recipe=TrainSpec(layerdrop_rate=0.2)), record(from_scratch=True)]
+    runs += [record("cola", k=k, accuracy={"matthews_correlation": 0.5, "accuracy": 0.7}, max_train_samples=64) for k in (0, 2)]
+    file = tmp_path / "runs.csv"
+    file.write_text(runs_csv(frame(runs)))
+    for columns in ([], ["max_train_samples"]):
+        tables = [
+            (table.title, table.header, table.rows)
+            for found in (frame(runs, column_settings=columns), read_runs_csv(str(file), column_settings=columns))
+            for table in (*task_tables(found), *cost_tables(found), *glue_tables(found))
+        ]
+        assert tables[: len(tables) // 2] == tables[len(tables) // 2 :]
+        assert len(tables) == 2 * 3 * (1 if columns else 2)
+    assert "CoLA (max_train_samples 64) Matthews" in tables[0][1]
+    words = [str(file), "--columns", "max_train_samples", "--figures", str(tmp_path), "--html", str(tmp_path / "p.html")]
+    assert report.main(words) == 0 and "mean over" not in capsys.readouterr().err
+    for flags, said in (
+        (["--columns", "max_train_sample"], "Did you mean 'max_train_samples'"),
+        (["--table", "significance"], "needs the folders of the runs"),
+        ([str(tmp_path)], "one csv file"),
+    ):
+        assert report.main([str(file), *flags]) == 2 and said in capsys.readouterr().err
+    for bad in ("id\n1\n", "", file.read_text().replace(",1,fp32", ",x,fp32")):
+        (tmp_path / "bad.csv").write_text(bad)
+        assert report.main([str(tmp_path / "bad.csv")]) == 2 and "bad.csv" in capsys.readouterr().err
+    assert report.main([str(tmp_path / "none.csv")]) == 2
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parent.parent / "docs" / "results").glob("*.csv")))
+def test_the_published_runs_can_be_read(file):
+    """Each is in a row of its own words."""
+    found = read_runs_csv(str(file))
+    with open(file, newline="") as lines:
+        assert [row.words[0] for row in found["row"]] == [line["strategy"] for line in csv.DictReader(lines)]
+
+
+def test_settings_that_make_columns():
+    """A task with fewer rows stands beside the others, and counts in their mean."""
+    runs = [record(task, k=k, max_train_samples=n) for task, n in (("rte", None), ("sst2", 64)) for k in (0, 2)]
+    assert len(task_tables(frame(runs))) == 2
+    (table,) = task_tables(frame(runs, column_settings=["max_train_samples"]))
+    assert table.header[2:5] == ["SST-2 (max_train_samples 64) acc", "RTE acc", "mean"] and table.rows[1][4] == "50.0"
+    with pytest.raises(UserError, match="--columns: unknown value 'k'"):
+        frame(runs, column_settings=["k"])

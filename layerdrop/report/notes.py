@@ -49,5 +49,5 @@ def without_full_model(runs: pd.DataFrame) -> list[str]:
 def repeated(runs: pd.DataFrame) -> list[str]:
     """Runs of one cell and seed: their median counts as several seeds would."""
     twice = runs[runs.duplicated(["model", "setting", "row", "column", "seed"], keep=False)]
-    folders = [record.folder for record in twice["record"]]
+    folders = [record.folder if record else "a csv file" for record in twice["record"]]
     return [f"{len(folders)} runs are of a cell and seed that others are of too: {some(folders)}"] * bool(folders)

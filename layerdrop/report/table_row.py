@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from layerdrop.spec import RunSpec
 from layerdrop.strategies import STRATEGIES
+
+
+WORDS = re.compile(
+    r"(?P<name>[^ ,]*)( (?P<layers>\d[\d,]*))?( > (?P<threshold>\S+?))?(, (?P<variant>(?!from scratch)[^(]+?))??"
+    r"( \((?P<brackets>.*)\))?(?P<scratch>, from scratch)?"
+)
+"""The first of TableRow.words."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,23 @@ class TableRow:
         if drop.layers:
             k = len(drop.layers)
         return cls(drop.strategy, k, drop.threshold, drop.layers, scratch, details, variant, variant_details, recipe)
+
+    @classmethod
+    def of_words(cls, strategy: str, k: float | None, recipe: tuple = ()) -> TableRow:
+        """The row that `words` name, as far as these tell; what stands in brackets becomes a part of its recipe."""
+        found = WORDS.fullmatch(strategy)
+        more = tuple(tuple(f"{part} ".split(" ", 1)) for part in (found["brackets"] or "").split(", ") if part)
+        layers = tuple(map(int, found["layers"].split(","))) if found["layers"] else ()
+        name, threshold = found["name"], found["threshold"]
+        return cls(
+            strategy=None if name == "full" else name,
+            k=None if k is None or name == "full" else int(k),
+            threshold=float(threshold) if threshold else None,
+            layers=layers,
+            from_scratch=bool(found["scratch"]),
+            variant=found["variant"] or "",
+            recipe=(*recipe, *((name, value.strip()) for name, value in more)),
+        )
 
     @property
     def plain(self) -> TableRow:
