@@ -121,9 +121,13 @@ def read_csv(args: argparse.Namespace, files: list[str]):
 
     needs = {"--table significance": "significance" in args.table, "--runs": args.runs, "--watch": args.watch}
     if args.store != files[:1]:
-        raise UserError(f"{' '.join(args.store)}: one csv file of --runs alone, or folders of runs. Leave the others out.")
+        raise UserError(
+            f"{' '.join(args.store)}: one csv file of --runs alone, or folders of runs. Leave the others out."
+        )
     if flags := [flag for flag, given in needs.items() if given]:
-        raise UserError(f"{flags[0]}: needs the folders of the runs, and {files[0]} has only their figures. Leave it out.")
+        raise UserError(
+            f"{flags[0]}: needs the folders of the runs, and {files[0]} has only their figures. Leave it out."
+        )
     return read_runs_csv(files[0], args.rows, args.columns)
 
 

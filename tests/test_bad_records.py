@@ -154,7 +154,9 @@ def test_a_bad_record_is_named_and_the_others_are_shown(tmp_path, capsys):
     assert len(found.done) == 1
     (note,) = unfit(found)
     assert note.startswith("3 unreadable records, in no table: ")
-    assert f"{tmp_path / 'bad' / 'record.json'}: no record of a run: seconds.train: float is expected, not 'long'" in note
+    assert (
+        f"{tmp_path / 'bad' / 'record.json'}: no record of a run: seconds.train: float is expected, not 'long'" in note
+    )
     assert report.main([str(tmp_path)]) == 0 and "seconds.train" in capsys.readouterr().err
 
 
@@ -198,10 +200,10 @@ class Part:
         (1, float, None), (math.nan, float, None), (math.inf, float, "x"), (True, int, "x"), (True, float, "x"),
         (2**63, int, "x"), (1.0, int, "x"), ("a", str, None), ("\udc00", str, "x"), (None, int | None, None),
         ("a", int | None, "x"), ([1, "a"], list[int], "x[1]"), ((1, 2), tuple[int, ...], None),
-        ((1,), tuple[str, str], "x"), ((("a", 1),), tuple[tuple[str, str], ...], "x[0][1]"), ([1], tuple[int, ...], "x"),
-        ({"a": 1}, dict[str, int], None), ({"a": []}, dict[str, int], "x.a"), ({1: 1}, dict[str, int], "a key of x"),
-        ({"a": "b", "c": 1}, Typed, "x.a"), ({"c": object()}, Typed, None), (Part("a"), Part, "x.b"), (Part(), Part, None),
-        ({}, Part, "x"), (object(), Any, None),
+        ((1,), tuple[str, str], "x"), ((("a", 1),), tuple[tuple[str, str], ...], "x[0][1]"),
+        ([1], tuple[int, ...], "x"), ({"a": 1}, dict[str, int], None), ({"a": []}, dict[str, int], "x.a"), ({1: 1}, dict[str, int], "a key of x"),
+        ({"a": "b", "c": 1}, Typed, "x.a"), ({"c": object()}, Typed, None),
+        (Part("a"), Part, "x.b"), (Part(), Part, None), ({}, Part, "x"), (object(), Any, None),
     ],
 )  # fmt: skip
 def test_check_type(value, hint, place):

@@ -419,7 +419,10 @@ def test_figures_show_every_row():
 def test_a_strategy_looks_the_same_in_every_picture():
     """Whatever else is shown; and no two look alike in one."""
     few = [record(), record(k=2, train=5.0), record(k=2, strategy="random", train=5.0)]
-    more = [*few, *(record(k=2, strategy=name, train=5.0) for name in ("bottom", "symmetric", "taylor", "contribution"))]
+    more = [
+        *few,
+        *(record(k=2, strategy=name, train=5.0) for name in ("bottom", "symmetric", "taylor", "contribution")),
+    ]
     more += [record(k=2, train=5.0, distil=DistilSpec("logits", "t", distill_weight=w)) for w in (0.1, 0.5)]
     looks = []
     for runs in (few, more):
@@ -427,7 +430,9 @@ def test_a_strategy_looks_the_same_in_every_picture():
         for figure in (figures.strategies(results, ["rte"]), figures.speed(results, ["rte"])):
             (legend,) = figure.legends
             names = [text.get_text() for text in legend.get_texts()]
-            looks.append(dict(zip(names, [(h.get_color(), h.get_marker()) for h in legend.legend_handles], strict=True)))
+            looks.append(
+                dict(zip(names, [(h.get_color(), h.get_marker()) for h in legend.legend_handles], strict=True))
+            )
     figures.plt.close("all")
     assert all(look["top"] == looks[0]["top"] and look["random"] == looks[0]["random"] for look in looks)
     assert len(looks[2]) == len(set(looks[2].values())) == 9 and len({colour for colour, _ in looks[2].values()}) > 7
@@ -823,14 +828,16 @@ def test_a_run_of_other_inputs_does_not_excuse_a_failure(tmp_path):
 
 def test_predictions_beside_make_no_other_run(tmp_path):
     """The test set is no input of a run that does not score it."""
-    for i, more in enumerate(({}, {"test": {"rows": 1, "fingerprint": "x"}}, {"test": {"rows": 1, "fingerprint": "y"}})):
+    for i, more in enumerate(
+        ({}, {"test": {"rows": 1, "fingerprint": "x"}}, {"test": {"rows": 1, "fingerprint": "y"}})
+    ):
         run = record()
         run.data, run.folder = {"train": {"fingerprint": "t"}} | more, str(tmp_path / str(i))
         run.write()
     assert len(read_store([str(tmp_path)]).done) == 1
 
 
-# ---- --plain where a strategy was run in two ways ---------------------------------------------------------------------
+# ---- --plain where a strategy was run in two ways --------------------------------------------------------------------
 @pytest.mark.parametrize(
     "ways",
     [
@@ -852,15 +859,22 @@ def test_plain_of_a_strategy_in_two_ways(tmp_path, ways, variant):
     assert [row[2][:8] for row in table.rows] == ["1 worse ", "1 better"], table.rows
 
 
-# ---- figures of a csv file --------------------------------------------------------------------------------------------
+# ---- figures of a csv file -------------------------------------------------------------------------------------------
 def test_a_csv_of_runs_gives_the_same_tables(tmp_path, capsys):
     """As docs/results has them: with a variant, lists, a threshold, a constant prediction, settings of tables."""
     constant = {"pearson": math.nan, "spearmanr": math.nan}
     runs = [record(seed=s, accuracy=a) for s, a in ((1, 0.5), (2, 0.61))] + [record(k=2, accuracy=0.5, train=4.0)]
     runs += [record("stsb", accuracy=constant), record("stsb", k=2, accuracy={"pearson": 0.5, "spearmanr": 0.25})]
     runs += [record(strategy="list", k=None, layers=(1, 3)), record(k=None, strategy="contribution", threshold=0.9)]
-    runs += [record(k=2, start=record().spec), record(k=2, recipe=TrainSpec(layerdrop_rate=0.2)), record(from_scratch=True)]
-    runs += [record("cola", k=k, accuracy={"matthews_correlation": 0.5, "accuracy": 0.7}, max_train_samples=64) for k in (0, 2)]
+    runs += [
+        record(k=2, start=record().spec),
+        record(k=2, recipe=TrainSpec(layerdrop_rate=0.2)),
+        record(from_scratch=True),
+    ]
+    runs += [
+        record("cola", k=k, accuracy={"matthews_correlation": 0.5, "accuracy": 0.7}, max_train_samples=64)
+        for k in (0, 2)
+    ]
     file = tmp_path / "runs.csv"
     file.write_text(runs_csv(frame(runs)))
     for columns in ([], ["max_train_samples"]):
@@ -872,7 +886,15 @@ def test_a_csv_of_runs_gives_the_same_tables(tmp_path, capsys):
         assert tables[: len(tables) // 2] == tables[len(tables) // 2 :]
         assert len(tables) == 2 * 3 * (1 if columns else 2)
     assert "CoLA (max_train_samples 64) Matthews" in tables[0][1]
-    words = [str(file), "--columns", "max_train_samples", "--figures", str(tmp_path), "--html", str(tmp_path / "p.html")]
+    words = [
+        str(file),
+        "--columns",
+        "max_train_samples",
+        "--figures",
+        str(tmp_path),
+        "--html",
+        str(tmp_path / "p.html"),
+    ]
     assert report.main(words) == 0 and "mean over" not in capsys.readouterr().err
     for flags, said in (
         (["--columns", "max_train_sample"], "Did you mean 'max_train_samples'"),

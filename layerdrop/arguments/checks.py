@@ -117,7 +117,7 @@ def _strategys_own(flags: Flags) -> Iterator[str]:
     if drop.keep_layers is not None:
         return
     if row is None:
-        for name in ("drop_k", "drop_threshold", "drop_order_file", "score_on"):
+        for name in ("drop_k", "drop_threshold", "drop_order_file", "drop_order", "score_on"):
             if getattr(drop, name) not in (None, 0) and drop.drop_layers is None:
                 yield f"--{name} needs a strategy. Choose --drop_strategy: {', '.join(STRATEGIES)}."
         return
@@ -129,6 +129,15 @@ def _strategys_own(flags: Flags) -> Iterator[str]:
     if drop.drop_order_file and not (row.searched or row.listed):
         searched = ", ".join(name for name, row in STRATEGIES.items() if row.searched)
         yield f"--drop_order_file: only for {searched}, not {row.name}. Leave it out."
+    if drop.drop_order is not None:
+        ids = flags.drop_order
+        if not row.searched:
+            searched = ", ".join(name for name, row in STRATEGIES.items() if row.searched)
+            yield f"--drop_order: only for {searched}, not {row.name}. Use --drop_layers."
+        if drop.drop_order_file:
+            yield "--drop_order and --drop_order_file both give a search's result. Give one of them."
+        if min(ids, default=-1) < 0 or len(set(ids)) < len(ids):
+            yield f"--drop_order {drop.drop_order}: ids from 0 are expected, each once, as 9,2,11."
     if drop.score_on and not row.scorer:
         yield f"--score_on: {row.name} has no scores. It goes with {', '.join(SCORERS)}."
 

@@ -52,8 +52,9 @@ RUN_COLUMNS = (
     *("model", "setting", "row", "task", "column", "seed", "parameters", "train", "inference"),
     *("device", "threads", "torch", "transformers", "commit", "constant", "resumed", "record"),
 )
-"""`constant`: the number of different predictions of a run that predicts the same, or nearly so, for every row. Every other column of the frame is a metric, in points (hundredths): NaN where it was not measured, minus infinity
-where it is not defined (a constant prediction), which ranks below every number."""
+"""`constant`: the number of different predictions of a run that predicts the same, or nearly so, for every row. Every
+other column of the frame is a metric, in points (hundredths): NaN where it was not measured, minus infinity where it is
+not defined (a constant prediction), which ranks below every number."""
 
 
 def frame(

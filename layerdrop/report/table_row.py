@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from layerdrop.spec import RunSpec
 from layerdrop.strategies import STRATEGIES
 
-
 WORDS = re.compile(
     r"(?P<name>[^ ,]*)( (?P<layers>\d[\d,]*))?( > (?P<threshold>\S+?))?(, (?P<variant>(?!from scratch)[^(]+?))??"
     r"( \((?P<brackets>.*)\))?(?P<scratch>, from scratch)?"

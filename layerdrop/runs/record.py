@@ -181,7 +181,9 @@ class RunRecord:
     def constant_predictions(self) -> dict[str, int]:
         """Split for every row of which the model predicts the same, or nearly so -> number of different predictions."""
         width = self.prediction_range
-        return {s: n for s, n in self.distinct_predictions.items() if n == 1 or width.get(s, math.inf) < NEARLY_CONSTANT}
+        return {
+            s: n for s, n in self.distinct_predictions.items() if n == 1 or width.get(s, math.inf) < NEARLY_CONSTANT
+        }
 
     def write(self) -> Path:
         """Write `record.json` into the run's folder, whole or not at all. Raises UserError where a file of that name is

@@ -79,9 +79,7 @@ class Verdict:
         return f"{', '.join(marks) or 'none'} of {self.seeds}{p}"
 
 
-def _tests(
-    results: ModelResults, row: TableRow, base: TableRow, column: str, bad: dict[str, None]
-) -> list[Comparison]:
+def _tests(results: ModelResults, row: TableRow, base: TableRow, column: str, bad: dict[str, None]) -> list[Comparison]:
     """A comparison for each seed at which both have predictions of the same examples. bad: takes what is unreadable."""
     ours, theirs = (
         {record.spec.seed: record for record in results.runs_of(one, [column])["record"]} for one in (row, base)
