@@ -416,6 +416,11 @@ def test_figures_show_every_row():
     figures.plt.close("all")
 
 
+def test_a_title_is_no_formula(tmp_path):
+    runs = frame([record(name="a$x^$b"), record(name="a$x^$b", k=2, train=5.0)])
+    assert len(figures.draw(runs, str(tmp_path))[0]) == 4
+
+
 def test_a_strategy_looks_the_same_in_every_picture():
     """Whatever else is shown; and no two look alike in one."""
     few = [record(), record(k=2, train=5.0), record(k=2, strategy="random", train=5.0)]
