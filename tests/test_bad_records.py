@@ -14,7 +14,7 @@ from layerdrop.report.render import render
 from layerdrop.report.runs_csv import runs_csv
 from layerdrop.report.tables.significance import significance_tables
 from layerdrop.runs.record import Cut, RunRecord
-from layerdrop.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, RunSpec, TheseusSpec, TrainSpec
+from layerdrop.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, RunSpec, TheseusSpec, TrainSpec, WhenSpec
 from layerdrop.typecheck import check_type
 from scripts import report
 from tests.test_report import record
@@ -29,7 +29,8 @@ def full_record() -> dict:
     spec = RunSpec(
         ModelSpec("m", tokenizer="t"),
         DataSpec("rte", "files", (("train", "a.csv"), ("validation", "b.csv")), ("x", "y"), max_eval_samples=9),
-        DropSpec("contribution", 2, score_on="s", score_split="train", score_samples=9, step=1, every_epochs=1),
+        DropSpec("contribution", 2, score_on="s", score_split="train", score_samples=9),
+        WhenSpec(step=1, every_epochs=1),
         TrainSpec(freeze_layers=(0, 1), layerdrop_rate=0.1, data_seed=3, other={"a": 1}),
         start=first,
         distil=DistilSpec("layers", None, first, distill_states_weight=1.0, distill_attention=True),

@@ -120,7 +120,7 @@ def _flat(record: RunRecord) -> dict[str, Any]:
     return spec.flat() | {
         "variant": ", ".join(spec.variants),
         "found": tuple(sorted(spec.drop.found)),
-        "order": spec.drop.found if spec.drop.every_epochs else None,
+        "order": spec.drop.found if spec.when.every_epochs else None,
         "start_run": start and (start.id, *trained_on),
         "teacher_run": (teacher.id, *trained_on) if teacher else distil and distil.teacher,
         "weights": inputs.get("model"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from layerdrop.errors import UserError
 from layerdrop.runs.record import RECORD_FILE, RunRecord, read_record
+from layerdrop.runs.status import changed_inputs
 from layerdrop.runs.store import PRIOR_FOLDER, SPEC_FILE
 from layerdrop.text import one_line
 
@@ -88,9 +89,8 @@ def inputs_of(record: RunRecord) -> dict[str, str]:
 
 
 def differing_inputs(a: RunRecord, b: RunRecord) -> list[str]:
-    """Names of the inputs whose contents differ between two runs. Contents that are not recorded count as equal."""
-    ours, theirs = inputs_of(a), inputs_of(b)
-    return [name for name in ours if theirs.get(name, ours[name]) != ours[name]]
+    """The inputs, in words, whose contents differ between two runs. Contents that are not recorded count as equal."""
+    return changed_inputs(inputs_of(a), inputs_of(b), b.spec)
 
 
 def _is_in(found: dict[str, list[RunRecord]], record: RunRecord) -> bool:
