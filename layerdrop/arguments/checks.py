@@ -88,7 +88,8 @@ def _kept(flags: Flags) -> Iterator[str]:
         yield "--keep_layers: names no layer. Write ids as 0,1,2."
     if negative := [i for i in flags.keep_layers if i < 0]:
         yield f"--keep_layers {ranges(negative)}: no layer id. Ids count from 0."
-    others = {name: getattr(drop, name) for name in ("drop_layers", "drop_k", "drop_threshold", "drop_order_file")}
+    names = ("drop_layers", "drop_k", "drop_threshold", "drop_order_file", "drop_order")
+    others = {name: getattr(drop, name) for name in names}
     others[f"drop_strategy {drop.drop_strategy}"] = None if drop.drop_strategy == "list" else drop.drop_strategy
     for name in (name for name, value in others.items() if value is not None):
         yield f"--keep_layers and --{name} both choose layers. Give one of them."

@@ -28,7 +28,7 @@ VARIANT_SETTINGS = (
     *(f"first_{name}" for name in FIRST_RECIPE),
 )
 """Settings of a training variant. Runs that differ in one of them are separate rows."""
-DATA = ("source", "files", "text_columns", "label_column", "label_type", "skip_bad_rows")
+DATA = ("source", "files", "text_columns", "label_column", "label_type", "positive_label", "skip_bad_rows")
 """Settings of the data. Runs of one task that differ in one of them are separate columns. All other settings make
 separate tables."""
 OF_TASK = ("task", *DATA, *PARTIAL)
