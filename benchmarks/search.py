@@ -268,7 +268,7 @@ def regret_picture(tasks: list[Task], all_k: list[int], names: list[str]):
     """A panel for each K, a row for each name, best first."""
     import matplotlib.pyplot as plt
 
-    from layerdrop.report.figures import COLOURS, GREY
+    from layerdrop.report.marks import COLOURS, GREY
 
     regret = {name: [over_tasks(t.regret(name, k) for t in tasks) for k in all_k] for name in names}
     ranked = sorted(names, key=lambda name: statistics.fmean(r for r in regret[name] if r is not None))
@@ -302,7 +302,7 @@ def cost_picture(tasks: list[Task], all_k: list[int], names: list[str]):
     """A panel for each K, a dot for each name; the best set that was trained is a dashed line."""
     import matplotlib.pyplot as plt
 
-    from layerdrop.report.figures import COLOURS, GREY, marker
+    from layerdrop.report.marks import GREY, PLAIN, style_of
 
     size = (0.6 + 1.5 * len(all_k), 1.9)
     figure, grid = plt.subplots(1, len(all_k), figsize=size, sharey=True, squeeze=False)
@@ -312,7 +312,7 @@ def cost_picture(tasks: list[Task], all_k: list[int], names: list[str]):
         for i, name in enumerate(names):
             score = over_tasks(t.mean(name, k) for t in tasks)
             if score is not None:
-                axes.plot(costs[name], score, marker(i), color=COLOURS[i % len(COLOURS)], ms=4, label=name)
+                axes.plot(costs[name], score, **style_of(PLAIN.get(name, len(PLAIN) + i)), ls="", ms=4, label=name)
         axes.set_xscale("symlog", linthresh=1)
         ticks = sorted({round(cost) for cost in costs.values()})
         axes.set_xticks(ticks, ticks)

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+from huggingface_hub.utils import validate_repo_id
 
+from layerdrop.demo import NAME as DEMO
 from layerdrop.runs.command import command_of
-from layerdrop.runs.record import RunRecord
+from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE, CARD_MARK
 from layerdrop.spec import RunSpec
 from layerdrop.tasks import TASKS
@@ -40,6 +42,7 @@ def card(record: RunRecord, use: str = USE) -> ModelCard:
 def _metadata(record: RunRecord) -> ModelCardData:
     spec = record.spec
     glue = spec.data.task in TASKS
+    limited = {name: value for name in ("hold_out", "max_eval_samples") if (value := getattr(spec.data, name))}
     results = [
         EvalResult(
             task_type="text-classification",
@@ -47,26 +50,55 @@ def _metadata(record: RunRecord) -> ModelCardData:
             dataset_type="nyu-mll/glue" if glue else spec.data.task,
             dataset_name=f"GLUE {spec.data.task}" if glue else spec.data.task,
             dataset_config=spec.data.task if glue else None,
-            dataset_split=_split(record),
+            dataset_split="train" if spec.data.hold_out else split,
+            dataset_args=limited or None,
             metric_type=name,
             metric_value=value,
         )
-        for name, value in record.metrics.items()
+        for split, name, value in _measured(record)
         if not name.endswith("loss") and value == value
     ]
     return ModelCardData(
         library_name="transformers",
         pipeline_tag="text-classification",
         tags=["layerdrop", "layer-dropping"],
-        base_model=spec.model.name,
+        base_model=hub_name(spec.model.name),
         datasets=["nyu-mll/glue"] if glue else None,
         model_name=spec.name,
         eval_results=results or None,
     )
 
 
-def _split(record: RunRecord) -> str:
-    return next((split for split in record.data if split.startswith("validation")), "validation")
+def hub_name(model: str) -> str | None:
+    """A checkpoint's name on the hub; of a run's folder, that of the run's model; None for another local folder."""
+    try:
+        if not Path(model).expanduser().exists():
+            validate_repo_id(model)
+            return None if model == DEMO else model
+        record = read_record(model)
+        return hub_name(record.spec.model.name) if record and record.spec.model.name != model else None
+    except (ValueError, RecursionError):  # no name, no record; two runs that name each other
+        return None
+
+
+def _measured(record: RunRecord) -> list[tuple[str, str, float]]:
+    """(split, metric, value), in the order of the record; the metrics of MNLI's two splits without their prefixes."""
+    splits = [split for split in record.data if split.startswith("validation")] or ["validation"]
+    found = []
+    for name, value in record.metrics.items():
+        prefix = name.partition("_")[0]
+        own = [split for split in splits if split == f"validation_{prefix}"]
+        found.append((own[0], name.removeprefix(f"{prefix}_"), value) if own else (splits[0], name, value))
+    return found
+
+
+def _measured_on(record: RunRecord) -> str:
+    """What the scores are of, in words."""
+    data = record.spec.data
+    first = f"the first {data.max_eval_samples:,} rows of " if data.max_eval_samples else ""
+    if data.hold_out:
+        return f"{first}{data.hold_out:.0%} of the training set, held out; the development set was not read"
+    return first + " and ".join(dict.fromkeys(split for split, _, _ in _measured(record)))
 
 
 def _text(record: RunRecord, use: str) -> str:
@@ -75,7 +107,8 @@ def _text(record: RunRecord, use: str) -> str:
     gone = ", ".join(map(str, record.dropped)) or "none"
     lines = [
         f"# {spec.name}",
-        f"`{spec.model.name}` with {len(record.kept)} of {record.n_layers} layers, fine-tuned on {spec.data.task}.",
+        f"`{_shown(spec.model.name)}` with {len(record.kept)} of {record.n_layers} layers, fine-tuned on "
+        f"{spec.data.task}.",
         "## Layers",
         f"Dropped: {gone} (ids from 0, next to the embeddings), by `{spec.drop.strategy or 'none'}`, "
         f"{MOMENTS[spec.drop_when]}. Parameters: {before:,} -> {after:,}." + _teacher(spec),
@@ -88,15 +121,20 @@ def _text(record: RunRecord, use: str) -> str:
         f"```bash\n{command_of(spec)}\n```",
         "## Limits",
         "One run with one seed: other seeds give other scores. The model knows the task that it was fine-tuned on and "
-        f"nothing else; the licence and the limits of `{spec.model.name}` hold for it too.",
+        f"nothing else; the licence and the limits of `{_shown(spec.model.name)}` hold for it too.",
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _shown(model: str) -> str:
+    """The name on the hub, else that of the folder: its path says nothing to others."""
+    return hub_name(model) or Path(model.rstrip("/")).name
 
 
 def _teacher(spec: RunSpec) -> str:
     if not spec.distil:
         return ""
-    whom = f"`{spec.distil.teacher}`" if spec.distil.teacher else "the full model, fine-tuned first"
+    whom = f"`{_shown(spec.distil.teacher)}`" if spec.distil.teacher else "the full model, fine-tuned first"
     return f" It has learnt from {whom} too (`--distill {spec.distil.distill}`)."
 
 
@@ -104,7 +142,7 @@ def _scores(record: RunRecord) -> list[str]:
     if not record.metrics:
         return ["Not evaluated."]
     rows = [f"| {name} | {value:.4f} |" for name, value in record.metrics.items()]
-    note = f"On {_split(record)}, as fractions."
+    note = f"As fractions, on {_measured_on(record)}."
     return ["\n".join(["| metric | value |", "|---|---|", *rows]), note]
 
 

@@ -16,16 +16,20 @@ PUBLISHED = Path(__file__).parent / "report" / "published"
 """From the authors' repository: greedy orders of layer_files/, best sets of one and two of layer_files_dev_set/."""
 
 
-def find_layers(strategy: str | None, k: int | None, order_file: str | None, model: str, task: str) -> tuple[int, ...]:
-    """The k ids that a search found, for a strategy that needs one: from the file, else as published. Ids of an order
-    keep its order, first to drop first.
+def find_layers(
+    strategy: str | None, k: int | None, order_file: str | None, model: str, task: str, order: Sequence[int] = ()
+) -> tuple[int, ...]:
+    """The k ids that a search found, for a strategy that needs one: from the file, the first ones of an order, else as
+    published. Ids of an order keep it, first to drop first.
 
-    Empty for every other strategy, and without a file for one that searches itself. Raises UserError.
+    Empty for every other strategy, and without a result for one that searches itself. Raises UserError.
     """
     row = get_strategy(strategy) if strategy else None
-    if row is None or not row.searched or k is None or (row.searches and not order_file):
+    if row is None or not row.searched or k is None or (row.searches and not (order_file or order)):
         return ()
-    if order_file:
+    if order:
+        sets, source = _beginnings(order), f"--drop_order {','.join(map(str, order))}"
+    elif order_file:
         sets = read_sets_file(order_file) if strategy == "optimal" else _beginnings(read_order_file(order_file))
         source = f"--drop_order_file {order_file}"
     else:
@@ -38,9 +42,9 @@ def find_layers(strategy: str | None, k: int | None, order_file: str | None, mod
     return tuple(sets[k - 1])
 
 
-def reservation(strategy: str | None, order_file: str | None, task: str) -> str | None:
-    """A caveat about a published choice of layers; None without one."""
-    if order_file:
+def reservation(strategy: str | None, given: str | None, task: str) -> str | None:
+    """A caveat about a published choice of layers; None without one, and where a search's result is given."""
+    if given:
         return None
     if strategy == "optimal":
         return "the published best sets were chosen on the development set, by one run each: its scores flatter them"

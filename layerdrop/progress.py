@@ -100,15 +100,16 @@ def _measured(record: RunRecord) -> str:
 
 def best_so_far(records: Iterable[RunRecord]) -> list[str]:
     """For each task `best rte: accuracy 0.7040  NAME`: the run with the highest score, by the metric that searches
-    choose by; of equal ones the first."""
-    best: dict[str, tuple[float, RunRecord]] = {}
+    choose by (MNLI: matched); of equal ones the first."""
+    best: dict[str, tuple[float, str, RunRecord]] = {}
     for record in records:
-        score, task = record.metrics.get(record.task.selection_metric, math.nan), record.spec.data.task
+        name, task = record.task.selection_metric, record.spec.data.task
+        name = name if name in record.metrics else record.task.recorded(name)  # rows held out have one split
+        score = record.metrics.get(name, math.nan)
         if not math.isnan(score) and (task not in best or score > best[task][0]):
-            best[task] = score, record
+            best[task] = score, name, record
     return [
-        f"best {task}: {record.task.selection_metric} {score:.4f}  {Path(record.folder).name}"
-        for task, (score, record) in best.items()
+        f"best {task}: {name} {score:.4f}  {Path(record.folder).name}" for task, (score, name, record) in best.items()
     ]
 
 

@@ -284,7 +284,7 @@ class RunSpec:
         parts = {name: kind for name, kind in _PARTS.items() if values.get(name) is not None}
         built = {name: _build(kind, values[name]) for name, kind in parts.items()}
         rest = {name: values[name] for name in _ALONE if name in values}
-        if values.get("start"):
+        if values.get("start") is not None:
             rest["start"] = cls.from_dict(values["start"])
         return cls(**built, **rest, **({} if "train" in built else {"train": None}))
 
@@ -302,7 +302,7 @@ _OF_VERSION_1 = (ModelSpec, DataSpec, DropSpec, TrainSpec)
 def _build(kind: type, values: Mapping[str, Any]) -> Any:
     known = {f.name for f in dataclasses.fields(kind)}
     built = {name: _tuples(value) for name, value in values.items() if name in known}
-    if built.get("teacher_run"):
+    if built.get("teacher_run") is not None:
         built["teacher_run"] = RunSpec.from_dict(built["teacher_run"])
     return kind(**built)
 

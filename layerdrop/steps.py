@@ -29,7 +29,7 @@ from layerdrop.own_files import OwnFiles
 from layerdrop.precision import check_precision
 from layerdrop.process import busy_note, collect_from_now_on
 from layerdrop.runs.environment import environment, forget_peak_memory, peak_memory
-from layerdrop.runs.predictions import distinct_predictions, predictions_file, write_predictions
+from layerdrop.runs.predictions import prediction_range, predictions_file, write_predictions
 from layerdrop.runs.record import Clock, Cut, RunRecord
 from layerdrop.runs.results import CARD_FILE, result_files
 from layerdrop.runs.status import MODEL
@@ -332,6 +332,7 @@ class GlueRun:
         self.evaluations = training.evaluations
         record.epochs, record.steps, record.resumed_at_step = training.epochs, training.steps, training.resumed_at_step
         record.tokens_per_second, record.padding_share = training.tokens_per_second, training.padding_share
+        record.train_loss = training.train_loss
         self.clock.add("train", training.seconds)
         self.clock.add("evaluate", training.evaluate_seconds)
 
@@ -433,7 +434,9 @@ class GlueRun:
 
     def _keep_predictions(self, split: str) -> None:
         examples, predictions = self.data.examples[split], self.evaluations[split].predictions
-        self.record.distinct_predictions[split] = distinct_predictions(self.task, predictions, examples.labels)
+        self.record.distinct_predictions[split] = len(np.unique(predictions))
+        if (width := prediction_range(self.task, predictions, examples.labels)) is not None:
+            self.record.prediction_range[split] = width
         if is_first():
             write_predictions(self.record.folder, self.task, split, examples, predictions)
 

@@ -53,6 +53,10 @@ class Task:
         """Width of the classification head: the number of classes, 1 for regression."""
         return max(1, len(self.labels))
 
+    def recorded(self, metric: str) -> str:
+        """A metric of the first development split, as records name it: MNLI's accuracy is `matched_accuracy`."""
+        return f"{self.suffixes[0]}_{metric}".lstrip("_")
+
     def splits(self, split: str) -> list[str]:
         """`validation` or `test` with this task's endings: MNLI gives `validation_matched`, `validation_mismatched`."""
         return [split] if split == "train" else [split + suffix for suffix in self.suffixes]

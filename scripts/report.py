@@ -8,6 +8,7 @@ speed-up, inference time; records of scripts/cost.py too), significance (against
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,12 +24,15 @@ def main(argv: list[str] | None = None) -> int:
     from layerdrop.files import LocalPath
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("store", type=LocalPath, nargs="+", help="folders of runs")
+    parser.add_argument("store", type=LocalPath, nargs="+", help="folders of runs, or a csv file of --runs")
     parser.add_argument("--table", nargs="+", choices=TABLES, default=["tasks", "cost"], help="which tables")
     parser.add_argument("--format", choices=("md", "latex", "csv"), default="md", help="of the tables")
     parser.add_argument("--tasks", nargs="+", help="columns, and the set of tasks for means (default: all there are)")
     parser.add_argument(
         "--rows", nargs="+", default=[], help="settings that make rows, such as num_train_epochs, not tables"
+    )
+    parser.add_argument(
+        "--columns", nargs="+", default=[], help="settings that make columns, such as max_train_samples, not tables"
     )
     parser.add_argument("--all_metrics", action="store_true", help="every metric of a task (csv has them anyway)")
     parser.add_argument("--plain", action="store_true", help="significance: training variants against plain runs")
@@ -65,19 +69,24 @@ def report(args: argparse.Namespace) -> None:
     from layerdrop.report.frame import frame
     from layerdrop.report.html import page
     from layerdrop.report.published import NOTES, published
-    from layerdrop.report.records import read_store
+    from layerdrop.report.records import StoredRuns, read_store, unfit
     from layerdrop.report.render import render
     from layerdrop.report.runs_csv import runs_csv
     from layerdrop.report.tables.model_cost import model_cost_table, read_costs
     from layerdrop.tasks import get_task
 
-    costs = [model_cost_table(cost, args.compare) for cost in read_costs(args.store)] if "cost" in args.table else []
-    found = read_store(args.store, may_be_empty=bool(costs))
     make_folders(args)
-    if not found.done:
-        print(render(costs, args.format), flush=True)
-        return
-    runs = frame(found.done, args.rows)
+    if csv_files := [store for store in args.store if store.endswith(".csv")]:
+        costs, found, runs = [], StoredRuns([]), read_csv(args, csv_files)
+    else:
+        records, bad = read_costs(args.store) if "cost" in args.table else ([], [])
+        costs = [model_cost_table(cost, args.compare) for cost in records]
+        found = read_store(args.store, may_be_empty=bool(costs), unreadable=bad)
+        if not found.done:
+            print(render(costs, args.format), flush=True)
+            tell(unfit(found))
+            return
+        runs = frame(found.done, args.rows, args.columns)
     tasks = [get_task(name, "--tasks").name for name in args.tasks] if args.tasks else None
     there = sorted(set(runs["task"]))
     if tasks and not set(tasks) & set(there):
@@ -102,17 +111,39 @@ def report(args: argparse.Namespace) -> None:
         drawn, not_drawn = draw(runs, args.figures, tasks)
         files += drawn
         said += not_drawn
-    for line in [f"note: {note}" for note in said] + files:
+    tell(said, files)
+
+
+def read_csv(args: argparse.Namespace, files: list[str]):
+    """The frame of a csv file of --runs. Raises UserError where records are needed."""
+    from layerdrop.errors import UserError
+    from layerdrop.report.runs_csv import read_runs_csv
+
+    needs = {"--table significance": "significance" in args.table, "--runs": args.runs, "--watch": args.watch}
+    if args.store != files[:1]:
+        raise UserError(
+            f"{' '.join(args.store)}: one csv file of --runs alone, or folders of runs. Leave the others out."
+        )
+    if flags := [flag for flag, given in needs.items() if given]:
+        raise UserError(
+            f"{flags[0]}: needs the folders of the runs, and {files[0]} has only their figures. Leave it out."
+        )
+    return read_runs_csv(files[0], args.rows, args.columns)
+
+
+def tell(notes: list[str], files: Sequence[str | Path] = ()) -> None:
+    """Print notes, and the files that were written."""
+    for line in [*(f"note: {note}" for note in notes), *files]:
         print(line, file=sys.stderr)
 
 
 def notes_on(found, runs) -> list[str]:
     """Notes below the tables."""
     from layerdrop.report.notes import constant_predictions, mixtures, repeated, without_full_model
-    from layerdrop.report.records import failures, unreadable
+    from layerdrop.report.records import failures, unfit
 
     of_tables = mixtures(runs) + constant_predictions(runs) + repeated(runs) + without_full_model(runs)
-    return failures(found) + unreadable(found) + of_tables
+    return failures(found) + unfit(found) + of_tables
 
 
 def make_folders(args: argparse.Namespace) -> None:
@@ -139,7 +170,7 @@ def watch(args: argparse.Namespace) -> None:
     while True:
         found = read_store(args.store, may_be_empty=True)
         if found.done:
-            runs = frame(found.done, args.rows)
+            runs = frame(found.done, args.rows, args.columns)
             write_atomically(Path(args.html), page(found, runs, notes_on(found, runs), REFRESH))
             print(f"{args.html}: {len(found.done)} runs, {found.unfinished} in flight", file=sys.stderr, flush=True)
         time.sleep(REFRESH)

@@ -129,6 +129,16 @@ def test_every_flag_of_the_library_goes_through():
         ("--drop_layers 9 --drop_k 2", "--drop_k 2: --drop_layers names 1 layers"),
         ("--drop_strategy top --drop_k 1 --score_on x", "--score_on: top has no scores"),
         (
+            "--drop_strategy top --drop_k 1 --drop_order 3",
+            "--drop_order: only for greedy, optimal, shortlist, not top. Use --drop_layers",
+        ),
+        (
+            "--drop_strategy greedy --drop_k 1 --drop_order 3 --drop_order_file x",
+            "--drop_order and --drop_order_file both give",
+        ),
+        ("--drop_strategy greedy --drop_k 1 --drop_order 3,3", "--drop_order 3,3: ids from 0 are expected, each once"),
+        ("--drop_order 3,1", "--drop_order needs a strategy"),
+        (
             "--drop_strategy top --drop_k 1 --drop_order_file x",
             "--drop_order_file: only for greedy, optimal, shortlist, not top",
         ),
@@ -573,6 +583,7 @@ CASES = {
     "drop_layers": ("--drop_layers 3", "4"),
     "keep_layers": ("--model_name_or_path demo --task_name demo-rte --keep_layers 0,1", "0"),
     "drop_order_file": ("--drop_strategy greedy --drop_k 1 --drop_order_file 1.txt", "2.txt"),
+    "drop_order": ("--drop_strategy greedy --drop_k 1 --drop_order 3,4", "4,3"),
     "weight_scope": ("--drop_strategy variance --drop_k 2", "layer"),
     "score_on": (CONTRIBUTION, "other"),
     "score_split": (CONTRIBUTION, "train"),
@@ -714,8 +725,9 @@ CHANGES_A_RESULT = (
     "model_name_or_path model_revision tokenizer_name from_scratch task_name data_dir train_file validation_file "
     "text_columns label_column label_type positive_label skip_bad_rows max_seq_length pad_to_max_length "
     "max_train_samples max_eval_samples hold_out drop_strategy drop_k drop_threshold drop_layers keep_layers "
-    "drop_order_file weight_scope score_on layerdrop_rate drop_when freeze_dropped drop_step drop_every_epochs "
-    "theseus replacing_rate replacing_schedule replacing_steps first_num_train_epochs first_learning_rate teacher "
+    "drop_order_file drop_order weight_scope score_on layerdrop_rate drop_when freeze_dropped drop_step "
+    "drop_every_epochs theseus replacing_rate replacing_schedule replacing_steps first_num_train_epochs "
+    "first_learning_rate teacher "
     "distill distill_temperature distill_weight distill_states_weight distill_attention score_split "
     "max_score_samples freeze_layers freeze_embeddings do_train seed data_seed precision bf16 fp16 plain tf32 "
     "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps auto_find_batch_size "

@@ -8,7 +8,10 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from transformers import AutoModelForSequenceClassification
 
+from layerdrop.card import card
+from layerdrop.runs.record import RunRecord
 from layerdrop.runs.results import CARD_MARK
+from layerdrop.spec import DataSpec, DropSpec, ModelSpec, RunSpec
 from layerdrop.surgery import drop_layers
 from tests.running import same, weights
 
@@ -18,13 +21,13 @@ WORDS = "--task_name rte --drop_strategy top --drop_k 2 --num_train_epochs 1 --l
 def test_card(run):
     code, record, _, err = run(WORDS)
     assert code == 0, err
-    card = ModelCard.load("out/README.md")
-    assert card.data.base_model == record["spec"]["model"]["name"] and card.data.library_name == "transformers"
-    (result,) = [r for r in card.data.eval_results if r.metric_type == "accuracy"]
+    loaded = ModelCard.load("out/README.md")
+    assert loaded.data.base_model is None and loaded.data.library_name == "transformers"  # a local folder
+    (result,) = [r for r in loaded.data.eval_results if r.metric_type == "accuracy"]
     assert result.metric_value == record["metrics"]["accuracy"] and result.dataset_config == "rte"
-    index = card.data.to_dict()["model-index"]
-    assert model_index_to_eval_results(index)[1] == card.data.eval_results
-    text = card.content
+    index = loaded.data.to_dict()["model-index"]
+    assert model_index_to_eval_results(index)[1] == loaded.data.eval_results
+    text = loaded.content
     assert "Dropped: 4, 5 (ids from 0" in text and "before fine-tuning" in text
     assert "--drop_strategy top --drop_k 2" in text and str(Path.cwd()) not in text.replace(
         record["spec"]["data"]["source"], ""
@@ -32,6 +35,52 @@ def test_card(run):
 
     code, _, _, _ = run(f"{WORDS} --seed 7 --overwrite_output_dir")
     assert code == 0 and "Seed 7" in Path("out/README.md").read_text()  # its own card is written anew
+
+
+def recorded(task="rte", model="some/bert", metrics=None, splits=("validation",), **data):
+    made = RunRecord(RunSpec(ModelSpec(model), DataSpec(task, **data), DropSpec("top", 2)), "x", "success", n_layers=3)
+    made.metrics, made.parameters_before, made.parameters_after = metrics or {"loss": 1.0, "accuracy": 0.5}, 3, 1
+    made.data = {split: {"rows": 9} for split in splits}
+    return made
+
+
+def test_a_card_names_the_rows_that_were_measured():
+    """Held-out training rows, and a part of the development set, are not GLUE's development set."""
+    (held,) = card(recorded(hold_out=0.15)).data.eval_results
+    assert (held.dataset_split, held.dataset_args) == ("train", {"hold_out": 0.15})
+    assert (
+        "15% of the training set, held out; the development set was not read" in card(recorded(hold_out=0.15)).content
+    )
+    (part,) = card(recorded(max_eval_samples=9)).data.eval_results
+    assert (part.dataset_split, part.dataset_args) == ("validation", {"max_eval_samples": 9})
+    assert "the first 9 rows of validation" in card(recorded(max_eval_samples=9)).content
+    (usual,) = card(recorded()).data.eval_results
+    assert (usual.dataset_split, usual.dataset_args, usual.metric_value) == ("validation", None, 0.5)
+
+
+def test_each_metric_of_mnli_is_of_its_split():
+    metrics = {"matched_loss": 1.0, "matched_accuracy": 0.5, "mismatched_loss": 1.0, "mismatched_accuracy": 0.25}
+    made = card(recorded("mnli", metrics=metrics, splits=("train", "validation_matched", "validation_mismatched")))
+    found = [(r.dataset_split, r.metric_type, r.metric_value) for r in made.data.eval_results]
+    assert found == [("validation_matched", "accuracy", 0.5), ("validation_mismatched", "accuracy", 0.25)]
+    assert model_index_to_eval_results(made.data.to_dict()["model-index"])[1] == made.data.eval_results
+    assert "on validation_matched and validation_mismatched" in made.content
+
+
+def test_a_card_names_no_local_path(tmp_path, monkeypatch):
+    """Of a run's folder the model that it started from is known."""
+    monkeypatch.chdir(tmp_path)
+    first = recorded()
+    first.folder = "runs/first"
+    first.write()
+    (tmp_path / "models" / "bert").mkdir(parents=True)
+    path = str(tmp_path / "models" / "bert")
+    names = {"some/bert": "some/bert", "runs/first": "some/bert", path: None, "models/bert": None, "demo": None}
+    for name, base in (names | {"/nowhere/bert": None}).items():
+        made = card(recorded(model=name))
+        assert made.data.base_model == base, name
+        assert name == "some/bert" or name not in made.text.partition("The same run again")[0] or name == "demo"
+        assert f"--model_name_or_path {name}" in made.text
 
 
 def test_a_readme_of_the_users_stays(run):

@@ -40,8 +40,14 @@ def test_it_is_the_same_run(words):
     assert again == spec and again.id == spec.id, said
 
 
-def test_what_a_search_found_is_named_by_its_layers(tmp_path):
-    (tmp_path / "order.txt").write_text("5\n2\n")
-    words = f"--task_name rte --drop_strategy greedy --drop_k 2 --drop_order_file {tmp_path}/order.txt --use_cpu"
-    spec, _ = parse(words.split()).to_spec()
-    assert "--drop_layers 2,5" in command_of(spec) and "greedy" not in command_of(spec)
+@pytest.mark.parametrize("when", ["", "--drop_when gradual"])
+@pytest.mark.parametrize("strategy", ["greedy", "shortlist"])
+def test_what_a_search_found_is_named_in_its_order(tmp_path, strategy, when):
+    """It is the same run: gradual dropping goes by the order."""
+    (tmp_path / "order.txt").write_text("5\n2\n7\n")
+    words = f"--task_name rte --drop_strategy {strategy} --drop_k 2 {when} --use_cpu"
+    spec, _ = parse([*words.split(), "--drop_order_file", f"{tmp_path}/order.txt"]).to_spec()
+    said = command_of(spec)
+    assert ("--drop_order 5,2" if when else "--drop_order 2,5") in said and f"--drop_strategy {strategy}" in said
+    again, _ = parse(["--use_cpu", *shlex.split(said)[2:]]).to_spec()
+    assert again == spec and again.drop.found == ((5, 2) if when else (2, 5))

@@ -53,7 +53,7 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", [page for page in PAGES if list(commands(page))], ids=lambda page: page.name)
 def test_commands_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("configs", "scripts", "benchmarks"):
+    for name in ("configs", "scripts", "benchmarks", "docs"):
         Path(name).symlink_to(ROOT / name)
     for program, script, *words in commands(page):
         assert program == "python" and script in SHORTENED, (script, words)

@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import json
+import math
 import pickle
 from types import SimpleNamespace
 
@@ -333,3 +335,33 @@ def test_without_evaluation_there_is_none_while_training():
 def test_the_default_seed():
     assert RunSpec(ModelSpec("bert"), DataSpec("rte")).seed == 42
     assert FineTuner.__mro__[1].__name__ == "Trainer"
+
+
+@pytest.mark.parametrize("logging", [{"logging_strategy": "epoch"}, {"logging_steps": 2}, {"logging_strategy": "no"}])
+def test_losses_of_a_resumed_training_are_means_over_all_steps(tmp_path, logging):
+    """From any checkpoint: within an epoch, at its end, after another interruption."""
+    given = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 1, "learning_rate": 0.01, **logging}
+
+    def trained(name, resume_from=None):
+        args = arguments(tmp_path / name, **given)
+        kept = {"save": False, "rolling_checkpoints": False, "resume_from": resume_from and str(resume_from)}
+        return train(without_dropout(), args, dataset(), COLLATE, TaskLoss(False), **kept)
+
+    whole = trained("whole")
+    state = json.loads((tmp_path / "whole" / "checkpoint-6" / "trainer_state.json").read_text())
+    steps = {"logging_strategy": [3, 6], "logging_steps": [2, 4, 6]}
+    expected = steps[next(iter(logging))] if "no" not in logging.values() else []
+    assert [entry["step"] for entry in whole.epochs] == expected == [e["step"] for e in state["log_history"]]
+    folders = [tmp_path / "whole" / f"checkpoint-{step}" for step in range(1, 6)]
+    for step, folder in enumerate(folders, 1):
+        resumed = trained(f"from{step}", folder)
+        assert resumed.train_loss == pytest.approx(whole.train_loss, rel=1e-4)
+        assert [e["step"] for e in resumed.epochs] == expected
+        for ours, theirs in zip(resumed.epochs, whole.epochs, strict=True):
+            assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
+    again = trained("again", tmp_path / "from1" / "checkpoint-2")
+    assert again.train_loss == pytest.approx(whole.train_loss, rel=1e-4) and len(again.epochs) == len(expected)
+    old = json.loads((folders[1] / "trainer_state.json").read_text())
+    old["stateful_callbacks"].pop("losses_since_log", None)  # a checkpoint of an earlier version
+    (folders[1] / "trainer_state.json").write_text(json.dumps(old))
+    assert math.isfinite(trained("old", folders[1]).train_loss)

@@ -11,10 +11,13 @@ import pytest
 from layerdrop.report.frame import frame
 from layerdrop.report.html import page
 from layerdrop.report.records import StoredRuns
+from layerdrop.report.render import render
+from layerdrop.report.tables.tasks import task_tables
 from scripts import report
 from tests.test_report import record
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NODE = shutil.which("node")
 QUIET = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split()
 QUIET += ["--disable-component-update", "--disable-sync", "--enable-logging=stderr"]
 
@@ -46,14 +49,32 @@ def test_what_it_holds():
     found = data(text)
     full, two, four = found["rows"]
     assert (full["strategy"], full["k"]) == ("full", 0) and len(full["runs"]) == 5
-    cell = {"score": 62.0, "low": 60.0, "high": 66.0, "difference": None, "seeds": 3, "constant": False}
-    assert full["cells"]["RTE acc"] == cell and full["cells"]["STS-B Pearson"]["constant"]
-    assert two["cells"]["RTE acc"]["difference"] == -7 and four["k"] == 4
+    assert full["cells"]["RTE acc"] == {"score": 62.0, "words": "62.0", "more": "[60.0, 66.0]"}
+    assert full["cells"]["STS-B Pearson"] == {"score": None, "words": "constant", "more": "n=1"}
+    assert [row["mark"] for row in found["rows"]] == [None, 0, 0]  # top's
+    assert two["cells"]["RTE acc"]["more"] == "n=1 -7.0" and four["k"] == 4
     assert two["speed_up"] is None  # not every task was run
     assert "--drop_strategy top --drop_k 2" in two["runs"][0]["command"]
     assert found["failed"][0]["error"] == "training diverged" and found["notes"] == ["some <note>"]
     assert len(text) < 2_000_000 and "http" not in text.replace("http://www.w3.org/2000/svg", "")
     assert text.count("</script>") == 2 and "refresh" not in text and 'content="7"' in made(7)
+
+
+@pytest.mark.parametrize("accuracy", [0.7125, 0.7135, 0.71249999, 0.5, 0.48375])
+def test_a_number_is_rounded_as_in_the_other_tables(accuracy):
+    """71.25 is 71.2 in Markdown, LaTeX and on the page, and so is the mean, which the page's script computes."""
+    found = [record(accuracy=accuracy), record(k=2, accuracy=accuracy + 0.0004)]
+    text = page(StoredRuns(found), frame(found), [])
+    (table,) = task_tables(frame(found))
+    rows = data(text)["rows"]
+    assert [" ".join(filter(None, [row["cells"]["RTE acc"][name] for name in ("words", "more")])) for row in rows] == [
+        row[2] for row in table.rows
+    ]
+    assert f"& {table.rows[0][2]} &" in render([table], "latex")
+    if NODE:
+        script = text[text.index("// rounds as") : text.index("function make(")]
+        shown = f"{script}; console.log(shown({rows[0]['cells']['RTE acc']['score']!r}))"
+        assert subprocess.run([NODE, "-e", shown], capture_output=True, text=True).stdout.strip() == table.rows[0][3]
 
 
 def test_command(tmp_path, capsys, monkeypatch):

@@ -85,6 +85,9 @@ def test_layers_of_a_strategy(written):
     assert find_layers(None, None, None, "x", "rte") == find_layers("top", 2, None, "x", "rte") == ()
     assert find_layers("greedy", 3, None, "bert-base-uncased", "rte") == (0, 7, 5)
     assert find_layers("optimal", 2, None, "bert-base-uncased", "rte") == (5, 8)
+    assert find_layers("shortlist", 2, None, "x", "rte", (9, 2, 11)) == (9, 2)
+    with pytest.raises(UserError, match="--drop_k 3: --drop_order 3,1 goes up to K = 2"):
+        find_layers("greedy", 3, None, "x", "rte", (3, 1))
     assert find_layers("greedy", 2, written("3\n1\n0\n"), "x", "rte") == (3, 1)
     assert find_layers("optimal", 2, written("3\n0-1\n"), "x", "rte") == (0, 1)  # no prefix
 

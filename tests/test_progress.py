@@ -124,6 +124,11 @@ def test_best_so_far(jobs):
         for seed, task, metrics in scored
     ]
     assert best_so_far(records) == ["best rte: accuracy 0.6000  run1", "best mrpc: f1 0.8000  run5"]
+    spec = RunSpec(ModelSpec("m"), DataSpec("mnli"))
+    matched = RunRecord(spec, "a", metrics={"matched_accuracy": 0.6, "mismatched_accuracy": 0.9})
+    assert best_so_far([matched]) == ["best mnli: matched_accuracy 0.6000  a"]
+    held_out = RunRecord(spec, "b", metrics={"accuracy": 0.7})
+    assert best_so_far([matched, held_out]) == ["best mnli: accuracy 0.7000  b"]
 
 
 class Terminal(io.StringIO):

@@ -41,6 +41,14 @@ def test_record_comes_back(tmp_path):
     assert read_record(tmp_path.parent).folder == str(tmp_path.parent)  # where it lies now
 
 
+def test_a_layer_without_a_score_is_shown(tmp_path):
+    """At the last layers of a model no block can begin; NaN is null in the file."""
+    record = RunRecord(SPEC, str(tmp_path), "success", n_layers=2, cuts=[Cut(0, [0], [1], "why", [0.5, math.nan])])
+    record.write()
+    again = read_record(tmp_path)
+    assert math.isnan(again.scores[1]) and "0: 0.5  1: nan" in summary(again)
+
+
 def test_a_record_without_a_cut_kept_everything():
     record = RunRecord(SPEC, "x", n_layers=3)
     assert (record.dropped, record.kept, record.scores) == ([], [0, 1, 2], None)

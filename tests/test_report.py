@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from layerdrop.errors import UserError
@@ -15,16 +16,19 @@ from layerdrop.report.frame import frame
 from layerdrop.report.model_results import model_results, summarise
 from layerdrop.report.notes import constant_predictions, mixtures, repeated, without_full_model
 from layerdrop.report.published import FOLDER, MODELS, published
-from layerdrop.report.records import StoredRuns, failures, read_store, unreadable
+from layerdrop.report.records import StoredRuns, failures, read_store, unfit
 from layerdrop.report.render import render
-from layerdrop.report.runs_csv import runs_csv
+from layerdrop.report.runs_csv import read_runs_csv, runs_csv
 from layerdrop.report.table_row import FULL, TableRow
 from layerdrop.report.tables.cost import cost_tables
 from layerdrop.report.tables.glue import glue_tables
 from layerdrop.report.tables.significance import significance_tables
 from layerdrop.report.tables.tasks import task_tables
+from layerdrop.runs.predictions import prediction_range
 from layerdrop.runs.record import Cut, RunRecord
+from layerdrop.runs.summary import summary
 from layerdrop.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, RunSpec, TrainSpec, WhenSpec
+from layerdrop.tasks import TASKS
 from scripts import report
 from tests.running import write_table
 
@@ -101,6 +105,12 @@ def test_glue_score_by_hand():
         "mean GLUE score": "60.0",
         "of the full model": "85.7%",
     }
+
+
+def test_glue_score_of_rows_held_out_of_mnli():
+    """One split instead of two."""
+    cells = table_of(glue_tables(frame([record("mnli", hold_out=0.15, accuracy=0.7)])))
+    assert cells["full", "0"]["mean GLUE score"] == "70.0"
 
 
 def test_cost_by_hand():
@@ -184,7 +194,7 @@ def test_store(tmp_path):
     (tmp_path / "killed" / "spec.json").write_text("{}")
     found = read_store([str(tmp_path)])
     assert sorted(run.spec.seed for run in found.done) == [1, 3] and [run.spec.seed for run in found.failed] == [2]
-    (bad, killed) = unreadable(found)
+    (bad, killed) = unfit(found)
     assert bad.startswith("1 unreadable record, in no table: ") and str(tmp_path / "record.json") in bad
     assert killed == "1 run without a record (in flight, or killed)"
     assert failures(found) == [f"1 run has failed and is in no table; {tmp_path / 'deep' / '1'}: x"]
@@ -268,6 +278,36 @@ def test_constant_predictions_are_named():
     assert constant_predictions(frame(runs)) == [
         "one prediction for every row in 1 cell: bert-base-uncased, top 2, RTE (1 of 2 seeds)"
     ]
+
+
+def test_nearly_constant_predictions_are_said_with_their_number():
+    """195 values are not one prediction."""
+    runs = [record("stsb", k=2, accuracy={"pearson": 0.1}), record("stsb", k=2, seed=2, accuracy={"pearson": 0.1})]
+    for run, width in zip(runs, (0.02, 0.9), strict=True):
+        run.distinct_predictions, run.prediction_range = {"validation": 195}, {"validation": width}
+        run.parameters_before = run.parameters_after
+    (note,) = constant_predictions(frame(runs))
+    where = "bert-base-uncased, top 2, STS-B (1 of 2 seeds: 195 values in a narrow range)"
+    assert note == f"nearly one prediction for every row in 1 cell: {where}"
+    assert "nearly one and the same" in summary(runs[0]) and "195 values within 0.02" in summary(runs[0])
+    assert "one and the same" not in summary(runs[1])
+    assert prediction_range(TASKS["stsb"], np.array([1.0, 1.1]), np.array([1.0, 3.0])) == pytest.approx(0.1)
+    assert prediction_range(TASKS["rte"], np.array([1, 1]), np.array([0, 1])) is None
+    assert prediction_range(TASKS["stsb"], np.array([1.0]), None) is None
+
+
+def test_mixed_and_uncommitted_code_is_said():
+    """Also between the rows of a table, which are compared with each other."""
+    runs = [record(), record(k=2), record(k=4)]
+    assert mixtures(frame(runs)) == []  # records without a commit say nothing
+    for run, commit, dirty in zip(runs, ("a" * 40, "b" * 40, "b" * 40), (False, True, None), strict=True):
+        run.environment = run.environment | {"commit": commit, "dirty": dirty}
+    title = "bert-base-uncased"
+    assert mixtures(frame(runs)) == [
+        f"{title}: mixed commit (aaaaaaaa, bbbbbbbb, bbbbbbbb with changes)",
+        f"{title}: the code of 1 of 3 runs was not committed",
+    ]
+    assert next(csv.DictReader(io.StringIO(runs_csv(frame(runs)))))["commit"] == "aaaaaaaa"
 
 
 # ---- rendering and the command --------------------------------------------------------------------------------------
@@ -374,6 +414,34 @@ def test_figures_show_every_row():
     assert list(lines["top, distill-logits"].get_xydata()[1]) == [0.5, 30.0]
     assert sorted(lines["list"].get_ydata()) == [40, 41, 60] and lines["list"].get_linestyle() == "None"
     figures.plt.close("all")
+
+
+def test_a_title_is_no_formula(tmp_path):
+    runs = frame([record(name="a$x^$b"), record(name="a$x^$b", k=2, train=5.0)])
+    assert len(figures.draw(runs, str(tmp_path))[0]) == 4
+
+
+def test_a_strategy_looks_the_same_in_every_picture():
+    """Whatever else is shown; and no two look alike in one."""
+    few = [record(), record(k=2, train=5.0), record(k=2, strategy="random", train=5.0)]
+    more = [
+        *few,
+        *(record(k=2, strategy=name, train=5.0) for name in ("bottom", "symmetric", "taylor", "contribution")),
+    ]
+    more += [record(k=2, train=5.0, distil=DistilSpec("logits", "t", distill_weight=w)) for w in (0.1, 0.5)]
+    looks = []
+    for runs in (few, more):
+        (results,) = model_results(frame(runs))
+        for figure in (figures.strategies(results, ["rte"]), figures.speed(results, ["rte"])):
+            (legend,) = figure.legends
+            names = [text.get_text() for text in legend.get_texts()]
+            looks.append(
+                dict(zip(names, [(h.get_color(), h.get_marker()) for h in legend.legend_handles], strict=True))
+            )
+    figures.plt.close("all")
+    assert all(look["top"] == looks[0]["top"] and look["random"] == looks[0]["random"] for look in looks)
+    assert len(looks[2]) == len(set(looks[2].values())) == 9 and len({colour for colour, _ in looks[2].values()}) > 7
+    assert list(looks[2].items())[:-1] == list(looks[3].items())[:-1]  # the full model is a line and a dot
 
 
 def test_a_long_name_fits_into_a_figure():
@@ -702,3 +770,162 @@ def test_the_first_training_counts():
     taught = record(k=2, train=10.0, distil=DistilSpec("logits", "x"))
     taught.seconds["teacher"] = 5.0
     assert list(frame([record(), first, taught])["train"]) == [10.0, 30.0, 15.0]
+
+
+# ---- runs whose inputs differ are never one row ----------------------------------------------------------------------
+TAUGHT = {"distil": DistilSpec("logits", teacher="t")}
+SCORED = {"strategy": "contribution", "score_split": "validation"}
+CONTENTS_OF = {
+    "model": ({}, "weights"),
+    "tokenizer": ({}, "tokenizer files"),
+    "train": ({}, "train rows"),
+    "validation": ({}, "rows"),
+    "start": ({"start": record().spec}, "start"),
+    "teacher": (TAUGHT, "teacher weights"),
+    "score_on": (SCORED | {"score_on": "s"}, "scored weights"),
+    "test": (SCORED | {"score_split": "test"}, "scored rows"),
+}
+"""Input -> (a run that has it, the words that tell two contents apart)."""
+
+
+def with_input(run, name, fingerprint):
+    if name in ("train", "validation", "test"):
+        run.data = {name: {"rows": 3, "fingerprint": fingerprint}}
+    else:
+        run.fingerprints = {name: fingerprint}
+    return run
+
+
+@pytest.mark.parametrize("name", CONTENTS_OF)
+def test_runs_whose_inputs_differ_are_never_one_row(tmp_path, name):
+    changes, words = CONTENTS_OF[name]
+    runs = [record(accuracy=0.5)]
+    runs += [with_input(record(k=2, accuracy=a, **changes), name, found) for a, found in ((0.6, "aaa"), (0.9, "bbb"))]
+    runs.append(record(k=2, accuracy=0.6, **changes))  # a record of before there were fingerprints
+    for i, run in enumerate(runs):
+        run.folder = str(tmp_path / str(i))
+        run.write()
+    found = read_store([str(tmp_path)]).done
+    assert [run.metrics["accuracy"] for run in found] == [0.5, 0.6, 0.9]  # the old one is one of them
+    text = render(task_tables(frame(found)), "md")
+    assert f"{words} aaa" in text and f"{words} bbb" in text and "75.0" not in text
+    alike = [with_input(record(k=2, accuracy=a, seed=s, **changes), name, "aaa") for a, s in ((0.6, 1), (0.9, 2))]
+    assert "75.0 [60.0, 90.0]" in render(task_tables(frame(alike)), "md")
+
+
+def test_a_start_of_its_own_for_each_seed_is_no_difference():
+    """Nor for each task, nor for each checkpoint."""
+    runs = [record()]
+    for i, (task, seed, weights) in enumerate([("rte", 1, "a"), ("rte", 2, "a"), ("cola", 1, "a"), ("rte", 1, "b")]):
+        run = record(task, k=2, seed=seed, start=record(task, seed=seed).spec)
+        run.fingerprints = {"start": f"start{i}", "model": weights}
+        runs.append(run)
+    assert "start" not in render(task_tables(frame(runs)), "md").replace("started", "")
+
+
+def test_a_run_of_other_inputs_does_not_excuse_a_failure(tmp_path):
+    for i, (status, weights) in enumerate((("success", "aaa"), ("failed", "bbb"))):
+        run = with_input(record(), "model", weights)
+        run.status, run.folder = status, str(tmp_path / str(i))
+        run.write()
+    assert len(read_store([str(tmp_path)]).failed) == 1
+
+
+def test_predictions_beside_make_no_other_run(tmp_path):
+    """The test set is no input of a run that does not score it."""
+    for i, more in enumerate(
+        ({}, {"test": {"rows": 1, "fingerprint": "x"}}, {"test": {"rows": 1, "fingerprint": "y"}})
+    ):
+        run = record()
+        run.data, run.folder = {"train": {"fingerprint": "t"}} | more, str(tmp_path / str(i))
+        run.write()
+    assert len(read_store([str(tmp_path)]).done) == 1
+
+
+# ---- --plain where a strategy was run in two ways --------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "ways",
+    [
+        [{"strategy": "contribution", "score_split": split} for split in ("train", "validation")],
+        [{"strategy": "greedy", "found": found} for found in ((0, 5), (1, 2))],
+    ],
+    ids=["scored", "searched"],
+)
+@pytest.mark.parametrize("variant", ["finetuned", "gradual"])
+def test_plain_of_a_strategy_in_two_ways(tmp_path, ways, variant):
+    """Each variant has the plain run of its own scores, or of the layers that its own search found."""
+    runs, right, wrong = [], ["a"] * 40, ["a"] * 20 + ["b"] * 20
+    for way in ways:
+        turned = {"found": way["found"][::-1]} if "found" in way else {}  # gradual dropping has an order
+        more = {"start": record().spec} if variant == "finetuned" else {"every_epochs": 1, "step": 1} | turned
+        runs += [record(k=2, **way), record(k=2, **way | more)]
+    found = predicted(tmp_path, runs, [right, wrong, wrong, right])
+    (table,) = significance_tables(found, plain=True)
+    assert [row[2][:8] for row in table.rows] == ["1 worse ", "1 better"], table.rows
+
+
+# ---- figures of a csv file -------------------------------------------------------------------------------------------
+def test_a_csv_of_runs_gives_the_same_tables(tmp_path, capsys):
+    """As docs/results has them: with a variant, lists, a threshold, a constant prediction, settings of tables."""
+    constant = {"pearson": math.nan, "spearmanr": math.nan}
+    runs = [record(seed=s, accuracy=a) for s, a in ((1, 0.5), (2, 0.61))] + [record(k=2, accuracy=0.5, train=4.0)]
+    runs += [record("stsb", accuracy=constant), record("stsb", k=2, accuracy={"pearson": 0.5, "spearmanr": 0.25})]
+    runs += [record(strategy="list", k=None, layers=(1, 3)), record(k=None, strategy="contribution", threshold=0.9)]
+    runs += [
+        record(k=2, start=record().spec),
+        record(k=2, recipe=TrainSpec(layerdrop_rate=0.2)),
+        record(from_scratch=True),
+    ]
+    runs += [
+        record("cola", k=k, accuracy={"matthews_correlation": 0.5, "accuracy": 0.7}, max_train_samples=64)
+        for k in (0, 2)
+    ]
+    file = tmp_path / "runs.csv"
+    file.write_text(runs_csv(frame(runs)))
+    for columns in ([], ["max_train_samples"]):
+        tables = [
+            (table.title, table.header, table.rows)
+            for found in (frame(runs, column_settings=columns), read_runs_csv(str(file), column_settings=columns))
+            for table in (*task_tables(found), *cost_tables(found), *glue_tables(found))
+        ]
+        assert tables[: len(tables) // 2] == tables[len(tables) // 2 :]
+        assert len(tables) == 2 * 3 * (1 if columns else 2)
+    assert "CoLA (max_train_samples 64) Matthews" in tables[0][1]
+    words = [
+        str(file),
+        "--columns",
+        "max_train_samples",
+        "--figures",
+        str(tmp_path),
+        "--html",
+        str(tmp_path / "p.html"),
+    ]
+    assert report.main(words) == 0 and "mean over" not in capsys.readouterr().err
+    for flags, said in (
+        (["--columns", "max_train_sample"], "Did you mean 'max_train_samples'"),
+        (["--table", "significance"], "needs the folders of the runs"),
+        ([str(tmp_path)], "one csv file"),
+    ):
+        assert report.main([str(file), *flags]) == 2 and said in capsys.readouterr().err
+    for bad in ("id\n1\n", "", file.read_text().replace(",1,fp32", ",x,fp32")):
+        (tmp_path / "bad.csv").write_text(bad)
+        assert report.main([str(tmp_path / "bad.csv")]) == 2 and "bad.csv" in capsys.readouterr().err
+    assert report.main([str(tmp_path / "none.csv")]) == 2
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parent.parent / "docs" / "results").glob("*.csv")))
+def test_the_published_runs_can_be_read(file):
+    """Each is in a row of its own words."""
+    found = read_runs_csv(str(file))
+    with open(file, newline="") as lines:
+        assert [row.words[0] for row in found["row"]] == [line["strategy"] for line in csv.DictReader(lines)]
+
+
+def test_settings_that_make_columns():
+    """A task with fewer rows stands beside the others, and counts in their mean."""
+    runs = [record(task, k=k, max_train_samples=n) for task, n in (("rte", None), ("sst2", 64)) for k in (0, 2)]
+    assert len(task_tables(frame(runs))) == 2
+    (table,) = task_tables(frame(runs, column_settings=["max_train_samples"]))
+    assert table.header[2:5] == ["SST-2 (max_train_samples 64) acc", "RTE acc", "mean"] and table.rows[1][4] == "50.0"
+    with pytest.raises(UserError, match="--columns: unknown value 'k'"):
+        frame(runs, column_settings=["k"])

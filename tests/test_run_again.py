@@ -1,5 +1,6 @@
 """A run asked for twice, stopped, overwritten, or by two at once: nothing is lost, nothing is done twice."""
 
+import json
 import os
 import shutil
 import signal
@@ -56,6 +57,17 @@ def test_resumed_is_bit_identical(run, monkeypatch, strategy, stop):
     assert resumed["metrics"] == whole["metrics"] and resumed["id"] == whole["id"]
     assert [entry["step"] for entry in resumed["epochs"]] == [3, 6, 9]
     assert resumed["epochs"][0] == whole["epochs"][0]  # measured before the stop
+    for name in ("train_loss", "loss", "accuracy"):  # the loss of an epoch is over all its steps
+        for ours, theirs in zip(resumed["epochs"], whole["epochs"], strict=True):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
+    assert resumed["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-5)
+    results, state = (json.loads(Path(f"{where}/{name}.json").read_text())
+                      for where, name in (("out", "train_results"), ("whole", "trainer_state")))  # fmt: skip
+    assert whole["train_loss"] == state["log_history"][-1]["train_loss"]  # the library's own, to the bit
+    assert results["train_loss"] == resumed["train_loss"]
+    done = 9 - stop
+    assert results["train_steps_per_second"] == pytest.approx(done / resumed["seconds"]["train"])
+    assert results["train_samples_per_second"] == pytest.approx(8 * done / resumed["seconds"]["train"])
     assert f"resumed    at step {stop}: seconds are those since then" in out
     assert resumed["resumed_at_step"] == stop and resumed["tokens_per_second"] is None
     assert not list(Path("out").glob("checkpoint-*"))

@@ -172,10 +172,13 @@ def test_two_processes_resume_within_an_epoch(bert, glue, tmp_path, strategy):
         assert done.returncode == 0, done.stderr[-3000:]
         return read_record(tmp_path / output)
 
-    steps = run_to("whole")["steps"]
-    stop = steps // 2 + 2
+    whole = run_to("whole")
+    stop = whole["steps"] // 2 + 2
     (tmp_path / "out").mkdir()
     shutil.copy(tmp_path / "whole" / "spec.json", tmp_path / "out")
     shutil.copytree(tmp_path / "whole" / f"checkpoint-{stop}", tmp_path / "out" / f"checkpoint-{stop}")
-    assert run_to("out")["resumed_at_step"] == stop
+    resumed = run_to("out")
+    assert resumed["resumed_at_step"] == stop and resumed["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-5)
+    for ours, theirs in zip(resumed["epochs"], whole["epochs"], strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "out"))

@@ -38,7 +38,7 @@ def loss(full: Sequence[float], cut: Sequence[float], percent: bool = False) -> 
     """How far the median over seeds falls, in points or in percent of the full model's. A score that is not defined
     counts as 0."""
     before, after = (statistics.median(np.nan_to_num(scores)) for scores in (full, cut))
-    return 100 * (before - after) / before if percent and before else before - after
+    return 100 * (before - after) / abs(before) if percent and before else before - after
 
 
 @dataclass

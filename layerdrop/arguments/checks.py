@@ -88,7 +88,8 @@ def _kept(flags: Flags) -> Iterator[str]:
         yield "--keep_layers: names no layer. Write ids as 0,1,2."
     if negative := [i for i in flags.keep_layers if i < 0]:
         yield f"--keep_layers {ranges(negative)}: no layer id. Ids count from 0."
-    others = {name: getattr(drop, name) for name in ("drop_layers", "drop_k", "drop_threshold", "drop_order_file")}
+    names = ("drop_layers", "drop_k", "drop_threshold", "drop_order_file", "drop_order")
+    others = {name: getattr(drop, name) for name in names}
     others[f"drop_strategy {drop.drop_strategy}"] = None if drop.drop_strategy == "list" else drop.drop_strategy
     for name in (name for name, value in others.items() if value is not None):
         yield f"--keep_layers and --{name} both choose layers. Give one of them."
@@ -117,7 +118,7 @@ def _strategys_own(flags: Flags) -> Iterator[str]:
     if drop.keep_layers is not None:
         return
     if row is None:
-        for name in ("drop_k", "drop_threshold", "drop_order_file", "score_on"):
+        for name in ("drop_k", "drop_threshold", "drop_order_file", "drop_order", "score_on"):
             if getattr(drop, name) not in (None, 0) and drop.drop_layers is None:
                 yield f"--{name} needs a strategy. Choose --drop_strategy: {', '.join(STRATEGIES)}."
         return
@@ -129,6 +130,15 @@ def _strategys_own(flags: Flags) -> Iterator[str]:
     if drop.drop_order_file and not (row.searched or row.listed):
         searched = ", ".join(name for name, row in STRATEGIES.items() if row.searched)
         yield f"--drop_order_file: only for {searched}, not {row.name}. Leave it out."
+    if drop.drop_order is not None:
+        ids = flags.drop_order
+        if not row.searched:
+            searched = ", ".join(name for name, row in STRATEGIES.items() if row.searched)
+            yield f"--drop_order: only for {searched}, not {row.name}. Use --drop_layers."
+        if drop.drop_order_file:
+            yield "--drop_order and --drop_order_file both give a search's result. Give one of them."
+        if min(ids, default=-1) < 0 or len(set(ids)) < len(ids):
+            yield f"--drop_order {drop.drop_order}: ids from 0 are expected, each once, as 9,2,11."
     if drop.score_on and not row.scorer:
         yield f"--score_on: {row.name} has no scores. It goes with {', '.join(SCORERS)}."
 

@@ -103,6 +103,7 @@ class DropArguments:
         "A search's result. greedy, shortlist: one id a line, first to drop first; optimal: on line k the best set "
         "of k, as 10-11; list: the layers.json of a run."
     )
+    drop_order: str | None = flag("A search's result itself instead of its file, as 9,2,11: first to drop first.")
     weight_scope: Literal["final", "layer"] = flag(
         "variance, aggregation: the second feed-forward matrix, or all of the layer's matrices.", "final"
     )
@@ -254,6 +255,11 @@ class Flags:
         return parse_ids("--keep_layers", self.drop.keep_layers)
 
     @property
+    def drop_order(self) -> tuple[int, ...]:
+        """The ids of --drop_order, in its order."""
+        return parse_ids("--drop_order", self.drop.drop_order, in_order=True)
+
+    @property
     def freeze_layers(self) -> tuple[int, ...]:
         """The ids of --freeze_layers, ascending."""
         return parse_ids("--freeze_layers", self.drop.freeze_layers)
@@ -315,10 +321,11 @@ class Flags:
         return self._read_for(s for s in ("train", "validation", "test") if s in (first, self.scored_split))
 
 
-def parse_ids(flag_name: str, text: str | None) -> tuple[int, ...]:
-    """`9,11,10` -> (9, 10, 11). Raises UserError."""
+def parse_ids(flag_name: str, text: str | None, in_order: bool = False) -> tuple[int, ...]:
+    """`9,11,10` -> (9, 10, 11); (9, 11, 10) where the order counts. Raises UserError."""
     words = str(text or "").replace(" ", ",").strip("[]").split(",")
     try:
-        return tuple(sorted(int(word) for word in words if word))
+        ids = [int(word) for word in words if word]
+        return tuple(ids if in_order else sorted(ids))
     except ValueError:
         raise UserError(f"{flag_name} '{text}': not a list of layer ids. Write them as 9,10,11.") from None

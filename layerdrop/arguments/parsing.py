@@ -32,7 +32,7 @@ COMMON = (
     "warmup_steps lr_scheduler_type max_grad_norm seed load_best_model_at_end report_to use_cpu"
 ).split()
 """The library's flags that --help shows."""
-ID_FLAGS = ("drop_layers", "remove_layers", "keep_layers", "freeze_layers")
+ID_FLAGS = ("drop_layers", "remove_layers", "keep_layers", "drop_order", "freeze_layers")
 FROM_FILE = ("accelerator_config", "deepspeed", "fsdp_config")
 """Of the flags that take a JSON object, those that take a file of one too."""
 RESUME = {"true": "last", "last": "last", "auto": "auto", "false": None, "none": None, "": None}

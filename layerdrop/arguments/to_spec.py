@@ -178,7 +178,8 @@ def _drop(flags: Flags) -> DropSpec:
     layers = flags.drop_layers if drop.keep_layers is None else _complement(flags)
     if row.listed and not layers:
         return DropSpec()
-    found = find_layers(row.name, drop.drop_k, drop.drop_order_file, flags.model.model_name_or_path, flags.task_name)
+    model = flags.model.model_name_or_path
+    found = find_layers(row.name, drop.drop_k, drop.drop_order_file, model, flags.task_name, flags.drop_order)
     return DropSpec(
         strategy=row.name,
         k=None if row.listed else drop.drop_k,
@@ -225,7 +226,8 @@ def _train(flags: Flags) -> TrainSpec:
 
 def _options(flags: Flags, spec: RunSpec, notes: tuple[str, ...]) -> Options:
     model, data, train = flags.model, flags.data, flags.train
-    if published := reservation(spec.drop.strategy, flags.drop.drop_order_file, flags.task_name):
+    result = flags.drop.drop_order_file or flags.drop.drop_order
+    if published := reservation(spec.drop.strategy, result, flags.task_name):
         notes = (*notes, published)
     return Options(
         folder=train.output_dir or f"runs/{spec.name}",

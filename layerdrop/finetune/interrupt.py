@@ -27,13 +27,14 @@ class Interrupted(KeyboardInterrupt):
 class Interrupt(TrainerCallback):
     """On SIGINT or SIGTERM (in a run of one process) finishes the step, writes a checkpoint, raises Interrupted.
 
-    At the last step of an epoch the epoch's results are measured first. A second signal stops at once.
-    rolling: checkpoints only serve to resume, so that few are written.
+    At the last step of an epoch the epoch's results are measured before any checkpoint is written, so that it holds
+    them. A second signal stops at once. rolling: checkpoints only serve to resume, so that few are written.
     """
 
     def __init__(self, rolling: bool):
         self.rolling = rolling
-        self.asked = False
+        self.asked = self.due = False
+        """Whether a stop was asked for; whether a checkpoint is due at the end of the epoch."""
         self.saved = time.monotonic()
         """When the last checkpoint was written, or else training began."""
         self.old_handlers = {}
@@ -55,14 +56,16 @@ class Interrupt(TrainerCallback):
     def on_step_end(self, args, state, control, train_dataloader=None, **kwargs):
         """Ask for a checkpoint where a stop was asked for; at the end of an epoch on_epoch_end does."""
         steps_per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
-        if self.asked and state.global_step % steps_per_epoch:
-            control.should_save = True
+        if state.global_step % steps_per_epoch:
+            control.should_save |= self.asked
+        else:
+            self.due, control.should_save = control.should_save, False
 
     def on_epoch_end(self, args, state, control, **kwargs):
         """Skip a rolling checkpoint at the end of training, and soon after the last one."""
         soon = args.world_size == 1 and time.monotonic() - self.saved < CHECKPOINT_SECONDS
-        if self.asked:
-            control.should_save = True
+        if self.asked or self.due:
+            control.should_save, self.due = True, False
         elif self.rolling and (soon or state.global_step >= state.max_steps):
             control.should_save = False
 

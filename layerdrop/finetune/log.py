@@ -2,9 +2,11 @@
 
 import sys
 
+import torch
 from tqdm.auto import tqdm
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_pt_utils import nested_gather
 
 TECHNICAL = ("_runtime", "_per_second", "_preparation_time")
 """Endings of the library's names for measurements of speed."""
@@ -46,6 +48,63 @@ class EpochLog(TrainerCallback):
             self.entries.append({"step": step, "epoch": round(epoch or 0.0, 4)})
         self.entries[-1] |= results
         return True
+
+
+class Losses(TrainerCallback):
+    """The losses since the last log, kept with every checkpoint, so that the loss of an epoch in which a training
+    resumes, and that of the whole training, are means over all of their steps."""
+
+    KEY = "losses_since_log"
+    """In TrainerState.stateful_callbacks: `step`, `steps` since the last log, and the `sum` of their losses."""
+
+    def __init__(self):
+        self.sum: torch.Tensor | float = 0.0
+        """Of the steps since training began or resumed, or since the last log."""
+        self.carried, self.steps = 0.0, 0
+        """Of the steps between the last log and the checkpoint: the sum of their losses, their number."""
+        self.earlier, self.known = 0.0, 0
+        """The same of all steps before the checkpoint."""
+
+    def add(self, loss: torch.Tensor) -> None:
+        """Count the loss of a batch, a scalar."""
+        self.sum = self.sum + loss
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Take over the losses of the checkpoint that training resumes from."""
+        self.began = self.logged_at = state.global_step
+        last = 0
+        for entry in state.log_history:
+            if "loss" in entry:
+                self.earlier, last = self.earlier + entry["loss"] * (entry["step"] - last), entry["step"]
+        kept = state.stateful_callbacks.pop(self.KEY, None)
+        if kept and kept["step"] == state.global_step:
+            self.carried, self.steps = kept["sum"], kept["steps"]
+            self.logged_at -= self.steps
+        self.earlier, self.known = self.earlier + self.carried, last + self.steps
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Keep the sum where a checkpoint may be written."""
+        if control.should_save or control.should_evaluate:
+            here = nested_gather(torch.as_tensor(self.sum, device=args.device), args.parallel_mode).mean().item()
+            kept = {"sum": self.carried + here, "steps": state.global_step - self.logged_at, "step": state.global_step}
+            state.stateful_callbacks[self.KEY] = kept
+
+    on_epoch_end = on_step_end
+
+    def logged(self, loss: float, state: TrainerState) -> float:
+        """The mean loss since the last log. loss: of these steps as far as they were done since training resumed."""
+        step, mean = state.global_step, loss
+        if self.steps:
+            now = step - self.logged_at - self.steps
+            mean = (self.carried + loss * now) / (step - self.logged_at)
+        self.sum, self.carried, self.steps, self.logged_at = 0.0, 0.0, 0, step
+        state.stateful_callbacks.pop(self.KEY, None)
+        return mean
+
+    def mean(self, loss: float, step: int) -> float:
+        """Of a whole training. loss: of the steps since it began or resumed. step: the last one."""
+        now = step - self.began
+        return (self.earlier + loss * now) / (self.known + now) if self.known else loss
 
 
 class Bar(ProgressCallback):

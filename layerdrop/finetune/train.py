@@ -40,6 +40,8 @@ class Training:
     evaluate_seconds: float
     steps: int
     """Of the whole training, resumed or not."""
+    train_loss: float | None = None
+    """Mean over all steps."""
     resumed_at_step: int | None = None
     tokens_per_second: float | None = None
     """None where the order of the examples is the library's own, or the training was resumed."""
@@ -104,12 +106,12 @@ def train(
     with faster(model, args, train=True, plain=plain, used_ids=data.columns["input_ids"]), head_in_fp32(model):
         trainer = build_trainer(make)
         try:
-            seconds = _run(trainer, interrupt, resume_from)
+            seconds, loss = _run(trainer, interrupt, resume_from)
         finally:
             make_ordinary(model, trainer)
     if save:
         save_model(trainer)
-    result = Training(log.entries, seconds, trainer.evaluate_seconds, trainer.state.global_step)
+    result = Training(log.entries, seconds, trainer.evaluate_seconds, trainer.state.global_step, loss)
     result.resumed_at_step = resumed_at_step
     if resume_from is None and trainer.sampler is not None and trainer.sampler.tokens:
         result.tokens_per_second = trainer.sampler.tokens / seconds
@@ -119,8 +121,8 @@ def train(
     return result
 
 
-def _run(trainer: FineTuner, interrupt: Interrupt, resume_from: str | None) -> float:
-    """Train to the end. The seconds leave evaluations out."""
+def _run(trainer: FineTuner, interrupt: Interrupt, resume_from: str | None) -> tuple[float, float]:
+    """Train to the end. Returns (seconds without evaluations, mean loss of all steps)."""
     start = time.perf_counter()
     try:
         with _errors_for_users(resume_from):
@@ -131,7 +133,8 @@ def _run(trainer: FineTuner, interrupt: Interrupt, resume_from: str | None) -> f
         raise FloatingPointError(
             "the training loss is not finite: training diverged. Try a lower --learning_rate or --precision fp32"
         )
-    return time.perf_counter() - start - trainer.evaluate_seconds
+    seconds = time.perf_counter() - start - trainer.evaluate_seconds
+    return seconds, trainer.losses.mean(result.training_loss, trainer.state.global_step)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from layerdrop.data.tokens import Tokenised
 from layerdrop.errors import UserError
 from layerdrop.evaluate import Evaluation, evaluate
 from layerdrop.finetune.faster.graphs import RecordedSteps
-from layerdrop.finetune.log import Bar
+from layerdrop.finetune.log import Bar, Losses
 from layerdrop.finetune.objective import Objective
 from layerdrop.loading import quiet
 from layerdrop.tasks import Task
@@ -101,7 +101,7 @@ class FineTuner(Trainer):
         self.objective, self.development = objective, development
         self.recorded = RecordedSteps(super().training_step) if record else None
         self.sampler: LengthGroupedSampler | None = None
-        self.last = Evaluations()
+        self.last, self.losses = Evaluations(), Losses()
         self.evaluate_seconds = 0.0
         super().__init__(
             model,
@@ -110,7 +110,7 @@ class FineTuner(Trainer):
             train_dataset=train,
             eval_dataset=dict(development.splits) if development else None,
             processing_class=tokenizer,
-            callbacks=[*callbacks, _NameEpoch()],
+            callbacks=[*callbacks, self.losses, _NameEpoch()],
         )
         # The loss is a mean over the batch: it is divided by the number of accumulated batches, and neither that nor
         # the number of processes is in it already.
@@ -142,8 +142,17 @@ class FineTuner(Trainer):
     def training_step(self, model, inputs, num_items_in_batch=None):
         """The library's, or its recording."""
         if self.recorded is None:
-            return super().training_step(model, inputs, num_items_in_batch)
-        return self.recorded(model, inputs)
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        else:
+            loss = self.recorded(model, inputs)
+        self.losses.add(loss)
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The library's; a loss is the mean over all steps since the last log, also of those before resuming."""
+        if "loss" in logs:
+            logs["loss"] = self.losses.logged(logs["loss"], self.state)
+        super().log(logs, start_time)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The objective's loss of a batch."""

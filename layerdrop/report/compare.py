@@ -4,15 +4,19 @@ import math
 
 from tabulate import tabulate
 
+from layerdrop.report.records import differing_inputs
 from layerdrop.report.table_row import TableRow
 from layerdrop.runs.record import RunRecord
 
 
 def compare(records: list[RunRecord]) -> str:
-    """A column for each run of one task; each difference is to the first run, in points (hundredths) for metrics."""
+    """A column for each run of one task; each difference is to the first run, in points (hundredths) for metrics. The
+    last line names inputs whose contents are not the first run's, where there are some."""
     first = records[0]
     names = dict.fromkeys(name for record in records for name in record.metrics if not name.endswith("loss"))
     columns = [_column(record, first, list(names)) for record in records]
+    if any(other := [", ".join(differing_inputs(record, first)) for record in records]):
+        columns = [column | {"other contents of": words or "-"} for column, words in zip(columns, other, strict=True)]
     lines = [[name, *(column[name] for column in columns)] for name in columns[0]]
     return tabulate(lines, tablefmt="plain", colalign=("left", *["right"] * len(records)), disable_numparse=True)
 

@@ -6,7 +6,6 @@ import io
 import math
 import re
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -17,6 +16,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from layerdrop.files import refuse_foreign, write_atomically
+from layerdrop.report.marks import GREY, Marks, marks_of, name_of, style_of
 from layerdrop.report.model_results import METRIC_WORDS, ModelResults, Summary, model_results, task_name
 from layerdrop.report.table_row import TableRow
 
@@ -24,9 +24,6 @@ WIDTH = 3.35
 """Inches of a column."""
 LEAST_SPAN = 4.0
 """Points that an axis of scores spans at least: a smaller one shows the noise between seeds as if it were a trend."""
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-"""Okabe and Ito's, which colour-blind readers can tell apart."""
-MARKERS = "osD^vP*X"
 STYLE = {
     "font.size": 7,
     "axes.linewidth": 0.6,
@@ -36,12 +33,12 @@ STYLE = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "pdf.fonttype": 42,
+    "text.parse_math": False,
 }
 
 
 FIGURE_MARK = rb"Software\x00layerdrop|/Creator \(layerdrop\)"
 """In every PNG and PDF of `save_figure`."""
-GREY = "#333333"
 FULL_NAME = "full model"
 
 
@@ -52,6 +49,7 @@ def draw(runs: pd.DataFrame, folder: str, tasks: list[str] | None = None) -> tup
     """
     written, notes = [], []
     names: Counter[str] = Counter()
+    marks = marks_of(runs["row"])
     for results in model_results(runs):
         wanted = results.columns(tasks)
         name = re.sub(r"[^A-Za-z0-9.-]+", "_", results.title).strip("_")
@@ -59,8 +57,8 @@ def draw(runs: pd.DataFrame, folder: str, tasks: list[str] | None = None) -> tup
         name += f"_{names[name]}" if names[name] > 1 else ""
         with plt.style.context(STYLE):
             for kind, (figure, needs) in {
-                "strategies": (strategies(results, wanted), "a run with layers dropped"),
-                "speed": (speed(results, wanted), "the full model, and a K > 0 that was run on every task"),
+                "strategies": (strategies(results, wanted, marks), "a run with layers dropped"),
+                "speed": (speed(results, wanted, marks), "the full model, and a K > 0 that was run on every task"),
             }.items():
                 if figure is None:
                     notes.append(f"{results.title}: no figure '{kind}': it needs {needs}")
@@ -83,15 +81,17 @@ def save_figure(figure: plt.Figure, folder: str, name: str) -> list[Path]:
 
 
 # ---- score by strategy and K, as Sajjad et al.'s Figure 2 ------------------------------------------------------------
-def strategies(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
+def strategies(results: ModelResults, tasks: list[str], marks: Marks | None = None) -> plt.Figure | None:
     """A panel for each task: a dot for each strategy and K, its median over seeds; the full model is a dashed line.
 
-    Whiskers reach from the lowest to the highest seed. None without a run with layers dropped.
+    Whiskers reach from the lowest to the highest seed. marks: colours and markers; None: of these rows alone. None
+    without a run with layers dropped.
     """
     rows = [row for row in results.rows if row.k and not row.from_scratch]
     if not rows:
         return None
-    names, all_k = _names(rows), sorted({row.k for row in rows})
+    names, all_k = list(dict.fromkeys(map(name_of, rows))), sorted({row.k for row in rows})
+    marks = marks or marks_of(results.rows)
     columns = min(2, len(tasks))
     lines = math.ceil(len(tasks) / columns)
     full = [FULL_NAME] if results.only_full_model else []
@@ -100,27 +100,18 @@ def strategies(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
     figure, grid = plt.subplots(lines, columns, figsize=(WIDTH, height), squeeze=False)
     gap = False
     for axes, task in zip(grid.flat, tasks, strict=False):
-        gap |= _panel(axes, results, task, rows, all_k)
+        gap |= _panel(axes, results, task, rows, all_k, marks)
     for axes in list(grid.flat)[len(tasks) :]:
         axes.set_axis_off()
-    marks = [_mark(i) for i in range(len(names))] + [plt.Line2D([], [], color=GREY, linewidth=0.8, linestyle="--")]
-    _legend(figure, marks[: len(names) + len(full)], [*names, *full])
+    handles = [plt.Line2D([], [], **style_of(marks[name]), ls="", markersize=3) for name in names]
+    handles += [plt.Line2D([], [], color=GREY, linewidth=0.8, linestyle="--") for _ in full]
+    _legend(figure, handles, [*names, *full])
     missing = "; no dot: not run, or impossible" if gap else ""
     spread = "median over seeds, whiskers from lowest to highest" if results.seeds > 1 else "one seed"
     figure.text(0.5, (below - 0.13) / height, f"{spread}{missing}", ha="center", fontsize=5.5, color=GREY)
     figure.suptitle(results.title, fontsize=7)
     figure.tight_layout(rect=(0, below / height, 1, 1), h_pad=0.8)
     return figure
-
-
-def _names(rows: list[TableRow]) -> list[str]:
-    """Strategies and training variants, as the legend names them."""
-    return list(dict.fromkeys(map(_name, rows)))
-
-
-def _name(row: TableRow) -> str:
-    """The name of a row in the legend: all but its K and its layers."""
-    return replace(row, layers=()).words[0]
 
 
 def _columns(names: list[str]) -> int:
@@ -139,27 +130,19 @@ def _legend(figure: plt.Figure, marks: list, names: list[str]) -> None:
     figure.legend(marks, names, loc="lower center", ncols=_columns(names), fontsize=size, handlelength=1.2)
 
 
-def marker(i: int) -> str:
-    """No pair of colour and marker comes twice among 64."""
-    return MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
-
-
-def _mark(i: int) -> plt.Line2D:
-    return plt.Line2D([], [], color=COLOURS[i % len(COLOURS)], marker=marker(i), ls="", markersize=3)
-
-
-def _panel(axes: plt.Axes, results: ModelResults, task: str, rows: list[TableRow], all_k: list[int]) -> bool:
+def _panel(
+    axes: plt.Axes, results: ModelResults, task: str, rows: list[TableRow], all_k: list[int], marks: Marks
+) -> bool:
     """Draw a task's dots. Returns whether some strategy has no dot at some K."""
-    metric, names = results.main_metric(task), _names(rows)
-    cells = [(_name(row), row.k, cell) for row in rows if (cell := _drawable(results.cell(row, task, metric)))]
+    metric, names = results.main_metric(task), list(dict.fromkeys(map(name_of, rows)))
+    cells = [(name_of(row), row.k, cell) for row in rows if (cell := _drawable(results.cell(row, task, metric)))]
     step = min(0.12, 0.7 / max(1, len(names) - 1))  # dots of one K stay closer than those of two
     for name, k, cell in cells:
-        i, beside = names.index(name), [other for other in names if any(c[:2] == (other, k) for c in cells)]
+        beside = [other for other in names if any(c[:2] == (other, k) for c in cells)]
         at = all_k.index(k) + (beside.index(name) - (len(beside) - 1) / 2) * step
         low = cell.median if math.isnan(cell.low) else cell.low
         spread = [[cell.median - low], [cell.high - cell.median]]
-        colour = COLOURS[i % len(COLOURS)]
-        axes.errorbar(at, cell.median, yerr=spread, color=colour, fmt=marker(i), ms=3, lw=0.7)
+        axes.errorbar(at, cell.median, yerr=spread, **style_of(marks[name]), ls="", ms=3, lw=0.7)
     full = _drawable(results.only_full_model and results.cell(results.only_full_model, task, metric))
     if full:
         axes.axhline(full.median, color=GREY, linewidth=0.8, linestyle="--", zorder=0.5)
@@ -188,25 +171,26 @@ def _drawable(cell: Summary | None) -> Summary | None:
 
 
 # ---- score against speed-up, as Peer et al.'s Figure 1 ---------------------------------------------------------------
-def speed(results: ModelResults, tasks: list[str]) -> plt.Figure | None:
-    """The mean score over tasks against the fine-tuning speed-up, a line for each strategy with growing K. None where
-    no row has every task and its seconds."""
+def speed(results: ModelResults, tasks: list[str], marks: Marks | None = None) -> plt.Figure | None:
+    """The mean score over tasks against the fine-tuning speed-up, a line for each strategy with growing K. marks: as
+    for `strategies`. None where no row has every task and its seconds."""
+    marks = marks or marks_of(results.rows)
     points: dict[str, list[tuple[float, float, int]]] = {}
     for row in results.rows:
         ratio, score = results.seconds_ratio(row, tasks, "train"), results.mean(row, tasks)
         has_k = row.k is not None or row.is_full
         if row.from_scratch or not has_k or ratio is None or score is None or math.isnan(score):
             continue
-        points.setdefault("" if row.is_full else _name(row), []).append((1 / ratio, score, row.k or 0))
+        points.setdefault("" if row.is_full else name_of(row), []).append((1 / ratio, score, row.k or 0))
     start = points.pop("", [])
     if not points or not start:
         return None
     below = _legend_height([*points, FULL_NAME])
     figure, axes = plt.subplots(figsize=(WIDTH, 2.1 + below))
     common = start if len(start) == 1 else []
-    for i, (name, line) in enumerate(points.items()):
+    for name, line in points.items():
         x, y, _ = zip(*sorted(common + line, key=lambda point: point[2]), strict=True)
-        style = {"color": COLOURS[i % len(COLOURS)], "marker": marker(i)}
+        style = style_of(marks[name])
         style["linestyle"] = "-" if len({k for _, _, k in line}) == len(line) else ""  # several lists of one length
         axes.plot(x, y, **style, markersize=3, linewidth=0.8, label=name)
     axes.plot(*zip(*(point[:2] for point in start), strict=True), "o", color=GREY, markersize=4, label=FULL_NAME)

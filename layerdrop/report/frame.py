@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from layerdrop.errors import unknown
+from layerdrop.report.records import inputs_of
 from layerdrop.report.table_row import TableRow
 from layerdrop.runs.record import RunRecord
 from layerdrop.spec import FIRST_RECIPE
 
-ROW = ("model", "task", "strategy", "k", "threshold", "layers", "found", "seed", "from_scratch")
+ROW = ("model", "task", "strategy", "k", "threshold", "layers", "seed", "from_scratch")
 """Settings that determine a run's place in a table."""
 PARTIAL = ("max_train_samples", "max_eval_samples", "hold_out")
 """Settings that are always named, because the figures do not cover the whole task."""
@@ -27,42 +28,69 @@ VARIANT_SETTINGS = (
     *(f"first_{name}" for name in FIRST_RECIPE),
 )
 """Settings of a training variant. Runs that differ in one of them are separate rows."""
-DATA = ("source", "files", "text_columns", "label_column", "label_type", "skip_bad_rows")
+DATA = ("source", "files", "text_columns", "label_column", "label_type", "positive_label", "skip_bad_rows")
 """Settings of the data. Runs of one task that differ in one of them are separate columns. All other settings make
 separate tables."""
+OF_TASK = ("task", *DATA, *PARTIAL)
+OF_SCORES = ("score_on", "score_split", "score_samples")
+CONTENTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "weights": ("setting", ("model", "revision")),
+    "tokenizer_files": ("setting", ("model", "revision", "tokenizer")),
+    "rows": ("column", OF_TASK),
+    "train_rows": ("column", OF_TASK),
+    "scored_rows": ("details", (*OF_TASK, *OF_SCORES)),
+    "scored_weights": ("details", ("score_on",)),
+    "start": ("variant", ("start_run",)),
+    "teacher_weights": ("variant", ("teacher_run",)),
+}
+"""Fingerprint of an input -> (what is named by it where runs that say that they have the same input have different
+contents, the settings that say so). Such runs are never one row: no median is over them, and none is compared with
+another."""
+AUXILIARY = ("found", "order", "start_run", "teacher_run")
+"""Columns of _flat that separate rows within the others."""
 RUN_COLUMNS = (
     *("model", "setting", "row", "task", "column", "seed", "parameters", "train", "inference"),
-    *("device", "threads", "torch", "transformers", "constant", "resumed", "record"),
+    *("device", "threads", "torch", "transformers", "commit", "constant", "resumed", "record"),
 )
-"""Every other column of the frame is a metric, in points (hundredths): NaN where it was not measured, minus infinity
-where it is not defined (a constant prediction), which ranks below every number."""
+"""`constant`: the number of different predictions of a run that predicts the same, or nearly so, for every row. Every
+other column of the frame is a metric, in points (hundredths): NaN where it was not measured, minus infinity where it is
+not defined (a constant prediction), which ranks below every number."""
 
 
-def frame(records: Sequence[RunRecord], row_settings: Sequence[str] = ()) -> pd.DataFrame:
+def frame(
+    records: Sequence[RunRecord], row_settings: Sequence[str] = (), column_settings: Sequence[str] = ()
+) -> pd.DataFrame:
     """One row for each record, columns RUN_COLUMNS and metrics. `setting` separates tables of a model, `column` the
-    columns of a task, `row` the rows of a strategy; row_settings separate rows where they would separate tables. Raises
-    UserError for one that separates no tables."""
+    columns of a task, `row` the rows of a strategy; row_settings and column_settings separate rows and columns where
+    they would separate tables. Raises UserError for one that separates no tables."""
     flat = pd.DataFrame([_flat(record) for record in records], dtype=object)
-    elsewhere = {*ROW, *DETAILS, *VARIANT, *VARIANT_SETTINGS, *DATA, "rows"}
+    elsewhere = {*ROW, *DETAILS, *VARIANT, *VARIANT_SETTINGS, *DATA, *CONTENTS, *AUXILIARY}
     settings = [name for name in flat.columns if name not in elsewhere]
-    for name in row_settings:
-        if name not in settings:
-            raise unknown("--rows", name, settings)
-    setting = _differences(flat, ["model"], [name for name in settings if name not in row_settings])
-    data = _differences(flat, ["task"], DATA)
-    contents = _differences(flat, ["task", *DATA, *PARTIAL], ["rows"])
-    details = _differences(flat, ["model", "strategy"], DETAILS)
-    found = _differences(flat, ["model", "strategy", "task", "k"], ["found"])
-    of_variant = _differences(flat, ["model", "strategy", "variant"], VARIANT_SETTINGS)
+    apart = {name for name, (part, _) in CONTENTS.items() if part == "setting"}
+    for flag, names in (("--rows", row_settings), ("--columns", column_settings)):
+        for name in names:
+            if name not in (*settings, *apart):
+                raise unknown(flag, name, [*settings, *apart])
+    elsewhere = {*row_settings, *column_settings}
+    parts = {
+        "setting": _differing(flat, ["model"], [name for name in settings if name not in elsewhere]),
+        "column": _differing(flat, ["task"], [*DATA, *column_settings]),
+        "details": _differing(flat, ["model", "strategy"], DETAILS),
+        "variant": _differing(flat, ["model", "strategy", "variant"], VARIANT_SETTINGS),
+    }
+    of_k = ("model", "strategy", "task", "k")
+    more = {"found": ("details", of_k), "order": ("variant", of_k), **CONTENTS}
+    for name, (part, alike) in ((name, how) for name, how in more.items() if name not in elsewhere):
+        parts[part] = [a + b for a, b in zip(parts[part], _differing(flat, alike, [name]), strict=True)]
     recipe = _differing(flat, ["model"], dict.fromkeys(row_settings))
     rows = []
     for i, record in enumerate(records):
-        spec = record.spec
-        row = TableRow.of(spec, ", ".join(filter(None, (details[i], found[i], of_variant[i]))), tuple(recipe[i]))
-        parts = ", ".join(filter(None, (data[i], contents[i])))
-        column = f"{spec.data.task} ({parts})" if parts else spec.data.task
-        place = {"model": spec.model.name, "setting": setting[i], "row": row, "task": spec.data.task, "column": column}
-        rows.append({**place, "seed": spec.seed, **_facts(record), **_metrics(record)})
+        spec, words = record.spec, {part: ", ".join(map(" ".join, of[i])) for part, of in parts.items()}
+        row = TableRow.of(spec, words["details"], words["variant"], tuple(recipe[i]))
+        column = f"{spec.data.task} ({words['column']})" if words["column"] else spec.data.task
+        place = {"model": spec.model.name, "setting": words["setting"], "row": row}
+        place |= {"task": spec.data.task, "column": column, "seed": spec.seed}
+        rows.append({**place, **_facts(record), **_metrics(record)})
     return pd.DataFrame(rows)
 
 
@@ -81,29 +109,39 @@ def metric_names(runs: pd.DataFrame) -> list[str]:
 
 
 def _flat(record: RunRecord) -> dict[str, Any]:
-    """The settings of a run, and the contents of its checkpoint (`weights`) and of its development data (`rows`)."""
-    rows = [values.get("fingerprint") for split, values in record.data.items() if split.startswith("validation")]
-    spec = record.spec
+    """The settings of a run, and the contents of its inputs (CONTENTS)."""
+    spec, inputs = record.spec, inputs_of(record)
+    distil, start = spec.distil, spec.start
+    validation, tested = (
+        tuple(inputs[split] for split in sorted(inputs) if split.startswith(kind)) for kind in ("validation", "test")
+    )
+    trained_on = [inputs.get(name) for name in ("model", "tokenizer", "train")]  # a start differs where these do
+    teacher = distil and distil.teacher_run
     return spec.flat() | {
         "variant": ", ".join(spec.variants),
-        "weights": record.fingerprints.get("model"),
-        "rows": rows[0] if rows else None,
+        "found": tuple(sorted(spec.drop.found)),
+        "order": spec.drop.found if spec.when.every_epochs else None,
+        "start_run": start and (start.id, *trained_on),
+        "teacher_run": (teacher.id, *trained_on) if teacher else distil and distil.teacher,
+        "weights": inputs.get("model"),
+        "tokenizer_files": inputs.get("tokenizer"),
+        "rows": validation or None,
+        "train_rows": inputs.get("train"),
+        "scored_rows": tested or None,
+        "scored_weights": inputs.get("score_on"),
+        "start": inputs.get("start"),
+        "teacher_weights": inputs.get("teacher"),
     }
 
 
-def _differences(flat: pd.DataFrame, alike: list[str], names: Iterable[str]) -> list[str]:
-    """What _differing finds, in words."""
-    return [", ".join(map(" ".join, settings)) for settings in _differing(flat, alike, names)]
-
-
-def _differing(flat: pd.DataFrame, alike: list[str], names: Iterable[str]) -> list[list[tuple[str, str]]]:
+def _differing(flat: pd.DataFrame, alike: Sequence[str], names: Iterable[str]) -> list[list[tuple[str, str]]]:
     """For each run, (name, value) of those of its settings `names` in which runs with equal `alike` differ, or which
-    are PARTIAL; nothing for a setting that is not set. (Contents that are not recorded count as equal.)"""
+    are PARTIAL; nothing for a setting that is not set. Contents that are not recorded count as equal."""
     found = [[] for _ in range(len(flat))]
-    key = flat[alike].map(repr).agg(" ".join, axis=1)
+    key = flat[list(alike)].map(repr).agg(" ".join, axis=1)
     for name in sorted(names):
         values = flat[name].map(repr)
-        if name in ("weights", "rows"):
+        if name in (*CONTENTS, "order"):
             values = values.where(flat[name].notna())
         several = values.groupby(key).transform("nunique") > 1
         named = flat[name].notna() & (several | (name in PARTIAL))
@@ -112,7 +150,10 @@ def _differing(flat: pd.DataFrame, alike: list[str], names: Iterable[str]) -> li
     return found
 
 
-_NAMES = {"source": "data", "found": "layers"}
+_NAMES = {
+    **{"source": "data", "found": "layers", "tokenizer_files": "tokenizer files", "train_rows": "train rows"},
+    **{"scored_rows": "scored rows", "scored_weights": "scored weights", "teacher_weights": "teacher weights"},
+}
 
 
 def _word(value: Any) -> str:
@@ -130,10 +171,17 @@ def _facts(record: RunRecord) -> dict[str, Any]:
         "threads": where.get("threads"),
         "torch": versions.get("torch"),
         "transformers": versions.get("transformers"),
-        "constant": bool(record.constant_predictions()),
+        "commit": _commit(where),
+        "constant": min(record.constant_predictions().values(), default=None),
         "resumed": resumed,
         "record": record,
     }
+
+
+def _commit(where: Mapping[str, Any]) -> str | None:
+    """`1a2b3c4d`, or `1a2b3c4d with changes`."""
+    commit = where.get("commit")
+    return commit and commit[:8] + (" with changes" if where.get("dirty") else "")
 
 
 def _training_seconds(record: RunRecord) -> float | None:

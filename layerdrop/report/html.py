@@ -16,10 +16,11 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from layerdrop.report.marks import Marks, marks_of, name_of
 from layerdrop.report.model_results import ModelResults, model_results
 from layerdrop.report.records import StoredRuns
 from layerdrop.report.table_row import TableRow
-from layerdrop.report.tables.base import rows_of, title_of
+from layerdrop.report.tables.base import points, rows_of, signed, spread, title_of
 from layerdrop.runs.command import command_of
 from layerdrop.runs.record import RunRecord
 
@@ -31,7 +32,7 @@ PAGE_MARK = rb"<title>layerdrop report</title>"
 def page(found: StoredRuns, runs: pd.DataFrame, notes: Sequence[str], refresh: int | None = None) -> str:
     """The page. notes: lines below the table. refresh: seconds after which the browser loads it again."""
     data = {
-        "rows": [row for results in model_results(runs) for row in _rows(results)],
+        "rows": [row for results in model_results(runs) for row in _rows(results, marks_of(runs["row"]))],
         "failed": [_failure(record) for record in found.failed],
         "notes": list(notes),
         "made": f"{datetime.now():%Y-%m-%d %H:%M}",
@@ -41,7 +42,7 @@ def page(found: StoredRuns, runs: pd.DataFrame, notes: Sequence[str], refresh: i
     return template.render(data=Markup(text.replace("<", "\\u003c")), refresh=refresh)
 
 
-def _rows(results: ModelResults) -> list[dict[str, Any]]:
+def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
     """One for each model, setting, strategy and K."""
     columns, rows = results.columns(), []
     for row in rows_of(results):
@@ -55,6 +56,7 @@ def _rows(results: ModelResults) -> list[dict[str, Any]]:
                 "model": results.title,
                 "strategy": strategy,
                 "k": int(k) if k else None,
+                "mark": None if row.is_full else marks[name_of(row)],
                 "cells": {
                     title_of(c, results.main_metric(c)): cell for c in columns if (cell := _cell(results, row, c))
                 },
@@ -72,10 +74,9 @@ def _cell(results: ModelResults, row: TableRow, column: str) -> dict[str, Any] |
     found = results.cell(row, column, metric)
     if found is None:
         return None
-    values = {"score": found.median, "low": found.low, "high": found.high}
-    values["difference"] = results.difference(row, column, metric)
-    plain = {name: _number(value) for name, value in values.items()}
-    return plain | {"seeds": found.n, "constant": math.isnan(found.median)}
+    words, more = points(found.median), spread(found, results.seeds)
+    more = " ".join(filter(None, [more.strip(), signed(results.difference(row, column, metric))]))
+    return {"score": _number(found.median), "words": words, "more": more}
 
 
 def _run(record: RunRecord) -> dict[str, Any]:
@@ -118,4 +119,4 @@ def _failure(record: RunRecord) -> dict[str, Any]:
 
 def _number(value: float | None) -> float | None:
     """None for a value that JSON cannot represent."""
-    return None if value is None or not math.isfinite(value) else round(float(value), 4)
+    return None if value is None or not math.isfinite(value) else float(value)

@@ -11,7 +11,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from layerdrop.report.figures import COLOURS, MARKERS, STYLE, WIDTH
+from layerdrop.report.figures import STYLE, WIDTH
+from layerdrop.report.marks import COLOURS, MARKERS
 
 Series = Sequence[float | None]
 

@@ -9,27 +9,34 @@ from layerdrop.report.records import some
 
 
 def mixtures(runs: pd.DataFrame) -> list[str]:
-    """Notes on rows whose runs differ in device or versions."""
+    """Notes on tables whose runs differ in device, versions or code, and on code that no commit holds."""
     notes = []
     for results in model_results(runs):
-        for row in results.rows:
-            of_row = results.runs[results.runs["row"] == row]
-            for name in ("device", "torch", "transformers"):
-                values = sorted(set(map(str, of_row[name])))
-                if len(values) > 1:
-                    notes.append(f"{results.title}, {' '.join(row.words)}: mixed {name} ({', '.join(values)})")
+        for name in ("device", "torch", "transformers", "commit"):
+            values = sorted(set(results.runs[name].dropna()))
+            if len(values) > 1:
+                notes.append(f"{results.title}: mixed {name} ({some(values, ', ')})")
+        commits = results.runs["commit"].dropna()
+        if n := sum(commit.endswith(" with changes") for commit in commits):
+            notes.append(f"{results.title}: the code of {n} of {len(commits)} runs was not committed")
     return notes
 
 
 def constant_predictions(runs: pd.DataFrame) -> list[str]:
-    """Where a model predicts the same for every row, so that its score says no more than the labels' shares do."""
-    cells = []
+    """Where a model predicts the same for every row, or nearly so, so that its score says no more than the labels'
+    shares do."""
+    same, nearly = [], []
     for results in model_results(runs):
         for (row, column), cell in results.runs.groupby(["row", "column"], sort=False):
-            if n := int(cell["constant"].sum()):
-                where = f"{results.title}, {' '.join(row.words)}, {task_name(column)}"
-                cells.append(f"{where} ({n} of {len(cell)} seed{'s' * (len(cell) > 1)})")
-    return [f"one prediction for every row in {len(cells)} cell{'s' * (len(cells) > 1)}: {some(cells)}"] * bool(cells)
+            where = f"{results.title}, {' '.join(row.words)}, {task_name(column)}"
+            numbers = sorted(map(int, cell["constant"].dropna()))
+            of = f"of {len(cell)} seed{'s' * (len(cell) > 1)}"
+            if n := numbers.count(1):
+                same.append(f"{where} ({n} {of})")
+            if more := numbers[n:]:
+                nearly.append(f"{where} ({len(more)} {of}: {', '.join(map(str, more))} values in a narrow range)")
+    kinds = {"one prediction for every row in": same, "nearly one prediction for every row in": nearly}
+    return [f"{what} {len(of)} cell{'s' * (len(of) > 1)}: {some(of)}" for what, of in kinds.items() if of]
 
 
 def without_full_model(runs: pd.DataFrame) -> list[str]:
@@ -42,5 +49,5 @@ def without_full_model(runs: pd.DataFrame) -> list[str]:
 def repeated(runs: pd.DataFrame) -> list[str]:
     """Runs of one cell and seed: their median counts as several seeds would."""
     twice = runs[runs.duplicated(["model", "setting", "row", "column", "seed"], keep=False)]
-    folders = [record.folder for record in twice["record"]]
+    folders = [record.folder if record else "a csv file" for record in twice["record"]]
     return [f"{len(folders)} runs are of a cell and seed that others are of too: {some(folders)}"] * bool(folders)

@@ -71,8 +71,7 @@ def _sajjad2023() -> list[dict]:
 
 def _sajjads_cell(model: str, row: TableRow, line: dict[str, str]) -> dict:
     task = get_task(line["task"])
-    name = task.splits("validation")[0].removeprefix("validation").lstrip("_")
-    metric = f"{name}_{task.metrics[0]}" if name else task.metrics[0]
+    metric = task.recorded(task.metrics[0])
     return {"model": MODELS[model], "row": row, "task": task.name, "metrics": {metric: float(line["score"]) / 100}}
 
 
@@ -83,7 +82,7 @@ def _peer2022() -> list[dict]:
             continue
         k = int(line["dropped"])
         row = TableRow(line["method"], k) if k else TableRow()
-        metric = ("matched_" if line["task"] == "mnli" else "") + line["metric"]
+        metric = get_task(line["task"]).recorded(line["metric"])
         cells.setdefault((MODELS[line["base"]], row, line["task"]), {})[metric] = float(line["score"]) / 100
     return [
         {"model": model, "row": row, "task": task, "metrics": metrics} for (model, row, task), metrics in cells.items()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from layerdrop.errors import UserError
 from layerdrop.runs.record import RECORD_FILE, RunRecord, read_record
+from layerdrop.runs.status import changed_inputs
 from layerdrop.runs.store import PRIOR_FOLDER, SPEC_FILE
 from layerdrop.text import one_line
 
@@ -30,15 +31,15 @@ class StoredRuns:
     """Runs that have started and have no record: in flight, or killed."""
 
 
-def read_store(folders: Iterable[str], may_be_empty: bool = False) -> StoredRuns:
+def read_store(folders: Iterable[str], may_be_empty: bool = False, unreadable: Iterable[str] = ()) -> StoredRuns:
     """The records in some folders and below, each run once; equal settings on other contents are other runs. The
-    candidates of searches, in folders PRIOR_FOLDER below, are left out.
+    candidates of searches, in folders PRIOR_FOLDER below, are left out. unreadable: of other files there.
 
     Raises UserError where there is no successful one, unless may_be_empty.
     """
-    done: dict[tuple, RunRecord] = {}
-    failed: dict[str, RunRecord] = {}
-    found = StoredRuns([])
+    done: dict[str, list[RunRecord]] = {}
+    failed: dict[str, list[RunRecord]] = {}
+    found = StoredRuns([], unreadable=list(map(one_line, unreadable)))
     for folder in folders:
         if not Path(folder).exists():
             raise UserError(f"{folder}: no such folder. Give the folder of a study's runs.")
@@ -53,13 +54,13 @@ def read_store(folders: Iterable[str], may_be_empty: bool = False) -> StoredRuns
                 continue
             record.folder = str(path)
             if record.status == "success" and record.metrics:
-                done.setdefault(_contents(record), record)
+                _add(done, record)
             elif record.status == "failed":
-                failed.setdefault(record.id, record)
-    succeeded = {record.id for record in done.values()}
-    found.done, found.failed = list(done.values()), [r for r in failed.values() if r.id not in succeeded]
+                _add(failed, record)
+    found.done = [record for records in done.values() for record in records]
+    found.failed = [r for records in failed.values() for r in records if not _is_in(done, r)]
     if not done and not may_be_empty:
-        advice = "".join((failures(found) or unreadable(found))[:1]) or "Sweep first: scripts/sweep.py."
+        advice = "".join((failures(found) or unfit(found))[:1]) or "Sweep first: scripts/sweep.py."
         raise UserError(f"{', '.join(folders)}: no record of a successful run there. {advice}")
     return found
 
@@ -77,16 +78,36 @@ def _below(folder: str) -> Iterator[tuple[Path, list[str]]]:
                 inner.append(name)
 
 
-def _contents(record: RunRecord) -> tuple:
-    """The run, and the contents of its inputs: equal ids on other weights or data are not one run."""
-    data = tuple(sorted((split, values.get("fingerprint")) for split, values in record.data.items()))
-    return record.id, tuple(sorted(record.fingerprints.items())), data
+# ---- the inputs of a run ---------------------------------------------------------------------------------------------
+def inputs_of(record: RunRecord) -> dict[str, str]:
+    """Input -> fingerprint of its contents, as far as the record has it: `model`, `tokenizer`, `start`, `teacher`,
+    `score_on`, and each split that has an effect on the run's results."""
+    scored = record.spec.drop.score_split
+    splits = {split: read.get("fingerprint") for split, read in record.data.items()}
+    splits = {split: found for split, found in splits.items() if not split.startswith("test") or scored == "test"}
+    return {name: found for name, found in (record.fingerprints | splits).items() if found}
 
 
-def some(items: list[str]) -> str:
-    """The first three, and the number of the others."""
+def differing_inputs(a: RunRecord, b: RunRecord) -> list[str]:
+    """The inputs, in words, whose contents differ between two runs. Contents that are not recorded count as equal."""
+    return changed_inputs(inputs_of(a), inputs_of(b), b.spec)
+
+
+def _is_in(found: dict[str, list[RunRecord]], record: RunRecord) -> bool:
+    """Whether a run is among those found (id -> runs): equal ids on other contents are not one run."""
+    return any(not differing_inputs(other, record) for other in found.get(record.id, ()))
+
+
+def _add(found: dict[str, list[RunRecord]], record: RunRecord) -> None:
+    if not _is_in(found, record):
+        found.setdefault(record.id, []).append(record)
+
+
+# ---- notes -----------------------------------------------------------------------------------------------------------
+def some(items: list[str], mark: str = "; ") -> str:
+    """The first three, and the number of the others; a mark between them."""
     more = len(items) - SHOWN
-    return "; ".join(items[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    return mark.join(items[:SHOWN]) + (f"{mark}and {more} more" if more > 0 else "")
 
 
 def failures(found: StoredRuns) -> list[str]:
@@ -98,7 +119,7 @@ def failures(found: StoredRuns) -> list[str]:
     return [f"{runs} in no table; {first.folder}: {one_line(first.error or 'no reason recorded', WIDTH)}"]
 
 
-def unreadable(found: StoredRuns) -> list[str]:
+def unfit(found: StoredRuns) -> list[str]:
     """Files that are no records, and runs that have none."""
     notes = []
     if found.unreadable:

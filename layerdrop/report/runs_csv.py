@@ -1,9 +1,22 @@
-"""A line of csv for each run, for other tools and a paper's supplement."""
+"""A line of csv for each run, for other tools and a paper's supplement; and back to a frame."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from layerdrop.report.frame import metric_names
+from layerdrop.errors import UserError, unknown
+from layerdrop.report.frame import RUN_COLUMNS, metric_names
+from layerdrop.report.model_results import metrics_of
+from layerdrop.report.table_row import TableRow
+
+SECONDS = {"train_seconds": "train", "inference_seconds": "inference"}
+"""Column of the csv -> column of a frame."""
+OF_RUN = ("id", "model", "setting", "task", "strategy", "k", "dropped", "seed", "precision", "parameters", *SECONDS)
+OF_RUN += ("tokens_per_second", "device", "threads", "torch", "transformers", "commit")
+"""All other columns of the csv are metrics."""
 
 CSV_MARK = rb"\Aid,model,setting,task,strategy,k,"
 """At the start of every file of `runs_csv`."""
@@ -29,7 +42,58 @@ def runs_csv(runs: pd.DataFrame) -> str:
             "train_seconds": runs["train"],
             "inference_seconds": runs["inference"],
             "tokens_per_second": records.map(lambda record: record.tokens_per_second),
-            **{name: runs[name] for name in ("device", "threads", "torch", "transformers")},
+            **{name: runs[name] for name in ("device", "threads", "torch", "transformers", "commit")},
         }
     )
     return table.replace([np.inf, -np.inf], np.nan).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def read_runs_csv(path: str, row_settings: Sequence[str] = (), column_settings: Sequence[str] = ()) -> pd.DataFrame:
+    """The frame of a file of runs_csv, without records. row_settings, column_settings: as for `frame`. Raises
+    UserError."""
+    try:
+        table = pd.read_csv(path, dtype={"strategy": str, "setting": str, "torch": str, "transformers": str})
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise UserError(f"{path}: cannot read it ({error}). Give a file of report.py --runs.") from None
+    needed = [name for name in OF_RUN if name != "commit"]
+    if missing := [name for name in needed if name not in table]:
+        raise UserError(f"{path}: has no column {', '.join(missing)}. Give a file of report.py --runs.")
+    metrics = [name for name in table if name not in OF_RUN]
+    if wrong := [n for n in ("seed", "parameters", *SECONDS, *metrics) if not pd.api.types.is_numeric_dtype(table[n])]:
+        raise UserError(f"{path}: column {wrong[0]} has other values than numbers. Give a file of report.py --runs.")
+    settings = [_settings(text) for text in table["setting"].fillna("")]
+    for flag, names in (("--rows", row_settings), ("--columns", column_settings)):
+        for name in names:
+            if name not in (known := {name for of in settings for name, _ in of}):
+                raise unknown(flag, name, known)
+    lines = table.astype(object).where(table.notna(), None).to_dict("records")
+    rows = [_row(line, of, metrics, row_settings, column_settings) for line, of in zip(lines, settings, strict=True)]
+    return pd.DataFrame(rows, columns=[*RUN_COLUMNS, *metrics]).astype(dict.fromkeys(metrics, float))
+
+
+def _settings(text: str) -> list[tuple[str, str]]:
+    """`hold_out 0.15, max_seq_length 64` as (name, value)."""
+    return [tuple(part.split(" ", 1)) for part in text.split(", ") if " " in part]
+
+
+def _row(
+    line: dict[str, Any],
+    settings: list[tuple[str, str]],
+    metrics: Sequence[str],
+    row_settings: Sequence[str],
+    column_settings: Sequence[str],
+) -> dict[str, Any]:
+    recipe = tuple(setting for setting in settings if setting[0] in row_settings)
+    of_column = [" ".join(setting) for setting in settings if setting[0] in column_settings]
+    of_table = [" ".join(setting) for setting in settings if setting[0] not in (*row_settings, *column_settings)]
+    task, _, rest = line["task"].partition(" (")
+    parts = ", ".join([*filter(None, [rest.removesuffix(")")]), *of_column])
+    place = {"model": line["model"], "setting": ", ".join(of_table), "task": task, "seed": line["seed"]}
+    place |= {"column": f"{task} ({parts})" if parts else task, "parameters": line["parameters"]}
+    place["row"] = TableRow.of_words(line["strategy"], line["k"], recipe)
+    values = {name: line[name] for name in metrics}
+    if all(value is None for value in values.values()):  # not defined: a correlation of constant predictions
+        values |= dict.fromkeys(metrics_of(task), -math.inf)
+    facts = {name: line.get(name) for name in ("device", "threads", "torch", "transformers", "commit")}
+    seconds = {name: line[column] for column, name in SECONDS.items()}
+    return {**place, **facts, **seconds, "constant": None, "resumed": False, "record": None, **values}

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 from layerdrop.spec import RunSpec
 from layerdrop.strategies import STRATEGIES
+
+WORDS = re.compile(
+    r"(?P<name>[^ ,]*)( (?P<layers>\d[\d,]*))?( > (?P<threshold>\S+?))?(, (?P<variant>(?!from scratch)[^(]+?))??"
+    r"( \((?P<brackets>.*)\))?(?P<scratch>, from scratch)?"
+)
+"""The first of TableRow.words."""
 
 
 @dataclass(frozen=True)
@@ -21,19 +28,44 @@ class TableRow:
     """How scores were computed, or which layers a search found, where that differs between the rows of a strategy."""
     variant: str = ""
     """RunSpec.variants: another moment of dropping, another objective; empty for plain dropping."""
+    variant_details: str = ""
+    """Settings of the variant, where they differ between the rows of a strategy and variant."""
     recipe: tuple[tuple[str, str], ...] = ()
     """(setting, value) of those that make rows where they would make tables, and in which the model's runs differ."""
 
     @classmethod
-    def of(cls, spec: RunSpec, details: str = "", recipe: tuple = ()) -> TableRow:
+    def of(cls, spec: RunSpec, details: str = "", variant_details: str = "", recipe: tuple = ()) -> TableRow:
         """The row of a run; dropping nothing is one row for all strategies."""
         drop, scratch, variant = spec.drop, spec.model.from_scratch, ", ".join(spec.variants)
         if drop.strategy is None or (drop.k == 0 and drop.threshold is None):
-            return cls(from_scratch=scratch, variant=variant, details=details if variant else "", recipe=recipe)
+            own = variant_details if variant else ""
+            return cls(from_scratch=scratch, variant=variant, variant_details=own, recipe=recipe)
         k = None if drop.threshold is not None else drop.k
         if drop.layers:
             k = len(drop.layers)
-        return cls(drop.strategy, k, drop.threshold, drop.layers, scratch, details, variant, recipe)
+        return cls(drop.strategy, k, drop.threshold, drop.layers, scratch, details, variant, variant_details, recipe)
+
+    @classmethod
+    def of_words(cls, strategy: str, k: float | None, recipe: tuple = ()) -> TableRow:
+        """The row that `words` name, as far as these tell; what stands in brackets becomes a part of its recipe."""
+        found = WORDS.fullmatch(strategy)
+        more = tuple(tuple(f"{part} ".split(" ", 1)) for part in (found["brackets"] or "").split(", ") if part)
+        layers = tuple(map(int, found["layers"].split(","))) if found["layers"] else ()
+        name, threshold = found["name"], found["threshold"]
+        return cls(
+            strategy=None if name == "full" else name,
+            k=None if k is None or name == "full" else int(k),
+            threshold=float(threshold) if threshold else None,
+            layers=layers,
+            from_scratch=bool(found["scratch"]),
+            variant=found["variant"] or "",
+            recipe=(*recipe, *((name, value.strip()) for name, value in more)),
+        )
+
+    @property
+    def plain(self) -> TableRow:
+        """The row of the same layers without a training variant."""
+        return replace(self, variant="", variant_details="")
 
     @property
     def is_full(self) -> bool:
@@ -50,7 +82,7 @@ class TableRow:
             name += f" > {self.threshold:g}"
         if self.variant:
             name += f", {self.variant}"
-        if parts := [*map(" ".join, self.recipe), *filter(None, [self.details])]:
+        if parts := [*map(" ".join, self.recipe), *filter(None, [self.details, self.variant_details])]:
             name += f" ({', '.join(parts)})"
         k = "" if self.threshold is not None else str(self.k or 0)
         return (f"{name}, from scratch" if self.from_scratch else name), k
@@ -59,7 +91,8 @@ class TableRow:
         """Sorts rows: the full model, the same from scratch, then strategy by strategy with growing K."""
         place = list(STRATEGIES).index(self.strategy) if self.strategy in STRATEGIES else -1
         size = (self.k or 0, -(self.threshold or 0), self.layers)
-        return (place, self.variant, list(map(_by_number, self.recipe)), self.details, self.from_scratch, *size)
+        settings = (list(map(_by_number, self.recipe)), self.details, self.variant_details)
+        return (place, self.variant, *settings, self.from_scratch, *size)
 
 
 def _by_number(setting: tuple[str, str]) -> tuple:

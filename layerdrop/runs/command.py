@@ -48,9 +48,8 @@ def _flags(spec: RunSpec) -> Iterator[str]:
         values.pop("source")
     if values["strategy"] == "list":
         values.pop("strategy")
-    if values["found"]:  # whatever a search found
-        yield from ("--drop_layers", ",".join(map(str, sorted(values["found"]))))
-        values |= {"strategy": None, "k": None}
+    if values["found"]:  # in its order
+        yield from ("--drop_order", ",".join(map(str, values["found"])))
     for name, value in values.items():
         if name in OTHERWISE or value is None or value == USUAL.get(name) or value in ((), {}, []):
             continue

@@ -48,13 +48,19 @@ def write_predictions(folder: str, task: Task, split: str, examples: Examples, p
 
 def read_predictions(folder: str) -> tuple[list[str], list[str], list[str]] | None:
     """(index, label, prediction) as written for the first development split (MNLI: the matched one); None where there
-    are none."""
+    are none. Raises ValueError, with the file's path, for a file of another form."""
     path = next(iter(sorted(Path(folder).glob("predictions_dev*.tsv"))), None)
     if path is None:
         return None
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return tuple([row[name] for row in rows] for name in ("index", "label", "prediction"))
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        columns = tuple([row[name] for row in rows] for name in ("index", "label", "prediction"))
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise ValueError(f"{path}: no predictions: {error}") from error
+    if any(None in column for column in columns):
+        raise ValueError(f"{path}: no predictions: a line is cut off")
+    return columns
 
 
 def as_numbers(task: Task, shown: Iterable[str]) -> np.ndarray:
@@ -73,9 +79,7 @@ def _glue_words(task: Task, predictions: np.ndarray) -> list[str]:
     return [f"{value:.3f}" for value in np.clip(predictions, low, high)]
 
 
-def distinct_predictions(task: Task, predictions: np.ndarray, labels: np.ndarray | None) -> int:
-    """The number of different classes or values; values that lie within a twentieth of the labels' standard deviation
-    count as one: a constant prediction up to rounding."""
-    if task.is_regression and labels is not None and np.ptp(predictions) < 0.05 * np.std(labels):
-        return 1
-    return len(np.unique(predictions))
+def prediction_range(task: Task, predictions: np.ndarray, labels: np.ndarray | None) -> float | None:
+    """Of values: their range in standard deviations of the labels; None for classes, and where labels have none."""
+    spread = np.std(labels) if task.is_regression and labels is not None else 0
+    return float(np.ptp(predictions) / spread) if spread else None

@@ -9,13 +9,39 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from layerdrop.own_files import OwnFiles
 from layerdrop.spec import RunSpec
 from layerdrop.tasks import DEMO_TASKS, TASKS, Task, custom_task
+from layerdrop.typecheck import check_type
 
 RECORD_FILE = "record.json"
+NEARLY_CONSTANT = 0.05
+"""Standard deviations of the labels: predictions whose range is smaller count as constant."""
+
+
+class SplitRead(TypedDict, total=False):
+    """Facts of a split as a run has read it."""
+
+    rows: int
+    bad_rows: int
+    """Rows that were left out."""
+    fingerprint: str | None
+
+
+class Environment(TypedDict, total=False):
+    """Where a run happened: see layerdrop.runs.environment."""
+
+    versions: dict[str, str | None]
+    device: str | None
+    device_count: int | None
+    cores: int | None
+    threads: int | None
+    platform: str | None
+    commit: str | None
+    dirty: bool | None
+    """Whether tracked files differed from the commit."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +56,7 @@ class Cut:
     why: str
     """The decision in words: `top, K = 2`."""
     scores: list[float] | None = None
-    """One for each layer of the checkpoint, where the strategy scores."""
+    """One for each layer of the checkpoint, where the strategy scores; NaN for a layer without one."""
 
 
 @dataclass
@@ -50,7 +76,7 @@ class RunRecord:
     parameters_after: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     """On the development set, as fractions; MNLI's carry the prefix `matched_` or `mismatched_`."""
-    epochs: list[dict[str, float]] = field(default_factory=list)
+    epochs: list[dict[str, float | None]] = field(default_factory=list)
     """One entry for each point of logging: `step`, `epoch`, `train_loss`, `loss` and metrics on the development set."""
     seconds: dict[str, float] = field(default_factory=dict)
     """load, read, first (the runs that it needed and did), search, select, tokenise, teacher (its pass over the
@@ -58,6 +84,8 @@ class RunRecord:
     total."""
     steps: int | None = None
     """Optimizer steps of the whole training."""
+    train_loss: float | None = None
+    """Mean over all of them."""
     search: dict[str, float] = field(default_factory=dict)
     """Cost of the run's own search: trainings, steps, seconds; scoring_seconds where criteria propose sets."""
     first: dict[str, float] = field(default_factory=dict)
@@ -71,8 +99,8 @@ class RunRecord:
     peak_memory_bytes: dict[str, int] = field(default_factory=dict)
     """Largest resident size of the process (`host`), largest allocation on the GPU (`cuda`), without the scoring of
     layers."""
-    data: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """For each split: rows, bad_rows (left out), fingerprint."""
+    data: dict[str, SplitRead] = field(default_factory=dict)
+    """For each split that was read."""
     text_columns: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     """Class names in id order; empty for regression."""
@@ -83,11 +111,13 @@ class RunRecord:
     """For each development split: class name -> F1; empty for regression."""
     distinct_predictions: dict[str, int] = field(default_factory=dict)
     """For each split: the number of different classes or values predicted."""
+    prediction_range: dict[str, float] = field(default_factory=dict)
+    """Regression, for each split with labels: the range of the predictions, in standard deviations of the labels."""
     fingerprints: dict[str, str] = field(default_factory=dict)
     """`model`, `tokenizer`, `score_on`, `start`, `teacher`: hashes of their contents."""
     notes: list[str] = field(default_factory=list)
     """Notes to the user."""
-    environment: dict[str, Any] = field(default_factory=dict)
+    environment: Environment = field(default_factory=dict)
     error: str | None = None
     id: str = ""
     """The spec's; of a record that was read, the one in the file."""
@@ -127,19 +157,20 @@ class RunRecord:
     def from_dict(cls, values: Mapping[str, Any]) -> "RunRecord":
         """The record that `to_dict` gave these values; also one of version 1. Unknown fields are ignored.
 
-        Raises ValueError for values that are no record.
+        Raises ValueError for values that are no record, and for those of another type than the fields'.
         """
         if not isinstance(values, Mapping) or not isinstance(values.get("spec"), Mapping):
             raise ValueError("no record of a run: it has no spec")
         known = {f.name for f in dataclasses.fields(cls)} - {"spec", "cuts"}
         try:
             record = cls(spec=RunSpec.from_dict(values["spec"]), **{n: v for n, v in values.items() if n in known})
-            record.cuts = [Cut(**cut) for cut in values.get("cuts") or _cuts_of_version_1(values)]
+            record.cuts = [Cut(**cut | {"scores": _with_nan(cut.get("scores"))}) for cut in _cuts(values)]
             record.metrics = {name: math.nan if v is None else v for name, v in record.metrics.items()}
+            if fingerprint := values.get("model_fingerprint"):
+                record.fingerprints = {"model": fingerprint}
+            check_type(record, cls)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"no record of a run: {error}") from error
-        if fingerprint := values.get("model_fingerprint"):
-            record.fingerprints = {"model": fingerprint}
         return record
 
     @property
@@ -147,9 +178,12 @@ class RunRecord:
         """Name -> fingerprint of each input, as far as known: those of `fingerprints`, and the rows of each split."""
         return {**self.fingerprints, **{split: rows_input(values) for split, values in self.data.items()}}
 
-    def constant_predictions(self) -> list[str]:
-        """The splits for every row of which the model predicts the same."""
-        return [split for split, n in self.distinct_predictions.items() if n == 1]
+    def constant_predictions(self) -> dict[str, int]:
+        """Split for every row of which the model predicts the same, or nearly so -> number of different predictions."""
+        width = self.prediction_range
+        return {
+            s: n for s, n in self.distinct_predictions.items() if n == 1 or width.get(s, math.inf) < NEARLY_CONSTANT
+        }
 
     def write(self) -> Path:
         """Write `record.json` into the run's folder, whole or not at all. Raises UserError where a file of that name is
@@ -167,10 +201,15 @@ def rows_input(values: Mapping[str, Any]) -> list[Any]:
     return [values.get("rows"), values.get("fingerprint")]
 
 
-def _cuts_of_version_1(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if not values.get("kept"):
-        return []
+def _cuts(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """As they stand in the file; in version 1 there was one."""
+    if values.get("cuts") or not values.get("kept"):
+        return values.get("cuts") or []
     return [{"step": 0, "why": "", **{name: values.get(name) for name in ("dropped", "kept", "scores")}}]
+
+
+def _with_nan(scores: list | None) -> list | None:
+    return scores and [math.nan if score is None else score for score in scores]
 
 
 def _plain(value: Any) -> Any:
@@ -190,13 +229,18 @@ def read_record(folder: str | os.PathLike) -> RunRecord | None:
     """
     path = Path(folder) / RECORD_FILE
     try:
-        record = RunRecord.from_dict(json.loads(path.read_bytes()))
+        record = RunRecord.from_dict(json.loads(path.read_bytes(), parse_constant=_no_number))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise ValueError(f"{path}: {error}") from error
     record.folder = str(folder)
     return record
+
+
+def _no_number(name: str) -> float:
+    """Of the three constants that are no JSON."""
+    raise ValueError(f"{name} is no number. A record has null there")
 
 
 class Clock:

@@ -28,16 +28,18 @@ def _without_nan(content: dict[str, Any]) -> dict[str, Any]:
 def train_results(record: RunRecord) -> dict[str, float]:
     """Under the names of the library's example scripts; empty without a training."""
     seconds, rows = record.seconds.get("train"), record.data.get("train", {}).get("rows")
-    if seconds is None or not record.epochs:
+    if seconds is None or not (record.epochs or record.steps):
         return {}
-    epochs = record.epochs[-1].get("epoch")
+    epochs, steps = record.epochs[-1].get("epoch") if record.epochs else None, record.steps
+    now = (steps - (record.resumed_at_step or 0)) / steps if steps else None
+    """Share of the training that the seconds cover."""
     found = {
         "epoch": epochs,
-        "train_loss": next((e["train_loss"] for e in reversed(record.epochs) if "train_loss" in e), None),
+        "train_loss": record.train_loss,
         "train_runtime": seconds,
         "train_samples": rows,
-        "train_samples_per_second": epochs and rows and epochs * rows / seconds,
-        "train_steps_per_second": record.steps and record.steps / seconds,
+        "train_samples_per_second": now and epochs and rows and now * epochs * rows / seconds,
+        "train_steps_per_second": now and now * steps / seconds,
     }
     return {name: value for name, value in found.items() if value is not None}
 

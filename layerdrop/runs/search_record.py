@@ -162,8 +162,8 @@ def summary(record: SearchRecord, file: str, more: Sequence[str] = ()) -> str:
     further = " (--select_on loss looks further)" if record.select_on != "loss" else ""
     for k in record.constant:
         lines.append(
-            f"K = {k}: the chosen model predicts the same for every row: its {record.select_on} says no more than the "
-            f"labels' shares do{further}"
+            f"K = {k}: the chosen model predicts the same, or nearly the same, for every row: its {record.select_on} "
+            f"says no more than the labels' shares do{further}"
         )
     if record.order:
         lines.append(f"order of dropping: {' '.join(map(str, record.order))}")

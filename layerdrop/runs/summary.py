@@ -26,8 +26,7 @@ def summary(record: RunRecord) -> str:
         shown = {name: value for name, value in record.metrics.items() if not name.endswith("loss")}
         names = {"f1": f"f1 ({record.positive_label})"} if spec.data.files and record.positive_label else {}
         lines.append(("metrics", "  ".join(f"{names.get(name, name)} {value:.4f}" for name, value in shown.items())))
-    if constant := record.constant_predictions():
-        lines.append(("careful", f"one and the same prediction for every row of {', '.join(constant)}"))
+    lines += [("careful", _constant(record, split, n)) for split, n in record.constant_predictions().items()]
     if record.resumed_at_step is not None:
         lines.append(("resumed", f"at step {record.resumed_at_step:,}: seconds are those since then"))
     if record.seconds:
@@ -39,6 +38,13 @@ def summary(record: RunRecord) -> str:
     if record.status != "dry_run":
         lines.append(("folder", record.folder))
     return "\n".join(f"{name:<11}{value}" for name, value in lines)
+
+
+def _constant(record: RunRecord, split: str, n: int) -> str:
+    words = f"one and the same prediction for every row of {split}"
+    if n == 1:
+        return words
+    return f"nearly {words}: {n} values within {record.prediction_range[split]:.2g} standard deviations of the labels"
 
 
 def strategy_words(drop: DropSpec) -> str:

@@ -37,6 +37,12 @@ def signed(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else f"{round(value, 1) + 0.0:+.1f}"  # no -0.0
 
 
+def spread(cell: Summary, seeds: int) -> str:
+    """` [57.0, 59.0] n=2`: the lowest and highest, and the number of seeds where other cells have more."""
+    few = f" n={cell.n}" if cell.n != seeds else ""
+    return f" [{points(cell.low)}, {points(cell.high)}]{few}" if cell.n > 1 else few
+
+
 def against_published(ours: Summary | None, theirs: Summary | None) -> str:
     """The published value, and how far above it ours is."""
     if theirs is None:

@@ -35,7 +35,8 @@ def glue_tables(runs: pd.DataFrame, tasks: list[str] | None = None, beside: pd.D
 def _table(results: ModelResults, wanted: list[str], other: ModelResults | None) -> Table:
     def metric(column: str) -> str:
         task_row = (TASKS | DEMO_TASKS)[results.task_of.get(column, column)]
-        return task_row.suffixes[0].lstrip("_") + "_" * bool(task_row.suffixes[0]) + task_row.selection_metric
+        name = task_row.selection_metric
+        return name if name in results.metrics(column) else task_row.recorded(name)  # rows held out have one split
 
     rows, values = [], []
     for row in rows_of(results):

@@ -8,7 +8,6 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from layerdrop.errors import UserError
 from layerdrop.report.published import published_cost
 from layerdrop.report.tables.base import Table
 
@@ -16,16 +15,17 @@ PATTERN = "cost_*.json"
 HEADER = ["model", "parameters, M", "of the layers, M", "embeddings, M", "MB", "GFLOPs", "ratio"]
 
 
-def read_costs(folders: Iterable[str]) -> list[dict]:
-    """The records of scripts/cost.py in some folders and below. Raises UserError for a file that is none."""
-    found = []
+def read_costs(folders: Iterable[str]) -> tuple[list[dict], list[str]]:
+    """The records of scripts/cost.py in some folders and below, and why a file is none, one line each."""
+    found, unreadable = [], []
     for path in sorted({path for folder in folders for path in Path(folder).rglob(PATTERN)}):
         try:
-            record = json.loads(path.read_text())
-            found.append({key: record[key] for key in ("settings", "environment", "models")})
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: is no record of scripts/cost.py ({error!r}). Move it elsewhere.") from None
-    return found
+            record = json.loads(path.read_bytes())
+            model_cost_table(record)
+            found.append(record)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            unreadable.append(f"{path}: no record of scripts/cost.py: {type(error).__name__}: {error}")
+    return found, unreadable
 
 
 def model_cost_table(record: dict, paper: str | None = None) -> Table:

@@ -9,10 +9,12 @@ import pandas as pd
 
 from layerdrop.analysis.significance import LEVEL, Comparison, compare_systems, holm
 from layerdrop.report.model_results import ModelResults, model_results, task_name
+from layerdrop.report.records import some
 from layerdrop.report.table_row import TableRow
 from layerdrop.report.tables.base import MISSING, Table, place, rows_of
 from layerdrop.runs.predictions import read_predictions
 from layerdrop.runs.record import RunRecord
+from layerdrop.text import one_line
 
 
 def significance_tables(
@@ -26,9 +28,9 @@ def significance_tables(
     for results in model_results(runs):
         wanted = results.columns(tasks)
         compared = [row for row in rows_of(results) if (row.variant if plain else not row.is_full)]
-        plain_runs = {row: dataclasses.replace(row, variant="", details="") for row in compared}
-        base = plain_runs if plain else {row: results.full(row) for row in compared}
-        tests = {(row, column): _tests(results, row, base[row], column) for row in compared for column in wanted}
+        base = {row: row.plain if plain else results.full(row) for row in compared}
+        bad: dict[str, None] = {}
+        tests = {(row, column): _tests(results, row, base[row], column, bad) for row in compared for column in wanted}
         n = sum(test.p is not None for cell in tests.values() for test in cell)
         if correct:
             tests = _corrected(tests)
@@ -39,9 +41,8 @@ def significance_tables(
             for (row, column), verdict in verdicts.items()
         ]
         header = ["strategy", "K", *map(task_name, wanted)]
-        made.append(
-            Table("significance", f"{results.title}: significance", header, rows, [_note(n, correct, plain)], values)
-        )
+        notes = [_note(n, correct, plain)] + [f"Unreadable predictions: {some(list(bad))}."] * bool(bad)
+        made.append(Table("significance", f"{results.title}: significance", header, rows, notes, values))
     return [table for table in made if table.rows] or made[:1]
 
 
@@ -78,12 +79,17 @@ class Verdict:
         return f"{', '.join(marks) or 'none'} of {self.seeds}{p}"
 
 
-def _tests(results: ModelResults, row: TableRow, base: TableRow, column: str) -> list[Comparison]:
-    """A comparison for each seed at which both have predictions of the same examples."""
+def _tests(results: ModelResults, row: TableRow, base: TableRow, column: str, bad: dict[str, None]) -> list[Comparison]:
+    """A comparison for each seed at which both have predictions of the same examples. bad: takes what is unreadable."""
     ours, theirs = (
         {record.spec.seed: record for record in results.runs_of(one, [column])["record"]} for one in (row, base)
     )
-    pairs = [compare_predictions(theirs[seed], ours[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+    pairs = []
+    for seed in sorted(ours.keys() & theirs.keys()):
+        try:
+            pairs.append(compare_predictions(theirs[seed], ours[seed]))
+        except ValueError as error:
+            bad[one_line(str(error))] = None
     return [pair for pair in pairs if pair is not None]
 
 
@@ -116,7 +122,7 @@ def _note(n: int, correct: bool, plain: bool) -> str:
 
 def compare_predictions(first: RunRecord, second: RunRecord) -> Comparison | None:
     """The second run against the first, on the (matched) development set; None where predictions are missing or not of
-    the same examples."""
+    the same examples. Raises ValueError where they are no predictions."""
     a, b = read_predictions(first.folder), read_predictions(second.folder)
     if a is None or b is None or a[:2] != b[:2]:
         return None

@@ -15,6 +15,7 @@ from layerdrop.report.tables.base import (
     points,
     rows_of,
     signed,
+    spread,
     title_of,
     value_of,
 )
@@ -60,15 +61,9 @@ def _table(results: ModelResults, wanted: list[str], other: ModelResults | None,
 def _words(
     results: ModelResults, row: TableRow, column: tuple[str, str], cell: Summary | None, theirs: Summary | None
 ) -> str:
-    words = [points(cell and cell.median) + (_spread(cell, results.seeds) if cell else "")]
+    words = [points(cell and cell.median) + (spread(cell, results.seeds) if cell else "")]
     words += [signed(results.difference(row, *column)), against_published(cell, theirs)]
     return " ".join(word for word in words if word)
-
-
-def _spread(cell: Summary, seeds: int) -> str:
-    """The lowest and highest, and the number of seeds where other cells have more."""
-    few = f" n={cell.n}" if cell.n != seeds else ""
-    return f" [{points(cell.low)}, {points(cell.high)}]{few}" if cell.n > 1 else few
 
 
 def _note(results: ModelResults, wanted: list[str]) -> str:

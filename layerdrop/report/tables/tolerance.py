@@ -42,14 +42,14 @@ def tolerance_table(tasks: Sequence[TaskTolerance], compare: bool = False) -> Ta
     odd = {t.name: a.exceptions for t in tasks for a in t.tolerances if a.exceptions}
     notes += [f"{name}: a larger K loses less than K = {', '.join(map(str, of))}." for name, of in odd.items()]
     for task in tasks:
-        constant = [
-            f"K = {k} ({n} of {len(of)} seeds)"
-            for k, of in sorted(task.known.items())
-            if (n := sum(bool(record.constant_predictions()) for record in of))
-        ]
+        numbers = {
+            k: [n for record in of for n in record.constant_predictions().values()] for k, of in task.known.items()
+        }
+        constant = [f"K = {k} ({len(of)} of {len(task.known[k])} seeds)" for k, of in sorted(numbers.items()) if of]
+        nearly = ", or nearly one," if max((n for of in numbers.values() for n in of), default=1) > 1 else ""
         if constant:
             notes.append(
-                f"{task.name}: one prediction for every row at {', '.join(constant)}. That loss says no more "
+                f"{task.name}: one prediction{nearly} for every row at {', '.join(constant)}. That loss says no more "
                 "than the labels' shares do."
             )
     header = ["task", "may lose", "K", "loss, chosen on", "loss, other half", "K tried"]
