@@ -29,7 +29,8 @@ class Selection:
     why: str = "nothing is dropped"
     """The decision in words: `top, K = 2`."""
     scores: list[float] | None = None
-    """One for each layer, where the strategy scores; NaN for a layer that cannot go, or at which no block can begin."""
+    """One for each layer, where the strategy scores; NaN for a layer that cannot go, or at which no block can begin. Of
+    a stepwise criterion those of step K; of a block criterion those of blocks of K."""
     head: str = ""
     """The head that the scores were computed with; empty where they need none."""
     seconds: float = 0.0
@@ -128,8 +129,8 @@ def select_layers(
             batch_size=batch_size,
         )
         rows = found.rows[row.scorer]
-        last = {"layer": 0, "block": (drop.k or 1) - 1, "steps": -1}[row.of]
-        scores, last = rows if row.of == "steps" else rows[last], rows[last]
+        last = rows[0 if row.of == "layer" else (drop.k or 1) - 1]  # a cache may hold the rows of a larger K
+        scores = rows if row.of == "steps" else last
         selection.scores = [*last, *[math.nan] * (n_layers - len(last))]
         selection.head, selection.seconds = found.head, found.seconds
         if drop.score_on:
