@@ -2,13 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 
 from layerdrop.data.batches import Collator
 from layerdrop.finetune.distillation import Distillation, attention_loss, layers_loss, logits_loss, patient_loss
@@ -22,7 +23,7 @@ from layerdrop.finetune.teacher import (
 )
 from layerdrop.spec import DistilSpec, RunSpec
 from layerdrop.states import layer_states
-from layerdrop.surgery import drop_layers
+from layerdrop.surgery import drop_layers, layer_list
 from tests import tiny
 from tests.running import same, weights
 from tests.test_finetune import TOKENIZER, dataset
@@ -174,6 +175,38 @@ def test_the_loss_is_the_sum_of_its_parts(tmp_path, kind, layers, more):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     loss.backward()
     assert student.base_model.encoder.layer[0].output.dense.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("model_type", ["bert", "xlnet", "deberta-v2", "distilbert"])
+def test_attention_of_an_identical_student_costs_nothing(tmp_path, model_type):
+    """Neither in training nor in evaluation; the other terms keep the training's dropout, to the same draws."""
+    student, words, layers = tiny.model(model_type), words_for(model_type), [0, 2, 5]
+    data = dataset(words, classes=2)
+    spec = DistilSpec("layers", "x", distill_weight=0.0, distill_states_weight=1.0, distill_attention=True)
+    of = {"kind": "layers", "layers": layers, "attention": True, "folder": tmp_path}
+    with attending_eagerly(student):
+        outputs = teacher_outputs(student, data, Collator.of(words), **of)
+    numbered = Numbered(data.columns, data.offsets, data.labels)
+    batch = TaughtCollator(Collator.of(words), outputs)([numbered[row] for row in range(6)])
+
+    def loss(model, attention):
+        set_seed(3)
+        objective = Distillation(TaskLoss(False), model, replace(spec, distill_attention=attention), layers)
+        with attending_eagerly(model):
+            return objective(model, batch)
+
+    evaluated = loss(student, True)
+    assert evaluated.item() == pytest.approx(loss(student, False).item(), abs=1e-9)
+    student.train()
+    assert loss(student, True).item() == pytest.approx(loss(student, False).item(), abs=1e-9)
+    assert loss(student, True) != evaluated and student.training
+
+    for parameter in student.parameters():
+        parameter.data.mul_(1.5)
+    attention = loss(student, True) - loss(student, False)
+    assert attention > 1e-6
+    attention.backward()
+    assert any(p.grad is not None and p.grad.abs().max() > 1e-6 for p in layer_list(student)[0].parameters())
 
 
 # ---- whole runs ------------------------------------------------------------------------------------------------------
