@@ -113,8 +113,8 @@ def number_of_parameters(
 def _config(checkpoint: Checkpoint, labels: Sequence[str] | None) -> PreTrainedConfig:
     """A copy of the checkpoint's configuration for a classifier with these labels."""
     config = copy.deepcopy(checkpoint.config)
-    if config.pad_token_id is None:  # the classifiers of decoders find the last token by it
-        config.pad_token_id = checkpoint.tokenizer.pad_token_id
+    if checkpoint.family.sentence_token == -1 or config.pad_token_id is None:  # by it decoders find the last token
+        config.pad_token_id = checkpoint.pad_token_id
     if labels is not None:
         config.num_labels = max(1, len(labels))
         config.problem_type = "single_label_classification" if labels else "regression"

@@ -136,7 +136,7 @@ class GlueRun:
         self.inputs.know(self.spec, self.options, record.data)
         record.fingerprints = self.inputs.models(self.spec, self.options)
         record.dropped_before = [i for i in range(checkpoint.n_original) if i not in checkpoint.original_ids]
-        notes = list(data.notes)
+        notes = [*data.notes, *checkpoint.notes]
         if record.dropped_before:
             notes.append(f"the checkpoint had {checkpoint.n_layers} of {checkpoint.n_original} layers left already")
         if self.length < (asked := self.spec.data.max_seq_length):
@@ -410,7 +410,7 @@ class GlueRun:
         examples, labels = self.data.examples[split], None
         if self.task_ids is not None and examples.labels is not None:
             labels = np.argsort(self.task_ids)[examples.labels]
-        return tokenise(examples, self.checkpoint.tokenizer, self.length, labels)
+        return tokenise(examples, self.checkpoint.tokenizer, self.length, labels, self.checkpoint.embeddings)
 
     def development(self, splits: list[str]) -> Development:
         """Some splits, and how to evaluate on them."""

@@ -55,7 +55,8 @@ def taught(
     another width, depth or tokenizer than `distil` allows.
     """
     columns, pairs = _columns(teacher, task, labels), _pairs(distil, teacher, student)
-    tokens = tokenise(examples, teacher.tokenizer, min(max_seq_length, teacher.max_length()))
+    length = min(max_seq_length, teacher.max_length())
+    tokens = tokenise(examples, teacher.tokenizer, length, sizes=teacher.embeddings)
     if distil.distill == "layers" and not _same_tokens(tokens, data):
         raise _refused(teacher, "has another tokenizer, so that its tokens are not the model's", "patient or logits")
     if teacher.config.model_type in teacher.family.fp32_only:

@@ -60,7 +60,8 @@ def score_layers(
     found, rows = Scores(), [SCORERS[name] for name in names]
     data, tokenizer = None, tokenizer or checkpoint.tokenizer
     if any(row.needs_data for row in rows):
-        data = tokenise(examples, tokenizer, min(max_seq_length, checkpoint.max_length()))
+        length = min(max_seq_length, checkpoint.max_length())
+        data = tokenise(examples, tokenizer, length, sizes=checkpoint.embeddings)
     collate = Collator.of(tokenizer, max_seq_length)
     if any(not row.needs_head for row in rows):
         encoder = load_encoder(checkpoint).to(device)
