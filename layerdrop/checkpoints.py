@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import huggingface_hub
 import torch
@@ -34,6 +34,9 @@ from layerdrop.architectures import Family, family_of
 from layerdrop.errors import UserError
 from layerdrop.files import hash_file
 from layerdrop.spec import ModelSpec, Options
+
+if TYPE_CHECKING:
+    from layerdrop.tasks import Task
 
 CONFIG_KEY = "layer_dropping"
 """Our key in a saved configuration: {"n_layers": original depth, "kept": original ids}. (`layerdrop` is Wav2Vec2's.)"""
@@ -135,10 +138,18 @@ class Checkpoint:
         return any(name.endswith("ForSequenceClassification") for name in self.config.architectures or ())
 
     @property
+    def classes(self) -> list[str]:
+        """The names of its classes, in id order; LABEL_0, LABEL_1, ... where it names none."""
+        return [str(self.config.id2label[i]) for i in sorted(self.config.id2label or {})]
+
+    @property
     def label_names(self) -> list[str]:
         """The classes that the checkpoint names itself, in id order; none where they are LABEL_0, LABEL_1, ..."""
-        names = [str(self.config.id2label[i]) for i in sorted(self.config.id2label or {})]
-        return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
+        return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in self.classes) else self.classes
+
+    def fits(self, task: "Task") -> bool:
+        """Whether it has a trained head for a task's number of classes, or for values."""
+        return self.is_regression == task.is_regression and self.config.num_labels == task.num_labels
 
     @property
     def positive_label(self) -> str | None:

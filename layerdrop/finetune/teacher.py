@@ -22,7 +22,7 @@ from layerdrop.precision import autocast, head_in_fp32
 from layerdrop.selection import check_depth
 from layerdrop.spec import DistilSpec
 from layerdrop.states import sentence_tokens, watching
-from layerdrop.tasks import Task, label_order
+from layerdrop.tasks import Task, label_order, pairs_by_order
 
 
 def patient_pairs(n_student: int, n_teacher: int) -> list[tuple[int, int]]:
@@ -88,14 +88,13 @@ def _columns(teacher: Checkpoint, task: Task, labels: Sequence[str]) -> list[int
     name, names = f"--teacher {teacher.name}", teacher.label_names
     if not teacher.has_classifier:
         raise UserError(f"{name}: has no trained classifier. Fine-tune it first, or use --teacher auto.")
-    if teacher.is_regression != task.is_regression or teacher.config.num_labels != max(1, len(labels)):
+    if not teacher.fits(task):
         has = "gives a value" if teacher.is_regression else f"has {teacher.config.num_labels} classes"
         wanted = "values" if task.is_regression else f"{len(labels)} classes"
         raise UserError(f"{name}: {has}, {task.name} has {wanted}. Give a teacher for this task.")
     if task.is_regression:
         return [0]
-    known = [sorted(name.lower() for name in spelling) for spelling in (task.labels, task.words)]
-    if names and sorted(name.lower() for name in names) not in known:
+    if names and pairs_by_order(task, names):
         raise UserError(
             f"{name}: its classes are {', '.join(names)}, those of {task.name} are {', '.join(task.labels)}. "
             "Give a teacher for this task."
