@@ -126,7 +126,7 @@ sys.exit(run_glue.main(sys.argv[1:]))
         "--layerdrop_rate 0.5",
         "--theseus --drop_strategy top --drop_k 3",
         "--drop_strategy top --drop_k 2 --drop_when gradual --drop_every_epochs 1",
-        "--drop_strategy top --drop_k 3 --teacher {teacher} --distill layers",
+        "--drop_strategy top --drop_k 3 --teacher {teacher} --distill layers --distill_attention",
     ],
 )
 def test_every_way_over_two_processes(bert, glue, tmp_path, way):
