@@ -38,8 +38,8 @@ class Selection:
     fingerprints: dict[str, str] = field(default_factory=dict)
     """`score_on`: contents of the scored checkpoint, where it is another one."""
     encoder_weights: dict[str, torch.Tensor] | None = None
-    """Weights of the checkpoint's encoder on the CPU, if scoring has read them; loading can use them. They stay in their
-    process: others read the kept layers alone."""
+    """Weights of the checkpoint's encoder on the CPU, if scoring has read them; loading can use them. They stay in
+    their process: others read the kept layers alone."""
 
     def __getstate__(self) -> dict:
         return vars(self) | {"encoder_weights": None}

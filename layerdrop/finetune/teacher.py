@@ -274,8 +274,9 @@ def teacher_outputs(
     batch_size: int = 32,
     precision: str = "fp32",
 ) -> TeacherOutputs:
-    """One pass of a teacher, in evaluation mode and on its device, over all rows of `data`. Under torch.distributed each
-    process computes a share of the batches, and all have the outputs of every row.
+    """One pass of a teacher, in evaluation mode and on its device, over all rows of `data`.
+
+    Under torch.distributed each process computes a share of the batches, and all have the outputs of every row.
 
     kind: `logits`, `patient` or `layers`. layers: ids of the layers whose states are kept. attention: their attention
     weights too, which needs eager attention. columns: order of the classes. folder: for the files of outputs.
