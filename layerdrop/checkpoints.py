@@ -346,8 +346,7 @@ def _look_up(revision: str, hub: HubOptions) -> dict[str, Any]:
 def _refuse_marks(flag: str, name: str) -> None:
     """Raise UserError for a text file of a folder that begins with a byte-order mark: the library cannot read it, or
     reads it wrongly."""
-    patterns = (*CONFIGURATION, *TOKENIZER, "*.index.json")
-    for path in (path for pattern in patterns for path in Path(_place(name)).glob(pattern) if path.is_file()):
+    for path in _files(name, (*CONFIGURATION, *TOKENIZER, "*.index.json")):
         with open(path, "rb") as file:
             if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
                 raise UserError(f"{flag}: {path} begins with a byte-order mark (BOM). Save it as UTF-8 without one.")

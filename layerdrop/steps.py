@@ -88,13 +88,10 @@ class GlueRun:
                 regression=checkpoint.is_regression,
                 known_positive=checkpoint.positive_label,
                 test_file=options.test_file,
+                max_predict_samples=options.max_predict_samples,
                 cache_dir=options.cache_dir,
                 token=options.token,
             )
-        self.scored_rows = dict(self.data.examples)
-        """Split -> the rows that a criterion scores: --max_predict_samples does not change them."""
-        for split in self.data.splits("test"):
-            self.data.examples[split] = self.data.examples[split].head(options.max_predict_samples)
         self.task = self.data.task
         self.length = min(spec.data.max_seq_length, checkpoint.max_length())
         multiple = 1 if self.args.device.type == "cpu" else MULTIPLE
@@ -246,7 +243,7 @@ class GlueRun:
         return select_layers(
             drop,
             self.checkpoint,
-            self.scored_rows[self.data.splits(scored)[0]] if scored else None,
+            self.data.examples[self.data.splits(scored)[0]] if scored else None,
             self.task,
             seed=self.spec.seed,
             max_seq_length=self.spec.data.max_seq_length,

@@ -15,7 +15,6 @@ from layerdrop.scorers.scoring import Scores
 from layerdrop.scorers.weights import variance
 from layerdrop.selection import check_selection, select_layers, split_to_score
 from layerdrop.spec import DropSpec, ModelSpec, RunSpec
-from layerdrop.steps import GlueRun
 from layerdrop.tasks import TASKS
 from tests import tiny
 from tests.test_scorers import contribution
@@ -165,17 +164,3 @@ def test_the_cache_of_a_larger_k_gives_the_same_scores(bert, glue, tmp_path):
     alone = scores(1, "a")
     assert str(scores(3, "b")) != str(alone)
     assert str(scores(1, "b")) == str(alone)
-
-
-def test_what_is_predicted_does_not_change_what_is_scored(bert, glue, tmp_path):
-    def chosen(words):
-        words = f"{words} --drop_strategy block-influence --drop_k 2 --score_split test --output_dir {tmp_path}/out"
-        spec, options = parse(
-            [*f"--model_name_or_path {bert} --data_dir {glue} --task_name rte".split(), *words.split()]
-        ).to_spec()
-        this = GlueRun(spec, options)
-        this.read()
-        return spec.id, this.choose(spec.drop).scores, this.record.data["test"]["rows"]
-
-    all_rows, two = chosen("--do_train --do_predict"), chosen("--do_train --do_predict --max_predict_samples 2")
-    assert all_rows[:2] == two[:2] and (all_rows[2], two[2]) == (12, 2)

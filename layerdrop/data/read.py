@@ -37,6 +37,7 @@ def read_splits(
     regression: bool | None = None,
     known_positive: str | None = None,
     test_file: str | None = None,
+    max_predict_samples: int | None = None,
     cache_dir: str | None = None,
     token: str | None = None,
 ) -> Data:
@@ -58,6 +59,7 @@ def read_splits(
                 regression=regression,
                 known_positive=known_positive,
                 test_file=test_file,
+                max_predict_samples=max_predict_samples,
                 cache_dir=cache_dir,
                 token=token,
             ),
@@ -73,8 +75,8 @@ def read_splits(
         task = get_task(spec.task)
         examples, notes = _read_glue(spec, task, splits, cache_dir, token)
     notes += _notes(examples)
-    limits = {"train": spec.max_train_samples, "validation": spec.max_eval_samples}
-    cut = {split: rows.head(limits.get(split.partition("_")[0])) for split, rows in examples.items()}
+    limits = {"train": spec.max_train_samples, "validation": spec.max_eval_samples, "test": max_predict_samples}
+    cut = {split: rows.head(limits[split.partition("_")[0]]) for split, rows in examples.items()}
     return Data(task, cut, notes)
 
 

@@ -17,7 +17,7 @@ from layerdrop.checkpoints import Checkpoint, original_layers
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
 from layerdrop.data.tokens import Tokenised, tokenise
-from layerdrop.distributed import from_first_process, gather, is_first, rank, world_size
+from layerdrop.distributed import from_first_process, gather, rank, world_size
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier
 from layerdrop.precision import autocast, head_in_fp32
@@ -143,7 +143,7 @@ class Vectors:
             self.values = torch.from_file(str(path), shared=True, size=size, dtype=dtype)
             gather(None)  # all have it open
         finally:
-            if is_first():
+            if rank() == 0:
                 path.unlink(missing_ok=True)
 
     def __getitem__(self, row: int) -> torch.Tensor:
