@@ -39,9 +39,7 @@ class Predictor:
         """A header, then a row for each row of `texts`: its index, and a class with its probability, or a value. Both
         are empty for a row without a text."""
         checkpoint = self.checkpoint
-        data = tokenise(
-            texts.examples(self.columns), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings
-        )
+        data = tokenise(texts.examples(self.columns), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
         logits = self._logits(data, Collator.of(self.checkpoint.tokenizer, self.length), batch_size)
         header, cells = ("prediction",), [(f"{value:.6g}",) for value in logits[:, 0]]
         if not self.checkpoint.is_regression:
