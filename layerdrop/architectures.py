@@ -8,6 +8,7 @@ The contract of a family, which tests/test_surgery.py holds for every row on a s
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from layerdrop.errors import UserError
 
@@ -29,10 +30,15 @@ class Family:
     """One set of weights serves every layer (ALBERT): dropping saves time, but no parameter."""
     fixed_first: str = ""
     """Why layer 0 cannot be dropped, where that is so."""
+    by_position: str = ""
+    """Field of the configuration that lets a layer compute by its position: then the last layers alone can go."""
     sentence_token: int = 0
     """Position of the token that the classifier reads: 0, or -1 for the last non-padding one."""
     sequence_first: bool = False
     """Whether a layer's hidden states are (tokens, batch, hidden) instead of (batch, tokens, hidden)."""
+    padding_side: Literal["right", "left", "either"] = "right"
+    """On which side of a text padding may be. Right: positions are absolute, or the sentence token is the first. Left:
+    the classifier reads the last column."""
     positions_after_padding: tuple[str, ...] = ()
     """Model types whose positions count from the padding id + 1, and leave so many position embeddings unused."""
     first_token: tuple[str, ...] = ()
@@ -96,6 +102,7 @@ FAMILIES = (
         ffn_matrix="ff.layer_2.weight",
         depth_attributes=("n_layer",),
         sentence_token=-1,
+        padding_side="left",
         sequence_first=True,
     ),
     Family(
@@ -136,6 +143,7 @@ FAMILIES = (
         layers="layers",
         ffn_matrix="mlp.down_proj.weight",
         sentence_token=-1,
+        padding_side="either",
     ),
     Family(
         "Qwen",
@@ -144,12 +152,14 @@ FAMILIES = (
         ffn_matrix="mlp.down_proj.weight",
         per_layer=("layer_types",),
         sentence_token=-1,
+        padding_side="either",
     ),
     Family(
         "GPT-2",
         ("gpt2",),
         layers="h",
         ffn_matrix="mlp.c_proj.weight",
+        by_position="scale_attn_by_inverse_layer_idx",
         sentence_token=-1,
     ),
 )

@@ -10,11 +10,11 @@ import threading
 import urllib.request
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import huggingface_hub
 import torch
@@ -35,6 +35,9 @@ from layerdrop.errors import UserError
 from layerdrop.files import hash_file
 from layerdrop.spec import ModelSpec, Options
 
+if TYPE_CHECKING:
+    from layerdrop.tasks import Task
+
 CONFIG_KEY = "layer_dropping"
 """Our key in a saved configuration: {"n_layers": original depth, "kept": original ids}. (`layerdrop` is Wav2Vec2's.)"""
 POSITIVE_KEY = "positive_label"
@@ -51,6 +54,16 @@ WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 CONFIGURATION = ("config.json",)
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
 """Names of a checkpoint's files, as patterns."""
+ADAPTER = "adapter_config.json"
+"""PEFT's file beside weights that go on top of another model's."""
+LFS_POINTER = b"version https://git-lfs"
+"""The beginning of a file that Git has not fetched."""
+CONFIG = "config.json of a known model type"
+"""For messages."""
+PICKLE = b"\x80"
+"""The first byte of a pickle."""
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Types of weights as safetensors names them; others are quantised."""
 
 
 @dataclass(frozen=True)
@@ -77,16 +90,22 @@ class Checkpoint:
     """Of the checkpoint with all its layers; do not modify it."""
     flag: str = "--model_name_or_path"
     """For messages."""
+    notes: list[str] = field(default_factory=list)
+    """Notes for the user on what was found so far, one line each."""
 
     @classmethod
     def open(
         cls, model: ModelSpec | str, hub: HubOptions = HubOptions(), flag: str = "--model_name_or_path"
     ) -> "Checkpoint":
-        """Open the checkpoint of a folder or hub name. Raises UserError if there is none, or its family is unknown."""
+        """Open the checkpoint of a folder or hub name. Raises UserError if there is none, its family is unknown, or it
+        is quantised."""
         model = ModelSpec(model) if isinstance(model, str) else model
         config = _load_config(model, hub, flag)
-        family_of(config)
-        return cls(model, hub, config, flag)
+        _check_config(config, f"{flag} {model.name}")
+        checkpoint = cls(model, hub, config, flag)
+        if Path(_place(model.name), ADAPTER).is_file():
+            checkpoint.notes.append(f"{model.name} holds an adapter too ({ADAPTER}), which is not used")
+        return checkpoint
 
     @property
     def name(self) -> str:
@@ -119,10 +138,18 @@ class Checkpoint:
         return any(name.endswith("ForSequenceClassification") for name in self.config.architectures or ())
 
     @property
+    def classes(self) -> list[str]:
+        """The names of its classes, in id order; LABEL_0, LABEL_1, ... where it names none."""
+        return [str(self.config.id2label[i]) for i in sorted(self.config.id2label or {})]
+
+    @property
     def label_names(self) -> list[str]:
         """The classes that the checkpoint names itself, in id order; none where they are LABEL_0, LABEL_1, ..."""
-        names = [str(self.config.id2label[i]) for i in sorted(self.config.id2label or {})]
-        return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
+        return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in self.classes) else self.classes
+
+    def fits(self, task: "Task") -> bool:
+        """Whether it has a trained head for a task's number of classes, or for values."""
+        return self.is_regression == task.is_regression and self.config.num_labels == task.num_labels
 
     @property
     def positive_label(self) -> str | None:
@@ -138,8 +165,55 @@ class Checkpoint:
 
     @cached_property
     def tokenizer(self):
-        """Its own, or the one that the ModelSpec names. Raises UserError if there is none."""
-        return _load_tokenizer(self.model, self.hub)
+        """Its own, or the one that the ModelSpec names; it pads as the model needs it. Raises UserError if there is
+        none, or none that can pad."""
+        tokenizer = _load_tokenizer(self.model, self.hub)
+        self._set_padding(tokenizer)
+        return tokenizer
+
+    @property
+    def embeddings(self) -> dict[str, int]:
+        """Input of the model -> how many ids it takes, from 0: `input_ids`, and `token_type_ids` where it has some."""
+        sizes = {"input_ids": "vocab_size", "token_type_ids": "type_vocab_size"}
+        return {name: size for name, field in sizes.items() if (size := getattr(self.config, field, None))}
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id by which a decoder's classifier finds a text's last token: the tokenizer's, with which batches are
+        padded; without a tokenizer the configuration's."""
+        try:
+            return self.tokenizer.pad_token_id
+        except NotFound:
+            if self.config.pad_token_id is None:
+                raise
+            return self.config.pad_token_id
+
+    @property
+    def _tokenizer_flag(self) -> str:
+        """For messages."""
+        return f"--tokenizer_name {self.model.tokenizer}" if self.model.tokenizer else f"{self.flag} {self.name}"
+
+    def _set_padding(self, tokenizer) -> None:
+        """Choose the padding token where the tokenizer has none, and the side that the model needs."""
+        ours, side = self.config.pad_token_id, self.family.padding_side
+        if tokenizer.pad_token is None and ours is not None and 0 <= ours < len(tokenizer):
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(ours)
+        if tokenizer.pad_token is None:  # GPT-2 and Llama have no padding token: the end-of-text token
+            if tokenizer.eos_token is None:
+                raise UserError(f"{self._tokenizer_flag}: has no padding token. Give a tokenizer with one.")
+            tokenizer.pad_token = tokenizer.eos_token
+        if tokenizer.pad_token_id >= (size := self.embeddings.get("input_ids", tokenizer.pad_token_id + 1)):
+            raise UserError(
+                f"{self._tokenizer_flag}: the tokenizer pads with id {tokenizer.pad_token_id}, the model has {size} "
+                "embeddings. Give the model's own tokenizer, or resize the embeddings (resize_token_embeddings)."
+            )
+        if self.family.sentence_token == -1 and ours not in (None, tokenizer.pad_token_id):
+            self.notes.append(
+                f"the tokenizer pads with id {tokenizer.pad_token_id}, config.json says {ours}: the tokenizer's is used"
+            )
+        if side != "either" and tokenizer.padding_side != side:
+            self.notes.append(f"the tokenizer pads on the {tokenizer.padding_side}, this model needs the {side}")
+            tokenizer.padding_side = side
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -210,20 +284,49 @@ def work_offline_unless_reachable() -> bool:
     return answered.is_set()
 
 
-def _not_found(flag: str, name: str, what: str, error: Exception) -> UserError:
+def _check_config(config: PreTrainedConfig, checkpoint: str) -> None:
+    """Raise UserError for a model that cannot be reduced. checkpoint: its flag and name."""
+    family = family_of(config)
+    if getattr(config, "quantization_config", None):
+        raise UserError(f"{checkpoint}: is quantised (quantization_config in config.json). Give the unquantised one.")
+    if config.model_type in family.positions_after_padding and config.pad_token_id is None:
+        raise UserError(
+            f"{checkpoint}: its config.json has no pad_token_id, from which this model counts positions. "
+            'Add the one that it was trained with (of RoBERTa: "pad_token_id": 1).'
+        )
+
+
+class NotFound(UserError):
+    """There is no checkpoint, or none of its parts, in this place."""
+
+
+def _not_found(flag: str, name: str, what: str, error: Exception) -> NotFound:
     if Path(name).is_file():
-        return UserError(f"{flag} {name}: is a file. Give the folder of the checkpoint.")
+        return NotFound(f"{flag} {name}: is a file. Give the folder of the checkpoint.")
     if name.startswith((".", "/", "~")) and not Path(name).exists():
-        return UserError(f"{flag} {name}: no such folder. Give the folder of a checkpoint, or a name on the hub.")
+        return NotFound(f"{flag} {name}: no such folder. Give the folder of a checkpoint, or a name on the hub.")
     if Path(name).exists():
+        if what == CONFIG and (elsewhere := _checkpoint_elsewhere(Path(name))):
+            return NotFound(f"{flag} {name}: {elsewhere}.")
         reason = str(error).strip().split("\n")[0]
-        return UserError(f"{flag} {name}: no {what} in this folder ({reason}). Give the folder of a checkpoint.")
+        return NotFound(f"{flag} {name}: no {what} in this folder ({reason}). Give the folder of a checkpoint.")
     if huggingface_hub.is_offline_mode():
         ways = "Give the folder of a fine-tuned model, or auto" if flag == "--teacher" else WAYS_WITHOUT_HUB
-        return UserError(
+        return NotFound(
             f"{flag} {name}: no such folder; {what} is not in the local cache and the hub cannot be reached. {ways}."
         )
-    return UserError(f"{flag} {name}: the hub has no {what} under this name and revision, or it is private (--token).")
+    return NotFound(f"{flag} {name}: the hub has no {what} under this name and revision, or it is private (--token).")
+
+
+def _checkpoint_elsewhere(folder: Path) -> str | None:
+    """What to give instead of a folder that holds an adapter, or checkpoints in folders of their own."""
+    if (folder / ADAPTER).is_file():
+        return f"is an adapter ({ADAPTER}): merge it into its base model, and give the folder of the merged model"
+    inside = [path.parent for path in sorted(folder.glob("*/config.json")) if '"model_type"' in path.read_text("utf-8")]
+    if not inside:
+        return None
+    many = f"one of {len(inside)} checkpoints" if len(inside) > 1 else "the checkpoint"
+    return f"{many} is in {inside[-1]}. Give that folder"
 
 
 def is_local(name: str) -> bool:
@@ -243,8 +346,7 @@ def _look_up(revision: str, hub: HubOptions) -> dict[str, Any]:
 def _refuse_marks(flag: str, name: str) -> None:
     """Raise UserError for a text file of a folder that begins with a byte-order mark: the library cannot read it, or
     reads it wrongly."""
-    patterns = (*CONFIGURATION, *TOKENIZER, "*.index.json")
-    for path in (path for pattern in patterns for path in Path(_place(name)).glob(pattern) if path.is_file()):
+    for path in _files(name, (*CONFIGURATION, *TOKENIZER, "*.index.json")):
         with open(path, "rb") as file:
             if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
                 raise UserError(f"{flag}: {path} begins with a byte-order mark (BOM). Save it as UTF-8 without one.")
@@ -252,6 +354,8 @@ def _refuse_marks(flag: str, name: str) -> None:
 
 def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConfig:
     _refuse_marks(flag, model.name)
+    for path in _files(model.name, CONFIGURATION):
+        _beginning(path, flag)
     try:
         return AutoConfig.from_pretrained(
             _place(model.name), trust_remote_code=hub.trust_remote_code, **_look_up(model.revision, hub)
@@ -261,13 +365,15 @@ def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConf
             raise UserError(
                 f"{flag} {model.name}: runs code of its own. If you trust it, add --trust_remote_code."
             ) from error
-        raise _not_found(flag, model.name, "config.json of a known model type", error) from error
+        raise _not_found(flag, model.name, CONFIG, error) from error
 
 
 def _load_tokenizer(model: ModelSpec, hub: HubOptions):
     """The tokenizer that a model is used with. The revision is the model's; another repository has its own."""
     name, revision = (model.name, model.revision) if model.tokenizer is None else (model.tokenizer, "main")
     _refuse_marks("--tokenizer_name", name)
+    for path in _files(name, ("tokenizer.json",)) or _files(name, TOKENIZER):
+        _beginning(path, "--tokenizer_name")
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             _place(name), trust_remote_code=hub.trust_remote_code, **_look_up(revision, hub)
@@ -276,20 +382,21 @@ def _load_tokenizer(model: ModelSpec, hub: HubOptions):
         raise _not_found("--tokenizer_name", name, "tokenizer", error) from error
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # the library makes one up where there are no files
         raise _not_found("--tokenizer_name", name, "tokenizer", OSError("its vocabulary is empty"))
-    if tokenizer.pad_token is None:  # GPT-2 and Llama have no padding token: the end-of-text token
-        if tokenizer.eos_token is None:
-            raise UserError(f"--tokenizer_name {name}: has no padding token. Give a tokenizer with one.")
-        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _files(name: str, patterns: tuple[str, ...]) -> list[Path]:
+    """A folder's files of these names; none of a name on the hub."""
+    folder = Path(_place(name))
+    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
 
 
 def _fingerprint(name: str, patterns: tuple[str, ...], commit: str | None) -> str:
     """A hash of a folder's files of these names, or the commit on the hub."""
     if not is_local(name):
         return str(commit)
-    folder = Path(_place(name))
     digest = hashlib.sha256()
-    for path in sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}):
+    for path in _files(name, patterns):
         stat = path.stat()
         digest.update(f"{path.name}\0{_hash(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)}\0".encode())
     return digest.hexdigest()[:16]
@@ -316,16 +423,40 @@ def _open_weights(model: ModelSpec, hub: HubOptions, flag: str) -> Mapping[str, 
         except OSError as error:
             raise _not_found(flag, name, "weights", error) from error
         if files:
-            return {key: tensor for file in files for key, tensor in _open_file(file, flag).items()}
+            weights = {key: tensor for file in files for key, tensor in _open_file(file, flag).items()}
+            _check_types(weights, f"{flag} {name}")
+            return weights
     raise _not_found(flag, name, "weights", OSError(f"no {SAFE_WEIGHTS_NAME} or {WEIGHTS_NAME}"))
 
 
+def _check_types(weights: Mapping[str, Any], checkpoint: str) -> None:
+    """Raise UserError for weights that are integers or numbers of 8 bits: their scales are elsewhere."""
+    for name, tensor in weights.items():
+        of_file = hasattr(tensor, "get_dtype")
+        kind = tensor.get_dtype() if of_file else str(tensor.dtype).removeprefix("torch.")
+        floats = kind in FLOATS if of_file else tensor.dtype.is_floating_point and tensor.dtype.itemsize > 1
+        if name.endswith("weight") and not floats:
+            raise UserError(f"{checkpoint}: is quantised ({name} is {kind}). Give the unquantised checkpoint.")
+
+
+def _beginning(path: str | Path, flag: str) -> bytes:
+    """The first bytes of a file. Raises UserError for a file that Git has not fetched."""
+    with open(path, "rb") as file:
+        beginning = file.read(len(LFS_POINTER))
+    if beginning == LFS_POINTER:
+        raise UserError(f"{flag}: {path} is a pointer of Git LFS, not the file. Fetch it: git lfs pull")
+    return beginning
+
+
 def _open_file(path: str, flag: str) -> Mapping[str, Any]:
+    beginning = _beginning(path, flag)
     try:
         if path.endswith(".safetensors"):
             file = safe_open(path, framework="pt")
             return {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  not a dictionary
         mmap = zipfile.is_zipfile(path)  # files from before PyTorch 1.6 cannot be mapped
+        if not mmap and not beginning.startswith(PICKLE):
+            raise EOFError("neither an archive nor a pickle")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except UnpicklingError as error:
         raise UserError(

@@ -53,7 +53,7 @@ def load_classifier(
     layers.
 
     Returns the model in evaluation mode and the names of the parameters that are new. Raises UserError where the
-    checkpoint lacks weights below the head, or its head does not fit.
+    checkpoint lacks weights below the head, its head does not fit, or its layers cannot be told apart by their names.
     """
     checkpoint = Checkpoint.open(checkpoint) if isinstance(checkpoint, str) else checkpoint
     config = _config(checkpoint, labels)
@@ -64,7 +64,10 @@ def load_classifier(
             raise _misfit(checkpoint, found, labels, misfits[0])
         found = {key: tensor for key, tensor in found.items() if key not in misfits}
     with _initialised_as_deep_as(type(empty), checkpoint.n_original):
-        return _build(type(empty), reduced_config(config, dropped), found, checkpoint)
+        model, new = _build(type(empty), reduced_config(config, dropped), found, checkpoint)
+    if dropped:
+        _check_layers(checkpoint, dropped, found, model)
+    return model, new
 
 
 def random_classifier(
@@ -110,8 +113,8 @@ def number_of_parameters(
 def _config(checkpoint: Checkpoint, labels: Sequence[str] | None) -> PreTrainedConfig:
     """A copy of the checkpoint's configuration for a classifier with these labels."""
     config = copy.deepcopy(checkpoint.config)
-    if config.pad_token_id is None:  # the classifiers of decoders find the last token by it
-        config.pad_token_id = checkpoint.tokenizer.pad_token_id
+    if checkpoint.family.sentence_token == -1 or config.pad_token_id is None:  # by it decoders find the last token
+        config.pad_token_id = checkpoint.pad_token_id
     if labels is not None:
         config.num_labels = max(1, len(labels))
         config.problem_type = "single_label_classification" if labels else "regression"
@@ -147,6 +150,24 @@ def _renumber(
         elif (old := int(match[2])) in new_id:
             renumbered[f"{match[1]}{new_id[old]}{match[3]}"] = tensor
     return renumbered
+
+
+def _check_layers(checkpoint: Checkpoint, dropped: Sequence[int], weights: Mapping, model: PreTrainedModel) -> None:
+    """Raise UserError for a weight of a kept layer that was not loaded under its own name, and so perhaps from another
+    layer: the library renames weights of some model types. weights: renumbered."""
+    if checkpoint.family.shared:
+        return
+    prefix, layers = f"{model.base_model_prefix}.", checkpoint.family.layers
+    loaded = {re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", key)).removeprefix(prefix) for key in weights}
+    kept = kept_layers(checkpoint.config, dropped)
+    for name in model.base_model.state_dict():
+        layer = re.match(rf"{re.escape(layers)}\.(\d+)\.", name)
+        if layer and name not in loaded:
+            raise UserError(
+                f"{checkpoint.flag} {checkpoint.name}: its weights of layer {kept[int(layer[1])]} ({name}) have other "
+                "names in the checkpoint's files, by which layers cannot be dropped. Drop none, or choose another "
+                "checkpoint."
+            )
 
 
 def _shape(tensor) -> tuple[int, ...]:

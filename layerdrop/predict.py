@@ -38,7 +38,8 @@ class Predictor:
     def __call__(self, texts: ToPredict, batch_size: int = 32) -> list[tuple[str, ...]]:
         """A header, then a row for each row of `texts`: its index, and a class with its probability, or a value. Both
         are empty for a row without a text."""
-        data = tokenise(texts.examples(self.columns), self.checkpoint.tokenizer, self.length)
+        checkpoint = self.checkpoint
+        data = tokenise(texts.examples(self.columns), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
         logits = self._logits(data, Collator.of(self.checkpoint.tokenizer, self.length), batch_size)
         header, cells = ("prediction",), [(f"{value:.6g}",) for value in logits[:, 0]]
         if not self.checkpoint.is_regression:

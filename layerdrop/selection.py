@@ -29,7 +29,8 @@ class Selection:
     why: str = "nothing is dropped"
     """The decision in words: `top, K = 2`."""
     scores: list[float] | None = None
-    """One for each layer, where the strategy scores; NaN for a layer that cannot go, or at which no block can begin."""
+    """One for each layer, where the strategy scores; NaN for a layer that cannot go, or at which no block can begin. Of
+    a stepwise criterion those of step K; of a block criterion those of blocks of K."""
     head: str = ""
     """The head that the scores were computed with; empty where they need none."""
     seconds: float = 0.0
@@ -37,7 +38,11 @@ class Selection:
     fingerprints: dict[str, str] = field(default_factory=dict)
     """`score_on`: contents of the scored checkpoint, where it is another one."""
     encoder_weights: dict[str, torch.Tensor] | None = None
-    """Weights of the checkpoint's encoder on the CPU, if scoring has read them; loading can use them."""
+    """Weights of the checkpoint's encoder on the CPU, if scoring has read them; loading can use them. They stay in
+    their process: others read the kept layers alone."""
+
+    def __getstate__(self) -> dict:
+        return vars(self) | {"encoder_weights": None}
 
 
 def split_to_score(drop: DropSpec) -> str | None:
@@ -128,8 +133,8 @@ def select_layers(
             batch_size=batch_size,
         )
         rows = found.rows[row.scorer]
-        last = {"layer": 0, "block": (drop.k or 1) - 1, "steps": -1}[row.of]
-        scores, last = rows if row.of == "steps" else rows[last], rows[last]
+        last = rows[0 if row.of == "layer" else (drop.k or 1) - 1]  # a cache may hold the rows of a larger K
+        scores = rows if row.of == "steps" else last
         selection.scores = [*last, *[math.nan] * (n_layers - len(last))]
         selection.head, selection.seconds = found.head, found.seconds
         if drop.score_on:

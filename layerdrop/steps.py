@@ -46,7 +46,7 @@ from layerdrop.runs.store import (
 from layerdrop.selection import Selection, check_selection, must_search, select_layers, split_to_score
 from layerdrop.spec import DropSpec, ModelSpec, Options, RunSpec, WhenSpec
 from layerdrop.surgery import droppable, kept_layers
-from layerdrop.tasks import label_order
+from layerdrop.tasks import Task, label_order, pairs_by_order
 from layerdrop.training_step import fine_tune, note_drops
 
 MULTIPLE = 8
@@ -133,13 +133,14 @@ class GlueRun:
         self.inputs.know(self.spec, self.options, record.data)
         record.fingerprints = self.inputs.models(self.spec, self.options)
         record.dropped_before = [i for i in range(checkpoint.n_original) if i not in checkpoint.original_ids]
-        notes = list(data.notes)
+        notes = [*data.notes, *checkpoint.notes]
         if record.dropped_before:
             notes.append(f"the checkpoint had {checkpoint.n_layers} of {checkpoint.n_original} layers left already")
         if self.length < (asked := self.spec.data.max_seq_length):
             notes.append(f"--max_seq_length {asked}: the model takes {self.length} tokens at most")
         if self.task_ids is not None:
             notes.append(f"the checkpoint's own order of labels is used: {', '.join(self.labels)}")
+        notes += _notes_on_classes(self.task, checkpoint, self.firsts.teacher)
         if self.spec.train and self.spec.train.label_smoothing_factor and self.task.is_regression:
             notes.append(f"--label_smoothing_factor has no effect on {self.task.name}, whose labels are values")
         if busy := busy_note():
@@ -408,7 +409,7 @@ class GlueRun:
         examples, labels = self.data.examples[split], None
         if self.task_ids is not None and examples.labels is not None:
             labels = np.argsort(self.task_ids)[examples.labels]
-        return tokenise(examples, self.checkpoint.tokenizer, self.length, labels)
+        return tokenise(examples, self.checkpoint.tokenizer, self.length, labels, self.checkpoint.embeddings)
 
     def development(self, splits: list[str]) -> Development:
         """Some splits, and how to evaluate on them."""
@@ -439,6 +440,18 @@ class GlueRun:
             self.record.prediction_range[split] = width
         if is_first():
             write_predictions(self.record.folder, self.task, split, examples, predictions)
+
+
+def _notes_on_classes(task: Task, *checkpoints: Checkpoint | None) -> list[str]:
+    """Notes on trained heads whose classes have other names than the task's."""
+    heads = [head for head in checkpoints if head and head.fits(task) and not task.is_regression]
+    pairs = [(head, pairs_by_order(task, head.classes)) for head in heads]
+    return [
+        f"{head.flag} {head.name}: its labels are not those of {task.name}: {how}. If that is wrong, name them in its "
+        "config.json (id2label, label2id)"
+        for head, how in pairs
+        if how
+    ]
 
 
 def tell(notes: list[str]) -> None:

@@ -27,7 +27,13 @@ def kept_layers(config: PreTrainedConfig, dropped: Sequence[int]) -> list[int]:
     check_k(len(gone), n_layers, "--drop_layers: number of layers")
     if family.fixed_first and 0 in gone:
         raise UserError(f"layer 0 of {family.name} cannot be dropped: {family.fixed_first}. Drop other layers.")
-    return [i for i in range(n_layers) if i not in gone]
+    kept = [i for i in range(n_layers) if i not in gone]
+    if family.by_position and getattr(config, family.by_position) and kept[-1] >= len(kept):
+        raise UserError(
+            f"layer {kept[-1]} of this {family.name} cannot move to position {len(kept) - 1}: its attention depends on "
+            f"the position ({family.by_position}). Drop the last layers alone: --drop_strategy top."
+        )
+    return kept
 
 
 def droppable(config: PreTrainedConfig) -> list[int]:

@@ -4,6 +4,7 @@ Label order, columns and metrics are those of the GLUE benchmark (Wang et al. 20
 them; `selection_metric` is what Peer et al. (2022) choose layers by.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -199,3 +200,18 @@ def label_order(task: Task, checkpoint_labels: Sequence[str]) -> list[int] | Non
             order = [known.index(name) for name in theirs]
             return order if order != sorted(order) else None
     return None
+
+
+def pairs_by_order(task: Task, classes: Sequence[str]) -> str | None:
+    """In words how a checkpoint's classes and the task's are paired, where only their order pairs them; else None.
+
+    classes: the checkpoint's, in id order, as many as the task's. Their names pair them where they are the task's,
+    without regard to case; LABEL_0, LABEL_1 ... are the ids of GLUE's classes.
+    """
+    numbers = [re.fullmatch(r"LABEL_(\d+)", name) for name in classes]
+    if all(numbers) and task.name in TASKS | DEMO_TASKS:
+        return None
+    theirs = sorted(number[1] if number else name.lower() for name, number in zip(classes, numbers, strict=True))
+    if theirs in (sorted(name.lower() for name in spelling) for spelling in (task.labels, task.words)):
+        return None
+    return ", ".join(f"{name} is taken for {ours}" for name, ours in zip(classes, task.labels, strict=True))

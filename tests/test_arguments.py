@@ -149,6 +149,10 @@ def test_every_flag_of_the_library_goes_through():
         ("--train_file a.csv --do_train --drop_strategy contribution --drop_k 1", "--validation_file is missing"),
         ("--train_file a.csv --validation_file b.csv --data_dir c", "both say where the data is"),
         ("--max_train_samples 0", "--max_train_samples 0: must be 1 or more"),
+        (
+            "--drop_strategy contribution --drop_k 1 --score_split test --do_train --max_predict_samples 5",
+            "--max_predict_samples: --score_split test scores the whole test set",
+        ),
         ("--num_train_epochs 0", "--num_train_epochs 0.0: must be above 0"),
         ("--max_steps 0", "--max_steps 0: must be above 0. Leave it out to train --num_train_epochs"),
         ("--save_strategy best", "--save_strategy best: needs --metric_for_best_model. Allowed: loss, accuracy, f1"),

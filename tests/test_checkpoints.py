@@ -6,9 +6,12 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from layerdrop import checkpoints
 from layerdrop.checkpoints import Checkpoint, HubOptions
+from layerdrop.data.examples import Examples
+from layerdrop.data.tokens import tokenise
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier
 from layerdrop.spec import ModelSpec
@@ -237,3 +240,155 @@ def test_what_a_trained_head_says(tmp_path):
     said = {name: Checkpoint.open(str(tmp_path / name)) for name in ("value", "two", "named", "base")}
     assert [c.is_regression for c in said.values()] == [True, False, False, None]
     assert [c.label_names for c in said.values()] == [[], [], ["yes", "no"], []]
+
+
+# ---- checkpoints that cannot be used as they are ---------------------------------------------------------------------
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        (
+            "model.safetensors",
+            POINTER,
+            "model.safetensors is a pointer of Git LFS, not the file. Fetch it: git lfs pull",
+        ),
+        ("pytorch_model.bin", POINTER, "pytorch_model.bin is a pointer of Git LFS"),
+        ("pytorch_model.bin", b"<!DOCTYPE html><html>", r"pytorch_model.bin cannot be read \(.*\). It is damaged"),
+        ("config.json", POINTER, "config.json is a pointer of Git LFS"),
+        ("tokenizer.json", POINTER, "tokenizer.json is a pointer of Git LFS"),
+        ("vocab.txt", POINTER, "vocab.txt is a pointer of Git LFS"),
+    ],
+)
+def test_files_that_are_not_what_their_name_says(tmp_path, file, content, said):
+    folder = Path(tiny.save(tmp_path / "bert"))
+    if file.endswith(".bin"):
+        (folder / "model.safetensors").unlink()
+    if file == "vocab.txt":  # read where there is no tokenizer.json: a vocabulary of three lines
+        (folder / "tokenizer.json").unlink()
+    (folder / file).write_bytes(content)
+    with pytest.raises(UserError, match=said) as refused:
+        checkpoint = Checkpoint.open(str(folder))
+        checkpoint.tokenizer, checkpoint.weights()
+    assert "\n" not in str(refused.value) and "weights_only=False" not in str(refused.value)
+
+
+def test_a_pointer_beside_what_is_read_does_not_matter(tmp_path):
+    folder = Path(tiny.save(tmp_path / "bert"))
+    for name in ("pytorch_model.bin", "vocab.txt"):
+        (folder / name).write_bytes(POINTER)
+    assert Checkpoint.open(str(folder)).weights() and Checkpoint.open(str(folder)).tokenizer
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "float8_e4m3fn"])
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_quantised_weights_are_refused(tmp_path, dtype, file):
+    folder, model = Path(tiny.save(tmp_path / "bert")), tiny.model("bert")
+    state, name = model.state_dict(), "bert.encoder.layer.2.output.dense.weight"
+    state |= {name: state[name].to(getattr(torch, dtype)), "bert.embeddings.position_ids": torch.arange(64)}
+    (folder / "model.safetensors").unlink()
+    (save_file if file.endswith("safetensors") else torch.save)(state, folder / file)
+    with pytest.raises(UserError, match=f"--teacher .*bert: is quantised \\({name} is .*\\). Give the unquantised"):
+        Checkpoint.open(str(folder), flag="--teacher").weights()
+
+
+def test_a_quantised_configuration_is_refused(tmp_path):
+    folder = tiny.save(tmp_path / "bert")
+    change(Path(folder) / "config.json", b"{", b'{"quantization_config": {"quant_method": "gptq", "bits": 4},')
+    with pytest.raises(UserError, match=r"is quantised \(quantization_config in config.json\)"):
+        Checkpoint.open(folder)
+
+
+def test_masks_of_integers_are_no_quantised_weights(tmp_path):
+    """Old GPT-2 checkpoints hold their causal masks."""
+    folder, model = Path(tiny.save(tmp_path / "gpt2", "gpt2")), tiny.model("gpt2")
+    mask = torch.ones(1, 1, 8, 8, dtype=torch.uint8).tril()
+    torch.save(
+        model.state_dict() | {f"transformer.h.{i}.attn.bias": mask for i in range(6)}, folder / "pytorch_model.bin"
+    )
+    (folder / "model.safetensors").unlink()
+    assert load_classifier(str(folder), [1])[0].config.num_hidden_layers == 5
+
+
+def test_an_adapter_is_not_a_model(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is an adapter \(adapter_config.json\): merge it into its base model"):
+        Checkpoint.open(str(tmp_path))
+    tiny.save(tmp_path)
+    assert Checkpoint.open(str(tmp_path)).notes == [
+        f"{tmp_path} holds an adapter too (adapter_config.json), which is not used"
+    ]
+
+
+def test_a_folder_whose_checkpoint_is_further_in(tmp_path):
+    """A sentence-transformers folder of the older layout; a folder of training checkpoints."""
+    tiny.save(tmp_path / "0_Transformer")
+    (tmp_path / "config.json").write_text('{"__version__": "0.3.0"}')
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"word_embedding_dimension": 16}')
+    with pytest.raises(UserError, match=f"the checkpoint is in {tmp_path}/0_Transformer. Give that folder"):
+        Checkpoint.open(str(tmp_path))
+    tiny.save(tmp_path / "runs" / "checkpoint-5")
+    tiny.save(tmp_path / "runs" / "checkpoint-9")
+    with pytest.raises(UserError, match=f"one of 2 checkpoints is in {tmp_path}/runs/checkpoint-9. Give that folder"):
+        Checkpoint.open(str(tmp_path / "runs"))
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "xlm-roberta", "mpnet", "longformer"])
+def test_positions_that_count_from_no_padding(tmp_path, model_type):
+    tiny.config(model_type, pad_token_id=None).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="config.json has no pad_token_id, from which this model counts positions"):
+        Checkpoint.open(str(tmp_path))
+
+
+# ---- tokens that the model has no embedding of -----------------------------------------------------------------------
+PAIRS = Examples((["w1 w2", "w3"], ["w4", "w5"]), None, ["0", "1"])
+
+
+def tokens_of(folder, examples=PAIRS):
+    checkpoint = Checkpoint.open(str(folder))
+    return tokenise(examples, checkpoint.tokenizer, 32, sizes=checkpoint.embeddings)
+
+
+def test_tokens_beyond_the_embeddings(tmp_path):
+    """Only those count that occur: the library's tokenizers add some that no text has."""
+    folder, words = tiny.save(tmp_path / "bert"), tiny.tokenizer()
+    words.add_tokens(["dog", "cat"])
+    words.save_pretrained(folder)
+    assert len(tokens_of(folder)) == 2
+    with pytest.raises(UserError, match="the tokenizer gives ids up to 66, the model has 65 embeddings"):
+        tokens_of(folder, Examples((["a cat", "w1"],), None, ["0", "1"]))
+    words.add_special_tokens({"pad_token": "<pad>"})
+    words.save_pretrained(folder)
+    with pytest.raises(UserError, match="the tokenizer pads with id 67, the model has 65 embeddings"):
+        tokens_of(folder)
+
+
+def test_token_types_beyond_the_embeddings(tmp_path):
+    folder = tiny.save(tmp_path / "roberta", "roberta", type_vocab_size=1)
+    tiny.tokenizer().save_pretrained(folder)
+    with pytest.raises(UserError, match="the tokenizer gives token types up to 1, the model has 1 embedding. Give"):
+        tokens_of(folder)
+    assert len(tokens_of(folder, Examples(PAIRS.texts[:1], None, PAIRS.index))) == 2
+
+
+@pytest.mark.parametrize(
+    "words", ["--do_train --do_predict", "--do_train --teacher {big}", "--dry_run --score_on {big}"]
+)
+def test_they_are_found_before_anything_is_trained(run, bert, tmp_path, words, monkeypatch):
+    """Also those of the test set, and of another model's tokenizer."""
+    big = tiny.save(tmp_path / "big", id2label={0: "entailment", 1: "not_entailment"})
+    tokens = tiny.tokenizer()
+    tokens.add_tokens(["dog"])
+    tokens.save_pretrained(big)
+    glue = tiny.glue(tmp_path / "glue", "rte")
+    path = glue / "RTE" / ("test.tsv" if "predict" in words else "train.tsv")
+    path.write_text(path.read_text().replace("w1", "dog").replace("w2", "dog"))
+    model = bert if "{big}" in words else big
+    monkeypatch.setattr("layerdrop.training_step.train", None)
+    words = f"--task_name rte --drop_strategy block-influence --drop_k 1 {words.format(big=big)}"
+    if "dry_run" in words:
+        words += f" --tokenizer_name {big}"
+    code, _, _, err = run(words, model=model, data=str(glue), output=None if "dry_run" in words else "out")
+    assert code == 2 and "gives ids up to 65, the model has 65 embeddings" in err.splitlines()[-1], err

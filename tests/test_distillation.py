@@ -2,13 +2,18 @@
 
 import json
 import math
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 
 from layerdrop.data.batches import Collator
 from layerdrop.finetune.distillation import Distillation, attention_loss, layers_loss, logits_loss, patient_loss
@@ -20,11 +25,12 @@ from layerdrop.finetune.teacher import (
     patient_pairs,
     teacher_outputs,
 )
+from layerdrop.selection import Selection
 from layerdrop.spec import DistilSpec, RunSpec
 from layerdrop.states import layer_states
-from layerdrop.surgery import drop_layers
+from layerdrop.surgery import drop_layers, layer_list
 from tests import tiny
-from tests.running import same, weights
+from tests.running import ROOT, same, weights
 from tests.test_finetune import TOKENIZER, dataset
 
 LOG3 = math.log(3)
@@ -174,6 +180,96 @@ def test_the_loss_is_the_sum_of_its_parts(tmp_path, kind, layers, more):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     loss.backward()
     assert student.base_model.encoder.layer[0].output.dense.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("model_type", ["bert", "xlnet", "deberta-v2", "distilbert"])
+def test_attention_of_an_identical_student_costs_nothing(tmp_path, model_type):
+    """Neither in training nor in evaluation; the other terms keep the training's dropout, to the same draws."""
+    student, words, layers = tiny.model(model_type), words_for(model_type), [0, 2, 5]
+    data = dataset(words, classes=2)
+    spec = DistilSpec("layers", "x", distill_weight=0.0, distill_states_weight=1.0, distill_attention=True)
+    of = {"kind": "layers", "layers": layers, "attention": True, "folder": tmp_path}
+    with attending_eagerly(student):
+        outputs = teacher_outputs(student, data, Collator.of(words), **of)
+    numbered = Numbered(data.columns, data.offsets, data.labels)
+    batch = TaughtCollator(Collator.of(words), outputs)([numbered[row] for row in range(6)])
+
+    def loss(model, attention):
+        set_seed(3)
+        objective = Distillation(TaskLoss(False), model, replace(spec, distill_attention=attention), layers)
+        with attending_eagerly(model):
+            return objective(model, batch)
+
+    evaluated = loss(student, True)
+    assert evaluated.item() == pytest.approx(loss(student, False).item(), abs=1e-9)
+    student.train()
+    assert loss(student, True).item() == pytest.approx(loss(student, False).item(), abs=1e-9)
+    assert loss(student, True) != evaluated and student.training
+
+    for parameter in student.parameters():
+        parameter.data.mul_(1.5)
+    attention = loss(student, True) - loss(student, False)
+    assert attention > 1e-6
+    attention.backward()
+    assert any(p.grad is not None and p.grad.abs().max() > 1e-6 for p in layer_list(student)[0].parameters())
+
+
+# ---- several processes -----------------------------------------------------------------------------------------------
+PROCESS = """
+import sys, torch
+from pathlib import Path
+from layerdrop.data.batches import Collator
+from layerdrop.distributed import finish, gather
+from layerdrop.finetune import teacher as module
+from layerdrop.finetune.teacher import attending_eagerly, teacher_outputs
+from tests import tiny
+from tests.test_finetune import TOKENIZER, dataset
+
+folder, number, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet{size}", rank=number, world_size=2)
+files, new = [], module._new_file
+module._new_file = lambda *of: files.append(new(*of)) or files[-1]
+teacher, data, seen = tiny.model("bert"), dataset(classes=2), []
+teacher.register_forward_hook(lambda _, args, kwargs, output: seen.append(len(kwargs["input_ids"])), with_kwargs=True)
+with attending_eagerly(teacher):
+    outputs = teacher_outputs(teacher, data, Collator.of(TOKENIZER), kind="layers", layers=[1, 4], attention=True,
+                              folder=Path(folder, "out"), batch_size=size)
+left = gather([str(path) for path in Path(folder, "out").iterdir()])
+torch.save([outputs.logits.values, outputs.states.values, outputs.attention.values, seen, len(files), left],
+           Path(folder, f"found{number}_{size}.pt"))
+finish()
+"""
+
+
+@pytest.mark.parametrize("size", [5, 1000])
+def test_processes_share_one_pass_and_its_files(tmp_path, size):
+    """Each row is computed once, by one of them, and all see every row; also where one has no batch at all."""
+    words = [sys.executable, "-c", PROCESS, str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen([*words, number, str(size)], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        for number in "01"
+    ]
+    errors = [process.communicate(timeout=100)[1] for process in processes]
+    assert not any(process.returncode for process in processes), errors
+    found = [torch.load(tmp_path / f"found{number}_{size}.pt") for number in "01"]
+    teacher, data = tiny.model("bert"), dataset(classes=2)
+    of = {"kind": "layers", "layers": [1, 4], "attention": True, "folder": tmp_path, "batch_size": size}
+    with attending_eagerly(teacher):
+        alone = teacher_outputs(teacher, data, Collator.of(TOKENIZER), **of)
+    for process in found:
+        for ours, theirs in zip(process, (alone.logits, alone.states, alone.attention), strict=False):
+            assert torch.equal(ours, theirs.values)
+    assert sum(map(sum, (process[3] for process in found))) == len(data)
+    assert len(found[0][3]) - len(found[1][3]) in (0, 1)
+    assert [process[4] for process in found] == [3, 0] and found[0][5] == [[], []]
+
+
+def test_the_scored_weights_stay_in_their_process():
+    """Selections travel from the first process to all others."""
+    selection = Selection([1], [1], "why", [0.5, 0.2], encoder_weights={"weight": torch.ones(3)})
+    other = pickle.loads(pickle.dumps(selection))
+    assert other == replace(selection, encoder_weights=None) and selection.encoder_weights is not None
 
 
 # ---- whole runs ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,10 @@
 """Recorded training steps: with a stand-in for CUDA's recording on the processor, with a GPU the real one."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from accelerate import DistributedType
 from torch import nn
 from transformers.training_args import OptimizerNames
 
@@ -166,6 +169,10 @@ def test_what_can_be_recorded(tmp_path):
     assert may_record(model, args, TaskLoss(False))
     args.gradient_accumulation_steps = 2
     assert not may_record(model, args, TaskLoss(False))
+    args.gradient_accumulation_steps = 1
+    assert may_record(model, args, TaskLoss(False))
+    args.distributed_state = SimpleNamespace(distributed_type=DistributedType.MULTI_GPU, num_processes=1)
+    assert args.world_size == 1 and not may_record(model, args, TaskLoss(False))  # torchrun wraps a single process too
 
 
 @pytest.mark.parametrize("model_type", RECORDABLE)

@@ -259,3 +259,15 @@ def test_not_where_ids_mean_more_or_the_embedding_is_frozen_shared_or_special(tm
         assert not may_leave_rows_out(model, args)
     model.get_input_embeddings().requires_grad_(False)
     assert not may_leave_rows_out(model, args)
+
+
+def test_it_has_every_setting_of_an_embedding(tmp_path):
+    """DistributedDataParallel reads them, in a single process too."""
+    own = tiny.model("bert").get_input_embeddings()
+    assert all(getattr(UsedRows(own, np.arange(9)), name) == getattr(own, name) for name in nn.Embedding.__constants__)
+    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    for changes in ({"sparse": True}, {"max_norm": 1.0}, {"scale_grad_by_freq": True}):
+        model = tiny.model("bert")
+        assert may_leave_rows_out(model, args)
+        model.set_input_embeddings(nn.Embedding(65, 16, **changes))
+        assert not may_leave_rows_out(model, args)

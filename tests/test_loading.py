@@ -2,12 +2,17 @@
 
 import copy
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import set_seed
+from transformers import AutoModelForSequenceClassification, set_seed
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from layerdrop import architectures
+from layerdrop.architectures import FAMILIES
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier, load_encoder, random_classifier
@@ -154,3 +159,57 @@ def test_new_weights_follow_the_seed(tmp_path):
         set_seed(seed)
         heads.append(reduced_model(str(tmp_path), []).classifier.weight)
     assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
+
+
+# ---- every kept layer's every weight is that of the checkpoint's layer -----------------------------------------------
+@pytest.fixture
+def nomic(tmp_path, monkeypatch):
+    """A checkpoint whose files name its layers otherwise (encoder.layers) than its modules (layers), in the row of a
+    family that knows the modules alone."""
+    rows = [
+        replace(row, model_types=(*row.model_types, "nomic_bert")) if row.name == "EuroBERT" else row
+        for row in FAMILIES
+    ]
+    monkeypatch.setattr(architectures, "FAMILIES", tuple(rows))
+    sizes = {name: size for name, size in tiny.SIZES.items() if name != "num_hidden_layers"}
+    config = CONFIG_MAPPING["nomic_bert"](**sizes, num_hidden_layers=4, head_dim=8)
+    set_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    model.save_pretrained(tmp_path / "nomic")
+    return model, str(tmp_path / "nomic")
+
+
+def test_layers_under_other_names_in_the_file_are_refused(nomic):
+    """The library finds them, and would number them anew."""
+    model, folder = nomic
+    whole = load_classifier(folder)[0].state_dict()
+    assert all(torch.equal(value, whole[name]) for name, value in model.state_dict().items())
+    with pytest.raises(
+        UserError, match=r"nomic: its weights of layer 1 \(layers\.0\.\S+\) have other names"
+    ) as refused:
+        load_classifier(folder, [0])
+    assert "\n" not in str(refused.value)
+    with pytest.raises(UserError, match="have other names"):
+        load_classifier(folder, [3])
+
+
+def test_the_old_spelling_of_norms(tmp_path):
+    """Gamma and beta: the library renames them within their layer."""
+    full = tiny.model("bert")
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    state = {re.sub(r"LayerNorm\.\w+$", lambda m: old[m[0]], name): value for name, value in full.state_dict().items()}
+    full.config.save_pretrained(tmp_path)
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    loaded = reduced_model(str(tmp_path), [1]).state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in drop_layers(full, [1]).state_dict().items())
+
+
+@pytest.mark.parametrize("model_type", sorted(tiny.CONFIGS))
+@pytest.mark.parametrize("base", [False, True])
+def test_every_family_loads_the_layers_that_it_keeps(tmp_path, model_type, base):
+    full = tiny.model(model_type)
+    (full.base_model if base else full).save_pretrained(tmp_path)
+    loaded = load_classifier(str(tmp_path), [1, 4])[0].base_model.state_dict()
+    expected = drop_layers(full, [1, 4]).base_model.state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in expected.items() if "pooler" not in name)

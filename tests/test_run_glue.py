@@ -254,6 +254,26 @@ def test_labels_in_the_checkpoints_own_order(run, tmp_path):
     assert list(saved.values()) == ["contradiction", "entailment", "neutral"]
 
 
+def test_labels_of_other_names_are_noted(run, tmp_path):
+    """Of the model, of the teacher and of the model that criteria look through; never of a head that is not used."""
+    flags = "--task_name sst2 --dry_run --drop_strategy loss-drop --drop_k 1"
+    names = {0: "POS", 1: "NEG"}
+    turned = tiny.save(tmp_path / "turned", id2label=names, label2id={name: i for i, name in names.items()})
+    three = tiny.save(tmp_path / "three", num_labels=3)
+    how = "POS is taken for negative, NEG is taken for positive"
+    _, _, _, err = run(flags, turned, output=None)
+    assert f"turned: its labels are not those of sst2: {how}" in err
+    assert f"scores are seen through the checkpoint's classifier, of which {how}" in err
+    _, _, _, err = run(f"{flags} --score_on {turned}", output=None)
+    assert "its labels" not in err and f"classifier, of which {how}" in err
+    assert "its labels" not in run("--task_name sst2 --dry_run --drop_strategy top --drop_k 1", three, output=None)[3]
+
+    (tmp_path / "mine.csv").write_text("text,label\nw1,neg\nw2,pos\n")
+    flags = f"--train_file {tmp_path}/mine.csv --validation_file {tmp_path}/mine.csv --dry_run"
+    _, _, _, err = run(f"{flags} --teacher {tiny.save(tmp_path / 'plain')}", three, data=None, output=None)
+    assert "plain: its labels are not those of mine: LABEL_0 is taken for neg, LABEL_1 is taken for pos" in err
+
+
 def test_seconds_of_inference_are_those_of_the_last_pass(run, monkeypatch):
     """Those of all passes are `evaluate`, and are in no other stage."""
     usual = trainer.evaluate

@@ -1,17 +1,20 @@
 """From a DropSpec to ids, for real checkpoints."""
 
+import math
+
 import pytest
 
 from layerdrop.arguments import parse
-from layerdrop.checkpoints import Checkpoint
+from layerdrop.checkpoints import Checkpoint, HubOptions
 from layerdrop.data.batches import Collator, batches
 from layerdrop.data.glue import read_glue_split
 from layerdrop.data.tokens import tokenise
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier
+from layerdrop.scorers.scoring import Scores
 from layerdrop.scorers.weights import variance
 from layerdrop.selection import check_selection, select_layers, split_to_score
-from layerdrop.spec import DropSpec, RunSpec
+from layerdrop.spec import DropSpec, ModelSpec, RunSpec
 from layerdrop.tasks import TASKS
 from tests import tiny
 from tests.test_scorers import contribution
@@ -117,3 +120,47 @@ def test_why(bert):
         (DropSpec("list", layers=(1, 2, 4)), "list, K = 3"),
     ):
         assert select_layers(drop, Checkpoint.open(bert)).why == why
+
+
+# ---- which row of a criterion becomes the record's scores ------------------------------------------------------------
+ROWS = [[0.3, 0.1, 0.2, 0.4], [0.6, math.nan, 0.5, 0.7], [0.8, math.nan, math.nan, 0.9]]
+"""A stepwise criterion's rows of K = 3, of four layers. Of blocks the row of K has 4 - K + 1 numbers."""
+
+
+@pytest.mark.parametrize(
+    ("strategy", "k", "row", "dropped"),
+    [
+        ("sleb", 1, 0, [1]),
+        ("sleb", 2, 1, [1, 2]),
+        ("sleb-kl", 3, 2, [0, 1, 2]),
+        ("loss-drop", 2, 0, [1, 2]),
+        ("angular-block", 1, 0, [1]),
+        ("angular-block", 2, 1, [2, 3]),
+    ],
+)
+@pytest.mark.parametrize("filled_with", [3, None])
+def test_the_scores_are_those_of_step_k_whichever_k_filled_the_cache(
+    bert, monkeypatch, strategy, k, row, dropped, filled_with
+):
+    rows = ROWS
+    if strategy == "angular-block":
+        rows = [ROWS[0], [0.6, 0.7, 0.5], [0.8, 0.9]]
+    rows = rows if filled_with or strategy == "angular-block" else rows[:k]
+    found = Scores({strategy: rows[:1] if strategy == "loss-drop" else rows})
+    monkeypatch.setattr("layerdrop.selection.stored_scores", lambda *_, **__: found)
+    checkpoint = Checkpoint(ModelSpec(bert), HubOptions(), tiny.config("bert", num_hidden_layers=4))
+    selection = select_layers(DropSpec(strategy, k), checkpoint)
+    expected = [*rows[row], *[math.nan] * (4 - len(rows[row]))]
+    assert str(selection.scores) == str(expected) and selection.dropped == dropped
+
+
+def test_the_cache_of_a_larger_k_gives_the_same_scores(bert, glue, tmp_path):
+    examples, task = read_glue_split(glue, TASKS["rte"], "validation"), TASKS["rte"]
+
+    def scores(k, store):
+        drop = DropSpec("sleb", k, score_split="validation", score_samples=6)
+        return select_layers(drop, Checkpoint.open(bert), examples, task, score_store=str(tmp_path / store)).scores
+
+    alone = scores(1, "a")
+    assert str(scores(3, "b")) != str(alone)
+    assert str(scores(1, "b")) == str(alone)

@@ -1,7 +1,7 @@
 import pytest
 
 from layerdrop.errors import UserError
-from layerdrop.tasks import TASKS, custom_task, get_task, label_order
+from layerdrop.tasks import TASKS, custom_task, get_task, label_order, pairs_by_order
 
 
 @pytest.mark.parametrize(("written", "name"), [("RTE", "rte"), ("sst-2", "sst2"), ("STS-B", "stsb"), ("CoLA", "cola")])
@@ -55,3 +55,25 @@ def test_custom_task():
     assert custom_task("x", ("a",), "y", ()).num_labels == 1
     assert custom_task("x", ("a",), "y", ("n", "p")).metrics == ("accuracy", "f1", "f1_macro")
     assert custom_task("x", ("a",), "y", ("1", "2", "3")).metrics == ("accuracy", "f1_macro")
+
+
+NEGATIVE_FIRST = custom_task("mine", ("text",), "label", ("neg", "pos"))
+NUMBERS = custom_task("mine", ("text",), "label", ("0", "1"))
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "how"),
+    [
+        (TASKS["sst2"], ["POS", "NEG"], "POS is taken for negative, NEG is taken for positive"),
+        (TASKS["sst2"], ["Positive", "NEGATIVE"], None),
+        (TASKS["sst2"], ["1", "0"], None),
+        (TASKS["sst2"], ["LABEL_0", "LABEL_1"], None),
+        (TASKS["mnli"], ["LABEL_0", "LABEL_1", "LABEL_2"], None),
+        (NEGATIVE_FIRST, ["LABEL_0", "LABEL_1"], "LABEL_0 is taken for neg, LABEL_1 is taken for pos"),
+        (NEGATIVE_FIRST, ["pos", "neg"], None),
+        (NUMBERS, ["LABEL_0", "LABEL_1"], None),
+        (NUMBERS, ["no", "yes"], "no is taken for 0, yes is taken for 1"),
+    ],
+)
+def test_classes_that_only_their_order_pairs(task, classes, how):
+    assert pairs_by_order(task, classes) == how

@@ -126,7 +126,7 @@ sys.exit(run_glue.main(sys.argv[1:]))
         "--layerdrop_rate 0.5",
         "--theseus --drop_strategy top --drop_k 3",
         "--drop_strategy top --drop_k 2 --drop_when gradual --drop_every_epochs 1",
-        "--drop_strategy top --drop_k 3 --teacher {teacher} --distill layers",
+        "--drop_strategy top --drop_k 3 --teacher {teacher} --distill layers --distill_attention",
     ],
 )
 def test_every_way_over_two_processes(bert, glue, tmp_path, way):
@@ -182,3 +182,24 @@ def test_two_processes_resume_within_an_epoch(bert, glue, tmp_path, strategy):
     for ours, theirs in zip(resumed["epochs"], whole["epochs"], strict=True):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "out"))
+
+
+@pytest.mark.slow
+def test_one_process_is_the_run_without_torchrun(bert, glue, tmp_path, monkeypatch):
+    """To the same bits; also where a launcher has left its variables behind."""
+    flags = ["--model_name_or_path", bert, "--data_dir", glue, "--task_name", "rte", *QUICK, "--num_train_epochs", "1"]
+    flags = [word for word in flags if word != "--use_cpu"]
+    assert run_glue.main([*flags, "--output_dir", str(tmp_path / "alone")]) == 0
+    variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    done = subprocess.run(
+        [sys.executable, "run_glue.py", *flags, "--output_dir", str(tmp_path / "one")],
+        cwd=ROOT,
+        env=os.environ | variables | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, alone = read_record(tmp_path / "one"), read_record(tmp_path / "alone")
+    assert one["metrics"] == alone["metrics"] and one["id"] == alone["id"]
+    assert same(weights(tmp_path / "one"), weights(tmp_path / "alone"))

@@ -82,7 +82,8 @@ class Subject:
 
     def tokens(self, split: str) -> Tokenised:
         """A split, tokenised, with its labels."""
-        return tokenise(self.examples(split), self.checkpoint.tokenizer, self.length)
+        checkpoint = self.checkpoint
+        return tokenise(self.examples(split), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
 
     def batches(self, split: str) -> Iterator[dict[str, torch.Tensor]]:
         """All rows of a split, rows of like length together."""

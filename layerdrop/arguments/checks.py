@@ -234,6 +234,11 @@ def _files(flags: Flags) -> Iterator[str]:
             f"--positive_label {data.positive_label}: the F1 of {data.task.name}'s own classes is fixed. Leave it out, "
             "or leave --task_name out."
         )
+    if flags.scored_split == "test" and data.max_predict_samples is not None:
+        yield (
+            "--max_predict_samples: --score_split test scores the whole test set, so that the layers do not depend on "
+            "what is predicted. Leave it out, or score another split."
+        )
     instead = " --hold_out 0.15 takes a share of the training set instead."
     for split in flags.splits if own else ():
         if split not in own:

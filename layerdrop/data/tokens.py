@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from layerdrop.errors import UserError
 
 CACHE_BYTES = 2**30
 """Limit of the cache of token arrays of a process."""
+KINDS = {"input_ids": "ids", "token_type_ids": "token types"}
+"""Columns in words."""
 CHUNK = 1000
 """Rows for each call of the tokenizer."""
 
@@ -79,15 +82,28 @@ class TokenCache:
 _cache = TokenCache(CACHE_BYTES)
 
 
-def tokenise(examples: Examples, tokenizer, max_seq_length: int, labels: np.ndarray | None = None) -> Tokenised:
+def tokenise(
+    examples: Examples,
+    tokenizer,
+    max_seq_length: int,
+    labels: np.ndarray | None = None,
+    sizes: Mapping[str, int] = MappingProxyType({}),
+) -> Tokenised:
     """Tokenise every example to at most `max_seq_length` tokens; pairs are cut from the longer text first.
 
-    labels: replace `examples.labels` (the same classes in a checkpoint's own order). Results are kept up to
-    CACHE_BYTES: a process that does several runs of a study tokenises each split once. Raises UserError where no token
-    of a text would be left.
+    labels: replace `examples.labels` (the same classes in a checkpoint's own order). sizes: column -> how many ids the
+    model takes. Results are kept up to CACHE_BYTES: a process that does several runs of a study tokenises each split
+    once. Raises UserError where no token of a text would be left, or the model has no embedding of one.
     """
     key = examples.fingerprint(), _tokenizer_key(tokenizer), max_seq_length
     columns, offsets = _cache.get(key, lambda: _tokenise(examples, tokenizer, max_seq_length))
+    for name, size in sizes.items():
+        if name in columns and (highest := columns[name].max(initial=0)) >= size:
+            raise UserError(
+                f"--tokenizer_name {tokenizer.name_or_path}: the tokenizer gives {KINDS[name]} up to {highest}, the "
+                f"model has {size} embedding{'s' * (size != 1)}. Give the model's own tokenizer, or resize the "
+                "embeddings (resize_token_embeddings)."
+            )
     return Tokenised(columns, offsets, examples.labels if labels is None else labels)
 
 

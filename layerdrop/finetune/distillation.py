@@ -69,7 +69,7 @@ class Distillation:
         spec, inputs = self.spec, model_inputs(batch)
         asked = {}
         if spec.distill == "layers" and spec.distill_states_weight:
-            asked = {"output_hidden_states": True, "output_attentions": bool(spec.distill_attention)}
+            asked = {"output_hidden_states": True}
         with (
             watching(self.model, inputs["input_ids"].shape[1]) if spec.distill_states_weight else nullcontext() as seen
         ):
@@ -77,14 +77,14 @@ class Distillation:
         terms = [
             (1 - spec.distill_weight, lambda: self.task.of(output.logits, batch["labels"])),
             (spec.distill_weight, lambda: self._logits(output.logits, batch["teacher_logits"])),
-            (spec.distill_states_weight, lambda: self._states(seen.outputs, output, batch)),
+            (spec.distill_states_weight, lambda: self._states(seen.outputs, batch)),
         ]
         return sum(weight * loss() for weight, loss in terms if weight)
 
     def _logits(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         return logits_loss(student, teacher, self.task.regression, self.spec.distill_temperature)
 
-    def _states(self, outputs: list[torch.Tensor], output, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def _states(self, outputs: list[torch.Tensor], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         mask, teacher = batch["attention_mask"], batch["teacher_states"]
         states = [outputs[i] for i in self.layers]
         if self.spec.distill == "patient":
@@ -93,5 +93,18 @@ class Distillation:
             return patient_loss(torch.stack([layer[rows, token] for layer in states], dim=1), teacher)
         loss = layers_loss(states, teacher, mask)
         if self.spec.distill_attention:
-            loss = loss + attention_loss([output.attentions[i] for i in self.layers], batch["teacher_attention"], mask)
+            attentions = self._attentions(model_inputs(batch))
+            loss = loss + attention_loss([attentions[i] for i in self.layers], batch["teacher_attention"], mask)
         return loss
+
+    def _attentions(self, inputs: Mapping[str, torch.Tensor]) -> Sequence[torch.Tensor]:
+        """The model's attention weights, with gradients, as the teacher's: from a pass without dropout.
+
+        In training mode the library returns weights after dropout, a tenth of them zero.
+        """
+        training = self.model.training
+        self.model.eval()
+        try:
+            return self.model(**inputs, output_attentions=True).attentions
+        finally:
+            self.model.train(training)

@@ -2,9 +2,10 @@
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,14 @@ from layerdrop.checkpoints import Checkpoint, original_layers
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
 from layerdrop.data.tokens import Tokenised, tokenise
+from layerdrop.distributed import from_first_process, gather, rank, world_size
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier
 from layerdrop.precision import autocast, head_in_fp32
 from layerdrop.selection import check_depth
 from layerdrop.spec import DistilSpec
 from layerdrop.states import sentence_tokens, watching
-from layerdrop.tasks import Task, label_order
+from layerdrop.tasks import Task, label_order, pairs_by_order
 
 
 def patient_pairs(n_student: int, n_teacher: int) -> list[tuple[int, int]]:
@@ -55,7 +57,8 @@ def taught(
     another width, depth or tokenizer than `distil` allows.
     """
     columns, pairs = _columns(teacher, task, labels), _pairs(distil, teacher, student)
-    tokens = tokenise(examples, teacher.tokenizer, min(max_seq_length, teacher.max_length()))
+    length = min(max_seq_length, teacher.max_length())
+    tokens = tokenise(examples, teacher.tokenizer, length, sizes=teacher.embeddings)
     if distil.distill == "layers" and not _same_tokens(tokens, data):
         raise _refused(teacher, "has another tokenizer, so that its tokens are not the model's", "patient or logits")
     if teacher.config.model_type in teacher.family.fp32_only:
@@ -87,14 +90,13 @@ def _columns(teacher: Checkpoint, task: Task, labels: Sequence[str]) -> list[int
     name, names = f"--teacher {teacher.name}", teacher.label_names
     if not teacher.has_classifier:
         raise UserError(f"{name}: has no trained classifier. Fine-tune it first, or use --teacher auto.")
-    if teacher.is_regression != task.is_regression or teacher.config.num_labels != max(1, len(labels)):
+    if not teacher.fits(task):
         has = "gives a value" if teacher.is_regression else f"has {teacher.config.num_labels} classes"
         wanted = "values" if task.is_regression else f"{len(labels)} classes"
         raise UserError(f"{name}: {has}, {task.name} has {wanted}. Give a teacher for this task.")
     if task.is_regression:
         return [0]
-    known = [sorted(name.lower() for name in spelling) for spelling in (task.labels, task.words)]
-    if names and sorted(name.lower() for name in names) not in known:
+    if names and pairs_by_order(task, names):
         raise UserError(
             f"{name}: its classes are {', '.join(names)}, those of {task.name} are {', '.join(task.labels)}. "
             "Give a teacher for this task."
@@ -124,32 +126,85 @@ def _same_tokens(a: Tokenised, b: Tokenised) -> bool:
 
 
 class Vectors:
-    """A vector for each row, of any length, in a memory-mapped file that vanishes with the process."""
+    """A vector for each row, of any length, in a memory-mapped file that all processes of the run share, and that
+    vanishes with them."""
 
     def __init__(self, sizes: np.ndarray, dtype: torch.dtype, folder: str | Path):
-        """sizes: (rows,) lengths. Raises UserError where the disk is too small."""
+        """sizes: (rows,) lengths. Call it in every process. Raises UserError where the disk is too small, or a process
+        does not see the folder."""
         self.ends = np.concatenate([[0], np.cumsum(sizes)])
-        need = int(self.ends[-1]) * dtype.itemsize
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        if need > (free := shutil.disk_usage(folder).free):
-            raise UserError(
-                f"--teacher: its outputs take {need / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free. "
-                "Use --distill patient or logits, --max_train_samples, or another --output_dir."
-            )
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".teacher") as file:
-            self.values = torch.from_file(file.name, shared=True, size=int(self.ends[-1]), dtype=dtype)
+        size = int(self.ends[-1])
+        path = Path(from_first_process(lambda: _new_file(size * dtype.itemsize, folder)))
+        try:
+            if not all(gather(path.is_file())):  # torch would make another one
+                raise UserError(
+                    f"--output_dir {folder}: not every process sees it. Give a folder that all machines share."
+                )
+            self.values = torch.from_file(str(path), shared=True, size=size, dtype=dtype)
+            gather(None)  # all have it open
+        finally:
+            if rank() == 0:
+                path.unlink(missing_ok=True)
 
     def __getitem__(self, row: int) -> torch.Tensor:
         """(length,); what is written there stays."""
         return self.values[self.ends[row] : self.ends[row + 1]]
 
 
+def _new_file(n_bytes: int, folder: str | Path) -> str:
+    """The name of a new file in a folder with room for n_bytes. Raises UserError without the room."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    if n_bytes > (free := shutil.disk_usage(folder).free):
+        raise UserError(
+            f"--teacher: its outputs take {n_bytes / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free. "
+            "Use --distill patient or logits, --max_train_samples, or another --output_dir."
+        )
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".teacher", delete=False) as file:
+        return file.name
+
+
+@dataclass(frozen=True)
+class Part:
+    """A teacher's outputs of one batch."""
+
+    rows: Sequence[int]
+    mask: torch.Tensor
+    """(batch, tokens)."""
+    logits: torch.Tensor
+    """(batch, classes) float32."""
+    states: torch.Tensor | None
+    """(batch, pairs, tokens or 1, hidden)."""
+    attention: torch.Tensor | None
+    """(batch, pairs, heads, tokens, tokens)."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What outputs of every row have in common."""
+
+    classes: int
+    states: tuple[int, int, torch.dtype] | None
+    """Pairs, hidden units, type."""
+    attention: tuple[int, torch.dtype] | None
+    """Heads, type."""
+
+    @classmethod
+    def of(cls, part: Part) -> "Shapes":
+        """Those of a batch."""
+        states, attention = part.states, part.attention
+        return cls(
+            part.logits.shape[1],
+            None if states is None else (states.shape[1], states.shape[-1], states.dtype),
+            None if attention is None else (attention.shape[2], attention.dtype),
+        )
+
+
 @dataclass
 class TeacherOutputs:
     """Outputs for every row: logits, and states of the paired layers."""
 
-    logits: torch.Tensor
-    """(rows, classes) float32."""
+    logits: Vectors
+    """(classes,) float32."""
     states: Vectors | None = None
     """(pairs, hidden), or for each token: (pairs, tokens, hidden)."""
     attention: Vectors | None = None
@@ -159,31 +214,32 @@ class TeacherOutputs:
     every_token: bool = False
 
     @classmethod
-    def empty(
-        cls,
-        logits: torch.Tensor,
-        states: torch.Tensor | None,
-        weights: torch.Tensor | None,
-        kind: str,
-        lengths: np.ndarray,
-        folder: str | Path,
-    ) -> "TeacherOutputs":
-        """Allocate the outputs of every row. logits, states (batch, pairs, tokens or 1, hidden), weights (batch, pairs,
-        heads, tokens, tokens): of the first batch, for shapes and types. lengths: of the rows, in tokens."""
-        found = cls(torch.empty(len(lengths), logits.shape[1]), every_token=kind == "layers")
-        if states is not None:
-            found.n_pairs, hidden = states.shape[1], states.shape[-1]
-            each = lengths if found.every_token else np.ones_like(lengths)
-            found.states = Vectors(each * found.n_pairs * hidden, states.dtype, folder)
-        if weights is not None:
-            found.n_heads = weights.shape[2]
-            found.attention = Vectors(lengths**2 * found.n_pairs * found.n_heads, weights.dtype, folder)
+    def empty(cls, shapes: Shapes, kind: str, lengths: np.ndarray, folder: str | Path) -> "TeacherOutputs":
+        """Allocate the outputs of every row. lengths: of the rows, in tokens."""
+        one = np.ones_like(lengths)
+        found = cls(Vectors(one * shapes.classes, torch.float32, folder), every_token=kind == "layers")
+        if shapes.states:
+            found.n_pairs, hidden, dtype = shapes.states
+            found.states = Vectors((lengths if found.every_token else one) * found.n_pairs * hidden, dtype, folder)
+        if shapes.attention:
+            found.n_heads, dtype = shapes.attention
+            found.attention = Vectors(lengths**2 * found.n_pairs * found.n_heads, dtype, folder)
         return found
+
+    def write(self, part: Part) -> None:
+        """Keep the outputs of a batch."""
+        for i, row in enumerate(part.rows):
+            real = part.mask[i].bool()
+            self.logits[row].copy_(part.logits[i])
+            if part.states is not None:
+                self.states[row].copy_((part.states[i][:, real] if self.every_token else part.states[i]).flatten())
+            if part.attention is not None:
+                self.attention[row].copy_(part.attention[i][:, :, real][:, :, :, real].flatten())
 
     def batch(self, rows: Sequence[int], mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """`teacher_logits` (batch, classes); `teacher_states` (batch, pairs, hidden), or (batch, pairs, tokens,
         hidden); `teacher_attention` (batch, pairs, heads, tokens, tokens); 0 for padding. mask: (batch, tokens)."""
-        found = {"teacher_logits": self.logits[torch.as_tensor(rows)]}
+        found = {"teacher_logits": torch.stack([self.logits[row] for row in rows])}
         if self.states is None:
             return found
         if not self.every_token:
@@ -220,35 +276,50 @@ def teacher_outputs(
 ) -> TeacherOutputs:
     """One pass of a teacher, in evaluation mode and on its device, over all rows of `data`.
 
+    Under torch.distributed each process computes a share of the batches, and all have the outputs of every row.
+
     kind: `logits`, `patient` or `layers`. layers: ids of the layers whose states are kept. attention: their attention
-    weights too, which needs eager attention. columns: order of the classes. folder: for the file of states.
+    weights too, which needs eager attention. columns: order of the classes. folder: for the files of outputs.
     """
-    found, dataset, was_training = None, data.longest_first(), teacher.training
+    was_training = teacher.training
     teacher.eval()
     with head_in_fp32(teacher), autocast(teacher.device, precision):
-        for start in tqdm(range(0, len(data), batch_size), desc="teacher", delay=2, leave=False, disable=None):
-            rows = dataset.rows[start : start + batch_size]
-            batch = collate([dataset[start + i] for i in range(len(rows))])
-            inputs = {name: tensor.to(teacher.device) for name, tensor in batch.items() if name != "labels"}
-            mask = inputs["attention_mask"]
-            with watching(teacher, mask.shape[1]) as seen:
-                output = teacher(**inputs, **({"output_attentions": True} if attention else {}))
-            logits = output.logits.float().cpu()
-            states = torch.stack([seen.outputs[i] for i in layers], dim=1) if layers else None
-            if states is not None and kind == "patient":
-                states = states[torch.arange(len(rows)), :, sentence_tokens(teacher, mask)].unsqueeze(2)
-            weights = _attentions(output, layers, mask) if attention else None
-            if found is None:
-                found = TeacherOutputs.empty(logits, states, weights, kind, np.diff(data.offsets), folder)
-            found.logits[torch.as_tensor(rows)] = logits if columns is None else logits[:, list(columns)]
-            for i, row in enumerate(rows):
-                real = mask[i].bool()
-                if states is not None:
-                    found.states[row].copy_((states[i][:, real] if found.every_token else states[i]).flatten())
-                if weights is not None:
-                    found.attention[row].copy_(weights[i][:, :, real][:, :, :, real].flatten())
+        parts = _parts(teacher, data.longest_first(), collate, kind, layers, attention, columns, batch_size)
+        first = next(parts, None)  # none where there are fewer batches than processes
+        shapes = from_first_process(lambda: Shapes.of(first))
+        found = TeacherOutputs.empty(shapes, kind, np.diff(data.offsets), folder)
+        for part in chain([first] if first else [], parts):
+            found.write(part)
     teacher.train(was_training)
+    gather(None)  # every process has written its part
     return found
+
+
+def _parts(
+    teacher: PreTrainedModel,
+    dataset: Tokenised,
+    collate: Collator,
+    kind: str,
+    layers: Sequence[int],
+    attention: bool,
+    columns: Sequence[int] | None,
+    batch_size: int,
+) -> Iterator[Part]:
+    """The outputs of this process's share of the batches."""
+    starts = range(0, len(dataset), batch_size)[rank() :: world_size()]
+    for start in tqdm(starts, desc="teacher", delay=2, leave=False, disable=None):
+        rows = dataset.rows[start : start + batch_size]
+        batch = collate([dataset[start + i] for i in range(len(rows))])
+        inputs = {name: tensor.to(teacher.device) for name, tensor in batch.items() if name != "labels"}
+        mask = inputs["attention_mask"]
+        with watching(teacher, mask.shape[1]) as seen:
+            output = teacher(**inputs, **({"output_attentions": True} if attention else {}))
+        logits = output.logits.float().cpu()
+        states = torch.stack([seen.outputs[i] for i in layers], dim=1) if layers else None
+        if states is not None and kind == "patient":
+            states = states[torch.arange(len(rows)), :, sentence_tokens(teacher, mask)].unsqueeze(2)
+        weights = _attentions(output, layers, mask) if attention else None
+        yield Part(rows, mask, logits if columns is None else logits[:, list(columns)], states, weights)
 
 
 def _attentions(output, layers: Sequence[int], mask: torch.Tensor) -> torch.Tensor:

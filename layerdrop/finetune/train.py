@@ -11,6 +11,7 @@ from json import JSONDecodeError
 from pathlib import Path
 from pickle import UnpicklingError
 
+import numpy as np
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
@@ -103,7 +104,10 @@ def train(
         callbacks=[log, interrupt, *([objective] if isinstance(objective, TrainerCallback) else []), *callbacks],
         record=not plain and may_record(model, args, objective),
     )
-    with faster(model, args, train=True, plain=plain, used_ids=data.columns["input_ids"]), head_in_fp32(model):
+    used_ids = data.columns["input_ids"]
+    if tokenizer is not None:  # its padding can differ from the configuration's
+        used_ids = np.append(used_ids, tokenizer.pad_token_id)
+    with faster(model, args, train=True, plain=plain, used_ids=used_ids), head_in_fp32(model):
         trainer = build_trainer(make)
         try:
             seconds, loss = _run(trainer, interrupt, resume_from)

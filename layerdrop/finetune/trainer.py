@@ -110,7 +110,7 @@ class FineTuner(Trainer):
             train_dataset=train,
             eval_dataset=dict(development.splits) if development else None,
             processing_class=tokenizer,
-            callbacks=[*callbacks, self.losses, _NameEpoch()],
+            callbacks=[*callbacks, self.losses, _NameEpoch(), _KeepPadding(model.config.pad_token_id)],
         )
         # The loss is a mean over the batch: it is divided by the number of accumulated batches, and neither that nor
         # the number of processes is in it already.
@@ -190,6 +190,17 @@ class _NameEpoch(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
         train_dataloader.set_epoch(int(state.epoch))
+
+
+class _KeepPadding(TrainerCallback):
+    """Keeps the configuration's padding id, which the library replaces by the tokenizer's when training begins: RoBERTa
+    counts positions from it, and the saved model would count from another one."""
+
+    def __init__(self, pad_token_id: int | None):
+        self.pad_token_id = pad_token_id
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        model.config.pad_token_id = self.pad_token_id
 
 
 def build_trainer(make: Callable[[], FineTuner]) -> FineTuner:

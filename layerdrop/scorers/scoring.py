@@ -16,7 +16,7 @@ from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier, load_encoder, load_masked_lm
 from layerdrop.scorers.states import score_states
 from layerdrop.scorers.table import SCORERS
-from layerdrop.tasks import Task, label_order
+from layerdrop.tasks import Task, label_order, pairs_by_order
 
 MASKED = 0.15
 """Share of masked tokens."""
@@ -60,7 +60,8 @@ def score_layers(
     found, rows = Scores(), [SCORERS[name] for name in names]
     data, tokenizer = None, tokenizer or checkpoint.tokenizer
     if any(row.needs_data for row in rows):
-        data = tokenise(examples, tokenizer, min(max_seq_length, checkpoint.max_length()))
+        length = min(max_seq_length, checkpoint.max_length())
+        data = tokenise(examples, tokenizer, length, sizes=checkpoint.embeddings)
     collate = Collator.of(tokenizer, max_seq_length)
     if any(not row.needs_head for row in rows):
         encoder = load_encoder(checkpoint).to(device)
@@ -81,15 +82,16 @@ def _with_head(
     checkpoint: Checkpoint, data: Tokenised, task: Task, tokenizer, collate: Collator, batch_size: int
 ) -> tuple[PreTrainedModel, list[dict[str, torch.Tensor]], str]:
     """(model with a trained head, batches with its targets as `labels`, the head in words)."""
-    fits = checkpoint.is_regression == task.is_regression
-    if fits and checkpoint.config.num_labels == max(1, len(task.labels)) and data.labels is not None:
+    if checkpoint.fits(task) and data.labels is not None:
         model, new = load_classifier(checkpoint, replace_head=False)
         if not new:
             labels, order = data.labels, label_order(task, checkpoint.label_names)
             if order is not None:
                 labels = np.argsort(order)[labels]
             labelled = Tokenised(data.columns, data.offsets, labels)
-            return model, [collate(part) for part in batches(labelled, batch_size)], "the checkpoint's classifier"
+            how = None if task.is_regression else pairs_by_order(task, checkpoint.classes)
+            head = f"the checkpoint's classifier, of which {how}" if how else "the checkpoint's classifier"
+            return model, [collate(part) for part in batches(labelled, batch_size)], head
     model = load_masked_lm(checkpoint)
     if model is None or tokenizer.mask_token_id is None:
         raise UserError(

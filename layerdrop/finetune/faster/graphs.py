@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
+from transformers.training_args import ParallelMode
 
 from layerdrop.architectures import family_of
 from layerdrop.finetune.objective import Objective
@@ -32,7 +33,8 @@ def may_record(model: PreTrainedModel, args: TrainingArguments, objective: Objec
         args.device.type == "cuda"
         and model.config.model_type in family_of(model.config).recordable
         and objective.same_every_step
-        and args.world_size == args.gradient_accumulation_steps == 1
+        and args.parallel_mode != ParallelMode.DISTRIBUTED  # one process can be wrapped too
+        and args.gradient_accumulation_steps == 1
         and not any(getattr(args, name) for name in OTHER_STEPS)
         and not ("lomo" in args.optim or "layerwise" in args.optim)  # these update parameters in the backward pass
     )

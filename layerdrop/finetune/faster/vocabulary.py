@@ -21,6 +21,9 @@ from layerdrop.errors import UserError
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
 """Optimizers that leave a row alone whose gradient has always been zero."""
 
+NOT_USED = {"max_norm": None, "norm_type": 2.0, "scale_grad_by_freq": False, "sparse": False}
+"""Settings of an embedding whose rows may be left out."""
+
 
 class UsedRows(nn.Embedding):
     """An embedding whose Parameter `weight` holds some rows only, (used, size), in the order of their ids.
@@ -36,6 +39,8 @@ class UsedRows(nn.Embedding):
         table, rows = embedding.weight.detach(), torch.from_numpy(used.astype(np.int64)).to(embedding.weight.device)
         nn.Module.__init__(self)
         self.num_embeddings, self.embedding_dim, self.padding_idx = n, size, embedding.padding_idx
+        for name in NOT_USED:  # DistributedDataParallel reads them
+            setattr(self, name, getattr(embedding, name))
         self.weight = nn.Parameter(table[rows], embedding.weight.requires_grad)
         self.padding_row = None if self.padding_idx is None else int(np.searchsorted(used, self.padding_idx))
         self.register_buffer("table", table, persistent=False)
@@ -85,6 +90,7 @@ def may_leave_rows_out(model: PreTrainedModel, args: TrainingArguments) -> bool:
         model.config.model_type in family_of(model.config).own_vocabulary
         and model.get_output_embeddings() is None
         and type(embedding) is nn.Embedding
+        and all(getattr(embedding, name) == value for name, value in NOT_USED.items())
         and embedding.weight.requires_grad
         and args.optim in OPTIMIZERS
         and args.weight_decay == 0
