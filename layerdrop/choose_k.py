@@ -140,7 +140,13 @@ class TaskTolerance:
 
     def _score(self, record: RunRecord, half: int) -> float:
         if (record.id, half) not in self.scores:
-            labels, predictions = (as_numbers(self.task, shown) for shown in read_predictions(record.folder)[1:])
+            try:
+                labels, predictions = (as_numbers(self.task, shown) for shown in read_predictions(record.folder)[1:])
+            except (TypeError, ValueError) as error:  # no file, or a damaged one
+                raise UserError(
+                    f"{record.folder}: its predictions for the validation set cannot be read ({error}). Delete the "
+                    "folder to do the run again."
+                ) from None
             self.scores[record.id, half] = score(predictions, labels, halves(labels, self.task)[half], self.task)
         return self.scores[record.id, half]
 

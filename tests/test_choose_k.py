@@ -11,6 +11,7 @@ import pytest
 
 from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score
 from layerdrop.choose_k import TaskTolerance, ToleranceSettings
+from layerdrop.errors import UserError
 from layerdrop.report.tables.tolerance import published_tolerance, tolerance_table
 from layerdrop.runs.record import RunRecord
 from layerdrop.spec import DataSpec, ModelSpec, RunSpec
@@ -38,6 +39,17 @@ def test_loss():
     labels, rows = np.array([0, 1, 1, 0]), np.array([0, 1])
     assert score(np.array([0, 1, 0, 1]), labels, rows, TASKS["rte"]) == 100
     assert score(np.array([0, 1, 0, 1]), labels, np.array([2, 3]), TASKS["rte"]) == 0
+
+
+@pytest.mark.parametrize("content", [None, "index\tlabel\n0\t1\n", "index\tlabel\tprediction\n0\tmaybe\tnever\n"])
+def test_predictions_that_cannot_be_read(tmp_path, content):
+    if content:
+        (tmp_path / "predictions_dev.tsv").write_text(content)
+    record = RunRecord(RunSpec(ModelSpec("m"), DataSpec("rte")), str(tmp_path), "success")
+    tolerance = TaskTolerance.__new__(TaskTolerance)
+    tolerance.known, tolerance.scores = {0: [record]}, {}
+    with pytest.raises(UserError, match="its predictions for the validation set cannot be read"):
+        tolerance._score(record, 0)
 
 
 GROWING = {1: 0.1, 2: 0.4, 3: 0.9, 4: 1.5, 5: 4.0, 6: 9.0}

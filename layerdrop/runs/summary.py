@@ -19,7 +19,7 @@ def summary(record: RunRecord) -> str:
             trainings = f"{cost['trainings']:,} training{'s' * (cost['trainings'] != 1)}"
             seconds = cost["seconds"] + cost.get("scoring_seconds", 0)
             lines.append((name, f"{trainings}, {cost['steps']:,} steps, {seconds:,.0f} s"))
-    if record.parameters_after is not None:
+    if record.parameters_after is not None and record.parameters_before:
         before, after = record.parameters_before, record.parameters_after
         lines.append(("parameters", f"{before:,} -> {after:,} ({100 * (after - before) / before:+.1f}%)"))
     if record.metrics:
