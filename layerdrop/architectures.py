@@ -31,14 +31,14 @@ class Family:
     fixed_first: str = ""
     """Why layer 0 cannot be dropped, where that is so."""
     by_position: str = ""
-    """Field of the configuration that lets a layer compute by its position: then the last layers alone can go."""
+    """Configuration field that makes a layer depend on its position, so that only the last layers can be dropped."""
     sentence_token: int = 0
     """Position of the token that the classifier reads: 0, or -1 for the last non-padding one."""
     sequence_first: bool = False
     """Whether a layer's hidden states are (tokens, batch, hidden) instead of (batch, tokens, hidden)."""
     padding_side: Literal["right", "left", "either"] = "right"
-    """On which side of a text padding may be. Right: positions are absolute, or the sentence token is the first. Left:
-    the classifier reads the last column."""
+    """Side of a text on which padding may be. Right: positions are absolute, or the sentence token is the first token.
+    Left: the classifier reads the last column."""
     positions_after_padding: tuple[str, ...] = ()
     """Model types whose positions count from the padding id + 1, and leave so many position embeddings unused."""
     first_token: tuple[str, ...] = ()

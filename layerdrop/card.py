@@ -33,7 +33,7 @@ def push_card(record: RunRecord, hub_model_id: str | None, token: str | None) ->
 
 
 def card(record: RunRecord, use: str = USE) -> ModelCard:
-    """Of a successful run. use: how to run the model."""
+    """The model card of a successful run. use: text on how to run the model."""
     return ModelCard(
         f"---\n{_metadata(record).to_yaml()}\n---\n{CARD_MARK}\n\n{_text(record, use)}", ignore_metadata_errors=True
     )
@@ -70,19 +70,19 @@ def _metadata(record: RunRecord) -> ModelCardData:
 
 
 def hub_name(model: str) -> str | None:
-    """A checkpoint's name on the hub; of a run's folder, that of the run's model; None for another local folder."""
+    """The hub name of a checkpoint, or of the model of a run's folder. None for other local folders."""
     try:
         if not Path(model).expanduser().exists():
             validate_repo_id(model)
             return None if model == DEMO else model
         record = read_record(model)
         return hub_name(record.spec.model.name) if record and record.spec.model.name != model else None
-    except (ValueError, RecursionError):  # no name, no record; two runs that name each other
+    except (ValueError, RecursionError):  # no hub name, no record, or two runs that name each other
         return None
 
 
 def _measured(record: RunRecord) -> list[tuple[str, str, float]]:
-    """(split, metric, value), in the order of the record; the metrics of MNLI's two splits without their prefixes."""
+    """(split, metric, value) in the order of the record. Metrics of MNLI's two splits have no prefix."""
     splits = [split for split in record.data if split.startswith("validation")] or ["validation"]
     found = []
     for name, value in record.metrics.items():
@@ -93,7 +93,7 @@ def _measured(record: RunRecord) -> list[tuple[str, str, float]]:
 
 
 def _measured_on(record: RunRecord) -> str:
-    """What the scores are of, in words."""
+    """The rows that the scores were measured on, in words."""
     data = record.spec.data
     first = f"the first {data.max_eval_samples:,} rows of " if data.max_eval_samples else ""
     if data.hold_out:
@@ -120,14 +120,14 @@ def _text(record: RunRecord, use: str) -> str:
         f"Seed {spec.seed}, {spec.precision}" + _cost(record) + ". The same run again:",
         f"```bash\n{command_of(spec)}\n```",
         "## Limits",
-        "One run with one seed: other seeds give other scores. The model knows the task that it was fine-tuned on and "
-        f"nothing else; the licence and the limits of `{_shown(spec.model.name)}` hold for it too.",
+        "One run with one seed: other seeds give other scores. The model knows only the task that it was fine-tuned "
+        f"on. The license and the limits of `{_shown(spec.model.name)}` apply to it too.",
     ]
     return "\n\n".join(lines) + "\n"
 
 
 def _shown(model: str) -> str:
-    """The name on the hub, else that of the folder: its path says nothing to others."""
+    """The hub name, else the folder's name without its path."""
     return hub_name(model) or Path(model.rstrip("/")).name
 
 
@@ -135,7 +135,7 @@ def _teacher(spec: RunSpec) -> str:
     if not spec.distil:
         return ""
     whom = f"`{_shown(spec.distil.teacher)}`" if spec.distil.teacher else "the full model, fine-tuned first"
-    return f" It has learnt from {whom} too (`--distill {spec.distil.distill}`)."
+    return f" It also learned from {whom} (`--distill {spec.distil.distill}`)."
 
 
 def _scores(record: RunRecord) -> list[str]:

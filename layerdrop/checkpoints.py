@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 CONFIG_KEY = "layer_dropping"
 """Our key in a saved configuration: {"n_layers": original depth, "kept": original ids}. (`layerdrop` is Wav2Vec2's.)"""
 POSITIVE_KEY = "positive_label"
-"""Our key in the configuration of a model of own files with two classes: the class that its f1 was of."""
+"""Our key in the configuration of a model trained on own files with two classes: the class that `f1` measured."""
 NO_LIMIT = 2**31 - 1
-"""Tokens that a model takes which has no limit: tokenizers say 10^30 then, and do not take that number themselves."""
+"""Length limit of a model without one. Tokenizers report 10^30 in this case, but do not accept that number."""
 HUB_TIMEOUT = 3.0
 """Seconds that a hub is given to answer."""
 WAYS_WITHOUT_HUB = (
@@ -55,15 +55,15 @@ CONFIGURATION = ("config.json",)
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
 """Names of a checkpoint's files, as patterns."""
 ADAPTER = "adapter_config.json"
-"""PEFT's file beside weights that go on top of another model's."""
+"""PEFT's configuration file: the weights beside it belong on top of a base model's."""
 LFS_POINTER = b"version https://git-lfs"
-"""The beginning of a file that Git has not fetched."""
+"""First bytes of a Git LFS pointer, a file that Git has not fetched."""
 CONFIG = "config.json of a known model type"
 """For messages."""
 PICKLE = b"\x80"
 """The first byte of a pickle."""
 FLOATS = ("F64", "F32", "F16", "BF16")
-"""Types of weights as safetensors names them; others are quantised."""
+"""Weight types by their safetensors names. All other types are quantized."""
 
 
 @dataclass(frozen=True)
@@ -91,20 +91,20 @@ class Checkpoint:
     flag: str = "--model_name_or_path"
     """For messages."""
     notes: list[str] = field(default_factory=list)
-    """Notes for the user on what was found so far, one line each."""
+    """Notes for the user, one line each."""
 
     @classmethod
     def open(
         cls, model: ModelSpec | str, hub: HubOptions = HubOptions(), flag: str = "--model_name_or_path"
     ) -> "Checkpoint":
         """Open the checkpoint of a folder or hub name. Raises UserError if there is none, its family is unknown, or it
-        is quantised."""
+        is quantized."""
         model = ModelSpec(model) if isinstance(model, str) else model
         config = _load_config(model, hub, flag)
         _check_config(config, f"{flag} {model.name}")
         checkpoint = cls(model, hub, config, flag)
         if Path(_place(model.name), ADAPTER).is_file():
-            checkpoint.notes.append(f"{model.name} holds an adapter too ({ADAPTER}), which is not used")
+            checkpoint.notes.append(f"{model.name} also holds an adapter ({ADAPTER}), which is not used")
         return checkpoint
 
     @property
@@ -139,7 +139,7 @@ class Checkpoint:
 
     @property
     def classes(self) -> list[str]:
-        """The names of its classes, in id order; LABEL_0, LABEL_1, ... where it names none."""
+        """Class names in id order. LABEL_0, LABEL_1, ... if the checkpoint has none."""
         return [str(self.config.id2label[i]) for i in sorted(self.config.id2label or {})]
 
     @property
@@ -148,12 +148,12 @@ class Checkpoint:
         return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in self.classes) else self.classes
 
     def fits(self, task: "Task") -> bool:
-        """Whether it has a trained head for a task's number of classes, or for values."""
+        """Whether the checkpoint has a trained head for a task's number of classes, or for regression."""
         return self.is_regression == task.is_regression and self.config.num_labels == task.num_labels
 
     @property
     def positive_label(self) -> str | None:
-        """The class that f1 was of when the model was trained, where that was a choice."""
+        """The class that `f1` measured in training, if there was a choice."""
         return getattr(self.config, POSITIVE_KEY, None)
 
     @property
@@ -165,22 +165,26 @@ class Checkpoint:
 
     @cached_property
     def tokenizer(self):
-        """Its own, or the one that the ModelSpec names; it pads as the model needs it. Raises UserError if there is
-        none, or none that can pad."""
+        """The checkpoint's own tokenizer, or the tokenizer named by the ModelSpec, with padding as the model needs it.
+
+        Raises UserError if there is none, or it cannot pad.
+        """
         tokenizer = _load_tokenizer(self.model, self.hub)
         self._set_padding(tokenizer)
         return tokenizer
 
     @property
     def embeddings(self) -> dict[str, int]:
-        """Input of the model -> how many ids it takes, from 0: `input_ids`, and `token_type_ids` where it has some."""
+        """Input name -> number of embeddings: `input_ids`, and `token_type_ids` if the model has them."""
         sizes = {"input_ids": "vocab_size", "token_type_ids": "type_vocab_size"}
         return {name: size for name, field in sizes.items() if (size := getattr(self.config, field, None))}
 
     @property
     def pad_token_id(self) -> int:
-        """The id by which a decoder's classifier finds a text's last token: the tokenizer's, with which batches are
-        padded; without a tokenizer the configuration's."""
+        """The padding id, by which a decoder's classifier finds a text's last token.
+
+        It is the tokenizer's id, which pads the batches; without a tokenizer the configuration's id.
+        """
         try:
             return self.tokenizer.pad_token_id
         except NotFound:
@@ -194,7 +198,7 @@ class Checkpoint:
         return f"--tokenizer_name {self.model.tokenizer}" if self.model.tokenizer else f"{self.flag} {self.name}"
 
     def _set_padding(self, tokenizer) -> None:
-        """Choose the padding token where the tokenizer has none, and the side that the model needs."""
+        """Set the padding token, if the tokenizer has none, and the padding side that the model needs."""
         ours, side = self.config.pad_token_id, self.family.padding_side
         if tokenizer.pad_token is None and ours is not None and 0 <= ours < len(tokenizer):
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(ours)
@@ -288,16 +292,16 @@ def _check_config(config: PreTrainedConfig, checkpoint: str) -> None:
     """Raise UserError for a model that cannot be reduced. checkpoint: its flag and name."""
     family = family_of(config)
     if getattr(config, "quantization_config", None):
-        raise UserError(f"{checkpoint}: is quantised (quantization_config in config.json). Give the unquantised one.")
+        raise UserError(f"{checkpoint}: is quantized (quantization_config in config.json). Give the unquantized one.")
     if config.model_type in family.positions_after_padding and config.pad_token_id is None:
         raise UserError(
-            f"{checkpoint}: its config.json has no pad_token_id, from which this model counts positions. "
-            'Add the one that it was trained with (of RoBERTa: "pad_token_id": 1).'
+            f"{checkpoint}: its config.json has no pad_token_id, but this model counts positions from it. "
+            'Add the id of its training (RoBERTa: "pad_token_id": 1).'
         )
 
 
 class NotFound(UserError):
-    """There is no checkpoint, or none of its parts, in this place."""
+    """The error for a place without a checkpoint, or without a part of it."""
 
 
 def _not_found(flag: str, name: str, what: str, error: Exception) -> NotFound:
@@ -319,7 +323,7 @@ def _not_found(flag: str, name: str, what: str, error: Exception) -> NotFound:
 
 
 def _checkpoint_elsewhere(folder: Path) -> str | None:
-    """What to give instead of a folder that holds an adapter, or checkpoints in folders of their own."""
+    """The remedy for a folder that holds an adapter, or checkpoints in subfolders."""
     if (folder / ADAPTER).is_file():
         return f"is an adapter ({ADAPTER}): merge it into its base model, and give the folder of the merged model"
     inside = [path.parent for path in sorted(folder.glob("*/config.json")) if '"model_type"' in path.read_text("utf-8")]
@@ -386,7 +390,7 @@ def _load_tokenizer(model: ModelSpec, hub: HubOptions):
 
 
 def _files(name: str, patterns: tuple[str, ...]) -> list[Path]:
-    """A folder's files of these names; none of a name on the hub."""
+    """Files of these names in a folder. Empty for a hub name."""
     folder = Path(_place(name))
     return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
 
@@ -430,17 +434,17 @@ def _open_weights(model: ModelSpec, hub: HubOptions, flag: str) -> Mapping[str, 
 
 
 def _check_types(weights: Mapping[str, Any], checkpoint: str) -> None:
-    """Raise UserError for weights that are integers or numbers of 8 bits: their scales are elsewhere."""
+    """Raise UserError for quantized weights (integers or 8-bit floats), whose scales are stored elsewhere."""
     for name, tensor in weights.items():
         of_file = hasattr(tensor, "get_dtype")
         kind = tensor.get_dtype() if of_file else str(tensor.dtype).removeprefix("torch.")
         floats = kind in FLOATS if of_file else tensor.dtype.is_floating_point and tensor.dtype.itemsize > 1
         if name.endswith("weight") and not floats:
-            raise UserError(f"{checkpoint}: is quantised ({name} is {kind}). Give the unquantised checkpoint.")
+            raise UserError(f"{checkpoint}: is quantized ({name} is {kind}). Give the unquantized checkpoint.")
 
 
 def _beginning(path: str | Path, flag: str) -> bytes:
-    """The first bytes of a file. Raises UserError for a file that Git has not fetched."""
+    """Read the first bytes of a file. Raises UserError for a Git LFS pointer."""
     with open(path, "rb") as file:
         beginning = file.read(len(LFS_POINTER))
     if beginning == LFS_POINTER:

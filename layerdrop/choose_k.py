@@ -42,7 +42,7 @@ class TaskTolerance:
     """How many layers a task can lose."""
 
     def __init__(self, task: str | None, words: Sequence[str], settings: ToleranceSettings):
-        """task: None for own files. words: flags of run_glue.py. Raises UserError for what is wrong with them."""
+        """task: None for own files. words: flags of run_glue.py. Raises UserError for bad flags."""
         refuse_flags_of_one_run(words)
         defaults = flags_of(QUIET | {"eval_strategy": "no", "drop_strategy": "top", "task_name": task})
         self.settings, self.words = settings, [*defaults, *words]

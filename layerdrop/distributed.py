@@ -18,9 +18,9 @@ def rank() -> int:
 
 
 def is_first() -> bool:
-    """Whether this process writes files and talks to the user, also before the processes have joined.
+    """Whether this process writes files and prints. Also valid before the processes have joined.
 
-    A process without others is the first one, even where a scheduler has left a RANK.
+    A single process does, even if a scheduler has left a RANK.
     """
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 

@@ -29,7 +29,7 @@ POLL = 1.0
 
 # ---- what is done ----------------------------------------------------------------------------------------------------
 def statuses(jobs: Iterable[Job], inputs: "Inputs | None" = None) -> list[Status]:
-    """The state of each job, whose outputs and inputs are those that are asked for and there now.
+    """The state of each job, compared with its requested outputs and present inputs.
 
     inputs: computes fingerprints; None: a new one.
     """
@@ -120,12 +120,12 @@ def execute(
     stop: Callable[[], bool] = lambda: False,
     inputs: "Inputs | None" = None,
 ) -> Progress:
-    """Do the jobs that are not done, in their order; each spec once.
+    """Execute the unfinished jobs in their order, each spec once.
 
     tell: called at the end of each job and about once a second. stop: once it returns True, no more jobs are started.
     inputs: computes fingerprints; None: a new one. Failures of WORTH_RETRYING are retried once. Runs of other processes
-    are awaited. A run whose inputs have changed since it was done fails without being started: its folder holds the
-    results on the old ones.
+    are awaited. A finished run with changed inputs fails without being started, because its folder holds the results
+    of the old inputs.
     """
     this = _Execution(jobs, engine, tell, inputs)
     while this.is_unfinished():
@@ -170,7 +170,7 @@ class _Execution:
         while self.waiting and len(progress.running) < self.engine.slots:
             job = self.waiting.popleft()
             state = _status(job, self.inputs)
-            if state.word == "done":  # by another process since
+            if state.word == "done":  # meanwhile, by another process
                 self.settle(Result(job, state.record))
                 self.report(Result(job, state.record))
                 continue

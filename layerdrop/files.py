@@ -1,4 +1,4 @@
-"""Results on the disk: files and folders that are there whole or not at all, and that never replace a user's own."""
+"""Atomic writes of result files and folders, which never replace a user's own."""
 
 import ctypes
 import hashlib
@@ -17,10 +17,10 @@ from layerdrop.errors import UserError
 
 
 class LocalPath(str):
-    """A flag that takes a path, or a path or a name on the hub: the text with `~` expanded, as an ordinary str."""
+    """Type of a flag that takes a path, or a path or hub name: an ordinary str with `~` expanded."""
 
     def __new__(cls, text: str) -> str:
-        """A shell leaves the `~` of `--flag=~/x` alone, and YAML every one."""
+        """Expand `~`: a shell does not in `--flag=~/x`, and YAML never does."""
         return os.path.expanduser(text)
 
 
@@ -38,32 +38,32 @@ def make_folder(flag: str, folder: str | Path) -> None:
 def make_folder_of(flag: str, path: str | Path, mark: bytes) -> None:
     """Make the folder of a file of results, before they are computed.
 
-    mark: as in `refuse_foreign`. Raises UserError where the file cannot be written, or is not this tool's.
+    mark: as in `refuse_foreign`. Raises UserError if the file cannot be written, or exists and is not this tool's.
     """
     refuse_foreign(flag, path, mark)
     make_folder(flag, Path(path).parent)
 
 
 def refuse_foreign(flag: str, path: str | Path, mark: bytes) -> None:
-    """Raise UserError where a file of results would replace a file that this tool has not written.
+    """Raise UserError if a result file would replace a file that this tool has not written.
 
-    mark: a regular expression that is found in every file of the kind. An empty file may be replaced.
+    mark: a regular expression that matches in every file of the kind. An empty file may be replaced.
     """
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{flag} {path}: is a folder. Give a file.")
     try:
         if path.exists() and not path.is_file():  # a device, a pipe
-            raise UserError(f"{flag} {path}: is no regular file, and would be replaced by one. Give another name.")
+            raise UserError(f"{flag} {path}: is not a regular file. Give another name.")
         content = path.read_bytes() if path.exists() else b""
     except OSError as error:
         raise UserError(f"{flag} {path}: cannot write there ({error.strerror}). Choose another folder.") from None
     if content and not re.search(mark, content):
-        raise UserError(f"{flag} {path}: is there, and is no earlier result. Move it away, or give another name.")
+        raise UserError(f"{flag} {path}: exists and is not an earlier result. Move it away, or give another name.")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part. A link stays a link."""
+    """Write a file atomically: a reader sees the old content or the new. A link stays a link."""
     path = Path(os.path.realpath(path))
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -97,10 +97,10 @@ def umask() -> int:
 # ---- folders ---------------------------------------------------------------------------------------------------------
 @contextmanager
 def folder_beside(flag: str, target: Path) -> Iterator[Path]:
-    """Give an empty folder beside `target`, for `put_in_place`. What is still in it at the end is deleted.
+    """Yield an empty folder beside `target`, for `put_in_place`. Anything left in it at the end is deleted.
 
-    One process at a time. What a process that was killed left beside `target` is deleted first; the operating system
-    frees its lock. Raises UserError.
+    Locked: one process at a time. Leftovers of a killed process beside `target` are deleted first. The operating system
+    has freed its lock. Raises UserError.
     """
     work = target.parent / f".{target.name}.new"
     lock = FileLock(work / ".lock", timeout=0)
@@ -124,7 +124,7 @@ def folder_beside(flag: str, target: Path) -> Iterator[Path]:
 
 
 def put_in_place(folder: Path, target: Path) -> None:
-    """Rename a folder of `folder_beside` to its target. The target's contents, if any, are deleted at its end.
+    """Rename a folder of `folder_beside` to its target. The target's old contents are deleted when it ends.
 
     Linux does it in one step. Elsewhere a process that is killed between two steps leaves no target; the next
     `folder_beside` puts the old one back.
@@ -151,13 +151,13 @@ def foreign_file(folder: Path, hashes: Mapping[str, str]) -> str | None:
 
 
 def _names_in(folder: Path) -> list[str]:
-    """Everything below a folder but real folders, relative to it."""
+    """Paths of everything below a folder except real folders, relative to it."""
     paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 def _is_empty(folder: Path) -> bool:
-    """Whether a folder is empty, or is not there."""
+    """Whether a folder is empty or missing."""
     return not folder.exists() or not any(folder.iterdir())
 
 
@@ -171,7 +171,7 @@ def _clean(work: Path, target: Path) -> None:
 
 
 def _exchange(a: Path, b: Path) -> bool:
-    """Let two folders change their places in one step. False where the system cannot."""
+    """Exchange two folders in one step. Returns False if the system cannot."""
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform.startswith("linux") else None
     return rename is not None and rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0

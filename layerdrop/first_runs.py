@@ -12,14 +12,14 @@ from layerdrop.runs.store import find_record, prior_store
 from layerdrop.spec import ModelSpec, Options, RunSpec
 
 ATTEMPTS = 2
-"""Trainings of a prerequisite run at most: another process may have trained it without keeping its model."""
+"""Maximum number of trainings of a prerequisite run: another process may train it without keeping its model."""
 
 
 class FirstRuns:
     """The prerequisite runs of a run."""
 
     def __init__(self, spec: RunSpec, options: Options, run: Run | None, inputs: Inputs):
-        """run: executes them, in this process; None where nothing is to be trained.
+        """run: executes them in this process; None if nothing may be trained.
 
         Raises UserError where the options name a folder without the trained model.
         """
@@ -49,14 +49,14 @@ class FirstRuns:
 
     @property
     def cost(self) -> dict[str, float]:
-        """Cost of all prerequisite runs and of their own: trainings, steps, seconds of training; empty without any."""
+        """Total cost of direct and indirect prerequisite runs: trainings, steps, seconds. Empty without any."""
         records = [find_record(self.folder(first), first) for first in self.spec.firsts]
         costs = [{"trainings": 1, "steps": r.steps, "seconds": r.seconds.get("train", 0.0)} for r in records]
         costs += [record.first for record in records if record.first]
         return {name: sum(cost[name] for cost in costs) for name in costs[0]} if costs else {}
 
     def do(self) -> None:
-        """Train the missing ones, one after the other. Raises UserError if one fails."""
+        """Train the missing prerequisite runs one after the other. Raises UserError if one fails."""
         for first in self.spec.firsts:
             folder, display = self.folder(first), Display(sys.stderr)
             if self._status(first).has_model:
@@ -94,6 +94,6 @@ class FirstRuns:
             if self._status(first).has_model:
                 return
         raise UserError(
-            f"{first.name}: this run is needed first. It was trained, but its model is not in {folder}. "
+            f"{first.name}: this prerequisite run was trained, but its model is not in {folder}. "
             "Check that the folder can be written and is not cleaned by another program."
         )

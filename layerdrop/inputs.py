@@ -17,14 +17,14 @@ from layerdrop.spec import ModelSpec, Options, RunSpec
 
 
 def needed_splits(spec: RunSpec, options: Options) -> list[str]:
-    """The kinds of splits that a run, or its start, reads: `train`, `validation`, `test`."""
+    """Kinds of splits that a run or its start reads: `train`, `validation`, `test`."""
     scored = split_to_score(spec.drop)
     needed = {"train": bool(spec.train or spec.start), "validation": options.evaluate, "test": options.predict}
     return [split for split, wanted in needed.items() if wanted or split == scored]
 
 
 def quiet_options(options: Options) -> Options:
-    """The options of a prerequisite run or a search candidate: nothing is predicted, reported or uploaded."""
+    """Options of a prerequisite run or a search candidate: no predictions, reports or uploads."""
     quiet = {"eval_strategy": "no", "disable_tqdm": True, "report_to": []}
     trainer = {name: value for name, value in options.trainer.items() if not name.startswith(("push_to", "hub_"))}
     changes = {"predict": False, "evaluate": True, "test_file": None, "start": None, "notes": ()}
@@ -34,7 +34,7 @@ def quiet_options(options: Options) -> Options:
 class Inputs:
     """Computes fingerprints of inputs, each once. An input that cannot be read here is left out.
 
-    Rows of the hub's datasets are left out too, unless a run has read them: reading them here would take seconds each.
+    Rows of hub datasets are left out too, unless a run has read them: reading would take seconds for each dataset.
     """
 
     def __init__(self):
@@ -74,8 +74,10 @@ class Inputs:
         return self._open(ModelSpec(folder), options, fresh=True)
 
     def folder(self, prerequisite: RunSpec, spec: RunSpec, options: Options) -> str:
-        """The folder of a prerequisite run: as the options say, or beside the run if its trained model is there, or in
-        the store of prerequisite runs."""
+        """The folder of a prerequisite run.
+
+        Given by the options, else beside the run if its trained model is there, else in the store of prerequisites.
+        """
         if options.start and prerequisite == spec.start:
             return options.start
         beside = Path(options.folder).parent
@@ -85,14 +87,14 @@ class Inputs:
         return prior_store(options).folder(prerequisite)
 
     def status(self, prerequisite: RunSpec, folder: str, options: Options) -> Status:
-        """The state of a prerequisite run in a folder. options: of the run that needs it."""
+        """The status of a prerequisite run in a folder. options: those of the dependent run."""
         if not Path(folder).is_dir():
             return Status("missing")
         own = replace(quiet_options(options), folder=folder, prior_store=prior_store(options).root)
         return status_of(folder, prerequisite, self.of(prerequisite, own), Needs(evaluate=False, model=True))
 
     def know(self, spec: RunSpec, options: Options, data: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take over the rows that a run has read. data: as in RunRecord."""
+        """Adopt the row fingerprints of a run's record. data: as in RunRecord."""
         checkpoint = self._open(spec.model, options)
         without_test = replace(options, predict=False)  # as prerequisite runs read them
         for its in (options, without_test):
@@ -121,7 +123,7 @@ class Inputs:
         return self._rows[key]
 
     def _open(self, model: ModelSpec, options: Options, fresh: bool = False) -> Checkpoint | None:
-        """None where it cannot be opened here. fresh: not as it was opened before."""
+        """Open a checkpoint. None if it cannot be opened here. fresh: open it again instead of reusing it."""
         key = model, HubOptions.of(options)
         if fresh or key not in self._checkpoints:
             try:

@@ -113,7 +113,7 @@ def number_of_parameters(
 def _config(checkpoint: Checkpoint, labels: Sequence[str] | None) -> PreTrainedConfig:
     """A copy of the checkpoint's configuration for a classifier with these labels."""
     config = copy.deepcopy(checkpoint.config)
-    if checkpoint.family.sentence_token == -1 or config.pad_token_id is None:  # by it decoders find the last token
+    if checkpoint.family.sentence_token == -1 or config.pad_token_id is None:  # decoders find the last token by this id
         config.pad_token_id = checkpoint.pad_token_id
     if labels is not None:
         config.num_labels = max(1, len(labels))
@@ -153,8 +153,10 @@ def _renumber(
 
 
 def _check_layers(checkpoint: Checkpoint, dropped: Sequence[int], weights: Mapping, model: PreTrainedModel) -> None:
-    """Raise UserError for a weight of a kept layer that was not loaded under its own name, and so perhaps from another
-    layer: the library renames weights of some model types. weights: renumbered."""
+    """Raise UserError for a kept layer's weight that was loaded under another name, possibly from another layer.
+
+    The library renames weights of some model types. weights: renumbered.
+    """
     if checkpoint.family.shared:
         return
     prefix, layers = f"{model.base_model_prefix}.", checkpoint.family.layers
@@ -164,9 +166,9 @@ def _check_layers(checkpoint: Checkpoint, dropped: Sequence[int], weights: Mappi
         layer = re.match(rf"{re.escape(layers)}\.(\d+)\.", name)
         if layer and name not in loaded:
             raise UserError(
-                f"{checkpoint.flag} {checkpoint.name}: its weights of layer {kept[int(layer[1])]} ({name}) have other "
-                "names in the checkpoint's files, by which layers cannot be dropped. Drop none, or choose another "
-                "checkpoint."
+                f"{checkpoint.flag} {checkpoint.name}: its weights of layer {kept[int(layer[1])]} ({name}) have "
+                "other names in the checkpoint's files, so layers cannot be dropped safely. Drop none, or choose "
+                "another checkpoint."
             )
 
 

@@ -14,7 +14,7 @@ def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
 
 
 def f1(predictions: np.ndarray, labels: np.ndarray, positive: int = 1) -> float:
-    """F1 of one of two classes; (n,) and (n,) ids. 0.0 where that class is neither predicted nor present."""
+    """F1 of one of two classes; (n,) and (n,) ids. 0.0 for a class that is neither predicted nor present."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(labels, predictions, pos_label=positive, zero_division=0.0))
@@ -73,8 +73,10 @@ METRICS = {
 
 
 def compute(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray, positive: int = 1) -> dict[str, float]:
-    """The metrics of these names (keys of METRICS); predictions and labels (n,), class ids or values. positive: the
-    class that `f1` is of."""
+    """Compute the named metrics (keys of METRICS).
+
+    predictions, labels: (n,), class ids or values. positive: the class that `f1` measures.
+    """
     more = {"f1": {"positive": positive}}
     return {name: METRICS[name](predictions, labels, **more.get(name, {})) for name in names}
 

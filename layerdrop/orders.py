@@ -19,10 +19,10 @@ PUBLISHED = Path(__file__).parent / "report" / "published"
 def find_layers(
     strategy: str | None, k: int | None, order_file: str | None, model: str, task: str, order: Sequence[int] = ()
 ) -> tuple[int, ...]:
-    """The k ids that a search found, for a strategy that needs one: from the file, the first ones of an order, else as
-    published. Ids of an order keep it, first to drop first.
+    """The k ids of a search's result, for a strategy that needs one: from the file, the first k ids of an order, else
+    the published ids. Ids of an order keep its sequence, first to drop first.
 
-    Empty for every other strategy, and without a result for one that searches itself. Raises UserError.
+    Empty for every other strategy, and for a strategy that will search itself. Raises UserError.
     """
     row = get_strategy(strategy) if strategy else None
     if row is None or not row.searched or k is None or (row.searches and not (order_file or order)):
@@ -43,7 +43,7 @@ def find_layers(
 
 
 def reservation(strategy: str | None, given: str | None, task: str) -> str | None:
-    """A caveat about a published choice of layers; None without one, and where a search's result is given."""
+    """A caveat about a published choice of layers. None without a caveat, or with a search's result."""
     if given:
         return None
     if strategy == "optimal":

@@ -1,8 +1,7 @@
-"""The files that a run has written into its folder. Only these are ever replaced or deleted.
+"""Ownership of files in a run's folder. A run replaces or deletes only files that it has written.
 
-`spec.json` lists them: for each name the hashes of every content that the run has written under it. A name is listed
-before its file is written, so that a killed process leaves no file without an owner. A file whose content has another
-hash is the user's.
+`spec.json` maps each name to the hashes of every content that the run has written under it. A name is listed before its
+file is written, so a killed process leaves no unlisted file. A file with any other hash belongs to the user.
 """
 
 import fnmatch
@@ -42,7 +41,7 @@ class OwnFiles:
     # ---- the list
     @property
     def spec(self) -> dict[str, Any] | None:
-        """The content of `spec.json`; None where there is none, or it is not this project's."""
+        """The content of `spec.json`. None if it is missing or not this project's."""
         try:
             content = json.loads((self.folder / SPEC_FILE).read_bytes())
         except (OSError, ValueError):
@@ -51,7 +50,7 @@ class OwnFiles:
         return content if known and isinstance(content.get("reserved"), list) else None
 
     def _save(self, **changes: Any) -> None:
-        """Write `spec.json` with some of its entries replaced. Raises UserError where it is not this project's."""
+        """Write `spec.json` with some entries replaced. Raises UserError if the file is not this project's."""
         there = self.spec
         if there is None and (self.folder / SPEC_FILE).exists():
             raise self._refused([SPEC_FILE])
@@ -63,7 +62,7 @@ class OwnFiles:
         self._save(**values)
 
     def reserve(self, patterns: Iterable[str]) -> None:
-        """Count files and folders of these names as the run's, whatever their content: the library writes them."""
+        """Reserve names that the library writes: such files and folders are the run's, whatever their content."""
         self._save(reserved=sorted(patterns))
 
     def owns(self, name: str) -> bool:
@@ -85,7 +84,7 @@ class OwnFiles:
         return sorted(foreign)
 
     def refuse_clashes(self, patterns: Iterable[str]) -> None:
-        """Raise UserError where files that are not the run's have names that the run would write."""
+        """Raise UserError if the user's files have names that the run would write."""
         if foreign := self.clashes(patterns):
             raise self._refused(foreign)
 
@@ -98,7 +97,7 @@ class OwnFiles:
 
     # ---- writing
     def write(self, files: Mapping[str, str]) -> None:
-        """Write text files. Raises UserError, and writes nothing, where one of them exists and is not the run's."""
+        """Write text files. Raises UserError, and writes nothing, if one of them exists and is not the run's."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._list({name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()})
         for name, text in files.items():
@@ -108,7 +107,7 @@ class OwnFiles:
     def saving(self) -> Iterator[Path]:
         """Yield an empty folder. The files that the block writes into it are moved into the run's folder at its end.
 
-        Raises UserError, and moves nothing, where one of them exists there and is not the run's.
+        Raises UserError, and moves nothing, if one of them exists there and is not the run's.
         """
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=TEMPORARY) as temporary:
             yield Path(temporary)
@@ -155,6 +154,6 @@ class OwnFiles:
                     path.unlink()
 
     def _reserved_paths(self) -> list[Path]:
-        """What lies under the reserved names."""
+        """Existing files and folders with reserved names."""
         patterns = (self.spec or {"reserved": ()})["reserved"]
         return sorted({path for pattern in patterns for path in self.folder.glob(pattern)})

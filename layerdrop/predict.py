@@ -22,16 +22,16 @@ class Predictor:
     """A classifier, with the columns and the length that it was trained with."""
 
     def __init__(self, folder: str, max_seq_length: int | None = None):
-        """max_seq_length: tokens of a text at most; None: as in training. The model's own limit holds too.
+        """max_seq_length: maximum number of tokens; None: as in training. The model's own limit applies too.
 
-        Raises UserError where there is no trained classifier.
+        Raises UserError without a trained classifier.
         """
         if not is_local(folder):
             work_offline_unless_reachable()
         self.folder = folder
         self.checkpoint = Checkpoint.open(folder, flag="MODEL")
         self.columns, trained_with = _training(folder)
-        """Text columns of the training, under each name that they may have; empty where nothing says it."""
+        """Text columns of the training, under each name that they may have. Empty if unknown."""
         limit = self.checkpoint.max_length()
         self.length = min(max_seq_length or trained_with or limit, limit)
 
@@ -64,8 +64,10 @@ class Predictor:
 
 
 def _training(folder: str) -> tuple[list[tuple[str, ...]], int | None]:
-    """(the text columns that a model was trained on, under each name that they may have; its max_seq_length), by the
-    record of a run or of an export."""
+    """(text columns of a model's training, under each name that they may have; its max_seq_length).
+
+    Read from the record of a run or an export.
+    """
     try:
         record = read_record(folder)
         path = Path(folder) / EXPORT_FILE

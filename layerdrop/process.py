@@ -33,10 +33,10 @@ def prepare_process() -> None:
 
 
 class _TolerantFile(io.FileIO):
-    """A descriptor whose writes never fail: what cannot be written is lost."""
+    """A file descriptor whose writes never fail. Unwritable output is discarded."""
 
     def write(self, data) -> int | None:
-        """Write, or discard where the reader has left or the disk is full."""
+        """Write, or discard if the reader has left or the disk is full."""
         try:
             return super().write(data)
         except OSError:
@@ -44,8 +44,8 @@ class _TolerantFile(io.FileIO):
 
 
 def tolerate_broken_output() -> None:
-    """Let no print fail this process: neither a reader that has left (`| head -1`), nor a full disk, nor a character
-    that the terminal's encoding lacks. Call it at the start of a command.
+    """Make printing safe against a reader that has left (`| head -1`), a full disk, and characters that the terminal's
+    encoding lacks. Call it at the start of a command.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

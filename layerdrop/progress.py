@@ -99,12 +99,12 @@ def _measured(record: RunRecord) -> str:
 
 
 def best_so_far(records: Iterable[RunRecord]) -> list[str]:
-    """For each task `best rte: accuracy 0.7040  NAME`: the run with the highest score, by the metric that searches
-    choose by (MNLI: matched); of equal ones the first."""
+    """For each task `best rte: accuracy 0.7040  NAME`: the run with the highest score in the metric that searches
+    use (MNLI: matched). The first run wins a tie."""
     best: dict[str, tuple[float, str, RunRecord]] = {}
     for record in records:
         name, task = record.task.selection_metric, record.spec.data.task
-        name = name if name in record.metrics else record.task.recorded(name)  # rows held out have one split
+        name = name if name in record.metrics else record.task.recorded(name)  # held-out rows are one split
         score = record.metrics.get(name, math.nan)
         if not math.isnan(score) and (task not in best or score > best[task][0]):
             best[task] = score, name, record

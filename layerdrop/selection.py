@@ -29,8 +29,9 @@ class Selection:
     why: str = "nothing is dropped"
     """The decision in words: `top, K = 2`."""
     scores: list[float] | None = None
-    """One for each layer, where the strategy scores; NaN for a layer that cannot go, or at which no block can begin. Of
-    a stepwise criterion those of step K; of a block criterion those of blocks of K."""
+    """One score for each layer, if the strategy scores; NaN for a layer that cannot be dropped or start a block.
+
+    For a stepwise criterion the scores of step K, for a block criterion the scores of blocks of K layers."""
     head: str = ""
     """The head that the scores were computed with; empty where they need none."""
     seconds: float = 0.0
@@ -38,8 +39,8 @@ class Selection:
     fingerprints: dict[str, str] = field(default_factory=dict)
     """`score_on`: contents of the scored checkpoint, where it is another one."""
     encoder_weights: dict[str, torch.Tensor] | None = None
-    """Weights of the checkpoint's encoder on the CPU, if scoring has read them; loading can use them. They stay in
-    their process: others read the kept layers alone."""
+    """Encoder weights of the checkpoint on the CPU, if scoring has read them, for reuse in loading. Not sent to other
+    processes, which read only the kept layers."""
 
     def __getstate__(self) -> dict:
         return vars(self) | {"encoder_weights": None}

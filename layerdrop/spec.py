@@ -45,7 +45,7 @@ class DataSpec:
     label_type: str = "auto"
     """Own files: `class`, `number`, or `auto`."""
     positive_label: str | None = None
-    """Own files with two classes: the one that `f1` is of; None: chosen by name and frequency."""
+    """Own files with two classes: the class that `f1` measures; None: chosen by name and frequency."""
     skip_bad_rows: bool = False
     max_seq_length: int = 128
     """Tokens."""
@@ -83,7 +83,7 @@ class WhenSpec:
     frozen: bool | None = None
     """True: the layers are frozen instead of dropped."""
     step: int | None = None
-    """Gradual dropping: layers dropped at once; None: all are dropped before training."""
+    """Gradual dropping: number of layers dropped at a time; None: all layers are dropped before training."""
     every_epochs: int | None = None
     """Gradual dropping: epochs before each drop."""
 

@@ -186,7 +186,7 @@ class GlueRun:
     def _write_beside(self, names: Iterable[str] | None = None) -> None:
         """Write the files for other tools: results under the library's names, the list of layers, the model's card.
 
-        names: which of them; None: all.
+        names: the files to write; None: all.
         """
         files = result_files(self.record)
         if self.options.save_model:
@@ -364,7 +364,7 @@ class GlueRun:
             remove_checkpoints(self.options.folder)
 
     def complete(self, done: RunRecord, missing: Sequence[str]) -> RunRecord:
-        """Add the outputs that a finished run lacks and that are asked for now. missing: as in Status."""
+        """Add the requested outputs that a finished run lacks. missing: as in Status."""
         splits = [split for split in self.development_splits() if predictions_file(self.task, split) in missing]
         tests = [split for split in self.test_splits() if predictions_file(self.task, split) in missing]
         if not missing:
@@ -373,7 +373,7 @@ class GlueRun:
         say(f"note: already done with these settings; added: {', '.join(missing)}")
         seen = self.record.data
         if splits or tests or MODEL in missing:
-            if self.spec.train:  # its layers were chosen then
+            if self.spec.train:  # its layers are already chosen
                 self.checkpoint = Checkpoint.open(ModelSpec(done.folder), self.checkpoint.hub)
                 self.model, _ = load_classifier(self.checkpoint, labels=self.labels, replace_head=False)
             else:
@@ -392,7 +392,7 @@ class GlueRun:
             changed = OwnFiles(done.folder).clashes([CARD_FILE, *result_files(done)])
             self._write_beside({CARD_FILE, *result_files(done)} - set(changed) if splits else missing)
             for name in changed if splits else ():
-                say(f"note: {name} was changed since the run wrote it; it is left as it is")
+                say(f"note: {name} was changed since the run wrote it, so it is kept unchanged")
         return done
 
     # ---- parts of steps
@@ -447,7 +447,7 @@ def _notes_on_classes(task: Task, *checkpoints: Checkpoint | None) -> list[str]:
     heads = [head for head in checkpoints if head and head.fits(task) and not task.is_regression]
     pairs = [(head, pairs_by_order(task, head.classes)) for head in heads]
     return [
-        f"{head.flag} {head.name}: its labels are not those of {task.name}: {how}. If that is wrong, name them in its "
+        f"{head.flag} {head.name}: its labels differ from those of {task.name}: {how}. If this is wrong, correct its "
         "config.json (id2label, label2id)"
         for head, how in pairs
         if how

@@ -31,7 +31,7 @@ def kept_layers(config: PreTrainedConfig, dropped: Sequence[int]) -> list[int]:
     if family.by_position and getattr(config, family.by_position) and kept[-1] >= len(kept):
         raise UserError(
             f"layer {kept[-1]} of this {family.name} cannot move to position {len(kept) - 1}: its attention depends on "
-            f"the position ({family.by_position}). Drop the last layers alone: --drop_strategy top."
+            f"the position ({family.by_position}). Drop only the last layers: --drop_strategy top."
         )
     return kept
 

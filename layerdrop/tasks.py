@@ -37,11 +37,11 @@ class Task:
     value_range: tuple[float, float] | None = None
     """Regression: the lowest and highest value."""
     positive: int = 1
-    """Id of the class that `f1` is of."""
+    """Id of the class that `f1` measures."""
 
     @property
     def positive_label(self) -> str | None:
-        """Name of the class that `f1` is of; None where F1 is no metric of the task."""
+        """Name of the class that `f1` measures. None if F1 is not a metric of the task."""
         return self.labels[self.positive] if "f1" in self.metrics else None
 
     @property
@@ -55,7 +55,7 @@ class Task:
         return max(1, len(self.labels))
 
     def recorded(self, metric: str) -> str:
-        """A metric of the first development split, as records name it: MNLI's accuracy is `matched_accuracy`."""
+        """Name in records of a metric of the first development split: MNLI's accuracy is `matched_accuracy`."""
         return f"{self.suffixes[0]}_{metric}".lstrip("_")
 
     def splits(self, split: str) -> list[str]:
@@ -178,8 +178,8 @@ def get_task(name: str, flag: str = "--task_name") -> Task:
 
 
 def custom_task(name: str, texts: tuple[str, ...], label: str, labels: tuple[str, ...], positive: int = 1) -> Task:
-    """A task on the user's own files: `labels` are the class names in id order, empty for regression. positive: of two
-    classes the id of the one that `f1` is of."""
+    """A task on the user's own files: `labels` are the class names in id order, empty for regression. positive: id
+    of the class that `f1` measures, for two classes."""
     if not labels:
         metrics, selection = ("pearson", "spearmanr"), "spearmanr"
     else:
@@ -203,10 +203,10 @@ def label_order(task: Task, checkpoint_labels: Sequence[str]) -> list[int] | Non
 
 
 def pairs_by_order(task: Task, classes: Sequence[str]) -> str | None:
-    """In words how a checkpoint's classes and the task's are paired, where only their order pairs them; else None.
+    """Describe how a checkpoint's classes are paired with the task's, if only their order pairs them; else None.
 
-    classes: the checkpoint's, in id order, as many as the task's. Their names pair them where they are the task's,
-    without regard to case; LABEL_0, LABEL_1 ... are the ids of GLUE's classes.
+    classes: the checkpoint's, in id order, as many as the task's. Equal names pair classes, ignoring case. LABEL_0,
+    LABEL_1, ... are the ids of GLUE's classes.
     """
     numbers = [re.fullmatch(r"LABEL_(\d+)", name) for name in classes]
     if all(numbers) and task.name in TASKS | DEMO_TASKS:

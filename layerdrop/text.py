@@ -6,7 +6,7 @@ from pathlib import Path
 
 ELLIPSIS = "…"
 EVERYBODYS = re.compile(r"model|checkpoint(-\d+)?|export", re.IGNORECASE)
-"""Last parts of a path that say nothing about the model."""
+"""Generic folder names, which do not identify a model."""
 
 
 def one_line(text: str | None, width: int | None = None) -> str:
@@ -20,8 +20,8 @@ def one_line(text: str | None, width: int | None = None) -> str:
 
 
 def short_name(path: str) -> str:
-    """The name of a model for folders and tables: the last part of its path or hub name; of `mpnet_rte/model` and
-    `mpnet_rte/checkpoint-500` also the part before."""
+    """The name of a model for folders and tables: the last part of its path or hub name, with the part before it for
+    `mpnet_rte/model` and `mpnet_rte/checkpoint-500`."""
     place = Path(path)
     if place.name in ("", ".."):
         place = place.resolve()

@@ -26,7 +26,7 @@ def fine_tune(this: GlueRun, resume_from: str | None) -> Training:
     _freeze(this)
     with this.clock("tokenise"):
         data, development = this.dataset("train"), this.development(this.development_splits())
-        for split in this.test_splits():  # what the model cannot read is found before training
+        for split in this.test_splits():  # find unusable inputs before training
             this.dataset(split)
     collate, objective = this.collate, TaskLoss(this.task.is_regression, spec.train.label_smoothing_factor)
     if spec.distil:

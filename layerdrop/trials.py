@@ -18,7 +18,7 @@ from layerdrop.search import Ids
 from layerdrop.spec import DropSpec, Options, RunSpec
 
 ATTEMPTS = 2
-"""Trainings of a run whose model is needed, at most."""
+"""Maximum number of trainings of a run whose model is needed."""
 
 
 class Stopped(Exception):
@@ -150,8 +150,7 @@ class Trials:
         for record in self.records.values():
             if changed := changed_inputs(record.inputs, self.full_run.inputs, record.spec):
                 raise UserError(
-                    f"{record.folder}: this run has read other contents of {' and '.join(changed)} than are there now. "
-                    "Choose another --store."
+                    f"{record.folder}: {' and '.join(changed)} changed since this run. Choose another --store."
                 )
 
     def _known(self, spec: RunSpec) -> RunRecord | None:
@@ -178,8 +177,8 @@ class Trials:
 
 
 def _key(spec: RunSpec, ids: Iterable[int]) -> tuple[str, tuple[int, ...]]:
-    """Equal for runs that train the same layers at the same time (`when`) with the same settings, by whatever strategy.
-    ids: the checkpoint's."""
+    """A key that is equal for runs with the same layers, drop time (`when`) and settings, whatever their strategy. ids:
+    the checkpoint's."""
     return replace(spec, drop=DropSpec()).id, tuple(sorted(ids))
 
 

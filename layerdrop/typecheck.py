@@ -1,4 +1,4 @@
-"""Check values that were read from a file against the type hints of dataclasses."""
+"""Check values read from a file against the type hints of dataclasses."""
 
 import dataclasses
 import math
@@ -14,10 +14,10 @@ ANY_OF = {str: str, list: list[Any], tuple: tuple[Any, ...], dict: dict[str, Any
 
 
 def check_type(value: Any, hint: Any, where: str = "") -> None:
-    """Raise TypeError, which names the place, for a value that is not of a type, or contains one that is not.
+    """Raise TypeError, which names the place, for a value (or a part of it) that does not have the hinted type.
 
     hint: Any, None, a class, a dataclass, a TypedDict, a union, or a list, tuple[X, ...], dict or Mapping of these. An
-    integer passes for a float; a Boolean is no number; infinity is no float, NaN is one.
+    integer passes for a float; a Boolean is not a number; infinity is not a float, NaN is.
     """
     if hint is Any:
         hint = ANY_OF.get(type(value), object)
@@ -49,7 +49,7 @@ def _check_parts(values: Mapping[str, Any], hint: Any, where: str) -> None:
 
 
 def _check_union(value: Any, kinds: tuple, where: str) -> None:
-    """The error is that of the last kind that is not None: the most telling one."""
+    """Check against each type of a union. The error is that of the last type other than None, the most specific."""
     errors = []
     for kind in kinds:
         try:
@@ -60,12 +60,12 @@ def _check_union(value: Any, kinds: tuple, where: str) -> None:
 
 
 def _is_plain(value: Any, kind: Any) -> bool:
-    """Whether a value without parts is of a class."""
+    """Whether a scalar value is of a class."""
     if kind in (int, float):
         whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
         return whole or (kind is float and isinstance(value, float) and not math.isinf(value))
     if kind is str and isinstance(value, str):
-        return not any("\ud800" <= c <= "\udfff" for c in value)  # half a character cannot be written
+        return not any("\ud800" <= c <= "\udfff" for c in value)  # a lone surrogate cannot be encoded
     return isinstance(kind, type) and isinstance(value, kind)
 
 

@@ -17,7 +17,11 @@ def main(argv: list[str] | None = None) -> int:
     """The exit code: 0, or 2 where a folder has no finished run or the tasks differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "folders", type=LocalPath, nargs="+", metavar="FOLDER", help="a run's folder; the first is compared with"
+        "folders",
+        type=LocalPath,
+        nargs="+",
+        metavar="FOLDER",
+        help="folder of a run; the others are compared with the first",
     )
     try:
         print(compare(read(parser.parse_args(argv).folders)))

@@ -27,7 +27,7 @@ def own_files(words: list[str]) -> list[str]:
 
 
 def tasks_of(given: list[str] | None, words: list[str]) -> list[str | None]:
-    """The tasks of --tasks; without it None for own files, which are a task of their own, else mrpc. Raises UserError
+    """The tasks of --tasks. Without the flag: None for own files, which count as one task, else mrpc. Raises UserError
     for several tasks with own files. words: flags of run_glue.py."""
     from layerdrop.errors import UserError
 
@@ -51,7 +51,7 @@ def refuse_misspelt(parser: argparse.ArgumentParser, words: list[str]) -> None:
 
 
 def find_places(args: argparse.Namespace) -> list:
-    """Where local workers go; empty for Ray. Raises UserError for a number out of its flag's range."""
+    """Places of local workers. Empty for Ray. Raises UserError for a number out of its flag's range."""
     from layerdrop.arguments.limits import check_numbers
     from layerdrop.engines.places import places
 

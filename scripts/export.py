@@ -2,8 +2,8 @@
 """A run's model to deploy: python scripts/export.py RUN [RUN ...] --format safetensors|onnx [--quantize int8]
 
 The exported model is checked against the run's, and evaluated on the development set with the runtime that it is for.
-If it loses more than --max_loss points, it is not written. It goes to RUN/export, or to --output, with a card whose
-lines run it. Several runs give one table: score, size, latency; their models are timed in turn.
+A model that loses more than --max_loss points is not written. The output folder is RUN/export, or --output. It has a
+card with code that runs the model. Several runs give one table: score, size, latency. Their models are timed in turn.
 """
 
 import argparse
@@ -30,9 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="write a model that loses more, too")
     parser.add_argument("--output", type=LocalPath, help="folder of the exported model (one run)")
     for name in PLACES:
-        parser.add_argument(
-            f"--{name}", type=LocalPath, help="where the data of the runs is now, if not where they read it"
-        )
+        parser.add_argument(f"--{name}", type=LocalPath, help="new place of the runs' data, if it has moved")
     parser.add_argument("--table_format", choices=("md", "latex", "csv"), default="md", help="of the table")
     args = parser.parse_args(argv)
     try:

@@ -7,10 +7,10 @@
   profile     contribution of each layer, and what three thresholds drop; variance and magnitude of its weights
   similarity  every layer with every other: cosine, CKA, and the angle across blocks of K layers
 
-M: a checkpoint, or the folder of a run that kept its model, which is looked at on its own task or own files unless
---tasks says otherwise. The other flags are those of run_glue.py that say which data (--data_dir, --train_file,
---max_seq_length, --max_train_samples, ...). Results are kept in --store, and are not computed twice; tables go to
-stdout, pictures to --figures.
+M: a checkpoint, or the folder of a run that kept its model. A run is analyzed on its own task or own files unless you
+give --tasks. The other flags are the data flags of run_glue.py (--data_dir, --train_file, --max_seq_length,
+--max_train_samples, ...). Results are stored in --store and reused. Tables are printed to stdout, pictures are written
+to --figures.
 """
 
 import argparse
@@ -99,8 +99,10 @@ def run_of(model: str):
 
 
 def data_of(record, tasks: list[str] | None, words: list[str]) -> list[list[str]]:
-    """For each task the flags that say which data: of --tasks or own files among the words, else of the run. record: of
-    a run, or None. Raises UserError."""
+    """The data flags of each task, from --tasks or own files in `words`, else from the run. record: of a run, or None.
+
+    Raises UserError.
+    """
     from layerdrop.runs.command import data_flags
 
     if record and not tasks and not own_files(words):
@@ -120,7 +122,7 @@ def name_of(model: str, record, task: str):
 
 
 def subject(model: str, splits: tuple[str, ...], words: list[str]):
-    """A model and the data of a task. Raises UserError for flags that make no sense here."""
+    """A model and the data of a task. Raises UserError for flags that do not apply here."""
     from layerdrop.analysis.subjects import Subject
     from layerdrop.arguments import parse
     from layerdrop.checkpoints import work_offline_unless_reachable

@@ -4,11 +4,11 @@
   python scripts/predict.py MODEL --text "a text" ["a second one"]
   some-command | python scripts/predict.py MODEL
 
-MODEL: the folder of a run that kept its model, or of scripts/export.py (model.onnx runs in onnxruntime), or of any
-other classifier. FILE: what run_glue.py reads as --test_file (.csv, .tsv, .json, .jsonl, .parquet), with the text
-columns of the run. Any other ending, and stdin: plain lines with one text, or two that are separated by a tab. Every
-row gives one row: its index (column index, idx or id, else its number from 0), then a class and its probability, or a
-value. The prediction of an empty line is empty.
+MODEL: the folder of a run that kept its model, of an export (model.onnx runs in onnxruntime), or of any other
+classifier. FILE: a .csv, .tsv, .json, .jsonl or .parquet file, as for run_glue.py --test_file, with the run's text
+columns. A file with any other ending, and stdin, has plain lines: one text, or two texts separated by a tab. Each input
+row gives one output row: its index (column index, idx or id, else the row number from 0), then a class and its
+probability, or a value. The prediction of an empty line is empty.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("file", type=LocalPath, nargs="?", help="file of texts; - or nothing: stdin")
     parser.add_argument("--text", nargs="+", help="one text, or a pair of texts")
     parser.add_argument("--text_columns", help="the one or two text columns, separated by a comma (default: the run's)")
-    parser.add_argument("--max_seq_length", type=int, help="tokens of a text at most (default: the run's)")
+    parser.add_argument("--max_seq_length", type=int, help="maximum number of tokens (default: the run's)")
     parser.add_argument("--skip_bad_rows", action="store_true", help="empty predictions for malformed rows")
     parser.add_argument("--output", type=LocalPath, help="file of the predictions (default: stdout)")
     parser.add_argument("--batch_size", type=int, default=32)
@@ -52,13 +52,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise UserError for flags that cannot be, before anything is loaded."""
+    """Raise UserError for bad combinations of flags, before anything is loaded."""
     from layerdrop.arguments.limits import check_numbers
     from layerdrop.data.to_predict import is_table
     from layerdrop.errors import UserError
 
     if args.text and args.file:
-        raise UserError("--text and a file both say what to predict. Give one of them.")
+        raise UserError("--text and a file both give the texts. Give one of them.")
     if args.text and len(args.text) > 2:
         raise UserError(f"--text: one text or two, not {len(args.text)}. Put each between quotes.")
     if not args.text and not args.file and sys.stdin.isatty():
@@ -69,7 +69,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def predict(args: argparse.Namespace) -> list[tuple[str, ...]]:
-    """The rows of the answer, with a header. Prints notes."""
+    """Predict. Returns the output rows with a header, and prints notes."""
     from layerdrop.predict import Predictor
 
     predictor = Predictor(args.model, args.max_seq_length)
@@ -86,7 +86,7 @@ def predict(args: argparse.Namespace) -> list[tuple[str, ...]]:
 
 
 def read(args: argparse.Namespace, columns: list[tuple[str, ...]]):
-    """The texts. columns: of the model's training. Raises UserError."""
+    """Read the texts. columns: text columns of the model's training. Raises UserError."""
     from layerdrop.data.to_predict import ToPredict, is_table, read_columns, read_lines
     from layerdrop.errors import UserError
 

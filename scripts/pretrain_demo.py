@@ -100,7 +100,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     if args.output.exists() and any(args.output.iterdir()) and not (args.output / "pretraining.json").exists():
-        parser.error(f"--output {args.output}: holds files, and no encoder of this script. Choose another folder.")
+        parser.error(
+            f"--output {args.output}: holds files other than an encoder of this script. Choose another folder."
+        )
 
     started = time.perf_counter()
     set_seed(args.seed)

@@ -32,7 +32,10 @@ def main(argv: list[str] | None = None) -> int:
         "--rows", nargs="+", default=[], help="settings that make rows, such as num_train_epochs, not tables"
     )
     parser.add_argument(
-        "--columns", nargs="+", default=[], help="settings that make columns, such as max_train_samples, not tables"
+        "--columns",
+        nargs="+",
+        default=[],
+        help="settings that separate columns instead of tables, such as max_train_samples",
     )
     parser.add_argument("--all_metrics", action="store_true", help="every metric of a task (csv has them anyway)")
     parser.add_argument("--plain", action="store_true", help="significance: training variants against plain runs")
@@ -115,18 +118,18 @@ def report(args: argparse.Namespace) -> None:
 
 
 def read_csv(args: argparse.Namespace, files: list[str]):
-    """The frame of a csv file of --runs. Raises UserError where records are needed."""
+    """Read a csv file of --runs as a frame. Raises UserError for flags that need records."""
     from layerdrop.errors import UserError
     from layerdrop.report.runs_csv import read_runs_csv
 
     needs = {"--table significance": "significance" in args.table, "--runs": args.runs, "--watch": args.watch}
     if args.store != files[:1]:
         raise UserError(
-            f"{' '.join(args.store)}: one csv file of --runs alone, or folders of runs. Leave the others out."
+            f"{' '.join(args.store)}: give either one csv file of --runs or folders of runs. Leave the others out."
         )
     if flags := [flag for flag, given in needs.items() if given]:
         raise UserError(
-            f"{flags[0]}: needs the folders of the runs, and {files[0]} has only their figures. Leave it out."
+            f"{flags[0]}: needs the folders of the runs, but {files[0]} has only their values. Leave it out."
         )
     return read_runs_csv(files[0], args.rows, args.columns)
 

@@ -40,8 +40,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def search_layers(argv: list[str]):
-    """Do the search that the flags describe: (SearchRecord, path of its layer file, words of a run's command that the
-    record does not hold). Raises UserError, and KeyboardInterrupt where the user stops."""
+    """Execute a search. Returns (SearchRecord, path of its layer file, words of a run's command that are not in the
+    record). Raises UserError, and KeyboardInterrupt if the user stops it."""
     args, words = _parse(argv)
 
     from layerdrop.files import make_folder
@@ -88,7 +88,7 @@ def search_layers(argv: list[str]):
 
 
 def _not_in_a_spec(arguments) -> list[str]:
-    """The flags that a run needs as the search does, and that are no part of its identity."""
+    """Flags outside a run's identity that the run needs as the search does."""
     values = {
         "validation_file": arguments.data.validation_file,
         "cache_dir": arguments.model.cache_dir,

@@ -50,7 +50,7 @@ def sweep_or_plan(args: argparse.Namespace, flags: tuple[str, ...]) -> int:
     args.store = args.store or str(Path("runs") / Path(args.study).stem)
     study = read_study(args.study, args.store, {name: getattr(args, name) for name in AXES}, flags, args.recipe)
     inputs = Inputs()
-    states = [] if args.plan else statuses(study.jobs, inputs)  # the plan looks itself
+    states = [] if args.plan else statuses(study.jobs, inputs)  # the plan computes them itself
     unreadable = [state.note for state in states if state.note and state.word == "missing"]
     for text in [*study.notes, *unreadable]:
         print(f"note: {text}", file=sys.stderr)

@@ -136,7 +136,7 @@ def test_every_flag_of_the_library_goes_through():
             "--drop_strategy greedy --drop_k 1 --drop_order 3 --drop_order_file x",
             "--drop_order and --drop_order_file both give",
         ),
-        ("--drop_strategy greedy --drop_k 1 --drop_order 3,3", "--drop_order 3,3: ids from 0 are expected, each once"),
+        ("--drop_strategy greedy --drop_k 1 --drop_order 3,3", "--drop_order 3,3: must be ids from 0, each once"),
         ("--drop_order 3,1", "--drop_order needs a strategy"),
         (
             "--drop_strategy top --drop_k 1 --drop_order_file x",
@@ -151,7 +151,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--max_train_samples 0", "--max_train_samples 0: must be 1 or more"),
         (
             "--drop_strategy contribution --drop_k 1 --score_split test --do_train --max_predict_samples 5",
-            "--max_predict_samples: --score_split test scores the whole test set",
+            "--max_predict_samples: cannot be combined with --score_split test",
         ),
         ("--num_train_epochs 0", "--num_train_epochs 0.0: must be above 0"),
         ("--max_steps 0", "--max_steps 0: must be above 0. Leave it out to train --num_train_epochs"),
@@ -291,7 +291,7 @@ def test_words_of_a_range():
         ("--train_sampling_strategy xyz", "--train_sampling_strategy: invalid choice: 'xyz' (choose from"),
         ("--eval_strategy xyz", "--eval_strategy: invalid choice: 'xyz' (choose from"),
         ("--fsdp full_shard", "--fsdp: shards a model over several processes. Start them: torchrun"),
-        ("--dataloader_persistent_workers", "--dataloader_persistent_workers: goes with --dataloader_num_workers"),
+        ("--dataloader_persistent_workers", "--dataloader_persistent_workers: needs --dataloader_num_workers"),
         (
             '--activation_checkpointing_kwargs {"x":1}',
             "--activation_checkpointing_kwargs: unknown setting 'x'",
@@ -335,7 +335,7 @@ def test_what_a_launcher_sets_and_no_record_says_is_refused(variable, value, ref
     flags = parse(CPU)
     monkeypatch.setenv(variable, value)
     problems = list(checks._library(flags))
-    assert bool(problems) == refused and all(text.startswith(f"{variable}={value}, as `accel") for text in problems)
+    assert bool(problems) == refused and all(text.startswith(f"{variable}={value}, set by `accel") for text in problems)
 
 
 # ---- configuration files

@@ -101,7 +101,7 @@ def test_no_card_without_a_model(run):
     [
         ("--drop_when finetuned", "after a first fine-tuning in full depth, before a second one"),
         ("--drop_when gradual --drop_every_epochs 1", "one after the other while fine-tuning"),
-        ("--teacher auto", "It has learnt from the full model, fine-tuned first too (`--distill logits`)"),
+        ("--teacher auto", "It also learned from the full model, fine-tuned first (`--distill logits`)"),
     ],
 )
 def test_a_card_says_how(run, way, said):

@@ -177,7 +177,7 @@ def test_classes_that_may_be_missing_labels_are_noted(tmp_path, labels, named):
 )
 def test_numbers_of_another_spelling_are_refused(tmp_path, labels, first):
     path = column(tmp_path / "x.tsv", labels)
-    message = re.escape(f"x.tsv:{labels.index(first) + 2}: label '{first}' of column 'label' is a number of another")
+    message = re.escape(f"x.tsv:{labels.index(first) + 2}: label '{first}' of column 'label' is a number in another")
     with pytest.raises(UserError, match=f"{message}.*--label_type class"):
         read(path)
     assert len(read(path, label_type="class").task.labels) == len(labels)

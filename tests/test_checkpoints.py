@@ -289,14 +289,14 @@ def test_quantised_weights_are_refused(tmp_path, dtype, file):
     state |= {name: state[name].to(getattr(torch, dtype)), "bert.embeddings.position_ids": torch.arange(64)}
     (folder / "model.safetensors").unlink()
     (save_file if file.endswith("safetensors") else torch.save)(state, folder / file)
-    with pytest.raises(UserError, match=f"--teacher .*bert: is quantised \\({name} is .*\\). Give the unquantised"):
+    with pytest.raises(UserError, match=f"--teacher .*bert: is quantized \\({name} is .*\\). Give the unquantized"):
         Checkpoint.open(str(folder), flag="--teacher").weights()
 
 
 def test_a_quantised_configuration_is_refused(tmp_path):
     folder = tiny.save(tmp_path / "bert")
     change(Path(folder) / "config.json", b"{", b'{"quantization_config": {"quant_method": "gptq", "bits": 4},')
-    with pytest.raises(UserError, match=r"is quantised \(quantization_config in config.json\)"):
+    with pytest.raises(UserError, match=r"is quantized \(quantization_config in config.json\)"):
         Checkpoint.open(folder)
 
 
@@ -317,7 +317,7 @@ def test_an_adapter_is_not_a_model(tmp_path):
         Checkpoint.open(str(tmp_path))
     tiny.save(tmp_path)
     assert Checkpoint.open(str(tmp_path)).notes == [
-        f"{tmp_path} holds an adapter too (adapter_config.json), which is not used"
+        f"{tmp_path} also holds an adapter (adapter_config.json), which is not used"
     ]
 
 
@@ -338,7 +338,7 @@ def test_a_folder_whose_checkpoint_is_further_in(tmp_path):
 @pytest.mark.parametrize("model_type", ["roberta", "xlm-roberta", "mpnet", "longformer"])
 def test_positions_that_count_from_no_padding(tmp_path, model_type):
     tiny.config(model_type, pad_token_id=None).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="config.json has no pad_token_id, from which this model counts positions"):
+    with pytest.raises(UserError, match="config.json has no pad_token_id, but this model counts positions from it"):
         Checkpoint.open(str(tmp_path))
 
 

@@ -176,7 +176,9 @@ def test_layers_that_compute_by_their_position_do_not_move(tmp_path):
         lambda: load_classifier(folder, [1]),
         lambda: drop_layers(tiny.model("gpt2", scale_attn_by_inverse_layer_idx=True), [0]),
     ):
-        with pytest.raises(UserError, match=r"cannot move .*\(scale_attn_by_inverse_layer_idx\). Drop the last layers"):
+        with pytest.raises(
+            UserError, match=r"cannot move .*\(scale_attn_by_inverse_layer_idx\). Drop only the last layers"
+        ):
             cut()
     model = drop_layers(AutoModelForSequenceClassification.from_pretrained(folder).eval(), [5])
     drop_layers(model, [4]).save_pretrained(tmp_path / "cut")

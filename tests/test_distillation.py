@@ -415,5 +415,5 @@ def test_rows_of_a_disk_that_is_too_small(monkeypatch, tmp_path):
     from layerdrop.errors import UserError
     from layerdrop.finetune.teacher import Vectors
 
-    with pytest.raises(UserError, match="its outputs take 4000000000000.0 GB"):
+    with pytest.raises(UserError, match="its outputs need 4000000000000.0 GB"):
         Vectors(np.array([10**21]), torch.float32, tmp_path)

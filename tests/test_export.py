@@ -215,7 +215,7 @@ def test_held_out_rows_are_the_validation_set(own, capsys):
             Path("train.csv").rename("moved.csv")
     code, _, err = call("made", capsys)
     assert code == 2 and err == (
-        "error: --train_file train.csv: the run in made reads it, and it is not there. Say where it is now with "
+        "error: --train_file train.csv: the run in made reads it, but it does not exist. Give its new place with "
         "--train_file.\n"
     )
     code, _, err = call("made --validation_file dev.csv", capsys)
@@ -226,8 +226,7 @@ def test_a_run_without_a_validation_set(own, capsys):
     own("--train_file train.csv --do_train")
     code, _, err = call("made", capsys)
     assert code == 2 and err == (
-        "error: made: its run had no validation set, on which an exported model is checked. Give one with "
-        "--validation_file.\n"
+        "error: made: its run had no validation set, but an export is checked on one. Give it with --validation_file.\n"
     )
     code, _, err = call("made --validation_file dev.csv", capsys)
     assert code == 0 and "of 12 predictions differ" in err
@@ -240,7 +239,7 @@ def test_data_that_has_moved(own, capsys, monkeypatch):
     made = Path("made").absolute()
     monkeypatch.chdir("/")
     code, _, err = call(str(made), capsys)
-    assert code == 2 and "--validation_file dev.csv: the run in" in err and "Say where it is now" in err
+    assert code == 2 and "--validation_file dev.csv: the run in" in err and "Give its new place" in err
     code, _, err = call(f"{made} --validation_file {made.parent / 'moved.csv'}", capsys)
     assert code == 0 and "of 12 predictions differ" in err, err
 
@@ -250,7 +249,7 @@ def test_a_glue_folder_that_has_moved(made, capsys, glue):
     said["spec"]["data"]["source"] = "gone"
     Path("made/record.json").write_text(json.dumps(said))
     code, _, err = call("made", capsys)
-    assert code == 2 and "--data_dir gone: the run in made reads it, and it is not there" in err
+    assert code == 2 and "--data_dir gone: the run in made reads it, but it does not exist" in err
     assert call(f"made --data_dir {glue}", capsys)[0] == 0
 
 

@@ -52,11 +52,11 @@ def test_a_file_of_the_users_own_is_refused(tmp_path):
         path.write_text(content)
         make_folder_of("--html", path, MARK)
     path.write_text("mine")
-    with pytest.raises(UserError, match=r"--html .*a\.txt: is there, and is no earlier result\. Move it away"):
+    with pytest.raises(UserError, match=r"--html .*a\.txt: exists and is not an earlier result\. Move it away"):
         make_folder_of("--html", path, MARK)
     os.mkfifo(tmp_path / "pipe")
     for special in (tmp_path / "pipe", "/dev/null"):
-        with pytest.raises(UserError, match="is no regular file"):
+        with pytest.raises(UserError, match="is not a regular file"):
             make_folder_of("--html", special, MARK)
 
 
@@ -215,7 +215,7 @@ def test_results_replace_no_file_of_the_users_own(tmp_path, monkeypatch, capsys,
         Path(name).write_text("prediction of mine")
         capsys.readouterr()
         assert 2 in [script.main(words) for script, words in commands]
-        assert f"{name}: is there, and is no earlier result. Move it away" in capsys.readouterr().err
+        assert f"{name}: exists and is not an earlier result. Move it away" in capsys.readouterr().err
         assert Path(name).read_text() == "prediction of mine"
         Path(name).write_bytes(before)
     assert (
@@ -228,4 +228,4 @@ def test_a_picture_in_the_way_is_said_before_any_training(tmp_path, monkeypatch,
     Path("loss_by_k.pdf").write_text("mine")
     words = "--model_name_or_path demo --tasks demo-rte --k 1 --workers 1 --figures ."
     assert choose_k.main(words.split()) == 2 and not list(Path("runs/choose_k").iterdir())
-    assert "--figures loss_by_k.pdf: is there, and is no earlier result" in capsys.readouterr().err
+    assert "--figures loss_by_k.pdf: exists and is not an earlier result" in capsys.readouterr().err

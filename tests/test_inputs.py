@@ -85,7 +85,7 @@ def test_a_sweep_sees_what_has_changed_in_place(job, name):
     change(*edit)
     assert statuses([made])[0].changed == (name,)
     ((_, error),) = do(made).failed
-    assert f"other contents of {name} since" in error and "Choose another --store" in error
+    assert f"but {name} changed since" in error and "Choose another --store" in error
     assert Path("out/record.json").read_bytes() == before
 
 

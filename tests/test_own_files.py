@@ -417,7 +417,7 @@ def test_from_which_share_of_decimals_on_a_label_is_a_number(tmp_path, numbers, 
 def test_numbers_and_words_as_classes_are_noted(tmp_path):
     data = read(column(tmp_path / "x.csv", ["1", "2", "n/a", "2"]))
     assert data.task.labels == ("1", "2", "n/a") and data.notes[-1].startswith(
-        "numbers and words are classes alike: n/a"
+        "both numbers and words are classes in 'label': n/a"
     )
     assert len(read(column(tmp_path / "x.csv", ["1", "2", "3", "2"])).notes) == 1
 

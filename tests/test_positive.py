@@ -56,7 +56,7 @@ def test_of_own_files(tmp_path):
     path = column(tmp_path / "x.csv", ["ok", "fraud", "ok", "ok"])
     data = read(path, path)
     assert data.task.positive_label == "fraud"
-    assert any(note.startswith("f1 is that of class 'fraud' (the rarer one in training") for note in data.notes)
+    assert any(note.startswith("f1 measures class 'fraud' (the rarer one in training") for note in data.notes)
     data = read(path, path, positive_label="ok")
     assert data.task.positive_label == "ok" and not any("f1" in note for note in data.notes)
     mostly_fraud = column(tmp_path / "y.csv", ["ok", "fraud", "fraud", "fraud"])
@@ -70,8 +70,8 @@ def test_of_own_files(tmp_path):
     ("labels", "name", "message"),
     [
         (["a", "b"], "c", "--positive_label: unknown value 'c'.* Allowed: a, b"),
-        (["a", "b", "c"], "a", "--positive_label a: the labels of .*x.csv are 3 classes"),
-        (["0.5", "1.5"], "1.5", "--positive_label 1.5: the labels of .*x.csv are numbers"),
+        (["a", "b", "c"], "a", "--positive_label a: needs two classes, and the labels of .*x.csv are 3 classes"),
+        (["0.5", "1.5"], "1.5", "--positive_label 1.5: needs two classes, and the labels of .*x.csv are numbers"),
     ],
 )
 def test_a_positive_label_that_cannot_be(tmp_path, labels, name, message):

@@ -234,7 +234,7 @@ def test_a_tokenizer_is_part_of_what_was_done(run, bert, tmp_path):
     path = tmp_path / "other" / "tokenizer.json"
     path.write_text(path.read_text().replace('"w1"', '"w0"', 1).replace('"w0"', '"w1"', 1))
     code, _, _, err = run(words, output="with")
-    assert code == 0 or "other contents of the tokenizer" in err
+    assert code == 0 or "the tokenizer changed since" in err
 
 
 def test_the_same_run_by_zero_or_by_no_flag(run):

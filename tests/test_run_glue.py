@@ -262,7 +262,7 @@ def test_labels_of_other_names_are_noted(run, tmp_path):
     three = tiny.save(tmp_path / "three", num_labels=3)
     how = "POS is taken for negative, NEG is taken for positive"
     _, _, _, err = run(flags, turned, output=None)
-    assert f"turned: its labels are not those of sst2: {how}" in err
+    assert f"turned: its labels differ from those of sst2: {how}" in err
     assert f"scores are seen through the checkpoint's classifier, of which {how}" in err
     _, _, _, err = run(f"{flags} --score_on {turned}", output=None)
     assert "its labels" not in err and f"classifier, of which {how}" in err
@@ -271,7 +271,7 @@ def test_labels_of_other_names_are_noted(run, tmp_path):
     (tmp_path / "mine.csv").write_text("text,label\nw1,neg\nw2,pos\n")
     flags = f"--train_file {tmp_path}/mine.csv --validation_file {tmp_path}/mine.csv --dry_run"
     _, _, _, err = run(f"{flags} --teacher {tiny.save(tmp_path / 'plain')}", three, data=None, output=None)
-    assert "plain: its labels are not those of mine: LABEL_0 is taken for neg, LABEL_1 is taken for pos" in err
+    assert "plain: its labels differ from those of mine: LABEL_0 is taken for neg, LABEL_1 is taken for pos" in err
 
 
 def test_seconds_of_inference_are_those_of_the_last_pass(run, monkeypatch):

@@ -72,7 +72,7 @@ def test_what_it_goes_on_from_is_recorded_and_looked_at(first):
     run_glue.run(without([3], spec), there)
     assert read_record("on").fingerprints["start"] not in ("", read_record("on").fingerprints["model"])
     drop_layers(AutoModelForSequenceClassification.from_pretrained("first"), []).half().save_pretrained("first")
-    with pytest.raises(UserError, match="other contents of the start"):
+    with pytest.raises(UserError, match="the start changed since"):
         run_glue.run(without([3], spec), there)
 
 
@@ -262,7 +262,7 @@ def test_a_start_or_teacher_on_data_that_have_changed_is_trained_again(run, glue
     name = "teacher" if "teacher" in how else "start"
     flip(data)
     code, _, _, err = run(words, data=data)
-    assert code == 2 and "other contents of train" in err
+    assert code == 2 and "but train changed since" in err
     code, after, _, err = run(words + " --overwrite_output_dir", data=data)
     assert code == 0 and "again (train" in err and len(prior()) == 1, err
     assert after["fingerprints"][name] != before["fingerprints"][name] and after["id"] == before["id"]

@@ -80,13 +80,13 @@ def test_done_or_interrupted_on_other_data_or_weights_is_not_the_same(tmp_path, 
     inputs = {"data": {"train": {"rows": 3}, "test": {"rows": 1}}, "fingerprints": {"model": "a"}}
     write_run(RunRecord(SPEC, str(tmp_path / "done"), "success", **inputs))
     assert opened(SPEC, tmp_path / "done", **inputs).done
-    with pytest.raises(UserError, match=f"same settings, but other contents of {name} since"):
+    with pytest.raises(UserError, match=f"same settings, but {name} changed since"):
         opened(SPEC, tmp_path / "done", **changed)
     opened(SPEC, tmp_path / "killed", **inputs)
     path = checkpoint(tmp_path / "killed", 10)
     more = inputs | {"data": inputs["data"] | {"test": {"rows": 2}}}  # has no part in the training
     assert opened(SPEC, tmp_path / "killed", resume="last", **more).resume_from == str(path)
-    with pytest.raises(UserError, match=f"checkpoint-10 was made with .* other contents of {name} since"):
+    with pytest.raises(UserError, match=f"checkpoint-10 was made with .* but {name} changed since"):
         opened(SPEC, tmp_path / "killed", resume="last", **changed)
 
 
@@ -376,7 +376,7 @@ def test_an_interrupted_run_on_data_that_have_changed_starts_again(tmp_path):
     opened(SPEC, tmp_path, data={"train": {"rows": 3}})
     path = checkpoint(tmp_path, 10)
     state = opened(SPEC, tmp_path, resume="auto", data={"train": {"rows": 4}})
-    assert state.resume_from is None and not path.exists() and "other contents of the inputs" in state.notes[0]
+    assert state.resume_from is None and not path.exists() and "inputs that changed since" in state.notes[0]
     path = checkpoint(tmp_path, 10)
     with pytest.raises(UserError, match="made with other settings"):
         opened(OTHER, tmp_path, resume="auto", data={"train": {"rows": 5}})

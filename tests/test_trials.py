@@ -142,15 +142,15 @@ def test_failures_have_no_score_and_are_counted(trials):
 @pytest.mark.parametrize(
     ("now", "said"),
     [
-        ({"fingerprints": {"model": "b"}}, "the model than"),
-        ({"data": {"train": {"rows": 85}, "validation": {"rows": 16}}}, "validation than"),
-        ({"data": {"train": {"rows": 84}, "validation": {"rows": 15}}}, "train than"),
+        ({"fingerprints": {"model": "b"}}, "the model"),
+        ({"data": {"train": {"rows": 85}, "validation": {"rows": 16}}}, "validation"),
+        ({"data": {"train": {"rows": 84}, "validation": {"rows": 15}}}, "train"),
     ],
 )
 def test_other_contents_under_the_same_name(trials, now, said):
     trials()[0](sets([3]))
     changed, _ = trials(contents=CONTENTS | now)
-    with pytest.raises(UserError, match=f"this run has read other contents of {said} are there now. Choose another"):
+    with pytest.raises(UserError, match=f": {said} changed since this run. Choose another"):
         changed(sets([3]))
 
 
@@ -189,7 +189,7 @@ def test_only_a_plain_run_is_a_candidate(trials, tmp_path):
 def test_a_candidate_on_other_inputs_is_refused(trials, name):
     trials(contents=CONTENTS | {"fingerprints": {name: "a"}}, outcome=with_fingerprint(name))[0](sets([3]))
     changed, _ = trials(contents=CONTENTS | {"fingerprints": {name: "b"}}, outcome=with_fingerprint(name))
-    with pytest.raises(UserError, match=f"other contents of the {name.replace('_', ' ')} than"):
+    with pytest.raises(UserError, match=f": the {name.replace('_', ' ')} changed since"):
         changed(sets([3]))
 
 

@@ -138,7 +138,7 @@ def _strategys_own(flags: Flags) -> Iterator[str]:
         if drop.drop_order_file:
             yield "--drop_order and --drop_order_file both give a search's result. Give one of them."
         if min(ids, default=-1) < 0 or len(set(ids)) < len(ids):
-            yield f"--drop_order {drop.drop_order}: ids from 0 are expected, each once, as 9,2,11."
+            yield f"--drop_order {drop.drop_order}: must be ids from 0, each once. Write them as 9,2,11."
     if drop.score_on and not row.scorer:
         yield f"--score_on: {row.name} has no scores. It goes with {', '.join(SCORERS)}."
 
@@ -236,8 +236,8 @@ def _files(flags: Flags) -> Iterator[str]:
         )
     if flags.scored_split == "test" and data.max_predict_samples is not None:
         yield (
-            "--max_predict_samples: --score_split test scores the whole test set, so that the layers do not depend on "
-            "what is predicted. Leave it out, or score another split."
+            "--max_predict_samples: cannot be combined with --score_split test, which scores the whole test set. "
+            "Leave it out, or score another split."
         )
     instead = " --hold_out 0.15 takes a share of the training set instead."
     for split in flags.splits if own else ():
@@ -267,7 +267,7 @@ def _training(flags: Flags) -> Iterator[str]:
 
 
 def _optimizer(flags: Flags) -> Iterator[str]:
-    """Make the optimizer and the schedule of the learning rate, of one parameter, unless that needs the model."""
+    """Try to build the optimizer and the learning-rate schedule for one parameter, unless that needs the model."""
     train = flags.train
     if train.optim_target_modules or list(_numbers(flags)):
         return
@@ -284,11 +284,11 @@ def _optimizer(flags: Flags) -> Iterator[str]:
     except reasons as error:
         given = f"--lr_scheduler_type {train.lr_scheduler_type.value}"
         how = "--lr_scheduler_kwargs '{\"name\": value}'"
-        yield f"{given}: cannot be used ({one_line(str(error))}). Its settings are given as {how}."
+        yield f"{given}: cannot be used ({one_line(str(error))}). Give its settings as {how}."
 
 
 def _library(flags: Flags) -> Iterator[str]:
-    """What the library would find out when the training begins."""
+    """Problems that the library would report only when training begins."""
     train = flags.train
     for name in train.report_to:
         if name not in INTEGRATION_TO_CALLBACK:
@@ -296,7 +296,7 @@ def _library(flags: Flags) -> Iterator[str]:
     if train.fsdp and train.world_size == 1:
         yield "--fsdp: shards a model over several processes. Start them: torchrun --nproc_per_node N run_glue.py ..."
     if train.dataloader_persistent_workers and not train.dataloader_num_workers:
-        yield "--dataloader_persistent_workers: goes with --dataloader_num_workers above 0. Give both, or leave it out."
+        yield "--dataloader_persistent_workers: needs --dataloader_num_workers above 0. Give both, or leave it out."
     known = [name for name in inspect.signature(checkpoint).parameters if name not in ("function", "args", "kwargs")]
     for name in train.activation_checkpointing_kwargs or ():
         if name not in known:
@@ -308,7 +308,7 @@ def _library(flags: Flags) -> Iterator[str]:
     for name, flag in launched.items():
         if (value := os.environ.get(name, "no")).lower() not in ("no", "false", "0", "") and not flag:
             yield (
-                f"{name}={value}, as `accelerate launch` sets it: changes the result, and no record would say so. "
+                f"{name}={value}, set by `accelerate launch`: changes the result without a trace in the record. "
                 "Leave it out of the launcher's settings, or start with torchrun."
             )
 

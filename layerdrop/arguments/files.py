@@ -37,15 +37,15 @@ class _Loader(yaml.SafeLoader):
 
 STUDY, SEARCH = "a study of many runs", "a search"
 COMMANDS = {STUDY: "sweep", SEARCH: "search"}
-"""Kind of a file -> the script that takes it. Any other file holds the flags of one run."""
+"""Kind of file -> the script that takes it. All other files hold the flags of one run."""
 OF_A_SEARCH = {"method", "max_k", "seeds", "select_on", "round"}
 """Flags of scripts/search.py alone."""
 
 
 def read_settings(path: str, kind: str | None = None) -> dict[str, Any]:
-    """The mapping in a YAML or JSON file.
+    """Read the mapping in a YAML or JSON file.
 
-    kind: STUDY or SEARCH, where a file of that kind is meant. Raises UserError, for a file of the other kind too.
+    kind: STUDY or SEARCH if the caller expects such a file. Raises UserError, also for a file of another kind.
     """
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8-sig")

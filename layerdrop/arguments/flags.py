@@ -54,7 +54,7 @@ class DataArguments:
     label_column: str = flag("Own files: the label column.", "label")
     label_type: Literal["auto", "class", "number"] = flag("Own files: classification or regression.", "auto")
     positive_label: str | None = flag(
-        "Own files with two classes: the one that f1 is of. Default: yes of yes and no, and so on; else the rarer one."
+        "Own files with two classes: the class that f1 measures. Default: by name (yes of yes and no), else the rarer."
     )
     skip_bad_rows: bool = flag(
         "Own files and --data_dir: skip and count malformed rows instead of stopping at the first.", False
@@ -103,7 +103,7 @@ class DropArguments:
         "A search's result. greedy, shortlist: one id a line, first to drop first; optimal: on line k the best set "
         "of k, as 10-11; list: the layers.json of a run."
     )
-    drop_order: str | None = flag("A search's result itself instead of its file, as 9,2,11: first to drop first.")
+    drop_order: str | None = flag("A search's result as ids instead of a file, as 9,2,11: first to drop first.")
     weight_scope: Literal["final", "layer"] = flag(
         "variance, aggregation: the second feed-forward matrix, or all of the layer's matrices.", "final"
     )
@@ -114,9 +114,7 @@ class DropArguments:
         "Criteria that look at texts: the split to score (MNLI: matched). Default: train; contribution: validation."
     )
     max_score_samples: int | None = flag("Criteria that look at texts: use the first N examples of that split only.")
-    score_store: LocalPath | None = flag(
-        "Folder of scores (scripts/layers.py scores): what is there is not computed again."
-    )
+    score_store: LocalPath | None = flag("Folder of scores (scripts/layers.py scores). Scores in it are reused.")
     freeze_layers: str | None = flag("Ids of kept layers that fine-tuning does not change, as 0,1,2.")
     freeze_embeddings: bool = flag("Do not change the embeddings in fine-tuning.", False)
     dry_run: bool = flag("Print the dropped and kept layers, scores and parameters, and stop.", False)
@@ -266,7 +264,7 @@ class Flags:
 
     @property
     def named_strategy(self) -> Strategy | None:
-        """The row of --drop_strategy, or `list` where layers are named and no strategy is. Raises UserError."""
+        """The row of --drop_strategy; `list` if only layers are named. Raises UserError."""
         name = self.drop.drop_strategy or ("list" if self.drop_layers or self.keep_layers else None)
         return get_strategy(name) if name else None
 
@@ -322,7 +320,7 @@ class Flags:
 
 
 def parse_ids(flag_name: str, text: str | None, in_order: bool = False) -> tuple[int, ...]:
-    """`9,11,10` -> (9, 10, 11); (9, 11, 10) where the order counts. Raises UserError."""
+    """Parse `9,11,10` into (9, 10, 11), or into (9, 11, 10) if the order counts. Raises UserError."""
     words = str(text or "").replace(" ", ",").strip("[]").split(",")
     try:
         ids = [int(word) for word in words if word]

@@ -1,5 +1,5 @@
-"""Legacy flags, of older versions and of the papers' scripts: their present names, or why they have no effect; and what
-people type that never was a flag."""
+"""Flags that are not ours: legacy flags of older versions and of the papers' scripts, with their present names or the
+reason why they have no effect, and common misnomers."""
 
 RENAMED = {
     "evaluation_strategy": "eval_strategy",
@@ -71,7 +71,7 @@ _HINTS = {
     "For several GPUs: torchrun --nproc_per_node N run_glue.py ...": "gpus n_gpu num_gpus",
 }
 TYPED = {name: hint for hint, names in _HINTS.items() for name in names.split()}
-"""What people type -> the flag that they mean, or a sentence."""
+"""Common misnomer -> the flag that is meant, or a sentence."""
 
 
 def translate(argv: list[str], notes: list[str]) -> list[str]:
@@ -88,7 +88,7 @@ def translate(argv: list[str], notes: list[str]) -> list[str]:
             "true",
             "false",
         ):
-            notes.append("--use_auth_token has no effect: the token that is stored on this machine is used anyway")
+            notes.append("--use_auth_token has no effect: the token stored on this machine is used anyway")
             i += has_value and not equals
         elif name in RENAMED:
             notes.append(f"--{name} is now --{RENAMED[name]}")

@@ -1,4 +1,4 @@
-"""The range of every flag that takes a number: one table, of run_glue.py and of the scripts."""
+"""Ranges of all numeric flags of run_glue.py and of the scripts, in one table."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from layerdrop.errors import UserError
 
 @dataclass(frozen=True)
 class Range:
-    """The finite numbers that a flag takes."""
+    """Finite numbers that a flag accepts."""
 
     least: float = -math.inf
     most: float = math.inf
@@ -19,9 +19,9 @@ class Range:
     below: bool = False
     """Whether `most` itself is excluded."""
     hint: str = ""
-    """A sentence for the end of the message."""
+    """Last sentence of the error message."""
     also: float | None = None
-    """A value that stands for none."""
+    """Value outside the range that means `not set`."""
 
     def __contains__(self, value: float) -> bool:
         if not math.isfinite(value):
@@ -89,13 +89,13 @@ RANGES: Mapping[str, Range] = {
     "seeds": SEED,
     "round": NOT_NEGATIVE,
 }
-"""Flag -> its range. A number that is not here may be any finite one."""
+"""Flag -> its range. Flags without an entry accept any finite number."""
 STRATEGY_OF = {"logging_steps": "logging_strategy", "eval_steps": "eval_strategy", "save_steps": "save_strategy"}
-"""Flags that count only where another one is `steps`."""
+"""Flags that have an effect only if another flag is `steps`."""
 
 
 def out_of_range(values: Mapping[str, Any]) -> Iterator[str]:
-    """A problem for each number, alone or in a list, that is out of its flag's range. values: by the flags' names."""
+    """Yield a problem for each number (alone or in a list) outside its flag's range. values: flag name -> value."""
     for name, value in values.items():
         if name in STRATEGY_OF and values.get(STRATEGY_OF[name]) != "steps":
             continue

@@ -34,13 +34,13 @@ COMMON = (
 """The library's flags that --help shows."""
 ID_FLAGS = ("drop_layers", "remove_layers", "keep_layers", "drop_order", "freeze_layers")
 FROM_FILE = ("accelerator_config", "deepspeed", "fsdp_config")
-"""Of the flags that take a JSON object, those that take a file of one too."""
+"""Flags that take a JSON object or the path of a JSON file."""
 RESUME = {"true": "last", "last": "last", "auto": "auto", "false": None, "none": None, "": None}
 """Words of --resume_from_checkpoint that are no folder -> Options.resume."""
 
 
 def _settings(text: str) -> str:
-    """A JSON object, as text: the library reads it."""
+    """Check that the text is a JSON object. Returns the text, which the library parses."""
     try:
         if isinstance(json.loads(text), dict):
             return text.strip()
@@ -50,7 +50,7 @@ def _settings(text: str) -> str:
 
 
 def _settings_or_file(text: str) -> str:
-    """A JSON object, or the path of a file of one."""
+    """A JSON object as text, or the path of a JSON file."""
     path = LocalPath(text)
     return path if Path(path).is_file() else _settings(text)
 
@@ -186,7 +186,7 @@ def parse(argv: list[str]) -> Arguments:
         namespace.disable_tqdm = not sys.stderr.isatty()
     try:
         groups = [kind(**{f.name: getattr(namespace, f.name) for f in fields(kind) if f.init}) for kind in GROUPS]
-    except Exception as error:  # whatever the library's own checks raise is about its flags
+    except Exception as error:  # any error of the library's checks concerns its flags
         raise UserError("\n".join(out_of_range(vars(namespace))) or one_line(str(error))) from error
     arguments = Arguments(*groups, given=given, notes=notes)
     arguments.train.output_dir = namespace.output_dir  # None instead of the library's own default
@@ -230,7 +230,7 @@ def _namespace(words: list[str]) -> argparse.Namespace:
     for action in parser._actions:
         if getattr(namespace, action.dest, None) != "" or action.dest in ID_FLAGS:
             continue
-        if action.default is None:  # as scripts write an optional value that is not set
+        if action.default is None:  # scripts pass an unset optional value as an empty string
             setattr(namespace, action.dest, None)
         elif action.type is LocalPath:
             raise UserError(f"--{action.dest}: is empty. Give a folder or a name on the hub, or leave it out.")

@@ -76,8 +76,8 @@ CARRIED = (
 
 
 def to_spec(flags: Flags, notes: tuple[str, ...] = ()) -> tuple[RunSpec, Options]:
-    """What the flags ask for. Raises UserError where no search's result is known for `greedy` or `optimal`, and where
-    the checkpoint lacks a layer of --keep_layers."""
+    """Translate flags into a RunSpec and Options. Raises UserError if no search result is known for `greedy` or
+    `optimal`, or the checkpoint lacks a layer of --keep_layers."""
     model, train, drop = flags.model, flags.train, _drop(flags)
     spec = RunSpec(
         model=ModelSpec(model.model_name_or_path, model.model_revision, model.tokenizer_name, model.from_scratch),

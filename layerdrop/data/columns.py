@@ -27,11 +27,11 @@ MOSTLY_NUMBERS = 0.9
 UNCLEAR_NUMBERS = 0.5
 """From this share on, up to MOSTLY_NUMBERS, it is not clear."""
 MISSING = ("nan", "<na>")
-"""Words, in lower case, that pandas and NumPy write for a missing cell."""
+"""Lower-case words that pandas and NumPy write for a missing cell."""
 MAYBE_MISSING = ("none", "null", "n/a", "na", "#n/a", "?", "-")
-"""Words that may mean a missing label, or be a class."""
+"""Ambiguous words: a missing label or a class."""
 OTHER_SPELLING = re.compile(r"[$€£]? ?[+-]?([0-9]{1,3}([,.' ][0-9]{3})+([.,][0-9]+)?|[0-9]+([.,][0-9]+)?) ?[%$€£]?")
-"""Numbers, also with a decimal comma, separators of thousands, a percent sign or a currency."""
+"""Numbers, including a decimal comma, thousands separators, a percent sign or a currency sign."""
 
 
 def text_columns(table: Table, label: str, chosen: Sequence[str], task: Task | None) -> tuple[str, ...]:
@@ -93,23 +93,23 @@ def label_is_number(table: Table, column: str) -> bool:
 
 
 def _refuse_other_spelling(table: Table, column: str, counts: Counter[str], numbers: Sequence[str]) -> None:
-    """Raise UserError where labels are numbers, and some have a spelling that Python does not read as one."""
+    """Raise UserError if labels are numbers and some have a format that Python does not parse."""
     other = [label for label in counts if label not in numbers and OTHER_SPELLING.fullmatch(label)]
     if other and sum(counts[label] for label in (*numbers, *other)) >= MOSTLY_NUMBERS * counts.total():
         line, label = next(found for found in _labels_that_are_no_numbers(table, column) if found[1] in other)
         raise UserError(
-            f"{table.path}:{line}: label '{label}' of column '{column}' is a number of another spelling. Write such "
-            "labels as 1200.5, or take them as classes: --label_type class."
+            f"{table.path}:{line}: label '{label}' of column '{column}' is a number in another format. Write it "
+            "like 1200.5, or use --label_type class."
         )
 
 
 def is_missing(label: str) -> bool:
-    """Whether the text means that there is no label."""
+    """Whether the text stands for a missing label."""
     return label.lower() in MISSING
 
 
 def maybe_missing(names: Sequence[str]) -> list[str]:
-    """The classes that may mean a missing label: `None`, `?`; -1 where the others count from 0."""
+    """Classes that may stand for a missing label: `None`, `?`, or -1 beside classes that count from 0."""
     words = [name for name in names if name.lower() in MAYBE_MISSING]
     ids = sorted(int(name) for name in names if is_whole(name))
     counted = len(ids) == len(names) > 2 and ids == list(range(-1, len(ids) - 1))
@@ -137,8 +137,10 @@ AFFIRMATIVE = {
 
 
 def positive_class(names: Sequence[str], counts: Mapping[str, int] | None) -> tuple[str, str]:
-    """(the positive one of two classes in id order, why): by its name (AFFIRMATIVE, and X beside `not X`); else the
-    rarer one by `counts`; else the second."""
+    """Choose the positive one of two classes in id order. Returns (class, reason).
+
+    Chosen by name (AFFIRMATIVE, and X beside `not X`), else the rarer class by `counts`, else the second class.
+    """
     for name, other in (names, names[::-1]):
         word, negative = name.lower(), other.lower()
         if negative in AFFIRMATIVE.get(word, ()) or re.fullmatch(f"(not|no|non)[ _-]?{re.escape(word)}", negative):

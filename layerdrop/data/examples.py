@@ -25,7 +25,7 @@ class Examples:
     labels: np.ndarray | None
     """(n,) class ids (int64) or values (float32). None for a split without labels."""
     index: list[str]
-    """n names of rows, as the source gives them, or their numbers in the file from 0, malformed rows counted. GLUE's
+    """n row names from the source, or row numbers in the file from 0, which count malformed rows too. GLUE's
     submissions call them `index`."""
     bad_lines: tuple[int, ...] = ()
     """Line numbers, from 1, of malformed rows that were left out."""
@@ -88,7 +88,10 @@ def bad_row_error(path: str | Path, line: int, reason: BadRow) -> UserError:
 
 
 def no_usable_row(bad: Mapping[int, BadRow | None]) -> str:
-    """Words for a file without one: how many rows are malformed, and why the first one is. bad: line -> reason."""
+    """The message for a file without a usable row: the number of malformed rows, and the first reason.
+
+    bad: line -> reason.
+    """
     first = next((f" ({len(bad)} malformed; line {line}: {reason})" for line, reason in bad.items()), "")
     return f"no usable row{first}"
 
@@ -132,7 +135,7 @@ def collect(
         except BadRow as error:
             if not skip_bad_rows:
                 raise bad_row_error(path, line, error) from None
-            bad[line] = None if bad else error  # the first reason is told
+            bad[line] = None if bad else error  # keep the first reason
     if not good:
         raise UserError(f"{path}: {no_usable_row(bad)}. Check the file.")
     texts, labels, index = zip(*good, strict=True)

@@ -73,7 +73,7 @@ def read_own_files(
         positive, why = _positive(first.path, task.labels, spec.positive_label, known_positive, counts)
         task = replace(task, positive=positive)
         if why and list(tables) != ["test"]:
-            notes.append(f"f1 is that of class '{task.positive_label}' ({why}; --positive_label chooses another)")
+            notes.append(f"f1 measures class '{task.positive_label}' ({why}; --positive_label chooses another)")
     ids = _label_ids(task, by_id)
     index = {split: index_column(table) for split, table in tables.items()}
     notes += [note for _, note in index.values() if note]
@@ -85,7 +85,7 @@ def read_own_files(
 
 
 def _as_text(table: Table, texts: Sequence[str], split: str, spec: DataSpec) -> Table:
-    """The table of a split with its texts, and its labels where it has some, as text."""
+    """Read the table of a split, with texts and (if present) labels as text."""
     label = [] if split == "test" else [spec.label_column]
     if label and not table.values(spec.label_column):
         raise _no_label_column(table, spec.label_column)
@@ -98,8 +98,10 @@ def _as_text(table: Table, texts: Sequence[str], split: str, spec: DataSpec) -> 
 
 
 def index_column(table: Table) -> tuple[str | None, str]:
-    """The column that names the rows; None where there is none, or where a row has no name that fits in a cell of a
-    .tsv file, with a note on it."""
+    """The column that names the rows, and a note.
+
+    None if there is no such column, or a row has no name in it, or a name does not fit in a .tsv cell (note).
+    """
     name = next((name for name in INDEX_COLUMNS if name in table.columns), None)
     if name is None:
         return None, ""
@@ -110,7 +112,7 @@ def index_column(table: Table) -> tuple[str | None, str]:
 
 
 def _breaks_tsv(cell: str) -> bool:
-    """Whether a file of predictions, which is tab-separated without quoting, cannot hold the text."""
+    """Whether the text does not fit in a predictions file (tab-separated, without quoting)."""
     return any(end in cell for end in "\t\r\n")
 
 
@@ -140,13 +142,12 @@ def _classes(table: Table, spec: DataSpec, known_labels: Sequence[str], regressi
 def _positive(
     path: str, names: Sequence[str], chosen: str | None, known: str | None, counts: Counter[str] | None
 ) -> tuple[int, str]:
-    """(id of the positive class, why it is that one; empty where there is nothing to say). Raises UserError."""
+    """(id of the positive class, the reason for a note, or an empty string). Raises UserError."""
     if chosen is not None:
         if len(names) != 2:
             kind = f"{len(names)} classes" if names else "numbers"
             raise UserError(
-                f"--positive_label {chosen}: the labels of {path} are {kind}, and it goes with two classes. "
-                "Leave it out."
+                f"--positive_label {chosen}: needs two classes, and the labels of {path} are {kind}. Leave it out."
             )
         if chosen not in names:
             raise unknown("--positive_label", chosen, names)
@@ -181,7 +182,7 @@ def _notes_on_classes(task: Task) -> list[str]:
     if numbers and len(numbers) < len(task.labels):
         words = [name for name in task.labels if name not in numbers]
         notes.append(
-            f"numbers and words are classes alike: {shortened(words)} beside {shortened(numbers)} in '{task.label}'"
+            f"both numbers and words are classes in '{task.label}': {shortened(words)} beside {shortened(numbers)}"
         )
     return notes
 

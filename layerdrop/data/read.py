@@ -43,10 +43,10 @@ def read_splits(
 ) -> Data:
     """The task and the first rows (as many as `spec` allows) of each of `splits`: `train`, `validation`, `test`.
 
-    known_labels, regression, known_positive: what a trained head of the checkpoint says: its classes in id order,
-    whether it gives one number, which class f1 is of. They count for own files without a training file.
-    test_file: the own file to predict. Only what is asked for is read: with `spec.hold_out` a part of the training set
-    is `validation`, and the development set is not read. Raises UserError for whatever cannot be read.
+    known_labels, regression, known_positive: facts of the checkpoint's trained head: classes in id order, whether it
+    outputs one number, the class that `f1` measures. Used for own files without a training file.
+    test_file: the own file to predict. Only requested splits are read. With `spec.hold_out`, a part of the training set
+    is `validation`, and the development set is not read. Raises UserError for unreadable data.
     """
     if spec.hold_out:
         return _with_part_held_out(
@@ -68,7 +68,7 @@ def read_splits(
         files = [(split, path) for split, path in (*spec.files, ("test", test_file)) if split in splits and path]
         if missing := [split for split in splits if split not in dict(files)]:
             instead = ", or --hold_out 0.15 (a share of the training set)" if missing[0] == "validation" else ""
-            raise UserError(f"--{missing[0]}_file is missing: this run reads it. Give it{instead}.")
+            raise UserError(f"--{missing[0]}_file is missing, but this run reads it. Give it{instead}.")
         task = (TASKS | DEMO_TASKS).get(spec.task)
         task, examples, notes = read_own_files(spec, files, task, known_labels, regression, known_positive)
     else:

@@ -18,8 +18,8 @@ NAMES_OF_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 csv.field_size_limit(2**31 - 1)  # the csv module refuses cells of more than 131,072 characters by default
 
 NumberedRow = tuple[int, dict[str, object] | BadRow]
-"""(line, from 1, on which the row starts; in parquet files and JSON arrays the row; cells by column, or why there are
-none)"""
+"""(line, from 1, on which the row starts, or in parquet files and JSON arrays the row number; cells by column, or the
+BadRow)"""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Table:
     columns: tuple[str, ...]
     """In the order of the file; of json lines, every name that occurs."""
     rows: list[NumberedRow]
-    """Missing cells are None, also where the file says NaN. Bytes are decoded where they are UTF-8 text."""
+    """Missing cells and NaN are None. Bytes are decoded if they are UTF-8 text."""
 
     def values(self, column: str) -> list[object]:
         """The cells of a column that are neither missing nor empty."""
@@ -38,7 +38,7 @@ class Table:
         return [cell for cell in cells if cell is not None and cell != ""]
 
     def as_text(self, columns: Sequence[str], skip_bad_rows: bool = False) -> "Table":
-        """The table with the cells of these columns as text. A row in which one is missing, or is no text, is a BadRow.
+        """The table with the cells of these columns as text. A row with a missing or non-text cell is a BadRow.
 
         Raises UserError for the first BadRow unless `skip_bad_rows`.
         """
@@ -81,7 +81,7 @@ def _text(row: dict[str, object], column: str) -> str:
 
 
 def _plain(cell: object) -> object:
-    """The cell with NaN as None, and UTF-8 bytes as text."""
+    """Convert a cell: NaN to None, UTF-8 bytes to text."""
     if isinstance(cell, bytes):
         with suppress(UnicodeDecodeError):
             return cell.decode()
@@ -139,8 +139,8 @@ def _read_text(flag: str, path: Path) -> tuple[list[str], list[NumberedRow]]:
 
 
 def _json_array(flag: str, path: Path, lines: list[str]) -> list[NumberedRow] | None:
-    """The rows of a file that is one JSON array of objects; None for JSON lines. Raises UserError for another file that
-    is one JSON value over several lines."""
+    """The rows of a JSON array of objects. None for JSON lines. Raises UserError for any other JSON value that spans
+    several lines."""
     first = next((line.strip() for line in lines if line.strip()), "")
     if first[:1] not in ("[", "{") or (first[0] == "{" and _is_json(first)):
         return None
@@ -211,8 +211,8 @@ def _read_delimited(flag: str, path: Path, lines: list[str], separator: str) -> 
 
 
 def _names(header: list[str], rows: list[list[str]]) -> dict[int, str]:
-    """Position -> name of each column. Columns that have neither a name nor contents are left out (spreadsheets write
-    them); one without a name gets pandas' name."""
+    """Position -> name of each column. Leaves out columns with neither a name nor contents, which spreadsheets write.
+    Other columns without a name get pandas' name."""
     blank = [i for i, name in enumerate(header) if not name.strip()]
     empty = [i for i in blank if not any(row[i].strip() for row in rows)]
     return {i: f"Unnamed: {i}" if i in blank else name for i, name in enumerate(header) if i not in empty}

@@ -20,7 +20,7 @@ class ToPredict:
     source: str
     """For messages: a path, `stdin`, `--text`."""
     index: list[str]
-    """n names of rows, as the source gives them, or their numbers from 0."""
+    """n row names from the source, or row numbers from 0."""
     texts: list[tuple[str, ...] | None]
     """n single texts or pairs; None for an empty line or a malformed row."""
     notes: tuple[str, ...] = ()
@@ -31,8 +31,8 @@ class ToPredict:
         return [i for i, texts in enumerate(self.texts) if texts is not None]
 
     def examples(self, columns: Sequence[tuple[str, ...]]) -> Examples:
-        """The rows with a text. Raises UserError if there is none, or where the model has learnt pairs and these are
-        none, or the other way round. columns: text columns that the model was trained on, as far as they are known."""
+        """The rows with a text. Raises UserError if there is none, or if the model takes pairs and the rows are single
+        texts, or vice versa. columns: known text columns of the model's training."""
         texts = [texts for texts in self.texts if texts is not None]
         if not texts:
             raise UserError(f"{self.source}: no text in it. Give one text in each line, or two.")
@@ -43,7 +43,7 @@ class ToPredict:
 
 
 def is_table(path: str) -> bool:
-    """Whether a file has columns with names, by its ending."""
+    """Whether the ending is that of a file with named columns."""
     return Path(path).suffix.lower() in FILE_TYPES
 
 
@@ -52,8 +52,8 @@ def read_columns(
 ) -> ToPredict:
     """The rows of a csv, tsv, JSON or parquet file.
 
-    columns: the text columns that the model was trained on, under each name that they may have; chosen: the user's.
-    skip_bad_rows: a malformed row has no text, instead of a UserError with its line.
+    columns: the text columns of the model's training, under each name that they may have. chosen: the user's columns.
+    skip_bad_rows: give a malformed row no text instead of raising UserError with its line.
     """
     table = read_table("FILE", path, skip_bad_rows)
     names = _columns(table, columns, chosen)
@@ -80,12 +80,12 @@ def _columns(table: Table, known: Sequence[tuple[str, ...]], chosen: Sequence[st
         else f"cannot tell the text columns from {columns}"
     )
     raise UserError(
-        f"{table.path}: {problem}. Name them: --text_columns A,B. A file of plain lines has another ending, as .txt."
+        f"{table.path}: {problem}. Name them: --text_columns A,B. For plain lines use another ending, such as .txt."
     )
 
 
 def read_lines(content: bytes, source: str) -> ToPredict:
-    """One text in each line, or two that are separated by a tab. Lines end with LF or CR LF. Raises UserError."""
+    """Read plain lines: one text, or two texts separated by a tab. Lines end with LF or CR LF. Raises UserError."""
     try:
         lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:

@@ -91,9 +91,9 @@ def tokenise(
 ) -> Tokenised:
     """Tokenise every example to at most `max_seq_length` tokens; pairs are cut from the longer text first.
 
-    labels: replace `examples.labels` (the same classes in a checkpoint's own order). sizes: column -> how many ids the
-    model takes. Results are kept up to CACHE_BYTES: a process that does several runs of a study tokenises each split
-    once. Raises UserError where no token of a text would be left, or the model has no embedding of one.
+    labels: replace `examples.labels` (the same classes in a checkpoint's own order). sizes: column -> number of
+    the model's embeddings. Results are cached up to CACHE_BYTES, so a process with several runs of a study tokenizes
+    each split once. Raises UserError if no token of a text would be left, or a token has no embedding.
     """
     key = examples.fingerprint(), _tokenizer_key(tokenizer), max_seq_length
     columns, offsets = _cache.get(key, lambda: _tokenise(examples, tokenizer, max_seq_length))

@@ -32,7 +32,7 @@ from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, WhenSpec
 from layerdrop.steps import GlueRun
 
 EXPORT_FILE = "export.json"
-"""The facts of an export, and the hash of every other file of it."""
+"""File with the facts of an export and the hashes of its other files."""
 SINGLE, BATCH = 1, 32
 """Batch sizes of the latencies."""
 
@@ -79,7 +79,7 @@ class ExportedRun:
     """The model of a run, and the development data that it is checked on."""
 
     def __init__(self, folder: str, places: Mapping[str, str] | None = None):
-        """places: as in `data_to_check_on`. Raises UserError where there is no trained model of a successful run, or no
+        """places: as in `data_to_check_on`. Raises UserError without a trained model of a successful run, or without
         data."""
         record = _record(folder)
         spec = record.spec
@@ -182,7 +182,7 @@ class ExportedRun:
         return Export(self.folder, self.metric, forms, worst, int(changed.sum()), len(a))
 
     def _write_beside(self, folder: Path, found: Export) -> None:
-        """Write the tokenizer, the card, and last the facts with the list of files."""
+        """Write the tokenizer and the card, then the facts with the list of files."""
         from layerdrop.card import card
 
         self.checkpoint.tokenizer.save_pretrained(folder)
@@ -218,10 +218,10 @@ class ExportedRun:
 
 
 def data_to_check_on(record: RunRecord, places: Mapping[str, str]) -> DataSpec:
-    """The validation set of a run (`hold_out`: the training file that it is a part of).
+    """The validation set of a run. With `hold_out`: the training file that contains it.
 
-    places: `train_file`, `validation_file`, `data_dir` -> where that is now, if not where the run read it. Raises
-    UserError where there is no such data.
+    places: `train_file`, `validation_file`, `data_dir` -> the new place of moved data. Raises UserError if the data is
+    missing.
     """
     data, folder = record.spec.data, record.folder
     own, files = data.source == "files", dict(data.files)
@@ -233,12 +233,11 @@ def data_to_check_on(record: RunRecord, places: Mapping[str, str]) -> DataSpec:
     place = places.get(flag, files.get(split) if own else data.source)
     if place is None:
         raise UserError(
-            f"{folder}: its run had no validation set, on which an exported model is checked. Give one with "
-            "--validation_file."
+            f"{folder}: its run had no validation set, but an export is checked on one. Give it with --validation_file."
         )
     if place not in ("hub", "demo") and not Path(place).expanduser().exists():
         raise UserError(
-            f"--{flag} {place}: the run in {folder} reads it, and it is not there. Say where it is now with --{flag}."
+            f"--{flag} {place}: the run in {folder} reads it, but it does not exist. Give its new place with --{flag}."
         )
     if not own:
         return replace(data, source=place)
@@ -247,11 +246,11 @@ def data_to_check_on(record: RunRecord, places: Mapping[str, str]) -> DataSpec:
 
 
 def check_output(folder: str) -> None:
-    """Raise UserError where an export cannot take the place of what is in a folder: nothing, or an earlier export."""
+    """Raise UserError unless a folder is empty or holds only an earlier export."""
     target = Path(os.path.realpath(folder))
     make_folder("--output", target.parent)
     if target.exists() and not target.is_dir():
-        raise UserError(f"--output {folder}: is no folder. Choose another name.")
+        raise UserError(f"--output {folder}: is not a folder. Choose another name.")
     if target == Path.cwd() or target.is_mount():
         raise UserError(f"--output {folder}: is the working folder or a mount point. Name a folder in it.")
     if name := foreign_file(target, _listed(target)):
@@ -262,7 +261,7 @@ def check_output(folder: str) -> None:
 
 
 def _listed(target: Path) -> dict[str, str]:
-    """The files of an earlier export; none where there is no readable list of them."""
+    """Hashes of an earlier export's files. Empty without a readable list."""
     path = target / EXPORT_FILE
     try:
         return {**json.loads(path.read_text(encoding="utf-8"))["files"], EXPORT_FILE: hash_file(path)}

@@ -1,4 +1,4 @@
-"""The lines of Python that run an exported model, for the card in its folder."""
+"""Python code that runs an exported model, for the card in its folder."""
 
 from layerdrop.export.onnx import FILE
 
@@ -20,8 +20,8 @@ TEXTS = ('"A first text."', '"A second text."')
 
 
 def lines(onnx: bool, pairs: bool, length: int) -> str:
-    """Python that prints the prediction for a text, or for a pair of texts, in the folder of the export; of ONNX the
-    logits. length: tokens of an input at most."""
+    """Python code that prints the prediction (ONNX: the logits) for a text or a pair of texts, run in the export's
+    folder. length: maximum number of tokens of an input."""
     if onnx:
         return ONNX.format(texts=", ".join(TEXTS[: 1 + pairs]), length=length, file=FILE)
     pair = f'{{"text": {TEXTS[0]}, "text_pair": {TEXTS[1]}}}'

@@ -98,7 +98,7 @@ class Distillation:
         return loss
 
     def _attentions(self, inputs: Mapping[str, torch.Tensor]) -> Sequence[torch.Tensor]:
-        """The model's attention weights, with gradients, as the teacher's: from a pass without dropout.
+        """The model's attention weights, with gradients, from a pass without dropout, as for the teacher.
 
         In training mode the library returns weights after dropout, a tenth of them zero.
         """

@@ -27,8 +27,8 @@ class Interrupted(KeyboardInterrupt):
 class Interrupt(TrainerCallback):
     """On SIGINT or SIGTERM (in a run of one process) finishes the step, writes a checkpoint, raises Interrupted.
 
-    At the last step of an epoch the epoch's results are measured before any checkpoint is written, so that it holds
-    them. A second signal stops at once. rolling: checkpoints only serve to resume, so that few are written.
+    At the last step of an epoch, evaluation precedes any checkpoint, so that the checkpoint holds the epoch's results.
+    A second signal stops at once. rolling: checkpoints only serve to resume, so that few are written.
     """
 
     def __init__(self, rolling: bool):

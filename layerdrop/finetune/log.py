@@ -51,19 +51,21 @@ class EpochLog(TrainerCallback):
 
 
 class Losses(TrainerCallback):
-    """The losses since the last log, kept with every checkpoint, so that the loss of an epoch in which a training
-    resumes, and that of the whole training, are means over all of their steps."""
+    """Save the losses since the last log with every checkpoint.
+
+    With them, the losses of a resumed epoch and of the whole training are means over all steps.
+    """
 
     KEY = "losses_since_log"
     """In TrainerState.stateful_callbacks: `step`, `steps` since the last log, and the `sum` of their losses."""
 
     def __init__(self):
         self.sum: torch.Tensor | float = 0.0
-        """Of the steps since training began or resumed, or since the last log."""
+        """Sum over the steps since training began or resumed, or since the last log."""
         self.carried, self.steps = 0.0, 0
-        """Of the steps between the last log and the checkpoint: the sum of their losses, their number."""
+        """Sum of the losses, and number, of the steps between the last log and the checkpoint."""
         self.earlier, self.known = 0.0, 0
-        """The same of all steps before the checkpoint."""
+        """The same for all steps before the checkpoint."""
 
     def add(self, loss: torch.Tensor) -> None:
         """Count the loss of a batch, a scalar."""
@@ -92,7 +94,7 @@ class Losses(TrainerCallback):
     on_epoch_end = on_step_end
 
     def logged(self, loss: float, state: TrainerState) -> float:
-        """The mean loss since the last log. loss: of these steps as far as they were done since training resumed."""
+        """The mean loss since the last log. loss: mean over its steps after training resumed."""
         step, mean = state.global_step, loss
         if self.steps:
             now = step - self.logged_at - self.steps
@@ -102,7 +104,7 @@ class Losses(TrainerCallback):
         return mean
 
     def mean(self, loss: float, step: int) -> float:
-        """Of a whole training. loss: of the steps since it began or resumed. step: the last one."""
+        """The mean loss of a whole training. loss: mean over the steps since it began or resumed. step: last step."""
         now = step - self.began
         return (self.earlier + loss * now) / (self.known + now) if self.known else loss
 

@@ -20,23 +20,23 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
         "logging_nan_inf_filter": spec.precision == "fp16",
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
-    if train.layerdrop_rate or spec.theseus or spec.when.every_epochs:  # layers of a step that have no gradient
+    if train.layerdrop_rate or spec.theseus or spec.when.every_epochs:  # some layers have no gradient in some steps
         values["ddp_find_unused_parameters"] = True
     recipe["num_train_epochs"] += gradual_epochs(spec.drop, spec.when)
     values |= recipe | dict(options.trainer) | dict(train.other)
     if not options.evaluate or spec.train is None:
         values["eval_strategy"] = "no"
     values |= {"bf16": spec.precision == "bf16", "fp16": spec.precision == "fp16"}
-    values["remove_unused_columns"] = False  # a teacher's rows are found by a column that the model does not know
+    values["remove_unused_columns"] = False  # the teacher's outputs are looked up by an extra column
     args = OneGPU(output_dir=options.folder, seed=spec.seed, use_cpu=options.use_cpu, **values)
     args.mixed_precision = (
         "no" if spec.precision == "fp32" else spec.precision
-    )  # not what a launcher's environment says
+    )  # instead of the setting in a launcher's environment
     return args
 
 
 def check_checkpointing(args: TrainingArguments, config: PreTrainedConfig) -> None:
-    """Raise UserError where activations are to be checkpointed, and the model's class cannot do that."""
+    """Raise UserError for --gradient_checkpointing if the model's class does not support it."""
     kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
     if args.activation_checkpointing and kind and not kind.supports_gradient_checkpointing:
         raise UserError(

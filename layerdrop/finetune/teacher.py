@@ -126,19 +126,18 @@ def _same_tokens(a: Tokenised, b: Tokenised) -> bool:
 
 
 class Vectors:
-    """A vector for each row, of any length, in a memory-mapped file that all processes of the run share, and that
-    vanishes with them."""
+    """A vector of any length for each row, in a temporary memory-mapped file shared by all processes of the run."""
 
     def __init__(self, sizes: np.ndarray, dtype: torch.dtype, folder: str | Path):
-        """sizes: (rows,) lengths. Call it in every process. Raises UserError where the disk is too small, or a process
+        """sizes: (rows,) lengths. Call it in every process. Raises UserError if the disk is too small, or a process
         does not see the folder."""
         self.ends = np.concatenate([[0], np.cumsum(sizes)])
         size = int(self.ends[-1])
         path = Path(from_first_process(lambda: _new_file(size * dtype.itemsize, folder)))
         try:
-            if not all(gather(path.is_file())):  # torch would make another one
+            if not all(gather(path.is_file())):  # torch would create a second file
                 raise UserError(
-                    f"--output_dir {folder}: not every process sees it. Give a folder that all machines share."
+                    f"--output_dir {folder}: is not visible to every process. Give a folder that all machines share."
                 )
             self.values = torch.from_file(str(path), shared=True, size=size, dtype=dtype)
             gather(None)  # all have it open
@@ -152,11 +151,11 @@ class Vectors:
 
 
 def _new_file(n_bytes: int, folder: str | Path) -> str:
-    """The name of a new file in a folder with room for n_bytes. Raises UserError without the room."""
+    """The path of a new file in a folder with n_bytes of free space. Raises UserError without the space."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     if n_bytes > (free := shutil.disk_usage(folder).free):
         raise UserError(
-            f"--teacher: its outputs take {n_bytes / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free. "
+            f"--teacher: its outputs need {n_bytes / 1e9:.1f} GB in {folder}, but only {free / 1e9:.1f} GB are free. "
             "Use --distill patient or logits, --max_train_samples, or another --output_dir."
         )
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".teacher", delete=False) as file:
@@ -180,7 +179,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Shapes:
-    """What outputs of every row have in common."""
+    """Sizes and types shared by the outputs of all rows."""
 
     classes: int
     states: tuple[int, int, torch.dtype] | None
@@ -190,7 +189,7 @@ class Shapes:
 
     @classmethod
     def of(cls, part: Part) -> "Shapes":
-        """Those of a batch."""
+        """The shapes of a batch's outputs."""
         states, attention = part.states, part.attention
         return cls(
             part.logits.shape[1],
@@ -215,7 +214,7 @@ class TeacherOutputs:
 
     @classmethod
     def empty(cls, shapes: Shapes, kind: str, lengths: np.ndarray, folder: str | Path) -> "TeacherOutputs":
-        """Allocate the outputs of every row. lengths: of the rows, in tokens."""
+        """Allocate the outputs of every row. lengths: tokens of each row."""
         one = np.ones_like(lengths)
         found = cls(Vectors(one * shapes.classes, torch.float32, folder), every_token=kind == "layers")
         if shapes.states:
@@ -227,7 +226,7 @@ class TeacherOutputs:
         return found
 
     def write(self, part: Part) -> None:
-        """Keep the outputs of a batch."""
+        """Store the outputs of a batch."""
         for i, row in enumerate(part.rows):
             real = part.mask[i].bool()
             self.logits[row].copy_(part.logits[i])
@@ -276,7 +275,7 @@ def teacher_outputs(
 ) -> TeacherOutputs:
     """One pass of a teacher, in evaluation mode and on its device, over all rows of `data`.
 
-    Under torch.distributed each process computes a share of the batches, and all have the outputs of every row.
+    Under torch.distributed each process computes a share of the batches, and all processes have all outputs.
 
     kind: `logits`, `patient` or `layers`. layers: ids of the layers whose states are kept. attention: their attention
     weights too, which needs eager attention. columns: order of the classes. folder: for the files of outputs.

@@ -105,7 +105,7 @@ def train(
         record=not plain and may_record(model, args, objective),
     )
     used_ids = data.columns["input_ids"]
-    if tokenizer is not None:  # its padding can differ from the configuration's
+    if tokenizer is not None:  # its padding id can differ from the configuration's
         used_ids = np.append(used_ids, tokenizer.pad_token_id)
     with faster(model, args, train=True, plain=plain, used_ids=used_ids), head_in_fp32(model):
         trainer = build_trainer(make)
@@ -157,7 +157,7 @@ def _errors_for_users(resume_from: str | None) -> Iterator[None]:
 def save_model(trainer: FineTuner) -> None:
     """Write the model, its tokenizer and the library's settings into the run's folder, with ordinary permissions."""
     if not trainer.is_world_process_zero():
-        trainer.save_model(_internal_call=True)  # which takes part, and writes nothing
+        trainer.save_model(_internal_call=True)  # this process takes part but writes nothing
         return
     with OwnFiles(trainer.args.output_dir).saving() as folder:
         trainer.save_model(str(folder), _internal_call=True)

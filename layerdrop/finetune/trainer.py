@@ -22,9 +22,9 @@ from layerdrop.tasks import Task
 
 
 class OneGPU(TrainingArguments):
-    """The library's settings; a process uses one GPU, however many there are.
+    """The library's settings, limited to one GPU for each process.
 
-    A pickle (training_args.bin) is of the library's own class, and holds no secret.
+    The pickle (training_args.bin) is an object of the library's own class without secrets.
     """
 
     def __reduce__(self) -> tuple:
@@ -149,7 +149,7 @@ class FineTuner(Trainer):
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """The library's; a loss is the mean over all steps since the last log, also of those before resuming."""
+        """Log as the library does, with the mean loss over all steps since the last log, including before resuming."""
         if "loss" in logs:
             logs["loss"] = self.losses.logged(logs["loss"], self.state)
         super().log(logs, start_time)
@@ -193,8 +193,10 @@ class _NameEpoch(TrainerCallback):
 
 
 class _KeepPadding(TrainerCallback):
-    """Keeps the configuration's padding id, which the library replaces by the tokenizer's when training begins: RoBERTa
-    counts positions from it, and the saved model would count from another one."""
+    """Keep the configuration's padding id, which the library replaces by the tokenizer's when training begins.
+
+    RoBERTa counts positions from this id, so the saved model would count from another number.
+    """
 
     def __init__(self, pad_token_id: int | None):
         self.pad_token_id = pad_token_id
@@ -204,8 +206,10 @@ class _KeepPadding(TrainerCallback):
 
 
 def build_trainer(make: Callable[[], FineTuner]) -> FineTuner:
-    """A FineTuner that prints nothing of its own but a progress bar. Raises UserError for settings that the library
-    refuses, and for a missing package."""
+    """Build a FineTuner that prints only a progress bar.
+
+    Raises UserError for settings that the library refuses, and for a missing package.
+    """
     try:
         trainer = make()
     except (ImportError, ValueError, RuntimeError) as error:

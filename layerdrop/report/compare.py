@@ -10,8 +10,10 @@ from layerdrop.runs.record import RunRecord
 
 
 def compare(records: list[RunRecord]) -> str:
-    """A column for each run of one task; each difference is to the first run, in points (hundredths) for metrics. The
-    last line names inputs whose contents are not the first run's, where there are some."""
+    """One column for each run of a task. Differences are to the first run, in points (hundredths) for metrics.
+
+    The last line names inputs with other contents than the first run's, if there are any.
+    """
     first = records[0]
     names = dict.fromkeys(name for record in records for name in record.metrics if not name.endswith("loss"))
     columns = [_column(record, first, list(names)) for record in records]

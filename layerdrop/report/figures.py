@@ -38,7 +38,7 @@ STYLE = {
 
 
 FIGURE_MARK = rb"Software\x00layerdrop|/Creator \(layerdrop\)"
-"""In every PNG and PDF of `save_figure`."""
+"""Mark in every PNG and PDF of `save_figure`."""
 FULL_NAME = "full model"
 
 
@@ -68,8 +68,8 @@ def draw(runs: pd.DataFrame, folder: str, tasks: list[str] | None = None) -> tup
 
 
 def save_figure(figure: plt.Figure, folder: str, name: str) -> list[Path]:
-    """Write a figure as PNG and PDF into a folder that exists, and close it. Raises UserError where a picture that is
-    not this tool's has that name."""
+    """Write a figure as PNG and PDF into an existing folder, and close it. Raises UserError if the name belongs to a
+    picture that is not this tool's."""
     written = [Path(folder) / f"{name}.{ending}" for ending in ("png", "pdf")]
     for path, key in zip(written, ("Software", "Creator"), strict=True):
         refuse_foreign("--figures", path, FIGURE_MARK)

@@ -43,26 +43,28 @@ CONTENTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "start": ("variant", ("start_run",)),
     "teacher_weights": ("variant", ("teacher_run",)),
 }
-"""Fingerprint of an input -> (what is named by it where runs that say that they have the same input have different
-contents, the settings that say so). Such runs are never one row: no median is over them, and none is compared with
-another."""
+"""Fingerprint of an input -> (part of the table that names it, settings that name the same input).
+
+Runs with equal settings but different fingerprints get different tables, columns or rows. No median is over them, and
+they are never compared with each other."""
 AUXILIARY = ("found", "order", "start_run", "teacher_run")
-"""Columns of _flat that separate rows within the others."""
+"""Columns of _flat that further separate rows."""
 RUN_COLUMNS = (
     *("model", "setting", "row", "task", "column", "seed", "parameters", "train", "inference"),
     *("device", "threads", "torch", "transformers", "commit", "constant", "resumed", "record"),
 )
-"""`constant`: the number of different predictions of a run that predicts the same, or nearly so, for every row. Every
-other column of the frame is a metric, in points (hundredths): NaN where it was not measured, minus infinity where it is
-not defined (a constant prediction), which ranks below every number."""
+"""`constant`: the number of different predictions of a run with constant or nearly constant predictions.
+
+All other columns of the frame are metrics, in points (hundredths). NaN: not measured. Minus infinity, which ranks below
+every number: undefined (a constant prediction)."""
 
 
 def frame(
     records: Sequence[RunRecord], row_settings: Sequence[str] = (), column_settings: Sequence[str] = ()
 ) -> pd.DataFrame:
     """One row for each record, columns RUN_COLUMNS and metrics. `setting` separates tables of a model, `column` the
-    columns of a task, `row` the rows of a strategy; row_settings and column_settings separate rows and columns where
-    they would separate tables. Raises UserError for one that separates no tables."""
+    columns of a task, `row` the rows of a strategy; row_settings and column_settings separate rows and columns
+    instead of tables. Raises UserError for a setting that separates no tables."""
     flat = pd.DataFrame([_flat(record) for record in records], dtype=object)
     elsewhere = {*ROW, *DETAILS, *VARIANT, *VARIANT_SETTINGS, *DATA, *CONTENTS, *AUXILIARY}
     settings = [name for name in flat.columns if name not in elsewhere]
@@ -135,8 +137,8 @@ def _flat(record: RunRecord) -> dict[str, Any]:
 
 
 def _differing(flat: pd.DataFrame, alike: Sequence[str], names: Iterable[str]) -> list[list[tuple[str, str]]]:
-    """For each run, (name, value) of those of its settings `names` in which runs with equal `alike` differ, or which
-    are PARTIAL; nothing for a setting that is not set. Contents that are not recorded count as equal."""
+    """For each run, (name, value) of the settings among `names` that differ between runs with equal `alike`, or are
+    PARTIAL. Unset settings are left out. Contents that are not recorded count as equal."""
     found = [[] for _ in range(len(flat))]
     key = flat[list(alike)].map(repr).agg(" ".join, axis=1)
     for name in sorted(names):

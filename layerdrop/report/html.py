@@ -26,7 +26,7 @@ from layerdrop.runs.record import RunRecord
 
 TEMPLATE = Path(__file__).parent / "page.html"
 PAGE_MARK = rb"<title>layerdrop report</title>"
-"""In every page."""
+"""Mark in every page."""
 
 
 def page(found: StoredRuns, runs: pd.DataFrame, notes: Sequence[str], refresh: int | None = None) -> str:

@@ -1,4 +1,4 @@
-"""The colour and the marker of a strategy: the same in every picture."""
+"""Color and marker of each strategy, the same in every picture."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from layerdrop.report.table_row import TableRow
 from layerdrop.strategies import STRATEGIES
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-"""Okabe and Ito's, which colour-blind readers can tell apart."""
+"""Okabe and Ito's palette, which is safe for color-blind readers."""
 MARKERS = "osD^vP*X"
 GREY = "#333333"
-"""Of the full model."""
+"""Color of the full model."""
 USUAL = ("top", "bottom", "symmetric", "contribution", "block-influence", "random")
 PLAIN = {name: i for i, name in enumerate(dict.fromkeys((*USUAL, *STRATEGIES)))}
-"""Strategy -> its mark; the usual ones have the colours that are seen best."""
+"""Strategy -> number of its mark. The usual strategies have the most visible colors."""
 Marks = Mapping[str, int]
 """Name in a legend -> number of its mark, from 0."""
 MARKS_OF_ALL = len(COLOURS) * len(MARKERS)
 
 
 def name_of(row: TableRow) -> str:
-    """The name of a row in the legend: all but its K and its layers."""
+    """The name of a row in the legend, without K and layers."""
     return replace(row, layers=()).words[0]
 
 
 def marks_of(rows: Iterable[TableRow]) -> Marks:
-    """The marks of some rows. A strategy has its own in all pictures; a training variant, or a way to score, has its
-    own in all pictures of these rows: of the colours that the fewest others have, one that its name decides."""
+    """Assign a mark to each row's name.
+
+    A strategy has the same mark in all pictures. Training variants and ways to score have the same mark in all pictures
+    of these rows: the hash of the name chooses among the least used colors.
+    """
     names = sorted(set(map(name_of, rows)))
     marks = {name: PLAIN[name] for name in names if name in PLAIN}
     for name in names:
@@ -44,7 +47,7 @@ def marks_of(rows: Iterable[TableRow]) -> Marks:
 
 
 def marker(i: int) -> str:
-    """No pair of colour and marker comes twice among MARKS_OF_ALL."""
+    """The marker of mark i. Each pair of color and marker occurs once among MARKS_OF_ALL."""
     return MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
 
 

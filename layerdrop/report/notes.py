@@ -9,7 +9,7 @@ from layerdrop.report.records import some
 
 
 def mixtures(runs: pd.DataFrame) -> list[str]:
-    """Notes on tables whose runs differ in device, versions or code, and on code that no commit holds."""
+    """Notes on tables whose runs differ in device, versions or code, and on uncommitted code."""
     notes = []
     for results in model_results(runs):
         for name in ("device", "torch", "transformers", "commit"):
@@ -23,8 +23,7 @@ def mixtures(runs: pd.DataFrame) -> list[str]:
 
 
 def constant_predictions(runs: pd.DataFrame) -> list[str]:
-    """Where a model predicts the same for every row, or nearly so, so that its score says no more than the labels'
-    shares do."""
+    """Notes on cells with constant or nearly constant predictions, whose score reflects only the label frequencies."""
     same, nearly = [], []
     for results in model_results(runs):
         for (row, column), cell in results.runs.groupby(["row", "column"], sort=False):

@@ -80,7 +80,7 @@ def _below(folder: str) -> Iterator[tuple[Path, list[str]]]:
 
 # ---- the inputs of a run ---------------------------------------------------------------------------------------------
 def inputs_of(record: RunRecord) -> dict[str, str]:
-    """Input -> fingerprint of its contents, as far as the record has it: `model`, `tokenizer`, `start`, `teacher`,
+    """Input -> fingerprint of its contents, if recorded: `model`, `tokenizer`, `start`, `teacher`,
     `score_on`, and each split that has an effect on the run's results."""
     scored = record.spec.drop.score_split
     splits = {split: read.get("fingerprint") for split, read in record.data.items()}
@@ -89,12 +89,12 @@ def inputs_of(record: RunRecord) -> dict[str, str]:
 
 
 def differing_inputs(a: RunRecord, b: RunRecord) -> list[str]:
-    """The inputs, in words, whose contents differ between two runs. Contents that are not recorded count as equal."""
+    """Names of the inputs that differ between two runs, in words. Contents that are not recorded count as equal."""
     return changed_inputs(inputs_of(a), inputs_of(b), b.spec)
 
 
 def _is_in(found: dict[str, list[RunRecord]], record: RunRecord) -> bool:
-    """Whether a run is among those found (id -> runs): equal ids on other contents are not one run."""
+    """Whether a run is in `found` (id -> runs). Runs with equal ids but different input contents are different runs."""
     return any(not differing_inputs(other, record) for other in found.get(record.id, ()))
 
 
@@ -105,7 +105,7 @@ def _add(found: dict[str, list[RunRecord]], record: RunRecord) -> None:
 
 # ---- notes -----------------------------------------------------------------------------------------------------------
 def some(items: list[str], mark: str = "; ") -> str:
-    """The first three, and the number of the others; a mark between them."""
+    """The first three items and the number of the others, joined by `mark`."""
     more = len(items) - SHOWN
     return mark.join(items[:SHOWN]) + (f"{mark}and {more} more" if more > 0 else "")
 

@@ -1,4 +1,4 @@
-"""A line of csv for each run, for other tools and a paper's supplement; and back to a frame."""
+"""Write one csv line for each run, for other tools and a paper's supplement, and read such a file as a frame."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ OF_RUN += ("tokens_per_second", "device", "threads", "torch", "transformers", "c
 """All other columns of the csv are metrics."""
 
 CSV_MARK = rb"\Aid,model,setting,task,strategy,k,"
-"""At the start of every file of `runs_csv`."""
+"""Start of every file of `runs_csv`."""
 
 
 def runs_csv(runs: pd.DataFrame) -> str:
@@ -49,7 +49,7 @@ def runs_csv(runs: pd.DataFrame) -> str:
 
 
 def read_runs_csv(path: str, row_settings: Sequence[str] = (), column_settings: Sequence[str] = ()) -> pd.DataFrame:
-    """The frame of a file of runs_csv, without records. row_settings, column_settings: as for `frame`. Raises
+    """Read a file of `runs_csv` as a frame without records. row_settings, column_settings: as for `frame`. Raises
     UserError."""
     try:
         table = pd.read_csv(path, dtype={"strategy": str, "setting": str, "torch": str, "transformers": str})
@@ -60,7 +60,7 @@ def read_runs_csv(path: str, row_settings: Sequence[str] = (), column_settings: 
         raise UserError(f"{path}: has no column {', '.join(missing)}. Give a file of report.py --runs.")
     metrics = [name for name in table if name not in OF_RUN]
     if wrong := [n for n in ("seed", "parameters", *SECONDS, *metrics) if not pd.api.types.is_numeric_dtype(table[n])]:
-        raise UserError(f"{path}: column {wrong[0]} has other values than numbers. Give a file of report.py --runs.")
+        raise UserError(f"{path}: column {wrong[0]} has values that are not numbers. Give a file of report.py --runs.")
     settings = [_settings(text) for text in table["setting"].fillna("")]
     for flag, names in (("--rows", row_settings), ("--columns", column_settings)):
         for name in names:
@@ -72,7 +72,7 @@ def read_runs_csv(path: str, row_settings: Sequence[str] = (), column_settings: 
 
 
 def _settings(text: str) -> list[tuple[str, str]]:
-    """`hold_out 0.15, max_seq_length 64` as (name, value)."""
+    """Parse `hold_out 0.15, max_seq_length 64` into pairs (name, value)."""
     return [tuple(part.split(" ", 1)) for part in text.split(", ") if " " in part]
 
 
@@ -92,7 +92,7 @@ def _row(
     place |= {"column": f"{task} ({parts})" if parts else task, "parameters": line["parameters"]}
     place["row"] = TableRow.of_words(line["strategy"], line["k"], recipe)
     values = {name: line[name] for name in metrics}
-    if all(value is None for value in values.values()):  # not defined: a correlation of constant predictions
+    if all(value is None for value in values.values()):  # undefined: a correlation of constant predictions
         values |= dict.fromkeys(metrics_of(task), -math.inf)
     facts = {name: line.get(name) for name in ("device", "threads", "torch", "transformers", "commit")}
     seconds = {name: line[column] for column, name in SECONDS.items()}

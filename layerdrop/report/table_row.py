@@ -12,7 +12,7 @@ WORDS = re.compile(
     r"(?P<name>[^ ,]*)( (?P<layers>\d[\d,]*))?( > (?P<threshold>\S+?))?(, (?P<variant>(?!from scratch)[^(]+?))??"
     r"( \((?P<brackets>.*)\))?(?P<scratch>, from scratch)?"
 )
-"""The first of TableRow.words."""
+"""Pattern of the first of TableRow.words."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TableRow:
     variant: str = ""
     """RunSpec.variants: another moment of dropping, another objective; empty for plain dropping."""
     variant_details: str = ""
-    """Settings of the variant, where they differ between the rows of a strategy and variant."""
+    """Settings of the variant that differ between the rows of a strategy and variant."""
     recipe: tuple[tuple[str, str], ...] = ()
     """(setting, value) of those that make rows where they would make tables, and in which the model's runs differ."""
 
@@ -47,7 +47,7 @@ class TableRow:
 
     @classmethod
     def of_words(cls, strategy: str, k: float | None, recipe: tuple = ()) -> TableRow:
-        """The row that `words` name, as far as these tell; what stands in brackets becomes a part of its recipe."""
+        """Parse the first of `words` into a row, as far as possible. Text in brackets becomes part of the recipe."""
         found = WORDS.fullmatch(strategy)
         more = tuple(tuple(f"{part} ".split(" ", 1)) for part in (found["brackets"] or "").split(", ") if part)
         layers = tuple(map(int, found["layers"].split(","))) if found["layers"] else ()

@@ -24,7 +24,7 @@ def command_of(spec: RunSpec) -> str:
 
 
 def data_flags(data: DataSpec) -> list[str]:
-    """Flags that read the data of a run again, whatever the number of rows and tokens."""
+    """Flags that read the data of a run again, without its limits on rows and tokens."""
     if not data.files:
         folder = [] if data.source in ("hub", "demo") else [f"--data_dir={data.source}"]
         return ["--task_name", data.task, *folder]
@@ -48,7 +48,7 @@ def _flags(spec: RunSpec) -> Iterator[str]:
         values.pop("source")
     if values["strategy"] == "list":
         values.pop("strategy")
-    if values["found"]:  # in its order
+    if values["found"]:  # keep its order
         yield from ("--drop_order", ",".join(map(str, values["found"])))
     for name, value in values.items():
         if name in OTHERWISE or value is None or value == USUAL.get(name) or value in ((), {}, []):

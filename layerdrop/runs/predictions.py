@@ -17,7 +17,7 @@ DIAGNOSTIC = "AX.tsv"
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple]) -> str:
-    """The content of a tab-separated file, without quoting."""
+    """Format rows as tab-separated text without quoting."""
     lines = ["\t".join(map(str, row)) for row in (header, *rows)]
     return "\n".join(lines) + "\n"
 
@@ -47,8 +47,8 @@ def write_predictions(folder: str, task: Task, split: str, examples: Examples, p
 
 
 def read_predictions(folder: str) -> tuple[list[str], list[str], list[str]] | None:
-    """(index, label, prediction) as written for the first development split (MNLI: the matched one); None where there
-    are none. Raises ValueError, with the file's path, for a file of another form."""
+    """(index, label, prediction) as written for the first development split (MNLI: the matched one); None if there
+    are none. Raises ValueError, which names the path, for a file in another format."""
     path = next(iter(sorted(Path(folder).glob("predictions_dev*.tsv"))), None)
     if path is None:
         return None
@@ -80,6 +80,6 @@ def _glue_words(task: Task, predictions: np.ndarray) -> list[str]:
 
 
 def prediction_range(task: Task, predictions: np.ndarray, labels: np.ndarray | None) -> float | None:
-    """Of values: their range in standard deviations of the labels; None for classes, and where labels have none."""
+    """Range of predicted values in standard deviations of the labels. None for classes, or labels without deviation."""
     spread = np.std(labels) if task.is_regression and labels is not None else 0
     return float(np.ptp(predictions) / spread) if spread else None

@@ -18,11 +18,11 @@ from layerdrop.typecheck import check_type
 
 RECORD_FILE = "record.json"
 NEARLY_CONSTANT = 0.05
-"""Standard deviations of the labels: predictions whose range is smaller count as constant."""
+"""Threshold in standard deviations of the labels: predictions with a smaller range count as nearly constant."""
 
 
 class SplitRead(TypedDict, total=False):
-    """Facts of a split as a run has read it."""
+    """Facts of a split that a run has read."""
 
     rows: int
     bad_rows: int
@@ -31,7 +31,7 @@ class SplitRead(TypedDict, total=False):
 
 
 class Environment(TypedDict, total=False):
-    """Where a run happened: see layerdrop.runs.environment."""
+    """Environment of a run: see layerdrop.runs.environment."""
 
     versions: dict[str, str | None]
     device: str | None
@@ -56,7 +56,7 @@ class Cut:
     why: str
     """The decision in words: `top, K = 2`."""
     scores: list[float] | None = None
-    """One for each layer of the checkpoint, where the strategy scores; NaN for a layer without one."""
+    """One score for each layer of the checkpoint, if the strategy scores; NaN for a layer without a score."""
 
 
 @dataclass
@@ -105,7 +105,7 @@ class RunRecord:
     labels: list[str] = field(default_factory=list)
     """Class names in id order; empty for regression."""
     positive_label: str | None = None
-    """The class that `f1` is of; None where F1 is no metric of the task (in records of version 0.2: not recorded, the
+    """The class that `f1` measures. None if F1 is not a metric of the task, and in records of version 0.2 (there: the
     last class)."""
     class_f1: dict[str, dict[str, float]] = field(default_factory=dict)
     """For each development split: class name -> F1; empty for regression."""
@@ -157,7 +157,7 @@ class RunRecord:
     def from_dict(cls, values: Mapping[str, Any]) -> "RunRecord":
         """The record that `to_dict` gave these values; also one of version 1. Unknown fields are ignored.
 
-        Raises ValueError for values that are no record, and for those of another type than the fields'.
+        Raises ValueError for values that are not a record, or have other types than the fields.
         """
         if not isinstance(values, Mapping) or not isinstance(values.get("spec"), Mapping):
             raise ValueError("no record of a run: it has no spec")
@@ -179,15 +179,15 @@ class RunRecord:
         return {**self.fingerprints, **{split: rows_input(values) for split, values in self.data.items()}}
 
     def constant_predictions(self) -> dict[str, int]:
-        """Split for every row of which the model predicts the same, or nearly so -> number of different predictions."""
+        """Split with constant or nearly constant predictions -> number of different predictions."""
         width = self.prediction_range
         return {
             s: n for s, n in self.distinct_predictions.items() if n == 1 or width.get(s, math.inf) < NEARLY_CONSTANT
         }
 
     def write(self) -> Path:
-        """Write `record.json` into the run's folder, whole or not at all. Raises UserError where a file of that name is
-        not the run's."""
+        """Write `record.json` into the run's folder atomically. Raises UserError if a file of that name is not the
+        run's."""
         OwnFiles(self.folder).write({RECORD_FILE: self.to_json()})
         return Path(self.folder) / RECORD_FILE
 
@@ -202,7 +202,7 @@ def rows_input(values: Mapping[str, Any]) -> list[Any]:
 
 
 def _cuts(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """As they stand in the file; in version 1 there was one."""
+    """The cuts in the file. Version 1 had a single cut."""
     if values.get("cuts") or not values.get("kept"):
         return values.get("cuts") or []
     return [{"step": 0, "why": "", **{name: values.get(name) for name in ("dropped", "kept", "scores")}}]
@@ -239,8 +239,8 @@ def read_record(folder: str | os.PathLike) -> RunRecord | None:
 
 
 def _no_number(name: str) -> float:
-    """Of the three constants that are no JSON."""
-    raise ValueError(f"{name} is no number. A record has null there")
+    """Refuse the three constants that are not JSON."""
+    raise ValueError(f"{name} is not a number. A record has null there")
 
 
 class Clock:

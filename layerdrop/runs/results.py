@@ -22,7 +22,7 @@ def result_files(record: RunRecord) -> dict[str, str]:
 
 
 def _without_nan(content: dict[str, Any]) -> dict[str, Any]:
-    return {key: None if value != value else value for key, value in content.items()}  # NaN is no JSON
+    return {key: None if value != value else value for key, value in content.items()}  # NaN is not JSON
 
 
 def train_results(record: RunRecord) -> dict[str, float]:
@@ -32,7 +32,7 @@ def train_results(record: RunRecord) -> dict[str, float]:
         return {}
     epochs, steps = record.epochs[-1].get("epoch") if record.epochs else None, record.steps
     now = (steps - (record.resumed_at_step or 0)) / steps if steps else None
-    """Share of the training that the seconds cover."""
+    """Fraction of the training that the seconds cover."""
     found = {
         "epoch": epochs,
         "train_loss": record.train_loss,

@@ -81,8 +81,8 @@ class SearchRecord:
         }
 
     def write(self, root: str) -> str:
-        """Write MODEL_TASK_METHOD.json and .txt (the layer file) into a folder; where something else has one of these
-        names, MODEL_TASK_METHOD_ID. Returns the layer file's path."""
+        """Write MODEL_TASK_METHOD.json and .txt (the layer file) into a folder, or MODEL_TASK_METHOD_ID if one of these
+        names is taken. Returns the layer file's path."""
         path = Path(root) / f"{short_name(self.spec.model.name)}_{self.spec.data.task}_{self.method}"
         if _writer_of(path) not in (None, self.id):
             path = Path(f"{path}_{self.id[:8]}")
@@ -93,7 +93,7 @@ class SearchRecord:
 
 
 def _writer_of(path: Path) -> str | None:
-    """The id of the search that has written PATH.json and PATH.txt; empty if no search has; None where neither is."""
+    """The id of the search that has written PATH.json and PATH.txt. Empty for other files; None if neither exists."""
     try:
         return json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))["id"]
     except FileNotFoundError:  # .json is written first
@@ -144,7 +144,7 @@ def _doubt(level: Level) -> str:
 
 
 def summary(record: SearchRecord, file: str, more: Sequence[str] = ()) -> str:
-    """The steps, what they rest on, what they cost, and the command that uses the result.
+    """The steps, the basis of each decision, the cost, and the command that uses the result.
 
     more: words of the command that the search's spec does not hold.
     """

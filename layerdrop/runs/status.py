@@ -1,7 +1,6 @@
-"""Whether a run is done. This is the only place that decides it: for a run, a sweep, a search, a prerequisite run.
+"""Decide whether a run is done: one rule for runs, sweeps, searches and prerequisite runs.
 
-A run is done if its folder holds the record of the same spec, made from the same inputs, and every output that is asked
-for now.
+A run is done if its folder holds the record of the same spec, made from the same inputs, and every requested output.
 """
 
 from collections.abc import Mapping
@@ -16,12 +15,12 @@ from layerdrop.spec import Options, RunSpec
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 MODEL = "the model"
-"""The output that is several files."""
+"""Name of the output that consists of several files."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """The outputs of a run that are asked for."""
+    """The requested outputs of a run."""
 
     evaluate: bool = True
     """Metrics and predictions on the validation set."""
@@ -32,30 +31,29 @@ class Needs:
 
     @classmethod
     def of(cls, options: Options) -> "Needs":
-        """The outputs that the options of a run ask for."""
+        """The outputs that a run's options request."""
         return cls(options.evaluate, options.predict, options.save_model)
 
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a run's folder, seen by one spec."""
+    """The state of a run's folder with respect to one spec."""
 
     word: str
-    """`done`; `incomplete`: done but for some outputs; `failed`; `changed`: done with other contents of its inputs;
-    `other`: the record is that of another spec; `missing`: no record of an ended run (never started, interrupted,
-    unreadable)."""
+    """`done`; `incomplete`: done except for some outputs; `failed`; `changed`: done with other input contents; `other`:
+    the record has another spec; `missing`: no record of an ended run (never started, interrupted, unreadable)."""
     record: RunRecord | None = None
     """The record in the folder, whatever its spec."""
     missing: tuple[str, ...] = ()
-    """`incomplete`: the outputs that are asked for and not there: names of files, or MODEL."""
+    """`incomplete`: the missing requested outputs: file names, or MODEL."""
     changed: tuple[str, ...] = ()
-    """`changed`: names of the inputs."""
+    """`changed`: names of the changed inputs."""
     note: str | None = None
-    """Why a record that exists does not count."""
+    """The reason why an existing record does not count."""
 
     @property
     def has_model(self) -> bool:
-        """Whether the trained model is there, made from the same inputs."""
+        """Whether the trained model exists and was made from the same inputs."""
         return self.word in ("done", "incomplete") and holds_model(self.record.folder)
 
     @property
@@ -84,15 +82,17 @@ def status_of(folder: str, spec: RunSpec, inputs: Mapping[str, Any], needs: Need
         return Status("failed" if record.status == "failed" else "missing", record)
     if changed := changed_inputs(record.inputs, inputs, spec):
         what = ", ".join(changed)
-        note = f"{folder}: holds this run with the same settings, but other contents of {what} since"
+        note = f"{folder}: holds this run with the same settings, but {what} changed since"
         return Status("changed", record, changed=tuple(changed), note=note)
     missing = tuple(missing_outputs(record, inputs, needs))
     return Status("incomplete" if missing else "done", record, missing)
 
 
 def changed_inputs(before: Mapping[str, Any], now: Mapping[str, Any], spec: RunSpec) -> list[str]:
-    """The inputs, in words, whose contents differ: `train`, `the model`, `the start`. Inputs that are unknown on one
-    side count as equal, and so do test rows that no layer was scored on."""
+    """Names of the inputs that differ, in words: `train`, `the model`, `the start`.
+
+    Inputs that are unknown on one side count as equal, and so do test rows that were not used for scoring.
+    """
     words = {name: name if _is_split(name) else f"the {name.replace('_', ' ')}" for name in now}
     counts = [name for name in now if not name.startswith("test") or spec.drop.score_split == "test"]
     return [words[name] for name in counts if before.get(name) is not None and before[name] != now[name]]

@@ -1,4 +1,4 @@
-"""The folder of a run: its lock, what it holds, its checkpoints.
+"""The folder of a run: its lock, its state, its checkpoints.
 
 Files: `spec.json` (the spec, the inputs' fingerprints, and the list of the run's files, written at the start),
 `record.json`, predictions, the model, `checkpoint-STEP` folders to resume from, `.lock`.
@@ -39,12 +39,12 @@ class Busy(Exception):
 
 @dataclass(frozen=True)
 class FolderState:
-    """What a run does in its folder: nothing (`done`), some outputs (`done`, `missing`), a training."""
+    """What is left to do: nothing (`done`), some outputs (`done` and `missing`), or the training."""
 
     done: RunRecord | None = None
     """The record of this very run, where it has succeeded with the same inputs."""
     missing: tuple[str, ...] = ()
-    """Outputs of a finished run that are asked for and not there."""
+    """Requested outputs that a finished run lacks."""
     resume_from: str | None = None
     """The checkpoint to resume from."""
     notes: tuple[str, ...] = ()
@@ -62,7 +62,7 @@ class Store:
         return str(Path(self.root) / f"{spec.name}_{spec.id[:8]}")
 
     def status(self, spec: RunSpec, inputs: Mapping[str, Any], needs: Needs) -> Status:
-        """The state of a run, as `status_of` its folder."""
+        """The status of a run, from `status_of` its folder."""
         return status_of(self.folder(spec), spec, inputs, needs)
 
     def done(self) -> Iterator[RunRecord]:
@@ -91,11 +91,11 @@ def prior_store(options: Options) -> Store:
 # ---- one run's folder ------------------------------------------------------------------------------------------------
 @contextmanager
 def claim(folder: str) -> Iterator[None]:
-    """Lock a run's folder, which is made if it does not exist.
+    """Lock a run's folder. Create it if it does not exist.
 
-    At the end, delete `spec.json` if nothing else was written, the lock if there is no `spec.json`, and the folder if
-    it was made here and is empty. The operating system frees the lock however the process ends. Raises Busy, and
-    UserError for a folder that cannot be written.
+    On exit, delete `spec.json` if the folder contains nothing else, the lock if there is no `spec.json`, and a folder
+    created here if it is empty. The operating system frees the lock of a killed process. Raises Busy, and UserError for
+    a folder that cannot be written.
     """
     path = Path(folder)
     if path.exists() and not path.is_dir():
@@ -126,9 +126,9 @@ def claim(folder: str) -> Iterator[None]:
 
 
 def open_folder(record: RunRecord, options: Options) -> FolderState:
-    """Make sure that a run can write into its folder, which it has locked, without harming what is there.
+    """Prepare a run's locked folder for writing, without harming existing files.
 
-    record: the run's, with the fingerprints of its inputs. Raises UserError where something else is in the way.
+    record: the run's, with the fingerprints of its inputs. Raises UserError for conflicting contents.
     """
     folder = record.folder
     if options.overwrite:
@@ -167,12 +167,14 @@ def open_folder(record: RunRecord, options: Options) -> FolderState:
             f"--output_dir {folder}: holds an interrupted run ({found[-1].name}). "
             "Go on with --resume_from_checkpoint, or start again with --overwrite_output_dir."
         )
-    return _start(record, options)  # of a run that failed or died
+    return _start(record, options)  # replaces a failed or killed run
 
 
 def _start(record: RunRecord, options: Options) -> FolderState:
-    """Delete the files of an earlier run and begin this one. Raises UserError, and deletes nothing, where files that no
-    run has written are in the way."""
+    """Delete the files of an earlier run and begin this one.
+
+    Raises UserError, and deletes nothing, if the user's files have names that the run would write.
+    """
     own, names = OwnFiles(record.folder), _names(record, options)
     own.refuse_clashes(names)
     own.remove()
@@ -190,7 +192,7 @@ def _begin(record: RunRecord, options: Options) -> FolderState:
 
 
 def _names(record: RunRecord, options: Options) -> list[str]:
-    """Names, as patterns, of the files that a run would write."""
+    """Name patterns of the files that a run would write."""
     names = [RECORD_FILE, *RESULT_FILES, CHECKPOINTS]
     for kind, wanted in (("validation", options.evaluate), ("test", options.predict)):
         splits = [split for split in record.data if split.partition("_")[0] == kind]
@@ -199,7 +201,7 @@ def _names(record: RunRecord, options: Options) -> list[str]:
 
 
 def note_inputs(record: RunRecord) -> None:
-    """Write the spec and the fingerprints of the inputs into `spec.json`. Raises UserError where that is impossible."""
+    """Write the spec and the input fingerprints into `spec.json`. Raises UserError if the folder is not writable."""
     read = {"data": record.data, "fingerprints": record.fingerprints}
     try:
         OwnFiles(record.folder).describe({"id": record.spec.id, **record.spec.to_dict(), "read": read})
@@ -248,8 +250,10 @@ def _is_readable(path: Path) -> bool:
 
 
 def _resume(record: RunRecord, options: Options) -> FolderState:
-    """`last`, `auto` or a checkpoint's folder. Raises UserError where a file of that name is not the run's, and for the
-    checkpoint of another run."""
+    """Resume from the checkpoint in `options.resume`: `last`, `auto` or a folder.
+
+    Raises UserError for the checkpoint of another run, and if the user's files have names that the run would write.
+    """
     folder, auto = Path(record.folder), options.resume == "auto"
     if options.resume not in FROM_LAST:
         return _resume_from(record, Path(options.resume), options)
@@ -266,14 +270,14 @@ def _resume(record: RunRecord, options: Options) -> FolderState:
             "beginning, or give --output_dir of the interrupted run."
         )
     if usable:
-        notes += (f"{usable[-1].name} was made with other contents of the inputs; the training starts again",)
+        notes += (f"{usable[-1].name} was made from inputs that changed since, so the training starts again",)
     elif broken and not auto:
         notes += ("no whole checkpoint is left; the training starts from the beginning",)
     return FolderState(notes=notes + _start(record, options).notes)
 
 
 def _changed(record: RunRecord, checkpoint: Path) -> bool:
-    """Whether a checkpoint is this run's, but made from other contents of its inputs."""
+    """Whether a checkpoint belongs to this run, but was made from other input contents."""
     old = OwnFiles(checkpoint.parent).spec or {}
     return old.get("id") == record.spec.id and bool(_changed_since(old, record))
 
@@ -301,15 +305,15 @@ def _resume_from(record: RunRecord, checkpoint: Path, options: Options) -> Folde
         )
     if changed := _changed_since(old, record):
         raise UserError(
-            f"--resume_from_checkpoint: {checkpoint} was made with the same settings, but other contents of "
-            f"{', '.join(changed)} since. Start again with --overwrite_output_dir, which loses it."
+            f"--resume_from_checkpoint: {checkpoint} was made with the same settings, but "
+            f"{', '.join(changed)} changed since. Start again with --overwrite_output_dir, which deletes it."
         )
     _begin(record, options)
     return FolderState(resume_from=str(checkpoint))
 
 
 def _changed_since(old: Mapping[str, Any], record: RunRecord) -> list[str]:
-    """The inputs whose contents differ from those that `spec.json` names."""
+    """Names of the inputs whose contents differ from the fingerprints in `spec.json`."""
     read = old.get("read") or {}
     before = RunRecord(record.spec, "", data=read.get("data", {}), fingerprints=read.get("fingerprints", {}))
     return changed_inputs(before.inputs, record.inputs, record.spec)

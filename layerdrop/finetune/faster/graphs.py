@@ -33,7 +33,7 @@ def may_record(model: PreTrainedModel, args: TrainingArguments, objective: Objec
         args.device.type == "cuda"
         and model.config.model_type in family_of(model.config).recordable
         and objective.same_every_step
-        and args.parallel_mode != ParallelMode.DISTRIBUTED  # one process can be wrapped too
+        and args.parallel_mode != ParallelMode.DISTRIBUTED  # a single process can be wrapped too
         and args.gradient_accumulation_steps == 1
         and not any(getattr(args, name) for name in OTHER_STEPS)
         and not ("lomo" in args.optim or "layerwise" in args.optim)  # these update parameters in the backward pass

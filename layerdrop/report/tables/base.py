@@ -38,7 +38,7 @@ def signed(value: float | None) -> str:
 
 
 def spread(cell: Summary, seeds: int) -> str:
-    """` [57.0, 59.0] n=2`: the lowest and highest, and the number of seeds where other cells have more."""
+    """` [57.0, 59.0] n=2`: lowest and highest value, and the number of seeds if other cells have more."""
     few = f" n={cell.n}" if cell.n != seeds else ""
     return f" [{points(cell.low)}, {points(cell.high)}]{few}" if cell.n > 1 else few
 

@@ -36,7 +36,7 @@ def _table(results: ModelResults, wanted: list[str], other: ModelResults | None)
     def metric(column: str) -> str:
         task_row = (TASKS | DEMO_TASKS)[results.task_of.get(column, column)]
         name = task_row.selection_metric
-        return name if name in results.metrics(column) else task_row.recorded(name)  # rows held out have one split
+        return name if name in results.metrics(column) else task_row.recorded(name)  # held-out rows are one split
 
     rows, values = [], []
     for row in rows_of(results):

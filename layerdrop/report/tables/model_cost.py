@@ -16,7 +16,7 @@ HEADER = ["model", "parameters, M", "of the layers, M", "embeddings, M", "MB", "
 
 
 def read_costs(folders: Iterable[str]) -> tuple[list[dict], list[str]]:
-    """The records of scripts/cost.py in some folders and below, and why a file is none, one line each."""
+    """(records of scripts/cost.py in and below the folders, a line for each unreadable file)."""
     found, unreadable = [], []
     for path in sorted({path for folder in folders for path in Path(folder).rglob(PATTERN)}):
         try:
@@ -24,7 +24,7 @@ def read_costs(folders: Iterable[str]) -> tuple[list[dict], list[str]]:
             model_cost_table(record)
             found.append(record)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-            unreadable.append(f"{path}: no record of scripts/cost.py: {type(error).__name__}: {error}")
+            unreadable.append(f"{path}: not a record of scripts/cost.py: {type(error).__name__}: {error}")
     return found, unreadable
 
 

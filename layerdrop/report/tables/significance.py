@@ -80,7 +80,7 @@ class Verdict:
 
 
 def _tests(results: ModelResults, row: TableRow, base: TableRow, column: str, bad: dict[str, None]) -> list[Comparison]:
-    """A comparison for each seed at which both have predictions of the same examples. bad: takes what is unreadable."""
+    """A comparison for each seed with predictions of both rows for the same examples. bad: collects read errors."""
     ours, theirs = (
         {record.spec.seed: record for record in results.runs_of(one, [column])["record"]} for one in (row, base)
     )
@@ -121,8 +121,8 @@ def _note(n: int, correct: bool, plain: bool) -> str:
 
 
 def compare_predictions(first: RunRecord, second: RunRecord) -> Comparison | None:
-    """The second run against the first, on the (matched) development set; None where predictions are missing or not of
-    the same examples. Raises ValueError where they are no predictions."""
+    """The second run against the first, on the (matched) development set; None if predictions are missing or for
+    different examples. Raises ValueError for unreadable predictions."""
     a, b = read_predictions(first.folder), read_predictions(second.folder)
     if a is None or b is None or a[:2] != b[:2]:
         return None
