@@ -9,9 +9,9 @@ from layerdrop.arguments import flags_of, parse
 from layerdrop.checkpoints import Checkpoint, HubOptions, work_offline_unless_reachable
 from layerdrop.engines.base import Job
 from layerdrop.errors import UserError
+from layerdrop.execute import statuses
 from layerdrop.runs.predictions import as_numbers, read_predictions
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.status import holds_model
 from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store
 from layerdrop.selection import check_selection
 from layerdrop.study import QUIET, refuse_flags_of_one_run
@@ -165,7 +165,7 @@ def find_tolerances(tasks: Sequence[TaskTolerance], train: Train, say: Callable[
         for found in task.tolerances:
             tried = f"after {len(task.known) - 1} tried"
             say(f"{task.name}: K = {found.k} within {found.max_loss:g}, {tried}")
-    if again := [job for task in tasks if (job := task.kept_job()) and not holds_model(job.options.folder)]:
+    if again := [job for task in tasks if (job := task.kept_job()) and not statuses([job])[0].has_model]:
         for job in again:
             say(f"{job.name} once more, to keep its model")
         train(again)

@@ -24,6 +24,10 @@ class LocalPath(str):
         return os.path.expanduser(text)
 
 
+TEMPORARY = ".layerdrop-tmp-"
+"""Prefix of temporary files and folders beside results. Those of a killed process stay, and may be deleted."""
+
+
 # ---- files -----------------------------------------------------------------------------------------------------------
 def make_folder(flag: str, folder: str | Path) -> None:
     """Make a folder for results, before they are computed. Raises UserError where nothing can be written there."""
@@ -65,7 +69,7 @@ def refuse_foreign(flag: str, path: str | Path, mark: bytes) -> None:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file atomically: a reader sees the old content or the new. A link stays a link."""
     path = Path(os.path.realpath(path))
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{TEMPORARY}{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content.encode("utf-8") if isinstance(content, str) else content)

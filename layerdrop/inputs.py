@@ -13,7 +13,7 @@ from layerdrop.runs.record import rows_input
 from layerdrop.runs.status import Needs, Status, status_of
 from layerdrop.runs.store import Store, prior_store
 from layerdrop.selection import split_to_score
-from layerdrop.spec import ModelSpec, Options, RunSpec
+from layerdrop.spec import ADAPTIVE, ModelSpec, Options, RunSpec
 
 
 def needed_splits(spec: RunSpec, options: Options) -> list[str]:
@@ -91,7 +91,10 @@ class Inputs:
         if not Path(folder).is_dir():
             return Status("missing")
         own = replace(quiet_options(options), folder=folder, prior_store=prior_store(options).root)
-        return status_of(folder, prerequisite, self.of(prerequisite, own), Needs(evaluate=False, model=True))
+        inputs = self.of(prerequisite, own)
+        if not _depends_on_validation(prerequisite):
+            inputs = {name: value for name, value in inputs.items() if not name.startswith("validation")}
+        return status_of(folder, prerequisite, inputs, Needs(evaluate=False, model=True))
 
     def know(self, spec: RunSpec, options: Options, data: Mapping[str, Mapping[str, Any]]) -> None:
         """Adopt the row fingerprints of a run's record. data: as in RunRecord."""
@@ -131,6 +134,14 @@ class Inputs:
             except UserError:
                 self._checkpoints[key] = None
         return self._checkpoints[key]
+
+
+def _depends_on_validation(spec: RunSpec) -> bool:
+    """Whether the validation rows choose a run's layers, checkpoint or learning rate. If not, its trained model is the
+    same with other rows."""
+    other, schedule = (spec.train.other, spec.train.lr_scheduler_type) if spec.train else ({}, "")
+    by_evaluation = other.get("load_best_model_at_end") or schedule in ADAPTIVE
+    return spec.drop.score_split == "validation" or bool(by_evaluation)
 
 
 def _rows_key(spec: RunSpec, options: Options, checkpoint: Checkpoint | None) -> tuple:

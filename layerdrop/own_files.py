@@ -8,15 +8,16 @@ import fnmatch
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from layerdrop.errors import UserError
-from layerdrop.files import hash_file, umask, write_atomically
+from layerdrop.files import TEMPORARY, hash_file, umask, write_atomically
 
 SPEC_FILE = "spec.json"
 MODEL_PATTERNS = (
@@ -28,8 +29,16 @@ MODEL_PATTERNS = (
 )
 """Names of the files of a saved model and its tokenizer, as patterns."""
 CHECKPOINTS = "checkpoint-[0-9]*"
-TEMPORARY = ".model-"
-"""Prefix of the folder in which a model is saved before its files are moved."""
+"""Pattern of the library's folders to resume from. Only names that end in their digits match: see `is_checkpoint`."""
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether a name is that of a folder to resume from: `checkpoint-STEP`."""
+    return re.fullmatch(r"checkpoint-\d+", name) is not None
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return is_checkpoint(name) if pattern == CHECKPOINTS else fnmatch.fnmatchcase(name, pattern)
 
 
 class OwnFiles:
@@ -70,14 +79,14 @@ class OwnFiles:
         spec = self.spec
         if spec is None:
             return False
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in spec["reserved"]):
+        if any(_matches(name, pattern) for pattern in spec["reserved"]):
             return True
         path = self.folder / name
         return name in spec["files"] and path.is_file() and hash_file(path) in spec["files"][name]
 
     def clashes(self, patterns: Iterable[str]) -> list[str]:
         """Names of files and folders that match a pattern and are not the run's."""
-        names = {path.name for pattern in patterns for path in self.folder.glob(pattern)}
+        names = {path.name for pattern in patterns for path in self._matching(pattern)}
         foreign = [name for name in names if name != SPEC_FILE and not self.owns(name)]
         if (self.folder / SPEC_FILE).exists() and self.spec is None:
             foreign.append(SPEC_FILE)
@@ -144,16 +153,14 @@ class OwnFiles:
         (self.folder / SPEC_FILE).unlink()
 
     def remove_leftovers(self) -> None:
-        """Delete temporary files of a killed process."""
-        spec = self.spec or {"files": {}}
+        """Delete temporary files and folders of a killed process."""
         for path in self.folder.glob(f"{TEMPORARY}*"):
-            shutil.rmtree(path, ignore_errors=True)
-        for name in (*spec["files"], SPEC_FILE):
-            for path in self.folder.glob(f".{name}.*"):
-                with suppress(OSError):
-                    path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _reserved_paths(self) -> list[Path]:
         """Existing files and folders with reserved names."""
         patterns = (self.spec or {"reserved": ()})["reserved"]
-        return sorted({path for pattern in patterns for path in self.folder.glob(pattern)})
+        return sorted({path for pattern in patterns for path in self._matching(pattern)})
+
+    def _matching(self, pattern: str) -> list[Path]:
+        return [path for path in self.folder.glob(pattern) if _matches(path.name, pattern)]

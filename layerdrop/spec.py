@@ -117,6 +117,8 @@ class TrainSpec:
     """Every further setting of `TrainingArguments` that changes a result and is not at its default."""
 
 
+ADAPTIVE = ("reduce_lr_on_plateau", "greedy")
+"""Learning rate schedules that follow the evaluations."""
 NOT_THE_LIBRARYS = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "other")
 """Fields of TrainSpec that are no setting of `TrainingArguments`."""
 

@@ -124,7 +124,7 @@ class Trials:
     def predicts_one_value(self, ids: Ids) -> bool:
         """Whether a model without these layers predicts the same for every row, with one of the seeds."""
         records = [self._known(self._spec(ids, seed)) for seed in self.seeds]
-        return any(record is not None and record.constant_predictions() for record in records)
+        return any(record is not None and record.constant_predictions("validation") for record in records)
 
     def trained(self) -> list[Ids]:
         """The sets that the store has trained with these settings and every seed, whoever asked for them."""

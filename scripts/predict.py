@@ -22,6 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input."""
     from layerdrop.errors import UserError
     from layerdrop.files import LocalPath, make_folder_of, write_atomically
+    from layerdrop.own_files import OwnFiles
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -39,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         check(args)
         if args.output:
             make_folder_of("--output", args.output, rb"\A(index\t)?prediction[\t\n]")
+            if OwnFiles(Path(args.output).parent).owns(Path(args.output).name):
+                raise UserError(f"--output {args.output}: belongs to the run in this folder. Give another name.")
         rows = predict(args)
     except UserError as error:
         print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from layerdrop.finetune.objective import TaskLoss
 from layerdrop.finetune.teacher import (
     Numbered,
     TaughtCollator,
+    _columns,
     attending_eagerly,
     patient_pairs,
     teacher_outputs,
@@ -29,6 +31,7 @@ from layerdrop.selection import Selection
 from layerdrop.spec import DistilSpec, RunSpec
 from layerdrop.states import layer_states
 from layerdrop.surgery import drop_layers, layer_list
+from layerdrop.tasks import TASKS
 from tests import tiny
 from tests.running import ROOT, same, weights
 from tests.test_finetune import TOKENIZER, dataset
@@ -330,6 +333,14 @@ def test_resumed_it_is_the_same(run, tmp_path):
     assert run(words, output="whole")[0] == 0
     code, _, _, err = run(f"{words} --resume_from_checkpoint {tmp_path}/whole/checkpoint-3", output="again")
     assert code == 0 and same(weights("whole"), weights("again")), err
+
+
+def test_the_teachers_class_for_each_of_the_students():
+    """With three classes: an order of two is its own inverse."""
+    task, names = TASKS["mnli"], ["contradiction", "entailment", "neutral"]
+    teacher = SimpleNamespace(name="t", label_names=names, has_classifier=True, fits=lambda task: True)
+    assert _columns(teacher, task, list(task.labels)) == [1, 2, 0]
+    assert _columns(teacher, task, ["neutral", "contradiction", "entailment"]) == [2, 0, 1]
 
 
 def test_another_order_of_labels_is_put_right(run, teacher):

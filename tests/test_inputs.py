@@ -15,6 +15,7 @@ from layerdrop.engines.in_process import InProcessEngine
 from layerdrop.execute import execute, statuses
 from layerdrop.inputs import Inputs
 from layerdrop.runs.record import read_record
+from layerdrop.spec import DropSpec
 from tests.running import QUICK
 
 
@@ -130,3 +131,17 @@ def test_a_start_that_is_trained_again_has_another_fingerprint(job):
     after = inputs.of(made.spec, made.options)
     assert {name for name in before if before[name] != after[name]} == {"start"}
     assert statuses([made], inputs)[0].changed == ("the start",)
+
+
+def test_validation_rows_do_not_change_a_trained_model(job):
+    """A prerequisite run is not trained again for them; where they choose its layers, it is."""
+    made = job(WAYS["finetuned"])
+    assert not do(made).failed
+    (folder,) = Path("out").glob("prior/*/")
+    change("glue/RTE/dev.tsv", "\tentailment", "\tnot_entailment")
+    assert Inputs().status(made.spec.start, str(folder), made.options).has_model
+    assert statuses([made])[0].changed == ("validation",)
+    scored = replace(made.spec.start, drop=DropSpec("contribution", 2, score_split="validation"))
+    record = replace(read_record(folder), spec=scored, id="")
+    record.write()
+    assert Inputs().status(scored, str(folder), made.options).changed == ("validation",)

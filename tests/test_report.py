@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from layerdrop.errors import UserError
@@ -929,3 +930,20 @@ def test_settings_that_make_columns():
     assert table.header[2:5] == ["SST-2 (max_train_samples 64) acc", "RTE acc", "mean"] and table.rows[1][4] == "50.0"
     with pytest.raises(UserError, match="--columns: unknown value 'k'"):
         frame(runs, column_settings=["k"])
+
+
+def test_f1_of_different_classes_is_never_one_figure():
+    """Records of 0.2 do not name the class: it was the last one by name."""
+    runs = [record("own", seed=seed, files=(("train", "t.csv"),), source="files") for seed in (1, 2, 3)]
+    for run, positive in zip(runs, ("ham", None, "spam"), strict=True):
+        run.labels, run.positive_label = ["ham", "spam"], positive
+    columns = frame(runs)["column"]
+    assert columns[0] != columns[1] == columns[2] and "ham" in columns[0] and "spam" in columns[1]
+    assert frame(runs[1:])["column"].nunique() == 1
+
+
+def test_constant_predictions_for_the_test_set_do_not_mark_a_score():
+    run = record()
+    run.distinct_predictions = {"validation": 2, "test": 1}
+    assert run.constant_predictions() == {"test": 1} and run.constant_predictions("validation") == {}
+    assert pd.isna(frame([run])["constant"][0])

@@ -110,8 +110,8 @@ def test_a_run_without_training_never_trains_for_its_model(tmp_path):
 def test_a_run_that_died_does_not_stand_in_the_way(tmp_path):
     opened(SPEC, tmp_path, save_model=True)
     OwnFiles(tmp_path).write({"config.json": "{}"})
-    (tmp_path / ".model-x").mkdir()
-    (tmp_path / ".config.json.abc").write_text("cut off")
+    (tmp_path / ".layerdrop-tmp-x").mkdir()
+    (tmp_path / ".layerdrop-tmp-config.json.abc").write_text("cut off")
     assert opened(SPEC, tmp_path, save_model=True) == FolderState() and files(tmp_path) == {"spec.json"}
 
 
@@ -256,6 +256,28 @@ def test_a_file_that_is_not_in_the_way_is_no_reason_to_refuse(tmp_path):
         opened(SPEC, tmp_path, save_model=True, **DATA)
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_names_that_are_nearly_the_runs_are_the_users(tmp_path, ended):
+    """A copy of a checkpoint, an editor's swap file, a backup."""
+    opened(SPEC, tmp_path, save_model=True, **DATA)
+    OwnFiles(tmp_path).write({"record.json": "{}", "README.md": "card"})
+    checkpoint(tmp_path, 3)
+    mine = [".README.md.swp", ".record.json.bak", "record.json.old", "checkpoint-3-backup", ".model-mine"]
+    for name in mine:
+        (tmp_path / name).mkdir() if name.startswith(("checkpoint", ".model")) else (tmp_path / name).write_text("mine")
+    OwnFiles(tmp_path).settle() if ended else None
+    assert opened(OTHER, tmp_path, overwrite=True, save_model=True, **DATA) == FolderState()
+    assert files(tmp_path) == {*mine, "spec.json"}
+
+
+def test_a_folder_without_a_list_is_not_said_to_be_overwritten(tmp_path):
+    """One of version 0.2.0."""
+    write_run(RunRecord(SPEC, str(tmp_path), "success"))
+    (tmp_path / "spec.json").unlink()
+    with pytest.raises(UserError, match="It has no list of its files. Choose another --output_dir, or move"):
+        opened(OTHER, tmp_path)
+
+
 def test_every_content_that_a_run_has_written_is_its_own(tmp_path):
     """A process may be killed between the list and the file."""
     own = OwnFiles(tmp_path)
@@ -345,7 +367,7 @@ def test_a_saved_model_is_moved_whole(tmp_path):
     with own.saving() as folder:
         (folder / "model.safetensors").write_text("new")
         (folder / "config.json").write_text("{}")
-    assert own.owns("model.safetensors") and own.owns("config.json") and not list(tmp_path.glob(".model-*"))
+    assert own.owns("model.safetensors") and own.owns("config.json") and not list(tmp_path.glob(".layerdrop-tmp-*"))
     assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o666 & ~umask()
     (tmp_path / "config.json").write_text("mine")
     with pytest.raises(UserError, match="holds config.json"), own.saving() as folder:

@@ -103,7 +103,7 @@ class DropArguments:
         "A search's result. greedy, shortlist: one id a line, first to drop first; optimal: on line k the best set "
         "of k, as 10-11; list: the layers.json of a run."
     )
-    drop_order: str | None = flag("A search's result as ids instead of a file, as 9,2,11: first to drop first.")
+    drop_order: str | None = flag("The ids that a search found, as 9,2,11: first to drop first.")
     weight_scope: Literal["final", "layer"] = flag(
         "variance, aggregation: the second feed-forward matrix, or all of the layer's matrices.", "final"
     )

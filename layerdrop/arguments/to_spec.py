@@ -8,12 +8,12 @@ from functools import cache
 from typing import Any
 
 from transformers import TrainingArguments
-from transformers.trainer_utils import SchedulerType
 
 from layerdrop.arguments.flags import Flags
 from layerdrop.checkpoints import Checkpoint, HubOptions
 from layerdrop.orders import find_layers, reservation
 from layerdrop.spec import (
+    ADAPTIVE,
     FIRST_RECIPE,
     NOT_THE_LIBRARYS,
     DataSpec,
@@ -58,8 +58,6 @@ DECIDE_BY_EVALUATION = ("eval_strategy", "eval_steps", "eval_delay", "metric_for
 """They change the result only where an evaluation chooses the best checkpoint or the next learning rate."""
 DECIDE_BY_SAVING = ("save_strategy", "save_steps")
 """They change the result only where it is the best of the saved checkpoints."""
-ADAPTIVE = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
-"""Learning rates that follow the evaluations."""
 
 DISTILL_DEFAULTS = {
     "logits": {"distill_temperature": 5, "distill_weight": 0.5},

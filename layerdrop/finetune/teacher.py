@@ -19,6 +19,7 @@ from layerdrop.data.examples import Examples
 from layerdrop.data.tokens import Tokenised, tokenise
 from layerdrop.distributed import from_first_process, gather, rank, world_size
 from layerdrop.errors import UserError
+from layerdrop.files import TEMPORARY
 from layerdrop.loading import load_classifier
 from layerdrop.precision import autocast, head_in_fp32
 from layerdrop.selection import check_depth
@@ -158,7 +159,7 @@ def _new_file(n_bytes: int, folder: str | Path) -> str:
             f"--teacher: its outputs need {n_bytes / 1e9:.1f} GB in {folder}, but only {free / 1e9:.1f} GB are free. "
             "Use --distill patient or logits, --max_train_samples, or another --output_dir."
         )
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".teacher", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{TEMPORARY}teacher.", delete=False) as file:
         return file.name
 
 

@@ -121,6 +121,7 @@ def _flat(record: RunRecord) -> dict[str, Any]:
     teacher = distil and distil.teacher_run
     return spec.flat() | {
         "variant": ", ".join(spec.variants),
+        "positive_label": _positive_label(record),
         "found": tuple(sorted(spec.drop.found)),
         "order": spec.drop.found if spec.when.every_epochs else None,
         "start_run": start and (start.id, *trained_on),
@@ -134,6 +135,13 @@ def _flat(record: RunRecord) -> dict[str, Any]:
         "start": inputs.get("start"),
         "teacher_weights": inputs.get("teacher"),
     }
+
+
+def _positive_label(record: RunRecord) -> str | None:
+    """The class that f1 is of, for own files with two classes. In records of 0.2 it is the last one by name."""
+    if not record.spec.data.files or len(record.labels) != 2:
+        return None
+    return record.positive_label or record.labels[-1]
 
 
 def _differing(flat: pd.DataFrame, alike: Sequence[str], names: Iterable[str]) -> list[list[tuple[str, str]]]:
@@ -174,7 +182,7 @@ def _facts(record: RunRecord) -> dict[str, Any]:
         "torch": versions.get("torch"),
         "transformers": versions.get("transformers"),
         "commit": _commit(where),
-        "constant": min(record.constant_predictions().values(), default=None),
+        "constant": min(record.constant_predictions("validation").values(), default=None),
         "resumed": resumed,
         "record": record,
     }

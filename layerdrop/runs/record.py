@@ -178,12 +178,14 @@ class RunRecord:
         """Name -> fingerprint of each input, as far as known: those of `fingerprints`, and the rows of each split."""
         return {**self.fingerprints, **{split: rows_input(values) for split, values in self.data.items()}}
 
-    def constant_predictions(self) -> dict[str, int]:
-        """Split with constant or nearly constant predictions -> number of different predictions."""
-        width = self.prediction_range
-        return {
-            s: n for s, n in self.distinct_predictions.items() if n == 1 or width.get(s, math.inf) < NEARLY_CONSTANT
-        }
+    def constant_predictions(self, kind: str = "") -> dict[str, int]:
+        """Split with constant or nearly constant predictions -> number of different predictions.
+
+        kind: `validation` for its splits alone.
+        """
+        width, found = self.prediction_range, self.distinct_predictions
+        constant = {split: n for split, n in found.items() if n == 1 or width.get(split, math.inf) < NEARLY_CONSTANT}
+        return {split: n for split, n in constant.items() if split.startswith(kind)}
 
     def write(self) -> Path:
         """Write `record.json` into the run's folder atomically. Raises UserError if a file of that name is not the

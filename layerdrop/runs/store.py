@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from layerdrop.errors import UserError
-from layerdrop.own_files import CHECKPOINTS, MODEL_PATTERNS, SPEC_FILE, OwnFiles
+from layerdrop.own_files import CHECKPOINTS, MODEL_PATTERNS, SPEC_FILE, OwnFiles, is_checkpoint
 from layerdrop.runs.predictions import predictions_file
 from layerdrop.runs.record import RECORD_FILE, RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE, RESULT_FILES
@@ -139,17 +139,12 @@ def open_folder(record: RunRecord, options: Options) -> FolderState:
             f"{status.note.partition('. The run counts')[0]}. Move the file away, or choose another folder."
         )
     if status.word == "changed":
-        raise UserError(
-            f"--output_dir {status.note}. Choose another --output_dir, or --overwrite_output_dir to lose it."
-        )
+        raise UserError(f"--output_dir {status.note}. {_instead(folder)}")
     if status.word in ("done", "incomplete") and not status.must_train:
         return FolderState(status.record, status.missing)
     if status.word == "other" and status.record.status == "success":
         difference = _difference(status.record.spec, record.spec, status.record.id)
-        raise UserError(
-            f"--output_dir {folder}: holds a run with {difference}. "
-            "Choose another --output_dir, or --overwrite_output_dir to lose it."
-        )
+        raise UserError(f"--output_dir {folder}: holds a run with {difference}. {_instead(folder)}")
     if status.must_train:
         missing = ", ".join(status.missing)
         if options.resume != "auto":
@@ -170,6 +165,13 @@ def open_folder(record: RunRecord, options: Options) -> FolderState:
     return _start(record, options)  # replaces a failed or killed run
 
 
+def _instead(folder: str) -> str:
+    """The advice for a folder that holds another finished run."""
+    if OwnFiles(folder).spec is None:
+        return "It has no list of its files. Choose another --output_dir, or move the folder away."
+    return "Choose another --output_dir, or --overwrite_output_dir to lose it."
+
+
 def _start(record: RunRecord, options: Options) -> FolderState:
     """Delete the files of an earlier run and begin this one.
 
@@ -185,6 +187,7 @@ def _begin(record: RunRecord, options: Options) -> FolderState:
     """Describe the run in `spec.json`, and reserve the names that the library writes."""
     own = OwnFiles(record.folder)
     own.refuse_clashes(_names(record, options))
+    own.remove_leftovers()
     note_inputs(record)
     hub = (*MODEL_PATTERNS, CARD_FILE) if options.trainer.get("push_to_hub") else ()
     own.reserve([CHECKPOINTS, *hub])
@@ -214,7 +217,7 @@ def note_inputs(record: RunRecord) -> None:
 # ---- checkpoints to resume from --------------------------------------------------------------------------------------
 def checkpoints(folder: str | Path) -> list[Path]:
     """The folders `checkpoint-STEP` of a run, oldest first."""
-    found = (path for path in Path(folder).glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal())
+    found = (path for path in Path(folder).glob(CHECKPOINTS) if is_checkpoint(path.name))
     return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 

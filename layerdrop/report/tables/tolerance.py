@@ -43,7 +43,8 @@ def tolerance_table(tasks: Sequence[TaskTolerance], compare: bool = False) -> Ta
     notes += [f"{name}: a larger K loses less than K = {', '.join(map(str, of))}." for name, of in odd.items()]
     for task in tasks:
         numbers = {
-            k: [n for record in of for n in record.constant_predictions().values()] for k, of in task.known.items()
+            k: [n for record in of for n in record.constant_predictions("validation").values()]
+            for k, of in task.known.items()
         }
         constant = [f"K = {k} ({len(of)} of {len(task.known[k])} seeds)" for k, of in sorted(numbers.items()) if of]
         nearly = ", or nearly one," if max((n for of in numbers.values() for n in of), default=1) > 1 else ""
