@@ -141,7 +141,8 @@ def _teacher(spec: RunSpec) -> str:
 def _scores(record: RunRecord) -> list[str]:
     if not record.metrics:
         return ["Not evaluated."]
-    rows = [f"| {name} | {value:.4f} |" for name, value in record.metrics.items()]
+    names = {"f1": f"f1 ({record.positive_label})"} if record.spec.data.files and record.positive_label else {}
+    rows = [f"| {names.get(name, name)} | {value:.4f} |" for name, value in record.metrics.items()]
     note = f"As fractions, on {_measured_on(record)}."
     return ["\n".join(["| metric | value |", "|---|---|", *rows]), note]
 

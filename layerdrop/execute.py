@@ -98,6 +98,8 @@ class Progress:
     """Id of the spec -> the job in flight, and when it began (time.monotonic)."""
     done: list[RunRecord] = field(default_factory=list)
     failed: list[tuple[Job, str]] = field(default_factory=list)
+    changed: set[str] = field(default_factory=set)
+    """Ids among the failed: runs that are done with other contents of their inputs, and that were left as they are."""
     elsewhere: list[Job] = field(default_factory=list)
     """Jobs that another process executes."""
     remaining: float | None = None
@@ -177,6 +179,7 @@ class _Execution:
             if state.word == "changed" and not job.options.overwrite:
                 error = f"{state.note}. {ANOTHER_STORE}"
                 progress.failed.append((job, error))
+                progress.changed.add(job.spec.id)
                 self.report(Result(job, error=error))
                 continue
             progress.running[job.spec.id] = job, time.monotonic()

@@ -10,7 +10,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from layerdrop.engines.base import Result
+from layerdrop.engines.base import Job, Result
 from layerdrop.execute import Estimate, Progress, statuses
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.status import Status
@@ -55,13 +55,18 @@ def _impossible(study: Study) -> list[str]:
 def summary(study: Study, progress: Progress) -> str:
     """What an execution did, and the failures whose line was cut when they happened."""
     cut = [(job, error) for job, error in progress.failed if one_line(error, ERROR_WIDTH) != one_line(error)]
-    lines = [f"failed     {job.name}: {one_line(error, SUMMARY_WIDTH)}" for job, error in cut]
+    lines = [f"{_word(progress, job):<11}{job.name}: {one_line(error, SUMMARY_WIDTH)}" for job, error in cut]
     lines += _impossible(study)
     already = len(progress.already)
     done = already + len(progress.done)
-    missing = progress.total - done - len(progress.failed)
-    sums = f"{_runs(progress.total)}: {done} done ({already} of them before), {len(progress.failed)} failed"
+    missing, changed = progress.total - done - len(progress.failed), len(progress.changed)
+    sums = f"{_runs(progress.total)}: {done} done ({already} of them before), {len(progress.failed) - changed} failed"
+    sums += f", {changed} changed" if changed else ""
     return "\n".join([*lines, sums + (f", {missing} missing" if missing else "")])
+
+
+def _word(progress: Progress, job: Job) -> str:
+    return "changed" if job.spec.id in progress.changed else "failed"
 
 
 def _runs(n: int) -> str:
@@ -151,7 +156,7 @@ class Display:
         if record is None or record.status != "success":
             error = one_line(result.error or record.error, ERROR_WIDTH)
             again = "" if any(job is result.job for job, _ in progress.failed) else " (is tried once more)"
-            return f"failed  {name}{again}: {error}"
+            return f"{_word(progress, result.job):<8}{name}{again}: {error}"
         return f"done    {name}  {_measured(record)}  {record.seconds.get('total', 0.0):.1f} s"
 
     def close(self) -> None:

@@ -89,6 +89,11 @@ class Trials:
         )
         if progress.stopped:
             raise Stopped
+        if progress.changed:
+            of = f"{len(progress.changed)} of {len(missing)} runs"
+            raise UserError(
+                f"{self.store.root}: {of} in this store were done with other inputs. {progress.failed[0][1]}"
+            )
         self.failed += progress.failed
         found = [record or progress.records.get(spec.id) for spec, record in zip(specs, there, strict=True)]
         done = [record for record in found if record]

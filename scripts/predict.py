@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check(args)
         if args.output:
-            make_folder_of("--output", args.output, rb"\A(index\t)?prediction[\t\n]")
+            make_folder_of("--output", args.output, rb"\A(index\t)?prediction(\tprobability)?\n")
             if OwnFiles(Path(args.output).parent).owns(Path(args.output).name):
                 raise UserError(f"--output {args.output}: belongs to the run in this folder. Give another name.")
         rows = predict(args)
@@ -62,6 +62,8 @@ def check(args: argparse.Namespace) -> None:
 
     if args.text and args.file:
         raise UserError("--text and a file both give the texts. Give one of them.")
+    if args.text and not all(text.strip() for text in args.text):
+        raise UserError("--text: an empty text has no prediction. Give a text.")
     if args.text and len(args.text) > 2:
         raise UserError(f"--text: one text or two, not {len(args.text)}. Put each between quotes.")
     if not args.text and not args.file and sys.stdin.isatty():

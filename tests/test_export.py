@@ -161,7 +161,7 @@ def test_folders_that_cannot_be_replaced(made, capsys, monkeypatch):
     assert code == 2 and err.startswith("error: --output .: is the working folder")
     Path("file").write_text("mine")
     code, _, err = call(f"{folder} --output file", capsys)
-    assert code == 2 and "--output file: is no folder" in err and Path("file").read_text() == "mine"
+    assert code == 2 and "--output file: is not a folder" in err and Path("file").read_text() == "mine"
     Path("elsewhere").mkdir()
     Path("link").symlink_to("elsewhere")
     assert call(f"{folder} --output link", capsys)[0] == 0

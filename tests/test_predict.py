@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from layerdrop.checkpoints import Checkpoint
+from layerdrop.own_files import OwnFiles
 from layerdrop.predict import Predictor
 from layerdrop.runs.record import RunRecord
 from layerdrop.spec import DataSpec, ModelSpec, RunSpec
@@ -183,3 +184,13 @@ def test_output(call, single, tmp_path):
         ["index", "prediction", "probability"],
         *rows,
     ]
+    assert call(single, "--text", "w1 w2", "--output", "p.tsv") == (0, [], "")  # an earlier result
+    for header in ("index\tprediction\tmy notes", "prediction\tof mine", "index\tprediction of mine"):
+        (tmp_path / "p.tsv").write_text(f"{header}\n0\ta\tb\n")
+        code, _, err = call(single, "--text", "w1 w2", "--output", "p.tsv")
+        assert code == 2 and "p.tsv: exists and is not an earlier result" in err
+    OwnFiles(tmp_path).write({"RTE.tsv": "index\tprediction\n0\tentailment\n"})
+    code, _, err = call(single, "--text", "w1 w2", "--output", "RTE.tsv")
+    assert code == 2 and "RTE.tsv: belongs to the run in this folder" in err
+    code, _, err = call(single, "--text", "")
+    assert code == 2 and "--text: an empty text has no prediction" in err

@@ -295,5 +295,5 @@ def test_a_prerequisite_whose_model_vanishes_ends_with_an_error(run, monkeypatch
 
     monkeypatch.setattr(module, "save_model", lost)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
-    assert code == 2 and len(trained) == 2 and "It was trained, but its model is not in out/prior" in err, err
-    assert err.splitlines()[-1].startswith("error: tinybert_rte_full_k0_seed42: this run is needed first")
+    assert code == 2 and len(trained) == 2 and "was trained, but its model is not in out/prior" in err, err
+    assert err.splitlines()[-1].startswith("error: tinybert_rte_full_k0_seed42: this prerequisite run was trained")
