@@ -123,7 +123,7 @@ def test_command(bert, tmp_path, capsys, monkeypatch):
     assert "published training speed-up" in capsys.readouterr().out
     path.write_text("{}")
     assert report.main(["runs/cost", "--table", "cost"]) == 2
-    assert "no record of scripts/cost.py" in capsys.readouterr().err
+    assert "not a record of scripts/cost.py" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
