@@ -69,7 +69,7 @@ class FirstRuns:
 
     def _do(self, first: RunSpec, folder: str, display: Display) -> None:
         from layerdrop.engines.in_process import InProcessEngine
-        from layerdrop.execute import execute
+        from layerdrop.execute import execute, statuses
 
         if self.spec.processes > 1:
             raise UserError(
@@ -79,10 +79,11 @@ class FirstRuns:
         store = prior_store(self.options).root
         own = replace(quiet_options(self.options), folder=folder, prior_store=store, save_model=True, resume="auto")
         for _ in range(ATTEMPTS):
-            changed = self._status(first).changed
+            job = Job(first, own)
+            if changed := statuses([job], self.inputs)[0].changed:
+                job = Job(first, replace(own, overwrite=True))
             again = f" again ({', '.join(changed)} changed since)" if changed else ""
             display.say(f"first the training of {first.name}{again}; its record is in {folder}")
-            job = Job(first, replace(own, overwrite=bool(changed)))
             try:
                 failed = execute([job], InProcessEngine(self.run), display.update, inputs=self.inputs).failed
             except KeyboardInterrupt:

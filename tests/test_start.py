@@ -297,3 +297,16 @@ def test_a_prerequisite_whose_model_vanishes_ends_with_an_error(run, monkeypatch
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
     assert code == 2 and len(trained) == 2 and "was trained, but its model is not in out/prior" in err, err
     assert err.splitlines()[-1].startswith("error: tinybert_rte_full_k0_seed42: this prerequisite run was trained")
+
+
+def test_a_lost_start_beside_other_validation_rows_is_trained_again(run, glue):
+    """Its model is gone and its own metrics are of old rows: neither stands in the way."""
+    data = flipped(glue)
+    words = f"{TOP} --drop_when finetuned"
+    assert run(words, data=data)[0] == 0
+    Path(prior()[0]["folder"], "model.safetensors").unlink()
+    path = Path(data, "RTE", "dev.tsv")
+    path.write_text(path.read_text().replace("\tentailment", "\tnot_entailment"))
+    code, record, _, err = run(words + " --overwrite_output_dir", data=data)
+    assert code == 0 and "again (validation changed since)" in err and len(prior()) == 1, err
+    assert prior()[0]["data"]["validation"] == record["data"]["validation"]
