@@ -20,7 +20,7 @@ from scripts import report
 from tests.test_report import record
 
 WRONG = (None, True, -3, 2.5, 1e999, 10**400, "x", "\ud800", [], [["x"]], {}, {"x": {}}, "DELETED")
-"""What takes the place of each value; DELETED: nothing."""
+"""Replacements of each value. DELETED removes it."""
 
 
 def full_record() -> dict:

@@ -68,7 +68,7 @@ def test_each_metric_of_mnli_is_of_its_split():
 
 
 def test_a_card_names_no_local_path(tmp_path, monkeypatch):
-    """Of a run's folder the model that it started from is known."""
+    """The record in a run's folder names the model that the run started from."""
     monkeypatch.chdir(tmp_path)
     first = recorded()
     first.folder = "runs/first"

@@ -297,7 +297,7 @@ def test_the_lines_of_the_card_run(run, capsys, monkeypatch, task):
 
 
 def lines_of_the_card(form, capsys):
-    """What they print."""
+    """Printed output."""
     folder, here = Path("export"), os.getcwd()
     assert call(f". --format {form}", capsys)[0] == 0
     text = (folder / "README.md").read_text()

@@ -132,7 +132,7 @@ def test_a_failure_changes_nothing(tmp_path):
 
 
 def test_one_process_at_a_time(tmp_path):
-    """What is found in the folder beside, and is not of this module, stays."""
+    """Other files in the folder beside the target stay."""
     (tmp_path / ".export.new").mkdir()
     (tmp_path / ".export.new" / "mine").write_text("mine")
     with folder_beside("--output", tmp_path / "export"):

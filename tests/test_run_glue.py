@@ -255,7 +255,7 @@ def test_labels_in_the_checkpoints_own_order(run, tmp_path):
 
 
 def test_labels_of_other_names_are_noted(run, tmp_path):
-    """Of the model, of the teacher and of the model that criteria look through; never of a head that is not used."""
+    """Notes on the heads of the model, the teacher and the scored model. A head that is not used has no note."""
     flags = "--task_name sst2 --dry_run --drop_strategy loss-drop --drop_k 1"
     names = {0: "POS", 1: "NEG"}
     turned = tiny.save(tmp_path / "turned", id2label=names, label2id={name: i for i, name in names.items()})

@@ -39,7 +39,7 @@ class Busy(Exception):
 
 @dataclass(frozen=True)
 class FolderState:
-    """What is left to do: nothing (`done`), some outputs (`done` and `missing`), or the training."""
+    """Remaining work of a run: nothing (`done`), some outputs (`done` and `missing`), or the training."""
 
     done: RunRecord | None = None
     """The record of this very run, where it has succeeded with the same inputs."""
