@@ -10,7 +10,7 @@ All flags: --help. What the words mean: README.md.
 if __name__ == "__main__":  # before anything imports torch
     import signal
 
-    from layerdrop.process import prepare_process
+    from layerdrop.system.process import prepare_process
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends without a traceback
     prepare_process()
@@ -21,19 +21,19 @@ import signal
 import sys
 
 from layerdrop.checkpoints import work_offline_unless_reachable
-from layerdrop.distributed import is_first, leave
 from layerdrop.errors import UserError
 from layerdrop.runs.record import RunRecord
+from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.runs.steps import GlueRun, say, tell
 from layerdrop.runs.store import Busy
 from layerdrop.runs.summary import summary
-from layerdrop.spec import Options, RunSpec
-from layerdrop.steps import GlueRun, say, tell
+from layerdrop.system.distributed import is_first, leave
 
 
 def main(argv: list[str] | None = None) -> int:
     """argv: the words of the command line; None: this process's. The exit code: 0 done, 1 failed, 2 unusable input, 130
     stopped by the user."""
-    from layerdrop.arguments import parse
+    from layerdrop.cli import parse
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -19,9 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 def main() -> None:
     """Print a line for each run and the median of all but the first."""
-    from layerdrop.engines.local import LocalEngine  # a worker imports this file, and torch only after its preparation
-    from layerdrop.engines.places import places
-    from layerdrop.study import read_study
+    from layerdrop.sweeps.engines.local import (
+        LocalEngine,  # a worker imports this file, and torch only after its preparation
+    )
+    from layerdrop.sweeps.engines.slots import places
+    from layerdrop.sweeps.study import read_study
     from run_glue import run
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

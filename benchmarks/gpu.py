@@ -57,7 +57,7 @@ def write_task(folder: Path, rows: int, vocabulary: int) -> float:
     returns the mean number of tokens."""
     import numpy as np
 
-    from layerdrop.cost import lengths_like
+    from layerdrop.deploy.cost import lengths_like
 
     draw, lengths = np.random.default_rng(SEED), lengths_like(rows, 39.0, 18.0, 128)
     (folder / "RTE").mkdir(parents=True)

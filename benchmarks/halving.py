@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.search import open_trials
-from layerdrop.search import Ids
+from layerdrop.search.methods import Ids
 
 POINTS = 10
 """Scores of a curve, after equal shares of the steps."""
@@ -84,8 +84,8 @@ def table(args: argparse.Namespace) -> Iterator[str]:
 
 def curves_of(task: str, args: argparse.Namespace) -> tuple[list[Ids], Curves]:
     """(the sets that shortlist tries, each set's scores on the held-out rows); missing runs are done first."""
-    from layerdrop.arguments import parse
-    from layerdrop.steps import GlueRun
+    from layerdrop.cli import parse
+    from layerdrop.runs.steps import GlueRun
     from scripts.search import search_layers
 
     words = [args.recipe, "--task_name", task, *args.flags]
@@ -121,7 +121,7 @@ def curve(record, metric: str) -> list[float]:
 def main() -> None:
     """Train and print."""
     from layerdrop.errors import UserError
-    from layerdrop.trials import Stopped
+    from layerdrop.search.candidates import Stopped
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False

@@ -24,8 +24,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from layerdrop.metrics import rank_key
-from layerdrop.search import Ids
+from layerdrop.data.metrics import rank_key
+from layerdrop.search.methods import Ids
 
 RANDOM, EVERY = "random", "every set"
 
@@ -119,7 +119,7 @@ def chosen(strategy: str, k: int, full_run, trials, args: argparse.Namespace) ->
 
 def looks_at_tuned(strategy: str) -> bool:
     """Whether it scores the full model, fine-tuned on the task with the first seed."""
-    from layerdrop.scorers import SCORERS
+    from layerdrop.criteria import SCORERS
 
     return strategy.endswith("@tuned") or (strategy in SCORERS and SCORERS[strategy].needs_head)
 
@@ -135,8 +135,8 @@ def searched(method: str, task: str, args: argparse.Namespace):
 # ---- runs ------------------------------------------------------------------------------------------------------------
 def measured(task: str, args: argparse.Namespace) -> Task:
     """Every choice on a task with its score; the runs that are missing are done first, each set once."""
+    from layerdrop.runs.steps import GlueRun
     from layerdrop.runs.store import SCORE_FOLDER
-    from layerdrop.steps import GlueRun
 
     spec, options = read_flags(task, args, ["--seed", str(args.seeds[0])])
     full_run = GlueRun(spec, replace(options, score_store=f"{args.store}/{SCORE_FOLDER}"))
@@ -158,11 +158,11 @@ def measured(task: str, args: argparse.Namespace) -> Task:
 def open_trials(full_run, store: str, seeds: list[int], workers: int | None) -> Iterator:
     """Trainings on local workers, shown on the terminal: yields Trials, whose `total` the caller sets. full_run: the
     run in full depth, its inputs read."""
-    from layerdrop.engines.local import LocalEngine
-    from layerdrop.engines.places import places
-    from layerdrop.progress import Display
     from layerdrop.runs.store import Store
-    from layerdrop.trials import Trials
+    from layerdrop.search.candidates import Trials
+    from layerdrop.sweeps.engines.local import LocalEngine
+    from layerdrop.sweeps.engines.slots import places
+    from layerdrop.sweeps.progress import Display
     from run_glue import run
 
     engine, display = LocalEngine(run, places(workers)), Display()
@@ -175,7 +175,7 @@ def open_trials(full_run, store: str, seeds: list[int], workers: int | None) -> 
 
 def read_flags(task: str, args: argparse.Namespace, words: list[str]) -> tuple:
     """(RunSpec, Options) of a run on a task."""
-    from layerdrop.arguments import parse
+    from layerdrop.cli import parse
 
     quiet = ["--save_model", "no", "--eval_strategy", "no", "--save_strategy", "no"]
     return parse([args.recipe, "--task_name", task, *quiet, *args.flags, *words]).to_spec()
@@ -361,8 +361,8 @@ def over_tasks(values: Iterable[float | None]) -> float | None:
 def main() -> None:
     """Search, train, print and draw."""
     from layerdrop.errors import UserError
-    from layerdrop.files import make_folder
-    from layerdrop.trials import Stopped
+    from layerdrop.search.candidates import Stopped
+    from layerdrop.system.files import make_folder
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from layerdrop.process import has_bf16
+from layerdrop.system.process import has_bf16
 
 ROOT = Path(__file__).resolve().parent.parent
 STOCK = ("stock", "best")

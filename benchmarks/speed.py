@@ -44,7 +44,7 @@ def timed(script: str, words: list[str], warm_up: int, steps: int | None) -> Non
     import torch
     from transformers import TrainerCallback, trainer
 
-    import layerdrop.evaluate
+    import layerdrop.finetune.evaluate
     from layerdrop.runs.environment import peak_memory
 
     began = float(os.environ["BENCHMARK_BEGAN"])
@@ -82,7 +82,9 @@ def timed(script: str, words: list[str], warm_up: int, steps: int | None) -> Non
         return measured
 
     trainer.Trainer.evaluate = on_the_clock(trainer.Trainer.evaluate)  # the stock recipe's
-    layerdrop.evaluate.evaluate = on_the_clock(layerdrop.evaluate.evaluate)  # before anything imports it by name
+    layerdrop.finetune.evaluate.evaluate = on_the_clock(
+        layerdrop.finetune.evaluate.evaluate
+    )  # before anything imports it by name
     trainer.DEFAULT_CALLBACKS.append(Clock)
     sys.argv = [script, *words]
     try:

@@ -32,9 +32,9 @@ from transformers import (
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from layerdrop import metrics
+from layerdrop.data import metrics
 from layerdrop.data.glue import read_glue_split
-from layerdrop.tasks import get_task
+from layerdrop.data.tasks import get_task
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from layerdrop.process import WAITING, busy_note, prepare_process
+from layerdrop.system.process import WAITING, busy_note, prepare_process
 
 SPINS = (0, 100, 1000, 10_000, 100_000)
 SETTINGS = ("none", "OMP_WAIT_POLICY=passive", "OMP_NUM_THREADS=1", *(f"GOMP_SPINCOUNT={n}" for n in SPINS))
@@ -35,8 +35,8 @@ def train(batch_size: int, seconds: float) -> None:
     import torch
     from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
 
-    from layerdrop.finetune.faster import faster
-    from layerdrop.process import has_bf16
+    from layerdrop.finetune.speedups import faster
+    from layerdrop.system.process import has_bf16
 
     config = BertConfig(
         vocab_size=10_000, hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536

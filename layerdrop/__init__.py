@@ -8,15 +8,15 @@ _PUBLIC = {
     "load_classifier": "layerdrop.loading",
     "without": "layerdrop.surgery",
     "Checkpoint": "layerdrop.checkpoints",
-    "Options": "layerdrop.spec",
+    "Options": "layerdrop.runs.spec",
     "original_layers": "layerdrop.checkpoints",
     "reduced_config": "layerdrop.surgery",
     "select": "layerdrop.strategies",
     "STRATEGIES": "layerdrop.strategies",
     "FAMILIES": "layerdrop.architectures",
-    "TASKS": "layerdrop.tasks",
+    "TASKS": "layerdrop.data.tasks",
     "RunRecord": "layerdrop.runs.record",
-    "RunSpec": "layerdrop.spec",
+    "RunSpec": "layerdrop.runs.spec",
     "UserError": "layerdrop.errors",
 }
 __all__ = list(_PUBLIC)

@@ -32,11 +32,11 @@ from transformers.utils.hub import extract_commit_hash
 from layerdrop import demo
 from layerdrop.architectures import Family, family_of
 from layerdrop.errors import UserError
-from layerdrop.files import hash_file
-from layerdrop.spec import ModelSpec, Options
+from layerdrop.runs.spec import ModelSpec, Options
+from layerdrop.system.files import hash_file
 
 if TYPE_CHECKING:
-    from layerdrop.tasks import Task
+    from layerdrop.data.tasks import Task
 
 CONFIG_KEY = "layer_dropping"
 """Our key in a saved configuration: {"n_layers": original depth, "kept": original ids}. (`layerdrop` is Wav2Vec2's.)"""

@@ -79,7 +79,7 @@ class Strategy:
     positions: Positions | None = None
     """(n_layers, k) -> ids, ascending."""
     scorer: str | None = None
-    """Name of a row of layerdrop.scorers.SCORERS."""
+    """Name of a row of layerdrop.criteria.SCORERS."""
     drops: Literal["highest", "lowest"] = "highest"
     """With a scorer: which end of the scores goes first."""
     of: Literal["layer", "block", "steps"] = "layer"

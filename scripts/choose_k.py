@@ -21,8 +21,8 @@ FIGURE_NAME = "loss_by_k"
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 1 a run failed, 2 unusable input, 130 stopped by the user."""
     from layerdrop.errors import UserError
-    from layerdrop.files import LocalPath
-    from layerdrop.trials import Stopped
+    from layerdrop.search.candidates import Stopped
+    from layerdrop.system.files import LocalPath
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -52,16 +52,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def choose(args: argparse.Namespace, words: list[str]) -> int:
     """Execute the flags."""
-    from layerdrop.choose_k import TaskTolerance, ToleranceSettings, find_tolerances
+    from layerdrop.analysis.choose_k import TaskTolerance, ToleranceSettings, find_tolerances
     from layerdrop.errors import UserError
-    from layerdrop.execute import execute
-    from layerdrop.files import make_folder, refuse_foreign
-    from layerdrop.progress import Display
     from layerdrop.report.figures import FIGURE_MARK, save_figure
     from layerdrop.report.layer_figures import lines
     from layerdrop.report.render import render
     from layerdrop.report.tables.tolerance import tolerance_table
-    from layerdrop.trials import Stopped
+    from layerdrop.search.candidates import Stopped
+    from layerdrop.sweeps.execute import execute
+    from layerdrop.sweeps.progress import Display
+    from layerdrop.system.files import make_folder, refuse_foreign
 
     where = find_places(args)
     settings = ToleranceSettings(args.max_loss, args.seeds, args.store, args.k, args.percent, args.exhaustive)
@@ -103,7 +103,7 @@ def choose(args: argparse.Namespace, words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    from layerdrop.process import tolerate_broken_output
+    from layerdrop.system.process import tolerate_broken_output
 
     tolerate_broken_output()
     sys.exit(main())

@@ -8,9 +8,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from layerdrop.errors import UserError
-from layerdrop.files import LocalPath
 from layerdrop.report.compare import compare
 from layerdrop.runs.record import RunRecord, read_record
+from layerdrop.system.files import LocalPath
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,7 +49,7 @@ def read(folders: list[str]) -> list[RunRecord]:
 
 
 if __name__ == "__main__":
-    from layerdrop.process import tolerate_broken_output
+    from layerdrop.system.process import tolerate_broken_output
 
     tolerate_broken_output()
     sys.exit(main())

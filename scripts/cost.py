@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 if __name__ == "__main__":  # before anything imports torch
-    from layerdrop.process import prepare_process
+    from layerdrop.system.process import prepare_process
 
     prepare_process()
 
@@ -29,9 +29,9 @@ SINGLES = 8
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input."""
-    from layerdrop.arguments.limits import check_numbers
+    from layerdrop.cli.limits import check_numbers
     from layerdrop.errors import UserError
-    from layerdrop.files import LocalPath
+    from layerdrop.system.files import LocalPath
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(args: argparse.Namespace) -> dict:
     """The record, which is in the store too. Raises UserError."""
-    from layerdrop.cost import (
+    from layerdrop.deploy.cost import (
         Reduced,
         Setting,
         describe,
@@ -75,10 +75,10 @@ def measure(args: argparse.Namespace) -> dict:
         time_training,
     )
     from layerdrop.errors import UserError
-    from layerdrop.files import make_folder, write_atomically
-    from layerdrop.process import busy_note, collect_from_now_on
     from layerdrop.runs.environment import environment
     from layerdrop.strategies import get_strategy
+    from layerdrop.system.files import make_folder, write_atomically
+    from layerdrop.system.process import busy_note, collect_from_now_on
 
     collect_from_now_on()
     row = get_strategy(args.drop_strategy)

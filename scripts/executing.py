@@ -39,7 +39,7 @@ def tasks_of(given: list[str] | None, words: list[str]) -> list[str | None]:
 
 def refuse_misspelt(parser: argparse.ArgumentParser, words: list[str]) -> None:
     """Raise UserError for a word that is no flag of run_glue.py and nearly one of this parser's."""
-    from layerdrop.arguments import flag_names
+    from layerdrop.cli import flag_names
     from layerdrop.errors import UserError
 
     own, known = [option for action in parser._actions for option in action.option_strings], flag_names()
@@ -52,8 +52,8 @@ def refuse_misspelt(parser: argparse.ArgumentParser, words: list[str]) -> None:
 
 def find_places(args: argparse.Namespace) -> list:
     """Places of local workers. Empty for Ray. Raises UserError for a number out of its flag's range."""
-    from layerdrop.arguments.limits import check_numbers
-    from layerdrop.engines.places import places
+    from layerdrop.cli.limits import check_numbers
+    from layerdrop.sweeps.engines.slots import places
 
     check_numbers(vars(args))
     return [] if args.engine == "ray" else places(args.workers, args.runs_per_gpu)
@@ -65,12 +65,12 @@ def make_engine(args: argparse.Namespace, where: list, gives_precision: bool):
     from run_glue import run
 
     if args.engine == "ray":
-        from layerdrop.engines.ray import RayEngine
+        from layerdrop.sweeps.engines.ray import RayEngine
 
         if not gives_precision:
             raise UserError("--engine ray: give --precision (fp32, bf16 or fp16): the nodes may have other hardware.")
         return RayEngine(run, args.address, args.runs_per_gpu, args.cores_per_run)
-    from layerdrop.engines.local import LocalEngine
+    from layerdrop.sweeps.engines.local import LocalEngine
 
     return LocalEngine(run, where)
 

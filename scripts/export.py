@@ -18,9 +18,9 @@ PLACES = ("data_dir", "validation_file", "train_file")
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input, a model that loses too much among it."""
-    from layerdrop.arguments.limits import check_numbers
+    from layerdrop.cli.limits import check_numbers
     from layerdrop.errors import UserError
-    from layerdrop.files import LocalPath
+    from layerdrop.system.files import LocalPath
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=LocalPath, nargs="+", help="folders of runs that kept their model")
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def export(args: argparse.Namespace) -> int:
     """Export every run, and print one table. The exit code."""
-    from layerdrop.export.exported import ExportedRun, check_output, time_in_turn
+    from layerdrop.deploy.export import ExportedRun, check_output, time_in_turn
     from layerdrop.report.render import render
 
     outputs = [args.output or str(Path(folder) / "export") for folder in args.runs]
@@ -80,7 +80,7 @@ def export(args: argparse.Namespace) -> int:
 
 def table(found: list):
     """A row for each form of each run; ratios are to the first one."""
-    from layerdrop.export.exported import BATCH, SINGLE
+    from layerdrop.deploy.export import BATCH, SINGLE
     from layerdrop.report.tables.base import Table
 
     rows, values, first = [], [], found[0].forms[0]
@@ -105,7 +105,7 @@ def table(found: list):
 
 
 if __name__ == "__main__":
-    from layerdrop.process import tolerate_broken_output
+    from layerdrop.system.process import tolerate_broken_output
 
     tolerate_broken_output()
     sys.exit(main())

@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 if __name__ == "__main__":  # before anything imports torch
-    from layerdrop.process import prepare_process
+    from layerdrop.system.process import prepare_process
 
     prepare_process()
 
@@ -31,7 +31,7 @@ from scripts.executing import own_files, refuse_misspelt, tasks_of
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input."""
     from layerdrop.errors import UserError, unknown
-    from layerdrop.files import LocalPath
+    from layerdrop.system.files import LocalPath
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -60,11 +60,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def show(args: argparse.Namespace, words: list[str]) -> None:
     """Compute what is missing, print the tables, draw the pictures."""
-    from layerdrop.files import make_folder
-    from layerdrop.process import collect_from_now_on
     from layerdrop.report.figures import save_figure
     from layerdrop.report.layer_report import REPORTS, labels, means
     from layerdrop.report.render import render
+    from layerdrop.system.files import make_folder
+    from layerdrop.system.process import collect_from_now_on
 
     splits = ("train", "validation") if args.analysis == "probe" else (args.split,)
     named, subjects = [], []
@@ -113,7 +113,7 @@ def data_of(record, tasks: list[str] | None, words: list[str]) -> list[list[str]
 def name_of(model: str, record, task: str):
     """The name of a model in tables. record: of the run that trained it, or None."""
     from layerdrop.report.layer_report import AnalysedModel
-    from layerdrop.text import short_name
+    from layerdrop.system.text import short_name
 
     training = ""
     if record:
@@ -123,9 +123,9 @@ def name_of(model: str, record, task: str):
 
 def subject(model: str, splits: tuple[str, ...], words: list[str]):
     """A model and the data of a task. Raises UserError for flags that do not apply here."""
-    from layerdrop.analysis.subjects import Subject
-    from layerdrop.arguments import parse
+    from layerdrop.analysis.inputs import Subject
     from layerdrop.checkpoints import work_offline_unless_reachable
+    from layerdrop.cli import parse
     from layerdrop.errors import UserError
 
     steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
@@ -141,8 +141,8 @@ def subject(model: str, splits: tuple[str, ...], words: list[str]):
 # ---- analyses: (subject, args) -> the values that layerdrop.report.layer_report shows --------------------------------
 def kept(one, args: argparse.Namespace, compute, **of):
     """The result of a subject, from the store if it is there."""
-    from layerdrop.analysis.subjects import cached
-    from layerdrop.text import short_name
+    from layerdrop.analysis.inputs import cached
+    from layerdrop.system.text import short_name
 
     name = f"{args.analysis}_{short_name(one.spec.model.name)}_{one.spec.data.task}"
     return cached(args.store, name, one.contents() | of, compute)
@@ -150,10 +150,10 @@ def kept(one, args: argparse.Namespace, compute, **of):
 
 def scores(one, args: argparse.Namespace):
     """The scores of every criterion."""
+    from layerdrop.criteria import SCORERS
+    from layerdrop.criteria.stored import stored_scores
     from layerdrop.errors import UserError, unknown
     from layerdrop.runs.store import SCORE_FOLDER
-    from layerdrop.scorers import SCORERS
-    from layerdrop.scorers.stored import stored_scores
 
     for name in args.criteria or ():
         if name not in SCORERS:

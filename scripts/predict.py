@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 done, 2 unusable input."""
     from layerdrop.errors import UserError
-    from layerdrop.files import LocalPath, make_folder_of, write_atomically
-    from layerdrop.own_files import OwnFiles
+    from layerdrop.system.files import LocalPath, make_folder_of, write_atomically
+    from layerdrop.system.own_files import OwnFiles
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def check(args: argparse.Namespace) -> None:
     """Raise UserError for bad combinations of flags, before anything is loaded."""
-    from layerdrop.arguments.limits import check_numbers
+    from layerdrop.cli.limits import check_numbers
     from layerdrop.data.to_predict import is_table
     from layerdrop.errors import UserError
 
@@ -75,7 +75,7 @@ def check(args: argparse.Namespace) -> None:
 
 def predict(args: argparse.Namespace) -> list[tuple[str, ...]]:
     """Predict. Returns the output rows with a header, and prints notes."""
-    from layerdrop.predict import Predictor
+    from layerdrop.deploy.predict import Predictor
 
     predictor = Predictor(args.model, args.max_seq_length)
     texts = read(args, predictor.columns)
@@ -110,7 +110,7 @@ def read(args: argparse.Namespace, columns: list[tuple[str, ...]]):
 
 
 if __name__ == "__main__":
-    from layerdrop.process import tolerate_broken_output
+    from layerdrop.system.process import tolerate_broken_output
 
     tolerate_broken_output()
     sys.exit(main())

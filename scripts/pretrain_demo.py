@@ -36,9 +36,9 @@ from transformers import (
 
 from layerdrop.demo import CHECKPOINT
 from layerdrop.demo.language import text, vocabulary
-from layerdrop.files import umask
-from layerdrop.process import has_bf16
 from layerdrop.runs.environment import environment
+from layerdrop.system.files import umask
+from layerdrop.system.process import has_bf16
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -168,7 +168,7 @@ def save(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, folder: Pat
 
 
 if __name__ == "__main__":
-    from layerdrop.process import tolerate_broken_output
+    from layerdrop.system.process import tolerate_broken_output
 
     tolerate_broken_output()
     main()

@@ -21,7 +21,7 @@ REFRESH = 10
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0, or 2 for unusable input."""
     from layerdrop.errors import UserError
-    from layerdrop.files import LocalPath
+    from layerdrop.system.files import LocalPath
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=LocalPath, nargs="+", help="folders of runs, or a csv file of --runs")
@@ -67,8 +67,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def report(args: argparse.Namespace) -> None:
     """Print the tables, write the figures."""
+    from layerdrop.data.tasks import get_task
     from layerdrop.errors import UserError
-    from layerdrop.files import write_atomically
     from layerdrop.report.frame import frame
     from layerdrop.report.html import page
     from layerdrop.report.published import NOTES, published
@@ -76,7 +76,7 @@ def report(args: argparse.Namespace) -> None:
     from layerdrop.report.render import render
     from layerdrop.report.runs_csv import runs_csv
     from layerdrop.report.tables.model_cost import model_cost_table, read_costs
-    from layerdrop.tasks import get_task
+    from layerdrop.system.files import write_atomically
 
     make_folders(args)
     if csv_files := [store for store in args.store if store.endswith(".csv")]:
@@ -151,9 +151,9 @@ def notes_on(found, runs) -> list[str]:
 
 def make_folders(args: argparse.Namespace) -> None:
     """Make the folders of all outputs, before anything is computed."""
-    from layerdrop.files import make_folder, make_folder_of
     from layerdrop.report.html import PAGE_MARK
     from layerdrop.report.runs_csv import CSV_MARK
+    from layerdrop.system.files import make_folder, make_folder_of
 
     for name, mark in {"runs": CSV_MARK, "html": PAGE_MARK}.items():
         if path := getattr(args, name):
@@ -164,10 +164,10 @@ def make_folders(args: argparse.Namespace) -> None:
 
 def watch(args: argparse.Namespace) -> None:
     """Write the page every REFRESH seconds; before the first run is done there is nothing to show."""
-    from layerdrop.files import write_atomically
     from layerdrop.report.frame import frame
     from layerdrop.report.html import page
     from layerdrop.report.records import read_store
+    from layerdrop.system.files import write_atomically
 
     make_folders(args)
     while True:
@@ -195,7 +195,7 @@ def _tables(args: argparse.Namespace, runs, tasks: list[str] | None, beside) -> 
 
 
 if __name__ == "__main__":
-    from layerdrop.process import tolerate_broken_output
+    from layerdrop.system.process import tolerate_broken_output
 
     tolerate_broken_output()
     sys.exit(main())

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 if __name__ == "__main__":  # before anything imports torch
-    from layerdrop.process import prepare_process
+    from layerdrop.system.process import prepare_process
 
     prepare_process()
 
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped. The same command goes on.", file=sys.stderr)
         return 130
-    from layerdrop.runs.search_record import summary
+    from layerdrop.search.record import summary
 
     print(summary(record, path, more))
     return 0
@@ -44,16 +44,16 @@ def search_layers(argv: list[str]):
     record). Raises UserError, and KeyboardInterrupt if the user stops it."""
     args, words = _parse(argv)
 
-    from layerdrop.files import make_folder
-    from layerdrop.process import collect_from_now_on
-    from layerdrop.progress import Display
-    from layerdrop.runs.search_record import step_words
+    from layerdrop.criteria.selection import check_depth, search_space
+    from layerdrop.runs.steps import tell
     from layerdrop.runs.store import Store
-    from layerdrop.search import METHODS
-    from layerdrop.search_run import search
-    from layerdrop.selection import check_depth, search_space
-    from layerdrop.steps import tell
-    from layerdrop.trials import Stopped, Trials
+    from layerdrop.search.candidates import Stopped, Trials
+    from layerdrop.search.methods import METHODS
+    from layerdrop.search.record import step_words
+    from layerdrop.search.run import search
+    from layerdrop.sweeps.progress import Display
+    from layerdrop.system.files import make_folder
+    from layerdrop.system.process import collect_from_now_on
 
     where = find_places(args)
     full_run, arguments = _full_run(args, words)
@@ -100,10 +100,10 @@ def _not_in_a_spec(arguments) -> list[str]:
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The search's own flags, and the words for run_glue.py; the words of a file come first, so that the command line
     wins."""
-    from layerdrop.arguments import flags_of, read_settings
-    from layerdrop.arguments.files import SEARCH
-    from layerdrop.files import LocalPath
-    from layerdrop.search import METHODS
+    from layerdrop.cli import flags_of, read_settings
+    from layerdrop.cli.settings_files import SEARCH
+    from layerdrop.search.methods import METHODS
+    from layerdrop.system.files import LocalPath
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -123,21 +123,21 @@ def _parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.set_defaults(**{name: settings.pop(name) for name in own if name in settings})
     args, words = parser.parse_known_args(argv)
     refuse_misspelt(parser, words)
-    from layerdrop.search_run import HOLD_OUT
-    from layerdrop.study import QUIET
+    from layerdrop.search.run import HOLD_OUT
+    from layerdrop.sweeps.study import QUIET
 
     return args, [*flags_of(QUIET | {"eval_strategy": "no", "hold_out": HOLD_OUT} | settings), *words]
 
 
 def _full_run(args: argparse.Namespace, words: list[str]):
     """The run in full depth, its inputs read, and its flags. Raises UserError for flags that a search cannot use."""
-    from layerdrop.arguments import logged_metrics, parse
     from layerdrop.checkpoints import work_offline_unless_reachable
+    from layerdrop.cli import logged_metrics, parse
     from layerdrop.errors import UserError, unknown
+    from layerdrop.runs.steps import GlueRun
     from layerdrop.runs.store import SCORE_FOLDER
-    from layerdrop.search import METHODS
-    from layerdrop.steps import GlueRun
-    from layerdrop.study import refuse_flags_of_one_run
+    from layerdrop.search.methods import METHODS
+    from layerdrop.sweeps.study import refuse_flags_of_one_run
 
     if args.method not in METHODS:
         raise unknown("--method", args.method, METHODS)

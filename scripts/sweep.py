@@ -17,7 +17,7 @@ from scripts.executing import add_engine_flags, asking_to_stop, find_places, mak
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 all done, 1 some failed, 2 unusable input, 130 stopped by the user."""
     from layerdrop.errors import UserError
-    from layerdrop.files import LocalPath
+    from layerdrop.system.files import LocalPath
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=LocalPath, help="YAML file of the study")
@@ -41,10 +41,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def sweep_or_plan(args: argparse.Namespace, flags: tuple[str, ...]) -> int:
     """Execute the flags."""
-    from layerdrop.execute import statuses
-    from layerdrop.inputs import Inputs
-    from layerdrop.progress import plan
-    from layerdrop.study import AXES, read_study
+    from layerdrop.runs.inputs import Inputs
+    from layerdrop.sweeps.execute import statuses
+    from layerdrop.sweeps.progress import plan
+    from layerdrop.sweeps.study import AXES, read_study
 
     where = find_places(args)
     args.store = args.store or str(Path("runs") / Path(args.study).stem)
@@ -62,9 +62,9 @@ def sweep_or_plan(args: argparse.Namespace, flags: tuple[str, ...]) -> int:
 
 def sweep(args: argparse.Namespace, study, where: list, inputs, todo: int) -> int:
     """Do the runs of a study that are not done."""
-    from layerdrop.execute import execute
-    from layerdrop.files import make_folder
-    from layerdrop.progress import Display, summary
+    from layerdrop.sweeps.execute import execute
+    from layerdrop.sweeps.progress import Display, summary
+    from layerdrop.system.files import make_folder
 
     make_folder("--store", args.store)
     engine = make_engine(args, where[: max(1, todo)], study.gives_precision)
@@ -86,7 +86,7 @@ def sweep(args: argparse.Namespace, study, where: list, inputs, todo: int) -> in
 
 
 if __name__ == "__main__":
-    from layerdrop.process import tolerate_broken_output
+    from layerdrop.system.process import tolerate_broken_output
 
     tolerate_broken_output()
     sys.exit(main())

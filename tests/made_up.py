@@ -1,11 +1,11 @@
 """An engine whose runs are made up, in this process."""
 
-from layerdrop.engines.base import Result
-from layerdrop.execute import statuses
-from layerdrop.own_files import OwnFiles
 from layerdrop.runs.record import RECORD_FILE, RunRecord
 from layerdrop.runs.results import result_files
 from layerdrop.runs.status import MODEL, Needs, missing_outputs
+from layerdrop.sweeps.engines.base import Result
+from layerdrop.sweeps.execute import statuses
+from layerdrop.system.own_files import OwnFiles
 
 
 def write_run(record, options=None):

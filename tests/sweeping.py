@@ -10,13 +10,13 @@ import sys
 import time
 from pathlib import Path
 
-from layerdrop.engines.base import Job
-from layerdrop.engines.local import LocalEngine
-from layerdrop.engines.places import WorkerPlace
 from layerdrop.errors import UserError
-from layerdrop.execute import execute
 from layerdrop.runs.record import RunRecord
-from layerdrop.spec import DataSpec, ModelSpec, Options, RunSpec
+from layerdrop.runs.spec import DataSpec, ModelSpec, Options, RunSpec
+from layerdrop.sweeps.engines.base import Job
+from layerdrop.sweeps.engines.local import LocalEngine
+from layerdrop.sweeps.engines.slots import WorkerPlace
+from layerdrop.sweeps.execute import execute
 
 GPU_AT_FIRST = os.environ.get("CUDA_VISIBLE_DEVICES")
 """At the import of this module: CUDA looks at it once, when something first asks for a GPU."""

@@ -13,16 +13,16 @@ from transformers import TrainingArguments
 from transformers.hf_argparser import string_to_bool
 from transformers.trainer_utils import SchedulerType
 
-from layerdrop import arguments
-from layerdrop.arguments import NO_EFFECT, checks, legacy, parse, translate
-from layerdrop.arguments.checks import ranges
-from layerdrop.arguments.limits import RANGES, SEED, Range, out_of_range
-from layerdrop.arguments.parsing import _choose_precision
-from layerdrop.arguments.to_spec import _plain
+from layerdrop import cli as arguments
+from layerdrop.cli import NO_EFFECT, checks, legacy, parse, translate
+from layerdrop.cli.checks import ranges
+from layerdrop.cli.limits import RANGES, SEED, Range, out_of_range
+from layerdrop.cli.parsing import _choose_precision
+from layerdrop.cli.to_spec import _plain
+from layerdrop.data.tasks import TASKS
 from layerdrop.errors import UserError
-from layerdrop.spec import NOT_THE_LIBRARYS, DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec, WhenSpec
-from layerdrop.tasks import TASKS
-from layerdrop.words import FLAG_OF, WITHOUT_FLAG, flag_of
+from layerdrop.runs.spec import NOT_THE_LIBRARYS, DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec, WhenSpec
+from layerdrop.runs.words import FLAG_OF, WITHOUT_FLAG, flag_of
 
 CPU = ["--use_cpu", "--report_to", "none"]
 NEED_SETTINGS = ("cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "inverse_sqrt")
@@ -696,7 +696,7 @@ def order_files(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("name", "action"), FLAGS, ids=[name for name, _ in FLAGS])
 def test_every_flag_moves_the_id_or_is_in_the_list(name, action, order_files, monkeypatch):
     """And TrainingArguments built from the spec and the options have its value."""
-    monkeypatch.setattr("layerdrop.arguments.parsing.has_bf16", lambda use_cpu: False)
+    monkeypatch.setattr("layerdrop.cli.parsing.has_bf16", lambda use_cpu: False)
     words, value = case(name, action)
     without = parse([*CPU, *words])
     if name in BY_HAND:
@@ -767,7 +767,7 @@ def test_words_that_change_no_result(words):
 def test_a_flag_that_no_list_knows_moves_the_id(monkeypatch):
     """As one of a newer version of the library."""
     shorter = tuple(name for name in NO_EFFECT if name != "run_name")
-    monkeypatch.setattr("layerdrop.arguments.to_spec.NO_EFFECT", shorter)
+    monkeypatch.setattr("layerdrop.cli.to_spec.NO_EFFECT", shorter)
     assert spec("--run_name x").id != spec("").id and spec("--run_name x").train.other == {"run_name": "x"}
 
 
@@ -1069,7 +1069,7 @@ def test_processes_are_part_of_the_identity(monkeypatch):
     ],
 )
 def test_precision(words, fast, expected, monkeypatch):
-    monkeypatch.setattr("layerdrop.arguments.parsing.has_bf16", lambda use_cpu: fast)
+    monkeypatch.setattr("layerdrop.cli.parsing.has_bf16", lambda use_cpu: fast)
     run, how = asked(words)
     assert run.precision == expected
     assert not {"bf16", "fp16"} & (set(how.trainer) | set(run.train.other))

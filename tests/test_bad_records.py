@@ -14,8 +14,8 @@ from layerdrop.report.render import render
 from layerdrop.report.runs_csv import runs_csv
 from layerdrop.report.tables.significance import significance_tables
 from layerdrop.runs.record import Cut, RunRecord
-from layerdrop.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, RunSpec, TheseusSpec, TrainSpec, WhenSpec
-from layerdrop.typecheck import check_type
+from layerdrop.runs.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, RunSpec, TheseusSpec, TrainSpec, WhenSpec
+from layerdrop.system.typecheck import check_type
 from scripts import report
 from tests.test_report import record
 

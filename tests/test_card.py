@@ -8,10 +8,10 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from transformers import AutoModelForSequenceClassification
 
-from layerdrop.card import card
+from layerdrop.runs.card import card
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.results import CARD_MARK
-from layerdrop.spec import DataSpec, DropSpec, ModelSpec, RunSpec
+from layerdrop.runs.spec import DataSpec, DropSpec, ModelSpec, RunSpec
 from layerdrop.surgery import drop_layers
 from tests.running import same, weights
 
@@ -144,7 +144,7 @@ def test_layers_file_cuts_the_same_layers(run, bert):
 
 def test_the_card_is_pushed(run, monkeypatch):
     """A stand-in of the hub's client: the Trainer's own card is replaced, and ours goes after it."""
-    import layerdrop.card as module
+    import layerdrop.runs.card as module
 
     pushed = []
 

@@ -210,7 +210,7 @@ def test_ids_are_used_where_every_row_has_one(tmp_path):
 
 def test_rows_of_a_glue_file_are_counted_too(tmp_path):
     from layerdrop.data.glue import read_glue_tsv
-    from layerdrop.tasks import TASKS
+    from layerdrop.data.tasks import TASKS
 
     (tmp_path / "dev.tsv").write_text("sentence\tlabel\nw1\t0\nw2\nw3\t1\n")
     rows = read_glue_tsv(tmp_path / "dev.tsv", TASKS["sst2"], True, skip_bad_rows=True)

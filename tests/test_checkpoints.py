@@ -14,7 +14,7 @@ from layerdrop.data.examples import Examples
 from layerdrop.data.tokens import tokenise
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier
-from layerdrop.spec import ModelSpec
+from layerdrop.runs.spec import ModelSpec
 from tests import tiny
 
 
@@ -386,7 +386,7 @@ def test_they_are_found_before_anything_is_trained(run, bert, tmp_path, words, m
     path = glue / "RTE" / ("test.tsv" if "predict" in words else "train.tsv")
     path.write_text(path.read_text().replace("w1", "dog").replace("w2", "dog"))
     model = bert if "{big}" in words else big
-    monkeypatch.setattr("layerdrop.training_step.train", None)
+    monkeypatch.setattr("layerdrop.runs.training_step.train", None)
     words = f"--task_name rte --drop_strategy block-influence --drop_k 1 {words.format(big=big)}"
     if "dry_run" in words:
         words += f" --tokenizer_name {big}"

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from layerdrop.arguments import parse
+from layerdrop.cli import parse
 from layerdrop.runs.command import command_of
 
 TOP = "--task_name rte --drop_strategy top --drop_k 2"

@@ -6,7 +6,7 @@ import pytest
 
 from layerdrop.report.compare import compare
 from layerdrop.runs.record import Cut, RunRecord
-from layerdrop.spec import DataSpec, DropSpec, ModelSpec, RunSpec
+from layerdrop.runs.spec import DataSpec, DropSpec, ModelSpec, RunSpec
 from scripts import compare as compare_runs
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from layerdrop.arguments import parse
-from layerdrop.spec import DropSpec, ModelSpec
+from layerdrop.cli import parse
+from layerdrop.runs.spec import DropSpec, ModelSpec
 from layerdrop.strategies import select
 
 ROOT = Path(__file__).parent.parent
@@ -20,7 +20,7 @@ def test_every_recipe_is_a_valid_configuration(path):
 
 def test_every_study_is_a_valid_grid(monkeypatch):
     """Nothing is run; without a hub no depth is known, so that K is checked for the miniature alone."""
-    from layerdrop.study import read_study
+    from layerdrop.sweeps.study import read_study
 
     monkeypatch.chdir(ROOT)
     runs = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerdrop.cost import (
+from layerdrop.deploy.cost import (
     Reduced,
     Setting,
     batches,
@@ -58,7 +58,7 @@ def test_every_family(model_type):
 
 def test_models_take_turns(monkeypatch):
     order = []
-    monkeypatch.setattr("layerdrop.cost._timed", lambda work, device: order.append(work.args[0].name) or 1.0)
+    monkeypatch.setattr("layerdrop.deploy.cost._timed", lambda work, device: order.append(work.args[0].name) or 1.0)
     models = {name: tiny.model("bert") for name in "ab"}
     for name, model in models.items():
         model.name = name

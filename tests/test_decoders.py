@@ -12,7 +12,7 @@ from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
 from layerdrop.data.tokens import tokenise
 from layerdrop.errors import UserError
-from layerdrop.evaluate import logits_of
+from layerdrop.finetune.evaluate import logits_of
 from layerdrop.loading import load_classifier
 from layerdrop.surgery import drop_layers
 from tests import tiny

@@ -16,7 +16,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 
+from layerdrop.criteria.selection import Selection
 from layerdrop.data.batches import Collator
+from layerdrop.data.tasks import TASKS
 from layerdrop.finetune.distillation import Distillation, attention_loss, layers_loss, logits_loss, patient_loss
 from layerdrop.finetune.objective import TaskLoss
 from layerdrop.finetune.teacher import (
@@ -27,11 +29,9 @@ from layerdrop.finetune.teacher import (
     patient_pairs,
     teacher_outputs,
 )
-from layerdrop.selection import Selection
-from layerdrop.spec import DistilSpec, RunSpec
+from layerdrop.runs.spec import DistilSpec, RunSpec
 from layerdrop.states import layer_states
 from layerdrop.surgery import drop_layers, layer_list
-from layerdrop.tasks import TASKS
 from tests import tiny
 from tests.running import ROOT, same, weights
 from tests.test_finetune import TOKENIZER, dataset
@@ -222,7 +222,7 @@ PROCESS = """
 import sys, torch
 from pathlib import Path
 from layerdrop.data.batches import Collator
-from layerdrop.distributed import finish, gather
+from layerdrop.system.distributed import finish, gather
 from layerdrop.finetune import teacher as module
 from layerdrop.finetune.teacher import attending_eagerly, teacher_outputs
 from tests import tiny

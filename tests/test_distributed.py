@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from layerdrop.distributed import finish, from_first_process, is_first, leave, rank, world_size
+from layerdrop.system.distributed import finish, from_first_process, is_first, leave, rank, world_size
 
 ROOT = Path(__file__).parent.parent
 PROCESS = """
 import json, sys, time, datetime, torch
-from layerdrop.distributed import finish, from_first_process, is_first, leave, rank, world_size
+from layerdrop.system.distributed import finish, from_first_process, is_first, leave, rank, world_size
 from layerdrop.errors import UserError
 
 class Awkward(Exception):

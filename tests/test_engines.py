@@ -15,14 +15,14 @@ import psutil
 import pytest
 import torch
 
-from layerdrop.engines import local, places, worker
-from layerdrop.engines.base import Result
-from layerdrop.engines.local import LocalEngine
-from layerdrop.engines.places import WorkerPlace, available_memory
-from layerdrop.engines.worker import load_run, record_failure, work
-from layerdrop.execute import execute
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.store import claim
+from layerdrop.sweeps.engines import local, places, worker
+from layerdrop.sweeps.engines.base import Result
+from layerdrop.sweeps.engines.local import LocalEngine
+from layerdrop.sweeps.engines.slots import WorkerPlace, available_memory
+from layerdrop.sweeps.engines.worker import load_run, record_failure, work
+from layerdrop.sweeps.execute import execute
 from tests.made_up import state_of
 from tests.sweeping import jobs, pretend
 

@@ -8,9 +8,9 @@ import torch
 
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
+from layerdrop.data.tasks import TASKS, custom_task
 from layerdrop.data.tokens import tokenise
-from layerdrop.evaluate import decide, evaluate, score, task_loss
-from layerdrop.tasks import TASKS, custom_task
+from layerdrop.finetune.evaluate import decide, evaluate, score, task_loss
 from tests import tiny
 from tests.test_finetune import COLLATE, TOKENIZER, dataset
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from layerdrop import execute as module
-from layerdrop.engines.base import Job
 from layerdrop.errors import UserError
-from layerdrop.execute import Estimate, execute, statuses
 from layerdrop.runs.record import RunRecord
-from layerdrop.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, Options, RunSpec
+from layerdrop.runs.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, Options, RunSpec
+from layerdrop.sweeps import execute as module
+from layerdrop.sweeps.engines.base import Job
+from layerdrop.sweeps.execute import Estimate, execute, statuses
 from tests.made_up import MadeUp, state_of, write_run
 
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+from layerdrop.deploy import exported, onnx
+from layerdrop.deploy.onnx import OnnxClassifier, export_onnx, latency, quantise
 from layerdrop.errors import UserError
-from layerdrop.export import exported, onnx
-from layerdrop.export.onnx import OnnxClassifier, export_onnx, latency, quantise
 from layerdrop.runs.record import RunRecord
-from layerdrop.spec import DataSpec, ModelSpec, RunSpec
+from layerdrop.runs.spec import DataSpec, ModelSpec, RunSpec
 from layerdrop.surgery import drop_layers
 from scripts import export, predict
 from tests import tiny

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, TrainingArguments
 
-from layerdrop.finetune.faster import faster
-from layerdrop.finetune.faster.dropout import ATTENTION as CHEAP
-from layerdrop.finetune.faster.dropout import Dropout
-from layerdrop.finetune.faster.no_wait import ATTENTION as MASKED
-from layerdrop.finetune.faster.vocabulary import UsedRows
+from layerdrop.finetune.speedups import faster
+from layerdrop.finetune.speedups.dropout import ATTENTION as CHEAP
+from layerdrop.finetune.speedups.dropout import Dropout
+from layerdrop.finetune.speedups.no_sync import ATTENTION as MASKED
+from layerdrop.finetune.speedups.vocabulary import UsedRows
 from tests import tiny
 from tests.test_faster_no_wait import OnDevice
 from tests.test_faster_vocabulary import TRAIN_IDS, arguments, batch

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerdrop.finetune.faster.dropout import ATTENTION, Dropout, attention, cheap_dropout, drop
+from layerdrop.finetune.speedups.dropout import ATTENTION, Dropout, attention, cheap_dropout, drop
 from tests import tiny
 
 
@@ -119,9 +119,9 @@ def test_attention_inside_a_model_drops_too(monkeypatch):
     """A model without any other dropout."""
     model, batch = tiny.model("bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.5).train(), tiny.batch()
     with cheap_dropout(model):
-        monkeypatch.setattr("layerdrop.finetune.faster.dropout._keep_mask", lambda x, p: torch.zeros_like(x))
+        monkeypatch.setattr("layerdrop.finetune.speedups.dropout._keep_mask", lambda x, p: torch.zeros_like(x))
         nothing = model(**batch).logits
-        monkeypatch.setattr("layerdrop.finetune.faster.dropout._keep_mask", lambda x, p: torch.full_like(x, 1 - p))
+        monkeypatch.setattr("layerdrop.finetune.speedups.dropout._keep_mask", lambda x, p: torch.full_like(x, 1 - p))
         everything = model(**batch).logits
     assert torch.allclose(everything, model.eval()(**batch).logits, atol=1e-5)
     assert not torch.allclose(everything, nothing, atol=1e-2)

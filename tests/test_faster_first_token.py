@@ -6,9 +6,9 @@ import torch
 from transformers import BertForTokenClassification
 
 from layerdrop.architectures import FAMILIES
-from layerdrop.finetune.faster.dropout import cheap_dropout
-from layerdrop.finetune.faster.first_token import first_token_alone, has_first_token_classifier
-from layerdrop.finetune.faster.no_wait import without_waiting
+from layerdrop.finetune.speedups.dropout import cheap_dropout
+from layerdrop.finetune.speedups.first_token import first_token_alone, has_first_token_classifier
+from layerdrop.finetune.speedups.no_sync import without_waiting
 from tests import tiny
 from tests.test_faster_no_wait import arguments
 

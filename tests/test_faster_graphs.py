@@ -10,9 +10,9 @@ from transformers.training_args import OptimizerNames
 
 from layerdrop.architectures import FAMILIES
 from layerdrop.finetune.distillation import Distillation
-from layerdrop.finetune.faster import faster
-from layerdrop.finetune.faster.graphs import OTHER_STEPS, RecordedSteps, may_record
 from layerdrop.finetune.objective import TaskLoss
+from layerdrop.finetune.speedups import faster
+from layerdrop.finetune.speedups.capture import OTHER_STEPS, RecordedSteps, may_record
 from layerdrop.finetune.stochastic import LayerDrop
 from layerdrop.finetune.theseus import Theseus
 from layerdrop.surgery import drop_layers

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from layerdrop.finetune.faster import faster
-from layerdrop.finetune.faster.no_wait import ATTENTION, EAGER, without_waiting
+from layerdrop.finetune.speedups import faster
+from layerdrop.finetune.speedups.no_sync import ATTENTION, EAGER, without_waiting
 from tests import tiny
 
 MODEL_TYPES = (

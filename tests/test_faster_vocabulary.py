@@ -9,8 +9,8 @@ from transformers import AutoModelForSequenceClassification, BertForMaskedLM, Tr
 
 from layerdrop.architectures import FAMILIES
 from layerdrop.errors import UserError
-from layerdrop.finetune.faster import faster
-from layerdrop.finetune.faster.vocabulary import UsedRows, may_leave_rows_out, used_rows
+from layerdrop.finetune.speedups import faster
+from layerdrop.finetune.speedups.vocabulary import UsedRows, may_leave_rows_out, used_rows
 from tests import tiny
 
 MODEL_TYPES = [model_type for family in FAMILIES for model_type in family.own_vocabulary]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from layerdrop import files
 from layerdrop.errors import UserError
-from layerdrop.files import (
+from layerdrop.system import files
+from layerdrop.system.files import (
     folder_beside,
     foreign_file,
     hashes_in,

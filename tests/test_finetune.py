@@ -12,9 +12,10 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, TrainerControl, TrainerState, TrainingArguments
 
-from layerdrop.arguments import parse
+from layerdrop.cli import parse
 from layerdrop.data.batches import Collator, LengthGroupedSampler
 from layerdrop.data.examples import Examples
+from layerdrop.data.tasks import TASKS
 from layerdrop.data.tokens import tokenise
 from layerdrop.errors import UserError
 from layerdrop.finetune.interrupt import Interrupt, Interrupted
@@ -23,8 +24,7 @@ from layerdrop.finetune.objective import TaskLoss
 from layerdrop.finetune.settings import training_arguments
 from layerdrop.finetune.train import freeze, train
 from layerdrop.finetune.trainer import Development, FineTuner
-from layerdrop.spec import NOT_THE_LIBRARYS, DataSpec, ModelSpec, Options, RunSpec, TrainSpec
-from layerdrop.tasks import TASKS
+from layerdrop.runs.spec import NOT_THE_LIBRARYS, DataSpec, ModelSpec, Options, RunSpec, TrainSpec
 from tests import tiny
 
 TOKENIZER = tiny.tokenizer()

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from layerdrop.finetune.gradual import DropWhileTraining, Gradual, gradual_epochs
 from layerdrop.finetune.objective import TaskLoss
 from layerdrop.finetune.train import train
-from layerdrop.spec import DropSpec, WhenSpec
+from layerdrop.runs.spec import DropSpec, WhenSpec
 from layerdrop.strategies import order_of_dropping
 from layerdrop.surgery import layer_list
 from tests import tiny

@@ -8,14 +8,14 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import run_glue
-from layerdrop.arguments import parse
+from layerdrop.cli import parse
 from layerdrop.data import read as reading
-from layerdrop.engines.base import Job
-from layerdrop.engines.in_process import InProcessEngine
-from layerdrop.execute import execute, statuses
-from layerdrop.inputs import Inputs
+from layerdrop.runs.inputs import Inputs
 from layerdrop.runs.record import read_record
-from layerdrop.spec import DropSpec
+from layerdrop.runs.spec import DropSpec
+from layerdrop.sweeps.engines.base import Job
+from layerdrop.sweeps.engines.in_process import InProcessEngine
+from layerdrop.sweeps.execute import execute, statuses
 from tests.running import QUICK
 
 
@@ -113,7 +113,9 @@ def test_inputs_that_cannot_be_read_here_are_left_out(job):
 
 def test_rows_are_read_once(job, monkeypatch):
     made, read = job(), []
-    monkeypatch.setattr("layerdrop.inputs.read_splits", lambda *a, **k: read.append(a) or reading.read_splits(*a, **k))
+    monkeypatch.setattr(
+        "layerdrop.runs.inputs.read_splits", lambda *a, **k: read.append(a) or reading.read_splits(*a, **k)
+    )
     inputs = Inputs()
     for k in (1, 2, 3):
         inputs.of(job(f"--drop_strategy top --drop_k {k}").spec, made.options)

@@ -11,19 +11,19 @@ import pytest
 import torch
 
 from layerdrop.analysis import probing
+from layerdrop.analysis.inputs import cached
 from layerdrop.analysis.layers import Cosines, MinibatchCKA, drift, profile, similarity
 from layerdrop.analysis.probing import features, fit_and_score, probe
-from layerdrop.analysis.subjects import cached
+from layerdrop.criteria.states import score_states
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
+from layerdrop.data.tasks import TASKS
 from layerdrop.data.tokens import tokenise
 from layerdrop.report.layer_report import AnalysedModel, labels, means
 from layerdrop.runs.record import RunRecord
-from layerdrop.scorers.states import score_states
-from layerdrop.spec import DataSpec, ModelSpec, RunSpec
+from layerdrop.runs.spec import DataSpec, ModelSpec, RunSpec
 from layerdrop.states import States, layer_states
 from layerdrop.surgery import drop_layers, layer_list
-from layerdrop.tasks import TASKS
 from scripts import layers
 from tests import tiny
 from tests.test_surgery import MODEL_TYPES

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from layerdrop import metrics
-from layerdrop.tasks import TASKS
+from layerdrop.data import metrics
+from layerdrop.data.tasks import TASKS
 
 LABELS = np.array([1, 1, 1, 0, 0, 1, 0, 0])
 PREDICTED = np.array([1, 0, 1, 0, 1, 1, 0, 0])  # 3 true positives, 1 false positive, 1 false negative, 3 true negatives

@@ -1,7 +1,6 @@
 import pytest
 
-from layerdrop.errors import UserError
-from layerdrop.orders import (
+from layerdrop.criteria.orders import (
     find_layers,
     order_text,
     published_sets,
@@ -10,6 +9,7 @@ from layerdrop.orders import (
     reservation,
     sets_text,
 )
+from layerdrop.errors import UserError
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from layerdrop.data.files import own_task_name
 from layerdrop.data.read import Data, read_splits
 from layerdrop.data.tables import delimited_rows, read_table
 from layerdrop.errors import UserError
-from layerdrop.spec import DataSpec
+from layerdrop.runs.spec import DataSpec
 
 ROWS = [
     {"sentence1": "w1 w2", "sentence2": "w3", "label": "yes"},

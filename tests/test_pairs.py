@@ -12,9 +12,7 @@ import pytest
 
 from layerdrop.report.frame import frame
 from layerdrop.runs.record import Cut, RunRecord
-from layerdrop.runs.status import Needs, status_of
-from layerdrop.runs.store import Store
-from layerdrop.spec import (
+from layerdrop.runs.spec import (
     DataSpec,
     DistilSpec,
     DropSpec,
@@ -25,7 +23,9 @@ from layerdrop.spec import (
     TrainSpec,
     WhenSpec,
 )
-from layerdrop.trials import Trials
+from layerdrop.runs.status import Needs, status_of
+from layerdrop.runs.store import Store
+from layerdrop.search.candidates import Trials
 from tests.made_up import MadeUp, write_run
 
 N = 6

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from layerdrop.arguments import Parser, parse
-from layerdrop.arguments.flags import GROUPS
+from layerdrop.cli import Parser, parse
+from layerdrop.cli.flags import GROUPS
 from layerdrop.errors import UserError
-from layerdrop.files import LocalPath
-from layerdrop.study import read_study
+from layerdrop.sweeps.study import read_study
+from layerdrop.system.files import LocalPath
 
 SCRIPTS = sorted(path.stem for path in (Path(__file__).parent.parent / "scripts").glob("*.py"))
 SCRIPTS = [name for name in SCRIPTS if name not in ("executing", "pretrain_demo")]

@@ -5,7 +5,7 @@ import torch
 
 from layerdrop.architectures import FAMILIES
 from layerdrop.errors import UserError
-from layerdrop.precision import autocast, check_precision, head_in_fp32
+from layerdrop.finetune.precision import autocast, check_precision, head_in_fp32
 from tests import tiny
 
 

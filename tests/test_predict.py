@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from layerdrop.checkpoints import Checkpoint
-from layerdrop.own_files import OwnFiles
-from layerdrop.predict import Predictor
+from layerdrop.deploy.predict import Predictor
 from layerdrop.runs.record import RunRecord
-from layerdrop.spec import DataSpec, ModelSpec, RunSpec
+from layerdrop.runs.spec import DataSpec, ModelSpec, RunSpec
+from layerdrop.system.own_files import OwnFiles
 from scripts import predict
 from tests import tiny
 from tests.test_own_files import write

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from layerdrop import process
+from layerdrop.system import process
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,7 +51,7 @@ def test_no_library_is_imported_and_openmp_reads_the_setting():
     """In a process of its own: what is set before torch is imported reaches the library that torch's threads use."""
     code = """
 import ctypes, importlib.util, pathlib, sys
-from layerdrop.process import prepare_process
+from layerdrop.system.process import prepare_process
 prepare_process()
 prepare_process()
 assert not {"torch", "numpy", "transformers"} & set(sys.modules)
@@ -112,7 +112,7 @@ def test_garbage_collection_leaves_out_what_was_imported(settings):
 
 PRINTS = """
 import sys
-from layerdrop.process import tolerate_broken_output
+from layerdrop.system.process import tolerate_broken_output
 tolerate_broken_output()
 print("a\\N{GREEK SMALL LETTER ALPHA}", flush=True)
 for _ in range(5000):

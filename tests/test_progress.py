@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from layerdrop.engines.base import Job, Result
-from layerdrop.execute import Progress
-from layerdrop.progress import ERROR_WIDTH, Display, best_so_far, duration, plan, summary, time_left
 from layerdrop.runs.record import RunRecord
-from layerdrop.spec import DataSpec, ModelSpec, Options, RunSpec
-from layerdrop.study import Study
+from layerdrop.runs.spec import DataSpec, ModelSpec, Options, RunSpec
+from layerdrop.sweeps.engines.base import Job, Result
+from layerdrop.sweeps.execute import Progress
+from layerdrop.sweeps.progress import ERROR_WIDTH, Display, best_so_far, duration, plan, summary, time_left
+from layerdrop.sweeps.study import Study
 from tests.made_up import write_run
 
 LONG = "ValueError: " + "a long and winding explanation " * 20

@@ -2,9 +2,9 @@
 
 import pytest
 
-from layerdrop.engines.ray import RayEngine
 from layerdrop.errors import UserError
-from layerdrop.execute import execute
+from layerdrop.sweeps.engines.ray import RayEngine
+from layerdrop.sweeps.execute import execute
 from tests.made_up import state_of
 from tests.sweeping import jobs, pretend
 

@@ -6,8 +6,8 @@ import pytest
 
 from layerdrop.runs import environment
 from layerdrop.runs.record import Clock, Cut, RunRecord, read_record
+from layerdrop.runs.spec import DataSpec, DropSpec, ModelSpec, RunSpec, TrainSpec, WhenSpec
 from layerdrop.runs.summary import summary
-from layerdrop.spec import DataSpec, DropSpec, ModelSpec, RunSpec, TrainSpec, WhenSpec
 from tests import tiny
 
 SPEC = RunSpec(ModelSpec("bert"), DataSpec("rte"), DropSpec("top", 2))

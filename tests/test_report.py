@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from layerdrop.data.tasks import TASKS
 from layerdrop.errors import UserError
 from layerdrop.report import figures
 from layerdrop.report.frame import frame
@@ -27,9 +28,8 @@ from layerdrop.report.tables.significance import significance_tables
 from layerdrop.report.tables.tasks import task_tables
 from layerdrop.runs.predictions import prediction_range
 from layerdrop.runs.record import Cut, RunRecord
+from layerdrop.runs.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, RunSpec, TrainSpec, WhenSpec
 from layerdrop.runs.summary import summary
-from layerdrop.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, RunSpec, TrainSpec, WhenSpec
-from layerdrop.tasks import TASKS
 from scripts import report
 from tests.running import write_table
 

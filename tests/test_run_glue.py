@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import run_glue
-from layerdrop import steps
+from layerdrop.data.tasks import TASKS
 from layerdrop.finetune import train as training
 from layerdrop.finetune import trainer
+from layerdrop.runs import steps
 from layerdrop.runs.results import RESULT_FILES
-from layerdrop.tasks import TASKS
 from tests import tiny
 from tests.running import ROOT, read_record, same, weights, write_table
 

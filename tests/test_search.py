@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerdrop.orders import published_sets
-from layerdrop.search import METHODS, Level, Proposal, greedy, optimal, order_of, shortlist
+from layerdrop.criteria.orders import published_sets
+from layerdrop.search.methods import METHODS, Level, Proposal, greedy, optimal, order_of, shortlist
 
 FACTS = Path(__file__).parent / "facts"
 LOGS = json.loads((FACTS / "peer2022_greedy_search_logs.json").read_text())["bert-base-uncased"]

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 import run_glue
-from layerdrop.arguments import parse
+from layerdrop.cli import parse
 from layerdrop.errors import UserError
 from layerdrop.report.records import read_store
-from layerdrop.runs.search_record import SearchRecord
-from layerdrop.search import Level
-from layerdrop.spec import RunSpec
-from layerdrop.study import read_study
+from layerdrop.runs.spec import RunSpec
+from layerdrop.search.methods import Level
+from layerdrop.search.record import SearchRecord
+from layerdrop.sweeps.study import read_study
 from tests.running import QUICK, ROOT, read_record, same, weights
 
 WORDS = "--task_name rte --num_train_epochs 1 --learning_rate 1e-3 --drop_strategy shortlist --drop_k 2"
@@ -61,7 +61,7 @@ def test_search_and_fine_tuning_in_one_command(run):
 )
 def test_candidates_are_plain_whatever_the_run_is(run, monkeypatch, when):
     """They choose the layers; how the run itself trains is another matter."""
-    import layerdrop.search_run as module
+    import layerdrop.search.run as module
 
     asked = []
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from layerdrop.arguments import parse
-from layerdrop.orders import read_order_file, read_sets_file
-from layerdrop.runs.search_record import SearchRecord, step_words, summary
-from layerdrop.search import Level, Proposal
-from layerdrop.spec import DataSpec, DropSpec, ModelSpec, RunSpec, TrainSpec
+from layerdrop.cli import parse
+from layerdrop.criteria.orders import read_order_file, read_sets_file
+from layerdrop.runs.spec import DataSpec, DropSpec, ModelSpec, RunSpec, TrainSpec
+from layerdrop.search.methods import Level, Proposal
+from layerdrop.search.record import SearchRecord, step_words, summary
 
 COST = {"trainings": 12, "steps": 3000, "seconds": 90.0}
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import run_glue
-from layerdrop.orders import read_order_file, read_sets_file
+from layerdrop.criteria.orders import read_order_file, read_sets_file
 from layerdrop.runs.record import read_record
-from layerdrop.search import PROPOSED_BY
+from layerdrop.search.methods import PROPOSED_BY
 from scripts import search
 from tests import tiny
 

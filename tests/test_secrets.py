@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from layerdrop.engines.worker import work
-from layerdrop.study import read_study
+from layerdrop.sweeps.engines.worker import work
+from layerdrop.sweeps.study import read_study
 from run_glue import run as run_spec
 from scripts import search
 from tests.running import QUICK
@@ -46,7 +46,7 @@ def test_a_sweep(bert, glue, tmp_path):
 
 
 def test_a_search(bert, glue, tmp_path, monkeypatch, capsys):
-    from layerdrop.engines.in_process import InProcessEngine
+    from layerdrop.sweeps.engines.in_process import InProcessEngine
 
     monkeypatch.setattr("scripts.search.make_engine", lambda *rest: InProcessEngine(run_spec))
     monkeypatch.setattr("scripts.search.find_places", lambda args: [])

@@ -4,18 +4,18 @@ import math
 
 import pytest
 
-from layerdrop.arguments import parse
 from layerdrop.checkpoints import Checkpoint, HubOptions
+from layerdrop.cli import parse
+from layerdrop.criteria.scoring import Scores
+from layerdrop.criteria.selection import check_selection, select_layers, split_to_score
+from layerdrop.criteria.weights import variance
 from layerdrop.data.batches import Collator, batches
 from layerdrop.data.glue import read_glue_split
+from layerdrop.data.tasks import TASKS
 from layerdrop.data.tokens import tokenise
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier
-from layerdrop.scorers.scoring import Scores
-from layerdrop.scorers.weights import variance
-from layerdrop.selection import check_selection, select_layers, split_to_score
-from layerdrop.spec import DropSpec, ModelSpec, RunSpec
-from layerdrop.tasks import TASKS
+from layerdrop.runs.spec import DropSpec, ModelSpec, RunSpec
 from tests import tiny
 from tests.test_scorers import contribution
 
@@ -147,7 +147,7 @@ def test_the_scores_are_those_of_step_k_whichever_k_filled_the_cache(
         rows = [ROWS[0], [0.6, 0.7, 0.5], [0.8, 0.9]]
     rows = rows if filled_with or strategy == "angular-block" else rows[:k]
     found = Scores({strategy: rows[:1] if strategy == "loss-drop" else rows})
-    monkeypatch.setattr("layerdrop.selection.stored_scores", lambda *_, **__: found)
+    monkeypatch.setattr("layerdrop.criteria.selection.stored_scores", lambda *_, **__: found)
     checkpoint = Checkpoint(ModelSpec(bert), HubOptions(), tiny.config("bert", num_hidden_layers=4))
     selection = select_layers(DropSpec(strategy, k), checkpoint)
     expected = [*rows[row], *[math.nan] * (4 - len(rows[row]))]

@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from layerdrop.errors import UserError
 from layerdrop.finetune.settings import check_checkpointing, training_arguments
-from layerdrop.spec import DataSpec, ModelSpec, Options, RunSpec
+from layerdrop.runs.spec import DataSpec, ModelSpec, Options, RunSpec
 from tests import tiny
 
 

@@ -10,13 +10,13 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import run_glue
-from layerdrop.arguments import parse
+from layerdrop.cli import parse
 from layerdrop.errors import UserError
 from layerdrop.report.records import read_store
 from layerdrop.runs.record import read_record
-from layerdrop.spec import DropSpec, RunSpec
-from layerdrop.study import read_study
+from layerdrop.runs.spec import DropSpec, RunSpec
 from layerdrop.surgery import drop_layers
+from layerdrop.sweeps.study import read_study
 from tests.running import QUICK, same, weights
 from tests.running import read_record as read_json
 
@@ -134,17 +134,17 @@ def test_a_run_that_has_been_done_before_is_not_done_again(run):
 
 
 def test_interrupted_in_the_first_training(run, monkeypatch):
-    import layerdrop.steps
+    import layerdrop.runs.steps
 
-    fine_tune = layerdrop.steps.fine_tune
+    fine_tune = layerdrop.runs.steps.fine_tune
 
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(layerdrop.steps, "fine_tune", interrupted)
+    monkeypatch.setattr(layerdrop.runs.steps, "fine_tune", interrupted)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
     assert code == 130 and err.splitlines()[-1] == "stopped; the same command goes on"
-    monkeypatch.setattr(layerdrop.steps, "fine_tune", fine_tune)
+    monkeypatch.setattr(layerdrop.runs.steps, "fine_tune", fine_tune)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
     assert code == 0 and record["status"] == "success" and len(prior()) == 1, err
 

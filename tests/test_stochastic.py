@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from layerdrop.finetune.faster.first_token import first_token_alone
 from layerdrop.finetune.objective import TaskLoss
+from layerdrop.finetune.speedups.first_token import first_token_alone
 from layerdrop.finetune.stochastic import LayerDrop
 from layerdrop.surgery import drop_layers, layer_list
 from tests import tiny

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 from layerdrop.errors import UserError
-from layerdrop.files import umask
-from layerdrop.own_files import OwnFiles
 from layerdrop.runs.record import RunRecord, read_record
+from layerdrop.runs.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
 from layerdrop.runs.status import Needs, status_of
 from layerdrop.runs.store import Busy, FolderState, Store, claim, find_record, is_whole, open_folder, remove_checkpoints
-from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
+from layerdrop.system.files import umask
+from layerdrop.system.own_files import OwnFiles
 from tests.made_up import write_run
 
 SPEC = RunSpec(ModelSpec("bert"), DataSpec("rte"), DropSpec("top", 2))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from layerdrop import study
 from layerdrop.errors import UserError
-from layerdrop.study import OF_ONE_RUN, idle_axis, read_study
+from layerdrop.sweeps import study
+from layerdrop.sweeps.study import OF_ONE_RUN, idle_axis, read_study
 
 CPU = ("--use_cpu",)
 

@@ -1,7 +1,7 @@
 import pytest
 
+from layerdrop.data.tasks import TASKS, custom_task, get_task, label_order, pairs_by_order
 from layerdrop.errors import UserError
-from layerdrop.tasks import TASKS, custom_task, get_task, label_order, pairs_by_order
 
 
 @pytest.mark.parametrize(("written", "name"), [("RTE", "rte"), ("sst-2", "sst2"), ("STS-B", "stsb"), ("CoLA", "cola")])

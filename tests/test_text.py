@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerdrop.spec import DataSpec, ModelSpec, RunSpec
-from layerdrop.text import one_line, short_name
+from layerdrop.runs.spec import DataSpec, ModelSpec, RunSpec
+from layerdrop.system.text import one_line, short_name
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from layerdrop import execute as module
-from layerdrop.engines.base import Job
 from layerdrop.errors import UserError
 from layerdrop.runs.record import Cut, RunRecord
+from layerdrop.runs.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec, WhenSpec
 from layerdrop.runs.store import Store
-from layerdrop.search import greedy
-from layerdrop.search_run import search
-from layerdrop.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec, WhenSpec
-from layerdrop.trials import Stopped, Trials
+from layerdrop.search.candidates import Stopped, Trials
+from layerdrop.search.methods import greedy
+from layerdrop.search.run import search
+from layerdrop.sweeps import execute as module
+from layerdrop.sweeps.engines.base import Job
 from tests.made_up import MadeUp
 
 SPEC = RunSpec(ModelSpec("m"), DataSpec("rte", hold_out=0.15))

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast, set_seed
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from layerdrop.tasks import TASKS
+from layerdrop.data.tasks import TASKS
 
 N_LAYERS = 6
 RECORD_KEYS = {

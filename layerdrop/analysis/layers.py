@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedModel
 
 from layerdrop.checkpoints import original_layers
-from layerdrop.scorers.states import Blocks, Mean, cosine, score_states
-from layerdrop.scorers.weights import aggregation, variance
+from layerdrop.criteria.states import Blocks, Mean, cosine, score_states
+from layerdrop.criteria.weights import aggregation, variance
 from layerdrop.states import States, layer_states, sentence_tokens
 
 Batches = Iterable[Mapping[str, torch.Tensor]]
@@ -65,7 +65,7 @@ class Cosines:
         self.n = 0
 
     def add(self, states: States, real: Tensor, token: Tensor) -> None:
-        """See layerdrop.scorers.states.Collector."""
+        """See layerdrop.criteria.states.Collector."""
         points = torch.stack([state[real].double() for state in points_of(states)])
         points = torch.nn.functional.normalize(points, dim=-1)
         self.total = self.total + torch.einsum("atd,btd->ab", points, points).cpu()
@@ -85,7 +85,7 @@ class MinibatchCKA:
         self.most, self.hsic = most, 0.0
 
     def add(self, states: States, real: Tensor, token: Tensor) -> None:
-        """See layerdrop.scorers.states.Collector."""
+        """See layerdrop.criteria.states.Collector."""
         points = [state[real][: self.most].double() for state in points_of(states)]
         n = len(points[0])
         if n < 4:

@@ -17,12 +17,12 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from layerdrop import metrics
 from layerdrop.analysis.layers import points_of
+from layerdrop.data import metrics
 from layerdrop.data.batches import Collator
+from layerdrop.data.tasks import Task
 from layerdrop.data.tokens import Tokenised
 from layerdrop.states import layer_states, sentence_tokens
-from layerdrop.tasks import Task
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse strengths of the regularisation."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from layerdrop import metrics
-from layerdrop.tasks import Task
+from layerdrop.data import metrics
+from layerdrop.data.tasks import Task
 
 SEED = 41
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from layerdrop.data.examples import as_number
 from layerdrop.data.tables import Table
+from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
-from layerdrop.tasks import Task
 
 PAIRS = (
     ("sentence1", "sentence2"),

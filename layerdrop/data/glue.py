@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from layerdrop.data.examples import BadRow, Examples, Row, as_number, class_id, collect
+from layerdrop.data.tasks import Task
 from layerdrop.demo.tasks import rows as demo_rows
 from layerdrop.errors import UserError
-from layerdrop.tasks import Task
 
 LOCAL_SPLITS = {"train": "train", "validation": "dev", "test": "test"}
 """Name of a split here -> stem of its file."""

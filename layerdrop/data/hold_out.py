@@ -3,8 +3,8 @@
 import numpy as np
 
 from layerdrop.data.examples import Examples
+from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
-from layerdrop.tasks import Task
 
 SEED = 41
 """Seed of the draw (GLP's). The same rows are held out for every model and every seed of a run."""

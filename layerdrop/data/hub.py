@@ -4,8 +4,8 @@ import numpy as np
 
 from layerdrop.checkpoints import WAYS_WITHOUT_HUB
 from layerdrop.data.examples import Examples
+from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
-from layerdrop.tasks import Task
 
 HUB_DATASET = "nyu-mll/glue"
 DIAGNOSTIC_CONFIG = "ax"

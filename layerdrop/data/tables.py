@@ -10,7 +10,7 @@ from pathlib import Path
 
 from layerdrop.data.examples import BadRow, bad_row_error, no_usable_row
 from layerdrop.errors import UserError
-from layerdrop.text import one_line
+from layerdrop.system.text import one_line
 
 FILE_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}

@@ -7,7 +7,7 @@ from transformers import AutoConfig, PreTrainedModel, TrainerCallback
 
 from layerdrop.architectures import family_of
 from layerdrop.checkpoints import original_layers
-from layerdrop.spec import DropSpec, WhenSpec
+from layerdrop.runs.spec import DropSpec, WhenSpec
 from layerdrop.surgery import drop_layers, layer_list
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import nn
 
-from layerdrop.evaluate import task_loss
+from layerdrop.finetune.evaluate import task_loss
 
 FROM_TEACHER = "teacher_"
 """Prefix of a teacher's outputs in a batch."""

@@ -14,18 +14,18 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from layerdrop.checkpoints import Checkpoint, original_layers
+from layerdrop.criteria.selection import check_depth
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
+from layerdrop.data.tasks import Task, label_order, pairs_by_order
 from layerdrop.data.tokens import Tokenised, tokenise
-from layerdrop.distributed import from_first_process, gather, rank, world_size
 from layerdrop.errors import UserError
-from layerdrop.files import TEMPORARY
+from layerdrop.finetune.precision import autocast, head_in_fp32
 from layerdrop.loading import load_classifier
-from layerdrop.precision import autocast, head_in_fp32
-from layerdrop.selection import check_depth
-from layerdrop.spec import DistilSpec
+from layerdrop.runs.spec import DistilSpec
 from layerdrop.states import sentence_tokens, watching
-from layerdrop.tasks import Task, label_order, pairs_by_order
+from layerdrop.system.distributed import from_first_process, gather, rank, world_size
+from layerdrop.system.files import TEMPORARY
 
 
 def patient_pairs(n_student: int, n_teacher: int) -> list[tuple[int, int]]:

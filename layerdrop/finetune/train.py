@@ -19,16 +19,16 @@ from layerdrop.architectures import family_of
 from layerdrop.data.batches import Collator
 from layerdrop.data.tokens import Tokenised
 from layerdrop.errors import UserError
-from layerdrop.evaluate import Evaluation
-from layerdrop.finetune.faster import faster
-from layerdrop.finetune.faster.graphs import may_record
+from layerdrop.finetune.evaluate import Evaluation
 from layerdrop.finetune.interrupt import Interrupt
 from layerdrop.finetune.log import EpochLog
 from layerdrop.finetune.objective import Objective
+from layerdrop.finetune.precision import head_in_fp32
+from layerdrop.finetune.speedups import faster
+from layerdrop.finetune.speedups.capture import may_record
 from layerdrop.finetune.trainer import Development, FineTuner, build_trainer, make_ordinary
-from layerdrop.own_files import OwnFiles
-from layerdrop.precision import head_in_fp32
 from layerdrop.surgery import layer_list
+from layerdrop.system.own_files import OwnFiles
 
 
 @dataclass

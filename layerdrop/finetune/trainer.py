@@ -11,14 +11,14 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import seed_worker
 
 from layerdrop.data.batches import Collator, LengthGroupedSampler
+from layerdrop.data.tasks import Task
 from layerdrop.data.tokens import Tokenised
 from layerdrop.errors import UserError
-from layerdrop.evaluate import Evaluation, evaluate
-from layerdrop.finetune.faster.graphs import RecordedSteps
+from layerdrop.finetune.evaluate import Evaluation, evaluate
 from layerdrop.finetune.log import Bar, Losses
 from layerdrop.finetune.objective import Objective
+from layerdrop.finetune.speedups.capture import RecordedSteps
 from layerdrop.loading import quiet
-from layerdrop.tasks import Task
 
 
 class OneGPU(TrainingArguments):
@@ -41,7 +41,7 @@ class OneGPU(TrainingArguments):
 
 @dataclass(frozen=True)
 class Development:
-    """The development splits, and how to evaluate on them: keyword arguments as of layerdrop.evaluate.evaluate."""
+    """The development splits, and how to evaluate on them: keyword arguments of `evaluate`."""
 
     task: Task
     splits: Mapping[str, Tokenised]

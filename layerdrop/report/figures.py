@@ -15,10 +15,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from layerdrop.files import refuse_foreign, write_atomically
 from layerdrop.report.marks import GREY, Marks, marks_of, name_of, style_of
 from layerdrop.report.model_results import METRIC_WORDS, ModelResults, Summary, model_results, task_name
 from layerdrop.report.table_row import TableRow
+from layerdrop.system.files import refuse_foreign, write_atomically
 
 WIDTH = 3.35
 """Inches of a column."""

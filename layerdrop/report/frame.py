@@ -12,7 +12,7 @@ from layerdrop.errors import unknown
 from layerdrop.report.records import inputs_of
 from layerdrop.report.table_row import TableRow
 from layerdrop.runs.record import RunRecord
-from layerdrop.spec import FIRST_RECIPE
+from layerdrop.runs.spec import FIRST_RECIPE
 
 ROW = ("model", "task", "strategy", "k", "threshold", "layers", "seed", "from_scratch")
 """Settings that determine a run's place in a table."""

@@ -10,10 +10,10 @@ from functools import cached_property
 
 import pandas as pd
 
+from layerdrop.data.tasks import DEMO_TASKS, TASKS
 from layerdrop.report.frame import metric_names
 from layerdrop.report.table_row import FULL, TableRow
-from layerdrop.tasks import DEMO_TASKS, TASKS
-from layerdrop.text import short_name
+from layerdrop.system.text import short_name
 
 METRIC_WORDS = {
     "accuracy": "acc",

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from layerdrop.data.tasks import get_task
 from layerdrop.errors import unknown
 from layerdrop.report.frame import published_frame
 from layerdrop.report.table_row import TableRow
-from layerdrop.tasks import get_task
 
 FOLDER = Path(__file__).parent / "published"
 MODELS = {

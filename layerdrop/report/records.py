@@ -11,7 +11,7 @@ from layerdrop.errors import UserError
 from layerdrop.runs.record import RECORD_FILE, RunRecord, read_record
 from layerdrop.runs.status import changed_inputs
 from layerdrop.runs.store import PRIOR_FOLDER, SPEC_FILE
-from layerdrop.text import one_line
+from layerdrop.system.text import one_line
 
 SHOWN = 3
 """Cells, or files, that a note names before it says how many more there are."""

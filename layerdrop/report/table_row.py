@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from layerdrop.spec import RunSpec
+from layerdrop.runs.spec import RunSpec
 from layerdrop.strategies import STRATEGIES
 
 WORDS = re.compile(

@@ -5,9 +5,9 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from layerdrop.spec import DataSpec, ModelSpec, RunSpec
-from layerdrop.tasks import TASKS
-from layerdrop.words import WITHOUT_FLAG, flag_of
+from layerdrop.data.tasks import TASKS
+from layerdrop.runs.spec import DataSpec, ModelSpec, RunSpec
+from layerdrop.runs.words import WITHOUT_FLAG, flag_of
 
 USUAL = RunSpec(ModelSpec(""), DataSpec("")).flat()
 """Every setting at its default."""

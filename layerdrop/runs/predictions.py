@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from layerdrop.data.examples import Examples
-from layerdrop.own_files import OwnFiles
-from layerdrop.tasks import Task
+from layerdrop.data.tasks import Task
+from layerdrop.system.own_files import OwnFiles
 
 SUFFIXES = {"": "", "_matched": "-m", "_mismatched": "-mm"}
 """Ending of a test split -> ending of its submission file."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
-from layerdrop.own_files import OwnFiles
-from layerdrop.spec import RunSpec
-from layerdrop.tasks import DEMO_TASKS, TASKS, Task, custom_task
-from layerdrop.typecheck import check_type
+from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task, custom_task
+from layerdrop.runs.spec import RunSpec
+from layerdrop.system.own_files import OwnFiles
+from layerdrop.system.typecheck import check_type
 
 RECORD_FILE = "record.json"
 NEARLY_CONSTANT = 0.05

@@ -11,7 +11,7 @@ from typing import Any
 from layerdrop.runs.predictions import predictions_file
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE, result_files
-from layerdrop.spec import Options, RunSpec
+from layerdrop.runs.spec import Options, RunSpec
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 MODEL = "the model"
@@ -67,8 +67,8 @@ class Status:
 def status_of(folder: str, spec: RunSpec, inputs: Mapping[str, Any], needs: Needs) -> Status:
     """The state of the run `spec` in a folder.
 
-    inputs: name -> fingerprint of each input as it is now, as far as known (see layerdrop.inputs). An input that is
-    unknown now or in the record counts as unchanged.
+    inputs: name -> fingerprint of each input as it is now, as far as known. An input that is unknown now or in the
+    record counts as unchanged.
     """
     try:
         record = read_record(folder)

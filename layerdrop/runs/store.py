@@ -17,13 +17,13 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from layerdrop.errors import UserError
-from layerdrop.own_files import CHECKPOINTS, MODEL_PATTERNS, SPEC_FILE, OwnFiles, is_checkpoint
 from layerdrop.runs.predictions import predictions_file
 from layerdrop.runs.record import RECORD_FILE, RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE, RESULT_FILES
+from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import Needs, Status, changed_inputs, status_of
-from layerdrop.spec import Options, RunSpec
-from layerdrop.words import flag_of
+from layerdrop.runs.words import flag_of
+from layerdrop.system.own_files import CHECKPOINTS, MODEL_PATTERNS, SPEC_FILE, OwnFiles, is_checkpoint
 
 LOCK_FILE = ".lock"
 PRIOR_FOLDER = "prior"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from layerdrop.runs.record import RunRecord
-from layerdrop.spec import DropSpec
+from layerdrop.runs.spec import DropSpec
 
 
 def summary(record: RunRecord) -> str:

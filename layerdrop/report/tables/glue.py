@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from layerdrop.data.tasks import DEMO_TASKS, TASKS
 from layerdrop.report.model_results import ModelResults, model_results
 from layerdrop.report.tables.base import (
     MISSING,
@@ -17,7 +18,6 @@ from layerdrop.report.tables.base import (
     title_of,
     value_of,
 )
-from layerdrop.tasks import DEMO_TASKS, TASKS
 
 
 def glue_tables(runs: pd.DataFrame, tasks: list[str] | None = None, beside: pd.DataFrame | None = None) -> list[Table]:

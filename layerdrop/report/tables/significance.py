@@ -14,7 +14,7 @@ from layerdrop.report.table_row import TableRow
 from layerdrop.report.tables.base import MISSING, Table, place, rows_of
 from layerdrop.runs.predictions import read_predictions
 from layerdrop.runs.record import RunRecord
-from layerdrop.text import one_line
+from layerdrop.system.text import one_line
 
 
 def significance_tables(

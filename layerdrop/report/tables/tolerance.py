@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 
-from layerdrop.choose_k import TaskTolerance
+from layerdrop.analysis.choose_k import TaskTolerance
 from layerdrop.report.published import FOLDER
 from layerdrop.report.tables.base import Table
-from layerdrop.text import short_name
+from layerdrop.system.text import short_name
 
 
 def tolerance_table(tasks: Sequence[TaskTolerance], compare: bool = False) -> Table:

@@ -1,0 +1,171 @@
+"""How many layers a task can lose, from runs that are done as they are needed: see layerdrop.analysis.tolerance."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score
+from layerdrop.checkpoints import Checkpoint, HubOptions, work_offline_unless_reachable
+from layerdrop.cli import flags_of, parse
+from layerdrop.criteria.selection import check_selection
+from layerdrop.data.tasks import Task
+from layerdrop.errors import UserError
+from layerdrop.runs.predictions import as_numbers, read_predictions
+from layerdrop.runs.record import RunRecord
+from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store
+from layerdrop.surgery import droppable
+from layerdrop.sweeps.engines.base import Job
+from layerdrop.sweeps.execute import statuses
+from layerdrop.sweeps.study import QUIET, refuse_flags_of_one_run
+
+Train = Callable[[Sequence[Job]], dict[str, RunRecord]]
+"""Id -> record of every run. Raises UserError for a failure, Stopped where the user stops."""
+
+
+@dataclass(frozen=True)
+class ToleranceSettings:
+    """How K is chosen."""
+
+    max_loss: Sequence[float]
+    seeds: Sequence[int]
+    store: str
+    """Folder of the runs."""
+    k: Sequence[int] | None = None
+    """Numbers of layers to choose from; None: all."""
+    percent: bool = False
+    """Whether losses are in percent of the full model's score, or in points."""
+    exhaustive: bool = False
+    """Whether every K is tried."""
+
+
+class TaskTolerance:
+    """How many layers a task can lose."""
+
+    def __init__(self, task: str | None, words: Sequence[str], settings: ToleranceSettings):
+        """task: None for own files. words: flags of run_glue.py. Raises UserError for bad flags."""
+        refuse_flags_of_one_run(words)
+        defaults = flags_of(QUIET | {"eval_strategy": "no", "drop_strategy": "top", "task_name": task})
+        self.settings, self.words = settings, [*defaults, *words]
+        arguments = parse([*self.words, "--drop_k", "0"])
+        if arguments.needs_hub:
+            work_offline_unless_reachable()
+        self.gives_precision = bool({"precision", "bf16", "fp16"} & arguments.given)
+        spec, options = arguments.to_spec()
+        if not ((spec.train or spec.start) and options.evaluate):
+            raise UserError("--do_train, --do_eval, --do_predict: choosing K trains and evaluates. Leave them out.")
+        self.config = Checkpoint.open(spec.model, HubOptions.of(options)).config
+        most = min(len(droppable(self.config)), self.config.num_hidden_layers - 1)
+        all_k = sorted(set(settings.k or range(1, most + 1)))
+        if not 1 <= all_k[0] <= all_k[-1] <= most:
+            raise UserError(f"--k {' '.join(map(str, all_k))}: this model can lose 1 to {most} layers.")
+        self.name = spec.data.task
+        self.model = spec.model.name
+        self.strategy = ", ".join((arguments.drop.drop_strategy, *spec.variants))
+        """With the training variant."""
+        self.keeps_model = options.save_model or not any(word.startswith("--save_model") for word in words)
+        self.known: dict[int, list[RunRecord]] = {}
+        """K -> the records, one for each seed."""
+        self.scores: dict[tuple[str, int], float] = {}
+        """(id of the run, half) -> points."""
+        self.jobs: dict[tuple[int, int], Job] = {}
+        """(K, seed) -> the run."""
+        self.impossible: dict[int, str] = {}
+        """K -> why the strategy cannot drop so many."""
+        for k in all_k:
+            try:
+                self.job(k, settings.seeds[0])
+            except UserError as error:
+                self.impossible[k] = str(error)
+        self.all_k = [k for k in all_k if k not in self.impossible]
+        if not self.all_k:
+            raise UserError(self.impossible[all_k[0]])
+
+    def needed(self) -> list[Job]:
+        """The runs that are needed next; empty once every threshold is decided."""
+        losses, exhaustive = self._losses(), self.settings.exhaustive
+        wanted = {0, *(k for of in self.settings.max_loss for k in next_k(self.all_k, losses, of, exhaustive))}
+        return [self.job(k, seed) for k in sorted(wanted - self.known.keys()) for seed in self.settings.seeds]
+
+    def take(self, records: Mapping[str, RunRecord]) -> None:
+        """The records, by id, of runs that were needed."""
+        for k in {0, *self.all_k} - self.known.keys():
+            found = [records.get(self.job(k, seed).spec.id) for seed in self.settings.seeds]
+            if all(found):
+                self.known[k] = found
+
+    @property
+    def tolerances(self) -> list[Tolerance]:
+        """One for each threshold, ascending; once nothing is needed any more."""
+        of = self.all_k, self._losses()
+        return [largest_k(*of, max_loss, self.settings.exhaustive) for max_loss in sorted(self.settings.max_loss)]
+
+    @property
+    def folder(self) -> str | None:
+        """Folder of the model at the largest threshold's K, first seed. None where no layer can go or models are not
+        kept."""
+        job = self.kept_job()
+        return job and job.options.folder
+
+    def kept_job(self) -> Job | None:
+        """The run whose model is kept."""
+        k = self.tolerances[-1].k
+        if not (k and self.keeps_model):
+            return None
+        job = self.job(k, self.settings.seeds[0])
+        return Job(job.spec, replace(job.options, save_model=True))
+
+    def _losses(self) -> dict[int, float]:
+        return {k: self.loss_at(k, 0) for k in self.known if k} if 0 in self.known else {}
+
+    def job(self, k: int, seed: int) -> Job:
+        """The run of a K and a seed. Raises UserError where the strategy cannot drop so many."""
+        if (k, seed) not in self.jobs:
+            spec, options = parse([*self.words, "--drop_k", str(k), "--seed", str(seed)]).to_spec()
+            check_selection(spec, self.config)
+            prior = Path(self.settings.store) / PRIOR_FOLDER
+            places = {"folder": Store(self.settings.store).folder(spec), "prior_store": str(prior)}
+            places["score_store"] = options.score_store or str(prior / SCORE_FOLDER)
+            self.jobs[k, seed] = Job(spec, replace(options, **places, resume="auto", save_model=False))
+        return self.jobs[k, seed]
+
+    @property
+    def task(self) -> Task:
+        """Of the records."""
+        return self.known[0][0].task
+
+    def loss_at(self, k: int, half: int) -> float:
+        """On one of the halves."""
+        full, cut = ([self._score(record, half) for record in self.known[of]] for of in (0, k))
+        return loss(full, cut, self.settings.percent)
+
+    def _score(self, record: RunRecord, half: int) -> float:
+        if (record.id, half) not in self.scores:
+            try:
+                labels, predictions = (as_numbers(self.task, shown) for shown in read_predictions(record.folder)[1:])
+            except (TypeError, ValueError) as error:  # no file, or a damaged one
+                raise UserError(
+                    f"{record.folder}: its predictions for the validation set cannot be read ({error}). Delete the "
+                    "folder to do the run again."
+                ) from None
+            self.scores[record.id, half] = score(predictions, labels, halves(labels, self.task)[half], self.task)
+        return self.scores[record.id, half]
+
+
+def find_tolerances(tasks: Sequence[TaskTolerance], train: Train, say: Callable[[str], None]) -> None:
+    """Train what all tasks need, side by side, and keep the chosen models. say: receives lines of progress. Raises
+    as `train` does."""
+    for task in tasks:
+        for why in task.impossible.values():
+            say(f"note: {why}")
+    while jobs := [job for task in tasks for job in task.needed()]:
+        records = train(jobs)
+        for task in tasks:
+            task.take(records)
+    for task in tasks:
+        for found in task.tolerances:
+            tried = f"after {len(task.known) - 1} tried"
+            say(f"{task.name}: K = {found.k} within {found.max_loss:g}, {tried}")
+    if again := [job for task in tasks if (job := task.kept_job()) and not statuses([job])[0].has_model]:
+        for job in again:
+            say(f"{job.name} once more, to keep its model")
+        train(again)

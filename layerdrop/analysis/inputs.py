@@ -1,0 +1,124 @@
+"""The subject of an analysis: a checkpoint and the texts of a task. Results are cached in files."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from layerdrop.checkpoints import Checkpoint, HubOptions
+from layerdrop.data.batches import Collator, batches
+from layerdrop.data.examples import Examples
+from layerdrop.data.read import Data, read_splits
+from layerdrop.data.tasks import Task
+from layerdrop.data.tokens import Tokenised, tokenise
+from layerdrop.loading import load_encoder
+from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.system.files import write_atomically
+
+VERSION = 1
+"""Version of the analyses; part of every key."""
+
+
+@dataclass
+class Subject:
+    """A checkpoint and the texts of a task."""
+
+    spec: RunSpec
+    options: Options
+    splits: Sequence[str] = ("train",)
+    """Which are read: of the development set of MNLI the matched one."""
+    batch_size: int = 32
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """Opened once."""
+        return Checkpoint.open(self.spec.model, HubOptions.of(self.options))
+
+    @cached_property
+    def data(self) -> Data:
+        """Its splits, read once."""
+        return read_splits(
+            self.spec.data,
+            self.splits,
+            known_labels=self.checkpoint.label_names,
+            regression=self.checkpoint.is_regression,
+            known_positive=self.checkpoint.positive_label,
+            test_file=self.options.test_file,
+            cache_dir=self.options.cache_dir,
+            token=self.options.token,
+        )
+
+    @property
+    def task(self) -> Task:
+        """Of the texts."""
+        return self.data.task
+
+    @property
+    def device(self) -> torch.device:
+        """A GPU if there is one, unless the flags forbid it."""
+        return torch.device("cuda" if torch.cuda.is_available() and not self.options.use_cpu else "cpu")
+
+    @property
+    def length(self) -> int:
+        """Tokens at most."""
+        return min(self.spec.data.max_seq_length, self.checkpoint.max_length())
+
+    @cached_property
+    def collate(self) -> Collator:
+        """As the tokenizer pads."""
+        return Collator.of(self.checkpoint.tokenizer, self.length)
+
+    def examples(self, split: str) -> Examples:
+        """The rows of a split that was read."""
+        return self.data.examples[self.data.splits(split)[0]]
+
+    def tokens(self, split: str) -> Tokenised:
+        """A split, tokenised, with its labels."""
+        checkpoint = self.checkpoint
+        return tokenise(self.examples(split), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
+
+    def batches(self, split: str) -> Iterator[dict[str, torch.Tensor]]:
+        """All rows of a split, rows of like length together."""
+        return map(self.collate, batches(self.tokens(split), self.batch_size))
+
+    def encoder(self) -> PreTrainedModel:
+        """In fp32 and evaluation mode, on the device."""
+        return load_encoder(self.checkpoint).to(self.device)
+
+    def contents(self) -> dict[str, Any]:
+        """Hashes of everything that results depend on."""
+        texts = {split: self.examples(split).fingerprint() for split in self.splits}
+        return {"checkpoint": self.checkpoint.fingerprints, "texts": texts, "max_seq_length": self.length}
+
+
+def cached(folder: str, name: str, of: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The result of `compute`, cached in FOLDER/NAME_KEY.json; NaN becomes None.
+
+    of: everything that the result depends on.
+    """
+    key = hashlib.sha256(json.dumps([VERSION, of], sort_keys=True).encode()).hexdigest()[:8]
+    path = Path(folder) / f"{name}_{key}.json"
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    found = _plain(compute())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return None if math.isnan(value) else float(value)
+    return value

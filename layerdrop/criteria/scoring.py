@@ -1,0 +1,117 @@
+"""Compute the scores of any number of criteria for a checkpoint and texts; criteria share passes where they can."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from layerdrop.checkpoints import Checkpoint
+from layerdrop.criteria.states import score_states
+from layerdrop.criteria.table import SCORERS
+from layerdrop.data.batches import Collator, batches
+from layerdrop.data.examples import Examples
+from layerdrop.data.tasks import Task, label_order, pairs_by_order
+from layerdrop.data.tokens import Tokenised, tokenise
+from layerdrop.errors import UserError
+from layerdrop.loading import load_classifier, load_encoder, load_masked_lm
+
+MASKED = 0.15
+"""Share of masked tokens."""
+MASKING_SEED = 41
+
+
+@dataclass
+class Scores:
+    """Result of score_layers."""
+
+    rows: dict[str, list[list[float]]] = field(default_factory=dict)
+    """Criterion -> its rows: one of a number for each layer; `angular-block`: one for each K, of a number for each
+    layer at which a block can begin; `sleb`: one for each step."""
+    head: str = ""
+    """The head that criteria were computed with; empty where none needs one."""
+    encoder_weights: dict[str, torch.Tensor] | None = None
+    """Weights of the encoder, on the CPU, if it was read."""
+    seconds: float = 0.0
+    """The time that computing them took, also where they come from a cache."""
+
+
+def score_layers(
+    names: Sequence[str],
+    checkpoint: Checkpoint,
+    examples: Examples | None = None,
+    task: Task | None = None,
+    *,
+    k: int = 1,
+    tokenizer=None,
+    weight_scope: str = "final",
+    max_seq_length: int = 128,
+    device: torch.device | str = "cpu",
+    batch_size: int = 32,
+) -> Scores:
+    """The scores of a checkpoint's layers by the criteria `names`, in fp32.
+
+    examples, task: texts and the meaning of their labels, for all criteria but those of weights. k: steps of `sleb`.
+    tokenizer: None: the checkpoint's. Criteria that need a head use the checkpoint's classifier if it fits the task,
+    else its masked-LM head. Raises UserError where it has neither.
+    """
+    found, rows = Scores(), [SCORERS[name] for name in names]
+    data, tokenizer = None, tokenizer or checkpoint.tokenizer
+    if any(row.needs_data for row in rows):
+        length = min(max_seq_length, checkpoint.max_length())
+        data = tokenise(examples, tokenizer, length, sizes=checkpoint.embeddings)
+    collate = Collator.of(tokenizer, max_seq_length)
+    if any(not row.needs_head for row in rows):
+        encoder = load_encoder(checkpoint).to(device)
+        found.rows |= {row.name: [row.make(encoder, weight_scope)] for row in rows if row.looks_at == "weights"}
+        if collectors := {row.name: row.make() for row in rows if row.looks_at == "states"}:
+            parts = map(collate, tqdm(batches(data, batch_size), desc="scores", delay=2, leave=False))
+            found.rows |= score_states(collectors, encoder, parts)
+        found.encoder_weights = {name: weight.cpu() for name, weight in encoder.state_dict().items()}
+    if with_head := [row for row in rows if row.needs_head]:
+        model, parts, found.head = _with_head(checkpoint, data, task, tokenizer, collate, batch_size)
+        model.to(device)
+        for row in tqdm(with_head, desc="scores", delay=2, leave=False):
+            found.rows[row.name] = row.make(model, parts, k) if row.by_steps else row.make(model, parts)
+    return found
+
+
+def _with_head(
+    checkpoint: Checkpoint, data: Tokenised, task: Task, tokenizer, collate: Collator, batch_size: int
+) -> tuple[PreTrainedModel, list[dict[str, torch.Tensor]], str]:
+    """(model with a trained head, batches with its targets as `labels`, the head in words)."""
+    if checkpoint.fits(task) and data.labels is not None:
+        model, new = load_classifier(checkpoint, replace_head=False)
+        if not new:
+            labels, order = data.labels, label_order(task, checkpoint.label_names)
+            if order is not None:
+                labels = np.argsort(order)[labels]
+            labelled = Tokenised(data.columns, data.offsets, labels)
+            how = None if task.is_regression else pairs_by_order(task, checkpoint.classes)
+            head = f"the checkpoint's classifier, of which {how}" if how else "the checkpoint's classifier"
+            return model, [collate(part) for part in batches(labelled, batch_size)], head
+    model = load_masked_lm(checkpoint)
+    if model is None or tokenizer.mask_token_id is None:
+        raise UserError(
+            f"{checkpoint.flag} {checkpoint.name}: this criterion needs a head, and the checkpoint has neither a "
+            "trained classifier for this task nor a masked-LM head. Give a fine-tuned checkpoint with --score_on."
+        )
+    return model, list(_masked(data, tokenizer, collate, batch_size)), "the checkpoint's masked-LM head"
+
+
+def _masked(data: Tokenised, tokenizer, collate: Collator, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches in which MASKED of each text's ordinary tokens are masked; `labels` (batch, tokens) has these, else -100.
+    The draws depend on the row alone."""
+    whole, ids = data.columns["input_ids"], data.columns["input_ids"].copy()
+    for row, (start, end) in enumerate(zip(data.offsets, data.offsets[1:], strict=False)):
+        ordinary = np.flatnonzero(~np.isin(whole[start:end], tokenizer.all_special_ids))
+        n = min(len(ordinary), max(1, round(MASKED * len(ordinary))))
+        chosen = np.random.default_rng((MASKING_SEED, row)).choice(ordinary, n, replace=False)
+        ids[start + chosen] = tokenizer.mask_token_id
+    masked = Tokenised(data.columns | {"input_ids": ids}, data.offsets, None)
+    whole = Tokenised(data.columns, data.offsets, None)
+    for ours, theirs in zip(batches(masked, batch_size), batches(whole, batch_size), strict=True):
+        batch, answer = collate(ours), collate(theirs)["input_ids"]
+        yield batch | {"labels": answer.masked_fill(batch["input_ids"] == answer, -100)}

@@ -1,5 +1,0 @@
-"""Scores of layers: the table of criteria, and what computes them."""
-
-from layerdrop.scorers.table import SCORERS, WEIGHT_SCOPES, Scorer
-
-__all__ = ["SCORERS", "WEIGHT_SCOPES", "Scorer"]

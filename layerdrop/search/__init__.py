@@ -1,0 +1,1 @@
+"""Searches for the layers to drop, by training candidates."""

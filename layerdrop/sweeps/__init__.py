@@ -1,0 +1,1 @@
+"""Many runs: studies, their execution by engines, progress."""

@@ -1,0 +1,278 @@
+"""A study: a grid of runs from YAML, as a list of jobs."""
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from layerdrop.checkpoints import Checkpoint, HubOptions, work_offline_unless_reachable
+from layerdrop.cli import flag_names, flags_of, parse, read_settings
+from layerdrop.cli.settings_files import STUDY
+from layerdrop.criteria.selection import check_selection
+from layerdrop.errors import UserError, unknown
+from layerdrop.runs.spec import ModelSpec, Options, RunSpec
+from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store
+from layerdrop.sweeps.engines.base import Job
+from layerdrop.system.text import one_line
+
+AXES = {
+    "models": "model_name_or_path",
+    "tasks": "task_name",
+    "strategies": "drop_strategy",
+    "k": "drop_k",
+    "seeds": "seed",
+}
+"""Names of a grid's axes -> the flag that they vary. Any other flag of run_glue.py is an axis by its own name."""
+KEYS = ("recipe", "settings", "grid", "exclude")
+QUIET = {"save_strategy": "no", "save_model": "no", "disable_tqdm": True, "report_to": "none"}
+"""Settings of a study's runs, unless the study says otherwise: the weights of hundreds of runs fill a disk."""
+OF_ONE_RUN = {
+    "dry_run": "shows a single run: run_glue.py --dry_run. Use --plan for the runs of a study",
+    "json": "goes with run_glue.py --dry_run. Each run's JSON is record.json in its folder; leave --json out",
+    "output_dir": "is the folder of a single run. Use --store FOLDER for many",
+    "overwrite_output_dir": "starts a single run again. Delete the folders of the runs that are to be done again",
+    "resume_from_checkpoint": "is not needed. The same command goes on with what is missing; leave it out",
+}
+"""Flags of run_glue.py that make no sense for many runs -> what they do, and what to do instead."""
+
+
+@dataclass
+class Study:
+    """The runs of a grid, each once, in the order of the file, and the cells that cannot be run."""
+
+    name: str
+    jobs: list[Job] = field(default_factory=list)
+    impossible: dict[str, str] = field(default_factory=dict)
+    """Name of a run -> why it is impossible (for example a K that the strategy cannot drop from that model)."""
+    notes: list[str] = field(default_factory=list)
+    """Models or data folders that this machine cannot read, whose runs fail unless a node elsewhere can; axes without
+    effect."""
+    gives_precision: bool = True
+    """Whether every run's precision was given, rather than chosen for this machine."""
+
+
+def read_study(
+    path: str,
+    store: str,
+    axes: dict[str, list] | None = None,
+    flags: tuple[str, ...] = (),
+    recipe: str | None = None,
+) -> Study:
+    """The study in a YAML file.
+
+    store: the folder of its runs. axes: values that replace an axis in every grid. flags: further flags for every run.
+    recipe: a file of flags that replaces the study's own. Raises UserError for errors in the file or in the flags that
+    it sets.
+    """
+    content = _read(path)
+    if recipe is None and content.get("recipe"):
+        recipe = str(Path(path).parent / Path(content["recipe"]).expanduser())
+    settings = (read_settings(recipe) if recipe else {}) | (content.get("settings") or {})
+    grids, exclude = _mappings(path, content, "grid"), _mappings(path, content, "exclude")
+    refuse_flags_of_one_run([*flags_of(settings), *(f"--{name}" for grid in grids for name in grid), *flags])
+    planner = _Planner(Study(Path(path).stem), Store(store), QUIET | settings, flags)
+    instead = {name: values for name, values in (axes or {}).items() if values}
+    for grid in (grid | instead for grid in grids if grid or instead):
+        planner.add_grid(grid, exclude)
+    planner.keep_models_that_are_needed()
+    study = planner.study
+    if not study.jobs and not study.impossible:
+        raise UserError(f"{path}: its grid holds no run. Give axes ({', '.join(AXES)}) with values.")
+    if not study.jobs:
+        name, why = next(iter(study.impossible.items()))
+        raise UserError(f"{path}: none of its {len(study.impossible)} runs is possible. {name}: {why}")
+    return study
+
+
+# ---- the file --------------------------------------------------------------------------------------------------------
+def _read(path: str) -> dict[str, Any]:
+    content = read_settings(path, STUDY)
+    if "grid" not in content and content and not any(key in KEYS for key in content) and set(content) & flag_names():
+        raise UserError(
+            f"{path}: is the configuration of a single run. Start it with: python run_glue.py {path} "
+            f"(or use it for every run of a study: --recipe {path})"
+        )
+    for key in content:
+        if key not in KEYS:
+            raise UserError(f"{path}: {unknown('key', key, KEYS)}")
+    if not isinstance(content.get("recipe") or "", str):
+        raise UserError(f"{path}: 'recipe' is the path of a file of flags. Flags of this study stand under 'settings'.")
+    if not isinstance(content.get("settings") or {}, dict):
+        raise UserError(f"{path}: 'settings' is a mapping of flags to values.")
+    return content
+
+
+def _mappings(path: str, content: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The entries of `grid` or `exclude`, whose names are axes."""
+    entries = content.get(key) or ({} if key == "grid" else [])
+    entries = [entries] if isinstance(entries, dict) else entries
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(f"{path}: '{key}' is a mapping of axes to lists of values, or a list of such mappings.")
+    known = {*AXES, *flag_names()}
+    for name in (name for entry in entries for name in entry if name not in known):
+        near = get_close_matches(str(name), AXES, n=1, cutoff=0.5) or get_close_matches(str(name), known, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise UserError(f"{path}: {key}: no axis '{name}'.{hint} Axes: {', '.join(AXES)}, or any flag of run_glue.py.")
+    return entries
+
+
+def _names(words: tuple[str, ...]) -> list[str]:
+    """The names of the flags among the words of a command line."""
+    return [word.partition("=")[0][2:].replace("-", "_") for word in words if word.startswith("--")]
+
+
+def refuse_flags_of_one_run(words: list[str]) -> None:
+    """Raise UserError for a flag of run_glue.py that makes no sense for many runs."""
+    for name in _names(tuple(words)):
+        if name in OF_ONE_RUN:
+            raise UserError(f"--{name}: {OF_ONE_RUN[name]}.")
+
+
+def _cells(grid: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every combination of a grid's values, as axis -> value."""
+    for values in itertools.product(*(_values(value) for value in grid.values())):
+        yield dict(zip(grid, values, strict=True))
+
+
+def _values(value: Any) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+def _matches(cell: dict[str, Any], pattern: dict[str, Any]) -> bool:
+    settings = _settings(cell)
+    return all(settings.get(AXES.get(name, name)) in _values(value) for name, value in pattern.items())
+
+
+def _settings(cell: dict[str, Any]) -> dict[str, Any]:
+    """Flag -> value."""
+    return {AXES.get(name, name): value for name, value in cell.items()}
+
+
+# ---- from cells to jobs ----------------------------------------------------------------------------------------------
+class _Planner:
+    """Turns the cells of grids into the jobs of a study."""
+
+    def __init__(self, study: Study, store: Store, settings: dict[str, Any], flags: tuple[str, ...]):
+        self.study, self.store, self.settings, self.flags = study, store, settings, flags
+        self.ids: set[str] = set()
+        self.configs: dict[tuple[ModelSpec, HubOptions], Any] = {}
+        """The configuration, or the UserError in its place."""
+        self.asked_hub = False
+
+    def add_grid(self, grid: dict[str, Any], exclude: list[dict[str, Any]]) -> None:
+        """Add the jobs of a grid, and note its axes without effect."""
+        planned = []
+        for cell in _cells(grid):
+            if not any(_matches(cell, pattern) for pattern in exclude):
+                try:
+                    job = self._job(cell)
+                except UserError as error:
+                    raise UserError(f"{error}{_where(grid, cell)}") from error
+                if job is not None:
+                    self._add(job)
+                    planned.append((cell, job.spec.id))
+        for axis in grid:
+            if idle := idle_axis(axis, planned):
+                self._note(idle)
+
+    def keep_models_that_are_needed(self) -> None:
+        """Let each run keep its model that another one goes on from or learns from: it is not trained twice."""
+        needed = {first.id for job in self.study.jobs for first in job.spec.firsts}
+
+        def keeping(job: Job) -> Job:
+            return replace(job, options=replace(job.options, save_model=True)) if job.spec.id in needed else job
+
+        self.study.jobs = [keeping(job) for job in self.study.jobs]
+
+    def _job(self, cell: dict[str, Any]) -> Job | None:
+        """The job of a cell; None where it is impossible."""
+        words = [*flags_of(self.settings | _settings(cell)), *self.flags]
+        try:
+            arguments = parse(words)
+        except UserError as error:
+            raise UserError(_with_axes(str(error))) from error
+        if arguments.needs_hub and not self.asked_hub:
+            self.asked_hub = True
+            work_offline_unless_reachable()
+        name = ", ".join(f"{axis} {value}" for axis, value in cell.items())
+        try:
+            spec, options = arguments.to_spec()
+            name = spec.name
+            self._check(spec, options)
+        except UserError as error:
+            self.study.impossible[name] = str(error)
+            return None
+        self.study.gives_precision &= bool({"precision", "bf16", "fp16"} & {*_names(tuple(words))})
+        prior = Path(self.store.root) / PRIOR_FOLDER
+        scores = options.score_store or str(prior / SCORE_FOLDER)
+        places = {"folder": self.store.folder(spec), "prior_store": str(prior), "score_store": scores}
+        return Job(spec, replace(options, **places, resume="auto", overwrite=False))
+
+    def _check(self, spec: RunSpec, options: Options) -> None:
+        """Raise UserError for an impossible selection; note models and data that this machine cannot read."""
+        config = self._config(spec, options)
+        if isinstance(config, UserError):
+            self._note(f"{config} Whether its layers allow these K was not checked.")
+        else:
+            check_selection(spec, config)
+        source = spec.data.source
+        if source not in ("hub", "demo", "files") and not Path(source).is_dir():
+            self._note(f"--data_dir {source}: no such folder here.")
+        for split, path in spec.data.files:
+            if not Path(path).is_file():
+                self._note(f"--{split}_file {path}: no such file here.")
+
+    def _config(self, spec: RunSpec, options: Options) -> Any:
+        key = spec.model, HubOptions.of(options)
+        if key not in self.configs:
+            try:
+                self.configs[key] = Checkpoint.open(*key).config
+            except UserError as error:
+                self.configs[key] = error
+        return self.configs[key]
+
+    def _add(self, job: Job) -> None:
+        if job.spec.id not in self.ids:
+            self.ids.add(job.spec.id)
+            self.study.jobs.append(job)
+
+    def _note(self, text: str) -> None:
+        text = one_line(text)
+        if text not in self.study.notes:
+            self.study.notes.append(text)
+
+
+def _where(grid: dict[str, Any], cell: dict[str, Any]) -> str:
+    """Which cell of a grid, in its axes of several values, for the end of an error."""
+    words = ", ".join(f"{axis} {cell[axis]}" for axis in grid if len(_values(grid[axis])) > 1)
+    return f" (At {words}.)" if words else ""
+
+
+def _with_axes(text: str) -> str:
+    """An error of run_glue.py's flags, with the names of the study's axes."""
+    for axis, flag in AXES.items():
+        text = re.sub(rf"--{flag}\b", axis, text)
+    return text
+
+
+def idle_axis(axis: str, planned: list[tuple[dict[str, Any], str]]) -> str | None:
+    """A note where the values of an axis lead to the same runs, whatever the other axes are.
+
+    planned: (cell, id of its run).
+    """
+    by_others: dict[str, dict[str, str]] = {}
+    """The other axes' values -> this axis' value -> id of the run."""
+    by_value: dict[str, set[str]] = {}
+    """This axis' value -> ids of its runs."""
+    for cell, run in planned:
+        value, others = repr(cell[axis]), repr([item for item in cell.items() if item[0] != axis])
+        by_others.setdefault(others, {})[value] = run
+        by_value.setdefault(value, set()).add(run)
+    one_run_each = all(len(set(runs.values())) == 1 for runs in by_others.values())
+    if len(by_value) < 2 or not one_run_each or any(runs != by_value[value] for runs in by_value.values()):
+        return None
+    cells, runs = sum(map(len, by_others.values())), len(by_value[value])
+    return f"axis '{axis}' changes nothing: {cells} cells are {'one run' if runs == 1 else f'{runs} runs'}"

@@ -1,0 +1,166 @@
+"""Ownership of files in a run's folder. A run replaces or deletes only files that it has written.
+
+`spec.json` maps each name to the hashes of every content that the run has written under it. A name is listed before its
+file is written, so a killed process leaves no unlisted file. A file with any other hash belongs to the user.
+"""
+
+import fnmatch
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from layerdrop.errors import UserError
+from layerdrop.system.files import TEMPORARY, hash_file, umask, write_atomically
+
+SPEC_FILE = "spec.json"
+MODEL_PATTERNS = (
+    *("config.json", "generation_config.json", "training_args.bin", "trainer_state.json", "chat_template.jinja"),
+    *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "*.model"),
+)
+"""Names of the files of a saved model and its tokenizer, as patterns."""
+CHECKPOINTS = "checkpoint-[0-9]*"
+"""Pattern of the library's folders to resume from. Only names that end in their digits match: see `is_checkpoint`."""
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether a name is that of a folder to resume from: `checkpoint-STEP`."""
+    return re.fullmatch(r"checkpoint-\d+", name) is not None
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return is_checkpoint(name) if pattern == CHECKPOINTS else fnmatch.fnmatchcase(name, pattern)
+
+
+class OwnFiles:
+    """The files of one run's folder. Names are relative to the folder."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    # ---- the list
+    @property
+    def spec(self) -> dict[str, Any] | None:
+        """The content of `spec.json`. None if it is missing or not this project's."""
+        try:
+            content = json.loads((self.folder / SPEC_FILE).read_bytes())
+        except (OSError, ValueError):
+            return None
+        known = isinstance(content, dict) and isinstance(content.get("files"), dict)
+        return content if known and isinstance(content.get("reserved"), list) else None
+
+    def _save(self, **changes: Any) -> None:
+        """Write `spec.json` with some entries replaced. Raises UserError if the file is not this project's."""
+        there = self.spec
+        if there is None and (self.folder / SPEC_FILE).exists():
+            raise self._refused([SPEC_FILE])
+        content = {"files": {}, "reserved": [], **(there or {}), **changes}
+        write_atomically(self.folder / SPEC_FILE, json.dumps(content, indent=1, default=str) + "\n")
+
+    def describe(self, values: Mapping[str, Any]) -> None:
+        """Write the run's spec and inputs into `spec.json`. Raises UserError as `_save` does."""
+        self._save(**values)
+
+    def reserve(self, patterns: Iterable[str]) -> None:
+        """Reserve names that the library writes: such files and folders are the run's, whatever their content."""
+        self._save(reserved=sorted(patterns))
+
+    def owns(self, name: str) -> bool:
+        """Whether a file or folder of that name was written by this run and not changed since."""
+        spec = self.spec
+        if spec is None:
+            return False
+        if any(_matches(name, pattern) for pattern in spec["reserved"]):
+            return True
+        path = self.folder / name
+        return name in spec["files"] and path.is_file() and hash_file(path) in spec["files"][name]
+
+    def clashes(self, patterns: Iterable[str]) -> list[str]:
+        """Names of files and folders that match a pattern and are not the run's."""
+        names = {path.name for pattern in patterns for path in self._matching(pattern)}
+        foreign = [name for name in names if name != SPEC_FILE and not self.owns(name)]
+        if (self.folder / SPEC_FILE).exists() and self.spec is None:
+            foreign.append(SPEC_FILE)
+        return sorted(foreign)
+
+    def refuse_clashes(self, patterns: Iterable[str]) -> None:
+        """Raise UserError if the user's files have names that the run would write."""
+        if foreign := self.clashes(patterns):
+            raise self._refused(foreign)
+
+    def _refused(self, names: list[str]) -> UserError:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        return UserError(
+            f"--output_dir {self.folder}: holds {names[0]}{more}, which this run did not write or which was changed "
+            "since. Choose another --output_dir, or move it away."
+        )
+
+    # ---- writing
+    def write(self, files: Mapping[str, str]) -> None:
+        """Write text files. Raises UserError, and writes nothing, if one of them exists and is not the run's."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._list({name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()})
+        for name, text in files.items():
+            write_atomically(self.folder / name, text)
+
+    @contextmanager
+    def saving(self) -> Iterator[Path]:
+        """Yield an empty folder. The files that the block writes into it are moved into the run's folder at its end.
+
+        Raises UserError, and moves nothing, if one of them exists there and is not the run's.
+        """
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=TEMPORARY) as temporary:
+            yield Path(temporary)
+            paths = sorted(path for path in Path(temporary).iterdir() if path.is_file())
+            self._list({path.name: hash_file(path) for path in paths})
+            for path in paths:
+                path.chmod(0o666 & ~umask())
+                os.replace(path, self.folder / path.name)
+
+    def _list(self, hashes: Mapping[str, str]) -> None:
+        self.refuse_clashes(hashes)
+        listed = dict((self.spec or {}).get("files", {}))
+        for name, digest in hashes.items():
+            listed[name] = sorted({*listed.get(name, []), digest})
+        self._save(files=listed)
+
+    def settle(self) -> None:
+        """End a reservation: list the files under reserved names with their hashes. Checkpoints stay reserved."""
+        paths = self._reserved_paths()
+        self._list({path.name: hash_file(path) for path in paths if path.is_file()})
+        self.reserve(path.name for path in paths if path.is_dir())
+
+    # ---- deleting
+    def remove(self) -> None:
+        """Delete the run's files and checkpoints, and `spec.json` last; files that are not the run's stay."""
+        spec = self.spec
+        if spec is None:
+            return
+        self.remove_leftovers()
+        for path in self._reserved_paths():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for name in filter(self.owns, spec["files"]):
+            (self.folder / name).unlink()
+        (self.folder / SPEC_FILE).unlink()
+
+    def remove_leftovers(self) -> None:
+        """Delete temporary files and folders of a killed process."""
+        for path in self.folder.glob(f"{TEMPORARY}*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _reserved_paths(self) -> list[Path]:
+        """Existing files and folders with reserved names."""
+        patterns = (self.spec or {"reserved": ()})["reserved"]
+        return sorted({path for pattern in patterns for path in self._matching(pattern)})
+
+    def _matching(self, pattern: str) -> list[Path]:
+        return [path for path in self.folder.glob(pattern) if _matches(path.name, pattern)]
