@@ -25,7 +25,7 @@ from layerdrop.errors import UserError
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.steps import GlueRun, say, tell
-from layerdrop.runs.store import Busy
+from layerdrop.runs.store import Locked
 from layerdrop.runs.summary import summary
 from layerdrop.system.distributed import is_first, leave
 
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         if is_first():
             print(json.dumps(record.to_dict(), indent=1) if arguments.json else summary(record))
         return 1 if record.status == "failed" else 0
-    except (UserError, Busy) as error:
+    except (UserError, Locked) as error:
         say("\n".join(f"error: {line}" for line in str(error).splitlines()))
         return 2
     except KeyboardInterrupt as stop:
@@ -61,7 +61,7 @@ def run(spec: RunSpec, options: Options) -> RunRecord:
     """Do one run. Returns its record, which is also in its folder, and says `failed` where the run did not succeed.
 
     What is done there already is not done again; what is asked for now and missing is made. Raises UserError (unusable
-    input), Busy (another process is at this folder) and KeyboardInterrupt (stopped by the user).
+    input), Locked (another process is at this folder) and KeyboardInterrupt (stopped by the user).
     """
     try:
         this = GlueRun(spec, options, run)

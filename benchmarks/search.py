@@ -119,7 +119,7 @@ def chosen(strategy: str, k: int, full_run, trials, args: argparse.Namespace) ->
 
 def looks_at_tuned(strategy: str) -> bool:
     """Whether it scores the full model, fine-tuned on the task with the first seed."""
-    from layerdrop.criteria import SCORERS
+    from layerdrop.criteria.table import SCORERS
 
     return strategy.endswith("@tuned") or (strategy in SCORERS and SCORERS[strategy].needs_head)
 
@@ -156,18 +156,20 @@ def measured(task: str, args: argparse.Namespace) -> Task:
 
 @contextmanager
 def open_trials(full_run, store: str, seeds: list[int], workers: int | None) -> Iterator:
-    """Trainings on local workers, shown on the terminal: yields Trials, whose `total` the caller sets. full_run: the
-    run in full depth, its inputs read."""
+    """Trainings on local workers, shown on the terminal: yields Candidates, whose `total` the caller sets. full_run:
+    the run in full depth, its inputs read."""
     from layerdrop.runs.store import Store
-    from layerdrop.search.candidates import Trials
+    from layerdrop.search.candidates import Candidates
     from layerdrop.sweeps.engines.local import LocalEngine
-    from layerdrop.sweeps.engines.slots import places
+    from layerdrop.sweeps.engines.slots import slots
     from layerdrop.sweeps.progress import Display
     from run_glue import run
 
-    engine, display = LocalEngine(run, places(workers)), Display()
+    engine, display = LocalEngine(run, slots(workers)), Display()
     try:
-        yield Trials(full_run.record, full_run.options, Store(store), engine, seeds=seeds, total=0, tell=display.update)
+        yield Candidates(
+            full_run.record, full_run.options, Store(store), engine, seeds=seeds, total=0, tell=display.update
+        )
     finally:
         display.close()
         engine.close()

@@ -35,7 +35,7 @@ def train(batch_size: int, seconds: float) -> None:
     import torch
     from transformers import BertConfig, BertForSequenceClassification, TrainingArguments
 
-    from layerdrop.finetune.speedups import faster
+    from layerdrop.finetune.speedups import speedups
     from layerdrop.system.process import has_bf16
 
     config = BertConfig(
@@ -54,7 +54,7 @@ def train(batch_size: int, seconds: float) -> None:
         optimizer.step()
         optimizer.zero_grad()
 
-    with faster(model, TrainingArguments("unused", use_cpu=True, report_to=[]), train=True):
+    with speedups(model, TrainingArguments("unused", use_cpu=True, report_to=[]), train=True):
         for _ in range(5):
             step()
         print("ready", flush=True)

@@ -1,4 +1,4 @@
-"""The table of model families: where the layers live, and what else depends on the depth.
+"""Names of checkpoints, and the table of model families: where the layers live, and what else depends on the depth.
 
 The contract of a family, which tests/test_surgery.py holds for every row on a small configuration:
 - its layers are one `ModuleList` at `layers` below the base model (or, with `shared`, one layer used n times);
@@ -11,6 +11,28 @@ from dataclasses import dataclass
 from typing import Literal
 
 from layerdrop.errors import UserError
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which checkpoint."""
+
+    name: str
+    """Folder or hub name; `demo`: the embedded miniature."""
+    revision: str = "main"
+    tokenizer: str | None = None
+    """Folder or hub name of the tokenizer; None: the checkpoint's own."""
+    from_scratch: bool = False
+    """Random weights instead of the pre-trained ones."""
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """Access to the hub. Fields are named as in `from_pretrained`."""
+
+    cache_dir: str | None = None
+    token: str | None = None
+    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,7 +69,7 @@ class Family:
     """Model types that the library cannot compute under autocast."""
     onnx: bool = True
     """Whether PyTorch's ONNX exporter takes it."""
-    recordable: tuple[str, ...] = ()
+    capturable: tuple[str, ...] = ()
     """Model types whose training step CUDA can record: it reads no value, and copies none to the GPU."""
     own_vocabulary: tuple[str, ...] = ()
     """Model types that use token ids for the embedding and the padding mask alone: unused rows may be left out."""
@@ -83,7 +105,7 @@ FAMILIES = (
         ),
         first_token=("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "data2vec-text"),
         own_vocabulary=_BERTS,
-        recordable=_BERTS,
+        capturable=_BERTS,
         fp32_only=("deberta",),  # a mask of fp32's lowest number overflows in attention scores of 16 bits
     ),
     Family(
@@ -93,7 +115,7 @@ FAMILIES = (
         ffn_matrix="ffn.lin2.weight",
         depth_attributes=("transformer.n_layers",),
         own_vocabulary=("distilbert",),
-        recordable=("distilbert",),
+        capturable=("distilbert",),
     ),
     Family(
         "XLNet",
@@ -112,7 +134,7 @@ FAMILIES = (
         ffn_matrix="ffn_output.weight",
         shared=True,
         own_vocabulary=("albert",),
-        recordable=("albert",),
+        capturable=("albert",),
     ),
     Family(
         "Longformer",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import huggingface_hub
 import torch
@@ -29,15 +29,11 @@ from transformers.utils import (
 )
 from transformers.utils.hub import extract_commit_hash
 
-from layerdrop import demo
-from layerdrop.architectures import Family, family_of
+from layerdrop.architectures import Family, HubOptions, ModelSpec, family_of
 from layerdrop.errors import UserError
-from layerdrop.runs.spec import ModelSpec, Options
-from layerdrop.system.files import hash_file
 
-if TYPE_CHECKING:
-    from layerdrop.data.tasks import Task
-
+EMBEDDED = {"demo": Path(__file__).parent / "demo" / "checkpoint"}
+"""Names of checkpoints that come with the package -> their folders."""
 CONFIG_KEY = "layer_dropping"
 """Our key in a saved configuration: {"n_layers": original depth, "kept": original ids}. (`layerdrop` is Wav2Vec2's.)"""
 POSITIVE_KEY = "positive_label"
@@ -64,20 +60,6 @@ PICKLE = b"\x80"
 """The first byte of a pickle."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Weight types by their safetensors names. All other types are quantized."""
-
-
-@dataclass(frozen=True)
-class HubOptions:
-    """Access to the hub. Fields are named as in `from_pretrained`."""
-
-    cache_dir: str | None = None
-    token: str | None = None
-    trust_remote_code: bool = False
-
-    @classmethod
-    def of(cls, options: Options) -> "HubOptions":
-        """Those of a run."""
-        return cls(options.cache_dir, options.token, options.trust_remote_code)
 
 
 @dataclass
@@ -147,7 +129,7 @@ class Checkpoint:
         """The classes that the checkpoint names itself, in id order; none where they are LABEL_0, LABEL_1, ..."""
         return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in self.classes) else self.classes
 
-    def fits(self, task: "Task") -> bool:
+    def fits(self, task) -> bool:
         """Whether the checkpoint has a trained head for a task's number of classes, or for regression."""
         return self.is_regression == task.is_regression and self.config.num_labels == task.num_labels
 
@@ -335,12 +317,12 @@ def _checkpoint_elsewhere(folder: Path) -> str | None:
 
 def is_local(name: str) -> bool:
     """Whether a checkpoint is a folder or the embedded miniature, rather than a hub name."""
-    return name == demo.NAME or Path(name).is_dir()
+    return name in EMBEDDED or Path(name).is_dir()
 
 
 def _place(name: str) -> str:
     """The folder or hub name that a checkpoint's name stands for."""
-    return str(demo.CHECKPOINT) if name == demo.NAME else name
+    return str(EMBEDDED.get(name, name))
 
 
 def _look_up(revision: str, hub: HubOptions) -> dict[str, Any]:
@@ -409,7 +391,11 @@ def _fingerprint(name: str, patterns: tuple[str, ...], commit: str | None) -> st
 @functools.lru_cache(maxsize=256)
 def _hash(path: Path, *state: int) -> str:
     """SHA-256 of a file, cached by its size, modification time and inode."""
-    return hash_file(path)
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _open_weights(model: ModelSpec, hub: HubOptions, flag: str) -> Mapping[str, Any]:

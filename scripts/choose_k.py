@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.executing import add_engine_flags, asking_to_stop, find_places, make_engine, refuse_misspelt, tasks_of
+from scripts.executing import add_engine_flags, asking_to_stop, find_slots, make_engine, refuse_misspelt, tasks_of
 
 FIGURE_NAME = "loss_by_k"
 
@@ -63,7 +63,7 @@ def choose(args: argparse.Namespace, words: list[str]) -> int:
     from layerdrop.sweeps.progress import Display
     from layerdrop.system.files import make_folder, refuse_foreign
 
-    where = find_places(args)
+    where = find_slots(args)
     settings = ToleranceSettings(args.max_loss, args.seeds, args.store, args.k, args.percent, args.exhaustive)
     tasks = [TaskTolerance(name, words, settings) for name in tasks_of(args.tasks, words)]
     make_folder("--store", args.store)

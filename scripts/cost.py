@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
 def measure(args: argparse.Namespace) -> dict:
     """The record, which is in the store too. Raises UserError."""
     from layerdrop.deploy.cost import (
-        Reduced,
+        MeasuredModel,
         Setting,
         describe,
         lengths_like_qqp,
@@ -87,7 +87,7 @@ def measure(args: argparse.Namespace) -> dict:
     if note := busy_note():
         print(f"note: {note}", file=sys.stderr)
     reduced = {}
-    for model in (Reduced(given, row.name, k) for given in args.models for k in args.k):
+    for model in (MeasuredModel(given, row.name, k) for given in args.models for k in args.k):
         if model.name in reduced:
             raise UserError(f"{model.given}: a model named '{model.name}' is there already. Each name once.")
         reduced[model.name] = model

@@ -50,13 +50,13 @@ def refuse_misspelt(parser: argparse.ArgumentParser, words: list[str]) -> None:
             raise UserError(f"{flag}: no such flag. Did you mean {near[0]}?")
 
 
-def find_places(args: argparse.Namespace) -> list:
+def find_slots(args: argparse.Namespace) -> list:
     """Places of local workers. Empty for Ray. Raises UserError for a number out of its flag's range."""
     from layerdrop.cli.limits import check_numbers
-    from layerdrop.sweeps.engines.slots import places
+    from layerdrop.sweeps.engines.slots import slots
 
     check_numbers(vars(args))
-    return [] if args.engine == "ray" else places(args.workers, args.runs_per_gpu)
+    return [] if args.engine == "ray" else slots(args.workers, args.runs_per_gpu)
 
 
 def make_engine(args: argparse.Namespace, where: list, gives_precision: bool):

@@ -123,7 +123,7 @@ def name_of(model: str, record, task: str):
 
 def subject(model: str, splits: tuple[str, ...], words: list[str]):
     """A model and the data of a task. Raises UserError for flags that do not apply here."""
-    from layerdrop.analysis.inputs import Subject
+    from layerdrop.analysis.inputs import AnalysisInput
     from layerdrop.checkpoints import work_offline_unless_reachable
     from layerdrop.cli import parse
     from layerdrop.errors import UserError
@@ -135,7 +135,7 @@ def subject(model: str, splits: tuple[str, ...], words: list[str]):
     if arguments.needs_hub:
         work_offline_unless_reachable()
     spec, options = arguments.to_spec()
-    return Subject(spec, options, splits, arguments.train.per_device_eval_batch_size)
+    return AnalysisInput(spec, options, splits, arguments.train.per_device_eval_batch_size)
 
 
 # ---- analyses: (subject, args) -> the values that layerdrop.report.layer_report shows --------------------------------
@@ -150,8 +150,8 @@ def kept(one, args: argparse.Namespace, compute, **of):
 
 def scores(one, args: argparse.Namespace):
     """The scores of every criterion."""
-    from layerdrop.criteria import SCORERS
     from layerdrop.criteria.stored import stored_scores
+    from layerdrop.criteria.table import SCORERS
     from layerdrop.errors import UserError, unknown
     from layerdrop.runs.store import SCORE_FOLDER
 

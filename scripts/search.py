@@ -18,7 +18,7 @@ if __name__ == "__main__":  # before anything imports torch
 
     prepare_process()
 
-from scripts.executing import add_engine_flags, asking_to_stop, find_places, make_engine, refuse_misspelt
+from scripts.executing import add_engine_flags, asking_to_stop, find_slots, make_engine, refuse_misspelt
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def search_layers(argv: list[str]):
     from layerdrop.criteria.selection import check_depth, search_space
     from layerdrop.runs.steps import tell
     from layerdrop.runs.store import Store
-    from layerdrop.search.candidates import Stopped, Trials
+    from layerdrop.search.candidates import Candidates, Stopped
     from layerdrop.search.methods import METHODS
     from layerdrop.search.record import step_words
     from layerdrop.search.run import search
@@ -55,7 +55,7 @@ def search_layers(argv: list[str]):
     from layerdrop.system.files import make_folder
     from layerdrop.system.process import collect_from_now_on
 
-    where = find_places(args)
+    where = find_slots(args)
     full_run, arguments = _full_run(args, words)
     method, seeds = METHODS[args.method], tuple(args.seeds or [full_run.spec.seed])
     max_k = full_run.checkpoint.n_layers // 2 if args.max_k is None else args.max_k
@@ -66,12 +66,12 @@ def search_layers(argv: list[str]):
     collect_from_now_on()
     tell(full_run.record.notes)
     display = Display(sys.stderr)
-    firsts = [run for run in full_run.spec.firsts if not (method.proposes and run == full_run.spec.start)]
-    total = (method.trainings(len(layers), max_k) + len(firsts)) * len(seeds)
+    prerequisites = [run for run in full_run.spec.prerequisites if not (method.proposes and run == full_run.spec.start)]
+    total = (method.trainings(len(layers), max_k) + len(prerequisites)) * len(seeds)
     display.say(f"{method.name}: {total} trainings at most, {engine.slots} at once; records in {args.store}")
     try:
         with asking_to_stop(display.say) as stop:
-            trials = Trials(
+            trials = Candidates(
                 full_run.record, full_run.options, Store(args.store), engine,
                 seeds=seeds, total=total, select_on=args.select_on, tell=display.update, stop=stop,
             )  # fmt: skip

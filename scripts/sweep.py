@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.executing import add_engine_flags, asking_to_stop, find_places, make_engine, refuse_misspelt
+from scripts.executing import add_engine_flags, asking_to_stop, find_slots, make_engine, refuse_misspelt
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,7 +46,7 @@ def sweep_or_plan(args: argparse.Namespace, flags: tuple[str, ...]) -> int:
     from layerdrop.sweeps.progress import plan
     from layerdrop.sweeps.study import AXES, read_study
 
-    where = find_places(args)
+    where = find_slots(args)
     args.store = args.store or str(Path("runs") / Path(args.study).stem)
     study = read_study(args.study, args.store, {name: getattr(args, name) for name in AXES}, flags, args.recipe)
     inputs = Inputs()

@@ -10,12 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+from layerdrop.architectures import ModelSpec
+from layerdrop.data.spec import DataSpec
 from layerdrop.errors import UserError
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.spec import DataSpec, ModelSpec, Options, RunSpec
+from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.sweeps.engines.base import Job
 from layerdrop.sweeps.engines.local import LocalEngine
-from layerdrop.sweeps.engines.slots import WorkerPlace
+from layerdrop.sweeps.engines.slots import WorkerSlot
 from layerdrop.sweeps.execute import execute
 
 GPU_AT_FIRST = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -35,7 +37,7 @@ def jobs(store: str, *seeds: int) -> list[Job]:
 
 def pretend(spec: RunSpec, options: Options) -> RunRecord:
     """A run of 50 ms, whose metric is its seed."""
-    from layerdrop.runs.store import claim, find_record
+    from layerdrop.runs.store import find_record, lock_folder
     from tests.made_up import write_run
 
     if spec.seed == 13:
@@ -45,7 +47,7 @@ def pretend(spec: RunSpec, options: Options) -> RunRecord:
     if spec.seed == 15:
         raise ZeroDivisionError("a defect")
     store = Path(options.folder).parent
-    with claim(options.folder):
+    with lock_folder(options.folder):
         done = find_record(options.folder, spec)
         if done and done.status == "success":
             return done
@@ -75,7 +77,7 @@ def note(store: Path, what: str, spec: RunSpec) -> None:
 
 def main(store: str, workers: str, *seeds: str) -> int:
     """Sweep; prints how many runs were done, how many failed, and how many were done before."""
-    engine = LocalEngine(pretend, [WorkerPlace((min(os.sched_getaffinity(0)),))] * int(workers))
+    engine = LocalEngine(pretend, [WorkerSlot((min(os.sched_getaffinity(0)),))] * int(workers))
     try:
         progress = execute(jobs(store, *map(int, seeds)), engine)
     finally:

@@ -14,14 +14,18 @@ from transformers.hf_argparser import string_to_bool
 from transformers.trainer_utils import SchedulerType
 
 from layerdrop import cli as arguments
+from layerdrop.architectures import ModelSpec
 from layerdrop.cli import NO_EFFECT, checks, legacy, parse, translate
 from layerdrop.cli.checks import ranges
 from layerdrop.cli.limits import RANGES, SEED, Range, out_of_range
 from layerdrop.cli.parsing import _choose_precision
 from layerdrop.cli.to_spec import _plain
+from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
 from layerdrop.errors import UserError
-from layerdrop.runs.spec import NOT_THE_LIBRARYS, DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec, WhenSpec
+from layerdrop.finetune.spec import NOT_THE_LIBRARYS, TrainSpec, WhenSpec
+from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.words import FLAG_OF, WITHOUT_FLAG, flag_of
 
 CPU = ["--use_cpu", "--report_to", "none"]
@@ -264,7 +268,7 @@ def test_words_of_a_range():
     assert list(out_of_range({"learning_rate": math.inf})) == [
         "--learning_rate inf: must be a finite number, 0 or more."
     ]
-    assert list(out_of_range({"seeds": [1, -1], "max_loss": [1.0, math.nan], "seed": None, "plain": True})) == [
+    assert list(out_of_range({"seeds": [1, -1], "max_loss": [1.0, math.nan], "seed": None, "no_speedups": True})) == [
         "--seeds -1: must be from 0 to 4294967295.",
         "--max_loss nan: must be a finite number.",
     ]
@@ -733,7 +737,7 @@ CHANGES_A_RESULT = (
     "drop_every_epochs theseus replacing_rate replacing_schedule replacing_steps first_num_train_epochs "
     "first_learning_rate teacher "
     "distill distill_temperature distill_weight distill_states_weight distill_attention score_split "
-    "max_score_samples freeze_layers freeze_embeddings do_train seed data_seed precision bf16 fp16 plain tf32 "
+    "max_score_samples freeze_layers freeze_embeddings do_train seed data_seed precision bf16 fp16 no_speedups tf32 "
     "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps auto_find_batch_size "
     "learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps optim optim_args optim_target_modules "
     "weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm label_smoothing_factor neftune_noise_alpha "
@@ -841,7 +845,7 @@ def test_the_papers_recipe():
     run = parse(["--report_to", "none"]).to_spec()[0]
     assert run.train == TrainSpec()
     assert json.dumps(vars(run.train)) == json.dumps(vars(TrainSpec()))  # 0 is not 0.0 in an id
-    assert (run.seed, run.data.max_seq_length, run.processes, run.plain) == (42, 128, 1, False)
+    assert (run.seed, run.data.max_seq_length, run.processes, run.no_speedups) == (42, 128, 1, False)
     assert run == RunSpec(ModelSpec("bert-base-uncased"), DataSpec("mrpc"), precision=run.precision)
 
 
@@ -1045,8 +1049,8 @@ def test_resume(words, resume):
     assert options(words).resume == resume
 
 
-def test_plain():
-    assert spec("--plain").plain and spec("--plain").id != spec("").id
+def test_no_speedups():
+    assert spec("--no_speedups").no_speedups and spec("--no_speedups").id != spec("").id
 
 
 def test_processes_are_part_of_the_identity(monkeypatch):
@@ -1168,7 +1172,7 @@ def test_help_has_a_section_for_each_group():
     text = arguments.Parser().format_help()
     sections = [line[:-1] for line in text.splitlines() if line and not line.startswith(" ") and line.endswith(":")]
     assert sections == ["model", "data", "drop", "when", "teacher", "train", "others"]
-    assert "--plain" in text and "--resume_from_checkpoint VALUE" in text and "--adam_beta1" not in text
+    assert "--no_speedups" in text and "--resume_from_checkpoint VALUE" in text and "--adam_beta1" not in text
     assert "%(" not in text and max(map(len, text.splitlines())) <= 120
 
 

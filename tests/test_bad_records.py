@@ -7,6 +7,10 @@ from typing import Any, TypedDict
 
 import pytest
 
+from layerdrop.architectures import ModelSpec
+from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.spec import DataSpec
+from layerdrop.finetune.spec import DistilSpec, TheseusSpec, TrainSpec, WhenSpec
 from layerdrop.report.frame import frame
 from layerdrop.report.html import page
 from layerdrop.report.records import read_store, unfit
@@ -14,7 +18,7 @@ from layerdrop.report.render import render
 from layerdrop.report.runs_csv import runs_csv
 from layerdrop.report.tables.significance import significance_tables
 from layerdrop.runs.record import Cut, RunRecord
-from layerdrop.runs.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, RunSpec, TheseusSpec, TrainSpec, WhenSpec
+from layerdrop.runs.spec import RunSpec
 from layerdrop.system.typecheck import check_type
 from scripts import report
 from tests.test_report import record
@@ -33,7 +37,8 @@ def full_record() -> dict:
         WhenSpec(step=1, every_epochs=1),
         TrainSpec(freeze_layers=(0, 1), layerdrop_rate=0.1, data_seed=3, other={"a": 1}),
         start=first,
-        distil=DistilSpec("layers", None, first, distill_states_weight=1.0, distill_attention=True),
+        teacher=first,
+        distil=DistilSpec("layers", distill_states_weight=1.0, distill_attention=True),
         theseus=TheseusSpec(0.5, 0.5, "linear"),
     )
     made = RunRecord(
@@ -71,7 +76,7 @@ def places(value: Any, path: tuple = ()):
     """Every path to a value inside a record; a first run's spec has the parts of the run's own."""
     for key, item in value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ()):
         yield (*path, key)
-        if key not in ("start", "teacher_run"):
+        if key not in ("start", "teacher"):
             yield from places(item, (*path, key))
 
 

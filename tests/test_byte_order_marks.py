@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.cli import read_settings
 from layerdrop.criteria.orders import read_layers_file, read_order_file, read_sets_file
 from layerdrop.errors import UserError
-from layerdrop.runs.spec import ModelSpec
 
 MARK = "\ufeff"
 

@@ -8,10 +8,13 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from transformers import AutoModelForSequenceClassification
 
+from layerdrop.architectures import ModelSpec
+from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.spec import DataSpec
 from layerdrop.runs.card import card
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.results import CARD_MARK
-from layerdrop.runs.spec import DataSpec, DropSpec, ModelSpec, RunSpec
+from layerdrop.runs.spec import RunSpec
 from layerdrop.surgery import drop_layers
 from tests.running import same, weights
 

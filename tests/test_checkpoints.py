@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 from layerdrop import checkpoints
-from layerdrop.checkpoints import Checkpoint, HubOptions
+from layerdrop.architectures import HubOptions, ModelSpec
+from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.examples import Examples
 from layerdrop.data.tokens import tokenise
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier
-from layerdrop.runs.spec import ModelSpec
 from tests import tiny
 
 

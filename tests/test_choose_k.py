@@ -11,11 +11,13 @@ import pytest
 
 from layerdrop.analysis.choose_k import TaskTolerance, ToleranceSettings
 from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score
+from layerdrop.architectures import ModelSpec
+from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
 from layerdrop.errors import UserError
 from layerdrop.report.tables.tolerance import published_tolerance, tolerance_table
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.spec import DataSpec, ModelSpec, RunSpec
+from layerdrop.runs.spec import RunSpec
 from scripts import choose_k
 from scripts.executing import tasks_of
 

@@ -4,9 +4,12 @@ import re
 
 import pytest
 
+from layerdrop.architectures import ModelSpec
+from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.spec import DataSpec
 from layerdrop.report.compare import compare
 from layerdrop.runs.record import Cut, RunRecord
-from layerdrop.runs.spec import DataSpec, DropSpec, ModelSpec, RunSpec
+from layerdrop.runs.spec import RunSpec
 from scripts import compare as compare_runs
 
 

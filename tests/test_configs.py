@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from layerdrop.architectures import ModelSpec
 from layerdrop.cli import parse
-from layerdrop.runs.spec import DropSpec, ModelSpec
+from layerdrop.criteria.spec import DropSpec
 from layerdrop.strategies import select
 
 ROOT = Path(__file__).parent.parent
@@ -72,8 +73,8 @@ def test_recipes_of_teachers_say_their_sources():
 
     pkd, xtc, theseus, tinybert = map(run, ("pkd", "xtc", "theseus", "tinybert_stage2"))
     assert pkd.variants == ("distill-patient",) and pkd.start is None and pkd.train.num_train_epochs == 4
-    assert pkd.distil.teacher_run.train.num_train_epochs == 3 and pkd.distil.teacher_run.drop == DropSpec()
-    assert xtc.variants == ("finetuned", "distill-layers") and xtc.start == xtc.distil.teacher_run
+    assert pkd.teacher.train.num_train_epochs == 3 and pkd.teacher.drop == DropSpec()
+    assert xtc.variants == ("finetuned", "distill-layers") and xtc.start == xtc.teacher
     assert (xtc.distil.distill_weight, xtc.distil.distill_attention, xtc.train.num_train_epochs) == (1, True, 36)
     assert xtc.start.train.learning_rate == 2e-5 != xtc.train.learning_rate
     assert theseus.variants == ("finetuned", "theseus") and theseus.theseus.replacing_schedule == "linear"

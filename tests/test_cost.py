@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from layerdrop.deploy.cost import (
-    Reduced,
+    MeasuredModel,
     Setting,
     batches,
     count_flops,
@@ -83,8 +83,8 @@ def test_ratios():
 def test_peak_memory(bert):
     """Of a process of its own: libraries, weights; a training step has gradients and two moments besides."""
     setting = Setting((30,) * 64, 64)
-    inference, training = peaks(Reduced("random:distilbert", k=3), setting, use_cpu=True)
-    parameters = 4 * describe(Reduced("random:distilbert", k=3).load(use_cpu=True), 8).parameters
+    inference, training = peaks(MeasuredModel("random:distilbert", k=3), setting, use_cpu=True)
+    parameters = 4 * describe(MeasuredModel("random:distilbert", k=3).load(use_cpu=True), 8).parameters
     assert parameters + 1e8 < inference < parameters + 1.5e9
     assert inference + 2.5 * parameters < training < inference + 4 * parameters + 1e9
 

@@ -9,15 +9,15 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForMaskedLM, set_seed
 
 from layerdrop.checkpoints import Checkpoint
-from layerdrop.criteria import SCORERS, stored
 from layerdrop.criteria.outputs import fisher, logit_kl, loss_drop, mean_loss, sleb, sleb_kl, taylor
 from layerdrop.criteria.scoring import score_layers
 from layerdrop.criteria.selection import select_layers
+from layerdrop.criteria.spec import DropSpec
 from layerdrop.criteria.states import Blocks, linear_cka, residual, score_states
+from layerdrop.criteria.table import SCORERS, stored
 from layerdrop.data.examples import Examples
 from layerdrop.data.tasks import TASKS
 from layerdrop.errors import UserError
-from layerdrop.runs.spec import DropSpec
 from layerdrop.states import States, layer_states
 from layerdrop.surgery import drop_layers, layer_list
 from tests import tiny

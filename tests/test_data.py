@@ -4,9 +4,9 @@ import pytest
 from layerdrop.data.examples import Examples, UnknownLabel, as_number, shortened
 from layerdrop.data.glue import read_glue_split
 from layerdrop.data.read import read_splits
+from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import DEMO_TASKS, TASKS
 from layerdrop.errors import UserError
-from layerdrop.runs.spec import DataSpec
 from tests import tiny
 
 

@@ -11,12 +11,12 @@ from transformers import AutoConfig
 import run_glue
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.read import read_splits
+from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import DEMO_TASKS, get_task
 from layerdrop.demo import CHECKPOINT, language
 from layerdrop.demo.language import CLASSES, DISLIKED, LIKED, PLURAL, SINGULAR, lexicon
 from layerdrop.demo.tasks import MAKERS, ROWS
 from layerdrop.runs.record import read_record
-from layerdrop.runs.spec import DataSpec
 
 # ---- a reader of sentences: from tokens to meanings, by the lexicon
 FORMS = {form: (word, number) for word in lexicon() for number, form in enumerate(word.forms)}

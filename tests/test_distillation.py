@@ -21,15 +21,16 @@ from layerdrop.data.batches import Collator
 from layerdrop.data.tasks import TASKS
 from layerdrop.finetune.distillation import Distillation, attention_loss, layers_loss, logits_loss, patient_loss
 from layerdrop.finetune.objective import TaskLoss
+from layerdrop.finetune.spec import DistilSpec
 from layerdrop.finetune.teacher import (
-    Numbered,
-    TaughtCollator,
+    IndexedDataset,
+    TeacherCollator,
     _columns,
     attending_eagerly,
     patient_pairs,
     teacher_outputs,
 )
-from layerdrop.runs.spec import DistilSpec, RunSpec
+from layerdrop.runs.spec import RunSpec
 from layerdrop.states import layer_states
 from layerdrop.surgery import drop_layers, layer_list
 from tests import tiny
@@ -124,8 +125,8 @@ def test_stored_outputs_are_those_of_a_fresh_pass(tmp_path, model_type, kind):
         assert teacher.training
         teacher.eval()
         rows = [3, 17, 4]
-        collate = TaughtCollator(Collator.of(words), outputs)
-        batch = collate([Numbered(data.columns, data.offsets, data.labels)[row] for row in rows])
+        collate = TeacherCollator(Collator.of(words), outputs)
+        batch = collate([IndexedDataset(data.columns, data.offsets, data.labels)[row] for row in rows])
         inputs = {name: batch[name] for name in words.model_input_names}
         with torch.no_grad():
             fresh = teacher(**inputs, output_attentions=attention)
@@ -148,8 +149,8 @@ def test_stored_outputs_are_those_of_a_fresh_pass(tmp_path, model_type, kind):
 def batch_for(teacher, kind, layers, folder, regression=False):
     data = dataset(classes=2)
     outputs = teacher_outputs(teacher, data, Collator.of(TOKENIZER), kind=kind, layers=layers, folder=folder)
-    numbered = Numbered(data.columns, data.offsets, data.labels)
-    return TaughtCollator(Collator.of(TOKENIZER), outputs)([numbered[i] for i in range(6)])
+    numbered = IndexedDataset(data.columns, data.offsets, data.labels)
+    return TeacherCollator(Collator.of(TOKENIZER), outputs)([numbered[i] for i in range(6)])
 
 
 @pytest.mark.parametrize(
@@ -194,8 +195,8 @@ def test_attention_of_an_identical_student_costs_nothing(tmp_path, model_type):
     of = {"kind": "layers", "layers": layers, "attention": True, "folder": tmp_path}
     with attending_eagerly(student):
         outputs = teacher_outputs(student, data, Collator.of(words), **of)
-    numbered = Numbered(data.columns, data.offsets, data.labels)
-    batch = TaughtCollator(Collator.of(words), outputs)([numbered[row] for row in range(6)])
+    numbered = IndexedDataset(data.columns, data.offsets, data.labels)
+    batch = TeacherCollator(Collator.of(words), outputs)([numbered[row] for row in range(6)])
 
     def loss(model, attention):
         set_seed(3)
@@ -286,9 +287,11 @@ def teacher(run, tmp_path):
 @pytest.mark.parametrize("kind", ["logits", "patient --distill_states_weight 0", "layers --distill_states_weight 0"])
 def test_weight_0_changes_no_bit(run, teacher, kind):
     code, plain, _, _ = run(WORDS, output="plain")
-    code, taught, _, err = run(f"{WORDS} --teacher {teacher} --distill {kind} --distill_weight 0", output="taught")
-    assert code == 0 and same(weights("plain"), weights("taught")) and taught["metrics"] == plain["metrics"], err
-    assert taught["id"] != plain["id"] and taught["fingerprints"]["teacher"]
+    code, distilled, _, err = run(
+        f"{WORDS} --teacher {teacher} --distill {kind} --distill_weight 0", output="distilled"
+    )
+    assert code == 0 and same(weights("plain"), weights("distilled")) and distilled["metrics"] == plain["metrics"], err
+    assert distilled["id"] != plain["id"] and distilled["fingerprints"]["teacher"]
 
 
 @pytest.mark.parametrize("model_type", ["bert", "xlnet", "albert", "modernbert", "distilbert"])
@@ -324,7 +327,7 @@ def test_start_and_teacher_are_one_run(run):
     assert code == 0 and len(list(Path("out/prior").glob("*/record.json"))) == 1, err
     assert record["fingerprints"]["start"] == record["fingerprints"]["teacher"] and record["first"]["trainings"] == 1
     spec = RunSpec.from_dict(record["spec"])
-    assert spec.start == spec.distil.teacher_run and spec.id == record["id"]
+    assert spec.start == spec.teacher and spec.id == record["id"]
     assert RunSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
@@ -424,7 +427,7 @@ def test_what_cannot_be(run, words, said):
 
 def test_rows_of_a_disk_that_is_too_small(monkeypatch, tmp_path):
     from layerdrop.errors import UserError
-    from layerdrop.finetune.teacher import Vectors
+    from layerdrop.finetune.teacher import RaggedMemmap
 
     with pytest.raises(UserError, match="its outputs need 4000000000000.0 GB"):
-        Vectors(np.array([10**21]), torch.float32, tmp_path)
+        RaggedMemmap(np.array([10**21]), torch.float32, tmp_path)

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.store import claim
-from layerdrop.sweeps.engines import local, places, worker
+from layerdrop.runs.store import lock_folder
+from layerdrop.sweeps.engines import local, slots, worker
 from layerdrop.sweeps.engines.base import Result
 from layerdrop.sweeps.engines.local import LocalEngine
-from layerdrop.sweeps.engines.slots import WorkerPlace, available_memory
+from layerdrop.sweeps.engines.slots import WorkerSlot, available_memory
 from layerdrop.sweeps.engines.worker import load_run, record_failure, work
 from layerdrop.sweeps.execute import execute
 from tests.made_up import state_of
@@ -40,7 +40,7 @@ def store(tmp_path):
 @pytest.fixture(scope="module")
 def engine():
     """A local engine with one worker."""
-    made = LocalEngine(pretend, [WorkerPlace(CORE)])
+    made = LocalEngine(pretend, [WorkerSlot(CORE)])
     yield made
     made.close()
 
@@ -109,7 +109,7 @@ def test_a_worker_that_dies_as_it_gets_its_job(store):
 
 def test_a_worker_sees_its_own_gpu_from_the_start(store, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    engine = LocalEngine(pretend, [WorkerPlace(CORE, "3"), WorkerPlace(CORE, "5")])
+    engine = LocalEngine(pretend, [WorkerSlot(CORE, "3"), WorkerSlot(CORE, "5")])
     study = jobs(store, 1, 2)
     execute(study, engine)
     engine.close()
@@ -120,7 +120,7 @@ def test_a_worker_sees_its_own_gpu_from_the_start(store, monkeypatch):
 def test_a_claimed_job_is_left_alone(store):
     (job,) = jobs(store, 1)
     began = []
-    with claim(job.options.folder):
+    with lock_folder(job.options.folder):
         assert work(lambda *_: began.append(1), job) is None and job.record() is None
         assert not began  # not even its inputs are read
         record_failure(job, "died")
@@ -163,14 +163,14 @@ def test_job_needs_its_own_record(store):
     assert Result(job).record is None
 
 
-# ---- places ----------------------------------------------------------------------------------------------------------
+# ---- slots ----------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
     """A function that makes up a machine: its available memory in GiB, and files of its cgroups."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    monkeypatch.setattr(places, "visible_gpus", lambda: [])
-    monkeypatch.setattr(places, "CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(places, "OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(slots, "visible_gpus", lambda: [])
+    monkeypatch.setattr(slots, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(slots, "OWN_CGROUP", tmp_path / "own")
 
     def make(available: float, own: str = "", files: dict[str, str] = {}):  # noqa: B006
         monkeypatch.setattr(psutil, "virtual_memory", lambda: type("M", (), {"available": int(available * GIB)}))
@@ -186,21 +186,21 @@ def machine(monkeypatch, tmp_path):
 
 def test_places_by_available_memory(machine):
     machine(9)
-    assert places.places() == [WorkerPlace((0, 2)), WorkerPlace((1, 3))]  # 9 GiB: two workers
-    assert places.places(4) == [WorkerPlace((i,)) for i in range(4)]
-    assert places.places(5)[4] == WorkerPlace((0,))  # more workers than cores
+    assert slots.slots() == [WorkerSlot((0, 2)), WorkerSlot((1, 3))]  # 9 GiB: two workers
+    assert slots.slots(4) == [WorkerSlot((i,)) for i in range(4)]
+    assert slots.slots(5)[4] == WorkerSlot((0,))  # more workers than cores
     machine(0.5)
-    assert places.places() == [WorkerPlace((0, 1, 2, 3))]  # never none
+    assert slots.slots() == [WorkerSlot((0, 1, 2, 3))]  # never none
     machine(900)
-    assert len(places.places()) == 4
+    assert len(slots.slots()) == 4
 
 
 def test_places_on_gpus(machine, monkeypatch):
     machine(0.5)
-    monkeypatch.setattr(places, "visible_gpus", lambda: ["0", "3"])
-    assert places.places() == [WorkerPlace((0, 2), "0"), WorkerPlace((1, 3), "3")]
-    assert [place.gpu for place in places.places(runs_per_gpu=2)] == ["0", "0", "3", "3"]
-    assert [place.gpu for place in places.places(3)] == ["0", "3", "0"]
+    monkeypatch.setattr(slots, "visible_gpus", lambda: ["0", "3"])
+    assert slots.slots() == [WorkerSlot((0, 2), "0"), WorkerSlot((1, 3), "3")]
+    assert [place.gpu for place in slots.slots(runs_per_gpu=2)] == ["0", "0", "3", "3"]
+    assert [place.gpu for place in slots.slots(3)] == ["0", "3", "0"]
 
 
 def test_places_where_the_system_has_no_affinity(machine, monkeypatch):
@@ -208,7 +208,7 @@ def test_places_where_the_system_has_no_affinity(machine, monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.delattr(os, "sysconf", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert places.places() == [WorkerPlace((0,))]
+    assert slots.slots() == [WorkerSlot((0,))]
 
 
 @pytest.mark.parametrize(
@@ -264,8 +264,8 @@ def test_gpus_are_counted_without_a_context(monkeypatch, named, gpus):
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
-    assert places.visible_gpus() == gpus
-    assert [place.gpu for place in places.places()] == gpus
+    assert slots.visible_gpus() == gpus
+    assert [place.gpu for place in slots.slots()] == gpus
 
 
 def test_a_worker_that_died_is_recorded_without_cuda(store, monkeypatch):

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from layerdrop.architectures import ModelSpec
+from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.spec import DataSpec
 from layerdrop.errors import UserError
+from layerdrop.finetune.spec import DistilSpec
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, Options, RunSpec
+from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.sweeps import execute as module
 from layerdrop.sweeps.engines.base import Job
 from layerdrop.sweeps.execute import Estimate, execute, statuses
@@ -234,11 +238,11 @@ def test_estimates_by_hand(make):
     assert estimate.remaining([other_seed, bottom], slots=2) == 30  # no less than the longest
     assert estimate.remaining([other_seed, bottom, bottom, bottom], slots=2) == 30
     assert estimate.remaining([bottom] * 5, slots=2) == 25 and estimate.remaining([], slots=2) is None
-    taught = replace(top, spec=replace(top.spec, distil=DistilSpec("logits", teacher="t")))
+    distilled = replace(top, spec=replace(top.spec, distil=DistilSpec("logits", teacher="t")))
     some = replace(top, spec=replace(top.spec, drop=DropSpec("list", layers=(1, 3))))
-    assert estimate.seconds(taught) == estimate.seconds(some) == 10  # same K
-    estimate.add(success(taught, 50.0))
-    assert estimate.seconds(taught) == 50 and estimate.seconds(top) == 10  # same training variant
+    assert estimate.seconds(distilled) == estimate.seconds(some) == 10  # same K
+    estimate.add(success(distilled, 50.0))
+    assert estimate.seconds(distilled) == 50 and estimate.seconds(top) == 10  # same training variant
     running = [(bottom, time.monotonic() - 4), (top, time.monotonic() - 99)]
     assert estimate.remaining([bottom], running, slots=1) == pytest.approx(10 + 6 + 0, abs=0.1)
 

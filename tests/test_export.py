@@ -13,11 +13,14 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from layerdrop.deploy import exported, onnx
+from layerdrop.architectures import ModelSpec
+from layerdrop.data.spec import DataSpec
+from layerdrop.deploy import export as exported
+from layerdrop.deploy import onnx
 from layerdrop.deploy.onnx import OnnxClassifier, export_onnx, latency, quantise
 from layerdrop.errors import UserError
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.spec import DataSpec, ModelSpec, RunSpec
+from layerdrop.runs.spec import RunSpec
 from layerdrop.surgery import drop_layers
 from scripts import export, predict
 from tests import tiny

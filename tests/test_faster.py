@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, TrainingArguments
 
-from layerdrop.finetune.speedups import faster
+from layerdrop.finetune.speedups import speedups
 from layerdrop.finetune.speedups.dropout import ATTENTION as CHEAP
 from layerdrop.finetune.speedups.dropout import Dropout
 from layerdrop.finetune.speedups.no_sync import ATTENTION as MASKED
@@ -49,7 +49,7 @@ def test_each_model_type_has_its_speed_ups_and_they_are_undone(model_type, train
     model, some = tiny.model(model_type), tiny.batch(left=model_type == "xlnet")
     args = (OnDevice if gpu else TrainingArguments)(str(tmp_path), use_cpu=True, report_to=[])
     modules, logits = list(model.named_modules()), model(**some).logits
-    with pytest.raises(KeyboardInterrupt), faster(model, args, train=train, used_ids=some["input_ids"].numpy()):
+    with pytest.raises(KeyboardInterrupt), speedups(model, args, train=train, used_ids=some["input_ids"].numpy()):
         assert entered(model) == expected(model_type, train, gpu)
         assert torch.allclose(model(**some).logits, logits, atol=1e-5)
         raise KeyboardInterrupt
@@ -61,13 +61,13 @@ def test_each_model_type_has_its_speed_ups_and_they_are_undone(model_type, train
 @pytest.mark.parametrize("train", [True, False])
 def test_plain_enters_none(train, tmp_path):
     model = tiny.model("bert")
-    with faster(model, arguments(tmp_path), train=train, plain=True, used_ids=TRAIN_IDS):
+    with speedups(model, arguments(tmp_path), train=train, no_speedups=True, used_ids=TRAIN_IDS):
         assert not entered(model)
 
 
 def test_without_the_training_ids_every_row_is_trained(tmp_path):
     model = tiny.model("bert")
-    with faster(model, arguments(tmp_path), train=True):
+    with speedups(model, arguments(tmp_path), train=True):
         assert entered(model) == expected("bert", True, False) - {ROWS}
 
 
@@ -78,7 +78,7 @@ def test_a_model_trained_inside_learns_as_one_outside(tmp_path):
         torch.manual_seed(0)
         model = tiny.model("bert").train()
         args = arguments(tmp_path)
-        with faster(model, args, train=True, plain=plain, used_ids=TRAIN_IDS):
+        with speedups(model, args, train=True, no_speedups=plain, used_ids=TRAIN_IDS):
             optimizer = torch.optim.AdamW(model.parameters(), 5e-3, weight_decay=0.0)
             for _ in range(80):
                 some = learnt_batch()
@@ -149,7 +149,7 @@ def test_settings_that_the_speed_ups_read_are_still_there(tmp_path):
 
 def test_saved_inside_loads_as_an_ordinary_model(tmp_path):
     model = tiny.model("bert")
-    with faster(model, arguments(tmp_path), train=True, used_ids=TRAIN_IDS):
+    with speedups(model, arguments(tmp_path), train=True, used_ids=TRAIN_IDS):
         model.save_pretrained(tmp_path)
         inside = model(**batch(20, 60)).logits
     saved = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()

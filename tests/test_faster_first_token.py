@@ -8,7 +8,7 @@ from transformers import BertForTokenClassification
 from layerdrop.architectures import FAMILIES
 from layerdrop.finetune.speedups.dropout import cheap_dropout
 from layerdrop.finetune.speedups.first_token import first_token_alone, has_first_token_classifier
-from layerdrop.finetune.speedups.no_sync import without_waiting
+from layerdrop.finetune.speedups.no_sync import no_sync
 from tests import tiny
 from tests.test_faster_no_wait import arguments
 
@@ -40,7 +40,7 @@ def test_same_logits_and_same_gradients(model_type, attention, tmp_path):
     contexts = {
         "sdpa": nullcontext(),
         "cheap": cheap_dropout(short),
-        "masked": without_waiting(short, arguments(tmp_path)),
+        "masked": no_sync(short, arguments(tmp_path)),
     }
     assert has_first_token_classifier(short)
     logits, gradients = results(plain.train())

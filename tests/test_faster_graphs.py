@@ -11,8 +11,8 @@ from transformers.training_args import OptimizerNames
 from layerdrop.architectures import FAMILIES
 from layerdrop.finetune.distillation import Distillation
 from layerdrop.finetune.objective import TaskLoss
-from layerdrop.finetune.speedups import faster
-from layerdrop.finetune.speedups.capture import OTHER_STEPS, RecordedSteps, may_record
+from layerdrop.finetune.speedups import speedups
+from layerdrop.finetune.speedups.capture import OTHER_STEPS, CapturedSteps, can_capture
 from layerdrop.finetune.stochastic import LayerDrop
 from layerdrop.finetune.theseus import Theseus
 from layerdrop.surgery import drop_layers
@@ -20,7 +20,7 @@ from tests import tiny
 from tests.running import same, weights
 from tests.test_faster_no_wait import OnDevice, arguments
 
-RECORDABLE = [name for family in FAMILIES for name in family.recordable]
+RECORDABLE = [name for family in FAMILIES for name in family.capturable]
 
 
 def loss_and_gradients(model: nn.Module, batch) -> torch.Tensor:
@@ -29,7 +29,7 @@ def loss_and_gradients(model: nn.Module, batch) -> torch.Tensor:
     return loss.detach()
 
 
-class Replayed(RecordedSteps):
+class Replayed(CapturedSteps):
     """A replay executes the recorded function again: on the processor. `n` counts the recordings."""
 
     n = 0
@@ -127,9 +127,10 @@ def test_a_run_with_recorded_steps(run, flags, tmp_path, monkeypatch):
             recordings.append(function)
             return super()._graph(function)
 
-    monkeypatch.setattr("layerdrop.finetune.trainer.RecordedSteps", Counted)
+    monkeypatch.setattr("layerdrop.finetune.trainer.CapturedSteps", Counted)
     monkeypatch.setattr(
-        "layerdrop.finetune.train.may_record", lambda model, args, objective: may_record(model, OnCuda(args), objective)
+        "layerdrop.finetune.train.can_capture",
+        lambda model, args, objective: can_capture(model, OnCuda(args), objective),
     )
     assert run(words, model, output="recorded")[0] == 0
     assert bool(recordings) == ("accumulation" not in flags and "layerdrop" not in flags)
@@ -143,43 +144,43 @@ def test_a_step_that_cannot_be_recorded(error, monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
     monkeypatch.setattr(torch.cuda, "graph", refused)
-    recorded, model, (batch,) = RecordedSteps(loss_and_gradients), tiny.model("bert"), batches(1)
+    recorded, model, (batch,) = CapturedSteps(loss_and_gradients), tiny.model("bert"), batches(1)
     recorded(model, batch)
-    with pytest.raises(type(error), match="--plain" if type(error) is RuntimeError else "^no memory$"):
+    with pytest.raises(type(error), match="--no_speedups" if type(error) is RuntimeError else "^no memory$"):
         recorded(model, batch)
 
 
 def test_what_can_be_recorded(tmp_path):
     model, args = tiny.model("bert"), arguments(tmp_path, OnDevice)
-    assert not may_record(model, args, TaskLoss(False))  # the device is another one
+    assert not can_capture(model, args, TaskLoss(False))  # the device is another one
     args.device_name = "cuda"
-    assert may_record(model, args, TaskLoss(False))
+    assert can_capture(model, args, TaskLoss(False))
     assert Distillation.same_every_step and not LayerDrop.same_every_step and not Theseus.same_every_step
-    assert not may_record(tiny.model("longformer"), args, TaskLoss(False))
+    assert not can_capture(tiny.model("longformer"), args, TaskLoss(False))
     for name in OTHER_STEPS:
         before = getattr(args, name)
         assert not before
         setattr(args, name, True)
-        assert not may_record(model, args, TaskLoss(False))
+        assert not can_capture(model, args, TaskLoss(False))
         setattr(args, name, before)
     for optimizer in ("lomo", "galore_adamw_layerwise"):
         args.optim = OptimizerNames(optimizer)
-        assert not may_record(model, args, TaskLoss(False))
+        assert not can_capture(model, args, TaskLoss(False))
     args.optim = OptimizerNames("adamw_torch_fused")
-    assert may_record(model, args, TaskLoss(False))
+    assert can_capture(model, args, TaskLoss(False))
     args.gradient_accumulation_steps = 2
-    assert not may_record(model, args, TaskLoss(False))
+    assert not can_capture(model, args, TaskLoss(False))
     args.gradient_accumulation_steps = 1
-    assert may_record(model, args, TaskLoss(False))
+    assert can_capture(model, args, TaskLoss(False))
     args.distributed_state = SimpleNamespace(distributed_type=DistributedType.MULTI_GPU, num_processes=1)
-    assert args.world_size == 1 and not may_record(model, args, TaskLoss(False))  # torchrun wraps a single process too
+    assert args.world_size == 1 and not can_capture(model, args, TaskLoss(False))  # torchrun wraps a single process too
 
 
 @pytest.mark.parametrize("model_type", RECORDABLE)
 def test_a_recordable_step_reads_no_value(model_type, tmp_path):
     model, args = tiny.model(model_type).train().to("meta"), arguments(tmp_path, OnDevice)
     batch = {name: tensor.to("meta") for name, tensor in batches(1)[0].items()}
-    with faster(model, args, train=True, used_ids=batches(1)[0]["input_ids"].numpy()):
+    with speedups(model, args, train=True, used_ids=batches(1)[0]["input_ids"].numpy()):
         loss_and_gradients(model, batch)
 
 
@@ -200,9 +201,9 @@ def test_recorded_on_a_gpu(model_type, precision, tmp_path):
         return loss.detach()
 
     some = [{name: tensor.cuda() for name, tensor in batch.items()} for batch in batches(12)]
-    for name, how in {"plain": step, "recorded": RecordedSteps(step)}.items():
+    for name, how in {"plain": step, "recorded": CapturedSteps(step)}.items():
         torch.manual_seed(0)
         model = tiny.model(model_type).train().cuda()
-        with faster(model, args, train=True, used_ids=torch.arange(60).numpy()):
+        with speedups(model, args, train=True, used_ids=torch.arange(60).numpy()):
             losses[name] = trained(model, how, some)
     assert losses["recorded"] == pytest.approx(losses["plain"], rel=2e-2 if precision == "bf16" else 1e-3)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from layerdrop.finetune.speedups import faster
-from layerdrop.finetune.speedups.no_sync import ATTENTION, EAGER, without_waiting
+from layerdrop.finetune.speedups import speedups
+from layerdrop.finetune.speedups.no_sync import ATTENTION, EAGER, no_sync
 from tests import tiny
 
 MODEL_TYPES = (
@@ -49,7 +49,7 @@ def test_a_training_step_reads_no_value(model_type, tmp_path):
     model, batch = tiny.model(model_type).train().to("meta"), batch_on("meta")
     with pytest.raises(RuntimeError, match="item"):
         model(**batch)  # the library's own way: is there padding?
-    with faster(model, arguments(tmp_path, OnDevice), train=True, used_ids=tiny.batch()["input_ids"].numpy()):
+    with speedups(model, arguments(tmp_path, OnDevice), train=True, used_ids=tiny.batch()["input_ids"].numpy()):
         step(model, batch, torch.optim.AdamW(model.parameters(), foreach=True))
 
 
@@ -60,7 +60,7 @@ def test_a_training_step_does_not_synchronise(model_type, tmp_path):
     model, batch = tiny.model(model_type).train().to("cuda"), batch_on("cuda")
     args = arguments(tmp_path, OnDevice)
     args.device_name = "cuda"
-    with faster(model, args, train=True, used_ids=tiny.batch()["input_ids"].numpy()):
+    with speedups(model, args, train=True, used_ids=tiny.batch()["input_ids"].numpy()):
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
         step(model, batch, optimizer)  # the first one allocates the optimizer's state
         torch.cuda.set_sync_debug_mode("error")
@@ -76,7 +76,7 @@ def test_same_logits(model_type, tmp_path):
     whole = {name: tensor[:1, :4] for name, tensor in batch.items()}  # without padding
     assert whole["attention_mask"].all() and not batch["attention_mask"].all()
     before = [model(**rows).logits for rows in (batch, whole)]
-    with without_waiting(model, arguments(tmp_path)):
+    with no_sync(model, arguments(tmp_path)):
         assert model.config._attn_implementation == ATTENTION
         inside = [model(**rows).logits for rows in (batch, whole)]
     after = [model(**rows).logits for rows in (batch, whole)]
@@ -88,7 +88,7 @@ def test_same_logits(model_type, tmp_path):
 def test_models_with_eager_attention_alone_change_the_mask_at_most(model_type, tmp_path):
     model, batch = tiny.model(model_type), tiny.batch(left=model_type == "xlnet")
     before = model(**batch).logits
-    with without_waiting(model, arguments(tmp_path)):
+    with no_sync(model, arguments(tmp_path)):
         assert model.config._attn_implementation == EAGER
         assert torch.equal(model(**batch).logits, before)
     assert model.config._attn_implementation == "eager"
@@ -99,7 +99,7 @@ def test_cudnn_is_left_out(enabled, tmp_path):
     before = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(enabled)
     try:
-        with pytest.raises(KeyboardInterrupt), without_waiting(tiny.model("bert"), arguments(tmp_path)):
+        with pytest.raises(KeyboardInterrupt), no_sync(tiny.model("bert"), arguments(tmp_path)):
             assert not torch.backends.cuda.cudnn_sdp_enabled()
             raise KeyboardInterrupt
         assert torch.backends.cuda.cudnn_sdp_enabled() == enabled
@@ -113,7 +113,7 @@ def test_pinned_batches_are_copied_asynchronously(pinned, before, tmp_path):
     args, model = arguments(tmp_path), tiny.model("bert")
     args.dataloader_pin_memory = pinned  # with use_cpu the library itself says no
     args.accelerator_config.non_blocking = before
-    with pytest.raises(KeyboardInterrupt), without_waiting(model, args):
+    with pytest.raises(KeyboardInterrupt), no_sync(model, args):
         assert args.accelerator_config.non_blocking == pinned
         raise KeyboardInterrupt
     assert args.accelerator_config.non_blocking == before and model.config._attn_implementation == "sdpa"
@@ -124,7 +124,7 @@ def test_buckets_of_positions_are_computed_once_for_each_length(tmp_path):
     encoder, batch = model.mpnet.encoder, tiny.batch()
     expected, original = model(**batch).logits, encoder.relative_position_bucket
     positions = torch.arange(9)[None] - torch.arange(9)[:, None]
-    with without_waiting(model, arguments(tmp_path)):
+    with no_sync(model, arguments(tmp_path)):
         first, again = (encoder.relative_position_bucket(positions) for _ in range(2))
         assert first is again
         assert not torch.equal(encoder.relative_position_bucket(torch.zeros(4, 4, dtype=torch.long)), first[:4, :4])

@@ -9,8 +9,8 @@ from transformers import AutoModelForSequenceClassification, BertForMaskedLM, Tr
 
 from layerdrop.architectures import FAMILIES
 from layerdrop.errors import UserError
-from layerdrop.finetune.speedups import faster
-from layerdrop.finetune.speedups.vocabulary import UsedRows, may_leave_rows_out, used_rows
+from layerdrop.finetune.speedups import speedups
+from layerdrop.finetune.speedups.vocabulary import UsedRows, can_leave_rows_out, used_rows
 from tests import tiny
 
 MODEL_TYPES = [model_type for family in FAMILIES for model_type in family.own_vocabulary]
@@ -180,13 +180,13 @@ def test_checkpoints_inside_are_ordinary_and_resuming_gives_the_same_bits(tmp_pa
     """Of the library's own Trainer."""
     args = arguments(tmp_path, save_strategy="epoch")
     whole = tiny.model("bert")
-    with faster(whole, args, train=True, used_ids=TRAIN_IDS):
+    with speedups(whole, args, train=True, used_ids=TRAIN_IDS):
         Trainer(whole, args, train_dataset=rows()).train()
     saved = AutoModelForSequenceClassification.from_pretrained(tmp_path / "checkpoint-8")
     assert same(weights(saved), weights(whole)) and saved.config.vocab_size == N
     assert type(saved.get_input_embeddings()) is nn.Embedding
     resumed = tiny.model("bert", seed=5)
-    with faster(resumed, args, train=True, used_ids=TRAIN_IDS):
+    with speedups(resumed, args, train=True, used_ids=TRAIN_IDS):
         trainer = Trainer(resumed, args, train_dataset=rows())
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
         assert trainer.state.global_step == 8
@@ -197,7 +197,7 @@ def test_the_best_model_is_loaded_inside(tmp_path):
     model = tiny.model("bert")
     changes = {"save_strategy": "epoch", "eval_strategy": "epoch", "load_best_model_at_end": True}
     args = arguments(tmp_path, **changes, metric_for_best_model="loss", num_train_epochs=3)
-    with faster(model, args, train=True, used_ids=TRAIN_IDS):
+    with speedups(model, args, train=True, used_ids=TRAIN_IDS):
         trainer = Trainer(model, args, train_dataset=rows(), eval_dataset=rows(8, 30, 60))
         trainer.train()
     best = AutoModelForSequenceClassification.from_pretrained(trainer.state.best_model_checkpoint)
@@ -208,12 +208,12 @@ def test_an_optimizer_of_other_rows_is_refused(tmp_path):
     """Of the same run on other training data, say: AdamW would read past the end of its moments."""
     args = arguments(tmp_path, num_train_epochs=1, save_strategy="epoch")
     model = tiny.model("bert")
-    with faster(model, args, train=True, used_ids=TRAIN_IDS):
+    with speedups(model, args, train=True, used_ids=TRAIN_IDS):
         Trainer(model, args, train_dataset=rows()).train()
     args.num_train_epochs = 2
     with (
         pytest.raises(UserError, match="the checkpoint's optimizer has seen other training data"),
-        faster(model, args, train=True, used_ids=np.arange(50)),
+        speedups(model, args, train=True, used_ids=np.arange(50)),
     ):
         Trainer(model, args, train_dataset=rows()).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
     optimizer = torch.optim.AdamW(model.parameters())  # outside, no step is checked
@@ -239,26 +239,26 @@ def test_only_where_it_changes_nothing(tmp_path, changes, may):
     args = arguments(tmp_path)
     for name, value in changes.items():
         setattr(args, name, value)
-    assert may_leave_rows_out(tiny.model("bert"), args) == may
+    assert can_leave_rows_out(tiny.model("bert"), args) == may
 
 
 def test_not_with_several_processes(tmp_path):
     class TwoProcesses(TrainingArguments):
         world_size = 2
 
-    assert not may_leave_rows_out(tiny.model("bert"), TwoProcesses(str(tmp_path), use_cpu=True, report_to=[]))
+    assert not can_leave_rows_out(tiny.model("bert"), TwoProcesses(str(tmp_path), use_cpu=True, report_to=[]))
 
 
 def test_not_where_ids_mean_more_or_the_embedding_is_frozen_shared_or_special(tmp_path):
     args = arguments(tmp_path)
     for model_type in set(tiny.CONFIGS) - set(MODEL_TYPES):
-        assert not may_leave_rows_out(tiny.model(model_type), args)
-    assert not may_leave_rows_out(BertForMaskedLM(tiny.config("bert")), args)  # its output is tied to the embedding
+        assert not can_leave_rows_out(tiny.model(model_type), args)
+    assert not can_leave_rows_out(BertForMaskedLM(tiny.config("bert")), args)  # its output is tied to the embedding
     model = tiny.model("bert")
     with used_rows(model, TRAIN_IDS):
-        assert not may_leave_rows_out(model, args)
+        assert not can_leave_rows_out(model, args)
     model.get_input_embeddings().requires_grad_(False)
-    assert not may_leave_rows_out(model, args)
+    assert not can_leave_rows_out(model, args)
 
 
 def test_it_has_every_setting_of_an_embedding(tmp_path):
@@ -268,6 +268,6 @@ def test_it_has_every_setting_of_an_embedding(tmp_path):
     args = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
     for changes in ({"sparse": True}, {"max_norm": 1.0}, {"scale_grad_by_freq": True}):
         model = tiny.model("bert")
-        assert may_leave_rows_out(model, args)
+        assert can_leave_rows_out(model, args)
         model.set_input_embeddings(nn.Embedding(65, 16, **changes))
-        assert not may_leave_rows_out(model, args)
+        assert not can_leave_rows_out(model, args)

@@ -12,9 +12,11 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, TrainerControl, TrainerState, TrainingArguments
 
+from layerdrop.architectures import ModelSpec
 from layerdrop.cli import parse
 from layerdrop.data.batches import Collator, LengthGroupedSampler
 from layerdrop.data.examples import Examples
+from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
 from layerdrop.data.tokens import tokenise
 from layerdrop.errors import UserError
@@ -22,9 +24,10 @@ from layerdrop.finetune.interrupt import Interrupt, Interrupted
 from layerdrop.finetune.log import EpochLog, _position, result_name
 from layerdrop.finetune.objective import TaskLoss
 from layerdrop.finetune.settings import training_arguments
+from layerdrop.finetune.spec import NOT_THE_LIBRARYS, TrainSpec
 from layerdrop.finetune.train import freeze, train
 from layerdrop.finetune.trainer import Development, FineTuner
-from layerdrop.runs.spec import NOT_THE_LIBRARYS, DataSpec, ModelSpec, Options, RunSpec, TrainSpec
+from layerdrop.runs.spec import Options, RunSpec
 from tests import tiny
 
 TOKENIZER = tiny.tokenizer()
@@ -242,7 +245,7 @@ def test_the_seconds_of_training_hold_no_evaluation(tmp_path, monkeypatch):
 @pytest.mark.parametrize("plain", [False, True])
 def test_a_trained_model_is_an_ordinary_one(tmp_path, precision, plain):
     model = tiny.model("bert")
-    train(model, arguments(tmp_path, **precision), dataset(), COLLATE, TaskLoss(False), plain=plain)
+    train(model, arguments(tmp_path, **precision), dataset(), COLLATE, TaskLoss(False), no_speedups=plain)
     assert "forward" not in vars(model) and "_original_forward" not in vars(model)
     assert type(model.bert.embeddings.word_embeddings) is torch.nn.Embedding
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

@@ -8,10 +8,11 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from layerdrop.criteria.spec import DropSpec
 from layerdrop.finetune.gradual import DropWhileTraining, Gradual, gradual_epochs
 from layerdrop.finetune.objective import TaskLoss
+from layerdrop.finetune.spec import WhenSpec
 from layerdrop.finetune.train import train
-from layerdrop.runs.spec import DropSpec, WhenSpec
 from layerdrop.strategies import order_of_dropping
 from layerdrop.surgery import layer_list
 from tests import tiny

@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 
 import run_glue
 from layerdrop.cli import parse
+from layerdrop.criteria.spec import DropSpec
 from layerdrop.data import read as reading
 from layerdrop.runs.inputs import Inputs
 from layerdrop.runs.record import read_record
-from layerdrop.runs.spec import DropSpec
 from layerdrop.sweeps.engines.base import Job
 from layerdrop.sweeps.engines.in_process import InProcessEngine
 from layerdrop.sweeps.execute import execute, statuses

@@ -14,14 +14,16 @@ from layerdrop.analysis import probing
 from layerdrop.analysis.inputs import cached
 from layerdrop.analysis.layers import Cosines, MinibatchCKA, drift, profile, similarity
 from layerdrop.analysis.probing import features, fit_and_score, probe
+from layerdrop.architectures import ModelSpec
 from layerdrop.criteria.states import score_states
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
+from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
 from layerdrop.data.tokens import tokenise
 from layerdrop.report.layer_report import AnalysedModel, labels, means
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.spec import DataSpec, ModelSpec, RunSpec
+from layerdrop.runs.spec import RunSpec
 from layerdrop.states import States, layer_states
 from layerdrop.surgery import drop_layers, layer_list
 from scripts import layers

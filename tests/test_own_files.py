@@ -15,9 +15,9 @@ from layerdrop.data.columns import class_names
 from layerdrop.data.examples import BadRow
 from layerdrop.data.files import own_task_name
 from layerdrop.data.read import Data, read_splits
+from layerdrop.data.spec import DataSpec
 from layerdrop.data.tables import delimited_rows, read_table
 from layerdrop.errors import UserError
-from layerdrop.runs.spec import DataSpec
 
 ROWS = [
     {"sentence1": "w1 w2", "sentence2": "w3", "label": "yes"},

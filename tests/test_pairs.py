@@ -10,22 +10,16 @@ from itertools import combinations
 
 import pytest
 
+from layerdrop.architectures import ModelSpec
+from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.spec import DataSpec
+from layerdrop.finetune.spec import DistilSpec, TheseusSpec, TrainSpec, WhenSpec
 from layerdrop.report.frame import frame
 from layerdrop.runs.record import Cut, RunRecord
-from layerdrop.runs.spec import (
-    DataSpec,
-    DistilSpec,
-    DropSpec,
-    ModelSpec,
-    Options,
-    RunSpec,
-    TheseusSpec,
-    TrainSpec,
-    WhenSpec,
-)
+from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import Needs, status_of
 from layerdrop.runs.store import Store
-from layerdrop.search.candidates import Trials
+from layerdrop.search.candidates import Candidates
 from tests.made_up import MadeUp, write_run
 
 N = 6
@@ -41,7 +35,7 @@ VARIANTS = {
     "after": lambda spec: replace(spec, start=full(spec), train=None),
     "layerdrop": lambda spec: replace(spec, train=TrainSpec(layerdrop_rate=0.2)),
     "theseus": lambda spec: replace(spec, start=full(spec), theseus=TheseusSpec(0.5, 0.5, "linear")),
-    "distilled": lambda spec: replace(spec, distil=DistilSpec("logits", teacher_run=full(spec))),
+    "distilled": lambda spec: replace(spec, distil=DistilSpec("logits"), teacher=full(spec)),
     "teacher": lambda spec: replace(spec, distil=DistilSpec("logits", teacher="t")),
 }
 PROTOCOLS = {
@@ -119,7 +113,7 @@ def test_a_search_takes_the_runs_of_its_own_variant_and_protocol(store, case):
     """The top layers, asked for as a set: only the run that drops them in the same way is the same training."""
     spec = spec_of(*case)
     base = record_of(replace(spec, drop=DropSpec()), "")
-    trials = Trials(base, Options("unused"), store, MadeUp(lambda job: "was trained"), seeds=[1], total=1)
+    trials = Candidates(base, Options("unused"), store, MadeUp(lambda job: "was trained"), seeds=[1], total=1)
     assert trials([frozenset({4, 5})]) == [(0.5,)]
     (record,) = trials.records.values()
     assert record.spec == spec
@@ -140,7 +134,7 @@ def test_runs_on_other_inputs_are_no_seeds_of_one_row(case):
     where that is trained: there the same run from two of them.)"""
     spec = spec_of(*case)
     for name in inputs_of(spec):
-        each_seed_has_its_own = name == "start" or (name == "teacher" and spec.distil.teacher_run)
+        each_seed_has_its_own = name == "start" or (name == "teacher" and spec.teacher)
         other = spec if each_seed_has_its_own else replace(spec, seed=2)
         runs = [record_of(spec, "a"), record_of(other, "b", **{name: "b"})]
         rows = frame(runs)

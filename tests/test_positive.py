@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from layerdrop.architectures import ModelSpec
 from layerdrop.cli import parse
 from layerdrop.data import metrics
 from layerdrop.data.columns import positive_class
+from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS, custom_task
 from layerdrop.errors import UserError
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.spec import DataSpec, ModelSpec, RunSpec
+from layerdrop.runs.spec import RunSpec
 from layerdrop.runs.summary import summary
 from tests.running import read_record
 from tests.test_own_files import column, read

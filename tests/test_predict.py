@@ -9,10 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
+from layerdrop.data.spec import DataSpec
 from layerdrop.deploy.predict import Predictor
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.spec import DataSpec, ModelSpec, RunSpec
+from layerdrop.runs.spec import RunSpec
 from layerdrop.system.own_files import OwnFiles
 from scripts import predict
 from tests import tiny

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from layerdrop.architectures import ModelSpec
+from layerdrop.data.spec import DataSpec
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.spec import DataSpec, ModelSpec, Options, RunSpec
+from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.sweeps.engines.base import Job, Result
 from layerdrop.sweeps.execute import Progress
 from layerdrop.sweeps.progress import ERROR_WIDTH, Display, best_so_far, duration, plan, summary, time_left

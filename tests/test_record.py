@@ -4,9 +4,13 @@ import os
 
 import pytest
 
+from layerdrop.architectures import ModelSpec
+from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.spec import DataSpec
+from layerdrop.finetune.spec import WhenSpec
 from layerdrop.runs import environment
 from layerdrop.runs.record import Clock, Cut, RunRecord, read_record
-from layerdrop.runs.spec import DataSpec, DropSpec, ModelSpec, RunSpec, TrainSpec, WhenSpec
+from layerdrop.runs.spec import RunSpec
 from layerdrop.runs.summary import summary
 from tests import tiny
 
@@ -74,40 +78,10 @@ def test_unreadable_records_are_named(tmp_path, content):
         read_record(tmp_path)
 
 
-VERSION_1 = {
-    "id": "d8d73794bcab8c11",
-    "spec": {"model": "m", "task": "rte", "data": "hub", "strategy": "top", "k": 2, "threshold": None, "layers": [],
-             "order": [], "score_on": None, "score_split": None, "score_samples": None, "weight_scope": None,
-             "freeze_layers": [1], "freeze_embeddings": False, "seed": 7, "max_seq_length": 64,
-             "pad_to_max_length": False, "precision": "bf16", "max_train_samples": None, "max_eval_samples": None,
-             "revision": "main", "processes": 1, "train": True, "from_scratch": True,
-             "training": {"learning_rate": 3e-5, "dataloader_drop_last": False, "lr_scheduler_kwargs": {"a": 1}}},
-    "folder": "x", "status": "success", "n_layers": 6, "dropped": [4, 5], "kept": [0, 1, 2, 3], "scores": None,
-    "metrics": {"pearson": None}, "model_fingerprint": "abc",
-}  # fmt: skip
-
-
-def test_version_1_kept_the_whole_order_of_a_search():
-    old = VERSION_1["spec"] | {"strategy": "greedy", "k": 2, "order": [3, 1, 2]}
-    assert RunSpec.from_dict(old).drop == DropSpec("greedy", 2, found=(1, 3))
-
-
-def test_records_of_version_1_stay_readable(tmp_path):
-    (tmp_path / "record.json").write_text(json.dumps(VERSION_1))
-    record = read_record(tmp_path)
-    assert record.id == "d8d73794bcab8c11" and (record.dropped, record.kept) == ([4, 5], [0, 1, 2, 3])
-    assert math.isnan(record.metrics["pearson"]) and record.fingerprints == {"model": "abc"}
-    expected = RunSpec(
-        ModelSpec("m", from_scratch=True),
-        DataSpec("rte", max_seq_length=64),
-        DropSpec("top", 2),
-        train=TrainSpec(learning_rate=3e-5, freeze_layers=(1,), other={"lr_scheduler_kwargs": {"a": 1}}),
-        seed=7,
-        precision="bf16",
-    )
-    assert record.spec == expected
-    evaluated = VERSION_1 | {"spec": VERSION_1["spec"] | {"train": False}}
-    assert RunRecord.from_dict(evaluated).spec.train is None
+def test_records_of_version_1_are_refused(tmp_path):
+    (tmp_path / "record.json").write_text(json.dumps({"spec": {"model": "m", "task": "rte", "train": True}}))
+    with pytest.raises(ValueError, match="version 1"):
+        read_record(tmp_path)
 
 
 def test_a_record_keeps_its_id_when_it_is_read():

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import io
-import json
 import math
 from pathlib import Path
 
@@ -11,8 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from layerdrop.architectures import ModelSpec
+from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
 from layerdrop.errors import UserError
+from layerdrop.finetune.spec import DistilSpec, TrainSpec, WhenSpec
 from layerdrop.report import figures
 from layerdrop.report.frame import frame
 from layerdrop.report.model_results import model_results, summarise
@@ -28,7 +31,7 @@ from layerdrop.report.tables.significance import significance_tables
 from layerdrop.report.tables.tasks import task_tables
 from layerdrop.runs.predictions import prediction_range
 from layerdrop.runs.record import Cut, RunRecord
-from layerdrop.runs.spec import DataSpec, DistilSpec, DropSpec, ModelSpec, RunSpec, TrainSpec, WhenSpec
+from layerdrop.runs.spec import RunSpec
 from layerdrop.runs.summary import summary
 from scripts import report
 from tests.running import write_table
@@ -651,33 +654,6 @@ def test_tables_of_a_single_run_without_the_full_model(tmp_path, table, capsys):
     assert "missing" in capsys.readouterr().out
 
 
-def test_records_of_version_1_give_the_same_table(tmp_path):
-    """Literally as they were written before specs were nested."""
-    old = {
-        "model": "bert", "task": "rte", "data": "glue", "strategy": "top", "k": 2, "threshold": None, "layers": [],
-        "order": [], "score_on": None, "score_split": None, "score_samples": None, "weight_scope": None,
-        "from_scratch": False, "freeze_layers": [], "freeze_embeddings": False, "train": True, "revision": "main",
-        "max_seq_length": 128, "pad_to_max_length": False, "precision": "fp32", "max_train_samples": None,
-        "max_eval_samples": None, "processes": 1, "seed": 1, "training": {"learning_rate": 2e-5},
-    }  # fmt: skip
-    for i, (strategy, k, accuracy) in enumerate(((None, None, 0.75), ("top", 2, 0.5))):
-        values = {"id": f"id{i}", "spec": old | {"strategy": strategy, "k": k}, "status": "success",
-                  "folder": "old", "n_layers": 12, "dropped": [10, 11][: 2 * i], "kept": list(range(12 - 2 * i)),
-                  "metrics": {"loss": 1.0, "accuracy": accuracy}, "seconds": {"train": 10.0 - 5 * i, "inference": 1.0},
-                  "parameters_after": 1000000 * (2 - i), "environment": {"device": "X", "threads": 1},
-                  "model_fingerprint": "aaa", "data": {}}  # fmt: skip
-        (tmp_path / str(i)).mkdir()
-        (tmp_path / str(i) / "record.json").write_text(json.dumps(values))
-    runs = frame(read_store([str(tmp_path)]).done)
-    (table,) = task_tables(runs)
-    assert (table.title, table.rows) == (
-        "bert",
-        [["full", "0", "75.0", "75.0", ""], ["top", "2", "50.0 -25.0", "50.0", "-25.0"]],
-    )
-    (cost,) = cost_tables(runs)
-    assert cost.rows == [["full", "0", "2.0", "1.00", "+0%"], ["top", "2", "1.0", "2.00", "+0%"]]
-
-
 def test_ways_of_training_are_rows_of_their_own():
     """Also in full depth; the settings of a variant are named where they differ."""
     full, layerdrop = record().spec, TrainSpec(layerdrop_rate=0.2)
@@ -768,9 +744,9 @@ def test_settings_that_make_no_tables_make_no_rows():
 def test_the_first_training_counts():
     first = record(k=2, train=10.0, start=record().spec)
     first.first = {"trainings": 1, "steps": 9, "seconds": 20.0}
-    taught = record(k=2, train=10.0, distil=DistilSpec("logits", "x"))
-    taught.seconds["teacher"] = 5.0
-    assert list(frame([record(), first, taught])["train"]) == [10.0, 30.0, 15.0]
+    distilled = record(k=2, train=10.0, distil=DistilSpec("logits", "x"))
+    distilled.seconds["teacher"] = 5.0
+    assert list(frame([record(), first, distilled])["train"]) == [10.0, 30.0, 15.0]
 
 
 # ---- runs whose inputs differ are never one row ----------------------------------------------------------------------

@@ -290,15 +290,15 @@ def test_speed_ups_are_on_unless_plain(run, monkeypatch):
     """In training and in evaluation; and each way gives the same scores up to chance."""
     seen = []
     for module in (steps, training):
-        usual = module.faster
+        usual = module.speedups
 
         def spy(*args, usual=usual, **kwargs):
             seen.append((kwargs["train"], kwargs["plain"], kwargs.get("used_ids") is not None))
             return usual(*args, **kwargs)
 
-        monkeypatch.setattr(module, "faster", spy)
+        monkeypatch.setattr(module, "speedups", spy)
     ids = []
-    for words, plain in (("", False), (" --plain", True)):
+    for words, plain in (("", False), (" --no_speedups", True)):
         seen.clear()
         code, record, _, _ = run("--task_name rte --do_train --do_eval --do_predict" + words, output=f"out{plain}")
         assert code == 0 and seen == [(True, plain, True), (False, plain, False)]

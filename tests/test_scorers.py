@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from layerdrop.architectures import family_of
-from layerdrop.criteria import SCORERS, WEIGHT_SCOPES
 from layerdrop.criteria.states import score_states
+from layerdrop.criteria.table import SCORERS, WEIGHT_SCOPES
 from layerdrop.criteria.weights import aggregation, layer_weights, variance
 from layerdrop.states import layer_states, sentence_tokens
 from layerdrop.surgery import layer_list

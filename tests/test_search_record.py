@@ -7,9 +7,13 @@ from dataclasses import replace
 
 import pytest
 
+from layerdrop.architectures import ModelSpec
 from layerdrop.cli import parse
 from layerdrop.criteria.orders import read_order_file, read_sets_file
-from layerdrop.runs.spec import DataSpec, DropSpec, ModelSpec, RunSpec, TrainSpec
+from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.spec import DataSpec
+from layerdrop.finetune.spec import TrainSpec
+from layerdrop.runs.spec import RunSpec
 from layerdrop.search.methods import Level, Proposal
 from layerdrop.search.record import SearchRecord, step_words, summary
 

@@ -129,10 +129,10 @@ def test_candidates_share_what_must_be_trained_first(words, capsys):
     assert "greedy: 7 trainings at most" in err and "[7/7, " in err and "/6, " not in err
     found = json.loads(Path("after/tinybert_rte_greedy.json").read_text())
     assert found["cost"] == found["cost"] | {"trainings": 7, "steps": 3}
-    assert search.main([*words, "--max_k", "1", "--teacher", "auto", "--store", "taught"]) == 0
-    records = [json.loads(path.read_text()) for path in Path("taught").glob("*/record.json")]
+    assert search.main([*words, "--max_k", "1", "--teacher", "auto", "--store", "distilled"]) == 0
+    records = [json.loads(path.read_text()) for path in Path("distilled").glob("*/record.json")]
     assert len(records) == 7 and sum(record["spec"]["distil"] is None for record in records) == 1
-    assert not list(Path("taught").glob("*/prior"))
+    assert not list(Path("distilled").glob("*/prior"))
     capsys.readouterr()
     shortlist = ["--method", "shortlist", "--max_k", "2", "--drop_when", "after", "--store", "after"]
     assert search.main([*words, *shortlist]) == 0

@@ -49,7 +49,7 @@ def test_a_search(bert, glue, tmp_path, monkeypatch, capsys):
     from layerdrop.sweeps.engines.in_process import InProcessEngine
 
     monkeypatch.setattr("scripts.search.make_engine", lambda *rest: InProcessEngine(run_spec))
-    monkeypatch.setattr("scripts.search.find_places", lambda args: [])
+    monkeypatch.setattr("scripts.search.find_slots", lambda args: [])
     words = ["--model_name_or_path", bert, "--task_name", "rte", "--data_dir", glue, *QUICK, *STEP, *TOKENS[0]]
     assert search.main(["--max_k", "1", "--store", str(tmp_path / "store"), *words]) == 0
     out, err = capsys.readouterr()

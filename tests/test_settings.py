@@ -8,9 +8,11 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+from layerdrop.architectures import ModelSpec
+from layerdrop.data.spec import DataSpec
 from layerdrop.errors import UserError
 from layerdrop.finetune.settings import check_checkpointing, training_arguments
-from layerdrop.runs.spec import DataSpec, ModelSpec, Options, RunSpec
+from layerdrop.runs.spec import Options, RunSpec
 from tests import tiny
 
 

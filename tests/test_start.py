@@ -11,10 +11,11 @@ from transformers import AutoModelForSequenceClassification
 
 import run_glue
 from layerdrop.cli import parse
+from layerdrop.criteria.spec import DropSpec
 from layerdrop.errors import UserError
 from layerdrop.report.records import read_store
 from layerdrop.runs.record import read_record
-from layerdrop.runs.spec import DropSpec, RunSpec
+from layerdrop.runs.spec import RunSpec
 from layerdrop.surgery import drop_layers
 from layerdrop.sweeps.study import read_study
 from tests.running import QUICK, same, weights

@@ -10,11 +10,24 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from layerdrop.architectures import ModelSpec
+from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.spec import DataSpec
 from layerdrop.errors import UserError
+from layerdrop.finetune.spec import TrainSpec
 from layerdrop.runs.record import RunRecord, read_record
-from layerdrop.runs.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
+from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import Needs, status_of
-from layerdrop.runs.store import Busy, FolderState, Store, claim, find_record, is_whole, open_folder, remove_checkpoints
+from layerdrop.runs.store import (
+    FolderState,
+    Locked,
+    Store,
+    find_record,
+    is_whole,
+    lock_folder,
+    open_folder,
+    remove_checkpoints,
+)
 from layerdrop.system.files import umask
 from layerdrop.system.own_files import OwnFiles
 from tests.made_up import write_run
@@ -353,7 +366,7 @@ def test_a_foreign_spec_does_not_make_a_folder_ours(tmp_path, content):
     for overwrite in (False, True):
         with pytest.raises(UserError, match="--output_dir .*which this run did not write"):
             opened(SPEC, tmp_path, overwrite, save_model=True)
-    with claim(str(tmp_path)):
+    with lock_folder(str(tmp_path)):
         pass
     assert files(tmp_path) >= {"spec.json", "model.safetensors"}
     for write in (RunRecord(SPEC, str(tmp_path)).write, lambda: OwnFiles(tmp_path).reserve(["a"])):
@@ -378,10 +391,10 @@ def test_a_saved_model_is_moved_whole(tmp_path):
 
 def test_a_lock_of_another_program(tmp_path):
     (tmp_path / ".lock").write_text("pid 17")
-    with pytest.raises(UserError, match="holds a .lock of another program"), claim(str(tmp_path)):
+    with pytest.raises(UserError, match="holds a .lock of another program"), lock_folder(str(tmp_path)):
         pass
     assert (tmp_path / ".lock").read_text() == "pid 17"
-    with pytest.raises(UserError, match="is a file"), claim(str(tmp_path / ".lock")):
+    with pytest.raises(UserError, match="is a file"), lock_folder(str(tmp_path / ".lock")):
         pass
 
 
@@ -423,7 +436,7 @@ def test_done_by_another_version_is_said(tmp_path):
 
 # ---- claims ----------------------------------------------------------------------------------------------------------
 def hold(folder, ready, done):
-    with claim(folder):
+    with lock_folder(folder):
         ready.set()
         done.wait(30)
 
@@ -434,11 +447,11 @@ def test_a_folder_is_one_process_at_a_time(tmp_path):
     other = context.Process(target=hold, args=(str(tmp_path / "run"), ready, done))
     other.start()
     assert ready.wait(30)
-    with pytest.raises(Busy, match="another process is at this run"), claim(str(tmp_path / "run")):
+    with pytest.raises(Locked, match="another process is at this run"), lock_folder(str(tmp_path / "run")):
         pass
     done.set()
     other.join()
-    with claim(str(tmp_path / "run")):
+    with lock_folder(str(tmp_path / "run")):
         pass
 
 
@@ -450,19 +463,19 @@ def test_a_killed_process_frees_its_folder(tmp_path):
     assert ready.wait(30)
     other.kill()
     other.join()
-    with claim(str(tmp_path)):
+    with lock_folder(str(tmp_path)):
         pass
 
 
 def test_a_folder_in_which_nothing_was_done_goes_again(tmp_path):
-    with claim(str(tmp_path / "new")):
+    with lock_folder(str(tmp_path / "new")):
         opened(SPEC, tmp_path / "new")
     assert not (tmp_path / "new").exists()
     (tmp_path / "old").mkdir()
-    with claim(str(tmp_path / "old")):
+    with lock_folder(str(tmp_path / "old")):
         opened(SPEC, tmp_path / "old")
     assert (tmp_path / "old").exists() and not (tmp_path / "old" / "spec.json").exists()
-    with claim(str(tmp_path / "kept")):
+    with lock_folder(str(tmp_path / "kept")):
         RunRecord(SPEC, str(tmp_path / "kept")).write()
     assert (tmp_path / "kept" / "record.json").exists()
 

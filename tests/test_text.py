@@ -2,7 +2,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerdrop.runs.spec import DataSpec, ModelSpec, RunSpec
+from layerdrop.architectures import ModelSpec
+from layerdrop.data.spec import DataSpec
+from layerdrop.runs.spec import RunSpec
 from layerdrop.system.text import one_line, short_name
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from layerdrop.finetune.objective import TaskLoss
+from layerdrop.finetune.spec import TheseusSpec
 from layerdrop.finetune.theseus import Theseus, modules, only_layers_train
 from layerdrop.finetune.train import train
-from layerdrop.runs.spec import TheseusSpec
 from layerdrop.surgery import drop_layers, layer_list, with_layers
 from tests import tiny
 from tests.running import same, weights

@@ -5,11 +5,15 @@ from dataclasses import replace
 
 import pytest
 
+from layerdrop.architectures import ModelSpec
+from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.spec import DataSpec
 from layerdrop.errors import UserError
+from layerdrop.finetune.spec import WhenSpec
 from layerdrop.runs.record import Cut, RunRecord
-from layerdrop.runs.spec import DataSpec, DropSpec, ModelSpec, Options, RunSpec, WhenSpec
+from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.store import Store
-from layerdrop.search.candidates import Stopped, Trials
+from layerdrop.search.candidates import Candidates, Stopped
 from layerdrop.search.methods import greedy
 from layerdrop.search.run import search
 from layerdrop.sweeps import execute as module
@@ -39,12 +43,12 @@ def record_of(job, dropped=None, **changes):
 
 @pytest.fixture
 def trials(tmp_path):
-    """trials(**changes) -> Trials over runs that are made up, in one store."""
+    """trials(**changes) -> Candidates over runs that are made up, in one store."""
 
     def make(outcome=record_of, seeds=(1,), slots=2, contents=CONTENTS, **changes):
         engine = MadeUp(outcome, slots)
         values = {"seeds": seeds, "total": 7} | changes
-        return Trials(
+        return Candidates(
             RunRecord(SPEC, "", **contents), Options("unused", save_model=False), Store(str(tmp_path)), engine, **values
         ), engine
 

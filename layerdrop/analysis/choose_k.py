@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score
-from layerdrop.checkpoints import Checkpoint, HubOptions, work_offline_unless_reachable
+from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
 from layerdrop.cli import flags_of, parse
 from layerdrop.criteria.selection import check_selection
 from layerdrop.data.tasks import Task
@@ -53,7 +53,7 @@ class TaskTolerance:
         spec, options = arguments.to_spec()
         if not ((spec.train or spec.start) and options.evaluate):
             raise UserError("--do_train, --do_eval, --do_predict: choosing K trains and evaluates. Leave them out.")
-        self.config = Checkpoint.open(spec.model, HubOptions.of(options)).config
+        self.config = Checkpoint.open(spec.model, options.hub).config
         most = min(len(droppable(self.config)), self.config.num_hidden_layers - 1)
         all_k = sorted(set(settings.k or range(1, most + 1)))
         if not 1 <= all_k[0] <= all_k[-1] <= most:

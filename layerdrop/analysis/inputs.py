@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from layerdrop.checkpoints import Checkpoint, HubOptions
+from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.batches import Collator, batches
 from layerdrop.data.examples import Examples
 from layerdrop.data.read import Data, read_splits
@@ -28,7 +28,7 @@ VERSION = 1
 
 
 @dataclass
-class Subject:
+class AnalysisInput:
     """A checkpoint and the texts of a task."""
 
     spec: RunSpec
@@ -40,7 +40,7 @@ class Subject:
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """Opened once."""
-        return Checkpoint.open(self.spec.model, HubOptions.of(self.options))
+        return Checkpoint.open(self.spec.model, self.options.hub)
 
     @cached_property
     def data(self) -> Data:

@@ -12,7 +12,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from layerdrop.cli.flags import Flags, TrainArguments
 from layerdrop.cli.limits import out_of_range
 from layerdrop.cli.to_spec import DISTILL_DEFAULTS, has_effect
-from layerdrop.criteria import SCORERS
+from layerdrop.criteria.table import SCORERS
 from layerdrop.data.tasks import custom_task
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import FIRST_RECIPE
@@ -25,7 +25,7 @@ TRAINING_ONLY = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "max_tr
 GRADUAL_ONLY = ("drop_step", "drop_every_epochs")
 THESEUS_ONLY = ("replacing_rate", "replacing_schedule", "replacing_steps")
 FIRST_ONLY = tuple(f"first_{name}" for name in FIRST_RECIPE)
-NOT_TRAINING_ALONE = ("do_train", "seed", "precision", "bf16", "fp16", "plain")
+NOT_TRAINING_ALONE = ("do_train", "seed", "precision", "bf16", "fp16", "no_speedups")
 """Flags among TrainArguments that change the result of an evaluation too."""
 
 
@@ -174,9 +174,9 @@ def _when(flags: Flags) -> Iterator[str]:
         yield f"{said}: counts epochs. Use --num_train_epochs instead of --max_steps."
     if gradual and train.load_best_model_at_end:
         yield f"{said}: its checkpoints have different depths. Leave --load_best_model_at_end out."
-    firsts = when.drop_when == "finetuned" or flags.teacher.teacher == "auto"
+    prerequisites = when.drop_when == "finetuned" or flags.teacher.teacher == "auto"
     for name in _given(when, FIRST_ONLY):
-        if not firsts:
+        if not prerequisites:
             yield f"--{name}: only for --drop_when finetuned and --teacher auto. Leave it out."
 
 

@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch
 from transformers import TrainingArguments
 
-from layerdrop.criteria import SCORERS, Scorer
 from layerdrop.criteria.orders import read_layers_file
+from layerdrop.criteria.table import SCORERS, Scorer
 from layerdrop.data.files import own_task_name
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task, get_task
 from layerdrop.errors import UserError
@@ -209,7 +209,7 @@ class TrainArguments(TrainingArguments):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(
         "auto: bf16 where the hardware has it, else fp32.", "auto"
     )
-    plain: bool = flag("Without this project's speed-ups.", False)
+    no_speedups: bool = flag("Without this project's speed-ups.", False)
     save_model: bool = flag("Keep the fine-tuned model in the run's folder.", True)
     resume_from_checkpoint: LocalPath | None = flag(
         "Resume from the last usable checkpoint in the run's folder (alone, or last), from a checkpoint's folder, or "

@@ -9,23 +9,14 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from layerdrop.checkpoints import Checkpoint, HubOptions
+from layerdrop.architectures import HubOptions, ModelSpec
+from layerdrop.checkpoints import Checkpoint
 from layerdrop.cli.flags import Flags
 from layerdrop.criteria.orders import find_layers, reservation
-from layerdrop.runs.spec import (
-    ADAPTIVE,
-    FIRST_RECIPE,
-    NOT_THE_LIBRARYS,
-    DataSpec,
-    DistilSpec,
-    DropSpec,
-    ModelSpec,
-    Options,
-    RunSpec,
-    TheseusSpec,
-    TrainSpec,
-    WhenSpec,
-)
+from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.spec import DataSpec
+from layerdrop.finetune.spec import ADAPTIVE, NOT_THE_LIBRARYS, DistilSpec, TheseusSpec, TrainSpec, WhenSpec
+from layerdrop.runs.spec import FIRST_RECIPE, Options, RunSpec
 from layerdrop.strategies import check_ids
 
 NO_EFFECT = (
@@ -86,10 +77,10 @@ def to_spec(flags: Flags, notes: tuple[str, ...] = ()) -> tuple[RunSpec, Options
         seed=train.seed,
         precision=train.precision,
         processes=train.world_size,
-        plain=train.plain,
+        no_speedups=train.no_speedups,
         theseus=_theseus(flags),
     )
-    spec = replace(spec, start=_start(flags, spec), distil=_distil(flags, spec))
+    spec = replace(spec, start=_start(flags, spec), distil=_distil(flags), teacher=_teacher(flags, spec))
     if flags.when.drop_when == "after":
         spec = replace(spec, train=None)
     return spec, _options(flags, spec, notes)
@@ -111,7 +102,7 @@ def _start(flags: Flags, spec: RunSpec) -> RunSpec | None:
     return replace(first, drop=spec.drop, when=WhenSpec(frozen=True)) if freeze else first
 
 
-def _distil(flags: Flags, spec: RunSpec) -> DistilSpec | None:
+def _distil(flags: Flags) -> DistilSpec | None:
     given = flags.teacher
     if given.teacher is None:
         return None
@@ -121,15 +112,18 @@ def _distil(flags: Flags, spec: RunSpec) -> DistilSpec | None:
         name: float(default if getattr(given, name) is None else getattr(given, name))
         for name, default in defaults.items()
     }
-    model = replace(spec.model, from_scratch=False)
-    auto = given.teacher == "auto"
     return DistilSpec(
         distill=kind,
-        teacher=None if auto else given.teacher,
-        teacher_run=_first(flags, spec, model=model) if auto else None,
+        teacher=None if given.teacher == "auto" else given.teacher,
         distill_attention=given.distill_attention or None,
         **values,
     )
+
+
+def _teacher(flags: Flags, spec: RunSpec) -> RunSpec | None:
+    if flags.teacher.teacher != "auto":
+        return None
+    return _first(flags, spec, model=replace(spec.model, from_scratch=False))
 
 
 def _theseus(flags: Flags) -> TheseusSpec | None:

@@ -1,5 +1,1 @@
-"""Scores of layers: the table of criteria, and what computes them."""
-
-from layerdrop.criteria.table import SCORERS, WEIGHT_SCOPES, Scorer
-
-__all__ = ["SCORERS", "WEIGHT_SCOPES", "Scorer"]
+"""Which layers to drop: scores of layers, their table, and the selection of layer ids."""

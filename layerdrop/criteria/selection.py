@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedConfig
 
-from layerdrop.architectures import family_of
+from layerdrop.architectures import ModelSpec, family_of
 from layerdrop.checkpoints import Checkpoint
-from layerdrop.criteria import SCORERS
+from layerdrop.criteria.spec import DropSpec
 from layerdrop.criteria.stored import stored_scores
+from layerdrop.criteria.table import SCORERS
 from layerdrop.data.examples import Examples
 from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
-from layerdrop.runs.spec import DistilSpec, DropSpec, ModelSpec, RunSpec
+from layerdrop.finetune.spec import DistilSpec
+from layerdrop.runs.spec import RunSpec
 from layerdrop.strategies import check_ids, check_k, get_strategy, order_of_dropping, select
 from layerdrop.surgery import droppable, kept_layers, positions
 

@@ -15,10 +15,10 @@ from layerdrop.data.columns import (
     text_columns,
 )
 from layerdrop.data.examples import BadRow, Examples, Row, UnknownLabel, as_number, collect, shortened
+from layerdrop.data.spec import DataSpec
 from layerdrop.data.tables import Table, read_table
 from layerdrop.data.tasks import Task, custom_task, get_task
 from layerdrop.errors import UserError, unknown
-from layerdrop.runs.spec import DataSpec
 
 Files = Sequence[tuple[str, str]]
 """(split, path) pairs."""

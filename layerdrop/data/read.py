@@ -8,9 +8,9 @@ from layerdrop.data.files import read_own_files
 from layerdrop.data.glue import DIAGNOSTIC_SPLIT, read_demo_split, read_glue_diagnostic, read_glue_split
 from layerdrop.data.hold_out import hold_out
 from layerdrop.data.hub import DIAGNOSTIC_CONFIG, read_hub_split
+from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task, get_task
 from layerdrop.errors import UserError
-from layerdrop.runs.spec import DataSpec
 
 
 @dataclass

@@ -118,7 +118,7 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Clause:
-    """Subject, verb, object; in the past or the present, and in the past perhaps passive."""
+    """AnalysisInput, verb, object; in the past or the present, and in the past perhaps passive."""
 
     subject: Phrase
     verb: Word

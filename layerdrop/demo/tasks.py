@@ -84,7 +84,7 @@ def _other_meaning(random: Random, clause: Clause, shown: bool) -> Clause:
 def similarity(random: Random, shown: bool) -> tuple[tuple[str, ...], float]:
     """demo-stsb: how much of the meaning is the same, 0 to 5?
 
-    Subject, verb and object count 5/3 each: in full for the same synonym set, half for the same class or group.
+    AnalysisInput, verb and object count 5/3 each: in full for the same synonym set, half for the same class or group.
     """
     first = make_clause(random, shown, adjectives=0)
     second = paraphrase(random, first)

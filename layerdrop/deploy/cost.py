@@ -24,7 +24,7 @@ from layerdrop.finetune.precision import autocast
 from layerdrop.finetune.speedups.dropout import cheap_dropout
 from layerdrop.finetune.teacher import attending_eagerly
 from layerdrop.loading import load_classifier
-from layerdrop.runs.environment import forget_peak_memory, peak_memory
+from layerdrop.runs.environment import peak_memory, reset_peak_memory
 from layerdrop.strategies import check_k, select
 from layerdrop.surgery import drop_layers, droppable, layer_list, without
 from layerdrop.system.text import short_name
@@ -37,7 +37,7 @@ SMALL_STEP = 1e-9
 
 
 @dataclass(frozen=True)
-class Reduced:
+class MeasuredModel:
     """A model without the layers that a strategy drops; the strategy needs no scores."""
 
     given: str
@@ -154,20 +154,20 @@ def count_flops(model: PreTrainedModel, length: int) -> float:
     return float(counter.get_total_flops())
 
 
-def peaks(model: Reduced, setting: Setting, use_cpu: bool = False) -> tuple[int, int]:
+def peaks(model: MeasuredModel, setting: Setting, use_cpu: bool = False) -> tuple[int, int]:
     """Peak memory of inference and of a training step, bytes, with the setting's longest texts; in a new process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_peaks_here, model, setting, use_cpu).result()
 
 
-def _peaks_here(reduced: Reduced, setting: Setting, use_cpu: bool) -> tuple[int, int]:
+def _peaks_here(reduced: MeasuredModel, setting: Setting, use_cpu: bool) -> tuple[int, int]:
     model, found = reduced.load(use_cpu), []
     longest = Setting(tuple(sorted(setting.lengths)[-setting.batch_size :]), setting.batch_size, setting.precision)
     texts = _batches_for(model, longest)
     optimizer = torch.optim.AdamW(model.parameters(), lr=SMALL_STEP)
     for work in (lambda: _infer(model, texts, setting), lambda: _train(model, texts, setting, optimizer)):
-        forget_peak_memory()
+        reset_peak_memory()
         work()
         found.append(peak_memory()["host" if model.device.type == "cpu" else "cuda"])
     return found[0], found[1]

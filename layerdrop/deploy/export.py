@@ -11,14 +11,18 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from layerdrop.architectures import ModelSpec
+from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.spec import DataSpec
 from layerdrop.deploy.onnx import FILE, OnnxClassifier, check_packages, export_onnx, latency, quantise
 from layerdrop.deploy.snippets import lines
 from layerdrop.errors import UserError
 from layerdrop.finetune.evaluate import decide, score
+from layerdrop.finetune.spec import WhenSpec
 from layerdrop.loading import load_classifier, quiet
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE
-from layerdrop.runs.spec import DataSpec, DropSpec, ModelSpec, Options, WhenSpec
+from layerdrop.runs.spec import Options
 from layerdrop.runs.status import holds_model
 from layerdrop.runs.steps import GlueRun
 from layerdrop.system.files import (
@@ -41,7 +45,7 @@ Classifier = Callable[[dict[str, torch.Tensor]], Any]
 
 
 @dataclass
-class Form:
+class Variant:
     """One form of a model: its size, score and latency."""
 
     name: str
@@ -58,7 +62,7 @@ class Export:
 
     run: str
     metric: str
-    forms: list[Form]
+    forms: list[Variant]
     """The run's model in torch, fp32, first; the one that is written last."""
     largest_difference: float = 0.0
     """Largest difference of a logit between the fp32 form and torch."""
@@ -129,11 +133,11 @@ class ExportedRun:
         rows = [data[i] for i in range(min(texts, len(data)))]
         return [self.run.collate(rows[i : i + size]) for i in range(0, len(rows), size)]
 
-    def _reference(self) -> tuple[np.ndarray, Form]:
+    def _reference(self) -> tuple[np.ndarray, Variant]:
         development = self.run.development([self.split])
         evaluation = development.evaluate(self.model, self.split)
         size = 4 * sum(p.numel() for p in self.model.parameters()) / 1e6
-        return evaluation.logits, Form("torch fp32", size, 100 * evaluation.metrics[self.metric])
+        return evaluation.logits, Variant("torch fp32", size, 100 * evaluation.metrics[self.metric])
 
     def _safetensors(self, folder: Path) -> Export:
         with quiet():
@@ -142,7 +146,7 @@ class ExportedRun:
         loaded = load_classifier(str(folder), replace_head=False)[0]
         again = self.run.development([self.split]).evaluate(loaded, self.split)
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
-        forms = [form, Form("safetensors", size, 100 * again.metrics[self.metric])]
+        forms = [form, Variant("safetensors", size, 100 * again.metrics[self.metric])]
         return self._compared(forms, logits, again.logits)
 
     def _onnx(self, folder: Path, int8: bool) -> Export:
@@ -168,13 +172,13 @@ class ExportedRun:
         with torch.inference_mode():
             self.model(**{name: value for name, value in batch.items() if name != "labels"})
 
-    def _scored(self, name: str, classifier: OnnxClassifier, path: Path) -> tuple[np.ndarray, Form]:
+    def _scored(self, name: str, classifier: OnnxClassifier, path: Path) -> tuple[np.ndarray, Variant]:
         data, task = self.run.dataset(self.split), self.run.task
         logits = classifier.logits(data, self.run.collate)
         size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) / 1e6
-        return logits, Form(name, size, 100 * score(logits, data.labels, task, self.run.task_ids)[self.metric])
+        return logits, Variant(name, size, 100 * score(logits, data.labels, task, self.run.task_ids)[self.metric])
 
-    def _compared(self, forms: list[Form], reference: np.ndarray, logits: np.ndarray) -> Export:
+    def _compared(self, forms: list[Variant], reference: np.ndarray, logits: np.ndarray) -> Export:
         task = self.run.task
         a, b = decide(reference, task), decide(logits, task)
         changed = np.abs(a - b) > 1e-3 if task.is_regression else a != b

@@ -10,7 +10,7 @@ from torch.nn.functional import kl_div, log_softmax, mse_loss, normalize
 from transformers import PreTrainedModel
 
 from layerdrop.finetune.objective import TaskLoss, model_inputs
-from layerdrop.runs.spec import DistilSpec
+from layerdrop.finetune.spec import DistilSpec
 from layerdrop.states import sentence_tokens, watching
 
 

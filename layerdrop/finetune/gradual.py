@@ -7,7 +7,8 @@ from transformers import AutoConfig, PreTrainedModel, TrainerCallback
 
 from layerdrop.architectures import family_of
 from layerdrop.checkpoints import original_layers
-from layerdrop.runs.spec import DropSpec, WhenSpec
+from layerdrop.criteria.spec import DropSpec
+from layerdrop.finetune.spec import WhenSpec
 from layerdrop.surgery import drop_layers, layer_list
 
 

@@ -7,8 +7,9 @@ from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedCo
 
 from layerdrop.errors import UserError
 from layerdrop.finetune.gradual import gradual_epochs
+from layerdrop.finetune.spec import NOT_THE_LIBRARYS, TrainSpec
 from layerdrop.finetune.trainer import OneGPU
-from layerdrop.runs.spec import NOT_THE_LIBRARYS, Options, RunSpec, TrainSpec
+from layerdrop.runs.spec import Options, RunSpec
 
 
 def training_arguments(spec: RunSpec, options: Options) -> OneGPU:

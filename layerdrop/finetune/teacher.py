@@ -21,8 +21,8 @@ from layerdrop.data.tasks import Task, label_order, pairs_by_order
 from layerdrop.data.tokens import Tokenised, tokenise
 from layerdrop.errors import UserError
 from layerdrop.finetune.precision import autocast, head_in_fp32
+from layerdrop.finetune.spec import DistilSpec
 from layerdrop.loading import load_classifier
-from layerdrop.runs.spec import DistilSpec
 from layerdrop.states import sentence_tokens, watching
 from layerdrop.system.distributed import from_first_process, gather, rank, world_size
 from layerdrop.system.files import TEMPORARY
@@ -34,7 +34,7 @@ def patient_pairs(n_student: int, n_teacher: int) -> list[tuple[int, int]]:
     return [(i, (i + 1) * n_teacher // n_student - 1) for i in range(n_student - 1)]
 
 
-def taught(
+def attach_teacher(
     distil: DistilSpec,
     teacher: Checkpoint,
     student: PreTrainedModel,
@@ -49,7 +49,7 @@ def taught(
     batch_size: int,
     precision: str,
     folder: str,
-) -> "tuple[Numbered, TaughtCollator, list[int]]":
+) -> "tuple[IndexedDataset, TeacherCollator, list[int]]":
     """The training data and the collator whose batches hold the teacher's outputs, and the student's layers that are
     paired with the teacher's.
 
@@ -78,8 +78,8 @@ def taught(
             batch_size=batch_size,
             precision=precision,
         )
-    numbered = Numbered(data.columns, data.offsets, data.labels, data.rows)
-    return numbered, TaughtCollator(collate, outputs), [ours for ours, _ in pairs]
+    numbered = IndexedDataset(data.columns, data.offsets, data.labels, data.rows)
+    return numbered, TeacherCollator(collate, outputs), [ours for ours, _ in pairs]
 
 
 def _refused(teacher: Checkpoint, why: str, instead: str) -> UserError:
@@ -126,7 +126,7 @@ def _same_tokens(a: Tokenised, b: Tokenised) -> bool:
     return np.array_equal(a.offsets, b.offsets) and np.array_equal(a.columns["input_ids"], b.columns["input_ids"])
 
 
-class Vectors:
+class RaggedMemmap:
     """A vector of any length for each row, in a temporary memory-mapped file shared by all processes of the run."""
 
     def __init__(self, sizes: np.ndarray, dtype: torch.dtype, folder: str | Path):
@@ -203,11 +203,11 @@ class Shapes:
 class TeacherOutputs:
     """Outputs for every row: logits, and states of the paired layers."""
 
-    logits: Vectors
+    logits: RaggedMemmap
     """(classes,) float32."""
-    states: Vectors | None = None
+    states: RaggedMemmap | None = None
     """(pairs, hidden), or for each token: (pairs, tokens, hidden)."""
-    attention: Vectors | None = None
+    attention: RaggedMemmap | None = None
     """(pairs, heads, tokens, tokens)."""
     n_pairs: int = 0
     n_heads: int = 0
@@ -217,13 +217,13 @@ class TeacherOutputs:
     def empty(cls, shapes: Shapes, kind: str, lengths: np.ndarray, folder: str | Path) -> "TeacherOutputs":
         """Allocate the outputs of every row. lengths: tokens of each row."""
         one = np.ones_like(lengths)
-        found = cls(Vectors(one * shapes.classes, torch.float32, folder), every_token=kind == "layers")
+        found = cls(RaggedMemmap(one * shapes.classes, torch.float32, folder), every_token=kind == "layers")
         if shapes.states:
             found.n_pairs, hidden, dtype = shapes.states
-            found.states = Vectors((lengths if found.every_token else one) * found.n_pairs * hidden, dtype, folder)
+            found.states = RaggedMemmap((lengths if found.every_token else one) * found.n_pairs * hidden, dtype, folder)
         if shapes.attention:
             found.n_heads, dtype = shapes.attention
-            found.attention = Vectors(lengths**2 * found.n_pairs * found.n_heads, dtype, folder)
+            found.attention = RaggedMemmap(lengths**2 * found.n_pairs * found.n_heads, dtype, folder)
         return found
 
     def write(self, part: Part) -> None:
@@ -343,7 +343,7 @@ def attending_eagerly(model: PreTrainedModel):
         model.set_attn_implementation(before)
 
 
-class Numbered(Tokenised):
+class IndexedDataset(Tokenised):
     """Tokenised examples whose items know their row."""
 
     def __getitem__(self, position: int) -> dict:
@@ -351,8 +351,8 @@ class Numbered(Tokenised):
 
 
 @dataclass(frozen=True)
-class TaughtCollator:
-    """Batches of Numbered examples with the teacher's outputs in them."""
+class TeacherCollator:
+    """Batches of IndexedDataset examples with the teacher's outputs in them."""
 
     collate: Collator
     outputs: TeacherOutputs

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from layerdrop.errors import UserError
 from layerdrop.finetune.objective import Objective
-from layerdrop.runs.spec import TheseusSpec
+from layerdrop.finetune.spec import TheseusSpec
 from layerdrop.surgery import layer_list, with_layers
 
 

@@ -24,8 +24,8 @@ from layerdrop.finetune.interrupt import Interrupt
 from layerdrop.finetune.log import EpochLog
 from layerdrop.finetune.objective import Objective
 from layerdrop.finetune.precision import head_in_fp32
-from layerdrop.finetune.speedups import faster
-from layerdrop.finetune.speedups.capture import may_record
+from layerdrop.finetune.speedups import speedups
+from layerdrop.finetune.speedups.capture import can_capture
 from layerdrop.finetune.trainer import Development, FineTuner, build_trainer, make_ordinary
 from layerdrop.surgery import layer_list
 from layerdrop.system.own_files import OwnFiles
@@ -74,14 +74,14 @@ def train(
     development: Development | None = None,
     tokenizer=None,
     save: bool = True,
-    plain: bool = False,
+    no_speedups: bool = False,
     rolling_checkpoints: bool = True,
     resume_from: str | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Training:
     """Train a model in place, and save it into args.output_dir if `save`.
 
-    plain: without speed-ups. resume_from: a checkpoint's folder. callbacks: hear of the training's events. Raises
+    no_speedups: without speed-ups. resume_from: a checkpoint's folder. callbacks: hear of the training's events. Raises
     UserError for less than one batch with `dataloader_drop_last`, FloatingPointError where training diverged,
     Interrupted where the user stopped it.
     """
@@ -102,12 +102,12 @@ def train(
         development=development if args.eval_strategy != "no" else None,
         tokenizer=tokenizer,
         callbacks=[log, interrupt, *([objective] if isinstance(objective, TrainerCallback) else []), *callbacks],
-        record=not plain and may_record(model, args, objective),
+        record=not no_speedups and can_capture(model, args, objective),
     )
     used_ids = data.columns["input_ids"]
     if tokenizer is not None:  # its padding id can differ from the configuration's
         used_ids = np.append(used_ids, tokenizer.pad_token_id)
-    with faster(model, args, train=True, plain=plain, used_ids=used_ids), head_in_fp32(model):
+    with speedups(model, args, train=True, no_speedups=no_speedups, used_ids=used_ids), head_in_fp32(model):
         trainer = build_trainer(make)
         try:
             seconds, loss = _run(trainer, interrupt, resume_from)

@@ -17,7 +17,7 @@ from layerdrop.errors import UserError
 from layerdrop.finetune.evaluate import Evaluation, evaluate
 from layerdrop.finetune.log import Bar, Losses
 from layerdrop.finetune.objective import Objective
-from layerdrop.finetune.speedups.capture import RecordedSteps
+from layerdrop.finetune.speedups.capture import CapturedSteps
 from layerdrop.loading import quiet
 
 
@@ -99,7 +99,7 @@ class FineTuner(Trainer):
         record: bool = False,
     ):
         self.objective, self.development = objective, development
-        self.recorded = RecordedSteps(super().training_step) if record else None
+        self.recorded = CapturedSteps(super().training_step) if record else None
         self.sampler: LengthGroupedSampler | None = None
         self.last, self.losses = Evaluations(), Losses()
         self.evaluate_seconds = 0.0

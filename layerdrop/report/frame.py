@@ -118,7 +118,7 @@ def _flat(record: RunRecord) -> dict[str, Any]:
         tuple(inputs[split] for split in sorted(inputs) if split.startswith(kind)) for kind in ("validation", "test")
     )
     trained_on = [inputs.get(name) for name in ("model", "tokenizer", "train")]  # a start differs where these do
-    teacher = distil and distil.teacher_run
+    teacher = spec.teacher
     return spec.flat() | {
         "variant": ", ".join(spec.variants),
         "positive_label": _positive_label(record),

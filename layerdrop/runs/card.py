@@ -5,8 +5,8 @@ from pathlib import Path
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
+from layerdrop.checkpoints import EMBEDDED
 from layerdrop.data.tasks import TASKS
-from layerdrop.demo import NAME as DEMO
 from layerdrop.runs.command import command_of
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE, CARD_MARK
@@ -74,7 +74,7 @@ def hub_name(model: str) -> str | None:
     try:
         if not Path(model).expanduser().exists():
             validate_repo_id(model)
-            return None if model == DEMO else model
+            return None if model in EMBEDDED else model
         record = read_record(model)
         return hub_name(record.spec.model.name) if record and record.spec.model.name != model else None
     except (ValueError, RecursionError):  # no hub name, no record, or two runs that name each other

@@ -5,13 +5,15 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from layerdrop.architectures import ModelSpec
+from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
-from layerdrop.runs.spec import DataSpec, ModelSpec, RunSpec
+from layerdrop.runs.spec import RunSpec
 from layerdrop.runs.words import WITHOUT_FLAG, flag_of
 
 USUAL = RunSpec(ModelSpec(""), DataSpec("")).flat()
 """Every setting at its default."""
-OTHERWISE = ("training", "files", "found", "plain", "precision", *WITHOUT_FLAG)
+OTHERWISE = ("training", "files", "found", "no_speedups", "precision", *WITHOUT_FLAG)
 """Keys of RunSpec.flat() that have no flag of their own."""
 
 
@@ -55,8 +57,8 @@ def _flags(spec: RunSpec) -> Iterator[str]:
             continue
         yield from (flag_of(name), _word(value))
     yield from ("--precision", spec.precision)
-    if spec.plain:
-        yield "--plain"
+    if spec.no_speedups:
+        yield "--no_speedups"
     if spec.theseus:
         yield "--theseus"
     if values["training"] is False:

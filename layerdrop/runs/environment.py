@@ -73,7 +73,7 @@ def peak_memory() -> dict[str, int]:
     return peaks
 
 
-def forget_peak_memory() -> None:
+def reset_peak_memory() -> None:
     """Reset peak_memory: a process may do several runs."""
     import torch
 

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from layerdrop.checkpoints import Checkpoint, HubOptions
+from layerdrop.architectures import ModelSpec
+from layerdrop.checkpoints import Checkpoint
 from layerdrop.criteria.selection import split_to_score
 from layerdrop.data.read import read_splits
 from layerdrop.errors import UserError
+from layerdrop.finetune.spec import ADAPTIVE
 from layerdrop.runs.record import rows_input
-from layerdrop.runs.spec import ADAPTIVE, ModelSpec, Options, RunSpec
+from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import Needs, Status, status_of
 from layerdrop.runs.store import Store, prior_store
 
@@ -64,7 +66,7 @@ class Inputs:
         """The run's teacher; None without one, or before it is trained."""
         if spec.distil and spec.distil.teacher:
             return self._open(ModelSpec(spec.distil.teacher), options)
-        return self.trained(spec.distil.teacher_run, spec, options) if spec.distil else None
+        return self.trained(spec.teacher, spec, options) if spec.distil else None
 
     def trained(self, prerequisite: RunSpec, spec: RunSpec, options: Options) -> Checkpoint | None:
         """The model that a prerequisite run of `spec` has trained; None before that."""
@@ -127,7 +129,7 @@ class Inputs:
 
     def _open(self, model: ModelSpec, options: Options, fresh: bool = False) -> Checkpoint | None:
         """Open a checkpoint. None if it cannot be opened here. fresh: open it again instead of reusing it."""
-        key = model, HubOptions.of(options)
+        key = model, options.hub
         if fresh or key not in self._checkpoints:
             try:
                 self._checkpoints[key] = Checkpoint.open(*key)

@@ -3,10 +3,11 @@
 import sys
 from dataclasses import replace
 
-from layerdrop.checkpoints import Checkpoint, HubOptions
+from layerdrop.architectures import ModelSpec
+from layerdrop.checkpoints import Checkpoint
 from layerdrop.errors import UserError
 from layerdrop.runs.inputs import Inputs, quiet_options
-from layerdrop.runs.spec import ModelSpec, Options, RunSpec
+from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.store import find_record, prior_store
 from layerdrop.sweeps.engines.base import Job, Run
 from layerdrop.sweeps.progress import Display
@@ -15,7 +16,7 @@ ATTEMPTS = 2
 """Maximum number of trainings of a prerequisite run: another process may train it without keeping its model."""
 
 
-class FirstRuns:
+class Prerequisites:
     """The prerequisite runs of a run."""
 
     def __init__(self, spec: RunSpec, options: Options, run: Run | None, inputs: Inputs):
@@ -44,20 +45,20 @@ class FirstRuns:
         """The trained teacher; None without one, or before it is trained. Raises UserError for an unknown name."""
         distil = self.spec.distil
         if distil and distil.teacher:
-            return Checkpoint.open(ModelSpec(distil.teacher), HubOptions.of(self.options), "--teacher")
-        return self.open(distil.teacher_run) if distil else None
+            return Checkpoint.open(ModelSpec(distil.teacher), self.options.hub, "--teacher")
+        return self.open(self.spec.teacher) if distil else None
 
     @property
     def cost(self) -> dict[str, float]:
         """Total cost of direct and indirect prerequisite runs: trainings, steps, seconds. Empty without any."""
-        records = [find_record(self.folder(first), first) for first in self.spec.firsts]
+        records = [find_record(self.folder(first), first) for first in self.spec.prerequisites]
         costs = [{"trainings": 1, "steps": r.steps, "seconds": r.seconds.get("train", 0.0)} for r in records]
         costs += [record.first for record in records if record.first]
         return {name: sum(cost[name] for cost in costs) for name in costs[0]} if costs else {}
 
     def do(self) -> None:
         """Train the missing prerequisite runs one after the other. Raises UserError if one fails."""
-        for first in self.spec.firsts:
+        for first in self.spec.prerequisites:
             folder, display = self.folder(first), Display(sys.stderr)
             if self._status(first).has_model:
                 display.say(f"takes the trained model of {first.name}, in {folder}")

@@ -155,7 +155,7 @@ class RunRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunRecord":
-        """The record that `to_dict` gave these values; also one of version 1. Unknown fields are ignored.
+        """The record that `to_dict` gave these values. Unknown fields are ignored.
 
         Raises ValueError for values that are not a record, or have other types than the fields.
         """
@@ -164,10 +164,8 @@ class RunRecord:
         known = {f.name for f in dataclasses.fields(cls)} - {"spec", "cuts"}
         try:
             record = cls(spec=RunSpec.from_dict(values["spec"]), **{n: v for n, v in values.items() if n in known})
-            record.cuts = [Cut(**cut | {"scores": _with_nan(cut.get("scores"))}) for cut in _cuts(values)]
+            record.cuts = [Cut(**cut | {"scores": _with_nan(cut.get("scores"))}) for cut in values.get("cuts", ())]
             record.metrics = {name: math.nan if v is None else v for name, v in record.metrics.items()}
-            if fingerprint := values.get("model_fingerprint"):
-                record.fingerprints = {"model": fingerprint}
             check_type(record, cls)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"no record of a run: {error}") from error
@@ -201,13 +199,6 @@ class RunRecord:
 def rows_input(values: Mapping[str, Any]) -> list[Any]:
     """[number of rows, fingerprint] of a split in RunRecord.data."""
     return [values.get("rows"), values.get("fingerprint")]
-
-
-def _cuts(values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The cuts in the file. Version 1 had a single cut."""
-    if values.get("cuts") or not values.get("kept"):
-        return values.get("cuts") or []
-    return [{"step": 0, "why": "", **{name: values.get(name) for name in ("dropped", "kept", "scores")}}]
 
 
 def _with_nan(scores: list | None) -> list | None:

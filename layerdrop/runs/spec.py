@@ -10,145 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from layerdrop.architectures import HubOptions, ModelSpec
+from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.spec import DataSpec
+from layerdrop.finetune.spec import DistilSpec, TheseusSpec, TrainSpec, WhenSpec
 from layerdrop.system.text import short_name
 
 VERSION = 3
 """Version of the fields' meaning; part of every id."""
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """Which checkpoint."""
-
-    name: str
-    """Folder or hub name; `demo`: the embedded miniature."""
-    revision: str = "main"
-    tokenizer: str | None = None
-    """Folder or hub name of the tokenizer; None: the checkpoint's own."""
-    from_scratch: bool = False
-    """Random weights instead of the pre-trained ones."""
-
-
-@dataclass(frozen=True)
-class DataSpec:
-    """Which task and examples, and how many tokens of each."""
-
-    task: str
-    """Name of a GLUE or demo task; for own files a name derived from theirs."""
-    source: str = "hub"
-    """`hub`, `demo`, `files`, or a GLUE folder as given."""
-    files: tuple[tuple[str, str], ...] = ()
-    """Own files: (split, path) of `train` and `validation`, as far as the run reads them."""
-    text_columns: tuple[str, ...] = ()
-    """Own files: one or two names; empty: found in the files."""
-    label_column: str = "label"
-    label_type: str = "auto"
-    """Own files: `class`, `number`, or `auto`."""
-    positive_label: str | None = None
-    """Own files with two classes: the class that `f1` measures; None: chosen by name and frequency."""
-    skip_bad_rows: bool = False
-    max_seq_length: int = 128
-    """Tokens."""
-    pad_to_max_length: bool = False
-    max_train_samples: int | None = None
-    max_eval_samples: int | None = None
-    hold_out: float | None = None
-    """Share of the training set that takes the place of the development set; None: none."""
-
-
-@dataclass(frozen=True)
-class DropSpec:
-    """Which layers go. Ids count from 0 in the numbering of the checkpoint."""
-
-    strategy: str | None = None
-    """A name in layerdrop.strategies.STRATEGIES; None: nothing is dropped."""
-    k: int | None = None
-    threshold: float | None = None
-    layers: tuple[int, ...] = ()
-    """`list`: the ids."""
-    found: tuple[int, ...] = ()
-    """The ids that a search found for this k, ascending (in its order, where they go gradually); empty where the run
-    searches itself."""
-    score_on: str | None = None
-    """Scores come from this checkpoint instead of the model."""
-    score_split: str | None = None
-    score_samples: int | None = None
-    weight_scope: str | None = None
-
-
-@dataclass(frozen=True)
-class WhenSpec:
-    """When the layers of a DropSpec are dropped; by default before training."""
-
-    frozen: bool | None = None
-    """True: the layers are frozen instead of dropped."""
-    step: int | None = None
-    """Gradual dropping: number of layers dropped at a time; None: all layers are dropped before training."""
-    every_epochs: int | None = None
-    """Gradual dropping: epochs before each drop."""
-
-
-@dataclass(frozen=True)
-class TrainSpec:
-    """The recipe. Fields are named as in `TrainingArguments`; the defaults are the papers'."""
-
-    num_train_epochs: float = 3.0
-    max_steps: int = -1
-    per_device_train_batch_size: int = 32
-    gradient_accumulation_steps: int = 1
-    learning_rate: float = 2e-5
-    lr_scheduler_type: str = "linear"
-    warmup_steps: float = 0.0
-    optim: str = "adamw_torch_fused"
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    label_smoothing_factor: float = 0.0
-    train_sampling_strategy: str = "group_by_length"
-    data_seed: int | None = None
-    freeze_layers: tuple[int, ...] = ()
-    """Kept layers that are frozen; ids in the numbering of the checkpoint."""
-    freeze_embeddings: bool = False
-    layerdrop_rate: float | None = None
-    """Probability with which a training step leaves out a layer; None: none is left out."""
-    other: Mapping[str, Any] = field(default_factory=dict)
-    """Every further setting of `TrainingArguments` that changes a result and is not at its default."""
-
-
-ADAPTIVE = ("reduce_lr_on_plateau", "greedy")
-"""Learning rate schedules that follow the evaluations."""
-NOT_THE_LIBRARYS = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "other")
-"""Fields of TrainSpec that are no setting of `TrainingArguments`."""
-
-
-@dataclass(frozen=True)
-class DistilSpec:
-    """Distillation: loss = (1 - weight) task loss + weight logits loss + states weight x states loss."""
-
-    distill: str
-    """`logits`; `patient`: sentence-token states too; `layers`: the states of every token too."""
-    teacher: str | None = None
-    """Folder or hub name of the teacher; None: the trained model of `teacher_run`."""
-    teacher_run: "RunSpec | None" = None
-    distill_temperature: float = 1.0
-    distill_weight: float = 0.5
-    distill_states_weight: float | None = None
-    distill_attention: bool | None = None
-    """`layers`: whether attention is matched too."""
-
-
-@dataclass(frozen=True)
-class TheseusSpec:
-    """Module replacing (Xu et al. 2020)."""
-
-    replacing_rate: float
-    """Probability at the first step with which a module of the successor takes its place."""
-    replacing_steps: float
-    """Step, or share of the training's steps if below 1, from which on the rate is 1."""
-    replacing_schedule: str
-    """Before that `constant`, or `linear`: it rises to 1."""
 
 
 @dataclass(frozen=True)
@@ -164,13 +33,15 @@ class RunSpec:
     seed: int = 42
     precision: str = "fp32"
     processes: int = 1
-    plain: bool = False
+    no_speedups: bool = False
     """Without this project's speed-ups: other dropout draws, other rounding."""
     start: "RunSpec | None" = None
     """The run whose trained model this one starts from; None: the checkpoint. That model has at least the layers that
     this run keeps; layer ids count in the checkpoint."""
     distil: DistilSpec | None = None
     """None: no teacher."""
+    teacher: "RunSpec | None" = None
+    """The run whose trained model is the teacher; None: no teacher, or the one that `distil` names."""
     theseus: TheseusSpec | None = None
     """None: no module replacing."""
 
@@ -203,10 +74,9 @@ class RunSpec:
         return self.train or (self.start and self.start.train) or None
 
     @property
-    def firsts(self) -> list["RunSpec"]:
+    def prerequisites(self) -> list["RunSpec"]:
         """The runs whose trained models this one needs: its start and its teacher."""
-        teacher = self.distil and self.distil.teacher_run
-        return [run for run in (self.start, teacher if teacher != self.start else None) if run]
+        return [run for run in (self.start, self.teacher if self.teacher != self.start else None) if run]
 
     @property
     def id(self) -> str:
@@ -248,65 +118,58 @@ class RunSpec:
         values: dict[str, Any] = {}
         for part, kind in _PARTS.items():
             of = self._recipe if part == "train" else getattr(self, part)
-            names = [f.name for f in dataclasses.fields(kind) if not f.name.endswith("_run")]
+            names = [f.name for f in dataclasses.fields(kind)]
             values |= {name: None if of is None else getattr(of, name) for name in names}
         values["model"] = values.pop("name")
         other = values.pop("other") or {}
         rest = {name: getattr(self, name) for name in _ALONE}
         first = {f"first_{name}": self._of_first(name) for name in FIRST_RECIPE}
         freeze = {"freeze_dropped": bool(self.start and self.start.when.frozen) or None}
-        auto = {"teacher": "auto"} if self.distil and self.distil.teacher_run else {}
+        auto = {"teacher": "auto"} if self.teacher else {}
         when = {"drop_when": self.drop_when, "training": self._recipe is not None}
         return values | dict(other) | rest | first | freeze | auto | when
 
     def _of_first(self, name: str) -> Any:
         """A setting of the first training, where it differs from this run's."""
-        values = [getattr(run.train, name) for run in self.firsts if run.train and self.train]
+        values = [getattr(run.train, name) for run in self.prerequisites if run.train and self.train]
         return next((value for value in values if value != getattr(self.train, name)), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, nested as the fields are, with the version."""
-        values = {"version": VERSION, **dataclasses.asdict(replace(self, start=None, distil=None))}
-        if self.distil:
-            run = self.distil.teacher_run
-            values["distil"] = dataclasses.asdict(replace(self.distil, teacher_run=None))
-            values["distil"]["teacher_run"] = run and run.to_dict()
-        return values | {"start": self.start and self.start.to_dict()}
+        runs = {"start": self.start and self.start.to_dict(), "teacher": self.teacher and self.teacher.to_dict()}
+        return {"version": VERSION, **dataclasses.asdict(replace(self, start=None, teacher=None)), **runs}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
         """The spec that `to_dict` gave these values (lists for tuples, as JSON has them); unknown fields are ignored.
 
-        Also reads version 1, whose fields were not nested, and version 2, whose `drop` had the fields of `when`.
+        Also reads version 2. Raises ValueError for version 1.
         """
         if "version" not in values:
-            values = _from_version_1(values)
-        if values.get("when") is None:
-            values = {**values, "when": values.get("drop")}
+            raise ValueError("a record of version 1, which layerdrop 0.2 reads and this version does not")
+        if values.get("version") == 2:
+            values = _from_version_2(values)
         parts = {name: kind for name, kind in _PARTS.items() if values.get(name) is not None}
         built = {name: _build(kind, values[name]) for name, kind in parts.items()}
         rest = {name: values[name] for name in _ALONE if name in values}
-        if values.get("start") is not None:
-            rest["start"] = cls.from_dict(values["start"])
+        for name in ("start", "teacher"):
+            if values.get(name) is not None:
+                rest[name] = cls.from_dict(values[name])
         return cls(**built, **rest, **({} if "train" in built else {"train": None}))
 
 
 FIRST_RECIPE = ("num_train_epochs", "learning_rate")
 """Settings of the recipe that the first training of a run can have of its own: flags --first_..."""
-_ALONE = ("seed", "precision", "processes", "plain")
+_ALONE = ("seed", "precision", "processes", "no_speedups")
 _PARTS = {
     **{"model": ModelSpec, "data": DataSpec, "drop": DropSpec, "when": WhenSpec, "train": TrainSpec},
     **{"distil": DistilSpec, "theseus": TheseusSpec},
 }
-_OF_VERSION_1 = (ModelSpec, DataSpec, DropSpec, TrainSpec)
 
 
 def _build(kind: type, values: Mapping[str, Any]) -> Any:
     known = {f.name for f in dataclasses.fields(kind)}
-    built = {name: _tuples(value) for name, value in values.items() if name in known}
-    if built.get("teacher_run") is not None:
-        built["teacher_run"] = RunSpec.from_dict(built["teacher_run"])
-    return kind(**built)
+    return kind(**{name: _tuples(value) for name, value in values.items() if name in known})
 
 
 def _tuples(value: Any) -> Any:
@@ -318,19 +181,11 @@ def _chosen(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in plain.items() if value is not None and value not in ((), {}, [])}
 
 
-def _from_version_1(old: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested form of a spec of version 1."""
-    kinds = {part: kind for part, kind in _PARTS.items() if kind in _OF_VERSION_1}
-    fields = {part: {f.name for f in dataclasses.fields(kind)} for part, kind in kinds.items()}
-    new: dict[str, Any] = {part: {n: v for n, v in old.items() if n in names} for part, names in fields.items()}
-    new["model"]["name"] = old["model"]
-    new["drop"]["found"] = sorted((old.get("order") or [])[: old.get("k") or 0])  # the whole order stood there
-    new["data"]["source"] = old["data"]
-    recipe = dict(old.get("training", {}))
-    known = {name: recipe.pop(name) for name in list(recipe) if name in fields["train"]}
-    recipe.pop("dataloader_drop_last", None) if not recipe.get("dataloader_drop_last") else None
-    new["train"] = new["train"] | known | {"other": recipe} if old.get("train", True) else None
-    return new | {name: old[name] for name in ("seed", "precision", "processes") if name in old} | {"version": 1}
+def _from_version_2(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a spec of version 2: `drop` had those of `when`, `distil` had `teacher`."""
+    distil = values.get("distil") or {}
+    new = {"when": values.get("drop"), "teacher": distil.get("teacher_run"), "no_speedups": values.get("plain", False)}
+    return {**values, **new}
 
 
 TRAINER_DEFAULTS: Mapping[str, Any] = {
@@ -376,3 +231,8 @@ class Options:
     """Folder of layer scores that are not computed twice; None: none are kept."""
     notes: tuple[str, ...] = ()
     """Notes to the user before the run, for the record."""
+
+    @property
+    def hub(self) -> HubOptions:
+        """Access to the hub."""
+        return HubOptions(self.cache_dir, self.token, self.trust_remote_code)

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from transformers import set_seed
 
-from layerdrop.checkpoints import POSITIVE_KEY, Checkpoint, HubOptions
+from layerdrop.architectures import ModelSpec
+from layerdrop.checkpoints import POSITIVE_KEY, Checkpoint
 from layerdrop.criteria.selection import Selection, check_selection, must_search, select_layers, split_to_score
+from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.batches import Collator
 from layerdrop.data.metrics import f1_by_class
 from layerdrop.data.read import read_splits
@@ -21,22 +23,23 @@ from layerdrop.errors import UserError
 from layerdrop.finetune.evaluate import Evaluation
 from layerdrop.finetune.precision import check_precision
 from layerdrop.finetune.settings import check_checkpointing, training_arguments
-from layerdrop.finetune.speedups import faster
+from layerdrop.finetune.spec import WhenSpec
+from layerdrop.finetune.speedups import speedups
 from layerdrop.finetune.trainer import Development, prefix
 from layerdrop.loading import load_classifier, number_of_parameters, quiet, random_classifier
-from layerdrop.runs.environment import environment, forget_peak_memory, peak_memory
+from layerdrop.runs.environment import environment, peak_memory, reset_peak_memory
 from layerdrop.runs.inputs import Inputs, needed_splits
 from layerdrop.runs.predictions import prediction_range, predictions_file, write_predictions
-from layerdrop.runs.prerequisites import FirstRuns
+from layerdrop.runs.prerequisites import Prerequisites
 from layerdrop.runs.record import Clock, Cut, RunRecord
 from layerdrop.runs.results import CARD_FILE, result_files
-from layerdrop.runs.spec import DropSpec, ModelSpec, Options, RunSpec, WhenSpec
+from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import MODEL
 from layerdrop.runs.store import (
     SCORE_FOLDER,
     FolderState,
-    claim,
     find_record,
+    lock_folder,
     note_inputs,
     open_folder,
     prior_store,
@@ -50,7 +53,7 @@ from layerdrop.system.own_files import OwnFiles
 from layerdrop.system.process import busy_note, collect_from_now_on
 
 MULTIPLE = 8
-"""On a GPU: batches are padded to a multiple of this. Each length is recorded once (finetune.faster.graphs)."""
+"""On a GPU: batches are padded to a multiple of this. Each length is recorded once (finetune.speedups.capture)."""
 
 
 class GlueRun:
@@ -63,7 +66,7 @@ class GlueRun:
         self.record = RunRecord(spec, options.folder, notes=list(options.notes))
         self.evaluations: dict[str, Evaluation] = {}
         """Split -> the final model's evaluation."""
-        forget_peak_memory()
+        reset_peak_memory()
 
     def read(self, dry_run: bool = False, scored: str | None = None) -> None:
         """Open the checkpoint, whose weights wait until the choice of layers, and read the splits that are needed.
@@ -72,9 +75,9 @@ class GlueRun:
         """
         spec, options = self.spec, self.options
         with self.clock("load"):
-            self.checkpoint = checkpoint = Checkpoint.open(spec.model, HubOptions.of(options))
+            self.checkpoint = checkpoint = Checkpoint.open(spec.model, options.hub)
             self.inputs = Inputs()
-            self.firsts = FirstRuns(spec, options, self.run, self.inputs)
+            self.prerequisites = Prerequisites(spec, options, self.run, self.inputs)
         check_precision(spec.precision, checkpoint.config)
         check_checkpointing(self.args, checkpoint.config)
         if must_search(spec.drop):
@@ -140,7 +143,7 @@ class GlueRun:
             notes.append(f"--max_seq_length {asked}: the model takes {self.length} tokens at most")
         if self.task_ids is not None:
             notes.append(f"the checkpoint's own order of labels is used: {', '.join(self.labels)}")
-        notes += _notes_on_classes(self.task, checkpoint, self.firsts.teacher)
+        notes += _notes_on_classes(self.task, checkpoint, self.prerequisites.teacher)
         if self.spec.train and self.spec.train.label_smoothing_factor and self.task.is_regression:
             notes.append(f"--label_smoothing_factor has no effect on {self.task.name}, whose labels are values")
         if busy := busy_note():
@@ -151,7 +154,7 @@ class GlueRun:
     def in_folder(self) -> Iterator[FolderState]:
         """Keep other processes out of the run's folder, and see what is there."""
         with ExitStack() as stack:
-            from_first_process(lambda: stack.enter_context(claim(self.options.folder)))
+            from_first_process(lambda: stack.enter_context(lock_folder(self.options.folder)))
             opened = from_first_process(lambda: open_folder(self.record, self.options))
             self.record.notes += opened.notes
             yield opened
@@ -206,10 +209,10 @@ class GlueRun:
 
     def do_first(self) -> None:
         """Do the runs whose trained models this one needs, where they are missing."""
-        if self.spec.firsts:
+        if self.spec.prerequisites:
             with self.clock("first"):
-                self.firsts.do()
-            self.record.first = self.firsts.cost
+                self.prerequisites.do()
+            self.record.first = self.prerequisites.cost
             self.record.fingerprints |= self.inputs.models(self.spec, self.options)
             from_first_process(lambda: note_inputs(self.record))
 
@@ -292,7 +295,7 @@ class GlueRun:
         with self.clock("load"):
             set_seed(spec.seed)
             if spec.start:
-                start = self.firsts.open(spec.start)
+                start = self.prerequisites.open(spec.start)
                 gone = self._gone_from(start)
                 self.model, new = load_classifier(start, gone, labels=self.labels, replace_head=False)
             elif spec.model.from_scratch:
@@ -309,7 +312,7 @@ class GlueRun:
             setattr(self.model.config, POSITIVE_KEY, self.task.positive_label)
         self.new_parameters = new
         self.selection.encoder_weights = None
-        forget_peak_memory()
+        reset_peak_memory()
         if new and spec.train is None:
             names = ", ".join(new)
             self.record.notes.append(f"untrained and not in the checkpoint, so the figures say little: {names}")
@@ -423,7 +426,7 @@ class GlueRun:
         with self.clock("tokenise"):
             development = self.development(splits)
         self.model.to(self.args.device)
-        with self.clock(stage), faster(self.model, self.args, train=False, plain=self.spec.plain):
+        with self.clock(stage), speedups(self.model, self.args, train=False, no_speedups=self.spec.no_speedups):
             self.evaluations |= {split: development.evaluate(self.model, split) for split in splits}
 
     def _score_classes(self, split: str) -> None:

@@ -33,7 +33,7 @@ SCORE_FOLDER = "scores"
 FROM_LAST = ("last", "auto")
 
 
-class Busy(Exception):
+class Locked(Exception):
     """Another process works in the folder of a run."""
 
 
@@ -90,12 +90,12 @@ def prior_store(options: Options) -> Store:
 
 # ---- one run's folder ------------------------------------------------------------------------------------------------
 @contextmanager
-def claim(folder: str) -> Iterator[None]:
+def lock_folder(folder: str) -> Iterator[None]:
     """Lock a run's folder. Create it if it does not exist.
 
     On exit, delete `spec.json` if the folder contains nothing else, the lock if there is no `spec.json`, and a folder
-    created here if it is empty. The operating system frees the lock of a killed process. Raises Busy, and UserError for
-    a folder that cannot be written.
+    created here if it is empty. The operating system frees the lock of a killed process. Raises Locked, and UserError
+    for a folder that cannot be written.
     """
     path = Path(folder)
     if path.exists() and not path.is_dir():
@@ -108,7 +108,7 @@ def claim(folder: str) -> Iterator[None]:
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise Busy(f"--output_dir {folder}: another process is at this run. Wait, or choose another folder.") from None
+        raise Locked(f"--output_dir {folder}: another process is at this run. Wait, or choose another.") from None
     except OSError as error:
         raise UserError(f"--output_dir {folder}: cannot write there ({error.strerror}). Choose another.") from None
     try:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from layerdrop.criteria.spec import DropSpec
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.spec import DropSpec
 
 
 def summary(record: RunRecord) -> str:

@@ -10,7 +10,7 @@ from layerdrop.finetune.distillation import Distillation
 from layerdrop.finetune.gradual import DropWhileTraining, Gradual, cut_as
 from layerdrop.finetune.objective import Objective, TaskLoss
 from layerdrop.finetune.stochastic import LayerDrop
-from layerdrop.finetune.teacher import attending_eagerly, taught
+from layerdrop.finetune.teacher import attach_teacher, attending_eagerly
 from layerdrop.finetune.theseus import Theseus, only_layers_train
 from layerdrop.finetune.train import Training, freeze, train
 from layerdrop.loading import load_classifier
@@ -45,7 +45,7 @@ def fine_tune(this: GlueRun, resume_from: str | None) -> Training:
             development=development if options.evaluate else None,
             tokenizer=this.checkpoint.tokenizer,
             save=options.save_model,
-            plain=spec.plain,
+            no_speedups=spec.no_speedups,
             rolling_checkpoints=options.rolling_checkpoints,
             resume_from=resume_from,
             callbacks=[gradual] if gradual else [],
@@ -65,10 +65,10 @@ def _freeze(this: GlueRun) -> None:
 
 
 def _taught(this: GlueRun, data):
-    """What layerdrop.finetune.teacher.taught gives."""
-    return taught(
+    """What layerdrop.finetune.teacher.attach_teacher gives."""
+    return attach_teacher(
         this.spec.distil,
-        this.firsts.teacher,
+        this.prerequisites.teacher,
         this.model,
         this.data.examples["train"],
         data,
@@ -95,7 +95,7 @@ def _among_layers(this: GlueRun, objective: Objective) -> Objective:
 
 def _predecessor(this: GlueRun):
     """The full model that the run goes on from. Raises UserError where it is not fine-tuned."""
-    source = this.firsts.open(this.spec.start) if this.spec.start else this.checkpoint
+    source = this.prerequisites.open(this.spec.start) if this.spec.start else this.checkpoint
     if source.family.shared:
         raise UserError(f"--theseus: {source.family.name} shares one layer, which nothing can replace. Leave it out.")
     if this.new_parameters:

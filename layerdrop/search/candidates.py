@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from layerdrop.criteria.spec import DropSpec
 from layerdrop.errors import UserError
 from layerdrop.runs.inputs import Inputs
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.spec import DropSpec, Options, RunSpec
+from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import changed_inputs
 from layerdrop.runs.store import Store
 from layerdrop.search.methods import Ids
@@ -25,7 +26,7 @@ class Stopped(Exception):
     """The user stopped a search; what is done stays in the store."""
 
 
-class Trials:
+class Candidates:
     """Scores of sets: of a model that is fine-tuned without these layers, on the run's development data.
 
     An Evaluate of layerdrop.search.methods. A set that any run of the store has trained (with the same settings but
@@ -77,7 +78,7 @@ class Trials:
         """
         there = [self._known(spec) for spec in specs]
         missing = [spec for spec, record in zip(specs, there, strict=True) if record is None]
-        for first in {first.id: first for spec in missing for first in spec.firsts}.values():
+        for first in {first.id: first for spec in missing for first in spec.prerequisites}.values():
             self.model(first)
         before = [record for record in there if record]
         progress = execute(

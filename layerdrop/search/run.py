@@ -9,7 +9,7 @@ from layerdrop.runs.inputs import quiet_options
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import Options
 from layerdrop.runs.store import Store
-from layerdrop.search.candidates import Trials
+from layerdrop.search.candidates import Candidates
 from layerdrop.search.methods import METHODS, Level
 from layerdrop.search.record import SearchRecord, step_words
 from layerdrop.search.shortlist import Choose, Shortlist
@@ -25,7 +25,7 @@ def search(
     method: str,
     layers: Sequence[int],
     max_k: int,
-    trials: Trials,
+    trials: Candidates,
     choose: Choose,
     *,
     digits: int | None = None,
@@ -34,7 +34,7 @@ def search(
     """Search with a method of layerdrop.search.methods.METHODS.
 
     layers: ids of those that may go. trials: does the trainings. choose: selects a strategy's layers. digits: decimals
-    to which scores are rounded before they are compared. tell: called with each level. Raises as Trials do.
+    to which scores are rounded before they are compared. tell: called with each level. Raises as Candidates do.
     """
     row = METHODS[method]
     evaluate = Shortlist(trials, choose) if row.proposes else trials
@@ -61,13 +61,13 @@ def search_inside(
 
     full_run: the run in full depth on the part that is not held out, with the fingerprints of its inputs. choose:
     selects a strategy's layers. options: of the candidates. store: folder of their runs. run: executes them. Raises as
-    Trials do.
+    Candidates do.
     """
     seed, display = full_run.spec.seed, Display(sys.stderr)
     total = METHODS[method].trainings(len(layers), k)
     display.say(f"{method}: {total} trainings at most; records in {store}")
     try:
-        trials = Trials(
+        trials = Candidates(
             full_run, options, Store(store), InProcessEngine(run), seeds=[seed], total=total, tell=display.update
         )
         return search(method, layers, k, trials, choose, tell=lambda level: display.say(step_words(level)))

@@ -8,12 +8,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from layerdrop.checkpoints import Checkpoint, HubOptions, work_offline_unless_reachable
+from layerdrop.architectures import HubOptions, ModelSpec
+from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
 from layerdrop.cli import flag_names, flags_of, parse, read_settings
 from layerdrop.cli.settings_files import STUDY
 from layerdrop.criteria.selection import check_selection
 from layerdrop.errors import UserError, unknown
-from layerdrop.runs.spec import ModelSpec, Options, RunSpec
+from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store
 from layerdrop.sweeps.engines.base import Job
 from layerdrop.system.text import one_line
@@ -180,7 +181,7 @@ class _Planner:
 
     def keep_models_that_are_needed(self) -> None:
         """Let each run keep its model that another one goes on from or learns from: it is not trained twice."""
-        needed = {first.id for job in self.study.jobs for first in job.spec.firsts}
+        needed = {first.id for job in self.study.jobs for first in job.spec.prerequisites}
 
         def keeping(job: Job) -> Job:
             return replace(job, options=replace(job.options, save_model=True)) if job.spec.id in needed else job
@@ -226,7 +227,7 @@ class _Planner:
                 self._note(f"--{split}_file {path}: no such file here.")
 
     def _config(self, spec: RunSpec, options: Options) -> Any:
-        key = spec.model, HubOptions.of(options)
+        key = spec.model, options.hub
         if key not in self.configs:
             try:
                 self.configs[key] = Checkpoint.open(*key).config

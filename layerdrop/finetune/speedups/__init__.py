@@ -11,26 +11,26 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from layerdrop.finetune.speedups.dropout import cheap_dropout
 from layerdrop.finetune.speedups.first_token import first_token_alone, has_first_token_classifier
-from layerdrop.finetune.speedups.no_sync import without_waiting
-from layerdrop.finetune.speedups.vocabulary import may_leave_rows_out, used_rows
+from layerdrop.finetune.speedups.no_sync import no_sync
+from layerdrop.finetune.speedups.vocabulary import can_leave_rows_out, used_rows
 
 
 @contextmanager
-def faster(
+def speedups(
     model: PreTrainedModel,
     args: TrainingArguments,
     *,
     train: bool,
-    plain: bool = False,
+    no_speedups: bool = False,
     used_ids: np.ndarray | None = None,
 ) -> Iterator[None]:
     """Apply every speed-up that suits the model, the device of `args` and the optimizer; undo all of them on exit.
 
-    train: False enters only those that help evaluation. plain: enter none. used_ids: all token ids of the training
-    data, in any shape; None keeps every row of the embedding in training.
+    train: False enters only those that help evaluation. no_speedups: enter none. used_ids: all token ids of the
+    training data, in any shape; None keeps every row of the embedding in training.
     """
     with ExitStack() as undo:
-        for speed_up in () if plain else _speed_ups(model, args, train, used_ids):
+        for speed_up in () if no_speedups else _speed_ups(model, args, train, used_ids):
             undo.enter_context(speed_up)
         yield
 
@@ -40,9 +40,9 @@ def _speed_ups(
 ) -> Iterator[AbstractContextManager[None]]:
     if has_first_token_classifier(model):
         yield first_token_alone(model)
-    if train and used_ids is not None and may_leave_rows_out(model, args):
+    if train and used_ids is not None and can_leave_rows_out(model, args):
         yield used_rows(model, used_ids)
     if args.device.type != "cpu":
-        yield without_waiting(model, args)
+        yield no_sync(model, args)
     elif train:
         yield cheap_dropout(model)

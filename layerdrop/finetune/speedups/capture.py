@@ -27,11 +27,11 @@ OTHER_STEPS += ("deepspeed", "fsdp")
 """Settings with which the host takes part in the passes, or the memory of other batches is needed again."""
 
 
-def may_record(model: PreTrainedModel, args: TrainingArguments, objective: Objective) -> bool:
+def can_capture(model: PreTrainedModel, args: TrainingArguments, objective: Objective) -> bool:
     """Whether every training step on a batch of one shape launches the same kernels, and CUDA can record them."""
     return (
         args.device.type == "cuda"
-        and model.config.model_type in family_of(model.config).recordable
+        and model.config.model_type in family_of(model.config).capturable
         and objective.same_every_step
         and args.parallel_mode != ParallelMode.DISTRIBUTED  # a single process can be wrapped too
         and args.gradient_accumulation_steps == 1
@@ -49,7 +49,7 @@ class _Recorded:
     """What it writes, beside the gradients."""
 
 
-class RecordedSteps:
+class CapturedSteps:
     """Executes training steps. The first one of each shape is an ordinary step; the second one is recorded, and all
     later ones are replayed. A model that has lost layers counts as another shape."""
 
@@ -112,7 +112,7 @@ class RecordedSteps:
             raise
         except RuntimeError as error:
             raise RuntimeError(
-                f"CUDA cannot record this model's training step ({error}). Add --plain, which trains without speed-ups."
+                f"CUDA cannot capture this model's training step ({error}). Add --no_speedups."
             ) from error
         self.pool = self.pool or graph.pool()
         return graph.replay, result

@@ -98,7 +98,7 @@ def _asynchronous_copies(args: TrainingArguments) -> Iterator[None]:
 
 
 @contextmanager
-def without_waiting(model: PreTrainedModel, args: TrainingArguments) -> Iterator[None]:
+def no_sync(model: PreTrainedModel, args: TrainingArguments) -> Iterator[None]:
     """Read no value during a model's forward pass, leave cuDNN's attention out, and copy batches asynchronously.
     Undone on exit.
 

@@ -83,7 +83,7 @@ def _load_full_table(module: UsedRows, state: dict, prefix: str, *_) -> None:
         state[f"{prefix}weight"] = full[module.used.to(full.device)]
 
 
-def may_leave_rows_out(model: PreTrainedModel, args: TrainingArguments) -> bool:
+def can_leave_rows_out(model: PreTrainedModel, args: TrainingArguments) -> bool:
     """Whether training with the used rows alone is the same training: by model, optimizer and number of processes."""
     embedding = model.get_input_embeddings()
     return (

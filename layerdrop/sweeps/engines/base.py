@@ -13,7 +13,7 @@ from layerdrop.runs.spec import Options, RunSpec
 
 Run = Callable[[RunSpec, Options], RunRecord]
 """Executes one run. The record, which is also in the run's folder, says `failed` where the run did not succeed. Raises
-UserError for unusable input and Busy where another process is at the folder."""
+UserError for unusable input and Locked where another process is at the folder."""
 LOG_FILE = "log.txt"
 """In a run's folder: what the run printed."""
 

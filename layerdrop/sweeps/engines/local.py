@@ -12,14 +12,14 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 
 from layerdrop.sweeps.engines.base import LOG_FILE, Job, Result, Run
-from layerdrop.sweeps.engines.slots import WorkerPlace
+from layerdrop.sweeps.engines.slots import WorkerSlot
 from layerdrop.sweeps.engines.worker import load_run, work
 
 
 class LocalEngine:
     """An engine with one worker process for each place."""
 
-    def __init__(self, run: Run, where: list[WorkerPlace]):
+    def __init__(self, run: Run, where: list[WorkerSlot]):
         self.workers = [_Worker(pickle.dumps(run), place) for place in where]
         self.slots = len(self.workers)
 
@@ -45,7 +45,7 @@ class LocalEngine:
 class _Worker:
     """A process that does one job after the other."""
 
-    def __init__(self, run: bytes, place: WorkerPlace):
+    def __init__(self, run: bytes, place: WorkerSlot):
         self.run, self.place = run, place
         self.job: Job | None = None
         self._start()
@@ -94,7 +94,7 @@ def _seeing(gpu: str | None) -> Iterator[None]:
             os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
-def _serve(run: bytes, place: WorkerPlace, connection: Connection) -> None:
+def _serve(run: bytes, place: WorkerSlot, connection: Connection) -> None:
     os.setsid()  # Ctrl-C is the sweep's to deal with
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()

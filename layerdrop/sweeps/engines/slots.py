@@ -13,14 +13,14 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
-class WorkerPlace:
+class WorkerSlot:
     """What a worker may use: some cores, and perhaps a GPU (as CUDA_VISIBLE_DEVICES names it)."""
 
     cores: tuple[int, ...]
     gpu: str | None = None
 
 
-def places(workers: int | None = None, runs_per_gpu: int = 1) -> list[WorkerPlace]:
+def slots(workers: int | None = None, runs_per_gpu: int = 1) -> list[WorkerSlot]:
     """At least one place: `runs_per_gpu` on each GPU, or without a GPU one on each core, as far as memory allows.
 
     workers: so many instead. The cores are shared out evenly. CUDA is not initialised in this process.
@@ -33,7 +33,7 @@ def places(workers: int | None = None, runs_per_gpu: int = 1) -> list[WorkerPlac
         gpus = [gpus[i % len(gpus)] for i in range(workers)]
     n = len(gpus)
     shares = [tuple(cores[i::n]) or (cores[i % len(cores)],) for i in range(n)]
-    return [WorkerPlace(share, gpu) for share, gpu in zip(shares, gpus, strict=True)]
+    return [WorkerSlot(share, gpu) for share, gpu in zip(shares, gpus, strict=True)]
 
 
 def visible_gpus() -> list[str]:

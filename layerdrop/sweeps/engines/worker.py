@@ -27,14 +27,14 @@ def work(run: Run, job: Job) -> RunRecord | None:
     What the run prints is added to LOG_FILE.
     """
     from layerdrop.runs.environment import environment
-    from layerdrop.runs.store import Busy, claim
+    from layerdrop.runs.store import Locked, lock_folder
 
     with _output_to(Path(job.options.folder) / LOG_FILE):
         try:
-            with claim(job.options.folder):
-                pass  # raises Busy before the run reads its inputs
+            with lock_folder(job.options.folder):
+                pass  # raises Locked before the run reads its inputs
             return run(job.spec, job.options)
-        except Busy:
+        except Locked:
             return None
         except UserError as error:
             reason = str(error)
@@ -52,10 +52,10 @@ def record_failure(job: Job, error: str, environment: dict | None = None) -> Run
 
     environment: where it failed; None if that is not known.
     """
-    from layerdrop.runs.store import Busy, claim
+    from layerdrop.runs.store import Locked, lock_folder
 
     record = RunRecord(job.spec, job.options.folder, "failed", error=error, environment=environment or {})
-    with suppress(Busy, UserError), claim(job.options.folder):
+    with suppress(Locked, UserError), lock_folder(job.options.folder):
         if _may_replace(job):
             record.write()
     return record
