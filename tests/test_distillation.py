@@ -48,9 +48,8 @@ WORDS = "--task_name rte --num_train_epochs 1 --learning_rate 1e-3 --drop_strate
 def test_logits():
     student = torch.zeros(2, 2, requires_grad=True)
     teacher = torch.tensor([[LOG3, 0.0], [1.0, 1.0]])
-    assert CLASSES.kind.distillation_loss(student, teacher, 1.0).item() == pytest.approx(
-        KL / 2
-    )  # the second row costs nothing
+    loss = CLASSES.kind.distillation_loss
+    assert loss(student, teacher, 1.0).item() == pytest.approx(KL / 2)  # the second row costs nothing
     warm = loss(student, 2 * teacher, 2.0)
     assert warm.item() == pytest.approx(4 * KL / 2)  # the same softened distributions, times T squared
     warm.backward()
