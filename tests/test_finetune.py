@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, TrainerControl, TrainerState, TrainingArguments
+from transformers import AutoModelForSequenceClassification, Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.cli import parse
@@ -140,6 +140,30 @@ def test_training_is_training_by_hand(tmp_path, limit):
     assert tokens < cells
     assert result.tokens_per_second * result.seconds == pytest.approx(tokens)  # padding does not count
     assert result.padding_share == pytest.approx(1 - tokens / cells)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_without_speed_ups_training_has_the_bits_of_the_librarys_trainer(tmp_path, model_type, evaluated):
+    """Three steps with dropout, AdamW and clipping, in random order of rows. Evaluations draw no random number."""
+    tokenizer, weights = tiny.tokenizer(), {}
+    if model_type == "distilbert":
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    data, collate = dataset(tokenizer), Collator.of(tokenizer)
+    given = {"optim": "adamw_torch_fused", "learning_rate": 1e-2, "lr_scheduler_type": "linear", "max_grad_norm": 0.1}
+    given |= {"train_sampling_strategy": "random", "remove_unused_columns": False, "logging_strategy": "epoch"}
+    for ours in (True, False):
+        model, steps = tiny.model(model_type), "steps" if evaluated and ours else "no"
+        args = arguments(tmp_path, **given, eval_strategy=steps, eval_steps=1)
+        if ours:
+            result = train(model, args, data, collate, CLASSES, evaluator=evaluator(), save=False, no_speedups=True)
+            assert result.steps == 3 and ("accuracy" in result.epochs[0]) is evaluated
+        else:
+            Trainer(model, args, collate, data).train()
+        weights[ours] = model.state_dict()
+    before = tiny.model(model_type).state_dict()
+    assert all(torch.equal(tensor, weights[False][name]) for name, tensor in weights[True].items())
+    assert not any(torch.equal(before[name], tensor) for name, tensor in weights[True].items() if "layer.0" in name)
 
 
 def test_accumulated_batches_are_one_batch(tmp_path):
