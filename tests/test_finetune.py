@@ -23,7 +23,7 @@ from layerdrop.data.tasks import TASKS
 from layerdrop.data.tokens import tokenise
 from layerdrop.finetune.evaluate import Evaluator
 from layerdrop.finetune.interrupt import Interrupt, Interrupted
-from layerdrop.finetune.log import EpochLog, _position, result_name
+from layerdrop.finetune.log import LogLine, _position, log_entries, result_name
 from layerdrop.finetune.objectives import TaskLoss
 from layerdrop.finetune.spec import NOT_THE_LIBRARYS, TrainSpec
 from layerdrop.finetune.trainer import FineTuner
@@ -286,17 +286,29 @@ def test_a_diverged_training_is_said(tmp_path):
 
 # ---- log and interrupt ----------------------------------------------------------------------------------------------
 def test_points_of_logging_are_told_apart_by_their_step():
-    log, args = EpochLog(), SimpleNamespace(max_steps=-1, num_train_epochs=3)
-    state = TrainerState(log_history=[{"step": 1, "epoch": 0.001, "loss": 3.0}], is_world_process_zero=True)
-    log.on_train_begin(args, state, None)
-    control = SimpleNamespace(should_evaluate=False)
-    for step, logs in ((2, {"loss": 2.0}), (3, {"loss": 1.0}), (3, {"eval_accuracy": 0.5})):
-        state.global_step, state.epoch = step, step * 0.001
-        log.on_log(args, state, control, logs=logs)
-    assert log.entries == [
+    history = [{"step": 1, "epoch": 0.001, "loss": 3.0}, {"step": 2, "epoch": 0.002, "loss": 2.0, "learning_rate": 0.1}]
+    history += [{"step": 3, "epoch": 0.003, "loss": 1.0}, {"step": 3, "epoch": 0.003, "eval_accuracy": 0.5}]
+    entries = log_entries([*history, {"step": 3, "epoch": 0.003, "train_runtime": 2.0, "train_loss": 2.0}])
+    assert entries == [
         {"step": 1, "epoch": 0.001, "train_loss": 3.0},
         {"step": 2, "epoch": 0.002, "train_loss": 2.0},
         {"step": 3, "epoch": 0.003, "train_loss": 1.0, "accuracy": 0.5},
+    ]
+
+
+def test_a_line_for_each_step_of_logging(capsys):
+    """Once its results are complete."""
+    args, state = SimpleNamespace(max_steps=-1, num_train_epochs=3), TrainerState(is_world_process_zero=True)
+    for step, evaluates, logs in (
+        (2, False, {"loss": 2.0}), (3, True, {"loss": 1.0}), (3, False, {"eval_accuracy": 0.5}),
+        (3, False, {"train_runtime": 2.0}),
+    ):  # fmt: skip
+        state.global_step, state.epoch = step, step * 0.001
+        state.log_history.append({**logs, "step": step, "epoch": state.epoch})
+        LogLine().on_log(args, state, SimpleNamespace(should_evaluate=evaluates), logs=logs)
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch 0.002 of 3: train_loss 2.0000",
+        "epoch 0.003 of 3: train_loss 1.0000  accuracy 0.5000",
     ]
 
 

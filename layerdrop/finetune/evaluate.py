@@ -1,4 +1,4 @@
-"""One pass of a classifier over a dataset: logits, predictions and metrics, without a Trainer and without a folder."""
+"""Evaluation of a classifier on a dataset: logits, predictions and metrics, without a Trainer or a folder."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -38,10 +38,10 @@ def evaluate(
     batch_size: int = 32,
     precision: str = "fp32",
 ) -> Evaluation:
-    """Evaluate a classifier on its device. The model's training mode and the random state stay as they are.
+    """Evaluate a classifier on its device, without changing its training mode or the random state.
 
-    dataset: its labels, if any, are in the model's order. Under torch.distributed each process computes a share of the
-    batches, and all get the whole result. Raises FloatingPointError for logits that are not finite.
+    dataset: with labels in the model's order, or without labels. Under torch.distributed each process computes a share
+    of the batches, and all processes return the whole result. Raises FloatingPointError for logits that are not finite.
     """
     start = time.perf_counter()
     logits = logits_of(model, dataset, collate, batch_size, precision)
@@ -55,7 +55,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Evaluates a model on some splits. Other fields: see `evaluate`."""
+    """A function that evaluates a model on a split. For other fields see `evaluate`."""
 
     datasets: Mapping[str, Tokenised]
     """Split -> examples: `validation`; for MNLI `validation_matched`, `validation_mismatched`."""

@@ -93,11 +93,7 @@ def cut(checkpoint: Checkpoint, step: int, dropped: Sequence[int], why: str, sco
 
 def training(record: RunRecord, trainer: FineTuner, clock: Clock) -> None:
     """Record the results of a training."""
-    record.epochs, record.steps, record.train_loss = (
-        trainer.epochs.entries,
-        trainer.state.global_step,
-        trainer.train_loss,
-    )
+    record.epochs, record.steps, record.train_loss = trainer.epochs, trainer.state.global_step, trainer.train_loss
     record.resumed_at_step = trainer.resumed_at_step
     record.tokens_per_second, record.padding_share = trainer.throughput
     clock.add("train", trainer.seconds)
