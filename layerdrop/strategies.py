@@ -91,8 +91,6 @@ class Strategy:
     """With a scorer: whether all layers above a score can be dropped instead of k."""
     searched: bool = False
     """The k ids that a search found."""
-    searches: bool = False
-    """With `searched`: whether a run searches itself where no result is given."""
     listed: bool = False
     """The ids themselves are given."""
 
@@ -210,13 +208,7 @@ STRATEGIES = {
         ),
         Strategy("greedy", "the first k of a greedy search's order", "Peer et al. 2022", searched=True),
         Strategy("optimal", "the best set of k that an exhaustive search found", "Peer et al. 2022", searched=True),
-        Strategy(
-            "shortlist",
-            "the best of the layers that four strategies propose, by trainings of the run's own",
-            "ours",
-            searched=True,
-            searches=True,
-        ),
+        Strategy("shortlist", "the best of the sets that four strategies propose", "ours", searched=True),
         Strategy("list", "the ids of --drop_layers", "the fork's --remove_layers", listed=True),
     )
 }

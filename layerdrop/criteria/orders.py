@@ -22,16 +22,21 @@ def find_layers(
     """The k ids of a search's result, for a strategy that needs one: from the file, the first k ids of an order, else
     the published ids. Ids of an order keep its sequence, first to drop first.
 
-    Empty for every other strategy, and for a strategy that will search itself. Raises UserError.
+    Empty for every other strategy. Raises UserError, also for `shortlist` without a result: none is published.
     """
     row = get_strategy(strategy) if strategy else None
-    if row is None or not row.searched or k is None or (row.searches and not (order_file or order)):
+    if row is None or not row.searched or k is None:
         return ()
     if order:
         sets, source = _beginnings(order), f"--drop_order {','.join(map(str, order))}"
     elif order_file:
         sets = read_sets_file(order_file) if strategy == "optimal" else _beginnings(read_order_file(order_file))
         source = f"--drop_order_file {order_file}"
+    elif strategy == "shortlist":
+        raise UserError(
+            f"--drop_strategy {strategy}: needs the result of a search. Run: layerdrop search --method {strategy} "
+            f"--max_k {k}. Then add --drop_order_file with the .txt file that it writes."
+        )
     else:
         sets, source = published_sets(strategy, model, task), f"the published search for {task}"
     if not 0 < k <= len(sets):
@@ -142,7 +147,7 @@ def published_sets(strategy: str, model: str, task: str) -> list[tuple[int, ...]
         models, tasks = (", ".join(sorted({key[i] for key in found})) for i in (0, 1))
         raise UserError(
             f"--drop_strategy {strategy}: nothing is published for {name} on {task} (there are: {models}; {tasks}). "
-            f"Search with scripts/search.py --method {strategy}, and give its result with --drop_order_file."
+            f"Run layerdrop search --method {strategy}, and give its result with --drop_order_file."
         )
     return found[name, task]
 

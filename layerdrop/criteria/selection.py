@@ -54,11 +54,6 @@ def split_to_score(drop: DropSpec) -> str | None:
     return drop.score_split if row and row.scorer and SCORERS[row.scorer].needs_data else None
 
 
-def must_search(drop: DropSpec) -> bool:
-    """Whether the layers come from a search that has not been done yet."""
-    return drop.strategy is not None and get_strategy(drop.strategy).searches and not drop.found
-
-
 def search_space(config: PreTrainedConfig, max_k: int, flag: str) -> list[int]:
     """The layers among which a search can choose up to max_k. Raises UserError. flag: what max_k was given by."""
     family, layers = family_of(config), droppable(config)
@@ -91,8 +86,6 @@ def check_selection(spec: RunSpec, config: PreTrainedConfig) -> None:
         return
     if row.scorer or row.at_random:
         check_k(drop.k or 0, n_layers)
-    elif must_search(drop):
-        search_space(config, drop.k, "--drop_k")
     else:
         dropped = select(row.name, n_layers, k=drop.k, found=drop.found, layers=drop.layers)
         positions("--freeze_layers", kept_layers(config, dropped), freeze_layers)

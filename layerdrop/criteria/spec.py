@@ -14,8 +14,7 @@ class DropSpec:
     layers: tuple[int, ...] = ()
     """`list`: the ids."""
     found: tuple[int, ...] = ()
-    """The ids that a search found for this k, ascending (in its order, where they go gradually); empty where the run
-    searches itself."""
+    """The ids that a search found for this k, ascending; in its order for gradual dropping."""
     score_on: str | None = None
     """Scores come from this checkpoint instead of the model."""
     score_split: str | None = None

@@ -79,15 +79,13 @@ class RunRecord:
     epochs: list[dict[str, float | None]] = field(default_factory=list)
     """One entry for each point of logging: `step`, `epoch`, `train_loss`, `loss` and metrics on the development set."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """load, read, first (the runs that it needed and did), search, select, tokenise, teacher (its pass over the
+    """load, read, first (prerequisite runs), select, tokenise, teacher (its pass over the
     training set), train, evaluate (all passes over the development set), inference (the last of them), predict,
     total."""
     steps: int | None = None
     """Optimizer steps of the whole training."""
     train_loss: float | None = None
     """Mean over all of them."""
-    search: dict[str, float] = field(default_factory=dict)
-    """Cost of the run's own search: trainings, steps, seconds; scoring_seconds where criteria propose sets."""
     first: dict[str, float] = field(default_factory=dict)
     """Cost of the runs whose trained models this run needed: trainings, steps, seconds of training."""
     resumed_at_step: int | None = None

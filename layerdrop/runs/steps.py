@@ -4,15 +4,13 @@ import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from transformers import set_seed
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import POSITIVE_KEY, Checkpoint
-from layerdrop.criteria.selection import Selection, check_selection, must_search, select_layers, split_to_score
+from layerdrop.criteria.selection import Selection, check_selection, select_layers, split_to_score
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.batches import Collator
 from layerdrop.data.metrics import f1_by_class
@@ -23,7 +21,6 @@ from layerdrop.errors import UserError
 from layerdrop.finetune.evaluate import Evaluation
 from layerdrop.finetune.precision import check_precision
 from layerdrop.finetune.settings import check_checkpointing, training_arguments
-from layerdrop.finetune.spec import WhenSpec
 from layerdrop.finetune.speedups import speedups
 from layerdrop.finetune.trainer import Development, prefix
 from layerdrop.loading import load_classifier, number_of_parameters, quiet, random_classifier
@@ -36,17 +33,15 @@ from layerdrop.runs.results import CARD_FILE, result_files
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import MODEL
 from layerdrop.runs.store import (
-    SCORE_FOLDER,
     FolderState,
     find_record,
     lock_folder,
     note_inputs,
     open_folder,
-    prior_store,
     remove_checkpoints,
 )
 from layerdrop.runs.training_step import fine_tune, note_drops
-from layerdrop.surgery import droppable, kept_layers
+from layerdrop.surgery import kept_layers
 from layerdrop.sweeps.engines.base import Run
 from layerdrop.system.distributed import finish, from_first_process, is_first, world_size
 from layerdrop.system.own_files import OwnFiles
@@ -80,8 +75,6 @@ class GlueRun:
             self.prerequisites = Prerequisites(spec, options, self.run, self.inputs)
         check_precision(spec.precision, checkpoint.config)
         check_checkpointing(self.args, checkpoint.config)
-        if must_search(spec.drop):
-            self._check_search(dry_run)
         check_selection(spec, checkpoint.config)
         with self.clock("read"):
             self.data = read_splits(
@@ -106,17 +99,6 @@ class GlueRun:
         self.labels = list(names) if order is None else [names[i] for i in order]
         """Class names in the checkpoint's order; empty for regression."""
         self._describe()
-
-    def _check_search(self, dry_run: bool) -> None:
-        """Raise UserError where this run cannot search."""
-        strategy, spec = f"--drop_strategy {self.spec.drop.strategy}", self.spec
-        instead = "Search with scripts/search.py, and give its result with --drop_order_file."
-        if dry_run or spec.train is None:
-            raise UserError(f"{strategy}: finds its layers by trainings, and this run does not train. {instead}")
-        if spec.processes > 1:
-            raise UserError(f"{strategy}: searches in one process, not in {spec.processes}. {instead}")
-        if spec.data.hold_out:
-            raise UserError(f"{strategy}: chooses by held-out rows, which --hold_out would report on. Leave it out.")
 
     def _needed_splits(self, dry_run: bool, scored: str | None) -> list[str]:
         spec = self.spec
@@ -220,12 +202,8 @@ class GlueRun:
         """Choose the layers to drop."""
         spec, checkpoint, record = self.spec, self.checkpoint, self.record
         record.environment = environment(self.args.device.type == "cpu")
-        drop = spec.drop
-        if must_search(drop):
-            with self.clock("search"):
-                drop = replace(drop, found=self._search())  # in its order
         with self.clock("select"):
-            self.selection = selection = from_first_process(lambda: self.choose(drop))
+            self.selection = selection = from_first_process(lambda: self.choose(spec.drop))
         why = selection.why + (", frozen" if spec.when.frozen else "")
         record.cuts = [self.cut(0, self.dropped, why, selection.scores)]
         record.fingerprints |= selection.fingerprints
@@ -269,25 +247,6 @@ class GlueRun:
         checkpoint = self.checkpoint
         kept = [checkpoint.original_ids[i] for i in kept_layers(checkpoint.config, dropped)]
         return Cut(step, [i for i in range(checkpoint.n_original) if i not in kept], kept, why, scores)
-
-    def _search(self) -> tuple[int, ...]:
-        """The layers that a search finds on a held-out part of the training set."""
-        from layerdrop.search.run import HOLD_OUT, candidate_options, search_inside
-
-        spec, options = self.spec, self.options
-        files = tuple((split, path) for split, path in spec.data.files if split == "train")
-        data = replace(spec.data, hold_out=HOLD_OUT, files=files)
-        unset = {"start": None, "distil": None, "theseus": None}
-        plain = replace(spec, drop=DropSpec(), when=WhenSpec(), data=data, **unset)
-        store, layers = prior_store(options).root, droppable(self.checkpoint.config)
-        scores = options.score_store or str(Path(store) / SCORE_FOLDER)
-        full_run = GlueRun(plain, replace(candidate_options(options), score_store=scores))
-        full_run.read()
-        found = search_inside(
-            spec.drop.strategy, layers, spec.drop.k, full_run.record, full_run.choose, full_run.options, store, self.run
-        )
-        self.record.search = found.cost
-        return found.order or tuple(found.sets[-1])
 
     def load(self) -> None:
         """Read the kept layers alone. The seed is set before, so that the head is the same whatever was dropped."""

@@ -27,7 +27,7 @@ from layerdrop.system.own_files import CHECKPOINTS, MODEL_PATTERNS, SPEC_FILE, O
 
 LOCK_FILE = ".lock"
 PRIOR_FOLDER = "prior"
-"""In a run's or a study's folder: the store of searches and prerequisite runs."""
+"""In a run's or a study's folder: the store of prerequisite runs."""
 SCORE_FOLDER = "scores"
 """In the folder of an analysis or in PRIOR_FOLDER: layer scores that need not be computed again."""
 FROM_LAST = ("last", "auto")
