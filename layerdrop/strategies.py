@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from layerdrop.errors import UserError, unknown
+from .errors import UserError, unknown
 
 Positions = Callable[[int, int], list[int]]
 

@@ -34,7 +34,9 @@ def test_published():
 
 @pytest.mark.parametrize("strategy", ["greedy", "optimal"])
 def test_nothing_published(strategy):
-    with pytest.raises(UserError, match=f"{strategy}: nothing is published for xlnet-base-cased on rte .*layerdrop search"):
+    with pytest.raises(
+        UserError, match=f"{strategy}: nothing is published for xlnet-base-cased on rte .*layerdrop search"
+    ):
         published_sets(strategy, "xlnet-base-cased", "rte")
 
 

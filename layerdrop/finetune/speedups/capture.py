@@ -13,7 +13,6 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.training_args import ParallelMode
 
-from layerdrop.architectures import family_of
 from layerdrop.finetune.objective import Objective
 
 Batch = Mapping[str, torch.Tensor]
@@ -22,6 +21,12 @@ Step = Callable[[nn.Module, Batch], torch.Tensor]
 """Computes the loss of a batch, adds its gradients to the parameters' and returns the loss, detached."""
 
 
+MODEL_TYPES = (
+    *("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "mpnet", "mobilebert", "deberta"),
+    *("deberta-v2", "data2vec-text", "megatron-bert", "roberta-prelayernorm", "rembert", "roformer", "xlm-roberta-xl"),
+    *("distilbert", "albert"),
+)
+"""Model types whose training step reads no value and copies none to the GPU, so that CUDA can record it."""
 OTHER_STEPS = ("fp16", "gradient_checkpointing", "torch_compile", "torch_empty_cache_steps", "auto_find_batch_size")
 OTHER_STEPS += ("deepspeed", "fsdp")
 """Settings with which the host takes part in the passes, or the memory of other batches is needed again."""
@@ -31,7 +36,7 @@ def can_capture(model: PreTrainedModel, args: TrainingArguments, objective: Obje
     """Whether every training step on a batch of one shape launches the same kernels, and CUDA can record them."""
     return (
         args.device.type == "cuda"
-        and model.config.model_type in family_of(model.config).capturable
+        and model.config.model_type in MODEL_TYPES
         and objective.same_every_step
         and args.parallel_mode != ParallelMode.DISTRIBUTED  # a single process can be wrapped too
         and args.gradient_accumulation_steps == 1
