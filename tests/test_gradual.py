@@ -9,6 +9,7 @@ import torch
 from transformers import TrainerCallback
 
 from layerdrop.criteria.spec import DropSpec
+from layerdrop.criteria.table import get_strategy
 from layerdrop.finetune.gradual import DropWhileTraining, Gradual, gradual_epochs
 from layerdrop.finetune.objective import TaskLoss
 from layerdrop.finetune.spec import WhenSpec
@@ -47,7 +48,7 @@ def test_plan():
     ],
 )
 def test_order(strategy, more, order):
-    assert order_of_dropping(strategy, 6, **more) == order
+    assert order_of_dropping(get_strategy(strategy), 6, **more) == order
 
 
 class Spy(TrainerCallback):

@@ -42,7 +42,7 @@ def test_nothing_published(strategy):
 
 def test_reservations():
     assert "mismatched" in reservation("greedy", None, "mnli") and reservation("greedy", None, "rte") is None
-    assert "development set" in reservation("optimal", None, "rte") and reservation("optimal", "a.txt", "rte") is None
+    assert "validation set" in reservation("optimal", None, "rte") and reservation("optimal", "a.txt", "rte") is None
 
 
 # ---- files

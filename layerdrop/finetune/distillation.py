@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.functional import kl_div, log_softmax, mse_loss, normalize
 from transformers import PreTrainedModel
 
+from layerdrop.errors import UserError
 from layerdrop.finetune.objective import TaskLoss, model_inputs
 from layerdrop.finetune.spec import DistilSpec
 from layerdrop.states import sentence_tokens, watching
@@ -50,6 +51,15 @@ def attention_loss(student: Sequence[torch.Tensor], teacher: torch.Tensor, mask:
     real = mask[:, None, :, None] * mask[:, None, None, :]
     errors = [((ours.float() - teacher[:, i].float()) ** 2 * real).sum() for i, ours in enumerate(student)]
     return sum(errors) / (real.sum() * teacher.shape[2])
+
+
+def check_depth(distil: DistilSpec | None, n_kept: int) -> None:
+    """Raise UserError if too few layers are kept to pair one with a layer of the teacher."""
+    if distil and distil.distill == "patient" and distil.distill_states_weight and n_kept < 2:
+        raise UserError(
+            "--distill patient: pairs all layers but the last, and the model keeps one alone. Use --distill layers or "
+            "logits, or drop fewer."
+        )
 
 
 class Distillation:

@@ -14,12 +14,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from layerdrop.checkpoints import Checkpoint, original_layers
-from layerdrop.criteria.selection import check_depth
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
 from layerdrop.data.tasks import Task, label_order, pairs_by_order
 from layerdrop.data.tokens import Tokenised, tokenise
 from layerdrop.errors import UserError
+from layerdrop.finetune.distillation import check_depth
 from layerdrop.finetune.precision import FP32_ONLY, autocast, head_in_fp32
 from layerdrop.finetune.spec import DistilSpec
 from layerdrop.loading import load_classifier

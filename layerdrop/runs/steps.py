@@ -10,7 +10,7 @@ from transformers import set_seed
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import POSITIVE_KEY, Checkpoint
-from layerdrop.criteria.selection import Selection, check_selection, select_layers, split_to_score
+from layerdrop.criteria.selection import Selection, select_layers, split_to_score
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.batches import Collator
 from layerdrop.data.metrics import f1_by_class
@@ -24,6 +24,7 @@ from layerdrop.finetune.settings import check_checkpointing, training_arguments
 from layerdrop.finetune.speedups import speedups
 from layerdrop.finetune.trainer import Development, prefix
 from layerdrop.loading import load_classifier, number_of_parameters, quiet, random_classifier
+from layerdrop.runs.checks import check_selection
 from layerdrop.runs.environment import environment, peak_memory, reset_peak_memory
 from layerdrop.runs.inputs import Inputs, needed_splits
 from layerdrop.runs.predictions import prediction_range, predictions_file, write_predictions

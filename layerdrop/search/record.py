@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from layerdrop.criteria.orders import order_text, sets_text
+from layerdrop.criteria.table import STRATEGIES
 from layerdrop.runs.command import command_of
 from layerdrop.runs.spec import RunSpec
 from layerdrop.search.methods import Ids, Level, order_of
-from layerdrop.strategies import STRATEGIES
 from layerdrop.system.files import write_atomically
 from layerdrop.system.text import short_name
 

@@ -5,10 +5,9 @@ from dataclasses import replace
 
 from layerdrop.criteria.selection import Selection
 from layerdrop.criteria.spec import DropSpec
-from layerdrop.criteria.table import SCORERS
+from layerdrop.criteria.table import CRITERIA
 from layerdrop.search.candidates import Candidates
 from layerdrop.search.methods import PROPOSED_BY, Ids
-from layerdrop.strategies import STRATEGIES
 
 SCORE_ROWS = 1000
 """Rows of the training set, from its start, that scores look at."""
@@ -42,11 +41,10 @@ class Shortlist:
         return self.trials.cost | {"scoring_seconds": self.seconds}
 
     def _drop(self, name: str, k: int) -> DropSpec:
-        scorer = STRATEGIES[name].scorer
-        if scorer is None:
+        if name not in CRITERIA:
             return DropSpec(name, k)
         tuned = None
-        if SCORERS[scorer].needs_head:
+        if CRITERIA[name].needs_head:
             full = self.trials.full_run.spec
             tuned = self.trials.model(full.start or replace(full, seed=self.trials.seeds[0]))
         return DropSpec(name, k, score_on=tuned, score_split="train", score_samples=SCORE_ROWS)
