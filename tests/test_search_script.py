@@ -73,7 +73,7 @@ def test_seeds_and_loss(words, capsys):
     found = json.loads(Path("runs/search/tinybert_rte_greedy.json").read_text())
     (level,) = found["levels"]
     assert all(len(scores) == 2 and max(scores) < 0 for scores in level["scores"].values()) and level["spread"] > 0
-    assert "loss (sign turned round)" in out and "2 seeds" in out
+    assert "loss (negated)" in out and "2 seeds" in out
     assert ("less than the spread" in out) == (0 < level["margin"] < level["spread"])
 
 
