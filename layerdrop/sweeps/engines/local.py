@@ -10,7 +10,8 @@ import threading
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
-from layerdrop.sweeps.engines.base import LOG_FILE, Job, Result, Run
+from layerdrop.runs.record import Run
+from layerdrop.sweeps.engines.base import LOG_FILE, Job, Result
 from layerdrop.sweeps.engines.slots import WorkerSlot
 from layerdrop.sweeps.engines.worker import load_run, work
 

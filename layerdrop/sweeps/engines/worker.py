@@ -1,6 +1,5 @@
 """Execute one job in a worker process: output goes to a file, a failure to the record, memory is freed afterwards."""
 
-import gc
 import os
 import pickle
 import sys
@@ -10,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from layerdrop.errors import UserError
-from layerdrop.runs.record import RunRecord, read_record
-from layerdrop.sweeps.engines.base import LOG_FILE, Job, Run
-from layerdrop.system.process import collect_from_now_on, prepare_process
+from layerdrop.runs.record import Run, RunRecord, read_record
+from layerdrop.sweeps.engines.base import LOG_FILE, Job
+from layerdrop.system.process import free_memory, prepare_process
 
 
 def load_run(pickled: bytes) -> Run:
@@ -27,7 +26,7 @@ def work(run: Run, job: Job) -> RunRecord | None:
     Returns the record, also of a failed run; None if another process works in the folder.
     """
     from layerdrop.runs.environment import environment
-    from layerdrop.runs.store import Locked, lock_folder
+    from layerdrop.runs.folder import Locked, lock_folder
 
     with _output_to(Path(job.options.folder) / LOG_FILE):
         try:
@@ -42,7 +41,7 @@ def work(run: Run, job: Job) -> RunRecord | None:
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}"
         finally:
-            _free_memory()
+            free_memory()
     return record_failure(job, reason, environment(job.options.use_cpu))
 
 
@@ -52,7 +51,7 @@ def record_failure(job: Job, error: str, environment: dict | None = None) -> Run
     Write it unless the folder holds a success or the record of another run, or is locked. environment: of the failed
     run, if known.
     """
-    from layerdrop.runs.store import Locked, lock_folder
+    from layerdrop.runs.folder import Locked, lock_folder
 
     record = RunRecord(job.spec, job.options.folder, "failed", error=error, environment=environment or {})
     with suppress(Locked, UserError), lock_folder(job.options.folder):
@@ -63,15 +62,6 @@ def record_failure(job: Job, error: str, environment: dict | None = None) -> Run
         if old is None or (old.id == job.spec.id and old.status != "success"):
             record.write()
     return record
-
-
-def _free_memory() -> None:
-    """Free a run's model before the next run loads its own."""
-    gc.collect()
-    collect_from_now_on()
-    torch = sys.modules.get("torch")
-    if torch and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 @contextmanager
