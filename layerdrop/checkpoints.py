@@ -172,9 +172,9 @@ class Checkpoint:
 
     def _set_padding(self, tokenizer) -> None:
         """Set the padding token, if the tokenizer has none, and the padding side that the model needs."""
-        own_id, side = self.config.pad_token_id, self.family.padding_side
-        if tokenizer.pad_token is None and own_id is not None and 0 <= own_id < len(tokenizer):
-            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own_id)
+        own, side = self.config.pad_token_id, self.family.padding_side
+        if tokenizer.pad_token is None and own is not None and 0 <= own < len(tokenizer):
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own)
         if tokenizer.pad_token is None:  # GPT-2 and Llama have no padding token: the end-of-text token
             if tokenizer.eos_token is None:
                 raise UserError(f"{self._tokenizer_flag}: has no padding token. Give a tokenizer with one.")
@@ -184,9 +184,9 @@ class Checkpoint:
                 f"{self._tokenizer_flag}: the tokenizer pads with id {tokenizer.pad_token_id}, the model has {size} "
                 "embeddings. Give the model's own tokenizer, or resize the embeddings (resize_token_embeddings)."
             )
-        if self.family.sentence_token == -1 and own_id not in (None, tokenizer.pad_token_id):
+        if self.family.sentence_token == -1 and own not in (None, tokenizer.pad_token_id):
             self.notes.append(
-                f"the tokenizer pads with id {tokenizer.pad_token_id}, config.json says {own_id}: the tokenizer's is used"
+                f"the tokenizer pads with id {tokenizer.pad_token_id}, config.json says {own}: the tokenizer's is used"
             )
         if side != "either" and tokenizer.padding_side != side:
             self.notes.append(f"the tokenizer pads on the {tokenizer.padding_side}, this model needs the {side}")

@@ -15,7 +15,8 @@ from .surgery import layer_list
 class States:
     """Hidden states of one batch before and after each layer, id 0 first.
 
-    Each list has n_layers tensors (batch, tokens, hidden). A layer's input is not always the output of the layer before: DeBERTa can have a convolution in between.
+    Each list has n_layers tensors (batch, tokens, hidden). A layer's input is not always the output of the
+    layer before: DeBERTa can have a convolution in between.
     """
 
     inputs: list[torch.Tensor] = field(default_factory=list)
