@@ -18,6 +18,7 @@ import torch
 from layerdrop.runs.folder import lock_folder
 from layerdrop.runs.record import RunRecord
 from layerdrop.sweeps.engines import local, slots, worker
+from layerdrop.system import process
 from layerdrop.sweeps.engines.base import Result
 from layerdrop.sweeps.engines.local import LocalEngine
 from layerdrop.sweeps.engines.slots import WorkerSlot
@@ -148,8 +149,8 @@ def test_done_is_not_done_again_and_failed_is(store):
 def test_memory_is_freed_between_runs(store, monkeypatch):
     """Garbage is collected before what is left, the imports, is exempted from collection."""
     events = []
-    monkeypatch.setattr(worker.gc, "collect", lambda: events.append("collect"))
-    monkeypatch.setattr(worker, "collect_from_now_on", lambda: events.append("exempt"))
+    monkeypatch.setattr(process.gc, "collect", lambda: events.append("collect"))
+    monkeypatch.setattr(process, "collect_from_now_on", lambda: events.append("exempt"))
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: events.append("empty"))
     work(pretend, jobs(store, 1)[0])
