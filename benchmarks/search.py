@@ -270,7 +270,7 @@ def regret_picture(tasks: list[Task], all_k: list[int], names: list[str]):
     """A panel for each K, a row for each name, best first."""
     import matplotlib.pyplot as plt
 
-    from layerdrop.report.marks import COLOURS, GREY
+    from layerdrop.report.marks import COLORS, GREY
 
     regret = {name: [over_tasks(t.regret(name, k) for t in tasks) for k in all_k] for name in names}
     ranked = sorted(names, key=lambda name: statistics.fmean(r for r in regret[name] if r is not None))
@@ -281,7 +281,7 @@ def regret_picture(tasks: list[Task], all_k: list[int], names: list[str]):
             axes.axvspan(*spread(tasks, k), color="#DDDDDD", lw=0)
         for i, name in enumerate(ranked):
             if regret[name][place] is not None:
-                axes.plot(regret[name][place], i, "o", ms=3.5, color=GREY if name in (RANDOM, EVERY) else COLOURS[0])
+                axes.plot(regret[name][place], i, "o", ms=3.5, color=GREY if name in (RANDOM, EVERY) else COLORS[0])
         axes.set_xlim(left=-0.04 * axes.get_xlim()[1])
         axes.set_title(f"K = {k}", fontsize=7)
         axes.set_xlabel("regret, points")

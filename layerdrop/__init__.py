@@ -5,6 +5,7 @@ from importlib import import_module
 __version__ = "0.2.0"
 _PUBLIC = {
     "drop_layers": "layerdrop.surgery",
+    "load": "layerdrop.deploy.predict",
     "load_classifier": "layerdrop.loading",
     "without": "layerdrop.surgery",
     "Checkpoint": "layerdrop.checkpoints",

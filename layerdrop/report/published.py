@@ -1,4 +1,4 @@
-"""The papers' figures as a frame, so that they stand beside one's own and pass through the same tables."""
+"""The papers' figures as a frame, for the same tables as the user's own runs."""
 
 import csv
 from pathlib import Path
@@ -7,7 +7,7 @@ import pandas as pd
 
 from layerdrop.data.tasks import get_task
 from layerdrop.errors import unknown
-from layerdrop.report.frame import published_frame
+from layerdrop.report.frame import RUN_COLUMNS
 from layerdrop.report.table_row import TableRow
 
 FOLDER = Path(__file__).parent / "published"
@@ -31,20 +31,6 @@ NOTES = {
         "of BERT GLP-6 is 78.1 there and 78.4 in their Table 2."
     ),
 }
-
-
-def _rows(name: str) -> list[dict[str, str]]:
-    with open(FOLDER / name, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def published(paper: str) -> pd.DataFrame:
-    """The figures of `sajjad2023` (Tables 2, 5, 6 and 7) or `peer2022` (Table 1), seed 0. Raises UserError."""
-    if paper not in NOTES:
-        raise unknown("--compare", paper, NOTES)
-    return published_frame(_sajjad2023() if paper == "sajjad2023" else _peer2022())
-
-
 VARIANTS = {
     "Vanilla-KD": ("bert-base", "distill-logits"),
     "BERT-PKD": ("bert-base", "distill-patient"),
@@ -53,49 +39,55 @@ VARIANTS = {
     "XLNet-FT-6": ("xlnet-base", "finetuned"),
 }
 """Rows of Sajjad et al.'s Tables 6 and 7 without the top six layers -> model, RunSpec.variants."""
-
-
-def _sajjad2023() -> list[dict]:
-    found = []
-    for file in ("sajjad2023_table2_top_dropping.csv", "sajjad2023_table5_albert.csv"):
-        for row in _rows(file):
-            k = int(row["dropped"])
-            found.append(_sajjads_cell(row["model"], TableRow("top", k) if k else TableRow(), row))
-    for file in ("sajjad2023_table6_distilled_models.csv", "sajjad2023_table7_finetuned_first.csv"):
-        for row in _rows(file):
-            if row["model"] in VARIANTS:
-                model, variant = VARIANTS[row["model"]]
-                found.append(_sajjads_cell(model, TableRow("top", 6, variant=variant), row))
-    return found
-
-
-def _sajjads_cell(model: str, row: TableRow, line: dict[str, str]) -> dict:
-    task = get_task(line["task"])
-    metric = task.recorded(task.metrics[0])
-    return {"model": MODELS[model], "row": row, "task": task.name, "metrics": {metric: float(line["score"]) / 100}}
-
-
-def _peer2022() -> list[dict]:
-    cells: dict[tuple, dict[str, float]] = {}
-    for line in _rows("peer2022_table1_greedy.csv"):
-        if line["task"] == "glue":
-            continue
-        k = int(line["dropped"])
-        row = TableRow(line["method"], k) if k else TableRow()
-        metric = get_task(line["task"]).recorded(line["metric"])
-        cells.setdefault((MODELS[line["base"]], row, line["task"]), {})[metric] = float(line["score"]) / 100
-    return [
-        {"model": model, "row": row, "task": task, "metrics": metrics} for (model, row, task), metrics in cells.items()
-    ]
-
-
 COST_NAMES = {"bert": "bert-base", "xlnet": "xlnet-base", "distilbert": "distilbert-base", "roberta": "roberta-base"}
 """Model type -> the paper's short name."""
 
 
+def published(paper: str) -> pd.DataFrame:
+    """A frame of `sajjad2023` (Tables 2, 5, 6 and 7) or `peer2022` (Table 1), seed 0. Raises UserError."""
+    if paper not in NOTES:
+        raise unknown("--compare", paper, NOTES)
+    lines = _sajjad2023() if paper == "sajjad2023" else _peer2022()
+    cells: dict[tuple, dict[str, float]] = {}
+    for model, row, line, metric in lines:
+        task = get_task(line["task"])
+        cell = cells.setdefault((MODELS[model], row, task.name), {})
+        cell[task.recorded(metric or task.metrics[0])] = float(line["score"])
+    places = [
+        {"model": m, "row": row, "task": task, "column": task, "setting": "", "seed": 0} for m, row, task in cells
+    ]
+    empty = dict.fromkeys(RUN_COLUMNS)
+    return pd.DataFrame([empty | place | cell for place, cell in zip(places, cells.values(), strict=True)])
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    with open(FOLDER / name, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _sajjad2023() -> list[tuple]:
+    """(short name of the model, row, line of the file, None: the task's main metric)."""
+    lines = []
+    for line in _rows("sajjad2023_table2_top_dropping.csv") + _rows("sajjad2023_table5_albert.csv"):
+        k = int(line["dropped"])
+        lines.append((line["model"], TableRow("top", str(k)) if k else TableRow(), line, None))
+    for line in _rows("sajjad2023_table6_distilled_models.csv") + _rows("sajjad2023_table7_finetuned_first.csv"):
+        if line["model"] in VARIANTS:
+            model, variant = VARIANTS[line["model"]]
+            lines.append((model, TableRow(f"top, {variant}", "6"), line, None))
+    return lines
+
+
+def _peer2022() -> list[tuple]:
+    """(short name of the model, row, line of the file, metric)."""
+    lines = [line for line in _rows("peer2022_table1_greedy.csv") if line["task"] != "glue"]
+    rows = [TableRow(line["method"], line["dropped"]) if line["dropped"] != "0" else TableRow() for line in lines]
+    return [(line["base"], row, line, line["metric"]) for line, row in zip(lines, rows, strict=True)]
+
+
 def published_cost(paper: str, model_type: str) -> dict[int, dict[str, str]]:
-    """Number of dropped layers -> a title and the words of its cell: Sajjad et al.'s Table 3, Peer et al.'s Table 2
-    (ratios to their full model). Empty for a model that is not there. Raises UserError."""
+    """Number of dropped layers -> heading and words of a cell: Sajjad et al.'s Table 3, Peer et al.'s Table 2 (ratios
+    to their full model). Empty for a model that is not in the table. Raises UserError."""
     if paper == "sajjad2023":
         rows = [line for line in _rows("sajjad2023_table3_cost.csv") if line["model"] == COST_NAMES.get(model_type)]
         return {
@@ -108,15 +100,25 @@ def published_cost(paper: str, model_type: str) -> dict[int, dict[str, str]]:
         }
     if paper != "peer2022":
         raise unknown("--compare", paper, NOTES)
-    rows = {line["model"]: line for line in _rows("peer2022_table2_cost.csv")}
-    names = {"bert": "BERT", "roberta": "RoBERTa"}
-    if model_type not in names:
+    name = {"bert": "BERT", "roberta": "RoBERTa"}.get(model_type)
+    if name is None:
         return {}
-    full = rows[names[model_type]]
+    rows = {line["model"]: line for line in _rows("peer2022_table2_cost.csv")}
     return {
         k: {
-            f"published {where.upper()} inference ratio": f"{float(line[key]) / float(full[key]):.2f}"
+            f"published {where.upper()} inference ratio": f"{float(line[key]) / float(rows[name][key]):.2f}"
             for where, key in (("cpu", "cpu_inference_s"), ("gpu", "gpu_inference_s"))
         }
-        for k, line in ((0, full), (6, rows[f"{names[model_type]} top-6"]))
+        for k, line in ((0, rows[name]), (6, rows[f"{name} top-6"]))
+    }
+
+
+def published_tolerance() -> dict[tuple[str, str, float], tuple[int, float]]:
+    """(model, task, threshold in percent) -> (K, loss on the other half): Sajjad et al. (2023), Table 4."""
+    return {
+        (line["model"], line["task"], float(line["threshold_percent"])): (
+            int(line["layers_dropped"]),
+            float(line["holdout_loss_points"]),
+        )
+        for line in _rows("sajjad2023_table4_layers_within_threshold.csv")
     }
