@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+import layerdrop
 from layerdrop.architectures import ModelSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.deploy import export as exported
@@ -330,6 +331,12 @@ def test_onnx_and_its_predictions(made, capsys):
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == "index\tprediction\tprobability" and len(lines) == 3
         assert all(line.split("\t")[1] in ("entailment", "not_entailment") for line in lines[1:])
+    (first, _), torch_first = (
+        layerdrop.load("made/export")([("w1 w2 w3", "w4"), ("w5", "w6 w7")]),
+        layerdrop.load("made"),
+    )
+    assert [first.label, f"{first.score:.4f}"] == lines[1].split("\t")[1:]
+    assert torch_first(("w1 w2 w3", "w4")).score == pytest.approx(first.score, abs=0.05)  # int8
     assert predict.main(["made/export", "texts.txt", "--output", "out.tsv"]) == 0
     assert Path("out.tsv").read_text().splitlines() == lines
 

@@ -13,12 +13,11 @@ from transformers import PreTrainedModel
 
 from layerdrop.analysis.inputs import AnalysisInput
 from layerdrop.architectures import ModelSpec
-from layerdrop.data import metrics
+from layerdrop.data.labels import Labels
 from layerdrop.data.spec import DataSpec
-from layerdrop.data.tasks import label_order
 from layerdrop.deploy.onnx import FILE, OnnxClassifier, check_packages, export_onnx, latency, quantise
 from layerdrop.errors import UserError
-from layerdrop.finetune.evaluate import decide, logits_of
+from layerdrop.finetune.evaluate import logits_of
 from layerdrop.loading import load_classifier, quiet
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE
@@ -103,8 +102,7 @@ class ExportedRun:
         self.task, self.metric = self.input.task, self.record.task.selection_metric
         self.data = self.input.tokens("validation")
         self.model: PreTrainedModel = load_classifier(self.input.checkpoint, replace_head=False)[0]
-        order = label_order(self.task, self.input.checkpoint.label_names)
-        self.task_ids = None if order is None else np.array(order)
+        self.labels = Labels(self.task, self.input.checkpoint)
 
     def export(
         self, form: str, folder: str, *, int8: bool = False, max_loss: float = 1.0, force: bool = False
@@ -166,18 +164,17 @@ class ExportedRun:
         return logits_of(model, self.data, self.input.collate, BATCH, "fp32")
 
     def _score(self, logits: np.ndarray) -> float:
-        predictions = decide(logits, self.task, self.task_ids)
-        return 100 * metrics.compute((self.metric,), predictions, self.data.labels, self.task.positive)[self.metric]
+        scores = self.task.kind.measure((self.metric,), self.labels.decide(logits), self.data.labels)
+        return 100 * scores[self.metric]
 
     def _compared(self, name: str, megabytes: float, logits: np.ndarray) -> Export:
         """Compare the logits of an exported model with those of the run's model."""
-        reference, task = self._torch_logits(self.model), self.task
+        reference = self._torch_logits(self.model)
         size = 4 * sum(p.numel() for p in self.model.parameters()) / 1e6
-        a, b = decide(reference, task), decide(logits, task)
-        changed = np.abs(a - b) > 1e-3 if task.is_regression else a != b
+        changed = self.task.kind.differs(self.labels.decide(reference), self.labels.decide(logits))
         forms = [Variant("torch fp32", size, self._score(reference)), Variant(name, megabytes, self._score(logits))]
         worst = float(np.abs(reference - logits).max())
-        return Export(self.folder, self.metric, forms, worst, int(changed.sum()), len(a))
+        return Export(self.folder, self.metric, forms, worst, int(changed.sum()), len(changed))
 
     def _write_beside(self, folder: Path, result: Export) -> None:
         """Write the tokenizer and the card, then the facts with the list of files."""
@@ -187,17 +184,11 @@ class ExportedRun:
         write_atomically(folder / CARD_FILE, str(card(self.record, self._use(result))))
         record, score = self.record, result.forms[-1].score
         facts = {"run": record.id, "base_model": record.spec.model.name, "task": record.spec.data.task}
-        facts |= {"kept": record.kept, "dropped": record.dropped, "labels": self._labels}
+        facts |= {"kept": record.kept, "dropped": record.dropped, "labels": self.labels.names}
         facts |= {"text_columns": record.text_columns, "max_seq_length": self.input.length}
         facts |= {"form": result.forms[-1].name, "metric": result.metric, "score": score, "loss": result.loss}
         facts |= {"largest_difference": result.largest_difference, "files": hashes_in(folder)}
         write_atomically(folder / EXPORT_FILE, json.dumps(facts, indent=1) + "\n")
-
-    @property
-    def _labels(self) -> list[str]:
-        """Class names in the model's order; empty for regression."""
-        names = self.task.labels
-        return list(names) if self.task_ids is None else [names[i] for i in self.task_ids]
 
     def _use(self, result: Export) -> str:
         """The section of the card on running the model."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from layerdrop.checkpoints import Checkpoint, is_local, work_offline_unless_reachable
 from layerdrop.data.batches import Collator
+from layerdrop.data.kinds import kind_of
 from layerdrop.data.tasks import DEMO_TASKS, TASKS
 from layerdrop.data.to_predict import ToPredict
 from layerdrop.data.tokens import tokenise
@@ -59,6 +60,7 @@ class Predictor:
         limit = self.checkpoint.max_length()
         self.length = min(max_seq_length or trained_with or limit, limit)
         """Maximum number of tokens."""
+        self.kind = kind_of(self.checkpoint.config)
         self._logits = self._classifier(folder)
 
     def __call__(self, texts: Text | Sequence[Text], batch_size: int = 32) -> Prediction | list[Prediction]:
@@ -76,21 +78,19 @@ class Predictor:
         checkpoint = self.checkpoint
         data = tokenise(texts.examples(self.columns), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
         logits = self._logits(data, Collator.of(checkpoint.tokenizer, self.length), batch_size)
-        if checkpoint.is_regression:
-            return [Prediction(float(value)) for value in logits[:, 0]]
-        odds = np.exp(logits - logits.max(1, keepdims=True))
-        scores = (odds / odds.sum(1, keepdims=True)).max(1)
-        names = checkpoint.config.id2label
-        return [Prediction(names[int(i)], float(p)) for i, p in zip(logits.argmax(1), scores, strict=True)]
+        predictions, scores = self.kind.decide(logits), self.kind.confidence(logits)
+        if scores is None:
+            return [Prediction(float(value)) for value in predictions]
+        return [Prediction(self.kind.names[i], float(p)) for i, p in zip(predictions, scores, strict=True)]
 
     def table(self, texts: ToPredict, batch_size: int = 32) -> list[tuple[str, ...]]:
         """A header, then a row for each row of `texts`: index, prediction and, for classes, probability. The cells of a
         row without a text are empty."""
-        if self.checkpoint.is_regression:
-            header, cells = ("prediction",), [(f"{p.label:.6g}",) for p in self.predict(texts, batch_size)]
+        predictions = self.predict(texts, batch_size)
+        if self.kind.names:
+            header, cells = ("prediction", "probability"), [(label, f"{score:.4f}") for label, score in predictions]
         else:
-            header = ("prediction", "probability")
-            cells = [(p.label, f"{p.score:.4f}") for p in self.predict(texts, batch_size)]
+            header, cells = ("prediction",), [(text,) for text in self.kind.shown(value for value, _ in predictions)]
         of_row, empty = dict(zip(texts.rows, cells, strict=True)), ("",) * len(header)
         return [("index", *header), *((name, *of_row.get(i, empty)) for i, name in enumerate(texts.index))]
 

@@ -6,24 +6,12 @@ from contextlib import nullcontext
 
 import torch
 from torch import nn
-from torch.nn.functional import kl_div, log_softmax, mse_loss, normalize
+from torch.nn.functional import mse_loss, normalize
 from transformers import PreTrainedModel
 
-from layerdrop.finetune.objective import TaskLoss, model_inputs
+from layerdrop.finetune.objectives import TaskLoss, model_inputs
 from layerdrop.finetune.spec import DistilSpec
 from layerdrop.states import sentence_tokens, watching
-
-
-def logits_loss(student: torch.Tensor, teacher: torch.Tensor, regression: bool, temperature: float) -> torch.Tensor:
-    """Of logits (batch, classes): T^2 times the divergence of the softened distributions, a mean over rows. Of values
-    (batch, 1): the mean squared error.
-
-    (Sun et al.'s code has the mean over rows and classes: with two classes half of this.)
-    """
-    if regression:
-        return mse_loss(student.float(), teacher.float())
-    ours, theirs = (log_softmax(logits.float() / temperature, dim=-1) for logits in (student, teacher))
-    return kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
 
 
 def patient_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -58,31 +46,30 @@ class Distillation:
     Batches hold the teacher's outputs (layerdrop.finetune.teacher). A term of weight 0 is not computed.
     """
 
-    same_every_step = True
-
     def __init__(self, task: TaskLoss, model: PreTrainedModel, spec: DistilSpec, layers: Sequence[int] = ()):
-        """model: the trained one, unwrapped. layers: ids of its layers that are paired with the teacher's."""
+        """model: the trained model, unwrapped. layers: ids of its layers that are paired with the teacher's."""
         self.task, self.model, self.spec, self.layers = task, model, spec, layers
 
     def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See Objective."""
-        spec, inputs = self.spec, model_inputs(batch)
-        asked = {}
-        if spec.distill == "layers" and spec.distill_states_weight:
-            asked = {"output_hidden_states": True}
-        with (
-            watching(self.model, inputs["input_ids"].shape[1]) if spec.distill_states_weight else nullcontext() as seen
-        ):
+        inputs, states = model_inputs(batch), self.spec.distill_states_weight
+        asked = {"output_hidden_states": True} if states and self.spec.distill == "layers" else {}
+        with watching(self.model, inputs["input_ids"].shape[1]) if states else nullcontext() as seen:
             output = model(**inputs, **asked)
+        return self.of(output.logits, seen.outputs if seen else [], batch)
+
+    def of(self, logits: torch.Tensor, states: list[torch.Tensor], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The loss of a batch from the student's logits and its states behind every layer."""
+        spec, kind = self.spec, self.task.kind
         terms = [
-            (1 - spec.distill_weight, lambda: self.task.of(output.logits, batch["labels"])),
-            (spec.distill_weight, lambda: self._logits(output.logits, batch["teacher_logits"])),
-            (spec.distill_states_weight, lambda: self._states(seen.outputs, batch)),
+            (1 - spec.distill_weight, lambda: self.task.of(logits, batch["labels"])),
+            (
+                spec.distill_weight,
+                lambda: kind.distillation_loss(logits, batch["teacher_logits"], spec.distill_temperature),
+            ),
+            (spec.distill_states_weight, lambda: self._states(states, batch)),
         ]
         return sum(weight * loss() for weight, loss in terms if weight)
-
-    def _logits(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        return logits_loss(student, teacher, self.task.regression, self.spec.distill_temperature)
 
     def _states(self, outputs: list[torch.Tensor], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         mask, teacher = batch["attention_mask"], batch["teacher_states"]

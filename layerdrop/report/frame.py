@@ -179,7 +179,7 @@ def _word(value: Any) -> str:
 def _facts(record: RunRecord) -> dict[str, Any]:
     where, versions = record.environment, record.environment.get("versions", {})
     resumed, commit = record.resumed_at_step is not None, where.get("commit")
-    training = [record.seconds.get("train"), record.seconds.get("teacher"), record.first.get("seconds")]
+    training = [record.seconds.get("train"), record.seconds.get("teacher"), record.prerequisites.get("seconds")]
     training = [seconds for seconds in training if seconds is not None]  # with the teacher's pass and prerequisites
     return {
         "parameters": record.parameters_after,

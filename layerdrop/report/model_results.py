@@ -10,7 +10,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from layerdrop.data.tasks import DEMO_TASKS, TASKS
+from layerdrop.data.tasks import DEMO_TASKS, TASKS, metric_prefix
 from layerdrop.report.frame import metric_names
 from layerdrop.report.table_row import FULL, TableRow
 from layerdrop.runs.predictions import SUFFIXES
@@ -38,7 +38,8 @@ def metrics_of(task: str) -> dict[str, tuple[str, str]]:
     row = GLUE.get(task)
     if row is None:
         return {}
-    return {f"{end}_{name}".lstrip("_"): (SUFFIXES[end], name) for end in row.suffixes for name in row.metrics}
+    splits = zip(row.splits("validation"), row.suffixes, strict=True)
+    return {metric_prefix(split) + name: (SUFFIXES[end], name) for split, end in splits for name in row.metrics}
 
 
 def metric_word(cell: Cell) -> str:

@@ -12,7 +12,6 @@ from layerdrop.report.model_results import (
     Cell,
     ModelResults,
     metric_word,
-    metrics_of,
     model_results,
     task_name,
     title_of,
@@ -128,9 +127,7 @@ def _selection_metric(results: ModelResults, column: str) -> str:
     """Peer et al.'s metric of a column, as recorded."""
     task = results.task_of.get(column, column)
     name = GLUE[task].selection_metric
-    if name in results.metrics(column):  # held-out rows of MNLI are one split
-        return name
-    return next(recorded for recorded, (_, metric) in metrics_of(task).items() if metric == name)
+    return name if name in results.metrics(column) else GLUE[task].recorded(name)  # held-out rows are one split
 
 
 def _share(mean: float | None, full: float | None) -> str:
