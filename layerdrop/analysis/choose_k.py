@@ -152,8 +152,10 @@ class TaskTolerance:
 
 
 def find_tolerances(tasks: Sequence[TaskTolerance], train: Train, say: Callable[[str], None]) -> None:
-    """Execute the runs of all tasks side by side, and keep the chosen models. say: receives lines of progress. Raises as
-    `train` does."""
+    """Execute the runs of all tasks side by side, and keep the chosen models.
+
+    say: receives lines of progress. Raises the errors of `train`.
+    """
     for task in tasks:
         for why in task.impossible.values():
             say(f"note: {why}")

@@ -34,7 +34,7 @@ def score(predictions: np.ndarray, labels: np.ndarray, rows: np.ndarray, task: T
 
 
 def loss(full: Sequence[float], cut: Sequence[float], percent: bool = False) -> float:
-    """Difference of the medians over seeds, in points or in percent of the full model's. Undefined scores count as 0."""
+    """Difference of the medians over seeds, in points or in percent of the full model's. Undefined scores are 0."""
     before, after = (statistics.median(np.nan_to_num(scores)) for scores in (full, cut))
     return 100 * (before - after) / abs(before) if percent and before else before - after
 
