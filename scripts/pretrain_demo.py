@@ -5,8 +5,8 @@
 
 BERT architecture. Training starts with 3 layers, and doubles the depth twice by stacking a copy of the layers on top
 (progressive stacking, Gong et al. 2019: a deep narrow model learns slowly from random weights). Uses a GPU if there is
-one; two cores are enough. `pretraining.json` beside the weights has the settings, the loss, the duration and the hash of
-the weights.
+one; two cores are enough. `pretraining.json` beside the weights has the settings, the loss, the duration and the hash
+of the weights.
 """
 
 import argparse
