@@ -55,7 +55,7 @@ def full_record() -> dict:
         seconds={"train": 1.0, "teacher": 1.0, "inference": 1.0, "total": 3.0},
         steps=3,
         search={"trainings": 1, "steps": 3, "seconds": 1.0},
-        first={"trainings": 1, "steps": 3, "seconds": 1.0},
+        prerequisites={"trainings": 1, "steps": 3, "seconds": 1.0},
         resumed_at_step=1,
         tokens_per_second=1.0,
         padding_share=0.1,

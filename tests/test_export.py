@@ -150,7 +150,7 @@ def test_an_earlier_export_is_replaced_unless_something_was_added_or_changed(mad
         if name in before:
             Path("made/export", name).write_bytes(before[name])
     run = exported.ExportedRun("made")
-    run.checkpoint.tokenizer.save_pretrained = lambda folder: Path("made/export/late").write_text("mine")
+    run.input.checkpoint.tokenizer.save_pretrained = lambda folder: Path("made/export/late").write_text("mine")
     with pytest.raises(UserError, match="holds late"):
         run.export("safetensors", "made/export")
     assert files_in("made/export") == before | {"late": b"mine"}

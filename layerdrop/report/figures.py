@@ -89,11 +89,11 @@ def _legend_height(names: list[str]) -> float:
     return 0.1 + 0.13 * math.ceil(len(names) / _legend_columns(names))
 
 
-def _legend(figure: plt.Figure, handles: list, names: list[str]) -> None:
+def _legend(figure: plt.Figure, handles: list, names: list[str], title: str | None = None) -> None:
     """Put a legend below the panels, in a smaller font if a name does not fit."""
     size = 6 * min(1, (WIDTH - 0.25) / (0.048 * max(map(len, names))))
     where = {"loc": "outside lower center", "ncols": _legend_columns(names)}
-    figure.legend(handles, names, **where, fontsize=size, handlelength=1.2)
+    figure.legend(handles, names, **where, fontsize=size, handlelength=1.2, title=title, title_fontsize=5.5)
 
 
 def _widen(axes: plt.Axes) -> None:
@@ -126,10 +126,9 @@ def strategies(results: ModelResults, columns: list[str], marks: Marks | None = 
         axes.set_axis_off()
     handles = [plt.Line2D([], [], **style_of(marks[name]), ls="", markersize=3) for name in names]
     handles += [plt.Line2D([], [], color=GREY, linewidth=0.8, linestyle="--") for _ in full]
-    _legend(figure, handles, [*names, *full])
     missing = "; no dot: not run, or impossible" if any(gaps) else ""
     spread = "median over seeds, whiskers from lowest to highest" if results.seeds > 1 else "one seed"
-    figure.supxlabel(f"{spread}{missing}", fontsize=5.5, color=GREY)
+    _legend(figure, handles, [*names, *full], f"{spread}{missing}")
     figure.suptitle(results.title, fontsize=7)
     return figure
 
