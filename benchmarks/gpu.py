@@ -111,9 +111,9 @@ def main(argv: list[str]) -> int:
     gpu = torch.cuda.is_available()
     if gpu:
         speed.WARM_UP, speed.STEPS = 100, 200  # every length has been captured by then
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        args.model_name_or_path, args.data_dir, args.full, args.profile = str(folder / "model"), made, False, False
+    with tempfile.TemporaryDirectory() as data:
+        folder = Path(data)
+        args.model_name_or_path, args.data_dir, args.full, args.profile = str(folder / "model"), data, False, False
         half, rows = write_checkpoint(folder / "model", args.tiny) // 2, 256 if args.tiny else 4096
         tokens = write_task(folder, rows, 500 if args.tiny else 30522)
         sides = [*(side for side in speed.GPU if not (args.without_compile and side == "compiled"))]
@@ -124,7 +124,7 @@ def main(argv: list[str]) -> int:
                 runs[side].append(speed.run(side.split()[0], TASK, args, half if side == "once K" else 0))
         print_table(runs, half, rows, tokens, gpu)
         study, at_once = folder / "small.yaml", 2 if args.tiny else 8
-        study.write_text(STUDY.format(model=args.model_name_or_path, data=made, rows=rows // 2, half=half))
+        study.write_text(STUDY.format(model=args.model_name_or_path, data=data, rows=rows // 2, half=half))
         alone, packed = (runs_per_hour(folder, study, *how, gpu) for how in ((2, 1), (at_once, at_once)))
         print(
             f"\nruns per hour: {alone:,.0f} one after the other, {packed:,.0f} with {at_once} at once "

@@ -91,19 +91,19 @@ def choices(task: str, full_run, trials, args: argparse.Namespace) -> Task:
     """Choose all sets to train, after executing missing searches. full_run: the run in full depth. trials: executes
     trainings."""
     n_layers = full_run.checkpoint.n_layers
-    found = Task(task, n_layers, [], {})
+    results = Task(task, n_layers, [], {})
     for method in args.methods:
         record = searched(method, task, args)
-        found.cost[method] = record.cost
-        found.choices += [Choice(method, k, record.sets[k - 1]) for k in args.k]
+        results.cost[method] = record.cost
+        results.choices += [Choice(method, k, record.sets[k - 1]) for k in args.k]
     for k in sorted(args.k, reverse=True):  # the scores for a K serve the smaller ones
-        found.choices += [Choice(name, k, chosen(name, k, full_run, trials, args)) for name in args.strategies]
+        results.choices += [Choice(name, k, chosen(name, k, full_run, trials, args)) for name in args.strategies]
     generator = random.Random(41)
     for k in args.k:
-        found.choices += [Choice(RANDOM, k, sorted(generator.sample(range(n_layers), k))) for _ in range(args.random)]
+        results.choices += [Choice(RANDOM, k, sorted(generator.sample(range(n_layers), k))) for _ in range(args.random)]
         if k <= args.all_sets:
-            found.choices += [Choice(EVERY, k, list(ids)) for ids in combinations(range(n_layers), k)]
-    return found
+            results.choices += [Choice(EVERY, k, list(ids)) for ids in combinations(range(n_layers), k)]
+    return results
 
 
 def chosen(strategy: str, k: int, full_run, trials, args: argparse.Namespace) -> list[int] | None:
@@ -144,16 +144,16 @@ def measured(task: str, args: argparse.Namespace) -> Task:
     spec, options = read_flags(task, args, ["--seed", str(args.seeds[0])])
     full_run = FullRun(spec, replace(options, score_store=f"{args.store}/{SCORE_FOLDER}"))
     with open_trials(full_run, args.store, args.seeds, args.workers) as trials:
-        found = choices(task, full_run, trials, args)
-        chosen_sets = [frozenset(c.dropped) for c in found.choices if c.dropped is not None]
+        results = choices(task, full_run, trials, args)
+        chosen_sets = [frozenset(c.dropped) for c in results.choices if c.dropped is not None]
         sets = list(dict.fromkeys([*chosen_sets, *trials.trained()]))
         trials.total = len(trials.records) + len(sets) * len(args.seeds)
         scores = dict(zip(sets, trials(sets), strict=True))
-    for choice in found.choices:
+    for choice in results.choices:
         if choice.dropped is not None:
             choice.scores = tuple(100 * score for score in scores[frozenset(choice.dropped)])
-    found.trained = {ids: 100 * statistics.median(of_seeds) for ids, of_seeds in scores.items()}
-    return found
+    results.trained = {ids: 100 * statistics.median(of_seeds) for ids, of_seeds in scores.items()}
+    return results
 
 
 @contextmanager

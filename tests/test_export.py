@@ -401,7 +401,7 @@ def test_several_runs_are_timed_in_turn(made, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("nowhere", "nowhere: no run with a trained model is there"),
+        ("nowhere", "nowhere: no run with a trained model"),
         ("made --quantize int8", "--quantize int8: goes with --format onnx"),
         ("made made --output x", "--output: takes one run"),
         ("made --output made/record.json/x", "made/record.json: cannot write there"),

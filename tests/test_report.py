@@ -200,7 +200,7 @@ def test_store(tmp_path):
     assert bad.startswith("1 unreadable record, in no table: ") and str(tmp_path / "record.json") in bad
     assert killed == "1 run without a record (in flight, or killed)"
     assert failures(found) == [f"1 run has failed and is in no table; {tmp_path / 'deep' / '1'}: x"]
-    with pytest.raises(UserError, match="no record of a successful run there. 1 run has failed .*1: x"):
+    with pytest.raises(UserError, match="no record of a successful run. 1 run has failed .*1: x"):
         read_store([str(tmp_path / "deep" / "1")])
     runs[1].status = "success"
     runs[1].folder = str(tmp_path / "again")

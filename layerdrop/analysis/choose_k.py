@@ -82,9 +82,9 @@ class TaskTolerance:
 
     def needed(self) -> list[Job]:
         """The runs to execute next; empty once every threshold is decided."""
-        losses, exhaustive = self._losses(), self.settings.exhaustive
-        wanted = {0, *(k for of in self.settings.max_loss for k in next_k(self.all_k, losses, of, exhaustive))}
-        return [self.job(k, seed) for k in sorted(wanted - self.known.keys()) for seed in self.settings.seeds]
+        losses, settings = self._losses(), self.settings
+        all_k = {k for max_loss in settings.max_loss for k in next_k(self.all_k, losses, max_loss, settings.exhaustive)}
+        return [self.job(k, seed) for k in sorted({0, *all_k} - self.known.keys()) for seed in settings.seeds]
 
     def take(self, records: Mapping[str, RunRecord]) -> None:
         """Take the records of executed runs, by id."""

@@ -74,7 +74,7 @@ class Features:
 def features(
     model: PreTrainedModel, data: Tokenised, collate: Collator, token: str, batch_size: int, folder: Path
 ) -> Features:
-    """Compute the features of the n_layers + 1 points in one pass over the data. folder: is made, for the files."""
+    """Compute the features of the n_layers + 1 points in one pass over the data. folder: a new folder for the files."""
     folder.mkdir()
     dataset, files = data.longest_first(), [folder / str(i) for i in range(model.config.num_hidden_layers + 1)]
     for start in tqdm(range(0, len(data), batch_size), desc="states", delay=2, leave=False):

@@ -86,8 +86,7 @@ class Cost:
     training: list[float] = field(default_factory=list)
     """Seconds for 1,000 texts."""
     peak_inference: int = 0
-    """Peak bytes of a separate process: on a CPU its resident memory, libraries included; on a GPU its allocations
-    there."""
+    """Peak bytes of a separate process: its resident memory with libraries; on a GPU its allocations."""
     peak_training: int = 0
 
 

@@ -275,5 +275,5 @@ def _record(folder: str) -> RunRecord:
     except ValueError as error:
         raise UserError(str(error)) from None
     if record is None or record.status != "success" or not holds_model(folder):
-        raise UserError(f"{folder}: no run with a trained model is there. Give the folder of one that kept its model.")
+        raise UserError(f"{folder}: no run with a trained model. Give the folder of a run that kept its model.")
     return record

@@ -1,4 +1,4 @@
-"""From records to one tidy frame: one row for each run, one column for each fact."""
+"""A tidy frame of records: one row for each run, one column for each fact."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _positive_label(record: RunRecord) -> str | None:
 
 
 def _differing(flat: pd.DataFrame, alike: Sequence[str], names: Iterable[str]) -> list[list[tuple[str, str]]]:
-    """For each run, (name, value) of settings that differ between runs with equal `alike`, or are PARTIAL.
+    """(name, value) of the settings of each run that differ between runs with equal `alike`, or are PARTIAL.
 
     Unset settings are left out. Contents that are not recorded count as equal.
     """

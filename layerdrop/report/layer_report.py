@@ -47,14 +47,14 @@ def labels(models: Sequence[AnalysedModel]) -> list[str]:
     """Label each model with the parts in which it differs from the others; with its folder if all parts are equal."""
     all_parts = [one.parts for one in models]
     several_models, several_trainings, several_tasks = (len(set(values)) > 1 for values in zip(*all_parts, strict=True))
-    found = []
+    names = []
     for one in models:
         model = one.model if several_models or several_trainings or not several_tasks else ""
         parts = [model, one.training if several_trainings else ""]
         if all_parts.count(one.parts) > 1:
             parts = [one.folder]
-        found.append(_joined(*parts, one.task if several_tasks else "") or one.model)
-    return found
+        names.append(_joined(*parts, one.task if several_tasks else "") or one.model)
+    return names
 
 
 def means(models: Sequence[AnalysedModel]) -> dict[str, list[str]]:
