@@ -5,21 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from layerdrop.data.tasks import get_task
 from layerdrop.errors import unknown
 from layerdrop.report.frame import RUN_COLUMNS
 from layerdrop.report.table_row import TableRow
 
 FOLDER = Path(__file__).parent / "published"
-MODELS = {
-    "bert-base": "bert-base-uncased",
-    "roberta-base": "roberta-base",
-    "xlnet-base": "xlnet-base-cased",
-    "distilbert-base": "distilbert-base-uncased",
-    "albert-base": "albert-base-v1",
-    "mobilebert": "google/mobilebert-uncased",
-}
-"""A paper's short name -> the checkpoint on the hub."""
 NOTES = {
     "sajjad2023": (
         "Sajjad et al. (2023), Tables 2, 5, 6 (distillation and module replacing) and 7. Accuracy; STS-B: correlation "
@@ -31,14 +21,6 @@ NOTES = {
         "of BERT GLP-6 is 78.1 there and 78.4 in their Table 2."
     ),
 }
-VARIANTS = {
-    "Vanilla-KD": ("bert-base", "distill-logits"),
-    "BERT-PKD": ("bert-base", "distill-patient"),
-    "BERT-of-Theseus": ("bert-base", "finetuned, theseus"),
-    "BERT-FT-6": ("bert-base", "finetuned"),
-    "XLNet-FT-6": ("xlnet-base", "finetuned"),
-}
-"""Rows of Sajjad et al.'s Tables 6 and 7 without the top six layers -> model, RunSpec.variants."""
 COST_NAMES = {"bert": "bert-base", "xlnet": "xlnet-base", "distilbert": "distilbert-base", "roberta": "roberta-base"}
 """Model type -> the paper's short name."""
 
@@ -47,42 +29,17 @@ def published(paper: str) -> pd.DataFrame:
     """A frame of `sajjad2023` (Tables 2, 5, 6 and 7) or `peer2022` (Table 1), seed 0. Raises UserError."""
     if paper not in NOTES:
         raise unknown("--compare", paper, NOTES)
-    lines = _sajjad2023() if paper == "sajjad2023" else _peer2022()
-    cells: dict[tuple, dict[str, float]] = {}
-    for model, row, line, metric in lines:
-        task = get_task(line["task"])
-        cell = cells.setdefault((MODELS[model], row, task.name), {})
-        cell[task.recorded(metric or task.metrics[0])] = float(line["score"])
-    places = [
-        {"model": m, "row": row, "task": task, "column": task, "setting": "", "seed": 0} for m, row, task in cells
-    ]
-    empty = dict.fromkeys(RUN_COLUMNS)
-    return pd.DataFrame([empty | place | cell for place, cell in zip(places, cells.values(), strict=True)])
+    scores = pd.read_csv(FOLDER / f"{paper}_scores.csv", dtype={"k": str}).query("task != 'glue'")
+    place = ["model", "strategy", "k", "task"]
+    cells = scores.pivot_table("score", place, "metric", sort=False).reset_index()
+    cells["row"] = [TableRow(strategy, k) for strategy, k in zip(cells.pop("strategy"), cells.pop("k"), strict=True)]
+    cells = cells.assign(column=cells["task"], setting="", seed=0)
+    return cells.reindex(columns=[*RUN_COLUMNS, *scores["metric"].unique()])
 
 
 def _rows(name: str) -> list[dict[str, str]]:
     with open(FOLDER / name, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def _sajjad2023() -> list[tuple]:
-    """(short name of the model, row, line of the file, None: the task's main metric)."""
-    lines = []
-    for line in _rows("sajjad2023_table2_top_dropping.csv") + _rows("sajjad2023_table5_albert.csv"):
-        k = int(line["dropped"])
-        lines.append((line["model"], TableRow("top", str(k)) if k else TableRow(), line, None))
-    for line in _rows("sajjad2023_table6_distilled_models.csv") + _rows("sajjad2023_table7_finetuned_first.csv"):
-        if line["model"] in VARIANTS:
-            model, variant = VARIANTS[line["model"]]
-            lines.append((model, TableRow(f"top, {variant}", "6"), line, None))
-    return lines
-
-
-def _peer2022() -> list[tuple]:
-    """(short name of the model, row, line of the file, metric)."""
-    lines = [line for line in _rows("peer2022_table1_greedy.csv") if line["task"] != "glue"]
-    rows = [TableRow(line["method"], line["dropped"]) if line["dropped"] != "0" else TableRow() for line in lines]
-    return [(line["base"], row, line, line["metric"]) for line, row in zip(lines, rows, strict=True)]
 
 
 def published_cost(paper: str, model_type: str) -> dict[int, dict[str, str]]:
