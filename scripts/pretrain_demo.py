@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Pre-train the miniature encoder of layerdrop/demo/checkpoint: masked language modelling on the artificial English.
+"""Pre-train the miniature encoder of layerdrop/demo/checkpoint: masked language modeling on the demo language.
 
-    python scripts/pretrain_demo.py [--output FOLDER] [--steps N]
+    python scripts/pretrain_demo.py [--output FOLDER] [--steps N N N]
 
-BERT architecture. Training begins with 3 layers; twice, the layers so far are put on top of themselves, until there are
-12 (progressive stacking, Gong et al. 2019: a deep narrow model learns slowly from random weights). A GPU is used where
-there is one; two cores are enough. The settings, the loss and the duration are written beside the weights, into
-pretraining.json, with the weights' hash.
+BERT architecture. Training begins with 3 layers. Stacking a copy of the layers on top twice gives 6 and 12 layers
+(progressive stacking, Gong et al. 2019): a deep narrow model learns slowly from random weights. Two CPU cores are
+enough; a GPU is used if present. pretraining.json beside the weights has the settings, the loss, the duration and the
+weights' hash.
 """
 
 import argparse
@@ -34,17 +34,17 @@ from transformers import (
     set_seed,
 )
 
-from layerdrop.demo import CHECKPOINT
-from layerdrop.demo.language import text, vocabulary
+from layerdrop.demo import FOLDER
 from layerdrop.runs.environment import environment
 from layerdrop.system.files import umask
 from layerdrop.system.process import has_bf16
+from scripts.demo_language import text, vocabulary
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each word; special tokens and token types as BERT has them."""
+    """A tokenizer with one token for each word, and the special tokens and token types of BERT."""
     ids = {token: i for i, token in enumerate((*SPECIAL, *vocabulary()))}
     raw = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -55,7 +55,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_model(vocabulary_size: int, n_layers: int) -> BertForMaskedLM:
-    """Layers of 128 hidden units, with random weights."""
+    """A BERT of 128 hidden units with random weights."""
     return BertForMaskedLM(
         BertConfig(
             vocab_size=vocabulary_size,
@@ -69,7 +69,7 @@ def make_model(vocabulary_size: int, n_layers: int) -> BertForMaskedLM:
 
 
 def stack(model: BertForMaskedLM) -> BertForMaskedLM:
-    """A model of twice the depth: the layers, and the same again on top of them."""
+    """A model of twice the depth: the layers, with a copy of them on top."""
     layers = model.bert.encoder.layer
     deeper = make_model(model.config.vocab_size, 2 * len(layers)).to(model.device).train()
     deeper.load_state_dict(model.state_dict(), strict=False)
@@ -79,7 +79,7 @@ def stack(model: BertForMaskedLM) -> BertForMaskedLM:
 
 
 def make_optimizer(model: BertForMaskedLM, learning_rate: float, steps: int, done: int = 0):
-    """(AdamW, linear schedule with warm-up) over all steps, of which some are done."""
+    """(AdamW, linear schedule with warm-up) over all steps. done: number of steps already trained."""
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98), fused=True
     )
@@ -91,8 +91,8 @@ def make_optimizer(model: BertForMaskedLM, learning_rate: float, steps: int, don
 def main() -> None:
     """Pre-train, and save the encoder in fp16."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=CHECKPOINT)
-    parser.add_argument("--snapshots", type=Path, help="folder for the encoder at forty points on the way")
+    parser.add_argument("--output", type=Path, default=FOLDER / "checkpoint")
+    parser.add_argument("--snapshots", type=Path, help="folder for forty intermediate encoders")
     parser.add_argument("--steps", type=int, nargs=3, default=(4000, 2000, 4000), help="with 3, 6 and 12 layers")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
@@ -119,7 +119,7 @@ def main() -> None:
     curve: dict[int, float] = {}
     ready: list[list[dict]] = []
     for step in tqdm(range(1, steps + 1), mininterval=5):
-        if not ready:  # texts of like length together, batches in random order
+        if not ready:  # batches of similar length in random order
             texts = [text(random) for _ in range(100 * args.batch)]
             rows = [tokenizer(*(part for part in parts if part), return_special_tokens_mask=True) for parts in texts]
             rows.sort(key=lambda row: len(row["input_ids"]))
@@ -157,7 +157,7 @@ def main() -> None:
 
 
 def save(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, folder: Path, record: dict) -> None:
-    """The encoder in fp16, its tokenizer, and how it came to be, with the weights' hash."""
+    """Save the encoder in fp16, its tokenizer, and the record of its training with the weights' hash."""
     encoder = copy.deepcopy(model.bert).half().cpu()
     encoder.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

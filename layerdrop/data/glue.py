@@ -1,12 +1,9 @@
-"""Splits of the classical GLUE folders and of the embedded demo tasks."""
+"""Splits of a folder in the classical GLUE layout."""
 
 from pathlib import Path
 
-import numpy as np
-
 from layerdrop.data.examples import BadRow, Examples, Row, as_number, class_id, collect
 from layerdrop.data.tasks import Task
-from layerdrop.demo.tasks import rows as demo_rows
 from layerdrop.errors import UserError
 
 LOCAL_SPLITS = {"train": "train", "validation": "dev", "test": "test"}
@@ -82,11 +79,3 @@ def read_glue_diagnostic(data_dir: str, task: Task, skip_bad_rows: bool = False)
     """GLUE's diagnostic set with MNLI's columns, without labels; None where the folder does not hold it."""
     path = next((path for name in DIAGNOSTIC_FILES if (path := Path(data_dir).expanduser() / name).is_file()), None)
     return None if path is None else read_glue_tsv(path, task, False, skip_bad_rows)
-
-
-def read_demo_split(task: Task, split: str) -> Examples:
-    """One split of a task of the embedded artificial language."""
-    made = demo_rows(task.name, split)
-    labels = np.array(list(made.values()), dtype=np.float32 if task.is_regression else np.int64)
-    texts = tuple(list(column) for column in zip(*made, strict=True))
-    return Examples(texts, None if split == "test" else labels, [str(i) for i in range(len(made))])

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, replace
 
 from layerdrop.data.examples import Examples, shortened
 from layerdrop.data.files import read_own_files
-from layerdrop.data.glue import DIAGNOSTIC_SPLIT, read_demo_split, read_glue_diagnostic, read_glue_split
+from layerdrop.data.glue import DIAGNOSTIC_SPLIT, read_glue_diagnostic, read_glue_split
 from layerdrop.data.hold_out import hold_out
 from layerdrop.data.hub import DIAGNOSTIC_CONFIG, read_hub_split
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task, get_task
+from layerdrop.demo import FOLDER as DEMO_FOLDER
 from layerdrop.errors import UserError
 
 
@@ -99,11 +100,10 @@ def _read_glue(
 ) -> tuple[dict[str, Examples], list[str]]:
     names = [name for split in splits for name in task.splits(split)]
     with_diagnostic = task.name == "mnli" and "test" in splits
-    if task.name in DEMO_TASKS:
-        return {name: read_demo_split(task, name) for name in names}, []
+    folder = str(DEMO_FOLDER) if spec.source == "demo" else spec.source
     if spec.source != "hub":
-        examples = {name: read_glue_split(spec.source, task, name, spec.skip_bad_rows) for name in names}
-        if with_diagnostic and (rows := read_glue_diagnostic(spec.source, task, spec.skip_bad_rows)):
+        examples = {name: read_glue_split(folder, task, name, spec.skip_bad_rows) for name in names}
+        if with_diagnostic and (rows := read_glue_diagnostic(folder, task, spec.skip_bad_rows)):
             examples[DIAGNOSTIC_SPLIT] = rows
         return examples, []
     examples = {name: read_hub_split(task, name, cache_dir, token) for name in names}
