@@ -117,7 +117,7 @@ def test_regression_label_that_is_no_number(tmp_path, value):
     tiny.glue(tmp_path, "stsb")
     path = tmp_path / "STS-B" / "train.tsv"
     path.write_text(path.read_text().replace("\t3.000\n", f"\t{value}\n", 1))
-    with pytest.raises(UserError, match=rf"train.tsv:5: label '{value}' is not a number"):
+    with pytest.raises(UserError, match=rf"train.tsv:5: label '{value}' of column 'score' is not a number. Fix"):
         read_glue_split(str(tmp_path), TASKS["stsb"], "train")
 
 
@@ -136,7 +136,7 @@ def test_the_same_rows_for_training_and_development_are_noted(tmp_path):
     (folder / "RTE" / "dev.tsv").write_bytes((folder / "RTE" / "train.tsv").read_bytes())
     spec = DataSpec("rte", str(folder), max_train_samples=4, max_eval_samples=6)
     (note,) = read_splits(spec, ["train", "validation"]).notes
-    assert note == "validation holds the same rows as train: its scores say nothing about new examples"
+    assert note == "validation contains the same rows as train: its scores say nothing about new examples"
     assert read_splits(spec, ["validation"]).notes == []
 
 
