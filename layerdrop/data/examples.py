@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 import numpy as np
@@ -26,7 +26,6 @@ class Examples:
     """n row names from the source, or 0-based row numbers. Malformed rows count. GLUE's submissions call it `index`."""
     bad_lines: tuple[int, ...] = ()
     """1-based line numbers of malformed rows that were left out."""
-    _fingerprint: str | None = field(default=None, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -47,16 +46,14 @@ class Examples:
         return Examples(texts, labels, [self.index[row] for row in rows], self.bad_lines)
 
     def fingerprint(self) -> str:
-        """Hash of texts, labels and their order, as 16 hexadecimal digits. Computed once."""
-        if self._fingerprint is None:
-            digest = hashlib.sha256()
-            for column in self.texts:
-                digest.update("\x1f".join(column).encode("utf-8", "surrogatepass"))
-                digest.update(b"\x1e")
-            if self.labels is not None:
-                digest.update(np.ascontiguousarray(self.labels).tobytes())
-            self._fingerprint = digest.hexdigest()[:16]
-        return self._fingerprint
+        """Hash of texts, labels and their order, as 16 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for column in self.texts:
+            digest.update("\x1f".join(column).encode("utf-8", "surrogatepass"))
+            digest.update(b"\x1e")
+        if self.labels is not None:
+            digest.update(np.ascontiguousarray(self.labels).tobytes())
+        return digest.hexdigest()[:16]
 
 
 class BadRow(ValueError):

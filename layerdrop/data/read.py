@@ -1,7 +1,9 @@
 """Read the splits of a run: own files, the demo, a GLUE folder or the hub. Hold out a part of the training set."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +21,8 @@ from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task, get_task
 from layerdrop.demo import FOLDER as DEMO_FOLDER
 from layerdrop.errors import UserError
 
+_fingerprints: dict[Hashable, dict[str, list[Any]]] = {}
+"""Rows that this process has read: `_rows_key` -> {split: [number of rows, fingerprint]}."""
 HOLD_OUT_SEED = 41
 """Seed of the draw (GLP's). Every model and every seed of a run holds out the same rows."""
 
@@ -36,7 +40,7 @@ class Data:
 
     def splits(self, kind: str) -> list[str]:
         """Names of the splits of a kind: `train`, `validation`, `test`."""
-        return [split for split in self.examples if split.partition("_")[0] == kind]
+        return [split for split in self.examples if _kind(split) == kind]
 
 
 def read_splits(
@@ -57,6 +61,7 @@ def read_splits(
     number, the class that `f1` measures. They count for own files without a training file. test_file: own file to
     predict. With `spec.hold_out`, `validation` is a part of the training set. Raises UserError for unreadable data.
     """
+    head = Head(tuple(known_labels), regression, known_positive)
     sources = ["train", *(["test"] if "test" in splits else [])] if spec.hold_out else list(splits)
     if spec.source == "files":
         files = [(split, path) for split, path in (*spec.files, ("test", test_file)) if split in sources and path]
@@ -64,14 +69,13 @@ def read_splits(
             instead = ", or --hold_out 0.15 (a share of the training set)" if missing[0] == "validation" else ""
             raise UserError(f"--{missing[0]}_file is missing, but this run reads it. Give it{instead}.")
         task = (TASKS | DEMO_TASKS).get(spec.task)
-        head = Head(tuple(known_labels), regression, known_positive)
         task, examples, notes = read_own_files(spec, files, task, head)
     else:
         task = get_task(spec.task)
         examples, notes = _read_glue(spec, task, sources, cache_dir, token)
     notes += _notes(examples)
     limits = {"train": spec.max_train_samples, "validation": spec.max_eval_samples, "test": max_predict_samples}
-    examples = {split: rows.head(limits[split.partition("_")[0]]) for split, rows in examples.items()}
+    examples = {split: rows.head(limits[_kind(split)]) for split, rows in examples.items()}
     if spec.hold_out:
         train = examples.pop("train")
         rest, held = hold_out(train, spec.hold_out, task)
@@ -82,7 +86,62 @@ def read_splits(
             f"{len(parts['validation']):,} of {len(train):,} training rows are held out ({spec.hold_out:.0%} {draw}) "
             "and replace the validation set, which is not read"
         )
+    for kind in splits:
+        rows = {split: [len(rows), rows.fingerprint()] for split, rows in examples.items() if _kind(split) == kind}
+        _fingerprints[_rows_key(spec, splits, kind, head, (test_file, max_predict_samples))] = rows
     return Data(task, examples, notes)
+
+
+def row_fingerprints(
+    spec: DataSpec,
+    splits: Sequence[str],
+    *,
+    known_labels: Sequence[str] = (),
+    regression: bool | None = None,
+    test_file: str | None = None,
+    max_predict_samples: int | None = None,
+) -> dict[str, list[Any]]:
+    """Split -> [number of rows, fingerprint], for the arguments of `read_splits`. Reads each state of the files once.
+
+    Rows of a hub dataset are left out unless this process has read them, because reading takes seconds for each run.
+    Raises UserError for unreadable data.
+    """
+    head, test = Head(tuple(known_labels), regression), (test_file, max_predict_samples)
+    keys = [_rows_key(spec, splits, kind, head, test) for kind in splits]
+    if spec.source != "hub" and any(key not in _fingerprints for key in keys):
+        read_splits(
+            spec,
+            splits,
+            known_labels=known_labels,
+            regression=regression,
+            test_file=test_file,
+            max_predict_samples=max_predict_samples,
+        )
+    return {split: row for key in keys for split, row in _fingerprints.get(key, {}).items()}
+
+
+def _rows_key(
+    spec: DataSpec, splits: Sequence[str], kind: str, head: Head, test: tuple[str | None, int | None]
+) -> Hashable:
+    """Everything that decides the rows of a kind of splits: arguments, and size, time and inode of the files.
+
+    test: file and number of rows of the test set.
+    """
+    files, others = [], ()
+    test = test if kind == "test" else (None, None)
+    if spec.source == "files":  # the head and the other files decide columns and classes
+        others = head.labels, head.regression, *sorted(split for split in splits if split != "test")
+        files = [path for _, path in (*spec.files, ("test", test[0])) if path]
+    elif spec.source not in ("hub", "demo"):
+        files = sorted(
+            path for pattern in ("*.tsv", "*/*.tsv") for path in Path(spec.source).expanduser().glob(pattern)
+        )
+    states = [path.stat() for file in files if (path := Path(file).expanduser()).exists()]
+    return spec, kind, test, others, tuple((state.st_size, state.st_mtime_ns, state.st_ino) for state in states)
+
+
+def _kind(split: str) -> str:
+    return split.partition("_")[0]
 
 
 def _read_glue(
