@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the labelled tasks of the demo language into layerdrop/demo, in GLUE's classical layout.
+"""Write the labeled tasks of the demo language into layerdrop/demo, in GLUE's classical layout.
 
     python scripts/demo_language.py [FOLDER]
 
@@ -266,7 +266,7 @@ def definition(random: Random) -> list[str]:
     return [word.forms[1], "are", word.group + "s"]
 
 
-# ---- labelled tasks: a row is (texts, label) ------------------------------------------------------------------------
+# ---- labeled tasks: a row is (texts, label) ------------------------------------------------------------------------
 Row = tuple[tuple[str, ...], str]
 
 
@@ -399,15 +399,15 @@ def rows(name: str, split: str) -> dict[tuple[str, ...], str]:
 
 
 def tsv(name: str, split: str) -> str:
-    """The content of a task's file, in the layout of GLUE's own. CoLA's labelled files have no header."""
+    """The content of a task's file, in the layout of GLUE's own. CoLA's labeled files have no header."""
     _, columns, label = TASKS[name]
-    labelled = rows(name, split).items()
+    labeled = rows(name, split).items()
     if split == "test":
-        table = [("index", *columns), *((str(i), *texts) for i, (texts, _) in enumerate(labelled))]
+        table = [("index", *columns), *((str(i), *texts) for i, (texts, _) in enumerate(labeled))]
     elif name == "CoLA":
-        table = [("demo", value, "", *texts) for texts, value in labelled]
+        table = [("demo", value, "", *texts) for texts, value in labeled]
     else:
-        table = [(*columns, label), *((*texts, value) for texts, value in labelled)]
+        table = [(*columns, label), *((*texts, value) for texts, value in labeled)]
     return "".join("\t".join(row) + "\n" for row in table)
 
 

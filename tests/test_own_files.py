@@ -233,6 +233,13 @@ def test_line_ends_in_cells_stay(tmp_path):
     assert rows.texts[0] == ["w1\r\nw2", "w3"] and rows.bad_lines == (6,)
 
 
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json"])
+def test_cells_stay_as_they_are_written(tmp_path, kind):
+    texts = ["007", "NA", "null", "1e5", "True", " padded ", "1.0"]
+    data = read(column(tmp_path / f"x.{kind}", texts, words=texts), label_type="class", text_columns=("words",))
+    assert data.examples["train"].texts == (texts,) and set(data.task.labels) == set(texts)
+
+
 # ---- csv and tsv as others read them
 exact = settings(derandomize=True, deadline=None, max_examples=80)
 
@@ -497,7 +504,7 @@ def test_a_label_column_without_labels(tmp_path):
     path = column(tmp_path / "x.csv", ["", ""])
     with pytest.raises(UserError, match=r"x.csv:2: an empty cell in column 'label'"):
         read(path)
-    with pytest.raises(UserError, match=r"x.csv: no label in column 'label'. Name the column: --label_column"):
+    with pytest.raises(UserError, match=r"x.csv: no label in column 'label'. Name another --label_column"):
         read(path, skip_bad_rows=True)
 
 

@@ -129,7 +129,7 @@ def _classes(table: Table, spec: DataSpec, head: Head) -> tuple[str, ...]:
         raise UserError(f"{table.path}: class {broken!r} has a tab or a line end in its name. Rename it.")
     if len(names) < 2:
         classes = f"only one class, '{names[0]}'" if names else f"no label in column '{spec.label_column}'"
-        raise UserError(f"{table.path}: {classes}. Name the column: --label_column, or add --label_type number.")
+        raise UserError(f"{table.path}: {classes}. Name another --label_column, or add --label_type number.")
     return names
 
 
@@ -137,17 +137,15 @@ def _positive(
     path: str, names: Sequence[str], chosen: str | None, known: str | None, counts: Counter[str] | None
 ) -> tuple[int, str]:
     """(id of the positive class, the reason for a note, or an empty string). Raises UserError."""
-    if chosen is not None:
-        if len(names) != 2:
-            kind = f"{len(names)} classes" if names else "numbers"
-            raise UserError(
-                f"--positive_label {chosen}: needs two classes, and the labels of {path} are {kind}. Leave it out."
-            )
-        if chosen not in names:
-            raise unknown("--positive_label", chosen, names)
-        return names.index(chosen), ""
-    if len(names) != 2:
-        return 1, ""
+    if chosen is not None and len(names) != 2:
+        kind = f"{len(names)} classes" if names else "numbers"
+        raise UserError(
+            f"--positive_label {chosen}: needs two classes, and the labels of {path} are {kind}. Leave it out."
+        )
+    if chosen is not None and chosen not in names:
+        raise unknown("--positive_label", chosen, names)
+    if len(names) != 2 or chosen:
+        return names.index(chosen) if chosen else 1, ""
     name, reason = (known, "as in the model's training") if known in names else positive_class(names, counts)
     return names.index(name), reason
 
@@ -159,17 +157,17 @@ def _note_on_texts(table: Table, texts: tuple[str, ...], label: str) -> str:
 
 
 def _notes_on_classes(task: Task) -> list[str]:
-    notes = []
+    notes, column = [], task.label
+    numbers, words = [], []
+    for name in task.labels:
+        (words if as_number(name) is None else numbers).append(name)
     if missing := maybe_missing(task.labels):
-        others = [name for name in task.labels if name not in missing]
+        others = shortened([name for name in task.labels if name not in missing])
+        note = f"'{shortened(missing)}' of column '{column}' is a class beside {others}"
+        notes.append(f"{note}: if it marks a missing label, delete its rows from the file")
+    if numbers and words:
         notes.append(
-            f"'{shortened(missing)}' of column '{task.label}' is a class beside {shortened(others)}: if it marks a "
-            "missing label, delete its rows from the file"
-        )
-    numbers = [name for name in task.labels if as_number(name) is not None]
-    if words := [name for name in task.labels if name not in numbers] if numbers else []:
-        notes.append(
-            f"both numbers and words are classes in '{task.label}': {shortened(words)} beside {shortened(numbers)}"
+            f"both numbers and words are classes in '{column}': {shortened(words)} beside {shortened(numbers)}"
         )
     return notes
 

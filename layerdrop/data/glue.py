@@ -39,8 +39,8 @@ def read_glue_diagnostic(data_dir: str, task: Task, skip_bad_rows: bool = False)
     return None if path is None else read_glue_tsv(path, task, False, skip_bad_rows)
 
 
-def read_glue_tsv(path: Path, task: Task, labelled: bool, skip_bad_rows: bool = False) -> Examples:
-    """Read a file of the classical layout: tab-separated, no quoting, a header (except CoLA's labelled files).
+def read_glue_tsv(path: Path, task: Task, labeled: bool, skip_bad_rows: bool = False) -> Examples:
+    """Read a file of the classical layout: tab-separated, no quoting, a header (except CoLA's labeled files).
 
     Raises UserError for a missing file or column, and with file and line for a malformed row.
     """
@@ -51,8 +51,8 @@ def read_glue_tsv(path: Path, task: Task, labelled: bool, skip_bad_rows: bool = 
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Convert the file.") from None
     lines = {number: line.rstrip("\r") for number, line in enumerate(text.split("\n"), 1)}
-    header = task.header if task.header and labelled else tuple(lines.pop(1).split("\t"))
-    columns = (*task.texts, task.label) if labelled else task.texts
+    header = task.header if task.header and labeled else tuple(lines.pop(1).split("\t"))
+    columns = (*task.texts, task.label) if labeled else task.texts
     if missing := [column for column in columns if column not in header]:
         raise UserError(
             f"{path}:1: no column {', '.join(missing)}; found: {', '.join(header)}. {_expected_layout(task)}"
@@ -66,7 +66,7 @@ def read_glue_tsv(path: Path, task: Task, labelled: bool, skip_bad_rows: bool = 
 
     table = Table(str(path), header, {number: line for number, line in lines.items() if line})
     class_ids = {word: i for i, word in enumerate(task.words)}
-    return table.map(parse, skip_bad_rows).examples(task, class_ids, index, labelled, skip_bad_rows)
+    return table.map(parse, skip_bad_rows).examples(task, class_ids, index, labeled, skip_bad_rows)
 
 
 def _expected_layout(task: Task) -> str:

@@ -87,50 +87,39 @@ def read_splits(
             "and replace the validation set, which is not read"
         )
     for kind in splits:
-        rows = {split: [len(rows), rows.fingerprint()] for split, rows in examples.items() if _kind(split) == kind}
-        _fingerprints[_rows_key(spec, splits, kind, head, (test_file, max_predict_samples))] = rows
+        key = _rows_key(spec, splits, kind, known_labels, regression, test_file, max_predict_samples)
+        of_kind = {split: rows for split, rows in examples.items() if _kind(split) == kind}
+        _fingerprints[key] = {split: [len(rows), rows.fingerprint()] for split, rows in of_kind.items()}
     return Data(task, examples, notes)
 
 
-def row_fingerprints(
-    spec: DataSpec,
-    splits: Sequence[str],
-    *,
-    known_labels: Sequence[str] = (),
-    regression: bool | None = None,
-    test_file: str | None = None,
-    max_predict_samples: int | None = None,
-) -> dict[str, list[Any]]:
-    """Split -> [number of rows, fingerprint], for the arguments of `read_splits`. Reads each state of the files once.
+def row_fingerprints(spec: DataSpec, splits: Sequence[str], **how: Any) -> dict[str, list[Any]]:
+    """Split -> [number of rows, fingerprint]. Reads each state of the files once. how: arguments of `read_splits`.
 
     Rows of a hub dataset are left out unless this process has read them, because reading takes seconds for each run.
     Raises UserError for unreadable data.
     """
-    head, test = Head(tuple(known_labels), regression), (test_file, max_predict_samples)
-    keys = [_rows_key(spec, splits, kind, head, test) for kind in splits]
+    keys = [_rows_key(spec, splits, kind, **how) for kind in splits]
     if spec.source != "hub" and any(key not in _fingerprints for key in keys):
-        read_splits(
-            spec,
-            splits,
-            known_labels=known_labels,
-            regression=regression,
-            test_file=test_file,
-            max_predict_samples=max_predict_samples,
-        )
+        read_splits(spec, splits, **how)
     return {split: row for key in keys for split, row in _fingerprints.get(key, {}).items()}
 
 
 def _rows_key(
-    spec: DataSpec, splits: Sequence[str], kind: str, head: Head, test: tuple[str | None, int | None]
+    spec: DataSpec,
+    splits: Sequence[str],
+    kind: str,
+    known_labels: Sequence[str] = (),
+    regression: bool | None = None,
+    test_file: str | None = None,
+    max_predict_samples: int | None = None,
+    **_: Any,
 ) -> Hashable:
-    """Everything that decides the rows of a kind of splits: arguments, and size, time and inode of the files.
-
-    test: file and number of rows of the test set.
-    """
+    """Everything that decides the rows of a kind of splits: arguments, and size, time and inode of the files."""
     files, others = [], ()
-    test = test if kind == "test" else (None, None)
+    test = (test_file, max_predict_samples) if kind == "test" else (None, None)
     if spec.source == "files":  # the head and the other files decide columns and classes
-        others = head.labels, head.regression, *sorted(split for split in splits if split != "test")
+        others = tuple(known_labels), regression, *sorted(split for split in splits if split != "test")
         files = [path for _, path in (*spec.files, ("test", test[0])) if path]
     elif spec.source not in ("hub", "demo"):
         files = sorted(

@@ -82,7 +82,7 @@ class Table:
         return self.map(lambda row: row | {column: _text(row, column) for column in columns}, skip_bad_rows)
 
     def examples(
-        self, task: Task, class_ids: Mapping[str, int], index: str | None, labelled: bool, skip_bad_rows: bool
+        self, task: Task, class_ids: Mapping[str, int], index: str | None, labeled: bool, skip_bad_rows: bool
     ) -> Examples:
         """The rows as examples of a task. Cells of its columns must be text.
 
@@ -91,7 +91,7 @@ class Table:
         table = self.map(
             lambda row: (
                 [row[name] for name in task.texts],
-                _label(task, class_ids, row[task.label]) if labelled else None,
+                _label(task, class_ids, row[task.label]) if labeled else None,
                 str(row[index]) if index else "",
             ),
             skip_bad_rows,
@@ -101,7 +101,7 @@ class Table:
         texts, labels, names = zip(*table.rows.values(), strict=True)
         if not all(names):
             names = [str(number) for number, line in enumerate(table.lines) if line in table.rows]
-        labels = np.array(labels, np.float32 if task.is_regression else np.int64) if labelled else None
+        labels = np.array(labels, np.float32 if task.is_regression else np.int64) if labeled else None
         columns = tuple(map(list, zip(*texts, strict=True)))
         return Examples(columns, labels, list(names), tuple(sorted(table.bad)))
 
