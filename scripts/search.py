@@ -45,13 +45,13 @@ def search_layers(argv: list[str]):
     args, words = _parse(argv)
 
     from layerdrop.criteria.selection import check_depth, search_space
-    from layerdrop.runs.steps import tell
     from layerdrop.runs.store import Store
     from layerdrop.search.candidates import Candidates, Stopped
     from layerdrop.search.methods import METHODS
     from layerdrop.search.record import step_words
     from layerdrop.search.run import search
     from layerdrop.sweeps.progress import Display
+    from layerdrop.system.distributed import log_notes
     from layerdrop.system.files import make_folder
     from layerdrop.system.process import collect_from_now_on
 
@@ -64,7 +64,7 @@ def search_layers(argv: list[str]):
     make_folder("--store", args.store)
     engine = make_engine(args, where, bool({"precision", "bf16", "fp16"} & arguments.given))
     collect_from_now_on()
-    tell(full_run.record.notes)
+    log_notes(full_run.record.notes)
     display = Display(sys.stderr)
     prerequisites = [run for run in full_run.spec.prerequisites if not (method.proposes and run == full_run.spec.start)]
     total = (method.trainings(len(layers), max_k) + len(prerequisites)) * len(seeds)
@@ -134,8 +134,8 @@ def _full_run(args: argparse.Namespace, words: list[str]):
     from layerdrop.checkpoints import work_offline_unless_reachable
     from layerdrop.cli import logged_metrics, parse
     from layerdrop.errors import UserError, unknown
-    from layerdrop.runs.steps import GlueRun
     from layerdrop.runs.store import SCORE_FOLDER
+    from layerdrop.search.full_run import FullRun
     from layerdrop.search.methods import METHODS
     from layerdrop.sweeps.study import refuse_flags_of_one_run
 
@@ -158,9 +158,7 @@ def _full_run(args: argparse.Namespace, words: list[str]):
         work_offline_unless_reachable()
     spec, options = arguments.to_spec()
     scores = options.score_store or str(Path(args.store) / SCORE_FOLDER)
-    full_run = GlueRun(spec, replace(options, score_store=scores))
-    full_run.read(scored="train")
-    return full_run, arguments
+    return FullRun(spec, replace(options, score_store=scores)), arguments
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.columns import (
     INDEX_COLUMNS,
     class_names,
@@ -15,6 +16,7 @@ from layerdrop.data.columns import (
     text_columns,
 )
 from layerdrop.data.examples import Examples, as_number, is_missing, shortened
+from layerdrop.data.labels import head_kind
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tables import Table, read_table
 from layerdrop.data.tasks import Task, custom_task, get_task
@@ -25,7 +27,7 @@ Files = Sequence[tuple[str, str]]
 
 
 class Head(NamedTuple):
-    """A checkpoint's trained head."""
+    """A checkpoint's trained head. Unknown without a checkpoint."""
 
     labels: tuple[str, ...] = ()
     """Classes in id order. Empty if unknown."""
@@ -33,6 +35,14 @@ class Head(NamedTuple):
     """Whether it outputs a number. None if unknown."""
     positive: str | None = None
     """The class that `f1` measures."""
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint | None) -> "Head":
+        """The head of a checkpoint, or an unknown head."""
+        if checkpoint is None:
+            return cls()
+        kind = head_kind(checkpoint)
+        return cls(tuple(checkpoint.label_names), kind and not kind.names, checkpoint.positive_label)
 
 
 def own_task_name(files: Files) -> str:

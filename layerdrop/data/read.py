@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.examples import Examples, shortened
 from layerdrop.data.files import Head, read_own_files
 from layerdrop.data.glue import (
@@ -47,9 +48,7 @@ def read_splits(
     spec: DataSpec,
     splits: Sequence[str],
     *,
-    known_labels: Sequence[str] = (),
-    regression: bool | None = None,
-    known_positive: str | None = None,
+    checkpoint: Checkpoint | None = None,
     test_file: str | None = None,
     max_predict_samples: int | None = None,
     cache_dir: str | None = None,
@@ -57,11 +56,10 @@ def read_splits(
 ) -> Data:
     """Read kinds of splits (`train`, `validation`, `test`), each up to the number of rows that `spec` allows.
 
-    known_labels, regression, known_positive: the checkpoint's trained head: classes in id order, whether it outputs a
-    number, the class that `f1` measures. They count for own files without a training file. test_file: own file to
+    checkpoint: its trained head decides the classes of own files without a training file. test_file: own file to
     predict. With `spec.hold_out`, `validation` is a part of the training set. Raises UserError for unreadable data.
     """
-    head = Head(tuple(known_labels), regression, known_positive)
+    head = Head.of(checkpoint)
     sources = ["train", *(["test"] if "test" in splits else [])] if spec.hold_out else list(splits)
     if spec.source == "files":
         files = [(split, path) for split, path in (*spec.files, ("test", test_file)) if split in sources and path]
@@ -81,27 +79,34 @@ def read_splits(
         rest, held = hold_out(train, spec.hold_out, task)
         parts = {"train": rest, "validation": held.head(spec.max_eval_samples)}
         examples = {split: rows for split, rows in parts.items() if split in splits} | examples
-        draw = "at random" if task.is_regression else "of each class at random"
+        draw = "of each class at random" if task.labels else "at random"
         notes.append(
             f"{len(parts['validation']):,} of {len(train):,} training rows are held out ({spec.hold_out:.0%} {draw}) "
             "and replace the validation set, which is not read"
         )
     for kind in splits:
-        key = _rows_key(spec, splits, kind, known_labels, regression, test_file, max_predict_samples)
+        key = _rows_key(spec, splits, kind, head, test_file, max_predict_samples)
         of_kind = {split: rows for split, rows in examples.items() if _kind(split) == kind}
         _fingerprints[key] = {split: [len(rows), rows.fingerprint()] for split, rows in of_kind.items()}
     return Data(task, examples, notes)
 
 
-def row_fingerprints(spec: DataSpec, splits: Sequence[str], **how: Any) -> dict[str, list[Any]]:
-    """Split -> [number of rows, fingerprint]. Reads each state of the files once. how: arguments of `read_splits`.
+def row_fingerprints(
+    spec: DataSpec,
+    splits: Sequence[str],
+    checkpoint: Checkpoint | None = None,
+    test_file: str | None = None,
+    max_predict_samples: int | None = None,
+) -> dict[str, list[Any]]:
+    """Split -> [number of rows, fingerprint], as of `read_splits`. Reads each state of the files once.
 
     Rows of a hub dataset are left out unless this process has read them, because reading takes seconds for each run.
     Raises UserError for unreadable data.
     """
-    keys = [_rows_key(spec, splits, kind, **how) for kind in splits]
+    how = {"test_file": test_file, "max_predict_samples": max_predict_samples}
+    keys = [_rows_key(spec, splits, kind, Head.of(checkpoint), **how) for kind in splits]
     if spec.source != "hub" and any(key not in _fingerprints for key in keys):
-        read_splits(spec, splits, **how)
+        read_splits(spec, splits, checkpoint=checkpoint, **how)
     return {split: row for key in keys for split, row in _fingerprints.get(key, {}).items()}
 
 
@@ -109,17 +114,15 @@ def _rows_key(
     spec: DataSpec,
     splits: Sequence[str],
     kind: str,
-    known_labels: Sequence[str] = (),
-    regression: bool | None = None,
-    test_file: str | None = None,
-    max_predict_samples: int | None = None,
-    **_: Any,
+    head: Head,
+    test_file: str | None,
+    max_predict_samples: int | None,
 ) -> Hashable:
     """Everything that decides the rows of a kind of splits: arguments, and size, time and inode of the files."""
     files, others = [], ()
     test = (test_file, max_predict_samples) if kind == "test" else (None, None)
     if spec.source == "files":  # the head and the other files decide columns and classes
-        others = tuple(known_labels), regression, *sorted(split for split in splits if split != "test")
+        others = head.labels, head.regression, *sorted(split for split in splits if split != "test")
         files = [path for _, path in (*spec.files, ("test", test[0])) if path]
     elif spec.source not in ("hub", "demo"):
         files = sorted(
@@ -173,15 +176,12 @@ def hold_out(train: Examples, share: float, task: Task) -> tuple[Examples, Examp
     The share is drawn at random from each class, or from all rows of a regression task. GLP (Peer et al. 2022) draws
     from all rows. Raises UserError for a class that is too small for both parts.
     """
-    groups = [np.arange(len(train))]
-    if not task.is_regression:
-        groups = [np.flatnonzero(train.labels == label) for label in np.unique(train.labels)]
     generator = np.random.default_rng(HOLD_OUT_SEED)
     held: list[int] = []
-    for rows in groups:
+    for rows in task.kind.strata(train.labels):
         n = round(share * len(rows))
         if not 0 < n < len(rows):
-            name = "the training set" if task.is_regression else f"class '{task.labels[train.labels[rows[0]]]}'"
+            name = f"class '{task.labels[train.labels[rows[0]]]}'" if task.labels else "the training set"
             raise UserError(
                 f"--hold_out {share:g}: {name} has {len(rows)} row{'s' * (len(rows) != 1)}, too few for training and "
                 "for validation. Give another share, or more rows."

@@ -101,7 +101,7 @@ class Table:
         texts, labels, names = zip(*table.rows.values(), strict=True)
         if not all(names):
             names = [str(number) for number, line in enumerate(table.lines) if line in table.rows]
-        labels = np.array(labels, np.float32 if task.is_regression else np.int64) if labeled else None
+        labels = np.array(labels, task.kind.dtype) if labeled else None
         columns = tuple(map(list, zip(*texts, strict=True)))
         return Examples(columns, labels, list(names), tuple(sorted(table.bad)))
 
@@ -131,13 +131,13 @@ def _text(row: Row, column: str) -> str:
 
 def _label(task: Task, class_ids: Mapping[str, int], text: str) -> float | int:
     """Raises BadRow."""
-    if task.is_regression:
-        value, problem = as_number(text), f"label '{text}' of column '{task.label}' is not a number"
-    else:
+    if task.labels:
         value, problem = class_ids.get(text), f"label '{text}' means that a label is missing"
+    else:
+        value, problem = as_number(text), f"label '{text}' of column '{task.label}' is not a number"
     if value is not None:
         return value
-    if not task.is_regression and not is_missing(text):
+    if task.labels and not is_missing(text):
         raise UnknownLabel(text, task.words)
     raise BadRow(problem + ("" if task.name in TASKS | DEMO_TASKS else " (for classes: --label_type class)"))
 
