@@ -119,9 +119,9 @@ def chosen(strategy: str, k: int, full_run, trials, args: argparse.Namespace) ->
 
 def looks_at_tuned(strategy: str) -> bool:
     """Whether it scores the full model, fine-tuned on the task with the first seed."""
-    from layerdrop.criteria.table import SCORERS
+    from layerdrop.criteria.table import CRITERIA
 
-    return strategy.endswith("@tuned") or (strategy in SCORERS and SCORERS[strategy].needs_head)
+    return strategy.endswith("@tuned") or (strategy in CRITERIA and CRITERIA[strategy].needs_head)
 
 
 def searched(method: str, task: str, args: argparse.Namespace):

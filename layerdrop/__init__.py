@@ -17,7 +17,7 @@ _PUBLIC = {
     "original_layers": "layerdrop.checkpoints",
     "reduced_config": "layerdrop.surgery",
     "select": "layerdrop.strategies",
-    "STRATEGIES": "layerdrop.strategies",
+    "STRATEGIES": "layerdrop.criteria.table",
     "FAMILIES": "layerdrop.architectures",
     "TASKS": "layerdrop.data.tasks",
     "RunRecord": "layerdrop.runs.record",

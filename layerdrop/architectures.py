@@ -10,7 +10,7 @@ The contract of a family, which tests/test_surgery.py holds for every row on a s
 from dataclasses import dataclass
 from typing import Literal
 
-from layerdrop.errors import UserError
+from .errors import UserError
 
 
 @dataclass(frozen=True)
@@ -63,50 +63,22 @@ class Family:
     Left: the classifier reads the last column."""
     positions_after_padding: tuple[str, ...] = ()
     """Model types whose positions count from the padding id + 1, and leave so many position embeddings unused."""
-    first_token: tuple[str, ...] = ()
-    """Model types built of BERT's layers whose classifier reads the last layer at its first token alone."""
-    fp32_only: tuple[str, ...] = ()
-    """Model types that the library cannot compute under autocast."""
-    onnx: bool = True
-    """Whether PyTorch's ONNX exporter takes it."""
-    capturable: tuple[str, ...] = ()
-    """Model types whose training step CUDA can record: it reads no value, and copies none to the GPU."""
-    own_vocabulary: tuple[str, ...] = ()
-    """Model types that use token ids for the embedding and the padding mask alone: unused rows may be left out."""
 
 
-_BERTS = (
-    "bert",
-    "roberta",
-    "xlm-roberta",
-    "camembert",
-    "electra",
-    "ernie",
-    "mpnet",
-    "mobilebert",
-    "deberta",
-    "deberta-v2",
-    "data2vec-text",
-    "megatron-bert",
-    "roberta-prelayernorm",
-    "rembert",
-    "roformer",
-    "xlm-roberta-xl",
-)
 FAMILIES = (
     Family(
         "BERT",
-        _BERTS,
+        (
+            *("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "mpnet", "mobilebert", "deberta"),
+            *("deberta-v2", "data2vec-text", "megatron-bert", "roberta-prelayernorm", "rembert", "roformer"),
+            "xlm-roberta-xl",
+        ),
         layers="encoder.layer",
         ffn_matrix="output.dense.weight",
         positions_after_padding=(
             *("roberta", "xlm-roberta", "camembert", "mpnet"),
             *("data2vec-text", "roberta-prelayernorm", "xlm-roberta-xl"),
         ),
-        first_token=("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "data2vec-text"),
-        own_vocabulary=_BERTS,
-        capturable=_BERTS,
-        fp32_only=("deberta",),  # a mask of fp32's lowest number overflows in attention scores of 16 bits
     ),
     Family(
         "DistilBERT",
@@ -114,8 +86,6 @@ FAMILIES = (
         layers="transformer.layer",
         ffn_matrix="ffn.lin2.weight",
         depth_attributes=("transformer.n_layers",),
-        own_vocabulary=("distilbert",),
-        capturable=("distilbert",),
     ),
     Family(
         "XLNet",
@@ -133,8 +103,6 @@ FAMILIES = (
         layers="encoder.albert_layer_groups.0.albert_layers",
         ffn_matrix="ffn_output.weight",
         shared=True,
-        own_vocabulary=("albert",),
-        capturable=("albert",),
     ),
     Family(
         "Longformer",
@@ -142,7 +110,6 @@ FAMILIES = (
         layers="encoder.layer",
         ffn_matrix="output.dense.weight",
         per_layer=("attention_window",),
-        onnx=False,  # its chunks of the text are views that the exporter cannot trace
         positions_after_padding=("longformer",),
     ),
     Family(

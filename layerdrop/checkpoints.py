@@ -29,8 +29,8 @@ from transformers.utils import (
 )
 from transformers.utils.hub import extract_commit_hash
 
-from layerdrop.architectures import Family, HubOptions, ModelSpec, family_of
-from layerdrop.errors import UserError
+from .architectures import Family, HubOptions, ModelSpec, family_of
+from .errors import UserError
 
 EMBEDDED = {"demo": Path(__file__).parent / "demo" / "checkpoint"}
 """Names of checkpoints that come with the package -> their folders."""

@@ -16,9 +16,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from layerdrop.checkpoints import Checkpoint
-from layerdrop.errors import UserError
-from layerdrop.surgery import kept_layers, reduced_config
+from .checkpoints import Checkpoint
+from .errors import UserError
+from .surgery import kept_layers, reduced_config
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedModel
 
-from layerdrop.architectures import family_of
-from layerdrop.surgery import layer_list
+from .architectures import family_of
+from .surgery import layer_list
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from layerdrop.architectures import family_of
-from layerdrop.checkpoints import CONFIG_KEY, original_layers
-from layerdrop.errors import UserError
-from layerdrop.strategies import check_ids, check_k
+from .architectures import family_of
+from .checkpoints import CONFIG_KEY, original_layers
+from .errors import UserError
+from .strategies import check_ids, check_k
 
 
 def kept_layers(config: PreTrainedConfig, dropped: Sequence[int]) -> list[int]:

@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(args: argparse.Namespace) -> dict:
     """The record, which is in the store too. Raises UserError."""
+    from layerdrop.criteria.table import get_strategy
     from layerdrop.deploy.cost import (
         MeasuredModel,
         Setting,
@@ -76,7 +77,6 @@ def measure(args: argparse.Namespace) -> dict:
     )
     from layerdrop.errors import UserError
     from layerdrop.runs.environment import environment
-    from layerdrop.strategies import get_strategy
     from layerdrop.system.files import make_folder, write_atomically
     from layerdrop.system.process import busy_note, collect_from_now_on
 

@@ -56,7 +56,7 @@ def test_every_family_gives_its_logits(tmp_path, model_type):
 
 
 def test_longformer_is_refused_by_name(tmp_path):
-    with pytest.raises(UserError, match="exporter cannot take Longformer. Use --format safetensors"):
+    with pytest.raises(UserError, match="exporter cannot take longformer. Use --format safetensors"):
         export_onnx(tiny.model("longformer"), ["input_ids"], tmp_path / "x")
 
 

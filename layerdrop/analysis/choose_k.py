@@ -7,9 +7,9 @@ from pathlib import Path
 from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score
 from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
 from layerdrop.cli import flags_of, parse
-from layerdrop.criteria.selection import check_selection
 from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
+from layerdrop.runs.checks import check_selection
 from layerdrop.runs.predictions import read_predictions
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store

@@ -14,13 +14,13 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from layerdrop.checkpoints import Checkpoint, original_layers
-from layerdrop.criteria.selection import check_depth
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
 from layerdrop.data.labels import Labels, head_kind
 from layerdrop.data.tokens import Tokenised, tokenise
 from layerdrop.errors import UserError
-from layerdrop.finetune.precision import autocast, head_in_fp32
+from layerdrop.finetune.distillation import check_depth
+from layerdrop.finetune.precision import FP32_ONLY, autocast, head_in_fp32
 from layerdrop.finetune.spec import DistilSpec
 from layerdrop.loading import load_classifier
 from layerdrop.states import sentence_tokens, watching
@@ -61,7 +61,7 @@ def attach_teacher(
     tokens = tokenise(examples, teacher.tokenizer, length, sizes=teacher.embeddings)
     if distil.distill == "layers" and not _same_tokens(tokens, data):
         raise _refused(teacher, "has another tokenizer, so that its tokens are not the model's", "patient or logits")
-    if teacher.config.model_type in teacher.family.fp32_only:
+    if teacher.config.model_type in FP32_ONLY:
         precision = "fp32"
     model = load_classifier(teacher, replace_head=False)[0].to(device)
     with attending_eagerly(model) if distil.distill_attention else nullcontext():

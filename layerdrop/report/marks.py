@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from zlib import crc32
 
+from layerdrop.criteria.table import STRATEGIES
 from layerdrop.report.table_row import TableRow
-from layerdrop.strategies import STRATEGIES
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 """Okabe and Ito's palette, which is safe for color-blind readers."""

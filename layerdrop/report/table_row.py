@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from layerdrop.criteria.table import STRATEGIES
 from layerdrop.runs.spec import RunSpec
-from layerdrop.strategies import STRATEGIES
 
 WORDS = re.compile(
     r"(?P<name>[^ ,]*)( (?P<layers>\d[\d,]*))?( > (?P<threshold>\S+?))?(, (?P<variant>(?!from scratch)[^(]+?))??"

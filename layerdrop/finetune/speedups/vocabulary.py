@@ -15,9 +15,14 @@ from torch.nn import functional
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import PreTrainedModel, TrainingArguments
 
-from layerdrop.architectures import family_of
 from layerdrop.errors import UserError
 
+MODEL_TYPES = (
+    *("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "mpnet", "mobilebert", "deberta"),
+    *("deberta-v2", "data2vec-text", "megatron-bert", "roberta-prelayernorm", "rembert", "roformer", "xlm-roberta-xl"),
+    *("distilbert", "albert"),
+)
+"""Model types that use token ids for the embedding and the padding mask alone, so that unused rows may be left out."""
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
 """Optimizers that leave a row alone whose gradient has always been zero."""
 
@@ -87,7 +92,7 @@ def can_leave_rows_out(model: PreTrainedModel, args: TrainingArguments) -> bool:
     """Whether training with the used rows alone is the same training: by model, optimizer and number of processes."""
     embedding = model.get_input_embeddings()
     return (
-        model.config.model_type in family_of(model.config).own_vocabulary
+        model.config.model_type in MODEL_TYPES
         and model.get_output_embeddings() is None
         and type(embedding) is nn.Embedding
         and all(getattr(embedding, name) == value for name, value in NOT_USED.items())
