@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import pytest
+from layerdrop.report.render import render
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.criteria.spec import DropSpec
@@ -14,7 +15,6 @@ from layerdrop.finetune.spec import DistilSpec, TheseusSpec, TrainSpec, WhenSpec
 from layerdrop.report.frame import frame
 from layerdrop.report.html import page
 from layerdrop.report.records import read_store, unfit
-from layerdrop.report.render import render
 from layerdrop.report.runs_csv import runs_csv
 from layerdrop.report.tables.significance import significance_tables
 from layerdrop.runs.record import Cut, RunRecord
