@@ -10,6 +10,7 @@ _PUBLIC = {
     "LayerDropLoss": "layerdrop.finetune.layer_drop",
     "TheseusLoss": "layerdrop.finetune.theseus",
     "drop_layers": "layerdrop.surgery",
+    "load": "layerdrop.deploy.predict",
     "load_classifier": "layerdrop.loading",
     "without": "layerdrop.surgery",
     "Checkpoint": "layerdrop.checkpoints",
