@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check_numbers(vars(args))
         record = measure(args)
-        from layerdrop.report.render import render
+        from layerdrop.report.table import render
         from layerdrop.report.tables.model_cost import model_cost_table
 
         print(render([model_cost_table(record, args.compare)], args.format))
@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(args: argparse.Namespace) -> dict:
     """The record, which is in the store too. Raises UserError."""
+    from layerdrop.criteria.table import get_strategy
     from layerdrop.deploy.cost import (
         MeasuredModel,
         Setting,
@@ -76,7 +77,6 @@ def measure(args: argparse.Namespace) -> dict:
     )
     from layerdrop.errors import UserError
     from layerdrop.runs.environment import environment
-    from layerdrop.strategies import get_strategy
     from layerdrop.system.files import make_folder, write_atomically
     from layerdrop.system.process import busy_note, collect_from_now_on
 

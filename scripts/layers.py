@@ -62,7 +62,7 @@ def show(args: argparse.Namespace, words: list[str]) -> None:
     """Compute what is missing, print the tables, draw the pictures."""
     from layerdrop.report.figures import save_figure
     from layerdrop.report.layer_report import REPORTS, labels, means
-    from layerdrop.report.render import render
+    from layerdrop.report.table import render
     from layerdrop.system.files import make_folder
     from layerdrop.system.process import collect_from_now_on
 
@@ -151,13 +151,13 @@ def kept(one, args: argparse.Namespace, compute, **of):
 def scores(one, args: argparse.Namespace):
     """The scores of every criterion."""
     from layerdrop.criteria.stored import stored_scores
-    from layerdrop.criteria.table import SCORERS
+    from layerdrop.criteria.table import CRITERIA
     from layerdrop.errors import UserError, unknown
     from layerdrop.runs.store import SCORE_FOLDER
 
     for name in args.criteria or ():
-        if name not in SCORERS:
-            raise unknown("--criteria", name, SCORERS)
+        if name not in CRITERIA:
+            raise unknown("--criteria", name, CRITERIA)
     n, folder = one.checkpoint.n_layers, str(Path(args.store) / SCORE_FOLDER)
 
     def compute(names):
@@ -168,9 +168,9 @@ def scores(one, args: argparse.Namespace):
         )  # fmt: skip
 
     notes = [f"{len(one.examples(args.split)):,} texts of {args.split}. sleb: its first step; angular-block: K = 1."]
-    found = compute(args.criteria or [name for name in SCORERS if not SCORERS[name].needs_head])
+    found = compute(args.criteria or [name for name in CRITERIA if not CRITERIA[name].needs_head])
     if not args.criteria:
-        with_head = [name for name in SCORERS if SCORERS[name].needs_head]
+        with_head = [name for name in CRITERIA if CRITERIA[name].needs_head]
         try:
             found.rows |= (more := compute(with_head)).rows
             found.head = more.head
@@ -188,15 +188,16 @@ def scores(one, args: argparse.Namespace):
 
 def whole_order(name: str, rows: list[list[float]], checkpoint) -> list[int]:
     """Every layer of a checkpoint, first to go first, by a criterion's scores; those that cannot go come last."""
-    from layerdrop.strategies import STRATEGIES, by_score, order_of_dropping
+    from layerdrop.criteria.table import CRITERIA
+    from layerdrop.strategies import by_score, order_of_dropping
     from layerdrop.surgery import droppable
 
-    n, among, of = checkpoint.n_layers, droppable(checkpoint.config), STRATEGIES[name].of
-    if of == "block":  # of one layer
+    n, among, row = checkpoint.n_layers, droppable(checkpoint.config), CRITERIA[name]
+    if row.unit == "block":  # of one layer
         order = by_score(rows[0], len(among), "lowest", among)
     else:
-        scores = rows if of == "steps" else rows[0]
-        order = order_of_dropping(name, n, k=min(len(among), n - 1), scores=scores, among=among)
+        scores = rows if row.unit == "steps" else rows[0]
+        order = order_of_dropping(row, n, k=min(len(among), n - 1), scores=scores, among=among)
     return [*order, *(i for i in range(n) if i not in order)]
 
 

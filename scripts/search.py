@@ -44,7 +44,8 @@ def search_layers(argv: list[str]):
     record). Raises UserError, and KeyboardInterrupt if the user stops it."""
     args, words = _parse(argv)
 
-    from layerdrop.criteria.selection import check_depth, search_space
+    from layerdrop.criteria.selection import search_space
+    from layerdrop.finetune.distillation import check_depth
     from layerdrop.runs.store import Store
     from layerdrop.search.candidates import Candidates, Stopped
     from layerdrop.search.methods import METHODS

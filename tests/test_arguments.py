@@ -909,7 +909,7 @@ def test_reservations_about_published_choices():
     notes = [asked(f"--drop_strategy {words}")[1].notes for words in (
         "greedy --drop_k 2 --task_name mnli", "optimal --drop_k 2 --task_name rte", "greedy --drop_k 2 --task_name rte")
     ]  # fmt: skip
-    assert "mismatched development set" in notes[0][0] and "on the development set" in notes[1][0] and not notes[2]
+    assert "mismatched validation set" in notes[0][0] and "on the validation set" in notes[1][0] and not notes[2]
 
 
 def test_own_files():

@@ -41,7 +41,7 @@ def test_every_study_is_a_valid_grid(monkeypatch):
         "sajjad2023_table6": 5 * 5 * (2 + 4 + 3),
         "sajjad2023_table7": 2 * 5 * 5 * 3,
         "encoder6": 3 * 3 * (1 + 3),
-        "encoder12": 4 * (3 * (1 + 3) + 2 * (5 + 1)) + 2 * 2 * 3,
+        "encoder12": 4 * (3 * (1 + 3) + 2 * 5) + 2 * 2 * 3,
         "layerdrop": 2 * 3 * 3 * (1 + 2 * 3),
         "variants_encoder6": 2 * 3 * (1 + 2 * (3 + 1 + 1 + 2 + 1 + 3 + 1 + 2) + 2 + 2 * (5 + 3 + 1)),
         "variants_encoder6_seeds": 5 * (2 * (3 + 1 + 1) + 1 + 2 + 1 + 3 + 1),

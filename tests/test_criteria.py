@@ -9,12 +9,13 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForMaskedLM, set_seed
 
 from layerdrop.checkpoints import Checkpoint
+from layerdrop.criteria import stored
 from layerdrop.criteria.outputs import fisher, logit_kl, loss_drop, mean_loss, sleb, sleb_kl, taylor
 from layerdrop.criteria.scoring import score_layers
 from layerdrop.criteria.selection import select_layers
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.criteria.states import Blocks, linear_cka, residual, score_states
-from layerdrop.criteria.table import SCORERS, stored
+from layerdrop.criteria.table import CRITERIA
 from layerdrop.data.examples import Examples
 from layerdrop.data.tasks import TASKS
 from layerdrop.errors import UserError
@@ -23,8 +24,8 @@ from layerdrop.surgery import drop_layers, layer_list
 from tests import tiny
 from tests.test_surgery import MODEL_TYPES
 
-OF_STATES = [name for name, row in SCORERS.items() if row.looks_at == "states"]
-OF_OUTPUTS = [name for name, row in SCORERS.items() if row.needs_head]
+OF_STATES = [name for name, row in CRITERIA.items() if row.looks_at == "states"]
+OF_OUTPUTS = [name for name, row in CRITERIA.items() if row.needs_head]
 
 
 def examples(n=12, classes=2) -> Examples:
@@ -40,7 +41,7 @@ def idle(model, i):
 
 
 def all_rows(names, model, batches):
-    return score_states({name: SCORERS[name].make() for name in names}, model, batches)
+    return score_states({name: CRITERIA[name].function() for name in names}, model, batches)
 
 
 # ---- states ----------------------------------------------------------------------------------------------------------
@@ -78,7 +79,7 @@ def test_means_are_over_real_tokens():
     real, token = torch.tensor([[True, True, False]]), torch.tensor([0])
     found = {}
     for name in ("contribution", "block-influence", "relative-magnitude", "angular-block"):
-        collector = SCORERS[name].make()
+        collector = CRITERIA[name].function()
         collector.add(States([before], [after]), real, token)
         found[name] = collector.rows()[0]
     assert found["contribution"] == [0.0] and found["block-influence"] == [0.5]  # (1 + 0) / 2
@@ -90,7 +91,7 @@ def test_moments_by_hand():
     generator = np.random.default_rng(1)
     x = generator.normal(size=(500, 3))
     y = x @ generator.normal(size=(3, 3)) + 0.5 * generator.normal(size=(500, 3)) + 7
-    moments = [SCORERS[name].make() for name in ("linearity", "cka")]
+    moments = [CRITERIA[name].function() for name in ("linearity", "cka")]
     for part in (slice(0, 100), slice(100, 500)):
         states = States([torch.tensor(x[None, part])], [torch.tensor(y[None, part])])
         real = torch.ones(1, part.stop - part.start, dtype=torch.bool)
@@ -126,18 +127,18 @@ def labelled(n=3):
 @pytest.mark.parametrize("name", OF_OUTPUTS)
 def test_a_layer_that_does_nothing_is_worth_nothing(name):
     model = idle(tiny.model("bert"), 2)
-    args = (1,) if SCORERS[name].by_steps else ()
-    scores = SCORERS[name].make(model, labelled(), *args)[0]
+    args = (1,) if CRITERIA[name].unit == "steps" else ()
+    scores = CRITERIA[name].function(model, labelled(), *args)[0]
     assert scores[2] == pytest.approx(0, abs=1e-6)
     assert all(abs(score) > 1e-6 for i, score in enumerate(scores) if i != 2)
 
 
 @pytest.mark.parametrize("name", OF_OUTPUTS)
 def test_batches_of_any_size_give_the_same(name):
-    model, args = tiny.model("bert"), (3,) if SCORERS[name].by_steps else ()
+    model, args = tiny.model("bert"), (3,) if CRITERIA[name].unit == "steps" else ()
     batches = labelled()
     rows = [{key: tensor[i : i + 1] for key, tensor in batch.items()} for batch in batches for i in range(4)]
-    a, b = (SCORERS[name].make(model, parts, *args) for parts in (batches, rows))
+    a, b = (CRITERIA[name].function(model, parts, *args) for parts in (batches, rows))
     np.testing.assert_allclose(np.array(a), np.array(b), atol=1e-5, rtol=1e-4)
 
 
@@ -211,7 +212,7 @@ def test_values_too():
     model = tiny.model("bert", num_labels=1, problem_type="regression")
     batches = [tiny.batch(4) | {"labels": torch.tensor([0.5, 1.0, 2.0, 3.0])}]
     for name in OF_OUTPUTS:
-        rows = SCORERS[name].make(model, batches, *((2,) if SCORERS[name].by_steps else ()))
+        rows = CRITERIA[name].function(model, batches, *((2,) if CRITERIA[name].unit == "steps" else ()))
         assert np.isfinite(rows[0]).all() and len(rows[0]) == 6, name
 
 
@@ -220,7 +221,7 @@ def test_values_too():
 def test_every_criterion_for_every_family(tmp_path, model_type):
     """The tiny checkpoints have a classifier of two classes."""
     checkpoint = Checkpoint.open(tiny.save(tmp_path / model_type, model_type))
-    names = [name for name in SCORERS]
+    names = [name for name in CRITERIA]
     found = score_layers(names, checkpoint, examples(), TASKS["rte"], k=2)
     assert found.head == "the checkpoint's classifier" and set(found.rows) == set(names)
     first = model_type == "modernbert"  # its first layer cannot go

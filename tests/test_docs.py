@@ -15,6 +15,7 @@ import yaml
 from transformers import AutoModelForSequenceClassification
 
 from layerdrop.architectures import FAMILIES
+from layerdrop.criteria.table import STRATEGIES
 from layerdrop.surgery import drop_layers
 from tests import tiny
 
@@ -62,13 +63,15 @@ def test_commands_run(page, tmp_path, monkeypatch):
         assert main([*words, *SHORTENED[script]]) == 0, (script, words)
 
 
-def test_model_types_are_counted_and_listed():
-    """README's number, and the table of docs/families.md, against the table of families."""
-    known = [name for family in FAMILIES for name in family.model_types]
-    (number,) = re.findall(r"lists (\d+) model types", (ROOT / "README.md").read_text())
-    rows = [line.split("|")[2] for line in (ROOT / "docs/families.md").read_text().splitlines() if line.startswith("|")]
-    listed = [name for row in rows for name in re.findall(r"`([\w-]+)`", row)]
-    assert int(number) == len(known) and sorted(listed) == sorted(known)
+def listed(page: str, column: int) -> list[str]:
+    """The names in a column of a page's first table."""
+    table = (ROOT / page).read_text().partition("\n| ")[2].partition("\n\n")[0]
+    return [name for row in table.splitlines()[2:] for name in re.findall(r"`([\w-]+)`", row.split("|")[column])]
+
+
+def test_model_types_and_strategies_are_listed():
+    assert sorted(listed("docs/families.md", 2)) == sorted(name for family in FAMILIES for name in family.model_types)
+    assert sorted(listed("docs/strategies.md", 1)) == sorted(STRATEGIES)
 
 
 def test_extras_are_installed_from_the_clone():

@@ -20,9 +20,10 @@ from layerdrop.runs.record import RunRecord
 from layerdrop.sweeps.engines import local, slots, worker
 from layerdrop.sweeps.engines.base import Result
 from layerdrop.sweeps.engines.local import LocalEngine
-from layerdrop.sweeps.engines.slots import WorkerSlot, available_memory
+from layerdrop.sweeps.engines.slots import WorkerSlot
 from layerdrop.sweeps.engines.worker import load_run, record_failure, work
 from layerdrop.sweeps.execute import execute
+from layerdrop.system import process
 from tests.made_up import state_of
 from tests.sweeping import jobs, pretend
 
@@ -148,8 +149,8 @@ def test_done_is_not_done_again_and_failed_is(store):
 def test_memory_is_freed_between_runs(store, monkeypatch):
     """Garbage is collected before what is left, the imports, is exempted from collection."""
     events = []
-    monkeypatch.setattr(worker.gc, "collect", lambda: events.append("collect"))
-    monkeypatch.setattr(worker, "collect_from_now_on", lambda: events.append("exempt"))
+    monkeypatch.setattr(process.gc, "collect", lambda: events.append("collect"))
+    monkeypatch.setattr(process, "collect_from_now_on", lambda: events.append("exempt"))
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: events.append("empty"))
     work(pretend, jobs(store, 1)[0])
@@ -165,23 +166,13 @@ def test_job_needs_its_own_record(store):
 
 # ---- slots ----------------------------------------------------------------------------------------------------------
 @pytest.fixture
-def machine(monkeypatch, tmp_path):
-    """A function that makes up a machine: its available memory in GiB, and files of its cgroups."""
+def machine(monkeypatch):
+    """A function that makes up the available memory, in GiB, of a machine with four cores."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     monkeypatch.setattr(slots, "visible_gpus", lambda: [])
-    monkeypatch.setattr(slots, "CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(slots, "OWN_CGROUP", tmp_path / "own")
-
-    def make(available: float, own: str = "", files: dict[str, str] = {}):  # noqa: B006
-        monkeypatch.setattr(psutil, "virtual_memory", lambda: type("M", (), {"available": int(available * GIB)}))
-        if own:
-            (tmp_path / "own").write_text(own)
-        for name, text in files.items():
-            path = tmp_path / "cgroup" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-
-    return make
+    memory = type("Memory", (), {"available": 0})
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    return lambda available: setattr(memory, "available", int(available * GIB))
 
 
 def test_places_by_available_memory(machine):
@@ -209,44 +200,6 @@ def test_places_where_the_system_has_no_affinity(machine, monkeypatch):
     monkeypatch.delattr(os, "sysconf", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert slots.slots() == [WorkerSlot((0,))]
-
-
-@pytest.mark.parametrize(
-    ("own", "files", "left"),
-    [
-        ("0::/\n", {"memory.max": f"{9 * GIB}\n", "memory.current": f"{GIB}\n"}, 8),
-        ("0::/\n", {"memory.max": "max\n", "memory.current": f"{GIB}\n"}, 20),
-        # files that were read stay in memory until something needs it
-        (
-            "0::/\n",
-            {
-                "memory.max": f"{9 * GIB}",
-                "memory.current": f"{8 * GIB}",
-                "memory.stat": f"anon 5\ninactive_file {6 * GIB}",
-            },
-            7,
-        ),
-        # the limit of a group around it; a path that only the host knows
-        ("0::/a/b\n", {"a/memory.max": f"{6 * GIB}", "a/memory.current": "0", "a/b/memory.max": "max"}, 6),
-        ("0::/host/only\n", {"memory.max": f"{5 * GIB}", "memory.current": "0"}, 5),
-        ("0::/\n", {"memory.max": f"{GIB}\n", "memory.current": f"{2 * GIB}\n"}, 0),
-        # version 1; its "no limit" is a very large number
-        (
-            "4:cpu,memory:/x\n1:name=systemd:/\n",
-            {"memory/x/memory.limit_in_bytes": f"{7 * GIB}", "memory/x/memory.usage_in_bytes": f"{3 * GIB}"},
-            4,
-        ),
-        (
-            "4:memory:/\n",
-            {"memory/memory.limit_in_bytes": "9223372036854771712", "memory/memory.usage_in_bytes": f"{3 * GIB}"},
-            20,
-        ),
-        ("", {"memory.max": f"{GIB}", "memory.current": "0"}, 20),  # no cgroups: another system
-    ],
-)
-def test_limits_of_a_container(machine, own, files, left):
-    machine(20, own, files)
-    assert available_memory() == left * GIB
 
 
 @pytest.mark.parametrize(

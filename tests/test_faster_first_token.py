@@ -5,14 +5,12 @@ import pytest
 import torch
 from transformers import BertForTokenClassification
 
-from layerdrop.architectures import FAMILIES
 from layerdrop.finetune.speedups.dropout import cheap_dropout
-from layerdrop.finetune.speedups.first_token import first_token_alone, has_first_token_classifier
+from layerdrop.finetune.speedups.first_token import MODEL_TYPES, first_token_alone, has_first_token_classifier
 from layerdrop.finetune.speedups.no_sync import no_sync
 from tests import tiny
 from tests.test_faster_no_wait import arguments
 
-MODEL_TYPES = [model_type for family in FAMILIES for model_type in family.first_token]
 LABELS = {"labels": torch.tensor([0, 1, 1, 0])}
 
 

@@ -8,16 +8,13 @@ from accelerate import DistributedType
 from torch import nn
 from transformers.training_args import OptimizerNames
 
-from layerdrop.architectures import FAMILIES
 from layerdrop.finetune.speedups import speedups
-from layerdrop.finetune.speedups.capture import NOT_CAPTURABLE, CapturedSteps, can_capture
+from layerdrop.finetune.speedups.capture import MODEL_TYPES, NOT_CAPTURABLE, CapturedSteps, can_capture
 from layerdrop.surgery import drop_layers
 from tests import tiny
 from tests.running import same, weights
 from tests.test_faster_no_wait import OnDevice, arguments
 from tests.training import CLASSES
-
-RECORDABLE = [name for family in FAMILIES for name in family.capturable]
 
 
 def loss_and_gradients(model: nn.Module, batch) -> torch.Tensor:
@@ -172,7 +169,7 @@ def test_what_can_be_recorded(tmp_path):
     assert args.world_size == 1 and not can_capture(model, args)  # torchrun wraps a single process too
 
 
-@pytest.mark.parametrize("model_type", RECORDABLE)
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_a_recordable_step_reads_no_value(model_type, tmp_path):
     model, args = tiny.model(model_type).train().to("meta"), arguments(tmp_path, OnDevice)
     batch = {name: tensor.to("meta") for name, tensor in batches(1)[0].items()}
@@ -183,7 +180,7 @@ def test_a_recordable_step_reads_no_value(model_type, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("model_type", RECORDABLE)
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_recorded_on_a_gpu(model_type, precision, tmp_path):
     if precision == "bf16" and model_type == "deberta":
         pytest.skip("fp32 alone")

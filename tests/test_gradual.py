@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.criteria.spec import DropSpec
+from layerdrop.criteria.table import get_strategy
 from layerdrop.data.spec import DataSpec
 from layerdrop.finetune.gradual import DropSchedule, GradualDrop
 from layerdrop.finetune.spec import WhenSpec
@@ -54,7 +55,7 @@ def test_plan():
     ],
 )
 def test_order(strategy, more, order):
-    assert order_of_dropping(strategy, 6, **more) == order
+    assert order_of_dropping(get_strategy(strategy), 6, **more) == order
 
 
 class Spy(TrainerCallback):

@@ -14,8 +14,8 @@ from layerdrop.data import read as reading
 from layerdrop.runs.inputs import Inputs
 from layerdrop.runs.record import read_record
 from layerdrop.sweeps.engines.base import Job
-from layerdrop.sweeps.engines.in_process import InProcessEngine
 from layerdrop.sweeps.execute import execute, statuses
+from tests.made_up import InProcessEngine
 from tests.running import QUICK
 
 

@@ -34,13 +34,15 @@ def test_published():
 
 @pytest.mark.parametrize("strategy", ["greedy", "optimal"])
 def test_nothing_published(strategy):
-    with pytest.raises(UserError, match=f"{strategy}: nothing is published for xlnet-base-cased on rte .*/search.py"):
+    with pytest.raises(
+        UserError, match=f"{strategy}: nothing is published for xlnet-base-cased on rte .*layerdrop search"
+    ):
         published_sets(strategy, "xlnet-base-cased", "rte")
 
 
 def test_reservations():
     assert "mismatched" in reservation("greedy", None, "mnli") and reservation("greedy", None, "rte") is None
-    assert "development set" in reservation("optimal", None, "rte") and reservation("optimal", "a.txt", "rte") is None
+    assert "validation set" in reservation("optimal", None, "rte") and reservation("optimal", "a.txt", "rte") is None
 
 
 # ---- files
@@ -86,6 +88,8 @@ def test_layers_of_a_strategy(written):
     assert find_layers("greedy", 3, None, "bert-base-uncased", "rte") == (0, 7, 5)
     assert find_layers("optimal", 2, None, "bert-base-uncased", "rte") == (5, 8)
     assert find_layers("shortlist", 2, None, "x", "rte", (9, 2, 11)) == (9, 2)
+    with pytest.raises(UserError, match="--drop_strategy shortlist: needs .* Run: layerdrop search --method shortlist"):
+        find_layers("shortlist", 2, None, "bert-base-uncased", "rte")
     with pytest.raises(UserError, match="--drop_k 3: --drop_order 3,1 goes up to K = 2"):
         find_layers("greedy", 3, None, "x", "rte", (3, 1))
     assert find_layers("greedy", 2, written("3\n1\n0\n"), "x", "rte") == (3, 1)

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from layerdrop.architectures import FAMILIES
 from layerdrop.errors import UserError
-from layerdrop.finetune.precision import autocast, check_precision, head_in_fp32
+from layerdrop.finetune.precision import FP32_ONLY, autocast, check_precision, head_in_fp32
 from tests import tiny
 
 
@@ -13,12 +12,9 @@ def heads(model):
     return [child for name, child in model.named_children() if name != model.base_model_prefix]
 
 
-IN_FP32_ONLY = [name for family in FAMILIES for name in family.fp32_only]
-
-
-@pytest.mark.parametrize("model_type", IN_FP32_ONLY)
+@pytest.mark.parametrize("model_type", FP32_ONLY)
 def test_fp32_only(model_type):
-    """If this fails, the library computes the model in bf16 now: take it out of its family's column."""
+    """If this fails, the library computes the model in bf16 now: take it out of FP32_ONLY."""
     model, bf16 = tiny.model(model_type), autocast(torch.device("cpu"), "bf16")
     with pytest.raises(RuntimeError, match="overflow"), torch.no_grad(), bf16:
         model(**tiny.batch())
@@ -28,7 +24,7 @@ def test_fp32_only(model_type):
     check_precision("bf16", tiny.config("bert"))
 
 
-@pytest.mark.parametrize("model_type", sorted(tiny.CONFIGS.keys() - set(IN_FP32_ONLY)))
+@pytest.mark.parametrize("model_type", sorted(tiny.CONFIGS.keys() - set(FP32_ONLY)))
 def test_the_head_alone_computes_in_fp32(model_type):
     model = tiny.model(model_type)
     inputs = tiny.batch(left=model_type == "xlnet")

@@ -41,6 +41,8 @@ def test_record_comes_back(tmp_path):
     again = read_record(tmp_path)
     assert again == record and again.id == SPEC.id
     assert (again.dropped, again.kept, again.scores) == ([10, 11], list(range(10)), None)  # those of the last cut
+    values = record.to_dict() | {"search": {"trainings": 5, "steps": 40, "seconds": 3.0}}  # of version 0.2.0
+    assert RunRecord.from_dict(values) == record
     os.rename(tmp_path / "record.json", tmp_path.parent / "record.json")
     assert read_record(tmp_path.parent).folder == str(tmp_path.parent)  # where it lies now
 

@@ -4,7 +4,7 @@ import torch
 
 from layerdrop.architectures import family_of
 from layerdrop.criteria.states import score_states
-from layerdrop.criteria.table import SCORERS, WEIGHT_SCOPES
+from layerdrop.criteria.table import CRITERIA
 from layerdrop.criteria.weights import aggregation, layer_weights, variance
 from layerdrop.states import layer_states, sentence_tokens
 from layerdrop.surgery import layer_list
@@ -14,7 +14,7 @@ from tests.test_surgery import MODEL_TYPES
 
 def of_states(name, encoder, batches):
     """The first row of a criterion that looks at states."""
-    return score_states({name: SCORERS[name].make()}, encoder, batches)[name][0]
+    return score_states({name: CRITERIA[name].function()}, encoder, batches)[name][0]
 
 
 def contribution(encoder, batches):
@@ -63,7 +63,7 @@ def test_last_token_is_the_last_that_is_not_padding():
     assert sentence_tokens(tiny.model("bert"), mask).tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("scope", WEIGHT_SCOPES)
+@pytest.mark.parametrize("scope", ["final", "layer"])
 def test_weight_scores(scope):
     encoder = tiny.model("bert").base_model
     variances = variance(encoder, weight_scope=scope)

@@ -137,34 +137,20 @@ def test_optimal_is_the_maximum_and_greedy_never_above_it(values, max_k):
     assert order_of([level.best for level in order]) is not None
 
 
-class Proposed:
-    """Proposes made-up orders; scores sets by a table."""
-
-    def __init__(self, orders, scores):
-        self.orders, self.scores, self.asked = orders, scores, []
-
-    def propose(self, k):
-        return {name: order[:k] for name, order in self.orders.items()}
-
-    def __call__(self, sets):
-        self.asked += sets
-        return [(self.scores[tuple(sorted(ids))],) for ids in sets]
-
-
 def test_shortlist():
     """Equal sets are tried once, in the order of the first strategy; the best one is chosen."""
-    orders = {"a": [5, 4, 3], "b": [2, 5, 0], "c": [0, 2, 5]}
-    evaluate = Proposed(orders, {(3, 4, 5): 0.5, (0, 2, 5): 0.7})
-    (level,) = shortlist(range(6), 3, evaluate)
-    assert evaluate.asked == [frozenset({3, 4, 5}), frozenset({0, 2, 5})]
-    assert level.best == {0, 2, 5} and level.proposed[level.best] == Proposal((2, 5, 0), ("b", "c"))
+    proposals = {"a": [5, 4, 3], "b": [2, 5, 0], "c": [0, 2, 5]}
+    a, b = frozenset({3, 4, 5}), frozenset({0, 2, 5})
+    evaluate = table({a: 0.5, b: 0.7})
+    level = shortlist(proposals, evaluate)
+    assert evaluate.asked == [[a, b]]
+    assert level.best == b and level.proposed[b] == Proposal((2, 5, 0), ("b", "c"))
     assert level.margin == pytest.approx(0.2)
-    (level,) = shortlist(range(6), 3, Proposed(orders, {(3, 4, 5): 0.7, (0, 2, 5): 0.7}))
-    assert level.best == {3, 4, 5} and level.ties == [frozenset({0, 2, 5})]
-    (level,) = shortlist(range(6), 3, Proposed({"b": [2, 5, 0], "a": [5, 4, 3]}, {(3, 4, 5): 0.7, (0, 2, 5): 0.7}))
-    assert level.best == {0, 2, 5}
-    (level,) = shortlist(range(6), 3, Proposed(orders, {(3, 4, 5): math.nan, (0, 2, 5): 0.1}))
-    assert level.best == {0, 2, 5}
+    level = shortlist(proposals, table({a: 0.7, b: 0.7}))
+    assert level.best == a and level.ties == [b]
+    assert shortlist({"b": [2, 5, 0], "a": [5, 4, 3]}, table({a: 0.7, b: 0.7})).best == b
+    assert shortlist(proposals, table({a: math.nan, b: 0.1})).best == b
+    assert shortlist(proposals, table({a: 0.7004, b: 0.7001}), digits=3).ties == [b]
 
 
 @pytest.mark.parametrize("name", ["greedy", "optimal"])

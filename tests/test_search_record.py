@@ -35,7 +35,7 @@ def record(method, *levels, **changes):
     ("scores", "words"),
     [
         ({(0,): 0.5, (1,): 0.75}, "K = 1: drop 1  0.7500  margin 0.2500"),
-        ({(0,): 0.5, (1,): 0.5}, "K = 1: drop 1  0.5000  margin 0.0000, a tie of 2: the higher ids go"),
+        ({(0,): 0.5, (1,): 0.5}, "K = 1: drop 1  0.5000  margin 0.0000, a tie of 2: the higher ids are dropped"),
         ({(0,): (0.5, 0.7), (1,): (0.6, 0.8)}, "margin 0.1000, less than the spread over seeds, 0.1414"),
         ({(0,): (0.5, 0.5), (1,): (0.6, 0.6)}, "K = 1: drop 1  0.6000  margin 0.1000"),
         ({(0, 1): 0.5, (1, 2): math.nan}, "K = 2: drop 0, 1  0.5000  1 of 2 without a score"),
@@ -57,7 +57,7 @@ def test_an_order(tmp_path):
     assert written["sets"] == [[3], [1, 3]] and written["cost"] == COST
     assert written["levels"][1]["scores"] == {"1-3": [0.5], "0-3": [0.25]}  # best first
     words = summary(found, path)
-    assert "15% of the training set held out, 1 seed\n" in words and "--seeds 1 2 3 tells" in words
+    assert "15% of the training set held out, 1 seed\n" in words and "Use several: --seeds 1 2 3" in words
     assert words.splitlines()[-1] == (
         "python run_glue.py --model_name_or_path some/bert --task_name rte --data_dir glue --precision fp32 "
         f"--drop_strategy greedy --drop_order_file {path} --drop_k 2"
@@ -117,10 +117,10 @@ def test_doubtful_steps_are_counted():
 def test_a_choice_that_predicts_one_class_is_said():
     """As F1 can choose, which is high where every pair is called a paraphrase."""
     found = record("greedy", FIRST, SECOND, constant=[2], select_on="f1")
-    said = "nearly the same, for every row: its f1 says no more than the labels' shares do"
-    assert found.to_dict()["constant"] == [2] and f"{said} (--select_on loss looks further)\n" in summary(found, "x")
+    said = "nearly the same, for every row, so its f1 reflects only the shares of the labels"
+    assert found.to_dict()["constant"] == [2] and f"{said}. Try --select_on loss\n" in summary(found, "x")
     found.select_on = "loss"
-    assert "--select_on loss" not in summary(found, "x")
+    assert "Try --select_on loss" not in summary(found, "x")
     assert "same for every row" not in summary(record("greedy", FIRST, SECOND), "x")
 
 

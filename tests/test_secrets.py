@@ -46,7 +46,7 @@ def test_a_sweep(bert, glue, tmp_path):
 
 
 def test_a_search(bert, glue, tmp_path, monkeypatch, capsys):
-    from layerdrop.sweeps.engines.in_process import InProcessEngine
+    from tests.made_up import InProcessEngine
 
     monkeypatch.setattr("scripts.search.make_engine", lambda *rest: InProcessEngine(run_spec))
     monkeypatch.setattr("scripts.search.find_slots", lambda args: [])

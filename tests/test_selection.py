@@ -8,7 +8,7 @@ from layerdrop.architectures import HubOptions, ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.cli import parse
 from layerdrop.criteria.scoring import Scores
-from layerdrop.criteria.selection import check_selection, select_layers, split_to_score
+from layerdrop.criteria.selection import select_layers, split_to_score
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.criteria.weights import variance
 from layerdrop.data.batches import Collator, batches
@@ -17,6 +17,7 @@ from layerdrop.data.tasks import TASKS
 from layerdrop.data.tokens import tokenise
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier
+from layerdrop.runs.checks import check_selection
 from layerdrop.runs.spec import RunSpec
 from tests import tiny
 from tests.test_scorers import contribution

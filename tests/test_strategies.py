@@ -1,7 +1,8 @@
 import pytest
 
+from layerdrop.criteria.table import CRITERIA, STRATEGIES, get_strategy
 from layerdrop.errors import UserError
-from layerdrop.strategies import STRATEGIES, above_threshold, by_score, select
+from layerdrop.strategies import above_threshold, by_score, select
 
 # Sajjad et al. 2023, Section 3, in the paper's numbers (from 1).
 PAPER = [
@@ -79,6 +80,8 @@ def test_alternate_says_how_many_it_can_drop(strategy, n_layers, k, most):
 def test_unknown_name_gets_the_nearest():
     with pytest.raises(UserError, match="'tpo'. Did you mean 'top'.* Allowed: top, bottom"):
         select("tpo", 6, k=1)
+    with pytest.raises(UserError, match="'flsher'. Did you mean 'fisher'.* Allowed: top, .*list"):
+        get_strategy("flsher")
 
 
 SCORES = [0.2, 0.9, 0.5, 0.9, 0.1]
@@ -89,8 +92,12 @@ def test_scores_direction_and_ties():
     assert sorted(by_score(SCORES, 3, "highest")) == [1, 2, 3]
     assert by_score(SCORES, 2, "lowest") == [4, 0]
     assert by_score([1.0, 1.0, 1.0], 2, "lowest") == [2, 1]
-    assert select("contribution", 5, k=1, scores=SCORES) == [3]
-    assert select("variance", 5, k=1, scores=SCORES) == select("aggregation", 5, k=1, scores=SCORES) == [4]
+    assert select(CRITERIA["contribution"], 5, k=1, scores=SCORES) == [3]
+    assert (
+        select(CRITERIA["variance"], 5, k=1, scores=SCORES)
+        == select(CRITERIA["aggregation"], 5, k=1, scores=SCORES)
+        == [4]
+    )
 
 
 def test_scores_that_are_not_numbers():
@@ -100,13 +107,13 @@ def test_scores_that_are_not_numbers():
 
 def test_scores_of_another_depth():
     with pytest.raises(UserError, match="5 scores for a model of 6 layers"):
-        select("contribution", 6, k=1, scores=SCORES)
+        select(CRITERIA["contribution"], 6, k=1, scores=SCORES)
 
 
 def test_threshold():
     assert above_threshold(SCORES, 0.5) == [3, 1]  # above, not at
     assert above_threshold(SCORES, 0.95) == []
-    assert select("contribution", 5, threshold=0.4, scores=SCORES) == [1, 2, 3]
+    assert select(CRITERIA["contribution"], 5, threshold=0.4, scores=SCORES) == [1, 2, 3]
     with pytest.raises(UserError, match=r"all 5 layers score above it \(lowest: 0.1000\)"):
         above_threshold(SCORES, 0.05)
 

@@ -12,11 +12,10 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from layerdrop.cli.flags import Flags, TrainArguments
 from layerdrop.cli.limits import out_of_range
 from layerdrop.cli.to_spec import DISTILL_DEFAULTS, has_effect
-from layerdrop.criteria.table import SCORERS
+from layerdrop.criteria.table import CRITERIA, STRATEGIES
 from layerdrop.data.tasks import custom_task
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import FIRST_RECIPE
-from layerdrop.strategies import STRATEGIES
 from layerdrop.system.text import one_line
 
 OWN_FILES_ONLY = ("text_columns", "label_column", "label_type", "positive_label")
@@ -124,7 +123,8 @@ def _strategys_own(flags: Flags) -> Iterator[str]:
         return
     if drop.drop_threshold is not None:
         if not row.threshold:
-            yield f"--drop_threshold: only for --drop_strategy contribution, not {row.name}. Use --drop_k."
+            names = ", ".join(name for name, row in CRITERIA.items() if row.threshold)
+            yield f"--drop_threshold: only for --drop_strategy {names}, not {row.name}. Use --drop_k."
         elif drop.drop_k is not None:
             yield "--drop_k and --drop_threshold both say how many layers. Give one of them."
     if drop.drop_order_file and not (row.searched or row.listed):
@@ -139,8 +139,8 @@ def _strategys_own(flags: Flags) -> Iterator[str]:
             yield "--drop_order and --drop_order_file both give a search's result. Give one of them."
         if min(ids, default=-1) < 0 or len(set(ids)) < len(ids):
             yield f"--drop_order {drop.drop_order}: must be ids from 0, each once. Write them as 9,2,11."
-    if drop.score_on and not row.scorer:
-        yield f"--score_on: {row.name} has no scores. It goes with {', '.join(SCORERS)}."
+    if drop.score_on and row.name not in CRITERIA:
+        yield f"--score_on: {row.name} has no scores. It goes with {', '.join(CRITERIA)}."
 
 
 def _frozen(flags: Flags) -> Iterator[str]:
@@ -356,7 +356,7 @@ def idle_flags(flags: Flags) -> list[str]:
     notes = []
     if flags.drops_nothing and flags.drop.drop_strategy:
         notes.append(f"--drop_strategy {flags.drop.drop_strategy} has no effect: --drop_k 0 drops nothing")
-    used = () if flags.scorer is None else SCORES_ONLY[:2] if flags.scored_split else SCORES_ONLY[2:]
+    used = () if flags.criterion is None else SCORES_ONLY[:2] if flags.scored_split else SCORES_ONLY[2:]
     chosen = f"--drop_strategy {row.name}" if row else "a run that drops nothing"
     notes += [f"--{name} has no effect on {chosen}" for name in SCORES_ONLY if name in given and name not in used]
     if not data.own_files:

@@ -8,12 +8,12 @@ import torch
 from transformers import TrainingArguments
 
 from layerdrop.criteria.orders import read_layers_file
-from layerdrop.criteria.table import SCORERS, Scorer
+from layerdrop.criteria.table import STRATEGIES, Criterion, get_strategy
 from layerdrop.data.files import own_task_name
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task, get_task
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import TRAINER_DEFAULTS
-from layerdrop.strategies import STRATEGIES, Strategy, get_strategy
+from layerdrop.strategies import Strategy
 from layerdrop.system.files import LocalPath
 
 
@@ -279,10 +279,10 @@ class Flags:
         return None if self.drops_nothing else self.named_strategy
 
     @property
-    def scorer(self) -> Scorer | None:
-        """The scorer of the strategy, if it has one."""
+    def criterion(self) -> Criterion | None:
+        """The strategy, if it is a criterion."""
         row = self.strategy
-        return SCORERS[row.scorer] if row and row.scorer else None
+        return row if isinstance(row, Criterion) else None
 
     @property
     def task_name(self) -> str:
@@ -295,8 +295,8 @@ class Flags:
     @property
     def scored_split(self) -> str | None:
         """The split that scores are averaged over; None where no score needs data."""
-        scorer = self.scorer
-        return (self.drop.score_split or scorer.split) if scorer and scorer.needs_data else None
+        row = self.criterion
+        return (self.drop.score_split or row.split) if row and row.needs_data else None
 
     @property
     def run_splits(self) -> list[str]:

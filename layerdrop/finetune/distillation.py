@@ -10,6 +10,7 @@ from torch.nn.functional import mse_loss, normalize
 from transformers import PreTrainedModel
 
 from layerdrop.data.kinds import kind_of
+from layerdrop.errors import UserError
 from layerdrop.finetune.objectives import TaskLoss, model_inputs
 from layerdrop.finetune.spec import DistilSpec
 from layerdrop.states import sentence_tokens, watching
@@ -41,6 +42,15 @@ def attention_loss(student: Sequence[torch.Tensor], teacher: torch.Tensor, mask:
 def _real_error(student: Sequence[torch.Tensor], teacher: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """Squared error, summed over the entries where `real` is 1 and over the pairs of layers."""
     return sum(((ours.float() - teacher[:, i].float()) ** 2 * real).sum() for i, ours in enumerate(student))
+
+
+def check_depth(distil: DistilSpec | None, n_kept: int) -> None:
+    """Raise UserError if too few layers are kept to pair one with a layer of the teacher."""
+    if distil and distil.distill == "patient" and distil.distill_states_weight and n_kept < 2:
+        raise UserError(
+            "--distill patient: pairs all layers but the last, and the model keeps one alone. Use --distill layers or "
+            "logits, or drop fewer."
+        )
 
 
 class Distillation:

@@ -7,10 +7,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from layerdrop.architectures import family_of
 from layerdrop.errors import UserError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+FP32_ONLY = ("deberta",)
+"""Model types that the library cannot compute under autocast. DeBERTa masks attention scores with the lowest number of
+fp32, which overflows in 16 bits."""
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -20,7 +23,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 def check_precision(precision: str, config: PreTrainedConfig) -> None:
     """Raise UserError if the library cannot compute a model in this precision."""
-    if precision in DTYPES and config.model_type in family_of(config).fp32_only:
+    if precision in DTYPES and config.model_type in FP32_ONLY:
         raise UserError(
             f"--precision {precision} (auto chooses it on this hardware): the library computes {config.model_type} "
             "only in fp32. Add --precision fp32."

@@ -14,14 +14,15 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from layerdrop.checkpoints import Checkpoint, original_layers
-from layerdrop.criteria.selection import check_depth
+from layerdrop.architectures import original_layers
+from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
 from layerdrop.data.labels import Labels, head_kind
 from layerdrop.data.tokens import Tokenised, tokenise
 from layerdrop.errors import UserError
-from layerdrop.finetune.precision import autocast, head_in_fp32
+from layerdrop.finetune.distillation import check_depth
+from layerdrop.finetune.precision import FP32_ONLY, autocast, head_in_fp32
 from layerdrop.finetune.spec import DistilSpec
 from layerdrop.loading import load_classifier
 from layerdrop.states import sentence_tokens, watching
@@ -78,7 +79,7 @@ def attach_teacher(
             columns=columns,
             folder=folder,
             batch_size=batch_size,
-            precision="fp32" if teacher.config.model_type in teacher.family.fp32_only else precision,
+            precision="fp32" if teacher.config.model_type in FP32_ONLY else precision,
         )
     indexed = IndexedDataset(data.columns, data.offsets, data.labels, data.rows)
     return indexed, TeacherCollator(collate, outputs), [ours for ours, _ in pairs]

@@ -86,8 +86,6 @@ class RunRecord:
     """Optimizer steps of the whole training."""
     train_loss: float | None = None
     """Mean over all of them."""
-    search: dict[str, float] = field(default_factory=dict)
-    """Cost of the run's own search: trainings, steps, seconds; scoring_seconds where criteria propose sets."""
     prerequisites: dict[str, float] = field(default_factory=dict)
     """Cost of the prerequisite runs: trainings, steps, seconds of training."""
     resumed_at_step: int | None = None

@@ -225,7 +225,7 @@ class Options:
     start: str | None = None
     """Folder of the model that the run starts from, where its spec has a `start`; None: that run is done first."""
     prior_store: str | None = None
-    """Folder for the runs that the run does first (of a search, of the model that it goes on from, of its teacher);
+    """Folder for the prerequisite runs (the start, the teacher);
     None: `prior` in its own."""
     score_store: str | None = None
     """Folder of layer scores that are not computed twice; None: none are kept."""

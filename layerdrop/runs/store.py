@@ -11,7 +11,7 @@ from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import Needs, Status, status_of
 
 PRIOR_FOLDER = "prior"
-"""In a run's or a study's folder: the store of searches and prerequisite runs."""
+"""In a run's or a study's folder: the store of prerequisite runs."""
 SCORE_FOLDER = "scores"
 """In the folder of an analysis or in PRIOR_FOLDER: layer scores that need not be computed again."""
 

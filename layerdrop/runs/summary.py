@@ -14,11 +14,9 @@ def summary(record: RunRecord) -> str:
         lines += [("strategy", strategy_words(spec.drop)), ("dropped", _dropped(record)), ("kept", _ids(record.kept))]
     if record.scores:
         lines.append(("scores", "  ".join(f"{i}: {score:.4g}" for i, score in enumerate(record.scores))))
-    for name, cost in (("search", record.search), ("before", record.prerequisites)):
-        if cost:
-            trainings = f"{cost['trainings']:,} training{'s' * (cost['trainings'] != 1)}"
-            seconds = cost["seconds"] + cost.get("scoring_seconds", 0)
-            lines.append((name, f"{trainings}, {cost['steps']:,} steps, {seconds:,.0f} s"))
+    if cost := record.prerequisites:
+        trainings = f"{cost['trainings']:,} training{'s' * (cost['trainings'] != 1)}"
+        lines.append(("before", f"{trainings}, {cost['steps']:,} steps, {cost['seconds']:,.0f} s"))
     if record.parameters_after is not None and record.parameters_before:
         before, after = record.parameters_before, record.parameters_after
         lines.append(("parameters", f"{before:,} -> {after:,} ({100 * (after - before) / before:+.1f}%)"))

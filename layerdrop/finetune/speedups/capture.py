@@ -13,12 +13,17 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.training_args import ParallelMode
 
-from layerdrop.architectures import family_of
-
 Batch = Mapping[str, torch.Tensor]
 """`labels` (batch,), the model's inputs (batch, tokens), and with a teacher its outputs; on the model's device."""
 Step = Callable[[nn.Module, Batch], torch.Tensor]
 """Computes the loss of a batch, adds its gradients to the parameters', and returns the loss, detached."""
+
+MODEL_TYPES = (
+    *("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "mpnet", "mobilebert", "deberta"),
+    *("deberta-v2", "data2vec-text", "megatron-bert", "roberta-prelayernorm", "rembert", "roformer", "xlm-roberta-xl"),
+    *("distilbert", "albert"),
+)
+"""Model types whose training step reads no value and copies none to the GPU, so that CUDA can capture it."""
 NOT_CAPTURABLE = (
     *("fp16", "gradient_checkpointing", "torch_compile", "torch_empty_cache_steps", "auto_find_batch_size"),
     *("deepspeed", "fsdp"),
@@ -30,7 +35,7 @@ def can_capture(model: PreTrainedModel, args: TrainingArguments) -> bool:
     """Whether CUDA can capture the training steps of a model. Its layers must not change from step to step."""
     return (
         args.device.type == "cuda"
-        and model.config.model_type in family_of(model.config).capturable
+        and model.config.model_type in MODEL_TYPES
         and args.parallel_mode != ParallelMode.DISTRIBUTED  # a single process can be wrapped too
         and args.gradient_accumulation_steps == 1
         and not any(getattr(args, name) for name in NOT_CAPTURABLE)

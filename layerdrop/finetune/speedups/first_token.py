@@ -14,8 +14,10 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from layerdrop.architectures import family_of
 from layerdrop.surgery import layer_list
+
+MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "data2vec-text")
+"""Model types with BERT's layers whose classifier reads the last layer at its first token only."""
 
 
 def _attend_at_first_token(
@@ -47,7 +49,7 @@ def has_first_token_classifier(model: PreTrainedModel) -> bool:
     """Whether a model's logits read the last layer only at its first token, and sdpa computes its attention."""
     config = model.config
     return (
-        config.model_type in family_of(config).first_token
+        config.model_type in MODEL_TYPES
         and type(model).__name__.endswith("ForSequenceClassification")
         and "sdpa" in config._attn_implementation
         and not config.is_decoder

@@ -14,8 +14,13 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel, TrainingArguments
 
-from layerdrop.architectures import family_of
 
+MODEL_TYPES = (
+    *("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "mpnet", "mobilebert", "deberta"),
+    *("deberta-v2", "data2vec-text", "megatron-bert", "roberta-prelayernorm", "rembert", "roformer", "xlm-roberta-xl"),
+    *("distilbert", "albert"),
+)
+"""Model types that use token ids only for the embedding and the padding mask."""
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
 """Optimizers that do not change a row whose gradient has always been zero."""
 
@@ -85,7 +90,7 @@ def can_leave_rows_out(model: PreTrainedModel, args: TrainingArguments) -> bool:
     """Whether training the used rows only is the same training. Depends on model, optimizer, number of processes."""
     embedding = model.get_input_embeddings()
     return (
-        model.config.model_type in family_of(model.config).own_vocabulary
+        model.config.model_type in MODEL_TYPES
         and model.get_output_embeddings() is None
         and type(embedding) is nn.Embedding
         and all(getattr(embedding, name) == value for name, value in NOT_USED.items())
