@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel, TrainingArguments
 
-
 MODEL_TYPES = (
     *("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "mpnet", "mobilebert", "deberta"),
     *("deberta-v2", "data2vec-text", "megatron-bert", "roberta-prelayernorm", "rembert", "roformer", "xlm-roberta-xl"),
