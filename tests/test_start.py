@@ -129,7 +129,7 @@ def test_a_run_that_has_been_done_before_is_not_done_again(run):
     assert run(plain, output=None)[0] == 0
     code, record, _, err = run(f"{TOP} --drop_when finetuned", output="runs/out")
     assert code == 0 and "prerequisite run" not in err and not prior("runs/out"), err
-    assert "takes the trained model of tinybert_rte_full_k0_seed42, in runs/" in err
+    assert "uses the trained model of tinybert_rte_full_k0_seed42, in runs/" in err
     assert record["prerequisites"]["trainings"] == 1
     assert run(f"{plain} --save_model no --overwrite_output_dir", output=None)[0] == 0
     assert "prerequisite run" in run(f"{TOP} --drop_when finetuned --overwrite_output_dir", output="runs/out")[3]
