@@ -18,12 +18,12 @@ import torch
 from layerdrop.runs.folder import lock_folder
 from layerdrop.runs.record import RunRecord
 from layerdrop.sweeps.engines import local, slots, worker
-from layerdrop.system import process
 from layerdrop.sweeps.engines.base import Result
 from layerdrop.sweeps.engines.local import LocalEngine
 from layerdrop.sweeps.engines.slots import WorkerSlot
 from layerdrop.sweeps.engines.worker import load_run, record_failure, work
 from layerdrop.sweeps.execute import execute
+from layerdrop.system import process
 from tests.made_up import state_of
 from tests.sweeping import jobs, pretend
 
