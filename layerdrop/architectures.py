@@ -12,6 +12,9 @@ from typing import Literal
 
 from .errors import UserError
 
+CONFIG_KEY = "layer_dropping"
+"""Our key in a saved configuration: {"n_layers": original depth, "kept": original ids}. (`layerdrop` is Wav2Vec2's.)"""
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -185,3 +188,10 @@ def family_of(config) -> Family:
         f"--model_name_or_path: model type '{config.model_type}' is not in the table of families. "
         f"Allowed: {allowed}. To add a family, see docs/extending.md."
     )
+
+
+def original_layers(config) -> tuple[int, list[int]]:
+    """Return (depth of the original model, original ids of the remaining layers)."""
+    record = getattr(config, CONFIG_KEY, None) or {}
+    n_layers = config.num_hidden_layers
+    return record.get("n_layers", n_layers), list(record.get("kept", range(n_layers)))

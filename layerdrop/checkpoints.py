@@ -29,13 +29,11 @@ from transformers.utils import (
 )
 from transformers.utils.hub import extract_commit_hash
 
-from .architectures import Family, HubOptions, ModelSpec, family_of
+from .architectures import Family, HubOptions, ModelSpec, family_of, original_layers
 from .errors import UserError
 
 EMBEDDED = {"demo": Path(__file__).parent / "demo" / "checkpoint"}
 """Names of the checkpoints in the package -> folders."""
-CONFIG_KEY = "layer_dropping"
-"""Our key in a saved configuration: {"n_layers": original depth, "kept": original ids}. (`layerdrop` is Wav2Vec2's.)"""
 POSITIVE_KEY = "positive_label"
 """Our key in the configuration of a model trained on own files with two classes: the class that `f1` measured."""
 NO_LIMIT = 2**31 - 1
@@ -225,13 +223,6 @@ class Checkpoint:
         Formats: safetensors, or PyTorch files (loaded with `weights_only`), whole or in shards.
         """
         return _open_weights(self.model, self.hub, self.flag)
-
-
-def original_layers(config: PreTrainedConfig) -> tuple[int, list[int]]:
-    """Return (depth of the original model, original ids of the remaining layers)."""
-    record = getattr(config, CONFIG_KEY, None) or {}
-    n_layers = config.num_hidden_layers
-    return record.get("n_layers", n_layers), list(record.get("kept", range(n_layers)))
 
 
 def work_offline_unless_reachable() -> bool:

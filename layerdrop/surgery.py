@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from .architectures import family_of
-from .checkpoints import CONFIG_KEY, original_layers
+from .architectures import CONFIG_KEY, family_of, original_layers
 from .errors import UserError
 from .strategies import check_ids, check_k
 
