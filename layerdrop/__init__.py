@@ -15,7 +15,7 @@ _PUBLIC = {
     "without": "layerdrop.surgery",
     "Checkpoint": "layerdrop.checkpoints",
     "Options": "layerdrop.runs.spec",
-    "original_layers": "layerdrop.checkpoints",
+    "original_layers": "layerdrop.architectures",
     "reduced_config": "layerdrop.surgery",
     "select": "layerdrop.strategies",
     "STRATEGIES": "layerdrop.criteria.table",

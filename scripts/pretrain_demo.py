@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""Pre-train the miniature encoder of layerdrop/demo/checkpoint: masked language modelling on the artificial English.
+"""Pre-train the miniature encoder of layerdrop/demo/checkpoint: masked language modeling on the demo language.
 
-    python scripts/pretrain_demo.py [--output FOLDER] [--steps N]
+    python scripts/pretrain_demo.py [--output FOLDER] [--steps N N N]
 
 BERT architecture. Training starts with 3 layers, and doubles the depth twice by stacking a copy of the layers on top
 (progressive stacking, Gong et al. 2019: a deep narrow model learns slowly from random weights). Uses a GPU if there is
@@ -35,11 +35,11 @@ from transformers import (
     set_seed,
 )
 
-from layerdrop.demo import CHECKPOINT
-from layerdrop.demo.language import text, vocabulary
+from layerdrop.demo import FOLDER
 from layerdrop.runs.environment import environment
 from layerdrop.system.files import umask
 from layerdrop.system.process import has_bf16
+from scripts.demo_language import text, vocabulary
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -135,7 +135,7 @@ def pretrain(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast, devic
 def main() -> None:
     """Pre-train, and save the encoder in fp16."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=CHECKPOINT)
+    parser.add_argument("--output", type=Path, default=FOLDER / "checkpoint")
     parser.add_argument("--snapshots", type=Path, help="folder for the encoder at forty points of the training")
     parser.add_argument("--steps", type=int, nargs=3, default=(4000, 2000, 4000), help="with 3, 6 and 12 layers")
     parser.add_argument("--batch", type=int, default=128)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import pytest
+from layerdrop.report.render import render
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.criteria.spec import DropSpec

@@ -1,9 +1,14 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from layerdrop.data import glue as glue_files
+from layerdrop.data import read
 from layerdrop.data.examples import Examples, UnknownLabel, as_number, shortened
 from layerdrop.data.glue import read_glue_split
-from layerdrop.data.read import read_splits
+from layerdrop.data.read import read_splits, row_fingerprints
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import DEMO_TASKS, TASKS
 from layerdrop.errors import UserError
@@ -117,7 +122,7 @@ def test_regression_label_that_is_no_number(tmp_path, value):
     tiny.glue(tmp_path, "stsb")
     path = tmp_path / "STS-B" / "train.tsv"
     path.write_text(path.read_text().replace("\t3.000\n", f"\t{value}\n", 1))
-    with pytest.raises(UserError, match=rf"train.tsv:5: label '{value}' is not a number"):
+    with pytest.raises(UserError, match=rf"train.tsv:5: label '{value}' of column 'score' is not a number. Fix"):
         read_glue_split(str(tmp_path), TASKS["stsb"], "train")
 
 
@@ -136,7 +141,7 @@ def test_the_same_rows_for_training_and_development_are_noted(tmp_path):
     (folder / "RTE" / "dev.tsv").write_bytes((folder / "RTE" / "train.tsv").read_bytes())
     spec = DataSpec("rte", str(folder), max_train_samples=4, max_eval_samples=6)
     (note,) = read_splits(spec, ["train", "validation"]).notes
-    assert note == "validation holds the same rows as train: its scores say nothing about new examples"
+    assert note == "validation contains the same rows as train: its scores say nothing about new examples"
     assert read_splits(spec, ["validation"]).notes == []
 
 
@@ -177,6 +182,71 @@ def test_no_other_task_has_the_diagnostic_set(tmp_path):
     (folder / "AX").mkdir()
     (folder / "AX" / "AX.tsv").write_text(AX)
     assert list(read_splits(DataSpec("rte", str(folder)), ["test"]).examples) == ["test"]
+
+
+# ---- fingerprints of rows
+@pytest.fixture
+def reads(monkeypatch):
+    """Files that are read from now on."""
+    files, whole = [], glue_files.read_glue_tsv
+    monkeypatch.setattr(
+        "layerdrop.data.glue.read_glue_tsv", lambda path, *a: files.append(path.name) or whole(path, *a)
+    )
+    monkeypatch.setattr(read, "_fingerprints", {})
+    return files
+
+
+def fingerprints(data):
+    return {split: [len(rows), rows.fingerprint()] for split, rows in data.examples.items()}
+
+
+def test_rows_are_read_once_for_their_fingerprints(tmp_path, reads):
+    spec = DataSpec("rte", str(tiny.glue(tmp_path, "rte")), max_eval_samples=5)
+    assert row_fingerprints(spec, ["train", "validation"]) == fingerprints(read_splits(spec, ["train", "validation"]))
+    before = len(reads)
+    assert row_fingerprints(spec, ["validation"])["validation"][0] == 5 and len(reads) == before
+    assert set(row_fingerprints(spec, ["train", "test"])) == {"train", "test"} and reads[before:] == [
+        "train.tsv",
+        "test.tsv",
+    ]
+    assert row_fingerprints(replace(spec, max_eval_samples=6), ["validation"])["validation"][0] == 6
+
+
+@pytest.mark.parametrize("source", ["glue", "files"])
+def test_changed_files_have_other_fingerprints(tmp_path, source):
+    path = tiny.glue(tmp_path, "rte") / "RTE" / "dev.tsv"
+    spec = DataSpec("rte", str(tmp_path))
+    if source == "files":
+        spec = DataSpec("x", "files", (("validation", str(path)),), text_columns=("sentence1",))
+    first = row_fingerprints(spec, ["validation"])
+    assert row_fingerprints(spec, ["validation"]) == first == fingerprints(read_splits(spec, ["validation"]))
+    path.write_text(path.read_text().replace("\tw", "\tv"))
+    changed = row_fingerprints(spec, ["validation"])
+    assert changed != first and changed == fingerprints(read_splits(spec, ["validation"]))
+
+
+def test_the_head_and_the_training_file_count_for_own_files(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("text,label\nw w,a\nv v,b\n")
+    spec = DataSpec("x", "files", (("train", str(path)), ("validation", str(path))))
+    rows = [
+        row_fingerprints(spec, splits, SimpleNamespace(label_names=labels, has_classifier=False, positive_label=None))[
+            "validation"
+        ][1]
+        for splits, labels in (
+            (["validation"], ("a", "b")),
+            (["validation"], ("b", "a")),
+            (["train", "validation"], ("b", "a")),
+        )
+    ]
+    assert rows[0] == rows[2] != rows[1]
+
+
+def test_rows_of_the_hub_are_known_once_they_were_read(hub, monkeypatch):
+    monkeypatch.setattr(read, "_fingerprints", {})
+    assert row_fingerprints(DataSpec("rte"), ["train", "validation"]) == {} and not hub[0]
+    data = read_splits(DataSpec("rte"), ["train", "validation"])
+    assert row_fingerprints(DataSpec("rte"), ["train", "validation"]) == fingerprints(data)
 
 
 # ---- the hub

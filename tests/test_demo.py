@@ -1,4 +1,4 @@
-"""The artificial language and its tasks. Labels are checked by a reader that knows the lexicon, not the generators."""
+"""The demo language and its tasks. A parser that knows the lexicon, not the generator, checks the labels."""
 
 import hashlib
 import json
@@ -13,10 +13,12 @@ from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.read import read_splits
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import DEMO_TASKS, get_task
-from layerdrop.demo import CHECKPOINT, language
-from layerdrop.demo.language import CLASSES, DISLIKED, LIKED, PLURAL, SINGULAR, lexicon
-from layerdrop.demo.tasks import MAKERS, ROWS
+from layerdrop.demo import FOLDER
 from layerdrop.runs.record import read_record
+from scripts import demo_language as language
+from scripts.demo_language import CLASSES, DISLIKED, LIKED, PLURAL, SINGULAR, lexicon
+
+CHECKPOINT = FOLDER / "checkpoint"
 
 # ---- a reader of sentences: from tokens to meanings, by the lexicon
 FORMS = {form: (word, number) for word in lexicon() for number, form in enumerate(word.forms)}
@@ -116,10 +118,10 @@ READERS = {
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-@pytest.mark.parametrize("name", list(MAKERS))
+@pytest.mark.parametrize("name", list(DEMO_TASKS))
 def test_labels_are_what_a_reader_says(name, split):
     examples = read_demo_split(name, split)
-    assert len(examples) == ROWS[split]
+    assert len(examples) == {"train": 1000, "validation": 500}[split]
     for texts, label in zip(zip(*examples.texts, strict=True), examples.labels, strict=True):
         assert READERS[name](*texts) == pytest.approx(label, abs=1e-3), texts
     if name != "demo-stsb":
@@ -133,7 +135,7 @@ def test_the_reader_can_tell():
     assert not any(read_clause(language.sentence(clause.words()[::-1])) for clause in clauses)
 
 
-@pytest.mark.parametrize("name", list(MAKERS))
+@pytest.mark.parametrize("name", list(DEMO_TASKS))
 def test_train_and_development_share_no_row_and_no_word_of_meaning(name):
     train, dev, test = (read_demo_split(name, split) for split in ("train", "validation", "test"))
     rows = [set(zip(*examples.texts, strict=True)) for examples in (train, dev, test)]
@@ -149,7 +151,7 @@ def test_train_and_development_share_no_row_and_no_word_of_meaning(name):
 
 def test_tasks_are_the_same_everywhere():
     digest = hashlib.sha256(
-        "".join(read_demo_split(n, s).fingerprint() for n in MAKERS for s in ("train", "validation")).encode()
+        "".join(read_demo_split(n, s).fingerprint() for n in DEMO_TASKS for s in ("train", "validation")).encode()
     )
     assert digest.hexdigest()[:16] == "36b7850780cd2d59"
 
@@ -179,10 +181,17 @@ def test_lexicon():
 
 
 def test_names():
-    assert list(DEMO_TASKS) == ["demo-sst2", "demo-rte", "demo-mrpc", "demo-stsb", "demo-cola"] and set(MAKERS) == set(
-        DEMO_TASKS
-    )
+    assert list(DEMO_TASKS) == ["demo-sst2", "demo-rte", "demo-mrpc", "demo-stsb", "demo-cola"]
     assert get_task("demo-SST-2").name == "demo-sst2" and get_task("demo_rte").labels == get_task("rte").labels
+
+
+def test_the_generator_writes_the_files_of_the_package(tmp_path):
+    language.main(tmp_path)
+    written, shipped = (
+        {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.glob("*/*.tsv")}
+        for folder in (tmp_path, FOLDER)
+    )
+    assert len(written) == 15 and written == shipped
 
 
 # ---- the shipped encoder

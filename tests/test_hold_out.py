@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from layerdrop.data.examples import Examples
-from layerdrop.data.hold_out import hold_out
-from layerdrop.data.read import read_splits
+from layerdrop.data.read import hold_out, read_splits
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
 from layerdrop.errors import UserError

@@ -14,7 +14,7 @@ from layerdrop.sweeps.study import read_study
 from layerdrop.system.files import LocalPath
 
 SCRIPTS = sorted(path.stem for path in (Path(__file__).parent.parent / "scripts").glob("*.py"))
-SCRIPTS = [name for name in SCRIPTS if name not in ("executing", "pretrain_demo")]
+SCRIPTS = [name for name in SCRIPTS if name not in ("executing", "pretrain_demo", "demo_language")]
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from transformers import PreTrainedModel
 
-from layerdrop.checkpoints import original_layers
+from layerdrop.architectures import original_layers
 from layerdrop.criteria.states import Blocks, Mean, cosine, score_states
 from layerdrop.criteria.weights import aggregation, variance
 from layerdrop.states import States, layer_states, sentence_tokens
