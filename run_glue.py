@@ -34,8 +34,9 @@ from layerdrop.loading import load_classifier
 from layerdrop.runs import describe
 from layerdrop.runs.checks import check_run
 from layerdrop.runs.environment import environment, reset_peak_memory
+from layerdrop.runs.fingerprints import Fingerprints
 from layerdrop.runs.folder import Locked, note_inputs, run_folder
-from layerdrop.runs.inputs import Inputs, RunInputs, splits_to_select
+from layerdrop.runs.inputs import RunInputs, splits_to_select
 from layerdrop.runs.model import ReducedModel, load_model, save_untrained, select_for
 from layerdrop.runs.predictions import write_predictions
 from layerdrop.runs.prerequisites import Prerequisites
@@ -61,14 +62,13 @@ def run(spec: RunSpec, options: Options) -> RunRecord:
 
     # Checkpoint, data, tokenizer, labels. The weights are read later, without the dropped layers.
     with clock("load"):
-        checkpoint, fingerprints = Checkpoint.open(spec.model, options.hub), Inputs()
+        checkpoint, fingerprints = Checkpoint.open(spec.model, options.hub), Fingerprints()
         prerequisites = Prerequisites(spec, options, fingerprints)
         check_run(spec, args, checkpoint.config)
     with clock("read"):
         inputs = RunInputs.read(spec, options, args, checkpoint)
     data, tokenizer, labels = inputs.data, inputs.tokenizer, inputs.labels
     describe.inputs(record, inputs, prerequisites.teacher)
-    fingerprints.know(spec, options, record.data)
     record.fingerprints = fingerprints.models(spec, options)
 
     with run_folder(record, options, clock) as folder:
@@ -219,7 +219,7 @@ def preview(spec: RunSpec, options: Options) -> RunRecord:
     record, clock = RunRecord(spec, options.folder, "dry_run", notes=list(options.notes)), Clock()
     args = training_arguments(spec, options)
     checkpoint = Checkpoint.open(spec.model, options.hub)
-    prerequisites = Prerequisites(spec, options, Inputs())
+    prerequisites = Prerequisites(spec, options, Fingerprints())
     check_run(spec, args, checkpoint.config)
     inputs = RunInputs.read(spec, options, args, checkpoint, splits_to_select(spec))
     describe.inputs(record, inputs, prerequisites.teacher)

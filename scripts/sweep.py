@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def sweep_or_plan(args: argparse.Namespace, flags: tuple[str, ...]) -> int:
     """Execute the flags."""
-    from layerdrop.runs.inputs import Inputs
+    from layerdrop.runs.fingerprints import Fingerprints
     from layerdrop.sweeps.execute import statuses
     from layerdrop.sweeps.progress import plan
     from layerdrop.sweeps.study import AXES, read_study
@@ -49,7 +49,7 @@ def sweep_or_plan(args: argparse.Namespace, flags: tuple[str, ...]) -> int:
     where = find_slots(args)
     args.store = args.store or str(Path("runs") / Path(args.study).stem)
     study = read_study(args.study, args.store, {name: getattr(args, name) for name in AXES}, flags, args.recipe)
-    inputs = Inputs()
+    inputs = Fingerprints()
     states = [] if args.plan else statuses(study.jobs, inputs)  # the plan computes them itself
     unreadable = [state.note for state in states if state.note and state.word == "missing"]
     for text in [*study.notes, *unreadable]:

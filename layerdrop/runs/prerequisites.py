@@ -6,8 +6,9 @@ from dataclasses import replace
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.errors import UserError
+from layerdrop.runs.fingerprints import Fingerprints
 from layerdrop.runs.folder import Locked
-from layerdrop.runs.inputs import Inputs, quiet_options
+from layerdrop.runs.inputs import quiet_options
 from layerdrop.runs.record import Run, RunRecord
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import Needs, status_of
@@ -24,7 +25,7 @@ POLL = 1.0
 class Prerequisites:
     """The prerequisite runs of a run."""
 
-    def __init__(self, spec: RunSpec, options: Options, inputs: Inputs):
+    def __init__(self, spec: RunSpec, options: Options, inputs: Fingerprints):
         """Raises UserError if `options.start` has no trained start model."""
         self.spec, self.options, self.inputs = spec, options, inputs
         if options.start and spec.start and not self._status(spec.start).has_model:
