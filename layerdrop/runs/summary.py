@@ -21,9 +21,8 @@ def summary(record: RunRecord) -> str:
         before, after = record.parameters_before, record.parameters_after
         lines.append(("parameters", f"{before:,} -> {after:,} ({100 * (after - before) / before:+.1f}%)"))
     if record.metrics:
-        shown = {name: value for name, value in record.metrics.items() if not name.endswith("loss")}
-        names = {"f1": f"f1 ({record.positive_label})"} if spec.data.files and record.positive_label else {}
-        lines.append(("metrics", "  ".join(f"{names.get(name, name)} {value:.4f}" for name, value in shown.items())))
+        shown = (f"{name} {value:.4f}" for name, value in record.named_metrics.items() if not name.endswith("loss"))
+        lines.append(("metrics", "  ".join(shown)))
     lines += [("careful", _constant(record, split, n)) for split, n in record.constant_predictions().items()]
     if record.resumed_at_step is not None:
         lines.append(("resumed", f"at step {record.resumed_at_step:,}: seconds count from there"))
