@@ -30,8 +30,9 @@ TEXT = Template("""
 
 ## Layers
 
-Dropped: {{ record.dropped | join(", ") or "none" }} (ids from 0, next to the embeddings),
-by `{{ strategy }}`, {{ moment }}. Parameters: {{ "{:,}".format(record.parameters_before) }} -> {{ "{:,}".format(record.parameters_after) }}.
+Dropped: {{ record.dropped | join(", ") or "none" }} (ids from 0, next to the embeddings), by `{{ strategy }}`,
+{{ moment }}.
+Parameters: {{ "{:,}".format(record.parameters_before) }} -> {{ "{:,}".format(record.parameters_after) }}.
 {%- if spec.distil %}
 It also learned from {{ teacher }} (`--distill {{ spec.distil.distill }}`).
 {%- endif %}
