@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from layerdrop.analysis.layers import points_of
 from layerdrop.data.batches import Collator
 from layerdrop.data.tasks import Task
-from layerdrop.data.tokens import Tokenised
+from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.states import layer_states, sentence_tokens
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -32,8 +32,8 @@ HELD_OUT, SEED = 0.15, 41
 
 def probe(
     model: PreTrainedModel,
-    train: Tokenised,
-    development: Tokenised,
+    train: TokenizedDataset,
+    development: TokenizedDataset,
     task: Task,
     collate: Collator,
     *,
@@ -83,7 +83,7 @@ class Features:
 
 
 def features(
-    model: PreTrainedModel, data: Tokenised, collate: Collator, token: str, batch_size: int, file: Path
+    model: PreTrainedModel, data: TokenizedDataset, collate: Collator, token: str, batch_size: int, file: Path
 ) -> Features:
     """Those of n_layers + 1 points, from one pass over the data."""
     dataset = data.longest_first()

@@ -10,7 +10,7 @@ from layerdrop.data.batches import Collator
 from layerdrop.data.kinds import kind_of
 from layerdrop.data.tasks import DEMO_TASKS, TASKS
 from layerdrop.data.to_predict import ToPredict
-from layerdrop.data.tokens import tokenise
+from layerdrop.data.tokens import tokenize
 from layerdrop.deploy.export import EXPORT_FILE
 from layerdrop.deploy.onnx import FILE, OnnxClassifier, check_packages
 from layerdrop.errors import UserError
@@ -40,7 +40,7 @@ class Predictor:
         """A header, then a row for each row of `texts`: its index, and a class with its probability, or a value. Both
         are empty for a row without a text."""
         checkpoint = self.checkpoint
-        data = tokenise(texts.examples(self.columns), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
+        data = tokenize(texts.examples(self.columns), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
         logits = self._logits(data, Collator.of(self.checkpoint.tokenizer, self.length), batch_size)
         kind = kind_of(checkpoint.config)
         shown, sure = kind.shown(kind.decide(logits)), kind.confidence(logits)

@@ -1,1 +1,1 @@
-"""Training: from a model and tokenised data to the trained model, which is an ordinary one of the library again."""
+"""Training: from a model and tokenized data to the trained model, which is an ordinary one of the library again."""
