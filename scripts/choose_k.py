@@ -54,9 +54,8 @@ def choose(args: argparse.Namespace, words: list[str]) -> int:
     """Execute the flags."""
     from layerdrop.analysis.choose_k import TaskTolerance, ToleranceSettings, find_tolerances
     from layerdrop.errors import UserError
-    from layerdrop.report.figures import FIGURE_MARK, save_figure
-    from layerdrop.report.layer_figures import lines
-    from layerdrop.report.render import render
+    from layerdrop.report.figures import FIGURE_MARK, lines, save_figure
+    from layerdrop.report.table import render
     from layerdrop.report.tables.tolerance import tolerance_table
     from layerdrop.search.candidates import Stopped
     from layerdrop.sweeps.execute import execute

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check_numbers(vars(args))
         record = measure(args)
-        from layerdrop.report.render import render
+        from layerdrop.report.table import render
         from layerdrop.report.tables.model_cost import model_cost_table
 
         print(render([model_cost_table(record, args.compare)], args.format))

@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 def export(args: argparse.Namespace) -> int:
     """Export every run, and print one table. The exit code."""
     from layerdrop.deploy.export import ExportedRun, check_output, time_in_turn
-    from layerdrop.report.render import render
+    from layerdrop.report.table import render
 
     outputs = [args.output or str(Path(folder) / "export") for folder in args.runs]
     places = {name: path for name in PLACES if (path := getattr(args, name)) is not None}
@@ -81,7 +81,7 @@ def export(args: argparse.Namespace) -> int:
 def table(found: list):
     """A row for each form of each run; ratios are to the first one."""
     from layerdrop.deploy.export import BATCH, SINGLE
-    from layerdrop.report.tables.base import Table
+    from layerdrop.report.table import Table
 
     rows, values, first = [], [], found[0].forms[0]
     for one in found:

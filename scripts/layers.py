@@ -62,7 +62,7 @@ def show(args: argparse.Namespace, words: list[str]) -> None:
     """Compute what is missing, print the tables, draw the pictures."""
     from layerdrop.report.figures import save_figure
     from layerdrop.report.layer_report import REPORTS, labels, means
-    from layerdrop.report.render import render
+    from layerdrop.report.table import render
     from layerdrop.system.files import make_folder
     from layerdrop.system.process import collect_from_now_on
 

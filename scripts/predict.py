@@ -79,7 +79,7 @@ def predict(args: argparse.Namespace) -> list[tuple[str, ...]]:
 
     predictor = Predictor(args.model, args.max_seq_length)
     texts = read(args, predictor.columns)
-    rows = predictor(texts, args.batch_size)
+    rows = predictor.table(texts, args.batch_size)
     notes = list(texts.notes)
     if without := len(texts.texts) - len(texts.rows):
         notes.append(f"{without} of {len(texts.texts)} rows without a text: empty predictions")

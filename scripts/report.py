@@ -71,10 +71,11 @@ def report(args: argparse.Namespace) -> None:
     from layerdrop.errors import UserError
     from layerdrop.report.frame import frame
     from layerdrop.report.html import page
+    from layerdrop.report.notes import notes_on
     from layerdrop.report.published import NOTES, published
     from layerdrop.report.records import StoredRuns, read_store, unfit
-    from layerdrop.report.render import render
     from layerdrop.report.runs_csv import runs_csv
+    from layerdrop.report.table import render
     from layerdrop.report.tables.model_cost import model_cost_table, read_costs
     from layerdrop.system.files import write_atomically
 
@@ -140,15 +141,6 @@ def tell(notes: list[str], files: Sequence[str | Path] = ()) -> None:
         print(line, file=sys.stderr)
 
 
-def notes_on(found, runs) -> list[str]:
-    """Notes below the tables."""
-    from layerdrop.report.notes import constant_predictions, mixtures, repeated, without_full_model
-    from layerdrop.report.records import failures, unfit
-
-    of_tables = mixtures(runs) + constant_predictions(runs) + repeated(runs) + without_full_model(runs)
-    return failures(found) + unfit(found) + of_tables
-
-
 def make_folders(args: argparse.Namespace) -> None:
     """Make the folders of all outputs, before anything is computed."""
     from layerdrop.report.html import PAGE_MARK
@@ -166,6 +158,7 @@ def watch(args: argparse.Namespace) -> None:
     """Write the page every REFRESH seconds; before the first run is done there is nothing to show."""
     from layerdrop.report.frame import frame
     from layerdrop.report.html import page
+    from layerdrop.report.notes import notes_on
     from layerdrop.report.records import read_store
     from layerdrop.system.files import write_atomically
 
@@ -181,9 +174,8 @@ def watch(args: argparse.Namespace) -> None:
 
 def _tables(args: argparse.Namespace, runs, tasks: list[str] | None, beside) -> list:
     from layerdrop.report.tables.cost import cost_tables
-    from layerdrop.report.tables.glue import glue_tables
+    from layerdrop.report.tables.scores import glue_tables, task_tables
     from layerdrop.report.tables.significance import significance_tables
-    from layerdrop.report.tables.tasks import task_tables
 
     make = {
         "tasks": lambda: task_tables(runs, tasks, beside if args.compare == "sajjad2023" else None, args.all_metrics),

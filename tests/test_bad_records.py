@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import pytest
+from layerdrop.report.render import render
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.criteria.spec import DropSpec
@@ -14,8 +15,8 @@ from layerdrop.finetune.spec import DistilSpec, TheseusSpec, TrainSpec, WhenSpec
 from layerdrop.report.frame import frame
 from layerdrop.report.html import page
 from layerdrop.report.records import read_store, unfit
-from layerdrop.report.render import render
 from layerdrop.report.runs_csv import runs_csv
+from layerdrop.report.table import render
 from layerdrop.report.tables.significance import significance_tables
 from layerdrop.runs.record import Cut, RunRecord
 from layerdrop.runs.spec import RunSpec
@@ -54,8 +55,7 @@ def full_record() -> dict:
         epochs=[{"step": 3, "epoch": 1.0, "train_loss": 0.5, "loss": None}],
         seconds={"train": 1.0, "teacher": 1.0, "inference": 1.0, "total": 3.0},
         steps=3,
-        search={"trainings": 1, "steps": 3, "seconds": 1.0},
-        first={"trainings": 1, "steps": 3, "seconds": 1.0},
+        prerequisites={"trainings": 1, "steps": 3, "seconds": 1.0},
         resumed_at_step=1,
         tokens_per_second=1.0,
         padding_share=0.1,

@@ -387,7 +387,7 @@ def test_they_are_found_before_anything_is_trained(run, bert, tmp_path, words, m
     path = glue / "RTE" / ("test.tsv" if "predict" in words else "train.tsv")
     path.write_text(path.read_text().replace("w1", "dog").replace("w2", "dog"))
     model = bert if "{big}" in words else big
-    monkeypatch.setattr("run_glue.fine_tune", None)
+    monkeypatch.setattr("run_glue.FineTuner", None)
     words = f"--task_name rte --drop_strategy block-influence --drop_k 1 {words.format(big=big)}"
     if "dry_run" in words:
         words += f" --tokenizer_name {big}"

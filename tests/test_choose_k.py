@@ -146,7 +146,7 @@ def test_tasks_are_trained_side_by_side(call):
 def test_one_training_serves_every_k(call):
     """Layers go after the training: the runs of every K are cuts of one model."""
     code, out, err = call("--tasks rte --max_loss 100 --drop_when after --layerdrop_rate 0.2 --exhaustive")
-    assert code == 0 and "K = 5 within 100" in err and "can go by top, after, layerdrop" in out, err
+    assert code == 0 and "K = 5 within 100" in err and "can be dropped by top, after, layerdrop" in out, err
     records = [json.loads(path.read_text()) for path in Path("runs/choose_k").glob("*/record.json")]
     assert sorted(len(r["dropped"]) for r in records) == [0, 1, 2, 3, 4, 5]
     trained = [json.loads(path.read_text()) for path in Path("runs/choose_k/prior").glob("*/record.json")]

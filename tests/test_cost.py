@@ -36,10 +36,7 @@ def test_operations_by_hand():
     head = 2 * H * H + 2 * H * 2  # pooler and classifier, of one token
     model = tiny.model("bert")
     assert count_flops(model, N) == 6 * each + head
-    found = describe(model, N)
-    assert found.flops == 6 * each + head and found.layer_flops == 6 * each
-    cut = describe(drop_layers(tiny.model("bert"), [3, 4, 5]), N)
-    assert cut.flops == found.flops - found.layer_flops / 2
+    assert describe(drop_layers(tiny.model("bert"), [3, 4, 5]), N).flops == 3 * each + head
     assert model.config._attn_implementation == "sdpa" and model.config.num_hidden_layers == 6
 
 
@@ -48,7 +45,7 @@ def test_every_family(model_type):
     model = tiny.model(model_type)
     costs = {"a": describe(model, 8)}
     assert costs["a"].parameters == sum(p.numel() for p in model.parameters())
-    assert 0 < costs["a"].encoder < costs["a"].parameters and costs["a"].layer_flops <= costs["a"].flops
+    assert 0 < costs["a"].encoder < costs["a"].parameters
     assert costs["a"].megabytes == costs["a"].parameters * 4 / 1e6
     setting = Setting((8, 5, 9), 2)
     time_inference({"a": model}, costs, "x", setting, 2)
@@ -58,13 +55,15 @@ def test_every_family(model_type):
 
 def test_models_take_turns(monkeypatch):
     order = []
-    monkeypatch.setattr("layerdrop.deploy.cost._timed", lambda work, device: order.append(work.args[0].name) or 1.0)
+    monkeypatch.setattr(
+        "layerdrop.deploy.cost._timed", lambda work, device: order.append(work.args[0].name) or len(order) * 1.0
+    )
     models = {name: tiny.model("bert") for name in "ab"}
     for name, model in models.items():
         model.name = name
     costs = {name: describe(model, 8) for name, model in models.items()}
     time_inference(models, costs, "x", Setting((8,), 1), 2)
-    assert order == ["a", "b"] * 3 and costs["a"].inference["x"] == [1.0, 1.0]  # a first round does not count
+    assert order == ["a", "b"] * 3 and costs["a"].inference["x"] == [3.0, 5.0]  # the first round does not count
 
 
 def test_texts():
@@ -123,7 +122,7 @@ def test_command(bert, tmp_path, capsys, monkeypatch):
     assert "published training speed-up" in capsys.readouterr().out
     path.write_text("{}")
     assert report.main(["runs/cost", "--table", "cost"]) == 2
-    assert "not a record of scripts/cost.py" in capsys.readouterr().err
+    assert "not a cost record" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from layerdrop.sweeps.engines.local import LocalEngine
 from layerdrop.sweeps.engines.slots import WorkerSlot
 from layerdrop.sweeps.engines.worker import load_run, record_failure, work
 from layerdrop.sweeps.execute import execute
+from layerdrop.system import process
 from tests.made_up import state_of
 from tests.sweeping import jobs, pretend
 
@@ -148,8 +149,8 @@ def test_done_is_not_done_again_and_failed_is(store):
 def test_memory_is_freed_between_runs(store, monkeypatch):
     """Garbage is collected before what is left, the imports, is exempted from collection."""
     events = []
-    monkeypatch.setattr(worker.gc, "collect", lambda: events.append("collect"))
-    monkeypatch.setattr(worker, "collect_from_now_on", lambda: events.append("exempt"))
+    monkeypatch.setattr(process.gc, "collect", lambda: events.append("collect"))
+    monkeypatch.setattr(process, "collect_from_now_on", lambda: events.append("exempt"))
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: events.append("empty"))
     work(pretend, jobs(store, 1)[0])

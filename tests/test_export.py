@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
+import layerdrop
 from layerdrop.architectures import ModelSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.deploy import export as exported
@@ -149,7 +150,7 @@ def test_an_earlier_export_is_replaced_unless_something_was_added_or_changed(mad
         if name in before:
             Path("made/export", name).write_bytes(before[name])
     run = exported.ExportedRun("made")
-    run.checkpoint.tokenizer.save_pretrained = lambda folder: Path("made/export/late").write_text("mine")
+    run.input.checkpoint.tokenizer.save_pretrained = lambda folder: Path("made/export/late").write_text("mine")
     with pytest.raises(UserError, match="holds late"):
         run.export("safetensors", "made/export")
     assert files_in("made/export") == before | {"late": b"mine"}
@@ -330,6 +331,12 @@ def test_onnx_and_its_predictions(made, capsys):
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == "index\tprediction\tprobability" and len(lines) == 3
         assert all(line.split("\t")[1] in ("entailment", "not_entailment") for line in lines[1:])
+    (first, _), torch_first = (
+        layerdrop.load("made/export")([("w1 w2 w3", "w4"), ("w5", "w6 w7")]),
+        layerdrop.load("made"),
+    )
+    assert [first.label, f"{first.score:.4f}"] == lines[1].split("\t")[1:]
+    assert torch_first(("w1 w2 w3", "w4")).score == pytest.approx(first.score, abs=0.05)  # int8
     assert predict.main(["made/export", "texts.txt", "--output", "out.tsv"]) == 0
     assert Path("out.tsv").read_text().splitlines() == lines
 
@@ -394,7 +401,7 @@ def test_several_runs_are_timed_in_turn(made, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("nowhere", "nowhere: no run with a trained model is there"),
+        ("nowhere", "nowhere: no run with a trained model"),
         ("made --quantize int8", "--quantize int8: goes with --format onnx"),
         ("made made --output x", "--output: takes one run"),
         ("made --output made/record.json/x", "made/record.json: cannot write there"),

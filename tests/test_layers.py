@@ -163,7 +163,7 @@ def test_features_are_the_states_in_the_order_of_the_source(tmp_path, model_type
     texts = [" ".join(tiny.WORDS[i : i + 2 + i % 7]) for i in range(11)]
     data = tokenize(Examples((texts,), np.arange(11) % 2, [""] * 11), words, 64)
     found = features(model, data, Collator.of(words), token, 4, tmp_path / "x")
-    assert found.n_points == 7 and found.at(6).shape == (11, 16)
+    assert len(found.files) == 7 and found.at(6).shape == (11, 16)
     for row in (0, 6, 10):
         batch = Collator.of(words)([data[row]])
         states = layer_states(model, {name: value for name, value in batch.items() if name != "labels"})
@@ -229,7 +229,7 @@ def test_probe_drift_profile_similarity(call, bert, tmp_path):
     code, out, err = call(f"drift --tasks rte --pretrained {bert}", (other,))
     assert code == 0 and "before and after fine-tuning" in out, err
     code, out, _ = call("profile --tasks rte", (bert, other))
-    assert code == 0 and "Similar above the threshold by sentence: 0.95:" in out
+    assert code == 0 and "Layers above the similarity threshold by sentence: 0.95:" in out
     code, out, _ = call("similarity --tasks rte --split validation --format csv")
     assert code == 0 and out.startswith("table,title,row,column,value")
     names = {path.stem for path in Path("figures").glob("*.png")}

@@ -15,7 +15,7 @@ from layerdrop.finetune.interrupt import Interrupt
 from layerdrop.finetune.log import Bar, EpochLog, Losses
 from layerdrop.finetune.trainer import FineTuner, OneGPU
 
-OWN = {"__init__", "restore_signals", "_ask", "_keep", "add", "logged", "mean"}
+OWN = {"__init__", "_make_ordinary", "save_run", "restore_signals", "_ask", "_keep", "add", "logged", "mean"}
 """Methods of subclasses that override nothing."""
 USED = (
     ("transformers.modeling_utils", "PreTrainedModel._init_weights"),

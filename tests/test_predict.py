@@ -8,11 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+import layerdrop
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.spec import DataSpec
-from layerdrop.deploy.predict import Predictor
+from layerdrop.deploy.predict import Prediction, Predictor
+from layerdrop.errors import UserError
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import RunSpec
 from layerdrop.system.own_files import OwnFiles
@@ -91,6 +95,40 @@ def test_a_byte_order_mark_is_no_part_of_the_text(call, single):
 def test_a_text_as_an_argument(call, single, pair):
     assert call(single, "--text", "w1 w2")[1] == call(single, stdin=b"w1 w2\n")[1]
     assert call(pair, "--text", "w1 w2", "w3")[1] == call(pair, stdin=b"w1 w2\tw3\n")[1]
+
+
+def test_load_is_called_with_a_text_a_pair_or_a_list(call, single, pair):
+    """The labels and scores of the file of predictions."""
+    classify = layerdrop.load(single)
+    one, two = classify(["w1 w2", "w3"])
+    assert isinstance(one, Prediction) and classify("w1 w2") == one and classify([]) == []
+    rows = call(single, stdin=b"w1 w2\nw3\n")[1]
+    assert [[p.label, f"{p.score:.4f}"] for p in (one, two)] == [row[1:] for row in rows]
+    both = layerdrop.load(pair)([("w1 w2", "w3"), ("w4", "w5")])
+    assert layerdrop.load(pair)(("w1 w2", "w3")) == pytest.approx(both[0]) and len(both) == 2
+    for model, texts, message in (
+        (pair, "w1", "one text in a row, and the model takes two"),
+        (single, ["w1", ("w2", "w3")], "single texts and pairs in one list"),
+    ):
+        with pytest.raises(UserError, match=message):
+            layerdrop.load(model)(texts)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2"])
+def test_load_of_values_and_of_a_decoder(tmp_path, model_type):
+    """A value has no score."""
+    folder = tiny.save(tmp_path / "values", model_type, num_labels=1)
+    model, words = (
+        AutoModelForSequenceClassification.from_pretrained(folder).eval(),
+        AutoTokenizer.from_pretrained(folder),
+    )
+    texts = ["w1 w2 w3", "w4"]
+    with torch.no_grad():
+        expected = [float(model(**words(text, return_tensors="pt")).logits) for text in texts]
+    predictions = layerdrop.load(folder)(texts)
+    assert [p.label for p in predictions] == pytest.approx(expected, abs=1e-5) and {p.score for p in predictions} == {
+        None
+    }
 
 
 def test_malformed_rows(call, single, tmp_path):

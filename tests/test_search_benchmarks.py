@@ -1,17 +1,16 @@
-"""benchmarks/search.py and halving.py: what they compare, on made-up scores and on a small model."""
+"""benchmarks/search.py on made-up scores and on a small model."""
 
-import random
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import halving, search
+from benchmarks import search
 from benchmarks.search import EVERY, RANDOM, Choice, Task, spread, table
 from tests import tiny
 from tests.test_search_script import RECIPE
 
-A, B, C, D = (frozenset(ids) for ids in ([0, 1], [0, 2], [1, 2], [2, 3]))
+PAIR = frozenset([1, 2])
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def task():
         Choice(RANDOM, 2, [1, 3], (50.0,)),
         *(Choice(EVERY, 2, [i, 4], (float(score),)) for i, score in enumerate(range(70, 81))),
     ]
-    trained = {frozenset(c.dropped): c.score for c in choices if c.dropped} | {C: 80.0, frozenset([4]): 99.0}
+    trained = {frozenset(c.dropped): c.score for c in choices if c.dropped} | {PAIR: 80.0, frozenset([4]): 99.0}
     return Task("rte", 5, choices, {"greedy": {"steps": 200.0, "trainings": 20}}, trained)
 
 
@@ -51,7 +50,7 @@ def test_table_has_the_seeds_the_layers_and_the_cost(task):
 
 def test_ranks_are_among_all_sets_where_they_are_trained():
     choices = [Choice("greedy", 1, [0], (80.0,)), Choice("top", 1, [2], (70.0,)), Choice("top", 2, [1, 2], (60.0,))]
-    trained = {frozenset([0]): 80.0, frozenset([1]): 80.0, frozenset([2]): 70.0, C: 60.0}
+    trained = {frozenset([0]): 80.0, frozenset([1]): 80.0, frozenset([2]): 70.0, PAIR: 60.0}
     task = Task("rte", 3, [*choices, Choice(EVERY, 1, [1], (80.0,))], {}, trained)
     header, _, line = search.ranking(task, [1, 2])  # two of the three pairs are missing
     assert header == "| rte | sets | best set | mean | worst | greedy | top |"
@@ -78,29 +77,7 @@ def test_an_unwritable_folder_of_pictures_is_named_before_anything_is_trained(tm
         search.main()
 
 
-def test_halving_keeps_six_then_two_then_the_best_at_the_end():
-    sets = [frozenset([i]) for i in range(8)]
-    curves = {ids: [0.5] * 10 for ids in sets}
-    curves[sets[6]] = [0.4] + [0.9] * 9  # best at the end, gone after a tenth
-    curves[sets[7]] = [0.6, 0.6, 0.4] + [0.9] * 7  # gone after three tenths
-    curves[sets[3]] = [0.5] * 9 + [0.7]  # a tie after three tenths, where the earlier two stay
-    assert halving.halved(curves, sets) == sets[0]
-    curves[sets[3]] = [0.5, 0.5, 0.6] + [0.5] * 6 + [0.7]
-    assert halving.halved(curves, sets) == sets[3]
-
-
-def test_halving_draws_layers_by_the_votes_of_the_proposals():
-    sets = halving.draw_sets([A, B], 10, random.Random(1))
-    assert sets == [A, B, C]  # layer 3 has no vote; there are no more
-    assert halving.draw_sets([A, B, D], 4, random.Random(1))[:3] == [A, B, D]
-
-
-def test_halving_row():
-    curves = {A: [0.2] * 9 + [0.8], B: [0.4] * 9 + [0.7], C: [0.1] * 9 + [0.9], D: [0.5] * 9 + [0.6]}
-    assert halving.row("rte", curves, [A, D]) == "| rte, 4 sets | 80.0 | 70.0 | 90.0 | -1.00, -1.00, -1.00 |"
-
-
-def test_both_on_a_small_model(tmp_path, monkeypatch, bert, capsys):
+def test_on_a_small_model(tmp_path, monkeypatch, bert, capsys):
     monkeypatch.chdir(tmp_path)
     tiny.glue(tmp_path / "glue", "rte", rows=24)
     Path("small.yaml").write_text(RECIPE)
@@ -112,9 +89,3 @@ def test_both_on_a_small_model(tmp_path, monkeypatch, bert, capsys):
     assert list(lines)[1:] == [f"| {name}" for name in names]
     assert lines["| K = 1"].startswith("| K = 1 | 6 | ")
     assert " (0.0)" in "".join(lines.values()) and lines["| greedy"].endswith("| 1.00 of greedy |")
-
-    monkeypatch.setattr(
-        sys, "argv", ["halving.py", *words, "--k", "1", "--sets", "4", "--num_train_epochs", "10", "--workers", "1"]
-    )
-    halving.main()
-    assert "| rte, 3 sets | " in capsys.readouterr().out  # the sets of one layer that any proposal has

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 
 from layerdrop import surgery
-from layerdrop.architectures import FAMILIES, family_of
-from layerdrop.checkpoints import CONFIG_KEY, Checkpoint, original_layers
+from layerdrop.architectures import CONFIG_KEY, FAMILIES, family_of, original_layers
+from layerdrop.checkpoints import Checkpoint
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier, number_of_parameters
 from layerdrop.surgery import drop_layers, layer_list, without

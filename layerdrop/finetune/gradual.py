@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from transformers import AutoConfig, PreTrainedModel, TrainerCallback
 
-from layerdrop.architectures import family_of
-from layerdrop.checkpoints import original_layers
+from layerdrop.architectures import family_of, original_layers
 from layerdrop.surgery import drop_layers, layer_list
 
 

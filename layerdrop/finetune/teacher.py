@@ -13,7 +13,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from layerdrop.checkpoints import Checkpoint, original_layers
+from layerdrop.architectures import original_layers
+from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
 from layerdrop.data.labels import Labels, head_kind
