@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import pytest
-from layerdrop.report.render import render
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.criteria.spec import DropSpec

@@ -20,7 +20,7 @@ from layerdrop.data.kinds import Classes
 from layerdrop.data.labels import Labels
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
-from layerdrop.data.tokens import tokenise
+from layerdrop.data.tokens import tokenize
 from layerdrop.finetune.evaluate import Evaluator
 from layerdrop.finetune.interrupt import Interrupt, Interrupted
 from layerdrop.finetune.log import LogLine, _position, log_entries, result_name
@@ -67,7 +67,7 @@ def dataset(tokenizer=TOKENIZER, n: int = 24, classes: int = 2):
     """Pairs of 3 to 26 words with labels."""
     texts = [" ".join(tiny.WORDS[(7 * i + j) % 60] for j in range(1 + i % 13)) for i in range(2 * n)]
     labels = np.arange(n) % classes
-    return tokenise(Examples((texts[:n], texts[n:]), labels, [str(i) for i in range(n)]), tokenizer, 64)
+    return tokenize(Examples((texts[:n], texts[n:]), labels, [str(i) for i in range(n)]), tokenizer, 64)
 
 
 def without_dropout(model_type: str = "bert", **changes):

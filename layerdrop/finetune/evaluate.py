@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from layerdrop.data.batches import batches
 from layerdrop.data.labels import Labels
-from layerdrop.data.tokens import Tokenised
+from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.finetune.precision import autocast, head_in_fp32
 from layerdrop.system.distributed import gather, rank, world_size
 
@@ -31,7 +31,7 @@ class Evaluation:
 
 def evaluate(
     model: PreTrainedModel,
-    dataset: Tokenised,
+    dataset: TokenizedDataset,
     labels: Labels,
     collate: Callable[[list[dict]], dict[str, torch.Tensor]],
     *,
@@ -57,7 +57,7 @@ def evaluate(
 class Evaluator:
     """A function that evaluates a model on a split. For other fields see `evaluate`."""
 
-    datasets: Mapping[str, Tokenised]
+    datasets: Mapping[str, TokenizedDataset]
     """Split -> examples: `validation`; for MNLI `validation_matched`, `validation_mismatched`."""
     labels: Labels
     collate: Callable[[list[dict]], dict[str, torch.Tensor]]
@@ -76,7 +76,9 @@ class Evaluator:
         )
 
 
-def logits_of(model: PreTrainedModel, dataset: Tokenised, collate, batch_size: int, precision: str) -> np.ndarray:
+def logits_of(
+    model: PreTrainedModel, dataset: TokenizedDataset, collate, batch_size: int, precision: str
+) -> np.ndarray:
     """(n, classes) float32, in the order of the source."""
     all_batches = batches(dataset, batch_size)
     numbers = range(rank(), len(all_batches), world_size())

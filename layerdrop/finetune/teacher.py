@@ -19,7 +19,7 @@ from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
 from layerdrop.data.labels import Labels, head_kind
-from layerdrop.data.tokens import Tokenised, tokenise
+from layerdrop.data.tokens import TokenizedDataset, tokenize
 from layerdrop.errors import UserError
 from layerdrop.finetune.distillation import check_depth
 from layerdrop.finetune.precision import FP32_ONLY, autocast, head_in_fp32
@@ -44,7 +44,7 @@ def attach_teacher(
     teacher: Checkpoint,
     student: PreTrainedModel,
     examples: Examples,
-    data: Tokenised,
+    data: TokenizedDataset,
     collate: Collator,
     labels: Labels,
     *,
@@ -64,7 +64,7 @@ def attach_teacher(
     """
     columns, pairs = _columns(teacher, labels), _pairs(distil, teacher, student)
     length = min(max_seq_length, teacher.max_length())
-    tokens = tokenise(examples, teacher.tokenizer, length, sizes=teacher.embeddings)
+    tokens = tokenize(examples, teacher.tokenizer, length, sizes=teacher.embeddings)
     if distil.distill == "layers" and not _same_tokens(tokens, data):
         raise _refused(teacher, "has another tokenizer, so that its tokens are not the model's", "patient or logits")
     model = load_classifier(teacher, replace_head=False)[0].to(device)
@@ -120,7 +120,7 @@ def _pairs(distil: DistilSpec, teacher: Checkpoint, student: PreTrainedModel) ->
     return [(i, teacher.original_ids.index(original)) for i, original in enumerate(kept)]
 
 
-def _same_tokens(a: Tokenised, b: Tokenised) -> bool:
+def _same_tokens(a: TokenizedDataset, b: TokenizedDataset) -> bool:
     return np.array_equal(a.offsets, b.offsets) and np.array_equal(a.columns["input_ids"], b.columns["input_ids"])
 
 
@@ -188,7 +188,7 @@ def _new_file(n_bytes: int, folder: str | Path) -> str:
 @torch.no_grad()
 def teacher_outputs(
     teacher: PreTrainedModel,
-    data: Tokenised,
+    data: TokenizedDataset,
     collate: Collator,
     *,
     kind: str,
@@ -272,8 +272,8 @@ def attending_eagerly(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(before)
 
 
-class IndexedDataset(Tokenised):
-    """Tokenised examples whose items have their row number under `row`."""
+class IndexedDataset(TokenizedDataset):
+    """Tokenized examples whose items have their row number under `row`."""
 
     def __getitem__(self, position: int) -> dict:
         return super().__getitem__(position) | {"row": int(self.rows[position])}

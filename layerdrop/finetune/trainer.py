@@ -17,7 +17,7 @@ from transformers.trainer_utils import seed_worker
 
 from layerdrop.data.batches import Collator, LengthGroupedSampler
 from layerdrop.data.tasks import metric_prefix
-from layerdrop.data.tokens import Tokenised
+from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.errors import UserError
 from layerdrop.finetune.evaluate import Evaluation, Evaluator
 from layerdrop.finetune.interrupt import Interrupt
@@ -57,7 +57,7 @@ class FineTuner(Trainer):
         model: PreTrainedModel,
         args: TrainingArguments,
         data_collator: Collator,
-        train_dataset: Tokenised,
+        train_dataset: TokenizedDataset,
         *,
         objective: Objective,
         evaluator: Evaluator | None = None,

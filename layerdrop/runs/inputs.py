@@ -11,7 +11,7 @@ from layerdrop.criteria.selection import split_to_score
 from layerdrop.data.batches import Collator
 from layerdrop.data.labels import Labels
 from layerdrop.data.read import Data, read_splits
-from layerdrop.data.tokens import Tokenised, tokenise
+from layerdrop.data.tokens import TokenizedDataset, tokenize
 from layerdrop.runs.spec import Options, RunSpec
 
 MULTIPLE = 8
@@ -83,8 +83,8 @@ class RunInputs:
         """The checkpoint's tokenizer."""
         return self.checkpoint.tokenizer
 
-    def dataset(self, split: str) -> Tokenised:
+    def dataset(self, split: str) -> TokenizedDataset:
         """A tokenized split with labels in the checkpoint's order. Raises UserError for a text without a token."""
         examples, sizes = self.data.examples[split], self.checkpoint.embeddings
         labels = None if examples.labels is None else self.labels.to_model(examples.labels)
-        return tokenise(examples, self.tokenizer, self.max_length, labels, sizes)
+        return tokenize(examples, self.tokenizer, self.max_length, labels, sizes)

@@ -11,7 +11,7 @@ from layerdrop.criteria.selection import Selection
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
 from layerdrop.data.labels import Labels
-from layerdrop.data.tokens import Tokenised
+from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.errors import UserError
 from layerdrop.finetune.distillation import Distillation
 from layerdrop.finetune.gradual import DropSchedule, GradualDrop, cut_as
@@ -29,7 +29,7 @@ from layerdrop.surgery import kept_layers, layer_list, positions
 class Variant:
     """The data, loss and callbacks of a training."""
 
-    train_dataset: Tokenised
+    train_dataset: TokenizedDataset
     collate: Collator
     """Makes batches, with the teacher's outputs."""
     loss: Objective
@@ -46,7 +46,7 @@ class Variant:
 def training_variant(
     spec: RunSpec,
     model: PreTrainedModel,
-    train_dataset: Tokenised,
+    train_dataset: TokenizedDataset,
     collate: Collator,
     labels: Labels,
     *,
