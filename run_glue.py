@@ -8,53 +8,25 @@ All flags: --help. What the words mean: README.md.
 """
 
 if __name__ == "__main__":  # before anything imports torch
-    import signal
+    import sys
 
-    from layerdrop.system.process import prepare_process
+    from layerdrop.cli.command import main as command
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends without a traceback
-    prepare_process()
+    sys.exit(command(["run", *sys.argv[1:]]))
 
-import gc
-import json
-import signal
 import sys
 
-from layerdrop.checkpoints import work_offline_unless_reachable
-from layerdrop.errors import UserError
+from layerdrop.cli.command import run_command
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import Options, RunSpec
-from layerdrop.runs.steps import GlueRun, say, tell
-from layerdrop.runs.store import Locked
-from layerdrop.runs.summary import summary
-from layerdrop.system.distributed import is_first, leave
+from layerdrop.runs.steps import GlueRun, tell
+from layerdrop.system.distributed import leave
 
 
 def main(argv: list[str] | None = None) -> int:
-    """argv: the words of the command line; None: this process's. The exit code: 0 done, 1 failed, 2 unusable input, 130
-    stopped by the user."""
-    from layerdrop.cli import parse
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        arguments = parse(sys.argv[1:] if argv is None else argv)
-        if arguments.needs_hub and not work_offline_unless_reachable():
-            arguments.notes.append("no hub can be reached; what is in the local cache is used")
-            if arguments.train.push_to_hub:
-                raise UserError("--push_to_hub: no hub can be reached. Leave it out, and push the run's folder later.")
-        spec, options = arguments.to_spec()
-        record = preview(spec, options) if arguments.dry_run else run(spec, options)
-        if is_first():
-            print(json.dumps(record.to_dict(), indent=1) if arguments.json else summary(record))
-        return 1 if record.status == "failed" else 0
-    except (UserError, Locked) as error:
-        say("\n".join(f"error: {line}" for line in str(error).splitlines()))
-        return 2
-    except KeyboardInterrupt as stop:
-        checkpoint = getattr(stop, "checkpoint", None)
-        how = f"go on with --resume_from_checkpoint (from {checkpoint})" if checkpoint else str(stop)
-        say(f"stopped; {how}" if how else "stopped")
-        return 130
+    """Execute `layerdrop run` with these words, by default those of this process. Returns the exit code: 0 done,
+    1 failed, 2 unusable input, 130 stopped by the user."""
+    return run_command("run", sys.argv[1:] if argv is None else argv)
 
 
 def run(spec: RunSpec, options: Options) -> RunRecord:
@@ -90,9 +62,3 @@ def preview(spec: RunSpec, options: Options) -> RunRecord:
     tell(this.record.notes)
     this.record.status, this.record.seconds = "dry_run", this.clock.total()
     return this.record
-
-
-if __name__ == "__main__":
-    code = main()
-    gc.freeze()  # the interpreter would take apart at its end what was imported
-    sys.exit(code)

@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import speed
-from sides import GPU, ROOT
+from sides import GPU
 
 TASK, SEED = "rte", 41
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "4090": 165e12}
@@ -75,7 +75,7 @@ def write_task(folder: Path, rows: int, vocabulary: int) -> float:
 def runs_per_hour(folder: Path, study: Path, seeds: int, at_once: int, gpu: bool) -> float:
     """Of a study with so many runs at once, once the processes have started; of its first seeds."""
     how = ["--runs_per_gpu", str(at_once)] if gpu else ["--workers", str(at_once)]
-    words = [sys.executable, str(ROOT / "scripts/sweep.py"), str(study), "--store", str(folder / f"packed{at_once}")]
+    words = [sys.executable, "-m", "layerdrop", "sweep", str(study), "--store", str(folder / f"packed{at_once}")]
     how += ["--seeds", *map(str, range(1, seeds + 1))]
     subprocess.run([*words, *how], check=True, capture_output=True)
     records = (folder / f"packed{at_once}").rglob("record.json")

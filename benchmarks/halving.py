@@ -84,14 +84,15 @@ def table(args: argparse.Namespace) -> Iterator[str]:
 
 def curves_of(task: str, args: argparse.Namespace) -> tuple[list[Ids], Curves]:
     """(the sets that shortlist tries, each set's scores on the held-out rows); missing runs are done first."""
-    from layerdrop.cli import parse
+    from layerdrop.cli.command import command_parser
+    from layerdrop.cli.parsing import parse
+    from layerdrop.cli.search import search_layers
     from layerdrop.runs.steps import GlueRun
-    from scripts.search import search_layers
 
     words = [args.recipe, "--task_name", task, *args.flags]
     workers = ["--workers", str(args.workers)] if args.workers else []
     search = ["--method", "shortlist", "--max_k", str(args.k), "--store", f"{args.store}/shortlist", *workers]
-    record = search_layers([words[0], *search, *words[1:]])[0]
+    record = search_layers(command_parser("search"), [words[0], *search, *words[1:]])[0]
     proposals = list(record.levels[-1].proposed)
 
     evaluating = ["--eval_strategy", "steps", "--eval_steps", str(1 / POINTS)]

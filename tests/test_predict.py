@@ -1,4 +1,4 @@
-"""scripts/predict.py: one prediction for each row of whatever run_glue.py reads, in order."""
+"""layerdrop predict: one prediction for each row of whatever run_glue.py reads, in order."""
 
 import io
 import json
@@ -11,12 +11,12 @@ import pytest
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
+from layerdrop.cli.command import run_command
 from layerdrop.data.spec import DataSpec
 from layerdrop.deploy.predict import Predictor
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import RunSpec
 from layerdrop.system.own_files import OwnFiles
-from scripts import predict
 from tests import tiny
 from tests.test_own_files import write
 
@@ -47,7 +47,7 @@ def call(capsys, monkeypatch, tmp_path):
 
     def call(*words: str, stdin: bytes = b""):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stdin), isatty=lambda: not stdin))
-        code = predict.main(list(words))
+        code = run_command("predict", list(words))
         out, err = capsys.readouterr()
         return code, [line.split("\t") for line in out.split("\n")[1:-1]], err
 

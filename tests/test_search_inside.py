@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import run_glue
-from layerdrop.cli import parse
+from layerdrop.cli.parsing import parse, parse_settings
 from layerdrop.errors import UserError
 from layerdrop.report.records import read_store
 from layerdrop.runs.spec import RunSpec
@@ -101,7 +101,7 @@ def test_after_a_kill_the_same_command_goes_on(bert, glue, tmp_path):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("--dry_run", "finds its layers by trainings, and this run does not train. Search with scripts/search.py"),
+        ("--dry_run", "finds its layers by trainings, and this run does not train. Search with layerdrop search"),
         ("--do_eval", "finds its layers by trainings, and this run does not train"),
         ("--hold_out 0.2", "chooses by held-out rows, which --hold_out would report on"),
         ("--drop_k 6", "--drop_k 6: of 6 layers choose 1 to 5"),
@@ -124,5 +124,5 @@ def test_the_runs_of_a_study_share_a_search(run, bert, glue, tmp_path):
     study = {"settings": {"model_name_or_path": bert, "data_dir": glue, "use_cpu": True}, "grid": {"k": [1, 2]}}
     study["grid"] |= {"tasks": "rte", "strategies": "shortlist"}
     Path("study.yaml").write_text(json.dumps(study))
-    jobs = read_study("study.yaml", "store").jobs
+    jobs = read_study("study.yaml", "store", parse_settings).jobs
     assert {job.options.prior_store for job in jobs} == {"store/prior"} and len(jobs) == 2

@@ -1,4 +1,5 @@
-"""How many layers a task can lose, from runs that are done as they are needed: see layerdrop.analysis.tolerance."""
+"""The largest K within a tolerated loss, from runs that are executed as they are needed. See
+layerdrop.analysis.tolerance."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +7,6 @@ from pathlib import Path
 
 from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score
 from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
-from layerdrop.cli import flags_of, parse
 from layerdrop.criteria.selection import check_selection
 from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
@@ -16,7 +16,7 @@ from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store
 from layerdrop.surgery import droppable
 from layerdrop.sweeps.engines.base import Job
 from layerdrop.sweeps.execute import statuses
-from layerdrop.sweeps.study import QUIET, refuse_flags_of_one_run
+from layerdrop.sweeps.study import QUIET, Parse, refuse_flags_of_one_run
 
 Train = Callable[[Sequence[Job]], dict[str, RunRecord]]
 """Id -> record of every run. Raises UserError for a failure, Stopped where the user stops."""
@@ -41,15 +41,15 @@ class ToleranceSettings:
 class TaskTolerance:
     """How many layers a task can lose."""
 
-    def __init__(self, task: str | None, words: Sequence[str], settings: ToleranceSettings):
+    def __init__(self, task: str | None, words: Sequence[str], settings: ToleranceSettings, parse: Parse):
         """task: None for own files. words: flags of run_glue.py. Raises UserError for bad flags."""
         refuse_flags_of_one_run(words)
-        defaults = flags_of(QUIET | {"eval_strategy": "no", "drop_strategy": "top", "task_name": task})
-        self.settings, self.words = settings, [*defaults, *words]
-        arguments = parse([*self.words, "--drop_k", "0"])
+        defaults = QUIET | {"eval_strategy": "no", "drop_strategy": "top", "task_name": task}
+        self.settings, self.parse = settings, lambda *more: parse(defaults, [*words, *more])
+        arguments = self.parse("--drop_k", "0")
         if arguments.needs_hub:
             work_offline_unless_reachable()
-        self.gives_precision = bool({"precision", "bf16", "fp16"} & arguments.given)
+        self.gives_precision = arguments.gives_precision
         spec, options = arguments.to_spec()
         if not ((spec.train or spec.start) and options.evaluate):
             raise UserError("--do_train, --do_eval, --do_predict: choosing K trains and evaluates. Leave them out.")
@@ -120,7 +120,7 @@ class TaskTolerance:
     def job(self, k: int, seed: int) -> Job:
         """The run of a K and a seed. Raises UserError where the strategy cannot drop so many."""
         if (k, seed) not in self.jobs:
-            spec, options = parse([*self.words, "--drop_k", str(k), "--seed", str(seed)]).to_spec()
+            spec, options = self.parse("--drop_k", str(k), "--seed", str(seed)).to_spec()
             check_selection(spec, self.config)
             prior = Path(self.settings.store) / PRIOR_FOLDER
             places = {"folder": Store(self.settings.store).folder(spec), "prior_store": str(prior)}

@@ -142,7 +142,7 @@ def published_sets(strategy: str, model: str, task: str) -> list[tuple[int, ...]
         models, tasks = (", ".join(sorted({key[i] for key in found})) for i in (0, 1))
         raise UserError(
             f"--drop_strategy {strategy}: nothing is published for {name} on {task} (there are: {models}; {tasks}). "
-            f"Search with scripts/search.py --method {strategy}, and give its result with --drop_order_file."
+            f"Search with layerdrop search --method {strategy}, and give its result with --drop_order_file."
         )
     return found[name, task]
 

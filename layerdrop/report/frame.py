@@ -12,7 +12,7 @@ from layerdrop.errors import unknown
 from layerdrop.report.records import inputs_of
 from layerdrop.report.table_row import TableRow
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.spec import FIRST_RECIPE
+from layerdrop.runs.spec import OWN_RECIPE
 
 ROW = ("model", "task", "strategy", "k", "threshold", "layers", "seed", "from_scratch")
 """Settings that determine a run's place in a table."""
@@ -25,7 +25,7 @@ VARIANT = ("drop_when", "freeze_dropped", "frozen", "distill", "variant")
 VARIANT_SETTINGS = (
     *("step", "every_epochs", "layerdrop_rate", "replacing_rate", "replacing_steps", "replacing_schedule", "teacher"),
     *("distill_temperature", "distill_weight", "distill_states_weight", "distill_attention"),
-    *(f"first_{name}" for name in FIRST_RECIPE),
+    *(f"{part}_{name}" for part in ("start", "teacher") for name in OWN_RECIPE),
 )
 """Settings of a training variant. Runs that differ in one of them are separate rows."""
 DATA = ("source", "files", "text_columns", "label_column", "label_type", "positive_label", "skip_bad_rows")

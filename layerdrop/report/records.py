@@ -60,7 +60,7 @@ def read_store(folders: Iterable[str], may_be_empty: bool = False, unreadable: I
     found.done = [record for records in done.values() for record in records]
     found.failed = [r for records in failed.values() for r in records if not _is_in(done, r)]
     if not done and not may_be_empty:
-        advice = "".join((failures(found) or unfit(found))[:1]) or "Sweep first: scripts/sweep.py."
+        advice = "".join((failures(found) or unfit(found))[:1]) or "Run a study first: layerdrop sweep STUDY.yaml."
         raise UserError(f"{', '.join(folders)}: no record of a successful run there. {advice}")
     return found
 

@@ -110,7 +110,7 @@ class GlueRun:
     def _check_search(self, dry_run: bool) -> None:
         """Raise UserError where this run cannot search."""
         strategy, spec = f"--drop_strategy {self.spec.drop.strategy}", self.spec
-        instead = "Search with scripts/search.py, and give its result with --drop_order_file."
+        instead = "Search with layerdrop search, and give its result with --drop_order_file."
         if dry_run or spec.train is None:
             raise UserError(f"{strategy}: finds its layers by trainings, and this run does not train. {instead}")
         if spec.processes > 1:

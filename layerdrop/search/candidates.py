@@ -22,7 +22,7 @@ ATTEMPTS = 2
 """Maximum number of trainings of a run whose model is needed."""
 
 
-class Stopped(Exception):
+class Stopped(KeyboardInterrupt):
     """The user stopped a search; what is done stays in the store."""
 
 

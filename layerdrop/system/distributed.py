@@ -1,11 +1,14 @@
 """One run over several processes (`torchrun`): the first one decides for all, and none waits for a dead one."""
 
-import os
 import pickle
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
+from layerdrop.system.process import is_first
+
+__all__ = ["finish", "from_first_process", "gather", "is_first", "leave", "rank", "world_size"]
 
 
 def _joined() -> bool:
@@ -15,14 +18,6 @@ def _joined() -> bool:
 def rank() -> int:
     """Number of this process, from 0."""
     return torch.distributed.get_rank() if _joined() else 0
-
-
-def is_first() -> bool:
-    """Whether this process writes files and prints. Also valid before the processes have joined.
-
-    A single process does, even if a scheduler has left a RANK.
-    """
-    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def world_size() -> int:

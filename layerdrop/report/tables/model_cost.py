@@ -1,4 +1,4 @@
-"""The cost of models side by side, from the records of scripts/cost.py, as Sajjad et al.'s Table 3 and Peer et al.'s
+"""The cost of models side by side, from the records of layerdrop cost, as Sajjad et al.'s Table 3 and Peer et al.'s
 Table 2."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HEADER = ["model", "parameters, M", "of the layers, M", "embeddings, M", "MB", "
 
 
 def read_costs(folders: Iterable[str]) -> tuple[list[dict], list[str]]:
-    """(records of scripts/cost.py in and below the folders, a line for each unreadable file)."""
+    """(records of layerdrop cost in and below the folders, a line for each unreadable file)."""
     found, unreadable = [], []
     for path in sorted({path for folder in folders for path in Path(folder).rglob(PATTERN)}):
         try:
@@ -24,7 +24,7 @@ def read_costs(folders: Iterable[str]) -> tuple[list[dict], list[str]]:
             model_cost_table(record)
             found.append(record)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-            unreadable.append(f"{path}: not a record of scripts/cost.py: {type(error).__name__}: {error}")
+            unreadable.append(f"{path}: not a record of layerdrop cost: {type(error).__name__}: {error}")
     return found, unreadable
 
 
