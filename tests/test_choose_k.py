@@ -14,6 +14,7 @@ from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, nex
 from layerdrop.architectures import ModelSpec
 from layerdrop.cli.command import run_command
 from layerdrop.cli.engines import tasks_of
+from layerdrop.cli.parsing import parse_settings
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
 from layerdrop.errors import UserError
@@ -207,7 +208,7 @@ def test_own_files_are_one_task(bert, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     own = ["--train_file", "a/reviews.csv", "--validation_file=dev.csv", "--model_name_or_path", bert, "--use_cpu"]
     assert tasks_of(None, own) == [None] and tasks_of(["rte"], own) == ["rte"] and tasks_of(None, []) == ["mrpc"]
-    task = TaskTolerance(None, own, ToleranceSettings([1.0], [1], "store", k=[1, 2]))
+    task = TaskTolerance(None, own, ToleranceSettings([1.0], [1], "store", k=[1, 2]), parse_settings)
     assert task.name == "reviews" and task.job(2, 1).spec.data.source == "files"
     assert task.job(2, 1).spec.data.files == (("train", "a/reviews.csv"), ("validation", "dev.csv"))
     assert run_command("choose-k", [*own, "--tasks", "rte", "mrpc"]) == 2

@@ -81,4 +81,6 @@ def _add_library_flags(parser: argparse.ArgumentParser) -> None:
     section = parser.add_argument_group("all other flags of TrainingArguments")
     for action in run_parser()._actions:
         if action.dest not in described:
-            section._add_action(action)
+            described.add(action.dest)
+            default = getattr(action.default, "value", action.default)
+            section.add_argument(f"--{action.dest}", help=action.help, default=default, metavar="VALUE")

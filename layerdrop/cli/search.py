@@ -20,7 +20,7 @@ from layerdrop.system.settings import SEARCH, read_settings
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop search`."""
     methods = "greedy (Peer et al. 2022), optimal (every set), or shortlist (few candidates, proposed by criteria)"
-    parser.add_argument("config", type=LocalPath, nargs="?", metavar="FILE", help="YAML or JSON file of flags")
+    parser.usage = "layerdrop search [FILE.yaml] [--flag value ...]"
     parser.add_argument("--method", default="greedy", help=methods)
     parser.add_argument("--max_k", type=int, help="maximum number of dropped layers (default: half of the layers)")
     parser.add_argument("--seeds", nargs="+", type=int, help="seeds to average over (default: --seed)")
@@ -96,7 +96,7 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]):
     """
     settings = {}
     if words and not words[0].startswith("-"):
-        settings = read_settings(words[0], SEARCH)
+        settings = read_settings(words.pop(0), SEARCH)
         own = [action.dest for action in parser._actions]
         parser.set_defaults(**{name: settings.pop(name) for name in own if name in settings})
     args, rest = parse_known(parser, words)
