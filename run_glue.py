@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Drop layers of a pre-trained encoder, fine-tune it on a GLUE task, record what that did: one run, top to bottom.
+"""Drop layers of a pre-trained encoder, fine-tune it on a task, record what that did: one run, top to bottom.
 
     python run_glue.py --drop_strategy top --drop_k 6
     torchrun --nproc_per_node 2 run_glue.py --task_name rte --drop_strategy symmetric --drop_k 4
@@ -16,49 +16,220 @@ if __name__ == "__main__":  # before anything imports torch
 
 import sys
 
+import numpy as np
+from transformers import PreTrainedModel, TrainingArguments
+
+from layerdrop.checkpoints import Checkpoint
 from layerdrop.cli.command import run_command
-from layerdrop.runs.record import RunRecord
+from layerdrop.data.tokens import Tokenised
+from layerdrop.finetune.evaluate import Evaluation, Evaluator, evaluate
+from layerdrop.finetune.precision import head_in_fp32
+from layerdrop.finetune.speedups import speedups
+from layerdrop.finetune.trainer import FineTuner
+from layerdrop.loading import load_classifier
+from layerdrop.runs import describe
+from layerdrop.runs.checks import check_run
+from layerdrop.runs.environment import environment, reset_peak_memory
+from layerdrop.runs.folder import note_inputs, run_folder
+from layerdrop.runs.inputs import Inputs, RunInputs, splits_to_select
+from layerdrop.runs.model import ReducedModel, load_model, save_untrained, select_for
+from layerdrop.runs.predictions import write_predictions
+from layerdrop.runs.prerequisites import Prerequisites
+from layerdrop.runs.record import Clock, RunRecord
 from layerdrop.runs.spec import Options, RunSpec
-from layerdrop.runs.steps import GlueRun, tell
-from layerdrop.system.distributed import leave
+from layerdrop.runs.training_arguments import training_arguments
+from layerdrop.runs.variants import freeze, frozen_layers, training_variant
+from layerdrop.system.distributed import from_first_process, leaves_group, log_notes
+from layerdrop.system.process import collect_from_now_on
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Execute `layerdrop run` with these words, by default those of this process. Returns the exit code: 0 done,
-    1 failed, 2 unusable input, 130 stopped by the user."""
-    return run_command("run", sys.argv[1:] if argv is None else argv)
-
-
+@leaves_group
 def run(spec: RunSpec, options: Options) -> RunRecord:
-    """Do one run. Returns its record, which is also in its folder, and says `failed` where the run did not succeed.
+    """Execute a run. Returns its record, which is also in its folder and says `failed` where the run did not succeed.
 
-    What is done there already is not done again; what is asked for now and missing is made. Raises UserError (unusable
-    input), Locked (another process is at this folder) and KeyboardInterrupt (stopped by the user).
+    A finished run is reused: only missing outputs are added. Raises UserError (unusable input), Locked (another process
+    is at this folder) and KeyboardInterrupt (stopped by the user).
     """
-    try:
-        this = GlueRun(spec, options, run)
-        this.read()
-        with this.in_folder() as opened:
-            if opened.done:
-                return this.complete(opened.done, opened.missing)
-            with this.recording():
-                this.do_first()
-                this.select()
-                this.load()
-                this.fine_tune(opened.resume_from)
-                this.evaluate(this.development_splits())
-                this.predict(this.test_splits())
-        return this.record
-    finally:
-        leave()
+    record, clock = RunRecord(spec, options.folder, notes=list(options.notes)), Clock()
+    args = training_arguments(spec, options)
+    reset_peak_memory()
+
+    # Checkpoint, data, tokenizer, labels. The weights are read later, without the dropped layers.
+    with clock("load"):
+        checkpoint, fingerprints = Checkpoint.open(spec.model, options.hub), Inputs()
+        prerequisites = Prerequisites(spec, options, fingerprints)
+        check_run(spec, args, checkpoint.config)
+    with clock("read"):
+        inputs = RunInputs.read(spec, options, args, checkpoint)
+    data, tokenizer, labels = inputs.data, inputs.tokenizer, inputs.labels
+    describe.inputs(record, inputs, prerequisites.teacher)
+    fingerprints.know(spec, options, record.data)
+    record.fingerprints = fingerprints.models(spec, options)
+
+    with run_folder(record, options, clock) as folder:
+        if not folder.needs_model:
+            return folder.done
+        asked = data.splits("validation") * options.evaluate + data.splits("test") * options.predict
+        splits = [split for split in asked if folder.lacks(split)]
+        train_split = ["train"] if spec.train and not folder.has_model else []
+        with clock("tokenize"):  # before the training: finds unusable texts
+            datasets = {split: inputs.dataset(split) for split in (*train_split, *splits)}
+        evaluations: dict[str, Evaluation] = {}
+
+        if folder.has_model:  # trained before: only predictions are missing
+            model, _ = load_classifier(options.folder, labels=labels.names, replace_head=False)
+        else:
+            if spec.prerequisites:  # the start and the teacher
+                with clock("prerequisites"):
+                    prerequisites.train(run)
+                record.prerequisites = prerequisites.cost
+                record.fingerprints |= fingerprints.models(spec, options)
+                from_first_process(lambda: note_inputs(record))
+            reduced = reduced_model(spec, options, inputs, prerequisites, record, clock)
+            model, resume_from = reduced.model, folder.resume_from
+            if spec.train:
+                evaluations = fine_tune(
+                    spec, options, args, reduced, datasets, inputs, prerequisites, record, clock, resume_from
+                )
+            elif options.save_model:
+                save_untrained(model, tokenizer, options.folder)
+
+        predict(model.to(args.device), datasets, splits, evaluations, args, inputs, folder.done or record, clock)
+    return folder.done or record
+
+
+def reduced_model(
+    spec: RunSpec, options: Options, inputs: RunInputs, prerequisites: Prerequisites, record: RunRecord, clock: Clock
+) -> ReducedModel:
+    """Select the layers to drop, and load the model without them.
+
+    Only the kept layers are read. The seed is set first: a new head is the same whatever is dropped.
+    """
+    checkpoint, labels = inputs.checkpoint, inputs.labels
+    record.environment = environment(options.use_cpu)
+    with clock("select"):
+        selection = from_first_process(lambda: select_for(spec.drop, spec, options, inputs))
+    describe.selection(record, checkpoint, selection, labels)
+    with clock("load"):
+        model, new_parameters = load_model(spec, checkpoint, prerequisites.start, selection, labels)
+    reset_peak_memory()
+    if new_parameters and spec.train is None:
+        names = ", ".join(new_parameters)
+        record.notes.append(f"untrained and not in the checkpoint, so the figures say little: {names}")
+    log_notes(record.notes)
+    collect_from_now_on()
+    return ReducedModel(model, selection, new_parameters)
+
+
+def fine_tune(
+    spec: RunSpec,
+    options: Options,
+    args: TrainingArguments,
+    reduced: ReducedModel,
+    datasets: dict[str, Tokenised],
+    inputs: RunInputs,
+    prerequisites: Prerequisites,
+    record: RunRecord,
+    clock: Clock,
+    resume_from: str | None,
+) -> dict[str, Evaluation]:
+    """Train a model in place with the library's Trainer, and keep it if the options say so.
+
+    Returns the evaluations of the final model, by split, as far as the training has done them.
+    """
+    tokenizer, checkpoint, model, selection = inputs.tokenizer, inputs.checkpoint, reduced.model, reduced.selection
+    freeze(model, frozen_layers(spec, checkpoint, selection), spec.train.freeze_embeddings)
+    with clock("teacher" if spec.distil else "load"):
+        variant = training_variant(
+            spec,
+            model,
+            datasets["train"],
+            inputs.collate,
+            inputs.labels,
+            examples=inputs.data.examples["train"],
+            teacher=prerequisites.teacher,
+            predecessor=prerequisites.start or checkpoint,
+            new_parameters=reduced.new_parameters,
+            schedule=describe.drop_schedule(spec, checkpoint, selection),
+            args=args,
+            resume_from=resume_from,
+        )
+    validation = {split: data for split, data in datasets.items() if split.startswith("validation")}
+    evaluator = Evaluator(validation, inputs.labels, inputs.collate, args.per_device_eval_batch_size, spec.precision)
+    used_ids = np.append(datasets["train"].columns["input_ids"], tokenizer.pad_token_id)
+    faster = speedups(model, args, train=True, no_speedups=spec.no_speedups, used_ids=used_ids)
+    with variant.attention, faster, head_in_fp32(model):
+        trainer = FineTuner(
+            model,
+            args,
+            variant.collate,
+            variant.train_dataset,
+            objective=variant.loss,
+            evaluator=evaluator if validation else None,
+            processing_class=tokenizer,
+            callbacks=variant.callbacks,
+            capture=not (spec.no_speedups or variant.changes_layers),
+            rolling_checkpoints=options.rolling_checkpoints,
+        )
+        trainer.train(resume_from)
+    if options.save_model:
+        trainer.save_run()
+    describe.training(record, trainer, clock)
+    describe.gradual_cuts(record, checkpoint, selection, trainer.steps_per_epoch)
+    return dict(trainer.evaluations)
+
+
+def predict(
+    model: PreTrainedModel,
+    datasets: dict[str, Tokenised],
+    splits: list[str],
+    evaluations: dict[str, Evaluation],
+    args: TrainingArguments,
+    inputs: RunInputs,
+    record: RunRecord,
+    clock: Clock,
+) -> None:
+    """Evaluate a model on the splits without an evaluation; record metrics and write predictions of all splits."""
+    labels, task = inputs.labels, inputs.data.task
+    with speedups(model, args, train=False, no_speedups=record.spec.no_speedups):
+        for split in splits:
+            if split not in evaluations:
+                with clock("predict" if split.startswith("test") else "evaluate"):
+                    evaluations[split] = evaluate(
+                        model,
+                        datasets[split],
+                        labels,
+                        inputs.collate,
+                        batch_size=inputs.batch_size,
+                        precision=record.spec.precision,
+                    )
+            examples, evaluation = inputs.data.examples[split], evaluations[split]
+            describe.evaluation(record, split, evaluation, examples, labels)
+            write_predictions(record.folder, task, split, examples, evaluation.predictions)
+    describe.inference(clock, evaluations)
 
 
 def preview(spec: RunSpec, options: Options) -> RunRecord:
-    """The record of a run that is not done: which layers go, their scores, the parameters before and after."""
-    this = GlueRun(spec, options)
-    this.read(dry_run=True)
-    this.select()
-    this.plan()
-    tell(this.record.notes)
-    this.record.status, this.record.seconds = "dry_run", this.clock.total()
-    return this.record
+    """The record of a run that is not executed: dropped and kept layers, scores, parameters before and after."""
+    record, clock = RunRecord(spec, options.folder, "dry_run", notes=list(options.notes)), Clock()
+    args = training_arguments(spec, options)
+    checkpoint = Checkpoint.open(spec.model, options.hub)
+    prerequisites = Prerequisites(spec, options, Inputs())
+    check_run(spec, args, checkpoint.config)
+    inputs = RunInputs.read(spec, options, args, checkpoint, splits_to_select(spec))
+    describe.inputs(record, inputs, prerequisites.teacher)
+    with clock("select"):
+        selection = select_for(spec.drop, spec, options, inputs)
+    describe.selection(record, checkpoint, selection, inputs.labels)
+    describe.gradual_cuts(record, checkpoint, selection)
+    log_notes(record.notes)
+    record.seconds = clock.total()
+    return record
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Execute `layerdrop run` with these words, by default those of this process.
+
+    Returns the exit code: 0 done, 1 failed, 2 unusable input, 130 stopped by the user.
+    """
+    return run_command("run", sys.argv[1:] if argv is None else argv)

@@ -136,12 +136,11 @@ def searched(method: str, task: str, args: argparse.Namespace):
 # ---- runs ------------------------------------------------------------------------------------------------------------
 def measured(task: str, args: argparse.Namespace) -> Task:
     """Every choice on a task with its score; the runs that are missing are done first, each set once."""
-    from layerdrop.runs.steps import GlueRun
     from layerdrop.runs.store import SCORE_FOLDER
+    from layerdrop.search.full_run import FullRun
 
     spec, options = read_flags(task, args, ["--seed", str(args.seeds[0])])
-    full_run = GlueRun(spec, replace(options, score_store=f"{args.store}/{SCORE_FOLDER}"))
-    full_run.read(scored="train")
+    full_run = FullRun(spec, replace(options, score_store=f"{args.store}/{SCORE_FOLDER}"))
     with open_trials(full_run, args.store, args.seeds, args.workers) as trials:
         found = choices(task, full_run, trials, args)
         chosen_sets = [frozenset(c.dropped) for c in found.choices if c.dropped is not None]

@@ -71,7 +71,7 @@ def main() -> None:
 
     def measure(outcome) -> dict[str, float]:
         logits = outcome.predictions
-        decided = logits.reshape(-1) if task.is_regression else logits.argmax(-1)
+        decided = logits.reshape(-1) if not task.labels else logits.argmax(-1)
         return metrics.compute(task.metrics, decided, outcome.label_ids, task.positive)
 
     with tempfile.TemporaryDirectory() as folder:

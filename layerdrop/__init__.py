@@ -4,6 +4,11 @@ from importlib import import_module
 
 __version__ = "0.2.0"
 _PUBLIC = {
+    "DistillationLoss": "layerdrop.finetune.distillation",
+    "DropSchedule": "layerdrop.finetune.gradual",
+    "GradualDrop": "layerdrop.finetune.gradual",
+    "LayerDropLoss": "layerdrop.finetune.layer_drop",
+    "TheseusLoss": "layerdrop.finetune.theseus",
     "drop_layers": "layerdrop.surgery",
     "load_classifier": "layerdrop.loading",
     "without": "layerdrop.surgery",

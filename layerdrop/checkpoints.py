@@ -129,21 +129,10 @@ class Checkpoint:
         """The classes that the checkpoint names itself, in id order; none where they are LABEL_0, LABEL_1, ..."""
         return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in self.classes) else self.classes
 
-    def fits(self, task) -> bool:
-        """Whether the checkpoint has a trained head for a task's number of classes, or for regression."""
-        return self.is_regression == task.is_regression and self.config.num_labels == task.num_labels
-
     @property
     def positive_label(self) -> str | None:
         """The class that `f1` measured in training, if there was a choice."""
         return getattr(self.config, POSITIVE_KEY, None)
-
-    @property
-    def is_regression(self) -> bool | None:
-        """Whether its head gives a value instead of classes; None without a head."""
-        if not self.has_classifier:
-            return None
-        return self.config.problem_type == "regression" or self.config.num_labels == 1
 
     @cached_property
     def tokenizer(self):

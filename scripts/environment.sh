@@ -34,6 +34,6 @@ wanted=$(cat "$root/requirements.txt" "$root/constraints.txt" "$root/pyproject.t
 if [ "$(cat "$root/.venv/wanted" 2>/dev/null)" != "$wanted" ]; then
     echo "installing layerdrop and its requirements into .venv (a few minutes the first time) ..." >&2
     pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" -e "$root" \
-        hypothesis pytest pytest-xdist ruff
+        hypothesis import-linter pytest pytest-xdist ruff
     echo "$wanted" >"$root/.venv/wanted"
 fi

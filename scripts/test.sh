@@ -10,5 +10,6 @@ python -c 'import onnxruntime, onnxscript' 2>/dev/null ||
     echo "ONNX cannot be installed here; its tests are skipped" >&2
 ruff check .
 ruff format --check .
+lint-imports
 export OMP_NUM_THREADS=1  # the tests themselves are spread over the cores
 exec python -m pytest -n auto --maxprocesses 8 --dist worksteal -rs "$@"

@@ -37,7 +37,8 @@ def jobs(store: str, *seeds: int) -> list[Job]:
 
 def pretend(spec: RunSpec, options: Options) -> RunRecord:
     """A run of 50 ms, whose metric is its seed."""
-    from layerdrop.runs.store import find_record, lock_folder
+    from layerdrop.runs.folder import lock_folder
+    from layerdrop.runs.store import find_record
     from tests.made_up import write_run
 
     if spec.seed == 13:

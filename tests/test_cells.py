@@ -136,7 +136,7 @@ def test_the_word_nan_is_a_missing_label(tmp_path, word):
 def test_missing_labels_do_not_turn_numbers_into_classes(tmp_path):
     path = column(tmp_path / "x.csv", ["0.5", "1.5", "nan", "nan", "nan"])
     data = read(path, skip_bad_rows=True)
-    assert data.task.is_regression and len(data.examples["train"]) == 2
+    assert not data.task.labels and len(data.examples["train"]) == 2
 
 
 def test_a_column_of_numbers_with_gaps_is_no_text(tmp_path):

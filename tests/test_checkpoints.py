@@ -12,6 +12,7 @@ from layerdrop import checkpoints
 from layerdrop.architectures import HubOptions, ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.examples import Examples
+from layerdrop.data.labels import head_kind
 from layerdrop.data.tokens import tokenise
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier
@@ -238,7 +239,7 @@ def test_what_a_trained_head_says(tmp_path):
     tiny.model("bert", id2label={0: "yes", 1: "no"}, label2id={"yes": 0, "no": 1}).save_pretrained(tmp_path / "named")
     tiny.model("bert").base_model.save_pretrained(tmp_path / "base")
     said = {name: Checkpoint.open(str(tmp_path / name)) for name in ("value", "two", "named", "base")}
-    assert [c.is_regression for c in said.values()] == [True, False, False, None]
+    assert [str(head_kind(c)) for c in said.values()] == ["values", "2 classes", "2 classes", "None"]
     assert [c.label_names for c in said.values()] == [[], [], ["yes", "no"], []]
 
 
@@ -386,7 +387,7 @@ def test_they_are_found_before_anything_is_trained(run, bert, tmp_path, words, m
     path = glue / "RTE" / ("test.tsv" if "predict" in words else "train.tsv")
     path.write_text(path.read_text().replace("w1", "dog").replace("w2", "dog"))
     model = bert if "{big}" in words else big
-    monkeypatch.setattr("layerdrop.runs.training_step.train", None)
+    monkeypatch.setattr("run_glue.fine_tune", None)
     words = f"--task_name rte --drop_strategy block-influence --drop_k 1 {words.format(big=big)}"
     if "dry_run" in words:
         words += f" --tokenizer_name {big}"

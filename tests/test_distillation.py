@@ -18,9 +18,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, set_see
 
 from layerdrop.criteria.selection import Selection
 from layerdrop.data.batches import Collator
+from layerdrop.data.labels import Labels
 from layerdrop.data.tasks import TASKS
-from layerdrop.finetune.distillation import Distillation, attention_loss, layers_loss, logits_loss, patient_loss
-from layerdrop.finetune.objective import TaskLoss
+from layerdrop.finetune.distillation import Distillation, attention_loss, layers_loss, patient_loss
 from layerdrop.finetune.spec import DistilSpec
 from layerdrop.finetune.teacher import (
     IndexedDataset,
@@ -36,6 +36,7 @@ from layerdrop.surgery import drop_layers, layer_list
 from tests import tiny
 from tests.running import ROOT, same, weights
 from tests.test_finetune import TOKENIZER, dataset
+from tests.training import CLASSES, VALUES
 
 LOG3 = math.log(3)
 KL = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
@@ -47,8 +48,9 @@ WORDS = "--task_name rte --num_train_epochs 1 --learning_rate 1e-3 --drop_strate
 def test_logits():
     student = torch.zeros(2, 2, requires_grad=True)
     teacher = torch.tensor([[LOG3, 0.0], [1.0, 1.0]])
-    assert logits_loss(student, teacher, False, 1.0).item() == pytest.approx(KL / 2)  # the second row costs nothing
-    warm = logits_loss(student, 2 * teacher, False, 2.0)
+    loss = CLASSES.kind.distillation_loss
+    assert loss(student, teacher, 1.0).item() == pytest.approx(KL / 2)  # the second row costs nothing
+    warm = loss(student, 2 * teacher, 2.0)
     assert warm.item() == pytest.approx(4 * KL / 2)  # the same softened distributions, times T squared
     warm.backward()
     # T (softmax(student / T) - softmax(teacher / T)) / rows
@@ -57,7 +59,7 @@ def test_logits():
 
 def test_values():
     student, teacher = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [2.5]])
-    assert logits_loss(student, teacher, True, 9.0).item() == pytest.approx((4 + 0.25) / 2)
+    assert VALUES.kind.distillation_loss(student, teacher, 9.0).item() == pytest.approx((4 + 0.25) / 2)
 
 
 def test_patient():
@@ -167,7 +169,7 @@ def test_the_loss_is_the_sum_of_its_parts(tmp_path, kind, layers, more):
     spec = DistilSpec(kind, "x", distill_temperature=3.0, distill_weight=0.25, **more)
     batch = batch_for(teacher, kind, layers, tmp_path)
     ours = {"logits": [], "patient": [0, 1], "layers": [0, 1, 2]}[kind]
-    loss = Distillation(TaskLoss(False), student, spec, ours)(student, batch)
+    loss = Distillation(CLASSES, student, spec, ours)(student, batch)
     inputs = {name: batch[name] for name in TOKENIZER.model_input_names}
     with torch.no_grad():
         logits, theirs = student(**inputs).logits, teacher(**inputs).logits
@@ -200,7 +202,7 @@ def test_attention_of_an_identical_student_costs_nothing(tmp_path, model_type):
 
     def loss(model, attention):
         set_seed(3)
-        objective = Distillation(TaskLoss(False), model, replace(spec, distill_attention=attention), layers)
+        objective = Distillation(CLASSES, model, replace(spec, distill_attention=attention), layers)
         with attending_eagerly(model):
             return objective(model, batch)
 
@@ -299,7 +301,7 @@ def test_weight_0_changes_no_bit(run, teacher, kind):
 def test_every_kind_trains(run, tmp_path, model_type, kind):
     model = tiny.save(tmp_path / model_type, model_type)
     code, record, _, err = run(f"{WORDS} --drop_k 2 --teacher auto --distill {kind}", model=model)
-    assert code == 0 and record["first"]["trainings"] == 1 and record["seconds"]["teacher"] > 0, err
+    assert code == 0 and record["prerequisites"]["trainings"] == 1 and record["seconds"]["teacher"] > 0, err
     assert run(f"{WORDS} --drop_k 2", model=model, output="plain")[0] == 0
     assert not same(weights("out"), weights("plain"))
     assert weights("out").keys() == weights("plain").keys()  # an ordinary model
@@ -325,7 +327,10 @@ def test_start_and_teacher_are_one_run(run):
     """The student starts as its teacher: what layer reduction with one stage of distillation does."""
     code, record, _, err = run(f"{WORDS} --drop_when finetuned --teacher auto --distill layers")
     assert code == 0 and len(list(Path("out/prior").glob("*/record.json"))) == 1, err
-    assert record["fingerprints"]["start"] == record["fingerprints"]["teacher"] and record["first"]["trainings"] == 1
+    assert (
+        record["fingerprints"]["start"] == record["fingerprints"]["teacher"]
+        and record["prerequisites"]["trainings"] == 1
+    )
     spec = RunSpec.from_dict(record["spec"])
     assert spec.start == spec.teacher and spec.id == record["id"]
     assert RunSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
@@ -340,10 +345,15 @@ def test_resumed_it_is_the_same(run, tmp_path):
 
 def test_the_teachers_class_for_each_of_the_students():
     """With three classes: an order of two is its own inverse."""
-    task, names = TASKS["mnli"], ["contradiction", "entailment", "neutral"]
-    teacher = SimpleNamespace(name="t", label_names=names, has_classifier=True, fits=lambda task: True)
-    assert _columns(teacher, task, list(task.labels)) == [1, 2, 0]
-    assert _columns(teacher, task, ["neutral", "contradiction", "entailment"]) == [2, 0, 1]
+
+    def head(*names):
+        config = SimpleNamespace(problem_type=None, num_labels=3, id2label=dict(enumerate(names)))
+        return SimpleNamespace(name="t", label_names=names, classes=names, has_classifier=True, config=config)
+
+    teacher = head("contradiction", "entailment", "neutral")
+    assert _columns(teacher, Labels(TASKS["mnli"])) == [1, 2, 0]
+    student = Labels(TASKS["mnli"], head("neutral", "contradiction", "entailment"))
+    assert _columns(teacher, student) == [2, 0, 1]
 
 
 def test_another_order_of_labels_is_put_right(run, teacher):
@@ -367,9 +377,9 @@ def test_another_order_of_labels_is_put_right(run, teacher):
         ({"hidden_size": 8}, "--distill patient", "its states have 8 numbers, the model's 16. Use --distill logits"),
         ({"hidden_size": 8}, "--distill layers", "its states have 8 numbers"),
         ({"num_hidden_layers": 4}, "--distill layers", "lacks layers that the model has"),
-        ({"num_labels": 3}, "", "has 3 classes, rte has 2 classes. Give a teacher for this task"),
+        ({"num_labels": 3}, "", "predicts 3 classes, rte has 2 classes. Give another teacher"),
         ({"id2label": {0: "good", 1: "bad"}, "label2id": {"good": 0, "bad": 1}}, "", "its classes are good, bad"),
-        ({"num_labels": 1}, "", "gives a value, rte has 2 classes"),
+        ({"num_labels": 1}, "", "predicts values, rte has 2 classes"),
     ],
 )
 def test_a_teacher_that_does_not_fit(run, tmp_path, changes, words, said):

@@ -15,8 +15,8 @@ import psutil
 import pytest
 import torch
 
+from layerdrop.runs.folder import lock_folder
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.store import lock_folder
 from layerdrop.sweeps.engines import local, slots, worker
 from layerdrop.sweeps.engines.base import Result
 from layerdrop.sweeps.engines.local import LocalEngine

@@ -9,22 +9,19 @@ from torch import nn
 from transformers.training_args import OptimizerNames
 
 from layerdrop.architectures import FAMILIES
-from layerdrop.finetune.distillation import Distillation
-from layerdrop.finetune.objective import TaskLoss
 from layerdrop.finetune.speedups import speedups
 from layerdrop.finetune.speedups.capture import OTHER_STEPS, CapturedSteps, can_capture
-from layerdrop.finetune.stochastic import LayerDrop
-from layerdrop.finetune.theseus import Theseus
 from layerdrop.surgery import drop_layers
 from tests import tiny
 from tests.running import same, weights
 from tests.test_faster_no_wait import OnDevice, arguments
+from tests.training import CLASSES
 
 RECORDABLE = [name for family in FAMILIES for name in family.capturable]
 
 
 def loss_and_gradients(model: nn.Module, batch) -> torch.Tensor:
-    loss = TaskLoss(False)(model, batch)
+    loss = CLASSES(model, batch)
     loss.backward()
     return loss.detach()
 
@@ -129,8 +126,8 @@ def test_a_run_with_recorded_steps(run, flags, tmp_path, monkeypatch):
 
     monkeypatch.setattr("layerdrop.finetune.trainer.CapturedSteps", Counted)
     monkeypatch.setattr(
-        "layerdrop.finetune.train.can_capture",
-        lambda model, args, objective: can_capture(model, OnCuda(args), objective),
+        "layerdrop.finetune.trainer.can_capture",
+        lambda model, args: can_capture(model, OnCuda(args)),
     )
     assert run(words, model, output="recorded")[0] == 0
     assert bool(recordings) == ("accumulation" not in flags and "layerdrop" not in flags)
@@ -152,28 +149,27 @@ def test_a_step_that_cannot_be_recorded(error, monkeypatch):
 
 def test_what_can_be_recorded(tmp_path):
     model, args = tiny.model("bert"), arguments(tmp_path, OnDevice)
-    assert not can_capture(model, args, TaskLoss(False))  # the device is another one
+    assert not can_capture(model, args)  # the device is another one
     args.device_name = "cuda"
-    assert can_capture(model, args, TaskLoss(False))
-    assert Distillation.same_every_step and not LayerDrop.same_every_step and not Theseus.same_every_step
-    assert not can_capture(tiny.model("longformer"), args, TaskLoss(False))
+    assert can_capture(model, args)
+    assert not can_capture(tiny.model("longformer"), args)
     for name in OTHER_STEPS:
         before = getattr(args, name)
         assert not before
         setattr(args, name, True)
-        assert not can_capture(model, args, TaskLoss(False))
+        assert not can_capture(model, args)
         setattr(args, name, before)
     for optimizer in ("lomo", "galore_adamw_layerwise"):
         args.optim = OptimizerNames(optimizer)
-        assert not can_capture(model, args, TaskLoss(False))
+        assert not can_capture(model, args)
     args.optim = OptimizerNames("adamw_torch_fused")
-    assert can_capture(model, args, TaskLoss(False))
+    assert can_capture(model, args)
     args.gradient_accumulation_steps = 2
-    assert not can_capture(model, args, TaskLoss(False))
+    assert not can_capture(model, args)
     args.gradient_accumulation_steps = 1
-    assert can_capture(model, args, TaskLoss(False))
+    assert can_capture(model, args)
     args.distributed_state = SimpleNamespace(distributed_type=DistributedType.MULTI_GPU, num_processes=1)
-    assert args.world_size == 1 and not can_capture(model, args, TaskLoss(False))  # torchrun wraps a single process too
+    assert args.world_size == 1 and not can_capture(model, args)  # torchrun wraps a single process too
 
 
 @pytest.mark.parametrize("model_type", RECORDABLE)
@@ -196,7 +192,7 @@ def test_recorded_on_a_gpu(model_type, precision, tmp_path):
 
     def step(model, batch):
         with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
-            loss = TaskLoss(False)(model, batch)
+            loss = CLASSES(model, batch)
         loss.backward()
         return loss.detach()
 

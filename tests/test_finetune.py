@@ -16,19 +16,22 @@ from layerdrop.architectures import ModelSpec
 from layerdrop.cli.parsing import parse
 from layerdrop.data.batches import Collator, LengthGroupedSampler
 from layerdrop.data.examples import Examples
+from layerdrop.data.kinds import Classes
+from layerdrop.data.labels import Labels
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
 from layerdrop.data.tokens import tokenise
-from layerdrop.errors import UserError
+from layerdrop.finetune.evaluate import Evaluator
 from layerdrop.finetune.interrupt import Interrupt, Interrupted
 from layerdrop.finetune.log import EpochLog, _position, result_name
-from layerdrop.finetune.objective import TaskLoss
-from layerdrop.finetune.settings import training_arguments
+from layerdrop.finetune.objectives import TaskLoss
 from layerdrop.finetune.spec import NOT_THE_LIBRARYS, TrainSpec
-from layerdrop.finetune.train import freeze, train
-from layerdrop.finetune.trainer import Development, FineTuner
+from layerdrop.finetune.trainer import FineTuner
 from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.runs.training_arguments import training_arguments
+from layerdrop.runs.variants import freeze
 from tests import tiny
+from tests.training import CLASSES, VALUES, train
 
 TOKENIZER = tiny.tokenizer()
 COLLATE = Collator.of(TOKENIZER)
@@ -48,11 +51,6 @@ def test_nothing_is_frozen_unasked():
     model = tiny.model("bert")
     freeze(model, (), embeddings=False)
     assert all(parameter.requires_grad for parameter in model.parameters())
-
-
-def test_shared_layers_cannot_be_frozen_alone():
-    with pytest.raises(UserError, match="layers share their weights"):
-        freeze(tiny.model("albert"), (1,), embeddings=False)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +133,7 @@ def test_training_is_training_by_hand(tmp_path, limit):
         losses.append(loss.item())
     model = without_dropout()
     result = train(model, arguments(tmp_path, max_grad_norm=limit, logging_strategy="epoch"), data, COLLATE,
-                   TaskLoss(False), save=False)  # fmt: skip
+                   CLASSES, save=False)  # fmt: skip
     assert result.epochs[-1]["train_loss"] == pytest.approx(sum(losses) / len(losses), abs=1e-4)
     for ours, theirs in zip(model.parameters(), by_hand.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6)
@@ -151,7 +149,7 @@ def test_accumulated_batches_are_one_batch(tmp_path):
         models.append(without_dropout())
         args = arguments(tmp_path, per_device_train_batch_size=size, gradient_accumulation_steps=steps, max_steps=2,
                          train_sampling_strategy="sequential")  # fmt: skip
-        train(models[-1], args, dataset(), COLLATE, TaskLoss(False), save=False)
+        train(models[-1], args, dataset(), COLLATE, CLASSES, save=False)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*(m.parameters() for m in models), strict=True))
 
 
@@ -164,12 +162,12 @@ def test_label_smoothing_reaches_the_loss(tmp_path):
         return SimpleNamespace(logits=logits)
 
     batch = {"input_ids": labels, "labels": labels}
-    assert TaskLoss(False)(model, batch) == torch.nn.functional.cross_entropy(logits, labels)
+    assert CLASSES(model, batch) == torch.nn.functional.cross_entropy(logits, labels)
     smoothed = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.3)
-    assert TaskLoss(False, 0.3)(model, batch) == smoothed != TaskLoss(False)(model, batch)
+    assert TaskLoss(Classes(("a", "b")), 0.3)(model, batch) == smoothed != CLASSES(model, batch)
     values = torch.tensor([1.0, 3.0])
     logits = torch.tensor([[2.0], [0.0]])
-    assert TaskLoss(True)(model, batch | {"labels": values}) == 5.0  # (1 + 9) / 2
+    assert VALUES(model, batch | {"labels": values}) == 5.0  # (1 + 9) / 2
     assert len(data) == 24
 
 
@@ -179,7 +177,7 @@ def orders(tmp_path, **settings) -> tuple[list, list]:
 
     def objective(model, batch):
         seen.append(batch["input_ids"].clone())
-        return TaskLoss(False)(model, batch)
+        return CLASSES(model, batch)
 
     train(model, arguments(tmp_path, **settings), dataset(), COLLATE, objective, save=False)
     return seen[0].tolist(), [p.detach().clone() for p in model.parameters()]
@@ -196,11 +194,11 @@ def test_data_seed_orders_the_rows_and_seed_the_rest(tmp_path):
 
 
 # ---- evaluation while training --------------------------------------------------------------------------------------
-def development(task: str = "rte") -> Development:
+def evaluator(task: str = "rte") -> Evaluator:
     splits = {"validation": dataset(n=10)}
     if task == "mnli":
         splits = {f"validation_{side}": dataset(n=n, classes=3) for side, n in (("matched", 9), ("mismatched", 12))}
-    return Development(TASKS[task], splits, COLLATE, 4)
+    return Evaluator(splits, Labels(TASKS[task]), COLLATE, 4)
 
 
 @pytest.mark.parametrize("metric", ["loss", "accuracy", "mismatched_accuracy", "eval_matched_accuracy"])
@@ -208,9 +206,7 @@ def test_the_best_model_by_any_metric_of_mnli(tmp_path, metric):
     args = arguments(tmp_path, eval_strategy="epoch", save_strategy="epoch", num_train_epochs=2,
                      load_best_model_at_end=True, metric_for_best_model=metric)  # fmt: skip
     model = tiny.model("bert", num_labels=3)
-    result = train(
-        model, args, dataset(classes=3), COLLATE, TaskLoss(False), development=development("mnli"), save=False
-    )
+    result = train(model, args, dataset(classes=3), COLLATE, CLASSES, evaluator=evaluator("mnli"), save=False)
     assert [entry["step"] for entry in result.epochs if "matched_loss" in entry] == [3, 6]
     assert not result.evaluations  # those of the last step need not be the best model's
 
@@ -218,25 +214,25 @@ def test_the_best_model_by_any_metric_of_mnli(tmp_path, metric):
 def test_the_last_evaluation_is_the_final_models(tmp_path):
     model = tiny.model("bert")
     result = train(model, arguments(tmp_path, eval_strategy="epoch", num_train_epochs=2), dataset(), COLLATE,
-                   TaskLoss(False), development=development(), save=False)  # fmt: skip
-    again = development().evaluate(model, "validation")
+                   CLASSES, evaluator=evaluator(), save=False)  # fmt: skip
+    again = evaluator()(model, "validation")
     assert np.allclose(result.evaluations["validation"].logits, again.logits, atol=1e-6)
     assert result.epochs[-1]["accuracy"] == again.metrics["accuracy"]
     assert result.evaluate_seconds > 0
     without = train(tiny.model("bert"), arguments(tmp_path, eval_strategy="no"), dataset(), COLLATE,
-                  TaskLoss(False), development=development(), save=False)  # fmt: skip
+                  CLASSES, evaluator=evaluator(), save=False)  # fmt: skip
     assert not without.evaluations and without.evaluate_seconds == 0
 
 
 def test_the_seconds_of_training_hold_no_evaluation(tmp_path, monkeypatch):
-    usual = Development.evaluate
+    usual = Evaluator.__call__
 
     def slow(self, model, split):
         return dataclasses.replace(usual(self, model, split), seconds=1000.0)
 
-    monkeypatch.setattr(Development, "evaluate", slow)
+    monkeypatch.setattr(Evaluator, "__call__", slow)
     result = train(tiny.model("bert"), arguments(tmp_path, eval_strategy="epoch", num_train_epochs=2), dataset(),
-                   COLLATE, TaskLoss(False), development=development(), save=False)  # fmt: skip
+                   COLLATE, CLASSES, evaluator=evaluator(), save=False)  # fmt: skip
     assert result.evaluate_seconds == 2000 and result.seconds < -1900
 
 
@@ -245,7 +241,7 @@ def test_the_seconds_of_training_hold_no_evaluation(tmp_path, monkeypatch):
 @pytest.mark.parametrize("plain", [False, True])
 def test_a_trained_model_is_an_ordinary_one(tmp_path, precision, plain):
     model = tiny.model("bert")
-    train(model, arguments(tmp_path, **precision), dataset(), COLLATE, TaskLoss(False), no_speedups=plain)
+    train(model, arguments(tmp_path, **precision), dataset(), COLLATE, CLASSES, no_speedups=plain)
     assert "forward" not in vars(model) and "_original_forward" not in vars(model)
     assert type(model.bert.embeddings.word_embeddings) is torch.nn.Embedding
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
@@ -261,7 +257,7 @@ def test_a_trained_model_is_an_ordinary_one(tmp_path, precision, plain):
 def test_a_diverged_training_is_said(tmp_path):
     args = arguments(tmp_path, learning_rate=1e30, max_grad_norm=0.0, logging_nan_inf_filter=False)
     with pytest.raises(FloatingPointError, match="the training loss is not finite"):
-        train(tiny.model("bert"), args, dataset(), COLLATE, TaskLoss(False), save=False)
+        train(tiny.model("bert"), args, dataset(), COLLATE, CLASSES, save=False)
 
 
 # ---- log and interrupt ----------------------------------------------------------------------------------------------
@@ -348,7 +344,7 @@ def test_losses_of_a_resumed_training_are_means_over_all_steps(tmp_path, logging
     def trained(name, resume_from=None):
         args = arguments(tmp_path / name, **given)
         kept = {"save": False, "rolling_checkpoints": False, "resume_from": resume_from and str(resume_from)}
-        return train(without_dropout(), args, dataset(), COLLATE, TaskLoss(False), **kept)
+        return train(without_dropout(), args, dataset(), COLLATE, CLASSES, **kept)
 
     whole = trained("whole")
     state = json.loads((tmp_path / "whole" / "checkpoint-6" / "trainer_state.json").read_text())

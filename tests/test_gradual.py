@@ -8,27 +8,34 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from layerdrop.architectures import ModelSpec
 from layerdrop.criteria.spec import DropSpec
-from layerdrop.finetune.gradual import DropWhileTraining, Gradual, gradual_epochs
-from layerdrop.finetune.objective import TaskLoss
+from layerdrop.data.spec import DataSpec
+from layerdrop.finetune.gradual import DropSchedule, GradualDrop
 from layerdrop.finetune.spec import WhenSpec
-from layerdrop.finetune.train import train
+from layerdrop.runs.spec import RunSpec
+from layerdrop.runs.training_arguments import gradual_epochs
 from layerdrop.strategies import order_of_dropping
 from layerdrop.surgery import layer_list
 from tests import tiny
 from tests.running import same, weights
 from tests.test_finetune import COLLATE, arguments, dataset
+from tests.training import CLASSES, train
 
 WORDS = "--task_name rte --drop_strategy top --drop_k 3 --drop_when gradual --num_train_epochs 1 --learning_rate 1e-3"
 
 
+def epochs(drop, when):
+    return gradual_epochs(RunSpec(ModelSpec("m"), DataSpec("rte"), drop, when))
+
+
 def test_plan():
-    plan = Gradual((5, 4, 3, 2, 1), 2, 3)
-    assert [plan.gone(epochs) for epochs in (0, 2, 3, 5, 6)] == [(), (), (5, 4), (5, 4), (5, 4, 3, 2)]
-    assert plan.drops() == [3, 6, 9] and plan.gone(9) == plan.gone(30) == plan.order
-    assert gradual_epochs(DropSpec("top", k=5), WhenSpec(step=2, every_epochs=3)) == 9
-    assert gradual_epochs(DropSpec("list", layers=(1, 2)), WhenSpec(step=1, every_epochs=2)) == 4
-    assert gradual_epochs(DropSpec("top", k=5), WhenSpec()) == 0
+    plan = DropSchedule((5, 4, 3, 2, 1), 2, 3)
+    assert [plan.dropped(epochs) for epochs in (0, 2, 3, 5, 6)] == [(), (), (5, 4), (5, 4), (5, 4, 3, 2)]
+    assert plan.drops() == [3, 6, 9] and plan.dropped(9) == plan.dropped(30) == plan.order
+    assert epochs(DropSpec("top", k=5), WhenSpec(step=2, every_epochs=3)) == 9
+    assert epochs(DropSpec("list", layers=(1, 2)), WhenSpec(step=1, every_epochs=2)) == 4
+    assert epochs(DropSpec("top", k=5), WhenSpec()) == 0
 
 
 @pytest.mark.parametrize(
@@ -72,20 +79,20 @@ class Spy(TrainerCallback):
 def test_what_is_kept_keeps_its_moments(tmp_path, model_type):
     model = tiny.model(model_type)
     layers = list(layer_list(model))
-    plan = Gradual((5, 2, 4), 1, 1)
-    spy, drop = Spy(model), DropWhileTraining(model, plan)
+    plan = DropSchedule((5, 2, 4), 1, 1)
+    spy, drop = Spy(model), GradualDrop(model, plan)
     args = arguments(tmp_path, num_train_epochs=5, optim="adamw_torch", weight_decay=0.01)
-    train(model, args, dataset(), COLLATE, TaskLoss(False), save=False, callbacks=[drop, spy])
-    assert spy.depths == [6, 5, 4, 3, 3] and drop.steps_per_epoch == 3
+    train(model, args, dataset(), COLLATE, CLASSES, save=False, callbacks=[drop, spy])
+    assert spy.depths == [6, 5, 4, 3, 3]
     assert list(layer_list(model)) == [layers[i] for i in (0, 1, 3)] and spy.moments
     assert model.config.layer_dropping == {"n_layers": 6, "kept": [0, 1, 3]}
 
 
 def test_a_layer_that_is_shared_stays(tmp_path):
     model = tiny.model("albert")
-    drop = DropWhileTraining(model, Gradual((5,), 1, 1))
+    drop = GradualDrop(model, DropSchedule((5,), 1, 1))
     args = arguments(tmp_path, num_train_epochs=2, optim="adamw_torch")
-    train(model, args, dataset(), COLLATE, TaskLoss(False), save=False, callbacks=[drop])
+    train(model, args, dataset(), COLLATE, CLASSES, save=False, callbacks=[drop])
     assert model.config.num_hidden_layers == 5 and len(layer_list(model)) == 1
 
 

@@ -41,7 +41,7 @@ def test_nan_ranks_below_every_number():
 
 def test_every_task_can_be_scored():
     for task in TASKS.values():
-        scores = metrics.compute(task.metrics, PREDICTED.astype(float) if task.is_regression else PREDICTED, LABELS)
+        scores = metrics.compute(task.metrics, PREDICTED.astype(float) if not task.labels else PREDICTED, LABELS)
         assert set(scores) == set(task.metrics) and task.selection_metric in task.metrics
 
 
@@ -89,7 +89,7 @@ EVALUATE = [
 @pytest.mark.filterwarnings("error", "ignore:A single label was found")
 @pytest.mark.parametrize(("name", "predicted", "labels", "expected"), EVALUATE)
 def test_agrees_with_evaluate(name, predicted, labels, expected):
-    kind = np.float32 if TASKS[name].is_regression else np.int64
+    kind = np.float32 if not TASKS[name].labels else np.int64
     predicted, labels = np.array(predicted, kind), np.array(labels, kind)
     found = metrics.compute(list(expected), predicted, labels)
     assert set(expected) <= set(TASKS[name].metrics)

@@ -4,6 +4,7 @@ import json
 import re
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
@@ -50,8 +51,12 @@ def read(*paths: str, task: str = "", known_labels=(), known_positive=None, regr
     test_file = files.get("test")
     own = tuple((split, path) for split, path in files.items() if split != "test")
     spec = DataSpec(task or own_task_name(tuple(files.items())), "files", own, **how)
-    known = {"known_labels": known_labels, "known_positive": known_positive, "regression": regression}
-    return read_splits(spec, list(files), **known, test_file=test_file)
+    config = SimpleNamespace(
+        problem_type="regression" if regression else None, num_labels=2, id2label=dict(enumerate("ab"))
+    )
+    head = {"has_classifier": regression is not None, "config": config}
+    checkpoint = SimpleNamespace(label_names=known_labels, positive_label=known_positive, **head)
+    return read_splits(spec, list(files), checkpoint=checkpoint, test_file=test_file)
 
 
 def column(path: Path, labels: list, **others: list) -> str:
@@ -394,7 +399,7 @@ def test_one_word_among_decimals_is_a_malformed_row(tmp_path):
         read(path)
     assert "--label_type class" in str(error.value) and "--skip_bad_rows" in str(error.value)
     data = read(path, skip_bad_rows=True)
-    assert data.task.is_regression and len(data.examples["train"]) == 79
+    assert not data.task.labels and len(data.examples["train"]) == 79
     assert data.notes[-1] == "1 malformed row of train left out: line 42"
     assert len(read(path, label_type="class").task.labels) == 80
 
@@ -411,7 +416,7 @@ def test_from_which_share_of_decimals_on_a_label_is_a_number(tmp_path, numbers, 
         with pytest.raises(UserError, match=f"x.csv:{line}: label 'word0' .* but {numbers} of {total} .*--label_type"):
             read(path, skip_bad_rows=True)
     else:
-        assert read(path, skip_bad_rows=True).task.is_regression == (kind == "number")
+        assert (not read(path, skip_bad_rows=True).task.labels) == (kind == "number")
 
 
 def test_numbers_and_words_as_classes_are_noted(tmp_path):
@@ -472,17 +477,17 @@ def test_classes_without_a_train_file(tmp_path):
 def test_the_head_decides_without_a_train_file(tmp_path):
     whole, decimals = column(tmp_path / "w.csv", ["1", "2", "5"]), column(tmp_path / "d.csv", ["1.5", "2.5"])
     data = read(None, whole, regression=True)
-    assert data.task.is_regression and data.examples["validation"].labels.tolist() == [1.0, 2.0, 5.0]
+    assert not data.task.labels and data.examples["validation"].labels.tolist() == [1.0, 2.0, 5.0]
     assert read(None, whole).task.labels == ("1", "2", "5")
     assert read(None, decimals, regression=False).task.labels == ("1.5", "2.5")
     assert read(None, whole, regression=True, label_type="class").task.labels == ("1", "2", "5")
     assert read(whole, whole, regression=True).task.labels == ("1", "2", "5")
-    assert read(decimals, decimals, regression=False).task.is_regression
+    assert not read(decimals, decimals, regression=False).task.labels
 
 
 def test_the_head_decides_for_a_test_file_alone(tmp_path):
     path = write(tmp_path / "x.csv", [{"text": "w w"}, {"text": "v v"}])
-    assert read(None, None, path, regression=True).task.is_regression
+    assert not read(None, None, path, regression=True).task.labels
     assert read(None, None, path, known_labels=("n", "p")).task.labels == ("n", "p")
     with pytest.raises(UserError, match="--label_column: .*x.csv has no 'label'; found: text"):
         read(None, None, path)

@@ -30,7 +30,6 @@ from layerdrop.report.tables.cost import cost_tables
 from layerdrop.report.tables.glue import glue_tables
 from layerdrop.report.tables.significance import significance_tables
 from layerdrop.report.tables.tasks import task_tables
-from layerdrop.runs.predictions import prediction_range
 from layerdrop.runs.record import Cut, RunRecord
 from layerdrop.runs.spec import RunSpec
 from layerdrop.runs.summary import summary
@@ -295,9 +294,9 @@ def test_nearly_constant_predictions_are_said_with_their_number():
     assert note == f"nearly one prediction for every row in 1 cell: {where}"
     assert "nearly one and the same" in summary(runs[0]) and "195 values within 0.02" in summary(runs[0])
     assert "one and the same" not in summary(runs[1])
-    assert prediction_range(TASKS["stsb"], np.array([1.0, 1.1]), np.array([1.0, 3.0])) == pytest.approx(0.1)
-    assert prediction_range(TASKS["rte"], np.array([1, 1]), np.array([0, 1])) is None
-    assert prediction_range(TASKS["stsb"], np.array([1.0]), None) is None
+    assert TASKS["stsb"].kind.range_in_deviations(np.array([1.0, 1.1]), np.array([1.0, 3.0])) == pytest.approx(0.1)
+    assert TASKS["rte"].kind.range_in_deviations(np.array([1, 1]), np.array([0, 1])) is None
+    assert TASKS["stsb"].kind.range_in_deviations(np.array([1.0]), None) is None
 
 
 def test_mixed_and_uncommitted_code_is_said():
@@ -743,7 +742,7 @@ def test_settings_that_make_no_tables_make_no_rows():
 
 def test_the_first_training_counts():
     first = record(k=2, train=10.0, start=record().spec)
-    first.first = {"trainings": 1, "steps": 9, "seconds": 20.0}
+    first.prerequisites = {"trainings": 1, "steps": 9, "seconds": 20.0}
     distilled = record(k=2, train=10.0, distil=DistilSpec("logits", "x"))
     distilled.seconds["teacher"] = 5.0
     assert list(frame([record(), first, distilled])["train"]) == [10.0, 30.0, 15.0]

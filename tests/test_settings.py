@@ -11,8 +11,8 @@ from transformers import TrainingArguments
 from layerdrop.architectures import ModelSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.errors import UserError
-from layerdrop.finetune.settings import check_checkpointing, training_arguments
 from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.runs.training_arguments import check_checkpointing, training_arguments
 from tests import tiny
 
 

@@ -13,6 +13,7 @@ import run_glue
 from layerdrop.cli.parsing import parse, parse_settings
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.errors import UserError
+from layerdrop.finetune.trainer import FineTuner
 from layerdrop.report.records import read_store
 from layerdrop.runs.record import read_record
 from layerdrop.runs.spec import RunSpec
@@ -107,8 +108,8 @@ def test_fine_tuned_first(run):
     code, record, out, err = run(f"{TOP} --drop_when finetuned")
     assert code == 0, err
     (first,) = prior()
-    assert "first the training of tinybert_rte_full_k0_seed42" in err and "first      1 training, 3 steps" in out
-    assert record["first"] == {"trainings": 1, "steps": 3, "seconds": first["seconds"]["train"]}
+    assert "prerequisite run tinybert_rte_full_k0_seed42" in err and "first      1 training, 3 steps" in out
+    assert record["prerequisites"] == {"trainings": 1, "steps": 3, "seconds": first["seconds"]["train"]}
     assert record["fingerprints"]["start"] and first["kept"] == list(range(6)) and record["kept"] == [0, 1, 2, 3]
     plain = TOP.replace("--drop_strategy top --drop_k 2", "")
     assert run(plain, output="full")[0] == 0
@@ -117,7 +118,7 @@ def test_fine_tuned_first(run):
 
     # another K has the same first training; a run that is done needs none
     code, other, _, err = run(f"{TOP} --drop_when finetuned --drop_k 3 --overwrite_output_dir")
-    assert code == 0 and "first the training" not in err and len(prior()) == 1
+    assert code == 0 and "prerequisite run" not in err and len(prior()) == 1
     shutil.rmtree("out/prior")
     assert "already done" in run(f"{TOP} --drop_when finetuned --drop_k 3")[3] and not prior()
 
@@ -127,25 +128,23 @@ def test_a_run_that_has_been_done_before_is_not_done_again(run):
     plain = TOP.replace("--drop_strategy top --drop_k 2", "")
     assert run(plain, output=None)[0] == 0
     code, record, _, err = run(f"{TOP} --drop_when finetuned", output="runs/out")
-    assert code == 0 and "first the training" not in err and not prior("runs/out"), err
+    assert code == 0 and "prerequisite run" not in err and not prior("runs/out"), err
     assert "takes the trained model of tinybert_rte_full_k0_seed42, in runs/" in err
-    assert record["first"]["trainings"] == 1
+    assert record["prerequisites"]["trainings"] == 1
     assert run(f"{plain} --save_model no --overwrite_output_dir", output=None)[0] == 0
-    assert "first the training" in run(f"{TOP} --drop_when finetuned --overwrite_output_dir", output="runs/out")[3]
+    assert "prerequisite run" in run(f"{TOP} --drop_when finetuned --overwrite_output_dir", output="runs/out")[3]
 
 
 def test_interrupted_in_the_first_training(run, monkeypatch):
-    import layerdrop.runs.steps
-
-    fine_tune = layerdrop.runs.steps.fine_tune
+    fine_tune = run_glue.fine_tune
 
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(layerdrop.runs.steps, "fine_tune", interrupted)
+    monkeypatch.setattr(run_glue, "fine_tune", interrupted)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
     assert code == 130 and err.splitlines()[-1] == "stopped; the same command goes on"
-    monkeypatch.setattr(layerdrop.runs.steps, "fine_tune", fine_tune)
+    monkeypatch.setattr(run_glue, "fine_tune", fine_tune)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
     assert code == 0 and record["status"] == "success" and len(prior()) == 1, err
 
@@ -157,7 +156,7 @@ def test_after_fine_tuning_without_another_one(run):
     drop_layers(model, [4, 5]).save_pretrained("expected")
     assert same(weights("out"), weights("expected"))
     assert run("--task_name rte --do_eval", model="out", output="again")[1]["metrics"] == record["metrics"]
-    assert record["first"]["trainings"] == 1 and "train" not in record["seconds"]
+    assert record["prerequisites"]["trainings"] == 1 and "train" not in record["seconds"]
     assert "already done" in run(f"{TOP} --drop_when after")[3]
 
 
@@ -280,14 +279,12 @@ def test_a_full_model_beside_on_other_data_is_not_taken(run, glue):
     assert run(plain, output=None, data=data)[0] == 0
     flip(data)
     code, record, _, err = run(f"{TOP} --drop_when finetuned", output="runs/out", data=data)
-    assert code == 0 and len(prior("runs/out")) == 1 and "first the training" in err, err
+    assert code == 0 and len(prior("runs/out")) == 1 and "prerequisite run" in err, err
 
 
 def test_a_prerequisite_whose_model_vanishes_ends_with_an_error(run, monkeypatch):
     """It was trained without end."""
-    import layerdrop.finetune.train as module
-
-    save, trained = module.save_model, []
+    save, trained = FineTuner.save_run, []
 
     def lost(trainer):
         save(trainer)
@@ -295,7 +292,7 @@ def test_a_prerequisite_whose_model_vanishes_ends_with_an_error(run, monkeypatch
             trained.append(trainer)
             Path(trainer.args.output_dir, "model.safetensors").unlink()
 
-    monkeypatch.setattr(module, "save_model", lost)
+    monkeypatch.setattr(FineTuner, "save_run", lost)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
     assert code == 2 and len(trained) == 2 and "was trained, but its model is not in out/prior" in err, err
     assert err.splitlines()[-1].startswith("error: tinybert_rte_full_k0_seed42: this prerequisite run was trained")

@@ -15,19 +15,11 @@ from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.errors import UserError
 from layerdrop.finetune.spec import TrainSpec
+from layerdrop.runs.folder import FolderState, Locked, is_whole, lock_folder, open_folder, remove_checkpoints
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import Needs, status_of
-from layerdrop.runs.store import (
-    FolderState,
-    Locked,
-    Store,
-    find_record,
-    is_whole,
-    lock_folder,
-    open_folder,
-    remove_checkpoints,
-)
+from layerdrop.runs.store import Store, find_record
 from layerdrop.system.files import umask
 from layerdrop.system.own_files import OwnFiles
 from tests.made_up import write_run

@@ -1,6 +1,7 @@
 import pytest
 
-from layerdrop.data.tasks import TASKS, custom_task, get_task, label_order, pairs_by_order
+from layerdrop.data.labels import label_order, pairs_by_order
+from layerdrop.data.tasks import TASKS, custom_task, get_task
 from layerdrop.errors import UserError
 
 
@@ -52,7 +53,7 @@ def test_label_order(names, order):
 
 
 def test_custom_task():
-    assert custom_task("x", ("a",), "y", ()).num_labels == 1
+    assert custom_task("x", ("a",), "y", ()).kind.n_outputs == 1
     assert custom_task("x", ("a",), "y", ("n", "p")).metrics == ("accuracy", "f1", "f1_macro")
     assert custom_task("x", ("a",), "y", ("1", "2", "3")).metrics == ("accuracy", "f1_macro")
 

@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from layerdrop.finetune.objective import TaskLoss
-from layerdrop.finetune.spec import TheseusSpec
-from layerdrop.finetune.theseus import Theseus, modules, only_layers_train
-from layerdrop.finetune.train import train
+from layerdrop.finetune.theseus import TheseusLoss, modules, only_layers_train
 from layerdrop.surgery import drop_layers, layer_list, with_layers
 from tests import tiny
 from tests.running import same, weights
 from tests.test_finetune import COLLATE, arguments, dataset
+from tests.training import CLASSES, loss_at, train
 
 TYPES = ["bert", "xlnet", "distilbert", "modernbert", "longformer", "deberta-v2"]
 WORDS = "--task_name rte --num_train_epochs 2 --learning_rate 1e-3 --drop_strategy top --drop_k 3 --theseus"
@@ -34,7 +32,7 @@ def batch(model_type):
 
 
 def objective(predecessor, successor, rate=0.5, steps=100.0, schedule="constant"):
-    theseus = Theseus(TaskLoss(False), successor, predecessor, TheseusSpec(rate, steps, schedule), seed=3)
+    theseus = TheseusLoss(successor, predecessor, rate, steps, schedule, seed=3)
     theseus.until = steps
     predecessor.eval()
     return theseus
@@ -50,9 +48,9 @@ def test_modules_are_runs_of_layers():
 def test_at_rate_1_it_is_the_successors_loss_and_at_rate_0_the_predecessors(model_type):
     predecessor, successor = pair(model_type)
     one, zero = (objective(predecessor, successor, rate=rate) for rate in (1.0, 0.0))
-    of_predecessor, of_successor = (TaskLoss(False)(model, batch(model_type)) for model in (predecessor, successor))
-    assert torch.equal(one(successor, batch(model_type)), of_successor) and of_predecessor != of_successor
-    assert torch.equal(zero(successor, batch(model_type)), of_predecessor)
+    of_predecessor, of_successor = (CLASSES(model, batch(model_type)) for model in (predecessor, successor))
+    assert torch.equal(loss_at(one, 0, successor, batch(model_type)), of_successor) and of_predecessor != of_successor
+    assert torch.equal(loss_at(zero, 0, successor, batch(model_type)), of_predecessor)
     assert successor.config.num_hidden_layers == 3 and len(layer_list(successor)) == 3
 
 
@@ -60,7 +58,7 @@ def test_at_rate_1_it_is_the_successors_loss_and_at_rate_0_the_predecessors(mode
 def test_in_between_it_is_the_loss_of_the_mixed_model(model_type):
     predecessor, successor = pair(model_type)
     theseus = objective(predecessor, successor)
-    theseus.step = next(step for step in range(99) if theseus.draw(step) == [False, True, False])
+    at = next(step for step in range(99) if theseus.draw(step) == [False, True, False])
     mixed = copy.deepcopy(predecessor)  # layer 1 of the successor in place of layers 2 and 3
     layers = layer_list(mixed)
     layers[2] = copy.deepcopy(layer_list(successor)[1])
@@ -68,8 +66,8 @@ def test_in_between_it_is_the_loss_of_the_mixed_model(model_type):
         mixed.config.layer_types[2] = successor.config.layer_types[1]
     if "attention_window" in mixed.config.to_dict():
         mixed.config.attention_window[2] = successor.config.attention_window[1]
-    expected = TaskLoss(False)(drop_layers(mixed, [3]), batch(model_type))
-    loss = theseus(successor, batch(model_type))
+    expected = CLASSES(drop_layers(mixed, [3]), batch(model_type))
+    loss = loss_at(theseus, at, successor, batch(model_type))
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
     loss.backward()
     moved = [any(p.grad is not None for p in layer.parameters()) for layer in layer_list(successor)]
@@ -92,7 +90,7 @@ def test_what_is_frozen_does_not_move(tmp_path):
     predecessor, successor = pair()
     before = [copy.deepcopy(model.state_dict()) for model in (predecessor, successor)]
     only_layers_train(successor)
-    theseus = Theseus(TaskLoss(False), successor, predecessor, TheseusSpec(0.5, 0.5, "linear"), seed=3)
+    theseus = TheseusLoss(successor, predecessor, 0.5, 0.5, "linear", seed=3)
     train(successor, arguments(tmp_path, num_train_epochs=2), dataset(), COLLATE, theseus, save=False)
     assert theseus.until == 3 and not predecessor.base_model.encoder.layer[0].output.dense.weight.requires_grad
     assert same(predecessor.state_dict(), before[0])
@@ -106,7 +104,7 @@ def test_a_step_that_replaces_nothing_stops_nobody(tmp_path):
     predecessor, successor = pair()
     before = copy.deepcopy(successor.state_dict())
     only_layers_train(successor)
-    theseus = Theseus(TaskLoss(False), successor, predecessor, TheseusSpec(0.0, 0.99, "constant"), seed=3)
+    theseus = TheseusLoss(successor, predecessor, 0.0, 0.99, "constant", seed=3)
     train(successor, arguments(tmp_path), dataset(), COLLATE, theseus, save=False)
     assert same(successor.state_dict(), before)
 
@@ -138,7 +136,7 @@ def test_with_layers_is_undone():
 def test_a_whole_run(run, tmp_path):
     words = f"{WORDS} --drop_when finetuned --save_strategy epoch --save_total_limit 5"
     code, record, _, err = run(words, output="whole")
-    assert code == 0 and record["first"]["trainings"] == 1 and record["kept"] == [0, 1, 2], err
+    assert code == 0 and record["prerequisites"]["trainings"] == 1 and record["kept"] == [0, 1, 2], err
     first, own = weights(next((tmp_path / "whole" / "prior").glob("*/model.safetensors")).parent), weights("whole")
     assert all(torch.equal(own[name], first[name]) for name in own if ".encoder.layer." not in name)
     again = f"{words} --resume_from_checkpoint {tmp_path}/whole/checkpoint-3"
@@ -163,7 +161,7 @@ def test_what_cannot_be(run, tmp_path):
     assert code == 0, err  # the tiny checkpoint has a head of its own
     albert = tiny.save(tmp_path / "albert", "albert")
     code, _, _, err = run(WORDS, model=albert, output="shared")
-    assert code == 2 and "ALBERT shares one layer, which nothing can replace" in err, err
+    assert code == 2 and "ALBERT shares one layer. No module can be replaced" in err, err
     encoder = tiny.save(tmp_path / "other", num_labels=3)
     code, _, _, err = run(WORDS, model=encoder, output="new")
     assert code == 2 and "is not fine-tuned (classifier" in err and "Add --drop_when finetuned" in err, err

@@ -185,7 +185,7 @@ def glue(folder: Path, name: str, rows: int = 24, seed: int = 0) -> Path:
         cells = {column: sentence(generator) if column in texts else f"x{number}" for column in header}
         cells |= {column: str(number) for column in ("index", "id") if column in header}
         if task.label in header:
-            cells[task.label] = f"{number % 6:.3f}" if task.is_regression else task.words[number % len(task.words)]
+            cells[task.label] = task.words[number % len(task.words)] if task.words else f"{number % 6:.3f}"
         return [cells[column] for column in header]
 
     for split, header in (("train", labelled), ("dev", labelled), ("test", unlabelled)):

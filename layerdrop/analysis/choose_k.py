@@ -10,7 +10,7 @@ from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
 from layerdrop.criteria.selection import check_selection
 from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
-from layerdrop.runs.predictions import as_numbers, read_predictions
+from layerdrop.runs.predictions import read_predictions
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store
 from layerdrop.surgery import droppable
@@ -141,7 +141,7 @@ class TaskTolerance:
     def _score(self, record: RunRecord, half: int) -> float:
         if (record.id, half) not in self.scores:
             try:
-                labels, predictions = (as_numbers(self.task, shown) for shown in read_predictions(record.folder)[1:])
+                labels, predictions = (self.task.kind.read(shown) for shown in read_predictions(record.folder)[1:])
             except (TypeError, ValueError) as error:  # no file, or a damaged one
                 raise UserError(
                     f"{record.folder}: its predictions for the validation set cannot be read ({error}). Delete the "

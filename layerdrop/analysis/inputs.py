@@ -48,9 +48,7 @@ class AnalysisInput:
         return read_splits(
             self.spec.data,
             self.splits,
-            known_labels=self.checkpoint.label_names,
-            regression=self.checkpoint.is_regression,
-            known_positive=self.checkpoint.positive_label,
+            checkpoint=self.checkpoint,
             test_file=self.options.test_file,
             cache_dir=self.options.cache_dir,
             token=self.options.token,

@@ -18,7 +18,6 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from layerdrop.analysis.layers import points_of
-from layerdrop.data import metrics
 from layerdrop.data.batches import Collator
 from layerdrop.data.tasks import Task
 from layerdrop.data.tokens import Tokenised
@@ -110,9 +109,8 @@ def fit_and_score(x: np.ndarray, y: Sequence, x_dev: np.ndarray, y_dev: Sequence
     y, y_dev = np.asarray(y), np.asarray(y_dev)
     scale = StandardScaler().fit(x)
     x, x_dev = scale.transform(x), scale.transform(x_dev)
-    few = np.bincount(y).min() < 2 if not task.is_regression else True
-    parts = train_test_split(np.arange(len(x)), test_size=HELD_OUT, random_state=SEED, stratify=None if few else y)
-    fit, held = parts
+    parts = dict(test_size=HELD_OUT, random_state=SEED, stratify=task.kind.stratified_by(y))
+    fit, held = train_test_split(np.arange(len(x)), **parts)
     tried = [_score(_fit(x[fit], y[fit], strength, task), x[held], y[held], task) for strength in STRENGTHS]
     best = STRENGTHS[int(np.argmax(np.nan_to_num(tried, nan=-1.0)))]
     return _score(_fit(x, y, best, task), x_dev, y_dev, task)
@@ -120,14 +118,12 @@ def fit_and_score(x: np.ndarray, y: Sequence, x_dev: np.ndarray, y_dev: Sequence
 
 def _fit(x: np.ndarray, y: np.ndarray, strength: float, task: Task):
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression, Ridge
 
-    if task.is_regression:
-        return Ridge(alpha=1 / strength).fit(x.astype(np.float64), y)  # in float32 its normal equations are singular
+    model = task.kind.linear_model(strength, ITERATIONS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol has at most ITERATIONS
-        return LogisticRegression(C=strength, max_iter=ITERATIONS).fit(x, y)
+        return model.fit(x, y)
 
 
 def _score(model, x: np.ndarray, y: np.ndarray, task: Task) -> float:
-    return metrics.compute((task.selection_metric,), model.predict(x), y, task.positive)[task.selection_metric]
+    return task.kind.measure((task.selection_metric,), model.predict(x), y)[task.selection_metric]

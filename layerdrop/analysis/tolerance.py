@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from layerdrop.data import metrics
 from layerdrop.data.tasks import Task
 
 SEED = 41
@@ -21,17 +20,17 @@ SEED = 41
 def halves(labels: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the half that K is chosen on, and of the one that is reported, ascending. labels: (n,) ids or values; of
     an odd number of rows of a class the one more goes to the second half."""
-    classes = [] if task.is_regression else np.unique(labels)
-    groups = [np.flatnonzero(labels == one) for one in classes] or [np.arange(len(labels))]
     generator = np.random.default_rng(SEED)
-    chosen = np.sort(np.concatenate([generator.permutation(rows)[: len(rows) // 2] for rows in groups]))
+    chosen = np.sort(
+        np.concatenate([generator.permutation(rows)[: len(rows) // 2] for rows in task.kind.strata(labels)])
+    )
     return chosen, np.setdiff1d(np.arange(len(labels)), chosen)
 
 
 def score(predictions: np.ndarray, labels: np.ndarray, rows: np.ndarray, task: Task) -> float:
     """Points of the task's metric (F1 for MRPC and QQP, Spearman for STS-B, Matthews for CoLA, else accuracy)."""
     name = task.selection_metric
-    return 100 * metrics.compute((name,), predictions[rows], labels[rows], task.positive)[name]
+    return 100 * task.kind.measure((name,), predictions[rows], labels[rows])[name]
 
 
 def loss(full: Sequence[float], cut: Sequence[float], percent: bool = False) -> float:

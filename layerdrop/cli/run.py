@@ -53,9 +53,9 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     from layerdrop.checkpoints import work_offline_unless_reachable
     from layerdrop.cli.parsing import parse
     from layerdrop.finetune.interrupt import Interrupted
-    from layerdrop.runs.store import Locked
+    from layerdrop.runs.folder import Locked
     from layerdrop.runs.summary import summary
-    from layerdrop.system.distributed import is_first
+    from layerdrop.system.process import is_first
 
     arguments = parse(words)
     if arguments.needs_hub and not work_offline_unless_reachable():

@@ -47,12 +47,12 @@ def search_layers(parser: argparse.ArgumentParser, words: list[str]):
     args, arguments = _parse(parser, words)
 
     from layerdrop.criteria.selection import check_depth, search_space
-    from layerdrop.runs.steps import tell
     from layerdrop.runs.store import Store
     from layerdrop.search.candidates import Candidates
     from layerdrop.search.methods import METHODS
     from layerdrop.search.record import step_words
     from layerdrop.search.run import search
+    from layerdrop.system.distributed import log_notes
     from layerdrop.system.files import make_folder
 
     slots = find_slots(args)
@@ -63,7 +63,7 @@ def search_layers(parser: argparse.ArgumentParser, words: list[str]):
     layers = search_space(full_run.checkpoint.config, max_k, "--max_k")
     check_depth(spec.distil, n_layers - max_k)
     make_folder("--store", args.store)
-    tell(full_run.record.notes)
+    log_notes(full_run.record.notes)
     prerequisites = [run for run in spec.prerequisites if not (method.proposes and run == spec.start)]
     total = (method.trainings(len(layers), max_k) + len(prerequisites)) * len(seeds)
     with executing(args, slots, arguments.gives_precision) as (engine, display, stop):
@@ -126,13 +126,11 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]):
 def _full_run(args: argparse.Namespace, arguments):
     """The run in full depth, its inputs read."""
     from layerdrop.checkpoints import work_offline_unless_reachable
-    from layerdrop.runs.steps import GlueRun
     from layerdrop.runs.store import SCORE_FOLDER
+    from layerdrop.search.full_run import FullRun
 
     if arguments.needs_hub:
         work_offline_unless_reachable()
     spec, options = arguments.to_spec()
     scores = options.score_store or str(Path(args.store) / SCORE_FOLDER)
-    full_run = GlueRun(spec, replace(options, score_store=scores))
-    full_run.read(scored="train")
-    return full_run
+    return FullRun(spec, replace(options, score_store=scores))

@@ -13,7 +13,8 @@ from layerdrop.criteria.states import score_states
 from layerdrop.criteria.table import SCORERS
 from layerdrop.data.batches import Collator, batches
 from layerdrop.data.examples import Examples
-from layerdrop.data.tasks import Task, label_order, pairs_by_order
+from layerdrop.data.labels import Labels
+from layerdrop.data.tasks import Task
 from layerdrop.data.tokens import Tokenised, tokenise
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier, load_encoder, load_masked_lm
@@ -82,15 +83,13 @@ def _with_head(
     checkpoint: Checkpoint, data: Tokenised, task: Task, tokenizer, collate: Collator, batch_size: int
 ) -> tuple[PreTrainedModel, list[dict[str, torch.Tensor]], str]:
     """(model with a trained head, batches with its targets as `labels`, the head in words)."""
-    if checkpoint.fits(task) and data.labels is not None:
+    labels = Labels(task, checkpoint)
+    if labels.fit and data.labels is not None:
         model, new = load_classifier(checkpoint, replace_head=False)
         if not new:
-            labels, order = data.labels, label_order(task, checkpoint.label_names)
-            if order is not None:
-                labels = np.argsort(order)[labels]
-            labelled = Tokenised(data.columns, data.offsets, labels)
-            how = None if task.is_regression else pairs_by_order(task, checkpoint.classes)
-            head = f"the checkpoint's classifier, of which {how}" if how else "the checkpoint's classifier"
+            labelled = Tokenised(data.columns, data.offsets, labels.to_model(data.labels))
+            pairs = labels.pairs
+            head = f"the checkpoint's classifier, of which {pairs}" if pairs else "the checkpoint's classifier"
             return model, [collate(part) for part in batches(labelled, batch_size)], head
     model = load_masked_lm(checkpoint)
     if model is None or tokenizer.mask_token_id is None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.columns import (
     INDEX_COLUMNS,
     class_names,
@@ -15,6 +16,8 @@ from layerdrop.data.columns import (
     text_columns,
 )
 from layerdrop.data.examples import BadRow, Examples, Row, UnknownLabel, as_number, collect, shortened
+from layerdrop.data.kinds import Kind, Values
+from layerdrop.data.labels import head_kind
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tables import Table, read_table
 from layerdrop.data.tasks import Task, custom_task, get_task
@@ -42,22 +45,21 @@ def read_own_files(
     spec: DataSpec,
     files: Files,
     task: Task | None,
-    known_labels: Sequence[str] = (),
-    regression: bool | None = None,
-    known_positive: str | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Task, dict[str, Examples], list[str]]:
     """The task (or `task` with the files' columns), the examples of each split, and notes for the user.
 
-    Classes are those of the train file; without one `known_labels` (the checkpoint's), else those of the first file.
+    Classes are those of the train file; without one the checkpoint's, else those of the first file.
     Whether labels are numbers: `spec.label_type`; if that is auto, the train file's values (`label_is_number`),
-    without one `regression` (the checkpoint's head), else the first file's values. The positive one of two classes:
-    `spec.positive_label`; else by the train file (`positive_class`), without one `known_positive` (the checkpoint's).
+    without one the checkpoint's head, else the first file's values. The positive one of two classes:
+    `spec.positive_label`; else by the train file (`positive_class`), without one the checkpoint's.
     Raises UserError for unreadable files, unclear columns, and with file and line for a malformed row.
     """
     tables = {split: read_table(f"--{split}_file", path, spec.skip_bad_rows) for split, path in files}
     split, first = next(iter(tables.items()))
-    if split == "train":
-        known_labels, regression, known_positive = (), None, None
+    known_labels, head, known_positive = (), None, None
+    if split != "train" and checkpoint is not None:
+        known_labels, head, known_positive = checkpoint.label_names, head_kind(checkpoint), checkpoint.positive_label
     texts = text_columns(first, spec.label_column, spec.text_columns, task)
     tables = {split: _as_text(table, texts, split, spec) for split, table in tables.items()}
     first = tables[split]
@@ -66,7 +68,7 @@ def read_own_files(
     if task is not None:
         task = replace(task, texts=texts, label=spec.label_column, suffixes=("",))
     else:
-        task = custom_task(spec.task, texts, spec.label_column, _classes(first, spec, known_labels, regression))
+        task = custom_task(spec.task, texts, spec.label_column, _classes(first, spec, known_labels, head))
         if not by_id and spec.label_type == "auto":
             notes += _notes_on_classes(task)
         counts = Counter(first.values(task.label)) if split == "train" else None
@@ -116,13 +118,15 @@ def _breaks_tsv(cell: str) -> bool:
     return any(end in cell for end in "\t\r\n")
 
 
-def _classes(table: Table, spec: DataSpec, known_labels: Sequence[str], regression: bool | None) -> tuple[str, ...]:
+def _classes(table: Table, spec: DataSpec, known_labels: Sequence[str], head: Kind | None) -> tuple[str, ...]:
     """Class names in id order; empty where labels are numbers."""
     if spec.label_type != "auto":
-        regression = spec.label_type == "number"
-    elif regression is None:
-        regression = not known_labels and label_is_number(table, spec.label_column)
-    if regression:
+        numbers = spec.label_type == "number"
+    elif head is None:
+        numbers = not known_labels and label_is_number(table, spec.label_column)
+    else:
+        numbers = isinstance(head, Values)
+    if numbers:
         return ()
     if known_labels:
         return tuple(known_labels)
@@ -212,7 +216,7 @@ def _examples(
 
 
 def _label(task: Task, ids: dict[str, int], text: str) -> float | int:
-    if not task.is_regression:
+    if task.labels:
         if text in ids:
             return ids[text]
         if is_missing(text):

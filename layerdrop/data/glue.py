@@ -50,7 +50,7 @@ def read_glue_tsv(path: Path, task: Task, labelled: bool, skip_bad_rows: bool = 
 
 
 def _parse_label(task: Task, text: str) -> float | int:
-    if not task.is_regression:
+    if task.labels:
         return class_id(text, task.words)
     value = as_number(text)
     if value is None:
@@ -87,6 +87,6 @@ def read_glue_diagnostic(data_dir: str, task: Task, skip_bad_rows: bool = False)
 def read_demo_split(task: Task, split: str) -> Examples:
     """One split of a task of the embedded artificial language."""
     made = demo_rows(task.name, split)
-    labels = np.array(list(made.values()), dtype=np.float32 if task.is_regression else np.int64)
+    labels = np.array(list(made.values()), dtype=task.kind.dtype)
     texts = tuple(list(column) for column in zip(*made, strict=True))
     return Examples(texts, None if split == "test" else labels, [str(i) for i in range(len(made))])

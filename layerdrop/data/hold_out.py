@@ -16,13 +16,12 @@ def hold_out(train: Examples, share: float, task: Task) -> tuple[Examples, Examp
     The share is drawn at random among the rows of each class (GLP, Peer et al. 2022, draws among all rows); with values
     instead of classes among all. Raises UserError for a class that is too small to be in both parts.
     """
-    groups = [np.arange(len(train))] if task.is_regression else _classes(train.labels)
     generator = np.random.default_rng(SEED)
     held: list[int] = []
-    for rows in groups:
+    for rows in task.kind.strata(train.labels):
         n = round(share * len(rows))
         if not 0 < n < len(rows):
-            name = "the training set" if task.is_regression else f"class '{task.labels[train.labels[rows[0]]]}'"
+            name = f"class '{task.labels[train.labels[rows[0]]]}'" if task.labels else "the training set"
             raise UserError(
                 f"--hold_out {share:g}: {name} has {len(rows)} row{'s' * (len(rows) != 1)}, too few to be trained "
                 "on and held out. Give another share, or more rows."
@@ -30,8 +29,3 @@ def hold_out(train: Examples, share: float, task: Task) -> tuple[Examples, Examp
         held += generator.permutation(rows)[:n].tolist()
     rest = np.setdiff1d(np.arange(len(train)), held).tolist()
     return train.take(rest), train.take(sorted(held))
-
-
-def _classes(labels: np.ndarray) -> list[np.ndarray]:
-    """The rows of each class that occurs, in id order."""
-    return [np.flatnonzero(labels == label) for label in np.unique(labels)]

@@ -30,6 +30,6 @@ def read_hub_split(
             f"--task_name {task.name}: cannot get {HUB_DATASET} ({config}, {split}) from the hub or the local cache "
             f"({reason}). {WAYS_WITHOUT_HUB}."
         ) from error
-    labels = np.array(rows["label"], dtype=np.float32 if task.is_regression else np.int64)
+    labels = np.array(rows["label"], dtype=task.kind.dtype)
     texts = tuple(list(rows[column]) for column in task.hub_texts)
     return Examples(texts, None if split.startswith("test") else labels, [str(i) for i in rows["idx"]])

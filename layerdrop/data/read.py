@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.examples import Examples, shortened
 from layerdrop.data.files import read_own_files
 from layerdrop.data.glue import DIAGNOSTIC_SPLIT, read_demo_split, read_glue_diagnostic, read_glue_split
@@ -33,9 +34,7 @@ def read_splits(
     spec: DataSpec,
     splits: Sequence[str],
     *,
-    known_labels: Sequence[str] = (),
-    regression: bool | None = None,
-    known_positive: str | None = None,
+    checkpoint: Checkpoint | None = None,
     test_file: str | None = None,
     max_predict_samples: int | None = None,
     cache_dir: str | None = None,
@@ -43,8 +42,7 @@ def read_splits(
 ) -> Data:
     """The task and the first rows (as many as `spec` allows) of each of `splits`: `train`, `validation`, `test`.
 
-    known_labels, regression, known_positive: facts of the checkpoint's trained head: classes in id order, whether it
-    outputs one number, the class that `f1` measures. Used for own files without a training file.
+    checkpoint: for own files without a training file, its trained head tells the classes or that labels are numbers.
     test_file: the own file to predict. Only requested splits are read. With `spec.hold_out`, a part of the training set
     is `validation`, and the development set is not read. Raises UserError for unreadable data.
     """
@@ -55,9 +53,7 @@ def read_splits(
             read_splits(
                 replace(spec, hold_out=None),
                 ["train", *(split for split in splits if split == "test")],
-                known_labels=known_labels,
-                regression=regression,
-                known_positive=known_positive,
+                checkpoint=checkpoint,
                 test_file=test_file,
                 max_predict_samples=max_predict_samples,
                 cache_dir=cache_dir,
@@ -70,7 +66,7 @@ def read_splits(
             instead = ", or --hold_out 0.15 (a share of the training set)" if missing[0] == "validation" else ""
             raise UserError(f"--{missing[0]}_file is missing, but this run reads it. Give it{instead}.")
         task = (TASKS | DEMO_TASKS).get(spec.task)
-        task, examples, notes = read_own_files(spec, files, task, known_labels, regression, known_positive)
+        task, examples, notes = read_own_files(spec, files, task, checkpoint)
     else:
         task = get_task(spec.task)
         examples, notes = _read_glue(spec, task, splits, cache_dir, token)
@@ -86,7 +82,7 @@ def _with_part_held_out(spec: DataSpec, splits: Sequence[str], data: Data) -> Da
     rest, held = hold_out(whole, spec.hold_out, data.task)
     held = held.head(spec.max_eval_samples)
     parts = {split: rows for split, rows in {"train": rest, "validation": held}.items() if split in splits}
-    how = "at random" if data.task.is_regression else "of each class at random"
+    how = "of each class at random" if data.task.labels else "at random"
     note = (
         f"{len(held):,} of {len(whole):,} training rows are held out ({spec.hold_out:.0%} {how}) and take the place "
         "of the development set, which is not read"

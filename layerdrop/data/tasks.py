@@ -4,8 +4,7 @@ Label order, columns and metrics are those of the GLUE benchmark (Wang et al. 20
 them; `selection_metric` is what Peer et al. (2022) choose layers by.
 """
 
-import re
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, replace
 
 from layerdrop.errors import unknown
@@ -33,7 +32,7 @@ class Task:
     header: tuple[str, ...] = ()
     """Column names of train.tsv and dev.tsv where these files have no header line (CoLA)."""
     suffixes: tuple[str, ...] = ("",)
-    """Endings of the development and test splits: MNLI has two of each."""
+    """Endings of the validation and test splits: MNLI has two of each."""
     value_range: tuple[float, float] | None = None
     """Regression: the lowest and highest value."""
     positive: int = 1
@@ -45,22 +44,31 @@ class Task:
         return self.labels[self.positive] if "f1" in self.metrics else None
 
     @property
-    def is_regression(self) -> bool:
-        """Whether the label is a number instead of a class."""
-        return not self.labels
+    def kind(self):
+        """Its labels: layerdrop.data.kinds.Classes or Values."""
+        from layerdrop.data.kinds import Classes, Values  # numpy: workers name tasks before they prepare for it
 
-    @property
-    def num_labels(self) -> int:
-        """Width of the classification head: the number of classes, 1 for regression."""
-        return max(1, len(self.labels))
-
-    def recorded(self, metric: str) -> str:
-        """Name in records of a metric of the first development split: MNLI's accuracy is `matched_accuracy`."""
-        return f"{self.suffixes[0]}_{metric}".lstrip("_")
+        low, high = self.value_range or (-math.inf, math.inf)
+        return Classes(self.labels, self.words, self.positive) if self.labels else Values(low, high)
 
     def splits(self, split: str) -> list[str]:
         """`validation` or `test` with this task's endings: MNLI gives `validation_matched`, `validation_mismatched`."""
         return [split] if split == "train" else [split + suffix for suffix in self.suffixes]
+
+    def recorded(self, metric: str) -> str:
+        """Name in records of a metric of the first validation split: MNLI's accuracy is `matched_accuracy`."""
+        return metric_prefix(self.splits("validation")[0]) + metric
+
+    @property
+    def recorded_metrics(self) -> list[str]:
+        """Names in records of all metrics, split by split."""
+        return [metric_prefix(split) + name for split in self.splits("validation") for name in self.metrics]
+
+
+def metric_prefix(split: str) -> str:
+    """Prefix of a split's metrics in records: `validation_matched` -> `matched_`; empty for a task's only split."""
+    ending = split.partition("_")[2]
+    return f"{ending}_" if ending else ""
 
 
 _BINARY = ("0", "1")
@@ -185,33 +193,3 @@ def custom_task(name: str, texts: tuple[str, ...], label: str, labels: tuple[str
     else:
         metrics, selection = ("accuracy", *(["f1"] if len(labels) == 2 else []), "f1_macro"), "accuracy"
     return Task(name, "predictions_test", texts, texts, label, labels, labels, metrics, selection, positive=positive)
-
-
-def label_order(task: Task, checkpoint_labels: Sequence[str]) -> list[int] | None:
-    """The task's class id for each class of a checkpoint that names its own, where the order differs; else None.
-
-    checkpoint_labels: the checkpoint's classes in id order. Names are compared without regard to case; names that are
-    not the task's count as the task's order.
-    """
-    theirs = [name.lower() for name in checkpoint_labels]
-    for spelling in (task.labels, task.words):
-        known = [name.lower() for name in spelling]
-        if theirs and sorted(theirs) == sorted(known):
-            order = [known.index(name) for name in theirs]
-            return order if order != sorted(order) else None
-    return None
-
-
-def pairs_by_order(task: Task, classes: Sequence[str]) -> str | None:
-    """Describe how a checkpoint's classes are paired with the task's, if only their order pairs them; else None.
-
-    classes: the checkpoint's, in id order, as many as the task's. Equal names pair classes, ignoring case. LABEL_0,
-    LABEL_1, ... are the ids of GLUE's classes.
-    """
-    numbers = [re.fullmatch(r"LABEL_(\d+)", name) for name in classes]
-    if all(numbers) and task.name in TASKS | DEMO_TASKS:
-        return None
-    theirs = sorted(number[1] if number else name.lower() for name, number in zip(classes, numbers, strict=True))
-    if theirs in (sorted(name.lower() for name in spelling) for spelling in (task.labels, task.words)):
-        return None
-    return ", ".join(f"{name} is taken for {ours}" for name, ours in zip(classes, task.labels, strict=True))

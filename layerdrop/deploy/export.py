@@ -12,19 +12,21 @@ import torch
 from transformers import PreTrainedModel
 
 from layerdrop.architectures import ModelSpec
+from layerdrop.checkpoints import Checkpoint
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.deploy.onnx import FILE, OnnxClassifier, check_packages, export_onnx, latency, quantise
 from layerdrop.deploy.snippets import lines
 from layerdrop.errors import UserError
-from layerdrop.finetune.evaluate import decide, score
+from layerdrop.finetune.evaluate import Evaluation, evaluate
 from layerdrop.finetune.spec import WhenSpec
 from layerdrop.loading import load_classifier, quiet
+from layerdrop.runs.inputs import RunInputs
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE
 from layerdrop.runs.spec import Options
 from layerdrop.runs.status import holds_model
-from layerdrop.runs.steps import GlueRun
+from layerdrop.runs.training_arguments import training_arguments
 from layerdrop.system.files import (
     folder_beside,
     foreign_file,
@@ -101,9 +103,9 @@ class ExportedRun:
             data=data_to_check_on(record, places or {}),
         )
         self.folder, self.record, self.metric = folder, record, record.task.selection_metric
-        self.run = GlueRun(spec, Options(folder=folder, use_cpu=True, save_model=False))
-        self.run.read()
-        self.checkpoint, self.split = self.run.checkpoint, self.run.development_splits()[0]
+        self.checkpoint, options = Checkpoint.open(folder), Options(folder=folder, use_cpu=True, save_model=False)
+        self.inputs = RunInputs.read(spec, options, training_arguments(spec, options), self.checkpoint)
+        self.split = self.inputs.data.splits("validation")[0]
         self.model: PreTrainedModel = load_classifier(self.checkpoint, replace_head=False)[0]
 
     def export(
@@ -129,13 +131,16 @@ class ExportedRun:
 
     def batches(self, size: int, texts: int = 64) -> list[dict[str, torch.Tensor]]:
         """The first texts of the development set."""
-        data = self.run.dataset(self.split)
+        data = self.inputs.dataset(self.split)
         rows = [data[i] for i in range(min(texts, len(data)))]
-        return [self.run.collate(rows[i : i + size]) for i in range(0, len(rows), size)]
+        return [self.inputs.collate(rows[i : i + size]) for i in range(0, len(rows), size)]
+
+    def _evaluate(self, model: PreTrainedModel) -> Evaluation:
+        inputs = self.inputs
+        return evaluate(model, inputs.dataset(self.split), inputs.labels, inputs.collate, batch_size=inputs.batch_size)
 
     def _reference(self) -> tuple[np.ndarray, Variant]:
-        development = self.run.development([self.split])
-        evaluation = development.evaluate(self.model, self.split)
+        evaluation = self._evaluate(self.model)
         size = 4 * sum(p.numel() for p in self.model.parameters()) / 1e6
         return evaluation.logits, Variant("torch fp32", size, 100 * evaluation.metrics[self.metric])
 
@@ -144,7 +149,7 @@ class ExportedRun:
             self.model.save_pretrained(folder)
         logits, form = self._reference()
         loaded = load_classifier(str(folder), replace_head=False)[0]
-        again = self.run.development([self.split]).evaluate(loaded, self.split)
+        again = self._evaluate(loaded)
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
         forms = [form, Variant("safetensors", size, 100 * again.metrics[self.metric])]
         return self._compared(forms, logits, again.logits)
@@ -173,17 +178,16 @@ class ExportedRun:
             self.model(**{name: value for name, value in batch.items() if name != "labels"})
 
     def _scored(self, name: str, classifier: OnnxClassifier, path: Path) -> tuple[np.ndarray, Variant]:
-        data, task = self.run.dataset(self.split), self.run.task
-        logits = classifier.logits(data, self.run.collate)
+        data = self.inputs.dataset(self.split)
+        logits = classifier.logits(data, self.inputs.collate)
         size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) / 1e6
-        return logits, Variant(name, size, 100 * score(logits, data.labels, task, self.run.task_ids)[self.metric])
+        return logits, Variant(name, size, 100 * self.inputs.labels.score(logits, data.labels)[self.metric])
 
     def _compared(self, forms: list[Variant], reference: np.ndarray, logits: np.ndarray) -> Export:
-        task = self.run.task
-        a, b = decide(reference, task), decide(logits, task)
-        changed = np.abs(a - b) > 1e-3 if task.is_regression else a != b
+        kind = self.inputs.labels.kind
+        changed = kind.differs(kind.decide(reference), kind.decide(logits))
         worst = float(np.abs(reference - logits).max())
-        return Export(self.folder, self.metric, forms, worst, int(changed.sum()), len(a))
+        return Export(self.folder, self.metric, forms, worst, int(changed.sum()), len(changed))
 
     def _write_beside(self, folder: Path, found: Export) -> None:
         """Write the tokenizer and the card, then the facts with the list of files."""
@@ -198,8 +202,8 @@ class ExportedRun:
         """How to run the model, for the card."""
         model, last = found.forms[0], found.forms[-1]
         scores = f"{last.score:.1f} points of {found.metric} on the validation set ({model.name}: {model.score:.1f})"
-        code = lines(last.name.startswith("onnx"), len(self.run.task.texts) > 1, self.run.length)
-        classes = " The logits are in the order of `id2label` in config.json." if self.run.labels else ""
+        code = lines(last.name.startswith("onnx"), len(self.inputs.data.task.texts) > 1, self.inputs.max_length)
+        classes = " The logits are in the order of `id2label` in config.json." if self.inputs.labels.names else ""
         return f"The run's model as {last.name}: {scores}.{classes} In this folder:\n\n```python\n{code}```"
 
     def _said(self, found: Export) -> dict:
@@ -210,9 +214,9 @@ class ExportedRun:
             "task": record.spec.data.task,
             "kept": record.kept,
             "dropped": record.dropped,
-            "labels": self.run.labels,
+            "labels": self.inputs.labels.names,
             "text_columns": record.text_columns,
-            "max_seq_length": self.run.length,
+            "max_seq_length": self.inputs.max_length,
             "form": found.forms[-1].name,
             "metric": found.metric,
             "score": found.forms[-1].score,

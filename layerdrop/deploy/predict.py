@@ -7,6 +7,7 @@ import numpy as np
 
 from layerdrop.checkpoints import Checkpoint, is_local, work_offline_unless_reachable
 from layerdrop.data.batches import Collator
+from layerdrop.data.kinds import kind_of
 from layerdrop.data.tasks import DEMO_TASKS, TASKS
 from layerdrop.data.to_predict import ToPredict
 from layerdrop.data.tokens import tokenise
@@ -41,13 +42,12 @@ class Predictor:
         checkpoint = self.checkpoint
         data = tokenise(texts.examples(self.columns), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
         logits = self._logits(data, Collator.of(self.checkpoint.tokenizer, self.length), batch_size)
-        header, cells = ("prediction",), [(f"{value:.6g}",) for value in logits[:, 0]]
-        if not self.checkpoint.is_regression:
-            names = [self.checkpoint.config.id2label[i] for i in range(logits.shape[1])]
-            odds = np.exp(logits - logits.max(1, keepdims=True))
-            sure = (odds / odds.sum(1, keepdims=True)).max(1)
+        kind = kind_of(checkpoint.config)
+        shown, sure = kind.shown(kind.decide(logits)), kind.confidence(logits)
+        header, cells = ("prediction",), [(text,) for text in shown]
+        if sure is not None:
             header = ("prediction", "probability")
-            cells = [(names[i], f"{p:.4f}") for i, p in zip(logits.argmax(1), sure, strict=True)]
+            cells = [(text, f"{p:.4f}") for text, p in zip(shown, sure, strict=True)]
         found = dict(zip(texts.rows, cells, strict=True))
         empty = ("",) * len(header)
         return [("index", *header), *((name, *found.get(i, empty)) for i, name in enumerate(texts.index))]

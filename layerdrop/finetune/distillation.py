@@ -2,28 +2,17 @@
 "Patient Knowledge Distillation"), of the states of every kept layer (as in DeepSpeed's XTC, Wu et al. 2022)."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 import torch
 from torch import nn
-from torch.nn.functional import kl_div, log_softmax, mse_loss, normalize
+from torch.nn.functional import mse_loss, normalize
 from transformers import PreTrainedModel
 
-from layerdrop.finetune.objective import TaskLoss, model_inputs
+from layerdrop.data.kinds import kind_of
+from layerdrop.finetune.objectives import TaskLoss, model_inputs
 from layerdrop.finetune.spec import DistilSpec
 from layerdrop.states import sentence_tokens, watching
-
-
-def logits_loss(student: torch.Tensor, teacher: torch.Tensor, regression: bool, temperature: float) -> torch.Tensor:
-    """Of logits (batch, classes): T^2 times the divergence of the softened distributions, a mean over rows. Of values
-    (batch, 1): the mean squared error.
-
-    (Sun et al.'s code has the mean over rows and classes: with two classes half of this.)
-    """
-    if regression:
-        return mse_loss(student.float(), teacher.float())
-    ours, theirs = (log_softmax(logits.float() / temperature, dim=-1) for logits in (student, teacher))
-    return kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
 
 
 def patient_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -58,31 +47,30 @@ class Distillation:
     Batches hold the teacher's outputs (layerdrop.finetune.teacher). A term of weight 0 is not computed.
     """
 
-    same_every_step = True
-
     def __init__(self, task: TaskLoss, model: PreTrainedModel, spec: DistilSpec, layers: Sequence[int] = ()):
-        """model: the trained one, unwrapped. layers: ids of its layers that are paired with the teacher's."""
+        """model: the trained model, unwrapped. layers: ids of its layers that are paired with the teacher's."""
         self.task, self.model, self.spec, self.layers = task, model, spec, layers
 
     def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """See Objective."""
-        spec, inputs = self.spec, model_inputs(batch)
-        asked = {}
-        if spec.distill == "layers" and spec.distill_states_weight:
-            asked = {"output_hidden_states": True}
-        with (
-            watching(self.model, inputs["input_ids"].shape[1]) if spec.distill_states_weight else nullcontext() as seen
-        ):
+        inputs, states = model_inputs(batch), self.spec.distill_states_weight
+        asked = {"output_hidden_states": True} if states and self.spec.distill == "layers" else {}
+        with watching(self.model, inputs["input_ids"].shape[1]) if states else nullcontext() as seen:
             output = model(**inputs, **asked)
+        return self.of(output.logits, seen.outputs if seen else [], batch)
+
+    def of(self, logits: torch.Tensor, states: list[torch.Tensor], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The loss of a batch from the student's logits and its states behind every layer."""
+        spec, kind = self.spec, self.task.kind
         terms = [
-            (1 - spec.distill_weight, lambda: self.task.of(output.logits, batch["labels"])),
-            (spec.distill_weight, lambda: self._logits(output.logits, batch["teacher_logits"])),
-            (spec.distill_states_weight, lambda: self._states(seen.outputs, batch)),
+            (1 - spec.distill_weight, lambda: self.task.of(logits, batch["labels"])),
+            (
+                spec.distill_weight,
+                lambda: kind.distillation_loss(logits, batch["teacher_logits"], spec.distill_temperature),
+            ),
+            (spec.distill_states_weight, lambda: self._states(states, batch)),
         ]
         return sum(weight * loss() for weight, loss in terms if weight)
-
-    def _logits(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        return logits_loss(student, teacher, self.task.regression, self.spec.distill_temperature)
 
     def _states(self, outputs: list[torch.Tensor], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         mask, teacher = batch["attention_mask"], batch["teacher_states"]
@@ -108,3 +96,54 @@ class Distillation:
             return self.model(**inputs, output_attentions=True).attentions
         finally:
             self.model.train(training)
+
+
+class DistillationLoss:
+    """A `compute_loss_func` of any Trainer: distillation from a teacher that sees each batch of the student.
+
+        loss = DistillationLoss(student, teacher, distill_temperature=2.0)
+        Trainer(student, args, train_dataset=data, compute_loss_func=loss)
+
+    Both models are classifiers of the library that take the same batches. With `patient` and `layers`, `pairs` names
+    the paired layers.
+    """
+
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel,
+        distill: str = "logits",
+        *,
+        pairs: Sequence[tuple[int, int]] = (),
+        distill_temperature: float = 1.0,
+        distill_weight: float = 0.5,
+        distill_states_weight: float | None = None,
+    ):
+        """pairs: (student's layer, teacher's layer), ids in each model's own numbering. Other arguments: DistilSpec."""
+        spec = DistilSpec(distill, None, distill_temperature, distill_weight, distill_states_weight)
+        self.of_teacher = [theirs for _, theirs in pairs]
+        self.distillation = Distillation(TaskLoss(kind_of(student.config)), student, spec, [ours for ours, _ in pairs])
+        self.student, self.teacher = student, teacher.requires_grad_(False).eval()
+        self.watch, self.states, self.inputs = ExitStack(), [], {}
+        student.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+
+    def _before_forward(self, student: nn.Module, args: tuple, inputs: dict) -> None:
+        """Remember a batch, and collect the student's states of it."""
+        self.inputs = {name: value for name, value in inputs.items() if torch.is_tensor(value) and name != "labels"}
+        self.watch.close()
+        if self.of_teacher:
+            self.states = self.watch.enter_context(watching(student, inputs["input_ids"].shape[1])).outputs
+
+    def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
+        """The loss of the student's last batch. num_items_in_batch: rows of all batches that a step accumulates."""
+        self.watch.close()
+        mask, rows = self.inputs["attention_mask"], torch.arange(len(labels), device=labels.device)
+        self.teacher.to(labels.device)
+        with torch.no_grad(), watching(self.teacher, mask.shape[1]) as seen:
+            batch = {"labels": labels, "attention_mask": mask, "teacher_logits": self.teacher(**self.inputs).logits}
+        if self.of_teacher:
+            states = torch.stack([seen.outputs[i] for i in self.of_teacher], dim=1)
+            patient = self.distillation.spec.distill == "patient"
+            batch["teacher_states"] = states[rows, :, sentence_tokens(self.teacher, mask)] if patient else states
+        loss = self.distillation.of(outputs.logits, self.states, batch)
+        return loss if num_items_in_batch is None else loss * len(labels) / num_items_in_batch

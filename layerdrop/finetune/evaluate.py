@@ -1,7 +1,7 @@
 """One pass of a classifier over a dataset: logits, predictions and metrics, without a Trainer and without a folder."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +9,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from layerdrop.data import metrics
 from layerdrop.data.batches import batches
-from layerdrop.data.tasks import Task
+from layerdrop.data.labels import Labels
 from layerdrop.data.tokens import Tokenised
 from layerdrop.finetune.precision import autocast, head_in_fp32
 from layerdrop.system.distributed import gather, rank, world_size
@@ -33,18 +32,16 @@ class Evaluation:
 def evaluate(
     model: PreTrainedModel,
     dataset: Tokenised,
-    task: Task,
+    labels: Labels,
     collate: Callable[[list[dict]], dict[str, torch.Tensor]],
     *,
     batch_size: int = 32,
     precision: str = "fp32",
-    task_ids: np.ndarray | None = None,
 ) -> Evaluation:
     """Evaluate a classifier on its device. The model's training mode and the random state stay as they are.
 
-    dataset: its labels, if any, are class ids in the model's order, or values. task_ids: (classes,) the task's class id
-    for each of the model's, where the checkpoint has an order of its own. Under torch.distributed each process computes
-    a share of the batches, and all get the whole result. Raises FloatingPointError for logits that are not finite.
+    dataset: its labels, if any, are in the model's order. Under torch.distributed each process computes a share of the
+    batches, and all get the whole result. Raises FloatingPointError for logits that are not finite.
     """
     start = time.perf_counter()
     logits = logits_of(model, dataset, collate, batch_size, precision)
@@ -52,34 +49,31 @@ def evaluate(
         raise FloatingPointError(
             "the model's outputs are not finite: training diverged. Try a lower --learning_rate or --precision fp32"
         )
-    predictions = decide(logits, task, task_ids)
-    scores = {} if dataset.labels is None else score(logits, dataset.labels, task, task_ids)
-    return Evaluation(scores, predictions, logits, time.perf_counter() - start)
+    scores = {} if dataset.labels is None else labels.score(logits, dataset.labels)
+    return Evaluation(scores, labels.decide(logits), logits, time.perf_counter() - start)
 
 
-def decide(logits: np.ndarray, task: Task, task_ids: np.ndarray | None = None) -> np.ndarray:
-    """(n, classes) logits -> (n,) class ids in the task's order; (n, 1) -> (n,) values. task_ids: as in evaluate."""
-    if task.is_regression:
-        return logits.reshape(-1)
-    ids = logits.argmax(axis=-1)
-    return ids if task_ids is None else task_ids[ids]
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates a model on some splits. Other fields: see `evaluate`."""
 
+    datasets: Mapping[str, Tokenised]
+    """Split -> examples: `validation`; for MNLI `validation_matched`, `validation_mismatched`."""
+    labels: Labels
+    collate: Callable[[list[dict]], dict[str, torch.Tensor]]
+    batch_size: int = 32
+    precision: str = "fp32"
 
-def score(logits: np.ndarray, labels: np.ndarray, task: Task, task_ids: np.ndarray | None = None) -> dict[str, float]:
-    """`loss` (mean over rows) and the task's metrics. labels: (n,) class ids in the model's order, or values."""
-    loss = task_loss(torch.from_numpy(logits), torch.from_numpy(np.asarray(labels)), task.is_regression)
-    in_task_order = labels if task.is_regression or task_ids is None else task_ids[labels]
-    found = metrics.compute(task.metrics, decide(logits, task, task_ids), in_task_order, task.positive)
-    return {"loss": float(loss), **found}
-
-
-def task_loss(
-    logits: torch.Tensor, labels: torch.Tensor, regression: bool, label_smoothing: float = 0.0
-) -> torch.Tensor:
-    """Mean over rows, in fp32: squared error of (n, 1) logits, or cross-entropy of (n, classes). labels: (n,)."""
-    if regression:
-        return torch.nn.functional.mse_loss(logits.float().squeeze(-1), labels.float())
-    return torch.nn.functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+    def __call__(self, model: PreTrainedModel, split: str) -> Evaluation:
+        """Evaluate a model on a split."""
+        return evaluate(
+            model,
+            self.datasets[split],
+            self.labels,
+            self.collate,
+            batch_size=self.batch_size,
+            precision=self.precision,
+        )
 
 
 def logits_of(model: PreTrainedModel, dataset: Tokenised, collate, batch_size: int, precision: str) -> np.ndarray:

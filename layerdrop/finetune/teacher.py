@@ -17,7 +17,7 @@ from layerdrop.checkpoints import Checkpoint, original_layers
 from layerdrop.criteria.selection import check_depth
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
-from layerdrop.data.tasks import Task, label_order, pairs_by_order
+from layerdrop.data.labels import Labels, head_kind
 from layerdrop.data.tokens import Tokenised, tokenise
 from layerdrop.errors import UserError
 from layerdrop.finetune.precision import autocast, head_in_fp32
@@ -41,8 +41,7 @@ def attach_teacher(
     examples: Examples,
     data: Tokenised,
     collate: Collator,
-    task: Task,
-    labels: Sequence[str],
+    labels: Labels,
     *,
     max_seq_length: int,
     device: torch.device,
@@ -50,14 +49,14 @@ def attach_teacher(
     precision: str,
     folder: str,
 ) -> "tuple[IndexedDataset, TeacherCollator, list[int]]":
-    """The training data and the collator whose batches hold the teacher's outputs, and the student's layers that are
-    paired with the teacher's.
+    """Compute the teacher's outputs for every training example.
 
-    examples, data: the training set, and the same tokenised for the student. labels: in the order of the student's
-    classes. folder: for the outputs, which vanish with the process. Raises UserError for a teacher of other classes,
+    Returns the training data, the collator whose batches hold the outputs, and the student's layers that are paired
+    with the teacher's. examples, data: the training set, and the same tokenized for the student. labels: the student's.
+    folder: for the outputs, which are deleted when the process ends. Raises UserError for a teacher with other classes,
     another width, depth or tokenizer than `distil` allows.
     """
-    columns, pairs = _columns(teacher, task, labels), _pairs(distil, teacher, student)
+    columns, pairs = _columns(teacher, labels), _pairs(distil, teacher, student)
     length = min(max_seq_length, teacher.max_length())
     tokens = tokenise(examples, teacher.tokenizer, length, sizes=teacher.embeddings)
     if distil.distill == "layers" and not _same_tokens(tokens, data):
@@ -86,24 +85,19 @@ def _refused(teacher: Checkpoint, why: str, instead: str) -> UserError:
     return UserError(f"--teacher {teacher.name}: {why}. Use --distill {instead}, or another teacher.")
 
 
-def _columns(teacher: Checkpoint, task: Task, labels: Sequence[str]) -> list[int]:
-    """The teacher's class for each of the student's. Raises UserError if the classes differ."""
-    name, names = f"--teacher {teacher.name}", teacher.label_names
+def _columns(teacher: Checkpoint, labels: Labels) -> list[int]:
+    """The teacher's output for each of the student's. Raises UserError if their classes differ."""
+    name, task, theirs = f"--teacher {teacher.name}", labels.task, Labels(labels.task, teacher)
     if not teacher.has_classifier:
         raise UserError(f"{name}: has no trained classifier. Fine-tune it first, or use --teacher auto.")
-    if not teacher.fits(task):
-        has = "gives a value" if teacher.is_regression else f"has {teacher.config.num_labels} classes"
-        wanted = "values" if task.is_regression else f"{len(labels)} classes"
-        raise UserError(f"{name}: {has}, {task.name} has {wanted}. Give a teacher for this task.")
-    if task.is_regression:
-        return [0]
-    if names and pairs_by_order(task, names):
+    if not theirs.fit:
+        raise UserError(f"{name}: predicts {head_kind(teacher)}, {task.name} has {task.kind}. Give another teacher.")
+    if teacher.label_names and theirs.pairs:
         raise UserError(
-            f"{name}: its classes are {', '.join(names)}, those of {task.name} are {', '.join(task.labels)}. "
-            "Give a teacher for this task."
+            f"{name}: its classes are {', '.join(teacher.label_names)}, those of {task.name} are "
+            f"{', '.join(task.labels)}. Give a teacher for this task."
         )
-    theirs = label_order(task, names) or list(range(len(labels)))
-    return [theirs.index(list(task.labels).index(label)) for label in labels]
+    return theirs.to_model(labels.to_task(np.arange(task.kind.n_outputs))).tolist()
 
 
 def _pairs(distil: DistilSpec, teacher: Checkpoint, student: PreTrainedModel) -> list[tuple[int, int]]:

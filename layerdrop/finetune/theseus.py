@@ -1,16 +1,13 @@
 """Module replacing: Xu et al. (2020), "BERT-of-Theseus". The modules of a predecessor are runs of its layers. Each is
 replaced at random by one layer of the successor; these layers alone are trained."""
 
-from collections.abc import Mapping
+from contextlib import ExitStack
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
 from layerdrop.errors import UserError
-from layerdrop.finetune.objective import Objective
-from layerdrop.finetune.spec import TheseusSpec
 from layerdrop.surgery import layer_list, with_layers
 
 
@@ -28,61 +25,74 @@ def only_layers_train(model: PreTrainedModel) -> None:
     layer_list(model).requires_grad_(True)
 
 
-class Theseus(TrainerCallback):
-    """An Objective: the loss of a model in which each module is the predecessor's or the successor's layer in its
-    place.
+class TheseusLoss(TrainerCallback):
+    """A callback of any Trainer: each step's loss is that of a model whose modules are the predecessor's or the
+    successor's.
 
-    A module is replaced with a probability that reaches 1 at `replacing_steps`; from then on it is the successor's own
-    fine-tuning. The draw depends on the seed and the training step alone. Evaluation uses the successor.
+    A module is replaced with a probability that reaches 1 at `steps`. From then on the successor is fine-tuned alone.
+    The draw depends on the seed and the training step alone. Evaluation uses the successor.
     """
 
-    same_every_step = False
-
     def __init__(
-        self, objective: Objective, model: PreTrainedModel, predecessor: PreTrainedModel, spec: TheseusSpec, seed: int
+        self,
+        model: PreTrainedModel,
+        predecessor: PreTrainedModel,
+        rate: float = 0.5,
+        steps: float = 0.5,
+        schedule: str = "linear",
+        seed: int = 42,
     ):
-        """model: the successor, which is trained, without anything around it."""
-        self.objective, self.model, self.predecessor, self.spec, self.seed = objective, model, predecessor, spec, seed
+        """model: the trained successor, unwrapped. rate, steps, schedule: see TheseusSpec."""
+        self.model, self.predecessor, self.seed = model, predecessor, seed
+        self.start, self.steps, self.schedule = rate, steps, schedule
         predecessor.requires_grad_(False)
         self.modules = modules(len(layer_list(predecessor)), len(layer_list(model)))
-        self.step, self.until = 0, 0.0
+        self.until = 0.0
+        self.replaced = ExitStack()
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Note the number of steps. Raises UserError where the rate would not reach 1 in them."""
-        share = self.spec.replacing_steps
-        self.until = share * state.max_steps if share < 1 else share
+        """Note the number of steps. Raises UserError if the rate would not reach 1 in them."""
+        self.until = self.steps * state.max_steps if self.steps < 1 else self.steps
         if self.until >= state.max_steps:
             raise UserError(
-                f"--replacing_steps {share:g}: the training has {state.max_steps} steps, so the successor would never "
-                "be trained as it is. Give fewer, or a share such as 0.5."
+                f"--replacing_steps {self.steps:g}: the training has {state.max_steps} steps, so the successor would "
+                "never be trained as it is. Give fewer, or a fraction such as 0.5."
             )
         self.predecessor.to(self.model.device).train()
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        """Note the step."""
-        self.step = state.global_step
 
     def rate(self, step: int) -> float:
         """Probability of a replacement at a step."""
         if step >= self.until:
             return 1.0
-        start = self.spec.replacing_rate
-        return start if self.spec.replacing_schedule == "constant" else start + (1 - start) * step / self.until
+        return self.start if self.schedule == "constant" else self.start + (1 - self.start) * step / self.until
 
     def draw(self, step: int) -> list[bool]:
         """Whether each module is replaced at a step."""
         return (np.random.default_rng((self.seed, step)).random(len(self.modules)) < self.rate(step)).tolist()
 
-    def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """See Objective."""
-        layers: list[tuple[PreTrainedModel, int]] = []
-        drawn = self.draw(self.step)
+    def on_step_begin(self, args, state, control, **kwargs):
+        """Put modules of both models into the trained one."""
+        drawn, layers = self.draw(state.global_step), []
         for i, replaced in enumerate(drawn):
             layers += [(self.model, i)] if replaced else [(self.predecessor, j) for j in self.modules[i]]
-        with with_layers(self.model, layers):
-            loss = self.objective(model, batch)
-        if not any(drawn):
-            # No parameter takes part in this step, but the Trainer calls backward on its loss.
+        if not any(drawn):  # no trained parameter takes part, but the Trainer calls backward on the loss
             *_, last = layer_list(self.model).parameters()
-            loss = loss + 0 * last.sum()
-        return loss
+            hook = self.model.register_forward_hook(_adding_zero(last))
+            self.replaced.callback(hook.remove)
+        self.replaced.enter_context(with_layers(self.model, layers))
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Put the model's own layers back."""
+        self.replaced.close()
+
+    on_train_end = on_step_end
+
+
+def _adding_zero(parameter: torch.Tensor):
+    """A forward hook whose logits depend on a parameter, with gradient 0."""
+
+    def add(model, args, output):
+        output.logits = output.logits + 0 * parameter.sum()
+        return output
+
+    return add

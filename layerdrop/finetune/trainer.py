@@ -1,24 +1,33 @@
 """The library's Trainer with batches of like length, this project's evaluation and any objective."""
 
-from collections.abc import Callable, Mapping
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from json import JSONDecodeError
+from pathlib import Path
+from pickle import UnpicklingError
 
-import numpy as np
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import seed_worker
 
 from layerdrop.data.batches import Collator, LengthGroupedSampler
-from layerdrop.data.tasks import Task
+from layerdrop.data.tasks import metric_prefix
 from layerdrop.data.tokens import Tokenised
 from layerdrop.errors import UserError
-from layerdrop.finetune.evaluate import Evaluation, evaluate
-from layerdrop.finetune.log import Bar, Losses
-from layerdrop.finetune.objective import Objective
-from layerdrop.finetune.speedups.capture import CapturedSteps
+from layerdrop.finetune.evaluate import Evaluation, Evaluator
+from layerdrop.finetune.interrupt import Interrupt
+from layerdrop.finetune.log import Bar, EpochLog, Losses
+from layerdrop.finetune.objectives import Objective
+from layerdrop.finetune.speedups.capture import CapturedSteps, can_capture
 from layerdrop.loading import quiet
+from layerdrop.system.own_files import OwnFiles
 
 
 class OneGPU(TrainingArguments):
@@ -39,37 +48,6 @@ class OneGPU(TrainingArguments):
         return min(1, super().n_gpu)
 
 
-@dataclass(frozen=True)
-class Development:
-    """The development splits, and how to evaluate on them: keyword arguments of `evaluate`."""
-
-    task: Task
-    splits: Mapping[str, Tokenised]
-    """`validation`; for MNLI `validation_matched`, `validation_mismatched`."""
-    collate: Collator
-    batch_size: int = 32
-    precision: str = "fp32"
-    task_ids: np.ndarray | None = None
-
-    def evaluate(self, model: PreTrainedModel, split: str) -> Evaluation:
-        """One pass over a split."""
-        return evaluate(
-            model,
-            self.splits[split],
-            self.task,
-            self.collate,
-            batch_size=self.batch_size,
-            precision=self.precision,
-            task_ids=self.task_ids,
-        )
-
-
-def prefix(split: str) -> str:
-    """What distinguishes the metrics of one of several splits: `validation_matched` -> `matched_`; else empty."""
-    suffix = split.partition("_")[2]
-    return f"{suffix}_" if suffix else ""
-
-
 @dataclass
 class Evaluations:
     """The evaluations of one training step."""
@@ -81,40 +59,110 @@ class Evaluations:
 class FineTuner(Trainer):
     """The library's Trainer, changed through its public methods alone.
 
-    objective: the loss. development: evaluated when the settings say so; None: never. record: execute steps as CUDA
-    graphs.
+    Make it inside `speedups` and train inside the same block: the library reads some of their settings when it is made.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         args: TrainingArguments,
-        collate: Collator,
+        data_collator: Collator,
+        train_dataset: Tokenised,
         *,
-        train: Tokenised,
         objective: Objective,
-        development: Development | None = None,
-        tokenizer=None,
-        callbacks=(),
-        record: bool = False,
+        evaluator: Evaluator | None = None,
+        processing_class=None,
+        callbacks: Sequence[TrainerCallback] = (),
+        capture: bool = False,
+        rolling_checkpoints: bool = True,
     ):
-        self.objective, self.development = objective, development
-        self.recorded = CapturedSteps(super().training_step) if record else None
+        """objective: the loss. evaluator: used when the settings say so; None: never. capture: execute steps as CUDA
+        graphs, if CUDA can capture them. rolling_checkpoints: checkpoints only serve to resume.
+
+        Raises UserError for settings that the library refuses, for a missing package, and for less than one batch with
+        `dataloader_drop_last`.
+        """
+        if args.dataloader_drop_last and len(train_dataset) < (batch := args.train_batch_size * args.world_size):
+            raise UserError(
+                f"--dataloader_drop_last: the training set has {len(train_dataset)} rows, fewer than one batch of "
+                f"{batch}. Leave it out, or lower --per_device_train_batch_size."
+            )
+        self.objective, self.evaluator = objective, evaluator if args.eval_strategy != "no" else None
+        self.captured = CapturedSteps(super().training_step) if capture and can_capture(model, args) else None
         self.sampler: LengthGroupedSampler | None = None
         self.last, self.losses = Evaluations(), Losses()
-        self.evaluate_seconds = 0.0
-        super().__init__(
-            model,
-            args,
-            collate,
-            train_dataset=train,
-            eval_dataset=dict(development.splits) if development else None,
-            processing_class=tokenizer,
-            callbacks=[*callbacks, self.losses, _NameEpoch(), _KeepPadding(model.config.pad_token_id)],
-        )
+        self.epochs, self.interrupt = EpochLog(), Interrupt(rolling_checkpoints)
+        self.seconds = self.evaluate_seconds = 0.0
+        """Of training without evaluations; of all evaluations."""
+        self.train_loss: float | None = None
+        """Mean over all steps of the training, resumed or not."""
+        self.resumed_at_step: int | None = None
+        own = [self.losses, _NameEpoch(), _KeepPadding(model.config.pad_token_id)]
+        with _refusals():
+            super().__init__(
+                model,
+                args,
+                data_collator,
+                train_dataset=train_dataset,
+                eval_dataset=dict(evaluator.datasets) if self.evaluator else None,
+                processing_class=processing_class,
+                callbacks=[self.epochs, self.interrupt, *callbacks, *own],
+            )
         # The loss is a mean over the batch: it is divided by the number of accumulated batches, and neither that nor
         # the number of processes is in it already.
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False
+        self.remove_callback(PrinterCallback)
+        if self.pop_callback(ProgressCallback):
+            self.add_callback(Bar)
+
+    def train(self, resume_from_checkpoint: str | None = None) -> "FineTuner":
+        """Train to the end, in place. Returns itself; afterwards the model is an ordinary one of the library.
+
+        Raises UserError for a damaged checkpoint, FloatingPointError for a diverged training, Interrupted where the
+        user stopped it.
+        """
+        if resume_from_checkpoint is not None:
+            state = Path(resume_from_checkpoint, "trainer_state.json").read_text(encoding="utf-8")
+            self.resumed_at_step = json.loads(state)["global_step"]
+        start = time.perf_counter()
+        try:
+            with _damage(resume_from_checkpoint):
+                loss = super().train(resume_from_checkpoint=resume_from_checkpoint).training_loss
+        finally:
+            self.interrupt.restore_signals()
+            self._make_ordinary()
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                "the training loss is not finite: training diverged. Try a lower --learning_rate or --precision fp32"
+            )
+        self.seconds = time.perf_counter() - start - self.evaluate_seconds
+        self.train_loss = self.losses.mean(loss, self.state.global_step)
+        return self
+
+    def _make_ordinary(self) -> None:
+        """Undo what the library put around the model's forward pass (mixed precision)."""
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        for name in ("forward", "_original_forward"):
+            vars(self.model).pop(name, None)
+
+    @property
+    def evaluations(self) -> dict[str, Evaluation]:
+        """Split -> the evaluation of the final model; empty if it was not evaluated at the last step."""
+        final = self.last.step == self.state.global_step and not self.args.load_best_model_at_end
+        return self.last.by_split if final else {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; known after the training."""
+        return round(self.state.global_step / self.state.epoch)
+
+    @property
+    def throughput(self) -> tuple[float | None, float | None]:
+        """(real tokens per second, share of padding). None where the order of the examples is the library's own, or the
+        training was resumed."""
+        if self.resumed_at_step is not None or self.sampler is None or not self.sampler.tokens:
+            return None, None
+        return self.sampler.tokens / self.seconds, 1 - self.sampler.tokens / self.sampler.padded_tokens
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of like length where the settings say so; else the library's."""
@@ -140,11 +188,11 @@ class FineTuner(Trainer):
         return self.accelerator.prepare(loader)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        """The library's, or its recording."""
-        if self.recorded is None:
+        """The library's, captured or not."""
+        if self.captured is None:
             loss = super().training_step(model, inputs, num_items_in_batch)
         else:
-            loss = self.recorded(model, inputs)
+            loss = self.captured(model, inputs)
         self.losses.add(loss)
         return loss
 
@@ -159,30 +207,41 @@ class FineTuner(Trainer):
         loss = self.objective(model, inputs)
         return (loss, None) if return_outputs else loss
 
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
+        """Evaluate every validation split and log the metrics as `eval_accuracy`, or `eval_matched_accuracy` ...
+
+        The result also has the first split's metrics without its prefix: the best checkpoint can be chosen by `loss` or
+        `accuracy` for MNLI too.
+        """
+        evaluations = {split: self.evaluator(self.model, split) for split in self.evaluator.datasets}
+        self.last = Evaluations(self.state.global_step, evaluations)
+        self.evaluate_seconds += sum(evaluation.seconds for evaluation in evaluations.values())
+        logged = {
+            f"{metric_key_prefix}_{metric_prefix(split)}{name}": value
+            for split, evaluation in evaluations.items()
+            for name, value in evaluation.metrics.items()
+        }
+        self.log(dict(logged))
+        first = next(iter(evaluations.values())).metrics
+        values = {f"{metric_key_prefix}_{name}": value for name, value in first.items()} | logged
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
+        return values
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the model, its tokenizer and the library's settings into a folder, without a progress bar."""
         with quiet():
             super().save_model(output_dir, _internal_call)
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
-        """Evaluate every development split and log the metrics as `eval_accuracy`, or `eval_matched_accuracy` ...
-
-        The result also has the first split's metrics without its prefix: the best checkpoint can be chosen by `loss` or
-        `accuracy` for MNLI too.
-        """
-        found = {split: self.development.evaluate(self.model, split) for split in self.development.splits}
-        self.last = Evaluations(self.state.global_step, found)
-        self.evaluate_seconds += sum(evaluation.seconds for evaluation in found.values())
-        logged = {
-            f"{metric_key_prefix}_{prefix(split)}{name}": value
-            for split, evaluation in found.items()
-            for name, value in evaluation.metrics.items()
-        }
-        self.log(dict(logged))
-        first = next(iter(found.values())).metrics
-        values = {f"{metric_key_prefix}_{name}": value for name, value in first.items()} | logged
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, values)
-        return values
+    def save_run(self) -> None:
+        """Write the model, its tokenizer, the library's settings and its state into the run's folder."""
+        if not self.is_world_process_zero():
+            self.save_model(_internal_call=True)  # this process takes part but writes nothing
+            return
+        with OwnFiles(self.args.output_dir).saving() as folder:
+            self.save_model(str(folder), _internal_call=True)
+            self.state.save_to_json(str(folder / "trainer_state.json"))
+        if self.args.push_to_hub:
+            self.push_to_hub(commit_message="Model save")
 
 
 class _NameEpoch(TrainerCallback):
@@ -205,25 +264,26 @@ class _KeepPadding(TrainerCallback):
         model.config.pad_token_id = self.pad_token_id
 
 
-def build_trainer(make: Callable[[], FineTuner]) -> FineTuner:
-    """Build a FineTuner that prints only a progress bar.
-
-    Raises UserError for settings that the library refuses, and for a missing package.
-    """
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn the library's refusal of settings, and a missing package, into a UserError."""
     try:
-        trainer = make()
+        yield
     except (ImportError, ValueError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "to be installed" not in str(error):
             raise  # too little memory, for example, is a failure of the run
         raise UserError(" ".join(str(error).split())) from error  # the package that --report_to needs
-    trainer.remove_callback(PrinterCallback)
-    if trainer.pop_callback(ProgressCallback):
-        trainer.add_callback(Bar)
-    return trainer
 
 
-def make_ordinary(model: PreTrainedModel, trainer: Trainer) -> None:
-    """Undo what the Trainer put around the model's forward pass (mixed precision)."""
-    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    for name in ("forward", "_original_forward"):
-        vars(model).pop(name, None)
+@contextmanager
+def _damage(checkpoint: str | None) -> Iterator[None]:
+    """Turn the errors of a damaged checkpoint, and of a missing package, into a UserError."""
+    try:
+        yield
+    except ImportError as error:  # a package that --optim needs
+        raise UserError(" ".join(str(error).split())) from error
+    except (EOFError, UnpicklingError, SafetensorError, JSONDecodeError) as error:
+        raise UserError(
+            f"--resume_from_checkpoint {checkpoint}: is damaged ({type(error).__name__}). Give an older "
+            "checkpoint, or start again with --overwrite_output_dir."
+        ) from error

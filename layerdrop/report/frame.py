@@ -196,7 +196,7 @@ def _commit(where: Mapping[str, Any]) -> str | None:
 
 def _training_seconds(record: RunRecord) -> float | None:
     """With the trainings that the run needed first, and with its teacher's pass; None without a training."""
-    parts = [record.seconds.get("train"), record.seconds.get("teacher"), record.first.get("seconds")]
+    parts = [record.seconds.get("train"), record.seconds.get("teacher"), record.prerequisites.get("seconds")]
     return sum(part for part in parts if part is not None) if any(part is not None for part in parts) else None
 
 

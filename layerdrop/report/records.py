@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from layerdrop.errors import UserError
+from layerdrop.runs.folder import SPEC_FILE
 from layerdrop.runs.record import RECORD_FILE, RunRecord, read_record
 from layerdrop.runs.status import changed_inputs
-from layerdrop.runs.store import PRIOR_FOLDER, SPEC_FILE
+from layerdrop.runs.store import PRIOR_FOLDER
 from layerdrop.system.text import one_line
 
 SHOWN = 3

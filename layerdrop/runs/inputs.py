@@ -1,21 +1,30 @@
 """The inputs of a run and their fingerprints: the checkpoint, its tokenizer, the rows of each split, the models of
 prerequisite runs, the scored checkpoint."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
+from transformers import TrainingArguments
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.criteria.selection import split_to_score
-from layerdrop.data.read import read_splits
+from layerdrop.data.batches import Collator
+from layerdrop.data.labels import Labels, head_kind
+from layerdrop.data.read import Data, read_splits
+from layerdrop.data.tokens import Tokenised, tokenise
 from layerdrop.errors import UserError
 from layerdrop.finetune.spec import ADAPTIVE
 from layerdrop.runs.record import rows_input
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import Needs, Status, status_of
 from layerdrop.runs.store import Store, prior_store
+
+MULTIPLE = 8
+"""On a GPU: batches are padded to a multiple of this. CUDA captures each length once."""
 
 
 def needed_splits(spec: RunSpec, options: Options) -> list[str]:
@@ -25,12 +34,69 @@ def needed_splits(spec: RunSpec, options: Options) -> list[str]:
     return [split for split, wanted in needed.items() if wanted or split == scored]
 
 
+def splits_to_select(spec: RunSpec) -> list[str]:
+    """Kinds of splits that the selection of a run's layers reads."""
+    needed = {split for split, _ in spec.data.files[:1]} | {split_to_score(spec.drop)}  # own files tell the classes
+    return [split for split in ("train", "validation", "test") if split in needed]
+
+
 def quiet_options(options: Options) -> Options:
     """Options of a prerequisite run or a search candidate: no predictions, reports or uploads."""
     quiet = {"eval_strategy": "no", "disable_tqdm": True, "report_to": []}
     trainer = {name: value for name, value in options.trainer.items() if not name.startswith(("push_to", "hub_"))}
     changes = {"predict": False, "evaluate": True, "test_file": None, "start": None, "notes": ()}
     return replace(options, trainer=trainer | quiet, overwrite=False, rolling_checkpoints=True, **changes)
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run reads before it selects layers."""
+
+    checkpoint: Checkpoint
+    data: Data
+    labels: Labels
+    collate: Collator
+    max_length: int
+    """Tokens of an example at most: of the spec, or of the model."""
+    device: torch.device
+    batch_size: int
+    """Of evaluations and scores."""
+
+    @classmethod
+    def read(
+        cls,
+        spec: RunSpec,
+        options: Options,
+        args: TrainingArguments,
+        checkpoint: Checkpoint,
+        splits: Sequence[str] | None = None,
+    ) -> "RunInputs":
+        """Read the data. splits: `train`, `validation`, `test`; None: those that the run needs. Raises UserError."""
+        data = read_splits(
+            spec.data,
+            needed_splits(spec, options) if splits is None else splits,
+            checkpoint=checkpoint,
+            test_file=options.test_file,
+            max_predict_samples=options.max_predict_samples,
+            cache_dir=options.cache_dir,
+            token=options.token,
+        )
+        max_length = min(spec.data.max_seq_length, checkpoint.max_length())
+        multiple = 1 if args.device.type == "cpu" else MULTIPLE
+        collate = Collator.of(checkpoint.tokenizer, max_length, spec.data.pad_to_max_length, multiple)
+        labels, size = Labels(data.task, checkpoint), args.per_device_eval_batch_size
+        return cls(checkpoint, data, labels, collate, max_length, args.device, size)
+
+    @property
+    def tokenizer(self):
+        """The checkpoint's tokenizer."""
+        return self.checkpoint.tokenizer
+
+    def dataset(self, split: str) -> Tokenised:
+        """A split, tokenized, with labels in the checkpoint's order. Raises UserError for a text without a token."""
+        examples, sizes = self.data.examples[split], self.checkpoint.embeddings
+        labels = None if examples.labels is None else self.labels.to_model(examples.labels)
+        return tokenise(examples, self.tokenizer, self.max_length, labels, sizes)
 
 
 class Inputs:
@@ -116,8 +182,7 @@ class Inputs:
                 data = read_splits(
                     spec.data,
                     needed_splits(spec, options),
-                    known_labels=checkpoint.label_names if checkpoint else (),
-                    regression=checkpoint.is_regression if checkpoint else None,
+                    checkpoint=checkpoint,
                     test_file=options.test_file,
                     max_predict_samples=options.max_predict_samples,
                 )
@@ -147,7 +212,7 @@ def _depends_on_validation(spec: RunSpec) -> bool:
 
 
 def _rows_key(spec: RunSpec, options: Options, checkpoint: Checkpoint | None) -> tuple:
-    labels = (tuple(checkpoint.label_names), checkpoint.is_regression) if checkpoint else None
+    labels = (tuple(checkpoint.label_names), head_kind(checkpoint)) if checkpoint else None
     splits = tuple(needed_splits(spec, options))
     test = (options.test_file, options.max_predict_samples) if "test" in splits else None
     return spec.data, splits, test, labels

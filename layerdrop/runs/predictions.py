@@ -1,4 +1,4 @@
-"""Predictions as files: for the development set with the labels beside them, for the test set as GLUE wants them."""
+"""Predictions as files: for the validation set with the labels beside them, for the test set as GLUE wants them."""
 
 import csv
 from collections.abc import Iterable
@@ -8,6 +8,7 @@ import numpy as np
 
 from layerdrop.data.examples import Examples
 from layerdrop.data.tasks import Task
+from layerdrop.system.distributed import is_first
 from layerdrop.system.own_files import OwnFiles
 
 SUFFIXES = {"": "", "_matched": "-m", "_mismatched": "-mm"}
@@ -30,20 +31,20 @@ def predictions_file(task: Task, split: str) -> str:
     return DIAGNOSTIC if suffix == "_ax" else f"{task.folder}{SUFFIXES[suffix]}.tsv"
 
 
-def write_predictions(folder: str, task: Task, split: str, examples: Examples, predictions: np.ndarray) -> Path:
+def write_predictions(folder: str, task: Task, split: str, examples: Examples, predictions: np.ndarray) -> None:
     """Write a split's predictions: (n,) class ids in the task's order, or values, in the order of `examples`.
 
-    A development split gets the columns index, label, prediction, as class names or values. A test split gets index and
+    A validation split gets the columns index, label, prediction, as class names or values. A test split gets index and
     prediction in GLUE's label words, values cut to the task's range.
     """
     name = predictions_file(task, split)
     if split.startswith("test"):
-        text = _table(("index", "prediction"), zip(examples.index, _glue_words(task, predictions), strict=True))
+        text = _table(("index", "prediction"), zip(examples.index, task.kind.submitted(predictions), strict=True))
     else:
-        rows = zip(examples.index, _shown(task, examples.labels), _shown(task, predictions), strict=True)
+        rows = zip(examples.index, task.kind.shown(examples.labels), task.kind.shown(predictions), strict=True)
         text = _table(("index", "label", "prediction"), rows)
-    OwnFiles(folder).write({name: text})
-    return Path(folder) / name
+    if is_first():
+        OwnFiles(folder).write({name: text})
 
 
 def read_predictions(folder: str) -> tuple[list[str], list[str], list[str]] | None:
@@ -61,25 +62,3 @@ def read_predictions(folder: str) -> tuple[list[str], list[str], list[str]] | No
     if any(None in column for column in columns):
         raise ValueError(f"{path}: no predictions: a line is cut off")
     return columns
-
-
-def as_numbers(task: Task, shown: Iterable[str]) -> np.ndarray:
-    """(n,) class ids or values of what a file of predictions says."""
-    return np.array([float(word) if task.is_regression else task.labels.index(word) for word in shown])
-
-
-def _shown(task: Task, values: np.ndarray) -> list[str]:
-    return [f"{value:.6g}" for value in values] if task.is_regression else [task.labels[value] for value in values]
-
-
-def _glue_words(task: Task, predictions: np.ndarray) -> list[str]:
-    if not task.is_regression:
-        return [task.words[value] for value in predictions]
-    low, high = task.value_range or (-np.inf, np.inf)
-    return [f"{value:.3f}" for value in np.clip(predictions, low, high)]
-
-
-def prediction_range(task: Task, predictions: np.ndarray, labels: np.ndarray | None) -> float | None:
-    """Range of predicted values in standard deviations of the labels. None for classes, or labels without deviation."""
-    spread = np.std(labels) if task.is_regression and labels is not None else 0
-    return float(np.ptp(predictions) / spread) if spread else None

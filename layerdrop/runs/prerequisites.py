@@ -1,30 +1,32 @@
-"""Prerequisite runs: the runs whose trained models another run needs, its start and its teacher."""
+"""Prerequisite runs: the runs whose trained models another run needs, as its start and its teacher."""
 
-import sys
+import time
 from dataclasses import replace
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.errors import UserError
+from layerdrop.runs.folder import Locked
 from layerdrop.runs.inputs import Inputs, quiet_options
+from layerdrop.runs.record import Run, RunRecord
 from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.runs.status import Needs, status_of
 from layerdrop.runs.store import find_record, prior_store
-from layerdrop.sweeps.engines.base import Job, Run
-from layerdrop.sweeps.progress import Display
+from layerdrop.system.distributed import log
+from layerdrop.system.process import free_memory
 
 ATTEMPTS = 2
 """Maximum number of trainings of a prerequisite run: another process may train it without keeping its model."""
+POLL = 1.0
+"""Polling interval for a run of another process, in seconds."""
 
 
 class Prerequisites:
     """The prerequisite runs of a run."""
 
-    def __init__(self, spec: RunSpec, options: Options, run: Run | None, inputs: Inputs):
-        """run: executes them in this process; None if nothing may be trained.
-
-        Raises UserError where the options name a folder without the trained model.
-        """
-        self.spec, self.options, self.run, self.inputs = spec, options, run, inputs
+    def __init__(self, spec: RunSpec, options: Options, inputs: Inputs):
+        """Raises UserError where the options name a folder without the trained start."""
+        self.spec, self.options, self.inputs = spec, options, inputs
         if options.start and spec.start and not self._status(spec.start).has_model:
             changed = self._status(spec.start).changed
             why = f" ({', '.join(changed)} changed since it was trained)" if changed else ""
@@ -32,13 +34,10 @@ class Prerequisites:
                 f"{options.start}: there is no trained model of the run {spec.start.name}{why}. Do that run first."
             )
 
-    def folder(self, first: RunSpec) -> str:
-        """The folder of a prerequisite run: see Inputs.folder."""
-        return self.inputs.folder(first, self.spec, self.options)
-
-    def open(self, first: RunSpec) -> Checkpoint | None:
-        """The trained model of a prerequisite run; None before it is trained."""
-        return self.inputs.trained(first, self.spec, self.options)
+    @property
+    def start(self) -> Checkpoint | None:
+        """The trained start; None without one, or before it is trained."""
+        return self._open(self.spec.start)
 
     @property
     def teacher(self) -> Checkpoint | None:
@@ -46,56 +45,70 @@ class Prerequisites:
         distil = self.spec.distil
         if distil and distil.teacher:
             return Checkpoint.open(ModelSpec(distil.teacher), self.options.hub, "--teacher")
-        return self.open(self.spec.teacher) if distil else None
+        return self._open(self.spec.teacher)
 
     @property
     def cost(self) -> dict[str, float]:
         """Total cost of direct and indirect prerequisite runs: trainings, steps, seconds. Empty without any."""
-        records = [find_record(self.folder(first), first) for first in self.spec.prerequisites]
+        records = [find_record(self._folder(its), its) for its in self.spec.prerequisites]
         costs = [{"trainings": 1, "steps": r.steps, "seconds": r.seconds.get("train", 0.0)} for r in records]
-        costs += [record.first for record in records if record.first]
+        costs += [record.prerequisites for record in records if record.prerequisites]
         return {name: sum(cost[name] for cost in costs) for name in costs[0]} if costs else {}
 
-    def do(self) -> None:
+    def train(self, run: Run) -> None:
         """Train the missing prerequisite runs one after the other. Raises UserError if one fails."""
-        for first in self.spec.prerequisites:
-            folder, display = self.folder(first), Display(sys.stderr)
-            if self._status(first).has_model:
-                display.say(f"takes the trained model of {first.name}, in {folder}")
+        for its in self.spec.prerequisites:
+            if self._status(its).has_model:
+                log(f"takes the trained model of {its.name}, in {self._folder(its)}")
             else:
-                self._do(first, folder, display)
+                self._train(its, run)
 
-    def _status(self, first: RunSpec):
-        return self.inputs.status(first, self.folder(first), self.options)
-
-    def _do(self, first: RunSpec, folder: str, display: Display) -> None:
-        from layerdrop.sweeps.engines.in_process import InProcessEngine
-        from layerdrop.sweeps.execute import execute, statuses
-
+    def _train(self, its: RunSpec, run: Run) -> None:
+        folder, store = self._folder(its), prior_store(self.options).root
         if self.spec.processes > 1:
             raise UserError(
-                f"{first.name}: this run is needed first, and torchrun does one run at a time. "
+                f"{its.name}: this run is needed first, and torchrun does one run at a time. "
                 f"Do it with --output_dir {folder}, then this one."
             )
-        store = prior_store(self.options).root
         own = replace(quiet_options(self.options), folder=folder, prior_store=store, save_model=True, resume="auto")
         for _ in range(ATTEMPTS):
-            job = Job(first, own)
-            if changed := statuses([job], self.inputs)[0].changed:
-                job = Job(first, replace(own, overwrite=True))
+            changed = status_of(folder, its, self.inputs.of(its, own), Needs.of(own)).changed
             again = f" again ({', '.join(changed)} changed since)" if changed else ""
-            display.say(f"first the training of {first.name}{again}; its record is in {folder}")
-            try:
-                failed = execute([job], InProcessEngine(self.run), display.update, inputs=self.inputs).failed
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt("the same command goes on") from None  # not from a checkpoint of this run
-            finally:
-                display.close()
-            if failed:
-                raise UserError(f"{first.name}: this run is needed first, and failed. {failed[0][1]}")
-            if self._status(first).has_model:
+            log(f"prerequisite run {its.name}{again}; its record is in {folder}")
+            record = _run_when_free(run, its, replace(own, overwrite=bool(changed)))
+            if record.status == "failed":
+                raise UserError(f"{its.name}: this run is needed first, and failed. {record.error}")
+            if self._status(its).has_model:
                 return
         raise UserError(
-            f"{first.name}: this prerequisite run was trained, but its model is not in {folder}. "
+            f"{its.name}: this prerequisite run was trained, but its model is not in {folder}. "
             "Check that the folder can be written and is not cleaned by another program."
         )
+
+    def _folder(self, its: RunSpec) -> str:
+        return self.inputs.folder(its, self.spec, self.options)
+
+    def _status(self, its: RunSpec):
+        return self.inputs.status(its, self._folder(its), self.options)
+
+    def _open(self, its: RunSpec | None) -> Checkpoint | None:
+        return self.inputs.trained(its, self.spec, self.options) if its else None
+
+
+def _run_when_free(run: Run, spec: RunSpec, options: Options) -> RunRecord:
+    """Execute a run, after another process that is at it has ended."""
+    waiting = False
+    while True:
+        try:
+            return run(spec, options)
+        except Locked:
+            if not waiting:
+                log(f"another process trains {spec.name}: waiting for it")
+            waiting = True
+            time.sleep(POLL)
+        except UserError as error:
+            raise UserError(f"{spec.name}: this run is needed first, and failed. {error}") from error
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("the same command goes on") from None  # not from a checkpoint of this run
+        finally:
+            free_memory()

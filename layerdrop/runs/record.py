@@ -5,14 +5,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task, custom_task
-from layerdrop.runs.spec import RunSpec
+from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.system.own_files import OwnFiles
 from layerdrop.system.typecheck import check_type
 
@@ -75,12 +75,12 @@ class RunRecord:
     parameters_before: int | None = None
     parameters_after: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
-    """On the development set, as fractions; MNLI's carry the prefix `matched_` or `mismatched_`."""
+    """On the validation set, as fractions; MNLI's carry the prefix `matched_` or `mismatched_`."""
     epochs: list[dict[str, float | None]] = field(default_factory=list)
-    """One entry for each point of logging: `step`, `epoch`, `train_loss`, `loss` and metrics on the development set."""
+    """One entry for each point of logging: `step`, `epoch`, `train_loss`, `loss` and metrics on the validation set."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """load, read, first (the runs that it needed and did), search, select, tokenise, teacher (its pass over the
-    training set), train, evaluate (all passes over the development set), inference (the last of them), predict,
+    """load, read, prerequisites, select, tokenize, teacher (its pass over the
+    training set), train, evaluate (all passes over the validation set), inference (the last of them), predict,
     total."""
     steps: int | None = None
     """Optimizer steps of the whole training."""
@@ -88,8 +88,8 @@ class RunRecord:
     """Mean over all of them."""
     search: dict[str, float] = field(default_factory=dict)
     """Cost of the run's own search: trainings, steps, seconds; scoring_seconds where criteria propose sets."""
-    first: dict[str, float] = field(default_factory=dict)
-    """Cost of the runs whose trained models this run needed: trainings, steps, seconds of training."""
+    prerequisites: dict[str, float] = field(default_factory=dict)
+    """Cost of the prerequisite runs: trainings, steps, seconds of training."""
     resumed_at_step: int | None = None
     """Of a resumed run: seconds, tokens_per_second and peak memory cover the steps after this one alone."""
     tokens_per_second: float | None = None
@@ -165,6 +165,8 @@ class RunRecord:
         try:
             record = cls(spec=RunSpec.from_dict(values["spec"]), **{n: v for n, v in values.items() if n in known})
             record.cuts = [Cut(**cut | {"scores": _with_nan(cut.get("scores"))}) for cut in values.get("cuts", ())]
+            if "first" in values:  # version 2
+                record.prerequisites = values["first"]
             record.metrics = {name: math.nan if v is None else v for name, v in record.metrics.items()}
             check_type(record, cls)
         except (TypeError, KeyError, AttributeError) as error:
@@ -194,6 +196,11 @@ class RunRecord:
     def to_json(self) -> str:
         """The content of `record.json`."""
         return json.dumps(self.to_dict(), indent=1, default=str) + "\n"
+
+
+Run = Callable[[RunSpec, Options], RunRecord]
+"""Executes one run. The record, which is also in the run's folder, says `failed` where the run did not succeed. Raises
+UserError for unusable input and Locked where another process is at the folder."""
 
 
 def rows_input(values: Mapping[str, Any]) -> list[Any]:

@@ -14,7 +14,7 @@ def summary(record: RunRecord) -> str:
         lines += [("strategy", strategy_words(spec.drop)), ("dropped", _dropped(record)), ("kept", _ids(record.kept))]
     if record.scores:
         lines.append(("scores", "  ".join(f"{i}: {score:.4g}" for i, score in enumerate(record.scores))))
-    for name, cost in (("search", record.search), ("first", record.first)):
+    for name, cost in (("search", record.search), ("before", record.prerequisites)):
         if cost:
             trainings = f"{cost['trainings']:,} training{'s' * (cost['trainings'] != 1)}"
             seconds = cost["seconds"] + cost.get("scoring_seconds", 0)

@@ -6,14 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from layerdrop.runs.inputs import quiet_options
-from layerdrop.runs.record import RunRecord
+from layerdrop.runs.record import Run, RunRecord
 from layerdrop.runs.spec import Options
 from layerdrop.runs.store import Store
 from layerdrop.search.candidates import Candidates
 from layerdrop.search.methods import METHODS, Level
 from layerdrop.search.record import SearchRecord, step_words
 from layerdrop.search.shortlist import Choose, Shortlist
-from layerdrop.sweeps.engines.base import Run
 from layerdrop.sweeps.engines.in_process import InProcessEngine
 from layerdrop.sweeps.progress import Display
 

@@ -1,14 +1,14 @@
 """One run over several processes (`torchrun`): the first one decides for all, and none waits for a dead one."""
 
 import pickle
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import Any
 
 import torch
 
 from layerdrop.system.process import is_first
-
-__all__ = ["finish", "from_first_process", "gather", "is_first", "leave", "rank", "world_size"]
 
 
 def _joined() -> bool:
@@ -81,3 +81,29 @@ def _pickled_error(error: BaseException) -> bytes:
         return pickled
     except Exception:
         return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def leaves_group(function: Callable) -> Callable:
+    """Decorate a run: leave the group at its end, however it ends. The others' collective operations then fail instead
+    of hanging."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        finally:
+            leave()
+
+    return run
+
+
+def log(text: str) -> None:
+    """Print a line to stderr, from the first process alone."""
+    if is_first():
+        print(text, file=sys.stderr, flush=True)
+
+
+def log_notes(notes: Iterable[str]) -> None:
+    """Print notes to stderr, one a line."""
+    for note in notes:
+        log(f"note: {note}")

@@ -85,6 +85,15 @@ def collect_from_now_on() -> None:
         gc.enable()
 
 
+def free_memory() -> None:
+    """Free a run's model before the next run loads its own."""
+    gc.collect()
+    collect_from_now_on()
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
 def busy_note(seconds: float = 0.1) -> str | None:
     """A warning if other processes occupy half a core or more of this process's; else None.
 

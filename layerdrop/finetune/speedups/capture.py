@@ -14,7 +14,6 @@ from transformers import PreTrainedModel, TrainingArguments
 from transformers.training_args import ParallelMode
 
 from layerdrop.architectures import family_of
-from layerdrop.finetune.objective import Objective
 
 Batch = Mapping[str, torch.Tensor]
 """`labels` (batch,), the model's inputs (batch, tokens), perhaps a teacher's outputs; on the model's device."""
@@ -27,12 +26,11 @@ OTHER_STEPS += ("deepspeed", "fsdp")
 """Settings with which the host takes part in the passes, or the memory of other batches is needed again."""
 
 
-def can_capture(model: PreTrainedModel, args: TrainingArguments, objective: Objective) -> bool:
-    """Whether every training step on a batch of one shape launches the same kernels, and CUDA can record them."""
+def can_capture(model: PreTrainedModel, args: TrainingArguments) -> bool:
+    """Whether CUDA can capture the training step of a model whose layers stay the same from step to step."""
     return (
         args.device.type == "cuda"
         and model.config.model_type in family_of(model.config).capturable
-        and objective.same_every_step
         and args.parallel_mode != ParallelMode.DISTRIBUTED  # a single process can be wrapped too
         and args.gradient_accumulation_steps == 1
         and not any(getattr(args, name) for name in OTHER_STEPS)

@@ -3,7 +3,6 @@
 Workers import this module before they prepare their process: it must not import torch or numpy.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,9 +10,6 @@ from typing import Protocol
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import Options, RunSpec
 
-Run = Callable[[RunSpec, Options], RunRecord]
-"""Executes one run. The record, which is also in the run's folder, says `failed` where the run did not succeed. Raises
-UserError for unusable input and Locked where another process is at the folder."""
 LOG_FILE = "log.txt"
 """In a run's folder: what the run printed."""
 

@@ -1,6 +1,7 @@
 """The process itself as an engine."""
 
-from layerdrop.sweeps.engines.base import Job, Result, Run
+from layerdrop.runs.record import Run
+from layerdrop.sweeps.engines.base import Job, Result
 from layerdrop.sweeps.engines.worker import work
 
 

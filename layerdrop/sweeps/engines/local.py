@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 
-from layerdrop.sweeps.engines.base import LOG_FILE, Job, Result, Run
+from layerdrop.runs.record import Run
+from layerdrop.sweeps.engines.base import LOG_FILE, Job, Result
 from layerdrop.sweeps.engines.slots import WorkerSlot
 from layerdrop.sweeps.engines.worker import load_run, work
 

@@ -6,8 +6,8 @@ import socket
 from pathlib import Path
 
 from layerdrop.errors import UserError
-from layerdrop.runs.record import RunRecord
-from layerdrop.sweeps.engines.base import Job, Result, Run
+from layerdrop.runs.record import Run, RunRecord
+from layerdrop.sweeps.engines.base import Job, Result
 from layerdrop.system.text import one_line
 
 ROOT = Path(__file__).resolve().parents[3]

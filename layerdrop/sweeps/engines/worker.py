@@ -1,6 +1,5 @@
 """One job in a worker process: output to a file, failures to records, memory freed before the next job."""
 
-import gc
 import os
 import pickle
 import sys
@@ -10,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from layerdrop.errors import UserError
-from layerdrop.runs.record import RunRecord, read_record
-from layerdrop.sweeps.engines.base import LOG_FILE, Job, Run
-from layerdrop.system.process import collect_from_now_on, prepare_process
+from layerdrop.runs.record import Run, RunRecord, read_record
+from layerdrop.sweeps.engines.base import LOG_FILE, Job
+from layerdrop.system.process import free_memory, prepare_process
 
 
 def load_run(pickled: bytes) -> Run:
@@ -27,7 +26,7 @@ def work(run: Run, job: Job) -> RunRecord | None:
     What the run prints is added to LOG_FILE.
     """
     from layerdrop.runs.environment import environment
-    from layerdrop.runs.store import Locked, lock_folder
+    from layerdrop.runs.folder import Locked, lock_folder
 
     with _output_to(Path(job.options.folder) / LOG_FILE):
         try:
@@ -42,7 +41,7 @@ def work(run: Run, job: Job) -> RunRecord | None:
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}"
         finally:
-            _free_memory()
+            free_memory()
     return record_failure(job, reason, environment(job.options.use_cpu))
 
 
@@ -52,7 +51,7 @@ def record_failure(job: Job, error: str, environment: dict | None = None) -> Run
 
     environment: where it failed; None if that is not known.
     """
-    from layerdrop.runs.store import Locked, lock_folder
+    from layerdrop.runs.folder import Locked, lock_folder
 
     record = RunRecord(job.spec, job.options.folder, "failed", error=error, environment=environment or {})
     with suppress(Locked, UserError), lock_folder(job.options.folder):
@@ -67,15 +66,6 @@ def _may_replace(job: Job) -> bool:
     except ValueError:
         return True
     return record is None or (record.id == job.spec.id and record.status != "success")
-
-
-def _free_memory() -> None:
-    """Free a run's model before the next run loads its own."""
-    gc.collect()
-    collect_from_now_on()
-    torch = sys.modules.get("torch")
-    if torch and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import torch
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig, TrainingArguments
 
 from layerdrop.errors import UserError
-from layerdrop.finetune.gradual import gradual_epochs
 from layerdrop.finetune.spec import NOT_THE_LIBRARYS, TrainSpec
 from layerdrop.finetune.trainer import OneGPU
 from layerdrop.runs.spec import Options, RunSpec
@@ -23,7 +22,7 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
     }
     if train.layerdrop_rate or spec.theseus or spec.when.every_epochs:  # some layers have no gradient in some steps
         values["ddp_find_unused_parameters"] = True
-    recipe["num_train_epochs"] += gradual_epochs(spec.drop, spec.when)
+    recipe["num_train_epochs"] += gradual_epochs(spec)
     values |= recipe | dict(options.trainer) | dict(train.other)
     if not options.evaluate or spec.train is None:
         values["eval_strategy"] = "no"
@@ -34,6 +33,12 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
         "no" if spec.precision == "fp32" else spec.precision
     )  # instead of the setting in a launcher's environment
     return args
+
+
+def gradual_epochs(spec: RunSpec) -> int:
+    """Epochs until the last drop; 0 where all layers are dropped before training."""
+    drop, when = spec.drop, spec.when
+    return -(-(len(drop.layers) or drop.k) // when.step) * when.every_epochs if when.every_epochs else 0
 
 
 def check_checkpointing(args: TrainingArguments, config: PreTrainedConfig) -> None:

@@ -1,24 +1,20 @@
-"""What training minimises."""
+"""Objectives: the loss that a training step minimizes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
 
-from layerdrop.finetune.evaluate import task_loss
+from layerdrop.data.kinds import Kind
 
 FROM_TEACHER = "teacher_"
 """Prefix of a teacher's outputs in a batch."""
 
 
 class Objective(Protocol):
-    """A scalar loss, a mean over the rows of a batch, in fp32. One that is a TrainerCallback too is registered with the
-    Trainer."""
-
-    same_every_step: bool
-    """Whether it computes the same operations at every step, on batches of one shape."""
+    """A scalar loss in fp32: a mean over the rows of a batch."""
 
     def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """batch: `labels` (batch,) and the model's inputs (batch, tokens), on the model's device."""
@@ -31,10 +27,9 @@ def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class TaskLoss:
-    """Cross-entropy for classes, squared error for values: the loss of the library's classifiers."""
+    """The loss of the library's classifiers: cross-entropy for classes, squared error for values."""
 
-    same_every_step: ClassVar[bool] = True
-    regression: bool
+    kind: Kind
     label_smoothing: float = 0.0
 
     def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -42,5 +37,5 @@ class TaskLoss:
         return self.of(model(**model_inputs(batch)).logits, batch["labels"])
 
     def of(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """logits: (batch, classes), or (batch, 1) for regression; labels: (batch,)."""
-        return task_loss(logits, labels, self.regression, self.label_smoothing)
+        """logits: (batch, classes), or (batch, 1) for values; labels: (batch,)."""
+        return self.kind.loss(logits, labels, self.label_smoothing)

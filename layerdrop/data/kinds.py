@@ -1,0 +1,252 @@
+"""Kinds of labels: classes and values. No other module asks which of the two a task has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from layerdrop.data import metrics
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Kind:
+    """What the labels of a task are."""
+
+    names: tuple[str, ...]
+    """Class names in id order; empty for values."""
+    problem_type: str
+    """Name in the library's configurations."""
+    dtype: type
+    """Type of a label array."""
+    auto_class = "AutoModelForSequenceClassification"
+    """Name of the library's class that loads such a model."""
+
+    @property
+    def n_outputs(self) -> int:
+        """Width of the head."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        """In words: `3 classes`, `values`."""
+        raise NotImplementedError
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+        """The task loss of (n, n_outputs) logits and (n,) labels in the model's order: a mean over rows, in fp32."""
+        raise NotImplementedError
+
+    def distillation_loss(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+        """The loss between two (n, n_outputs) logits: a mean over rows, in fp32."""
+        raise NotImplementedError
+
+    def decide(self, logits: np.ndarray) -> np.ndarray:
+        """(n, n_outputs) logits -> (n,) predictions in the model's order."""
+        raise NotImplementedError
+
+    def measure(self, names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Metrics of (n,) predictions and labels in the task's order. names: keys of metrics.METRICS."""
+        raise NotImplementedError
+
+    def f1_by_class(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Class name -> F1; empty for values."""
+        return {}
+
+    def shown(self, predictions: Iterable) -> list[str]:
+        """(n,) labels or predictions in the task's order, as in a file of predictions."""
+        raise NotImplementedError
+
+    def read(self, shown: Iterable[str]) -> np.ndarray:
+        """The (n,) labels that `shown` gave these texts. Raises ValueError."""
+        raise NotImplementedError
+
+    def submitted(self, predictions: np.ndarray) -> list[str]:
+        """(n,) predictions in the task's order, as GLUE wants them submitted."""
+        raise NotImplementedError
+
+    def confidence(self, logits: np.ndarray) -> np.ndarray | None:
+        """(n,) probability of each prediction; None for values."""
+        return None
+
+    def range_in_deviations(self, predictions: np.ndarray, labels: np.ndarray | None) -> float | None:
+        """Range of the predictions in standard deviations of the labels; None for classes, or without deviation."""
+        return None
+
+    def differs(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """(n,) whether two arrays of predictions differ visibly."""
+        raise NotImplementedError
+
+    def strata(self, labels: np.ndarray) -> list[np.ndarray]:
+        """Rows of each group that a random draw takes its share of: of each class that occurs, or all rows."""
+        raise NotImplementedError
+
+    def stratified_by(self, labels: np.ndarray) -> np.ndarray | None:
+        """The labels, if each occurs at least twice; None if a split cannot be stratified."""
+        return None
+
+    def linear_model(self, strength: float, max_iter: int):
+        """scikit-learn's linear model with an L2 penalty of 1 / strength."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Classes(Kind):
+    """One of several classes for each row."""
+
+    names: tuple[str, ...]
+    words: tuple[str, ...] = ()
+    """How the classical files, and GLUE's submissions, write each class."""
+    positive: int = 1
+    """Id of the class that `f1` measures."""
+    problem_type = "single_label_classification"
+    dtype = np.int64
+
+    @property
+    def n_outputs(self) -> int:
+        """See Kind."""
+        return len(self.names)
+
+    def __str__(self) -> str:
+        return f"{len(self.names)} classes"
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+        """Cross-entropy."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(logits.float(), labels.long(), label_smoothing=label_smoothing)
+
+    def distillation_loss(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+        """T^2 times the divergence of the softened distributions (Hinton et al. 2015).
+
+        Sun et al.'s code has the mean over rows and classes: with two classes half of this.
+        """
+        from torch.nn.functional import kl_div, log_softmax
+
+        ours, theirs = (log_softmax(logits.float() / temperature, dim=-1) for logits in (student, teacher))
+        return kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
+
+    def decide(self, logits: np.ndarray) -> np.ndarray:
+        """The class with the largest logit."""
+        return logits.argmax(axis=-1)
+
+    def measure(self, names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """See Kind."""
+        return metrics.compute(names, predictions, labels, self.positive)
+
+    def f1_by_class(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """See Kind."""
+        return dict(zip(self.names, metrics.f1_by_class(predictions, labels, len(self.names)), strict=True))
+
+    def shown(self, predictions: Iterable) -> list[str]:
+        """Class names."""
+        return [self.names[i] for i in predictions]
+
+    def read(self, shown: Iterable[str]) -> np.ndarray:
+        """See Kind."""
+        return np.array([self.names.index(name) for name in shown])
+
+    def submitted(self, predictions: np.ndarray) -> list[str]:
+        """GLUE's words for the classes."""
+        return [self.words[i] for i in predictions]
+
+    def confidence(self, logits: np.ndarray) -> np.ndarray | None:
+        """The largest probability."""
+        odds = np.exp(logits - logits.max(1, keepdims=True))
+        return (odds / odds.sum(1, keepdims=True)).max(1)
+
+    def differs(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """See Kind."""
+        return a != b
+
+    def strata(self, labels: np.ndarray) -> list[np.ndarray]:
+        """The rows of each class that occurs, in id order."""
+        return [np.flatnonzero(labels == label) for label in np.unique(labels)]
+
+    def stratified_by(self, labels: np.ndarray) -> np.ndarray | None:
+        """See Kind."""
+        return None if np.bincount(labels).min() < 2 else labels
+
+    def linear_model(self, strength: float, max_iter: int):
+        """Logistic regression."""
+        from sklearn.linear_model import LogisticRegression
+
+        return LogisticRegression(C=strength, max_iter=max_iter)
+
+
+@dataclass(frozen=True)
+class Values(Kind):
+    """A number for each row: regression."""
+
+    low: float = -np.inf
+    high: float = np.inf
+    """Lowest and highest value that GLUE takes."""
+    names = words = ()
+    problem_type = "regression"
+    dtype = np.float32
+    n_outputs = 1
+
+    def __str__(self) -> str:
+        return "values"
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+        """Mean squared error; label_smoothing has no effect."""
+        from torch.nn.functional import mse_loss
+
+        return mse_loss(logits.float().squeeze(-1), labels.float())
+
+    def distillation_loss(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+        """Mean squared error; temperature has no effect."""
+        from torch.nn.functional import mse_loss
+
+        return mse_loss(student.float(), teacher.float())
+
+    def decide(self, logits: np.ndarray) -> np.ndarray:
+        """The logit itself."""
+        return logits.reshape(-1)
+
+    def measure(self, names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """See Kind."""
+        return metrics.compute(names, predictions, labels)
+
+    def shown(self, predictions: Iterable) -> list[str]:
+        """Six significant digits."""
+        return [f"{value:.6g}" for value in predictions]
+
+    def read(self, shown: Iterable[str]) -> np.ndarray:
+        """See Kind."""
+        return np.array([float(text) for text in shown])
+
+    def submitted(self, predictions: np.ndarray) -> list[str]:
+        """Three decimals, within the task's range."""
+        return [f"{value:.3f}" for value in np.clip(predictions, self.low, self.high)]
+
+    def range_in_deviations(self, predictions: np.ndarray, labels: np.ndarray | None) -> float | None:
+        """See Kind."""
+        deviation = 0 if labels is None else np.std(labels)
+        return float(np.ptp(predictions) / deviation) if deviation else None
+
+    def differs(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """By more than 0.001."""
+        return np.abs(a - b) > 1e-3
+
+    def strata(self, labels: np.ndarray) -> list[np.ndarray]:
+        """All rows."""
+        return [np.arange(len(labels))]
+
+    def linear_model(self, strength: float, max_iter: int):
+        """Ridge regression in float64: in float32 its normal equations are singular."""
+        from sklearn.linear_model import Ridge
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import FunctionTransformer
+
+        return make_pipeline(FunctionTransformer(np.float64), Ridge(alpha=1 / strength))
+
+
+def kind_of(config) -> Kind:
+    """The kind of labels that a classifier with this configuration (PreTrainedConfig) predicts."""
+    if config.problem_type == "regression" or config.num_labels == 1:
+        return Values()
+    return Classes(tuple(str(config.id2label[i]) for i in sorted(config.id2label)))

@@ -1,0 +1,96 @@
+"""The order of a checkpoint's classes: the one place that translates class ids between a task and a model."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from layerdrop.checkpoints import Checkpoint
+from layerdrop.data.kinds import Kind, kind_of
+from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task
+
+
+class Labels:
+    """The labels of a task as a checkpoint's head numbers them.
+
+    A checkpoint that names the task's classes in another order keeps its order; all others get the task's.
+    """
+
+    def __init__(self, task: Task, checkpoint: Checkpoint | None = None):
+        """checkpoint: None for the task's own order."""
+        self.task, self.kind, self.checkpoint = task, task.kind, checkpoint
+        order = None if checkpoint is None else label_order(task, checkpoint.label_names)
+        self.order = None if order is None else np.array(order)
+        """(classes,) the task's class id for each of the model's; None for the task's order."""
+
+    @property
+    def names(self) -> list[str]:
+        """Class names in the model's order; empty for values."""
+        names = self.task.labels
+        return list(names) if self.order is None else [names[i] for i in self.order]
+
+    def to_model(self, labels: np.ndarray) -> np.ndarray:
+        """Class ids in the task's order -> in the model's; values unchanged."""
+        return labels if self.order is None else np.argsort(self.order)[labels]
+
+    def to_task(self, labels: np.ndarray) -> np.ndarray:
+        """Class ids in the model's order -> in the task's; values unchanged."""
+        return labels if self.order is None else self.order[labels]
+
+    def decide(self, logits: np.ndarray) -> np.ndarray:
+        """(n, classes) logits in the model's order -> (n,) predictions in the task's order; (n, 1) -> (n,) values."""
+        return self.to_task(self.kind.decide(logits))
+
+    def score(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """`loss` (mean over rows) and the task's metrics. labels: (n,) in the model's order."""
+        import torch
+
+        loss = self.kind.loss(torch.from_numpy(logits), torch.from_numpy(np.asarray(labels)))
+        measured = self.kind.measure(self.task.metrics, self.decide(logits), self.to_task(labels))
+        return {"loss": float(loss), **measured}
+
+    @property
+    def fit(self) -> bool:
+        """Whether the checkpoint has a trained head for this kind and number of labels."""
+        head = self.checkpoint and head_kind(self.checkpoint)
+        return head is not None and type(head) is type(self.kind) and head.n_outputs == self.kind.n_outputs
+
+    @property
+    def pairs(self) -> str | None:
+        """A description of how a trained head's classes are paired with the task's, if only their order pairs them."""
+        return pairs_by_order(self.task, self.checkpoint.classes) if self.fit and self.names else None
+
+
+def head_kind(checkpoint: Checkpoint) -> Kind | None:
+    """The kind of labels that a checkpoint's trained head predicts; None without a head."""
+    return kind_of(checkpoint.config) if checkpoint.has_classifier else None
+
+
+def label_order(task: Task, checkpoint_labels: Sequence[str]) -> list[int] | None:
+    """The task's class id for each class of a checkpoint that names its own, where the order differs; else None.
+
+    checkpoint_labels: the checkpoint's classes in id order. Names are compared without regard to case; names that are
+    not the task's count as the task's order.
+    """
+    theirs = [name.lower() for name in checkpoint_labels]
+    for spelling in (task.labels, task.words):
+        known = [name.lower() for name in spelling]
+        if theirs and sorted(theirs) == sorted(known):
+            order = [known.index(name) for name in theirs]
+            return order if order != sorted(order) else None
+    return None
+
+
+def pairs_by_order(task: Task, classes: Sequence[str]) -> str | None:
+    """Describe how a checkpoint's classes are paired with the task's, if only their order pairs them; else None.
+
+    classes: the checkpoint's, in id order, as many as the task's. Equal names pair classes, ignoring case. LABEL_0,
+    LABEL_1, ... are the ids of GLUE's classes.
+    """
+    numbers = [re.fullmatch(r"LABEL_(\d+)", name) for name in classes]
+    if all(numbers) and task.name in TASKS | DEMO_TASKS:
+        return None
+    theirs = sorted(number[1] if number else name.lower() for name, number in zip(classes, numbers, strict=True))
+    if theirs in (sorted(name.lower() for name in spelling) for spelling in (task.labels, task.words)):
+        return None
+    return ", ".join(f"{name} is taken for {ours}" for name, ours in zip(classes, task.labels, strict=True))

@@ -1,0 +1,123 @@
+"""Fill in the record of a run, stage by stage."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from layerdrop.checkpoints import Checkpoint
+from layerdrop.criteria.selection import Selection
+from layerdrop.data.examples import Examples
+from layerdrop.data.labels import Labels
+from layerdrop.data.tasks import metric_prefix
+from layerdrop.finetune.evaluate import Evaluation
+from layerdrop.finetune.gradual import DropSchedule
+from layerdrop.finetune.trainer import FineTuner
+from layerdrop.loading import number_of_parameters
+from layerdrop.runs.inputs import RunInputs
+from layerdrop.runs.model import dropped_before_training
+from layerdrop.runs.record import Clock, Cut, RunRecord
+from layerdrop.runs.spec import RunSpec
+from layerdrop.surgery import kept_layers
+from layerdrop.system.process import busy_note
+
+
+def inputs(record: RunRecord, read: RunInputs, teacher: Checkpoint | None) -> None:
+    """Record the inputs as they were read. teacher: None without one, or before it is trained."""
+    spec, task, data, checkpoint, labels = record.spec, read.data.task, read.data, read.checkpoint, read.labels
+    record.n_layers = checkpoint.n_original
+    record.labels, record.text_columns = list(task.labels), list(task.texts)
+    record.positive_label = task.positive_label
+    for split, rows in data.examples.items():
+        record.data[split] = {"rows": len(rows), "bad_rows": rows.bad_rows, "fingerprint": rows.fingerprint()}
+    record.dropped_before = [i for i in range(checkpoint.n_original) if i not in checkpoint.original_ids]
+    notes = [*data.notes, *checkpoint.notes]
+    if record.dropped_before:
+        notes.append(f"the checkpoint had {checkpoint.n_layers} of {checkpoint.n_original} layers left already")
+    if read.max_length < (asked := spec.data.max_seq_length):
+        notes.append(f"--max_seq_length {asked}: the model takes {read.max_length} tokens at most")
+    if labels.order is not None:
+        notes.append(f"the checkpoint's own order of labels is used: {', '.join(labels.names)}")
+    for its in (labels, Labels(task, teacher)) if teacher else (labels,):
+        if pairs := its.pairs:
+            notes.append(
+                f"{its.checkpoint.flag} {its.checkpoint.name}: its labels differ from those of {task.name}: {pairs}. "
+                "If this is wrong, correct its config.json (id2label, label2id)"
+            )
+    if spec.train and spec.train.label_smoothing_factor and not task.labels:
+        notes.append(f"--label_smoothing_factor has no effect on {task.name}, whose labels are values")
+    if busy := busy_note():
+        notes.append(busy)
+    record.notes += notes
+
+
+def selection(record: RunRecord, checkpoint: Checkpoint, selection: Selection, labels: Labels) -> None:
+    """Record the selected layers, and the parameters before and after."""
+    when = record.spec.when
+    why = selection.why + (", frozen" if when.frozen else "")
+    record.cuts = [cut(checkpoint, 0, dropped_before_training(record.spec, selection), why, selection.scores)]
+    record.fingerprints |= selection.fingerprints
+    if selection.head:
+        record.notes.append(f"scores are seen through {selection.head}")
+    record.parameters_before = number_of_parameters(checkpoint, labels=labels.names)
+    last = [] if when.frozen else selection.dropped
+    record.parameters_after = number_of_parameters(checkpoint, last, labels=labels.names)
+    if checkpoint.family.shared and selection.dropped:
+        record.notes.append(
+            f"{checkpoint.family.name} shares one layer: all strategies coincide, "
+            "the depth alone changes, and no parameter is saved"
+        )
+
+
+def drop_schedule(spec: RunSpec, checkpoint: Checkpoint, selection: Selection) -> DropSchedule | None:
+    """The schedule of gradual dropping; None without it."""
+    when, ids = spec.when, checkpoint.original_ids
+    order = tuple(ids[i] for i in selection.order)
+    return DropSchedule(order, when.step, when.every_epochs) if when.every_epochs else None
+
+
+def gradual_cuts(record: RunRecord, checkpoint: Checkpoint, selection: Selection, steps_per_epoch: int = 0) -> None:
+    """Record the cuts of gradual dropping. steps_per_epoch: 0 before the training, when it is not known."""
+    if (schedule := drop_schedule(record.spec, checkpoint, selection)) is None:
+        return
+    for epochs in schedule.drops():
+        dropped = [checkpoint.original_ids.index(i) for i in schedule.dropped(epochs)]
+        why = f"{selection.why}: after {epochs} epochs"
+        record.cuts.append(cut(checkpoint, epochs * steps_per_epoch, dropped, why, selection.scores))
+
+
+def cut(checkpoint: Checkpoint, step: int, dropped: Sequence[int], why: str, scores: list[float] | None = None) -> Cut:
+    """One cut of a record. dropped: in the checkpoint's numbering."""
+    kept = [checkpoint.original_ids[i] for i in kept_layers(checkpoint.config, dropped)]
+    return Cut(step, [i for i in range(checkpoint.n_original) if i not in kept], kept, why, scores)
+
+
+def training(record: RunRecord, trainer: FineTuner, clock: Clock) -> None:
+    """Record the results of a training."""
+    record.epochs, record.steps, record.train_loss = (
+        trainer.epochs.entries,
+        trainer.state.global_step,
+        trainer.train_loss,
+    )
+    record.resumed_at_step = trainer.resumed_at_step
+    record.tokens_per_second, record.padding_share = trainer.throughput
+    clock.add("train", trainer.seconds)
+    clock.add("evaluate", trainer.evaluate_seconds)
+
+
+def evaluation(record: RunRecord, split: str, evaluation: Evaluation, examples: Examples, labels: Labels) -> None:
+    """Record the results of a split: of a validation split its metrics too."""
+    predictions, kind = evaluation.predictions, labels.kind
+    record.distinct_predictions[split] = len(np.unique(predictions))
+    if (width := kind.range_in_deviations(predictions, examples.labels)) is not None:
+        record.prediction_range[split] = width
+    if split.startswith("validation"):
+        prefix = metric_prefix(split)
+        record.metrics |= {f"{prefix}{name}": value for name, value in evaluation.metrics.items()}
+        if by_class := kind.f1_by_class(predictions, examples.labels):
+            record.class_f1[split] = by_class
+
+
+def inference(clock: Clock, evaluations: Mapping[str, Evaluation]) -> None:
+    """Record the seconds of the last pass over each validation split."""
+    if seconds := [its.seconds for split, its in evaluations.items() if split.startswith("validation")]:
+        clock.seconds["inference"] = sum(seconds)

@@ -1,0 +1,398 @@
+"""The folder of a run: its lock, its state, its checkpoints.
+
+Files: `spec.json` (the spec, the inputs' fingerprints, and the list of the run's files, written at the start),
+`record.json`, predictions, the model, `checkpoint-STEP` folders to resume from, `.lock`.
+"""
+
+import json
+import shutil
+import sys
+import traceback
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+
+from layerdrop.errors import UserError
+from layerdrop.runs.environment import peak_memory
+from layerdrop.runs.predictions import predictions_file
+from layerdrop.runs.record import RECORD_FILE, Clock, RunRecord
+from layerdrop.runs.results import CARD_FILE, RESULT_FILES, result_files
+from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.runs.status import Needs, changed_inputs, status_of
+from layerdrop.runs.store import find_record
+from layerdrop.runs.words import flag_of
+from layerdrop.system.distributed import finish, from_first_process, is_first, log, world_size
+from layerdrop.system.own_files import CHECKPOINTS, MODEL_PATTERNS, SPEC_FILE, OwnFiles, is_checkpoint
+
+LOCK_FILE = ".lock"
+FROM_LAST = ("last", "auto")
+
+
+class Locked(Exception):
+    """Another process works in the folder of a run."""
+
+
+@dataclass(frozen=True)
+class FolderState:
+    """Remaining work of a run: nothing (`done`), some outputs (`done` and `missing`), or the training."""
+
+    done: RunRecord | None = None
+    """The record of this very run, where it has succeeded with the same inputs."""
+    missing: tuple[str, ...] = ()
+    """Requested outputs that a finished run lacks."""
+    resume_from: str | None = None
+    """The checkpoint to resume from."""
+    notes: tuple[str, ...] = ()
+
+    def lacks(self, split: str) -> bool:
+        """Whether the predictions for a split are to be made."""
+        return self.done is None or predictions_file(self.done.task, split) in self.missing
+
+    @property
+    def has_model(self) -> bool:
+        """Whether the folder holds the model of a finished training, so that nothing is trained."""
+        return self.done is not None and self.done.spec.train is not None
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether something is missing that only the model gives."""
+        return self.done is None or bool(set(self.missing) - {CARD_FILE, *result_files(self.done)})
+
+
+@contextmanager
+def run_folder(record: RunRecord, options: Options, clock: Clock) -> Iterator[FolderState]:
+    """Lock a run's folder, tell what remains to be done there, and write the record at the end of the block.
+
+    record: filled in by the block. A failure in the block is printed, recorded and suppressed. If the run was done
+    before, its own record, `FolderState.done`, is filled in and written instead. Raises Locked, UserError for
+    conflicting contents, and KeyboardInterrupt, which is recorded.
+    """
+    with ExitStack() as stack:
+        from_first_process(lambda: stack.enter_context(lock_folder(options.folder)))
+        state = from_first_process(lambda: open_folder(record, options))
+        record.notes += state.notes
+        if state.done is None:
+            with _recording(record, options, clock):
+                yield state
+            return
+        again = f"added: {', '.join(state.missing)}" if state.missing else "run it again with --overwrite_output_dir"
+        log(f"note: already done with these settings; {again}")
+        yield state
+        finish()
+        if state.missing and is_first():
+            _add_outputs(state, record, options, clock)
+
+
+@contextmanager
+def _recording(record: RunRecord, options: Options, clock: Clock) -> Iterator[None]:
+    """Write the record at the end of the block, however it ends. A failure is recorded and suppressed."""
+    write = is_first()
+    try:
+        yield
+        finish()
+        record.status = "success"
+    except KeyboardInterrupt as stop:
+        record.status, record.error = "cancelled", str(stop) or "stopped by the user"
+        raise
+    except UserError:
+        write = False
+        raise
+    except Exception as error:
+        record.status, record.error = "failed", f"{type(error).__name__}: {error}"
+        if not isinstance(error, FloatingPointError):
+            traceback.print_exc()
+        print(f"error: {record.error}", file=sys.stderr)
+        write = world_size() == 1 or not _has_failed_elsewhere(record)
+    finally:
+        if write:
+            record.seconds, record.peak_memory_bytes = clock.total(), peak_memory()
+            record.write()
+            if record.status == "success":
+                if options.rolling_checkpoints:
+                    remove_checkpoints(record.folder)
+                _write_for_other_tools(record, options)
+
+
+def _has_failed_elsewhere(record: RunRecord) -> bool:
+    """Whether another process of this run has recorded its failure, of which this process's is a consequence."""
+    there = find_record(record.folder, record.spec)
+    return there is not None and there.status == "failed"
+
+
+def _add_outputs(state: FolderState, read: RunRecord, options: Options, clock: Clock) -> None:
+    """Write the record of a finished run again with its missing outputs. read: has the splits as they were read now."""
+    done = state.done
+    splits = [split for split in read.data if state.lacks(split) and not split.startswith("train")]
+    done.data |= {split: read.data[split] for split in splits}
+    done.seconds |= clock.only("evaluate", "inference", "predict")
+    done.write()
+    if not splits:
+        return _write_for_other_tools(done, options, state.missing)
+    changed = OwnFiles(done.folder).clashes([CARD_FILE, *result_files(done)])
+    _write_for_other_tools(done, options, {CARD_FILE, *result_files(done)} - set(changed))
+    for name in changed:
+        log(f"note: {name} was changed since the run wrote it, so it is kept unchanged")
+
+
+def _write_for_other_tools(record: RunRecord, options: Options, names: Iterable[str] | None = None) -> None:
+    """Write the results under the library's names, the list of layers, and the model's card. names: None: all."""
+    files = result_files(record)
+    if options.save_model:
+        from layerdrop.runs.card import card, push_card
+
+        files[CARD_FILE] = str(card(record))
+    own = OwnFiles(record.folder)
+    own.write({name: text for name, text in files.items() if names is None or name in names})
+    own.settle()
+    if options.trainer.get("push_to_hub") and CARD_FILE in files:
+        push_card(record, options.trainer.get("hub_model_id"), options.trainer.get("hub_token"))
+
+
+# ---- one run's folder ------------------------------------------------------------------------------------------------
+@contextmanager
+def lock_folder(folder: str) -> Iterator[None]:
+    """Lock a run's folder. Create it if it does not exist.
+
+    On exit, delete `spec.json` if the folder contains nothing else, the lock if there is no `spec.json`, and a folder
+    created here if it is empty. The operating system frees the lock of a killed process. Raises Locked, and UserError
+    for a folder that cannot be written.
+    """
+    path = Path(folder)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--output_dir {folder}: is a file. Choose a folder.")
+    made, lock_file = not path.exists(), path / LOCK_FILE
+    if lock_file.exists() and (not lock_file.is_file() or lock_file.stat().st_size):
+        raise UserError(f"--output_dir {folder}: holds a {LOCK_FILE} of another program. Choose another folder.")
+    lock = FileLock(lock_file, timeout=0)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise Locked(f"--output_dir {folder}: another process is at this run. Wait, or choose another.") from None
+    except OSError as error:
+        raise UserError(f"--output_dir {folder}: cannot write there ({error.strerror}). Choose another.") from None
+    try:
+        yield
+    finally:
+        own = OwnFiles(path)
+        if own.spec and {file.name for file in path.iterdir()} == {SPEC_FILE, LOCK_FILE}:
+            own.remove()
+        if own.spec is None:  # the run was refused, or wrote nothing
+            lock_file.unlink(missing_ok=True)
+        if made:
+            with suppress(OSError):  # not empty
+                path.rmdir()
+        lock.release()
+
+
+def open_folder(record: RunRecord, options: Options) -> FolderState:
+    """Prepare a run's locked folder for writing, without harming existing files.
+
+    record: the run's, with the fingerprints of its inputs. Raises UserError for conflicting contents.
+    """
+    folder = record.folder
+    if options.overwrite:
+        return _start(record, options)
+    status = status_of(folder, record.spec, record.inputs, Needs.of(options))
+    if status.note and status.word == "missing":
+        raise UserError(
+            f"{status.note.partition('. The run counts')[0]}. Move the file away, or choose another folder."
+        )
+    if status.word == "changed":
+        raise UserError(f"--output_dir {status.note}. {_instead(folder)}")
+    if status.word in ("done", "incomplete") and not status.must_train:
+        return FolderState(status.record, status.missing)
+    if status.word == "other" and status.record.status == "success":
+        difference = _difference(status.record.spec, record.spec, status.record.id)
+        raise UserError(f"--output_dir {folder}: holds a run with {difference}. {_instead(folder)}")
+    if status.must_train:
+        missing = ", ".join(status.missing)
+        if options.resume != "auto":
+            raise UserError(
+                f"--output_dir {folder}: the run is done, but its model was not kept, so {missing} cannot be made. "
+                "Run it again with --overwrite_output_dir."
+            )
+        _start(record, options)
+        return FolderState(notes=(f"the run is done, but its model was not kept: it is trained again for {missing}",))
+    if options.resume:
+        return _resume(record, options)
+    if found := checkpoints(folder):
+        OwnFiles(folder).refuse_clashes([path.name for path in found])
+        raise UserError(
+            f"--output_dir {folder}: holds an interrupted run ({found[-1].name}). "
+            "Go on with --resume_from_checkpoint, or start again with --overwrite_output_dir."
+        )
+    return _start(record, options)  # replaces a failed or killed run
+
+
+def _instead(folder: str) -> str:
+    """The advice for a folder that holds another finished run."""
+    if OwnFiles(folder).spec is None:
+        return "It has no list of its files. Choose another --output_dir, or move the folder away."
+    return "Choose another --output_dir, or --overwrite_output_dir to lose it."
+
+
+def _start(record: RunRecord, options: Options) -> FolderState:
+    """Delete the files of an earlier run and begin this one.
+
+    Raises UserError, and deletes nothing, if the user's files have names that the run would write.
+    """
+    own, names = OwnFiles(record.folder), _names(record, options)
+    own.refuse_clashes(names)
+    own.remove()
+    return _begin(record, options)
+
+
+def _begin(record: RunRecord, options: Options) -> FolderState:
+    """Describe the run in `spec.json`, and reserve the names that the library writes."""
+    own = OwnFiles(record.folder)
+    own.refuse_clashes(_names(record, options))
+    own.remove_leftovers()
+    note_inputs(record)
+    hub = (*MODEL_PATTERNS, CARD_FILE) if options.trainer.get("push_to_hub") else ()
+    own.reserve([CHECKPOINTS, *hub])
+    return FolderState()
+
+
+def _names(record: RunRecord, options: Options) -> list[str]:
+    """Name patterns of the files that a run would write."""
+    names = [RECORD_FILE, *RESULT_FILES, CHECKPOINTS]
+    for kind, wanted in (("validation", options.evaluate), ("test", options.predict)):
+        splits = [split for split in record.data if split.partition("_")[0] == kind]
+        names += [predictions_file(record.task, split) for split in splits if wanted]
+    return names + ([*MODEL_PATTERNS, CARD_FILE] if options.save_model else [])
+
+
+def note_inputs(record: RunRecord) -> None:
+    """Write the spec and the input fingerprints into `spec.json`. Raises UserError if the folder is not writable."""
+    read = {"data": record.data, "fingerprints": record.fingerprints}
+    try:
+        OwnFiles(record.folder).describe({"id": record.spec.id, **record.spec.to_dict(), "read": read})
+    except OSError as error:
+        raise UserError(
+            f"--output_dir {record.folder}: cannot write there ({error.strerror}). Choose another."
+        ) from None
+
+
+# ---- checkpoints to resume from --------------------------------------------------------------------------------------
+def checkpoints(folder: str | Path) -> list[Path]:
+    """The folders `checkpoint-STEP` of a run, oldest first."""
+    found = (path for path in Path(folder).glob(CHECKPOINTS) if is_checkpoint(path.name))
+    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+
+
+def remove_checkpoints(folder: str | Path) -> None:
+    """Delete the folders `checkpoint-STEP` that the run has written."""
+    own = OwnFiles(folder)
+    for path in checkpoints(folder):
+        if own.owns(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end: a killed process leaves files out, or cuts them off."""
+    files = list(checkpoint.glob("*.safetensors")) + list(checkpoint.glob("*.pt")) + list(checkpoint.glob("*.pth"))
+    names = {path.name for path in files}
+    needed = {"optimizer.pt", "scheduler.pt"} <= names and any(name.startswith("rng_state") for name in names)
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        return needed and any(name.endswith(".safetensors") for name in names) and all(map(_is_readable, files))
+    except (OSError, ValueError):
+        return False
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether a file is not cut off: both formats say where they end."""
+    if path.suffix != ".safetensors":
+        return zipfile.is_zipfile(path)
+    try:
+        with safe_open(path, framework="np"):
+            return True
+    except (SafetensorError, OSError):
+        return False
+
+
+def _resume(record: RunRecord, options: Options) -> FolderState:
+    """Resume from the checkpoint in `options.resume`: `last`, `auto` or a folder.
+
+    Raises UserError for the checkpoint of another run, and if the user's files have names that the run would write.
+    """
+    folder, auto = Path(record.folder), options.resume == "auto"
+    if options.resume not in FROM_LAST:
+        return _resume_from(record, Path(options.resume), options)
+    found = checkpoints(folder)
+    broken = [path for path in found if not is_whole(path)]
+    usable = [path for path in found if path not in broken]
+    notes = tuple(f"{path.name} was cut off while it was written; it is not used" for path in broken)
+    if usable and not (auto and _changed(record, usable[-1])):
+        opened = _resume_from(record, usable[-1], options)
+        return FolderState(resume_from=opened.resume_from, notes=notes)
+    if not auto and not found:
+        raise UserError(
+            f"--resume_from_checkpoint: no checkpoint in {folder}. Leave the flag out to start from the "
+            "beginning, or give --output_dir of the interrupted run."
+        )
+    if usable:
+        notes += (f"{usable[-1].name} was made from inputs that changed since, so the training starts again",)
+    elif broken and not auto:
+        notes += ("no whole checkpoint is left; the training starts from the beginning",)
+    return FolderState(notes=notes + _start(record, options).notes)
+
+
+def _changed(record: RunRecord, checkpoint: Path) -> bool:
+    """Whether a checkpoint belongs to this run, but was made from other input contents."""
+    old = OwnFiles(checkpoint.parent).spec or {}
+    return old.get("id") == record.spec.id and bool(_changed_since(old, record))
+
+
+def _resume_from(record: RunRecord, checkpoint: Path, options: Options) -> FolderState:
+    """Raises UserError where there is no whole checkpoint, or one of another run."""
+    if not (checkpoint / "trainer_state.json").is_file():
+        raise UserError(f"--resume_from_checkpoint {checkpoint}: no checkpoint there. Give a folder checkpoint-STEP.")
+    if not is_whole(checkpoint):
+        raise UserError(
+            f"--resume_from_checkpoint {checkpoint}: was cut off while it was written. Give an older checkpoint, or "
+            "start again with --overwrite_output_dir."
+        )
+    try:
+        old = OwnFiles(checkpoint.parent).spec
+        differing = _difference(RunSpec.from_dict(old), record.spec, old.get("id"))
+    except (KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"--resume_from_checkpoint {checkpoint}: no readable {SPEC_FILE} beside it says which run it belongs to. "
+            "Give a checkpoint of a run's folder."
+        ) from None
+    if differing:
+        raise UserError(
+            f"--resume_from_checkpoint: {checkpoint} was made with {differing}. Give the same flags as then."
+        )
+    if changed := _changed_since(old, record):
+        raise UserError(
+            f"--resume_from_checkpoint: {checkpoint} was made with the same settings, but "
+            f"{', '.join(changed)} changed since. Start again with --overwrite_output_dir, which deletes it."
+        )
+    _begin(record, options)
+    return FolderState(resume_from=str(checkpoint))
+
+
+def _changed_since(old: Mapping[str, Any], record: RunRecord) -> list[str]:
+    """Names of the inputs whose contents differ from the fingerprints in `spec.json`."""
+    read = old.get("read") or {}
+    before = RunRecord(record.spec, "", data=read.get("data", {}), fingerprints=read.get("fingerprints", {}))
+    return changed_inputs(before.inputs, record.inputs, record.spec)
+
+
+def _difference(old: RunSpec, new: RunSpec, old_id: str | None) -> str:
+    """The settings that differ, by flag: `other settings (--drop_k: 2, now 3)`; empty for the same id."""
+    if old_id == new.id:
+        return ""
+    before, now = (json.loads(json.dumps(spec.flat(), default=str)) for spec in (old, new))
+    names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    words = "; ".join(f"{flag_of(name)}: {before.get(name)}, now {now.get(name)}" for name in names)
+    return f"other settings ({words})" if words else "the same settings, made by another version of layerdrop"

@@ -1,0 +1,86 @@
+"""The model of a run: which layers it drops, and its weights."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel, set_seed
+
+from layerdrop.checkpoints import POSITIVE_KEY, Checkpoint
+from layerdrop.criteria.selection import Selection, select_layers, split_to_score
+from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.labels import Labels
+from layerdrop.errors import UserError
+from layerdrop.loading import load_classifier, quiet, random_classifier
+from layerdrop.runs.inputs import RunInputs
+from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.system.distributed import is_first
+from layerdrop.system.own_files import OwnFiles
+
+
+@dataclass(frozen=True)
+class ReducedModel:
+    """A model without the layers that are dropped before training."""
+
+    model: PreTrainedModel
+    selection: Selection
+    new_parameters: list[str]
+    """Names of the parameters that are not in the checkpoint."""
+
+
+def select_for(drop: DropSpec, spec: RunSpec, options: Options, inputs: RunInputs) -> Selection:
+    """Select the layers that a strategy drops from a run's checkpoint, scored on the run's rows. Raises UserError."""
+    scored = split_to_score(drop)
+    return select_layers(
+        drop,
+        inputs.checkpoint,
+        inputs.data.examples[inputs.data.splits(scored)[0]] if scored else None,
+        inputs.data.task,
+        seed=spec.seed,
+        max_seq_length=spec.data.max_seq_length,
+        device=inputs.device,
+        batch_size=inputs.batch_size,
+        score_store=options.score_store,
+    )
+
+
+def dropped_before_training(spec: RunSpec, selection: Selection) -> list[int]:
+    """Layers that the model lacks before training, in the checkpoint's numbering."""
+    return [] if spec.when.frozen or spec.when.every_epochs else selection.dropped
+
+
+def load_model(
+    spec: RunSpec, checkpoint: Checkpoint, start: Checkpoint | None, selection: Selection, labels: Labels
+) -> tuple[PreTrainedModel, list[str]]:
+    """The model of a run without the layers that are dropped before training, and the names of its new parameters.
+
+    start: the trained start. Raises UserError if it lacks a layer that this run keeps.
+    """
+    set_seed(spec.seed)
+    dropped, names = dropped_before_training(spec, selection), labels.names
+    if start:
+        absent = _absent_layers(start, [i for n, i in enumerate(checkpoint.original_ids) if n not in dropped])
+        model, new = load_classifier(start, absent, labels=names, replace_head=False)
+    elif spec.model.from_scratch:
+        model, new = random_classifier(checkpoint, dropped, labels=names), []
+    else:
+        has_new_head, weights = spec.train is not None, selection.encoder_weights
+        model, new = load_classifier(checkpoint, dropped, labels=names, replace_head=has_new_head, weights=weights)
+    selection.encoder_weights = None  # freed
+    if spec.data.files:
+        setattr(model.config, POSITIVE_KEY, labels.task.positive_label)
+    return model, new
+
+
+def _absent_layers(start: Checkpoint, kept: list[int]) -> list[int]:
+    """Layers to drop from the start model, in its own numbering. kept: ids of the original model."""
+    if missing := [i for i in kept if i not in start.original_ids]:
+        raise UserError(f"{start.name}: lacks layer {', '.join(map(str, missing))}, which this run keeps.")
+    return [position for position, i in enumerate(start.original_ids) if i not in kept]
+
+
+def save_untrained(model: PreTrainedModel, tokenizer, folder: str | Path) -> None:
+    """Save the model of a run that does not train into its folder: some of its layers may be dropped."""
+    if is_first():
+        with quiet(), OwnFiles(folder).saving() as temporary:
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)

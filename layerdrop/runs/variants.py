@@ -1,0 +1,133 @@
+"""Training variants: the loss, the callbacks and the batches that a run's spec asks for."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+
+from layerdrop.checkpoints import Checkpoint
+from layerdrop.criteria.selection import Selection
+from layerdrop.data.batches import Collator
+from layerdrop.data.examples import Examples
+from layerdrop.data.labels import Labels
+from layerdrop.data.tokens import Tokenised
+from layerdrop.errors import UserError
+from layerdrop.finetune.distillation import Distillation
+from layerdrop.finetune.gradual import DropSchedule, GradualDrop, cut_as
+from layerdrop.finetune.layer_drop import LayerDropLoss
+from layerdrop.finetune.objectives import Objective, TaskLoss
+from layerdrop.finetune.teacher import attach_teacher, attending_eagerly
+from layerdrop.finetune.theseus import TheseusLoss, only_layers_train
+from layerdrop.loading import load_classifier
+from layerdrop.runs.model import dropped_before_training
+from layerdrop.runs.spec import RunSpec
+from layerdrop.surgery import kept_layers, layer_list, positions
+
+
+@dataclass
+class Variant:
+    """What a run trains with."""
+
+    train_dataset: Tokenised
+    collate: Collator
+    """Makes batches, with the teacher's outputs in them."""
+    loss: Objective
+    callbacks: list[TrainerCallback] = field(default_factory=list)
+    attention: AbstractContextManager = field(default_factory=nullcontext)
+    """Context of the training: eager attention, if attention is distilled."""
+
+    @property
+    def changes_layers(self) -> bool:
+        """Whether training steps differ in their layers."""
+        return any(isinstance(callback, (LayerDropLoss, TheseusLoss)) for callback in self.callbacks)
+
+
+def training_variant(
+    spec: RunSpec,
+    model: PreTrainedModel,
+    train_dataset: Tokenised,
+    collate: Collator,
+    labels: Labels,
+    *,
+    examples: Examples,
+    teacher: Checkpoint | None = None,
+    predecessor: Checkpoint | None = None,
+    new_parameters: Sequence[str] = (),
+    schedule: DropSchedule | None = None,
+    args: TrainingArguments,
+    resume_from: str | None = None,
+) -> Variant:
+    """The variant of a spec.
+
+    train_dataset: `examples`, tokenized. teacher: for distillation. predecessor: the full model, for module replacing.
+    new_parameters: names of the model's parameters that neither checkpoint nor start has. schedule: of gradual
+    dropping. resume_from: a checkpoint's folder; the model is cut to its depth. Raises UserError for a teacher or a
+    predecessor that does not fit.
+    """
+    variant = Variant(train_dataset, collate, TaskLoss(labels.kind, spec.train.label_smoothing_factor))
+    if spec.distil:
+        variant.train_dataset, variant.collate, layers = attach_teacher(
+            spec.distil,
+            teacher,
+            model,
+            examples,
+            train_dataset,
+            collate,
+            labels,
+            max_seq_length=spec.data.max_seq_length,
+            device=args.device,
+            batch_size=args.per_device_eval_batch_size,
+            precision=spec.precision,
+            folder=args.output_dir,
+        )
+        variant.loss = Distillation(variant.loss, model, spec.distil, layers)
+        if spec.distil.distill_attention:
+            variant.attention = attending_eagerly(model)
+    if spec.train.layerdrop_rate:
+        variant.callbacks.append(LayerDropLoss(model, spec.train.layerdrop_rate, spec.seed))
+    if spec.theseus:
+        check_predecessor(predecessor, new_parameters)
+        only_layers_train(model)
+        full, its = load_classifier(predecessor, labels=labels.names, replace_head=False)[0], spec.theseus
+        rate = its.replacing_rate, its.replacing_steps, its.replacing_schedule
+        variant.callbacks.append(TheseusLoss(model, full, *rate, spec.seed))
+    if schedule:
+        if resume_from:
+            cut_as(model, resume_from)
+        variant.callbacks.append(GradualDrop(model, schedule))
+    return variant
+
+
+def check_predecessor(predecessor: Checkpoint, new_parameters: Sequence[str]) -> None:
+    """Raise UserError if a model cannot be the predecessor of module replacing. new_parameters: names of the parameters
+    that it lacks."""
+    if predecessor.family.shared:
+        raise UserError(f"--theseus: {predecessor.family.name} shares one layer. No module can be replaced.")
+    if new_parameters:
+        raise UserError(
+            f"--theseus: {predecessor.name} is not fine-tuned ({new_parameters[0]} is new). "
+            "Add --drop_when finetuned, or give a fine-tuned model."
+        )
+
+
+def freeze(model: PreTrainedModel, layers: list[int], embeddings: bool = False) -> None:
+    """Exclude layers (ids in the model's own numbering), or the embeddings, from training."""
+    for i in layers:
+        layer_list(model)[i].requires_grad_(False)
+    if embeddings:
+        base = model.base_model
+        getattr(base, "embeddings", base.get_input_embeddings()).requires_grad_(False)
+
+
+def frozen_layers(spec: RunSpec, checkpoint: Checkpoint, selection: Selection) -> list[int]:
+    """Layers that the training does not change, in the reduced model's numbering.
+
+    Raises UserError if all layers share their weights, or one of --freeze_layers is dropped.
+    """
+    kept = kept_layers(checkpoint.config, dropped_before_training(spec, selection))
+    frozen = positions("--freeze_layers", kept, spec.train.freeze_layers)
+    frozen += selection.dropped if spec.when.frozen else []
+    if frozen and checkpoint.family.shared:
+        raise UserError("--freeze_layers: this model's layers share their weights. None can be frozen. Leave it out.")
+    return frozen

@@ -1,0 +1,99 @@
+"""The snippets of docs/api.md, and what they promise, with the library's own Trainer."""
+
+import copy
+import re
+
+import pytest
+import torch
+from transformers import Trainer, TrainingArguments
+
+import layerdrop
+from layerdrop.surgery import layer_list
+from tests import tiny
+from tests.running import ROOT
+
+SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), flags=re.DOTALL)
+
+
+def rows(n: int = 12) -> list[dict]:
+    batch = tiny.batch(n)
+    return [{name: tensor[i] for name, tensor in batch.items()} | {"labels": torch.tensor(i % 2)} for i in range(n)]
+
+
+def names(folder, **changes) -> dict:
+    """The names that snippets use."""
+    quiet = {"report_to": [], "disable_tqdm": True, "save_strategy": "no", "use_cpu": True}
+    args = TrainingArguments(
+        str(folder), num_train_epochs=4, per_device_train_batch_size=4, learning_rate=1e-2, **quiet | changes
+    )
+    model = tiny.model("bert")
+    return {
+        "model": model,
+        "teacher": tiny.model("bert", 1),
+        "predecessor": tiny.model("bert"),
+        "args": args,
+        "data": rows(),
+    }
+
+
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def test_a_snippet(number, bert, tmp_path):
+    its = names(tmp_path)
+    layerdrop.drop_layers(its["model"], [3, 4, 5] if "Theseus" in SNIPPETS[number] else [])
+    before = copy.deepcopy(its["model"].state_dict())
+    exec(SNIPPETS[number].replace("FOLDER", bert), its)
+    if "Trainer(" in SNIPPETS[number]:
+        after = its["model"].state_dict()
+        assert any(not torch.equal(before[name], after[name]) for name in after)
+    assert its["model"].config.num_hidden_layers == len(layer_list(its["model"]))
+
+
+def test_gradual_drop_leaves_the_scheduled_layers(tmp_path):
+    its = names(tmp_path)
+    callback = layerdrop.GradualDrop(its["model"], layerdrop.DropSchedule((5, 4), 1, 1))
+    Trainer(its["model"], its["args"], train_dataset=its["data"], callbacks=[callback]).train()
+    assert its["model"].config.layer_dropping == {"n_layers": 6, "kept": [0, 1, 2, 3]}
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_distillation_from_itself_with_all_weight_on_the_logits_changes_nothing(tmp_path, accumulated):
+    """The divergence of equal logits is 0, and so is its gradient. Evaluation mode: dropout would make them differ."""
+    its = names(tmp_path, optim="sgd", gradient_accumulation_steps=accumulated)
+    model = its["model"]
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    before = copy.deepcopy(model.state_dict())
+    loss = layerdrop.DistillationLoss(model, copy.deepcopy(model), distill_weight=1.0)
+    Trainer(model, its["args"], train_dataset=its["data"], compute_loss_func=loss).train()
+    assert all(torch.allclose(before[name], value, atol=1e-6) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("distill", ["logits", "patient", "layers"])
+def test_distillation_is_the_recipes(tmp_path, distill):
+    """The same loss as with a teacher's stored outputs."""
+    from layerdrop.finetune.distillation import Distillation
+    from layerdrop.finetune.spec import DistilSpec
+    from layerdrop.states import layer_states
+    from tests.training import CLASSES
+
+    student, teacher, batch = tiny.model("bert"), tiny.model("bert", 1), tiny.batch(4)
+    labels, weight = torch.tensor([0, 1, 1, 0]), None if distill == "logits" else 2.0
+    pairs = [] if distill == "logits" else [(0, 1), (2, 3)]
+    spec = DistilSpec(distill, None, 3.0, 0.25, weight)
+    stored = batch | {"labels": labels, "teacher_logits": teacher(**batch).logits.detach()}
+    if pairs:
+        states = torch.stack([layer_states(teacher, batch).outputs[i].clone() for _, i in pairs], dim=1)
+        stored["teacher_states"] = states[:, :, 0] if distill == "patient" else states
+    expected = Distillation(CLASSES, student, spec, [i for i, _ in pairs])(student, stored)
+    loss = layerdrop.DistillationLoss(
+        student,
+        teacher,
+        distill,
+        pairs=pairs,
+        distill_temperature=3.0,
+        distill_weight=0.25,
+        distill_states_weight=weight,
+    )
+    assert loss(student(**batch), labels).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert loss(student(**batch), labels, torch.tensor(8)).item() == pytest.approx(expected.item() / 2, rel=1e-5)
