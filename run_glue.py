@@ -8,24 +8,20 @@ All flags: --help. Terms: README.md.
 """
 
 if __name__ == "__main__":  # before anything imports torch
-    import signal
+    import sys
 
-    from layerdrop.system.process import prepare_process
+    from layerdrop.cli.command import main as command
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends without a traceback
-    prepare_process()
+    sys.exit(command(["run", *sys.argv[1:]]))
 
-import gc
-import json
-import signal
 import sys
 
 import numpy as np
 from transformers import PreTrainedModel, TrainingArguments
 
-from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
+from layerdrop.checkpoints import Checkpoint
+from layerdrop.cli.command import run_command
 from layerdrop.data.tokens import TokenizedDataset
-from layerdrop.errors import UserError
 from layerdrop.finetune.evaluate import Evaluation, Evaluator, evaluate
 from layerdrop.finetune.precision import head_in_fp32
 from layerdrop.finetune.speedups import speedups
@@ -35,17 +31,16 @@ from layerdrop.runs import describe
 from layerdrop.runs.checks import check_run
 from layerdrop.runs.environment import environment, reset_peak_memory
 from layerdrop.runs.fingerprints import Fingerprints
-from layerdrop.runs.folder import Locked, note_inputs, run_folder
+from layerdrop.runs.folder import note_inputs, run_folder
 from layerdrop.runs.inputs import RunInputs, splits_to_select
 from layerdrop.runs.model import ReducedModel, load_model, save_untrained, select_for
 from layerdrop.runs.predictions import write_predictions
 from layerdrop.runs.prerequisites import Prerequisites
 from layerdrop.runs.record import Clock, RunRecord
 from layerdrop.runs.spec import Options, RunSpec
-from layerdrop.runs.summary import summary
 from layerdrop.runs.training_arguments import training_arguments
 from layerdrop.runs.variants import freeze, frozen_layers, training_variant
-from layerdrop.system.distributed import from_first_process, is_first, leaves_group, log, log_notes
+from layerdrop.system.distributed import from_first_process, leaves_group, log_notes
 from layerdrop.system.process import collect_from_now_on
 
 
@@ -233,33 +228,8 @@ def preview(spec: RunSpec, options: Options) -> RunRecord:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """argv: the words of the command line; None: this process's. The exit code: 0 done, 1 failed, 2 unusable input, 130
-    stopped by the user."""
-    from layerdrop.cli import parse
+    """Execute `layerdrop run` with these words, by default those of this process.
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        arguments = parse(sys.argv[1:] if argv is None else argv)
-        if arguments.needs_hub and not work_offline_unless_reachable():
-            arguments.notes.append("no hub can be reached; what is in the local cache is used")
-            if arguments.train.push_to_hub:
-                raise UserError("--push_to_hub: no hub can be reached. Leave it out, and push the run's folder later.")
-        spec, options = arguments.to_spec()
-        record = preview(spec, options) if arguments.dry_run else run(spec, options)
-        if is_first():
-            print(json.dumps(record.to_dict(), indent=1) if arguments.json else summary(record))
-        return 1 if record.status == "failed" else 0
-    except (UserError, Locked) as error:
-        log("\n".join(f"error: {line}" for line in str(error).splitlines()))
-        return 2
-    except KeyboardInterrupt as stop:
-        checkpoint = getattr(stop, "checkpoint", None)
-        how = f"go on with --resume_from_checkpoint (from {checkpoint})" if checkpoint else str(stop)
-        log(f"stopped; {how}" if how else "stopped")
-        return 130
-
-
-if __name__ == "__main__":
-    code = main()
-    gc.freeze()  # the interpreter would take apart at its end what was imported
-    sys.exit(code)
+    Returns the exit code: 0 done, 1 failed, 2 unusable input, 130 stopped by the user.
+    """
+    return run_command("run", sys.argv[1:] if argv is None else argv)

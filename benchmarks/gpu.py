@@ -74,7 +74,7 @@ def runs_per_hour(folder: Path, study: Path, seeds: int, at_once: int, gpu: bool
     """Runs per hour of a study's first seeds with `at_once` runs at a time, without the start of the processes."""
     store = folder / f"packed{at_once}"
     how = ["--runs_per_gpu" if gpu else "--workers", str(at_once), "--seeds", *map(str, range(1, seeds + 1))]
-    words = [sys.executable, str(speed.ROOT / "scripts/sweep.py"), str(study), "--store", str(store), *how]
+    words = [sys.executable, "-m", "layerdrop", "sweep", str(study), "--store", str(store), *how]
     subprocess.run(words, check=True, capture_output=True)
     seconds = (json.loads(path.read_text())["seconds"]["total"] for path in store.rglob("record.json"))
     return at_once * 3600 / statistics.mean(seconds)

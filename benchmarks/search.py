@@ -128,11 +128,12 @@ def looks_at_tuned(strategy: str) -> bool:
 
 
 def searched(method: str, task: str, args: argparse.Namespace):
-    """Execute a search, or complete it. Returns its record."""
-    from scripts.search import search_layers
+    """The record of a search, whose trainings are done where they are missing."""
+    from layerdrop.cli.command import command_parser
+    from layerdrop.cli.search import search_layers
 
     words = [args.recipe, "--method", method, "--max_k", str(max(args.k)), "--task_name", task, "--store", args.store]
-    return search_layers([*words, *args.workers_words, *args.flags])[0]
+    return search_layers(command_parser("search"), [*words, *args.workers_words, *args.flags])[0]
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------
@@ -178,8 +179,8 @@ def open_trials(full_run, store: str, seeds: list[int], workers: int | None) -> 
 
 
 def read_flags(task: str, args: argparse.Namespace, words: list[str]) -> tuple:
-    """Parse flags into (RunSpec, Options) of a run on a task."""
-    from layerdrop.cli import parse
+    """(RunSpec, Options) of a run on a task."""
+    from layerdrop.cli.parsing import parse
 
     quiet = ["--save_model", "no", "--eval_strategy", "no", "--save_strategy", "no"]
     return parse([args.recipe, "--task_name", task, *quiet, *args.flags, *words]).to_spec()

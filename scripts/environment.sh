@@ -1,5 +1,5 @@
-# Sourced by the other scripts: makes the environment .venv in the repository (or brings it up to date) and activates it.
-# Needs Python 3.10 or newer; on Debian and Ubuntu what is missing for that is installed. LAYERDROP_PYTHON chooses one.
+# Sourced by the other scripts: create or update the environment .venv in the repository, with the command `layerdrop`, and
+# activate it. Needs Python 3.10 or newer, which is installed on Debian and Ubuntu. LAYERDROP_PYTHON selects another one.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -32,8 +32,8 @@ fi
 . "$root/.venv/bin/activate"
 wanted=$(cat "$root/requirements.txt" "$root/constraints.txt" "$root/pyproject.toml" | sha256sum)
 if [ "$(cat "$root/.venv/wanted" 2>/dev/null)" != "$wanted" ]; then
-    echo "installing the requirements into .venv (a few minutes the first time) ..." >&2
-    pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" -r "$root/requirements.txt" \
+    echo "installing layerdrop and its requirements into .venv (a few minutes the first time) ..." >&2
+    pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" -e "$root" \
         hypothesis import-linter pytest pytest-xdist ruff
     echo "$wanted" >"$root/.venv/wanted"
 fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One model and task, several K: bash scripts/sweep_k.sh MODEL TASK "0 2 4 6" STRATEGY [SEEDS] [--flag value ...]
-# What is done already is not done again. Records: runs/sweep. Flags: those of scripts/sweep.py and run_glue.py.
+# Finished runs are reused. Records: runs/sweep. Flags: those of layerdrop sweep and layerdrop run.
 set -euo pipefail
 if [ $# -lt 4 ]; then
     echo 'usage: bash scripts/sweep_k.sh MODEL TASK "0 2 4 6" STRATEGY ["SEEDS"] [--flag value ...]' >&2
@@ -10,7 +10,7 @@ model=$1 tasks=$2 k=$3 strategies=$4 seeds=42
 shift 4
 if [ $# -gt 0 ] && [[ $1 != --* ]]; then seeds=$1 && shift; fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-[ -x "$root/.venv/bin/python" ] && . "$root/.venv/bin/activate"
-# the lists are words apart: no quotes
-exec python "$root/scripts/sweep.py" "$root/configs/studies/sweep.yaml" \
+command -v layerdrop >/dev/null || . "$root/.venv/bin/activate"
+# unquoted: lists of words
+exec layerdrop sweep "$root/configs/studies/sweep.yaml" \
     --models "$model" --tasks $tasks --k $k --strategies $strategies --seeds $seeds "$@"

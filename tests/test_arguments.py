@@ -13,13 +13,13 @@ from transformers import TrainingArguments
 from transformers.hf_argparser import string_to_bool
 from transformers.trainer_utils import SchedulerType
 
-from layerdrop import cli as arguments
 from layerdrop.architectures import ModelSpec
-from layerdrop.cli import NO_EFFECT, checks, legacy, parse, translate
+from layerdrop.cli import checks
 from layerdrop.cli.checks import ranges
+from layerdrop.cli.flags import GROUPS, LIBRARY
 from layerdrop.cli.limits import RANGES, SEED, Range, out_of_range
-from layerdrop.cli.parsing import _choose_precision
-from layerdrop.cli.to_spec import _plain
+from layerdrop.cli.parsing import MISNOMERS, RENAMED, WITHOUT_EFFECT, _choose_precision, parse, run_parser
+from layerdrop.cli.to_spec import NO_EFFECT, _plain
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
@@ -30,6 +30,10 @@ from layerdrop.runs.spec import Options, RunSpec
 
 CPU = ["--use_cpu", "--report_to", "none"]
 NEED_SETTINGS = ("cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "inverse_sqrt")
+
+
+def flag_names() -> set[str]:
+    return {action.dest for action in run_parser()._actions}
 
 
 def asked(words: str) -> tuple[RunSpec, Options]:
@@ -84,9 +88,7 @@ def test_only_what_is_asked_for(argv):
 
 
 def test_every_flag_of_the_library_goes_through():
-    parser = arguments.Parser()
-    known = {action.dest for action in parser._actions}
-    assert {f.name for f in dataclasses.fields(TrainingArguments) if f.init} <= known
+    assert {f.name for f in dataclasses.fields(TrainingArguments) if f.init} <= flag_names()
     a = parse(
         [
             "--report_to",
@@ -243,7 +245,7 @@ def test_the_range_of_a_number(name):
 
 def test_every_number_has_a_range():
     """A newer library's may be missing: it may be any finite number."""
-    numbers = {action.dest for action in arguments.Parser()._actions if action.type in (int, float)}
+    numbers = {action.dest for action in run_parser()._actions if action.type in (int, float)}
     missing = numbers - set(RANGES)
     assert missing <= {f.name for f in dataclasses.fields(TrainingArguments)} - set(CHANGES_A_RESULT) - set(NO_EFFECT)
 
@@ -424,64 +426,24 @@ def test_the_forks_command():
     ]
 
 
-def test_translation():
-    notes = []
-    words = translate(
-        ["--evaluation_strategy", "steps", "--warmup_ratio=0.1", "--fp16_opt_level", "O1", "--seed", "1"], notes
-    )
-    assert words == ["--eval_strategy", "steps", "--warmup_steps=0.1", "--seed", "1"] and len(notes) == 3
-    assert translate(["--resume_from_checkpoint", "--seed", "1"], []) == [
-        "--resume_from_checkpoint",
-        "True",
-        "--seed",
-        "1",
-    ]
-    assert translate(["--resume_from_checkpoint", "x"], []) == ["--resume_from_checkpoint", "x"]
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--warmup_ratio 0.1", "Did you mean --warmup_steps?"),
+        ("--overwrite_cache", "no such flag."),
+        ("--fp16_opt_level O1", "no such flag."),
+    ],
+)
+def test_other_flags_of_old_scripts_are_refused(words, said):
+    assert refusal(words.split()).startswith(f"{words.split()[0]}: no such flag.") and said in refusal(words.split())
 
 
-@pytest.mark.parametrize(("words", "token"), [("", None), (" True", None), (" False", None), (" hf_x", "hf_x")])
-@pytest.mark.parametrize("end", ["", " --seed 1"])
-def test_use_auth_token(words, token, end):
-    """Without a value it asked for the token that is stored on the machine, which is used anyway."""
-    found = parse([*f"--use_auth_token{words}{end}".split(), *CPU])
-    assert found.model.token == token and found.train.seed == (1 if end else 42)
-    assert [note.split()[0] for note in found.notes] == ["--use_auth_token"] and "hf_x" not in found.notes[0]
-
-
-FORKS_DEFAULTS = (
-    ("config_name", ""), ("tokenizer_name", ""), ("cache_dir", ""), ("max_seq_length", "128"),
-    ("per_gpu_train_batch_size", "8"), ("per_gpu_eval_batch_size", "8"), ("gradient_accumulation_steps", "1"),
-    ("learning_rate", "5e-5"), ("weight_decay", "0.0"), ("adam_epsilon", "1e-8"), ("max_grad_norm", "1.0"),
-    ("num_train_epochs", "3.0"), ("max_steps", "-1"), ("warmup_steps", "0"), ("logging_steps", "50"),
-    ("save_steps", "50"), ("seed", "42"), ("fp16_opt_level", "O1"), ("local_rank", "-1"), ("server_ip", ""),
-    ("server_port", ""), ("remove_layers", ""), ("freeze_layers", ""),
-)  # fmt: skip
-"""Flags with a value of the run_glue.py of 2020 that the fork changed, at their defaults."""
-FORKS_SWITCHES = (
-    "evaluate_during_training do_lower_case eval_all_checkpoints no_cuda overwrite_output_dir overwrite_cache fp16"
-).split()
-
-
-@pytest.mark.parametrize("form", ["{} {}", "{}={}"])
-def test_every_flag_of_the_forks_script_runs(form):
-    words = "--model_type bert --model_name_or_path bert-base-uncased --task_name MRPC --data_dir glue/MRPC --do_train"
-    words = [*words.split(), "--do_eval", *(f"--{name}" for name in FORKS_SWITCHES), "--output_dir", "y"]
-    for name, value in FORKS_DEFAULTS:
-        words += [f"--{name}", value] if form == "{} {}" else [f"--{name}={value}"]
-    run, how = parse([*words, "--report_to", "none"]).to_spec()
-    assert (run.model, run.data) == (ModelSpec("bert-base-uncased"), DataSpec("mrpc", "glue/MRPC"))
-    assert run.drop == DropSpec() and (run.precision, how.folder, how.cache_dir) == ("fp32", "y", None)
-    assert run.train == TrainSpec(learning_rate=5e-5, per_device_train_batch_size=8)
-
-
-@pytest.mark.parametrize("old", list(arguments.RENAMED))
-def test_old_names_lead_to_flags_that_exist(old):
-    assert arguments.RENAMED[old] in {action.dest for action in arguments.Parser()._actions}
+def test_old_names_lead_to_flags_that_exist():
+    assert set(RENAMED.values()) <= flag_names()
 
 
 def test_translated_and_dropped_names_are_not_flags_today():
-    known = {action.dest for action in arguments.Parser()._actions}
-    assert not known & (set(arguments.RENAMED) | set(arguments.WITHOUT_EFFECT))
+    assert not flag_names() & {*RENAMED, *WITHOUT_EFFECT, *MISNOMERS}
 
 
 def test_one_gpu_is_used_however_many_there_are(monkeypatch):
@@ -545,27 +507,22 @@ def test_kept_layers_that_make_no_sense(words, said):
         ("--model", "--model_name_or_path"),
         ("--batch_size=8", "--per_device_train_batch_size"),
         ("--batch-size", "--per_device_train_batch_size"),
-        ("--config", "run_glue.py X.yaml"),
-        ("--class_weights", "loss"),
-        ("--metric_name", "--metric_for_best_model"),
         ("--epochs", "--num_train_epochs"),
         ("--lr", "--learning_rate"),
         ("--k", "--drop_k"),
-        ("--layers", "--drop_layers"),
         ("--strategy", "--drop_strategy"),
+        ("--first_learning_rate", "--start_learning_rate or --teacher_learning_rate"),
     ],
 )
 def test_what_people_type_is_answered(typed, said):
     name = typed.partition("=")[0]
-    refused = refusal([typed])
-    assert refused.startswith(f"{name}: no such flag. ") and said in refused.split(". ")[1]
+    assert refusal([typed]) == f"{name}: no such flag. Did you mean {said}? All flags: run_glue.py --help_all."
 
 
-def test_what_people_type_is_no_flag_and_leads_to_flags():
-    assert not set(legacy.TYPED) & (arguments.flag_names() | set(arguments.RENAMED) | set(arguments.WITHOUT_EFFECT))
-    for hint in legacy.TYPED.values():
+def test_what_people_type_leads_to_flags():
+    for hint in MISNOMERS.values():
         for word in re.findall(r"--(\w+)", hint):
-            assert word in arguments.flag_names() | {"nproc_per_node"}, hint
+            assert word in flag_names(), hint
 
 
 # ---- every flag: into the identity, or in the list of flags without effect; and on into TrainingArguments
@@ -606,8 +563,10 @@ CASES = {
     "replacing_rate": (f"{TOP} --theseus", "0.7"),
     "replacing_schedule": (f"{TOP} --theseus", "constant"),
     "replacing_steps": (f"{TOP} --theseus", "0.7"),
-    "first_num_train_epochs": (f"{TOP} --teacher auto", "5"),
-    "first_learning_rate": (f"{TOP} --drop_when finetuned", "1e-4"),
+    "start_num_train_epochs": (f"{TOP} --drop_when after", "5"),
+    "start_learning_rate": (f"{TOP} --drop_when finetuned", "1e-4"),
+    "teacher_num_train_epochs": (f"{TOP} --teacher auto", "5"),
+    "teacher_learning_rate": (f"{TOP} --teacher auto", "1e-4"),
     "teacher": (TOP, "auto"),
     "distill": (f"{TOP} --teacher auto", "patient"),
     "distill_temperature": (f"{TOP} --teacher auto", "2"),
@@ -664,9 +623,8 @@ BY_HAND = {
     "liger_kernel_config": {"rope": True},
 }
 """Values that this machine cannot use, or no command line: put in after parsing."""
-GROUPS = ("model", "data", "drop", "when", "teacher", "train")
-FLAGS = sorted({action.dest: action for action in reversed(arguments.Parser()._actions)}.items())
-FLAGS = [(name, action) for name, action in FLAGS if name not in ("help", "help_all")]
+PARTS = ("model", "data", "drop", "when", "teacher", "train")
+FLAGS = sorted({action.dest: action for action in reversed(run_parser()._actions)}.items())
 
 
 def case(name: str, action) -> tuple[list[str], str]:
@@ -709,9 +667,9 @@ def test_every_flag_moves_the_id_or_is_in_the_list(name, action, order_files, mo
         changed.train.precision = "fp16" if name == "fp16" else "fp32"
     else:
         changed = parse([*CPU, *words, f"--{name}", value])
-        groups = [getattr(changed, name) for name in GROUPS]
+        groups = [getattr(changed, name) for name in PARTS]
         known = [vars(group)[name] for group in groups if name in vars(group)]
-        old = [vars(g)[name] for g in (getattr(without, group) for group in GROUPS) if name in vars(g)]
+        old = [vars(g)[name] for g in (getattr(without, group) for group in PARTS) if name in vars(g)]
         assert known and (known != old or name in ("local_rank", "use_cpu")), f"{value} is the flag's value without it"
     (old_spec, _), (new_spec, how) = without.to_spec(), changed.to_spec()
     assert (new_spec.id == old_spec.id) == (name in NO_EFFECT), name
@@ -726,7 +684,7 @@ def test_every_flag_moves_the_id_or_is_in_the_list(name, action, order_files, mo
 
 
 def test_the_list_names_flags_once_each():
-    assert len(NO_EFFECT) == len(set(NO_EFFECT)) and set(NO_EFFECT) <= arguments.flag_names()
+    assert len(NO_EFFECT) == len(set(NO_EFFECT)) and set(NO_EFFECT) <= flag_names()
 
 
 CHANGES_A_RESULT = (
@@ -734,8 +692,8 @@ CHANGES_A_RESULT = (
     "text_columns label_column label_type positive_label skip_bad_rows max_seq_length pad_to_max_length "
     "max_train_samples max_eval_samples hold_out drop_strategy drop_k drop_threshold drop_layers keep_layers "
     "drop_order_file drop_order weight_scope score_on layerdrop_rate drop_when freeze_dropped drop_step "
-    "drop_every_epochs theseus replacing_rate replacing_schedule replacing_steps first_num_train_epochs "
-    "first_learning_rate teacher "
+    "drop_every_epochs theseus replacing_rate replacing_schedule replacing_steps start_num_train_epochs "
+    "start_learning_rate teacher teacher_num_train_epochs teacher_learning_rate "
     "distill distill_temperature distill_weight distill_states_weight distill_attention score_split "
     "max_score_samples freeze_layers freeze_embeddings do_train seed data_seed precision bf16 fp16 no_speedups tf32 "
     "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps auto_find_batch_size "
@@ -750,8 +708,8 @@ CHANGES_A_RESULT = (
 
 def test_what_changes_a_result_is_not_in_the_list():
     """Each flag is in one of two lists; one of a newer version of the library may be in neither."""
-    assert not set(CHANGES_A_RESULT) & set(NO_EFFECT) and set(CHANGES_A_RESULT) <= arguments.flag_names()
-    newer = arguments.flag_names() - set(CHANGES_A_RESULT) - set(NO_EFFECT) - {"help", "help_all"}
+    assert not set(CHANGES_A_RESULT) & set(NO_EFFECT) and set(CHANGES_A_RESULT) <= flag_names()
+    newer = flag_names() - set(CHANGES_A_RESULT) - set(NO_EFFECT)
     assert newer <= {f.name for f in dataclasses.fields(TrainingArguments)}
 
 
@@ -1106,7 +1064,7 @@ def test_fp16_without_a_gpu_is_fp32(words):
     """The library's own tests of its scripts add --fp16 wherever torch has it."""
     run, how = asked(words)
     assert run.precision == "fp32" and how.trainer["logging_nan_inf_filter"] is False
-    assert how.notes == (f"{words}: this needs a GPU; the run is in fp32",)
+    assert how.notes == (f"{words}: needs a GPU; the run is in fp32",)
 
 
 # ---- checks
@@ -1159,21 +1117,27 @@ def test_the_forks_defaults_drop_and_freeze_nothing():
 def test_a_study_is_not_one_run(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text("recipe: x.yaml\ngrid:\n  k: [1, 2]\n")
-    assert refusal([str(path)]) == f"{path}: is a study of many runs. Start it with: python scripts/sweep.py {path}"
+    assert refusal([str(path)]) == f"{path}: is a study of many runs. Start it with: layerdrop sweep {path}"
 
 
 def test_a_search_is_not_one_run(tmp_path):
     path = tmp_path / "search.yaml"
     path.write_text("model_name_or_path: demo\nmethod: greedy\n")
-    assert refusal([str(path)]) == f"{path}: is a search. Start it with: python scripts/search.py {path}"
+    assert refusal([str(path)]) == f"{path}: is a search. Start it with: layerdrop search {path}"
 
 
-def test_help_has_a_section_for_each_group():
-    text = arguments.Parser().format_help()
-    sections = [line[:-1] for line in text.splitlines() if line and not line.startswith(" ") and line.endswith(":")]
-    assert sections == ["model", "data", "drop", "when", "teacher", "train", "others"]
-    assert "--no_speedups" in text and "--resume_from_checkpoint VALUE" in text and "--adam_beta1" not in text
-    assert "%(" not in text and max(map(len, text.splitlines())) <= 120
+def test_flags_that_help_shows_are_those_that_are_parsed():
+    """Help is written without the library: its names, types and defaults are compared here."""
+    actions = {action.dest: action for action in reversed(run_parser()._actions)}
+    for f in (f for group in GROUPS for f in dataclasses.fields(group)):
+        assert actions[f.name].default == f.default and actions[f.name].help == f.metadata["help"], f.name
+    for name, (value, text) in LIBRARY.items():
+        default = text.partition("Default: ")[2].rstrip(".")
+        assert actions[name].type is not string_to_bool or not value
+        if default:
+            shown = getattr(actions[name].default, "value", actions[name].default)
+            assert default == (f"{shown:g}" if isinstance(shown, float) else str(shown)), name
+    assert not {f.name for group in GROUPS for f in dataclasses.fields(group)} & set(LIBRARY)
 
 
 # ---- words of messages
@@ -1182,7 +1146,7 @@ def test_every_setting_has_a_flag_that_exists():
     assert set(FLAG_OF) | set(WITHOUT_FLAG) <= set(fields)
     for name in fields:
         for word in [] if name in WITHOUT_FLAG else flag_of(name).split("/"):
-            assert word.startswith("--") and word[2:] in arguments.flag_names(), name
+            assert word.startswith("--") and word[2:] in flag_names(), name
     assert (flag_of("k"), flag_of("seed"), flag_of("text_columns")) == ("--drop_k", "--seed", "--text_columns")
     assert flag_of("files") == "--train_file/--validation_file"
     assert flag_of("processes") == "torchrun --nproc_per_node"

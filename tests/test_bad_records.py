@@ -8,6 +8,8 @@ from typing import Any, TypedDict
 import pytest
 
 from layerdrop.architectures import ModelSpec
+from layerdrop.cli.command import run_command
+from layerdrop.cli.report import TABLES
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.finetune.spec import DistilSpec, TheseusSpec, TrainSpec, WhenSpec
@@ -20,7 +22,6 @@ from layerdrop.report.tables.significance import significance_tables
 from layerdrop.runs.record import Cut, RunRecord
 from layerdrop.runs.spec import RunSpec
 from layerdrop.system.typecheck import check_type
-from scripts import report
 from tests.test_report import record
 
 WRONG = (None, True, -3, 2.5, 1e999, 10**400, "x", "\ud800", [], [["x"]], {}, {"x": {}}, "DELETED")
@@ -143,8 +144,10 @@ def test_no_mutated_record_ends_a_report(mutants, tmp_path, capsys):
         made.write()
     store = str(tmp_path / "store")
     for form in ("md", "latex", "csv"):
-        assert report.main([store, "--table", *report.TABLES, "--format", form]) == 0
-    assert report.main([store, "--html", str(tmp_path / "page.html"), "--runs", str(tmp_path / "runs.csv")]) == 0
+        assert run_command("report", [store, "--table", *TABLES, "--format", form]) == 0
+    assert (
+        run_command("report", [store, "--html", str(tmp_path / "page.html"), "--runs", str(tmp_path / "runs.csv")]) == 0
+    )
     capsys.readouterr()
 
 
@@ -162,7 +165,7 @@ def test_a_bad_record_is_named_and_the_others_are_shown(tmp_path, capsys):
     assert (
         f"{tmp_path / 'bad' / 'record.json'}: no record of a run: seconds.train: float is expected, not 'long'" in note
     )
-    assert report.main([str(tmp_path)]) == 0 and "seconds.train" in capsys.readouterr().err
+    assert run_command("report", [str(tmp_path)]) == 0 and "seconds.train" in capsys.readouterr().err
 
 
 def test_bad_predictions_are_missing(tmp_path):
@@ -185,7 +188,7 @@ def test_a_bad_cost_record_is_set_aside(tmp_path, capsys):
     write(tmp_path / "run", full_record())
     for i, text in enumerate(("{", "[]", '{"settings": {}, "environment": {}, "models": [{}]}')):
         (tmp_path / f"cost_{i}.json").write_text(text)
-    assert report.main([str(tmp_path)]) == 0
+    assert run_command("report", [str(tmp_path)]) == 0
     assert "3 unreadable records" in (err := capsys.readouterr().err) and "cost_0.json" in err
 
 

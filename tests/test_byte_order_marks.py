@@ -8,9 +8,9 @@ import pytest
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
-from layerdrop.cli import read_settings
 from layerdrop.criteria.orders import read_layers_file, read_order_file, read_sets_file
 from layerdrop.errors import UserError
+from layerdrop.system.settings import read_settings
 
 MARK = "\ufeff"
 

@@ -12,14 +12,15 @@ import pytest
 from layerdrop.analysis.choose_k import TaskTolerance, ToleranceSettings
 from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score
 from layerdrop.architectures import ModelSpec
+from layerdrop.cli.command import run_command
+from layerdrop.cli.engines import tasks_of
+from layerdrop.cli.parsing import parse_settings
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
 from layerdrop.errors import UserError
 from layerdrop.report.tables.tolerance import published_tolerance, tolerance_table
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import RunSpec
-from scripts import choose_k
-from scripts.executing import tasks_of
 
 
 def test_halves():
@@ -98,7 +99,7 @@ def call(bert, glue, tmp_path, monkeypatch, capsys):
     def call(words, data=glue):
         argv = [*words.split(), "--model_name_or_path", bert, "--use_cpu", "--precision", "fp32"]
         argv += ["--data_dir", data] if data else []
-        code = choose_k.main([*argv, "--num_train_epochs", "1", "--workers", "1", "--report_to", "none"])
+        code = run_command("choose-k", [*argv, "--num_train_epochs", "1", "--workers", "1", "--report_to", "none"])
         return code, *capsys.readouterr()
 
     return call
@@ -207,10 +208,10 @@ def test_own_files_are_one_task(bert, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     own = ["--train_file", "a/reviews.csv", "--validation_file=dev.csv", "--model_name_or_path", bert, "--use_cpu"]
     assert tasks_of(None, own) == [None] and tasks_of(["rte"], own) == ["rte"] and tasks_of(None, []) == ["mrpc"]
-    task = TaskTolerance(None, own, ToleranceSettings([1.0], [1], "store", k=[1, 2]))
+    task = TaskTolerance(None, own, ToleranceSettings([1.0], [1], "store", k=[1, 2]), parse_settings)
     assert task.name == "reviews" and task.job(2, 1).spec.data.source == "files"
     assert task.job(2, 1).spec.data.files == (("train", "a/reviews.csv"), ("validation", "dev.csv"))
-    assert choose_k.main([*own, "--tasks", "rte", "mrpc"]) == 2
+    assert run_command("choose-k", [*own, "--tasks", "rte", "mrpc"]) == 2
     assert "--tasks rte mrpc: --train_file is one task" in capsys.readouterr().err
 
 

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from layerdrop.cli import parse
+from layerdrop.cli.parsing import parse
 from layerdrop.runs.command import command_of
 
 TOP = "--task_name rte --drop_strategy top --drop_k 2"
@@ -19,7 +19,7 @@ TOP = "--task_name rte --drop_strategy top --drop_k 2"
         "--drop_strategy contribution --drop_threshold 0.95 --score_split train --max_score_samples 9 --score_on x",
         "--drop_strategy variance --drop_k 3 --weight_scope layer --freeze_layers 0,1 --freeze_embeddings",
         f"{TOP} --hold_out 0.15 --no_speedups --precision fp32 --label_smoothing_factor 0.1 --dataloader_drop_last",
-        f"{TOP} --drop_when finetuned --freeze_dropped --first_num_train_epochs 2 --first_learning_rate 1e-3",
+        f"{TOP} --drop_when finetuned --freeze_dropped --start_num_train_epochs 2 --start_learning_rate 1e-3",
         f"{TOP} --drop_when after --layerdrop_rate 0.2",
         f"{TOP} --drop_when gradual --drop_step 2 --drop_every_epochs 3",
         f"{TOP} --drop_when finetuned --theseus --replacing_rate 0.3 --replacing_steps 50",

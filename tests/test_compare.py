@@ -2,15 +2,13 @@
 
 import re
 
-import pytest
-
 from layerdrop.architectures import ModelSpec
+from layerdrop.cli.command import run_command
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.report.compare import compare
 from layerdrop.runs.record import Cut, RunRecord
 from layerdrop.runs.spec import RunSpec
-from scripts import compare as compare_runs
 
 
 def record(kept, parameters=1000, metrics=None, seconds=None, folder="x", seed=42, task="demo-sst2"):
@@ -58,13 +56,12 @@ def test_constant_predictions_and_other_metrics():
 
 
 def test_nothing_to_compare(tmp_path, capsys):
-    assert compare_runs.main([str(tmp_path)]) == 2 and "no finished run" in capsys.readouterr().err
+    assert run_command("compare", [str(tmp_path)]) == 2 and "no finished run" in capsys.readouterr().err
     (tmp_path / "record.json").write_text("[")
-    assert compare_runs.main([str(tmp_path)]) == 2 and str(tmp_path / "record.json") in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="2"):
-        compare_runs.main([])
+    assert run_command("compare", [str(tmp_path)]) == 2 and str(tmp_path / "record.json") in capsys.readouterr().err
+    assert run_command("compare", []) == 2 and "required: FOLDER" in capsys.readouterr().err
     for name, task in (("a", "demo-sst2"), ("b", "demo-rte")):
         record([0, 1], folder=str(tmp_path / name), task=task).write()
-    assert compare_runs.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    assert run_command("compare", [str(tmp_path / "a"), str(tmp_path / "b")]) == 2
     assert "several tasks (demo-rte, demo-sst2)" in capsys.readouterr().err
-    assert compare_runs.main([str(tmp_path / "a")]) == 0 and str(tmp_path / "a") in capsys.readouterr().out
+    assert run_command("compare", [str(tmp_path / "a")]) == 0 and str(tmp_path / "a") in capsys.readouterr().out

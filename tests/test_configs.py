@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from layerdrop.architectures import ModelSpec
-from layerdrop.cli import parse
+from layerdrop.cli.parsing import parse, parse_settings
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.strategies import select
 
@@ -28,7 +28,7 @@ def test_every_study_is_a_valid_grid(monkeypatch):
     for path in sorted((ROOT / "configs").glob("studies/*.yaml")):
         if path.stem == "sweep":  # its axes come from the command line
             continue
-        study = read_study(str(path), "store", flags=("--use_cpu",))
+        study = read_study(str(path), "store", parse_settings, flags=["--use_cpu"])
         assert not study.impossible
         runs[path.stem] = len(study.jobs)
     assert runs == {

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from layerdrop.cli.command import run_command
 from layerdrop.deploy.cost import (
     MeasuredModel,
     Setting,
@@ -22,7 +23,6 @@ from layerdrop.deploy.cost import (
 from layerdrop.report.published import published_cost
 from layerdrop.report.tables.model_cost import ratios
 from layerdrop.surgery import drop_layers
-from scripts import cost, report
 from tests import tiny
 from tests.test_surgery import MODEL_TYPES
 
@@ -104,7 +104,7 @@ def test_published():
 def test_command(bert, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = [bert, "--k", "0", "3", "--texts", "8", "--repeats", "2", "--use_cpu", "--format", "csv"]
-    assert cost.main([*words, "--compare", "sajjad2023"]) == 0
+    assert run_command("cost", [*words, "--compare", "sajjad2023"]) == 0
     out, err = capsys.readouterr()
     full, cut = csv.DictReader(io.StringIO(out))
     assert (full["layers"], cut["layers"]) == ("6", "3") and float(cut["flops_ratio"]) < 0.6
@@ -116,12 +116,12 @@ def test_command(bert, tmp_path, capsys, monkeypatch):
     fields = {"parameters", "encoder", "embeddings", "megabytes", "flops", "inference", "training"}
     fields |= {"peak_inference", "peak_training"}
     assert fields <= set(result["models"][1]) and result["models"][1]["name"] == "tinybert, top K = 3"
-    assert report.main(["runs/cost", "--table", "cost", "--format", "csv"]) == 0
+    assert run_command("report", ["runs/cost", "--table", "cost", "--format", "csv"]) == 0
     assert capsys.readouterr().out == out
-    assert report.main(["runs/cost", "--table", "cost", "--compare", "sajjad2023"]) == 0
+    assert run_command("report", ["runs/cost", "--table", "cost", "--compare", "sajjad2023"]) == 0
     assert "published training speed-up" in capsys.readouterr().out
     path.write_text("{}")
-    assert report.main(["runs/cost", "--table", "cost"]) == 2
+    assert run_command("report", ["runs/cost", "--table", "cost"]) == 2
     assert "not a cost record" in capsys.readouterr().err
 
 
@@ -138,6 +138,6 @@ def test_command(bert, tmp_path, capsys, monkeypatch):
 )
 def test_bad_input_is_one_line(words, said, capsys, monkeypatch):
     monkeypatch.setattr("layerdrop.checkpoints.work_offline_unless_reachable", lambda: False)
-    assert cost.main([*words.split(), "--use_cpu"]) == 2
+    assert run_command("cost", [*words.split(), "--use_cpu"]) == 2
     err = capsys.readouterr().err
     assert said in err and len([line for line in err.splitlines() if line.startswith("error")]) == 1, err

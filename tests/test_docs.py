@@ -3,7 +3,6 @@
 Commands that need a hub, a GPU or models of one's own stand in blocks without a language.
 """
 
-import importlib
 import json
 import re
 import shlex
@@ -15,6 +14,7 @@ import yaml
 from transformers import AutoModelForSequenceClassification
 
 from layerdrop.architectures import FAMILIES
+from layerdrop.cli.command import run_command
 from layerdrop.criteria.table import STRATEGIES
 from layerdrop.surgery import drop_layers
 from tests import tiny
@@ -24,14 +24,14 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 FEW_ROWS = ["--max_train_samples", "48", "--max_eval_samples", "32"]
 SHORT = [*FEW_ROWS, "--max_steps", "1", "--use_cpu", "--report_to", "none", "--disable_tqdm", "True"]
 SHORTENED = {
-    "run_glue.py": SHORT,
-    "scripts/sweep.py": [*"--tasks demo-rte --strategies top --k 0 6 --seeds 1 --workers 1".split(), *SHORT],
-    "scripts/search.py": ["--max_k", "1", "--workers", "1", *SHORT],
-    "scripts/layers.py": ["--max_train_samples", "16", "--use_cpu"],
-    "scripts/cost.py": "--texts 4 --repeats 1 --length 16 --use_cpu".split(),
-    "scripts/report.py": [],
+    "run": SHORT,
+    "sweep": [*"--tasks demo-rte --strategies top --k 0 6 --seeds 1 --workers 1".split(), *SHORT],
+    "search": ["--max_k", "1", "--workers", "1", *SHORT],
+    "layers": ["--max_train_samples", "16", "--use_cpu"],
+    "cost": "--texts 4 --repeats 1 --length 16 --use_cpu".split(),
+    "report": [],
 }
-"""Script -> flags that make any of its commands short."""
+"""Command -> flags that make it short."""
 ELSEWHERE = ("git clone", "bash scripts/demo.sh", "bash scripts/test.sh", ". .venv", "pip install")
 """What makes an environment: continuous integration does it."""
 
@@ -54,13 +54,14 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", [page for page in PAGES if list(commands(page))], ids=lambda page: page.name)
 def test_commands_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("configs", "scripts", "benchmarks", "docs"):
+    for name in ("configs", "docs"):
         Path(name).symlink_to(ROOT / name)
-    for program, script, *words in commands(page):
-        assert program == "python" and script in SHORTENED, (script, words)
-        main = importlib.import_module(script.removesuffix(".py").replace("/", ".")).main
+    for program, command, *words in commands(page):
+        if (program, command) == ("python", "run_glue.py"):
+            program, command = "layerdrop", "run"
+        assert program == "layerdrop" and command in SHORTENED, (command, words)
         words = [word.replace("random:bert", "demo") for word in words]
-        assert main([*words, *SHORTENED[script]]) == 0, (script, words)
+        assert run_command(command, [*words, *SHORTENED[command]]) == 0, (command, words)
 
 
 def listed(page: str, column: int) -> list[str]:

@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 import layerdrop
 from layerdrop.architectures import ModelSpec
+from layerdrop.cli.command import run_command
 from layerdrop.data.spec import DataSpec
 from layerdrop.deploy import export as exported
 from layerdrop.deploy import onnx
@@ -23,7 +24,6 @@ from layerdrop.errors import UserError
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import RunSpec
 from layerdrop.surgery import drop_layers
-from scripts import export, predict
 from tests import tiny
 from tests.test_surgery import MODEL_TYPES
 
@@ -93,7 +93,7 @@ def made(run):
 
 
 def call(words, capsys):
-    code = export.main(words.split())
+    code = run_command("export", words.split())
     return code, *capsys.readouterr()
 
 
@@ -327,7 +327,7 @@ def test_onnx_and_its_predictions(made, capsys):
     assert not list(Path("made/export").glob("*int8*")) and "Logits differ by at most" in err and "e-0" in err
     Path("texts.txt").write_text("w1 w2 w3\tw4\nw5\tw6 w7\n")
     for folder in ("made", "made/export"):
-        assert predict.main([folder, "texts.txt"]) == 0
+        assert run_command("predict", [folder, "texts.txt"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert lines[0] == "index\tprediction\tprobability" and len(lines) == 3
         assert all(line.split("\t")[1] in ("entailment", "not_entailment") for line in lines[1:])
@@ -337,14 +337,14 @@ def test_onnx_and_its_predictions(made, capsys):
     )
     assert [first.label, f"{first.score:.4f}"] == lines[1].split("\t")[1:]
     assert torch_first(("w1 w2 w3", "w4")).score == pytest.approx(first.score, abs=0.05)  # int8
-    assert predict.main(["made/export", "texts.txt", "--output", "out.tsv"]) == 0
+    assert run_command("predict", ["made/export", "texts.txt", "--output", "out.tsv"]) == 0
     assert Path("out.tsv").read_text().splitlines() == lines
 
 
 def test_predictions_are_those_of_plain_transformers(made, capsys):
     pairs = [("w1 w2 w3", "w4"), ("w5 w9 w11 w12 w13", "w6 w7")]
     Path("texts.txt").write_text("".join("\t".join(pair) + "\n" for pair in pairs))
-    assert predict.main(["made", "texts.txt"]) == 0
+    assert run_command("predict", ["made", "texts.txt"]) == 0
     words = AutoTokenizer.from_pretrained("made")
     model = AutoModelForSequenceClassification.from_pretrained("made").eval()
     for line, pair in zip(capsys.readouterr().out.splitlines()[1:], pairs, strict=True):
@@ -419,5 +419,5 @@ def test_without_the_packages(made, capsys, monkeypatch):
 
 
 def test_an_output_that_cannot_be_written(made, capsys):
-    assert predict.main(["made", "--text", "w1", "w2", "--output", "made"]) == 2
+    assert run_command("predict", ["made", "--text", "w1", "w2", "--output", "made"]) == 2
     assert "--output made: is a folder. Give a file" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from layerdrop.cli.command import run_command
 from layerdrop.errors import UserError
 from layerdrop.system import files
 from layerdrop.system.files import (
@@ -17,7 +18,6 @@ from layerdrop.system.files import (
     put_in_place,
     write_atomically,
 )
-from scripts import choose_k, cost, layers, predict, report, search, sweep
 
 MARK = rb"\Amade by a test"
 
@@ -164,22 +164,22 @@ def test_foreign_files(tmp_path):
 
 # ---- scripts ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("script", "words", "flag"),
+    ("command", "words", "flag"),
     [
-        (sweep, "s.yaml --workers 1", "--store"),
-        (search, "--model_name_or_path demo --task_name demo-rte --max_k 1 --workers 1", "--store"),
-        (choose_k, "--model_name_or_path demo --tasks demo-rte --k 1 --workers 1", "--store"),
-        (choose_k, "--model_name_or_path demo --tasks demo-rte --k 1 --workers 1", "--figures"),
-        (layers, "profile --models demo --tasks demo-rte", "--store"),
-        (layers, "profile --models demo --tasks demo-rte", "--figures"),
-        (cost, "demo --k 0", "--store"),
+        ("sweep", "s.yaml --workers 1", "--store"),
+        ("search", "--model_name_or_path demo --task_name demo-rte --max_k 1 --workers 1", "--store"),
+        ("choose-k", "--model_name_or_path demo --tasks demo-rte --k 1 --workers 1", "--store"),
+        ("choose-k", "--model_name_or_path demo --tasks demo-rte --k 1 --workers 1", "--figures"),
+        ("layers", "profile --models demo --tasks demo-rte", "--store"),
+        ("layers", "profile --models demo --tasks demo-rte", "--figures"),
+        ("cost", "demo --k 0", "--store"),
     ],
 )
-def test_scripts_say_it_at_once(tmp_path, monkeypatch, capsys, script, words, flag):
+def test_commands_refuse_it_at_once(tmp_path, monkeypatch, capsys, command, words, flag):
     monkeypatch.chdir(tmp_path)
     Path("s.yaml").write_text("settings: {model_name_or_path: demo, task_name: demo-rte}\ngrid: {k: 0}\n")
     Path("file").write_text("mine")
-    assert script.main([*words.split(), flag, "file/x"]) == 2
+    assert run_command(command, [*words.split(), flag, "file/x"]) == 2
     err = capsys.readouterr().err.splitlines()
     assert err[-1] == f"error: {flag} file/x: cannot write there (Not a directory). Choose another folder."
     assert Path("file").read_text() == "mine"
@@ -189,7 +189,7 @@ def test_scripts_say_it_at_once(tmp_path, monkeypatch, capsys, script, words, fl
 def test_a_report_says_it_before_its_tables(tmp_path, monkeypatch, capsys, run, flag):
     assert run("--task_name rte --max_steps 1 --save_model no")[0] == 0
     Path("file").write_text("mine")
-    assert report.main(["out", flag, "file/x"]) == 2
+    assert run_command("report", ["out", flag, "file/x"]) == 2
     out, err = capsys.readouterr()
     assert not out and f"{flag} file" in err and "cannot write there" in err.splitlines()[-1]
 
@@ -201,25 +201,23 @@ def test_results_replace_no_file_of_the_users_own(tmp_path, monkeypatch, capsys,
     names = ("page.html", "runs.csv", "figures/tinybert_strategies.png", "figures/tinybert_strategies.pdf", "out.tsv")
     page, table, *_, predictions = names
     commands = (
-        (report, ["out", "--html", page, "--runs", table, "--figures", "figures"]),
-        (
-            predict,
-            ["out", "texts.txt", "--output", predictions],
-        ),
+        ("report", ["out", "--html", page, "--runs", table, "--figures", "figures"]),
+        ("predict", ["out", "texts.txt", "--output", predictions]),
     )
     for _ in range(2):
-        assert [script.main(words) for script, words in commands] == [0, 0]
+        assert [run_command(command, words) for command, words in commands] == [0, 0]
         assert all(Path(name).stat().st_size for name in names)
     for name in names:
         before = Path(name).read_bytes()
         Path(name).write_text("prediction of mine")
         capsys.readouterr()
-        assert 2 in [script.main(words) for script, words in commands]
+        assert 2 in [run_command(command, words) for command, words in commands]
         assert f"{name}: exists and is not an earlier result. Move it away" in capsys.readouterr().err
         assert Path(name).read_text() == "prediction of mine"
         Path(name).write_bytes(before)
     assert (
-        predict.main(["out", "texts.txt", "--output", "texts.txt"]) == 2 and Path("texts.txt").read_text() == "a\tb\n"
+        run_command("predict", ["out", "texts.txt", "--output", "texts.txt"]) == 2
+        and Path("texts.txt").read_text() == "a\tb\n"
     )
 
 
@@ -227,5 +225,5 @@ def test_a_picture_in_the_way_is_said_before_any_training(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     Path("loss_by_k.pdf").write_text("mine")
     words = "--model_name_or_path demo --tasks demo-rte --k 1 --workers 1 --figures ."
-    assert choose_k.main(words.split()) == 2 and not list(Path("runs/choose_k").iterdir())
+    assert run_command("choose-k", words.split()) == 2 and not list(Path("runs/choose_k").iterdir())
     assert "--figures loss_by_k.pdf: exists and is not an earlier result" in capsys.readouterr().err

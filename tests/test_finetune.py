@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from layerdrop.architectures import ModelSpec
-from layerdrop.cli import parse
+from layerdrop.cli.parsing import parse
 from layerdrop.data.batches import Collator, LengthGroupedSampler
 from layerdrop.data.examples import Examples
 from layerdrop.data.kinds import Classes

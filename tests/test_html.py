@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from layerdrop.cli.command import run_command
 from layerdrop.report.frame import frame
 from layerdrop.report.html import page
 from layerdrop.report.records import StoredRuns
 from layerdrop.report.table import render
 from layerdrop.report.tables.scores import task_tables
-from scripts import report
 from tests.test_report import record
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -82,18 +82,18 @@ def test_command(tmp_path, capsys, monkeypatch):
     for run in runs():
         run.folder = f"store/{run.id}"
         run.write()
-    assert report.main(["store", "--html", "new/report.html"]) == 0
+    assert run_command("report", ["store", "--html", "new/report.html"]) == 0
     assert "new/report.html" in capsys.readouterr().err and len(data(Path("new/report.html").read_text())["rows"]) == 3
-    assert report.main(["store", "--watch"]) == 2 and "Give its file with --html" in capsys.readouterr().err
+    assert run_command("report", ["store", "--watch"]) == 2 and "Give its file with --html" in capsys.readouterr().err
 
     def stop(seconds):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report.time, "sleep", stop)
-    assert report.main(["store", "--html", "live.html", "--watch"]) == 0
+    monkeypatch.setattr("layerdrop.report.contents.time.sleep", stop)
+    assert run_command("report", ["store", "--html", "live.html", "--watch"]) == 130
     assert 'http-equiv="refresh"' in Path("live.html").read_text()
     Path("empty").mkdir()
-    assert report.main(["empty", "--html", "none.html", "--watch"]) == 0 and not Path("none.html").exists()
+    assert run_command("report", ["empty", "--html", "none.html", "--watch"]) == 130 and not Path("none.html").exists()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import run_glue
-from layerdrop.cli import parse
+from layerdrop.cli.parsing import parse
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data import read as reading
 from layerdrop.runs.fingerprints import Fingerprints

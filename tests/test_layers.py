@@ -15,6 +15,8 @@ from layerdrop.analysis.inputs import cached
 from layerdrop.analysis.layers import Cosines, MinibatchCKA, drift, profile, similarity
 from layerdrop.analysis.probing import features, fit_and_score, probe
 from layerdrop.architectures import ModelSpec
+from layerdrop.cli.command import run_command
+from layerdrop.cli.layers import data_of
 from layerdrop.criteria.states import score_states
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
@@ -26,7 +28,6 @@ from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import RunSpec
 from layerdrop.states import States, layer_states
 from layerdrop.surgery import drop_layers, layer_list
-from scripts import layers
 from tests import tiny
 from tests.test_surgery import MODEL_TYPES
 
@@ -203,7 +204,7 @@ def call(bert, glue, tmp_path, monkeypatch, capsys):
 
     def call(words, models=(bert,)):
         argv = [*words.split(), "--models", *models, "--data_dir", glue, "--figures", "figures", "--use_cpu"]
-        code = layers.main(argv)
+        code = run_command("layers", argv)
         return code, *capsys.readouterr()
 
     return call
@@ -323,24 +324,24 @@ def own(tmp_path, monkeypatch):
 
 def test_a_run_of_own_files_is_looked_at_on_them(own, capsys):
     words = ["--models", "made", "--use_cpu"]
-    assert layers.main(["scores", "--criteria", "linearity", "taylor", *words]) == 0
+    assert run_command("layers", ["scores", "--criteria", "linearity", "taylor", *words]) == 0
     out, err = capsys.readouterr()
     assert "12 texts of train" in out + err and "the checkpoint's classifier" in out + err
-    assert layers.main(["probe", *words]) == 0
+    assert run_command("layers", ["probe", *words]) == 0
     own_words = ["--train_file", "reviews.csv", "--text_columns", "review", "--label_column", "grade"]
     other = tiny.save(own / "plain")
-    assert layers.main(["profile", "--models", other, *own_words, "--use_cpu"]) == 0
+    assert run_command("layers", ["profile", "--models", other, *own_words, "--use_cpu"]) == 0
     Path("test.csv").write_text("review\nw1 w2\nw3 w4\n")
     test = ["--split", "test", "--test_file", "test.csv", "--text_columns", "review"]
-    assert layers.main(["profile", *words, *test]) == 0
-    assert layers.main(["profile", *words, *own_words, "--tasks", "rte", "mrpc"]) == 2
+    assert run_command("layers", ["profile", *words, *test]) == 0
+    assert run_command("layers", ["profile", *words, *own_words, "--tasks", "rte", "mrpc"]) == 2
     assert "--tasks rte mrpc: --train_file is one task" in capsys.readouterr().err
 
 
 def test_a_run_is_looked_at_on_its_own_folder_of_data(glue):
     data = DataSpec("rte", glue)
     record = RunRecord(RunSpec(ModelSpec("m"), data), "f")
-    assert layers.data_of(record, None, []) == [["--task_name", "rte", f"--data_dir={glue}"]]
-    assert layers.data_of(record, ["sst2"], []) == [["--task_name", "sst2"]]
-    assert layers.data_of(None, None, []) == [["--task_name", "mrpc"]]
-    assert layers.data_of(None, None, ["--train-file=x.csv"]) == [[]]
+    assert data_of(record, None, []) == [["--task_name", "rte", f"--data_dir={glue}"]]
+    assert data_of(record, ["sst2"], []) == [["--task_name", "sst2"]]
+    assert data_of(None, None, []) == [["--task_name", "mrpc"]]
+    assert data_of(None, None, ["--train-file=x.csv"]) == [[]]

@@ -1,42 +1,20 @@
 """Every flag that takes a path expands `~`, once, where it is parsed: a shell leaves `--flag=~/x` alone, YAML too."""
 
-import argparse
-import importlib
 import re
-from pathlib import Path
 
 import pytest
 
-from layerdrop.cli import Parser, parse
-from layerdrop.cli.flags import GROUPS
+from layerdrop.cli.command import COMMANDS, command_parser
+from layerdrop.cli.parsing import parse, parse_settings, run_parser
 from layerdrop.errors import UserError
 from layerdrop.sweeps.study import read_study
 from layerdrop.system.files import LocalPath
-
-SCRIPTS = sorted(path.stem for path in (Path(__file__).parent.parent / "scripts").glob("*.py"))
-SCRIPTS = [name for name in SCRIPTS if name not in ("executing", "pretrain_demo", "demo_language")]
 
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     return str(tmp_path)
-
-
-def parser_of(script: str) -> argparse.ArgumentParser:
-    """The parser that a script makes."""
-
-    class Made(Exception):
-        pass
-
-    def stop(self, *args, **kwargs):
-        raise Made(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
-        with pytest.raises(Made) as made:
-            importlib.import_module(f"scripts.{script}").main([])
-    return made.value.args[0]
 
 
 def test_a_path_is_an_ordinary_text(home):
@@ -58,17 +36,15 @@ NO_PATH = {"token", "method", "tasks", "save_strategy"}
 
 
 def test_the_flags_of_a_run_that_take_paths():
-    actions = {action.dest: action for action in Parser()._actions}
+    actions = {action.dest: action for action in run_parser()._actions}
     assert sorted(name for name, action in actions.items() if action.type is LocalPath) == sorted(PATHS)
 
 
-@pytest.mark.parametrize("script", [None, *SCRIPTS])
-def test_a_new_flag_that_takes_a_path_has_its_type(script):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_new_flag_that_takes_a_path_has_its_type(command):
     """A flag takes one where its help speaks of a folder, a file or a model."""
-    own = set().union(*(vars(kind)["__annotations__"] for kind in GROUPS))
-    parser = parser_of(script) if script else Parser()
-    for action in parser._actions:
-        if action.type in (None, str) and action.nargs != 0 and not action.choices and (script or action.dest in own):
+    for action in command_parser(command)._actions:
+        if action.type in (None, str) and action.nargs != 0 and not action.choices:
             speaks = SPEAKS_OF_A_PATH.search(action.help or "") and action.dest not in NO_PATH
             assert not speaks, f"{action.dest}: {action.help}"
 
@@ -87,7 +63,9 @@ def test_paths_of_a_run(home, tmp_path):
 def test_paths_of_a_study(home, tmp_path):
     (tmp_path / "recipe.yaml").write_text("learning_rate: 1e-3\n")
     (tmp_path / "study.yaml").write_text("recipe: ~/recipe.yaml\ngrid: {models: [~/a, ~/b], tasks: [rte]}\n")
-    study = read_study(str(tmp_path / "study.yaml"), str(tmp_path / "store"), flags=("--use_cpu", "--data_dir=~/glue"))
+    study = read_study(
+        str(tmp_path / "study.yaml"), str(tmp_path / "store"), parse_settings, flags=["--use_cpu", "--data_dir=~/glue"]
+    )
     assert [job.spec.model.name for job in study.jobs] == [f"{home}/a", f"{home}/b"]
     assert {(job.spec.train.learning_rate, job.spec.data.source) for job in study.jobs} == {(1e-3, f"{home}/glue")}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from layerdrop.architectures import ModelSpec
-from layerdrop.cli import parse
+from layerdrop.cli.parsing import parse
 from layerdrop.data import metrics
 from layerdrop.data.columns import positive_class
 from layerdrop.data.spec import DataSpec

@@ -1,4 +1,4 @@
-"""scripts/predict.py: one prediction for each row of whatever run_glue.py reads, in order."""
+"""layerdrop predict: one prediction for each row of whatever run_glue.py reads, in order."""
 
 import io
 import json
@@ -14,13 +14,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import layerdrop
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
+from layerdrop.cli.command import run_command
 from layerdrop.data.spec import DataSpec
 from layerdrop.deploy.predict import Prediction, Predictor
 from layerdrop.errors import UserError
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import RunSpec
 from layerdrop.system.own_files import OwnFiles
-from scripts import predict
 from tests import tiny
 from tests.test_own_files import write
 
@@ -51,7 +51,7 @@ def call(capsys, monkeypatch, tmp_path):
 
     def call(*words: str, stdin: bytes = b""):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stdin), isatty=lambda: not stdin))
-        code = predict.main(list(words))
+        code = run_command("predict", list(words))
         out, err = capsys.readouterr()
         return code, [line.split("\t") for line in out.split("\n")[1:-1]], err
 
@@ -206,7 +206,7 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
         (["-"], b"w1\tw2\tw3\n", "stdin:1: 3 texts, separated by tabs. Give one text in each line, or two"),
         (["-"], b"w1\n\nw1\tw2\n", "stdin:3: 2 texts, but 1 in the lines above"),
         (["-"], b"\xff\n", "stdin: not UTF-8 text .* at byte 0"),
-        (["--text", "a", "b", "c"], b"", "--text: one text or two"),
+        (["--text", "a", "b", "c"], b"", "--text: takes one or two texts"),
         (["--text", "a", "--batch_size", "0"], b"", "--batch_size 0: must be 1 or more"),
         (["--text", "a", "--max_seq_length", "1"], b"", "--max_seq_length 1: must be 2 or more"),
         (["--text", "a", "--text_columns", "x"], b"", "--text_columns: only for csv"),

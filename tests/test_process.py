@@ -27,26 +27,6 @@ def settings(monkeypatch):
         os.environ.pop(name, None)
 
 
-@pytest.mark.parametrize("script", ["layers", "search", "cost"])
-def test_scripts_that_compute_prepare_their_process(script):
-    """Before torch is imported."""
-    code = f"""
-import os, runpy, sys
-class Watch:
-    def find_spec(self, name, *rest):
-        assert name != "torch" or "GOMP_SPINCOUNT" in os.environ
-sys.meta_path.insert(0, Watch())
-sys.argv = ["{script}.py", "--help"]
-try:
-    runpy.run_path("{ROOT / "scripts" / script}.py", run_name="__main__")
-except SystemExit:
-    pass
-assert os.environ["GOMP_SPINCOUNT"] == "1000"
-"""
-    kept = {name: value for name, value in os.environ.items() if name not in process.WAITING}
-    subprocess.run([sys.executable, "-c", code], check=True, env=kept, stdout=subprocess.DEVNULL)
-
-
 def test_no_library_is_imported_and_openmp_reads_the_setting():
     """In a process of its own: what is set before torch is imported reaches the library that torch's threads use."""
     code = """
@@ -137,16 +117,6 @@ def test_printing_never_fails_a_command(redirection, tmp_path):
     assert ended.returncode == 0 and done.read_text() == "done", ended.stderr
     if redirection == "2>&1 | cat":
         assert (tmp_path / "out").read_text().startswith("a\\u03b1\n")
-
-
-@pytest.mark.parametrize(
-    "script", ["run_glue.py", *(f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py"))]
-)
-def test_every_command_tolerates_a_broken_output(script):
-    text = (ROOT / script).read_text()
-    if '__name__ == "__main__"' in text and "print(" in text:
-        assert "tolerate_broken_output()" in text or "prepare_process()" in text
-        assert "SIGPIPE" not in text  # ends a command in the middle of its work
 
 
 class Cores:

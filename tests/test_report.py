@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from layerdrop.architectures import ModelSpec
+from layerdrop.cli.command import run_command
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
@@ -31,7 +32,6 @@ from layerdrop.report.tables.significance import significance_tables
 from layerdrop.runs.record import Cut, RunRecord
 from layerdrop.runs.spec import RunSpec
 from layerdrop.runs.summary import summary
-from scripts import report
 from tests.running import write_table
 
 LARGE = ["sst2", "mnli", "qnli", "qqp", "stsb"]
@@ -364,7 +364,7 @@ def test_command(tmp_path, capsys):
         run.write()
     words = [str(tmp_path / "store"), "--figures", str(tmp_path / "figures"), "--compare", "sajjad2023"]
     lines = str(tmp_path / "csv" / "runs.csv")
-    assert report.main([*words, "--table", "tasks", "cost", "glue", "significance", "--runs", lines]) == 0
+    assert run_command("report", [*words, "--table", "tasks", "cost", "glue", "significance", "--runs", lines]) == 0
     assert len(Path(lines).read_text().splitlines()) == 5
     out, err = capsys.readouterr()
     assert out.count("### bert-base-uncased") == 4 and "Table 3 gives mean losses" in err
@@ -379,14 +379,14 @@ def test_command(tmp_path, capsys):
         metrics={"accuracy": 0.5},
     )
     run.write()
-    assert report.main([str(tmp_path / "demo"), "--compare", "sajjad2023"]) == 0
+    assert run_command("report", [str(tmp_path / "demo"), "--compare", "sajjad2023"]) == 0
     assert "nothing to compare" in capsys.readouterr().err
-    assert report.main([str(tmp_path / "none")]) == 2
-    assert report.main([*words, "--tasks", "cola"]) == 2
+    assert run_command("report", [str(tmp_path / "none")]) == 2
+    assert run_command("report", [*words, "--tasks", "cola"]) == 2
     assert "--tasks cola: no run of these there. There are: rte." in capsys.readouterr().err
-    assert report.main([*words, "--tasks", "rte", "cola"]) == 0
+    assert run_command("report", [*words, "--tasks", "rte", "cola"]) == 0
     assert "| RTE acc" in (out := capsys.readouterr().out) and "| CoLA Matthews" in out
-    assert report.main([*words, "--tasks", "rto"]) == 2 and "Did you mean 'rte'" in capsys.readouterr().err
+    assert run_command("report", [*words, "--tasks", "rto"]) == 2 and "Did you mean 'rte'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("cut", "limits"), [(0.601, (58.05, 62.05)), (0.5, None)])
@@ -650,7 +650,7 @@ def test_tables_of_a_single_run_without_the_full_model(tmp_path, table, capsys):
     run.folder = str(tmp_path / "run")
     run.write()
     for form in ("md", "latex", "csv"):
-        assert report.main([str(tmp_path), "--table", table, "--format", form]) == 0
+        assert run_command("report", [str(tmp_path), "--table", table, "--format", form]) == 0
     assert "missing" in capsys.readouterr().out
 
 
@@ -679,7 +679,7 @@ def test_a_recipe_of_the_first_training_is_named_where_it_has_one():
     full = record().spec
     longer = [record(recipe=TrainSpec(num_train_epochs=10), **changes) for changes in ({}, {"k": 2, "start": full})]
     rows = {tuple(row[:2]) for table in task_tables(frame([record(k=2, start=full), *longer])) for row in table.rows}
-    assert rows == {("top, finetuned", "2"), ("full", "0"), ("top, finetuned (first_num_train_epochs 3.0)", "2")}
+    assert rows == {("top, finetuned", "2"), ("full", "0"), ("top, finetuned (start_num_train_epochs 3.0)", "2")}
 
 
 def test_settings_that_make_rows(tmp_path, capsys):
@@ -713,7 +713,7 @@ def test_settings_that_make_rows(tmp_path, capsys):
     for run in [*runs, longer]:
         run.folder = str(tmp_path / run.id)
         run.write()
-    assert report.main([str(tmp_path), "--rows", "num_train_epochs", "--table", "tasks"]) == 0
+    assert run_command("report", [str(tmp_path), "--rows", "num_train_epochs", "--table", "tasks"]) == 0
     assert f"top, finetuned {epochs[1]}" in capsys.readouterr().out
 
 
@@ -877,17 +877,17 @@ def test_a_csv_of_runs_gives_the_same_tables(tmp_path, capsys):
         "--html",
         str(tmp_path / "p.html"),
     ]
-    assert report.main(words) == 0 and "mean over" not in capsys.readouterr().err
+    assert run_command("report", words) == 0 and "mean over" not in capsys.readouterr().err
     for flags, said in (
         (["--columns", "max_train_sample"], "Did you mean 'max_train_samples'"),
         (["--table", "significance"], "needs the folders of the runs"),
         ([str(tmp_path)], "one csv file"),
     ):
-        assert report.main([str(file), *flags]) == 2 and said in capsys.readouterr().err
+        assert run_command("report", [str(file), *flags]) == 2 and said in capsys.readouterr().err
     for bad in ("id\n1\n", "", file.read_text().replace(",1,fp32", ",x,fp32")):
         (tmp_path / "bad.csv").write_text(bad)
-        assert report.main([str(tmp_path / "bad.csv")]) == 2 and "bad.csv" in capsys.readouterr().err
-    assert report.main([str(tmp_path / "none.csv")]) == 2
+        assert run_command("report", [str(tmp_path / "bad.csv")]) == 2 and "bad.csv" in capsys.readouterr().err
+    assert run_command("report", [str(tmp_path / "none.csv")]) == 2
 
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).parent.parent / "docs" / "results").glob("*.csv")))

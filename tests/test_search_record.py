@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from layerdrop.architectures import ModelSpec
-from layerdrop.cli import parse
+from layerdrop.cli.parsing import parse
 from layerdrop.criteria.orders import read_order_file, read_sets_file
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec

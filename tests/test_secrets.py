@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from layerdrop.cli.command import run_command
+from layerdrop.cli.parsing import parse_settings
 from layerdrop.sweeps.engines.worker import work
 from layerdrop.sweeps.study import read_study
 from run_glue import run as run_spec
-from scripts import search
 from tests.running import QUICK
 
 SECRETS = ("hf_to_read_with", "hf_to_push_with")
-TOKENS = [["--token", SECRETS[0], "--hub_token", SECRETS[1]], [f"--use_auth_token={SECRETS[0]}"]]
+TOKENS = [["--token", SECRETS[0], "--hub_token", SECRETS[1]], [f"--token={SECRETS[0]}"]]
 STEP = ["--max_steps", "2", "--max_train_samples", "16", "--max_eval_samples", "8"]
 
 
@@ -38,7 +39,7 @@ def test_a_sweep(bert, glue, tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text("grid: {tasks: [rte, mrpc], strategies: top, k: 1}\n")
     words = ["--model_name_or_path", bert, "--data_dir", glue, *QUICK, *STEP, *TOKENS[0], "--save_model", "yes"]
-    study = read_study(str(path), str(tmp_path / "store"), flags=tuple(words))
+    study = read_study(str(path), str(tmp_path / "store"), parse_settings, flags=words)
     broken = study.jobs[1]
     broken.options.trainer["optim"] = "nonsense"  # fails, and is recorded
     assert [work(run_spec, job).status for job in study.jobs] == ["success", "failed"]
@@ -48,9 +49,9 @@ def test_a_sweep(bert, glue, tmp_path):
 def test_a_search(bert, glue, tmp_path, monkeypatch, capsys):
     from tests.made_up import InProcessEngine
 
-    monkeypatch.setattr("scripts.search.make_engine", lambda *rest: InProcessEngine(run_spec))
-    monkeypatch.setattr("scripts.search.find_slots", lambda args: [])
+    monkeypatch.setattr("layerdrop.cli.engines.make_engine", lambda *rest: InProcessEngine(run_spec))
+    monkeypatch.setattr("layerdrop.cli.search.find_slots", lambda args: [])
     words = ["--model_name_or_path", bert, "--task_name", "rte", "--data_dir", glue, *QUICK, *STEP, *TOKENS[0]]
-    assert search.main(["--max_k", "1", "--store", str(tmp_path / "store"), *words]) == 0
+    assert run_command("search", ["--max_k", "1", "--store", str(tmp_path / "store"), *words]) == 0
     out, err = capsys.readouterr()
     assert not holders(tmp_path / "store") and not any(secret in out + err for secret in SECRETS)

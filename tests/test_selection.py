@@ -6,7 +6,7 @@ import pytest
 
 from layerdrop.architectures import HubOptions, ModelSpec
 from layerdrop.checkpoints import Checkpoint
-from layerdrop.cli import parse
+from layerdrop.cli.parsing import parse
 from layerdrop.criteria.scoring import Scores
 from layerdrop.criteria.selection import select_layers, split_to_score
 from layerdrop.criteria.spec import DropSpec

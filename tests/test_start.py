@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import run_glue
-from layerdrop.cli import parse
+from layerdrop.cli.parsing import parse, parse_settings
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.errors import UserError
 from layerdrop.finetune.trainer import FineTuner
@@ -175,12 +175,12 @@ def test_what_will_go_is_frozen_in_the_first_training(run, bert):
 
 
 def test_the_first_training_has_its_own_recipe(run):
-    words = f"{TOP} --drop_when finetuned --first_num_train_epochs 2 --first_learning_rate 5e-4"
+    words = f"{TOP} --drop_when finetuned --start_num_train_epochs 2 --start_learning_rate 5e-4"
     code, record, _, _ = run(words)
     (first,) = prior()
     assert first["steps"] == 6 and record["steps"] == 3 and first["spec"]["train"]["learning_rate"] == 5e-4
     spec = RunSpec.from_dict(record["spec"])
-    assert spec.flat()["first_num_train_epochs"] == 2 and spec.flat()["first_learning_rate"] == 5e-4
+    assert spec.flat()["start_num_train_epochs"] == 2 and spec.flat()["start_learning_rate"] == 5e-4
     assert spec.drop_when == "finetuned" and spec.id == record["id"]
 
 
@@ -204,8 +204,9 @@ def test_under_torchrun_the_first_training_is_done_before(first):
         ("--freeze_dropped", "goes with --drop_when finetuned"),
         ("--drop_when after --freeze_dropped", "goes with --drop_when finetuned"),
         ("--drop_when finetuned --drop_step 2", "--drop_step: only for --drop_when gradual, not finetuned"),
-        ("--first_num_train_epochs 2", "only for --drop_when finetuned and --teacher auto"),
-        ("--drop_when finetuned --first_learning_rate 0", "--first_learning_rate 0.0: must be above 0"),
+        ("--start_num_train_epochs 2", "only for --drop_when finetuned and after, not pretrained"),
+        ("--teacher x --teacher_num_train_epochs 2", "only for --teacher auto"),
+        ("--drop_when finetuned --start_learning_rate 0", "--start_learning_rate 0.0: must be above 0"),
     ],
 )
 def test_what_cannot_be(run, words, said):
@@ -218,7 +219,7 @@ def test_the_runs_of_a_study_share_the_first_training(bert, glue, tmp_path, monk
     study = {"settings": {"model_name_or_path": bert, "data_dir": glue, "use_cpu": True}, "grid": {"k": [1, 2]}}
     study["grid"] |= {"tasks": "rte", "strategies": "top", "drop_when": ["finetuned", "after"]}
     Path("study.yaml").write_text(json.dumps(study))
-    jobs = read_study("study.yaml", "store").jobs
+    jobs = read_study("study.yaml", "store", parse_settings).jobs
     assert len({job.spec.start.id for job in jobs}) == 1 and len(jobs) == 4
     assert {job.options.prior_store for job in jobs} == {"store/prior"}
     for job in jobs:
@@ -233,7 +234,7 @@ def test_a_study_trains_its_full_models_once(bert, glue, tmp_path, monkeypatch):
     study["grid"] = [{"k": 0, "seeds": [1, 2]}, {"strategies": "top", "k": 1, "drop_when": "finetuned", "seeds": 1}]
     study["grid"].append({"strategies": "top", "k": 2, "teacher": "auto", "distill": "logits", "seeds": 1})
     Path("study.yaml").write_text(json.dumps(study))
-    jobs = read_study("study.yaml", "store").jobs
+    jobs = read_study("study.yaml", "store", parse_settings).jobs
     assert [job.options.save_model for job in jobs] == [True, False, False, False]
     for job in (jobs[0], *jobs[2:]):
         assert run_glue.run(job.spec, job.options).status == "success"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from layerdrop.cli.parsing import parse_settings
 from layerdrop.errors import UserError
 from layerdrop.sweeps import study
 from layerdrop.sweeps.study import OF_ONE_RUN, idle_axis, read_study
@@ -19,7 +20,7 @@ def write(tmp_path, monkeypatch):
 
     def call(text: str, flags=(), **kwargs):
         Path("s.yaml").write_text(text)
-        return read_study("s.yaml", "store", flags=(*CPU, *flags), **kwargs)
+        return read_study("s.yaml", "store", parse_settings, flags=(*CPU, *flags), **kwargs)
 
     return call
 
@@ -217,7 +218,7 @@ def test_flags_of_a_single_run_are_refused(write, name):
 
 
 def test_a_configuration_of_one_run_points_to_its_command(write):
-    with pytest.raises(UserError, match=r"s.yaml: is the configuration of a single run.*run_glue.py s.yaml"):
+    with pytest.raises(UserError, match=r"s.yaml: no study, it has no .grid.*layerdrop run s.yaml"):
         write("model_name_or_path: demo\nlearning_rate: 1e-4\n")
 
 
@@ -245,19 +246,19 @@ def test_the_hub_is_asked_once_and_only_if_needed(write, monkeypatch):
         ("grid: {k: 0}\nsettings: {learning_rat: 1}", "--learning_rat: no such flag. Did you mean --learning_rate"),
         ("grid: {task: [rte]}", "s.yaml: grid: no axis 'task'. Did you mean 'tasks'?"),
         ("grid: {k: 0}\nexclude: [{strategy: top}]", "s.yaml: exclude: no axis 'strategy'. Did you mean 'strategies'?"),
-        ("grid: {learning_rat: 1}", "no axis 'learning_rat'. Did you mean 'learning_rate'?"),
+        ("grid: {learning_rat: 1}", "--learning_rat: no such flag. Did you mean --learning_rate?"),
         ("grid: {tasks: [rto]}", "unknown value 'rto'. Did you mean 'rte'?"),
         ("grid: {k: [2]}", "k needs a strategy. Choose strategies: top"),
         ("grid: 3", "'grid' is a mapping"),
-        ("grid: {1: 2}", "grid: no axis '1'"),
+        ("grid: {1: 2}", "--1: no such flag"),
         ("recipe: {learning_rate: 1}\ngrid: {k: 0}", "'recipe' is the path of a file of flags"),
         ("settings: [a]\ngrid: {k: 0}", "'settings' is a mapping of flags to values"),
         ("1: 2", "a configuration is"),
         ("grid: {k: []}", "holds no run"),
         ("recipe: none.yaml\ngrid: {k: 0}", "none.yaml: cannot read"),
-        ("grid: {k: 0}\ngrid: {k: 1}", "'grid' is there twice"),
-        ("grid: [&a {k: 0}, {<<: *a, k: 1, k: 2}]", "'k' is there twice"),
-        ("grid: [&a {k: 0}, {<<: *a, <<: *a}]", "'<<' is there twice"),
+        ("grid: {k: 0}\ngrid: {k: 1}", "'grid' occurs twice"),
+        ("grid: [&a {k: 0}, {<<: *a, k: 1, k: 2}]", "'k' occurs twice"),
+        ("grid: [&a {k: 0}, {<<: *a, <<: *a}]", "'<<' occurs twice"),
         ("- a", "a configuration is"),
     ],
 )
@@ -269,5 +270,5 @@ def test_wrong_files(write, text, said):
 def test_a_search_is_no_study(tmp_path):
     path = tmp_path / "search.yaml"
     path.write_text("model_name_or_path: demo\nmax_k: 2\n")
-    with pytest.raises(UserError, match=f"^{path}: is a search. Start it with: python scripts/search.py {path}$"):
-        read_study(str(path), str(tmp_path))
+    with pytest.raises(UserError, match=f"^{path}: is a search. Start it with: layerdrop search {path}$"):
+        read_study(str(path), str(tmp_path), parse_settings)

@@ -1,4 +1,4 @@
-"""scripts/sweep.py: with real runs on small models where it matters, else with runs that only pretend."""
+"""layerdrop sweep: with real runs on small models where it matters, else with runs that only pretend."""
 
 import os
 import signal
@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import run_glue
+from layerdrop.cli.command import run_command
 from layerdrop.runs.record import RunRecord, read_record
-from scripts import sweep
 from tests.made_up import MadeUp
 
 ROOT = Path(__file__).parent.parent
@@ -31,20 +31,20 @@ def study(tmp_path, monkeypatch, bert, glue):
 
 
 def test_plan_sweep_plan(study, bert, glue, capsys):
-    assert sweep.main([*study, "--plan"]) == 0
+    assert run_command("sweep", [*study, "--plan"]) == 0
     out = capsys.readouterr().out
     assert "8 runs: 0 done, 0 failed, 8 missing, 2 impossible" in out and "--drop_k 2 or 4" in out
     assert not Path("runs").exists()
 
     (bad := Path("bad")).mkdir()
     words = ["--data_dir", str(bad), "--tasks", "rte", "--k", "0"]
-    assert sweep.main([*study, *words]) == 1
+    assert run_command("sweep", [*study, *words]) == 1
     out, err = capsys.readouterr()
     # data that is not there is said once, and recorded
     assert "1 failed" in out and "cannot read bad/train.tsv" in err and "[1/1]" in err
     assert (out + err).count("cannot read bad/train.tsv") == 1
 
-    assert sweep.main(study) == 0
+    assert run_command("sweep", study) == 0
     out, err = capsys.readouterr()
     assert "8 runs: 8 done (0 of them before), 0 failed" in out and err.count("done  ") == 8
     records = [read_record(path.parent) for path in Path("runs/small").glob("*/record.json")]
@@ -52,7 +52,7 @@ def test_plan_sweep_plan(study, bert, glue, capsys):
     assert {(r.spec.data.task, r.spec.drop.strategy, r.spec.drop.k) for r in done} == {
         (task, *how) for task in ("rte", "stsb") for how in ((None, None), ("top", 2), ("top", 3), ("symmetric", 2))
     }
-    assert sweep.main(study) == 0 and "8 done (8 of them before)" in capsys.readouterr().out
+    assert run_command("sweep", study) == 0 and "8 done (8 of them before)" in capsys.readouterr().out
 
     # a worker that has done others before gives what a fresh process gives
     last = next(r for r in done if (r.spec.data.task, r.spec.drop.strategy) == ("stsb", "symmetric"))
@@ -72,15 +72,15 @@ def test_an_unreadable_record_is_said_and_stays(study, capsys, monkeypatch):
     def success(job):
         return RunRecord(job.spec, job.options.folder, "success", metrics={"accuracy": 0.5})
 
-    monkeypatch.setattr(sweep, "make_engine", lambda *args: MadeUp(success))
+    monkeypatch.setattr("layerdrop.cli.engines.make_engine", lambda *args: MadeUp(success))
     words = [*study, "--tasks", "rte", "--k", "0", "--strategies", "top"]
-    assert sweep.main(words) == 0
+    assert run_command("sweep", words) == 0
     (path,) = Path("runs").glob("small/*/record.json")
     path.write_bytes(b"\xff[")
-    assert sweep.main([*words, "--plan"]) == 0
+    assert run_command("sweep", [*words, "--plan"]) == 0
     out, err = capsys.readouterr()
     assert "counts as missing" in out and "note:" not in err and "1 missing" in out
-    assert sweep.main(words) == 2 and path.read_bytes() == b"\xff["
+    assert run_command("sweep", words) == 2 and path.read_bytes() == b"\xff["
     out, err = capsys.readouterr()
     assert err.count("counts as missing") == 1 and "holds record.json, which this run did not write" in err
 
@@ -105,7 +105,7 @@ def test_wrong_words(study, words, said, capsys):
     words = words + study[1:] if words[0].endswith(".yaml") else [*study, *words]
     if "--engine" in words:
         Path("small.yaml").write_text(STUDY.replace("precision: fp32, ", ""))
-    assert sweep.main(words) == 2
+    assert run_command("sweep", words) == 2
     err = capsys.readouterr().err
     assert said in err and len(err.splitlines()) == 1
 
@@ -113,10 +113,10 @@ def test_wrong_words(study, words, said, capsys):
 SLOW_SWEEP = """
 import sys
 import run_glue
-from scripts import sweep
+from layerdrop.cli.command import run_command
 from tests.sweeping import pretend_slowly
 run_glue.run = pretend_slowly
-sys.exit(sweep.main(sys.argv[1:]))
+sys.exit(run_command("sweep", sys.argv[1:]))
 """
 
 
@@ -133,7 +133,7 @@ def test_ctrl_c_finishes_what_is_in_flight(study):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=100)
-    assert process.returncode == 130 and "are finished" in err, err
+    assert process.returncode == 130 and "finishing the running runs" in err, err
     assert "8 runs: 1 done (0 of them before), 0 failed, 7 missing" in out
     assert "[1/8] done" in err  # nothing is left of a sweep that stops
 
@@ -142,13 +142,16 @@ def test_ctrl_c_finishes_what_is_in_flight(study):
     ("script", "words", "runs"),
     [("sweep_k.sh", ["rte", "0 2 3", "top"], 3), ("sweep_tasks.sh", ["rte stsb", "2", "top symmetric", "1 2"], 12)],
 )
-def test_short_forms(study, bert, script, words, runs):
+def test_short_forms(study, bert, tmp_path, script, words, runs):
     words = ["bash", ROOT / "scripts" / script, bert, *words, *study[3:], "--plan"]
-    done = subprocess.run(words, capture_output=True, text=True, env=_with_python_first())
+    done = subprocess.run(words, capture_output=True, text=True, env=_with_command(tmp_path))
     assert done.returncode == 0 and f"{runs} runs: 0 done, 0 failed, {runs} missing" in done.stdout, done.stderr
     done = subprocess.run(words[:4], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("usage:")
 
 
-def _with_python_first() -> dict[str, str]:
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+def _with_command(folder: Path) -> dict[str, str]:
+    """An environment in which `layerdrop` is the command of this repository."""
+    (folder / "layerdrop").write_text(f'#!/bin/sh\nexec {sys.executable} -m layerdrop "$@"\n')
+    (folder / "layerdrop").chmod(0o755)
+    return os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score
 from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
-from layerdrop.cli import flags_of, parse
 from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
 from layerdrop.runs.checks import check_selection
@@ -16,7 +15,7 @@ from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store
 from layerdrop.surgery import droppable
 from layerdrop.sweeps.engines.base import Job
 from layerdrop.sweeps.execute import statuses
-from layerdrop.sweeps.study import QUIET, refuse_flags_of_one_run
+from layerdrop.sweeps.study import QUIET, Parse, refuse_flags_of_one_run
 
 Train = Callable[[Sequence[Job]], dict[str, RunRecord]]
 """Executes runs. Returns id -> record. Raises UserError if a run fails, Stopped if the user stops."""
@@ -41,15 +40,15 @@ class ToleranceSettings:
 class TaskTolerance:
     """The number of layers that a task can lose."""
 
-    def __init__(self, task: str | None, words: Sequence[str], settings: ToleranceSettings):
+    def __init__(self, task: str | None, words: Sequence[str], settings: ToleranceSettings, parse: Parse):
         """task: None for own files. words: flags of a run. Raises UserError for bad flags."""
         refuse_flags_of_one_run(words)
-        defaults = flags_of(QUIET | {"eval_strategy": "no", "drop_strategy": "top", "task_name": task})
-        self.settings, self.words = settings, [*defaults, *words]
-        arguments = parse([*self.words, "--drop_k", "0"])
+        defaults = QUIET | {"eval_strategy": "no", "drop_strategy": "top", "task_name": task}
+        self.settings, self.parse = settings, lambda *more: parse(defaults, [*words, *more])
+        arguments = self.parse("--drop_k", "0")
         if arguments.needs_hub:
             work_offline_unless_reachable()
-        self.gives_precision = bool({"precision", "bf16", "fp16"} & arguments.given)
+        self.gives_precision = arguments.gives_precision
         spec, options = arguments.to_spec()
         if not ((spec.train or spec.start) and options.evaluate):
             raise UserError("--do_train, --do_eval, --do_predict: choosing K trains and evaluates. Leave them out.")
@@ -120,7 +119,7 @@ class TaskTolerance:
     def job(self, k: int, seed: int) -> Job:
         """The run of a K and a seed. Raises UserError if the strategy cannot drop K layers."""
         if (k, seed) not in self.jobs:
-            spec, options = parse([*self.words, "--drop_k", str(k), "--seed", str(seed)]).to_spec()
+            spec, options = self.parse("--drop_k", str(k), "--seed", str(seed)).to_spec()
             check_selection(spec, self.config)
             prior = Path(self.settings.store) / PRIOR_FOLDER
             places = {"folder": Store(self.settings.store).folder(spec), "prior_store": str(prior)}

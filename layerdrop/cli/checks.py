@@ -9,13 +9,13 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Trainer, get_scheduler
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from layerdrop.cli.flags import Flags, TrainArguments
+from layerdrop.cli.arguments import Flags, TrainArguments
 from layerdrop.cli.limits import out_of_range
 from layerdrop.cli.to_spec import DISTILL_DEFAULTS, has_effect
 from layerdrop.criteria.table import CRITERIA, STRATEGIES
 from layerdrop.data.tasks import custom_task
 from layerdrop.errors import UserError
-from layerdrop.runs.spec import FIRST_RECIPE
+from layerdrop.runs.spec import OWN_RECIPE
 from layerdrop.system.text import one_line
 
 OWN_FILES_ONLY = ("text_columns", "label_column", "label_type", "positive_label")
@@ -23,7 +23,7 @@ SCORES_ONLY = ("score_split", "max_score_samples", "weight_scope")
 TRAINING_ONLY = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "max_train_samples")
 GRADUAL_ONLY = ("drop_step", "drop_every_epochs")
 THESEUS_ONLY = ("replacing_rate", "replacing_schedule", "replacing_steps")
-FIRST_ONLY = tuple(f"first_{name}" for name in FIRST_RECIPE)
+START_ONLY = tuple(f"start_{name}" for name in OWN_RECIPE)
 NOT_TRAINING_ALONE = ("do_train", "seed", "precision", "bf16", "fp16", "no_speedups")
 """Flags among TrainArguments that change the result of an evaluation too."""
 
@@ -174,10 +174,9 @@ def _when(flags: Flags) -> Iterator[str]:
         yield f"{said}: counts epochs. Use --num_train_epochs instead of --max_steps."
     if gradual and train.load_best_model_at_end:
         yield f"{said}: its checkpoints have different depths. Leave --load_best_model_at_end out."
-    prerequisites = when.drop_when == "finetuned" or flags.teacher.teacher == "auto"
-    for name in _given(when, FIRST_ONLY):
-        if not prerequisites:
-            yield f"--{name}: only for --drop_when finetuned and --teacher auto. Leave it out."
+    for name in _given(when, START_ONLY):
+        if when.drop_when not in ("finetuned", "after"):
+            yield f"--{name}: only for --drop_when finetuned and after, not {when.drop_when}. Leave it out."
 
 
 def _theseus(flags: Flags) -> Iterator[str]:
@@ -202,6 +201,9 @@ def _teacher(flags: Flags) -> Iterator[str]:
         for name in _given(given, vars(given)):
             yield f"--{name}: needs a teacher. Add --teacher FOLDER or --teacher auto."
         return
+    for name in _given(given, (f"teacher_{name}" for name in OWN_RECIPE)):
+        if given.teacher != "auto":
+            yield f"--{name}: only for --teacher auto. Leave it out."
     kind = given.distill or "logits"
     if not flags.train.do_train or when.drop_when == "after":
         yield "--teacher: teaches a training, and this run has none of its own. Leave it out."

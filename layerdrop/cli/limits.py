@@ -55,7 +55,8 @@ RANGES: Mapping[str, Range] = {
     "layerdrop_rate": Range(0, 1, below=True, hint="A probability, such as 0.2."),
     "replacing_rate": SHARE,
     "replacing_steps": NOT_NEGATIVE,
-    **dict.fromkeys(("first_num_train_epochs", "first_learning_rate"), POSITIVE),
+    **dict.fromkeys(("start_num_train_epochs", "teacher_num_train_epochs"), POSITIVE),
+    **dict.fromkeys(("start_learning_rate", "teacher_learning_rate"), POSITIVE),
     # teacher
     "distill_temperature": POSITIVE,
     "distill_weight": SHARE,

@@ -3,43 +3,69 @@
 import argparse
 import itertools
 import json
-import re
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 
 from layerdrop.checkpoints import is_local
+from layerdrop.cli.arguments import ALL_GROUPS, Flags
 from layerdrop.cli.checks import check, idle_flags
-from layerdrop.cli.flags import GROUPS, Flags
-from layerdrop.cli.legacy import TYPED, translate
+from layerdrop.cli.command import OneLineErrors, flag_name, no_such_flag
 from layerdrop.cli.limits import out_of_range
-from layerdrop.cli.settings_files import DICTIONARIES, flags_of, read_settings
 from layerdrop.cli.to_spec import to_spec
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.system.files import LocalPath
 from layerdrop.system.process import has_bf16
+from layerdrop.system.settings import read_settings
 from layerdrop.system.text import one_line
 
-COMMON = (
-    "do_train do_eval do_predict num_train_epochs max_steps gradient_accumulation_steps optim weight_decay "
-    "warmup_steps lr_scheduler_type max_grad_norm seed load_best_model_at_end report_to use_cpu"
-).split()
-"""The library's flags that --help shows."""
 ID_FLAGS = ("drop_layers", "remove_layers", "keep_layers", "drop_order", "freeze_layers")
-FROM_FILE = ("accelerator_config", "deepspeed", "fsdp_config")
+DICTIONARIES = TrainingArguments._VALID_DICT_FIELDS
+"""Flags that take a JSON object."""
+OR_FILE = ("accelerator_config", "deepspeed", "fsdp_config")
 """Flags that take a JSON object or the path of a JSON file."""
 RESUME = {"true": "last", "last": "last", "auto": "auto", "false": None, "none": None, "": None}
 """Words of --resume_from_checkpoint that are no folder -> Options.resume."""
+RENAMED = {
+    "evaluation_strategy": "eval_strategy",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "no_cuda": "use_cpu",
+}
+"""Flags in scripts of the two papers and of older versions of run_glue.py -> the present flag."""
+WITHOUT_EFFECT = {
+    "model_type": "it is read from the checkpoint's configuration",
+    "do_lower_case": "it is read from the checkpoint's tokenizer",
+}
+"""Flags of the same scripts that are accepted without effect -> the reason."""
+MISNOMERS = {
+    **dict.fromkeys(("model", "model_path", "checkpoint"), "--model_name_or_path"),
+    **dict.fromkeys(("epochs", "num_epochs"), "--num_train_epochs"),
+    **dict.fromkeys(("batch_size", "train_batch_size"), "--per_device_train_batch_size"),
+    **dict.fromkeys(("dataset", "dataset_name"), "--train_file and --validation_file"),
+    **dict.fromkeys(("alpha", "temperature"), "--distill_weight and --distill_temperature"),
+    **{
+        "lr": "--learning_rate",
+        "k": "--drop_k",
+        "strategy": "--drop_strategy",
+        "layers": "--drop_layers or --keep_layers",
+        "device": "--use_cpu",
+    },
+    **{"first_num_train_epochs": "--start_num_train_epochs or --teacher_num_train_epochs"},
+    **{"first_learning_rate": "--start_learning_rate or --teacher_learning_rate"},
+}
+"""Common names of other tools -> the flag here."""
 
 
-def _settings(text: str) -> str:
+def _json_object(text: str) -> str:
     """Check that the text is a JSON object. Returns the text, which the library parses."""
     try:
         if isinstance(json.loads(text), dict):
@@ -49,183 +75,148 @@ def _settings(text: str) -> str:
     raise argparse.ArgumentTypeError(f"not a JSON object: '{text}'. Write it as '{{\"name\": value}}'")
 
 
-def _settings_or_file(text: str) -> str:
-    """A JSON object as text, or the path of a JSON file."""
+def _json_object_or_file(text: str) -> str:
     path = LocalPath(text)
-    return path if Path(path).is_file() else _settings(text)
+    return path if Path(path).is_file() else _json_object(text)
 
 
-class _Help(argparse.HelpFormatter):
-    """One line for a flag's name and what it takes, then its text and its default, if it has one."""
-
-    def _format_action_invocation(self, action) -> str:
-        names = [name for name in action.option_strings if "-" not in name[2:] or "_" not in action.dest]
-        if action.nargs == 0 or action.type is string_to_bool:
-            return ", ".join(names)
-        choices = "{" + ",".join(map(str, action.choices or ())) + "}"
-        takes = choices if 2 < len(choices) < 60 else {int: "N", float: "X"}.get(action.type, "VALUE")
-        return f"{', '.join(names)} {takes}"
-
-    def _get_help_string(self, action) -> str:
-        text = action.help or ""
-        return text if action.default in (None, False, "==SUPPRESS==") else f"{text} (default: %(default)s)"
-
-
-class _HelpAll(argparse.Action):
-    """Print every flag, and stop."""
-
-    def __call__(self, parser, *args, **kwargs):
-        parser.all_flags = True
-        parser.print_help()
-        parser.exit()
-
-
-class Parser(HfArgumentParser):
-    """The library's parser with a --help that can be read; what is wrong becomes one UserError instead of its usage."""
-
-    all_flags = False
-    """Whether the help shows the library's flags too."""
+class Parser(OneLineErrors, HfArgumentParser):
+    """The library's parser of all flags of a run."""
 
     def __init__(self):
-        super().__init__(
-            GROUPS,
-            allow_abbrev=False,
-            formatter_class=_Help,
-            usage="run_glue.py [CONFIG.yaml] [--flag value ...]",
-            description="Drop layers of a pre-trained encoder, fine-tune it on a GLUE task, record what that did.",
-        )
-        text = "Show every flag, including the library's TrainingArguments."
-        self.add_argument("--help_all", nargs=0, action=_HelpAll, help=text)
+        super().__init__(ALL_GROUPS, prog="run_glue.py", allow_abbrev=False, add_help=False)
         for action in self._actions:
-            if action.type is string_to_bool and action.nargs is None:  # `bool | None`: --disable_tqdm alone means yes
+            if action.type is string_to_bool and action.nargs is None:  # `bool | None`: --disable_tqdm alone is True
                 action.nargs, action.const = "?", True
             if action.dest in DICTIONARIES:
-                action.type = _settings_or_file if action.dest in FROM_FILE else _settings
-
-    def format_help(self) -> str:
-        """One section for each group of flags."""
-        actions = {action.dest: action for action in reversed(self._actions)}  # --X, not --no_X
-        formatter = self._get_formatter()
-        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
-        formatter.add_text(self.description)
-        for kind in GROUPS:
-            own = [name for name in vars(kind)["__annotations__"] if name in actions]
-            formatter.start_section(kind.__name__.removesuffix("Arguments").lower())
-            formatter.add_text(kind.__doc__)
-            formatter.add_arguments(actions.pop(name) for name in own)
-            formatter.end_section()
-        formatter.start_section("others")
-        shown = list(actions) if self.all_flags else COMMON
-        formatter.add_arguments(actions[name] for name in (*shown, "help", "help_all") if name in actions)
-        formatter.end_section()
-        return formatter.format_help()
-
-    def error(self, message: str):
-        """Raise UserError with argparse's message, put in our order: flag, value received, what is allowed."""
-        message = re.sub(r"^argument (--\w+)(/--[\w-]+)*", r"\1", message)
-        message = message.replace("invalid int value:", "not a whole number:").replace(
-            "invalid float value:", "not a number:"
-        )
-        raise UserError(f"{message.rstrip('.')}. See run_glue.py --help.")
+                action.type = _json_object_or_file if action.dest in OR_FILE else _json_object
 
 
 @cache
-def _parser() -> Parser:
+def run_parser() -> Parser:
+    """The parser of a run, built once."""
     return Parser()
-
-
-def flag_names() -> set[str]:
-    """The names of all flags."""
-    return {action.dest for action in _parser()._actions}
 
 
 @dataclass
 class Arguments(Flags):
-    """All flags of one run, checked."""
+    """The checked flags of one run."""
 
     notes: list[str] = field(default_factory=list)
-    """What the user is told: translated legacy flags, flags without effect."""
+    """Notes to the user: translated flags, flags without effect."""
 
     def to_spec(self) -> tuple[RunSpec, Options]:
-        """The run's identity and its options. Raises UserError where `greedy` or `optimal` lack a search's result."""
+        """The run's identity and its options. Raises UserError if `greedy` or `optimal` lack a search result."""
         return to_spec(self, tuple(self.notes))
 
     @property
-    def dry_run(self) -> bool:
-        """Whether nothing is to be trained or written."""
-        return self.drop.dry_run
-
-    @property
-    def json(self) -> bool:
-        """Whether to print JSON."""
-        return self.drop.json
+    def gives_precision(self) -> bool:
+        """Whether the precision was given, instead of chosen for this machine."""
+        return bool({"precision", "bf16", "fp16"} & self.given)
 
     @property
     def needs_hub(self) -> bool:
-        """Whether a model, tokenizer or data set is named that is no local folder."""
+        """Whether a model, a tokenizer or the data is not local."""
         teacher = None if self.teacher.teacher == "auto" else self.teacher.teacher
         names = (self.model.model_name_or_path, self.model.tokenizer_name, self.drop.score_on, teacher)
         hub_data = self.data.source == "hub" and bool(self.splits)
         return hub_data or self.train.push_to_hub or any(name and not is_local(name) for name in names)
 
 
-def parse(argv: list[str]) -> Arguments:
-    """Flags (after an optional YAML or JSON file, which they override) -> checked Arguments.
+def parse_settings(settings: Mapping[str, Any], words: Sequence[str] = ()) -> Arguments:
+    """Parse settings by the names of flags, then the words of a command line, which override them."""
+    return parse([*flags_of(settings), *words])
 
-    Raises UserError; its message names everything that is wrong, one line each.
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Parse flags, after an optional YAML or JSON file, which they override.
+
+    Raises one UserError for all problems, one line each.
     """
     notes: list[str] = []
-    words = _with_file(argv)
+    words = list(argv)
+    if words and not words[0].startswith("-") and words[0].endswith((".yaml", ".yml", ".json")):
+        words = flags_of(read_settings(words[0])) + words[1:]
     _refuse_separate_ids(words)
-    words = translate(words, notes)
+    words = _translate(words, notes)
     namespace = _namespace(words)
-    given = frozenset(_name(word) for word in words if word.startswith("--"))
+    given = frozenset(flag_name(word) for word in words if word.startswith("--"))
     _choose_steps(namespace, given)
     notes += _choose_precision(namespace, given)
     if "disable_tqdm" not in given:
         namespace.disable_tqdm = not sys.stderr.isatty()
     try:
-        groups = [kind(**{f.name: getattr(namespace, f.name) for f in fields(kind) if f.init}) for kind in GROUPS]
-    except Exception as error:  # any error of the library's checks concerns its flags
+        groups = [kind(**{f.name: getattr(namespace, f.name) for f in fields(kind) if f.init}) for kind in ALL_GROUPS]
+    except Exception as error:  # the library's own checks of its flags
         raise UserError("\n".join(out_of_range(vars(namespace))) or one_line(str(error))) from error
     arguments = Arguments(*groups, given=given, notes=notes)
-    arguments.train.output_dir = namespace.output_dir  # None instead of the library's own default
+    arguments.train.output_dir = namespace.output_dir  # None instead of the library's default
     check(arguments)
     notes += idle_flags(arguments)
     if arguments.train.n_gpu and arguments.train.world_size == 1 and (n := torch.cuda.device_count()) > 1:
-        notes.append(f"one of {n} GPUs is used; for all: torchrun --nproc_per_node {n} run_glue.py ...")
+        notes.append(f"using 1 of {n} GPUs; to use all: torchrun --nproc_per_node {n} run_glue.py ...")
     return arguments
 
 
-def _with_file(argv: list[str]) -> list[str]:
-    """The words of a command line, with those of its configuration file in front."""
-    if not argv or argv[0].startswith("-") or not argv[0].endswith((".yaml", ".yml", ".json")):
-        return argv
-    return flags_of(read_settings(argv[0])) + argv[1:]
-
-
-def _name(word: str) -> str:
-    return word.partition("=")[0][2:].replace("-", "_")
+def flags_of(settings: Mapping[str, Any]) -> list[str]:
+    """Settings by the names of flags as the words of a command line, without those that are None."""
+    if nested := [name for name, value in settings.items() if isinstance(value, dict) and name not in DICTIONARIES]:
+        raise UserError(f"'{nested[0]}' contains nested settings. Write every flag on a line of its own.")
+    several = {action.dest for action in run_parser()._actions if action.nargs in ("+", "*")}
+    words = []
+    for name, value in settings.items():
+        if isinstance(value, list) and name in several:
+            words += [f"--{name}", *map(str, value)]
+        elif isinstance(value, list):
+            words.append(f"--{name}={','.join(map(str, value))}")
+        elif value is not None:
+            words.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
+    return words
 
 
 def _refuse_separate_ids(words: list[str]) -> None:
-    """Raise UserError for layer ids with spaces between them, as separate words."""
+    """Raise UserError for layer ids that are separate words."""
     for i, word in enumerate(words):
-        if word.startswith("--") and _name(word) in ID_FLAGS:
+        if word.startswith("--") and flag_name(word) in ID_FLAGS:
             ids = [word.partition("=")[2]] if "=" in word else []
             ids += itertools.takewhile(lambda w: not w.startswith("--"), words[i + 1 :])
             if len(ids) > 1:
                 joined = ",".join(part for text in ids for part in text.split(",") if part)
-                raise UserError(f"--{_name(word)} {' '.join(ids)}: ids with spaces. Write them as {joined}.")
+                raise UserError(f"--{flag_name(word)} {' '.join(ids)}: ids with spaces. Write them as {joined}.")
+
+
+def _translate(words: list[str], notes: list[str]) -> list[str]:
+    """Replace flags of older scripts, and append a note for each. Add the value that a flag may leave out."""
+    out: list[str] = []
+    rest = iter(range(len(words)))
+    for i in rest:
+        _, equals, value = words[i].partition("=")
+        name = flag_name(words[i]) if words[i].startswith("--") else ""
+        following = None if equals or i + 1 == len(words) or words[i + 1].startswith("--") else words[i + 1]
+        if name in WITHOUT_EFFECT or (name == "remove_layers" and (value if equals else following) == ""):
+            if name in WITHOUT_EFFECT:
+                notes.append(f"--{name} has no effect: {WITHOUT_EFFECT[name]}")
+            if following is not None:
+                next(rest)
+        elif name in RENAMED:
+            notes.append(f"--{name} is now --{RENAMED[name]}")
+            out.append(f"--{RENAMED[name]}{equals}{value}")
+        else:
+            out.append(words[i])
+            if name == "resume_from_checkpoint" and not equals and following is None:
+                out.append("last")
+    return out
 
 
 def _namespace(words: list[str]) -> argparse.Namespace:
-    parser = _parser()
+    parser = run_parser()
     namespace, unknown = parser.parse_known_args(words)
+    if flags := [word for word in unknown if word.startswith("-")]:
+        known = [option for action in parser._actions for option in action.option_strings]
+        raise UserError("\n".join(no_such_flag(word, known, "run_glue.py --help_all", MISNOMERS) for word in flags))
     if unknown:
         raise UserError(
-            "\n".join(_unknown_word(word, parser) for word in unknown if word.startswith("-"))
-            or f"'{unknown[0]}' belongs to no flag. A configuration file comes first: run_glue.py X.yaml --flag value."
+            f"'{unknown[0]}' belongs to no flag. A configuration file comes first: run_glue.py X.yaml --flag value."
         )
     for action in parser._actions:
         if getattr(namespace, action.dest, None) != "" or action.dest in ID_FLAGS:
@@ -240,7 +231,7 @@ def _namespace(words: list[str]) -> argparse.Namespace:
 
 
 def _choose_steps(namespace: argparse.Namespace, given: frozenset[str]) -> None:
-    """Train and evaluate if nothing is asked for; evaluate while training only where both are asked for."""
+    """Train and evaluate by default. Evaluate during training only if the run trains and evaluates."""
     if not {"do_train", "do_eval", "do_predict"} & given:
         namespace.do_train = namespace.do_eval = True
     if namespace.do_train and namespace.do_eval:
@@ -254,7 +245,7 @@ def _choose_steps(namespace: argparse.Namespace, given: frozenset[str]) -> None:
 def _choose_precision(namespace: argparse.Namespace, given: frozenset[str]) -> list[str]:
     """Replace `auto`, and set the library's own flags accordingly. Returns notes for the user.
 
-    --bf16 False turns `auto` to fp32; fp16 without a GPU is fp32. Raises UserError for contradictions.
+    --bf16 False turns `auto` into fp32. fp16 without a GPU is fp32. Raises UserError for contradictions.
     """
     flag = f"--precision {namespace.precision}"
     for name in ("bf16", "fp16"):
@@ -270,21 +261,10 @@ def _choose_precision(namespace: argparse.Namespace, given: frozenset[str]) -> l
     notes = []
     if namespace.precision == "fp16" and not gpu:
         namespace.precision = "fp32"
-        notes.append(f"{flag}: this needs a GPU; the run is in fp32")
+        notes.append(f"{flag}: needs a GPU; the run is in fp32")
     namespace.bf16, namespace.fp16 = namespace.precision == "bf16", namespace.precision == "fp16"
     if namespace.logging_nan_inf_filter is None:
         namespace.logging_nan_inf_filter = namespace.fp16
     if not torch.accelerator.is_available():
-        namespace.use_cpu = True  # the library asks for it with bf16 and with several processes
+        namespace.use_cpu = True  # the library requires it for bf16 and for several processes
     return notes
-
-
-def _unknown_word(word: str, parser: Parser) -> str:
-    known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
-    name = word.partition("=")[0]
-    near = get_close_matches(name.replace("-", "_").replace("__", "--", 1), known, n=1)
-    hint = TYPED.get(_name(word), near[0] if near else "")
-    if hint.startswith("--"):
-        hint = f"Did you mean {hint}?"
-    hint = hint and f" {hint}"
-    return f"{name}: no such flag.{hint} All flags: run_glue.py --help_all."

@@ -11,12 +11,12 @@ from transformers import TrainingArguments
 
 from layerdrop.architectures import HubOptions, ModelSpec
 from layerdrop.checkpoints import Checkpoint
-from layerdrop.cli.flags import Flags
+from layerdrop.cli.arguments import Flags
 from layerdrop.criteria.orders import find_layers, reservation
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.finetune.spec import ADAPTIVE, NOT_THE_LIBRARYS, DistilSpec, TheseusSpec, TrainSpec, WhenSpec
-from layerdrop.runs.spec import FIRST_RECIPE, Options, RunSpec
+from layerdrop.runs.spec import OWN_RECIPE, Options, RunSpec
 from layerdrop.strategies import check_ids
 
 NO_EFFECT = (
@@ -86,9 +86,8 @@ def to_spec(flags: Flags, notes: tuple[str, ...] = ()) -> tuple[RunSpec, Options
     return spec, _options(flags, spec, notes)
 
 
-def _first(flags: Flags, spec: RunSpec, **changes: Any) -> RunSpec:
-    """The first training, in full depth."""
-    own = {name: getattr(flags.when, f"first_{name}") for name in FIRST_RECIPE}
+def _in_full_depth(spec: RunSpec, own: Mapping[str, float | None], **changes: Any) -> RunSpec:
+    """The prerequisite run that fine-tunes in full depth. own: settings of its recipe, None: as the run's."""
     train = replace(spec.train, **{name: float(value) for name, value in own.items() if value is not None})
     return replace(spec, drop=DropSpec(), when=WhenSpec(), train=train, theseus=None, **changes)
 
@@ -97,9 +96,9 @@ def _start(flags: Flags, spec: RunSpec) -> RunSpec | None:
     when = flags.when
     if when.drop_when not in ("finetuned", "after"):
         return None
-    first = _first(flags, spec)
+    start = _in_full_depth(spec, {name: getattr(when, f"start_{name}") for name in OWN_RECIPE})
     freeze = when.freeze_dropped and spec.drop.strategy
-    return replace(first, drop=spec.drop, when=WhenSpec(frozen=True)) if freeze else first
+    return replace(start, drop=spec.drop, when=WhenSpec(frozen=True)) if freeze else start
 
 
 def _distil(flags: Flags) -> DistilSpec | None:
@@ -123,7 +122,8 @@ def _distil(flags: Flags) -> DistilSpec | None:
 def _teacher(flags: Flags, spec: RunSpec) -> RunSpec | None:
     if flags.teacher.teacher != "auto":
         return None
-    return _first(flags, spec, model=replace(spec.model, from_scratch=False))
+    own = {name: getattr(flags.teacher, f"teacher_{name}") for name in OWN_RECIPE}
+    return _in_full_depth(spec, own, model=replace(spec.model, from_scratch=False))
 
 
 def _theseus(flags: Flags) -> TheseusSpec | None:

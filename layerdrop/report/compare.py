@@ -4,9 +4,27 @@ import math
 
 from tabulate import tabulate
 
+from layerdrop.errors import UserError
 from layerdrop.report.records import differing_inputs
 from layerdrop.report.table_row import TableRow
-from layerdrop.runs.record import RunRecord
+from layerdrop.runs.record import RunRecord, read_record
+
+
+def read_runs(folders: list[str]) -> list[RunRecord]:
+    """Read the records of finished runs of one task. Raises UserError."""
+    records = []
+    for folder in folders:
+        try:
+            record = read_record(folder)
+        except ValueError as error:
+            raise UserError(f"{error}. Give folders of finished runs.") from None
+        if record is None or record.status != "success":
+            raise UserError(f"no finished run in {folder}. Give folders of runs.")
+        record.folder = folder
+        records.append(record)
+    if len(tasks := {record.spec.data.task for record in records}) > 1:
+        raise UserError(f"the runs are of several tasks ({', '.join(sorted(tasks))}). Give runs of one.")
+    return records
 
 
 def compare(records: list[RunRecord]) -> str:

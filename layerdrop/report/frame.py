@@ -11,7 +11,7 @@ import pandas as pd
 from layerdrop.errors import unknown
 from layerdrop.report.table_row import TableRow
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.spec import FIRST_RECIPE
+from layerdrop.runs.spec import OWN_RECIPE
 
 ROW = ("model", "task", "strategy", "k", "threshold", "layers", "seed", "from_scratch")
 """Settings that determine the place of a run in a table."""
@@ -24,7 +24,7 @@ VARIANT = ("drop_when", "freeze_dropped", "frozen", "distill", "variant")
 VARIANT_SETTINGS = (
     *("step", "every_epochs", "layerdrop_rate", "replacing_rate", "replacing_steps", "replacing_schedule", "teacher"),
     *("distill_temperature", "distill_weight", "distill_states_weight", "distill_attention"),
-    *(f"first_{name}" for name in FIRST_RECIPE),
+    *(f"{part}_{name}" for part in ("start", "teacher") for name in OWN_RECIPE),
 )
 """Settings of a training variant. Runs that differ in one of them are separate rows."""
 DATA = ("source", "files", "text_columns", "label_column", "label_type", "positive_label", "skip_bad_rows")

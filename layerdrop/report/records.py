@@ -61,7 +61,7 @@ def read_store(folders: Iterable[str], may_be_empty: bool = False, unreadable: I
     stored.done = [record for records in done.values() for record in records]
     stored.failed = [record for records in failed.values() for record in records if not _is_in(done, record)]
     if not done and not may_be_empty:
-        advice = "".join((failures(stored) or unfit(stored))[:1]) or "Sweep first: scripts/sweep.py."
+        advice = "".join((failures(stored) or unfit(stored))[:1]) or "Run a study first: layerdrop sweep STUDY.yaml."
         raise UserError(f"{', '.join(folders)}: no record of a successful run. {advice}")
     return stored
 

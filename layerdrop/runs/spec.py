@@ -107,8 +107,8 @@ class RunSpec:
 
     def flat(self) -> dict[str, Any]:
         """Field -> value, without nesting, under the names that records, tables and messages use; None where the part
-        is absent. No two parts share a name (`name` becomes `model`). Of a first run, the settings in which its recipe
-        differs."""
+        is absent. No two parts share a name (`name` becomes `model`). `start_*` and `teacher_*` are the settings in
+        which the recipe of a prerequisite run differs."""
         values: dict[str, Any] = {}
         for part, kind in _PARTS.items():
             of = self._recipe if part == "train" else getattr(self, part)
@@ -117,16 +117,19 @@ class RunSpec:
         values["model"] = values.pop("name")
         other = values.pop("other") or {}
         rest = {name: getattr(self, name) for name in _ALONE}
-        first = {f"first_{name}": self._of_first(name) for name in FIRST_RECIPE}
+        runs = {"start": self.start, "teacher": self.teacher}
+        own = {f"{part}_{name}": self._own(run, name) for part, run in runs.items() for name in OWN_RECIPE}
         freeze = {"freeze_dropped": bool(self.start and self.start.when.frozen) or None}
         auto = {"teacher": "auto"} if self.teacher else {}
         when = {"drop_when": self.drop_when, "training": self._recipe is not None}
-        return values | dict(other) | rest | first | freeze | auto | when
+        return values | dict(other) | rest | own | freeze | auto | when
 
-    def _of_first(self, name: str) -> Any:
-        """A setting of the first training, where it differs from this run's."""
-        values = [getattr(run.train, name) for run in self.prerequisites if run.train and self.train]
-        return next((value for value in values if value != getattr(self.train, name)), None)
+    def _own(self, run: "RunSpec | None", name: str) -> Any:
+        """A setting of a prerequisite run's recipe if it differs from this run's, else None."""
+        if not (run and run.train and self.train):
+            return None
+        value = getattr(run.train, name)
+        return value if value != getattr(self.train, name) else None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, nested as the fields, with the version."""
@@ -152,8 +155,8 @@ class RunSpec:
         return cls(**built, **rest, **({} if "train" in built else {"train": None}))
 
 
-FIRST_RECIPE = ("num_train_epochs", "learning_rate")
-"""Settings of the recipe that the first training of a run can have of its own: flags --first_..."""
+OWN_RECIPE = ("num_train_epochs", "learning_rate")
+"""Settings of the recipe that a prerequisite run can have of its own: flags --start_... and --teacher_..."""
 _ALONE = ("seed", "precision", "processes", "no_speedups")
 _PARTS = {
     **{"model": ModelSpec, "data": DataSpec, "drop": DropSpec, "when": WhenSpec, "train": TrainSpec},

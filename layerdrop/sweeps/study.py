@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,15 +10,16 @@ from typing import Any
 
 from layerdrop.architectures import HubOptions, ModelSpec
 from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
-from layerdrop.cli import flag_names, flags_of, parse, read_settings
-from layerdrop.cli.settings_files import STUDY
 from layerdrop.errors import UserError, unknown
 from layerdrop.runs.checks import check_selection
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store
 from layerdrop.sweeps.engines.base import Job
+from layerdrop.system.settings import STUDY, read_settings
 from layerdrop.system.text import one_line
 
+Parse = Callable[[Mapping[str, Any], Sequence[str]], Any]
+"""(flag -> value, further words of a command line) -> checked arguments of a run. Raises UserError."""
 AXES = {
     "models": "model_name_or_path",
     "tasks": "task_name",
@@ -26,7 +27,7 @@ AXES = {
     "k": "drop_k",
     "seeds": "seed",
 }
-"""Names of a grid's axes -> the flag that they vary. Any other flag of run_glue.py is an axis by its own name."""
+"""Names of a grid's axes -> the flag that they vary. Any other flag of a run is an axis by its own name."""
 KEYS = ("recipe", "settings", "grid", "exclude")
 QUIET = {"save_strategy": "no", "save_model": "no", "disable_tqdm": True, "report_to": "none"}
 """Settings of a study's runs, unless the study says otherwise: the weights of hundreds of runs fill a disk."""
@@ -34,51 +35,52 @@ OF_ONE_RUN = {
     "dry_run": "shows a single run: run_glue.py --dry_run. Use --plan for the runs of a study",
     "json": "goes with run_glue.py --dry_run. Each run's JSON is record.json in its folder; leave --json out",
     "output_dir": "is the folder of a single run. Use --store FOLDER for many",
-    "overwrite_output_dir": "starts a single run again. Delete the folders of the runs that are to be done again",
-    "resume_from_checkpoint": "is not needed. The same command goes on with what is missing; leave it out",
+    "overwrite_output_dir": "starts a single run over. Delete the folders of the runs to repeat",
+    "resume_from_checkpoint": "is not needed. The same command executes what is missing; leave it out",
 }
 """Flags of run_glue.py that make no sense for many runs -> what they do, and what to do instead."""
 
 
 @dataclass
 class Study:
-    """The runs of a grid, each once, in the order of the file, and the cells that cannot be run."""
+    """The runs of a grid, each once, in the order of the file, and the impossible cells."""
 
     name: str
     jobs: list[Job] = field(default_factory=list)
     impossible: dict[str, str] = field(default_factory=dict)
     """Name of a run -> why it is impossible (for example a K that the strategy cannot drop from that model)."""
     notes: list[str] = field(default_factory=list)
-    """Models or data folders that this machine cannot read, whose runs fail unless a node elsewhere can; axes without
-    effect."""
+    """Models and data folders that this machine cannot read (a node of a cluster may), and axes without effect."""
     gives_precision: bool = True
-    """Whether every run's precision was given, rather than chosen for this machine."""
+    """Whether every run's precision was given, instead of chosen for this machine."""
 
 
 def read_study(
     path: str,
     store: str,
-    axes: dict[str, list] | None = None,
-    flags: tuple[str, ...] = (),
+    parse: Parse,
+    axes: Mapping[str, list | None] | None = None,
+    flags: Sequence[str] = (),
     recipe: str | None = None,
 ) -> Study:
-    """The study in a YAML file.
+    """Read the study in a YAML file.
 
     store: the folder of its runs. axes: values that replace an axis in every grid. flags: further flags for every run.
-    recipe: a file of flags that replaces the study's own. Raises UserError for errors in the file or in the flags that
-    it sets.
+    recipe: a file of flags instead of the study's own. Raises UserError for errors in the file and in its flags.
     """
     content = _read(path)
     if recipe is None and content.get("recipe"):
         recipe = str(Path(path).parent / Path(content["recipe"]).expanduser())
     settings = (read_settings(recipe) if recipe else {}) | (content.get("settings") or {})
     grids, exclude = _mappings(path, content, "grid"), _mappings(path, content, "exclude")
-    refuse_flags_of_one_run([*flags_of(settings), *(f"--{name}" for grid in grids for name in grid), *flags])
-    planner = _Planner(Study(Path(path).stem), Store(store), QUIET | settings, flags)
+    _check_axes(path, grids, exclude)
+    names = [*settings, *(name for grid in grids for name in grid)]
+    refuse_flags_of_one_run([*(f"--{name}" for name in names), *flags])
+    planner = _Planner(Study(Path(path).stem), Store(store), parse, QUIET | settings, flags)
     instead = {name: values for name, values in (axes or {}).items() if values}
     for grid in (grid | instead for grid in grids if grid or instead):
         planner.add_grid(grid, exclude)
-    planner.keep_models_that_are_needed()
+    planner.keep_needed_models()
     study = planner.study
     if not study.jobs and not study.impossible:
         raise UserError(f"{path}: its grid holds no run. Give axes ({', '.join(AXES)}) with values.")
@@ -91,9 +93,9 @@ def read_study(
 # ---- the file --------------------------------------------------------------------------------------------------------
 def _read(path: str) -> dict[str, Any]:
     content = read_settings(path, STUDY)
-    if "grid" not in content and content and not any(key in KEYS for key in content) and set(content) & flag_names():
+    if content and not any(get_close_matches(key, KEYS, n=1) for key in content):
         raise UserError(
-            f"{path}: is the configuration of a single run. Start it with: python run_glue.py {path} "
+            f"{path}: no study, it has no 'grid'. Start the configuration of a single run with: layerdrop run {path} "
             f"(or use it for every run of a study: --recipe {path})"
         )
     for key in content:
@@ -112,23 +114,28 @@ def _mappings(path: str, content: dict[str, Any], key: str) -> list[dict[str, An
     entries = [entries] if isinstance(entries, dict) else entries
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(f"{path}: '{key}' is a mapping of axes to lists of values, or a list of such mappings.")
-    known = {*AXES, *flag_names()}
-    for name in (name for entry in entries for name in entry if name not in known):
-        near = get_close_matches(str(name), AXES, n=1, cutoff=0.5) or get_close_matches(str(name), known, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise UserError(f"{path}: {key}: no axis '{name}'.{hint} Axes: {', '.join(AXES)}, or any flag of run_glue.py.")
     return entries
 
 
-def _names(words: tuple[str, ...]) -> list[str]:
-    """The names of the flags among the words of a command line."""
-    return [word.partition("=")[0][2:].replace("-", "_") for word in words if word.startswith("--")]
+def _check_axes(path: str, grids: list[dict[str, Any]], exclude: list[dict[str, Any]]) -> None:
+    """Raise UserError for a misspelt axis, and for an excluded axis of no grid. Parsing refuses other unknown names."""
+    axes = {str(name) for grid in grids for name in grid}
+    varied = {AXES.get(name, name) for name in axes} | set(AXES.values())
+    unused = {name for entry in exclude for name in map(str, entry) if AXES.get(name, name) not in varied}
+    for key, names, cutoff in (("grid", axes - {*AXES, *AXES.values()}, 0.7), ("exclude", unused, 0.5)):
+        for name in sorted(names):
+            near = get_close_matches(name, AXES, n=1, cutoff=cutoff)
+            if near or key == "exclude":
+                hint = f" Did you mean '{near[0]}'?" if near else ""
+                known = f"Axes: {', '.join(AXES)}, or any flag of a run."
+                raise UserError(f"{path}: {key}: no axis '{name}'.{hint} {known}")
 
 
-def refuse_flags_of_one_run(words: list[str]) -> None:
+def refuse_flags_of_one_run(words: Sequence[str]) -> None:
     """Raise UserError for a flag of run_glue.py that makes no sense for many runs."""
-    for name in _names(tuple(words)):
-        if name in OF_ONE_RUN:
+    for word in words:
+        name = word.partition("=")[0].removeprefix("--").replace("-", "_")
+        if word.startswith("--") and name in OF_ONE_RUN:
             raise UserError(f"--{name}: {OF_ONE_RUN[name]}.")
 
 
@@ -156,8 +163,8 @@ def _settings(cell: dict[str, Any]) -> dict[str, Any]:
 class _Planner:
     """Turns the cells of grids into the jobs of a study."""
 
-    def __init__(self, study: Study, store: Store, settings: dict[str, Any], flags: tuple[str, ...]):
-        self.study, self.store, self.settings, self.flags = study, store, settings, flags
+    def __init__(self, study: Study, store: Store, parse: Parse, settings: dict[str, Any], flags: Sequence[str]):
+        self.study, self.store, self.parse, self.settings, self.flags = study, store, parse, settings, flags
         self.ids: set[str] = set()
         self.configs: dict[tuple[ModelSpec, HubOptions], Any] = {}
         """The configuration, or the UserError in its place."""
@@ -179,8 +186,8 @@ class _Planner:
             if idle := idle_axis(axis, planned):
                 self._note(idle)
 
-    def keep_models_that_are_needed(self) -> None:
-        """Let each run keep its model that another one goes on from or learns from: it is not trained twice."""
+    def keep_needed_models(self) -> None:
+        """Let a run keep its model if it is the start or the teacher of another run."""
         needed = {first.id for job in self.study.jobs for first in job.spec.prerequisites}
 
         def keeping(job: Job) -> Job:
@@ -190,9 +197,8 @@ class _Planner:
 
     def _job(self, cell: dict[str, Any]) -> Job | None:
         """The job of a cell; None where it is impossible."""
-        words = [*flags_of(self.settings | _settings(cell)), *self.flags]
         try:
-            arguments = parse(words)
+            arguments = self.parse(self.settings | _settings(cell), self.flags)
         except UserError as error:
             raise UserError(_with_axes(str(error))) from error
         if arguments.needs_hub and not self.asked_hub:
@@ -206,7 +212,7 @@ class _Planner:
         except UserError as error:
             self.study.impossible[name] = str(error)
             return None
-        self.study.gives_precision &= bool({"precision", "bf16", "fp16"} & {*_names(tuple(words))})
+        self.study.gives_precision &= arguments.gives_precision
         prior = Path(self.store.root) / PRIOR_FOLDER
         scores = options.score_store or str(prior / SCORE_FOLDER)
         places = {"folder": self.store.folder(spec), "prior_store": str(prior), "score_store": scores}
@@ -253,7 +259,7 @@ def _where(grid: dict[str, Any], cell: dict[str, Any]) -> str:
 
 
 def _with_axes(text: str) -> str:
-    """An error of run_glue.py's flags, with the names of the study's axes."""
+    """An error about flags of a run, with the names of the study's axes."""
     for axis, flag in AXES.items():
         text = re.sub(rf"--{flag}\b", axis, text)
     return text

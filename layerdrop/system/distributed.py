@@ -1,6 +1,5 @@
 """A run over several processes (`torchrun`). The first process decides for all. A failure ends all of them."""
 
-import os
 import pickle
 import sys
 from collections.abc import Callable, Iterable
@@ -8,6 +7,8 @@ from functools import wraps
 from typing import Any
 
 import torch
+
+from layerdrop.system.process import is_first
 
 
 def _joined() -> bool:
@@ -17,14 +18,6 @@ def _joined() -> bool:
 def rank() -> int:
     """Number of this process, from 0."""
     return torch.distributed.get_rank() if _joined() else 0
-
-
-def is_first() -> bool:
-    """Whether this process writes files and prints. Also valid before the processes have joined.
-
-    True for a single process, even if a scheduler has set RANK.
-    """
-    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 def world_size() -> int:

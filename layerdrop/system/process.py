@@ -32,6 +32,14 @@ def prepare_process() -> None:
     _keep_freed_memory()
 
 
+def is_first() -> bool:
+    """Whether this process writes files and prints: the first process of `torchrun`, or a single process.
+
+    Also valid before the processes have joined, and if a scheduler has set RANK for a single process.
+    """
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
 class _TolerantFile(io.FileIO):
     """A file descriptor whose writes never fail. Unwritable output is discarded."""
 

@@ -1,0 +1,141 @@
+"""The values of a run's flags, and conclusions from several of them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from transformers import TrainingArguments
+
+from layerdrop.cli.flags import (
+    GROUPS,
+    DataArguments,
+    DropArguments,
+    ModelArguments,
+    TeacherArguments,
+    TrainFlags,
+    WhenArguments,
+    flag,
+)
+from layerdrop.criteria.orders import read_layers_file
+from layerdrop.criteria.table import Criterion, get_strategy
+from layerdrop.data.files import own_task_name
+from layerdrop.errors import UserError
+from layerdrop.strategies import Strategy
+
+
+@dataclass
+class TrainArguments(TrainFlags, TrainingArguments):
+    """The library's TrainingArguments with the defaults of TrainFlags."""
+
+    dataloader_pin_memory: bool = flag("Pin batches in memory for a GPU.", torch.cuda.is_available())
+
+    @property
+    def n_gpu(self) -> int:
+        """GPUs of this process: 0 or 1. The library would use all GPUs, with a batch for each: another recipe."""
+        return min(1, super().n_gpu)
+
+
+ALL_GROUPS = (*GROUPS[:-1], TrainArguments)
+
+
+@dataclass
+class Flags:
+    """The values of all flags of one run."""
+
+    model: ModelArguments
+    data: DataArguments
+    drop: DropArguments
+    when: WhenArguments
+    teacher: TeacherArguments
+    train: TrainArguments
+    given: frozenset[str] = frozenset()
+    """Names of the flags on the command line."""
+
+    @property
+    def drop_layers(self) -> tuple[int, ...]:
+        """The ids of --drop_layers, ascending; with `list`, those of the layers.json in --drop_order_file."""
+        drop = self.drop
+        if drop.drop_strategy == "list" and drop.drop_order_file and drop.drop_layers is None is drop.keep_layers:
+            return read_layers_file(drop.drop_order_file)
+        return parse_ids("--drop_layers", drop.drop_layers)
+
+    @property
+    def keep_layers(self) -> tuple[int, ...]:
+        """The ids of --keep_layers, ascending."""
+        return parse_ids("--keep_layers", self.drop.keep_layers)
+
+    @property
+    def drop_order(self) -> tuple[int, ...]:
+        """The ids of --drop_order, in its order."""
+        return parse_ids("--drop_order", self.drop.drop_order, in_order=True)
+
+    @property
+    def freeze_layers(self) -> tuple[int, ...]:
+        """The ids of --freeze_layers, ascending."""
+        return parse_ids("--freeze_layers", self.drop.freeze_layers)
+
+    @property
+    def named_strategy(self) -> Strategy | None:
+        """The row of --drop_strategy; `list` if only layers are named. Raises UserError."""
+        name = self.drop.drop_strategy or ("list" if self.drop_layers or self.keep_layers else None)
+        return get_strategy(name) if name else None
+
+    @property
+    def drops_nothing(self) -> bool:
+        """Whether --drop_k 0 turns every strategy into dropping nothing."""
+        return self.drop.drop_k == 0 and not self.drop_layers and not self.keep_layers
+
+    @property
+    def strategy(self) -> Strategy | None:
+        """The strategy that selects layers; None if nothing is dropped. Raises UserError."""
+        return None if self.drops_nothing else self.named_strategy
+
+    @property
+    def criterion(self) -> Criterion | None:
+        """The strategy, if it is a criterion."""
+        row = self.strategy
+        return row if isinstance(row, Criterion) else None
+
+    @property
+    def task_name(self) -> str:
+        """Name of the task. Own files without --task_name are named after the first file, or after its folder if the
+        file's name is that of a split. The suffix `-files` distinguishes them from a GLUE task of the same name."""
+        if (task := self.data.task) is not None:
+            return task.name
+        return own_task_name(tuple(self.data.own_files.items()))
+
+    @property
+    def scored_split(self) -> str | None:
+        """The split over which scores are averaged; None if no score needs data."""
+        row = self.criterion
+        return (self.drop.score_split or row.split) if row and row.needs_data else None
+
+    @property
+    def run_splits(self) -> list[str]:
+        """`train`, `validation`, `test`: the splits that the run reads from files or the hub."""
+        train = self.train
+        needed = {"train": train.do_train, "validation": train.do_eval, "test": train.do_predict}
+        return self._read_for(split for split, read in needed.items() if read or split == self.scored_split)
+
+    def _read_for(self, splits: Iterable[str]) -> list[str]:
+        """The splits to read: with --hold_out the training set instead of the validation set."""
+        held_out = self.data.hold_out is not None
+        return list(dict.fromkeys("train" if held_out and split == "validation" else split for split in splits))
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits to read. A dry run needs only the scored split, and one own file for the classes."""
+        if not self.drop.dry_run:
+            return self.run_splits
+        first = next(iter(self.data.own_files)) if self.data.task is None else None
+        return self._read_for(s for s in ("train", "validation", "test") if s in (first, self.scored_split))
+
+
+def parse_ids(flag_name: str, text: str | None, in_order: bool = False) -> tuple[int, ...]:
+    """Parse `9,11,10` into (9, 10, 11), or into (9, 11, 10) if the order counts. Raises UserError."""
+    words = str(text or "").replace(" ", ",").strip("[]").split(",")
+    try:
+        ids = [int(word) for word in words if word]
+        return tuple(ids if in_order else sorted(ids))
+    except ValueError:
+        raise UserError(f"{flag_name} '{text}': not a list of layer ids. Write them as 9,10,11.") from None

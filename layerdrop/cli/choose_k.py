@@ -1,0 +1,80 @@
+"""Find the largest K within a tolerated loss.
+
+  layerdrop choose-k --max_loss 1 2 3 --tasks sst2 rte --drop_strategy top
+
+The validation set is split in halves. For each threshold the largest K whose loss on one half is within it is chosen,
+and its loss on the other half is reported (Sajjad et al. 2023, Table 4). Missing runs are executed in --store; the same
+command resumes. The other flags are those of `layerdrop run`. Output: a table, a figure of loss by K, and the folder of
+the chosen model.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from layerdrop.cli.engines import add_engine_flags, executing, find_slots, parse_known, tasks_of
+from layerdrop.errors import UserError
+from layerdrop.system.files import LocalPath
+
+FIGURE_NAME = "loss_by_k"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `layerdrop choose-k`."""
+    add = parser.add_argument
+    add("--max_loss", nargs="+", type=float, default=[1.0], help="points that may be lost")
+    add("--percent", action="store_true", help="percent of the full model's score instead of points")
+    add("--tasks", nargs="+", help="tasks (default: the task of own files (--train_file), else mrpc)")
+    add("--seeds", nargs="+", type=int, default=[42], help="seeds; their median counts")
+    add("--k", nargs="+", type=int, help="numbers of layers to choose from (default: all)")
+    add("--exhaustive", action="store_true", help="try every K, because the loss need not grow with K")
+    add("--compare", choices=("sajjad2023",), help="published figures for comparison")
+    add("--store", type=LocalPath, default="runs/choose_k", help="folder of the runs")
+    add("--figures", type=LocalPath, help="folder of the figures (PNG and PDF)")
+    add("--format", choices=("md", "latex", "csv"), default="md", help="format of the table")
+    add_engine_flags(parser)
+
+
+def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Choose K for every task, and print the table. Returns the exit code."""
+    args, rest = parse_known(parser, words)
+    from layerdrop.analysis.choose_k import TaskTolerance, ToleranceSettings, find_tolerances
+    from layerdrop.cli.parsing import parse_settings
+    from layerdrop.report.figures import FIGURE_MARK, lines, save_figure
+    from layerdrop.report.table import render
+    from layerdrop.report.tables.tolerance import tolerance_table
+    from layerdrop.search.candidates import Stopped
+    from layerdrop.sweeps.execute import execute
+    from layerdrop.system.files import make_folder, refuse_foreign
+
+    slots = find_slots(args)
+    settings = ToleranceSettings(args.max_loss, args.seeds, args.store, args.k, args.percent, args.exhaustive)
+    tasks = [TaskTolerance(name, rest, settings, parse_settings) for name in tasks_of(args.tasks, rest)]
+    make_folder("--store", args.store)
+    if args.figures:
+        make_folder("--figures", args.figures)
+        for ending in ("png", "pdf"):
+            refuse_foreign("--figures", Path(args.figures) / f"{FIGURE_NAME}.{ending}", FIGURE_MARK)
+    with executing(args, slots, all(task.gives_precision for task in tasks)) as (engine, display, stop):
+
+        def train(jobs):
+            progress = execute(jobs, engine, display.update, stop)
+            if progress.stopped:
+                raise Stopped
+            if progress.failed:
+                job, error = progress.failed[0]
+                raise UserError(f"{job.name}: this run is needed, and failed. {error}")
+            return progress.records
+
+        find_tolerances(tasks, train, display.say)
+    print(render([tolerance_table(tasks, bool(args.compare))], args.format))
+    for task in tasks:
+        if task.folder:
+            print(f"{task.name}: the model of K = {task.tolerances[-1].k} is in {task.folder}")
+    if args.figures:
+        losses = {t.name: sorted((k, t.loss_at(k, 0)) for k in t.known) for t in tasks}
+        series = {name: ([k for k, _ in points], [loss for _, loss in points]) for name, points in losses.items()}
+        unit = "percent" if args.percent else "points"
+        figure = lines(series, f"loss, {unit}", levels=args.max_loss, x="K, layers dropped")
+        print(*save_figure(figure, args.figures, FIGURE_NAME), sep="\n", file=sys.stderr)
+    return 0

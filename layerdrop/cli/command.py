@@ -1,0 +1,144 @@
+"""The command `layerdrop`, and what its subcommands share: error lines, exit codes, Ctrl-C.
+
+Imports neither torch nor transformers nor numpy, so that --help and shell completion are fast. Each subcommand is a
+module `layerdrop.cli.NAME` with `add_flags(parser)` and `main(parser, words)`, which imports what it needs.
+"""
+
+import argparse
+import gc
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from layerdrop.errors import UserError, unknown
+from layerdrop.system.process import is_first, prepare_process
+
+COMMANDS = {
+    "run": "drop layers, fine-tune and evaluate: one run (same as python run_glue.py)",
+    "sweep": "execute the runs of a study that are not done yet",
+    "search": "find the layers to drop by training candidates",
+    "report": "make tables, figures and a web page from finished runs",
+    "compare": "show finished runs of one task side by side",
+    "layers": "compare criteria and analyze the layers of models",
+    "choose-k": "find the largest K within a tolerated loss",
+    "cost": "measure parameters, operations, time and memory of models",
+    "export": "export the model of a run as safetensors or ONNX",
+    "predict": "predict with a fine-tuned or exported model",
+}
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Show defaults other than None and False."""
+
+    def _get_help_string(self, action) -> str:
+        text = action.help or ""
+        shown = action.default in (None, False, argparse.SUPPRESS) or "default" in text.lower()
+        return text if shown else f"{text} (default: %(default)s)"
+
+
+def flag_name(word: str) -> str:
+    """`--drop-k=6` -> `drop_k`."""
+    return word.partition("=")[0][2:].replace("-", "_")
+
+
+def no_such_flag(word: str, known: Iterable[str], help: str, misnomers: Mapping[str, str] = {}) -> str:
+    """The error line for an unknown flag. help: the command that lists all flags. misnomers: name -> the flag here."""
+    flag = word.partition("=")[0]
+    near = get_close_matches(f"--{flag_name(word)}", [name for name in known if name.startswith("--")], n=1)
+    hint = misnomers.get(flag_name(word), near[0] if near else "")
+    return f"{flag}: no such flag.{hint and f' Did you mean {hint}?'} All flags: {help}."
+
+
+class OneLineErrors:
+    """Mixin of argument parsers: errors are UserErrors."""
+
+    def error(self, message: str):
+        """Raise UserError with argparse's message in our order: flag, value received, what is allowed."""
+        message = re.sub(r"^argument (--\w+)(/--[\w-]+)*", r"\1", message)
+        message = message.replace("invalid int value:", "not a whole number:")
+        message = message.replace("invalid float value:", "not a number:")
+        raise UserError(f"{message.rstrip('.')}. See {self.prog} --help.")
+
+
+class CommandParser(OneLineErrors, argparse.ArgumentParser):
+    """The parser of a subcommand."""
+
+    def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
+        """Parse flags. Raises UserError for an unknown flag, with the nearest match."""
+        values, rest = self.parse_known_args(args, namespace)
+        if rest and rest[0].startswith("-"):
+            raise UserError(no_such_flag(rest[0], self._option_string_actions, f"{self.prog} --help"))
+        if rest:
+            self.error(f"'{rest[0]}' belongs to no flag")
+        return values
+
+
+def command_module(name: str):
+    """The module of a subcommand."""
+    return import_module(f"layerdrop.cli.{name.replace('-', '_')}")
+
+
+def command_parser(name: str) -> CommandParser:
+    """The parser of a subcommand, with its flags."""
+    module = command_module(name)
+    parser = CommandParser(f"layerdrop {name}", description=module.__doc__, formatter_class=_Help, allow_abbrev=False)
+    module.add_flags(parser)
+    return parser
+
+
+def run_command(name: str, words: Sequence[str]) -> int:
+    """Execute `layerdrop NAME WORDS` in this process.
+
+    Returns the exit code: 0 done, 1 a run failed, 2 unusable input, 130 stopped by the user.
+    """
+    try:
+        return command_module(name).main(command_parser(name), list(words))
+    except UserError as error:
+        text, code = "\n".join(f"error: {line}" for line in str(error).splitlines()), 2
+    except KeyboardInterrupt as stop:
+        text, code = f"stopped. {str(stop) or 'The same command goes on.'}", 130
+    if is_first():
+        print(text, file=sys.stderr)
+    return code
+
+
+def complete() -> None:
+    """Answer a shell that completes a word of the command, and exit."""
+    import argcomplete
+
+    parser = argparse.ArgumentParser(prog="layerdrop")
+    commands = parser.add_subparsers()
+    for name, summary in COMMANDS.items():
+        command_module(name).add_flags(commands.add_parser(name, help=summary))
+    argcomplete.autocomplete(parser)
+
+
+def overview(words: Sequence[str]) -> int:
+    """Print the commands. Returns the exit code: 2 for an unknown command."""
+    if words and words[0] == "--version":
+        from layerdrop import __version__
+
+        print(f"layerdrop {__version__}")
+        return 0
+    if words and words[0] not in ("-h", "--help"):
+        print(f"error: {unknown('layerdrop', words[0], COMMANDS)}", file=sys.stderr)
+        return 2
+    rows = "\n".join(f"  {name:10}{summary}" for name, summary in COMMANDS.items())
+    print(f"usage: layerdrop COMMAND [--flag value ...]\n\n{rows}\n\nThe flags of a command: layerdrop COMMAND --help")
+    return 0
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The installed command: prepare the process, and execute the words of its command line. Returns the exit code."""
+    prepare_process()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    words = sys.argv[1:] if words is None else words
+    if "_ARGCOMPLETE" in os.environ:
+        complete()
+    code = run_command(words[0], words[1:]) if words and words[0] in COMMANDS else overview(words)
+    gc.freeze()  # skip the search for garbage among imported modules at exit
+    return code

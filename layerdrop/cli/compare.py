@@ -1,0 +1,23 @@
+"""Show finished runs of one task side by side.
+
+layerdrop compare runs/FULL runs/REDUCED ...
+"""
+
+import argparse
+
+from layerdrop.system.files import LocalPath
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `layerdrop compare`."""
+    text = "folders of runs; the others are compared with the first"
+    parser.add_argument("folders", type=LocalPath, nargs="+", metavar="FOLDER", help=text)
+
+
+def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Print the comparison. Returns the exit code."""
+    folders = parser.parse_args(words).folders
+    from layerdrop.report.compare import compare, read_runs
+
+    print(compare(read_runs(folders)))
+    return 0

@@ -1,0 +1,57 @@
+"""Measure what models cost: parameters, checkpoint size, operations, seconds of inference and fine-tuning, peak memory.
+
+  layerdrop cost MODEL_OR_RUN [MODEL_OR_RUN ...] --k 0 2 4 6
+
+MODEL is a folder or hub name, or random:TYPE for the library's default size of a model type (random:bert is BERT-base).
+Models are timed in turn, round by round, so that a busy machine slows all of them alike. Ratios are to the first model,
+next to the ratios of operations. Texts are random ids: a single text of 128 tokens, and pairs with QQP's lengths in
+batches (Peer et al. 2022, Table 2; Sajjad et al. 2023, Table 3). Each call writes a record to --store; layerdrop report
+STORE --table cost shows all records.
+"""
+
+import argparse
+import sys
+
+from layerdrop.system.files import LocalPath
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `layerdrop cost`."""
+    add = parser.add_argument
+    add("models", type=LocalPath, nargs="+", help="folders of runs or checkpoints, hub names, random:TYPE")
+    add("--drop_strategy", default="top", help="with --k: the layers to drop (a strategy without scores)")
+    add("--k", nargs="+", type=int, default=[0], help="numbers of layers to drop from each model")
+    add("--texts", type=int, default=256, help="number of pairs with QQP's lengths")
+    add("--length", type=int, default=128, help="tokens of the single text, and of counted operations")
+    add("--batch_size", type=int, default=32, help="pairs in a batch")
+    add("--repeats", type=int, default=5, help="rounds of timing")
+    add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="precision of all models")
+    add("--use_cpu", action="store_true", help="use no GPU")
+    add("--compare", choices=("sajjad2023", "peer2022"), help="published figures for comparison")
+    add("--store", type=LocalPath, default="runs/cost", help="folder of the records")
+    add("--format", choices=("md", "latex", "csv"), default="md", help="format of the table")
+
+
+def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Measure, write the record, and print its table. Returns the exit code."""
+    args = parser.parse_args(words)
+    from layerdrop.cli.limits import check_numbers
+    from layerdrop.deploy.measure import measure, write_record
+    from layerdrop.report.table import render
+    from layerdrop.report.tables.model_cost import model_cost_table
+    from layerdrop.system.files import make_folder
+    from layerdrop.system.process import busy_note, collect_from_now_on
+
+    collect_from_now_on()
+    check_numbers(vars(args))
+    make_folder("--store", args.store)
+    if note := busy_note():
+        print(f"note: {note}", file=sys.stderr)
+    record = measure(
+        args.models, args.drop_strategy, args.k, texts=args.texts, length=args.length, batch_size=args.batch_size,
+        repeats=args.repeats, precision=args.precision, use_cpu=args.use_cpu,
+        log=lambda note: print(f"note: {note}", file=sys.stderr),
+    )  # fmt: skip
+    print(f"the record is {write_record(record, args.store)}", file=sys.stderr)
+    print(render([model_cost_table(record, args.compare)], args.format))
+    return 0

@@ -1,0 +1,120 @@
+"""Flags and helpers shared by the commands that execute many runs or take the flags of a run."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+
+from layerdrop.cli.command import flag_name
+from layerdrop.errors import UserError
+
+OWN_FILES = ("train_file", "validation_file", "test_file")
+"""Flags of a run that name the user's own files."""
+
+
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where runs execute."""
+    group = parser.add_argument_group("engine")
+    group.add_argument("--engine", choices=("local", "ray"), default="local", help="where the runs execute")
+    group.add_argument("--workers", type=int, help="local: worker processes (default: one per GPU, or per core)")
+    group.add_argument("--runs_per_gpu", type=int, default=1, help="runs that share a GPU")
+    group.add_argument("--address", default="auto", help="ray: the cluster")
+    group.add_argument("--cores_per_run", type=int, default=1, help="ray without GPUs: cores of a run")
+
+
+def parse_known(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command's own flags, and the other words: flags of a run.
+
+    Raises UserError for a word that is no flag of a run and nearly one of the command.
+    """
+    args, rest = parser.parse_known_args(words)
+    from layerdrop.cli.parsing import run_parser
+
+    known = {action.dest for action in run_parser()._actions}
+    for word in rest:
+        flag = word.partition("=")[0]
+        near = get_close_matches(flag, parser._option_string_actions, n=1, cutoff=0.8)
+        if flag.startswith("--") and near and flag_name(word) not in known:
+            raise UserError(f"{flag}: no such flag. Did you mean {near[0]}?")
+    return args, rest
+
+
+def own_files(words: list[str]) -> list[str]:
+    """The flags among a run's words that name own files."""
+    flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+    return [flag for flag in flags if flag_name(flag) in OWN_FILES]
+
+
+def tasks_of(given: list[str] | None, words: list[str]) -> list[str | None]:
+    """The tasks of --tasks. Default: None for own files, which are one task, else mrpc.
+
+    words: flags of a run. Raises UserError for several tasks with own files.
+    """
+    files = own_files(words)
+    if files and given and len(given) > 1:
+        raise UserError(f"--tasks {' '.join(given)}: {files[0]} is one task. Name one, or leave --tasks out.")
+    return given or [None if files else "mrpc"]
+
+
+def find_slots(args: argparse.Namespace) -> list:
+    """The slots of local workers; empty for Ray. Raises UserError for a number out of its flag's range."""
+    from layerdrop.cli.limits import check_numbers
+    from layerdrop.sweeps.engines.slots import slots
+
+    check_numbers(vars(args))
+    return [] if args.engine == "ray" else slots(args.workers, args.runs_per_gpu)
+
+
+def make_engine(args: argparse.Namespace, slots: list, gives_precision: bool):
+    """The engine of the flags. gives_precision: whether every run's precision was given. Raises UserError."""
+    from run_glue import run
+
+    if args.engine == "ray":
+        from layerdrop.sweeps.engines.ray import RayEngine
+
+        if not gives_precision:
+            raise UserError("--engine ray: give --precision (fp32, bf16 or fp16): the nodes may have other hardware.")
+        return RayEngine(run, args.address, args.runs_per_gpu, args.cores_per_run)
+    from layerdrop.sweeps.engines.local import LocalEngine
+
+    return LocalEngine(run, slots)
+
+
+@contextmanager
+def executing(args: argparse.Namespace, slots: list, gives_precision: bool) -> Iterator[tuple]:
+    """An engine, a display of progress, and a function that says whether the user asked to stop.
+
+    The first Ctrl-C asks to stop after the running runs. The second raises KeyboardInterrupt.
+    """
+    from layerdrop.sweeps.progress import Display
+    from layerdrop.system.process import collect_from_now_on
+
+    engine = make_engine(args, slots, gives_precision)
+    collect_from_now_on()
+    display = Display(sys.stderr)
+    try:
+        with asking_to_stop(display.say) as stop:
+            yield engine, display, stop
+    finally:
+        display.close()
+        engine.close()
+
+
+@contextmanager
+def asking_to_stop(log: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether Ctrl-C was pressed. A second Ctrl-C raises KeyboardInterrupt."""
+    asked = []
+
+    def ask(number, frame):
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        log("finishing the running runs, starting no more (Ctrl-C again: stop at once) ...")
+
+    old = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, old)

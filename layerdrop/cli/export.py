@@ -1,0 +1,74 @@
+"""Export the model of a run as safetensors or ONNX.
+
+  layerdrop export RUN [RUN ...] --format onnx --quantize int8
+
+The exported model is compared with the run's model, and evaluated on the validation set in its own runtime. A model
+that loses more than --max_loss points is not written. The output folder is RUN/export, or --output. It contains a card
+with code that runs the model. A table shows score, size and latency of all exports, which are timed in turn.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from layerdrop.errors import UserError
+from layerdrop.system.files import LocalPath
+
+DATA = ("data_dir", "validation_file", "train_file")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `layerdrop export`."""
+    parser.add_argument("runs", type=LocalPath, nargs="+", help="folders of runs that kept their model")
+    parser.add_argument("--format", choices=("safetensors", "onnx"), default="safetensors", help="output format")
+    parser.add_argument("--quantize", choices=("int8",), help="onnx: weights of matrix products in int8")
+    parser.add_argument("--max_loss", type=float, default=1.0, help="points of the task's metric that may be lost")
+    parser.add_argument("--force", action="store_true", help="also write a model that loses more")
+    parser.add_argument("--output", type=LocalPath, help="folder of the exported model (one run)")
+    for name in DATA:
+        parser.add_argument(f"--{name}", type=LocalPath, help="new path of the runs' data, if it was moved")
+    parser.add_argument("--table_format", choices=("md", "latex", "csv"), default="md", help="format of the table")
+
+
+def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Export every run, and print one table. Returns the exit code: 2 if a model loses too much."""
+    args = parser.parse_args(words)
+    from layerdrop.cli.limits import check_numbers
+    from layerdrop.deploy.export import ExportedRun, check_output, time_in_turn
+    from layerdrop.report.table import render
+    from layerdrop.report.tables.exports import exports_table
+    from layerdrop.system.process import collect_from_now_on
+
+    collect_from_now_on()
+    check_numbers(vars(args))
+    if args.quantize and args.format != "onnx":
+        raise UserError(f"--quantize {args.quantize}: goes with --format onnx, not {args.format}.")
+    if args.output and len(args.runs) > 1:
+        raise UserError("--output: takes one run. Leave it out: each goes to RUN/export.")
+    outputs = [args.output or str(Path(folder) / "export") for folder in args.runs]
+    data = {name: path for name in DATA if (path := getattr(args, name)) is not None}
+    runs, exports = [ExportedRun(folder, data) for folder in args.runs], []
+    for output in outputs:
+        check_output(output)
+    for folder, run, output in zip(args.runs, runs, outputs, strict=True):
+        export = run.export(args.format, output, int8=args.quantize == "int8", max_loss=args.max_loss, force=args.force)
+        where = f"is in {output}" if export.written else "is not written"
+        print(
+            f"{folder}: {export.forms[-1].name} {where}. Logits differ by at most {export.largest_difference:.1e}; "
+            f"{export.changed} of {export.rows} predictions differ.",
+            file=sys.stderr,
+        )
+        exports.append(export)
+    time_in_turn(runs, exports)
+    print(render([exports_table(exports)], args.table_format), flush=True)
+    if refused := [_refusal(export, args.max_loss) for export in exports if not export.written]:
+        raise UserError("\n".join(refused))
+    return 0
+
+
+def _refusal(export, max_loss: float) -> str:
+    best, last = export.forms[0], export.forms[-1]
+    return (
+        f"{export.run}: as {last.name} it scores {last.score:.1f}, {export.loss:.1f} points below the {best.score:.1f} "
+        f"of the run's model: more than --max_loss {max_loss:g}. It is not written. Add --force to write it."
+    )

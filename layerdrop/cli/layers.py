@@ -1,0 +1,114 @@
+"""Compare criteria, and analyze the layers of models.
+
+  layerdrop layers ANALYSIS --models M [M ...] --tasks T [T ...]
+
+  scores      every criterion side by side: scores, the implied order of dropping, agreement of the orders
+  probe       a linear classifier on every layer: validation score by layer
+  drift       change of each layer's states by fine-tuning (--pretrained M)
+  profile     contribution of each layer, layers that three thresholds drop, variance and magnitude of the weights
+  similarity  every layer with every other: cosine, CKA, and the angle across blocks of K layers
+
+M: a checkpoint, or the folder of a run that kept its model. A run is analyzed on its own task or own files unless you
+give --tasks. The other flags are the data flags of `layerdrop run` (--data_dir, --train_file, --max_seq_length,
+--max_train_samples, ...). Results are stored in --store and reused. Tables are printed to stdout, figures are written
+to --figures.
+"""
+
+import argparse
+import re
+import sys
+
+from layerdrop.cli.engines import own_files, parse_known, tasks_of
+from layerdrop.errors import UserError, unknown
+from layerdrop.system.files import LocalPath
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `layerdrop layers`."""
+    add = parser.add_argument
+    add("analysis", help="scores, probe, drift, profile, similarity")
+    add("--models", type=LocalPath, nargs="+", required=True, help="checkpoints, or folders of runs")
+    add("--tasks", nargs="+", help="tasks (default: the task of own files or of a run, else mrpc)")
+    add("--split", choices=("train", "validation", "test"), default="train", help="texts to read")
+    add("--criteria", nargs="+", help="scores: only these")
+    add("--token", choices=("sentence", "mean"), default="sentence", help="probe: the state to classify")
+    add("--pretrained", type=LocalPath, help="drift: the model before fine-tuning")
+    add("--store", type=LocalPath, default="runs/layers", help="folder of results")
+    add("--figures", type=LocalPath, help="folder of the figures (PNG and PDF)")
+    add("--format", choices=("md", "latex", "csv"), default="md", help="format of the tables")
+
+
+def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Compute what is missing, print the tables, draw the figures. Returns the exit code."""
+    args, rest = parse_known(parser, words)
+    from layerdrop.analysis.analyses import ANALYSES, AnalysisSettings
+    from layerdrop.report.figures import save_figure
+    from layerdrop.report.layer_report import REPORTS, labels, means
+    from layerdrop.report.table import render
+    from layerdrop.system.files import make_folder
+    from layerdrop.system.process import collect_from_now_on
+
+    if args.analysis not in ANALYSES:
+        raise unknown("analysis", args.analysis, ANALYSES)
+    inputs, names = _inputs(args, rest)
+    make_folder("--store", args.store)
+    if args.figures:
+        make_folder("--figures", args.figures)
+    collect_from_now_on()
+    settings = AnalysisSettings(args.analysis, args.store, args.split, args.criteria, args.token, args.pretrained)
+    values = [ANALYSES[args.analysis](item, settings) for item in inputs]
+    by_label = dict(zip(labels(names), values, strict=True))
+    tables, figures = REPORTS[args.analysis](by_label, means(names))
+    print(render(tables, args.format))
+    if args.figures:
+        for name, figure in figures.items():
+            file = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{args.analysis}_{name}").strip("_")
+            print(*save_figure(figure, args.figures, file), sep="\n", file=sys.stderr)
+    return 0
+
+
+def _inputs(args: argparse.Namespace, words: list[str]) -> tuple[list, list]:
+    """Every model on the data of each of its tasks, and their names in tables. Raises UserError."""
+    from layerdrop.report.layer_report import AnalysedModel
+    from layerdrop.runs.record import read_record
+    from layerdrop.system.text import short_name
+
+    inputs, names = [], []
+    for model in args.models:
+        try:
+            record = read_record(model)  # None for a checkpoint that is no run
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        name, training = short_name(record.spec.model.name if record else model), ""
+        if record:
+            training = f"{record.spec.drop.strategy}, K = {len(record.dropped)}" if record.dropped else "fine-tuned"
+        for flags in data_of(record, args.tasks, words):
+            inputs.append(_input(args, model, [*flags, *words]))
+            names.append(AnalysedModel(name, training, inputs[-1].spec.data.task, short_name(model)))
+    return inputs, names
+
+
+def data_of(record, tasks: list[str] | None, words: list[str]) -> list[list[str]]:
+    """Data flags of each task: of --tasks or own files in `words`, else of the run. record: of a run, or None."""
+    from layerdrop.runs.command import data_flags
+
+    if record and not tasks and not own_files(words):
+        return [data_flags(record.spec.data)]
+    return [["--task_name", task] if task else [] for task in tasks_of(tasks, words)]
+
+
+def _input(args: argparse.Namespace, model: str, words: list[str]):
+    """A model and the data of a task. Raises UserError for flags that do not apply here."""
+    from layerdrop.analysis.inputs import AnalysisInput
+    from layerdrop.checkpoints import work_offline_unless_reachable
+    from layerdrop.cli.parsing import parse
+
+    splits = ("train", "validation") if args.analysis == "probe" else (args.split,)
+    steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
+    arguments = parse(["--model_name_or_path", model, *[steps[split] for split in splits], *words])
+    if arguments.named_strategy or arguments.when.drop_when != "pretrained" or arguments.teacher.teacher:
+        raise UserError("layerdrop layers analyzes models as they are. Leave the flags of dropping and training out.")
+    if arguments.needs_hub:
+        work_offline_unless_reachable()
+    spec, options = arguments.to_spec()
+    return AnalysisInput(spec, options, splits, arguments.train.per_device_eval_batch_size)

@@ -1,0 +1,70 @@
+"""Make tables, figures and a web page from the records in folders.
+
+  layerdrop report runs/demo --figures figures --html report.html
+
+Tables: tasks (scores by strategy and K, as Sajjad et al.'s Table 2), glue (Peer et al.'s Table 1), cost (parameters,
+speed-up, inference time; also records of layerdrop cost), significance (against the full model, from predictions).
+"""
+
+import argparse
+import sys
+
+from layerdrop.errors import UserError
+from layerdrop.system.files import LocalPath
+
+TABLES = ("tasks", "glue", "cost", "significance")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `layerdrop report`."""
+    add = parser.add_argument
+    add("store", type=LocalPath, nargs="+", help="folders of runs, or a csv file written by --runs")
+    add("--table", nargs="+", choices=TABLES, default=["tasks", "cost"], help="tables to print")
+    add("--format", choices=("md", "latex", "csv"), default="md", help="format of the tables")
+    add("--tasks", nargs="+", help="columns, and the set of tasks for means (default: all)")
+    add("--rows", nargs="+", default=[], help="settings that separate rows instead of tables: num_train_epochs ...")
+    add("--columns", nargs="+", default=[], help="settings that separate columns instead: max_train_samples ...")
+    add("--all_metrics", action="store_true", help="every metric of a task (always in csv)")
+    add("--plain", action="store_true", help="significance: training variants against plain runs")
+    add("--holm", action="store_true", help="significance: Holm's correction for all tests of a table")
+    add("--compare", help="published figures for comparison: sajjad2023, peer2022")
+    add("--figures", type=LocalPath, help="folder for the figures (PNG and PDF)")
+    add("--runs", type=LocalPath, help="csv file of the runs: settings, metrics, seconds, versions")
+    add("--html", type=LocalPath, help="file of a web page: sortable tables, charts, the runs of each row")
+    add("--watch", action="store_true", help="with --html: rewrite the page every 10 seconds until Ctrl-C")
+
+
+def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Print the tables, and write the files. Returns the exit code."""
+    args = parser.parse_args(words)
+    _check(args)
+    from dataclasses import fields
+
+    from layerdrop.report.contents import ReportSettings, make_folders, read_contents, watch, write_files
+    from layerdrop.report.table import render
+
+    make_folders(args.runs, args.html, args.figures)
+    settings = ReportSettings(**{f.name: getattr(args, f.name) for f in fields(ReportSettings)})
+    if args.watch:
+        watch(settings, args.html)
+    contents = read_contents(settings)
+    print(render(contents.tables, args.format), flush=True)
+    files = write_files(contents, args.runs, args.html, args.figures)
+    for line in [*(f"note: {note}" for note in contents.notes), *files]:
+        print(line, file=sys.stderr)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise UserError for flags that do not go together."""
+    if args.watch and not args.html:
+        raise UserError("--watch: rewrites a page. Give its file with --html.")
+    files = [store for store in args.store if store.endswith(".csv")]
+    if files and args.store != files[:1]:
+        stores = " ".join(args.store)
+        raise UserError(f"{stores}: give either one csv file of --runs or folders of runs. Leave the others out.")
+    needs = {"--table significance": "significance" in args.table, "--runs": args.runs, "--watch": args.watch}
+    if files and (flags := [flag for flag, given in needs.items() if given]):
+        raise UserError(
+            f"{flags[0]}: needs the folders of the runs, but {files[0]} has only their values. Leave it out."
+        )

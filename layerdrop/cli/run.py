@@ -1,0 +1,86 @@
+"""Drop layers of a pre-trained encoder, fine-tune it on a task, and record the result: one run.
+
+  layerdrop run --drop_strategy top --drop_k 6
+  layerdrop run CONFIG.yaml --seed 1             flags in a file, which the command line overrides
+  torchrun --nproc_per_node 2 run_glue.py ...    several GPUs
+
+`layerdrop run` and `python run_glue.py` are the same command.
+"""
+
+import argparse
+import json
+from dataclasses import fields
+from typing import Literal, get_args, get_origin
+
+from layerdrop.cli.flags import GROUPS, LIBRARY
+from layerdrop.errors import UserError
+from layerdrop.system.files import LocalPath
+
+METAVARS = {int: "N", float: "X", str: "VALUE", LocalPath: "PATH"}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Describe the flags of a run for --help and shell completion; `layerdrop.cli.parsing` parses them."""
+    parser.usage = "layerdrop run [CONFIG.yaml] [--flag value ...]"
+    for group in GROUPS:
+        section = parser.add_argument_group(group.__name__.removesuffix("Arguments").removesuffix("Flags").lower())
+        section.description = group.__doc__
+        for f in fields(group):
+            section.add_argument(f"--{f.name}", default=f.default, help=f.metadata["help"], **_takes(f.type))
+    section = parser.add_argument_group("library", "Flags of transformers' TrainingArguments.")
+    for name, (value, text) in LIBRARY.items():
+        section.add_argument(f"--{name}", help=text, **({"metavar": value} if value else {"action": "store_true"}))
+    parser.add_argument("--help_all", action="store_true", help="show every flag of TrainingArguments too")
+
+
+def _takes(kind: type) -> dict:
+    """Keyword arguments of add_argument for a flag of this type."""
+    kinds = (kind,) if get_origin(kind) is Literal else get_args(kind) or (kind,)
+    kind = next(kind for kind in kinds if kind is not type(None))
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind)}
+    return {"action": "store_true"} if kind is bool else {"metavar": METAVARS[kind], "type": kind}
+
+
+def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Execute one run, or preview it with --dry_run. Returns the exit code."""
+    if {"-h", "--help", "--help_all"} & set(words):
+        if "--help_all" in words:
+            _add_library_flags(parser)
+        parser.print_help()
+        return 0
+    import run_glue
+    from layerdrop.checkpoints import work_offline_unless_reachable
+    from layerdrop.cli.parsing import parse
+    from layerdrop.finetune.interrupt import Interrupted
+    from layerdrop.runs.folder import Locked
+    from layerdrop.runs.summary import summary
+    from layerdrop.system.process import is_first
+
+    arguments = parse(words)
+    if arguments.needs_hub and not work_offline_unless_reachable():
+        arguments.notes.append("no hub can be reached; using the local cache")
+        if arguments.train.push_to_hub:
+            raise UserError("--push_to_hub: no hub can be reached. Leave it out, and push the run's folder later.")
+    spec, options = arguments.to_spec()
+    try:
+        record = run_glue.preview(spec, options) if arguments.drop.dry_run else run_glue.run(spec, options)
+    except Locked as error:
+        raise UserError(str(error)) from None
+    except Interrupted as stop:
+        raise KeyboardInterrupt(f"Add --resume_from_checkpoint to continue from {stop.checkpoint}.") from None
+    if is_first():
+        print(json.dumps(record.to_dict(), indent=1) if arguments.drop.json else summary(record))
+    return 1 if record.status == "failed" else 0
+
+
+def _add_library_flags(parser: argparse.ArgumentParser) -> None:
+    from layerdrop.cli.parsing import run_parser
+
+    described = {action.dest for action in parser._actions}
+    section = parser.add_argument_group("all other flags of TrainingArguments")
+    for action in run_parser()._actions:
+        if action.dest not in described:
+            described.add(action.dest)
+            default = getattr(action.default, "value", action.default)
+            section.add_argument(f"--{action.dest}", help=action.help, default=default, metavar="VALUE")

@@ -1,0 +1,54 @@
+"""Configuration files, YAML or JSON: mappings of flags to values."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from layerdrop.errors import UserError
+
+STUDY, SEARCH = "a study of many runs", "a search"
+COMMANDS = {STUDY: "sweep", SEARCH: "search"}
+"""Kind of file -> the command that reads it. All other files contain the flags of one run."""
+SEARCH_ONLY = {"method", "max_k", "seeds", "select_on", "round"}
+"""Flags of `layerdrop search` that no other command has."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without repeated keys. A key beside `<<` overrides the merged key."""
+
+    def __init__(self, stream):
+        super().__init__(stream)
+        self.checked = []
+        """Nodes before merging, which changes them."""
+
+    def flatten_mapping(self, node):
+        """Merge; a repeated key is an error."""
+        if node not in self.checked:
+            self.checked.append(node)
+            keys = [key.value for key, _ in node.value]
+            if repeated := [key for i, key in enumerate(keys) if key in keys[:i]]:
+                problem = f"'{repeated[0]}' occurs twice"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
+        super().flatten_mapping(node)
+
+
+def read_settings(path: str, kind: str | None = None) -> dict[str, Any]:
+    """Read the mapping in a YAML or JSON file.
+
+    kind: STUDY or SEARCH if the caller expects such a file. Raises UserError, also for a file of another kind.
+    """
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        settings = json.loads(text) if path.endswith(".json") else yaml.load(text, _Loader)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the configuration ({error.strerror}). Check the path.") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path}: not valid YAML or JSON ({' '.join(str(error).split())}).") from None
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
+        raise UserError(f"{path}: a configuration is a list of `flag: value` lines.")
+    found = STUDY if "grid" in settings else SEARCH if SEARCH_ONLY & set(settings) else None
+    if found not in (None, kind):
+        raise UserError(f"{path}: is {found}. Start it with: layerdrop {COMMANDS[found]} {path}")
+    return settings
