@@ -143,7 +143,7 @@ def test_interrupted_in_the_first_training(run, monkeypatch):
 
     monkeypatch.setattr(run_glue, "fine_tune", interrupted)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
-    assert code == 130 and err.splitlines()[-1] == "stopped; repeat the command to resume"
+    assert code == 130 and err.splitlines()[-1] == "stopped. Repeat the command to continue."
     monkeypatch.setattr(run_glue, "fine_tune", fine_tune)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
     assert code == 0 and record["status"] == "success" and len(prior()) == 1, err

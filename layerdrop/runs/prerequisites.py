@@ -102,6 +102,6 @@ def _run_when_free(run: Run, spec: RunSpec, options: Options) -> RunRecord:
         except UserError as error:
             raise UserError(f"{spec.name}: this run is needed first, and failed. {error}") from error
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("repeat the command to resume") from None  # not from a checkpoint of this run
+            raise KeyboardInterrupt("Repeat the command to continue.") from None  # not from a checkpoint of this run
         finally:
             free_memory()
