@@ -112,10 +112,8 @@ def test_inputs_that_cannot_be_read_here_are_left_out(job):
 
 
 def test_rows_are_read_once(job, monkeypatch):
-    made, read = job(), []
-    monkeypatch.setattr(
-        "layerdrop.data.read.read_splits", lambda *a, **k: read.append(a) or reading.read_splits(*a, **k)
-    )
+    made, read, read_splits = job(), [], reading.read_splits
+    monkeypatch.setattr(reading, "read_splits", lambda *a, **k: read.append(a) or read_splits(*a, **k))
     inputs = Fingerprints()
     for k in (1, 2, 3):
         inputs.of(job(f"--drop_strategy top --drop_k {k}").spec, made.options)

@@ -14,12 +14,12 @@ class DropSchedule:
     """Drop `step` layers after every `every_epochs` epochs."""
 
     order: tuple[int, ...]
-    """Layers to drop, the first one first: ids of the original model."""
+    """Layers in the order of dropping: ids of the original model."""
     step: int
     every_epochs: int
 
     def dropped(self, epochs: int) -> tuple[int, ...]:
-        """Layers that are dropped after a number of epochs, the first one first."""
+        """Layers that are dropped after a number of epochs, in the order of dropping."""
         return self.order[: epochs // self.every_epochs * self.step]
 
     def drops(self) -> list[int]:

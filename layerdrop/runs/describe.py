@@ -1,4 +1,4 @@
-"""The stages of a run, written into its record."""
+"""Functions that write the stages of a run into its record."""
 
 from collections.abc import Mapping, Sequence
 

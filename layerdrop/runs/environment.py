@@ -13,7 +13,7 @@ VERSION_OF = ("torch", "transformers", "accelerate", "datasets", "numpy", "sciki
 
 
 def environment(use_cpu: bool = False) -> dict[str, Any]:
-    """Versions, hardware and the commit of the code, for the record. use_cpu: whether a GPU is not used."""
+    """Versions, hardware and the commit of the code, for the record. use_cpu: do not name the GPU."""
     import torch
 
     versions = {"python": platform.python_version(), **{name: version(name) for name in VERSION_OF}}
@@ -77,7 +77,7 @@ def reset_peak_memory() -> None:
 
 
 def _peak_resident() -> int:
-    try:  # Linux, where getrusage includes the peak of the parent process
+    try:  # Linux. getrusage would include the peak of the parent process
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):

@@ -120,7 +120,10 @@ def _recording(record: RunRecord, options: Options, clock: Clock) -> Iterator[No
 
 
 def _add_outputs(state: FolderState, read: RunRecord, options: Options, clock: Clock) -> None:
-    """Write the record of a finished run again with its missing outputs. read: the record with the splits read now."""
+    """Write the record of a finished run again with its missing outputs.
+
+    read: a record with the splits that were read now.
+    """
     done = state.done
     splits = [split for split in read.data if state.lacks(split) and not split.startswith("train")]
     done.data |= {split: read.data[split] for split in splits}

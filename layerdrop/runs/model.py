@@ -51,9 +51,10 @@ def dropped_before_training(spec: RunSpec, selection: Selection) -> list[int]:
 def load_model(
     spec: RunSpec, checkpoint: Checkpoint, start: Checkpoint | None, selection: Selection, labels: Labels
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Load the model of a run without the layers that it drops before training. Returns also its new parameters' names.
+    """Load a run's model without the layers that it drops before training. Returns the model and its new parameters.
 
-    start: the trained start. Raises UserError if it lacks a layer that this run keeps.
+    start: the start model. Raises UserError if it lacks a layer that the run keeps. New parameters, by name, are those
+    that neither checkpoint nor start model has.
     """
     set_seed(spec.seed)
     dropped, names = dropped_before_training(spec, selection), labels.names

@@ -97,7 +97,7 @@ class RunRecord:
     """Largest resident size of the process (`host`) and largest allocation on the GPU (`cuda`), without scoring
     layers."""
     data: dict[str, SplitRead] = field(default_factory=dict)
-    """Split -> its facts, for each split that was read."""
+    """The splits that the run has read."""
     text_columns: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     """Class names in id order; empty for regression."""

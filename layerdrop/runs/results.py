@@ -8,7 +8,7 @@ from layerdrop.runs.record import RunRecord
 LAYERS_FILE = "layers.json"
 CARD_FILE = "README.md"
 CARD_MARK = "<!-- written by layerdrop -->"
-"""Mark of this project's cards."""
+"""First line of a model card, after its metadata."""
 RESULT_FILES = ("all_results.json", "train_results.json", "eval_results.json", LAYERS_FILE)
 
 

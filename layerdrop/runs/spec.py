@@ -106,9 +106,10 @@ class RunSpec:
         return "_".join([*start, *scratch, *self.variants, f"seed{self.seed}"]) + ("" if self.train else "_eval")
 
     def flat(self) -> dict[str, Any]:
-        """Field -> value, without nesting, under the names that records, tables and messages use; None where the part
-        is absent. No two parts share a name (`name` becomes `model`). `start_*` and `teacher_*` are the settings in
-        which the recipe of a prerequisite run differs."""
+        """All settings by name, without nesting, for records, tables and messages. Settings of an absent part are None.
+
+        `start_*` and `teacher_*` are settings of a prerequisite run's recipe that differ from this run's recipe.
+        """
         values: dict[str, Any] = {}
         for part, kind in _PARTS.items():
             of = self._recipe if part == "train" else getattr(self, part)

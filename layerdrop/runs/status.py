@@ -37,13 +37,13 @@ class Needs:
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a run's folder with respect to one spec."""
+    """The state of a run's folder, compared with a spec."""
 
     word: str
     """`done`; `incomplete`: done without some outputs; `failed`; `changed`: done with other input contents; `other`: a
     record of another spec; `missing`: no record of a finished run (never started, interrupted, unreadable)."""
     record: RunRecord | None = None
-    """The record in the folder, whatever its spec."""
+    """The record in the folder, of this or another spec."""
     missing: tuple[str, ...] = ()
     """`incomplete`: requested outputs that are missing: file names, or MODEL."""
     changed: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
     train = spec.train or TrainSpec()
     recipe = {f.name: getattr(train, f.name) for f in dataclasses.fields(train) if f.name not in NOT_THE_LIBRARYS}
     values = {
-        # An infinite loss fails the run, unless the loss scaling of fp16 skips the step.
+        # A loss that is not finite fails the run. With fp16, loss scaling skips such steps.
         "logging_nan_inf_filter": spec.precision == "fp16",
         "dataloader_pin_memory": torch.cuda.is_available(),
     }

@@ -39,7 +39,7 @@ class Variant:
 
     @property
     def changes_layers(self) -> bool:
-        """Whether training steps differ in their layers."""
+        """Whether the layers differ from step to step."""
         return any(isinstance(callback, (LayerDropLoss, TheseusLoss)) for callback in self.callbacks)
 
 
@@ -100,7 +100,7 @@ def training_variant(
 
 
 def check_predecessor(predecessor: Checkpoint, new_parameters: Sequence[str]) -> None:
-    """Raise UserError if a model cannot be the predecessor of module replacing. new_parameters: that it lacks."""
+    """Raise UserError for an unsuitable predecessor of module replacing. new_parameters: parameters that it lacks."""
     if predecessor.family.shared:
         raise UserError(f"--theseus: {predecessor.family.name} shares one layer. No module can be replaced.")
     if new_parameters:
