@@ -24,7 +24,7 @@ import numpy as np
 from transformers import PreTrainedModel, TrainingArguments
 
 from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
-from layerdrop.data.tokens import Tokenised
+from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.errors import UserError
 from layerdrop.finetune.evaluate import Evaluation, Evaluator, evaluate
 from layerdrop.finetune.precision import head_in_fp32
@@ -131,7 +131,7 @@ def fine_tune(
     options: Options,
     args: TrainingArguments,
     reduced: ReducedModel,
-    datasets: dict[str, Tokenised],
+    datasets: dict[str, TokenizedDataset],
     inputs: RunInputs,
     prerequisites: Prerequisites,
     record: RunRecord,
@@ -186,7 +186,7 @@ def fine_tune(
 
 def predict(
     model: PreTrainedModel,
-    datasets: dict[str, Tokenised],
+    datasets: dict[str, TokenizedDataset],
     splits: list[str],
     evaluations: dict[str, Evaluation],
     args: TrainingArguments,

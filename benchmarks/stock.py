@@ -37,7 +37,7 @@ from layerdrop.data.glue import read_glue_split
 from layerdrop.data.tasks import Task, get_task
 
 
-def tokenised(args: argparse.Namespace, task: Task, tokenizer, split: str, n: int | None) -> Dataset:
+def tokenized(args: argparse.Namespace, task: Task, tokenizer, split: str, n: int | None) -> Dataset:
     """The first n rows of a split."""
     rows = read_glue_split(args.data_dir, task, split).head(n)
     texts = {f"text{i}": texts for i, texts in enumerate(rows.texts)}
@@ -78,8 +78,8 @@ def make_trainer(args: argparse.Namespace, task: Task, folder: str) -> Trainer:
             use_cpu=not torch.accelerator.is_available(),
             train_sampling_strategy="group_by_length" if args.group else "random",
         ),
-        train_dataset=tokenised(args, task, tokenizer, "train", args.max_train_samples),
-        eval_dataset=tokenised(args, task, tokenizer, task.splits("validation")[0], None),
+        train_dataset=tokenized(args, task, tokenizer, "train", args.max_train_samples),
+        eval_dataset=tokenized(args, task, tokenizer, task.splits("validation")[0], None),
         compute_metrics=measure,
         processing_class=tokenizer,
         data_collator=default_data_collator if args.padding == "max" else DataCollatorWithPadding(tokenizer),

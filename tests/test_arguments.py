@@ -25,8 +25,8 @@ from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
 from layerdrop.errors import UserError
 from layerdrop.finetune.spec import NOT_THE_LIBRARYS, TrainSpec, WhenSpec
+from layerdrop.runs.command import FLAG_OF, WITHOUT_FLAG, flag_of
 from layerdrop.runs.spec import Options, RunSpec
-from layerdrop.runs.words import FLAG_OF, WITHOUT_FLAG, flag_of
 
 CPU = ["--use_cpu", "--report_to", "none"]
 NEED_SETTINGS = ("cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "inverse_sqrt")

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import pytest
-from layerdrop.report.render import render
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.criteria.spec import DropSpec
@@ -16,6 +15,7 @@ from layerdrop.report.frame import frame
 from layerdrop.report.html import page
 from layerdrop.report.records import read_store, unfit
 from layerdrop.report.runs_csv import runs_csv
+from layerdrop.report.table import render
 from layerdrop.report.tables.significance import significance_tables
 from layerdrop.runs.record import Cut, RunRecord
 from layerdrop.runs.spec import RunSpec

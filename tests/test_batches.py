@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerdrop.data.batches import Collator, LengthGroupedSampler, batches
-from layerdrop.data.tokens import Tokenised, tokenise
+from layerdrop.data.tokens import TokenizedDataset, tokenize
 from tests import tiny
 from tests.test_tokens import examples
 
@@ -18,7 +18,7 @@ quick = settings(derandomize=True, deadline=None, max_examples=60)
 @pytest.mark.parametrize("left", [False, True])
 def test_batches_are_what_the_tokenizer_pads(left):
     tokenizer, rows = tiny.tokenizer(left), examples()
-    dataset = tokenise(rows, tokenizer, 14)
+    dataset = tokenize(rows, tokenizer, 14)
     collator = Collator.of(tokenizer)
     order = [3, 0, 17, 8]
     batch = collator([dataset[i] for i in order])
@@ -35,7 +35,7 @@ def test_padding_is_that_of_the_tokenizer(left):
     """RoBERTa's padding is 1, XLNet's token type of padding is 3."""
     tokenizer = tiny.tokenizer(left)
     tokenizer.pad_token, tokenizer._pad_token_type_id = "w7", 3
-    dataset = tokenise(examples(), tokenizer, 14)
+    dataset = tokenize(examples(), tokenizer, 14)
     rows = [dataset[i] for i in (3, 0, 17, 8)]
     batch = Collator.of(tokenizer)(rows)
     expected = tokenizer.pad([{k: v for k, v in row.items() if k != "labels"} for row in rows], return_tensors="pt")
@@ -99,12 +99,12 @@ def test_padding_never_touches_a_token(rows, left, pad, type_pad, length):
 
 
 def test_batches_of_neighbours():
-    dataset = tokenise(examples(), tiny.tokenizer(), 64)
+    dataset = tokenize(examples(), tiny.tokenizer(), 64)
     parts = batches(dataset, 16)
     assert [len(part) for part in parts] == [16, 16, 8]
     lengths = [len(item["input_ids"]) for part in parts for item in part]
     assert lengths == sorted(dataset.lengths, reverse=True)
-    assert isinstance(dataset, Tokenised)
+    assert isinstance(dataset, TokenizedDataset)
 
 
 # ---- sampler

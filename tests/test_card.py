@@ -48,12 +48,10 @@ def recorded(task="rte", model="some/bert", metrics=None, splits=("validation",)
 
 
 def test_a_card_names_the_rows_that_were_measured():
-    """Held-out training rows, and a part of the development set, are not GLUE's development set."""
+    """Held-out training rows, and a part of the validation set, are not GLUE's validation set."""
     (held,) = card(recorded(hold_out=0.15)).data.eval_results
     assert (held.dataset_split, held.dataset_args) == ("train", {"hold_out": 0.15})
-    assert (
-        "15% of the training set, held out; the development set was not read" in card(recorded(hold_out=0.15)).content
-    )
+    assert "15% of the training set, held out; the validation set was not read" in card(recorded(hold_out=0.15)).content
     (part,) = card(recorded(max_eval_samples=9)).data.eval_results
     assert (part.dataset_split, part.dataset_args) == ("validation", {"max_eval_samples": 9})
     assert "the first 9 rows of validation" in card(recorded(max_eval_samples=9)).content

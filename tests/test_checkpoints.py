@@ -13,7 +13,7 @@ from layerdrop.architectures import HubOptions, ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.examples import Examples
 from layerdrop.data.labels import head_kind
-from layerdrop.data.tokens import tokenise
+from layerdrop.data.tokens import tokenize
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier
 from tests import tiny
@@ -349,7 +349,7 @@ PAIRS = Examples((["w1 w2", "w3"], ["w4", "w5"]), None, ["0", "1"])
 
 def tokens_of(folder, examples=PAIRS):
     checkpoint = Checkpoint.open(str(folder))
-    return tokenise(examples, checkpoint.tokenizer, 32, sizes=checkpoint.embeddings)
+    return tokenize(examples, checkpoint.tokenizer, 32, sizes=checkpoint.embeddings)
 
 
 def test_tokens_beyond_the_embeddings(tmp_path):

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
-from layerdrop.data.tokens import tokenise
+from layerdrop.data.tokens import tokenize
 from layerdrop.errors import UserError
 from layerdrop.finetune.evaluate import logits_of
 from layerdrop.loading import load_classifier
@@ -105,7 +105,7 @@ def batched_and_alone(checkpoint: Checkpoint):
     """Logits of two texts in one batch, and one by one."""
     model, words = load_classifier(checkpoint)[0], checkpoint.tokenizer
     examples = Examples((["w1 w2 w3", "w5"], ["w4", "w6 w7 w8 w9 w10"]), None, ["0", "1"])
-    data, collate = tokenise(examples, words, 32), Collator.of(words)
+    data, collate = tokenize(examples, words, 32), Collator.of(words)
     together = logits_of(model, data, collate, 2, "fp32")
     return together, logits_of(model, data, collate, 1, "fp32"), model
 

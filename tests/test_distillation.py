@@ -241,7 +241,8 @@ with attending_eagerly(teacher):
     outputs = teacher_outputs(teacher, data, Collator.of(TOKENIZER), kind="layers", layers=[1, 4], attention=True,
                               folder=Path(folder, "out"), batch_size=size)
 left = gather([str(path) for path in Path(folder, "out").iterdir()])
-torch.save([outputs.logits.values, outputs.states.values, outputs.attention.values, seen, len(files), left],
+names = "teacher_logits", "teacher_states", "teacher_attention"
+torch.save([*(outputs[name].values for name in names), seen, len(files), left],
            Path(folder, f"found{number}_{size}.pt"))
 finish()
 """
@@ -264,8 +265,8 @@ def test_processes_share_one_pass_and_its_files(tmp_path, size):
     with attending_eagerly(teacher):
         alone = teacher_outputs(teacher, data, Collator.of(TOKENIZER), **of)
     for process in found:
-        for ours, theirs in zip(process, (alone.logits, alone.states, alone.attention), strict=False):
-            assert torch.equal(ours, theirs.values)
+        for ours, name in zip(process[:3], ("teacher_logits", "teacher_states", "teacher_attention"), strict=True):
+            assert torch.equal(ours, alone[name].values)
     assert sum(map(sum, (process[3] for process in found))) == len(data)
     assert len(found[0][3]) - len(found[1][3]) in (0, 1)
     assert [process[4] for process in found] == [3, 0] and found[0][5] == [[], []]
@@ -437,7 +438,7 @@ def test_what_cannot_be(run, words, said):
 
 def test_rows_of_a_disk_that_is_too_small(monkeypatch, tmp_path):
     from layerdrop.errors import UserError
-    from layerdrop.finetune.teacher import RaggedMemmap
+    from layerdrop.finetune.teacher import TOKENS, RaggedMemmap
 
-    with pytest.raises(UserError, match="its outputs need 4000000000000.0 GB"):
-        RaggedMemmap(np.array([10**21]), torch.float32, tmp_path)
+    with pytest.raises(UserError, match="its outputs need 1000000000.0 GB"):
+        RaggedMemmap((10**9, 250, TOKENS), torch.float32, np.array([10**6]), tmp_path)

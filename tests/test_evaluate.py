@@ -12,7 +12,7 @@ from layerdrop.data.examples import Examples
 from layerdrop.data.kinds import Values
 from layerdrop.data.labels import Labels
 from layerdrop.data.tasks import TASKS, custom_task
-from layerdrop.data.tokens import tokenise
+from layerdrop.data.tokens import tokenize
 from layerdrop.finetune.evaluate import evaluate
 from tests import tiny
 from tests.test_finetune import COLLATE, TOKENIZER, dataset
@@ -97,7 +97,7 @@ def test_values_in_bf16_stay_apart():
     """The head computes in fp32; in bf16 hardly a third of the values would differ."""
     model = tiny.model("bert", num_labels=1)
     texts = [" ".join(tiny.WORDS[(i * j + 3 * i) % 60] for j in range(1, 6)) for i in range(400)]
-    data = tokenise(Examples((texts,), None, [str(i) for i in range(400)]), TOKENIZER, 64)
+    data = tokenize(Examples((texts,), None, [str(i) for i in range(400)]), TOKENIZER, 64)
     exact = evaluate(model, data, Labels(TASKS["stsb"]), Collator.of(TOKENIZER))
     found = evaluate(model, data, Labels(TASKS["stsb"]), Collator.of(TOKENIZER), precision="bf16")
     n = len(np.unique(exact.predictions))

@@ -99,7 +99,6 @@ def learnt_batch(n: int = 32) -> dict[str, torch.Tensor]:
 
 # ---- what the library does not promise to keep -----------------------------------------------------------------------
 PRIVATE = (
-    ("torch.optim.optimizer", "register_optimizer_step_pre_hook", ("hook",)),
     ("torch", "_foreach_zero_", ()),
     ("torch.cuda", "graph", ("pool", "capture_error_mode")),
     ("torch.nn", "Module.register_state_dict_post_hook", ("hook",)),

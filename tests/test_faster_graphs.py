@@ -9,7 +9,7 @@ from torch import nn
 from transformers.training_args import OptimizerNames
 
 from layerdrop.finetune.speedups import speedups
-from layerdrop.finetune.speedups.capture import MODEL_TYPES, OTHER_STEPS, CapturedSteps, can_capture
+from layerdrop.finetune.speedups.capture import MODEL_TYPES, NOT_CAPTURABLE, CapturedSteps, can_capture
 from layerdrop.surgery import drop_layers
 from tests import tiny
 from tests.running import same, weights
@@ -150,7 +150,7 @@ def test_what_can_be_recorded(tmp_path):
     args.device_name = "cuda"
     assert can_capture(model, args)
     assert not can_capture(tiny.model("longformer"), args)
-    for name in OTHER_STEPS:
+    for name in NOT_CAPTURABLE:
         before = getattr(args, name)
         assert not before
         setattr(args, name, True)

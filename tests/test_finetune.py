@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, TrainerControl, TrainerState, TrainingArguments
+from transformers import AutoModelForSequenceClassification, Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.cli import parse
@@ -20,10 +20,10 @@ from layerdrop.data.kinds import Classes
 from layerdrop.data.labels import Labels
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
-from layerdrop.data.tokens import tokenise
+from layerdrop.data.tokens import tokenize
 from layerdrop.finetune.evaluate import Evaluator
 from layerdrop.finetune.interrupt import Interrupt, Interrupted
-from layerdrop.finetune.log import EpochLog, _position, result_name
+from layerdrop.finetune.log import LogLine, _position, log_entries, result_name
 from layerdrop.finetune.objectives import TaskLoss
 from layerdrop.finetune.spec import NOT_THE_LIBRARYS, TrainSpec
 from layerdrop.finetune.trainer import FineTuner
@@ -67,7 +67,7 @@ def dataset(tokenizer=TOKENIZER, n: int = 24, classes: int = 2):
     """Pairs of 3 to 26 words with labels."""
     texts = [" ".join(tiny.WORDS[(7 * i + j) % 60] for j in range(1 + i % 13)) for i in range(2 * n)]
     labels = np.arange(n) % classes
-    return tokenise(Examples((texts[:n], texts[n:]), labels, [str(i) for i in range(n)]), tokenizer, 64)
+    return tokenize(Examples((texts[:n], texts[n:]), labels, [str(i) for i in range(n)]), tokenizer, 64)
 
 
 def without_dropout(model_type: str = "bert", **changes):
@@ -140,6 +140,30 @@ def test_training_is_training_by_hand(tmp_path, limit):
     assert tokens < cells
     assert result.tokens_per_second * result.seconds == pytest.approx(tokens)  # padding does not count
     assert result.padding_share == pytest.approx(1 - tokens / cells)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert"])
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_without_speed_ups_training_has_the_bits_of_the_librarys_trainer(tmp_path, model_type, evaluated):
+    """Three steps with dropout, AdamW and clipping, in random order of rows. Evaluations draw no random number."""
+    tokenizer, weights = tiny.tokenizer(), {}
+    if model_type == "distilbert":
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    data, collate = dataset(tokenizer), Collator.of(tokenizer)
+    given = {"optim": "adamw_torch_fused", "learning_rate": 1e-2, "lr_scheduler_type": "linear", "max_grad_norm": 0.1}
+    given |= {"train_sampling_strategy": "random", "remove_unused_columns": False, "logging_strategy": "epoch"}
+    for ours in (True, False):
+        model, steps = tiny.model(model_type), "steps" if evaluated and ours else "no"
+        args = arguments(tmp_path, **given, eval_strategy=steps, eval_steps=1)
+        if ours:
+            result = train(model, args, data, collate, CLASSES, evaluator=evaluator(), save=False, no_speedups=True)
+            assert result.steps == 3 and ("accuracy" in result.epochs[0]) is evaluated
+        else:
+            Trainer(model, args, collate, data).train()
+        weights[ours] = model.state_dict()
+    before = tiny.model(model_type).state_dict()
+    assert all(torch.equal(tensor, weights[False][name]) for name, tensor in weights[True].items())
+    assert not any(torch.equal(before[name], tensor) for name, tensor in weights[True].items() if "layer.0" in name)
 
 
 def test_accumulated_batches_are_one_batch(tmp_path):
@@ -262,17 +286,29 @@ def test_a_diverged_training_is_said(tmp_path):
 
 # ---- log and interrupt ----------------------------------------------------------------------------------------------
 def test_points_of_logging_are_told_apart_by_their_step():
-    log, args = EpochLog(), SimpleNamespace(max_steps=-1, num_train_epochs=3)
-    state = TrainerState(log_history=[{"step": 1, "epoch": 0.001, "loss": 3.0}], is_world_process_zero=True)
-    log.on_train_begin(args, state, None)
-    control = SimpleNamespace(should_evaluate=False)
-    for step, logs in ((2, {"loss": 2.0}), (3, {"loss": 1.0}), (3, {"eval_accuracy": 0.5})):
-        state.global_step, state.epoch = step, step * 0.001
-        log.on_log(args, state, control, logs=logs)
-    assert log.entries == [
+    history = [{"step": 1, "epoch": 0.001, "loss": 3.0}, {"step": 2, "epoch": 0.002, "loss": 2.0, "learning_rate": 0.1}]
+    history += [{"step": 3, "epoch": 0.003, "loss": 1.0}, {"step": 3, "epoch": 0.003, "eval_accuracy": 0.5}]
+    entries = log_entries([*history, {"step": 3, "epoch": 0.003, "train_runtime": 2.0, "train_loss": 2.0}])
+    assert entries == [
         {"step": 1, "epoch": 0.001, "train_loss": 3.0},
         {"step": 2, "epoch": 0.002, "train_loss": 2.0},
         {"step": 3, "epoch": 0.003, "train_loss": 1.0, "accuracy": 0.5},
+    ]
+
+
+def test_a_line_for_each_step_of_logging(capsys):
+    """Once its results are complete."""
+    args, state = SimpleNamespace(max_steps=-1, num_train_epochs=3), TrainerState(is_world_process_zero=True)
+    for step, evaluates, logs in (
+        (2, False, {"loss": 2.0}), (3, True, {"loss": 1.0}), (3, False, {"eval_accuracy": 0.5}),
+        (3, False, {"train_runtime": 2.0}),
+    ):  # fmt: skip
+        state.global_step, state.epoch = step, step * 0.001
+        state.log_history.append({**logs, "step": step, "epoch": state.epoch})
+        LogLine().on_log(args, state, SimpleNamespace(should_evaluate=evaluates), logs=logs)
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch 0.002 of 3: train_loss 2.0000",
+        "epoch 0.003 of 3: train_loss 1.0000  accuracy 0.5000",
     ]
 
 

@@ -20,7 +20,7 @@ from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
-from layerdrop.data.tokens import tokenise
+from layerdrop.data.tokens import tokenize
 from layerdrop.report.layer_report import AnalysedModel, labels, means
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import RunSpec
@@ -161,7 +161,7 @@ def test_a_probe_that_does_not_converge_says_nothing(monkeypatch):
 def test_features_are_the_states_in_the_order_of_the_source(tmp_path, model_type, token):
     model, words = tiny.model(model_type).base_model, tiny.tokenizer(left=model_type == "xlnet")
     texts = [" ".join(tiny.WORDS[i : i + 2 + i % 7]) for i in range(11)]
-    data = tokenise(Examples((texts,), np.arange(11) % 2, [""] * 11), words, 64)
+    data = tokenize(Examples((texts,), np.arange(11) % 2, [""] * 11), words, 64)
     found = features(model, data, Collator.of(words), token, 4, tmp_path / "x")
     assert len(found.files) == 7 and found.at(6).shape == (11, 16)
     for row in (0, 6, 10):
@@ -175,7 +175,7 @@ def test_features_are_the_states_in_the_order_of_the_source(tmp_path, model_type
 def test_probe_of_a_model():
     model, words = tiny.model("bert").base_model, tiny.tokenizer()
     texts = [f"w{i % 2} w{3 + i % 5}" for i in range(60)]  # the first word is the class
-    data = tokenise(Examples((texts,), np.arange(60) % 2, [""] * 60), words, 64)
+    data = tokenize(Examples((texts,), np.arange(60) % 2, [""] * 60), words, 64)
     scores = probe(model, data, data, TASKS["rte"], Collator.of(words), token="mean")
     assert len(scores) == 7 and scores[0] == 1
 

@@ -18,7 +18,7 @@ def test_fp32_only(model_type):
     model, bf16 = tiny.model(model_type), autocast(torch.device("cpu"), "bf16")
     with pytest.raises(RuntimeError, match="overflow"), torch.no_grad(), bf16:
         model(**tiny.batch())
-    with pytest.raises(UserError, match=f"computes {model_type} in fp32 alone. Add --precision fp32."):
+    with pytest.raises(UserError, match=f"computes {model_type} only in fp32. Add --precision fp32."):
         check_precision("bf16", model.config)
     check_precision("fp32", model.config)
     check_precision("bf16", tiny.config("bert"))

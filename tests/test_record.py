@@ -131,7 +131,7 @@ def test_summary_says_what_happened():
     for part in (
         "rte (hub)",
         "top, K = 2",
-        "9, 10, 11 (3 of 12 layers; 9 were gone before)",
+        "9, 10, 11 (3 of 12 layers; 9 were dropped before)",
         "1,000 -> 750 (-25.0%)",
         "accuracy 0.5000",
         "train 2.0",
@@ -141,7 +141,7 @@ def test_summary_says_what_happened():
         assert part in text
     assert "loss" not in text and "one and the same" not in text
     record.distinct_predictions = {"validation_matched": 1, "validation_mismatched": 2}
-    assert "one and the same prediction for every row of validation_matched\n" in summary(record)
+    assert "the same prediction for every row of validation_matched\n" in summary(record)
 
 
 def test_version_2_had_the_fields_of_when_in_drop():

@@ -14,7 +14,7 @@ from layerdrop.criteria.weights import variance
 from layerdrop.data.batches import Collator, batches
 from layerdrop.data.glue import read_glue_split
 from layerdrop.data.tasks import TASKS
-from layerdrop.data.tokens import tokenise
+from layerdrop.data.tokens import tokenize
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier
 from layerdrop.runs.checks import check_selection
@@ -67,7 +67,7 @@ def test_contribution_of_a_checkpoint(bert, glue):
     tokenizer = tiny.tokenizer()
     wanted = DropSpec("contribution", 2, score_split="train", score_samples=7)
     selection = select_layers(wanted, Checkpoint.open(bert), examples, batch_size=5)
-    rows = batches(tokenise(examples.head(7), tokenizer, 128), 1)
+    rows = batches(tokenize(examples.head(7), tokenizer, 128), 1)
     expected = contribution(tiny.model("bert").base_model, map(Collator.of(tokenizer), rows))
     assert selection.scores == pytest.approx(expected, abs=1e-6)
     ranked = sorted(range(6), key=lambda i: -expected[i])

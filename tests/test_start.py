@@ -129,7 +129,7 @@ def test_a_run_that_has_been_done_before_is_not_done_again(run):
     assert run(plain, output=None)[0] == 0
     code, record, _, err = run(f"{TOP} --drop_when finetuned", output="runs/out")
     assert code == 0 and "prerequisite run" not in err and not prior("runs/out"), err
-    assert "takes the trained model of tinybert_rte_full_k0_seed42, in runs/" in err
+    assert "uses the trained model of tinybert_rte_full_k0_seed42, in runs/" in err
     assert record["prerequisites"]["trainings"] == 1
     assert run(f"{plain} --save_model no --overwrite_output_dir", output=None)[0] == 0
     assert "prerequisite run" in run(f"{TOP} --drop_when finetuned --overwrite_output_dir", output="runs/out")[3]
@@ -143,7 +143,7 @@ def test_interrupted_in_the_first_training(run, monkeypatch):
 
     monkeypatch.setattr(run_glue, "fine_tune", interrupted)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
-    assert code == 130 and err.splitlines()[-1] == "stopped; the same command goes on"
+    assert code == 130 and err.splitlines()[-1] == "stopped; repeat the command to resume"
     monkeypatch.setattr(run_glue, "fine_tune", fine_tune)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
     assert code == 0 and record["status"] == "success" and len(prior()) == 1, err
@@ -193,7 +193,7 @@ def test_a_first_training_that_fails(run):
 def test_under_torchrun_the_first_training_is_done_before(first):
     spec, options = first
     spec = replace(spec, processes=2)
-    with pytest.raises(UserError, match="torchrun does one run at a time. Do it with --output_dir .*prior"):
+    with pytest.raises(UserError, match="torchrun executes one run at a time. Execute it with --output_dir .*prior"):
         run_glue.run(without([3], spec), replace(options, folder="on"))
 
 

@@ -130,7 +130,7 @@ def test_never_resumes_unasked(tmp_path):
     opened(SPEC, tmp_path)
     checkpoint(tmp_path, 9)
     checkpoint(tmp_path, 10)
-    with pytest.raises(UserError, match=r"interrupted run \(checkpoint-10\). Go on with --resume_from_checkpoint"):
+    with pytest.raises(UserError, match=r"interrupted run \(checkpoint-10\). Resume it with --resume_from_checkpoint"):
         opened(SPEC, tmp_path)
     assert (tmp_path / "checkpoint-10").exists()
     for resume in ("last", "auto"):

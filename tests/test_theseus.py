@@ -111,7 +111,9 @@ def test_a_step_that_replaces_nothing_stops_nobody(tmp_path):
 
 def test_a_rate_that_never_reaches_1_is_refused(run):
     code, _, _, err = run(f"{WORDS} --drop_when finetuned --replacing_steps 6")
-    assert code == 2 and "--replacing_steps 6: the training has 6 steps, so the successor would never" in err, err
+    assert (
+        code == 2 and "--replacing_steps 6: the training has 6 steps, so no step would use the successor only" in err
+    ), err
     assert run(f"{WORDS} --drop_when finetuned --replacing_steps 5", output="five")[0] == 0
 
 
@@ -164,7 +166,7 @@ def test_what_cannot_be(run, tmp_path):
     assert code == 2 and "ALBERT shares one layer. No module can be replaced" in err, err
     encoder = tiny.save(tmp_path / "other", num_labels=3)
     code, _, _, err = run(WORDS, model=encoder, output="new")
-    assert code == 2 and "is not fine-tuned (classifier" in err and "Add --drop_when finetuned" in err, err
+    assert code == 2 and "is not fine-tuned: it lacks classifier" in err and "Add --drop_when finetuned" in err, err
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from layerdrop.data import tokens
 from layerdrop.data.examples import Examples
-from layerdrop.data.tokens import TokenCache, Tokenised, tokenise
+from layerdrop.data.tokens import TokenCache, TokenizedDataset, tokenize
 from tests import tiny
 
 
@@ -27,9 +27,9 @@ def calls(monkeypatch):
     return calls
 
 
-def test_tokenised_once_for_the_same_texts_tokenizer_and_length(calls):
-    first = tokenise(examples(), tiny.tokenizer(), 14)
-    again = tokenise(examples(), tiny.tokenizer(), 14, labels=np.ones(40))
+def test_tokenized_once_for_the_same_texts_tokenizer_and_length(calls):
+    first = tokenize(examples(), tiny.tokenizer(), 14)
+    again = tokenize(examples(), tiny.tokenizer(), 14, labels=np.ones(40))
     assert len(calls) == 1 and (again[3]["input_ids"] == first[3]["input_ids"]).all()
     assert again[0]["labels"] == 1 and first[0]["labels"] == 0
     without_types = tiny.tokenizer()
@@ -44,29 +44,29 @@ def test_tokenised_once_for_the_same_texts_tokenizer_and_length(calls):
         (examples(), other_end, 14),
     ):
         before = len(calls)
-        tokenise(*other)
+        tokenize(*other)
         assert len(calls) == before + 1
-    assert "token_type_ids" not in tokenise(examples(), without_types, 14)[0]
+    assert "token_type_ids" not in tokenize(examples(), without_types, 14)[0]
 
 
 def test_a_used_tokenizer_counts_as_the_same(calls):
     """Each call leaves its truncation and padding in the tokenizer."""
     tokenizer = tiny.tokenizer()
-    tokenise(examples(), tokenizer, 14)
+    tokenize(examples(), tokenizer, 14)
     tokenizer(["w1", "w2 w3"], truncation=True, max_length=7)
-    tokenise(examples(), tokenizer, 14)
+    tokenize(examples(), tokenizer, 14)
     tokenizer(["w1", "w2 w3"], padding=True)
-    tokenise(examples(), tokenizer, 14)
-    tokenise(examples(), tiny.tokenizer(), 14)
+    tokenize(examples(), tokenizer, 14)
+    tokenize(examples(), tiny.tokenizer(), 14)
     assert len(calls) == 3
 
 
 def test_more_rows_than_the_tokenizer_gets_at_once(monkeypatch):
     monkeypatch.setattr(tokens, "_cache", TokenCache(tokens.CACHE_BYTES))
-    whole = tokenise(examples(), tiny.tokenizer(), 14)
+    whole = tokenize(examples(), tiny.tokenizer(), 14)
     monkeypatch.setattr(tokens, "_cache", TokenCache(tokens.CACHE_BYTES))
     monkeypatch.setattr(tokens, "CHUNK", 7)
-    pieces = tokenise(examples(), tiny.tokenizer(), 14)
+    pieces = tokenize(examples(), tiny.tokenizer(), 14)
     assert (pieces.offsets == whole.offsets).all()
     assert all((pieces.columns[name] == whole.columns[name]).all() for name in whole.columns)
 
@@ -74,7 +74,7 @@ def test_more_rows_than_the_tokenizer_gets_at_once(monkeypatch):
 def test_the_cache_holds_no_texts_and_no_tokenizer(calls):
     rows, tokenizer = examples(), tiny.tokenizer()
     gone = [weakref.ref(rows), weakref.ref(tokenizer)]
-    kept = tokenise(rows, tokenizer, 14)
+    kept = tokenize(rows, tokenizer, 14)
     del rows, tokenizer
     gc.collect()
     assert all(ref() is None for ref in gone) and len(kept) == 40
@@ -98,12 +98,12 @@ def test_the_cache_is_bounded_by_bytes():
 
 
 def test_longest_first_knows_the_way_back():
-    dataset = tokenise(examples(), tiny.tokenizer(), 64)
+    dataset = tokenize(examples(), tiny.tokenizer(), 64)
     longest = dataset.longest_first()
     assert (np.diff(longest.lengths) <= 0).all() and sorted(longest.rows) == list(range(40))
     assert all((longest[i]["input_ids"] == dataset[longest.rows[i]]["input_ids"]).all() for i in range(40))
 
 
-def test_tokenised_items():
-    dataset = Tokenised({"input_ids": np.array([7, 8, 9], np.int32)}, np.array([0, 1, 3]), None)
+def test_tokenized_items():
+    dataset = TokenizedDataset({"input_ids": np.array([7, 8, 9], np.int32)}, np.array([0, 1, 3]), None)
     assert len(dataset) == 2 and dataset[1]["input_ids"].tolist() == [8, 9] and "labels" not in dataset[0]

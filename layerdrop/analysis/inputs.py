@@ -18,7 +18,7 @@ from layerdrop.data.batches import Collator, batches
 from layerdrop.data.examples import Examples
 from layerdrop.data.read import Data, read_splits
 from layerdrop.data.tasks import Task
-from layerdrop.data.tokens import Tokenised, tokenise
+from layerdrop.data.tokens import TokenizedDataset, tokenize
 from layerdrop.loading import load_encoder
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.system.files import write_atomically
@@ -78,10 +78,10 @@ class AnalysisInput:
         """The rows of a split."""
         return self.data.examples[self.data.splits(split)[0]]
 
-    def tokens(self, split: str) -> Tokenised:
+    def tokens(self, split: str) -> TokenizedDataset:
         """A tokenized split with its labels, in the task's order of classes."""
         checkpoint = self.checkpoint
-        return tokenise(self.examples(split), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
+        return tokenize(self.examples(split), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
 
     def batches(self, split: str) -> Iterator[dict[str, torch.Tensor]]:
         """Batches of all rows of a split, grouped by length."""

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from layerdrop.analysis.layers import points_of
 from layerdrop.data.batches import Collator
 from layerdrop.data.tasks import Task
-from layerdrop.data.tokens import Tokenised
+from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.states import layer_states, sentence_tokens
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -31,8 +31,8 @@ HELD_OUT, SEED = 0.15, 41
 
 def probe(
     model: PreTrainedModel,
-    train: Tokenised,
-    validation: Tokenised,
+    train: TokenizedDataset,
+    validation: TokenizedDataset,
     task: Task,
     collate: Collator,
     *,
@@ -72,7 +72,7 @@ class Features:
 
 
 def features(
-    model: PreTrainedModel, data: Tokenised, collate: Collator, token: str, batch_size: int, folder: Path
+    model: PreTrainedModel, data: TokenizedDataset, collate: Collator, token: str, batch_size: int, folder: Path
 ) -> Features:
     """Compute the features of the n_layers + 1 points in one pass over the data. folder: a new folder for the files."""
     folder.mkdir()

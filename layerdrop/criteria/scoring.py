@@ -15,7 +15,7 @@ from layerdrop.data.batches import Collator, batches
 from layerdrop.data.examples import Examples
 from layerdrop.data.labels import Labels
 from layerdrop.data.tasks import Task
-from layerdrop.data.tokens import Tokenised, tokenise
+from layerdrop.data.tokens import TokenizedDataset, tokenize
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier, load_encoder, load_masked_lm
 
@@ -62,7 +62,7 @@ def score_layers(
     data, tokenizer = None, tokenizer or checkpoint.tokenizer
     if any(row.needs_data for row in rows):
         length = min(max_seq_length, checkpoint.max_length())
-        data = tokenise(examples, tokenizer, length, sizes=checkpoint.embeddings)
+        data = tokenize(examples, tokenizer, length, sizes=checkpoint.embeddings)
     collate = Collator.of(tokenizer, max_seq_length)
     if any(not row.needs_head for row in rows):
         encoder = load_encoder(checkpoint).to(device)
@@ -81,14 +81,14 @@ def score_layers(
 
 
 def _with_head(
-    checkpoint: Checkpoint, data: Tokenised, task: Task, tokenizer, collate: Collator, batch_size: int
+    checkpoint: Checkpoint, data: TokenizedDataset, task: Task, tokenizer, collate: Collator, batch_size: int
 ) -> tuple[PreTrainedModel, list[dict[str, torch.Tensor]], str]:
     """Return (model with a trained head, batches with its targets as `labels`, the head in words)."""
     labels = Labels(task, checkpoint)
     if labels.fit and data.labels is not None:
         model, new = load_classifier(checkpoint, replace_head=False)
         if not new:
-            labelled = Tokenised(data.columns, data.offsets, labels.to_model(data.labels))
+            labelled = TokenizedDataset(data.columns, data.offsets, labels.to_model(data.labels))
             pairs = labels.pairs
             head = f"the checkpoint's classifier, of which {pairs}" if pairs else "the checkpoint's classifier"
             return model, [collate(part) for part in batches(labelled, batch_size)], head
@@ -101,7 +101,7 @@ def _with_head(
     return model, list(_masked(data, tokenizer, collate, batch_size)), "the checkpoint's masked-LM head"
 
 
-def _masked(data: Tokenised, tokenizer, collate: Collator, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
+def _masked(data: TokenizedDataset, tokenizer, collate: Collator, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
     """Yield batches in which a fraction MASKED of each text's ordinary tokens is masked.
 
     `labels` (batch, tokens) holds the masked tokens, else -100. The draw depends only on the row number.
@@ -112,8 +112,8 @@ def _masked(data: Tokenised, tokenizer, collate: Collator, batch_size: int) -> I
         n = min(len(ordinary), max(1, round(MASKED * len(ordinary))))
         chosen = np.random.default_rng((MASKING_SEED, row)).choice(ordinary, n, replace=False)
         ids[start + chosen] = tokenizer.mask_token_id
-    masked = Tokenised(data.columns | {"input_ids": ids}, data.offsets, None)
-    whole = Tokenised(data.columns, data.offsets, None)
+    masked = TokenizedDataset(data.columns | {"input_ids": ids}, data.offsets, None)
+    whole = TokenizedDataset(data.columns, data.offsets, None)
     for ours, theirs in zip(batches(masked, batch_size), batches(whole, batch_size), strict=True):
         batch, answer = collate(ours), collate(theirs)["input_ids"]
         yield batch | {"labels": answer.masked_fill(batch["input_ids"] == answer, -100)}

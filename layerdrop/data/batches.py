@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from layerdrop.data.tokens import Tokenised
+from layerdrop.data.tokens import TokenizedDataset
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Collate `Tokenised` items into a batch of tensors, padded to the longest item.
+    """Collate `TokenizedDataset` items into a batch of tensors, padded to the longest item.
 
     max_length: upper limit of the padded length. With it, lengths are rounded up to a multiple of `multiple`, or to a
     coarser multiple that adds a sixteenth at most: every new length costs time for preparing kernels, on a CPU about
@@ -103,7 +103,7 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
             yield from batch.tolist()
 
 
-def batches(dataset: Tokenised, batch_size: int) -> list[list[dict]]:
+def batches(dataset: TokenizedDataset, batch_size: int) -> list[list[dict]]:
     """All items in batches of neighbors, longest first. A Collator makes tensors of a batch."""
     dataset = dataset.longest_first()
     starts = range(0, len(dataset), batch_size)

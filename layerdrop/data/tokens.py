@@ -20,10 +20,10 @@ CHUNK = 1000
 """Rows for each call of the tokenizer."""
 
 Tokens = tuple[dict[str, np.ndarray], np.ndarray]
-"""`columns` and `offsets` of Tokenised."""
+"""`columns` and `offsets` of TokenizedDataset."""
 
 
-class Tokenised(torch.utils.data.Dataset):
+class TokenizedDataset(torch.utils.data.Dataset):
     """Token ids of n examples in flat arrays, without padding.
 
     columns: name (`input_ids`, `token_type_ids`) -> (total tokens,) int32. offsets: (n + 1,) start of each example, and
@@ -50,10 +50,10 @@ class Tokenised(torch.utils.data.Dataset):
         """(n,) number of tokens at each position."""
         return np.diff(self.offsets)[self.rows]
 
-    def longest_first(self) -> "Tokenised":
+    def longest_first(self) -> "TokenizedDataset":
         """Sort by length, longest first: neighbors need little padding. `rows` keeps the old positions."""
         order = np.argsort(-self.lengths, kind="stable")
-        return Tokenised(self.columns, self.offsets, self.labels, self.rows[order])
+        return TokenizedDataset(self.columns, self.offsets, self.labels, self.rows[order])
 
 
 class TokenCache:
@@ -80,13 +80,13 @@ class TokenCache:
 _cache = TokenCache(CACHE_BYTES)
 
 
-def tokenise(
+def tokenize(
     examples: Examples,
     tokenizer,
     max_seq_length: int,
     labels: np.ndarray | None = None,
     sizes: Mapping[str, int] = MappingProxyType({}),
-) -> Tokenised:
+) -> TokenizedDataset:
     """Tokenize every example to at most `max_seq_length` tokens. Pairs are cut from the longer text first.
 
     labels: replace `examples.labels` (the same classes in a checkpoint's own order). sizes: column -> number of the
@@ -94,7 +94,7 @@ def tokenise(
     token of a text would be left, or a token has no embedding.
     """
     key = examples.fingerprint(), _tokenizer_key(tokenizer), max_seq_length
-    columns, offsets = _cache.get(key, lambda: _tokenise(examples, tokenizer, max_seq_length))
+    columns, offsets = _cache.get(key, lambda: _tokenize(examples, tokenizer, max_seq_length))
     for name, size in sizes.items():
         if name in columns and (highest := columns[name].max(initial=0)) >= size:
             raise UserError(
@@ -102,7 +102,7 @@ def tokenise(
                 f"model has {size} embedding{'s' * (size != 1)}. Give the model's own tokenizer, or resize the "
                 "embeddings (resize_token_embeddings)."
             )
-    return Tokenised(columns, offsets, examples.labels if labels is None else labels)
+    return TokenizedDataset(columns, offsets, examples.labels if labels is None else labels)
 
 
 def _tokenizer_key(tokenizer) -> Hashable:
@@ -116,7 +116,7 @@ def _tokenizer_key(tokenizer) -> Hashable:
     return type(tokenizer), digest, tuple(tokenizer.model_input_names), tokenizer.truncation_side
 
 
-def _tokenise(examples: Examples, tokenizer, max_seq_length: int) -> Tokens:
+def _tokenize(examples: Examples, tokenizer, max_seq_length: int) -> Tokens:
     special = tokenizer.num_special_tokens_to_add(pair=len(examples.texts) == 2)
     if max_seq_length <= special:
         raise UserError(
@@ -125,7 +125,7 @@ def _tokenise(examples: Examples, tokenizer, max_seq_length: int) -> Tokens:
     names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     lengths: list[int] = []
-    for start in tqdm(range(0, len(examples), CHUNK), desc="tokenise", delay=2, leave=False, unit="k rows"):
+    for start in tqdm(range(0, len(examples), CHUNK), desc="tokenize", delay=2, leave=False, unit="k rows"):
         texts = [column[start : start + CHUNK] for column in examples.texts]
         encoded = tokenizer(*texts, truncation=True, max_length=max_seq_length, return_attention_mask=False)
         lengths += [len(ids) for ids in encoded["input_ids"]]

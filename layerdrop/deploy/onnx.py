@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from layerdrop.data.batches import Collator, batches
-from layerdrop.data.tokens import Tokenised
+from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.errors import UserError
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -109,7 +109,7 @@ class OnnxClassifier:
         """(batch, tokens) of each input -> (batch, classes)."""
         return self.session.run(None, {name: batch[name].numpy() for name in self.inputs})[0]
 
-    def logits(self, data: Tokenised, collate: Collator, batch_size: int = 32) -> np.ndarray:
+    def logits(self, data: TokenizedDataset, collate: Collator, batch_size: int = 32) -> np.ndarray:
         """(rows, classes) in the order of the source."""
         as_computed = np.concatenate([self(collate(part)) for part in batches(data, batch_size)])
         in_order = np.empty_like(as_computed)

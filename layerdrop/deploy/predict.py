@@ -13,7 +13,7 @@ from layerdrop.data.batches import Collator
 from layerdrop.data.kinds import kind_of
 from layerdrop.data.tasks import DEMO_TASKS, TASKS
 from layerdrop.data.to_predict import ToPredict
-from layerdrop.data.tokens import tokenise
+from layerdrop.data.tokens import tokenize
 from layerdrop.deploy.export import EXPORT_FILE
 from layerdrop.deploy.onnx import FILE, OnnxClassifier, check_packages
 from layerdrop.errors import UserError
@@ -76,7 +76,7 @@ class Predictor:
         """Predict the rows with a text. Raises UserError if the model takes pairs and the rows are single texts, or
         vice versa."""
         checkpoint = self.checkpoint
-        data = tokenise(texts.examples(self.columns), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
+        data = tokenize(texts.examples(self.columns), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
         logits = self._logits(data, Collator.of(checkpoint.tokenizer, self.length), batch_size)
         predictions, scores = self.kind.decide(logits), self.kind.confidence(logits)
         if scores is None:

@@ -1,4 +1,4 @@
-"""The card of a run's model: README.md for people, with the metadata that the hub reads."""
+"""The model card of a run: README.md with the hub's metadata."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
 from layerdrop.checkpoints import EMBEDDED
-from layerdrop.data.tasks import TASKS
+from layerdrop.data.tasks import TASKS, metric_prefix
 from layerdrop.runs.command import command_of
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE, CARD_MARK
@@ -26,30 +26,30 @@ MOMENTS = {
 
 
 def push_card(record: RunRecord, hub_model_id: str | None, token: str | None) -> None:
-    """Put the card into the model's repository on the hub, where the Trainer has put the model."""
+    """Upload the card to the model's repository on the hub. The Trainer has uploaded the model."""
     api = HfApi(token=token)
     repository = api.create_repo(hub_model_id or Path(record.folder).absolute().name, exist_ok=True).repo_id
     api.upload_file(path_or_fileobj=Path(record.folder) / CARD_FILE, path_in_repo=CARD_FILE, repo_id=repository)
 
 
 def card(record: RunRecord, use: str = USE) -> ModelCard:
-    """The model card of a successful run. use: text on how to run the model."""
+    """The model card of a successful run. use: text that says how to load the model."""
     return ModelCard(
         f"---\n{_metadata(record).to_yaml()}\n---\n{CARD_MARK}\n\n{_text(record, use)}", ignore_metadata_errors=True
     )
 
 
 def _metadata(record: RunRecord) -> ModelCardData:
-    spec = record.spec
-    glue = spec.data.task in TASKS
+    spec, task = record.spec, record.spec.data.task
+    glue = task in TASKS
     limited = {name: value for name in ("hold_out", "max_eval_samples") if (value := getattr(spec.data, name))}
     results = [
         EvalResult(
             task_type="text-classification",
             task_name="Text classification",
-            dataset_type="nyu-mll/glue" if glue else spec.data.task,
-            dataset_name=f"GLUE {spec.data.task}" if glue else spec.data.task,
-            dataset_config=spec.data.task if glue else None,
+            dataset_type="nyu-mll/glue" if glue else task,
+            dataset_name=f"GLUE {task}" if glue else task,
+            dataset_config=task if glue else None,
             dataset_split="train" if spec.data.hold_out else split,
             dataset_args=limited or None,
             metric_type=name,
@@ -83,34 +83,33 @@ def hub_name(model: str) -> str | None:
 
 def _measured(record: RunRecord) -> list[tuple[str, str, float]]:
     """(split, metric, value) in the order of the record. Metrics of MNLI's two splits have no prefix."""
-    splits = [split for split in record.data if split.startswith("validation")] or ["validation"]
-    found = []
+    prefixes = {split: metric_prefix(split) for split in record.data if split.startswith("validation")}
+    measured = []
     for name, value in record.metrics.items():
-        prefix = name.partition("_")[0]
-        own = [split for split in splits if split == f"validation_{prefix}"]
-        found.append((own[0], name.removeprefix(f"{prefix}_"), value) if own else (splits[0], name, value))
-    return found
+        split = next((split for split, prefix in prefixes.items() if name.startswith(prefix)), "validation")
+        measured.append((split, name.removeprefix(prefixes.get(split, "")), value))
+    return measured
 
 
 def _measured_on(record: RunRecord) -> str:
-    """The rows that the scores were measured on, in words."""
+    """A description of the rows that the scores were measured on."""
     data = record.spec.data
     first = f"the first {data.max_eval_samples:,} rows of " if data.max_eval_samples else ""
     if data.hold_out:
-        return f"{first}{data.hold_out:.0%} of the training set, held out; the development set was not read"
+        return f"{first}{data.hold_out:.0%} of the training set, held out; the validation set was not read"
     return first + " and ".join(dict.fromkeys(split for split, _, _ in _measured(record)))
 
 
 def _text(record: RunRecord, use: str) -> str:
     spec = record.spec
     before, after = record.parameters_before, record.parameters_after
-    gone = ", ".join(map(str, record.dropped)) or "none"
+    dropped = ", ".join(map(str, record.dropped)) or "none"
     lines = [
         f"# {spec.name}",
         f"`{_shown(spec.model.name)}` with {len(record.kept)} of {record.n_layers} layers, fine-tuned on "
         f"{spec.data.task}.",
         "## Layers",
-        f"Dropped: {gone} (ids from 0, next to the embeddings), by `{spec.drop.strategy or 'none'}`, "
+        f"Dropped: {dropped} (ids from 0, next to the embeddings), by `{spec.drop.strategy or 'none'}`, "
         f"{MOMENTS[spec.drop_when]}. Parameters: {before:,} -> {after:,}." + _teacher(spec),
         "## Use",
         use,

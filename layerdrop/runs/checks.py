@@ -10,14 +10,14 @@ from layerdrop.runs.training_arguments import check_checkpointing
 
 
 def check_run(spec: RunSpec, args: TrainingArguments, config: PreTrainedConfig) -> None:
-    """Raise UserError for a precision, activation checkpointing or a selection that is impossible for a model."""
+    """Raise UserError for a precision, activation checkpointing or a selection that a model does not allow."""
     check_precision(spec.precision, config)
     check_checkpointing(args, config)
     check_selection(spec, config)
 
 
 def check_selection(spec: RunSpec, config: PreTrainedConfig) -> None:
-    """Raise UserError for a selection of layers that is impossible whatever the scores. config: the checkpoint's."""
+    """Raise UserError for a selection of layers that is impossible with any scores. config: the checkpoint's."""
     drop = spec.drop
     selection.check_selection(drop, spec.train.freeze_layers if spec.train else (), config)
     check_depth(spec.distil, config.num_hidden_layers - (drop.k or len(drop.layers)))  # a threshold is checked later

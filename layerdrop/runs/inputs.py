@@ -15,7 +15,7 @@ from layerdrop.criteria.selection import split_to_score
 from layerdrop.data.batches import Collator
 from layerdrop.data.labels import Labels, head_kind
 from layerdrop.data.read import Data, read_splits
-from layerdrop.data.tokens import Tokenised, tokenise
+from layerdrop.data.tokens import TokenizedDataset, tokenize
 from layerdrop.errors import UserError
 from layerdrop.finetune.spec import ADAPTIVE
 from layerdrop.runs.record import rows_input
@@ -92,11 +92,11 @@ class RunInputs:
         """The checkpoint's tokenizer."""
         return self.checkpoint.tokenizer
 
-    def dataset(self, split: str) -> Tokenised:
+    def dataset(self, split: str) -> TokenizedDataset:
         """A split, tokenized, with labels in the checkpoint's order. Raises UserError for a text without a token."""
         examples, sizes = self.data.examples[split], self.checkpoint.embeddings
         labels = None if examples.labels is None else self.labels.to_model(examples.labels)
-        return tokenise(examples, self.tokenizer, self.max_length, labels, sizes)
+        return tokenize(examples, self.tokenizer, self.max_length, labels, sizes)
 
 
 class Inputs:

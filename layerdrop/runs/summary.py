@@ -7,7 +7,7 @@ from layerdrop.runs.record import RunRecord
 
 
 def summary(record: RunRecord) -> str:
-    """Lines of a word of at most ten letters, then its values."""
+    """Format a record: on each line a word of at most ten letters, then its values."""
     spec = record.spec
     lines = [("task", f"{spec.data.task} ({_source(record)})"), ("model", spec.model.name)]
     if record.n_layers is not None:
@@ -26,7 +26,7 @@ def summary(record: RunRecord) -> str:
         lines.append(("metrics", "  ".join(f"{names.get(name, name)} {value:.4f}" for name, value in shown.items())))
     lines += [("careful", _constant(record, split, n)) for split, n in record.constant_predictions().items()]
     if record.resumed_at_step is not None:
-        lines.append(("resumed", f"at step {record.resumed_at_step:,}: seconds are those since then"))
+        lines.append(("resumed", f"at step {record.resumed_at_step:,}: seconds count from there"))
     if record.seconds:
         lines.append(("seconds", "  ".join(f"{name} {value:.1f}" for name, value in record.seconds.items())))
     if record.tokens_per_second:
@@ -39,10 +39,10 @@ def summary(record: RunRecord) -> str:
 
 
 def _constant(record: RunRecord, split: str, n: int) -> str:
-    words = f"one and the same prediction for every row of {split}"
     if n == 1:
-        return words
-    return f"nearly {words}: {n} values within {record.prediction_range[split]:.2g} standard deviations of the labels"
+        return f"the same prediction for every row of {split}"
+    width = f"{n} values within {record.prediction_range[split]:.2g} standard deviations of the labels"
+    return f"nearly the same prediction for every row of {split}: {width}"
 
 
 def strategy_words(drop: DropSpec) -> str:
@@ -58,7 +58,7 @@ def _source(record: RunRecord) -> str:
 
 
 def _dropped(record: RunRecord) -> str:
-    before = f"; {_ids(record.dropped_before)} were gone before" if record.dropped_before else ""
+    before = f"; {_ids(record.dropped_before)} were dropped before" if record.dropped_before else ""
     return f"{_ids(record.dropped)} ({len(record.dropped)} of {record.n_layers} layers{before})"
 
 

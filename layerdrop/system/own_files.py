@@ -20,10 +20,12 @@ from layerdrop.errors import UserError
 from layerdrop.system.files import TEMPORARY, hash_file, umask, write_atomically
 
 SPEC_FILE = "spec.json"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""Names of the files that a saved model's weights are read from."""
 MODEL_PATTERNS = (
+    *WEIGHTS,
+    *("model-*.safetensors", "pytorch_model-*.bin"),
     *("config.json", "generation_config.json", "training_args.bin", "trainer_state.json", "chat_template.jinja"),
-    *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
-    *("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "*.model"),
 )
