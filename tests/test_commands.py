@@ -74,7 +74,7 @@ def test_wrong_words(words, said, capsys):
     ("raised", "code", "said"),
     [
         (UserError("a: b\nc: d"), 2, "error: a: b\nerror: c: d\n"),
-        (KeyboardInterrupt(), 130, "stopped. The same command goes on.\n"),
+        (KeyboardInterrupt(), 130, "stopped. Repeat the command to continue.\n"),
         (KeyboardInterrupt("Do this."), 130, "stopped. Do this.\n"),
     ],
 )

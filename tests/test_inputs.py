@@ -11,7 +11,7 @@ import run_glue
 from layerdrop.cli.parsing import parse
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data import read as reading
-from layerdrop.runs.inputs import Inputs
+from layerdrop.runs.fingerprints import Fingerprints
 from layerdrop.runs.record import read_record
 from layerdrop.sweeps.engines.base import Job
 from layerdrop.sweeps.execute import execute, statuses
@@ -61,7 +61,7 @@ def test_they_are_those_of_the_record(job, way):
     made = job(WAYS[way])
     assert not do(made).failed
     record = read_record("out")
-    assert Inputs().of(made.spec, made.options) == record.inputs
+    assert Fingerprints().of(made.spec, made.options) == record.inputs
     names = {"scored": "score_on", "finetuned": "start", "distilled": "teacher", "predicted": "test"}
     assert {"model", "tokenizer", "train", "validation", names.get(way, "model")} == record.inputs.keys()
     assert statuses([made])[0].word == "done"
@@ -106,17 +106,17 @@ def test_other_test_rows_are_other_predictions_and_no_other_run(job):
 def test_inputs_that_cannot_be_read_here_are_left_out(job):
     made = job()
     shutil.rmtree("glue")
-    assert Inputs().of(made.spec, made.options).keys() == {"model", "tokenizer"}
+    assert Fingerprints().of(made.spec, made.options).keys() == {"model", "tokenizer"}
     shutil.rmtree("model")
-    assert Inputs().of(made.spec, made.options) == {}
+    assert Fingerprints().of(made.spec, made.options) == {}
 
 
 def test_rows_are_read_once(job, monkeypatch):
     made, read = job(), []
     monkeypatch.setattr(
-        "layerdrop.runs.inputs.read_splits", lambda *a, **k: read.append(a) or reading.read_splits(*a, **k)
+        "layerdrop.data.read.read_splits", lambda *a, **k: read.append(a) or reading.read_splits(*a, **k)
     )
-    inputs = Inputs()
+    inputs = Fingerprints()
     for k in (1, 2, 3):
         inputs.of(job(f"--drop_strategy top --drop_k {k}").spec, made.options)
     assert len(read) == 1
@@ -124,7 +124,7 @@ def test_rows_are_read_once(job, monkeypatch):
 
 def test_a_start_that_is_trained_again_has_another_fingerprint(job):
     """Also for a sweep that has looked at it before."""
-    made, inputs = job(WAYS["finetuned"]), Inputs()
+    made, inputs = job(WAYS["finetuned"]), Fingerprints()
     assert not do(made).failed
     before = inputs.of(made.spec, made.options)
     (model,) = Path("out/prior").glob("*/model.safetensors")
@@ -141,9 +141,9 @@ def test_validation_rows_do_not_change_a_trained_model(job):
     assert not do(made).failed
     (folder,) = Path("out").glob("prior/*/")
     change("glue/RTE/dev.tsv", "\tentailment", "\tnot_entailment")
-    assert Inputs().status(made.spec.start, str(folder), made.options).has_model
+    assert Fingerprints().status(made.spec.start, str(folder), made.options).has_model
     assert statuses([made])[0].changed == ("validation",)
     scored = replace(made.spec.start, drop=DropSpec("contribution", 2, score_split="validation"))
     record = replace(read_record(folder), spec=scored, id="")
     record.write()
-    assert Inputs().status(scored, str(folder), made.options).changed == ("validation",)
+    assert Fingerprints().status(scored, str(folder), made.options).changed == ("validation",)

@@ -108,7 +108,7 @@ def test_fine_tuned_first(run):
     code, record, out, err = run(f"{TOP} --drop_when finetuned")
     assert code == 0, err
     (first,) = prior()
-    assert "prerequisite run tinybert_rte_full_k0_seed42" in err and "first      1 training, 3 steps" in out
+    assert "prerequisite run tinybert_rte_full_k0_seed42" in err and "prior runs 1 training, 3 steps" in out
     assert record["prerequisites"] == {"trainings": 1, "steps": 3, "seconds": first["seconds"]["train"]}
     assert record["fingerprints"]["start"] and first["kept"] == list(range(6)) and record["kept"] == [0, 1, 2, 3]
     plain = TOP.replace("--drop_strategy top --drop_k 2", "")
@@ -143,7 +143,7 @@ def test_interrupted_in_the_first_training(run, monkeypatch):
 
     monkeypatch.setattr(run_glue, "fine_tune", interrupted)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
-    assert code == 130 and err.splitlines()[-1] == "stopped; repeat the command to resume"
+    assert code == 130 and err.splitlines()[-1] == "stopped. Repeat the command to continue."
     monkeypatch.setattr(run_glue, "fine_tune", fine_tune)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
     assert code == 0 and record["status"] == "success" and len(prior()) == 1, err
@@ -283,7 +283,7 @@ def test_a_full_model_beside_on_other_data_is_not_taken(run, glue):
 
 
 def test_a_prerequisite_whose_model_vanishes_ends_with_an_error(run, monkeypatch):
-    """It was trained without end."""
+    """It is trained once."""
     save, trained = FineTuner.save_run, []
 
     def lost(trainer):
@@ -294,7 +294,7 @@ def test_a_prerequisite_whose_model_vanishes_ends_with_an_error(run, monkeypatch
 
     monkeypatch.setattr(FineTuner, "save_run", lost)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
-    assert code == 2 and len(trained) == 2 and "was trained, but its model is not in out/prior" in err, err
+    assert code == 2 and len(trained) == 1 and "was trained, but its model is not in out/prior" in err, err
     assert err.splitlines()[-1].startswith("error: tinybert_rte_full_k0_seed42: this prerequisite run was trained")
 
 

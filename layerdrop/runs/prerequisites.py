@@ -6,17 +6,16 @@ from dataclasses import replace
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.errors import UserError
+from layerdrop.runs.fingerprints import Fingerprints
 from layerdrop.runs.folder import Locked
-from layerdrop.runs.inputs import Inputs, quiet_options
+from layerdrop.runs.inputs import quiet_options
 from layerdrop.runs.record import Run, RunRecord
 from layerdrop.runs.spec import Options, RunSpec
-from layerdrop.runs.status import Needs, status_of
+from layerdrop.runs.status import Needs, Status, status_of
 from layerdrop.runs.store import find_record, prior_store
 from layerdrop.system.distributed import log
 from layerdrop.system.process import free_memory
 
-ATTEMPTS = 2
-"""Maximum number of trainings: another process may train the run without saving the model."""
 POLL = 1.0
 """Seconds between attempts to lock a folder that another process uses."""
 
@@ -24,12 +23,11 @@ POLL = 1.0
 class Prerequisites:
     """The prerequisite runs of a run."""
 
-    def __init__(self, spec: RunSpec, options: Options, inputs: Inputs):
+    def __init__(self, spec: RunSpec, options: Options, fingerprints: Fingerprints):
         """Raises UserError if `options.start` has no trained start model."""
-        self.spec, self.options, self.inputs = spec, options, inputs
-        if options.start and spec.start and not self._status(spec.start).has_model:
-            changed = self._status(spec.start).changed
-            why = f" ({', '.join(changed)} changed since it was trained)" if changed else ""
+        self.spec, self.options, self.fingerprints = spec, options, fingerprints
+        if options.start and spec.start and not (status := self._status(spec.start)).has_model:
+            why = f" ({', '.join(status.changed)} changed since it was trained)" if status.changed else ""
             raise UserError(
                 f"{options.start}: there is no trained model of the run {spec.start.name}{why}. Do that run first."
             )
@@ -37,7 +35,7 @@ class Prerequisites:
     @property
     def start(self) -> Checkpoint | None:
         """The start model; None without a start, or before its training."""
-        return self._open(self.spec.start)
+        return self.fingerprints.start(self.spec, self.options)
 
     @property
     def teacher(self) -> Checkpoint | None:
@@ -45,7 +43,7 @@ class Prerequisites:
         distil = self.spec.distil
         if distil and distil.teacher:
             return Checkpoint.open(ModelSpec(distil.teacher), self.options.hub, "--teacher")
-        return self._open(self.spec.teacher)
+        return self.fingerprints.teacher(self.spec, self.options)
 
     @property
     def cost(self) -> dict[str, float]:
@@ -71,28 +69,23 @@ class Prerequisites:
                 f"Execute it with --output_dir {folder}, then repeat this command."
             )
         own = replace(quiet_options(self.options), folder=folder, prior_store=store, save_model=True, resume="auto")
-        for _ in range(ATTEMPTS):
-            changed = status_of(folder, its, self.inputs.of(its, own), Needs.of(own)).changed
-            again = f" again ({', '.join(changed)} changed since)" if changed else ""
-            log(f"prerequisite run {its.name}{again}; its record is in {folder}")
-            record = _run_when_free(run, its, replace(own, overwrite=bool(changed)))
-            if record.status == "failed":
-                raise UserError(f"{its.name}: this run is needed first, and failed. {record.error}")
-            if self._status(its).has_model:
-                return
-        raise UserError(
-            f"{its.name}: this prerequisite run was trained, but its model is not in {folder}. "
-            "Check that the folder can be written and is not cleaned by another program."
-        )
+        changed = status_of(folder, its, self.fingerprints.of(its, own), Needs.of(own)).changed
+        again = f" again ({', '.join(changed)} changed since)" if changed else ""
+        log(f"prerequisite run {its.name}{again}; its record is in {folder}")
+        record = _run_when_free(run, its, replace(own, overwrite=bool(changed)))
+        if record.status == "failed":
+            raise UserError(f"{its.name}: this run is needed first, and failed. {record.error}")
+        if not self._status(its).has_model:
+            raise UserError(
+                f"{its.name}: this prerequisite run was trained, but its model is not in {folder}. "
+                "Check that the folder can be written and is not cleaned by another program."
+            )
 
     def _folder(self, its: RunSpec) -> str:
-        return self.inputs.folder(its, self.spec, self.options)
+        return self.fingerprints.folder(its, self.spec, self.options)
 
-    def _status(self, its: RunSpec):
-        return self.inputs.status(its, self._folder(its), self.options)
-
-    def _open(self, its: RunSpec | None) -> Checkpoint | None:
-        return self.inputs.trained(its, self.spec, self.options) if its else None
+    def _status(self, its: RunSpec) -> Status:
+        return self.fingerprints.status(its, self._folder(its), self.options)
 
 
 def _run_when_free(run: Run, spec: RunSpec, options: Options) -> RunRecord:
@@ -109,6 +102,6 @@ def _run_when_free(run: Run, spec: RunSpec, options: Options) -> RunRecord:
         except UserError as error:
             raise UserError(f"{spec.name}: this run is needed first, and failed. {error}") from error
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("repeat the command to resume") from None  # not from a checkpoint of this run
+            raise KeyboardInterrupt("Repeat the command to continue.") from None  # not from a checkpoint of this run
         finally:
             free_memory()

@@ -129,6 +129,12 @@ class RunRecord:
         return (TASKS | DEMO_TASKS).get(self.spec.data.task) or custom_task("", (), "", tuple(self.labels), positive)
 
     @property
+    def named_metrics(self) -> dict[str, float]:
+        """The metrics for people. On own files, `f1` names its class."""
+        names = {"f1": f"f1 ({self.positive_label})"} if self.spec.data.files and self.positive_label else {}
+        return {names.get(name, name): value for name, value in self.metrics.items()}
+
+    @property
     def dropped(self) -> list[int]:
         """Dropped layers after the last cut."""
         return self.cuts[-1].dropped if self.cuts else []

@@ -16,14 +16,13 @@ def summary(record: RunRecord) -> str:
         lines.append(("scores", "  ".join(f"{i}: {score:.4g}" for i, score in enumerate(record.scores))))
     if cost := record.prerequisites:
         trainings = f"{cost['trainings']:,} training{'s' * (cost['trainings'] != 1)}"
-        lines.append(("before", f"{trainings}, {cost['steps']:,} steps, {cost['seconds']:,.0f} s"))
+        lines.append(("prior runs", f"{trainings}, {cost['steps']:,} steps, {cost['seconds']:,.0f} s"))
     if record.parameters_after is not None and record.parameters_before:
         before, after = record.parameters_before, record.parameters_after
         lines.append(("parameters", f"{before:,} -> {after:,} ({100 * (after - before) / before:+.1f}%)"))
     if record.metrics:
-        shown = {name: value for name, value in record.metrics.items() if not name.endswith("loss")}
-        names = {"f1": f"f1 ({record.positive_label})"} if spec.data.files and record.positive_label else {}
-        lines.append(("metrics", "  ".join(f"{names.get(name, name)} {value:.4f}" for name, value in shown.items())))
+        shown = (f"{name} {value:.4f}" for name, value in record.named_metrics.items() if not name.endswith("loss"))
+        lines.append(("metrics", "  ".join(shown)))
     lines += [("careful", _constant(record, split, n)) for split, n in record.constant_predictions().items()]
     if record.resumed_at_step is not None:
         lines.append(("resumed", f"at step {record.resumed_at_step:,}: seconds count from there"))

@@ -9,7 +9,7 @@ from typing import Any
 
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.errors import UserError
-from layerdrop.runs.inputs import Inputs
+from layerdrop.runs.fingerprints import Fingerprints
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import changed_inputs, holds_model
@@ -47,7 +47,7 @@ class Candidates:
         self.full_run, self.options, self.store, self.engine = full_run, options, store, engine
         self.seeds, self.total, self.select_on = tuple(seeds), total, select_on
         self.tell, self.stop = tell, stop
-        self.inputs = Inputs()
+        self.inputs = Fingerprints()
         self.known = {_key_of(record): record for record in store.done() if record.metrics}
         self.records: dict[str, RunRecord] = {}
         """Id -> record of each finished training of this search."""

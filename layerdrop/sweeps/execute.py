@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from layerdrop.runs.inputs import Inputs
+from layerdrop.runs.fingerprints import Fingerprints
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import RunSpec
 from layerdrop.runs.status import Needs, Status, status_of
@@ -25,16 +25,16 @@ POLL = 1.0
 """Polling interval for runs of other processes, in seconds."""
 
 
-def statuses(jobs: Iterable[Job], inputs: Inputs | None = None) -> list[Status]:
+def statuses(jobs: Iterable[Job], inputs: Fingerprints | None = None) -> list[Status]:
     """The status of each job: its folder compared with the requested outputs and the present inputs.
 
     inputs: computes fingerprints; None: a new one.
     """
-    inputs = inputs or Inputs()
+    inputs = inputs or Fingerprints()
     return [_status(job, inputs) for job in jobs]
 
 
-def _status(job: Job, inputs: Inputs) -> Status:
+def _status(job: Job, inputs: Fingerprints) -> Status:
     if not Path(job.options.folder).is_dir():
         return Status("missing")
     return status_of(job.options.folder, job.spec, inputs.of(job.spec, job.options), Needs.of(job.options))
@@ -119,7 +119,7 @@ def execute(
     engine: Engine,
     on_progress: OnProgress = lambda progress, result: None,
     stop: Callable[[], bool] = lambda: False,
-    inputs: Inputs | None = None,
+    inputs: Fingerprints | None = None,
 ) -> Progress:
     """Execute the unfinished jobs in their order, each spec once.
 
@@ -127,7 +127,7 @@ def execute(
     started. inputs: computes fingerprints; None: a new one. Failures of WORTH_RETRYING are retried once. Runs of other
     processes are awaited. A finished run with changed inputs counts as failed, and its folder is left unchanged.
     """
-    execution = _Execution(jobs, engine, on_progress, inputs or Inputs())
+    execution = _Execution(jobs, engine, on_progress, inputs or Fingerprints())
     progress = execution.progress
     while execution.waiting or progress.running or progress.elsewhere:
         if stop():
@@ -140,7 +140,7 @@ def execute(
 
 
 class _Execution:
-    def __init__(self, jobs: Iterable[Job], engine: Engine, on_progress: OnProgress, inputs: Inputs):
+    def __init__(self, jobs: Iterable[Job], engine: Engine, on_progress: OnProgress, inputs: Fingerprints):
         self.engine, self.on_progress, self.inputs = engine, on_progress, inputs
         unique: dict[str, Job] = {}
         for job in jobs:
