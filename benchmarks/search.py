@@ -254,7 +254,7 @@ def draw(tasks: list[Task], all_k: list[int], folder: str) -> None:
     (mean score over tasks against the cost of the choice) and search_layers.png (dropped layers at the largest K)."""
     from layerdrop.report.figures import STYLE, plt
 
-    for picture in (regret_picture, cost_picture, layer_picture):
+    for picture in (regret_picture, cost_picture, layers_picture):
         with plt.style.context(STYLE):
             figure = picture(tasks, all_k, tasks[0].names())
             name = f"search_{picture.__name__.removesuffix('_picture')}.png"
@@ -314,7 +314,7 @@ def cost_picture(tasks: list[Task], all_k: list[int], names: list[str]):
     return figure
 
 
-def layer_picture(tasks: list[Task], all_k: list[int], names: list[str]):
+def layers_picture(tasks: list[Task], all_k: list[int], names: list[str]):
     """A panel for each task, a row for each name and for the best trained set. Dark layers are dropped."""
     from layerdrop.report.figures import GREY, plt
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-INSTRUCTION = re.compile(r"^In `(\S+)`, (above|as the last row of) `([^`]+)`:\n\n```python\n(.*?)```", re.M | re.S)
+INSTRUCTION = re.compile(r"^In `(\S+)`, (above|as the last row of) `([^`]+)`:\n\n```(?:python)?\n(.*?)```", re.M | re.S)
 END_OF_TABLE = re.compile(r"^(    \)\n\}|\)|\})$", re.M)
 
 
@@ -27,7 +27,7 @@ def patched(tmp_path_factory):
     for file, where, name, block in patches:
         text = (root / file).read_text()
         if where == "above":
-            at = text.index(f"\n{name}\n") + 1
+            at, block = text.index(f"\n{name}\n") + 1, f"{block}\n\n"
         else:
             at = END_OF_TABLE.search(text, text.index(f"\n{name} = ")).start()
         (root / file).write_text(text[:at] + block + text[at:])
