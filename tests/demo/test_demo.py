@@ -10,10 +10,10 @@ from transformers import AutoConfig
 
 import run_glue
 from layerdrop.checkpoints import Checkpoint
+from layerdrop.data.read import DEMO_FOLDER as FOLDER
 from layerdrop.data.read import read_splits
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import DEMO_TASKS, get_task
-from layerdrop.demo import FOLDER
 from layerdrop.runs.record import read_record
 from scripts import demo_language as language
 from scripts.demo_language import CLASSES, DISLIKED, LIKED, PLURAL, SINGULAR, lexicon

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from layerdrop.analysis.significance import LEVEL, bootstrap, compare_systems, holm, mcnemar
+from layerdrop.report.significance import LEVEL, bootstrap, compare_systems, holm, mcnemar
 
 
 def test_mcnemar_exact_by_hand():
