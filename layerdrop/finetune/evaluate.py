@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from layerdrop.data.batches import batches
 from layerdrop.data.labels import Labels
 from layerdrop.data.tokens import TokenizedDataset
+from layerdrop.finetune.objectives import model_inputs
 from layerdrop.finetune.precision import autocast, head_in_fp32
 from layerdrop.system.distributed import gather, rank, world_size
 
@@ -88,19 +89,14 @@ def logits_of(
     try:
         with torch.no_grad(), head_in_fp32(model), autocast(model.device, precision):
             for number in tqdm(numbers, desc="evaluate", delay=2, leave=False, disable=None):
-                computed[number] = model(**_inputs(collate(all_batches[number]), model.device)).logits.float()
+                batch = model_inputs(collate(all_batches[number]))
+                inputs = {name: tensor.to(model.device, non_blocking=True) for name, tensor in batch.items()}
+                computed[number] = model(**inputs).logits.float()
     finally:
         model.train(was_training)
-    parts = {number: logits for part in gather(_on_host(computed)) for number, logits in part.items()}
+    on_host = {number: logits.cpu().numpy() for number, logits in computed.items()}
+    parts = {number: logits for part in gather(on_host) for number, logits in part.items()}
     in_order = np.concatenate([parts[number] for number in range(len(all_batches))])
     logits = np.empty_like(in_order)
     logits[dataset.longest_first().rows] = in_order
     return logits
-
-
-def _inputs(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items() if name != "labels"}
-
-
-def _on_host(computed: dict[int, torch.Tensor]) -> dict[int, np.ndarray]:
-    return {number: logits.cpu().numpy() for number, logits in computed.items()}

@@ -154,7 +154,7 @@ class RunRecord:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values |= {"spec": self.spec.to_dict(), "cuts": [dataclasses.asdict(cut) for cut in self.cuts]}
         derived = {"dropped": self.dropped, "kept": self.kept, "scores": self.scores}
-        return _plain({"id": values.pop("id"), **values, **derived})
+        return plain({"id": values.pop("id"), **values, **derived})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunRecord":
@@ -214,11 +214,12 @@ def _with_nan(scores: list | None) -> list | None:
     return scores and [math.nan if score is None else score for score in scores]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """JSON values, with null for NaN and infinity."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

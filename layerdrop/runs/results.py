@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from layerdrop.runs.record import RunRecord
+from layerdrop.runs.record import RunRecord, plain
 
 LAYERS_FILE = "layers.json"
 CARD_FILE = "README.md"
@@ -18,11 +18,7 @@ def result_files(record: RunRecord) -> dict[str, str]:
     files: dict[str, Any] = {"all_results.json": train | evaluated, LAYERS_FILE: layers(record)}
     files |= {"train_results.json": train} if train else {}
     files |= {"eval_results.json": evaluated} if evaluated else {}
-    return {name: json.dumps(_without_nan(content), indent=4) + "\n" for name, content in files.items()}
-
-
-def _without_nan(content: dict[str, Any]) -> dict[str, Any]:
-    return {key: None if value != value else value for key, value in content.items()}  # NaN is not JSON
+    return {name: json.dumps(plain(content), indent=4) + "\n" for name, content in files.items()}
 
 
 def train_results(record: RunRecord) -> dict[str, float]:
@@ -31,9 +27,8 @@ def train_results(record: RunRecord) -> dict[str, float]:
     if seconds is None or not (record.epochs or record.steps):
         return {}
     epochs, steps = record.epochs[-1].get("epoch") if record.epochs else None, record.steps
-    now = (steps - (record.resumed_at_step or 0)) / steps if steps else None
-    """Fraction of the training that the seconds cover."""
-    found = {
+    now = (steps - (record.resumed_at_step or 0)) / steps if steps else None  # fraction that the seconds cover
+    results = {
         "epoch": epochs,
         "train_loss": record.train_loss,
         "train_runtime": seconds,
@@ -41,7 +36,7 @@ def train_results(record: RunRecord) -> dict[str, float]:
         "train_samples_per_second": now and epochs and rows and now * epochs * rows / seconds,
         "train_steps_per_second": now and now * steps / seconds,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in results.items() if value is not None}
 
 
 def eval_results(record: RunRecord) -> dict[str, float]:
@@ -50,9 +45,9 @@ def eval_results(record: RunRecord) -> dict[str, float]:
         return {}
     rows = sum(values["rows"] for split, values in record.data.items() if split.startswith("validation"))
     seconds = record.seconds.get("inference")
-    found = {f"eval_{name}": value for name, value in record.metrics.items()}
+    metrics = {f"eval_{name}": value for name, value in record.metrics.items()}
     more = {"eval_runtime": seconds, "eval_samples": rows, "eval_samples_per_second": seconds and rows / seconds}
-    return found | {name: value for name, value in more.items() if value}
+    return metrics | {name: value for name, value in more.items() if value}
 
 
 def layers(record: RunRecord) -> dict[str, Any]:

@@ -1,14 +1,12 @@
 """A store: the runs of a study or a search, each in its own folder."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from layerdrop.runs.record import RECORD_FILE, RunRecord, read_record
 from layerdrop.runs.spec import Options, RunSpec
-from layerdrop.runs.status import Needs, Status, status_of
 
 PRIOR_FOLDER = "prior"
 """In a run's or a study's folder: the store of prerequisite runs."""
@@ -25,10 +23,6 @@ class Store:
     def folder(self, spec: RunSpec) -> str:
         """The folder of a run: ROOT/NAME_ID."""
         return str(Path(self.root) / f"{spec.name}_{spec.id[:8]}")
-
-    def status(self, spec: RunSpec, inputs: Mapping[str, Any], needs: Needs) -> Status:
-        """The status of a run: see `status_of`."""
-        return status_of(self.folder(spec), spec, inputs, needs)
 
     def done(self) -> Iterator[RunRecord]:
         """The records of all successful runs. Unreadable records are skipped."""

@@ -94,18 +94,22 @@ def store(tmp_path_factory) -> Store:
 def test_a_run_is_done_for_itself_alone(store, case):
     spec = spec_of(*case)
     assert RunSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
-    status = store.status(spec, record_of(spec, "").inputs, Needs())
+    status = status_of(store.folder(spec), spec, record_of(spec, "").inputs, Needs())
     assert status.word == "done" and status.record.spec == spec
     for other in CASES:
         if other != case:
             assert status_of(store.folder(spec), spec_of(*other), {}, Needs()).word == "other"
     for name in inputs_of(spec):
-        changed = store.status(spec, record_of(spec, "", **{name: "b"}).inputs, Needs())
+        changed = status_of(store.folder(spec), spec, record_of(spec, "", **{name: "b"}).inputs, Needs())
         assert changed.word == "changed" and changed.changed[0].removeprefix("the ") == name.replace("_", " ")
-    assert store.status(spec, record_of(spec, "").inputs, Needs(predict=True)).missing == ("RTE.tsv",)
-    assert store.status(spec, {}, Needs()).word == "done", "an input that cannot be read here counts as unchanged"
+    assert status_of(store.folder(spec), spec, record_of(spec, "").inputs, Needs(predict=True)).missing == ("RTE.tsv",)
+    assert status_of(store.folder(spec), spec, {}, Needs()).word == "done", (
+        "an input that cannot be read here counts as unchanged"
+    )
     now = record_of(spec, "").inputs | {"other": "of a later version"}
-    assert store.status(spec, now, Needs()).word == "done", "an input that the record does not know counts as unchanged"
+    assert status_of(store.folder(spec), spec, now, Needs()).word == "done", (
+        "an input that the record does not know counts as unchanged"
+    )
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case[1] != "scored"], ids="-".join)

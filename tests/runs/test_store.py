@@ -478,4 +478,7 @@ def test_a_store_finds_its_runs(tmp_path):
         store.folder(SPEC), SPEC
     )
     RunRecord(SPEC, store.folder(SPEC), "failed").write()
-    assert store.status(SPEC, {}, Needs()).word == "failed" and store.status(OTHER, {}, Needs()).word == "missing"
+    assert (
+        status_of(store.folder(SPEC), SPEC, {}, Needs()).word == "failed"
+        and status_of(store.folder(OTHER), OTHER, {}, Needs()).word == "missing"
+    )

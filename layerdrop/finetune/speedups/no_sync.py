@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel, TrainingArguments
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ATTENTION, EAGER = "sdpa_masked", "eager_masked"
+KERNELS = [kernel for kernel in SDPBackend.__members__.values() if kernel.name not in ("ERROR", "CUDNN_ATTENTION")]
+"""Kernels of sdpa attention, without cuDNN's."""
 
 
 def _always_a_mask(*args, **kwargs) -> torch.Tensor:
@@ -76,16 +79,6 @@ def _masks_on_device(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def _without_cudnn_attention() -> Iterator[None]:
-    enabled = torch.backends.cuda.cudnn_sdp_enabled()
-    torch.backends.cuda.enable_cudnn_sdp(False)
-    try:
-        yield
-    finally:
-        torch.backends.cuda.enable_cudnn_sdp(enabled)
-
-
-@contextmanager
 def _asynchronous_copies(args: TrainingArguments) -> Iterator[None]:
     """Copy pinned batches asynchronously; from other memory a copy blocks anyway."""
     config = args.accelerator_config
@@ -102,5 +95,5 @@ def no_sync(model: PreTrainedModel, args: TrainingArguments) -> Iterator[None]:
 
     Make the Trainer inside: it reads `args.accelerator_config` when it is made.
     """
-    with _masks_on_device(model), _buckets_on_device(model), _without_cudnn_attention(), _asynchronous_copies(args):
+    with _masks_on_device(model), _buckets_on_device(model), sdpa_kernel(KERNELS), _asynchronous_copies(args):
         yield
