@@ -109,6 +109,6 @@ def _run_when_free(run: Run, spec: RunSpec, options: Options) -> RunRecord:
         except UserError as error:
             raise UserError(f"{spec.name}: this run is needed first, and failed. {error}") from error
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("the same command goes on") from None  # not from a checkpoint of this run
+            raise KeyboardInterrupt from None  # not from a checkpoint of this run
         finally:
             free_memory()
