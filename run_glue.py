@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Drop layers of a pre-trained encoder, fine-tune it on a task, record what that did: one run, top to bottom.
+"""One run: drop layers of a pre-trained encoder, fine-tune it on a task, record the results.
 
     python run_glue.py --drop_strategy top --drop_k 6
     torchrun --nproc_per_node 2 run_glue.py --task_name rte --drop_strategy symmetric --drop_k 4
 
-All flags: --help. What the words mean: README.md.
+All flags: --help. Terms: README.md.
 """
 
 if __name__ == "__main__":  # before anything imports torch
@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.cli.command import run_command
-from layerdrop.data.tokens import Tokenised
+from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.finetune.evaluate import Evaluation, Evaluator, evaluate
 from layerdrop.finetune.precision import head_in_fp32
 from layerdrop.finetune.speedups import speedups
@@ -30,8 +30,9 @@ from layerdrop.loading import load_classifier
 from layerdrop.runs import describe
 from layerdrop.runs.checks import check_run
 from layerdrop.runs.environment import environment, reset_peak_memory
+from layerdrop.runs.fingerprints import Fingerprints
 from layerdrop.runs.folder import note_inputs, run_folder
-from layerdrop.runs.inputs import Inputs, RunInputs, splits_to_select
+from layerdrop.runs.inputs import RunInputs, splits_to_select
 from layerdrop.runs.model import ReducedModel, load_model, save_untrained, select_for
 from layerdrop.runs.predictions import write_predictions
 from layerdrop.runs.prerequisites import Prerequisites
@@ -45,25 +46,24 @@ from layerdrop.system.process import collect_from_now_on
 
 @leaves_group
 def run(spec: RunSpec, options: Options) -> RunRecord:
-    """Execute a run. Returns its record, which is also in its folder and says `failed` where the run did not succeed.
+    """Execute a run. Returns its record, also written into its folder, whose status is `failed` if the run fails.
 
-    A finished run is reused: only missing outputs are added. Raises UserError (unusable input), Locked (another process
-    is at this folder) and KeyboardInterrupt (stopped by the user).
+    Reuse a finished run and add only the missing outputs. Raises UserError (unusable input), Locked (another process
+    uses this folder) and KeyboardInterrupt (stopped by the user).
     """
     record, clock = RunRecord(spec, options.folder, notes=list(options.notes)), Clock()
     args = training_arguments(spec, options)
     reset_peak_memory()
 
-    # Checkpoint, data, tokenizer, labels. The weights are read later, without the dropped layers.
+    # Checkpoint, data, tokenizer, labels. The weights are loaded later, without the dropped layers.
     with clock("load"):
-        checkpoint, fingerprints = Checkpoint.open(spec.model, options.hub), Inputs()
+        checkpoint, fingerprints = Checkpoint.open(spec.model, options.hub), Fingerprints()
         prerequisites = Prerequisites(spec, options, fingerprints)
         check_run(spec, args, checkpoint.config)
     with clock("read"):
         inputs = RunInputs.read(spec, options, args, checkpoint)
     data, tokenizer, labels = inputs.data, inputs.tokenizer, inputs.labels
     describe.inputs(record, inputs, prerequisites.teacher)
-    fingerprints.know(spec, options, record.data)
     record.fingerprints = fingerprints.models(spec, options)
 
     with run_folder(record, options, clock) as folder:
@@ -72,11 +72,11 @@ def run(spec: RunSpec, options: Options) -> RunRecord:
         asked = data.splits("validation") * options.evaluate + data.splits("test") * options.predict
         splits = [split for split in asked if folder.lacks(split)]
         train_split = ["train"] if spec.train and not folder.has_model else []
-        with clock("tokenize"):  # before the training: finds unusable texts
+        with clock("tokenize"):  # before the training, to find unusable texts
             datasets = {split: inputs.dataset(split) for split in (*train_split, *splits)}
         evaluations: dict[str, Evaluation] = {}
 
-        if folder.has_model:  # trained before: only predictions are missing
+        if folder.has_model:  # the run is trained, and only predictions are missing
             model, _ = load_classifier(options.folder, labels=labels.names, replace_head=False)
         else:
             if spec.prerequisites:  # the start and the teacher
@@ -103,7 +103,7 @@ def reduced_model(
 ) -> ReducedModel:
     """Select the layers to drop, and load the model without them.
 
-    Only the kept layers are read. The seed is set first: a new head is the same whatever is dropped.
+    Only the kept layers are read. The seed is set before a new head is drawn, so the head is the same for every K.
     """
     checkpoint, labels = inputs.checkpoint, inputs.labels
     record.environment = environment(options.use_cpu)
@@ -115,7 +115,7 @@ def reduced_model(
     reset_peak_memory()
     if new_parameters and spec.train is None:
         names = ", ".join(new_parameters)
-        record.notes.append(f"untrained and not in the checkpoint, so the figures say little: {names}")
+        record.notes.append(f"random weights, because the checkpoint lacks them; the scores mean little: {names}")
     log_notes(record.notes)
     collect_from_now_on()
     return ReducedModel(model, selection, new_parameters)
@@ -126,16 +126,16 @@ def fine_tune(
     options: Options,
     args: TrainingArguments,
     reduced: ReducedModel,
-    datasets: dict[str, Tokenised],
+    datasets: dict[str, TokenizedDataset],
     inputs: RunInputs,
     prerequisites: Prerequisites,
     record: RunRecord,
     clock: Clock,
     resume_from: str | None,
 ) -> dict[str, Evaluation]:
-    """Train a model in place with the library's Trainer, and keep it if the options say so.
+    """Train a model in place with the library's Trainer, and save it if the options say so.
 
-    Returns the evaluations of the final model, by split, as far as the training has done them.
+    Returns the evaluations of the final model, by split; empty if the training has not evaluated it.
     """
     tokenizer, checkpoint, model, selection = inputs.tokenizer, inputs.checkpoint, reduced.model, reduced.selection
     freeze(model, frozen_layers(spec, checkpoint, selection), spec.train.freeze_embeddings)
@@ -181,7 +181,7 @@ def fine_tune(
 
 def predict(
     model: PreTrainedModel,
-    datasets: dict[str, Tokenised],
+    datasets: dict[str, TokenizedDataset],
     splits: list[str],
     evaluations: dict[str, Evaluation],
     args: TrainingArguments,
@@ -189,7 +189,7 @@ def predict(
     record: RunRecord,
     clock: Clock,
 ) -> None:
-    """Evaluate a model on the splits without an evaluation; record metrics and write predictions of all splits."""
+    """Evaluate a model on the splits that `evaluations` lacks. Record metrics and write predictions of all splits."""
     labels, task = inputs.labels, inputs.data.task
     with speedups(model, args, train=False, no_speedups=record.spec.no_speedups):
         for split in splits:
@@ -210,11 +210,11 @@ def predict(
 
 
 def preview(spec: RunSpec, options: Options) -> RunRecord:
-    """The record of a run that is not executed: dropped and kept layers, scores, parameters before and after."""
+    """The record of a run without executing it: dropped and kept layers, scores, parameters before and after."""
     record, clock = RunRecord(spec, options.folder, "dry_run", notes=list(options.notes)), Clock()
     args = training_arguments(spec, options)
     checkpoint = Checkpoint.open(spec.model, options.hub)
-    prerequisites = Prerequisites(spec, options, Inputs())
+    prerequisites = Prerequisites(spec, options, Fingerprints())
     check_run(spec, args, checkpoint.config)
     inputs = RunInputs.read(spec, options, args, checkpoint, splits_to_select(spec))
     describe.inputs(record, inputs, prerequisites.teacher)

@@ -1,11 +1,10 @@
 #!/usr/bin/env python
-"""Speed on a GPU: python benchmarks/gpu.py (minutes on one H100; needs nothing but this repository)
+"""Speed on a GPU: python benchmarks/gpu.py (minutes on one H100, needs only this repository)
 
-BERT-base's shape with random weights, bf16, batch 32, pairs with MNLI's lengths (random words): training examples/s of
-the stock recipe in bf16, of the same with torch.compile, of its best flags, and of run_glue.py with K = 0 and 6, in
-alternating processes; examples/s of an evaluation; model FLOPs utilisation; a profile of ten steps with the number of
-waits; and how many runs per hour a study of small tasks does, one after the other and packed. --tiny: a small model, to
-try the command on a CPU.
+Trains BERT-base's shape with random weights in bf16, batch 32, on random pairs with MNLI's lengths. Compares in
+alternating processes: the stock recipe in bf16, with torch.compile, with its best flags, run_glue.py with K = 0 and 6.
+Prints training and evaluation examples/s, model FLOPs utilisation, a profile of ten steps with its waits, and the runs
+per hour of a study of small tasks, one at a time and packed. --tiny tries the command with a small model on a CPU.
 """
 
 import argparse
@@ -19,7 +18,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import speed
-from sides import GPU
 
 TASK, SEED = "rte", 41
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "4090": 165e12}
@@ -31,7 +29,7 @@ grid: {{tasks: rte, strategies: top, k: [0, {half}], seeds: 1}}
 
 
 def write_checkpoint(folder: Path, tiny: bool) -> int:
-    """BERT-base with random weights, and a tokenizer of as many words; returns its number of layers."""
+    """Write BERT-base with random weights and a tokenizer of its vocabulary size. Returns its number of layers."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, set_seed
@@ -53,8 +51,8 @@ def write_checkpoint(folder: Path, tiny: bool) -> int:
 
 
 def write_task(folder: Path, rows: int, vocabulary: int) -> float:
-    """A task in RTE's layout, with pairs as long as MNLI's (log-normal, mean 39 tokens, standard deviation 18: ours);
-    returns the mean number of tokens."""
+    """Write a task in RTE's layout with MNLI's lengths (log-normal, mean 39 tokens, standard deviation 18: ours).
+    Returns the mean number of tokens."""
     import numpy as np
 
     from layerdrop.deploy.cost import lengths_like
@@ -73,13 +71,32 @@ def write_task(folder: Path, rows: int, vocabulary: int) -> float:
 
 
 def runs_per_hour(folder: Path, study: Path, seeds: int, at_once: int, gpu: bool) -> float:
-    """Of a study with so many runs at once, once the processes have started; of its first seeds."""
-    how = ["--runs_per_gpu", str(at_once)] if gpu else ["--workers", str(at_once)]
-    words = [sys.executable, "-m", "layerdrop", "sweep", str(study), "--store", str(folder / f"packed{at_once}")]
-    how += ["--seeds", *map(str, range(1, seeds + 1))]
-    subprocess.run([*words, *how], check=True, capture_output=True)
-    records = (folder / f"packed{at_once}").rglob("record.json")
-    return at_once * 3600 / statistics.mean(json.loads(path.read_text())["seconds"]["total"] for path in records)
+    """Runs per hour of a study's first seeds with `at_once` runs at a time, without the start of the processes."""
+    store = folder / f"packed{at_once}"
+    how = ["--runs_per_gpu" if gpu else "--workers", str(at_once), "--seeds", *map(str, range(1, seeds + 1))]
+    words = [sys.executable, "-m", "layerdrop", "sweep", str(study), "--store", str(store), *how]
+    subprocess.run(words, check=True, capture_output=True)
+    seconds = (json.loads(path.read_text())["seconds"]["total"] for path in store.rglob("record.json"))
+    return at_once * 3600 / statistics.mean(seconds)
+
+
+def print_table(runs: dict[str, list[dict]], half: int, rows: int, tokens: float, gpu: bool) -> None:
+    """A row of Markdown for each side; half: half of the model's depth."""
+    print("| | examples/s | against the first | utilisation | evaluation, examples/s | peak GB | first step, s |")
+    print("|---" * 7 + "|")
+    first = None
+    for side, results in runs.items():
+        step, evaluation, peak, start = (
+            statistics.median(result[key] for result in results) for key in ("step", "evaluate", "peak", "first_step")
+        )
+        first, k = first or step, half if side == "once K" else 0
+        share = utilisation(speed.BATCH / step, tokens, 2 * half - k) if gpu else None
+        name = f"layerdrop, K = {k}" if side.startswith("once") else side
+        print(
+            f"| {name} | {speed.BATCH / step:,.0f} | {first / step:.2f} x | {f'{share:.0%}' if share else ''} "
+            f"| {rows // 4 / evaluation:,.0f} | {peak / 1e9:.1f} | {start:.1f} |",
+            flush=True,
+        )
 
 
 def main(argv: list[str]) -> int:
@@ -93,33 +110,21 @@ def main(argv: list[str]) -> int:
 
     gpu = torch.cuda.is_available()
     if gpu:
-        speed.WARM_UP, speed.STEPS = 100, 200  # every length has been recorded by then
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        args.model_name_or_path, args.data_dir, args.full, args.profile = str(folder / "model"), made, False, False
-        n = write_checkpoint(folder / "model", args.tiny)
-        rows = 256 if args.tiny else 4096
+        speed.WARM_UP, speed.STEPS = 100, 200  # every length has been captured by then
+    with tempfile.TemporaryDirectory() as data:
+        folder = Path(data)
+        args.model_name_or_path, args.data_dir, args.full, args.profile = str(folder / "model"), data, False, False
+        half, rows = write_checkpoint(folder / "model", args.tiny) // 2, 256 if args.tiny else 4096
         tokens = write_task(folder, rows, 500 if args.tiny else 30522)
-        sides = [*(side for side in GPU if not (args.without_compile and side == "compiled")), "best", "once", "once K"]
-        seen: dict[str, list[dict]] = {side: [] for side in sides}
+        sides = [*(side for side in speed.GPU if not (args.without_compile and side == "compiled"))]
+        sides += ["best", "once", "once K"]
+        runs: dict[str, list[dict]] = {side: [] for side in sides}
         for _ in range(args.repeats):
             for side in sides:
-                seen[side].append(speed.run(side.split()[0], TASK, args, n // 2 if side == "once K" else 0))
-        print("| | examples/s | against the first | utilisation | evaluation, examples/s | peak GB | first step, s |")
-        print("|---" * 7 + "|")
-        first = None
-        for side, found in seen.items():
-            step = statistics.median(one["step"] for one in found)
-            first = first or step
-            name = f"layerdrop, K = {n // 2 if side == 'once K' else 0}" if side.startswith("once") else side
-            peak, start = (statistics.median(one[key] for one in found) for key in ("peak", "first_step"))
-            share = utilisation(speed.BATCH / step, tokens, n // 2 if side == "once K" else n) if gpu else None
-            cells = [f"{speed.BATCH / step:,.0f}", f"{first / step:.2f} x", f"{share:.0%}" if share else ""]
-            cells.append(f"{rows // 4 / statistics.median(one['evaluate'] for one in found):,.0f}")
-            print(f"| {name} | " + " | ".join([*cells, f"{peak / 1e9:.1f}", f"{start:.1f}"]) + " |", flush=True)
-        study = folder / "small.yaml"
-        at_once = 2 if args.tiny else 8
-        study.write_text(STUDY.format(model=args.model_name_or_path, data=made, rows=rows // 2, half=n // 2))
+                runs[side].append(speed.run(side.split()[0], TASK, args, half if side == "once K" else 0))
+        print_table(runs, half, rows, tokens, gpu)
+        study, at_once = folder / "small.yaml", 2 if args.tiny else 8
+        study.write_text(STUDY.format(model=args.model_name_or_path, data=data, rows=rows // 2, half=half))
         alone, packed = (runs_per_hour(folder, study, *how, gpu) for how in ((2, 1), (at_once, at_once)))
         print(
             f"\nruns per hour: {alone:,.0f} one after the other, {packed:,.0f} with {at_once} at once "
@@ -133,8 +138,8 @@ def main(argv: list[str]) -> int:
 
 
 def utilisation(examples: float, tokens: float, layers: int) -> float | None:
-    """Share of the GPU's peak that a training of BERT-base's layers uses: 6 operations for each parameter and token,
-    padding left out. None for a GPU that is not in the table."""
+    """Model FLOPs utilisation in training BERT-base's layers: 6 operations for each parameter and token, without
+    padding, as a share of the GPU's peak. None for a GPU that is not in PEAK."""
     import torch
 
     name = torch.cuda.get_device_name()

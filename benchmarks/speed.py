@@ -1,11 +1,17 @@
 #!/usr/bin/env python
-"""How fast a whole run is, side by side with the stock recipe (benchmarks/stock.py), in alternating processes.
+"""Time of run_glue.py against the stock recipe (benchmarks/stock.py), in alternating processes.
 
     python benchmarks/speed.py --model_name_or_path CHECKPOINT --data_dir GLUE [--tasks rte stsb sst2] [--full]
 
 For each task and side: seconds from the command to the first step, for a step (50 steps after 8 to warm up) and for a
-pass over the development set, added up to a run of three epochs. --full does whole runs instead. SST-2: the first
-6,400 rows. Peak memory is the process's, or with a GPU that of its tensors there.
+pass over the validation set, added up to a run of three epochs. --full times whole runs instead. SST-2: its first 6,400
+rows. Peak memory is that of the process, on a GPU that of its tensors.
+
+sides:
+  stock  the stock recipe with its defaults. Evaluates once at the end, saves nothing
+  best   the stock recipe with its best flags, in bf16 where the hardware has it
+  once   run_glue.py with one evaluation at the end. Saves the model
+  ours   run_glue.py with its defaults. Evaluates after each epoch
 """
 
 import argparse
@@ -26,89 +32,103 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from sides import EXPLAINED, OURS, STOCK, add_arguments, command, output
+from layerdrop.system.process import has_bf16
 
+ROOT = Path(__file__).resolve().parent.parent
+OURS = {"once": ["--eval_strategy", "no"], "ours": []}
+STOCK = {"stock": [], "best": ["--padding", "batch", "--group"]}
+"""Side -> flags. `best` has --bf16 too, where the hardware multiplies it."""
+GPU = {"stock_bf16": ["--bf16"], "compiled": ["--bf16", "--compile"]}
+"""Further sides of benchmarks/gpu.py."""
+SIDES = (*STOCK, *OURS)
 ROWS = {"sst2": 6400}
 BATCH, EPOCHS = 32, 3
 WARM_UP, STEPS = 8, 50
-SIDES = (*STOCK, *OURS)
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "aten::_local_scalar_dense")
 """Events in which the processor waits for the device."""
 
 
 # ---- one run, in a process of its own -------------------------------------------------------------------------------
-def timed(script: str, words: list[str], warm_up: int, steps: int | None) -> None:
-    """Run a script with the clock on its Trainer; prints a line of JSON. steps: stop after so many."""
-    if Path(script).name == "run_glue.py":
-        gc.disable()  # as it does itself before it imports what is imported below
-    import torch
-    from transformers import TrainerCallback, trainer
+class Times:
+    """Times of a run's steps and evaluations."""
 
-    import layerdrop.finetune.evaluate
+    def __init__(self, warm_up: int, steps: int | None):
+        """steps: the number of steps to stop after."""
+        from transformers import trainer
+
+        import layerdrop.finetune.evaluate
+
+        self.warm_up, self.steps, self.max_steps = warm_up, steps, 0
+        self.begin: list[float] = []
+        self.end: list[float] = []
+        self.evaluations: list[tuple[float, float]] = []
+        """(start, seconds) of each."""
+        trainer.DEFAULT_CALLBACKS.append(self._callback())
+        for owner in (trainer.Trainer, layerdrop.finetune.evaluate):  # before anything imports it by name
+            owner.evaluate = self._timed(owner.evaluate)
+
+    def _callback(self) -> type:
+        import torch
+        from transformers import TrainerCallback
+
+        def catch_up():
+            """Wait for a GPU, which may be some steps behind."""
+            if torch.accelerator.is_available():
+                torch.accelerator.synchronize()
+
+        class Clock(TrainerCallback):
+            def on_train_begin(_, args, state, control, **kwargs):
+                self.max_steps = state.max_steps
+
+            def on_step_begin(_, args, state, control, **kwargs):
+                if state.global_step == self.warm_up:
+                    catch_up()
+                self.begin.append(time.time())
+
+            def on_step_end(_, args, state, control, **kwargs):
+                if state.global_step == (self.steps or state.max_steps):
+                    catch_up()
+                self.end.append(time.time())
+                control.should_training_stop |= bool(self.steps) and state.global_step >= self.steps
+
+        return Clock
+
+    def _timed(self, evaluate: Callable) -> Callable:
+        def timed(*args, **kwargs):
+            start = time.time()
+            result = evaluate(*args, **kwargs)
+            self.evaluations.append((start, time.time() - start))
+            return result
+
+        return timed
+
+    @property
+    def step(self) -> float | None:
+        """Mean seconds of a step after warming up, without the evaluations in between."""
+        warm = list(zip(self.begin, self.end, strict=True))[self.warm_up :]
+        if not warm:
+            return None
+        between = sum(seconds for start, seconds in self.evaluations if start < warm[-1][1])
+        return (warm[-1][1] - warm[0][0] - between) / len(warm)
+
+
+def timed(script: str, words: list[str], warm_up: int, steps: int | None) -> None:
+    """Run a script with a clock on its Trainer, and print a line of JSON. steps: the number of steps to stop after."""
+    if Path(script).name == "run_glue.py":
+        gc.disable()  # as run_glue.py does before its imports
     from layerdrop.runs.environment import peak_memory
 
-    began = float(os.environ["BENCHMARK_BEGAN"])
-    times: dict[str, list[float]] = {"begin": [], "end": []}
-    evaluations: list[tuple[float, float]] = []  # when each began, and its seconds
-
-    def catch_up():
-        """A GPU may be some steps behind."""
-        if torch.accelerator.is_available():
-            torch.accelerator.synchronize()
-
-    class Clock(TrainerCallback):
-        def on_step_begin(self, args, state, control, **kwargs):
-            if state.global_step == warm_up:
-                catch_up()
-            times["begin"].append(time.time())
-
-        def on_step_end(self, args, state, control, **kwargs):
-            if state.global_step == (steps or state.max_steps):
-                catch_up()
-            times["end"].append(time.time())
-            if steps and state.global_step >= steps:
-                control.should_training_stop = True
-
-        def on_train_begin(self, args, state, control, **kwargs):
-            times["steps"] = state.max_steps
-
-    def on_the_clock(evaluate: Callable) -> Callable:
-        def measured(*args, **kwargs):
-            start = time.time()
-            found = evaluate(*args, **kwargs)
-            evaluations.append((start, time.time() - start))
-            return found
-
-        return measured
-
-    trainer.Trainer.evaluate = on_the_clock(trainer.Trainer.evaluate)  # the stock recipe's
-    layerdrop.finetune.evaluate.evaluate = on_the_clock(
-        layerdrop.finetune.evaluate.evaluate
-    )  # before anything imports it by name
-    trainer.DEFAULT_CALLBACKS.append(Clock)
+    times, began = Times(warm_up, steps), float(os.environ["BENCHMARK_BEGAN"])
     sys.argv = [script, *words]
     try:
         runpy.run_path(script, run_name="__main__")
     except SystemExit as done:
         if done.code:
             raise
-    warm = list(zip(times["begin"], times["end"], strict=True))[warm_up:]
-    step = None
-    if warm:
-        between = sum(seconds for start, seconds in evaluations if start < warm[-1][1])
-        step = (warm[-1][1] - warm[0][0] - between) / len(warm)
-    print(
-        json.dumps(
-            {
-                "first_step": times["begin"][0] - began,
-                "step": step,
-                "steps": times["steps"],
-                "evaluate": statistics.median(seconds for _, seconds in evaluations),
-                "total": time.time() - began,
-                "peak": peak_memory().get("cuda") or peak_memory()["host"],
-            }
-        )
-    )
+    result = {"first_step": times.begin[0] - began, "step": times.step, "steps": times.max_steps}
+    result |= {"evaluate": statistics.median(seconds for _, seconds in times.evaluations)}
+    peak = peak_memory()
+    print(json.dumps(result | {"total": time.time() - began, "peak": peak.get("cuda") or peak["host"]}))
 
 
 def profiled(script: str, words: list[str], warm_up: int) -> None:
@@ -138,89 +158,81 @@ def profiled(script: str, words: list[str], warm_up: int) -> None:
 
 
 def run(side: str, task: str, args: argparse.Namespace, k: int = 0) -> dict[str, float]:
-    """Measure one run. side: a name of SIDES."""
+    """Measure one run in a process of its own. side: a name of SIDES or GPU."""
+    ours = side in OURS
     flags = ["--max_train_samples", str(ROWS[task])] if task in ROWS else []
     flags += ["--drop_strategy", "top", "--drop_k", str(k)] if k else []
-    flags += ["--seed", "42"] if side in OURS else []
-    how = ["--profiled" if args.profile else "--timed", str(WARM_UP), "" if args.full else str(WARM_UP + STEPS)]
+    flags += ["--bf16"] if side == "best" and has_bf16() else []
+    mode = "--profiled" if args.profile else "--timed"
     with tempfile.TemporaryDirectory() as folder:
-        words = [__file__, *how, *command(side, task, args, folder, *flags)]
-        printed = output(words, BENCHMARK_BEGAN=str(time.time()))
+        flags += ["--seed", "42", "--output_dir", folder] if ours else []
+        script = str(ROOT / ("run_glue.py" if ours else "benchmarks/stock.py"))
+        words = [sys.executable, __file__, mode, str(WARM_UP), "" if args.full else str(WARM_UP + STEPS), script]
+        words += ["--model_name_or_path", args.model_name_or_path, "--data_dir", args.data_dir, "--task_name", task]
+        words += [*(STOCK | OURS | GPU)[side], *flags]
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "BENCHMARK_BEGAN": str(time.time())}
+        done = subprocess.run(words, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{' '.join(words)}\n{done.stderr[-3000:]}")
         record = Path(folder) / "record.json"
         padding = json.loads(record.read_text())["padding_share"] if record.is_file() else math.nan
     if args.profile:
-        print(f"{task}, {side}\n{printed}")
+        print(f"{task}, {side}\n{done.stdout}")
         return {}
-    return json.loads(printed.strip().splitlines()[-1]) | {"padding": padding}
-
-
-def whole(side: str, found: dict[str, float], full: bool) -> float:
-    """Seconds of a run of three epochs."""
-    if full:
-        return found["total"]
-    evaluations = EPOCHS if side == "ours" else 1
-    return found["first_step"] + found["steps"] * found["step"] + evaluations * found["evaluate"]
-
-
-def imports() -> float:
-    """Seconds to import torch and transformers, in a process of their own."""
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import torch, transformers"], check=True)
-    return time.perf_counter() - start
+    return json.loads(done.stdout.strip().splitlines()[-1]) | {"padding": padding}
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------
+def measure(task: str, args: argparse.Namespace, half: int) -> None:
+    """Time every side on a task, and print the medians. half: half of the model's depth."""
+    runs: dict[str, list[dict[str, float]]] = {}
+    for _ in range(args.repeats):
+        for side in [*args.sides, *["ours K = half"] * args.half]:
+            runs.setdefault(side, []).append(run(side.split()[0], task, args, half * side.endswith("half")))
+    total, step = {}, {}
+    for side, measured in runs.items():
+        middle = {name: statistics.median(result[name] for result in measured) for name in measured[0]}
+        step[side], evaluations = middle["step"], EPOCHS if side.startswith("ours") else 1
+        parts = middle["first_step"] + middle["steps"] * middle["step"] + evaluations * middle["evaluate"]
+        total[side] = middle["total"] if args.full else parts
+        print(
+            f"{task:<6} {side:<13} {total[side]:6.1f}  {middle['first_step']:12.2f}  {1000 * step[side]:7.1f}  "
+            f"{BATCH / step[side]:10.1f}  {middle['evaluate']:12.2f}  {middle['peak'] / 1e9:7.2f}  "
+            f"{100 * middle['padding']:6.1f}%",
+            flush=True,
+        )
+    for side, other in itertools.product([side for side in OURS if side in total], STOCK):
+        if other in total:
+            print(f"{task:<6} {side} is {total[other] / total[side]:.2f} x as fast as {other}")
+    if args.half:
+        print(f"{task:<6} half of the layers: training {step['ours'] / step['ours K = half']:.2f} x as fast")
+
+
 def main() -> None:
     """Measure and print."""
-    text = f"{__doc__}\nsides:\n{EXPLAINED}"
-    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model_name_or_path", required=True)
+    parser.add_argument("--data_dir", required=True)
     parser.add_argument("--tasks", nargs="+", default=["rte", "stsb", "sst2"])
     parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--half", action="store_true", help="also: ours with half of the layers dropped")
+    parser.add_argument("--half", action="store_true", help="also time ours with half of the layers dropped")
     parser.add_argument("--full", action="store_true", help="whole runs instead of parts that are added up")
     parser.add_argument("--profile", action="store_true", help="print where ten steps spend their time instead")
     args = parser.parse_args()
     if args.half and "ours" not in args.sides:
-        parser.error("--half is a comparison with ours: add it to --sides")
+        parser.error("--half is a comparison with ours. Add ours to --sides.")
     if args.profile:
-        for task in args.tasks:
-            for side in args.sides:
-                run(side, task, args)
+        for task, side in itertools.product(args.tasks, args.sides):
+            run(side, task, args)
         return
-    imports()
-    print(f"importing torch and transformers: {imports():.2f} s")
-    print("task   side       run s  first step s  ms/step  examples/s  evaluation s  peak GB  padding")
-    for task in args.tasks:
-        seen: dict[str, list[dict[str, float]]] = {}
-        sides = [*args.sides, *(["ours K = half"] if args.half else [])]
-        for _ in range(args.repeats):
-            for side in sides:
-                k = _half(args.model_name_or_path) if side == "ours K = half" else 0
-                seen.setdefault(side, []).append(run(side.split()[0], task, args, k))
-        runs = {}
-        for side, found in seen.items():
-            middle = {name: statistics.median(one[name] for one in found) for name in found[0]}
-            runs[side] = whole(side.split()[0], middle, args.full), middle["step"]
-            rate = f"{1000 * middle['step']:7.1f}  {BATCH / middle['step']:10.1f}"
-            print(
-                f"{task:<6} {side:<9} {runs[side][0]:6.1f}  {middle['first_step']:12.2f}  {rate}"
-                f"  {middle['evaluate']:12.2f}  {middle['peak'] / 1e9:7.2f}  {100 * middle['padding']:6.1f}%",
-                flush=True,
-            )
-        for side, other in itertools.product([side for side in OURS if side in runs], ("stock", "best")):
-            if other in runs:
-                print(f"{task:<6} {side} is {runs[other][0] / runs[side][0]:.2f} x as fast as {other}")
-        if "ours K = half" in runs:
-            print(f"{task:<6} half of the layers: training {runs['ours'][1] / runs['ours K = half'][1]:.2f} x as fast")
-    print(machine())
-
-
-def _half(model: str) -> int:
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(model).num_hidden_layers // 2
+    half = AutoConfig.from_pretrained(args.model_name_or_path).num_hidden_layers // 2
+    print("task   side           run s  first step s  ms/step  examples/s  evaluation s  peak GB  padding")
+    for task in args.tasks:
+        measure(task, args, half)
+    print(machine())
 
 
 def machine() -> str:

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""The baseline of the speed benchmarks: a plain GLUE script on the library's Trainer with its own defaults.
+"""Baseline of the speed benchmarks: a plain GLUE script on the library's Trainer with its own defaults.
 
     python benchmarks/stock.py --model_name_or_path CHECKPOINT --data_dir GLUE --task_name rte
 
-Every sentence padded to 128 tokens, batch 32 in random order, 3 epochs, fp32, one evaluation at the end. `--padding
-batch --group --bf16`: the best that its flags offer (batches padded to their longest example, grouped by length).
-`--padding batch` alone: the recipe's own numbers up to rounding, in less time. Prints one line of JSON.
+Pads every text to 128 tokens, trains 3 epochs in fp32 with batches of 32 in random order, and evaluates at the end.
+`--padding batch --group --bf16` are its best flags: batches padded to their longest text, grouped by length. `--padding
+batch` alone changes the results only by rounding. Prints one line of JSON.
 """
 
 import argparse
@@ -34,77 +34,79 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from layerdrop.data import metrics
 from layerdrop.data.glue import read_glue_split
-from layerdrop.data.tasks import get_task
+from layerdrop.data.tasks import Task, get_task
+
+
+def tokenized(args: argparse.Namespace, task: Task, tokenizer, split: str, n: int | None) -> Dataset:
+    """The first n rows of a split."""
+    rows = read_glue_split(args.data_dir, task, split).head(n)
+    texts = {f"text{i}": texts for i, texts in enumerate(rows.texts)}
+    padding = "max_length" if args.padding == "max" else False
+    return Dataset.from_dict(texts | {"label": rows.labels.tolist()}).map(
+        lambda batch: tokenizer(*(batch[name] for name in texts), padding=padding, max_length=128, truncation=True),
+        batched=True,
+        remove_columns=list(texts),
+    )
+
+
+def make_trainer(args: argparse.Namespace, task: Task, folder: str) -> Trainer:
+    """The library's Trainer on a GLUE task."""
+    set_seed(args.seed)
+    tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
+
+    def measure(outcome) -> dict[str, float]:
+        logits = outcome.predictions
+        predictions = logits.argmax(-1) if task.labels else logits.reshape(-1)
+        return metrics.compute(task.metrics, predictions, outcome.label_ids, task.positive)
+
+    return Trainer(
+        model=AutoModelForSequenceClassification.from_pretrained(
+            args.model_name_or_path, num_labels=max(1, len(task.labels))
+        ),
+        args=TrainingArguments(
+            folder,
+            num_train_epochs=3,
+            learning_rate=2e-5,
+            per_device_train_batch_size=32,
+            per_device_eval_batch_size=8 if args.padding == "max" else 32,
+            seed=args.seed,
+            bf16=args.bf16,
+            torch_compile=args.compile,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=not torch.accelerator.is_available(),
+            train_sampling_strategy="group_by_length" if args.group else "random",
+        ),
+        train_dataset=tokenized(args, task, tokenizer, "train", args.max_train_samples),
+        eval_dataset=tokenized(args, task, tokenizer, task.splits("validation")[0], None),
+        compute_metrics=measure,
+        processing_class=tokenizer,
+        data_collator=default_data_collator if args.padding == "max" else DataCollatorWithPadding(tokenizer),
+    )
 
 
 def main() -> None:
-    """One run."""
+    """Train, evaluate and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_name_or_path", required=True)
-    parser.add_argument("--data_dir", required=True)
-    parser.add_argument("--task_name", required=True)
+    for flag in ("--model_name_or_path", "--data_dir", "--task_name"):
+        parser.add_argument(flag, required=True)
     parser.add_argument("--padding", choices=("max", "batch"), default="max")
-    parser.add_argument("--group", action="store_true", help="batches of like length")
+    parser.add_argument("--group", action="store_true", help="group batches by length")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--compile", action="store_true", help="torch.compile")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--max_train_samples", type=int)
     args = parser.parse_args()
     task = get_task(args.task_name)
-    set_seed(args.seed)
-    tokenizer = AutoTokenizer.from_pretrained(args.model_name_or_path)
-
-    def dataset(split: str, n: int | None) -> Dataset:
-        rows = read_glue_split(args.data_dir, task, split).head(n)
-        columns = {f"text{i}": texts for i, texts in enumerate(rows.texts)} | {"label": rows.labels.tolist()}
-        padding = "max_length" if args.padding == "max" else False
-        names = [name for name in columns if name != "label"]
-        return Dataset.from_dict(columns).map(
-            lambda batch: tokenizer(*(batch[n] for n in names), padding=padding, max_length=128, truncation=True),
-            batched=True,
-            remove_columns=names,
-        )
-
-    train = dataset("train", args.max_train_samples)
-    dev = dataset(task.splits("validation")[0], None)
-    model = AutoModelForSequenceClassification.from_pretrained(args.model_name_or_path, num_labels=task.num_labels)
-
-    def measure(outcome) -> dict[str, float]:
-        logits = outcome.predictions
-        decided = logits.reshape(-1) if not task.labels else logits.argmax(-1)
-        return metrics.compute(task.metrics, decided, outcome.label_ids, task.positive)
-
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            model=model,
-            args=TrainingArguments(
-                folder,
-                num_train_epochs=3,
-                learning_rate=2e-5,
-                per_device_train_batch_size=32,
-                per_device_eval_batch_size=8 if args.padding == "max" else 32,
-                seed=args.seed,
-                bf16=args.bf16,
-                torch_compile=args.compile,
-                save_strategy="no",
-                report_to=[],
-                disable_tqdm=True,
-                use_cpu=not torch.accelerator.is_available(),
-                train_sampling_strategy="group_by_length" if args.group else "random",
-            ),
-            train_dataset=train,
-            eval_dataset=dev,
-            compute_metrics=measure,
-            processing_class=tokenizer,
-            data_collator=default_data_collator if args.padding == "max" else DataCollatorWithPadding(tokenizer),
-        )
+        trainer = make_trainer(args, task, folder)
         start = time.perf_counter()
         trainer.train()
         trained = time.perf_counter()
-        found = trainer.evaluate()
+        scores = trainer.evaluate()
         seconds = {"train": trained - start, "evaluate": time.perf_counter() - trained}
-    scores = {name: found[f"eval_{name}"] for name in task.metrics}
-    print(json.dumps({"metrics": scores, "seconds": seconds}))
+    print(json.dumps({"metrics": {name: scores[f"eval_{name}"] for name in task.metrics}, "seconds": seconds}))
 
 
 if __name__ == "__main__":

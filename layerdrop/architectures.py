@@ -1,6 +1,6 @@
-"""Names of checkpoints, and the table of model families: where the layers live, and what else depends on the depth.
+"""Names of checkpoints, and the table of model families: the place of the layers, and all that depends on the depth.
 
-The contract of a family, which tests/test_surgery.py holds for every row on a small configuration:
+Contract of a family, tested for every row by tests/small/test_surgery.py:
 - its layers are one `ModuleList` at `layers` below the base model (or, with `shared`, one layer used n times);
 - `config.num_hidden_layers` (mapped by the library to `n_layers`, `n_layer`, ...) is the depth;
 - `per_layer` names every configuration field that holds one entry for each layer;
@@ -10,12 +10,15 @@ The contract of a family, which tests/test_surgery.py holds for every row on a s
 from dataclasses import dataclass
 from typing import Literal
 
-from layerdrop.errors import UserError
+from .errors import UserError
+
+CONFIG_KEY = "layer_dropping"
+"""Our key in a saved configuration: {"n_layers": original depth, "kept": original ids}. (`layerdrop` is Wav2Vec2's.)"""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which checkpoint."""
+    """A checkpoint and its tokenizer."""
 
     name: str
     """Folder or hub name; `demo`: the embedded miniature."""
@@ -49,11 +52,11 @@ class Family:
     depth_attributes: tuple[str, ...] = ()
     """Attributes of the base model that keep a copy of the depth."""
     shared: bool = False
-    """One set of weights serves every layer (ALBERT): dropping saves time, but no parameter."""
+    """All layers share one set of weights (ALBERT): dropping saves time, but no parameters."""
     fixed_first: str = ""
-    """Why layer 0 cannot be dropped, where that is so."""
+    """Reason why layer 0 cannot be dropped; empty if it can."""
     by_position: str = ""
-    """Configuration field that makes a layer depend on its position, so that only the last layers can be dropped."""
+    """Configuration field that makes a layer depend on its position. Then only the last layers can be dropped."""
     sentence_token: int = 0
     """Position of the token that the classifier reads: 0, or -1 for the last non-padding one."""
     sequence_first: bool = False
@@ -62,51 +65,23 @@ class Family:
     """Side of a text on which padding may be. Right: positions are absolute, or the sentence token is the first token.
     Left: the classifier reads the last column."""
     positions_after_padding: tuple[str, ...] = ()
-    """Model types whose positions count from the padding id + 1, and leave so many position embeddings unused."""
-    first_token: tuple[str, ...] = ()
-    """Model types built of BERT's layers whose classifier reads the last layer at its first token alone."""
-    fp32_only: tuple[str, ...] = ()
-    """Model types that the library cannot compute under autocast."""
-    onnx: bool = True
-    """Whether PyTorch's ONNX exporter takes it."""
-    capturable: tuple[str, ...] = ()
-    """Model types whose training step CUDA can record: it reads no value, and copies none to the GPU."""
-    own_vocabulary: tuple[str, ...] = ()
-    """Model types that use token ids for the embedding and the padding mask alone: unused rows may be left out."""
+    """Model types whose positions start at the padding id + 1. Earlier position embeddings are unused."""
 
 
-_BERTS = (
-    "bert",
-    "roberta",
-    "xlm-roberta",
-    "camembert",
-    "electra",
-    "ernie",
-    "mpnet",
-    "mobilebert",
-    "deberta",
-    "deberta-v2",
-    "data2vec-text",
-    "megatron-bert",
-    "roberta-prelayernorm",
-    "rembert",
-    "roformer",
-    "xlm-roberta-xl",
-)
 FAMILIES = (
     Family(
         "BERT",
-        _BERTS,
+        (
+            *("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "mpnet", "mobilebert", "deberta"),
+            *("deberta-v2", "data2vec-text", "megatron-bert", "roberta-prelayernorm", "rembert", "roformer"),
+            "xlm-roberta-xl",
+        ),
         layers="encoder.layer",
         ffn_matrix="output.dense.weight",
         positions_after_padding=(
             *("roberta", "xlm-roberta", "camembert", "mpnet"),
             *("data2vec-text", "roberta-prelayernorm", "xlm-roberta-xl"),
         ),
-        first_token=("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "data2vec-text"),
-        own_vocabulary=_BERTS,
-        capturable=_BERTS,
-        fp32_only=("deberta",),  # a mask of fp32's lowest number overflows in attention scores of 16 bits
     ),
     Family(
         "DistilBERT",
@@ -114,8 +89,6 @@ FAMILIES = (
         layers="transformer.layer",
         ffn_matrix="ffn.lin2.weight",
         depth_attributes=("transformer.n_layers",),
-        own_vocabulary=("distilbert",),
-        capturable=("distilbert",),
     ),
     Family(
         "XLNet",
@@ -133,8 +106,6 @@ FAMILIES = (
         layers="encoder.albert_layer_groups.0.albert_layers",
         ffn_matrix="ffn_output.weight",
         shared=True,
-        own_vocabulary=("albert",),
-        capturable=("albert",),
     ),
     Family(
         "Longformer",
@@ -142,7 +113,6 @@ FAMILIES = (
         layers="encoder.layer",
         ffn_matrix="output.dense.weight",
         per_layer=("attention_window",),
-        onnx=False,  # its chunks of the text are views that the exporter cannot trace
         positions_after_padding=("longformer",),
     ),
     Family(
@@ -151,7 +121,7 @@ FAMILIES = (
         layers="layers",
         ffn_matrix="mlp.Wo.weight",
         per_layer=("layer_types",),
-        fixed_first="it alone has no attention norm, and plain transformers rebuilds whatever comes first that way",
+        fixed_first="it has no attention norm, and plain transformers builds every first layer without one",
     ),
     Family(
         "EuroBERT",
@@ -196,11 +166,11 @@ REFUSED = {
     "reformer": "its layers are reversible pairs",
     **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe", "jamba", "zamba"), "its layers are not of one kind"),
 }
-"""Model types that are not one list of layers -> why."""
+"""Model types without a single list of layers -> reason."""
 
 
 def family_of(config) -> Family:
-    """The row for a `PreTrainedConfig`. Raises UserError for a model type that is not in the table."""
+    """Return the family of a `PreTrainedConfig`. Raises UserError for a model type that is not in the table."""
     for family in FAMILIES:
         if config.model_type in family.model_types:
             if family.shared and getattr(config, "num_hidden_groups", 1) > 1:
@@ -216,5 +186,12 @@ def family_of(config) -> Family:
     allowed = ", ".join(name for family in FAMILIES for name in family.model_types)
     raise UserError(
         f"--model_name_or_path: model type '{config.model_type}' is not in the table of families. "
-        f"Allowed: {allowed}. A new one is one row of layerdrop/architectures.py."
+        f"Allowed: {allowed}. To add a family, see docs/extending.md."
     )
+
+
+def original_layers(config) -> tuple[int, list[int]]:
+    """Return (depth of the original model, original ids of the remaining layers)."""
+    record = getattr(config, CONFIG_KEY, None) or {}
+    n_layers = config.num_hidden_layers
+    return record.get("n_layers", n_layers), list(record.get("kept", range(n_layers)))

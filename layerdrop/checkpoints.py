@@ -1,4 +1,4 @@
-"""Finding and reading checkpoints, from a folder or from the hub, without waiting for a hub that is not there."""
+"""Open checkpoints from a folder or the hub, without waiting for an unreachable hub."""
 
 import codecs
 import functools
@@ -29,31 +29,29 @@ from transformers.utils import (
 )
 from transformers.utils.hub import extract_commit_hash
 
-from layerdrop.architectures import Family, HubOptions, ModelSpec, family_of
-from layerdrop.errors import UserError
+from .architectures import Family, HubOptions, ModelSpec, family_of, original_layers
+from .errors import UserError
 
 EMBEDDED = {"demo": Path(__file__).parent / "demo" / "checkpoint"}
-"""Names of checkpoints that come with the package -> their folders."""
-CONFIG_KEY = "layer_dropping"
-"""Our key in a saved configuration: {"n_layers": original depth, "kept": original ids}. (`layerdrop` is Wav2Vec2's.)"""
+"""Names of the checkpoints in the package -> folders."""
 POSITIVE_KEY = "positive_label"
 """Our key in the configuration of a model trained on own files with two classes: the class that `f1` measured."""
 NO_LIMIT = 2**31 - 1
-"""Length limit of a model without one. Tokenizers report 10^30 in this case, but do not accept that number."""
+"""Length limit of a model without a limit. Tokenizers report 10^30 then, but do not accept this number."""
 HUB_TIMEOUT = 3.0
-"""Seconds that a hub is given to answer."""
+"""Timeout of the hub, in seconds."""
 WAYS_WITHOUT_HUB = (
     "Without a hub: --model_name_or_path FOLDER of a local checkpoint and --data_dir FOLDER of GLUE's .tsv files "
-    "(or --train_file and --validation_file), or the embedded miniature: run_glue.py configs/demo.yaml"
+    "(or --train_file and --validation_file), or the demo model: run_glue.py configs/demo.yaml"
 )
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 CONFIGURATION = ("config.json",)
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
-"""Names of a checkpoint's files, as patterns."""
+"""Name patterns of a checkpoint's files."""
 ADAPTER = "adapter_config.json"
-"""PEFT's configuration file: the weights beside it belong on top of a base model's."""
+"""PEFT's configuration file. The weights beside it extend a base model."""
 LFS_POINTER = b"version https://git-lfs"
-"""First bytes of a Git LFS pointer, a file that Git has not fetched."""
+"""First bytes of a Git LFS pointer: Git has not fetched the file."""
 CONFIG = "config.json of a known model type"
 """For messages."""
 PICKLE = b"\x80"
@@ -64,12 +62,12 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 
 @dataclass
 class Checkpoint:
-    """A checkpoint, opened once: the configuration at once, tokenizer and weights on first use."""
+    """A checkpoint. The configuration is read at once, tokenizer and weights on first use."""
 
     model: ModelSpec
     hub: HubOptions
     config: PreTrainedConfig
-    """Of the checkpoint with all its layers; do not modify it."""
+    """Configuration with all layers; do not modify it."""
     flag: str = "--model_name_or_path"
     """For messages."""
     notes: list[str] = field(default_factory=list)
@@ -79,8 +77,10 @@ class Checkpoint:
     def open(
         cls, model: ModelSpec | str, hub: HubOptions = HubOptions(), flag: str = "--model_name_or_path"
     ) -> "Checkpoint":
-        """Open the checkpoint of a folder or hub name. Raises UserError if there is none, its family is unknown, or it
-        is quantized."""
+        """Open the checkpoint of a folder or hub name.
+
+        Raises UserError if there is none, its family is unknown, or it is quantized.
+        """
         model = ModelSpec(model) if isinstance(model, str) else model
         config = _load_config(model, hub, flag)
         _check_config(config, f"{flag} {model.name}")
@@ -106,17 +106,17 @@ class Checkpoint:
 
     @property
     def n_original(self) -> int:
-        """Depth of the model that the checkpoint was cut from; its own if it was not cut."""
+        """Depth of the original model, before any layer was dropped."""
         return original_layers(self.config)[0]
 
     @property
     def original_ids(self) -> list[int]:
-        """For each layer its id in the original model."""
+        """Id in the original model, for each layer."""
         return original_layers(self.config)[1]
 
     @property
     def has_classifier(self) -> bool:
-        """Whether it was saved as a sequence classifier: its labels then belong to a trained head."""
+        """Whether the checkpoint has a trained classification head."""
         return any(name.endswith("ForSequenceClassification") for name in self.config.architectures or ())
 
     @property
@@ -136,7 +136,7 @@ class Checkpoint:
 
     @cached_property
     def tokenizer(self):
-        """The checkpoint's own tokenizer, or the tokenizer named by the ModelSpec, with padding as the model needs it.
+        """The tokenizer of the checkpoint or of the ModelSpec, with the padding that the model needs.
 
         Raises UserError if there is none, or it cannot pad.
         """
@@ -152,9 +152,9 @@ class Checkpoint:
 
     @property
     def pad_token_id(self) -> int:
-        """The padding id, by which a decoder's classifier finds a text's last token.
+        """The tokenizer's padding id; without a tokenizer the configuration's.
 
-        It is the tokenizer's id, which pads the batches; without a tokenizer the configuration's id.
+        A decoder's classifier finds the last token of a text by this id.
         """
         try:
             return self.tokenizer.pad_token_id
@@ -170,9 +170,9 @@ class Checkpoint:
 
     def _set_padding(self, tokenizer) -> None:
         """Set the padding token, if the tokenizer has none, and the padding side that the model needs."""
-        ours, side = self.config.pad_token_id, self.family.padding_side
-        if tokenizer.pad_token is None and ours is not None and 0 <= ours < len(tokenizer):
-            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(ours)
+        own, side = self.config.pad_token_id, self.family.padding_side
+        if tokenizer.pad_token is None and own is not None and 0 <= own < len(tokenizer):
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own)
         if tokenizer.pad_token is None:  # GPT-2 and Llama have no padding token: the end-of-text token
             if tokenizer.eos_token is None:
                 raise UserError(f"{self._tokenizer_flag}: has no padding token. Give a tokenizer with one.")
@@ -182,9 +182,9 @@ class Checkpoint:
                 f"{self._tokenizer_flag}: the tokenizer pads with id {tokenizer.pad_token_id}, the model has {size} "
                 "embeddings. Give the model's own tokenizer, or resize the embeddings (resize_token_embeddings)."
             )
-        if self.family.sentence_token == -1 and ours not in (None, tokenizer.pad_token_id):
+        if self.family.sentence_token == -1 and own not in (None, tokenizer.pad_token_id):
             self.notes.append(
-                f"the tokenizer pads with id {tokenizer.pad_token_id}, config.json says {ours}: the tokenizer's is used"
+                f"the tokenizer pads with id {tokenizer.pad_token_id}, config.json says {own}: the tokenizer's is used"
             )
         if side != "either" and tokenizer.padding_side != side:
             self.notes.append(f"the tokenizer pads on the {tokenizer.padding_side}, this model needs the {side}")
@@ -209,7 +209,7 @@ class Checkpoint:
         return {"model": model, "tokenizer": _fingerprint(self.model.tokenizer or self.name, TOKENIZER, commit)}
 
     def max_length(self) -> int:
-        """How many tokens the model takes at most, by its tokenizer and by its position embeddings."""
+        """Maximum number of tokens, by the tokenizer and by the position embeddings."""
         limit = min(self.tokenizer.model_max_length, NO_LIMIT)
         positions = getattr(self.config, "max_position_embeddings", None) or -1
         if positions < 0:  # relative positions alone (XLNet)
@@ -218,23 +218,18 @@ class Checkpoint:
         return min(limit, positions - first)
 
     def weights(self) -> Mapping[str, Any]:
-        """The weights by their names in the checkpoint, each read from disk only when `[...]` is taken of it:
-        safetensors or (loaded with `weights_only`) PyTorch files, whole or in shards."""
+        """The weights by their names in the checkpoint. Each is read from disk when `[...]` is applied to it.
+
+        Formats: safetensors, or PyTorch files (loaded with `weights_only`), whole or in shards.
+        """
         return _open_weights(self.model, self.hub, self.flag)
 
 
-def original_layers(config: PreTrainedConfig) -> tuple[int, list[int]]:
-    """(depth of the original model, original ids of the remaining layers)."""
-    record = getattr(config, CONFIG_KEY, None) or {}
-    n_layers = config.num_hidden_layers
-    return record.get("n_layers", n_layers), list(record.get("kept", range(n_layers)))
-
-
 def work_offline_unless_reachable() -> bool:
-    """Ask the hub once; if it does not answer within HUB_TIMEOUT seconds, put the libraries into offline mode.
+    """Put the libraries into offline mode if the hub does not answer within HUB_TIMEOUT seconds.
 
-    They would retry for half a minute otherwise. What is in the local cache is found either way. Returns whether the
-    hub answered.
+    Otherwise they would retry for half a minute. The local cache is used in both modes. Returns whether the hub
+    answered.
     """
     if huggingface_hub.is_offline_mode():
         return False
@@ -272,7 +267,7 @@ def _check_config(config: PreTrainedConfig, checkpoint: str) -> None:
 
 
 class NotFound(UserError):
-    """The error for a place without a checkpoint, or without a part of it."""
+    """Error for a missing checkpoint, or a missing part of a checkpoint."""
 
 
 def _not_found(flag: str, name: str, what: str, error: Exception) -> NotFound:
@@ -305,12 +300,12 @@ def _checkpoint_elsewhere(folder: Path) -> str | None:
 
 
 def is_local(name: str) -> bool:
-    """Whether a checkpoint is a folder or the embedded miniature, rather than a hub name."""
+    """Whether a checkpoint is a folder or the demo model, not a hub name."""
     return name in EMBEDDED or Path(name).is_dir()
 
 
 def _place(name: str) -> str:
-    """The folder or hub name that a checkpoint's name stands for."""
+    """The folder or hub name of a checkpoint name."""
     return str(EMBEDDED.get(name, name))
 
 
@@ -319,8 +314,7 @@ def _look_up(revision: str, hub: HubOptions) -> dict[str, Any]:
 
 
 def _refuse_marks(flag: str, name: str) -> None:
-    """Raise UserError for a text file of a folder that begins with a byte-order mark: the library cannot read it, or
-    reads it wrongly."""
+    """Raise UserError for a text file with a byte-order mark: the library cannot read it, or misreads it."""
     for path in _files(name, (*CONFIGURATION, *TOKENIZER, "*.index.json")):
         with open(path, "rb") as file:
             if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
@@ -344,7 +338,7 @@ def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConf
 
 
 def _load_tokenizer(model: ModelSpec, hub: HubOptions):
-    """The tokenizer that a model is used with. The revision is the model's; another repository has its own."""
+    """Load the tokenizer. The revision is the model's, but `main` for another repository."""
     name, revision = (model.name, model.revision) if model.tokenizer is None else (model.tokenizer, "main")
     _refuse_marks("--tokenizer_name", name)
     for path in _files(name, ("tokenizer.json",)) or _files(name, TOKENIZER):
@@ -355,19 +349,19 @@ def _load_tokenizer(model: ModelSpec, hub: HubOptions):
         )
     except (OSError, ValueError, ImportError) as error:
         raise _not_found("--tokenizer_name", name, "tokenizer", error) from error
-    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # the library makes one up where there are no files
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # the library returns an empty one without files
         raise _not_found("--tokenizer_name", name, "tokenizer", OSError("its vocabulary is empty"))
     return tokenizer
 
 
 def _files(name: str, patterns: tuple[str, ...]) -> list[Path]:
-    """Files of these names in a folder. Empty for a hub name."""
+    """Files in a folder that match the patterns. Empty for a hub name."""
     folder = Path(_place(name))
     return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
 
 
 def _fingerprint(name: str, patterns: tuple[str, ...], commit: str | None) -> str:
-    """A hash of a folder's files of these names, or the commit on the hub."""
+    """Hash of the matching files in a folder, or the commit on the hub."""
     if not is_local(name):
         return str(commit)
     digest = hashlib.sha256()

@@ -1,18 +1,18 @@
-"""Errors of the user, in one line each."""
+"""User errors, with one-line messages."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """Input that cannot be used. The message is one line: what was received, what is allowed, what to do next.
+    """Unusable input. The message is one line: the received value, the allowed values, the next step.
 
-    Command lines print it without a traceback and exit with code 2.
+    Commands print it without a traceback and exit with code 2.
     """
 
 
 def unknown(flag: str, received: str, allowed: Iterable[str]) -> UserError:
-    """The error for a name that is not in a table: the nearest match first, then everything that is allowed."""
+    """Make the error for an unknown name, with the nearest match and all allowed names."""
     allowed = [str(name) for name in allowed]
     near = get_close_matches(str(received), allowed, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""

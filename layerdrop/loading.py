@@ -1,4 +1,4 @@
-"""Load a checkpoint without its dropped layers: only kept weights are read."""
+"""Load a checkpoint without its dropped layers. Only the kept weights are read."""
 
 import copy
 import re
@@ -16,9 +16,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from layerdrop.checkpoints import Checkpoint
-from layerdrop.errors import UserError
-from layerdrop.surgery import kept_layers, reduced_config
+from .checkpoints import Checkpoint
+from .errors import UserError
+from .surgery import kept_layers, reduced_config
 
 
 @contextmanager
@@ -43,39 +43,38 @@ def load_classifier(
     replace_head: bool = True,
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
-    """The sequence classifier of a checkpoint (or of a folder or hub name) without the layers `dropped`, in fp32 on the
-    CPU.
+    """Load the sequence classifier of a checkpoint without the layers `dropped`, in fp32, on the CPU.
 
-    Only the kept layers are read, so that peak memory follows the kept size. labels: the classes in id order, none for
-    regression; None: the checkpoint's. replace_head: whether a trained head of another size gives way to a new one.
-    weights: the full encoder's, by name below the base model, if they are in memory already. Seed before the call:
-    weights that the checkpoint lacks (the head) are drawn from torch's generator, the same for every set of dropped
+    Peak memory follows the kept size. checkpoint: or a folder or hub name. labels: class names in id order, empty for
+    regression; None: the checkpoint's. replace_head: whether a new head replaces a trained head of another size.
+    weights: weights of the full encoder that are already in memory, by their names in the base model. Set the seed
+    before the call: missing weights (the head) are drawn from torch's generator, the same for every set of dropped
     layers.
 
-    Returns the model in evaluation mode and the names of the parameters that are new. Raises UserError where the
-    checkpoint lacks weights below the head, its head does not fit, or its layers cannot be told apart by their names.
+    Returns the model in evaluation mode, and the names of its new parameters. Raises UserError if the checkpoint lacks
+    encoder weights, its head does not fit, or its layers cannot be identified by name.
     """
     checkpoint = Checkpoint.open(checkpoint) if isinstance(checkpoint, str) else checkpoint
     config = _config(checkpoint, labels)
     empty = _empty(checkpoint, config, dropped)
-    found = _renumber(checkpoint, dropped, empty.base_model_prefix, weights or {})
-    if misfits := _misfits(found, empty):
+    kept = _renumber(checkpoint, dropped, empty.base_model_prefix, weights or {})
+    if misfits := _misfits(kept, empty):
         if not replace_head:
-            raise _misfit(checkpoint, found, labels, misfits[0])
-        found = {key: tensor for key, tensor in found.items() if key not in misfits}
+            raise _misfit(checkpoint, kept, labels, misfits[0])
+        kept = {key: tensor for key, tensor in kept.items() if key not in misfits}
     with _initialised_as_deep_as(type(empty), checkpoint.n_original):
-        model, new = _build(type(empty), reduced_config(config, dropped), found, checkpoint)
+        model, new = _build(type(empty), reduced_config(config, dropped), kept, checkpoint)
     if dropped:
-        _check_layers(checkpoint, dropped, found, model)
+        _check_layers(checkpoint, dropped, kept, model)
     return model, new
 
 
 def random_classifier(
     checkpoint: Checkpoint, dropped: Sequence[int] = (), *, labels: Sequence[str] | None = None
 ) -> PreTrainedModel:
-    """The sequence classifier that load_classifier gives, with random weights: the baseline without pre-training.
+    """Make the classifier of `load_classifier` with random weights: the baseline without pre-training.
 
-    Seed before the call.
+    Set the seed before the call.
     """
     config = reduced_config(_config(checkpoint, labels), dropped)
     return AutoModelForSequenceClassification.from_config(
@@ -84,7 +83,7 @@ def random_classifier(
 
 
 def load_encoder(checkpoint: Checkpoint) -> PreTrainedModel:
-    """The full encoder, without a head, in fp32, on the CPU and in evaluation mode: what scorers look at."""
+    """Load the full encoder without a head, in fp32, on the CPU, in evaluation mode."""
     with torch.device("meta"):
         empty = AutoModel.from_config(checkpoint.config, trust_remote_code=checkpoint.hub.trust_remote_code)
     prefix = empty.base_model_prefix + "."
@@ -93,8 +92,10 @@ def load_encoder(checkpoint: Checkpoint) -> PreTrainedModel:
 
 
 def load_masked_lm(checkpoint: Checkpoint) -> PreTrainedModel | None:
-    """The full model with its masked-LM head, in fp32, on the CPU and in evaluation mode; None where the library has
-    none for this type, or the checkpoint lacks its weights."""
+    """Load the full model with its masked-LM head, in fp32, on the CPU, in evaluation mode.
+
+    None if the library has no such head for this model type, or the checkpoint lacks its weights.
+    """
     if type(checkpoint.config) not in MODEL_FOR_MASKED_LM_MAPPING:
         return None
     with torch.device("meta"):
@@ -106,7 +107,7 @@ def load_masked_lm(checkpoint: Checkpoint) -> PreTrainedModel | None:
 def number_of_parameters(
     checkpoint: Checkpoint, dropped: Sequence[int] = (), *, labels: Sequence[str] | None = None
 ) -> int:
-    """The parameters of the classifier that load_classifier gives, each counted once; no weight is read."""
+    """Number of parameters of the classifier of `load_classifier`. No weight is read."""
     return sum(parameter.numel() for parameter in _empty(checkpoint, _config(checkpoint, labels), dropped).parameters())
 
 
@@ -153,9 +154,9 @@ def _renumber(
 
 
 def _check_layers(checkpoint: Checkpoint, dropped: Sequence[int], weights: Mapping, model: PreTrainedModel) -> None:
-    """Raise UserError for a kept layer's weight that was loaded under another name, possibly from another layer.
+    """Raise UserError if a weight of a kept layer was loaded under another name, possibly from another layer.
 
-    The library renames weights of some model types. weights: renumbered.
+    The library renames the weights of some model types. weights: renumbered.
     """
     if checkpoint.family.shared:
         return
@@ -177,7 +178,7 @@ def _shape(tensor) -> tuple[int, ...]:
 
 
 def _misfits(weights: Mapping, empty: PreTrainedModel) -> list[str]:
-    """Names of the head's weights that have another size in the model."""
+    """Names of head weights with another size in the model."""
     shapes = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
     outside = [key for key in weights if key in shapes and not key.startswith(empty.base_model_prefix + ".")]
     return [key for key in outside if _shape(weights[key]) != shapes[key]]
@@ -185,16 +186,16 @@ def _misfits(weights: Mapping, empty: PreTrainedModel) -> list[str]:
 
 def _misfit(checkpoint: Checkpoint, weights: Mapping, labels: Sequence[str] | None, name: str) -> UserError:
     has = "one value" if (n := _shape(weights[name])[0]) == 1 else f"{n} classes"
-    wanted = f"{len(labels)} classes" if labels else "one value"
+    needed = f"{len(labels)} classes" if labels else "one value"
     return UserError(
-        f"{checkpoint.flag} {checkpoint.name}: its trained head ({name}) gives {has}, the task has {wanted}. "
+        f"{checkpoint.flag} {checkpoint.name}: its trained head ({name}) gives {has}, the task has {needed}. "
         "Evaluate it on the task that it was trained on, or fine-tune it on this one with --do_train."
     )
 
 
 @contextmanager
 def _initialised_as_deep_as(model_class: type[PreTrainedModel], n_layers: int) -> Iterator[None]:
-    """Draw new weights as in a model of n_layers layers: ModernBERT scales its head's initialisation by the depth."""
+    """Initialize new weights as in a model of n_layers layers: ModernBERT scales its head by the depth."""
     inherited = "_init_weights" not in vars(model_class)
     own = model_class._init_weights
 
@@ -219,24 +220,24 @@ def _initialised_as_deep_as(model_class: type[PreTrainedModel], n_layers: int) -
 def _build(
     model_class: type[PreTrainedModel], config: PreTrainedConfig, weights: dict, checkpoint: Checkpoint
 ) -> tuple[PreTrainedModel, list[str]]:
-    """(model in fp32 with these weights, names of the parameters that are new). Raises UserError if a layer is new."""
-    said = f"{checkpoint.flag} {checkpoint.name}"
+    """Return (model in fp32 with these weights, names of its new parameters). Raises UserError for a new layer."""
+    named = f"{checkpoint.flag} {checkpoint.name}"
     try:
-        with quiet():  # its report of new and left-out weights; the caller says it in the project's words
+        with quiet():  # the caller reports new and unused weights
             model, info = model_class.from_pretrained(
                 None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
             )
     except RuntimeError as error:
         if "mismatched_sizes" not in str(error):
             raise
-        raise UserError(f"{said}: the weights do not fit config.json. Give a complete checkpoint.") from error
+        raise UserError(f"{named}: the weights do not fit config.json. Give a complete checkpoint.") from error
     model.config.name_or_path = checkpoint.name
     new = sorted(info["missing_keys"])
     encoder = {key for key, _ in model.base_model.named_parameters() if "pooler" not in key}
     inside = [key for key in new if key.removeprefix(model.base_model_prefix + ".") in encoder]
     if inside:
         raise UserError(
-            f"{said}: the checkpoint has no {inside[0]} ({len(inside)} weights of the encoder are missing). "
+            f"{named}: the checkpoint has no {inside[0]} ({len(inside)} weights of the encoder are missing). "
             "Give a complete checkpoint."
         )
     return model, new

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedModel
 
-from layerdrop.architectures import family_of
-from layerdrop.surgery import layer_list
+from .architectures import family_of
+from .surgery import layer_list
 
 
 @dataclass(frozen=True)
 class States:
-    """Hidden states of one batch, before and after each layer, id 0 first: n_layers tensors (batch, tokens, hidden)
-    each. (A layer's input is not always the output of the one before: DeBERTa can have a convolution in between.)"""
+    """Hidden states of one batch before and after each layer, id 0 first.
+
+    Each list has n_layers tensors (batch, tokens, hidden). A layer's input is not always the output of the
+    layer before: DeBERTa can have a convolution in between.
+    """
 
     inputs: list[torch.Tensor] = field(default_factory=list)
     outputs: list[torch.Tensor] = field(default_factory=list)
@@ -22,7 +25,7 @@ class States:
 
 @contextmanager
 def watching(model: PreTrainedModel, tokens: int) -> Iterator[States]:
-    """Collect the states of the block's forward pass, with gradients if it has any. tokens: length of its batch."""
+    """Collect the states of the forward pass inside the block, with gradients if any. tokens: length of the batch."""
     states, sequence_first = States(), family_of(model.config).sequence_first
 
     def of_batch(output) -> torch.Tensor:
@@ -42,9 +45,9 @@ def watching(model: PreTrainedModel, tokens: int) -> Iterator[States]:
 
 
 def layer_states(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> States:
-    """The states of a batch, on the model's device, without gradients; labels in the batch are ignored.
+    """Compute the states of a batch on the model's device, without gradients. Labels in the batch are ignored.
 
-    The model's training mode is left as it is: call it in evaluation mode.
+    Call it in evaluation mode: the training mode is not changed here.
     """
     with torch.inference_mode(), watching(model, batch["input_ids"].shape[1]) as states:
         model(**{name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"})
@@ -52,8 +55,10 @@ def layer_states(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> S
 
 
 def sentence_tokens(model: PreTrainedModel, attention_mask: torch.Tensor) -> torch.Tensor:
-    """(batch,) positions of the token that the model's classifier reads: the first column, or the last that is not
-    padding. attention_mask: (batch, tokens)."""
+    """Positions (batch,) of the token that the classifier reads: the first column, or the last one without padding.
+
+    attention_mask: (batch, tokens).
+    """
     if family_of(model.config).sentence_token == 0:
         return torch.zeros_like(attention_mask[:, 0])
     columns = torch.arange(attention_mask.shape[1], device=attention_mask.device)

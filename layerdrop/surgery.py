@@ -1,8 +1,8 @@
-"""The only code that changes a model's depth.
+"""Remove layers from a model. Only this module changes the depth of a model.
 
-Layers are removed, not skipped: parameters, memory and time go down. (Not to be confused with Fan et al.'s LayerDrop,
-which drops layers at random while training.) The reduced model is an ordinary one of the `transformers` library.
-Layer ids are 0-based.
+Layers are removed, not skipped: parameters, memory and time decrease. The reduced model is an ordinary model of the
+`transformers` library. Layer ids are 0-based. Fan et al.'s LayerDrop, which skips random layers in training, is another
+method.
 """
 
 import copy
@@ -14,20 +14,19 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from layerdrop.architectures import family_of
-from layerdrop.checkpoints import CONFIG_KEY, original_layers
-from layerdrop.errors import UserError
-from layerdrop.strategies import check_ids, check_k
+from .architectures import CONFIG_KEY, family_of, original_layers
+from .errors import UserError
+from .strategies import check_ids, check_k
 
 
 def kept_layers(config: PreTrainedConfig, dropped: Sequence[int]) -> list[int]:
-    """The ids that stay, ascending. Raises UserError where `dropped` cannot be dropped from such a model."""
+    """Ids of the kept layers, ascending. Raises UserError if `dropped` cannot be dropped from such a model."""
     n_layers, family = config.num_hidden_layers, family_of(config)
-    gone = set(check_ids("--drop_layers", dropped, n_layers))
-    check_k(len(gone), n_layers, "--drop_layers: number of layers")
-    if family.fixed_first and 0 in gone:
+    drop = set(check_ids("--drop_layers", dropped, n_layers))
+    check_k(len(drop), n_layers, "--drop_layers: number of layers")
+    if family.fixed_first and 0 in drop:
         raise UserError(f"layer 0 of {family.name} cannot be dropped: {family.fixed_first}. Drop other layers.")
-    kept = [i for i in range(n_layers) if i not in gone]
+    kept = [i for i in range(n_layers) if i not in drop]
     if family.by_position and getattr(config, family.by_position) and kept[-1] >= len(kept):
         raise UserError(
             f"layer {kept[-1]} of this {family.name} cannot move to position {len(kept) - 1}: its attention depends on "
@@ -37,14 +36,14 @@ def kept_layers(config: PreTrainedConfig, dropped: Sequence[int]) -> list[int]:
 
 
 def droppable(config: PreTrainedConfig) -> list[int]:
-    """The ids that can be dropped, ascending; one of them must stay where it is all ids."""
+    """Ids of the layers that can be dropped, ascending. The model must keep at least one layer."""
     return list(range(bool(family_of(config).fixed_first), config.num_hidden_layers))
 
 
 def reduced_config(config: PreTrainedConfig, dropped: Sequence[int]) -> PreTrainedConfig:
-    """A copy of `config` for the model without the layers `dropped` (ids in `config`'s own numbering).
+    """Copy `config` for the model without the layers `dropped` (ids in `config`'s own numbering).
 
-    The depth, every per-layer list, and our record of the original depth and ids follow.
+    The copy has the new depth, shorter per-layer lists, and the record of the original depth and ids.
     """
     kept = kept_layers(config, dropped)
     reduced = copy.deepcopy(config)
@@ -61,22 +60,22 @@ def reduced_config(config: PreTrainedConfig, dropped: Sequence[int]) -> PreTrain
 
 
 def positions(flag: str, kept: Sequence[int], ids: Sequence[int]) -> list[int]:
-    """Where the layers `ids` are in the reduced model. Raises UserError for an id that is not kept."""
-    if gone := [i for i in ids if i not in kept]:
-        raise UserError(f"{flag}: layer {', '.join(map(str, gone))} is not kept. Kept: {', '.join(map(str, kept))}.")
+    """Positions of the layers `ids` in the reduced model. Raises UserError for an id that is not kept."""
+    if dropped := [i for i in ids if i not in kept]:
+        raise UserError(f"{flag}: layer {', '.join(map(str, dropped))} is not kept. Kept: {', '.join(map(str, kept))}.")
     return [list(kept).index(i) for i in ids]
 
 
 def layer_list(model: PreTrainedModel) -> torch.nn.ModuleList:
-    """The model's layers, next to the embeddings first (ALBERT: the one layer that all share)."""
+    """The model's layers, id 0 first. ALBERT: the one shared layer."""
     return model.base_model.get_submodule(family_of(model.config).layers)
 
 
 def drop_layers(model: PreTrainedModel, dropped: Sequence[int]) -> PreTrainedModel:
     """Remove the layers `dropped` (ids in the model's own numbering) from a model in memory, in place.
 
-    The configuration and every copy of the depth or of a layer's index follow, so that the model can be saved and
-    loaded as if it had been built that way. Returns the same model. To save memory use loading.load_classifier.
+    Adapt the configuration and all copies of the depth and of layer indices, so that the model can be saved and loaded.
+    Returns the same model. `loading.load_classifier` needs less memory.
     """
     if dropped:
         _set(model, _reduced(model, dropped))
@@ -85,9 +84,9 @@ def drop_layers(model: PreTrainedModel, dropped: Sequence[int]) -> PreTrainedMod
 
 @contextmanager
 def without(model: PreTrainedModel, dropped: Sequence[int]) -> Iterator[PreTrainedModel]:
-    """Take the layers `dropped` (ids in the model's own numbering) out inside the block, and put them back at its end.
+    """Remove the layers `dropped` (ids in the model's own numbering) inside the block, and restore them on exit.
 
-    No weight is copied: changes to the kept layers stay.
+    No weight is copied: changes to the kept layers persist.
     """
     before = _Depth.of(model)
     try:
@@ -98,8 +97,10 @@ def without(model: PreTrainedModel, dropped: Sequence[int]) -> Iterator[PreTrain
 
 @contextmanager
 def with_layers(model: PreTrainedModel, layers: Sequence[tuple[PreTrainedModel, int]]) -> Iterator[PreTrainedModel]:
-    """Give the model other layers inside the block, and its own back at the end. layers: (a model of this family, an id
-    in it) of each."""
+    """Replace the model's layers inside the block, and restore them on exit.
+
+    layers: (a model of the same family, a layer id in it) for each position.
+    """
     before, fields = _Depth.of(model), _depth_fields(model.config)
     for name in family_of(model.config).per_layer:
         if isinstance(fields[name], (list, tuple)):
@@ -114,7 +115,7 @@ def with_layers(model: PreTrainedModel, layers: Sequence[tuple[PreTrainedModel, 
 
 @dataclass(frozen=True)
 class _Depth:
-    """All that depends on a model's depth: layers, fields of the configuration."""
+    """Everything that depends on the depth of a model: layers and configuration fields."""
 
     layers: torch.nn.ModuleList
     config: dict[str, Any]

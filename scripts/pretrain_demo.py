@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Pre-train the miniature encoder of layerdrop/demo/checkpoint: masked language modelling on the artificial English.
+"""Pre-train the miniature encoder of layerdrop/demo/checkpoint: masked language modeling on the demo language.
 
-    python scripts/pretrain_demo.py [--output FOLDER] [--steps N]
+    python scripts/pretrain_demo.py [--output FOLDER] [--steps N N N]
 
-BERT architecture. Training begins with 3 layers; twice, the layers so far are put on top of themselves, until there are
-12 (progressive stacking, Gong et al. 2019: a deep narrow model learns slowly from random weights). A GPU is used where
-there is one; two cores are enough. The settings, the loss and the duration are written beside the weights, into
-pretraining.json, with the weights' hash.
+BERT architecture. Training starts with 3 layers, and doubles the depth twice by stacking a copy of the layers on top
+(progressive stacking, Gong et al. 2019: a deep narrow model learns slowly from random weights). Uses a GPU if there is
+one; two cores are enough. `pretraining.json` beside the weights has the settings, the loss, the duration and the hash
+of the weights.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -34,17 +35,17 @@ from transformers import (
     set_seed,
 )
 
-from layerdrop.demo import CHECKPOINT
-from layerdrop.demo.language import text, vocabulary
+from layerdrop.demo import FOLDER
 from layerdrop.runs.environment import environment
 from layerdrop.system.files import umask
 from layerdrop.system.process import has_bf16
+from scripts.demo_language import text, vocabulary
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each word; special tokens and token types as BERT has them."""
+    """A tokenizer with one token for each word, and BERT's special tokens and token types."""
     ids = {token: i for i, token in enumerate((*SPECIAL, *vocabulary()))}
     raw = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -55,7 +56,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_model(vocabulary_size: int, n_layers: int) -> BertForMaskedLM:
-    """Layers of 128 hidden units, with random weights."""
+    """A BERT with 128 hidden units and random weights."""
     return BertForMaskedLM(
         BertConfig(
             vocab_size=vocabulary_size,
@@ -69,7 +70,7 @@ def make_model(vocabulary_size: int, n_layers: int) -> BertForMaskedLM:
 
 
 def stack(model: BertForMaskedLM) -> BertForMaskedLM:
-    """A model of twice the depth: the layers, and the same again on top of them."""
+    """Double the depth: stack a copy of the layers on top."""
     layers = model.bert.encoder.layer
     deeper = make_model(model.config.vocab_size, 2 * len(layers)).to(model.device).train()
     deeper.load_state_dict(model.state_dict(), strict=False)
@@ -79,7 +80,7 @@ def stack(model: BertForMaskedLM) -> BertForMaskedLM:
 
 
 def make_optimizer(model: BertForMaskedLM, learning_rate: float, steps: int, done: int = 0):
-    """(AdamW, linear schedule with warm-up) over all steps, of which some are done."""
+    """(AdamW, linear schedule with warm-up) over all steps. done: the number of finished steps."""
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=learning_rate, weight_decay=0.01, betas=(0.9, 0.98), fused=True
     )
@@ -88,44 +89,29 @@ def make_optimizer(model: BertForMaskedLM, learning_rate: float, steps: int, don
     return optimizer, get_linear_schedule_with_warmup(optimizer, steps // 20, steps, last_epoch=done - 1)
 
 
-def main() -> None:
-    """Pre-train, and save the encoder in fp16."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=CHECKPOINT)
-    parser.add_argument("--snapshots", type=Path, help="folder for the encoder at forty points on the way")
-    parser.add_argument("--steps", type=int, nargs=3, default=(4000, 2000, 4000), help="with 3, 6 and 12 layers")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--mask", type=float, default=0.2)
-    parser.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
-    if args.output.exists() and any(args.output.iterdir()) and not (args.output / "pretraining.json").exists():
-        parser.error(
-            f"--output {args.output}: holds files other than an encoder of this script. Choose another folder."
-        )
+def batches(tokenizer: PreTrainedTokenizerFast, random: Random, size: int) -> Iterator[list[dict]]:
+    """Yield batches of texts of similar length, in random order."""
+    while True:
+        texts = [text(random) for _ in range(100 * size)]
+        rows = [tokenizer(*(part for part in parts if part), return_special_tokens_mask=True) for parts in texts]
+        rows.sort(key=lambda row: len(row["input_ids"]))
+        of_length = [rows[i : i + size] for i in range(0, len(rows), size)]
+        random.shuffle(of_length)
+        while of_length:
+            yield of_length.pop()
 
-    started = time.perf_counter()
-    set_seed(args.seed)
-    random = Random(args.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bf16 = has_bf16(use_cpu=device.type == "cpu")
-    tokenizer = make_tokenizer()
+
+def pretrain(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast, device: torch.device, bf16: bool):
+    """Train the model. Returns (model, step -> mean loss since the step before)."""
     model = make_model(len(tokenizer), 3).to(device).train()
-    steps = sum(args.steps)
-    deeper_after = (args.steps[0], sum(args.steps[:2]))
+    steps, deeper_after = sum(args.steps), (args.steps[0], sum(args.steps[:2]))
     optimizer, schedule = make_optimizer(model, args.learning_rate, steps)
     collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=args.mask)
+    texts = batches(tokenizer, Random(args.seed), args.batch)
     losses: list[torch.Tensor] = []
     curve: dict[int, float] = {}
-    ready: list[list[dict]] = []
     for step in tqdm(range(1, steps + 1), mininterval=5):
-        if not ready:  # texts of like length together, batches in random order
-            texts = [text(random) for _ in range(100 * args.batch)]
-            rows = [tokenizer(*(part for part in parts if part), return_special_tokens_mask=True) for parts in texts]
-            rows.sort(key=lambda row: len(row["input_ids"]))
-            ready = [rows[i : i + args.batch] for i in range(0, len(rows), args.batch)]
-            random.shuffle(ready)
-        batch = collator(ready.pop()).to(device)
+        batch = collator(next(texts)).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             loss = model(**batch).loss
         loss.backward()
@@ -143,7 +129,29 @@ def main() -> None:
             tqdm.write(f"step {step}: loss {curve[step]}")
             if args.snapshots:
                 save(model, tokenizer, args.snapshots / f"step-{step}", {})
+    return model, curve
 
+
+def main() -> None:
+    """Pre-train, and save the encoder in fp16."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=FOLDER / "checkpoint")
+    parser.add_argument("--snapshots", type=Path, help="folder for the encoder at forty points of the training")
+    parser.add_argument("--steps", type=int, nargs=3, default=(4000, 2000, 4000), help="with 3, 6 and 12 layers")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--mask", type=float, default=0.2)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    if args.output.exists() and any(args.output.iterdir()) and not (args.output / "pretraining.json").exists():
+        parser.error(
+            f"--output {args.output}: holds files other than an encoder of this script. Choose another folder."
+        )
+    started = time.perf_counter()
+    set_seed(args.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    bf16, tokenizer = has_bf16(use_cpu=device.type == "cpu"), make_tokenizer()
+    model, curve = pretrain(args, tokenizer, device, bf16)
     record = {
         "settings": {name: value for name, value in vars(args).items() if name not in ("output", "snapshots")},
         "loss": curve,
@@ -157,7 +165,7 @@ def main() -> None:
 
 
 def save(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerFast, folder: Path, record: dict) -> None:
-    """The encoder in fp16, its tokenizer, and how it came to be, with the weights' hash."""
+    """Save the encoder in fp16, its tokenizer, and the record with the hash of the weights."""
     encoder = copy.deepcopy(model.bert).half().cpu()
     encoder.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -4,6 +4,7 @@ from layerdrop.runs.record import RECORD_FILE, RunRecord
 from layerdrop.runs.results import result_files
 from layerdrop.runs.status import MODEL, Needs, missing_outputs
 from layerdrop.sweeps.engines.base import Result
+from layerdrop.sweeps.engines.worker import work
 from layerdrop.sweeps.execute import statuses
 from layerdrop.system.own_files import OwnFiles
 
@@ -47,6 +48,26 @@ class MadeUp:
             write_run(made, job.options)
             return [Result(job, made)]
         return [Result(job, error=made)]
+
+    def close(self):
+        """See Engine."""
+
+
+class InProcessEngine:
+    """An engine that executes one job at a time, in this process."""
+
+    slots = 1
+
+    def __init__(self, run):
+        self.run = run
+
+    def start(self, job):
+        """See Engine."""
+        self.job = job
+
+    def wait(self, seconds):
+        """See Engine."""
+        return [Result(self.job, work(self.run, self.job))]
 
     def close(self):
         """See Engine."""

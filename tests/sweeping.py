@@ -18,7 +18,6 @@ from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.sweeps.engines.base import Job
 from layerdrop.sweeps.engines.local import LocalEngine
 from layerdrop.sweeps.engines.slots import WorkerSlot
-from layerdrop.sweeps.execute import execute
 
 GPU_AT_FIRST = os.environ.get("CUDA_VISIBLE_DEVICES")
 """At the import of this module: CUDA looks at it once, when something first asks for a GPU."""
@@ -78,6 +77,8 @@ def note(store: Path, what: str, spec: RunSpec) -> None:
 
 def main(store: str, workers: str, *seeds: str) -> int:
     """Sweep; prints how many runs were done, how many failed, and how many were done before."""
+    from layerdrop.sweeps.execute import execute  # imports torch
+
     engine = LocalEngine(pretend, [WorkerSlot((min(os.sched_getaffinity(0)),))] * int(workers))
     try:
         progress = execute(jobs(store, *map(int, seeds)), engine)

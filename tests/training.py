@@ -50,7 +50,7 @@ def train(
         trainer.save_run()
     tokens_per_second, padding_share = trainer.throughput
     return SimpleNamespace(
-        epochs=trainer.epochs.entries,
+        epochs=trainer.epochs,
         seconds=trainer.seconds,
         evaluate_seconds=trainer.evaluate_seconds,
         steps=trainer.state.global_step,

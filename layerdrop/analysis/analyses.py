@@ -9,11 +9,11 @@ from layerdrop.analysis import layers, probing
 from layerdrop.analysis.inputs import AnalysisInput, cached
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.criteria.stored import stored_scores
-from layerdrop.criteria.table import SCORERS
+from layerdrop.criteria.table import CRITERIA
 from layerdrop.errors import UserError, unknown
 from layerdrop.loading import load_encoder
 from layerdrop.runs.store import SCORE_FOLDER
-from layerdrop.strategies import STRATEGIES, by_score, order_of_dropping
+from layerdrop.strategies import by_score, order_of_dropping
 from layerdrop.surgery import droppable
 from layerdrop.system.text import short_name
 
@@ -33,8 +33,8 @@ class AnalysisSettings:
 def scores(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
     """The scores of every criterion, and the order of dropping that each implies."""
     for name in settings.criteria or ():
-        if name not in SCORERS:
-            raise unknown("--criteria", name, SCORERS)
+        if name not in CRITERIA:
+            raise unknown("--criteria", name, CRITERIA)
     n, folder = item.checkpoint.n_layers, str(Path(settings.store) / SCORE_FOLDER)
 
     def compute(names):
@@ -46,9 +46,9 @@ def scores(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
 
     texts = f"{len(item.examples(settings.split)):,} texts of {settings.split}"
     notes = [f"{texts}. sleb: its first step; angular-block: K = 1."]
-    found = compute(settings.criteria or [name for name in SCORERS if not SCORERS[name].needs_head])
+    found = compute(settings.criteria or [name for name in CRITERIA if not CRITERIA[name].needs_head])
     if not settings.criteria:
-        with_head = [name for name in SCORERS if SCORERS[name].needs_head]
+        with_head = [name for name in CRITERIA if CRITERIA[name].needs_head]
         try:
             found.rows |= (more := compute(with_head)).rows
             found.head = more.head
@@ -67,12 +67,12 @@ def scores(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
 def whole_order(name: str, rows: list[list[float]], checkpoint: Checkpoint) -> list[int]:
     """Every layer of a checkpoint, first to drop first, by a criterion's scores. Layers that cannot be dropped come
     last."""
-    n, among, of = checkpoint.n_layers, droppable(checkpoint.config), STRATEGIES[name].of
-    if of == "block":  # of one layer
+    n, among, row = checkpoint.n_layers, droppable(checkpoint.config), CRITERIA[name]
+    if row.unit == "block":  # of one layer
         order = by_score(rows[0], len(among), "lowest", among)
     else:
-        values = rows if of == "steps" else rows[0]
-        order = order_of_dropping(name, n, k=min(len(among), n - 1), scores=values, among=among)
+        values = rows if row.unit == "steps" else rows[0]
+        order = order_of_dropping(row, n, k=min(len(among), n - 1), scores=values, among=among)
     return [*order, *(i for i in range(n) if i not in order)]
 
 

@@ -1,5 +1,4 @@
-"""The largest K within a tolerated loss, from runs that are executed as they are needed. See
-layerdrop.analysis.tolerance."""
+"""Number of layers that a task can lose, from runs that are executed as needed: see layerdrop.analysis.tolerance."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,9 +6,9 @@ from pathlib import Path
 
 from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score
 from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
-from layerdrop.criteria.selection import check_selection
 from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
+from layerdrop.runs.checks import check_selection
 from layerdrop.runs.predictions import read_predictions
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store
@@ -19,30 +18,30 @@ from layerdrop.sweeps.execute import statuses
 from layerdrop.sweeps.study import QUIET, Parse, refuse_flags_of_one_run
 
 Train = Callable[[Sequence[Job]], dict[str, RunRecord]]
-"""Id -> record of every run. Raises UserError for a failure, Stopped where the user stops."""
+"""Executes runs. Returns id -> record. Raises UserError if a run fails, Stopped if the user stops."""
 
 
 @dataclass(frozen=True)
 class ToleranceSettings:
-    """How K is chosen."""
+    """Settings of the choice of K."""
 
     max_loss: Sequence[float]
     seeds: Sequence[int]
     store: str
     """Folder of the runs."""
     k: Sequence[int] | None = None
-    """Numbers of layers to choose from; None: all."""
+    """Candidates for K; None: all."""
     percent: bool = False
-    """Whether losses are in percent of the full model's score, or in points."""
+    """Whether losses are in percent of the full model's score instead of points."""
     exhaustive: bool = False
-    """Whether every K is tried."""
+    """Whether to try every K instead of bisection."""
 
 
 class TaskTolerance:
-    """How many layers a task can lose."""
+    """The number of layers that a task can lose."""
 
     def __init__(self, task: str | None, words: Sequence[str], settings: ToleranceSettings, parse: Parse):
-        """task: None for own files. words: flags of run_glue.py. Raises UserError for bad flags."""
+        """task: None for own files. words: flags of a run. Raises UserError for bad flags."""
         refuse_flags_of_one_run(words)
         defaults = QUIET | {"eval_strategy": "no", "drop_strategy": "top", "task_name": task}
         self.settings, self.parse = settings, lambda *more: parse(defaults, [*words, *more])
@@ -61,16 +60,16 @@ class TaskTolerance:
         self.name = spec.data.task
         self.model = spec.model.name
         self.strategy = ", ".join((arguments.drop.drop_strategy, *spec.variants))
-        """With the training variant."""
+        """The strategy with its training variant."""
         self.keeps_model = options.save_model or not any(word.startswith("--save_model") for word in words)
         self.known: dict[int, list[RunRecord]] = {}
-        """K -> the records, one for each seed."""
+        """K -> records, one for each seed."""
         self.scores: dict[tuple[str, int], float] = {}
-        """(id of the run, half) -> points."""
+        """(run id, half) -> score in points."""
         self.jobs: dict[tuple[int, int], Job] = {}
-        """(K, seed) -> the run."""
+        """(K, seed) -> run."""
         self.impossible: dict[int, str] = {}
-        """K -> why the strategy cannot drop so many."""
+        """K that the strategy cannot drop -> reason."""
         for k in all_k:
             try:
                 self.job(k, settings.seeds[0])
@@ -81,33 +80,33 @@ class TaskTolerance:
             raise UserError(self.impossible[all_k[0]])
 
     def needed(self) -> list[Job]:
-        """The runs that are needed next; empty once every threshold is decided."""
-        losses, exhaustive = self._losses(), self.settings.exhaustive
-        wanted = {0, *(k for of in self.settings.max_loss for k in next_k(self.all_k, losses, of, exhaustive))}
-        return [self.job(k, seed) for k in sorted(wanted - self.known.keys()) for seed in self.settings.seeds]
+        """The runs to execute next; empty once every threshold is decided."""
+        losses, settings = self._losses(), self.settings
+        all_k = {k for max_loss in settings.max_loss for k in next_k(self.all_k, losses, max_loss, settings.exhaustive)}
+        return [self.job(k, seed) for k in sorted({0, *all_k} - self.known.keys()) for seed in settings.seeds]
 
     def take(self, records: Mapping[str, RunRecord]) -> None:
-        """The records, by id, of runs that were needed."""
+        """Take the records of executed runs, by id."""
         for k in {0, *self.all_k} - self.known.keys():
-            found = [records.get(self.job(k, seed).spec.id) for seed in self.settings.seeds]
-            if all(found):
-                self.known[k] = found
+            of_seeds = [records.get(self.job(k, seed).spec.id) for seed in self.settings.seeds]
+            if all(of_seeds):
+                self.known[k] = of_seeds
 
     @property
     def tolerances(self) -> list[Tolerance]:
-        """One for each threshold, ascending; once nothing is needed any more."""
-        of = self.all_k, self._losses()
-        return [largest_k(*of, max_loss, self.settings.exhaustive) for max_loss in sorted(self.settings.max_loss)]
+        """One tolerance for each threshold, ascending, once `needed` is empty."""
+        losses, thresholds = self._losses(), sorted(self.settings.max_loss)
+        return [largest_k(self.all_k, losses, max_loss, self.settings.exhaustive) for max_loss in thresholds]
 
     @property
     def folder(self) -> str | None:
-        """Folder of the model at the largest threshold's K, first seed. None where no layer can go or models are not
-        kept."""
+        """Folder of the model with the largest threshold's K and the first seed. None if no layer can be dropped, or
+        models are not kept."""
         job = self.kept_job()
         return job and job.options.folder
 
     def kept_job(self) -> Job | None:
-        """The run whose model is kept."""
+        """The run whose model to keep."""
         k = self.tolerances[-1].k
         if not (k and self.keeps_model):
             return None
@@ -118,7 +117,7 @@ class TaskTolerance:
         return {k: self.loss_at(k, 0) for k in self.known if k} if 0 in self.known else {}
 
     def job(self, k: int, seed: int) -> Job:
-        """The run of a K and a seed. Raises UserError where the strategy cannot drop so many."""
+        """The run of a K and a seed. Raises UserError if the strategy cannot drop K layers."""
         if (k, seed) not in self.jobs:
             spec, options = self.parse("--drop_k", str(k), "--seed", str(seed)).to_spec()
             check_selection(spec, self.config)
@@ -130,11 +129,11 @@ class TaskTolerance:
 
     @property
     def task(self) -> Task:
-        """Of the records."""
+        """The task of the records."""
         return self.known[0][0].task
 
     def loss_at(self, k: int, half: int) -> float:
-        """On one of the halves."""
+        """Loss of K dropped layers on a half (0: to choose on, 1: to report)."""
         full, cut = ([self._score(record, half) for record in self.known[of]] for of in (0, k))
         return loss(full, cut, self.settings.percent)
 
@@ -152,8 +151,10 @@ class TaskTolerance:
 
 
 def find_tolerances(tasks: Sequence[TaskTolerance], train: Train, say: Callable[[str], None]) -> None:
-    """Train what all tasks need, side by side, and keep the chosen models. say: receives lines of progress. Raises
-    as `train` does."""
+    """Execute the runs of all tasks side by side, and keep the chosen models.
+
+    say: receives lines of progress. Raises the errors of `train`.
+    """
     for task in tasks:
         for why in task.impossible.values():
             say(f"note: {why}")
@@ -162,9 +163,8 @@ def find_tolerances(tasks: Sequence[TaskTolerance], train: Train, say: Callable[
         for task in tasks:
             task.take(records)
     for task in tasks:
-        for found in task.tolerances:
-            tried = f"after {len(task.known) - 1} tried"
-            say(f"{task.name}: K = {found.k} within {found.max_loss:g}, {tried}")
+        for tolerance in task.tolerances:
+            say(f"{task.name}: K = {tolerance.k} within {tolerance.max_loss:g}, after {len(task.known) - 1} tried")
     if again := [job for task in tasks if (job := task.kept_job()) and not statuses([job])[0].has_model]:
         for job in again:
             say(f"{job.name} once more, to keep its model")

@@ -1,4 +1,4 @@
-"""The subject of an analysis: a checkpoint and the texts of a task. Results are cached in files."""
+"""Input of an analysis: a checkpoint and the texts of a task. Results are cached in files."""
 
 import hashlib
 import json
@@ -18,13 +18,13 @@ from layerdrop.data.batches import Collator, batches
 from layerdrop.data.examples import Examples
 from layerdrop.data.read import Data, read_splits
 from layerdrop.data.tasks import Task
-from layerdrop.data.tokens import Tokenised, tokenise
+from layerdrop.data.tokens import TokenizedDataset, tokenize
 from layerdrop.loading import load_encoder
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.system.files import write_atomically
 
 VERSION = 1
-"""Version of the analyses; part of every key."""
+"""Version of the analyses, in the key of every cached result."""
 
 
 @dataclass
@@ -34,17 +34,17 @@ class AnalysisInput:
     spec: RunSpec
     options: Options
     splits: Sequence[str] = ("train",)
-    """Which are read: of the development set of MNLI the matched one."""
+    """The splits to read. MNLI's validation set is the matched one."""
     batch_size: int = 32
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        """Opened once."""
+        """The checkpoint, opened once."""
         return Checkpoint.open(self.spec.model, self.options.hub)
 
     @cached_property
     def data(self) -> Data:
-        """Its splits, read once."""
+        """The splits, read once."""
         return read_splits(
             self.spec.data,
             self.splits,
@@ -56,43 +56,43 @@ class AnalysisInput:
 
     @property
     def task(self) -> Task:
-        """Of the texts."""
+        """The task of the texts."""
         return self.data.task
 
     @property
     def device(self) -> torch.device:
-        """A GPU if there is one, unless the flags forbid it."""
+        """The GPU if there is one, unless --use_cpu is given."""
         return torch.device("cuda" if torch.cuda.is_available() and not self.options.use_cpu else "cpu")
 
     @property
     def length(self) -> int:
-        """Tokens at most."""
+        """Maximum number of tokens."""
         return min(self.spec.data.max_seq_length, self.checkpoint.max_length())
 
     @cached_property
     def collate(self) -> Collator:
-        """As the tokenizer pads."""
+        """Pads as the tokenizer does."""
         return Collator.of(self.checkpoint.tokenizer, self.length)
 
     def examples(self, split: str) -> Examples:
-        """The rows of a split that was read."""
+        """The rows of a split."""
         return self.data.examples[self.data.splits(split)[0]]
 
-    def tokens(self, split: str) -> Tokenised:
-        """A split, tokenised, with its labels."""
+    def tokens(self, split: str) -> TokenizedDataset:
+        """A tokenized split with its labels, in the task's order of classes."""
         checkpoint = self.checkpoint
-        return tokenise(self.examples(split), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
+        return tokenize(self.examples(split), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
 
     def batches(self, split: str) -> Iterator[dict[str, torch.Tensor]]:
-        """All rows of a split, rows of like length together."""
+        """Batches of all rows of a split, grouped by length."""
         return map(self.collate, batches(self.tokens(split), self.batch_size))
 
     def encoder(self) -> PreTrainedModel:
-        """In fp32 and evaluation mode, on the device."""
+        """Load the encoder in fp32 and evaluation mode, on the device."""
         return load_encoder(self.checkpoint).to(self.device)
 
     def contents(self) -> dict[str, Any]:
-        """Hashes of everything that results depend on."""
+        """Hashes of everything that the results depend on."""
         texts = {split: self.examples(split).fingerprint() for split in self.splits}
         return {"checkpoint": self.checkpoint.fingerprints, "texts": texts, "max_seq_length": self.length}
 
@@ -106,10 +106,10 @@ def cached(folder: str, name: str, of: dict[str, Any], compute: Callable[[], dic
     path = Path(folder) / f"{name}_{key}.json"
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))
-    found = _plain(compute())
+    result = _plain(compute())
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(found, indent=1) + "\n")
-    return found
+    write_atomically(path, json.dumps(result, indent=1) + "\n")
+    return result
 
 
 def _plain(value: Any) -> Any:

@@ -1,15 +1,14 @@
-"""Analyses of a model's layers: profiles, drift, similarity. Streams over batches; memory does not grow with the data.
+"""Analyses of a model's layers: profiles, drift, similarity. Memory does not grow with the data.
 
-A point is a place between layers: 0 the embeddings, i + 1 behind layer i. Means are over real tokens, or over sentence
-tokens; padding never counts. Models are encoders in evaluation mode, on their device.
-"""
+A point is a place between layers: 0 is the embeddings, i + 1 is behind layer i. Means are over real tokens or over
+sentence tokens, without padding. Models are encoders in evaluation mode, on their device."""
 
 from collections.abc import Iterable, Mapping
 
 import torch
 from transformers import PreTrainedModel
 
-from layerdrop.checkpoints import original_layers
+from layerdrop.architectures import original_layers
 from layerdrop.criteria.states import Blocks, Mean, cosine, score_states
 from layerdrop.criteria.weights import aggregation, variance
 from layerdrop.states import States, layer_states, sentence_tokens
@@ -19,12 +18,14 @@ Tensor = torch.Tensor
 
 
 def profile(model: PreTrainedModel, batches: Batches) -> dict[str, list[float]]:
-    """One number for each layer: `sentence`, `tokens`: mean cosine similarity before and after it, of the sentence
-    token (Sajjad et al.'s contribution) and of all tokens; `variance`, `aggregation`: of its second feed-forward
-    matrix."""
+    """One number for each layer.
+
+    `sentence`, `tokens`: mean cosine similarity of its input and output at the sentence token (Sajjad et al.'s
+    contribution) and over all tokens. `variance`, `aggregation`: of its second feed-forward matrix.
+    """
     rows = score_states({"sentence": Mean(cosine, sentence=True), "tokens": Mean(cosine)}, model, batches)
     weights = {"variance": variance(model), "aggregation": aggregation(model)}
-    return {name: found[0] for name, found in rows.items()} | weights
+    return {name: row[0] for name, row in rows.items()} | weights
 
 
 def points_of(states: States) -> list[Tensor]:
@@ -33,12 +34,15 @@ def points_of(states: States) -> list[Tensor]:
 
 
 def drift(fine_tuned: PreTrainedModel, pretrained: PreTrainedModel, batches: Batches) -> dict[str, list[float]]:
-    """Cosine similarity of the two models' states at the same points: `ids` of the layers before these (-1: the
-    embeddings) in the original model; `mean` and `spread` (standard deviation) over real tokens; `sentence`: mean over
-    sentence tokens. Layers that the fine-tuned model lacks are left out."""
+    """Cosine similarity of the two models' states at the same points.
+
+    `ids`: ids in the original model of the layers before the points (-1: the embeddings). `mean`, `spread`: mean and
+    standard deviation over real tokens. `sentence`: mean over sentence tokens. Layers that the fine-tuned model lacks
+    are left out.
+    """
     ids = original_layers(fine_tuned.config)[1]
-    there = original_layers(pretrained.config)[1]
-    at = [0, *(there.index(i) + 1 for i in ids)]
+    of_pretrained = original_layers(pretrained.config)[1]
+    at = [0, *(of_pretrained.index(i) + 1 for i in ids)]
     sums = torch.zeros(len(at), 3, dtype=torch.float64)
     tokens = rows = 0
     for batch in batches:
@@ -48,17 +52,16 @@ def drift(fine_tuned: PreTrainedModel, pretrained: PreTrainedModel, batches: Bat
         for i, j in enumerate(at):
             similarity = torch.cosine_similarity(ours[i].double(), theirs[j].double(), dim=-1)
             real = similarity[mask.bool()]
-            found = real.sum(), real.square().sum(), similarity[row, token].sum()
-            sums[i] += torch.stack(found).cpu()
+            sums[i] += torch.stack([real.sum(), real.square().sum(), similarity[row, token].sum()]).cpu()
         tokens, rows = tokens + int(mask.sum()), rows + len(mask)
     mean = sums[:, 0] / tokens
     spread = (sums[:, 1] / tokens - mean.square()).clamp(min=0).sqrt()
-    found = {"mean": mean, "spread": spread, "sentence": sums[:, 2] / rows}
-    return {"ids": [-1, *ids]} | {name: values.tolist() for name, values in found.items()}
+    sentence = sums[:, 2] / rows
+    return {"ids": [-1, *ids], "mean": mean.tolist(), "spread": spread.tolist(), "sentence": sentence.tolist()}
 
 
 class Cosines:
-    """Mean cosine similarity of every point with every other, over real tokens."""
+    """Mean cosine similarity of every two points, over real tokens."""
 
     def __init__(self):
         self.total: Tensor | float = 0.0
@@ -77,11 +80,11 @@ class Cosines:
 
 
 class MinibatchCKA:
-    """Linear CKA of every point with every other over real tokens: ratios of unbiased HSIC estimates, each summed over
-    batches (Nguyen et al. 2021, "Do Wide and Deep Networks Learn the Same Things?")."""
+    """Linear CKA of every two points over real tokens: ratios of unbiased HSIC estimates, each summed over batches
+    (Nguyen et al. 2021, "Do Wide and Deep Networks Learn the Same Things?")."""
 
     def __init__(self, most: int = 512):
-        """most: tokens of a batch that are looked at; a batch of fewer than 4 says nothing."""
+        """most: number of tokens of a batch to use. Batches with fewer than 4 tokens are skipped."""
         self.most, self.hsic = most, 0.0
 
     def add(self, states: States, real: Tensor, token: Tensor) -> None:
@@ -108,7 +111,9 @@ def _without_diagonal(gram: Tensor) -> Tensor:
 
 
 def similarity(model: PreTrainedModel, batches: Batches) -> dict[str, list[list[float]]]:
-    """`cosine`, `cka`: every point with every other, (n_layers + 1, n_layers + 1); `blocks`: row K - 1 has for each
-    layer at which a block of K can begin the angle between the block's input and output, at the sentence token, in
-    halves of a turn (Gromov et al. 2024): the lowest of a row is the most redundant block of K."""
+    """Similarity of the states at all points.
+
+    `cosine`, `cka`: of every two points, (n_layers + 1, n_layers + 1). `blocks`: row K - 1 has the angle between the
+    input and output of each block of K layers, by its first layer, at the sentence token, in halves of a turn (Gromov
+    et al. 2024). The lowest angle of a row is that of the most redundant block."""
     return score_states({"cosine": Cosines(), "cka": MinibatchCKA(), "blocks": Blocks()}, model, batches)

@@ -1,15 +1,14 @@
-"""Probing: a linear classifier on the states of each layer. The protocol is ours; Sajjad et al. (2023) do not say
-theirs (Figure 3).
+"""Probing: score of a linear classifier on the states behind each layer (Sajjad et al. 2023, Figure 3).
 
-At every point (the embeddings, and behind each layer) a logistic regression, or a ridge regression for values, is
-trained on the sentence token or on the mean over tokens, standardised. The strength of its regularisation is chosen on
-a held-out 15% of the training set (a fixed seed, the same share of each class). Then it is trained on all of it, and
-scored on the development set by the task's metric.
-"""
+The paper does not describe its protocol. Ours, at the embeddings and behind each layer: a logistic regression, or a
+ridge regression for values, on the standardized states of the sentence token or the mean over tokens. The
+regularization is chosen on 15% of the training set (a fixed seed, the same share of each class). The classifier is then
+trained on the whole training set, and scored on the validation set by the task's metric."""
 
 import tempfile
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +19,11 @@ from transformers import PreTrainedModel
 from layerdrop.analysis.layers import points_of
 from layerdrop.data.batches import Collator
 from layerdrop.data.tasks import Task
-from layerdrop.data.tokens import Tokenised
+from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.states import layer_states, sentence_tokens
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Inverse strengths of the regularisation."""
+"""Inverse strengths of the regularization."""
 ITERATIONS = 500
 """Limit of L-BFGS."""
 HELD_OUT, SEED = 0.15, 41
@@ -32,62 +31,52 @@ HELD_OUT, SEED = 0.15, 41
 
 def probe(
     model: PreTrainedModel,
-    train: Tokenised,
-    development: Tokenised,
+    train: TokenizedDataset,
+    validation: TokenizedDataset,
     task: Task,
     collate: Collator,
     *,
     token: str = "sentence",
     batch_size: int = 32,
 ) -> list[float]:
-    """The development score at every point, n_layers + 1 fractions; both sets with labels.
+    """Validation scores at the n_layers + 1 points, as fractions. Both sets have labels.
 
-    model: an encoder in evaluation mode, on its device. token: `sentence`, or `mean` over real tokens. Features lie in
-    a temporary file: memory holds those of one point.
+    model: an encoder in evaluation mode, on its device. token: `sentence`, or `mean` over real tokens. Features are
+    stored in temporary files: memory holds those of one point.
     """
     with tempfile.TemporaryDirectory() as folder:
-        x, x_dev = (
+        x, x_val = (
             features(model, data, collate, token, batch_size, Path(folder) / name)
-            for name, data in (("train", train), ("development", development))
+            for name, data in (("train", train), ("validation", validation))
         )
-        points = tqdm(range(x.n_points), desc="probes", delay=2, leave=False)
-        return [fit_and_score(x.at(i), train.labels, x_dev.at(i), development.labels, task) for i in points]
+        points = tqdm(range(len(x.files)), desc="probes", delay=2, leave=False)
+        return [fit_and_score(x.at(i), train.labels, x_val.at(i), validation.labels, task) for i in points]
 
 
+@dataclass(frozen=True)
 class Features:
-    """One vector for each point and row, (n_points, rows, hidden) float32, in a file, which is read and written instead
-    of mapped: mapped pages count as memory of the process."""
+    """A float32 vector for each point and row, in a file for each point. (Pages of a mapped file would count as memory
+    of
+    the process.)"""
 
-    def __init__(self, file: Path, n_points: int, rows: np.ndarray, hidden: int):
-        """rows: (rows,) the order in which they are written, as places in the source."""
-        self.file, self.n_points, self.rows, self.hidden = file, n_points, rows, hidden
-        file.touch()
-
-    def write(self, start: int, values: np.ndarray) -> None:
-        """values: (n_points, n, hidden), of the rows that are written from place `start` on."""
-        with open(self.file, "r+b") as file:
-            for point, of_point in enumerate(values):
-                file.seek(self._offset(point) + start * self.hidden * 4)
-                file.write(of_point.astype(np.float32).tobytes())
+    files: list[Path]
+    rows: np.ndarray
+    """(rows,) places in the source, in the order of the files."""
 
     def at(self, point: int) -> np.ndarray:
-        """(rows, hidden) of one point, in the order of the source."""
-        size = len(self.rows) * self.hidden
-        written = np.fromfile(self.file, np.float32, size, offset=self._offset(point)).reshape(-1, self.hidden)
-        found = np.empty_like(written)
-        found[self.rows] = written
-        return found
-
-    def _offset(self, point: int) -> int:
-        return point * len(self.rows) * self.hidden * 4
+        """(rows, hidden) features of a point, in the order of the source."""
+        written = np.fromfile(self.files[point], np.float32).reshape(len(self.rows), -1)
+        in_order = np.empty_like(written)
+        in_order[self.rows] = written
+        return in_order
 
 
 def features(
-    model: PreTrainedModel, data: Tokenised, collate: Collator, token: str, batch_size: int, file: Path
+    model: PreTrainedModel, data: TokenizedDataset, collate: Collator, token: str, batch_size: int, folder: Path
 ) -> Features:
-    """Those of n_layers + 1 points, from one pass over the data."""
-    dataset = data.longest_first()
-    found = Features(file, model.config.num_hidden_layers + 1, dataset.rows, model.config.hidden_size)
+    """Compute the features of the n_layers + 1 points in one pass over the data. folder: a new folder for the files."""
+    folder.mkdir()
+    dataset, files = data.longest_first(), [folder / str(i) for i in range(model.config.num_hidden_layers + 1)]
     for start in tqdm(range(0, len(data), batch_size), desc="states", delay=2, leave=False):
         batch = collate([dataset[i] for i in range(start, min(start + batch_size, len(data)))])
         points = torch.stack(points_of(layer_states(model, batch))).float()
@@ -97,23 +86,25 @@ def features(
             values = (points * real).sum(2) / real.sum(1)
         else:
             values = points[:, torch.arange(len(mask), device=mask.device), sentence_tokens(model, mask)]
-        found.write(start, values.cpu().numpy())
-    return found
+        for file, of_point in zip(files, values.cpu().numpy(), strict=True):
+            with open(file, "ab") as stream:
+                stream.write(of_point.tobytes())
+    return Features(files, dataset.rows)
 
 
-def fit_and_score(x: np.ndarray, y: Sequence, x_dev: np.ndarray, y_dev: Sequence, task: Task) -> float:
-    """Of one point. x: (rows, hidden); y: class ids or values."""
+def fit_and_score(x: np.ndarray, y: Sequence, x_val: np.ndarray, y_val: Sequence, task: Task) -> float:
+    """Validation score of a linear classifier. x: (rows, hidden); y: class ids or values."""
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import StandardScaler
 
-    y, y_dev = np.asarray(y), np.asarray(y_dev)
+    y, y_val = np.asarray(y), np.asarray(y_val)
     scale = StandardScaler().fit(x)
-    x, x_dev = scale.transform(x), scale.transform(x_dev)
-    parts = dict(test_size=HELD_OUT, random_state=SEED, stratify=task.kind.stratified_by(y))
-    fit, held = train_test_split(np.arange(len(x)), **parts)
+    x, x_val = scale.transform(x), scale.transform(x_val)
+    stratify = task.kind.stratified_by(y)
+    fit, held = train_test_split(np.arange(len(x)), test_size=HELD_OUT, random_state=SEED, stratify=stratify)
     tried = [_score(_fit(x[fit], y[fit], strength, task), x[held], y[held], task) for strength in STRENGTHS]
     best = STRENGTHS[int(np.argmax(np.nan_to_num(tried, nan=-1.0)))]
-    return _score(_fit(x, y, best, task), x_dev, y_dev, task)
+    return _score(_fit(x, y, best, task), x_val, y_val, task)
 
 
 def _fit(x: np.ndarray, y: np.ndarray, strength: float, task: Task):

@@ -1,4 +1,4 @@
-"""Whether two systems differ: paired tests on their predictions of the same examples."""
+"""Paired significance tests on two systems' predictions for the same examples."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from scipy import stats
 
 LEVEL = 0.05
 EXACT_BELOW = 25
-"""Disagreements below which McNemar's test is exact."""
+"""Number of disagreements below which McNemar's test is exact."""
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The second of two systems against the first, on the same examples."""
+    """Comparison of the second of two systems with the first."""
 
     difference: float
-    """In accuracy or Pearson's r, as a fraction. NaN where a constant prediction has no correlation."""
+    """Difference in accuracy or Pearson's r, as a fraction. NaN for a constant prediction, which has no correlation."""
     significant: bool
-    """At LEVEL, without a correction for several tests."""
+    """Significance at LEVEL, without a correction for several tests."""
     p: float | None = None
-    """McNemar's, or the bootstrap's; None where no correlation is defined."""
+    """p of McNemar's test or of the bootstrap; None if no correlation is defined."""
     interval: tuple[float, float] | None = None
-    """Regression: of the difference, 95%."""
+    """Regression: 95% interval of the difference."""
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """p of McNemar's test: do two systems err equally often? first, second: (n,) whether each example is right.
+    """p of McNemar's test for equal error rates. first, second: (n,) whether each example is right.
 
-    Exact (binomial) where fewer than 25 examples tell them apart, else chi-square with continuity correction.
+    Exact (binomial) below EXACT_BELOW disagreements, else chi-square with continuity correction.
     """
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
     apart = only_first + only_second
@@ -42,10 +42,10 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def bootstrap(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-    """(low, high, p) of Pearson's r of the second minus that of the first, over 2,000 paired resamples; (n,) each.
+    """(low, high, p) of the difference in Pearson's r, second minus first, over paired resamples; (n,) each.
 
-    The interval is the 95% percentile one, p the two-sided share of resamples beyond zero. A resample in which a
-    system is constant has no correlation and counts as no difference.
+    low, high: 95% percentile interval. p: two-sided share of resamples beyond zero. A resample with a constant system
+    has no correlation, and counts as no difference.
     """
 
     def difference(a, b, y, axis=-1):
@@ -66,7 +66,7 @@ def bootstrap(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> tupl
 
 
 def compare_systems(first: Sequence[str], second: Sequence[str], labels: Sequence[str], regression: bool) -> Comparison:
-    """Two systems' predictions and the labels, (n,) words each. A constant prediction has no correlation: NaN."""
+    """Compare two systems by their predictions and the labels, (n,) words each: McNemar's test, or the bootstrap."""
     if not regression:
         a, b, y = (np.array(words) for words in (first, second, labels))
         p = mcnemar(a == y, b == y)
@@ -80,10 +80,9 @@ def compare_systems(first: Sequence[str], second: Sequence[str], labels: Sequenc
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) adjusted p values, in the same order: those below a level are significant at it when all tests
-    are taken together."""
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = largest
-    return adjusted
+    """Holm's (1979) adjusted p values, in the same order, for a family of tests."""
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, p[order] * np.arange(len(p), 0, -1)))
+    return adjusted.tolist()

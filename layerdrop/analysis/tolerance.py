@@ -1,10 +1,9 @@
-"""How many layers can go within a loss: Sajjad et al. (2023), Table 4.
+"""Number of layers that can be dropped within a loss: Sajjad et al. (2023), Table 4.
 
-The development set in two halves: K is chosen on one, its loss is reported on the other. Ours, where they do not say:
-the halves are drawn once, with a fixed seed, the same share of each class in both; a loss is a difference in points of
-the task's metric, or in percent of the full model's; over several seeds the median; K is the largest one within the
-loss, of those that were tried.
-"""
+The validation set is split in two halves. K is chosen on one half, and its loss is reported on the other. Ours, where
+the paper does not say: the halves are drawn once with a fixed seed and the same share of each class. A loss is a
+difference of medians over seeds, in points of the task's metric or in percent of the full model's score. K is the
+largest tried K within the loss."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -18,24 +17,24 @@ SEED = 41
 
 
 def halves(labels: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the half that K is chosen on, and of the one that is reported, ascending. labels: (n,) ids or values; of
-    an odd number of rows of a class the one more goes to the second half."""
+    """Rows of the half to choose K on and of the half to report, ascending. labels: (n,) ids or values.
+
+    With an odd number of rows in a class, the second half has one more.
+    """
     generator = np.random.default_rng(SEED)
-    chosen = np.sort(
-        np.concatenate([generator.permutation(rows)[: len(rows) // 2] for rows in task.kind.strata(labels)])
-    )
+    drawn = [generator.permutation(rows)[: len(rows) // 2] for rows in task.kind.strata(labels)]
+    chosen = np.sort(np.concatenate(drawn))
     return chosen, np.setdiff1d(np.arange(len(labels)), chosen)
 
 
 def score(predictions: np.ndarray, labels: np.ndarray, rows: np.ndarray, task: Task) -> float:
-    """Points of the task's metric (F1 for MRPC and QQP, Spearman for STS-B, Matthews for CoLA, else accuracy)."""
+    """Score of some rows in points: F1 for MRPC and QQP, Spearman for STS-B, Matthews for CoLA, else accuracy."""
     name = task.selection_metric
     return 100 * task.kind.measure((name,), predictions[rows], labels[rows])[name]
 
 
 def loss(full: Sequence[float], cut: Sequence[float], percent: bool = False) -> float:
-    """How far the median over seeds falls, in points or in percent of the full model's. A score that is not defined
-    counts as 0."""
+    """Difference of the medians over seeds, in points or in percent of the full model's. Undefined scores are 0."""
     before, after = (statistics.median(np.nan_to_num(scores)) for scores in (full, cut))
     return 100 * (before - after) / abs(before) if percent and before else before - after
 
@@ -48,15 +47,15 @@ class Tolerance:
     k: int
     """The largest number of layers within the loss; 0 if none is."""
     tried: list[int] = field(default_factory=list)
-    """Every K whose loss was needed, ascending."""
+    """Each K whose loss was needed, ascending."""
     exceptions: list[int] = field(default_factory=list)
-    """Numbers below `k` that are not within the loss: here it does not grow with K."""
+    """Each K below `k` that is not within the loss, because the loss does not grow with K."""
 
 
 def next_k(all_k: Sequence[int], losses: Mapping[int, float], max_loss: float, exhaustive: bool = False) -> list[int]:
-    """The K whose losses are needed next, beside those that are known; empty once the largest one is decided.
+    """Each K whose loss is needed next; empty once the largest K is decided.
 
-    exhaustive: every K. Otherwise bisection, which assumes that the loss grows with K.
+    exhaustive: try every K. Otherwise by bisection, which assumes that the loss grows with K.
     """
     asked = sorted(all_k) if exhaustive else _bisect(all_k, losses, max_loss)[1]
     return [k for k in asked if k not in losses]
@@ -65,9 +64,9 @@ def next_k(all_k: Sequence[int], losses: Mapping[int, float], max_loss: float, e
 def largest_k(
     all_k: Sequence[int], losses: Mapping[int, float], max_loss: float, exhaustive: bool = False
 ) -> Tolerance:
-    """The largest K whose loss is at most max_loss. By bisection it is a K within the loss whose successor is not.
+    """The largest K whose loss is at most max_loss; by bisection, a K within the loss whose successor is not.
 
-    losses: of every K that `next_k` names.
+    losses: with every K of `next_k`.
     """
     best, tried = _bisect(all_k, losses, max_loss)
     if exhaustive:
@@ -77,9 +76,9 @@ def largest_k(
 
 
 def _bisect(all_k: Sequence[int], losses: Mapping[int, float], max_loss: float) -> tuple[int, list[int]]:
-    """(the largest K within the loss, every K on the way), up to the first one whose loss is not known."""
+    """(the largest K within the loss, each tried K), up to the first K with an unknown loss."""
     all_k, tried = sorted(all_k), []
-    low, high = 0, len(all_k)  # the first `low` are taken to be within, none from `high` on
+    low, high = 0, len(all_k)  # the first `low` are within the loss, none from `high` on
     while low < high:
         middle = (low + high) // 2
         tried.append(all_k[middle])

@@ -18,10 +18,10 @@ from layerdrop.cli.flags import (
     flag,
 )
 from layerdrop.criteria.orders import read_layers_file
-from layerdrop.criteria.table import SCORERS, Scorer
+from layerdrop.criteria.table import Criterion, get_strategy
 from layerdrop.data.files import own_task_name
 from layerdrop.errors import UserError
-from layerdrop.strategies import Strategy, get_strategy
+from layerdrop.strategies import Strategy
 
 
 @dataclass
@@ -97,10 +97,10 @@ class Flags:
         return None if self.drops_nothing else self.named_strategy
 
     @property
-    def scorer(self) -> Scorer | None:
-        """The scorer of the strategy, or None."""
+    def criterion(self) -> Criterion | None:
+        """The strategy, if it is a criterion."""
         row = self.strategy
-        return SCORERS[row.scorer] if row and row.scorer else None
+        return row if isinstance(row, Criterion) else None
 
     @property
     def task_name(self) -> str:
@@ -113,8 +113,8 @@ class Flags:
     @property
     def scored_split(self) -> str | None:
         """The split over which scores are averaged; None if no score needs data."""
-        scorer = self.scorer
-        return (self.drop.score_split or scorer.split) if scorer and scorer.needs_data else None
+        row = self.criterion
+        return (self.drop.score_split or row.split) if row and row.needs_data else None
 
     @property
     def run_splits(self) -> list[str]:

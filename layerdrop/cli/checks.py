@@ -10,11 +10,10 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from layerdrop.cli.arguments import Flags, TrainArguments
 from layerdrop.cli.limits import out_of_range
 from layerdrop.cli.to_spec import DISTILL_DEFAULTS, has_effect
-from layerdrop.criteria.table import SCORERS
+from layerdrop.criteria.table import CRITERIA, STRATEGIES
 from layerdrop.data.tasks import custom_task
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import OWN_RECIPE
-from layerdrop.strategies import STRATEGIES
 from layerdrop.system.text import one_line
 
 EXCLUSIVE = {
@@ -116,6 +115,7 @@ def _only_with(flags: Flags) -> Iterator[str]:
     distill = [name for name in values if name.startswith("distill") and teacher is None]
     unused = [name for name in values if name.startswith("distill_") and name not in DISTILL_DEFAULTS[kind]]
     searched = ", ".join(name for name, strategy in STRATEGIES.items() if strategy.searched)
+    by_threshold = ", ".join(name for name, criterion in CRITERIA.items() if criterion.threshold)
     rules = [
         (["drop_step", "drop_every_epochs"], when == "gradual", f"--drop_when gradual, not {when}"),
         (
@@ -133,10 +133,10 @@ def _only_with(flags: Flags) -> Iterator[str]:
     ]
     if row is not None:
         rules += [
-            (["drop_threshold"], row.threshold, f"--drop_strategy contribution, not {row.name}"),
+            (["drop_threshold"], row.threshold, f"--drop_strategy {by_threshold}, not {row.name}"),
             (["drop_order_file"], row.searched or row.listed, f"--drop_strategy {searched}, list, not {row.name}"),
             (["drop_order"], row.searched, f"--drop_strategy {searched}, not {row.name}"),
-            (["score_on"], row.scorer, f"--drop_strategy {', '.join(SCORERS)}, not {row.name}"),
+            (["score_on"], row.name in CRITERIA, f"--drop_strategy {', '.join(CRITERIA)}, not {row.name}"),
         ]
     for names, holds, needed in rules:
         for name in () if holds else _given(values, names):
@@ -276,7 +276,7 @@ def idle_flags(flags: Flags) -> list[str]:
     notes = []
     if flags.drops_nothing and flags.drop.drop_strategy:
         notes.append(f"--drop_strategy {flags.drop.drop_strategy} has no effect: --drop_k 0 drops nothing")
-    used = () if flags.scorer is None else DATA_SCORES_ONLY if flags.scored_split else WEIGHT_SCORES_ONLY
+    used = () if flags.criterion is None else DATA_SCORES_ONLY if flags.scored_split else WEIGHT_SCORES_ONLY
     scores_only = (name for name in (*DATA_SCORES_ONLY, *WEIGHT_SCORES_ONLY) if name in given and name not in used)
     chosen = f"--drop_strategy {row.name}" if row else "a run that drops nothing"
     notes += [f"--{name} has no effect on {chosen}" for name in scores_only]

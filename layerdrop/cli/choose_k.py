@@ -40,9 +40,8 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     args, rest = parse_known(parser, words)
     from layerdrop.analysis.choose_k import TaskTolerance, ToleranceSettings, find_tolerances
     from layerdrop.cli.parsing import parse_settings
-    from layerdrop.report.figures import FIGURE_MARK, save_figure
-    from layerdrop.report.layer_figures import lines
-    from layerdrop.report.render import render
+    from layerdrop.report.figures import FIGURE_MARK, lines, save_figure
+    from layerdrop.report.table import render
     from layerdrop.report.tables.tolerance import tolerance_table
     from layerdrop.search.candidates import Stopped
     from layerdrop.sweeps.execute import execute

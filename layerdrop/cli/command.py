@@ -100,7 +100,7 @@ def run_command(name: str, words: Sequence[str]) -> int:
     except UserError as error:
         text, code = "\n".join(f"error: {line}" for line in str(error).splitlines()), 2
     except KeyboardInterrupt as stop:
-        text, code = f"stopped. {str(stop) or 'The same command goes on.'}", 130
+        text, code = f"stopped. {str(stop) or 'Repeat the command to continue.'}", 130
     if is_first():
         print(text, file=sys.stderr)
     return code

@@ -37,7 +37,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     args = parser.parse_args(words)
     from layerdrop.cli.limits import check_numbers
     from layerdrop.deploy.measure import measure, write_record
-    from layerdrop.report.render import render
+    from layerdrop.report.table import render
     from layerdrop.report.tables.model_cost import model_cost_table
     from layerdrop.system.files import make_folder
     from layerdrop.system.process import busy_note, collect_from_now_on

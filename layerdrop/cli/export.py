@@ -35,7 +35,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     args = parser.parse_args(words)
     from layerdrop.cli.limits import check_numbers
     from layerdrop.deploy.export import ExportedRun, check_output, time_in_turn
-    from layerdrop.report.render import render
+    from layerdrop.report.table import render
     from layerdrop.report.tables.exports import exports_table
     from layerdrop.system.process import collect_from_now_on
 

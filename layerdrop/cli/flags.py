@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from layerdrop.criteria.table import STRATEGIES
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task, get_task
 from layerdrop.runs.spec import TRAINER_DEFAULTS
-from layerdrop.strategies import STRATEGIES
 from layerdrop.system.files import LocalPath
 
 

@@ -44,7 +44,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     from layerdrop.analysis.analyses import ANALYSES, AnalysisSettings
     from layerdrop.report.figures import save_figure
     from layerdrop.report.layer_report import REPORTS, labels, means
-    from layerdrop.report.render import render
+    from layerdrop.report.table import render
     from layerdrop.system.files import make_folder
     from layerdrop.system.process import collect_from_now_on
 

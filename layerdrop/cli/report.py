@@ -41,7 +41,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     from dataclasses import fields
 
     from layerdrop.report.contents import ReportSettings, make_folders, read_contents, watch, write_files
-    from layerdrop.report.render import render
+    from layerdrop.report.table import render
 
     make_folders(args.runs, args.html, args.figures)
     settings = ReportSettings(**{f.name: getattr(args, f.name) for f in fields(ReportSettings)})

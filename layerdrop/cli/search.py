@@ -46,7 +46,8 @@ def search_layers(parser: argparse.ArgumentParser, words: list[str]):
     """
     args, arguments = _parse(parser, words)
 
-    from layerdrop.criteria.selection import check_depth, search_space
+    from layerdrop.criteria.selection import search_space
+    from layerdrop.finetune.distillation import check_depth
     from layerdrop.runs.store import Store
     from layerdrop.search.candidates import Candidates
     from layerdrop.search.methods import METHODS

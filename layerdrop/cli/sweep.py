@@ -32,13 +32,13 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Print the plan, or execute the runs. Returns the exit code."""
     args, flags = parse_known(parser, words)
     from layerdrop.cli.parsing import parse_settings
-    from layerdrop.runs.inputs import Inputs
+    from layerdrop.runs.fingerprints import Fingerprints
     from layerdrop.sweeps.execute import execute, statuses
     from layerdrop.sweeps.progress import plan, summary
     from layerdrop.sweeps.study import AXES, read_study
     from layerdrop.system.files import make_folder
 
-    slots, inputs = find_slots(args), Inputs()
+    slots, inputs = find_slots(args), Fingerprints()
     args.store = args.store or str(Path("runs") / Path(args.study).stem)
     axes = {name: getattr(args, name) for name in AXES}
     study = read_study(args.study, args.store, parse_settings, axes, flags, args.recipe)

@@ -162,10 +162,10 @@ def _data(flags: Flags) -> DataSpec:
 
 
 def _drop(flags: Flags) -> DropSpec:
-    drop, row, scorer = flags.drop, flags.strategy, flags.scorer
+    drop, row, criterion = flags.drop, flags.strategy, flags.criterion
     if row is None:
         return DropSpec()
-    of_data = scorer is not None and scorer.needs_data
+    of_data = criterion is not None and criterion.needs_data
     gradual = flags.when.drop_when == "gradual"
     layers = flags.drop_layers if drop.keep_layers is None else _complement(flags)
     if row.listed and not layers:
@@ -178,10 +178,10 @@ def _drop(flags: Flags) -> DropSpec:
         threshold=drop.drop_threshold,
         layers=layers,
         found=found if gradual else tuple(sorted(found)),
-        score_on=drop.score_on if scorer else None,
+        score_on=drop.score_on if criterion else None,
         score_split=flags.scored_split,
         score_samples=drop.max_score_samples if of_data else None,
-        weight_scope=drop.weight_scope if scorer and not of_data else None,
+        weight_scope=drop.weight_scope if criterion and not of_data else None,
     )
 
 

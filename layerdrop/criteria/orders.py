@@ -1,7 +1,7 @@
-"""Results of searches: files in the formats of Peer et al. (2022), and the published ones.
+"""Search results: files in the formats of Peer et al. (2022), and the published results.
 
-An order of dropping (greedy) is one layer id a line, first to drop first. Best sets (optimal) are one set a line, of
-one layer on line 1, of two on line 2 ..., with their ids joined by `-`. Ids count from 0.
+An order of dropping (greedy) has one layer id a line, first to drop first. A file of best sets (optimal) has the best
+set of k layers on line k, with ids joined by `-`. Ids count from 0.
 """
 
 import csv
@@ -9,29 +9,34 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from layerdrop.criteria.table import get_strategy
 from layerdrop.errors import UserError
-from layerdrop.strategies import get_strategy
 
 PUBLISHED = Path(__file__).parent.parent / "report" / "published"
 """From the authors' repository: greedy orders of layer_files/, best sets of one and two of layer_files_dev_set/."""
+Ids = tuple[int, ...]
 
 
 def find_layers(
-    strategy: str | None, k: int | None, order_file: str | None, model: str, task: str, order: Sequence[int] = ()
-) -> tuple[int, ...]:
-    """The k ids of a search's result, for a strategy that needs one: from the file, the first k ids of an order, else
-    the published ids. Ids of an order keep its sequence, first to drop first.
+    strategy: str | None, k: int | None, order_file: str | None, model: str, task: str, order: Ids = ()
+) -> Ids:
+    """The k ids of a search result, for a strategy that needs one: of the order, else of the file, else published.
 
-    Empty for every other strategy, and for a strategy that will search itself. Raises UserError.
+    Ids of an order keep its sequence, first to drop first. Empty for every other strategy. Raises UserError, also for
+    `shortlist` without a result: none is published.
     """
-    row = get_strategy(strategy) if strategy else None
-    if row is None or not row.searched or k is None or (row.searches and not (order_file or order)):
+    if strategy is None or k is None or not get_strategy(strategy).searched:
         return ()
     if order:
         sets, source = _beginnings(order), f"--drop_order {','.join(map(str, order))}"
     elif order_file:
         sets = read_sets_file(order_file) if strategy == "optimal" else _beginnings(read_order_file(order_file))
         source = f"--drop_order_file {order_file}"
+    elif strategy == "shortlist":
+        raise UserError(
+            f"--drop_strategy {strategy}: needs the result of a search. Run: layerdrop search --method {strategy} "
+            f"--max_k {k}. Then add --drop_order_file with the .txt file that it writes."
+        )
     else:
         sets, source = published_sets(strategy, model, task), f"the published search for {task}"
     if not 0 < k <= len(sets):
@@ -43,19 +48,19 @@ def find_layers(
 
 
 def reservation(strategy: str | None, given: str | None, task: str) -> str | None:
-    """A caveat about a published choice of layers. None without a caveat, or with a search's result."""
+    """A caveat about a published selection of layers; None for a search result of the user's own."""
     if given:
         return None
     if strategy == "optimal":
-        return "the published best sets were chosen on the development set, by one run each: its scores flatter them"
+        return "the published best sets were chosen on the validation set, by one run each: its scores flatter them"
     if strategy == "greedy" and task == "mnli":
-        return "the published order for mnli was chosen on the mismatched development set: its scores flatter it"
+        return "the published order for mnli was chosen on the mismatched validation set: its scores flatter it"
     return None
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
-def read_order_file(path: str) -> tuple[int, ...]:
-    """An order of dropping. Raises UserError with file and line."""
+def read_order_file(path: str) -> Ids:
+    """Read an order of dropping. Raises UserError with file and line."""
     order: list[int] = []
     for number, line in _lines(path, "One layer id a line is expected."):
         if "-" in line.strip("-"):
@@ -69,10 +74,10 @@ def read_order_file(path: str) -> tuple[int, ...]:
     return tuple(order)
 
 
-def read_sets_file(path: str) -> list[tuple[int, ...]]:
-    """The best sets of 1, 2, 3 ... layers. Raises UserError with file and line."""
+def read_sets_file(path: str) -> list[Ids]:
+    """Read the best sets of 1, 2, 3 ... layers. Raises UserError with file and line."""
     expected = "The best set of k layers is expected on line k, as 10-11."
-    sets: list[tuple[int, ...]] = []
+    sets: list[Ids] = []
     for number, line in _lines(path, expected):
         ids = _ids(path, number, line)
         if len(set(ids)) != len(sets) + 1 or len(set(ids)) != len(ids):
@@ -82,42 +87,45 @@ def read_sets_file(path: str) -> list[tuple[int, ...]]:
     return sets
 
 
-def read_layers_file(path: str) -> tuple[int, ...]:
-    """The dropped ids of a run's layers.json, ascending. Raises UserError."""
+def read_layers_file(path: str) -> Ids:
+    """Read the dropped ids of a run's layers.json, ascending. Raises UserError."""
     expected = "The layers.json of a run is expected."
+    text = _read(path, expected)
     try:
-        dropped = json.loads(Path(path).read_text(encoding="utf-8-sig"))["dropped"]
-        return tuple(sorted(int(i) for i in dropped))
-    except OSError as error:
-        raise UserError(f"--drop_order_file {path}: cannot read it ({error.strerror}). {expected}") from None
+        return tuple(sorted(int(i) for i in json.loads(text)["dropped"]))
     except (ValueError, KeyError, TypeError):
         raise UserError(f"--drop_order_file {path}: names no dropped layers. {expected}") from None
 
 
 def order_text(order: Sequence[int]) -> str:
-    """The content of a file for read_order_file."""
+    """Content of a file for read_order_file."""
     return "".join(f"{i}\n" for i in order)
 
 
 def sets_text(sets: Sequence[Sequence[int]]) -> str:
-    """The content of a file for read_sets_file; sets: of 1, 2, 3 ... layers."""
+    """Content of a file for read_sets_file. sets: of 1, 2, 3 ... layers."""
     return "".join("-".join(map(str, sorted(ids))) + "\n" for ids in sets)
+
+
+def _read(path: str, expected: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--drop_order_file {path}: cannot read it ({reason}). {expected}") from None
 
 
 def _lines(path: str, expected: str) -> list[tuple[int, str]]:
     """The lines that are not empty, with their numbers from 1."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"--drop_order_file {path}: cannot read it ({reason}). {expected}") from None
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [
+        (number, line.strip()) for number, line in enumerate(_read(path, expected).splitlines(), 1) if line.strip()
+    ]
     if not lines:
         raise UserError(f"--drop_order_file {path}: is empty. {expected}")
     return lines
 
 
-def _ids(path: str, number: int, line: str) -> tuple[int, ...]:
+def _ids(path: str, number: int, line: str) -> Ids:
     words = line.split("-")
     if not all(word.isdecimal() for word in words):
         raise UserError(
@@ -126,43 +134,27 @@ def _ids(path: str, number: int, line: str) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
-def _beginnings(order: Sequence[int]) -> list[tuple[int, ...]]:
+def _beginnings(order: Sequence[int]) -> list[Ids]:
     return [tuple(order[: k + 1]) for k in range(len(order))]
 
 
 # ---- published -------------------------------------------------------------------------------------------------------
-def published_sets(strategy: str, model: str, task: str) -> list[tuple[int, ...]]:
-    """What Peer et al. drop at K = 1, 2, ... for a model (hub name or folder of that name) and a task.
+def published_sets(strategy: str, model: str, task: str) -> list[Ids]:
+    """The layers that Peer et al. drop at K = 1, 2, ... for a model (hub name or folder of that name) and a task.
 
-    strategy: `greedy` or `optimal`. Raises UserError where nothing is published.
+    strategy: `greedy` or `optimal`. Raises UserError if nothing is published.
     """
-    name = Path(model.rstrip("/")).name
-    found = _published_orders() if strategy == "greedy" else _published_optimal()
+    name, greedy = Path(model.rstrip("/")).name, strategy == "greedy"
+    file = "peer2022_greedy_orders.csv" if greedy else "peer2022_optimal_sets.csv"
+    found: dict[tuple[str, str], list[Ids]] = {}
+    with open(PUBLISHED / file, encoding="utf-8", newline="") as opened:
+        for row in csv.DictReader(opened):  # optimal: K ascending
+            ids = tuple(int(i) for i in row["order_of_dropping_0_based" if greedy else "dropped"].split())
+            found.setdefault((row["model"], row["task"]), []).extend(_beginnings(ids) if greedy else [ids])
     if (name, task) not in found:
         models, tasks = (", ".join(sorted({key[i] for key in found})) for i in (0, 1))
         raise UserError(
             f"--drop_strategy {strategy}: nothing is published for {name} on {task} (there are: {models}; {tasks}). "
-            f"Search with layerdrop search --method {strategy}, and give its result with --drop_order_file."
+            f"Run layerdrop search --method {strategy}, and give its result with --drop_order_file."
         )
     return found[name, task]
-
-
-def _published_orders() -> dict[tuple[str, str], list[tuple[int, ...]]]:
-    rows = _rows("peer2022_greedy_orders.csv")
-    return {(row["model"], row["task"]): _beginnings(_spaced(row["order_of_dropping_0_based"])) for row in rows}
-
-
-def _published_optimal() -> dict[tuple[str, str], list[tuple[int, ...]]]:
-    found: dict[tuple[str, str], list[tuple[int, ...]]] = {}
-    for row in _rows("peer2022_optimal_sets.csv"):  # K ascending
-        found.setdefault((row["model"], row["task"]), []).append(_spaced(row["dropped"]))
-    return found
-
-
-def _rows(file: str) -> list[dict[str, str]]:
-    with open(PUBLISHED / file, encoding="utf-8", newline="") as opened:
-        return list(csv.DictReader(opened))
-
-
-def _spaced(text: str) -> tuple[int, ...]:
-    return tuple(int(i) for i in text.split())

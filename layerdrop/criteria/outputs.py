@@ -3,89 +3,86 @@
 Sources: loss-drop: Kim et al. (2024), "Shortened LLaMA". sleb: Song et al. (2024), "SLEB". logit-kl: Sieberling et al.
 (2024), "EvoPress". taylor: Ma et al. (2023), "LLM-Pruner". fisher: Lee et al. (2023), "Surgical Fine-Tuning".
 
-A loss belongs to a unit: a row for a classifier, a masked token for a masked language model. Batches hold `labels`,
-(rows,) or (rows, tokens) with -100 where no token is masked. Means are over units.
+A unit is a text for a classifier, a masked token for a masked language model. Means are over units. Batches hold
+`labels`: (texts,), or (texts, tokens) with -100 for tokens that are not masked.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
 from transformers import PreTrainedModel
 
+from layerdrop.criteria.weights import each_layer
 from layerdrop.strategies import lowest_by_steps
-from layerdrop.surgery import droppable, layer_list, without
+from layerdrop.surgery import droppable, without
 
 Batch = dict[str, torch.Tensor]
 Batches = Sequence[Batch]
+Rows = list[list[float]]
+"""One number for each layer in every row."""
 
 
-def loss_drop(model: PreTrainedModel, batches: Batches) -> list[list[float]]:
-    """One row: the loss without each layer minus the loss with all; NaN for a layer that cannot be dropped."""
-    base = mean_loss(model, batches)
-    return [[loss - base for loss in _without_each(model, batches, [])]]
+def loss_drop(model: PreTrainedModel, batches: Batches) -> Rows:
+    """One row: the loss without each layer minus the full model's loss. NaN for a layer that cannot be dropped."""
+    return sleb(model, batches, 1)
 
 
-def sleb(model: PreTrainedModel, batches: Batches, k: int) -> list[list[float]]:
-    """A row for each of k steps: the loss without each layer and those dropped before, minus the loss with all; NaN for
-    the dropped ones. Each step drops the lowest, of equals the higher id."""
-    base = mean_loss(model, batches)
-    return _by_steps(model, k, lambda gone: [loss - base for loss in _without_each(model, batches, gone)])
+def sleb(model: PreTrainedModel, batches: Batches, k: int) -> Rows:
+    """One row for each of k steps: as `loss_drop`, also without the layers dropped in earlier steps, which have NaN."""
+    full = mean_loss(model, batches)
+
+    def score(dropped: list[int], candidates: list[int]) -> dict[int, float]:
+        return {i: mean_loss(model, batches, [*dropped, i]) - full for i in candidates}
+
+    return _by_steps(model, k, score)
 
 
-def _by_steps(model: PreTrainedModel, k: int, row_of: Callable[[list[int]], list[float]]) -> list[list[float]]:
-    """k rows, each scored without the layers that earlier rows have chosen."""
-    rows: list[list[float]] = []
+def logit_kl(model: PreTrainedModel, batches: Batches) -> Rows:
+    """One row: divergence of the outputs without each layer from the full model's; regression: squared difference."""
+    return sleb_kl(model, batches, 1)
+
+
+def sleb_kl(model: PreTrainedModel, batches: Batches, k: int) -> Rows:
+    """One row for each of k steps: as `sleb`, with divergences instead of losses."""
+
+    @torch.no_grad()
+    def score(dropped: list[int], candidates: list[int]) -> dict[int, float]:
+        total, units = dict.fromkeys(candidates, 0.0), 0
+        for batch in batches:
+            full = _outputs(model, batch)
+            units += len(full)
+            for i in candidates:
+                with without(model, [*dropped, i]):
+                    total[i] += _divergence(_outputs(model, batch), full)
+        return {i: value / units for i, value in total.items()}
+
+    return _by_steps(model, k, score)
+
+
+def _by_steps(model: PreTrainedModel, k: int, score: Callable[[list[int], list[int]], dict[int, float]]) -> Rows:
+    """k rows. Each step drops the layer with the lowest score; ties drop the higher id.
+
+    score: (ids dropped before, ids that can be dropped next) -> score of each candidate.
+    """
+    ids, n_layers, rows = droppable(model.config), model.config.num_hidden_layers, []
     for _ in range(k):
-        rows.append(row_of(lowest_by_steps(rows, droppable(model.config))))
+        dropped = lowest_by_steps(rows, ids)
+        one_left = len(dropped) == n_layers - 1
+        scores = score(dropped, [] if one_left else [i for i in ids if i not in dropped])
+        rows.append([scores.get(i, math.nan) for i in range(n_layers)])
     return rows
 
 
-def _candidates(model: PreTrainedModel, gone: Sequence[int]) -> list[int]:
-    """The layers that may go next; none where a single one is left."""
-    if len(gone) == model.config.num_hidden_layers - 1:
-        return []
-    return [i for i in droppable(model.config) if i not in gone]
-
-
-def _without_each(model: PreTrainedModel, batches: Batches, gone: list[int]) -> list[float]:
-    losses = {i: mean_loss(model, batches, [*gone, i]) for i in _candidates(model, gone)}
-    return [losses.get(i, math.nan) for i in range(model.config.num_hidden_layers)]
-
-
-def logit_kl(model: PreTrainedModel, batches: Batches) -> list[list[float]]:
-    """One row: divergence of the outputs without each layer from those with all; of values the squared difference."""
-    return [_divergences(model, batches, [])]
-
-
-def sleb_kl(model: PreTrainedModel, batches: Batches, k: int) -> list[list[float]]:
-    """A row for each of k steps, as sleb, of divergences instead of losses."""
-    return _by_steps(model, k, lambda gone: _divergences(model, batches, gone))
-
-
-@torch.no_grad()
-def _divergences(model: PreTrainedModel, batches: Batches, gone: list[int]) -> list[float]:
-    """Divergences without each layer and those that are gone; NaN for these."""
-    total, units = dict.fromkeys(_candidates(model, gone), 0.0), 0
-    for batch in batches:
-        whole = _outputs(model, batch)
-        units += len(whole)
-        for i in total:
-            with without(model, [*gone, i]):
-                total[i] += _divergence(_outputs(model, batch), whole)
-    return [total[i] / units if i in total else math.nan for i in range(model.config.num_hidden_layers)]
-
-
-def _divergence(ours: torch.Tensor, whole: torch.Tensor) -> float:
-    if ours.shape[-1] == 1:
-        return float(mse_loss(ours, whole, reduction="sum"))
-    a, b = log_softmax(ours.double(), -1), log_softmax(whole.double(), -1)
+def _divergence(reduced: torch.Tensor, full: torch.Tensor) -> float:
+    if reduced.shape[-1] == 1:
+        return float(mse_loss(reduced, full, reduction="sum"))
+    a, b = log_softmax(reduced.double(), -1), log_softmax(full.double(), -1)
     return float(kl_div(a, b, reduction="sum", log_target=True))
 
 
-def taylor(model: PreTrainedModel, batches: Batches) -> list[list[float]]:
+def taylor(model: PreTrainedModel, batches: Batches) -> Rows:
     """One row: sum over the layer's weights of |weight x gradient of the mean loss|."""
     units = sum(len(_targets(batch)) for batch in batches)
     model.zero_grad()
@@ -96,7 +93,7 @@ def taylor(model: PreTrainedModel, batches: Batches) -> list[list[float]]:
     return [scores]
 
 
-def fisher(model: PreTrainedModel, batches: Batches) -> list[list[float]]:
+def fisher(model: PreTrainedModel, batches: Batches) -> Rows:
     """One row: sum over the layer's weights of the mean over rows of the squared gradient of a row's loss."""
     total, rows = [0.0] * model.config.num_hidden_layers, 0
     for batch in batches:
@@ -114,15 +111,13 @@ def fisher(model: PreTrainedModel, batches: Batches) -> list[list[float]]:
 
 
 def _parameters(model: PreTrainedModel) -> list[list[torch.nn.Parameter]]:
-    """Of each layer (ALBERT: of the one that all share, for each), those that have a gradient."""
-    layers = list(layer_list(model))
-    layers = layers if len(layers) == model.config.num_hidden_layers else layers[:1] * model.config.num_hidden_layers
-    return [[p for p in layer.parameters() if p.grad is not None] for layer in layers]
+    """For each layer, its parameters with a gradient."""
+    return [[p for p in layer.parameters() if p.grad is not None] for layer in each_layer(model)]
 
 
 def mean_loss(model: PreTrainedModel, batches: Batches, dropped: Sequence[int] = ()) -> float:
-    """The mean loss over units of the model without some layers."""
-    with torch.no_grad(), without(model, dropped) if dropped else nullcontext():
+    """Mean loss of the model without the layers `dropped`, over units."""
+    with torch.no_grad(), without(model, dropped):
         losses = torch.cat([_losses(model, batch).double() for batch in batches])
     return float(losses.mean())
 
@@ -133,7 +128,7 @@ def _targets(batch: Batch) -> torch.Tensor:
 
 
 def _outputs(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """(units, classes), or (units, 1) for values."""
+    """(units, classes), or (units, 1) for regression."""
     inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
     logits = model(**inputs).logits.float()
     return logits[batch["labels"].to(logits.device) != -100] if batch["labels"].dim() > 1 else logits

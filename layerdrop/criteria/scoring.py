@@ -1,4 +1,4 @@
-"""Compute the scores of any number of criteria for a checkpoint and texts; criteria share passes where they can."""
+"""Compute the scores of several criteria for a checkpoint and texts. Criteria on states share one pass."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,17 +10,17 @@ from transformers import PreTrainedModel
 
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.criteria.states import score_states
-from layerdrop.criteria.table import SCORERS
+from layerdrop.criteria.table import CRITERIA
 from layerdrop.data.batches import Collator, batches
 from layerdrop.data.examples import Examples
 from layerdrop.data.labels import Labels
 from layerdrop.data.tasks import Task
-from layerdrop.data.tokens import Tokenised, tokenise
+from layerdrop.data.tokens import TokenizedDataset, tokenize
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier, load_encoder, load_masked_lm
 
 MASKED = 0.15
-"""Share of masked tokens."""
+"""Fraction of masked tokens."""
 MASKING_SEED = 41
 
 
@@ -29,14 +29,14 @@ class Scores:
     """Result of score_layers."""
 
     rows: dict[str, list[list[float]]] = field(default_factory=dict)
-    """Criterion -> its rows: one of a number for each layer; `angular-block`: one for each K, of a number for each
-    layer at which a block can begin; `sleb`: one for each step."""
+    """Criterion -> rows. Unit `layer`: one row with a number for each layer. `steps`: one row for each step. `block`:
+    one row for each K, with a number for each layer at which a block of K can begin."""
     head: str = ""
-    """The head that criteria were computed with; empty where none needs one."""
+    """The head that the scores were computed with; empty if they need none."""
     encoder_weights: dict[str, torch.Tensor] | None = None
-    """Weights of the encoder, on the CPU, if it was read."""
+    """Weights of the encoder on the CPU, if it was read."""
     seconds: float = 0.0
-    """The time that computing them took, also where they come from a cache."""
+    """Time to compute the scores, including cached ones."""
 
 
 def score_layers(
@@ -52,22 +52,22 @@ def score_layers(
     device: torch.device | str = "cpu",
     batch_size: int = 32,
 ) -> Scores:
-    """The scores of a checkpoint's layers by the criteria `names`, in fp32.
+    """Compute the scores of a checkpoint's layers by the criteria `names`, in fp32.
 
-    examples, task: texts and the meaning of their labels, for all criteria but those of weights. k: steps of `sleb`.
-    tokenizer: None: the checkpoint's. Criteria that need a head use the checkpoint's classifier if it fits the task,
-    else its masked-LM head. Raises UserError where it has neither.
+    examples, task: texts and the meaning of their labels; not needed for weights. k: number of steps. tokenizer: None
+    for the checkpoint's. Criteria that need a head use the checkpoint's classifier if it fits the task, else its
+    masked-LM head. Raises UserError if it has neither.
     """
-    found, rows = Scores(), [SCORERS[name] for name in names]
+    found, rows = Scores(), [CRITERIA[name] for name in names]
     data, tokenizer = None, tokenizer or checkpoint.tokenizer
     if any(row.needs_data for row in rows):
         length = min(max_seq_length, checkpoint.max_length())
-        data = tokenise(examples, tokenizer, length, sizes=checkpoint.embeddings)
+        data = tokenize(examples, tokenizer, length, sizes=checkpoint.embeddings)
     collate = Collator.of(tokenizer, max_seq_length)
     if any(not row.needs_head for row in rows):
         encoder = load_encoder(checkpoint).to(device)
-        found.rows |= {row.name: [row.make(encoder, weight_scope)] for row in rows if row.looks_at == "weights"}
-        if collectors := {row.name: row.make() for row in rows if row.looks_at == "states"}:
+        found.rows |= {row.name: [row.function(encoder, weight_scope)] for row in rows if row.looks_at == "weights"}
+        if collectors := {row.name: row.function() for row in rows if row.looks_at == "states"}:
             parts = map(collate, tqdm(batches(data, batch_size), desc="scores", delay=2, leave=False))
             found.rows |= score_states(collectors, encoder, parts)
         found.encoder_weights = {name: weight.cpu() for name, weight in encoder.state_dict().items()}
@@ -75,19 +75,20 @@ def score_layers(
         model, parts, found.head = _with_head(checkpoint, data, task, tokenizer, collate, batch_size)
         model.to(device)
         for row in tqdm(with_head, desc="scores", delay=2, leave=False):
-            found.rows[row.name] = row.make(model, parts, k) if row.by_steps else row.make(model, parts)
+            steps = (k,) if row.unit == "steps" else ()
+            found.rows[row.name] = row.function(model, parts, *steps)
     return found
 
 
 def _with_head(
-    checkpoint: Checkpoint, data: Tokenised, task: Task, tokenizer, collate: Collator, batch_size: int
+    checkpoint: Checkpoint, data: TokenizedDataset, task: Task, tokenizer, collate: Collator, batch_size: int
 ) -> tuple[PreTrainedModel, list[dict[str, torch.Tensor]], str]:
-    """(model with a trained head, batches with its targets as `labels`, the head in words)."""
+    """Return (model with a trained head, batches with its targets as `labels`, the head in words)."""
     labels = Labels(task, checkpoint)
     if labels.fit and data.labels is not None:
         model, new = load_classifier(checkpoint, replace_head=False)
         if not new:
-            labelled = Tokenised(data.columns, data.offsets, labels.to_model(data.labels))
+            labelled = TokenizedDataset(data.columns, data.offsets, labels.to_model(data.labels))
             pairs = labels.pairs
             head = f"the checkpoint's classifier, of which {pairs}" if pairs else "the checkpoint's classifier"
             return model, [collate(part) for part in batches(labelled, batch_size)], head
@@ -100,17 +101,19 @@ def _with_head(
     return model, list(_masked(data, tokenizer, collate, batch_size)), "the checkpoint's masked-LM head"
 
 
-def _masked(data: Tokenised, tokenizer, collate: Collator, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
-    """Batches in which MASKED of each text's ordinary tokens are masked; `labels` (batch, tokens) has these, else -100.
-    The draws depend on the row alone."""
+def _masked(data: TokenizedDataset, tokenizer, collate: Collator, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield batches in which a fraction MASKED of each text's ordinary tokens is masked.
+
+    `labels` (batch, tokens) holds the masked tokens, else -100. The draw depends only on the row number.
+    """
     whole, ids = data.columns["input_ids"], data.columns["input_ids"].copy()
     for row, (start, end) in enumerate(zip(data.offsets, data.offsets[1:], strict=False)):
         ordinary = np.flatnonzero(~np.isin(whole[start:end], tokenizer.all_special_ids))
         n = min(len(ordinary), max(1, round(MASKED * len(ordinary))))
         chosen = np.random.default_rng((MASKING_SEED, row)).choice(ordinary, n, replace=False)
         ids[start + chosen] = tokenizer.mask_token_id
-    masked = Tokenised(data.columns | {"input_ids": ids}, data.offsets, None)
-    whole = Tokenised(data.columns, data.offsets, None)
+    masked = TokenizedDataset(data.columns | {"input_ids": ids}, data.offsets, None)
+    whole = TokenizedDataset(data.columns, data.offsets, None)
     for ours, theirs in zip(batches(masked, batch_size), batches(whole, batch_size), strict=True):
         batch, answer = collate(ours), collate(theirs)["input_ids"]
         yield batch | {"labels": answer.masked_fill(batch["input_ids"] == answer, -100)}

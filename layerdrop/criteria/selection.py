@@ -1,7 +1,9 @@
-"""From a DropSpec to layer ids: computes the scores that a strategy needs, then lets it select."""
+"""From a DropSpec to layer ids: compute the scores that the strategy needs, then select."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
@@ -10,38 +12,35 @@ from layerdrop.architectures import ModelSpec, family_of
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.criteria.stored import stored_scores
-from layerdrop.criteria.table import SCORERS
+from layerdrop.criteria.table import CRITERIA, Criterion, get_strategy
 from layerdrop.data.examples import Examples
 from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
-from layerdrop.finetune.spec import DistilSpec
-from layerdrop.runs.spec import RunSpec
-from layerdrop.strategies import check_ids, check_k, get_strategy, order_of_dropping, select
+from layerdrop.strategies import check_ids, check_k, order_of_dropping, select
 from layerdrop.surgery import droppable, kept_layers, positions
 
 
 @dataclass
 class Selection:
-    """The chosen layers, and why."""
+    """The selected layers, and the reason."""
 
     dropped: list[int]
-    """Ids, ascending, in the checkpoint's own numbering (from 0)."""
+    """Ids, ascending, in the checkpoint's numbering from 0."""
     order: list[int] = field(default_factory=list)
-    """The same ids, first to go first: for gradual dropping."""
+    """The same ids, first to drop first: for gradual dropping."""
     why: str = "nothing is dropped"
     """The decision in words: `top, K = 2`."""
     scores: list[float] | None = None
-    """One score for each layer, if the strategy scores; NaN for a layer that cannot be dropped or start a block.
-
-    For a stepwise criterion the scores of step K, for a block criterion the scores of blocks of K layers."""
+    """One score for each layer, if the strategy scores. Steps: the scores of step K. Blocks: of blocks of K layers. NaN
+    for a layer that cannot be dropped, or at which no block can begin."""
     head: str = ""
-    """The head that the scores were computed with; empty where they need none."""
+    """The head that the scores were computed with; empty if they need none."""
     seconds: float = 0.0
-    """The time that computing the scores took, also where they come from a cache."""
+    """Time to compute the scores, including cached ones."""
     fingerprints: dict[str, str] = field(default_factory=dict)
-    """`score_on`: contents of the scored checkpoint, where it is another one."""
+    """`score_on`: contents of the scored checkpoint, if it is another one."""
     encoder_weights: dict[str, torch.Tensor] | None = None
-    """Encoder weights of the checkpoint on the CPU, if scoring has read them, for reuse in loading. Not sent to other
+    """The checkpoint's encoder weights on the CPU, if scoring has read them, for reuse in loading. Not sent to other
     processes, which read only the kept layers."""
 
     def __getstate__(self) -> dict:
@@ -49,18 +48,13 @@ class Selection:
 
 
 def split_to_score(drop: DropSpec) -> str | None:
-    """The split that scores are averaged over; None where no score needs data."""
-    row = get_strategy(drop.strategy) if drop.strategy else None
-    return drop.score_split if row and row.scorer and SCORERS[row.scorer].needs_data else None
-
-
-def must_search(drop: DropSpec) -> bool:
-    """Whether the layers come from a search that has not been done yet."""
-    return drop.strategy is not None and get_strategy(drop.strategy).searches and not drop.found
+    """The split that scores are averaged over; None if no score needs data."""
+    criterion = CRITERIA.get(drop.strategy)
+    return drop.score_split if criterion and criterion.needs_data else None
 
 
 def search_space(config: PreTrainedConfig, max_k: int, flag: str) -> list[int]:
-    """The layers among which a search can choose up to max_k. Raises UserError. flag: what max_k was given by."""
+    """The layers among which a search can select up to max_k. Raises UserError. flag: the flag that gives max_k."""
     family, layers = family_of(config), droppable(config)
     if family.shared:
         raise UserError(f"{family.name} shares one layer: all sets of K layers are the same model. Choose top.")
@@ -70,31 +64,17 @@ def search_space(config: PreTrainedConfig, max_k: int, flag: str) -> list[int]:
     return layers
 
 
-def check_depth(distil: DistilSpec | None, n_kept: int) -> None:
-    """Raise UserError if too few layers are kept to pair one with a layer of the teacher."""
-    if distil and distil.distill == "patient" and distil.distill_states_weight and n_kept < 2:
-        raise UserError(
-            "--distill patient: pairs all layers but the last, and the model keeps one alone. Use --distill layers or "
-            "logits, or drop fewer."
-        )
-
-
-def check_selection(spec: RunSpec, config: PreTrainedConfig) -> None:
-    """Raise UserError for a selection that is impossible whatever the scores, before anything is computed or
-    written."""
-    drop, n_layers = spec.drop, config.num_hidden_layers
-    freeze_layers = spec.train.freeze_layers if spec.train else ()
+def check_selection(drop: DropSpec, freeze_layers: Sequence[int], config: PreTrainedConfig) -> None:
+    """Raise UserError for a selection that is impossible whatever the scores. Nothing is computed or written."""
+    n_layers = config.num_hidden_layers
     check_ids("--freeze_layers", freeze_layers, n_layers)
-    check_depth(spec.distil, n_layers - (drop.k or len(drop.layers or ())))  # a threshold says later how many go
-    row = get_strategy(drop.strategy) if drop.strategy else None
-    if row is None:
+    if drop.strategy is None:
         return
-    if row.scorer or row.at_random:
+    row = get_strategy(drop.strategy)
+    if row.drops or row.at_random:
         check_k(drop.k or 0, n_layers)
-    elif must_search(drop):
-        search_space(config, drop.k, "--drop_k")
     else:
-        dropped = select(row.name, n_layers, k=drop.k, found=drop.found, layers=drop.layers)
+        dropped = select(row, n_layers, k=drop.k, found=drop.found, layers=drop.layers)
         positions("--freeze_layers", kept_layers(config, dropped), freeze_layers)
 
 
@@ -105,25 +85,22 @@ def select_layers(
     task: Task | None = None,
     *,
     seed: int = 0,
-    max_seq_length: int = 128,
-    device: torch.device | str = "cpu",
-    batch_size: int = 32,
     score_store: str | None = None,
+    **how: Any,
 ) -> Selection:
     """Select the layers to drop from a checkpoint.
 
-    examples: the first `drop.score_samples` are scored; task: the meaning of their labels. The scored model is the
-    checkpoint, or `drop.score_on`, a checkpoint of the same depth. seed: of `random`. device, batch_size: where and how
-    scores are computed. score_store: folder of scores that need not be computed again; None: none.
+    The scored model is the checkpoint, or `drop.score_on`, a checkpoint of the same depth. examples: texts to score, of
+    which the first `drop.score_samples` are used. task: the meaning of their labels. seed: of `random`. score_store:
+    folder of cached scores; None: no cache. how: `max_seq_length`, `device` and `batch_size` of score_layers.
     """
     if drop.strategy is None:
         return Selection([])
-    row, n_layers = get_strategy(drop.strategy), checkpoint.n_layers
-    selection, scores = Selection([]), None
-    if row.scorer:
+    row, selection, scores = get_strategy(drop.strategy), Selection([]), None
+    if isinstance(row, Criterion):
         scored = _scored_checkpoint(drop, checkpoint)
         found = stored_scores(
-            [row.scorer],
+            [row.name],
             scored,
             examples.head(drop.score_samples) if examples else None,
             task,
@@ -131,22 +108,20 @@ def select_layers(
             k=drop.k or 1,
             tokenizer=checkpoint.tokenizer if examples else None,
             weight_scope=drop.weight_scope or "final",
-            max_seq_length=max_seq_length,
-            device=device,
-            batch_size=batch_size,
+            **how,
         )
-        rows = found.rows[row.scorer]
-        last = rows[0 if row.of == "layer" else (drop.k or 1) - 1]  # a cache may hold the rows of a larger K
-        scores = rows if row.of == "steps" else last
-        selection.scores = [*last, *[math.nan] * (n_layers - len(last))]
+        rows = found.rows[row.name]
+        last = rows[0 if row.unit == "layer" else (drop.k or 1) - 1]  # a cache may hold the rows of a larger K
+        scores = rows if row.unit == "steps" else last
+        selection.scores = [*last, *[math.nan] * (checkpoint.n_layers - len(last))]
         selection.head, selection.seconds = found.head, found.seconds
         if drop.score_on:
             selection.fingerprints["score_on"] = scored.fingerprints["model"]
         else:
             selection.encoder_weights = found.encoder_weights
     selection.order = order_of_dropping(
-        row.name,
-        n_layers,
+        row,
+        checkpoint.n_layers,
         k=drop.k,
         threshold=drop.threshold,
         scores=scores,
@@ -156,12 +131,13 @@ def select_layers(
         seed=seed,
     )
     selection.dropped = sorted(selection.order)
-    selection.why = _why(drop, selection.dropped)
+    limit = f"K = {len(selection.order)}" if drop.threshold is None else f"above {drop.threshold:g}"
+    selection.why = f"{row.name}, {limit}"
     return selection
 
 
 def _scored_checkpoint(drop: DropSpec, checkpoint: Checkpoint) -> Checkpoint:
-    """Raises UserError where it has another depth."""
+    """The checkpoint to score. Raises UserError if it has another depth."""
     if not drop.score_on:
         return checkpoint
     model = ModelSpec(drop.score_on, tokenizer=checkpoint.model.tokenizer)
@@ -172,9 +148,3 @@ def _scored_checkpoint(drop: DropSpec, checkpoint: Checkpoint) -> Checkpoint:
             "Choose a checkpoint of the same depth."
         )
     return scored
-
-
-def _why(drop: DropSpec, dropped: list[int]) -> str:
-    if drop.threshold is not None:
-        return f"{drop.strategy}, above {drop.threshold:g}"
-    return f"{drop.strategy}, K = {len(dropped)}"

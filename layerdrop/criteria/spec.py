@@ -5,19 +5,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DropSpec:
-    """Which layers go. Ids count from 0 in the numbering of the checkpoint."""
+    """Selection of layers. Ids count from 0 in the checkpoint's numbering."""
 
     strategy: str | None = None
-    """A name in layerdrop.strategies.STRATEGIES; None: nothing is dropped."""
+    """A name in layerdrop.criteria.table.STRATEGIES; None: nothing is dropped."""
     k: int | None = None
     threshold: float | None = None
     layers: tuple[int, ...] = ()
-    """`list`: the ids."""
+    """The ids of `list`."""
     found: tuple[int, ...] = ()
-    """The ids that a search found for this k, ascending (in its order, where they go gradually); empty where the run
-    searches itself."""
+    """k ids of a search result, ascending; for gradual dropping in the search's order."""
     score_on: str | None = None
-    """Scores come from this checkpoint instead of the model."""
+    """Checkpoint to score instead of the model."""
     score_split: str | None = None
     score_samples: int | None = None
     weight_scope: str | None = None

@@ -1,15 +1,16 @@
-"""Scores from the hidden states before and after each layer: any number of criteria in one pass.
+"""Scores from the hidden states before and after each layer: several criteria in one pass.
 
 Sources: contribution: Sajjad et al. (2023), Section 3. block-influence: Men et al. (2024), "ShortGPT". angular-block:
 Gromov et al. (2024), "The Unreasonable Ineffectiveness of the Deeper Layers". relative-magnitude: Samragh et al.
 (2023), "Weight subcloning". linearity: Razzhigaev et al. (2024), "Your Transformer is Secretly Linear". cka: Kornblith
 et al. (2019), "Similarity of Neural Network Representations Revisited".
 
-A row of scores has one number for each layer, id 0 first. Means are over real tokens (or sentence tokens) of all
-batches, in float64; padding never counts.
+A row of scores has one number for each layer, id 0 first. Means are over the real tokens (or sentence tokens) of all
+batches, in float64, without padding.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -21,20 +22,23 @@ Tensor = torch.Tensor
 
 
 class Collector(Protocol):
-    """Accumulates a criterion over batches."""
+    """Accumulator of a criterion over batches."""
 
     def add(self, states: States, real: Tensor, token: Tensor) -> None:
-        """real: (batch, tokens), True for real tokens; token: (batch,) position of the sentence token."""
+        """Add a batch. real: (batch, tokens), True for real tokens. token: (batch,) position of the sentence token."""
 
     def rows(self) -> list[list[float]]:
-        """One row of scores; of `Blocks` one for each K."""
+        """Return one row of scores; for blocks one row for each K."""
 
 
 def score_states(
     collectors: Mapping[str, Collector], model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]
 ) -> dict[str, list[list[float]]]:
-    """Name -> rows. model: an encoder in evaluation mode, on its device. batches: `input_ids` and `attention_mask`
-    (batch, tokens), and what else the model takes."""
+    """Compute name -> rows.
+
+    model: an encoder in evaluation mode, on its device. batches: the model's inputs, with `input_ids` and
+    `attention_mask` (batch, tokens).
+    """
     for batch in batches:
         states, mask = layer_states(model, batch), batch["attention_mask"].to(model.device)
         token = sentence_tokens(model, mask)
@@ -44,22 +48,22 @@ def score_states(
 
 
 def cosine(before: Tensor, after: Tensor) -> Tensor:
-    """(n, hidden) twice -> (n,)."""
+    """Cosine similarity of the states: (n, hidden), (n, hidden) -> (n,)."""
     return torch.cosine_similarity(before, after, dim=-1)
 
 
 def influence(before: Tensor, after: Tensor) -> Tensor:
-    """1 - cosine: how much the layer turns the states."""
+    """1 - cosine: how far the layer turns the states."""
     return 1 - cosine(before, after)
 
 
-def relative_magnitude(before: Tensor, after: Tensor) -> Tensor:
-    """Length of what the layer adds, relative to the length of its output."""
+def added(before: Tensor, after: Tensor) -> Tensor:
+    """Length of the layer's update, relative to the length of its output."""
     return (after - before).norm(dim=-1) / after.norm(dim=-1)
 
 
 class Mean:
-    """The mean of a number for each token, over real tokens or over sentence tokens alone."""
+    """Collector: mean of a number for each token, over real tokens or over sentence tokens only."""
 
     def __init__(self, value: Callable[[Tensor, Tensor], Tensor], sentence: bool = False):
         """value: (before, after), (n, hidden) each -> (n,)."""
@@ -87,8 +91,10 @@ def _sentence(real: Tensor, token: Tensor) -> Tensor:
 
 
 class Blocks:
-    """Angular distance of the sentence token's states K layers apart, in halves of a turn: row K - 1 has one number for
-    each layer at which a block of K can begin."""
+    """Collector: angular distance of the sentence token's states K layers apart, in units of pi.
+
+    Row K - 1 has one number for each layer at which a block of K layers can begin.
+    """
 
     def __init__(self):
         self.total: Tensor | float = 0.0
@@ -111,14 +117,16 @@ class Blocks:
 
 
 class Moments:
-    """Second moments of the states before and after each layer, over real tokens; memory does not grow with the
-    data."""
+    """Collector: a function of the covariance of the states before and after each layer, over real tokens.
+
+    Memory does not grow with the data.
+    """
 
     def __init__(self, score: Callable[[Tensor, Tensor, Tensor], float]):
-        """score: (covariance before, of before with after, after), (hidden, hidden) each -> a number."""
+        """score: (covariance before, between before and after, after), (hidden, hidden) each -> a number."""
         self.score = score
         self.sums: list[Tensor] = []
-        """Of each layer (2 hidden + 1, 2 hidden + 1): products of (before, after, 1) with itself."""
+        """For each layer, products of (before, after, 1) with itself: (2 hidden + 1, 2 hidden + 1)."""
 
     def add(self, states: States, real: Tensor, token: Tensor) -> None:
         """See Collector."""
@@ -143,11 +151,18 @@ class Moments:
 
 
 def residual(before: Tensor, joint: Tensor, after: Tensor) -> float:
-    """Share of the output's variance that no linear map of the input explains."""
+    """Fraction of the output's variance that no linear map of the input explains."""
     explained = torch.trace(joint.T @ torch.linalg.pinv(before, rtol=1e-10, hermitian=True) @ joint)
     return float(1 - explained / torch.trace(after))
 
 
 def linear_cka(before: Tensor, joint: Tensor, after: Tensor) -> float:
-    """Linear centred kernel alignment of input and output."""
+    """Linear centered kernel alignment of input and output."""
     return float(joint.square().sum() / (before.norm() * after.norm()))
+
+
+contribution = partial(Mean, cosine, sentence=True)
+block_influence = partial(Mean, influence)
+relative_magnitude = partial(Mean, added)
+linearity = partial(Moments, residual)
+cka = partial(Moments, linear_cka)

@@ -1,55 +1,122 @@
-"""The table of criteria that give layers a score."""
+"""The table of criteria: strategies that compute a score for each layer. All strategies by name.
+
+A criterion is one function and one row of CRITERIA. This module does not import torch.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Literal
 
-from layerdrop.criteria import outputs, states, weights
+from layerdrop.errors import unknown
+from layerdrop.strategies import WITHOUT_SCORES, Strategy
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """One row of the table."""
+@dataclass(frozen=True, kw_only=True)
+class Criterion(Strategy):
+    """One row of the table. `drops` is required."""
 
-    name: str
     looks_at: Literal["weights", "states", "outputs", "losses"]
-    """`states` and the following look at texts, `outputs` and `losses` through a head, `losses` at labels too where
-    that is a classifier's."""
-    make: Callable[..., Any]
-    """weights: (model, weight_scope) -> scores; states: () -> Collector; outputs, losses: (model, batches) -> rows,
-    where `by_steps` (model, batches, k)."""
+    """All but `weights` read texts. `outputs` and `losses` need a head. `losses` read the labels of a classifier."""
+    function: Callable[..., Any]
+    """weights: (encoder, weight_scope) -> one score for each layer. states: () -> Collector. outputs, losses: (model,
+    batches) -> rows of scores; with `unit="steps"` (model, batches, k) -> k rows."""
     split: str = "train"
-    """The split that is scored unless another one is asked for."""
-    by_steps: bool = False
+    """Default split to score."""
 
     @property
     def needs_data(self) -> bool:
-        """Whether it looks at texts."""
+        """Whether the criterion reads texts."""
         return self.looks_at != "weights"
 
     @property
     def needs_head(self) -> bool:
-        """Whether it needs a head."""
+        """Whether the criterion needs a head."""
         return self.looks_at in ("outputs", "losses")
 
 
-SCORERS = {
+def _lazy(module: str, name: str) -> Callable[..., Any]:
+    """A function of layerdrop.criteria, imported at its first call: torch takes seconds to import."""
+    return lambda *args: getattr(import_module(f"layerdrop.criteria.{module}"), name)(*args)
+
+
+# fmt: off
+CRITERIA = {
     row.name: row
     for row in (
-        Scorer("contribution", "states", lambda: states.Mean(states.cosine, sentence=True), split="validation"),
-        Scorer("block-influence", "states", lambda: states.Mean(states.influence)),
-        Scorer("angular-block", "states", states.Blocks),
-        Scorer("relative-magnitude", "states", lambda: states.Mean(states.relative_magnitude)),
-        Scorer("linearity", "states", lambda: states.Moments(states.residual)),
-        Scorer("cka", "states", lambda: states.Moments(states.linear_cka)),
-        Scorer("loss-drop", "losses", outputs.loss_drop),
-        Scorer("sleb", "losses", outputs.sleb, by_steps=True),
-        Scorer("logit-kl", "outputs", outputs.logit_kl),
-        Scorer("sleb-kl", "outputs", outputs.sleb_kl, by_steps=True),
-        Scorer("taylor", "losses", outputs.taylor),
-        Scorer("fisher", "losses", outputs.fisher),
-        Scorer("variance", "weights", weights.variance),
-        Scorer("aggregation", "weights", weights.aggregation),
+        Criterion(
+            "contribution", "the layers whose output is most like their input, at the sentence token",
+            "Sajjad et al. 2023, Section 3",
+            looks_at="states", function=_lazy("states", "contribution"), drops="highest", threshold=True,
+            split="validation",
+        ),
+        Criterion(
+            "block-influence", "the layers that turn the states of all tokens least", "Men et al. 2024, ShortGPT",
+            looks_at="states", function=_lazy("states", "block_influence"), drops="lowest",
+        ),
+        Criterion(
+            "angular-block",
+            "the block of k layers with the smallest angle between input and output, at the sentence token",
+            "Gromov et al. 2024",
+            looks_at="states", function=_lazy("states", "Blocks"), drops="lowest", unit="block",
+        ),
+        Criterion(
+            "relative-magnitude", "the layers that add least, relative to their output", "Samragh et al. 2023",
+            looks_at="states", function=_lazy("states", "relative_magnitude"), drops="lowest",
+        ),
+        Criterion(
+            "linearity", "the layers of which a linear map explains most", "Razzhigaev et al. 2024",
+            looks_at="states", function=_lazy("states", "linearity"), drops="lowest",
+        ),
+        Criterion(
+            "cka", "the layers with the most aligned output and input", "Kornblith et al. 2019",
+            looks_at="states", function=_lazy("states", "cka"), drops="highest",
+        ),
+        Criterion(
+            "loss-drop", "the layers without which the loss grows least, each alone",
+            "Kim et al. 2024, Shortened LLaMA",
+            looks_at="losses", function=_lazy("outputs", "loss_drop"), drops="lowest",
+        ),
+        Criterion(
+            "sleb", "the layers without which the loss grows least, one after the other", "Song et al. 2024, SLEB",
+            looks_at="losses", function=_lazy("outputs", "sleb"), drops="lowest", unit="steps",
+        ),
+        Criterion(
+            "logit-kl", "the layers without which the outputs change least, each alone",
+            "Sieberling et al. 2024, EvoPress",
+            looks_at="outputs", function=_lazy("outputs", "logit_kl"), drops="lowest",
+        ),
+        Criterion(
+            "sleb-kl", "the layers without which the outputs change least, one after the other",
+            "after Song et al. 2024 and Sieberling et al. 2024; the combination is ours",
+            looks_at="outputs", function=_lazy("outputs", "sleb_kl"), drops="lowest", unit="steps",
+        ),
+        Criterion(
+            "taylor", "the layers with the smallest sum of |weight x gradient|", "Ma et al. 2023, LLM-Pruner",
+            looks_at="losses", function=_lazy("outputs", "taylor"), drops="lowest",
+        ),
+        Criterion(
+            "fisher", "the layers with the smallest sum of squared gradients", "Lee et al. 2023",
+            looks_at="losses", function=_lazy("outputs", "fisher"), drops="lowest",
+        ),
+        Criterion(
+            "variance", "the layers with the lowest variance of their weights", "Sajjad et al. 2023, Section 5.1",
+            looks_at="weights", function=_lazy("weights", "variance"), drops="lowest",
+        ),
+        Criterion(
+            "aggregation", "the layers with the lowest mean magnitude of their weights",
+            "Sajjad et al. 2023, Section 5.1",
+            looks_at="weights", function=_lazy("weights", "aggregation"), drops="lowest",
+        ),
     )
 }
-WEIGHT_SCOPES = ("final", "layer")
+# fmt: on
+STRATEGIES = {name: row for name, row in WITHOUT_SCORES.items() if row.positions} | CRITERIA | WITHOUT_SCORES
+"""Every strategy: by position, by score, other."""
+
+
+def get_strategy(name: str) -> Strategy:
+    """The strategy of a name. Raises UserError with the nearest match."""
+    if name not in STRATEGIES:
+        raise unknown("--drop_strategy", name, STRATEGIES)
+    return STRATEGIES[name]

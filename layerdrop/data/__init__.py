@@ -1,1 +1,1 @@
-"""Examples: reading them (hub, GLUE folder, own files), tokenising them, and making batches of them."""
+"""Tasks, rows (hub, GLUE folder, own files), tokens and batches."""

@@ -1,4 +1,4 @@
-"""From tokenised examples to batches: in which order, how padded."""
+"""Batches of tokenized examples: order and padding."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from layerdrop.data.tokens import Tokenised
+from layerdrop.data.tokens import TokenizedDataset
 
 
 @dataclass(frozen=True)
 class Collator:
-    """A list of `Tokenised` items -> one batch of tensors, padded to its longest example.
+    """Collate `TokenizedDataset` items into a batch of tensors, padded to the longest item.
 
-    max_length: if given, the length is rounded up to a multiple of `multiple`, for long texts to a coarser one, which
-    adds a sixteenth at most; but not beyond this. (Kernels are prepared anew for every new length, on a CPU for about
-    half of a training step: fewer lengths, less of that.) fill: pad every batch to max_length.
+    max_length: upper limit of the padded length. With it, lengths are rounded up to a multiple of `multiple`, or to a
+    coarser multiple that adds a sixteenth at most: every new length costs time for preparing kernels, on a CPU about
+    half a training step. fill: pad every batch to max_length.
     """
 
     padding_values: dict[str, int]
@@ -26,7 +26,7 @@ class Collator:
 
     @classmethod
     def of(cls, tokenizer, max_length: int | None = None, fill: bool = False, multiple: int = 1) -> "Collator":
-        """The collator that pads as this tokenizer does (XLNet: on the left)."""
+        """The collator with a tokenizer's padding ids and padding side (XLNet: left)."""
         values = {
             "input_ids": tokenizer.pad_token_id or 0,
             "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0),
@@ -34,7 +34,7 @@ class Collator:
         return cls(values, tokenizer.padding_side == "left", max_length, fill, multiple)
 
     def length(self, longest: int) -> int:
-        """The padded length of a batch whose longest example has `longest` tokens."""
+        """Padded length of a batch. longest: number of tokens of its longest example."""
         if self.max_length is None or self.fill:
             return self.max_length or longest
         step = max(1, longest // 16 // self.multiple) * self.multiple
@@ -60,12 +60,12 @@ class Collator:
 
 
 class LengthGroupedSampler(torch.utils.data.Sampler):
-    """Positions of an epoch, such that consecutive batches hold examples of like length, in random order.
+    """Positions of an epoch in random order, with examples of similar length in each batch.
 
-    Examples are shuffled, sorted by length within windows of `window` batches, cut into batches, and the batches are
-    shuffled; a last, smaller batch stays last. The order depends on `seed` and the epoch alone, so that a resumed run
-    sees what an uninterrupted one sees. `tokens` and `padded_tokens` count what has been handed out; padded: to how
-    many tokens a batch is padded whose longest example has so many.
+    Examples are shuffled, sorted by length within windows of `window` batches, and cut into batches. The batches are
+    shuffled, except that a smaller batch stays last. The order depends on `seed` and the epoch alone, so a resumed run
+    has the same order. `tokens` and `padded_tokens` count the sampled tokens. padded: length of a batch's longest
+    example -> padded length.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
         self.tokens = self.padded_tokens = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Call before an epoch's iteration."""
+        """Set the epoch before its iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -103,8 +103,8 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
             yield from batch.tolist()
 
 
-def batches(dataset: Tokenised, batch_size: int) -> list[list[dict]]:
-    """All items in batches of neighbours, longest first; a Collator makes tensors of each."""
+def batches(dataset: TokenizedDataset, batch_size: int) -> list[list[dict]]:
+    """All items in batches of neighbors, longest first. A Collator makes tensors of a batch."""
     dataset = dataset.longest_first()
     starts = range(0, len(dataset), batch_size)
     return [[dataset[i] for i in range(start, min(start + batch_size, len(dataset)))] for start in starts]

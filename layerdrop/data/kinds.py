@@ -1,12 +1,13 @@
-"""Kinds of labels: classes and values. No other module asks which of the two a task has."""
+"""Kinds of labels: classes and values. Other modules never distinguish them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from typing_extensions import override
 
 from layerdrop.data import metrics
 
@@ -14,82 +15,70 @@ if TYPE_CHECKING:
     import torch
 
 
-class Kind:
-    """What the labels of a task are."""
+class Kind(Protocol):
+    """The kind of a task's labels. Arrays of labels and predictions are (n,)."""
 
     names: tuple[str, ...]
     """Class names in id order; empty for values."""
     problem_type: str
-    """Name in the library's configurations."""
+    """Its name in the library's configurations."""
     dtype: type
-    """Type of a label array."""
+    """NumPy type of labels."""
     auto_class = "AutoModelForSequenceClassification"
-    """Name of the library's class that loads such a model."""
+    """Name of the library's class that loads a model."""
 
     @property
     def n_outputs(self) -> int:
         """Width of the head."""
-        raise NotImplementedError
 
     def __str__(self) -> str:
-        """In words: `3 classes`, `values`."""
-        raise NotImplementedError
+        """A description: `3 classes`, `values`."""
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
-        """The task loss of (n, n_outputs) logits and (n,) labels in the model's order: a mean over rows, in fp32."""
-        raise NotImplementedError
+        """The task loss, a mean over rows in fp32. logits: (n, n_outputs); labels: in the model's order."""
 
     def distillation_loss(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-        """The loss between two (n, n_outputs) logits: a mean over rows, in fp32."""
-        raise NotImplementedError
+        """The loss between logits (n, n_outputs) of student and teacher, a mean over rows in fp32."""
 
     def decide(self, logits: np.ndarray) -> np.ndarray:
-        """(n, n_outputs) logits -> (n,) predictions in the model's order."""
-        raise NotImplementedError
+        """Logits (n, n_outputs) -> predictions in the model's order."""
 
     def measure(self, names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """Metrics of (n,) predictions and labels in the task's order. names: keys of metrics.METRICS."""
-        raise NotImplementedError
+        """Metrics of predictions and labels in the task's order. names: keys of metrics.METRICS."""
 
     def f1_by_class(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """Class name -> F1; empty for values."""
         return {}
 
     def shown(self, predictions: Iterable) -> list[str]:
-        """(n,) labels or predictions in the task's order, as in a file of predictions."""
-        raise NotImplementedError
+        """Labels or predictions in the task's order -> their text in prediction files."""
 
     def read(self, shown: Iterable[str]) -> np.ndarray:
-        """The (n,) labels that `shown` gave these texts. Raises ValueError."""
-        raise NotImplementedError
+        """The inverse of `shown`. Raises ValueError."""
 
     def submitted(self, predictions: np.ndarray) -> list[str]:
-        """(n,) predictions in the task's order, as GLUE wants them submitted."""
-        raise NotImplementedError
+        """Predictions in the task's order -> their text in GLUE's submissions."""
 
     def confidence(self, logits: np.ndarray) -> np.ndarray | None:
-        """(n,) probability of each prediction; None for values."""
+        """Probability of each prediction; None for values."""
         return None
 
     def range_in_deviations(self, predictions: np.ndarray, labels: np.ndarray | None) -> float | None:
-        """Range of the predictions in standard deviations of the labels; None for classes, or without deviation."""
+        """Range of the predictions in standard deviations of the labels; None for classes or constant labels."""
         return None
 
     def differs(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """(n,) whether two arrays of predictions differ visibly."""
-        raise NotImplementedError
+        """Whether predictions differ, row by row."""
 
     def strata(self, labels: np.ndarray) -> list[np.ndarray]:
-        """Rows of each group that a random draw takes its share of: of each class that occurs, or all rows."""
-        raise NotImplementedError
+        """Groups of rows for stratified sampling: the rows of each class, or all rows."""
 
     def stratified_by(self, labels: np.ndarray) -> np.ndarray | None:
-        """The labels, if each occurs at least twice; None if a split cannot be stratified."""
+        """The labels to stratify a split by; None if a class occurs once, and for values."""
         return None
 
     def linear_model(self, strength: float, max_iter: int):
         """scikit-learn's linear model with an L2 penalty of 1 / strength."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -98,15 +87,15 @@ class Classes(Kind):
 
     names: tuple[str, ...]
     words: tuple[str, ...] = ()
-    """How the classical files, and GLUE's submissions, write each class."""
+    """Names of the classes in GLUE's classical files and submissions."""
     positive: int = 1
     """Id of the class that `f1` measures."""
     problem_type = "single_label_classification"
     dtype = np.int64
 
     @property
+    @override
     def n_outputs(self) -> int:
-        """See Kind."""
         return len(self.names)
 
     def __str__(self) -> str:
@@ -121,7 +110,7 @@ class Classes(Kind):
     def distillation_loss(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
         """T^2 times the divergence of the softened distributions (Hinton et al. 2015).
 
-        Sun et al.'s code has the mean over rows and classes: with two classes half of this.
+        Sun et al.'s code takes the mean over classes too: with two classes, half of this loss.
         """
         from torch.nn.functional import kl_div, log_softmax
 
@@ -132,20 +121,20 @@ class Classes(Kind):
         """The class with the largest logit."""
         return logits.argmax(axis=-1)
 
+    @override
     def measure(self, names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """See Kind."""
         return metrics.compute(names, predictions, labels, self.positive)
 
+    @override
     def f1_by_class(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """See Kind."""
         return dict(zip(self.names, metrics.f1_by_class(predictions, labels, len(self.names)), strict=True))
 
     def shown(self, predictions: Iterable) -> list[str]:
         """Class names."""
         return [self.names[i] for i in predictions]
 
+    @override
     def read(self, shown: Iterable[str]) -> np.ndarray:
-        """See Kind."""
         return np.array([self.names.index(name) for name in shown])
 
     def submitted(self, predictions: np.ndarray) -> list[str]:
@@ -157,16 +146,16 @@ class Classes(Kind):
         odds = np.exp(logits - logits.max(1, keepdims=True))
         return (odds / odds.sum(1, keepdims=True)).max(1)
 
+    @override
     def differs(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """See Kind."""
         return a != b
 
     def strata(self, labels: np.ndarray) -> list[np.ndarray]:
         """The rows of each class that occurs, in id order."""
         return [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
+    @override
     def stratified_by(self, labels: np.ndarray) -> np.ndarray | None:
-        """See Kind."""
         return None if np.bincount(labels).min() < 2 else labels
 
     def linear_model(self, strength: float, max_iter: int):
@@ -182,7 +171,7 @@ class Values(Kind):
 
     low: float = -np.inf
     high: float = np.inf
-    """Lowest and highest value that GLUE takes."""
+    """Lowest and highest value in GLUE's submissions."""
     names = words = ()
     problem_type = "regression"
     dtype = np.float32
@@ -207,24 +196,24 @@ class Values(Kind):
         """The logit itself."""
         return logits.reshape(-1)
 
+    @override
     def measure(self, names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """See Kind."""
         return metrics.compute(names, predictions, labels)
 
     def shown(self, predictions: Iterable) -> list[str]:
         """Six significant digits."""
         return [f"{value:.6g}" for value in predictions]
 
+    @override
     def read(self, shown: Iterable[str]) -> np.ndarray:
-        """See Kind."""
         return np.array([float(text) for text in shown])
 
     def submitted(self, predictions: np.ndarray) -> list[str]:
         """Three decimals, within the task's range."""
         return [f"{value:.3f}" for value in np.clip(predictions, self.low, self.high)]
 
+    @override
     def range_in_deviations(self, predictions: np.ndarray, labels: np.ndarray | None) -> float | None:
-        """See Kind."""
         deviation = 0 if labels is None else np.std(labels)
         return float(np.ptp(predictions) / deviation) if deviation else None
 
@@ -237,7 +226,7 @@ class Values(Kind):
         return [np.arange(len(labels))]
 
     def linear_model(self, strength: float, max_iter: int):
-        """Ridge regression in float64: in float32 its normal equations are singular."""
+        """Ridge regression in float64, because its normal equations are singular in float32."""
         from sklearn.linear_model import Ridge
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import FunctionTransformer
@@ -246,7 +235,7 @@ class Values(Kind):
 
 
 def kind_of(config) -> Kind:
-    """The kind of labels that a classifier with this configuration (PreTrainedConfig) predicts."""
+    """The kind of labels that a classifier predicts. config: its PreTrainedConfig."""
     if config.problem_type == "regression" or config.num_labels == 1:
         return Values()
     return Classes(tuple(str(config.id2label[i]) for i in sorted(config.id2label)))

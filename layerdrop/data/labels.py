@@ -1,4 +1,4 @@
-"""The order of a checkpoint's classes: the one place that translates class ids between a task and a model."""
+"""Class ids of a task and of a checkpoint. No other module converts them."""
 
 import re
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task
 
 
 class Labels:
-    """The labels of a task as a checkpoint's head numbers them.
+    """The labels of a task in a checkpoint's order of classes.
 
-    A checkpoint that names the task's classes in another order keeps its order; all others get the task's.
+    A checkpoint whose configuration names the task's classes keeps its order. All other checkpoints get the task's.
     """
 
     def __init__(self, task: Task, checkpoint: Checkpoint | None = None):
@@ -30,11 +30,11 @@ class Labels:
         return list(names) if self.order is None else [names[i] for i in self.order]
 
     def to_model(self, labels: np.ndarray) -> np.ndarray:
-        """Class ids in the task's order -> in the model's; values unchanged."""
+        """Class ids in the task's order -> in the model's order; values stay."""
         return labels if self.order is None else np.argsort(self.order)[labels]
 
     def to_task(self, labels: np.ndarray) -> np.ndarray:
-        """Class ids in the model's order -> in the task's; values unchanged."""
+        """Class ids in the model's order -> in the task's order; values stay."""
         return labels if self.order is None else self.order[labels]
 
     def decide(self, logits: np.ndarray) -> np.ndarray:
@@ -57,7 +57,7 @@ class Labels:
 
     @property
     def pairs(self) -> str | None:
-        """A description of how a trained head's classes are paired with the task's, if only their order pairs them."""
+        """A description of how the classes of the head and of the task are paired; None if their names pair them."""
         return pairs_by_order(self.task, self.checkpoint.classes) if self.fit and self.names else None
 
 
@@ -67,10 +67,10 @@ def head_kind(checkpoint: Checkpoint) -> Kind | None:
 
 
 def label_order(task: Task, checkpoint_labels: Sequence[str]) -> list[int] | None:
-    """The task's class id for each class of a checkpoint that names its own, where the order differs; else None.
+    """The task's class id for each class of a checkpoint; None if the order is the task's.
 
-    checkpoint_labels: the checkpoint's classes in id order. Names are compared without regard to case; names that are
-    not the task's count as the task's order.
+    checkpoint_labels: names of the checkpoint's classes in id order, compared ignoring case. Other names than the
+    task's count as the task's order.
     """
     theirs = [name.lower() for name in checkpoint_labels]
     for spelling in (task.labels, task.words):
@@ -82,10 +82,10 @@ def label_order(task: Task, checkpoint_labels: Sequence[str]) -> list[int] | Non
 
 
 def pairs_by_order(task: Task, classes: Sequence[str]) -> str | None:
-    """Describe how a checkpoint's classes are paired with the task's, if only their order pairs them; else None.
+    """Describe the pairs of a checkpoint's and a task's classes if their names differ; else None.
 
-    classes: the checkpoint's, in id order, as many as the task's. Equal names pair classes, ignoring case. LABEL_0,
-    LABEL_1, ... are the ids of GLUE's classes.
+    classes: the checkpoint's names in id order, as many as the task's, compared ignoring case. LABEL_0, LABEL_1, ...
+    name the classes of GLUE tasks.
     """
     numbers = [re.fullmatch(r"LABEL_(\d+)", name) for name in classes]
     if all(numbers) and task.name in TASKS | DEMO_TASKS:

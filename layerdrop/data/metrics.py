@@ -1,6 +1,6 @@
-"""GLUE's metrics, offline: the same formulas (scikit-learn, SciPy) as the hub's `evaluate.load("glue", task)`.
+"""GLUE's metrics, offline, with the formulas (scikit-learn, SciPy) of the hub's `evaluate.load("glue", task)`.
 
-The two libraries are imported on the first call, so that nobody waits for them at start-up.
+The first call imports the two libraries, so that the start-up does not wait for them.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Share of predictions that equal the label; (n,) and (n,) ids."""
+    """Fraction of predictions that equal the label; (n,) and (n,) ids."""
     return float((predictions == labels).mean())
 
 
@@ -56,9 +56,9 @@ def spearmanr(predictions: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _correlation(function, predictions: np.ndarray, labels: np.ndarray) -> float:
-    """NaN for fewer than two rows, for constant predictions or labels, and where a value is not finite.
+    """A correlation; NaN for fewer than two rows, for constant predictions or labels, and for infinite values.
 
-    SciPy says the same after a warning, with two exceptions: below two rows it raises an error, and it ranks infinity.
+    SciPy also returns NaN, with a warning, but raises an error for fewer than two rows, and ranks infinity.
     """
     if len(labels) < 2 or not (np.isfinite(predictions).all() and np.isfinite(labels).all()):
         return float("nan")
@@ -82,5 +82,5 @@ def compute(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray, p
 
 
 def rank_key(score: float) -> float:
-    """Sort key for a score of which more is better: NaN (a score that is not defined) ranks below every number."""
+    """Sort key for a score where more is better. NaN, an undefined score, ranks below every number."""
     return float("-inf") if np.isnan(score) else float(score)

@@ -1,25 +1,25 @@
-"""What a run reads: its task, examples and tokens."""
+"""The data part of a run's spec."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Which task and examples, and how many tokens of each."""
+    """Task, source of the rows, and limits of rows and tokens."""
 
     task: str
-    """Name of a GLUE or demo task; for own files a name derived from theirs."""
+    """Name of a GLUE or demo task. For own files, a name derived from the file's."""
     source: str = "hub"
-    """`hub`, `demo`, `files`, or a GLUE folder as given."""
+    """`hub`, `demo`, `files`, or the path of a GLUE folder."""
     files: tuple[tuple[str, str], ...] = ()
-    """Own files: (split, path) of `train` and `validation`, as far as the run reads them."""
+    """Own files: (split, path) of `train` and `validation` if the run reads them."""
     text_columns: tuple[str, ...] = ()
-    """Own files: one or two names; empty: found in the files."""
+    """Own files: one or two names. Empty: chosen by the files' contents."""
     label_column: str = "label"
     label_type: str = "auto"
     """Own files: `class`, `number`, or `auto`."""
     positive_label: str | None = None
-    """Own files with two classes: the class that `f1` measures; None: chosen by name and frequency."""
+    """Own files with two classes: the class that `f1` measures. None: chosen by name and frequency."""
     skip_bad_rows: bool = False
     max_seq_length: int = 128
     """Tokens."""
@@ -27,4 +27,4 @@ class DataSpec:
     max_train_samples: int | None = None
     max_eval_samples: int | None = None
     hold_out: float | None = None
-    """Share of the training set that takes the place of the development set; None: none."""
+    """Fraction of the training set to hold out and use instead of the validation set. None: no held-out rows."""

@@ -1,14 +1,21 @@
-"""A user's csv, tsv, json-lines or parquet file as rows with line numbers. Columns are not interpreted here."""
+"""Files as tables with line numbers, and the conversion of a table to `Examples`.
+
+The csv module, the json module and pyarrow parse the files. pandas and `datasets` do not keep the line of a row.
+"""
 
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from layerdrop.data.examples import BadRow, bad_row_error, no_usable_row
+import numpy as np
+
+from layerdrop.data.examples import BadRow, Examples, UnknownLabel, as_number, is_missing
+from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task
 from layerdrop.errors import UserError
 from layerdrop.system.text import one_line
 
@@ -17,52 +24,94 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 NAMES_OF_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 csv.field_size_limit(2**31 - 1)  # the csv module refuses cells of more than 131,072 characters by default
 
-NumberedRow = tuple[int, dict[str, object] | BadRow]
-"""(line, from 1, on which the row starts, or in parquet files and JSON arrays the row number; cells by column, or the
-BadRow)"""
+Row = dict[str, object]
+"""Column -> cell. Missing cells and NaN are None. Bytes are decoded if they are UTF-8 text."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A file as read. Blank lines are left out."""
+    """A file as read, without blank lines.
+
+    Keys of `rows` and `bad` are the 1-based lines on which the rows start. Parquet files and JSON arrays have 1-based
+    row numbers instead.
+    """
 
     path: str
     columns: tuple[str, ...]
-    """In the order of the file; of json lines, every name that occurs."""
-    rows: list[NumberedRow]
-    """Missing cells and NaN are None. Bytes are decoded if they are UTF-8 text."""
+    """Names in the order of the file. In JSON files, every name that occurs."""
+    rows: dict[int, Any]
+    """Line -> Row, or any other form of a row before and after `map`."""
+    bad: dict[int, BadRow] = field(default_factory=dict)
+    """Line -> reason, for malformed rows."""
 
-    def values(self, column: str) -> list[object]:
-        """The cells of a column that are neither missing nor empty."""
-        cells = (row.get(column) for _, row in self.rows if isinstance(row, dict))
-        return [cell for cell in cells if cell is not None and cell != ""]
+    @property
+    def lines(self) -> list[int]:
+        """Lines of all rows, sorted."""
+        return sorted({*self.rows, *self.bad})
+
+    def values(self, column: str) -> dict[int, object]:
+        """Line -> cell of a column, without missing and empty cells."""
+        cells = {line: row.get(column) for line, row in self.rows.items()}
+        return {line: cell for line, cell in cells.items() if cell is not None and cell != ""}
+
+    def require(self, flag: str, columns: Sequence[str]) -> None:
+        """Raise UserError if a column is missing. flag: the user's flag that names another column."""
+        if missing := [name for name in columns if name not in self.columns]:
+            raise UserError(
+                f"{flag}: {self.path} has no column {', '.join(missing)}; found: {', '.join(self.columns)}."
+            )
+
+    def map(self, convert: Callable[[Any], Any], skip_bad_rows: bool) -> "Table":
+        """Convert every row. A row for which `convert` raises BadRow becomes malformed.
+
+        Raises UserError for the first malformed row unless `skip_bad_rows`.
+        """
+        rows, bad = {}, dict(self.bad)
+        for line, row in self.rows.items():
+            try:
+                rows[line] = convert(row)
+            except BadRow as error:
+                bad[line] = error
+        if bad and not skip_bad_rows:
+            line = min(bad)
+            raise UserError(f"{self.path}:{line}: {bad[line]}. Fix the row, or add --skip_bad_rows to leave it out.")
+        return replace(self, rows=rows, bad=bad)
 
     def as_text(self, columns: Sequence[str], skip_bad_rows: bool = False) -> "Table":
-        """The table with the cells of these columns as text. A row with a missing or non-text cell is a BadRow.
+        """Convert the cells of some columns to text. A row with a missing or non-text cell is malformed."""
+        return self.map(lambda row: row | {column: _text(row, column) for column in columns}, skip_bad_rows)
 
-        Raises UserError for the first BadRow unless `skip_bad_rows`.
+    def examples(
+        self, task: Task, class_ids: Mapping[str, int], index: str | None, labeled: bool, skip_bad_rows: bool
+    ) -> Examples:
+        """The rows as examples of a task. Cells of its columns must be text.
+
+        class_ids: label in the file -> class id. index: column of the row names. Raises UserError without a usable row.
         """
-        table = replace(self, rows=[(line, _as_text(row, columns)) for line, row in self.rows])
-        table.refuse_bad_rows(skip_bad_rows)
-        return table
+        table = self.map(
+            lambda row: (
+                [row[name] for name in task.texts],
+                _label(task, class_ids, row[task.label]) if labeled else None,
+                str(row[index]) if index else "",
+            ),
+            skip_bad_rows,
+        )
+        if not table.rows:
+            raise UserError(f"{self.path}: {table.no_usable_row()}. Check the file.")
+        texts, labels, names = zip(*table.rows.values(), strict=True)
+        if not all(names):
+            names = [str(number) for number, line in enumerate(table.lines) if line in table.rows]
+        labels = np.array(labels, task.kind.dtype) if labeled else None
+        columns = tuple(map(list, zip(*texts, strict=True)))
+        return Examples(columns, labels, list(names), tuple(sorted(table.bad)))
 
-    def refuse_bad_rows(self, skip_bad_rows: bool) -> None:
-        """Raise UserError for the first malformed row unless `skip_bad_rows`."""
-        bad = next((row for row in self.rows if isinstance(row[1], BadRow)), None)
-        if bad and not skip_bad_rows:
-            raise bad_row_error(self.path, *bad)
+    def no_usable_row(self) -> str:
+        """The message for a table without rows: the number of malformed rows, and the first reason."""
+        first = min(self.bad, default=None)
+        return "no usable row" + (f" ({len(self.bad)} malformed; line {first}: {self.bad[first]})" if first else "")
 
 
-def _as_text(row: dict[str, object] | BadRow, columns: Sequence[str]) -> dict[str, object] | BadRow:
-    if isinstance(row, BadRow):
-        return row
-    try:
-        return row | {column: _text(row, column) for column in columns}
-    except BadRow as error:
-        return error
-
-
-def _text(row: dict[str, object], column: str) -> str:
+def _text(row: Row, column: str) -> str:
     """Raises BadRow."""
     if column not in row:
         raise BadRow(f"no column {column}; found: {', '.join(row)}")
@@ -80,41 +129,64 @@ def _text(row: dict[str, object], column: str) -> str:
     return str(cell)
 
 
-def _plain(cell: object) -> object:
-    """Convert a cell: NaN to None, UTF-8 bytes to text."""
-    if isinstance(cell, bytes):
-        with suppress(UnicodeDecodeError):
-            return cell.decode()
-    return None if cell != cell else cell
+def _label(task: Task, class_ids: Mapping[str, int], text: str) -> float | int:
+    """Raises BadRow."""
+    if task.labels:
+        value, problem = class_ids.get(text), f"label '{text}' means that a label is missing"
+    else:
+        value, problem = as_number(text), f"label '{text}' of column '{task.label}' is not a number"
+    if value is not None:
+        return value
+    if task.labels and not is_missing(text):
+        raise UnknownLabel(text, task.words)
+    raise BadRow(problem + ("" if task.name in TASKS | DEMO_TASKS else " (for classes: --label_type class)"))
 
 
+# ---- files of any type -----------------------------------------------------------------------------------------------
 def read_table(flag: str, path_name: str, skip_bad_rows: bool = False) -> Table:
-    """The file's table. flag: what the user wrote it with, for messages.
+    """Read a csv, tsv, JSON or parquet file. flag: the user's flag, for messages.
 
-    Raises UserError for an unknown type, an unreadable file, a header that cannot be meant and, unless
-    `skip_bad_rows`, for the first malformed row.
+    Raises UserError for an unknown type, an unreadable file, an unusable header, and the first malformed row unless
+    `skip_bad_rows`.
     """
     path = Path(path_name).expanduser()
     kind = path.suffix.lower()
     if kind not in FILE_TYPES:
         raise UserError(f"{flag} {path}: unknown file type '{path.suffix}'. Allowed: {', '.join(FILE_TYPES)}.")
     try:
-        columns, rows = _read_parquet(flag, path) if kind == ".parquet" else _read_text(flag, path)
+        if kind == ".parquet":
+            table = _read_parquet(flag, path)
+        else:
+            with open(path, encoding="utf-8-sig", newline="") as file:
+                lines = file.readlines()
+            table = _read_delimited(flag, path, lines) if kind in SEPARATORS else _read_json(flag, path, lines)
     except OSError as error:
         raise UserError(f"{flag} {path}: cannot read the file ({error.strerror or error}). Check the path.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Convert the file.") from None
-    if twice := [name for name, n in Counter(columns).items() if n > 1]:
+    if twice := [name for name, n in Counter(table.columns).items() if n > 1]:
         raise UserError(f"{flag} {path}: two columns are named '{twice[0]}'. Rename one of them.")
-    table = Table(str(path), tuple(columns), rows)
-    table.refuse_bad_rows(skip_bad_rows)
-    if not any(isinstance(row, dict) for _, row in rows):
+    table = table.map(lambda row: row, skip_bad_rows)
+    if not table.rows:
         how = "Write one object on each line" if kind in (".json", ".jsonl") else "The first line must name the columns"
-        raise UserError(f"{flag} {path}: {no_usable_row(dict(rows))}. {how}.")
+        raise UserError(f"{flag} {path}: {table.no_usable_row()}. {how}.")
     return table
 
 
-def _read_parquet(flag: str, path: Path) -> tuple[list[str], list[NumberedRow]]:
+def _plain(row: object) -> Row:
+    """Convert NaN to None, and UTF-8 bytes to text. Raises BadRow for a row without column names."""
+    if not isinstance(row, dict):
+        raise BadRow("not a JSON object")
+    for name, cell in row.items():
+        if isinstance(cell, bytes):
+            with suppress(UnicodeDecodeError):
+                row[name] = cell.decode()
+        elif cell != cell:
+            row[name] = None
+    return row
+
+
+def _read_parquet(flag: str, path: Path) -> Table:
     import pyarrow
     import pyarrow.parquet
 
@@ -122,107 +194,85 @@ def _read_parquet(flag: str, path: Path) -> tuple[list[str], list[NumberedRow]]:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowException as error:
         raise UserError(f"{flag} {path}: not a readable parquet file ({str(error).splitlines()[0]}).") from None
-    rows = [{name: _plain(cell) for name, cell in row.items()} for row in table.to_pylist()]
-    return table.column_names, list(enumerate(rows, 1))
+    rows = dict(enumerate(table.to_pylist(), 1))
+    return Table(str(path), tuple(table.column_names), rows).map(_plain, skip_bad_rows=True)
 
 
-def _read_text(flag: str, path: Path) -> tuple[list[str], list[NumberedRow]]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        lines = file.readlines()
-    kind = path.suffix.lower()
-    if kind in SEPARATORS:
-        return _read_delimited(flag, path, lines, SEPARATORS[kind])
-    rows = _json_array(flag, path, lines)
-    if rows is None:
-        rows = [(number, _json_row(line)) for number, line in enumerate(lines, 1) if line.strip()]
-    return list(dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row)), rows
-
-
-def _json_array(flag: str, path: Path, lines: list[str]) -> list[NumberedRow] | None:
-    """The rows of a JSON array of objects. None for JSON lines. Raises UserError for any other JSON value that spans
-    several lines."""
-    first = next((line.strip() for line in lines if line.strip()), "")
-    if first[:1] not in ("[", "{") or (first[0] == "{" and _is_json(first)):
-        return None
+def _read_json(flag: str, path: Path, lines: list[str]) -> Table:
+    """Read JSON lines, or a JSON array of objects."""
+    content = "".join(lines)
+    rows = {number: line for number, line in enumerate(lines, 1) if line.strip()}
     try:
-        whole = json.loads("".join(lines))
+        whole = json.loads(content)  # fails after the first of several lines
     except json.JSONDecodeError as error:
-        if first[0] == "{" or _is_json(first):
-            return None
+        if content.lstrip().startswith("[") and error.msg != "Extra data":
+            raise UserError(
+                f"{flag} {path}: one JSON array that cannot be read ({error.msg} at line {error.lineno}). Fix it, or "
+                "write one object on each line."
+            ) from None
+        whole = None
+    if isinstance(whole, dict) and len(rows) > 1:
         raise UserError(
-            f"{flag} {path}: one JSON array that cannot be read ({error.msg} at line {error.lineno}). Mend it, or "
-            "write one object on each line."
-        ) from None
+            f"{flag} {path}: one JSON object over several lines. Write one object for each row, on a line of its own "
+            "(pandas: orient='records', lines=True)."
+        )
     if isinstance(whole, list):
-        return [(number, _json_object(row)) for number, row in enumerate(whole, 1)]
-    raise UserError(
-        f"{flag} {path}: one JSON object over several lines. Write one object for each row, on a line of its own "
-        "(pandas: orient='records', lines=True)."
-    )
+        table = Table(str(path), (), dict(enumerate(whole, 1)))
+    else:
+        table = Table(str(path), (), rows).map(_json_line, skip_bad_rows=True)
+    table = table.map(_plain, skip_bad_rows=True)
+    return replace(table, columns=tuple(dict.fromkeys(name for row in table.rows.values() for name in row)))
 
 
-def _is_json(text: str) -> bool:
+def _json_line(line: str) -> object:
     try:
-        json.loads(text)
-    except json.JSONDecodeError:
-        return False
-    return True
-
-
-def _json_row(line: str) -> dict[str, object] | BadRow:
-    try:
-        return _json_object(json.loads(line))
+        return json.loads(line)
     except json.JSONDecodeError as error:
-        return BadRow(f"not a JSON object on one line ({error.msg})")
+        raise BadRow(f"not a JSON object on one line ({error.msg})") from None
 
 
-def _json_object(row: object) -> dict[str, object] | BadRow:
-    if not isinstance(row, dict):
-        return BadRow("not a JSON object")
-    return {name: _plain(cell) for name, cell in row.items()}
-
-
-def _read_delimited(flag: str, path: Path, lines: list[str], separator: str) -> tuple[list[str], list[NumberedRow]]:
+# ---- csv and tsv -----------------------------------------------------------------------------------------------------
+def _read_delimited(flag: str, path: Path, lines: list[str]) -> Table:
+    kind = path.suffix.lower()
+    separator = SEPARATORS[kind]
     parsed = delimited_rows(lines, separator)
     header = next(parsed, (1, []))[1]
     if isinstance(header, BadRow):
         raise UserError(f"{flag} {path}: the first line must name the columns, and cannot be read ({header}).")
-    if len(header) == 1 and (meant := next((other for other in ";\t," if other in header[0]), None)):
-        names, right = NAMES_OF_SEPARATORS[meant], NAMES_OF_SEPARATORS[separator]
+    if len(header) == 1 and (other := next((other for other in ";\t," if other in header[0]), None)):
         raise UserError(
-            f"{flag} {path}: the first line has {names} between {', '.join(header[0].split(meant))}, but a "
-            f"{path.suffix.lower()} file has {right}. Convert the file"
-            + (", or name it .tsv (which has no quoting)." if meant == "\t" else ".")
+            f"{flag} {path}: the first line has {NAMES_OF_SEPARATORS[other]} between "
+            f"{', '.join(header[0].split(other))}, but a {kind} file has {NAMES_OF_SEPARATORS[separator]}. Convert the "
+            f"file{', or name it .tsv (which has no quoting)' if other == chr(9) else ''}."
         )
 
-    def check(fields: list[str] | BadRow) -> list[str] | BadRow:
+    def check(fields: list[str] | BadRow) -> list[str]:
         if isinstance(fields, BadRow):
-            return fields
-        if len(fields) != len(header):
-            return BadRow(f"{len(fields)} columns instead of {len(header)}")
-        return BadRow("the line of column names again") if fields == header and len(header) > 1 else fields
+            raise fields
+        if fields == header and len(header) > 1:
+            raise BadRow("the line of column names again")
+        return as_wide_as(header, fields)
 
-    rows = [(line, check(fields)) for line, fields in parsed]
-    names = _names(header, [fields for _, fields in rows if not isinstance(fields, BadRow)])
-    return list(names.values()), [
-        (line, fields if isinstance(fields, BadRow) else {name: fields[i] for i, name in names.items()})
-        for line, fields in rows
-    ]
-
-
-def _names(header: list[str], rows: list[list[str]]) -> dict[int, str]:
-    """Position -> name of each column. Leaves out columns with neither a name nor contents, which spreadsheets write.
-    Other columns without a name get pandas' name."""
+    table = Table(str(path), (), dict(parsed)).map(check, skip_bad_rows=True)
     blank = [i for i, name in enumerate(header) if not name.strip()]
-    empty = [i for i in blank if not any(row[i].strip() for row in rows)]
-    return {i: f"Unnamed: {i}" if i in blank else name for i, name in enumerate(header) if i not in empty}
+    unused = {i for i in blank if not any(row[i].strip() for row in table.rows.values())}  # spreadsheets write them
+    names = {i: f"Unnamed: {i}" if i in blank else name for i, name in enumerate(header) if i not in unused}
+    table = table.map(lambda fields: {name: fields[i] for i, name in names.items()}, skip_bad_rows=True)
+    return replace(table, columns=tuple(names.values()))
+
+
+def as_wide_as(header: Sequence[str], fields: list[str]) -> list[str]:
+    """The fields of a row. Raises BadRow if the header has another number of columns."""
+    if len(fields) != len(header):
+        raise BadRow(f"{len(fields)} columns instead of {len(header)}")
+    return fields
 
 
 def delimited_rows(lines: list[str], separator: str) -> Iterator[tuple[int, list[str] | BadRow]]:
-    """(line from 1, fields) of every row that is not blank. Commas: with quoting, also across lines; tabs: without.
+    """(1-based line, fields) of every row that is not blank. Commas: quoted cells may span lines. Tabs: no quoting.
 
-    A row whose quoting is wrong comes as BadRow, and reading goes on at the line below its first. Up to the line at
-    which the mistake showed, a row must have its quotes in pairs: else it is the end of a broken cell, not a row.
+    A row with wrong quoting is a BadRow, and the next row starts one line below. Until the line of the parser's error,
+    a row with an odd number of quotes is the end of a broken cell, and a BadRow too.
     """
     quoting = {"quoting": csv.QUOTE_NONE} if separator == "\t" else {"strict": True}
     start = doubtful = 0

@@ -1,7 +1,7 @@
 """The table of GLUE tasks: columns, labels, metrics, file layout.
 
-Label order, columns and metrics are those of the GLUE benchmark (Wang et al. 2019) as the hub's `nyu-mll/glue` has
-them; `selection_metric` is what Peer et al. (2022) choose layers by.
+Label order, columns and metrics are those of the GLUE benchmark (Wang et al. 2019) in the hub's `nyu-mll/glue`. Peer et
+al. (2022) select layers by `selection_metric`.
 """
 
 import math
@@ -12,25 +12,25 @@ from layerdrop.errors import unknown
 
 @dataclass(frozen=True)
 class Task:
-    """One task. Label ids count from 0 and index `labels` (names, as on the hub) and `words` (as in GLUE's files)."""
+    """A task. Label ids count from 0. They index `labels` (names on the hub) and `words` (names in GLUE's files)."""
 
     name: str
     folder: str
-    """Name of the folder in the classical layout, and stem of the submission file."""
+    """Folder in the classical layout, and stem of the submission file."""
     texts: tuple[str, ...]
-    """One or two text columns, as named in the classical .tsv files."""
+    """One or two text columns of the classical .tsv files."""
     hub_texts: tuple[str, ...]
-    """The same columns as named on the hub."""
+    """The same columns on the hub."""
     label: str
-    """Label column in the classical .tsv files."""
+    """Label column of the classical .tsv files."""
     labels: tuple[str, ...]
     """Empty for regression."""
     words: tuple[str, ...]
-    """How the classical files, and GLUE's submissions, write each label."""
+    """Labels in the classical files and in GLUE's submissions."""
     metrics: tuple[str, ...]
     selection_metric: str
     header: tuple[str, ...] = ()
-    """Column names of train.tsv and dev.tsv where these files have no header line (CoLA)."""
+    """Column names of train.tsv and dev.tsv if these files have no header line (CoLA)."""
     suffixes: tuple[str, ...] = ("",)
     """Endings of the validation and test splits: MNLI has two of each."""
     value_range: tuple[float, float] | None = None
@@ -45,18 +45,18 @@ class Task:
 
     @property
     def kind(self):
-        """Its labels: layerdrop.data.kinds.Classes or Values."""
-        from layerdrop.data.kinds import Classes, Values  # numpy: workers name tasks before they prepare for it
+        """The kind of its labels: layerdrop.data.kinds.Classes or Values."""
+        from layerdrop.data.kinds import Classes, Values  # imports numpy, for which workers prepare first
 
         low, high = self.value_range or (-math.inf, math.inf)
         return Classes(self.labels, self.words, self.positive) if self.labels else Values(low, high)
 
     def splits(self, split: str) -> list[str]:
-        """`validation` or `test` with this task's endings: MNLI gives `validation_matched`, `validation_mismatched`."""
+        """The splits of `train`, `validation` or `test`: for MNLI `validation_matched` and `validation_mismatched`."""
         return [split] if split == "train" else [split + suffix for suffix in self.suffixes]
 
     def recorded(self, metric: str) -> str:
-        """Name in records of a metric of the first validation split: MNLI's accuracy is `matched_accuracy`."""
+        """A metric's name in records, on the first validation split: MNLI's accuracy is `matched_accuracy`."""
         return metric_prefix(self.splits("validation")[0]) + metric
 
     @property
@@ -170,12 +170,11 @@ DEMO_TASKS = {
     f"demo-{name}": replace(TASKS[name], name=f"demo-{name}", folder=f"demo-{TASKS[name].folder}")
     for name in ("sst2", "rte", "mrpc", "stsb", "cola")
 }
-"""Tasks of the same form in the artificial language of layerdrop/demo."""
+"""Tasks on synthetic text (layerdrop/demo), with the columns and labels of the original tasks."""
 
 
 def get_task(name: str, flag: str = "--task_name") -> Task:
-    """The task of that name, in any of the usual spellings (`RTE`, `sst-2`, `STS-B`). Raises UserError, which names the
-    flag."""
+    """The task of a name, in any usual spelling (`RTE`, `sst-2`, `STS-B`). Raises UserError, which names the flag."""
     tasks = TASKS | DEMO_TASKS
     key = name.lower().replace("-", "").replace("_", "")
     if key.startswith("demo"):
@@ -186,8 +185,7 @@ def get_task(name: str, flag: str = "--task_name") -> Task:
 
 
 def custom_task(name: str, texts: tuple[str, ...], label: str, labels: tuple[str, ...], positive: int = 1) -> Task:
-    """A task on the user's own files: `labels` are the class names in id order, empty for regression. positive: id
-    of the class that `f1` measures, for two classes."""
+    """A task on own files. labels: class names in id order, empty for regression. positive: the class of `f1`."""
     if not labels:
         metrics, selection = ("pearson", "spearmanr"), "spearmanr"
     else:

@@ -7,7 +7,7 @@ from pathlib import Path
 from layerdrop.data.columns import PAIRS, SINGLES, text_columns
 from layerdrop.data.examples import Examples
 from layerdrop.data.files import index_column
-from layerdrop.data.tables import FILE_TYPES, BadRow, Table, read_table
+from layerdrop.data.tables import FILE_TYPES, Table, read_table
 from layerdrop.errors import UserError
 
 COUNTS = {1: "one text", 2: "two texts"}
@@ -22,18 +22,20 @@ class ToPredict:
     index: list[str]
     """n row names from the source, or row numbers from 0."""
     texts: list[tuple[str, ...] | None]
-    """n single texts or pairs; None for an empty line or a malformed row."""
+    """n single texts or pairs. None for an empty line or a malformed row."""
     notes: tuple[str, ...] = ()
 
     @property
     def rows(self) -> list[int]:
-        """The rows with a text."""
+        """Numbers of the rows with a text."""
         return [i for i, texts in enumerate(self.texts) if texts is not None]
 
     def examples(self, columns: Sequence[tuple[str, ...]]) -> Examples:
-        """The rows with a text. Raises UserError if there is none, or if the model takes pairs and the rows are single
-        texts, or vice versa. columns: known text columns of the model's training."""
-        texts = [texts for texts in self.texts if texts is not None]
+        """The rows with a text. columns: known text columns of the model's training.
+
+        Raises UserError without any text, and for single texts if the model takes pairs, or vice versa.
+        """
+        texts = [self.texts[i] for i in self.rows]
         if not texts:
             raise UserError(f"{self.source}: no text in it. Give one text in each line, or two.")
         n, expected = len(texts[0]), len(columns[0] if columns else texts[0])
@@ -43,26 +45,26 @@ class ToPredict:
 
 
 def is_table(path: str) -> bool:
-    """Whether the ending is that of a file with named columns."""
+    """Whether the file's ending stands for named columns."""
     return Path(path).suffix.lower() in FILE_TYPES
 
 
 def read_columns(
     path: str, columns: Sequence[tuple[str, ...]], chosen: Sequence[str] = (), skip_bad_rows: bool = False
 ) -> ToPredict:
-    """The rows of a csv, tsv, JSON or parquet file.
+    """Read the rows of a csv, tsv, JSON or parquet file.
 
-    columns: the text columns of the model's training, under each name that they may have. chosen: the user's columns.
-    skip_bad_rows: give a malformed row no text instead of raising UserError with its line.
+    columns: the text columns of the model's training, under each of their names. chosen: the user's columns.
+    skip_bad_rows: give a malformed row no text. Otherwise a malformed row raises UserError with its line.
     """
     table = read_table("FILE", path, skip_bad_rows)
     names = _columns(table, columns, chosen)
     index, note = index_column(table)
-    rows = zip(table.rows, table.as_text(names, skip_bad_rows).rows, strict=True)
-    texts, ids = [], []
-    for (_, row), (_, as_text) in rows:
-        texts.append(None if isinstance(as_text, BadRow) else tuple(as_text[name] for name in names))
-        ids.append(str(len(ids)) if index is None else "" if isinstance(row, BadRow) else str(row[index]))
+    usable = table.as_text(names, skip_bad_rows).rows
+    texts = [tuple(usable[line][name] for name in names) if line in usable else None for line in table.lines]
+    ids = [str(number) for number in range(len(texts))]
+    if index:
+        ids = [str(table.rows[line][index]) if line in table.rows else "" for line in table.lines]
     return ToPredict(path, ids, texts, (note,) if note else ())
 
 
@@ -70,15 +72,13 @@ def _columns(table: Table, known: Sequence[tuple[str, ...]], chosen: Sequence[st
     if chosen:
         return text_columns(table, "", chosen, None)
     usual = known or [*PAIRS, *((name,) for name in SINGLES)]
-    found = [names for names in usual if set(names) <= set(table.columns)]
-    if found and (known or len(found) == 1):
-        return found[0]
+    complete = [names for names in usual if set(names) <= set(table.columns)]
+    if complete and (known or len(complete) == 1):
+        return complete[0]
     columns = ", ".join(table.columns)
-    problem = (
-        f"no column {', '.join(known[0])}, which the model was trained on; found: {columns}"
-        if known
-        else f"cannot tell the text columns from {columns}"
-    )
+    problem = f"cannot tell the text columns from {columns}"
+    if known:
+        problem = f"no column {', '.join(known[0])}, which the model was trained on; found: {columns}"
     raise UserError(
         f"{table.path}: {problem}. Name them: --text_columns A,B. For plain lines use another ending, such as .txt."
     )
@@ -92,17 +92,11 @@ def read_lines(content: bytes, source: str) -> ToPredict:
         raise UserError(f"{source}: not UTF-8 text ({error.reason} at byte {error.start}). Convert the file.") from None
     if not lines[-1]:
         lines.pop()
-    texts: list[tuple[str, ...] | None] = []
-    first = None
-    for number, line in enumerate(lines, 1):
-        row = tuple(line.removesuffix("\r").split("\t")) if line.strip() else None
-        if row is not None:
-            first = first or len(row)
-            if first > 2:
-                raise UserError(
-                    f"{source}:{number}: {first} texts, separated by tabs. Give one text in each line, or two."
-                )
-            if len(row) != first:
-                raise UserError(f"{source}:{number}: {len(row)} texts, but {first} in the lines above.")
-        texts.append(row)
+    texts = [tuple(line.removesuffix("\r").split("\t")) if line.strip() else None for line in lines]
+    first = next((len(row) for row in texts if row), 0)
+    for number, row in enumerate(texts, 1):
+        if row and first > 2:
+            raise UserError(f"{source}:{number}: {first} texts, separated by tabs. Give one text in each line, or two.")
+        if row and len(row) != first:
+            raise UserError(f"{source}:{number}: {len(row)} texts, but {first} in the lines above.")
     return ToPredict(source, [str(i) for i in range(len(lines))], texts)

@@ -1,4 +1,4 @@
-"""Examples as token ids in flat arrays, and the cache of them."""
+"""Token ids of examples in flat arrays, and their cache."""
 
 import hashlib
 from collections import OrderedDict
@@ -13,21 +13,21 @@ from layerdrop.data.examples import Examples
 from layerdrop.errors import UserError
 
 CACHE_BYTES = 2**30
-"""Limit of the cache of token arrays of a process."""
+"""Limit of a process's cache of token arrays."""
 KINDS = {"input_ids": "ids", "token_type_ids": "token types"}
-"""Columns in words."""
+"""Names of the columns in messages."""
 CHUNK = 1000
 """Rows for each call of the tokenizer."""
 
 Tokens = tuple[dict[str, np.ndarray], np.ndarray]
-"""`columns` and `offsets` of Tokenised"""
+"""`columns` and `offsets` of TokenizedDataset."""
 
 
-class Tokenised(torch.utils.data.Dataset):
+class TokenizedDataset(torch.utils.data.Dataset):
     """Token ids of n examples in flat arrays, without padding.
 
-    columns: name (`input_ids`, `token_type_ids`) -> (total tokens,) int32; offsets: (n + 1,) ends of the examples in
-    them; labels: (n,) or None; rows: (n,) row of `Examples` that each position holds.
+    columns: name (`input_ids`, `token_type_ids`) -> (total tokens,) int32. offsets: (n + 1,) start of each example, and
+    the end. labels: (n,) or None. rows: (n,) row of `Examples` at each position.
     """
 
     def __init__(self, columns: dict[str, np.ndarray], offsets: np.ndarray, labels: np.ndarray | None, rows=None):
@@ -50,14 +50,14 @@ class Tokenised(torch.utils.data.Dataset):
         """(n,) number of tokens at each position."""
         return np.diff(self.offsets)[self.rows]
 
-    def longest_first(self) -> "Tokenised":
-        """The same examples, longest first: batches of neighbours hold little padding. `rows` tells the way back."""
+    def longest_first(self) -> "TokenizedDataset":
+        """Sort by length, longest first: neighbors need little padding. `rows` keeps the old positions."""
         order = np.argsort(-self.lengths, kind="stable")
-        return Tokenised(self.columns, self.offsets, self.labels, self.rows[order])
+        return TokenizedDataset(self.columns, self.offsets, self.labels, self.rows[order])
 
 
 class TokenCache:
-    """Token arrays by key, at most `limit` bytes of them: the least recently used go first. Holds no texts."""
+    """Token arrays by key, up to `limit` bytes. Removes the least recently used first. Holds no texts."""
 
     def __init__(self, limit: int):
         self.limit = limit
@@ -66,12 +66,10 @@ class TokenCache:
     @property
     def size(self) -> int:
         """Bytes."""
-        return sum(
-            offsets.nbytes + sum(a.nbytes for a in columns.values()) for columns, offsets in self.entries.values()
-        )
+        return sum(array.nbytes for columns, ends in self.entries.values() for array in (ends, *columns.values()))
 
     def get(self, key: Hashable, make: Callable[[], Tokens]) -> Tokens:
-        """The arrays of that key, made if they are not there. Not kept if they alone exceed the limit."""
+        """The arrays of a key, made if missing. Arrays above the limit are not kept."""
         tokens = self.entries.pop(key, None) or make()
         self.entries[key] = tokens
         while self.size > self.limit:
@@ -82,21 +80,21 @@ class TokenCache:
 _cache = TokenCache(CACHE_BYTES)
 
 
-def tokenise(
+def tokenize(
     examples: Examples,
     tokenizer,
     max_seq_length: int,
     labels: np.ndarray | None = None,
     sizes: Mapping[str, int] = MappingProxyType({}),
-) -> Tokenised:
-    """Tokenise every example to at most `max_seq_length` tokens; pairs are cut from the longer text first.
+) -> TokenizedDataset:
+    """Tokenize every example to at most `max_seq_length` tokens. Pairs are cut from the longer text first.
 
-    labels: replace `examples.labels` (the same classes in a checkpoint's own order). sizes: column -> number of
-    the model's embeddings. Results are cached up to CACHE_BYTES, so a process with several runs of a study tokenizes
-    each split once. Raises UserError if no token of a text would be left, or a token has no embedding.
+    labels: replace `examples.labels` (the same classes in a checkpoint's own order). sizes: column -> number of the
+    model's embeddings. The cache makes a process with several runs tokenize each split once. Raises UserError if no
+    token of a text would be left, or a token has no embedding.
     """
     key = examples.fingerprint(), _tokenizer_key(tokenizer), max_seq_length
-    columns, offsets = _cache.get(key, lambda: _tokenise(examples, tokenizer, max_seq_length))
+    columns, offsets = _cache.get(key, lambda: _tokenize(examples, tokenizer, max_seq_length))
     for name, size in sizes.items():
         if name in columns and (highest := columns[name].max(initial=0)) >= size:
             raise UserError(
@@ -104,30 +102,30 @@ def tokenise(
                 f"model has {size} embedding{'s' * (size != 1)}. Give the model's own tokenizer, or resize the "
                 "embeddings (resize_token_embeddings)."
             )
-    return Tokenised(columns, offsets, examples.labels if labels is None else labels)
+    return TokenizedDataset(columns, offsets, examples.labels if labels is None else labels)
 
 
 def _tokenizer_key(tokenizer) -> Hashable:
-    """Equal for tokenizers that give the same tokens."""
+    """A key that is equal for tokenizers with equal results."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:  # every call sets both; the values of the last call do not distinguish tokenizers
+    if backend is not None:  # set by the last call
         backend.no_truncation()
         backend.no_padding()
-    rules = backend.to_str() if backend is not None else tokenizer.name_or_path  # without a fast form its name must do
+    rules = backend.to_str() if backend is not None else tokenizer.name_or_path  # slow tokenizers
     digest = hashlib.sha256(rules.encode("utf-8", "surrogatepass")).hexdigest()
     return type(tokenizer), digest, tuple(tokenizer.model_input_names), tokenizer.truncation_side
 
 
-def _tokenise(examples: Examples, tokenizer, max_seq_length: int) -> Tokens:
+def _tokenize(examples: Examples, tokenizer, max_seq_length: int) -> Tokens:
     special = tokenizer.num_special_tokens_to_add(pair=len(examples.texts) == 2)
     if max_seq_length <= special:
         raise UserError(
-            f"--max_seq_length {max_seq_length}: {special} tokens mark where texts begin and end. Choose more."
+            f"--max_seq_length {max_seq_length}: {special} tokens mark the start and end of texts. Choose more."
         )
     names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     lengths: list[int] = []
-    for start in tqdm(range(0, len(examples), CHUNK), desc="tokenise", delay=2, leave=False, unit="k rows"):
+    for start in tqdm(range(0, len(examples), CHUNK), desc="tokenize", delay=2, leave=False, unit="k rows"):
         texts = [column[start : start + CHUNK] for column in examples.texts]
         encoded = tokenizer(*texts, truncation=True, max_length=max_seq_length, return_attention_mask=False)
         lengths += [len(ids) for ids in encoded["input_ids"]]

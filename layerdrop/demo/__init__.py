@@ -1,11 +1,10 @@
-"""The embedded default: a miniature pre-trained encoder and its tasks, in a small artificial English.
+"""The embedded demo: a miniature pre-trained encoder, and five tasks in an artificial language as GLUE folders.
 
-For trying the tool and for tests, not for conclusions about language.
+For trying the tool and for tests, not for conclusions about language. `scripts/pretrain_demo.py` and
+`scripts/demo_language.py` make the files.
 """
 
 from pathlib import Path
 
-CHECKPOINT = Path(__file__).parent / "checkpoint"
-"""The miniature encoder, made by scripts/pretrain_demo.py."""
-NAME = "demo"
-"""What `--model_name_or_path` calls it."""
+FOLDER = Path(__file__).parent
+"""Contains `checkpoint`, and a folder for each task: `demo-RTE/train.tsv`, `dev.tsv`, `test.tsv`."""

@@ -1,8 +1,6 @@
-"""What a model costs: parameters, operations, seconds, memory. No data set is needed: texts are random ids of given
-lengths."""
+"""Cost of a model: parameters, operations, seconds, memory. Texts are random ids of given lengths."""
 
 import multiprocessing
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -26,19 +24,19 @@ from layerdrop.finetune.teacher import attending_eagerly
 from layerdrop.loading import load_classifier
 from layerdrop.runs.environment import peak_memory, reset_peak_memory
 from layerdrop.strategies import check_k, select
-from layerdrop.surgery import drop_layers, droppable, layer_list, without
+from layerdrop.surgery import drop_layers, layer_list
 from layerdrop.system.text import short_name
 
 SEED = 41
 RANDOM = "random:"
-"""Before a model type: the library's default size of it, with random weights."""
+"""Prefix of a model type: a model of the library's default size with random weights."""
 SMALL_STEP = 1e-9
-"""Learning rate, so small that the weights practically stay as they are."""
+"""Learning rate that hardly changes the weights."""
 
 
 @dataclass(frozen=True)
 class MeasuredModel:
-    """A model without the layers that a strategy drops; the strategy needs no scores."""
+    """A model without the layers that a strategy drops. The strategy needs no scores."""
 
     given: str
     """Folder of a run or checkpoint, hub name, or random:TYPE."""
@@ -47,12 +45,12 @@ class MeasuredModel:
 
     @property
     def name(self) -> str:
-        """For a table."""
+        """Name in tables."""
         name = short_name(self.given)
         return f"{name}, {self.strategy} K = {self.k}" if self.k else name
 
     def load(self, use_cpu: bool = False) -> PreTrainedModel:
-        """The classifier, on the GPU where there is one. Raises UserError."""
+        """Load the classifier, on the GPU if there is one. Raises UserError."""
         device = torch.device("cuda" if torch.cuda.is_available() and not use_cpu else "cpu")
         if not self.given.startswith(RANDOM):
             if not is_local(self.given):
@@ -73,57 +71,54 @@ class MeasuredModel:
 
 @dataclass
 class Cost:
-    """Cost of one model. Seconds: one number for each repeat."""
+    """Cost of one model. Seconds: one number for each round."""
 
     parameters: int
     encoder: int
     """Parameters of the layers."""
     embeddings: int
     megabytes: float
-    """Size of the checkpoint in fp32, 10^6 bytes."""
+    """Size of the checkpoint in fp32, in 10^6 bytes."""
     flops: float
     """Operations of a forward pass over one text (a multiplication and an addition count as two)."""
-    layer_flops: float
-    """Operations of the layers among `flops`."""
     inference: dict[str, list[float]] = field(default_factory=dict)
-    """Name of a setting -> seconds."""
+    """Setting (`single`, `batch`) -> seconds."""
     training: list[float] = field(default_factory=list)
-    """Seconds for 1,000 examples."""
+    """Seconds for 1,000 texts."""
     peak_inference: int = 0
-    """Peak bytes of a separate process: on a CPU its resident memory, libraries included; on a GPU its allocations
-    there."""
+    """Peak bytes of a separate process: its resident memory with libraries; on a GPU its allocations."""
     peak_training: int = 0
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Texts, and how they are processed."""
+    """Lengths of the texts, batch size and precision."""
 
     lengths: tuple[int, ...]
-    """Tokens of each text."""
+    """Number of tokens of each text."""
     batch_size: int
     precision: str = "fp32"
 
     @property
     def mean_length(self) -> float:
-        """Tokens."""
+        """Mean number of tokens of a text."""
         return sum(self.lengths) / len(self.lengths)
 
 
 def lengths_like_qqp(n: int, longest: int) -> tuple[int, ...]:
-    """Tokens of n pairs of questions, with QQP's mean of 30 and standard deviation of 13 (ours)."""
+    """Numbers of tokens of n pairs of questions, with QQP's mean of 30 and standard deviation of 13 (ours)."""
     return lengths_like(n, 30.0, 13.0, longest)
 
 
 def lengths_like(n: int, mean: float, spread: float, longest: int) -> tuple[int, ...]:
-    """Tokens of n texts: log-normal with this mean and standard deviation, between 8 and 128, or `longest`."""
+    """Numbers of tokens of n texts: log-normal with a mean and standard deviation, between 8 and 128 or `longest`."""
     sigma = np.sqrt(np.log(1 + (spread / mean) ** 2))
     drawn = np.random.default_rng(SEED).lognormal(np.log(mean) - sigma**2 / 2, sigma, n)
     return tuple(int(length) for length in drawn.round().clip(8, min(longest, 128)))
 
 
 def batches(setting: Setting, vocabulary: int, pad: int) -> list[dict[str, torch.Tensor]]:
-    """Random texts, grouped by length, padded to the longest of a batch."""
+    """Batches of random texts, grouped by length, padded to the longest text of a batch."""
     generator = np.random.default_rng(SEED)
     collate = Collator({"input_ids": pad}, left=False)
     texts = [{"input_ids": generator.integers(5, vocabulary, n)} for n in sorted(setting.lengths, reverse=True)]
@@ -132,22 +127,15 @@ def batches(setting: Setting, vocabulary: int, pad: int) -> list[dict[str, torch
 
 
 def describe(model: PreTrainedModel, length: int) -> Cost:
-    """Everything but timings. length: tokens of the example whose operations are counted."""
+    """Measure everything but seconds and memory. length: tokens of the text whose operations are counted."""
     layers = sum(p.numel() for p in layer_list(model).parameters())
     total = sum(p.numel() for p in model.parameters())
-    embeddings = model.get_input_embeddings()
-    n, may_go = model.config.num_hidden_layers, droppable(model.config)
-    whole = count_flops(model, length)
-    each = []
-    for i in may_go if n > 1 else []:
-        with without(model, [i]):
-            each.append(whole - count_flops(model, length))
-    of_layers = statistics.fmean(each) * n if each else whole
-    return Cost(total, layers, embeddings.weight.numel(), 4 * total / 1e6, whole, of_layers)
+    embeddings = model.get_input_embeddings().weight.numel()
+    return Cost(total, layers, embeddings, 4 * total / 1e6, count_flops(model, length))
 
 
 def count_flops(model: PreTrainedModel, length: int) -> float:
-    """Of a forward pass over one example, by torch's counter, with attention written out."""
+    """Count the operations of a forward pass over one text with torch's counter. Attention is written out."""
     (batch,) = _batches_for(model, Setting((length,), 1))
     with attending_eagerly(model), FlopCounterMode(display=False) as counter:
         model(**batch)
@@ -155,49 +143,56 @@ def count_flops(model: PreTrainedModel, length: int) -> float:
 
 
 def peaks(model: MeasuredModel, setting: Setting, use_cpu: bool = False) -> tuple[int, int]:
-    """Peak memory of inference and of a training step, bytes, with the setting's longest texts; in a new process."""
+    """Peak bytes of inference and of a training step on the setting's longest texts, in a process of their own."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_peaks_here, model, setting, use_cpu).result()
 
 
 def _peaks_here(reduced: MeasuredModel, setting: Setting, use_cpu: bool) -> tuple[int, int]:
-    model, found = reduced.load(use_cpu), []
+    model, peak = reduced.load(use_cpu), []
     longest = Setting(tuple(sorted(setting.lengths)[-setting.batch_size :]), setting.batch_size, setting.precision)
     texts = _batches_for(model, longest)
     optimizer = torch.optim.AdamW(model.parameters(), lr=SMALL_STEP)
     for work in (lambda: _infer(model, texts, setting), lambda: _train(model, texts, setting, optimizer)):
         reset_peak_memory()
         work()
-        found.append(peak_memory()["host" if model.device.type == "cpu" else "cuda"])
-    return found[0], found[1]
+        peak.append(peak_memory()["host" if model.device.type == "cpu" else "cuda"])
+    return peak[0], peak[1]
 
 
 def time_inference(
     models: Mapping[str, PreTrainedModel], costs: Mapping[str, Cost], name: str, setting: Setting, repeats: int
 ) -> None:
-    """Seconds of a pass over all texts of a setting, for each model in turn, so that noise affects all models alike.
-    The first round is a warm-up."""
-    texts = {key: _batches_for(model, setting) for key, model in models.items()}
-    for repeat in range(-1, repeats):
-        for key, model in models.items():
-            seconds = _timed(partial(_infer, model, texts[key], setting), model.device)
-            if repeat >= 0:
-                costs[key].inference.setdefault(name, []).append(seconds)
+    """Add the seconds of a pass over all texts of a setting to `costs`. The models take turns."""
+    work = {key: partial(_infer, model, _batches_for(model, setting), setting) for key, model in models.items()}
+    for key, seconds in _in_turn(work, models, repeats).items():
+        costs[key].inference[name] = seconds
 
 
 def time_training(
     models: Mapping[str, PreTrainedModel], costs: Mapping[str, Cost], setting: Setting, repeats: int
 ) -> None:
-    """Seconds for 1,000 examples of forward pass, backward pass and AdamW step, for each model in turn; the models'
-    weights change. The first round is a warm-up."""
+    """Add the seconds of forward pass, backward pass and AdamW step for 1,000 texts to `costs`.
+
+    The models take turns, and their weights change.
+    """
     optimizers = {key: torch.optim.AdamW(model.parameters(), lr=SMALL_STEP) for key, model in models.items()}
-    texts = {key: _batches_for(model, setting) for key, model in models.items()}
-    for repeat in range(-1, repeats):
-        for key, model in models.items():
-            seconds = _timed(partial(_train, model, texts[key], setting, optimizers[key]), model.device)
-            if repeat >= 0:
-                costs[key].training.append(1000 * seconds / len(setting.lengths))
+    work = {
+        key: partial(_train, model, _batches_for(model, setting), setting, optimizers[key])
+        for key, model in models.items()
+    }
+    for key, seconds in _in_turn(work, models, repeats).items():
+        costs[key].training = [1000 * one / len(setting.lengths) for one in seconds]
+
+
+def _in_turn(
+    work: Mapping[str, Callable[[], None]], models: Mapping[str, PreTrainedModel], repeats: int
+) -> dict[str, list[float]]:
+    """Seconds of each work in each round. The models take turns, so that noise affects all alike. The first round is a
+    warm-up."""
+    rounds = [{key: _timed(do, models[key].device) for key, do in work.items()} for _ in range(repeats + 1)]
+    return {key: [seconds[key] for seconds in rounds[1:]] for key in work}
 
 
 def _infer(model: PreTrainedModel, texts: list[dict[str, torch.Tensor]], setting: Setting) -> None:
@@ -221,7 +216,7 @@ def _train(
 
 
 def longest_input(model: PreTrainedModel) -> int:
-    """Tokens that a model takes at most, 512 where its positions are relative."""
+    """Largest number of tokens of an input; 512 for relative positions."""
     positions = getattr(model.config, "max_position_embeddings", None) or -1
     if positions < 0:
         return 512
@@ -230,7 +225,7 @@ def longest_input(model: PreTrainedModel) -> int:
 
 
 def _batches_for(model: PreTrainedModel, setting: Setting) -> list[dict[str, torch.Tensor]]:
-    """Of a model's vocabulary, on its device."""
+    """Batches of a model's vocabulary, on its device."""
     parts = batches(setting, model.config.vocab_size, model.config.pad_token_id or 0)
     return [{name: tensor.to(model.device) for name, tensor in part.items()} for part in parts]
 

@@ -1,4 +1,4 @@
-"""Export of a run's model: converted, checked against the run, evaluated, and only then written to its folder."""
+"""Export of a run's model: convert it, check it against the run, evaluate it, and only then write its folder."""
 
 import json
 import os
@@ -11,22 +11,18 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from layerdrop.analysis.inputs import AnalysisInput
 from layerdrop.architectures import ModelSpec
-from layerdrop.checkpoints import Checkpoint
-from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.labels import Labels
 from layerdrop.data.spec import DataSpec
 from layerdrop.deploy.onnx import FILE, OnnxClassifier, check_packages, export_onnx, latency, quantise
-from layerdrop.deploy.snippets import lines
 from layerdrop.errors import UserError
-from layerdrop.finetune.evaluate import Evaluation, evaluate
-from layerdrop.finetune.spec import WhenSpec
+from layerdrop.finetune.evaluate import logits_of
 from layerdrop.loading import load_classifier, quiet
-from layerdrop.runs.inputs import RunInputs
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE
-from layerdrop.runs.spec import Options
+from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import holds_model
-from layerdrop.runs.training_arguments import training_arguments
 from layerdrop.system.files import (
     folder_beside,
     foreign_file,
@@ -41,195 +37,181 @@ EXPORT_FILE = "export.json"
 """File with the facts of an export and the hashes of its other files."""
 SINGLE, BATCH = 1, 32
 """Batch sizes of the latencies."""
+TEXTS = ('"A first text."', '"A second text."')
+PIPELINE = """\
+from transformers import pipeline
 
+classify = pipeline("text-classification", ".", truncation=True, max_length={length})
+print(classify({texts}))
+"""
+ONNX = """\
+import onnxruntime
+from transformers import AutoTokenizer
 
+tokens = AutoTokenizer.from_pretrained(".")({texts}, truncation=True, max_length={length}, return_tensors="np")
+session = onnxruntime.InferenceSession("{file}")
+print(session.run(None, {{given.name: tokens[given.name] for given in session.get_inputs()}}))
+"""
 Classifier = Callable[[dict[str, torch.Tensor]], Any]
 
 
 @dataclass
 class Variant:
-    """One form of a model: its size, score and latency."""
+    """Size, score and latency of a model in one format."""
 
     name: str
     megabytes: float
     score: float
-    """Points of the task's metric on the development set."""
+    """Score on the validation set by the task's selection metric, in points."""
     latency: dict[int, list[float]] = field(default_factory=dict)
-    """Batch size -> milliseconds for a text, one for each round."""
+    """Batch size -> milliseconds for a text, one number for each round."""
 
 
 @dataclass
 class Export:
-    """The result of an export."""
+    """Result of an export."""
 
     run: str
     metric: str
     forms: list[Variant]
-    """The run's model in torch, fp32, first; the one that is written last."""
+    """First the run's model in torch, fp32; last the exported model."""
     largest_difference: float = 0.0
-    """Largest difference of a logit between the fp32 form and torch."""
+    """Largest difference of a logit between the fp32 export and torch."""
     changed: int = 0
-    """Rows of the development set that the fp32 form predicts otherwise; of values: beyond a thousandth."""
+    """Number of validation rows with another prediction by the fp32 export; for values: beyond a thousandth."""
     rows: int = 0
     models: dict[str, Classifier] = field(default_factory=dict)
-    """Name of a form -> the classifier to time."""
+    """Name of a variant -> the classifier to time."""
     written: bool = False
 
     @property
     def loss(self) -> float:
-        """Points that the written form loses against the run's model."""
+        """Points that the exported model loses against the run's model."""
         return self.forms[0].score - self.forms[-1].score
 
 
 class ExportedRun:
-    """The model of a run, and the development data that it is checked on."""
+    """The model of a run, and the validation set to check its export on."""
 
     def __init__(self, folder: str, places: Mapping[str, str] | None = None):
         """places: as in `data_to_check_on`. Raises UserError without a trained model of a successful run, or without
         data."""
-        record = _record(folder)
-        spec = record.spec
-        spec = replace(
-            spec,
-            model=ModelSpec(folder),
-            drop=DropSpec(),
-            when=WhenSpec(),
-            train=None,
-            start=None,
-            distil=None,
-            theseus=None,
-            precision="fp32",
-            processes=1,
-            data=data_to_check_on(record, places or {}),
-        )
-        self.folder, self.record, self.metric = folder, record, record.task.selection_metric
-        self.checkpoint, options = Checkpoint.open(folder), Options(folder=folder, use_cpu=True, save_model=False)
-        self.inputs = RunInputs.read(spec, options, training_arguments(spec, options), self.checkpoint)
-        self.split = self.inputs.data.splits("validation")[0]
-        self.model: PreTrainedModel = load_classifier(self.checkpoint, replace_head=False)[0]
+        self.folder, self.record = folder, _record(folder)
+        spec = RunSpec(ModelSpec(folder), data_to_check_on(self.record, places or {}))
+        self.input = AnalysisInput(spec, Options(folder=folder, use_cpu=True), ("validation",))
+        self.task, self.metric = self.input.task, self.record.task.selection_metric
+        self.data = self.input.tokens("validation")
+        self.model: PreTrainedModel = load_classifier(self.input.checkpoint, replace_head=False)[0]
+        self.labels = Labels(self.task, self.input.checkpoint)
 
     def export(
         self, form: str, folder: str, *, int8: bool = False, max_loss: float = 1.0, force: bool = False
     ) -> Export:
         """Write the model into a folder as `safetensors` or `onnx`.
 
-        int8: with onnx: quantised. A form that loses more than max_loss points on the development set is not written,
-        unless `force`.
+        int8: quantize the ONNX file. A model that loses more than max_loss points on the validation set is written only
+        with `force`.
         """
         if form == "onnx":
             check_packages()
         check_output(folder)
         target = Path(os.path.realpath(folder))
-        with folder_beside("--output", target) as made:
-            found = self._onnx(made, int8) if form == "onnx" else self._safetensors(made)
-            found.written = found.loss <= max_loss or force
-            if found.written:
-                self._write_beside(made, found)
+        with folder_beside("--output", target) as new:
+            result = self._onnx(new, int8) if form == "onnx" else self._safetensors(new)
+            result.written = result.loss <= max_loss or force
+            if result.written:
+                self._write_beside(new, result)
                 check_output(folder)
-                put_in_place(made, target)
-        return found
+                put_in_place(new, target)
+        return result
 
     def batches(self, size: int, texts: int = 64) -> list[dict[str, torch.Tensor]]:
-        """The first texts of the development set."""
-        data = self.inputs.dataset(self.split)
-        rows = [data[i] for i in range(min(texts, len(data)))]
-        return [self.inputs.collate(rows[i : i + size]) for i in range(0, len(rows), size)]
-
-    def _evaluate(self, model: PreTrainedModel) -> Evaluation:
-        inputs = self.inputs
-        return evaluate(model, inputs.dataset(self.split), inputs.labels, inputs.collate, batch_size=inputs.batch_size)
-
-    def _reference(self) -> tuple[np.ndarray, Variant]:
-        evaluation = self._evaluate(self.model)
-        size = 4 * sum(p.numel() for p in self.model.parameters()) / 1e6
-        return evaluation.logits, Variant("torch fp32", size, 100 * evaluation.metrics[self.metric])
+        """Batches of the first texts of the validation set."""
+        rows = [self.data[i] for i in range(min(texts, len(self.data)))]
+        return [self.input.collate(rows[i : i + size]) for i in range(0, len(rows), size)]
 
     def _safetensors(self, folder: Path) -> Export:
         with quiet():
             self.model.save_pretrained(folder)
-        logits, form = self._reference()
         loaded = load_classifier(str(folder), replace_head=False)[0]
-        again = self._evaluate(loaded)
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
-        forms = [form, Variant("safetensors", size, 100 * again.metrics[self.metric])]
-        return self._compared(forms, logits, again.logits)
+        return self._compared("safetensors", size, self._torch_logits(loaded))
 
     def _onnx(self, folder: Path, int8: bool) -> Export:
-        names = self.checkpoint.tokenizer.model_input_names
-        export_onnx(self.model, names, folder / FILE)
-        logits, form = self._reference()
-        models = {form.name: self._torch, "onnx fp32": OnnxClassifier(folder / FILE)}
-        ours, fp32 = self._scored("onnx fp32", models["onnx fp32"], folder / FILE)
-        found = self._compared([form, fp32], logits, ours)
+        export_onnx(self.model, self.input.checkpoint.tokenizer.model_input_names, folder / FILE)
+        classifier = OnnxClassifier(folder / FILE)
+        result = self._compared(
+            "onnx fp32", _megabytes(folder / FILE), classifier.logits(self.data, self.input.collate)
+        )
+        result.models = {result.forms[0].name: self._torch, "onnx fp32": classifier}
         if int8:
             small = folder / "int8.onnx"
             quantise(folder / FILE, small)
-            models["onnx int8"] = OnnxClassifier(small)
-            found.forms.append(self._scored("onnx int8", models["onnx int8"], small)[1])
+            result.models["onnx int8"] = classifier = OnnxClassifier(small)
+            score = self._score(classifier.logits(self.data, self.input.collate))
+            result.forms.append(Variant("onnx int8", _megabytes(small), score))
             for file in folder.glob(f"{FILE}*"):
                 file.unlink()
             small.rename(folder / FILE)
         self.model.config.save_pretrained(folder)
-        found.models = models
-        return found
+        return result
 
     def _torch(self, batch: dict[str, torch.Tensor]) -> None:
         with torch.inference_mode():
             self.model(**{name: value for name, value in batch.items() if name != "labels"})
 
-    def _scored(self, name: str, classifier: OnnxClassifier, path: Path) -> tuple[np.ndarray, Variant]:
-        data = self.inputs.dataset(self.split)
-        logits = classifier.logits(data, self.inputs.collate)
-        size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) / 1e6
-        return logits, Variant(name, size, 100 * self.inputs.labels.score(logits, data.labels)[self.metric])
+    def _torch_logits(self, model: PreTrainedModel) -> np.ndarray:
+        return logits_of(model, self.data, self.input.collate, BATCH, "fp32")
 
-    def _compared(self, forms: list[Variant], reference: np.ndarray, logits: np.ndarray) -> Export:
-        kind = self.inputs.labels.kind
-        changed = kind.differs(kind.decide(reference), kind.decide(logits))
+    def _score(self, logits: np.ndarray) -> float:
+        scores = self.task.kind.measure((self.metric,), self.labels.decide(logits), self.data.labels)
+        return 100 * scores[self.metric]
+
+    def _compared(self, name: str, megabytes: float, logits: np.ndarray) -> Export:
+        """Compare the logits of an exported model with those of the run's model."""
+        reference = self._torch_logits(self.model)
+        size = 4 * sum(p.numel() for p in self.model.parameters()) / 1e6
+        changed = self.task.kind.differs(self.labels.decide(reference), self.labels.decide(logits))
+        forms = [Variant("torch fp32", size, self._score(reference)), Variant(name, megabytes, self._score(logits))]
         worst = float(np.abs(reference - logits).max())
         return Export(self.folder, self.metric, forms, worst, int(changed.sum()), len(changed))
 
-    def _write_beside(self, folder: Path, found: Export) -> None:
+    def _write_beside(self, folder: Path, result: Export) -> None:
         """Write the tokenizer and the card, then the facts with the list of files."""
         from layerdrop.runs.card import card
 
-        self.checkpoint.tokenizer.save_pretrained(folder)
-        write_atomically(folder / CARD_FILE, str(card(self.record, self._use(found))))
-        facts = self._said(found) | {"files": hashes_in(folder)}
+        self.input.checkpoint.tokenizer.save_pretrained(folder)
+        write_atomically(folder / CARD_FILE, str(card(self.record, self._use(result))))
+        record, score = self.record, result.forms[-1].score
+        facts = {"run": record.id, "base_model": record.spec.model.name, "task": record.spec.data.task}
+        facts |= {"kept": record.kept, "dropped": record.dropped, "labels": self.labels.names}
+        facts |= {"text_columns": record.text_columns, "max_seq_length": self.input.length}
+        facts |= {"form": result.forms[-1].name, "metric": result.metric, "score": score, "loss": result.loss}
+        facts |= {"largest_difference": result.largest_difference, "files": hashes_in(folder)}
         write_atomically(folder / EXPORT_FILE, json.dumps(facts, indent=1) + "\n")
 
-    def _use(self, found: Export) -> str:
-        """How to run the model, for the card."""
-        model, last = found.forms[0], found.forms[-1]
-        scores = f"{last.score:.1f} points of {found.metric} on the validation set ({model.name}: {model.score:.1f})"
-        code = lines(last.name.startswith("onnx"), len(self.inputs.data.task.texts) > 1, self.inputs.max_length)
-        classes = " The logits are in the order of `id2label` in config.json." if self.inputs.labels.names else ""
+    def _use(self, result: Export) -> str:
+        """The section of the card on running the model."""
+        model, last = result.forms[0], result.forms[-1]
+        pairs, onnx = len(self.task.texts) > 1, last.name.startswith("onnx")
+        texts = ", ".join(TEXTS[: 1 + pairs])
+        if pairs and not onnx:
+            texts = f'{{"text": {TEXTS[0]}, "text_pair": {TEXTS[1]}}}'
+        code = (ONNX if onnx else PIPELINE).format(texts=texts, length=self.input.length, file=FILE)
+        scores = f"{last.score:.1f} points of {result.metric} on the validation set ({model.name}: {model.score:.1f})"
+        classes = " The logits are in the order of `id2label` in config.json." if self.task.labels else ""
         return f"The run's model as {last.name}: {scores}.{classes} In this folder:\n\n```python\n{code}```"
 
-    def _said(self, found: Export) -> dict:
-        record = self.record
-        return {
-            "run": record.id,
-            "base_model": record.spec.model.name,
-            "task": record.spec.data.task,
-            "kept": record.kept,
-            "dropped": record.dropped,
-            "labels": self.inputs.labels.names,
-            "text_columns": record.text_columns,
-            "max_seq_length": self.inputs.max_length,
-            "form": found.forms[-1].name,
-            "metric": found.metric,
-            "score": found.forms[-1].score,
-            "loss": found.loss,
-            "largest_difference": found.largest_difference,
-        }
+
+def _megabytes(path: Path) -> float:
+    """Size of an ONNX file with its data files."""
+    return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) / 1e6
 
 
 def data_to_check_on(record: RunRecord, places: Mapping[str, str]) -> DataSpec:
     """The validation set of a run. With `hold_out`: the training file that contains it.
 
-    places: `train_file`, `validation_file`, `data_dir` -> the new place of moved data. Raises UserError if the data is
-    missing.
+    places: `train_file`, `validation_file`, `data_dir` -> new place of moved data. Raises UserError for missing data.
     """
     data, folder = record.spec.data, record.folder
     own, files = data.source == "files", dict(data.files)
@@ -278,13 +260,13 @@ def _listed(target: Path) -> dict[str, str]:
 
 
 def time_in_turn(runs: Sequence[ExportedRun], exports: Sequence[Export]) -> None:
-    """Fill in the latencies of all forms of all runs, which take turns."""
+    """Measure the latencies of all variants of all runs. The models take turns."""
+    forms = [(run, export, form) for run, export in zip(runs, exports, strict=True) for form in export.forms]
+    forms = [(run, export.models[form.name], form) for run, export, form in forms if form.name in export.models]
     for size in (SINGLE, BATCH):
-        texts = [run.batches(size) for run in runs]
-        places = [(i, name) for i, one in enumerate(exports) for name in one.models]
-        seconds = latency([(exports[i].models[name], texts[i]) for i, name in places])
-        for (i, name), found in zip(places, seconds, strict=True):
-            next(form for form in exports[i].forms if form.name == name).latency[size] = found
+        times = latency([(model, run.batches(size)) for run, model, _ in forms])
+        for (_, _, form), milliseconds in zip(forms, times, strict=True):
+            form.latency[size] = milliseconds
 
 
 def _record(folder: str) -> RunRecord:
@@ -293,5 +275,5 @@ def _record(folder: str) -> RunRecord:
     except ValueError as error:
         raise UserError(str(error)) from None
     if record is None or record.status != "success" or not holds_model(folder):
-        raise UserError(f"{folder}: no run with a trained model is there. Give the folder of one that kept its model.")
+        raise UserError(f"{folder}: no run with a trained model. Give the folder of a run that kept its model.")
     return record

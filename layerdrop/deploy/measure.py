@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from layerdrop.criteria.table import get_strategy
 from layerdrop.deploy.cost import (
     MeasuredModel,
     Setting,
@@ -19,7 +20,6 @@ from layerdrop.deploy.cost import (
 )
 from layerdrop.errors import UserError
 from layerdrop.runs.environment import environment
-from layerdrop.strategies import get_strategy
 from layerdrop.system.files import write_atomically
 
 SINGLES = 8

@@ -1,12 +1,12 @@
-"""From a classifier to an ONNX file, by PyTorch's exporter, and back to logits, by onnxruntime."""
+"""ONNX files of classifiers: written by PyTorch's exporter, run by onnxruntime."""
 
 import importlib.util
 import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -14,94 +14,93 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from layerdrop.architectures import family_of
 from layerdrop.data.batches import Collator, batches
-from layerdrop.data.tokens import Tokenised
+from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.errors import UserError
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 FILE = "model.onnx"
+NOT_TRACEABLE = ("longformer",)
+"""Model types that PyTorch's exporter cannot trace. Longformer's chunks of the text are views."""
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def check_packages() -> None:
-    """Raise UserError where one of the extra packages is missing."""
+    """Raise UserError if an extra package is missing."""
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         how = f"pip install -e '.[onnx]' in this tool's folder, or pip install {' '.join(PACKAGES)}"
         raise UserError(f"--format onnx: needs {', '.join(missing)}. Do: {how}.")
 
 
 class _Logits(nn.Module):
-    """A classifier with positional inputs and logits alone as its output."""
+    """A classifier with positional inputs that returns only its logits."""
 
     def __init__(self, model: PreTrainedModel):
         super().__init__()
         self.model = model
 
     def forward(self, input_ids, attention_mask, token_type_ids=None):
-        if (
-            self.model.config.model_type == "xlnet"
-        ):  # computes with 1.0 - mask, which the exporter takes of floats alone
+        if self.model.config.model_type == "xlnet":  # the exporter computes its 1.0 - mask only with floats
             attention_mask = attention_mask.float()
         more = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         return self.model(input_ids=input_ids, attention_mask=attention_mask, **more).logits
 
 
-def export_onnx(model: PreTrainedModel, inputs: Sequence[str], path: str | Path) -> None:
-    """Write a classifier as an ONNX file, in fp32, for batches and texts of any size.
-
-    inputs: what the tokenizer gives, of INPUTS. Raises UserError for a family that the exporter cannot take.
-    """
-    family = family_of(model.config)
-    if not family.onnx:
-        raise UserError(f"--format onnx: PyTorch's exporter cannot take {family.name}. Use --format safetensors.")
-    names = [name for name in INPUTS if name in inputs]
-    left = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])  # both shapes larger than 1: a size of 1 would stay fixed
-    example = {name: left if name == "attention_mask" else torch.ones_like(left) for name in names}
-    model = model.cpu().eval()
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # what the exporter and the optimiser report on themselves
-    try:
-        with torch.no_grad(), warnings.catch_warnings(), open(os.devnull, "w") as nowhere:
-            warnings.simplefilter("ignore")
-            with redirect_stdout(nowhere), redirect_stderr(nowhere):
-                program = torch.onnx.export(
-                    _Logits(model),
-                    (),
-                    kwargs=example,
-                    dynamo=True,
-                    input_names=names,
-                    output_names=["logits"],
-                    dynamic_shapes={name: {0: "batch", 1: "length"} for name in names},
-                    verbose=False,
-                )
-        program.save(str(path))
-    finally:
-        logging.disable(level)
-
-
-def quantise(path: str | Path, to: str | Path) -> None:
-    """Write an ONNX file with the weights of its matrix products in int8, one scale for each channel; activations are
-    quantised while it runs."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Silence the reports of the exporter, its optimizer and the quantizer."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        quantize_dynamic(str(path), str(to), weight_type=QuantType.QInt8, per_channel=True)
+        with warnings.catch_warnings(), open(os.devnull, "w") as nowhere:
+            warnings.simplefilter("ignore")
+            with redirect_stdout(nowhere), redirect_stderr(nowhere):
+                yield
     finally:
         logging.disable(level)
+
+
+def export_onnx(model: PreTrainedModel, inputs: Sequence[str], path: str | Path) -> None:
+    """Write a classifier as an ONNX file in fp32, for batches and texts of any size.
+
+    inputs: the tokenizer's outputs, among INPUTS. Raises UserError for a model type of NOT_TRACEABLE.
+    """
+    if model.config.model_type in NOT_TRACEABLE:
+        raise UserError(
+            f"--format onnx: PyTorch's exporter cannot take {model.config.model_type}. Use --format safetensors."
+        )
+    names = [name for name in INPUTS if name in inputs]
+    mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])  # both sizes are larger than 1: a size of 1 would stay fixed
+    with torch.no_grad(), _silent():
+        program = torch.onnx.export(
+            _Logits(model.cpu().eval()),
+            (),
+            kwargs={name: mask if name == "attention_mask" else torch.ones_like(mask) for name in names},
+            dynamo=True,
+            input_names=names,
+            output_names=["logits"],
+            dynamic_shapes={name: {0: "batch", 1: "length"} for name in names},
+            verbose=False,
+        )
+        program.save(str(path))
+
+
+def quantise(path: str | Path, to: str | Path) -> None:
+    """Write an ONNX file with the weights of its matrix products in int8, one scale for each channel. Activations are
+    quantized at run time."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _silent():
+        quantize_dynamic(str(path), str(to), weight_type=QuantType.QInt8, per_channel=True)
 
 
 class OnnxClassifier:
     """An ONNX file of a classifier, on the CPU."""
 
-    def __init__(self, path: str | Path, threads: int = 0):
-        """threads: 0: as many as onnxruntime chooses."""
+    def __init__(self, path: str | Path):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self.inputs = [given.name for given in self.session.get_inputs()]
@@ -110,25 +109,25 @@ class OnnxClassifier:
         """(batch, tokens) of each input -> (batch, classes)."""
         return self.session.run(None, {name: batch[name].numpy() for name in self.inputs})[0]
 
-    def logits(self, data: Tokenised, collate: Collator, batch_size: int = 32) -> np.ndarray:
+    def logits(self, data: TokenizedDataset, collate: Collator, batch_size: int = 32) -> np.ndarray:
         """(rows, classes) in the order of the source."""
-        found = np.concatenate([self(collate(part)) for part in batches(data, batch_size)])
-        in_order = np.empty_like(found)
-        in_order[data.longest_first().rows] = found
+        as_computed = np.concatenate([self(collate(part)) for part in batches(data, batch_size)])
+        in_order = np.empty_like(as_computed)
+        in_order[data.longest_first().rows] = as_computed
         return in_order
 
 
 def latency(work: Sequence[tuple[Callable, list[dict[str, torch.Tensor]]]], repeats: int = 3) -> list[list[float]]:
-    """Milliseconds for a text, one for each round; the models take turns, and a first round does not count.
+    """Milliseconds for a text, one number for each round. The models take turns; the first round is a warm-up.
 
     work: for each model, a function of a batch, and batches.
     """
-    found: list[list[float]] = [[] for _ in work]
+    times: list[list[float]] = [[] for _ in work]
     for repeat in range(-1, repeats):
-        for times, (model, parts) in zip(found, work, strict=True):
+        for of_model, (model, parts) in zip(times, work, strict=True):
             start = time.perf_counter()
             for part in parts:
                 model(part)
             if repeat >= 0:
-                times.append(1000 * (time.perf_counter() - start) / sum(len(part["input_ids"]) for part in parts))
-    return found
+                of_model.append(1000 * (time.perf_counter() - start) / sum(len(part["input_ids"]) for part in parts))
+    return times

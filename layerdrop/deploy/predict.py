@@ -1,7 +1,10 @@
-"""Predictions of a trained classifier: a run's folder, an export's, or any other; by onnxruntime or by torch."""
+"""Predictions of a trained classifier, by torch or onnxruntime."""
 
 import json
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,7 +13,7 @@ from layerdrop.data.batches import Collator
 from layerdrop.data.kinds import kind_of
 from layerdrop.data.tasks import DEMO_TASKS, TASKS
 from layerdrop.data.to_predict import ToPredict
-from layerdrop.data.tokens import tokenise
+from layerdrop.data.tokens import tokenize
 from layerdrop.deploy.export import EXPORT_FILE
 from layerdrop.deploy.onnx import FILE, OnnxClassifier, check_packages
 from layerdrop.errors import UserError
@@ -18,56 +21,93 @@ from layerdrop.finetune.evaluate import logits_of
 from layerdrop.loading import load_classifier
 from layerdrop.runs.record import read_record
 
+Text = str | tuple[str, str]
+"""One text, or a pair of texts."""
+
+
+class Prediction(NamedTuple):
+    """The prediction for one text or pair."""
+
+    label: str | float
+    """Name of the most probable class; the value, if the model predicts values."""
+    score: float | None = None
+    """Probability of the class. None for a value."""
+
+
+def load(folder: str, max_seq_length: int | None = None) -> "Predictor":
+    """Load the trained classifier of a run, of an export (`model.onnx` runs in onnxruntime), or of any other folder.
+
+    >>> classify = layerdrop.load("runs/x")
+    >>> classify("a text")
+    Prediction(label='positive', score=0.98)
+    >>> classify([("a text", "another one"), ("a third", "a fourth")])  # a list of texts or pairs gives a list
+
+    max_seq_length: maximum number of tokens; None: as in training. Raises UserError without a trained classifier.
+    """
+    return Predictor(folder, max_seq_length)
+
 
 class Predictor:
-    """A classifier, with the columns and the length that it was trained with."""
+    """A trained classifier, with the text columns and the maximum length of its training."""
 
     def __init__(self, folder: str, max_seq_length: int | None = None):
-        """max_seq_length: maximum number of tokens; None: as in training. The model's own limit applies too.
-
-        Raises UserError without a trained classifier.
-        """
+        """See `load`."""
         if not is_local(folder):
             work_offline_unless_reachable()
-        self.folder = folder
         self.checkpoint = Checkpoint.open(folder, flag="MODEL")
         self.columns, trained_with = _training(folder)
         """Text columns of the training, under each name that they may have. Empty if unknown."""
         limit = self.checkpoint.max_length()
         self.length = min(max_seq_length or trained_with or limit, limit)
+        """Maximum number of tokens."""
+        self.kind = kind_of(self.checkpoint.config)
+        self._logits = self._classifier(folder)
 
-    def __call__(self, texts: ToPredict, batch_size: int = 32) -> list[tuple[str, ...]]:
-        """A header, then a row for each row of `texts`: its index, and a class with its probability, or a value. Both
-        are empty for a row without a text."""
+    def __call__(self, texts: Text | Sequence[Text], batch_size: int = 32) -> Prediction | list[Prediction]:
+        """Predict one text or pair, or a list of them. A tuple is a pair. Raises UserError."""
+        if isinstance(texts, (str, tuple)):
+            return self([texts])[0]
+        rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+        if len({len(row) for row in rows}) > 1:
+            raise UserError("texts: single texts and pairs in one list. Give one kind.")
+        return self.predict(ToPredict("texts", list(map(str, range(len(rows)))), rows), batch_size) if rows else []
+
+    def predict(self, texts: ToPredict, batch_size: int = 32) -> list[Prediction]:
+        """Predict the rows with a text. Raises UserError if the model takes pairs and the rows are single texts, or
+        vice versa."""
         checkpoint = self.checkpoint
-        data = tokenise(texts.examples(self.columns), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
-        logits = self._logits(data, Collator.of(self.checkpoint.tokenizer, self.length), batch_size)
-        kind = kind_of(checkpoint.config)
-        shown, sure = kind.shown(kind.decide(logits)), kind.confidence(logits)
-        header, cells = ("prediction",), [(text,) for text in shown]
-        if sure is not None:
-            header = ("prediction", "probability")
-            cells = [(text, f"{p:.4f}") for text, p in zip(shown, sure, strict=True)]
-        found = dict(zip(texts.rows, cells, strict=True))
-        empty = ("",) * len(header)
-        return [("index", *header), *((name, *found.get(i, empty)) for i, name in enumerate(texts.index))]
+        data = tokenize(texts.examples(self.columns), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
+        logits = self._logits(data, Collator.of(checkpoint.tokenizer, self.length), batch_size)
+        predictions, scores = self.kind.decide(logits), self.kind.confidence(logits)
+        if scores is None:
+            return [Prediction(float(value)) for value in predictions]
+        return [Prediction(self.kind.names[i], float(p)) for i, p in zip(predictions, scores, strict=True)]
 
-    def _logits(self, data, collate, batch_size: int) -> np.ndarray:
-        """(n, classes), in the order of the source."""
-        if (Path(self.folder) / FILE).is_file():
+    def table(self, texts: ToPredict, batch_size: int = 32) -> list[tuple[str, ...]]:
+        """A header, then a row for each row of `texts`: index, prediction and, for classes, probability. The cells of a
+        row without a text are empty."""
+        predictions = self.predict(texts, batch_size)
+        if self.kind.names:
+            header, cells = ("prediction", "probability"), [(label, f"{score:.4f}") for label, score in predictions]
+        else:
+            header, cells = ("prediction",), [(text,) for text in self.kind.shown(value for value, _ in predictions)]
+        of_row, empty = dict(zip(texts.rows, cells, strict=True)), ("",) * len(header)
+        return [("index", *header), *((name, *of_row.get(i, empty)) for i, name in enumerate(texts.index))]
+
+    def _classifier(self, folder: str) -> Callable[..., np.ndarray]:
+        """(data, collate, batch size) -> (n, classes) logits, in the order of the source."""
+        if (Path(folder) / FILE).is_file():
             check_packages()
-            return OnnxClassifier(Path(self.folder) / FILE).logits(data, collate, batch_size)
+            return OnnxClassifier(Path(folder) / FILE).logits
         model, new = load_classifier(self.checkpoint, replace_head=False)
         if new:
-            raise UserError(f"MODEL {self.folder}: has no trained classifier ({new[0]} is missing). Fine-tune it.")
-        return logits_of(model, data, collate, batch_size, "fp32")
+            raise UserError(f"MODEL {folder}: has no trained classifier ({new[0]} is missing). Fine-tune it.")
+        return partial(logits_of, model, precision="fp32")
 
 
 def _training(folder: str) -> tuple[list[tuple[str, ...]], int | None]:
-    """(text columns of a model's training, under each name that they may have; its max_seq_length).
-
-    Read from the record of a run or an export.
-    """
+    """Read (text columns of the training, under each name that they may have; max_seq_length) from the record of a run
+    or an export. Raises UserError."""
     try:
         record = read_record(folder)
         path = Path(folder) / EXPORT_FILE

@@ -1,1 +1,1 @@
-"""Training: from a model and tokenised data to the trained model, which is an ordinary one of the library again."""
+"""Training and evaluation of a model on tokenized data. The trained model is an ordinary one of the library."""

@@ -1,5 +1,5 @@
-"""Distillation of a teacher's logits (Hinton et al. 2015), of the states of its sentence token (Sun et al. 2019,
-"Patient Knowledge Distillation"), of the states of every kept layer (as in DeepSpeed's XTC, Wu et al. 2022)."""
+"""Distillation losses: logits (Hinton et al. 2015), states of the sentence token (Sun et al. 2019, "Patient Knowledge
+Distillation"), states of every kept layer (as in DeepSpeed's XTC, Wu et al. 2022)."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -10,13 +10,14 @@ from torch.nn.functional import mse_loss, normalize
 from transformers import PreTrainedModel
 
 from layerdrop.data.kinds import kind_of
+from layerdrop.errors import UserError
 from layerdrop.finetune.objectives import TaskLoss, model_inputs
 from layerdrop.finetune.spec import DistilSpec
 from layerdrop.states import sentence_tokens, watching
 
 
 def patient_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of states (batch, pairs, hidden), each scaled to length 1: over rows, pairs and hidden."""
+    """Mean squared error of states (batch, pairs, hidden), each scaled to length 1: a mean over all dimensions."""
     return mse_loss(normalize(student.float(), dim=-1), normalize(teacher.float(), dim=-1))
 
 
@@ -26,9 +27,7 @@ def layers_loss(student: Sequence[torch.Tensor], teacher: torch.Tensor, mask: to
     student: a tensor (batch, tokens, hidden) for each pair; teacher: (batch, pairs, tokens, hidden); mask: (batch,
     tokens), 1 for real tokens.
     """
-    real = mask.unsqueeze(-1)
-    errors = [((ours.float() - teacher[:, i].float()) ** 2 * real).sum() for i, ours in enumerate(student)]
-    return sum(errors) / (mask.sum() * teacher.shape[-1])
+    return _real_error(student, teacher, mask.unsqueeze(-1)) / (mask.sum() * teacher.shape[-1])
 
 
 def attention_loss(student: Sequence[torch.Tensor], teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -37,22 +36,35 @@ def attention_loss(student: Sequence[torch.Tensor], teacher: torch.Tensor, mask:
     student: a tensor (batch, heads, tokens, tokens) for each pair; teacher: (batch, pairs, heads, tokens, tokens).
     """
     real = mask[:, None, :, None] * mask[:, None, None, :]
-    errors = [((ours.float() - teacher[:, i].float()) ** 2 * real).sum() for i, ours in enumerate(student)]
-    return sum(errors) / (real.sum() * teacher.shape[2])
+    return _real_error(student, teacher, real) / (real.sum() * teacher.shape[2])
+
+
+def _real_error(student: Sequence[torch.Tensor], teacher: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Squared error, summed over the entries where `real` is 1 and over the pairs of layers."""
+    return sum(((ours.float() - teacher[:, i].float()) ** 2 * real).sum() for i, ours in enumerate(student))
+
+
+def check_depth(distil: DistilSpec | None, n_kept: int) -> None:
+    """Raise UserError if too few layers are kept to pair one with a layer of the teacher."""
+    if distil and distil.distill == "patient" and distil.distill_states_weight and n_kept < 2:
+        raise UserError(
+            "--distill patient: pairs all layers but the last, and the model keeps one alone. Use --distill layers or "
+            "logits, or drop fewer."
+        )
 
 
 class Distillation:
     """An Objective: (1 - weight) task loss + weight logits loss + states weight x loss of states (and attention).
 
-    Batches hold the teacher's outputs (layerdrop.finetune.teacher). A term of weight 0 is not computed.
+    Batches contain the teacher's outputs (layerdrop.finetune.teacher). A term of weight 0 is not computed.
     """
 
     def __init__(self, task: TaskLoss, model: PreTrainedModel, spec: DistilSpec, layers: Sequence[int] = ()):
-        """model: the trained model, unwrapped. layers: ids of its layers that are paired with the teacher's."""
+        """model: the student, unwrapped. layers: ids of its layers that are paired with the teacher's."""
         self.task, self.model, self.spec, self.layers = task, model, spec, layers
 
     def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """See Objective."""
+        """The loss of a batch, as Objective."""
         inputs, states = model_inputs(batch), self.spec.distill_states_weight
         asked = {"output_hidden_states": True} if states and self.spec.distill == "layers" else {}
         with watching(self.model, inputs["input_ids"].shape[1]) if states else nullcontext() as seen:
@@ -61,13 +73,10 @@ class Distillation:
 
     def of(self, logits: torch.Tensor, states: list[torch.Tensor], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The loss of a batch from the student's logits and its states behind every layer."""
-        spec, kind = self.spec, self.task.kind
+        spec, kind, temperature = self.spec, self.task.kind, self.spec.distill_temperature
         terms = [
             (1 - spec.distill_weight, lambda: self.task.of(logits, batch["labels"])),
-            (
-                spec.distill_weight,
-                lambda: kind.distillation_loss(logits, batch["teacher_logits"], spec.distill_temperature),
-            ),
+            (spec.distill_weight, lambda: kind.distillation_loss(logits, batch["teacher_logits"], temperature)),
             (spec.distill_states_weight, lambda: self._states(states, batch)),
         ]
         return sum(weight * loss() for weight, loss in terms if weight)
@@ -86,9 +95,9 @@ class Distillation:
         return loss
 
     def _attentions(self, inputs: Mapping[str, torch.Tensor]) -> Sequence[torch.Tensor]:
-        """The model's attention weights, with gradients, from a pass without dropout, as for the teacher.
+        """The model's attention weights, with gradients, from a second pass without dropout.
 
-        In training mode the library returns weights after dropout, a tenth of them zero.
+        In training mode the library returns weights after dropout: a tenth of them is zero.
         """
         training = self.model.training
         self.model.eval()
@@ -99,7 +108,7 @@ class Distillation:
 
 
 class DistillationLoss:
-    """A `compute_loss_func` of any Trainer: distillation from a teacher that sees each batch of the student.
+    """A `compute_loss_func` for any Trainer: distillation from a teacher that reads each batch of the student.
 
         loss = DistillationLoss(student, teacher, distill_temperature=2.0)
         Trainer(student, args, train_dataset=data, compute_loss_func=loss)
@@ -128,7 +137,7 @@ class DistillationLoss:
         student.register_forward_pre_hook(self._before_forward, with_kwargs=True)
 
     def _before_forward(self, student: nn.Module, args: tuple, inputs: dict) -> None:
-        """Remember a batch, and collect the student's states of it."""
+        """Keep the inputs of a batch, and collect the student's states."""
         self.inputs = {name: value for name, value in inputs.items() if torch.is_tensor(value) and name != "labels"}
         self.watch.close()
         if self.of_teacher:

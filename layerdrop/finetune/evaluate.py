@@ -1,4 +1,4 @@
-"""One pass of a classifier over a dataset: logits, predictions and metrics, without a Trainer and without a folder."""
+"""Evaluation of a classifier on a dataset: logits, predictions and metrics, without a Trainer or a folder."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from layerdrop.data.batches import batches
 from layerdrop.data.labels import Labels
-from layerdrop.data.tokens import Tokenised
+from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.finetune.precision import autocast, head_in_fp32
 from layerdrop.system.distributed import gather, rank, world_size
 
@@ -31,17 +31,17 @@ class Evaluation:
 
 def evaluate(
     model: PreTrainedModel,
-    dataset: Tokenised,
+    dataset: TokenizedDataset,
     labels: Labels,
     collate: Callable[[list[dict]], dict[str, torch.Tensor]],
     *,
     batch_size: int = 32,
     precision: str = "fp32",
 ) -> Evaluation:
-    """Evaluate a classifier on its device. The model's training mode and the random state stay as they are.
+    """Evaluate a classifier on its device, without changing its training mode or the random state.
 
-    dataset: its labels, if any, are in the model's order. Under torch.distributed each process computes a share of the
-    batches, and all get the whole result. Raises FloatingPointError for logits that are not finite.
+    dataset: with labels in the model's order, or without labels. Under torch.distributed each process computes a share
+    of the batches, and all processes return the whole result. Raises FloatingPointError for logits that are not finite.
     """
     start = time.perf_counter()
     logits = logits_of(model, dataset, collate, batch_size, precision)
@@ -55,9 +55,9 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Evaluates a model on some splits. Other fields: see `evaluate`."""
+    """A function that evaluates a model on a split. For other fields see `evaluate`."""
 
-    datasets: Mapping[str, Tokenised]
+    datasets: Mapping[str, TokenizedDataset]
     """Split -> examples: `validation`; for MNLI `validation_matched`, `validation_mismatched`."""
     labels: Labels
     collate: Callable[[list[dict]], dict[str, torch.Tensor]]
@@ -76,7 +76,9 @@ class Evaluator:
         )
 
 
-def logits_of(model: PreTrainedModel, dataset: Tokenised, collate, batch_size: int, precision: str) -> np.ndarray:
+def logits_of(
+    model: PreTrainedModel, dataset: TokenizedDataset, collate, batch_size: int, precision: str
+) -> np.ndarray:
     """(n, classes) float32, in the order of the source."""
     all_batches = batches(dataset, batch_size)
     numbers = range(rank(), len(all_batches), world_size())

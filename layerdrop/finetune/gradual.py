@@ -1,26 +1,25 @@
-"""Gradual dropping: layers are dropped between the epochs of a training."""
+"""Gradual dropping: a training drops layers between its epochs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import AutoConfig, PreTrainedModel, TrainerCallback
 
-from layerdrop.architectures import family_of
-from layerdrop.checkpoints import original_layers
+from layerdrop.architectures import family_of, original_layers
 from layerdrop.surgery import drop_layers, layer_list
 
 
 @dataclass(frozen=True)
 class DropSchedule:
-    """`step` layers after every `every_epochs` epochs."""
+    """Drop `step` layers after every `every_epochs` epochs."""
 
     order: tuple[int, ...]
-    """Ids of the original model, first to drop first."""
+    """Layers in the order of dropping: ids of the original model."""
     step: int
     every_epochs: int
 
     def dropped(self, epochs: int) -> tuple[int, ...]:
-        """Layers that are dropped after so many epochs, first dropped first."""
+        """Layers that are dropped after a number of epochs, in the order of dropping."""
         return self.order[: epochs // self.every_epochs * self.step]
 
     def drops(self) -> list[int]:
@@ -30,9 +29,9 @@ class DropSchedule:
 
 
 class GradualDrop(TrainerCallback):
-    """A callback of any Trainer: drops layers at the beginning of the epochs in which they are due.
+    """A callback for any Trainer: drop layers at the beginning of epochs, by a schedule.
 
-    The other parameters keep their optimizer state. A resumed training begins with a model of its checkpoint's depth.
+    The other parameters keep their optimizer state. To resume, begin with a model of the checkpoint's depth: `cut_as`.
     """
 
     def __init__(self, model: PreTrainedModel, schedule: DropSchedule):
@@ -40,7 +39,7 @@ class GradualDrop(TrainerCallback):
         self.model, self.schedule = model, schedule
 
     def on_epoch_begin(self, args, state, control, optimizer=None, **kwargs):
-        """Drop what is due after the epochs that are done."""
+        """Drop the layers that the schedule drops after the finished epochs."""
         if positions := _positions(self.model, self.schedule.dropped(int((state.epoch or 0) + 1e-6))):
             if not family_of(self.model.config).shared:
                 layers = layer_list(self.model)
@@ -49,13 +48,13 @@ class GradualDrop(TrainerCallback):
 
 
 def _positions(model: PreTrainedModel, ids: Sequence[int]) -> list[int]:
-    """Positions of the original model's layers `ids` in this one; absent layers are left out."""
+    """Positions of layers in a model. ids: of the original model; absent layers are ignored."""
     kept = original_layers(model.config)[1]
     return [kept.index(i) for i in ids if i in kept]
 
 
 def cut_as(model: PreTrainedModel, checkpoint: str) -> None:
-    """Cut a model to the depth of a checkpoint of its training, in this folder."""
+    """Drop the layers that a checkpoint of the model's training lacks. checkpoint: its folder."""
     kept = original_layers(AutoConfig.from_pretrained(checkpoint))[1]
     drop_layers(model, _positions(model, [i for i in original_layers(model.config)[1] if i not in kept]))
 

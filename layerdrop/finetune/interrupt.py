@@ -1,4 +1,4 @@
-"""When checkpoints to resume from are written, and how a training stops with one."""
+"""When a training writes checkpoints to resume from, and how it stops with one."""
 
 import math
 import signal
@@ -9,15 +9,12 @@ import time
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from layerdrop.errors import UserError
-
 CHECKPOINT_SECONDS = 60.0
-"""Seconds. Checkpoints that only serve to resume are written at the end of an epoch, and no closer together than
-this."""
+"""Minimum seconds between rolling checkpoints."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user asked to stop; the last checkpoint is `checkpoint`."""
+    """The user stopped the training. `checkpoint` is the folder of its last checkpoint."""
 
     def __init__(self, checkpoint: str):
         super().__init__(f"stopped at {checkpoint}")
@@ -25,27 +22,26 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupt(TrainerCallback):
-    """On SIGINT or SIGTERM (in a run of one process) finishes the step, writes a checkpoint, raises Interrupted.
+    """On SIGINT or SIGTERM: finish the step, write a checkpoint, raise Interrupted. A second signal stops at once.
 
-    At the last step of an epoch, evaluation precedes any checkpoint, so that the checkpoint holds the epoch's results.
-    A second signal stops at once. rolling: checkpoints only serve to resume, so that few are written.
+    Only a run of one process handles the signals. At the end of an epoch the checkpoint is written after the
+    evaluation, so that it holds the epoch's results. rolling: checkpoints only serve to resume, so few are written.
     """
 
     def __init__(self, rolling: bool):
         self.rolling = rolling
-        self.asked = self.due = False
-        """Whether a stop was asked for; whether a checkpoint is due at the end of the epoch."""
+        self.asked = False
+        """Whether the user asked to stop."""
+        self.due = False
+        """Whether the end of the epoch writes a checkpoint."""
         self.saved = time.monotonic()
-        """When the last checkpoint was written, or else training began."""
+        """Time of the last checkpoint, or of the start."""
         self.old_handlers = {}
 
-    def on_train_begin(self, args, state, control, optimizer=None, **kwargs):
-        """Take over the two signals; refuse an optimizer state of other parameters."""
-        _check_state(optimizer)
-        if args.world_size > 1 or threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.old_handlers[number] = signal.signal(number, self._ask)
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Install the handlers of both signals."""
+        if args.world_size == 1 and threading.current_thread() is threading.main_thread():
+            self.old_handlers = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def _ask(self, number, frame):
         if self.asked:
@@ -54,7 +50,7 @@ class Interrupt(TrainerCallback):
         tqdm.write("stopping after this step, with a checkpoint (again: at once) ...", file=sys.stderr)
 
     def on_step_end(self, args, state, control, train_dataloader=None, **kwargs):
-        """Ask for a checkpoint where a stop was asked for; at the end of an epoch on_epoch_end does."""
+        """Write a checkpoint if the user asked to stop. The last step of an epoch leaves it to on_epoch_end."""
         steps_per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
         if state.global_step % steps_per_epoch:
             control.should_save |= self.asked
@@ -70,24 +66,13 @@ class Interrupt(TrainerCallback):
             control.should_save = False
 
     def on_save(self, args, state, control, **kwargs):
-        """Stop after the checkpoint, if the user has asked to."""
+        """Raise Interrupted after the checkpoint if the user asked to stop."""
         self.saved = time.monotonic()
         if self.asked:
             raise Interrupted(f"{args.output_dir}/checkpoint-{state.global_step}")
 
     def restore_signals(self) -> None:
-        """Restore the former handlers of SIGINT and SIGTERM."""
+        """Restore the former handlers of both signals."""
         for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
         self.old_handlers.clear()
-
-
-def _check_state(optimizer) -> None:
-    """Raise UserError where a state has another shape than its parameter: AdamW would read past its end."""
-    for parameter, state in optimizer.state.items():
-        for value in state.values():
-            if getattr(value, "ndim", 0) and value.shape != parameter.shape:
-                raise UserError(
-                    "--resume_from_checkpoint: the optimizer's state is that of other training data or another "
-                    "version. Start again with --overwrite_output_dir."
-                )

@@ -9,20 +9,19 @@ from layerdrop.surgery import droppable, without
 
 
 class LayerDropLoss(TrainerCallback):
-    """A callback of any Trainer: each step's loss is that of the model without some layers, drawn at random.
+    """A callback for any Trainer: each training step skips every layer with probability `rate`.
 
-    Each layer is left out with probability `rate`. The draw depends on the seed and the step alone: it is the same in
-    all processes, for all batches that a step accumulates, and in a resumed training. A draw that leaves no layer is
-    repeated. Evaluation uses every layer.
+    The draw depends on the seed and the step alone. It is the same in all processes, for all batches that a step
+    accumulates, and in a resumed training. A draw that skips all layers is repeated. Evaluation uses every layer.
     """
 
     def __init__(self, model: PreTrainedModel, rate: float, seed: int = 42):
         """model: the trained model, unwrapped."""
         self.model, self.rate, self.seed = model, rate, seed
-        self.left_out = ExitStack()
+        self.skipped = ExitStack()
 
     def draw(self, step: int) -> list[int]:
-        """The ids that a step leaves out, ascending."""
+        """Ids of the layers that a step skips, ascending."""
         layers, generator = droppable(self.model.config), np.random.default_rng((self.seed, step))
         while True:
             dropped = [i for i, u in zip(layers, generator.random(len(layers)), strict=True) if u < self.rate]
@@ -30,11 +29,11 @@ class LayerDropLoss(TrainerCallback):
                 return dropped
 
     def on_step_begin(self, args, state, control, **kwargs):
-        """Take layers out of the model."""
-        self.left_out.enter_context(without(self.model, self.draw(state.global_step)))
+        """Remove the skipped layers."""
+        self.skipped.enter_context(without(self.model, self.draw(state.global_step)))
 
     def on_step_end(self, args, state, control, **kwargs):
         """Put the layers back."""
-        self.left_out.close()
+        self.skipped.close()
 
     on_train_end = on_step_end

@@ -1,4 +1,4 @@
-"""Objectives: the loss that a training step minimizes."""
+"""Objectives: losses that a training minimizes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class TaskLoss:
-    """The loss of the library's classifiers: cross-entropy for classes, squared error for values."""
+    """The loss of the library's classifiers: cross-entropy of classes, squared error of values."""
 
     kind: Kind
     label_smoothing: float = 0.0
 
     def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """See Objective."""
+        """The loss of a batch, as Objective."""
         return self.of(model(**model_inputs(batch)).logits, batch["labels"])
 
     def of(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Number formats of a forward pass: the encoder in the chosen precision, the classification head always in fp32."""
+"""Precision of a forward pass: fp32, bf16 or fp16 in the encoder, always fp32 in the classification head."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,23 +7,26 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from layerdrop.architectures import family_of
 from layerdrop.errors import UserError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
+FP32_ONLY = ("deberta",)
+"""Model types that the library cannot compute under autocast. DeBERTa masks attention scores with the lowest number of
+fp32, which overflows in 16 bits."""
+
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Context of forward passes in `fp32` (none), `bf16` or `fp16`."""
+    """A context for forward passes in a precision. `fp32` has no effect."""
     return torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES)
 
 
 def check_precision(precision: str, config: PreTrainedConfig) -> None:
-    """Raise UserError for a model that the library cannot compute in this precision."""
-    if precision in DTYPES and config.model_type in family_of(config).fp32_only:
+    """Raise UserError if the library cannot compute a model in this precision."""
+    if precision in DTYPES and config.model_type in FP32_ONLY:
         raise UserError(
-            f"--precision {precision} (auto chooses it on this hardware): the library computes {config.model_type} in "
-            "fp32 alone. Add --precision fp32."
+            f"--precision {precision} (auto chooses it on this hardware): the library computes {config.model_type} "
+            "only in fp32. Add --precision fp32."
         )
 
 
@@ -31,7 +34,7 @@ def check_precision(precision: str, config: PreTrainedConfig) -> None:
 def head_in_fp32(model: PreTrainedModel) -> Iterator[None]:
     """Compute the classification head, and so the logits, in fp32 under autocast; undone on exit.
 
-    A head in bf16 has 8 bits for a logit: of 1,379 regression values hardly a third would differ.
+    A head in bf16 has 8 bits for a logit: hardly a third of 1,379 regression values would differ.
     """
     heads = [child for name, child in model.named_children() if name != model.base_model_prefix]
     before = [vars(head).get("forward") for head in heads]

@@ -1,4 +1,4 @@
-"""How a run trains: the recipe, the time of dropping, distillation, module replacing."""
+"""Training settings of a run: the recipe, when layers are dropped, distillation, module replacing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,19 +7,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class WhenSpec:
-    """When the layers of a DropSpec are dropped; by default before training."""
+    """When a run drops the layers of its DropSpec; by default before training."""
 
     frozen: bool | None = None
-    """True: the layers are frozen instead of dropped."""
+    """True: freeze the layers instead of dropping them."""
     step: int | None = None
-    """Gradual dropping: number of layers dropped at a time; None: all layers are dropped before training."""
+    """Gradual dropping: number of layers in each drop; None: drop all layers before training."""
     every_epochs: int | None = None
     """Gradual dropping: epochs before each drop."""
 
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """The recipe. Fields are named as in `TrainingArguments`; the defaults are the papers'."""
+    """The recipe, with the names of `TrainingArguments` and the papers' defaults."""
 
     num_train_epochs: float = 3.0
     max_steps: int = -1
@@ -38,18 +38,18 @@ class TrainSpec:
     train_sampling_strategy: str = "group_by_length"
     data_seed: int | None = None
     freeze_layers: tuple[int, ...] = ()
-    """Kept layers that are frozen; ids in the numbering of the checkpoint."""
+    """Kept layers to freeze: ids of the checkpoint."""
     freeze_embeddings: bool = False
     layerdrop_rate: float | None = None
-    """Probability with which a training step leaves out a layer; None: none is left out."""
+    """LayerDrop: probability that a training step skips a layer; None: no LayerDrop."""
     other: Mapping[str, Any] = field(default_factory=dict)
-    """Every further setting of `TrainingArguments` that changes a result and is not at its default."""
+    """Other settings of `TrainingArguments` that change a result and are not at their defaults."""
 
 
 ADAPTIVE = ("reduce_lr_on_plateau", "greedy")
-"""Learning rate schedules that follow the evaluations."""
+"""Learning rate schedules that depend on evaluations."""
 NOT_THE_LIBRARYS = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "other")
-"""Fields of TrainSpec that are no setting of `TrainingArguments`."""
+"""Fields of TrainSpec that are not settings of `TrainingArguments`."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ class DistilSpec:
     """Distillation: loss = (1 - weight) task loss + weight logits loss + states weight x states loss."""
 
     distill: str
-    """`logits`; `patient`: sentence-token states too; `layers`: the states of every token too."""
+    """`logits`; `patient`: logits and sentence-token states; `layers`: logits and the states of every token."""
     teacher: str | None = None
     """Folder or hub name of the teacher; None: the trained model of a prerequisite run."""
     distill_temperature: float = 1.0
     distill_weight: float = 0.5
     distill_states_weight: float | None = None
     distill_attention: bool | None = None
-    """`layers`: whether attention is matched too."""
+    """`layers`: whether to compare attention weights too."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class TheseusSpec:
     """Module replacing (Xu et al. 2020)."""
 
     replacing_rate: float
-    """Probability at the first step with which a module of the successor takes its place."""
+    """Probability of replacing a module at the first step."""
     replacing_steps: float
-    """Step, or share of the training's steps if below 1, from which on the rate is 1."""
+    """First step at which the rate is 1; below 1: as a fraction of all steps."""
     replacing_schedule: str
-    """Before that `constant`, or `linear`: it rises to 1."""
+    """The rate before that step: `constant`, or `linear` up to 1."""

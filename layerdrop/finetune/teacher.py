@@ -1,8 +1,9 @@
-"""A teacher's outputs for every training example: computed once, stored, and handed out with the batches."""
+"""A teacher's outputs for every training example: computed once, stored on disk, added to the batches."""
 
+import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -13,23 +14,27 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from layerdrop.checkpoints import Checkpoint, original_layers
-from layerdrop.criteria.selection import check_depth
+from layerdrop.architectures import original_layers
+from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
 from layerdrop.data.labels import Labels, head_kind
-from layerdrop.data.tokens import Tokenised, tokenise
+from layerdrop.data.tokens import TokenizedDataset, tokenize
 from layerdrop.errors import UserError
-from layerdrop.finetune.precision import autocast, head_in_fp32
+from layerdrop.finetune.distillation import check_depth
+from layerdrop.finetune.precision import FP32_ONLY, autocast, head_in_fp32
 from layerdrop.finetune.spec import DistilSpec
 from layerdrop.loading import load_classifier
 from layerdrop.states import sentence_tokens, watching
 from layerdrop.system.distributed import from_first_process, gather, rank, world_size
 from layerdrop.system.files import TEMPORARY
 
+TOKENS = -1
+"""Size of a dimension that has an entry for each token of a row."""
+
 
 def patient_pairs(n_student: int, n_teacher: int) -> list[tuple[int, int]]:
-    """(student's layer, teacher's layer) of patient distillation: all but the student's last one, evenly spaced over
+    """(student's layer, teacher's layer) of patient distillation: all but the student's last layer, evenly spaced over
     the teacher's. 6 of 12: 0 to 4 with 1, 3, 5, 7, 9 (Sun et al.'s "skip")."""
     return [(i, (i + 1) * n_teacher // n_student - 1) for i in range(n_student - 1)]
 
@@ -39,7 +44,7 @@ def attach_teacher(
     teacher: Checkpoint,
     student: PreTrainedModel,
     examples: Examples,
-    data: Tokenised,
+    data: TokenizedDataset,
     collate: Collator,
     labels: Labels,
     *,
@@ -51,18 +56,17 @@ def attach_teacher(
 ) -> "tuple[IndexedDataset, TeacherCollator, list[int]]":
     """Compute the teacher's outputs for every training example.
 
-    Returns the training data, the collator whose batches hold the outputs, and the student's layers that are paired
-    with the teacher's. examples, data: the training set, and the same tokenized for the student. labels: the student's.
-    folder: for the outputs, which are deleted when the process ends. Raises UserError for a teacher with other classes,
-    another width, depth or tokenizer than `distil` allows.
+    Returns the training data, the collator that adds the outputs to batches, and the paired layers of the student.
+
+    examples, data: the training set, and the same tokenized for the student. labels: the student's. folder: for the
+    outputs, which are deleted when the process ends. Raises UserError for a teacher with other classes, another width,
+    depth or tokenizer than `distil` allows.
     """
     columns, pairs = _columns(teacher, labels), _pairs(distil, teacher, student)
     length = min(max_seq_length, teacher.max_length())
-    tokens = tokenise(examples, teacher.tokenizer, length, sizes=teacher.embeddings)
+    tokens = tokenize(examples, teacher.tokenizer, length, sizes=teacher.embeddings)
     if distil.distill == "layers" and not _same_tokens(tokens, data):
         raise _refused(teacher, "has another tokenizer, so that its tokens are not the model's", "patient or logits")
-    if teacher.config.model_type in teacher.family.fp32_only:
-        precision = "fp32"
     model = load_classifier(teacher, replace_head=False)[0].to(device)
     with attending_eagerly(model) if distil.distill_attention else nullcontext():
         outputs = teacher_outputs(
@@ -75,10 +79,10 @@ def attach_teacher(
             columns=columns,
             folder=folder,
             batch_size=batch_size,
-            precision=precision,
+            precision="fp32" if teacher.config.model_type in FP32_ONLY else precision,
         )
-    numbered = IndexedDataset(data.columns, data.offsets, data.labels, data.rows)
-    return numbered, TeacherCollator(collate, outputs), [ours for ours, _ in pairs]
+    indexed = IndexedDataset(data.columns, data.offsets, data.labels, data.rows)
+    return indexed, TeacherCollator(collate, outputs), [ours for ours, _ in pairs]
 
 
 def _refused(teacher: Checkpoint, why: str, instead: str) -> UserError:
@@ -101,7 +105,7 @@ def _columns(teacher: Checkpoint, labels: Labels) -> list[int]:
 
 
 def _pairs(distil: DistilSpec, teacher: Checkpoint, student: PreTrainedModel) -> list[tuple[int, int]]:
-    """(student's layer, teacher's layer), each in its own model. Raises UserError where they do not fit."""
+    """(student's layer, teacher's layer), each in its own model. Raises UserError if they do not fit."""
     if distil.distill == "logits":
         return []
     ours, theirs = student.config.hidden_size, teacher.config.hidden_size
@@ -116,16 +120,20 @@ def _pairs(distil: DistilSpec, teacher: Checkpoint, student: PreTrainedModel) ->
     return [(i, teacher.original_ids.index(original)) for i, original in enumerate(kept)]
 
 
-def _same_tokens(a: Tokenised, b: Tokenised) -> bool:
+def _same_tokens(a: TokenizedDataset, b: TokenizedDataset) -> bool:
     return np.array_equal(a.offsets, b.offsets) and np.array_equal(a.columns["input_ids"], b.columns["input_ids"])
 
 
 class RaggedMemmap:
-    """A vector of any length for each row, in a temporary memory-mapped file shared by all processes of the run."""
+    """A tensor for each row, in a temporary memory-mapped file that all processes of the run share."""
 
-    def __init__(self, sizes: np.ndarray, dtype: torch.dtype, folder: str | Path):
-        """sizes: (rows,) lengths. Call it in every process. Raises UserError if the disk is too small, or a process
-        does not see the folder."""
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype, lengths: np.ndarray, folder: str | Path):
+        """shape: of a row; TOKENS stands for its number of tokens. lengths: (rows,) numbers of tokens.
+
+        Call it in every process. Raises UserError if the disk is too small, or if a process does not see the folder.
+        """
+        self.shape, self.lengths = tuple(shape), lengths
+        sizes = lengths ** self.shape.count(TOKENS) * math.prod(size for size in self.shape if size != TOKENS)
         self.ends = np.concatenate([[0], np.cumsum(sizes)])
         size = int(self.ends[-1])
         path = Path(from_first_process(lambda: _new_file(size * dtype.itemsize, folder)))
@@ -141,8 +149,28 @@ class RaggedMemmap:
                 path.unlink(missing_ok=True)
 
     def __getitem__(self, row: int) -> torch.Tensor:
-        """(length,); what is written there stays."""
-        return self.values[self.ends[row] : self.ends[row + 1]]
+        """The tensor of a row, without padding. Writing into it changes the file."""
+        sizes = (int(self.lengths[row]) if size == TOKENS else size for size in self.shape)
+        return self.values[self.ends[row] : self.ends[row + 1]].view(*sizes)
+
+    def write(self, rows: Sequence[int], mask: torch.Tensor, tensor: torch.Tensor) -> None:
+        """Store a batch (batch, *shape), padded as its mask (batch, tokens) says."""
+        for i, row in enumerate(rows):
+            self[row].copy_(tensor[i][self._real(mask[i])])
+
+    def batch(self, rows: Sequence[int], mask: torch.Tensor) -> torch.Tensor:
+        """(batch, *shape) of some rows, with 0 for padding. mask: (batch, tokens)."""
+        sizes = (mask.shape[1] if size == TOKENS else size for size in self.shape)
+        found = torch.zeros(len(rows), *sizes, dtype=self.values.dtype)
+        for i, row in enumerate(rows):
+            found[i][self._real(mask[i])] = self[row]
+        return found
+
+    def _real(self, mask: torch.Tensor) -> tuple[slice, ...]:
+        """Index of the real tokens in a padded row. mask: (tokens,), 1 for a run of real tokens."""
+        start = int(mask.argmax())
+        real = slice(start, start + int(mask.sum()))
+        return tuple(real if size == TOKENS else slice(None) for size in self.shape)
 
 
 def _new_file(n_bytes: int, folder: str | Path) -> str:
@@ -157,107 +185,10 @@ def _new_file(n_bytes: int, folder: str | Path) -> str:
         return file.name
 
 
-@dataclass(frozen=True)
-class Part:
-    """A teacher's outputs of one batch."""
-
-    rows: Sequence[int]
-    mask: torch.Tensor
-    """(batch, tokens)."""
-    logits: torch.Tensor
-    """(batch, classes) float32."""
-    states: torch.Tensor | None
-    """(batch, pairs, tokens or 1, hidden)."""
-    attention: torch.Tensor | None
-    """(batch, pairs, heads, tokens, tokens)."""
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """Sizes and types shared by the outputs of all rows."""
-
-    classes: int
-    states: tuple[int, int, torch.dtype] | None
-    """Pairs, hidden units, type."""
-    attention: tuple[int, torch.dtype] | None
-    """Heads, type."""
-
-    @classmethod
-    def of(cls, part: Part) -> "Shapes":
-        """The shapes of a batch's outputs."""
-        states, attention = part.states, part.attention
-        return cls(
-            part.logits.shape[1],
-            None if states is None else (states.shape[1], states.shape[-1], states.dtype),
-            None if attention is None else (attention.shape[2], attention.dtype),
-        )
-
-
-@dataclass
-class TeacherOutputs:
-    """Outputs for every row: logits, and states of the paired layers."""
-
-    logits: RaggedMemmap
-    """(classes,) float32."""
-    states: RaggedMemmap | None = None
-    """(pairs, hidden), or for each token: (pairs, tokens, hidden)."""
-    attention: RaggedMemmap | None = None
-    """(pairs, heads, tokens, tokens)."""
-    n_pairs: int = 0
-    n_heads: int = 0
-    every_token: bool = False
-
-    @classmethod
-    def empty(cls, shapes: Shapes, kind: str, lengths: np.ndarray, folder: str | Path) -> "TeacherOutputs":
-        """Allocate the outputs of every row. lengths: tokens of each row."""
-        one = np.ones_like(lengths)
-        found = cls(RaggedMemmap(one * shapes.classes, torch.float32, folder), every_token=kind == "layers")
-        if shapes.states:
-            found.n_pairs, hidden, dtype = shapes.states
-            found.states = RaggedMemmap((lengths if found.every_token else one) * found.n_pairs * hidden, dtype, folder)
-        if shapes.attention:
-            found.n_heads, dtype = shapes.attention
-            found.attention = RaggedMemmap(lengths**2 * found.n_pairs * found.n_heads, dtype, folder)
-        return found
-
-    def write(self, part: Part) -> None:
-        """Store the outputs of a batch."""
-        for i, row in enumerate(part.rows):
-            real = part.mask[i].bool()
-            self.logits[row].copy_(part.logits[i])
-            if part.states is not None:
-                self.states[row].copy_((part.states[i][:, real] if self.every_token else part.states[i]).flatten())
-            if part.attention is not None:
-                self.attention[row].copy_(part.attention[i][:, :, real][:, :, :, real].flatten())
-
-    def batch(self, rows: Sequence[int], mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        """`teacher_logits` (batch, classes); `teacher_states` (batch, pairs, hidden), or (batch, pairs, tokens,
-        hidden); `teacher_attention` (batch, pairs, heads, tokens, tokens); 0 for padding. mask: (batch, tokens)."""
-        found = {"teacher_logits": torch.stack([self.logits[row] for row in rows])}
-        if self.states is None:
-            return found
-        if not self.every_token:
-            found["teacher_states"] = torch.stack([self.states[row].view(self.n_pairs, -1) for row in rows])
-            return found
-        real = [torch.nonzero(line).flatten() for line in mask]
-        vectors = [self.states[row].view(self.n_pairs, len(at), -1) for row, at in zip(rows, real, strict=True)]
-        shape = len(rows), self.n_pairs, mask.shape[1], vectors[0].shape[-1]
-        found["teacher_states"] = states = torch.zeros(shape, dtype=vectors[0].dtype)
-        for i, (vector, at) in enumerate(zip(vectors, real, strict=True)):
-            states[i, :, at] = vector
-        if self.attention is not None:
-            shape = len(rows), self.n_pairs, self.n_heads, mask.shape[1], mask.shape[1]
-            found["teacher_attention"] = attention = torch.zeros(shape, dtype=self.attention.values.dtype)
-            for i, (row, at) in enumerate(zip(rows, real, strict=True)):
-                weights = self.attention[row].view(self.n_pairs, self.n_heads, len(at), len(at))
-                attention[i, :, :, at[:, None], at] = weights
-        return found
-
-
 @torch.no_grad()
 def teacher_outputs(
     teacher: PreTrainedModel,
-    data: Tokenised,
+    data: TokenizedDataset,
     collate: Collator,
     *,
     kind: str,
@@ -267,67 +198,71 @@ def teacher_outputs(
     folder: str | Path,
     batch_size: int = 32,
     precision: str = "fp32",
-) -> TeacherOutputs:
-    """One pass of a teacher, in evaluation mode and on its device, over all rows of `data`.
+) -> dict[str, RaggedMemmap]:
+    """One pass of a teacher, in evaluation mode and on its device, over all rows of `data`. Returns, for each row:
 
-    Under torch.distributed each process computes a share of the batches, and all processes have all outputs.
+    `teacher_logits`: (classes,) float32. `teacher_states`: (pairs, hidden), or with `layers` (pairs, tokens, hidden).
+    `teacher_attention`: (pairs, heads, tokens, tokens). Under torch.distributed each process computes a share of the
+    batches, and all processes have all outputs.
 
-    kind: `logits`, `patient` or `layers`. layers: ids of the layers whose states are kept. attention: their attention
-    weights too, which needs eager attention. columns: order of the classes. folder: for the files of outputs.
+    kind: `logits`, `patient` or `layers`. layers: ids of the layers whose states are kept. attention: keep their
+    attention weights too, which needs eager attention. columns: order of the classes. folder: for the files of outputs.
     """
-    was_training = teacher.training
+    was_training, dataset = teacher.training, data.longest_first()
     teacher.eval()
-    with head_in_fp32(teacher), autocast(teacher.device, precision):
-        parts = _parts(teacher, data.longest_first(), collate, kind, layers, attention, columns, batch_size)
-        first = next(parts, None)  # none where there are fewer batches than processes
-        shapes = from_first_process(lambda: Shapes.of(first))
-        found = TeacherOutputs.empty(shapes, kind, np.diff(data.offsets), folder)
-        for part in chain([first] if first else [], parts):
-            found.write(part)
-    teacher.train(was_training)
-    gather(None)  # every process has written its part
-    return found
 
-
-def _parts(
-    teacher: PreTrainedModel,
-    dataset: Tokenised,
-    collate: Collator,
-    kind: str,
-    layers: Sequence[int],
-    attention: bool,
-    columns: Sequence[int] | None,
-    batch_size: int,
-) -> Iterator[Part]:
-    """The outputs of this process's share of the batches."""
-    starts = range(0, len(dataset), batch_size)[rank() :: world_size()]
-    for start in tqdm(starts, desc="teacher", delay=2, leave=False, disable=None):
+    def compute(start: int) -> tuple[np.ndarray, torch.Tensor, dict[str, torch.Tensor]]:
+        """Rows, mask and outputs of a batch."""
         rows = dataset.rows[start : start + batch_size]
         batch = collate([dataset[start + i] for i in range(len(rows))])
         inputs = {name: tensor.to(teacher.device) for name, tensor in batch.items() if name != "labels"}
-        mask = inputs["attention_mask"]
-        with watching(teacher, mask.shape[1]) as seen:
+        with watching(teacher, inputs["attention_mask"].shape[1]) as seen:
             output = teacher(**inputs, **({"output_attentions": True} if attention else {}))
-        logits = output.logits.float().cpu()
-        states = torch.stack([seen.outputs[i] for i in layers], dim=1) if layers else None
-        if states is not None and kind == "patient":
-            states = states[torch.arange(len(rows)), :, sentence_tokens(teacher, mask)].unsqueeze(2)
-        weights = _attentions(output, layers, mask) if attention else None
-        yield Part(rows, mask, logits if columns is None else logits[:, list(columns)], states, weights)
+        outputs = {"teacher_logits": output.logits.float()[:, slice(None) if columns is None else list(columns)]}
+        if layers:
+            states = torch.stack([seen.outputs[i] for i in layers], dim=1)
+            token = sentence_tokens(teacher, inputs["attention_mask"])
+            outputs["teacher_states"] = states[torch.arange(len(rows)), :, token] if kind == "patient" else states
+        if attention:
+            outputs["teacher_attention"] = _attentions(output, layers, batch["attention_mask"])
+        return rows, batch["attention_mask"], {name: tensor.cpu() for name, tensor in outputs.items()}
+
+    with head_in_fp32(teacher), autocast(teacher.device, precision):
+        starts = range(0, len(dataset), batch_size)[rank() :: world_size()]
+        parts = map(compute, tqdm(starts, desc="teacher", delay=2, leave=False, disable=None))
+        first = next(parts, None)  # none if there are fewer batches than processes
+        shapes = from_first_process(lambda: _row_shapes(first[2], kind))
+        stored = {name: RaggedMemmap(*of, np.diff(data.offsets), folder) for name, of in shapes.items()}
+        for rows, mask, outputs in chain([first] if first else [], parts):
+            for name, tensor in outputs.items():
+                stored[name].write(rows, mask, tensor)
+    teacher.train(was_training)
+    gather(None)  # every process has written its part
+    return stored
+
+
+def _row_shapes(outputs: Mapping[str, torch.Tensor], kind: str) -> dict[str, tuple[list[int], torch.dtype]]:
+    """(shape of a row, type) of each output. outputs: a batch's."""
+    of_tokens = {"teacher_states": (1,), "teacher_attention": (2, 3)} if kind == "layers" else {}
+    shapes = {}
+    for name, tensor in outputs.items():
+        sizes = enumerate(tensor.shape[1:])
+        shapes[name] = [TOKENS if i in of_tokens.get(name, ()) else size for i, size in sizes], tensor.dtype
+    return shapes
 
 
 def _attentions(output, layers: Sequence[int], mask: torch.Tensor) -> torch.Tensor:
-    """(batch, layers, heads, tokens, tokens). Raises UserError for a model that does not give them."""
-    given = output.attentions or ()
-    if not given or given[0] is None or given[0].shape[-2:] != (mask.shape[1], mask.shape[1]):
+    """(batch, layers, heads, tokens, tokens). Raises UserError for a model that does not return them."""
+    weights = output.attentions or ()
+    if not weights or weights[0] is None or weights[0].shape[-2:] != (mask.shape[1], mask.shape[1]):
         raise UserError(
-            "--distill_attention: this model gives no attention of every token to every other. Leave it out."
+            "--distill_attention: this model returns no attention of every token to every other. Leave it out."
         )
-    return torch.stack([given[i] for i in layers], dim=1)
+    return torch.stack([weights[i] for i in layers], dim=1)
 
 
 @contextmanager
-def attending_eagerly(model: PreTrainedModel):
+def attending_eagerly(model: PreTrainedModel) -> Iterator[None]:
     """Use eager attention, which returns its weights; undone on exit."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")
@@ -337,8 +272,8 @@ def attending_eagerly(model: PreTrainedModel):
         model.set_attn_implementation(before)
 
 
-class IndexedDataset(Tokenised):
-    """Tokenised examples whose items know their row."""
+class IndexedDataset(TokenizedDataset):
+    """Tokenized examples whose items have their row number under `row`."""
 
     def __getitem__(self, position: int) -> dict:
         return super().__getitem__(position) | {"row": int(self.rows[position])}
@@ -346,17 +281,18 @@ class IndexedDataset(Tokenised):
 
 @dataclass(frozen=True)
 class TeacherCollator:
-    """Batches of IndexedDataset examples with the teacher's outputs in them."""
+    """Batches of IndexedDataset examples with the teacher's outputs."""
 
     collate: Collator
-    outputs: TeacherOutputs
+    outputs: Mapping[str, RaggedMemmap]
+    """As teacher_outputs returns them."""
 
     def length(self, longest: int) -> int:
-        """See Collator."""
+        """The padded length of a batch, as Collator.length."""
         return self.collate.length(longest)
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
-        """As Collator's, and as TeacherOutputs.batch."""
+        """A batch as Collator's, and the outputs of its rows with 0 for padding."""
         rows = [item["row"] for item in items]
         batch = self.collate([{name: value for name, value in item.items() if name != "row"} for item in items])
-        return batch | self.outputs.batch(rows, batch["attention_mask"])
+        return batch | {name: stored.batch(rows, batch["attention_mask"]) for name, stored in self.outputs.items()}

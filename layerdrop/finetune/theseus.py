@@ -1,5 +1,8 @@
-"""Module replacing: Xu et al. (2020), "BERT-of-Theseus". The modules of a predecessor are runs of its layers. Each is
-replaced at random by one layer of the successor; these layers alone are trained."""
+"""Module replacing: Xu et al. (2020), "BERT-of-Theseus".
+
+A module is a run of consecutive layers of the predecessor. Each training step replaces modules, drawn at random, by one
+layer of the successor each. Only the successor's layers are trained.
+"""
 
 from contextlib import ExitStack
 
@@ -12,25 +15,23 @@ from layerdrop.surgery import layer_list, with_layers
 
 
 def modules(n_predecessor: int, n_successor: int) -> list[range]:
-    """The predecessor's layers that each layer of the successor stands for: runs as even as possible, longer ones
-    first."""
+    """The predecessor's layers that each layer of the successor replaces: runs of even length, longer ones first."""
     each, more = divmod(n_predecessor, n_successor)
     starts = [i * each + min(i, more) for i in range(n_successor + 1)]
     return [range(a, b) for a, b in zip(starts, starts[1:], strict=False)]
 
 
 def only_layers_train(model: PreTrainedModel) -> None:
-    """Freeze all but the layers: embeddings, pooler and classifier stay as they are in the predecessor."""
+    """Freeze everything but the layers: embeddings, pooler and classifier stay those of the predecessor."""
     model.requires_grad_(False)
     layer_list(model).requires_grad_(True)
 
 
 class TheseusLoss(TrainerCallback):
-    """A callback of any Trainer: each step's loss is that of a model whose modules are the predecessor's or the
-    successor's.
+    """A callback for any Trainer: each training step mixes modules of the predecessor and layers of the successor.
 
-    A module is replaced with a probability that reaches 1 at `steps`. From then on the successor is fine-tuned alone.
-    The draw depends on the seed and the training step alone. Evaluation uses the successor.
+    The probability of replacing a module reaches 1 at `steps`. From there on, steps use the successor only. The draw
+    depends on the seed and the step alone. Evaluation uses the successor.
     """
 
     def __init__(
@@ -51,38 +52,38 @@ class TheseusLoss(TrainerCallback):
         self.replaced = ExitStack()
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Note the number of steps. Raises UserError if the rate would not reach 1 in them."""
+        """Read the number of steps. Raises UserError if the training ends before the rate reaches 1."""
         self.until = self.steps * state.max_steps if self.steps < 1 else self.steps
         if self.until >= state.max_steps:
             raise UserError(
-                f"--replacing_steps {self.steps:g}: the training has {state.max_steps} steps, so the successor would "
-                "never be trained as it is. Give fewer, or a fraction such as 0.5."
+                f"--replacing_steps {self.steps:g}: the training has {state.max_steps} steps, so no step would use the "
+                "successor only. Give fewer, or a fraction such as 0.5."
             )
         self.predecessor.to(self.model.device).train()
 
     def rate(self, step: int) -> float:
-        """Probability of a replacement at a step."""
+        """Probability of replacing a module at a step."""
         if step >= self.until:
             return 1.0
         return self.start if self.schedule == "constant" else self.start + (1 - self.start) * step / self.until
 
     def draw(self, step: int) -> list[bool]:
-        """Whether each module is replaced at a step."""
+        """Whether a step replaces each module."""
         return (np.random.default_rng((self.seed, step)).random(len(self.modules)) < self.rate(step)).tolist()
 
     def on_step_begin(self, args, state, control, **kwargs):
-        """Put modules of both models into the trained one."""
+        """Build the step's model: modules of the predecessor, layers of the successor."""
         drawn, layers = self.draw(state.global_step), []
         for i, replaced in enumerate(drawn):
             layers += [(self.model, i)] if replaced else [(self.predecessor, j) for j in self.modules[i]]
-        if not any(drawn):  # no trained parameter takes part, but the Trainer calls backward on the loss
+        if not any(drawn):  # without a trained parameter, backward on the loss would fail
             *_, last = layer_list(self.model).parameters()
             hook = self.model.register_forward_hook(_adding_zero(last))
             self.replaced.callback(hook.remove)
         self.replaced.enter_context(with_layers(self.model, layers))
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Put the model's own layers back."""
+        """Restore the successor's layers."""
         self.replaced.close()
 
     on_train_end = on_step_end

@@ -1,11 +1,9 @@
-"""The library's Trainer with batches of like length, this project's evaluation and any objective."""
+"""The library's Trainer with length-grouped batches, this project's evaluation and any objective."""
 
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
 from json import JSONDecodeError
 from pathlib import Path
@@ -19,11 +17,11 @@ from transformers.trainer_utils import seed_worker
 
 from layerdrop.data.batches import Collator, LengthGroupedSampler
 from layerdrop.data.tasks import metric_prefix
-from layerdrop.data.tokens import Tokenised
+from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.errors import UserError
 from layerdrop.finetune.evaluate import Evaluation, Evaluator
 from layerdrop.finetune.interrupt import Interrupt
-from layerdrop.finetune.log import Bar, EpochLog, Losses
+from layerdrop.finetune.log import Bar, LogLine, Losses, log_entries
 from layerdrop.finetune.objectives import Objective
 from layerdrop.finetune.speedups.capture import CapturedSteps, can_capture
 from layerdrop.loading import quiet
@@ -33,7 +31,7 @@ from layerdrop.system.own_files import OwnFiles
 class OneGPU(TrainingArguments):
     """The library's settings, limited to one GPU for each process.
 
-    The pickle (training_args.bin) is an object of the library's own class without secrets.
+    Pickling (training_args.bin) gives an object of the library's own class without secrets.
     """
 
     def __reduce__(self) -> tuple:
@@ -48,18 +46,10 @@ class OneGPU(TrainingArguments):
         return min(1, super().n_gpu)
 
 
-@dataclass
-class Evaluations:
-    """The evaluations of one training step."""
-
-    step: int = -1
-    by_split: dict[str, Evaluation] = field(default_factory=dict)
-
-
 class FineTuner(Trainer):
     """The library's Trainer, changed through its public methods alone.
 
-    Make it inside `speedups` and train inside the same block: the library reads some of their settings when it is made.
+    Make it inside `speedups` and train inside the same block: the library reads some settings when it is made.
     """
 
     def __init__(
@@ -67,7 +57,7 @@ class FineTuner(Trainer):
         model: PreTrainedModel,
         args: TrainingArguments,
         data_collator: Collator,
-        train_dataset: Tokenised,
+        train_dataset: TokenizedDataset,
         *,
         objective: Objective,
         evaluator: Evaluator | None = None,
@@ -90,26 +80,33 @@ class FineTuner(Trainer):
         self.objective, self.evaluator = objective, evaluator if args.eval_strategy != "no" else None
         self.captured = CapturedSteps(super().training_step) if capture and can_capture(model, args) else None
         self.sampler: LengthGroupedSampler | None = None
-        self.last, self.losses = Evaluations(), Losses()
-        self.epochs, self.interrupt = EpochLog(), Interrupt(rolling_checkpoints)
-        self.seconds = self.evaluate_seconds = 0.0
-        """Of training without evaluations; of all evaluations."""
+        self.losses, self.interrupt = Losses(), Interrupt(rolling_checkpoints)
+        self.seconds = 0.0
+        """Seconds of training, without evaluations."""
+        self.evaluate_seconds = 0.0
+        """Seconds of all evaluations."""
+        self.evaluated: tuple[int, dict[str, Evaluation]] = -1, {}
+        """Step and results, by split, of the last evaluation."""
         self.train_loss: float | None = None
-        """Mean over all steps of the training, resumed or not."""
+        """Mean over all steps of the training, including those before it resumed."""
         self.resumed_at_step: int | None = None
-        own = [self.losses, _NameEpoch(), _KeepPadding(model.config.pad_token_id)]
-        with _refusals():
+        own = [LogLine(), self.interrupt, *callbacks, self.losses, _Corrections(model.config.pad_token_id)]
+        evaluated_on = dict(evaluator.datasets) if self.evaluator else None
+        try:
             super().__init__(
                 model,
                 args,
                 data_collator,
                 train_dataset=train_dataset,
-                eval_dataset=dict(evaluator.datasets) if self.evaluator else None,
+                eval_dataset=evaluated_on,
                 processing_class=processing_class,
-                callbacks=[self.epochs, self.interrupt, *callbacks, *own],
+                callbacks=own,
             )
-        # The loss is a mean over the batch: it is divided by the number of accumulated batches, and neither that nor
-        # the number of processes is in it already.
+        except (ImportError, ValueError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "to be installed" not in str(error):
+                raise  # too little memory, for example, is a failure of the run
+            raise UserError(" ".join(str(error).split())) from error  # the package that --report_to needs
+        # The loss is a mean over the batch. The library has to divide it by the number of accumulated batches.
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False
         self.remove_callback(PrinterCallback)
         if self.pop_callback(ProgressCallback):
@@ -118,19 +115,25 @@ class FineTuner(Trainer):
     def train(self, resume_from_checkpoint: str | None = None) -> "FineTuner":
         """Train to the end, in place. Returns itself; afterwards the model is an ordinary one of the library.
 
-        Raises UserError for a damaged checkpoint, FloatingPointError for a diverged training, Interrupted where the
-        user stopped it.
+        Raises UserError for a damaged checkpoint, FloatingPointError for a diverged training, Interrupted if the user
+        stopped it.
         """
         if resume_from_checkpoint is not None:
             state = Path(resume_from_checkpoint, "trainer_state.json").read_text(encoding="utf-8")
             self.resumed_at_step = json.loads(state)["global_step"]
         start = time.perf_counter()
         try:
-            with _damage(resume_from_checkpoint):
-                loss = super().train(resume_from_checkpoint=resume_from_checkpoint).training_loss
+            loss = super().train(resume_from_checkpoint=resume_from_checkpoint).training_loss
+        except ImportError as error:  # a package that --optim needs
+            raise UserError(" ".join(str(error).split())) from error
+        except (EOFError, UnpicklingError, SafetensorError, JSONDecodeError) as error:
+            raise UserError(
+                f"--resume_from_checkpoint {resume_from_checkpoint}: is damaged ({type(error).__name__}). Give an "
+                "older checkpoint, or start again with --overwrite_output_dir."
+            ) from error
         finally:
             self.interrupt.restore_signals()
-            self._make_ordinary()
+            self._unwrap_model()
         if not math.isfinite(loss):
             raise FloatingPointError(
                 "the training loss is not finite: training diverged. Try a lower --learning_rate or --precision fp32"
@@ -139,8 +142,8 @@ class FineTuner(Trainer):
         self.train_loss = self.losses.mean(loss, self.state.global_step)
         return self
 
-    def _make_ordinary(self) -> None:
-        """Undo what the library put around the model's forward pass (mixed precision)."""
+    def _unwrap_model(self) -> None:
+        """Remove the library's wrapper of the forward pass (mixed precision)."""
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         for name in ("forward", "_original_forward"):
             vars(self.model).pop(name, None)
@@ -148,8 +151,13 @@ class FineTuner(Trainer):
     @property
     def evaluations(self) -> dict[str, Evaluation]:
         """Split -> the evaluation of the final model; empty if it was not evaluated at the last step."""
-        final = self.last.step == self.state.global_step and not self.args.load_best_model_at_end
-        return self.last.by_split if final else {}
+        step, by_split = self.evaluated
+        return by_split if step == self.state.global_step and not self.args.load_best_model_at_end else {}
+
+    @property
+    def epochs(self) -> list[dict[str, float]]:
+        """Results by logging step: see log_entries."""
+        return log_entries(self.state.log_history)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -158,24 +166,21 @@ class FineTuner(Trainer):
 
     @property
     def throughput(self) -> tuple[float | None, float | None]:
-        """(real tokens per second, share of padding). None where the order of the examples is the library's own, or the
-        training was resumed."""
+        """(real tokens per second, fraction of padding). None for a resumed training, or without length-grouping."""
         if self.resumed_at_step is not None or self.sampler is None or not self.sampler.tokens:
             return None, None
         return self.sampler.tokens / self.seconds, 1 - self.sampler.tokens / self.sampler.padded_tokens
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of like length where the settings say so; else the library's."""
+        """Length-grouped batches if the settings say so; else the library's."""
         args, data = self.args, self.train_dataset
         if args.train_sampling_strategy != "group_by_length":
             return super().get_train_dataloader()
-        seed = args.seed if args.data_seed is None else args.data_seed
-        self.sampler = LengthGroupedSampler(
-            data.lengths, self._train_batch_size, seed, padded=self.data_collator.length
-        )
+        seed, size = args.seed if args.data_seed is None else args.data_seed, self._train_batch_size
+        self.sampler = LengthGroupedSampler(data.lengths, size, seed, padded=self.data_collator.length)
         loader = DataLoader(
             data,
-            batch_size=self._train_batch_size,
+            batch_size=size,
             sampler=self.sampler,
             collate_fn=self.data_collator,
             drop_last=args.dataloader_drop_last,
@@ -188,7 +193,7 @@ class FineTuner(Trainer):
         return self.accelerator.prepare(loader)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        """The library's, captured or not."""
+        """The library's training step, captured or not."""
         if self.captured is None:
             loss = super().training_step(model, inputs, num_items_in_batch)
         else:
@@ -197,7 +202,7 @@ class FineTuner(Trainer):
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as the library does, with the mean loss over all steps since the last log, including before resuming."""
+        """Log as the library does. The loss is a mean over all steps since the last log, including before resuming."""
         if "loss" in logs:
             logs["loss"] = self.losses.logged(logs["loss"], self.state)
         super().log(logs, start_time)
@@ -214,7 +219,7 @@ class FineTuner(Trainer):
         `accuracy` for MNLI too.
         """
         evaluations = {split: self.evaluator(self.model, split) for split in self.evaluator.datasets}
-        self.last = Evaluations(self.state.global_step, evaluations)
+        self.evaluated = self.state.global_step, evaluations
         self.evaluate_seconds += sum(evaluation.seconds for evaluation in evaluations.values())
         logged = {
             f"{metric_key_prefix}_{metric_prefix(split)}{name}": value
@@ -244,46 +249,28 @@ class FineTuner(Trainer):
             self.push_to_hub(commit_message="Model save")
 
 
-class _NameEpoch(TrainerCallback):
-    """Tells the sampler which epoch begins: the library does not reach it where several processes resume within one."""
-
-    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        train_dataloader.set_epoch(int(state.epoch))
-
-
-class _KeepPadding(TrainerCallback):
-    """Keep the configuration's padding id, which the library replaces by the tokenizer's when training begins.
-
-    RoBERTa counts positions from this id, so the saved model would count from another number.
-    """
+class _Corrections(TrainerCallback):
+    """Correct what the library does at the beginning of a training and of an epoch."""
 
     def __init__(self, pad_token_id: int | None):
+        """pad_token_id: of the model's configuration."""
         self.pad_token_id = pad_token_id
 
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
+    def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
+        """Restore the padding id, and refuse an optimizer state of other parameters.
+
+        The library replaces the padding id by the tokenizer's. RoBERTa counts positions from this id. AdamW would read
+        past the end of a smaller state.
+        """
         model.config.pad_token_id = self.pad_token_id
+        for parameter, moments in optimizer.state.items():
+            for moment in moments.values():
+                if getattr(moment, "ndim", 0) and moment.shape != parameter.shape:
+                    raise UserError(
+                        "--resume_from_checkpoint: the optimizer's state belongs to other training data or another "
+                        "version. Start again with --overwrite_output_dir."
+                    )
 
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """Turn the library's refusal of settings, and a missing package, into a UserError."""
-    try:
-        yield
-    except (ImportError, ValueError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "to be installed" not in str(error):
-            raise  # too little memory, for example, is a failure of the run
-        raise UserError(" ".join(str(error).split())) from error  # the package that --report_to needs
-
-
-@contextmanager
-def _damage(checkpoint: str | None) -> Iterator[None]:
-    """Turn the errors of a damaged checkpoint, and of a missing package, into a UserError."""
-    try:
-        yield
-    except ImportError as error:  # a package that --optim needs
-        raise UserError(" ".join(str(error).split())) from error
-    except (EOFError, UnpicklingError, SafetensorError, JSONDecodeError) as error:
-        raise UserError(
-            f"--resume_from_checkpoint {checkpoint}: is damaged ({type(error).__name__}). Give an older "
-            "checkpoint, or start again with --overwrite_output_dir."
-        ) from error
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        """Set the sampler's epoch: the library does not if several processes resume within an epoch."""
+        train_dataloader.set_epoch(int(state.epoch))

@@ -1,1 +1,1 @@
-"""From records to tables and figures: nothing here runs anything or reads anything but records."""
+"""Tables, figures and pages from the records of runs."""

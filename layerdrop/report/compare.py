@@ -1,4 +1,4 @@
-"""A few runs side by side, in words for a person."""
+"""A few runs side by side."""
 
 import math
 
@@ -28,13 +28,13 @@ def read_runs(folders: list[str]) -> list[RunRecord]:
 
 
 def compare(records: list[RunRecord]) -> str:
-    """One column for each run of a task. Differences are to the first run, in points (hundredths) for metrics.
+    """Format runs of a task, one column for each. Differences are to the first run, in points for metrics.
 
     The last line names inputs with other contents than the first run's, if there are any.
     """
     first = records[0]
-    names = dict.fromkeys(name for record in records for name in record.metrics if not name.endswith("loss"))
-    columns = [_column(record, first, list(names)) for record in records]
+    metrics = dict.fromkeys(name for record in records for name in record.metrics if not name.endswith("loss"))
+    columns = [_column(record, first, list(metrics)) for record in records]
     if any(other := [", ".join(differing_inputs(record, first)) for record in records]):
         columns = [column | {"other contents of": words or "-"} for column, words in zip(columns, other, strict=True)]
     lines = [[name, *(column[name] for column in columns)] for name in columns[0]]
@@ -42,7 +42,8 @@ def compare(records: list[RunRecord]) -> str:
 
 
 def _column(record: RunRecord, first: RunRecord, metrics: list[str]) -> dict[str, str]:
-    strategy, k = TableRow.of(record.spec).words
+    strategy, k = TableRow.of(record.spec)
+    base = None if record is first else first
     column = {
         "folder": record.folder,
         "model": record.spec.model.name,
@@ -51,30 +52,28 @@ def _column(record: RunRecord, first: RunRecord, metrics: list[str]) -> dict[str
         "seed": str(record.spec.seed),
         "layers": str(len(record.kept)),
         "dropped": ",".join(map(str, record.dropped)) or "none",
-        "parameters": _change(record.parameters_after, first.parameters_after, record is first, "{:,}"),
+        "parameters": _change(record.parameters_after, base and base.parameters_after, "{:,}"),
     }
-    for name in metrics:
-        column[name] = _points(record.metrics.get(name), first.metrics.get(name), record is first)
+    column |= {name: _points(record.metrics.get(name), base and base.metrics.get(name)) for name in metrics}
     for name, stage in (("training", "train"), ("evaluation", "evaluate")):
-        column[name] = _change(_seconds(record, stage), _seconds(first, stage), record is first, "{:.1f} s")
+        column[name] = _change(_seconds(record, stage), base and _seconds(base, stage), "{:.1f} s")
     return column
 
 
 def _seconds(record: RunRecord, stage: str) -> float | None:
-    """None also for a resumed run, whose seconds of training, and of evaluation in between, cover a part alone."""
+    """None for a resumed run, whose seconds cover only a part."""
     return None if record.resumed_at_step is not None else record.seconds.get(stage)
 
 
-def _change(value: float | None, base: float | None, is_first: bool, form: str) -> str:
+def _change(value: float | None, base: float | None, form: str) -> str:
     if value is None:
         return "-"
-    return form.format(value) + (f" ({100 * (value / base - 1):+.0f}%)" if base and not is_first else "")
+    return form.format(value) + (f" ({100 * (value / base - 1):+.0f}%)" if base else "")
 
 
-def _points(value: float | None, base: float | None, is_first: bool) -> str:
+def _points(value: float | None, base: float | None) -> str:
     if value is None:
         return "-"
     if math.isnan(value):
         return "constant"
-    no_difference = is_first or base is None or math.isnan(base)
-    return f"{100 * value:.1f}" + ("" if no_difference else f" ({100 * (value - base):+.1f})")
+    return f"{100 * value:.1f}" + ("" if base is None or math.isnan(base) else f" ({100 * (value - base):+.1f})")

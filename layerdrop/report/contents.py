@@ -12,16 +12,15 @@ from layerdrop.data.tasks import get_task
 from layerdrop.errors import UserError
 from layerdrop.report.frame import frame
 from layerdrop.report.html import PAGE_MARK, page
-from layerdrop.report.notes import constant_predictions, mixtures, repeated, without_full_model
+from layerdrop.report.notes import notes_on
 from layerdrop.report.published import NOTES, published
-from layerdrop.report.records import StoredRuns, failures, read_store, unfit
+from layerdrop.report.records import StoredRuns, read_store, unfit
 from layerdrop.report.runs_csv import CSV_MARK, read_runs_csv, runs_csv
-from layerdrop.report.tables.base import Table
+from layerdrop.report.table import Table
 from layerdrop.report.tables.cost import cost_tables
-from layerdrop.report.tables.glue import glue_tables
 from layerdrop.report.tables.model_cost import model_cost_table, read_costs
+from layerdrop.report.tables.scores import glue_tables, task_tables
 from layerdrop.report.tables.significance import significance_tables
-from layerdrop.report.tables.tasks import task_tables
 from layerdrop.system.files import make_folder, make_folder_of, write_atomically
 
 REFRESH = 10
@@ -90,12 +89,6 @@ def _tables(settings: ReportSettings, runs: pd.DataFrame, tasks: list[str] | Non
         "significance": lambda: significance_tables(runs, tasks, settings.holm, settings.plain),
     }
     return [table for name in settings.table for table in make[name]()]
-
-
-def notes_on(stored: StoredRuns, runs: pd.DataFrame) -> list[str]:
-    """Notes below the tables."""
-    of_tables = mixtures(runs) + constant_predictions(runs) + repeated(runs) + without_full_model(runs)
-    return failures(stored) + unfit(stored) + of_tables
 
 
 def make_folders(runs: str | None, html: str | None, figures: str | None) -> None:

@@ -1,6 +1,6 @@
-"""The report as one page for a browser: tables that can be sorted and filtered, charts, and the runs behind each row.
+"""A report as one page for a browser: tables to sort and filter, charts, and the runs behind each row.
 
-The page needs no network. Values are computed here; the page's script sorts, filters and draws.
+The page needs no network. Values are computed here. The page's script sorts, filters and draws.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from layerdrop.report.marks import Marks, marks_of, name_of
-from layerdrop.report.model_results import ModelResults, model_results
+from layerdrop.report.marks import Marks, marks_of
+from layerdrop.report.model_results import ModelResults, model_results, title_of
 from layerdrop.report.records import StoredRuns
 from layerdrop.report.table_row import TableRow
-from layerdrop.report.tables.base import points, rows_of, signed, spread, title_of
+from layerdrop.report.tables.scores import points, signed, spread
 from layerdrop.runs.command import command_of
 from layerdrop.runs.record import RunRecord
 
@@ -29,11 +29,12 @@ PAGE_MARK = rb"<title>layerdrop report</title>"
 """Mark in every page."""
 
 
-def page(found: StoredRuns, runs: pd.DataFrame, notes: Sequence[str], refresh: int | None = None) -> str:
-    """The page. notes: lines below the table. refresh: seconds after which the browser loads it again."""
+def page(stored: StoredRuns, runs: pd.DataFrame, notes: Sequence[str], refresh: int | None = None) -> str:
+    """Make the page. notes: lines below the table. refresh: seconds after which the browser loads it again."""
+    marks = marks_of(runs["row"])
     data = {
-        "rows": [row for results in model_results(runs) for row in _rows(results, marks_of(runs["row"]))],
-        "failed": [_failure(record) for record in found.failed],
+        "rows": [row for results in model_results(runs) for row in _rows(results, marks)],
+        "failed": [_failure(record) for record in stored.failed],
         "notes": list(notes),
         "made": f"{datetime.now():%Y-%m-%d %H:%M}",
     }
@@ -43,23 +44,28 @@ def page(found: StoredRuns, runs: pd.DataFrame, notes: Sequence[str], refresh: i
 
 
 def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
-    """One for each model, setting, strategy and K."""
+    """One row for each strategy and K with runs."""
     columns, rows = results.columns(), []
-    for row in rows_of(results):
+    for row in results.table_rows:
         runs = results.runs_of(row, columns)
         if runs.empty:
             continue
-        strategy, k = row.words
+        strategy, k = row
         ratio = results.seconds_ratio(row, columns, "train")
+        cells = {}
+        for cell in results.main_cells(columns):
+            value = results.value(row, cell)
+            if value["score"] is not None:
+                more = " ".join(filter(None, [spread(value, results.seeds), signed(value["difference"])]))
+                score = {"score": _number(value["score"]), "words": points(value["score"]), "more": more}
+                cells[title_of(cell)] = score
         rows.append(
             {
                 "model": results.title,
                 "strategy": strategy,
                 "k": int(k) if k else None,
-                "mark": None if row.is_full else marks[name_of(row)],
-                "cells": {
-                    title_of(c, results.main_metric(c)): cell for c in columns if (cell := _cell(results, row, c))
-                },
+                "mark": None if row.is_full else marks[row.legend],
+                "cells": cells,
                 "parameters": results.median(row, columns, "parameters"),
                 "speed_up": 1 / ratio if ratio else None,
                 "inference": results.seconds_ratio(row, columns, "inference"),
@@ -69,25 +75,8 @@ def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
     return rows
 
 
-def _cell(results: ModelResults, row: TableRow, column: str) -> dict[str, Any] | None:
-    metric = results.main_metric(column)
-    found = results.cell(row, column, metric)
-    if found is None:
-        return None
-    words, more = points(found.median), spread(found, results.seeds)
-    more = " ".join(filter(None, [more.strip(), signed(results.difference(row, column, metric))]))
-    return {"score": _number(found.median), "words": words, "more": more}
-
-
 def _run(record: RunRecord) -> dict[str, Any]:
-    curves = [
-        {
-            "epoch": entry.get("epoch"),
-            "train_loss": _number(entry.get("train_loss")),
-            "loss": _number(entry.get("loss")),
-        }
-        for entry in record.epochs
-    ]
+    losses = ("train_loss", "loss")
     return {
         "task": record.spec.data.task,
         "seed": record.spec.seed,
@@ -98,14 +87,17 @@ def _run(record: RunRecord) -> dict[str, Any]:
         "why": "; ".join(cut.why for cut in record.cuts if cut.why),
         "seconds": _number(record.seconds.get("total")),
         "device": record.environment.get("device"),
-        "curves": curves,
+        "curves": [
+            {"epoch": entry.get("epoch"), **{name: _number(entry.get(name)) for name in losses}}
+            for entry in record.epochs
+        ],
         "notes": record.notes,
         "command": command_of(record.spec),
     }
 
 
 def _failure(record: RunRecord) -> dict[str, Any]:
-    strategy, k = TableRow.of(record.spec).words
+    strategy, k = TableRow.of(record.spec)
     return {
         "model": record.spec.model.name,
         "task": record.spec.data.task,

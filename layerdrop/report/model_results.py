@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
 
-from layerdrop.data.tasks import DEMO_TASKS, TASKS
+from layerdrop.data.tasks import DEMO_TASKS, TASKS, metric_prefix
 from layerdrop.report.frame import metric_names
 from layerdrop.report.table_row import FULL, TableRow
+from layerdrop.runs.predictions import SUFFIXES
 from layerdrop.system.text import short_name
 
 METRIC_WORDS = {
@@ -23,13 +24,46 @@ METRIC_WORDS = {
     "spearmanr": "Spearman",
     "matthews_correlation": "Matthews",
 }
-Metric = Callable[[str], str]
-"""Column -> name of a metric."""
+GLUE = TASKS | DEMO_TASKS
+Cell = tuple[str, str]
+"""(column, metric as recorded)."""
 
 
+# ---- names -----------------------------------------------------------------------------------------------------------
+def metrics_of(task: str) -> dict[str, tuple[str, str]]:
+    """Metrics of a GLUE task as recorded, the main one first -> (ending of the split in tables, metric).
+
+    `matched_accuracy` -> (`-m`, `accuracy`). Empty for own files.
+    """
+    row = GLUE.get(task)
+    if row is None:
+        return {}
+    splits = zip(row.splits("validation"), row.suffixes, strict=True)
+    return {metric_prefix(split) + name: (SUFFIXES[end], name) for split, end in splits for name in row.metrics}
+
+
+def metric_word(cell: Cell) -> str:
+    """A metric as tables write it: `acc`, `F1`."""
+    _, name = metrics_of(cell[0].partition(" (")[0]).get(cell[1], ("", cell[1]))
+    return METRIC_WORDS.get(name, name)
+
+
+def title_of(cell: Cell) -> str:
+    """Heading of a cell's column: `MNLI-m acc`."""
+    ending, _ = metrics_of(cell[0].partition(" (")[0]).get(cell[1], ("", ""))
+    return f"{task_name(cell[0])}{ending} {metric_word(cell)}"
+
+
+def task_name(column: str) -> str:
+    """A column's task as tables write it, with the settings of the column."""
+    task, blank, rest = column.partition(" (")
+    return (GLUE[task].folder if task in GLUE else task) + blank + rest
+
+
+# ---- medians ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Summary:
-    """Median over seeds, lowest and highest, in points (hundredths); NaN where it is not defined."""
+    """Median, lowest and highest score over seeds, in points. NaN: undefined."""
 
     median: float
     low: float
@@ -38,27 +72,12 @@ class Summary:
 
 
 def summarise(points: Iterable[float]) -> Summary | None:
-    """Of points; minus infinity (a constant prediction) ranks below every number. None for no values."""
+    """Summarise scores in points. Minus infinity (a constant prediction) ranks below every number. None: no scores."""
     values = sorted(points)
     if not values:
         return None
     three = statistics.median(values), values[0], values[-1]
     return Summary(*(math.nan if value == -math.inf else value for value in three), len(values))
-
-
-def metrics_of(task: str) -> list[str]:
-    """The metrics that tables show for a task, the main one first; for MNLI those of both splits."""
-    row = (TASKS | DEMO_TASKS).get(task)
-    if row is None:
-        return []
-    return [suffix.lstrip("_") + "_" * bool(suffix) + name for suffix in row.suffixes for name in row.metrics]
-
-
-def task_name(column: str) -> str:
-    """A task, or a column of one, as tables write it."""
-    task, blank, rest = column.partition(" (")
-    row = (TASKS | DEMO_TASKS).get(task)
-    return (row.folder if row else task) + blank + rest
 
 
 class ModelResults:
@@ -70,77 +89,96 @@ class ModelResults:
         self.rows = sorted(set(runs["row"]), key=TableRow.order)
         self.task_of = dict(zip(runs["column"], runs["task"], strict=True))
         """Column -> task."""
-
-    @cached_property
-    def seeds(self) -> int:
-        """The most that any cell has."""
-        return int(self.runs.groupby(["row", "column"], sort=False)["seed"].nunique().max())
-
-    @cached_property
-    def _cells(self) -> dict[tuple[TableRow, str], pd.DataFrame]:
-        return dict(iter(self.runs.groupby(["row", "column"], sort=False)))
+        self.full_models = [row for row in self.rows if row.is_full]
+        """Rows of the full model: one for each recipe."""
+        self.only_full_model = self.full_models[0] if len(self.full_models) == 1 else None
+        self.table_rows = [*(self.full_models or [FULL]), *(row for row in self.rows if not row.is_full)]
+        """The rows of a table. The full model's row comes first, also if it has no run."""
+        self._cells = dict(iter(runs.groupby(["row", "column"], sort=False)))
+        self.seeds = max(runs["seed"].nunique() for runs in self._cells.values())
+        """Largest number of seeds of a cell."""
 
     def columns(self, tasks: list[str] | None = None) -> list[str]:
-        """The columns of these tasks, in that order; of all, in the project's order. A task without a run has one."""
-        known = [name for name in (*TASKS, *DEMO_TASKS) if name in self.task_of.values()]
-        wanted = tasks or known + sorted(set(self.task_of.values()) - set(known))
-        return [c for task in wanted for c in sorted(c for c, t in self.task_of.items() if t == task) or [task]]
+        """Columns of tasks, in that order; None: of all tasks, in GLUE's order. A task without runs is a column."""
+        known = [name for name in GLUE if name in self.task_of.values()]
+        tasks = tasks or known + sorted(set(self.task_of.values()) - set(known))
+        return [c for task in tasks for c in sorted(c for c, t in self.task_of.items() if t == task) or [task]]
+
+    @cached_property
+    def _measured(self) -> dict[str, set[str]]:
+        """Column -> the metrics of its runs."""
+        counts = self.runs.groupby("column", sort=False)[metric_names(self.runs)].count()
+        return {column: set(counts.columns[counts.loc[column] > 0]) for column in counts.index}
 
     def metrics(self, column: str) -> list[str]:
-        """The metrics of a column, as far as some run measured them; the main one if none did."""
-        there = self.runs[self.runs["column"] == column]
-        measured = {name for name in metric_names(self.runs) if there[name].notna().any()}
-        known = metrics_of(self.task_of.get(column, column))
+        """Metrics of a column that some run has, as recorded. Without any: the task's main metric."""
+        measured = self._measured.get(column, set())
+        known = list(metrics_of(self.task_of.get(column, column)))
         return [name for name in known if name in measured] or sorted(measured) or known[:1]
 
-    def main_metric(self, column: str) -> str:
-        """The one that means over tasks are made of: accuracy, Pearson, Matthews, MNLI's matched accuracy."""
-        return next(iter(self.metrics(column)), "")
+    def main_cells(self, columns: Iterable[str]) -> list[Cell]:
+        """Each column with its main metric: accuracy, Pearson, Matthews, MNLI's matched accuracy."""
+        return [(column, next(iter(self.metrics(column)), "")) for column in columns]
 
     def runs_of(self, row: TableRow, columns: Iterable[str]) -> pd.DataFrame:
         """The runs of a row in some columns."""
         return self.runs[(self.runs["row"] == row) & self.runs["column"].isin(list(columns))]
 
-    def cell(self, row: TableRow, column: str, metric: str) -> Summary | None:
-        """Over seeds; None where no run measured it."""
+    def summary(self, row: TableRow, cell: Cell) -> Summary | None:
+        """Summarise a metric over seeds. None without a run that has it."""
+        column, metric = cell
         runs = self._cells.get((row, column))
         return None if runs is None or metric not in runs else summarise(runs[metric].dropna())
 
-    def difference(self, row: TableRow, column: str, metric: str) -> float | None:
-        """Points above the full model; None where one of the two is missing."""
-        full = self.full(row)
-        ours, theirs = (self.cell(one, column, metric) for one in (row, full))
-        return None if ours is None or theirs is None or row.is_full else ours.median - theirs.median
-
-    @property
-    def full_models(self) -> list[TableRow]:
-        """The full model's rows: one for each recipe."""
-        return [row for row in self.rows if row.is_full]
-
-    @property
-    def only_full_model(self) -> TableRow | None:
-        """The full model's row; None where there is none or several."""
-        return self.full_models[0] if len(self.full_models) == 1 else None
-
     def full(self, row: TableRow) -> TableRow:
-        """The full model that a row is compared with: the one whose recipe differs from its own in the fewest settings;
-        FULL, which then is no row, where that is none or several."""
-        other = {full: len({name for name, _ in set(full.recipe) ^ set(row.recipe)}) for full in self.full_models}
-        nearest = [full for full, n in other.items() if n == min(other.values())]
+        """The full model to compare a row with: the recipe that differs in the fewest settings.
+
+        FULL, a row without runs, if there is no such full model or more than one.
+        """
+        distance = {
+            full: len({setting.split()[0] for setting in full.settings ^ row.settings}) for full in self.full_models
+        }
+        nearest = [full for full, n in distance.items() if n == min(distance.values())]
         return nearest[0] if len(nearest) == 1 else FULL
 
-    def mean(self, row: TableRow, columns: list[str], metric: Metric | None = None) -> float | None:
-        """Mean over columns of the medians; None unless every one is there. metric: None for the main one."""
-        cells = [self.cell(row, column, (metric or self.main_metric)(column)) for column in columns]
-        return None if None in cells or not cells else statistics.fmean(cell.median for cell in cells)
+    def place(self, row: TableRow) -> dict[str, object]:
+        """The place of a row's values, for programs."""
+        strategy, k = row
+        return {"model": self.model, "setting": self.setting, "strategy": strategy, "k": k}
+
+    def value(self, row: TableRow, cell: Cell, other: ModelResults | None = None) -> dict[str, object]:
+        """A cell for programs, in points; None for missing values. other: published results."""
+        ours, full = self.summary(row, cell), self.summary(self.full(row), cell)
+        theirs = other and other.summary(row, cell)
+        difference = None if ours is None or full is None or row.is_full else ours.median - full.median
+        value = self.place(row) | {"task": cell[0], "metric": cell[1], "seeds": ours and ours.n}
+        value |= {"score": ours and ours.median, "lowest": ours and ours.low, "highest": ours and ours.high}
+        return value | {"difference": difference, "published": theirs and theirs.median}
+
+    def mean(self, row: TableRow, cells: Sequence[Cell]) -> float | None:
+        """Mean of the medians over cells. None unless the row has every cell."""
+        summaries = [self.summary(row, cell) for cell in cells]
+        return None if None in summaries or not summaries else statistics.fmean(s.median for s in summaries)
+
+    def mean_value(self, row: TableRow, cells: Sequence[Cell]) -> dict[str, object]:
+        """The mean over cells for programs, with its difference to the full model."""
+        mean, full = self.mean(row, cells), self.mean(self.full(row), cells)
+        difference = None if mean is None or full is None or row.is_full else mean - full
+        value = dict.fromkeys(self.value(row, cells[0])) | self.place(row)
+        return value | {
+            "task": "mean",
+            "metric": f"over {' '.join(column for column, _ in cells)}",
+            "score": mean,
+            "difference": difference,
+        }
 
     def median(self, row: TableRow, columns: Iterable[str], fact: str) -> float | None:
-        """Median of a fact of the runs (`parameters`, `train`, `inference`); None where no run has it."""
+        """Median of a fact of the runs (`parameters`, `train`, `inference`). None without a run that has it."""
         values = self.runs_of(row, columns)[fact].dropna()
         return None if values.empty else float(statistics.median(values))
 
     def seconds_ratio(self, row: TableRow, columns: list[str], stage: str) -> float | None:
-        """Mean over columns of (median seconds of a stage / those of the full model); None unless all have both."""
+        """Mean over columns of a stage's median seconds, relative to the full model. None unless all have both."""
         ratios = []
         for column in columns:
             ours, full = (self.median(one, [column], stage) for one in (row, self.full(row)))
@@ -151,13 +189,12 @@ class ModelResults:
 
 
 def model_results(runs: pd.DataFrame) -> list[ModelResults]:
-    """One for each model and setting, in the order of the frame."""
+    """Group runs by model and setting, in the order of the frame."""
     if runs.empty:
         return []
-    models = list(dict.fromkeys(runs["model"]))
-    names = {model: short_name(model) for model in models}
-    made = []
+    short = {model: short_name(model) for model in runs["model"].unique()}
+    results = []
     for (model, setting), part in runs.groupby(["model", "setting"], sort=False):
-        name = names[model] if list(names.values()).count(names[model]) == 1 else model
-        made.append(ModelResults(part, f"{name} ({setting})" if setting else name))
-    return made
+        name = short[model] if list(short.values()).count(short[model]) == 1 else model
+        results.append(ModelResults(part, f"{name} ({setting})" if setting else name))
+    return results

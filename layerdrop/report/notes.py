@@ -1,15 +1,21 @@
-"""Caveats below the tables."""
+"""Notes on the runs of a report, below its tables."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from layerdrop.report.model_results import model_results, task_name
-from layerdrop.report.records import some
+from layerdrop.report.records import StoredRuns, failures, some, unfit
+
+
+def notes_on(stored: StoredRuns, runs: pd.DataFrame) -> list[str]:
+    """All notes. runs: the frame of `stored`."""
+    of_tables = mixtures(runs) + constant_predictions(runs) + repeated(runs) + without_full_model(runs)
+    return failures(stored) + unfit(stored) + of_tables
 
 
 def mixtures(runs: pd.DataFrame) -> list[str]:
-    """Notes on tables whose runs differ in device, versions or code, and on uncommitted code."""
+    """Name tables with runs of several devices, versions or commits, and uncommitted code."""
     notes = []
     for results in model_results(runs):
         for name in ("device", "torch", "transformers", "commit"):
@@ -23,30 +29,30 @@ def mixtures(runs: pd.DataFrame) -> list[str]:
 
 
 def constant_predictions(runs: pd.DataFrame) -> list[str]:
-    """Notes on cells with constant or nearly constant predictions, whose score reflects only the label frequencies."""
-    same, nearly = [], []
+    """Name cells with constant or nearly constant predictions, whose score reflects only the label frequencies."""
+    constant, nearly = [], []
     for results in model_results(runs):
         for (row, column), cell in results.runs.groupby(["row", "column"], sort=False):
-            where = f"{results.title}, {' '.join(row.words)}, {task_name(column)}"
+            where = f"{results.title}, {' '.join(row)}, {task_name(column)}"
             numbers = sorted(map(int, cell["constant"].dropna()))
-            of = f"of {len(cell)} seed{'s' * (len(cell) > 1)}"
+            seeds = f"of {len(cell)} seed{'s' * (len(cell) > 1)}"
             if n := numbers.count(1):
-                same.append(f"{where} ({n} {of})")
+                constant.append(f"{where} ({n} {seeds})")
             if more := numbers[n:]:
-                nearly.append(f"{where} ({len(more)} {of}: {', '.join(map(str, more))} values in a narrow range)")
-    kinds = {"one prediction for every row in": same, "nearly one prediction for every row in": nearly}
+                nearly.append(f"{where} ({len(more)} {seeds}: {', '.join(map(str, more))} values in a narrow range)")
+    kinds = {"one prediction for every row in": constant, "nearly one prediction for every row in": nearly}
     return [f"{what} {len(of)} cell{'s' * (len(of) > 1)}: {some(of)}" for what, of in kinds.items() if of]
 
 
 def without_full_model(runs: pd.DataFrame) -> list[str]:
-    """Tables with rows that have no full model to be compared with."""
+    """Name tables with rows that have no full model to compare with."""
     tables = [r.title for r in model_results(runs) if any(r.full(row) not in r.rows for row in r.rows)]
-    why = "so its rows are compared with nothing. Add K = 0 to the study"
+    why = "so they show no differences. Add K = 0 to the study"
     return [f"no full model for rows of {some(tables)}, {why}"] * bool(tables)
 
 
 def repeated(runs: pd.DataFrame) -> list[str]:
-    """Runs of one cell and seed: their median counts as several seeds would."""
+    """Name runs with the same cell and seed. Their median counts them as several seeds."""
     twice = runs[runs.duplicated(["model", "setting", "row", "column", "seed"], keep=False)]
     folders = [record.folder if record else "a csv file" for record in twice["record"]]
-    return [f"{len(folders)} runs are of a cell and seed that others are of too: {some(folders)}"] * bool(folders)
+    return [f"{len(folders)} runs share a cell and seed with another run: {some(folders)}"] * bool(folders)

@@ -1,4 +1,4 @@
-"""The records in some folders, and notes on runs that are in no table."""
+"""Read the records in some folders, and name the runs that are in no table."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from layerdrop.runs.store import PRIOR_FOLDER
 from layerdrop.system.text import one_line
 
 SHOWN = 3
-"""Cells, or files, that a note names before it says how many more there are."""
+"""Number of items that a note names."""
 WIDTH = 200
+"""Largest number of characters of an error in a note."""
 
 
 @dataclass
@@ -27,48 +28,46 @@ class StoredRuns:
     failed: list[RunRecord] = field(default_factory=list)
     """Runs that have failed and never succeeded."""
     unreadable: list[str] = field(default_factory=list)
-    """Why a file is no record, one line each."""
+    """One line for each unreadable record, with the reason."""
     unfinished: int = 0
-    """Runs that have started and have no record: in flight, or killed."""
+    """Number of started runs without a record: in flight, or killed."""
 
 
 def read_store(folders: Iterable[str], may_be_empty: bool = False, unreadable: Iterable[str] = ()) -> StoredRuns:
-    """The records in some folders and below, each run once; equal settings on other contents are other runs. The
-    candidates of searches, in folders PRIOR_FOLDER below, are left out. unreadable: of other files there.
+    """Read the records in some folders and below, each run once. Runs with other input contents are other runs.
 
-    Raises UserError where there is no successful one, unless may_be_empty.
+    Search candidates, in folders PRIOR_FOLDER below, are left out. unreadable: lines about other unreadable files.
+    Raises UserError without a successful run, unless may_be_empty.
     """
     done: dict[str, list[RunRecord]] = {}
     failed: dict[str, list[RunRecord]] = {}
-    found = StoredRuns([], unreadable=list(map(one_line, unreadable)))
+    stored = StoredRuns([], unreadable=list(map(one_line, unreadable)))
     for folder in folders:
         if not Path(folder).exists():
             raise UserError(f"{folder}: no such folder. Give the folder of a study's runs.")
         for path, files in sorted(_below(folder)):
             if RECORD_FILE not in files:
-                found.unfinished += SPEC_FILE in files
+                stored.unfinished += SPEC_FILE in files
                 continue
             try:
                 record = read_record(path)
             except ValueError as error:
-                found.unreadable.append(one_line(str(error)))
+                stored.unreadable.append(one_line(str(error)))
                 continue
-            record.folder = str(path)
-            if record.status == "success" and record.metrics:
-                _add(done, record)
-            elif record.status == "failed":
-                _add(failed, record)
-    found.done = [record for records in done.values() for record in records]
-    found.failed = [r for records in failed.values() for r in records if not _is_in(done, r)]
+            if record.status == "failed" or (record.status == "success" and record.metrics):
+                group = failed if record.status == "failed" else done
+                if not _is_in(group, record):
+                    group.setdefault(record.id, []).append(record)
+    stored.done = [record for records in done.values() for record in records]
+    stored.failed = [record for records in failed.values() for record in records if not _is_in(done, record)]
     if not done and not may_be_empty:
-        advice = "".join((failures(found) or unfit(found))[:1]) or "Run a study first: layerdrop sweep STUDY.yaml."
-        raise UserError(f"{', '.join(folders)}: no record of a successful run there. {advice}")
-    return found
+        advice = "".join((failures(stored) or unfit(stored))[:1]) or "Run a study first: layerdrop sweep STUDY.yaml."
+        raise UserError(f"{', '.join(folders)}: no record of a successful run. {advice}")
+    return stored
 
 
 def _below(folder: str) -> Iterator[tuple[Path, list[str]]]:
-    """(folder, names of its files) of a folder and of those below, without the candidates of searches. Links are
-    followed, to each folder once."""
+    """Yield a folder and each folder below, with the names of its files. Links are followed, to each folder once."""
     seen = {os.path.realpath(folder)}
     for place, inner, files in os.walk(folder, followlinks=True):
         yield Path(place), files
@@ -79,53 +78,38 @@ def _below(folder: str) -> Iterator[tuple[Path, list[str]]]:
                 inner.append(name)
 
 
-# ---- the inputs of a run ---------------------------------------------------------------------------------------------
-def inputs_of(record: RunRecord) -> dict[str, str]:
-    """Input -> fingerprint of its contents, if recorded: `model`, `tokenizer`, `start`, `teacher`,
-    `score_on`, and each split that has an effect on the run's results."""
-    scored = record.spec.drop.score_split
-    splits = {split: read.get("fingerprint") for split, read in record.data.items()}
-    splits = {split: found for split, found in splits.items() if not split.startswith("test") or scored == "test"}
-    return {name: found for name, found in (record.fingerprints | splits).items() if found}
-
-
 def differing_inputs(a: RunRecord, b: RunRecord) -> list[str]:
-    """Names of the inputs that differ between two runs, in words. Contents that are not recorded count as equal."""
-    return changed_inputs(inputs_of(a), inputs_of(b), b.spec)
+    """Names of the inputs that differ between two runs. Contents that are not recorded count as equal."""
+    return changed_inputs(a.inputs, b.inputs, b.spec)
 
 
-def _is_in(found: dict[str, list[RunRecord]], record: RunRecord) -> bool:
-    """Whether a run is in `found` (id -> runs). Runs with equal ids but different input contents are different runs."""
-    return any(not differing_inputs(other, record) for other in found.get(record.id, ()))
-
-
-def _add(found: dict[str, list[RunRecord]], record: RunRecord) -> None:
-    if not _is_in(found, record):
-        found.setdefault(record.id, []).append(record)
+def _is_in(group: dict[str, list[RunRecord]], record: RunRecord) -> bool:
+    """Whether a group (id -> runs) has a run with the same id and input contents."""
+    return any(not differing_inputs(other, record) for other in group.get(record.id, ()))
 
 
 # ---- notes -----------------------------------------------------------------------------------------------------------
 def some(items: list[str], mark: str = "; ") -> str:
-    """The first three items and the number of the others, joined by `mark`."""
+    """The first SHOWN items and the number of the others, joined by `mark`."""
     more = len(items) - SHOWN
     return mark.join(items[:SHOWN]) + (f"{mark}and {more} more" if more > 0 else "")
 
 
-def failures(found: StoredRuns) -> list[str]:
-    """What has failed, and why the first did."""
-    if not found.failed:
+def failures(stored: StoredRuns) -> list[str]:
+    """A note on failed runs, with the first error."""
+    if not stored.failed:
         return []
-    first, n = found.failed[0], len(found.failed)
+    first, n = stored.failed[0], len(stored.failed)
     runs = "1 run has failed and is" if n == 1 else f"{n} runs have failed and are"
     return [f"{runs} in no table; {first.folder}: {one_line(first.error or 'no reason recorded', WIDTH)}"]
 
 
-def unfit(found: StoredRuns) -> list[str]:
-    """Files that are no records, and runs that have none."""
+def unfit(stored: StoredRuns) -> list[str]:
+    """Notes on unreadable records and on runs without a record."""
     notes = []
-    if found.unreadable:
-        n = len(found.unreadable)
-        notes.append(f"{n} unreadable record{'s' * (n > 1)}, in no table: {some(found.unreadable)}")
-    if n := found.unfinished:
+    if stored.unreadable:
+        n = len(stored.unreadable)
+        notes.append(f"{n} unreadable record{'s' * (n > 1)}, in no table: {some(stored.unreadable)}")
+    if n := stored.unfinished:
         notes.append(f"{n} run{'s' * (n > 1)} without a record (in flight, or killed)")
     return notes

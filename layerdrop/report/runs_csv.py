@@ -1,4 +1,4 @@
-"""Write one csv line for each run, for other tools and a paper's supplement, and read such a file as a frame."""
+"""One csv line for each run, for other tools and a paper's supplement: written from a frame, and read as one."""
 
 import math
 from collections.abc import Sequence
@@ -7,25 +7,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerdrop.errors import UserError, unknown
-from layerdrop.report.frame import RUN_COLUMNS, metric_names
+from layerdrop.errors import UserError
+from layerdrop.report.frame import RUN_COLUMNS, check_settings, metric_names
 from layerdrop.report.model_results import metrics_of
 from layerdrop.report.table_row import TableRow
 
 SECONDS = {"train_seconds": "train", "inference_seconds": "inference"}
 """Column of the csv -> column of a frame."""
+MACHINE = ("device", "threads", "torch", "transformers", "commit")
 OF_RUN = ("id", "model", "setting", "task", "strategy", "k", "dropped", "seed", "precision", "parameters", *SECONDS)
-OF_RUN += ("tokens_per_second", "device", "threads", "torch", "transformers", "commit")
+OF_RUN += ("tokens_per_second", *MACHINE)
 """All other columns of the csv are metrics."""
-
 CSV_MARK = rb"\Aid,model,setting,task,strategy,k,"
 """Start of every file of `runs_csv`."""
+ADVICE = "Give a file of --runs."
 
 
 def runs_csv(runs: pd.DataFrame) -> str:
-    """The runs of a frame. Metrics are in points, times in seconds, ids of layers from 0 and separated by spaces; empty
-    where something was not measured, or is not defined."""
-    records, words = runs["record"], runs["row"].map(lambda row: row.words)
+    """Format the runs of a frame. Metrics are in points, times in seconds, layer ids from 0 and separated by blanks.
+
+    Values that are not measured or not defined are empty.
+    """
+    records, words = runs["record"], runs["row"]
     table = pd.DataFrame(
         {
             "id": records.map(lambda record: record.id),
@@ -39,33 +42,30 @@ def runs_csv(runs: pd.DataFrame) -> str:
             "precision": records.map(lambda record: record.spec.precision),
             **{name: runs[name] for name in metric_names(runs)},
             "parameters": runs["parameters"],
-            "train_seconds": runs["train"],
-            "inference_seconds": runs["inference"],
+            **{name: runs[column] for name, column in SECONDS.items()},
             "tokens_per_second": records.map(lambda record: record.tokens_per_second),
-            **{name: runs[name] for name in ("device", "threads", "torch", "transformers", "commit")},
+            **{name: runs[name] for name in MACHINE},
         }
     )
     return table.replace([np.inf, -np.inf], np.nan).to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def read_runs_csv(path: str, row_settings: Sequence[str] = (), column_settings: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a file of `runs_csv` as a frame without records. row_settings, column_settings: as for `frame`. Raises
-    UserError."""
+    """Read a file of `runs_csv` as a frame without records.
+
+    row_settings, column_settings: as for `frame`. Raises UserError.
+    """
     try:
         table = pd.read_csv(path, dtype={"strategy": str, "setting": str, "torch": str, "transformers": str})
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise UserError(f"{path}: cannot read it ({error}). Give a file of report.py --runs.") from None
-    needed = [name for name in OF_RUN if name != "commit"]
-    if missing := [name for name in needed if name not in table]:
-        raise UserError(f"{path}: has no column {', '.join(missing)}. Give a file of report.py --runs.")
+        raise UserError(f"{path}: cannot read it ({error}). {ADVICE}") from None
+    if missing := [name for name in OF_RUN if name not in table and name != "commit"]:
+        raise UserError(f"{path}: has no column {', '.join(missing)}. {ADVICE}")
     metrics = [name for name in table if name not in OF_RUN]
     if wrong := [n for n in ("seed", "parameters", *SECONDS, *metrics) if not pd.api.types.is_numeric_dtype(table[n])]:
-        raise UserError(f"{path}: column {wrong[0]} has values that are not numbers. Give a file of report.py --runs.")
+        raise UserError(f"{path}: column {wrong[0]} has values that are not numbers. {ADVICE}")
     settings = [_settings(text) for text in table["setting"].fillna("")]
-    for flag, names in (("--rows", row_settings), ("--columns", column_settings)):
-        for name in names:
-            if name not in (known := {name for of in settings for name, _ in of}):
-                raise unknown(flag, name, known)
+    check_settings({name for of in settings for name, _ in of}, row_settings, column_settings)
     lines = table.astype(object).where(table.notna(), None).to_dict("records")
     rows = [_row(line, of, metrics, row_settings, column_settings) for line, of in zip(lines, settings, strict=True)]
     return pd.DataFrame(rows, columns=[*RUN_COLUMNS, *metrics]).astype(dict.fromkeys(metrics, float))
@@ -78,22 +78,30 @@ def _settings(text: str) -> list[tuple[str, str]]:
 
 def _row(
     line: dict[str, Any],
-    settings: list[tuple[str, str]],
+    settings: Sequence[tuple[str, str]],
     metrics: Sequence[str],
     row_settings: Sequence[str],
     column_settings: Sequence[str],
 ) -> dict[str, Any]:
-    recipe = tuple(setting for setting in settings if setting[0] in row_settings)
-    of_column = [" ".join(setting) for setting in settings if setting[0] in column_settings]
-    of_table = [" ".join(setting) for setting in settings if setting[0] not in (*row_settings, *column_settings)]
+    recipe = ", ".join(" ".join(pair) for pair in settings if pair[0] in row_settings)
+    row = TableRow(line["strategy"], "" if line["k"] is None else f"{line['k']:.0f}").with_recipe(recipe)
+    of_column = [" ".join(pair) for pair in settings if pair[0] in column_settings]
+    of_table = [" ".join(pair) for pair in settings if pair[0] not in (*row_settings, *column_settings)]
     task, _, rest = line["task"].partition(" (")
     parts = ", ".join([*filter(None, [rest.removesuffix(")")]), *of_column])
-    place = {"model": line["model"], "setting": ", ".join(of_table), "task": task, "seed": line["seed"]}
-    place |= {"column": f"{task} ({parts})" if parts else task, "parameters": line["parameters"]}
-    place["row"] = TableRow.of_words(line["strategy"], line["k"], recipe)
     values = {name: line[name] for name in metrics}
     if all(value is None for value in values.values()):  # undefined: a correlation of constant predictions
         values |= dict.fromkeys(metrics_of(task), -math.inf)
-    facts = {name: line.get(name) for name in ("device", "threads", "torch", "transformers", "commit")}
-    seconds = {name: line[column] for column, name in SECONDS.items()}
-    return {**place, **facts, **seconds, "constant": None, "resumed": False, "record": None, **values}
+    return {
+        **{name: line.get(name) for name in ("model", "seed", "parameters", *MACHINE)},
+        **{name: line[column] for column, name in SECONDS.items()},
+        "setting": ", ".join(of_table),
+        "row": row,
+        "plain": row,
+        "task": task,
+        "column": f"{task} ({parts})" if parts else task,
+        "constant": None,
+        "resumed": False,
+        "record": None,
+        **values,
+    }

@@ -1,107 +1,99 @@
-"""A row of a table: strategy, K, and training variant."""
+"""A row of a table: dropped layers, training variant and settings, in words."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+from layerdrop.criteria.table import STRATEGIES
 from layerdrop.runs.spec import RunSpec
-from layerdrop.strategies import STRATEGIES
 
 WORDS = re.compile(
-    r"(?P<name>[^ ,]*)( (?P<layers>\d[\d,]*))?( > (?P<threshold>\S+?))?(, (?P<variant>(?!from scratch)[^(]+?))??"
-    r"( \((?P<brackets>.*)\))?(?P<scratch>, from scratch)?"
+    r"(?P<name>[^ ,]*)( (?P<layers>\d[\d,]*))?( > (?P<threshold>[^ ,]+))?(?P<variant>[^(]*?)"
+    r"( \((?P<settings>.*)\))?(?P<scratch>, from scratch)?"
 )
-"""Pattern of the first of TableRow.words."""
+"""Parts of TableRow.strategy."""
 
 
-@dataclass(frozen=True)
-class TableRow:
-    """What was done to the layers."""
+class TableRow(NamedTuple):
+    """The words of a row. The default is the full model."""
 
-    strategy: str | None = None
-    k: int | None = None
-    threshold: float | None = None
-    layers: tuple[int, ...] = ()
-    from_scratch: bool = False
-    details: str = ""
-    """How scores were computed, or which layers a search found, where that differs between the rows of a strategy."""
-    variant: str = ""
-    """RunSpec.variants: another moment of dropping, another objective; empty for plain dropping."""
-    variant_details: str = ""
-    """Settings of the variant that differ between the rows of a strategy and variant."""
-    recipe: tuple[tuple[str, str], ...] = ()
-    """(setting, value) of those that make rows where they would make tables, and in which the model's runs differ."""
+    strategy: str = "full"
+    """`top, finetuned (num_train_epochs 3.0)`, `list 3,4`, `contribution > 0.9`, `full, from scratch` ..."""
+    k: str = "0"
+    """Number of dropped layers; empty for a threshold."""
 
     @classmethod
-    def of(cls, spec: RunSpec, details: str = "", variant_details: str = "", recipe: tuple = ()) -> TableRow:
-        """The row of a run; dropping nothing is one row for all strategies."""
-        drop, scratch, variant = spec.drop, spec.model.from_scratch, ", ".join(spec.variants)
+    def of(
+        cls, spec: RunSpec, recipe: str = "", details: str = "", variant_details: str = "", variant: str | None = None
+    ) -> TableRow:
+        """The row of a run. K = 0 is one row for all strategies.
+
+        recipe, details, variant_details: the settings in which all rows, the rows of a strategy, or those of a training
+        variant differ. variant: None for the run's own.
+        """
+        drop, scratch = spec.drop, spec.model.from_scratch
+        variant = ", ".join(spec.variants) if variant is None else variant
+        variant_details = variant_details if variant else ""
         if drop.strategy is None or (drop.k == 0 and drop.threshold is None):
-            own = variant_details if variant else ""
-            return cls(from_scratch=scratch, variant=variant, variant_details=own, recipe=recipe)
-        k = None if drop.threshold is not None else drop.k
-        if drop.layers:
-            k = len(drop.layers)
-        return cls(drop.strategy, k, drop.threshold, drop.layers, scratch, details, variant, variant_details, recipe)
+            return cls(_words(", ".join(filter(None, ["full", variant])), recipe, variant_details, scratch=scratch))
+        name = " ".join(filter(None, [drop.strategy, ",".join(map(str, drop.layers))]))
+        name += "" if drop.threshold is None else f" > {drop.threshold:g}"
+        words = _words(", ".join(filter(None, [name, variant])), recipe, details, variant_details, scratch=scratch)
+        return cls(words, "" if drop.threshold is not None else str(len(drop.layers) or drop.k or 0))
 
-    @classmethod
-    def of_words(cls, strategy: str, k: float | None, recipe: tuple = ()) -> TableRow:
-        """Parse the first of `words` into a row, as far as possible. Text in brackets becomes part of the recipe."""
-        found = WORDS.fullmatch(strategy)
-        more = tuple(tuple(f"{part} ".split(" ", 1)) for part in (found["brackets"] or "").split(", ") if part)
-        layers = tuple(map(int, found["layers"].split(","))) if found["layers"] else ()
-        name, threshold = found["name"], found["threshold"]
-        return cls(
-            strategy=None if name == "full" else name,
-            k=None if k is None or name == "full" else int(k),
-            threshold=float(threshold) if threshold else None,
-            layers=layers,
-            from_scratch=bool(found["scratch"]),
-            variant=found["variant"] or "",
-            recipe=(*recipe, *((name, value.strip()) for name, value in more)),
-        )
+    def with_recipe(self, recipe: str) -> TableRow:
+        """The row with further settings in front of its own."""
+        settings, scratch = self._parts["settings"] or "", self._parts["scratch"] or ""
+        name = self.strategy.removesuffix(scratch).removesuffix(f" ({settings})")
+        return TableRow(_words(name, recipe, settings, scratch=bool(scratch)), self.k)
 
     @property
-    def plain(self) -> TableRow:
-        """The row of the same layers without a training variant."""
-        return replace(self, variant="", variant_details="")
+    def _parts(self) -> re.Match:
+        return WORDS.fullmatch(self.strategy)
+
+    @property
+    def settings(self) -> set[str]:
+        """The settings in brackets, each `NAME VALUE`."""
+        return set(filter(None, (self._parts["settings"] or "").split(", ")))
+
+    @property
+    def variant(self) -> str:
+        """RunSpec.variants, separated by commas; empty for plain dropping."""
+        return self._parts["variant"].removeprefix(", ")
 
     @property
     def is_full(self) -> bool:
-        """Whether it is the full model, of whatever recipe."""
-        return self == TableRow(recipe=self.recipe)
+        """Whether the row is the full model, with any recipe."""
+        return self._parts["name"] == "full" and not (self.variant or self.from_scratch)
 
     @property
-    def words(self) -> tuple[str, str]:
-        """(strategy, K) for a person."""
-        name = self.strategy or "full"
-        if self.layers:
-            name += " " + ",".join(map(str, self.layers))
-        if self.threshold is not None:
-            name += f" > {self.threshold:g}"
-        if self.variant:
-            name += f", {self.variant}"
-        if parts := [*map(" ".join, self.recipe), *filter(None, [self.details, self.variant_details])]:
-            name += f" ({', '.join(parts)})"
-        k = "" if self.threshold is not None else str(self.k or 0)
-        return (f"{name}, from scratch" if self.from_scratch else name), k
+    def from_scratch(self) -> bool:
+        """Whether the model was trained from random weights."""
+        return bool(self._parts["scratch"])
+
+    @property
+    def legend(self) -> str:
+        """The name of the row in a legend: without layers."""
+        layers = self._parts["layers"]
+        return self.strategy.replace(f" {layers}", "", 1) if layers else self.strategy
 
     def order(self) -> tuple:
-        """Sorts rows: the full model, the same from scratch, then strategy by strategy with growing K."""
-        place = list(STRATEGIES).index(self.strategy) if self.strategy in STRATEGIES else -1
-        size = (self.k or 0, -(self.threshold or 0), self.layers)
-        settings = (list(map(_by_number, self.recipe)), self.details, self.variant_details)
-        return (place, self.variant, *settings, self.from_scratch, *size)
-
-
-def _by_number(setting: tuple[str, str]) -> tuple:
-    """Sorts `epochs 3.0` before `epochs 10.0`."""
-    name, value = setting
-    try:
-        return (name, 0, float(value), "")
-    except ValueError:
-        return (name, 1, 0.0, value)
+        """Sort key: the full model, the full model from scratch, then strategy by strategy with growing K."""
+        parts = self._parts
+        place = list(STRATEGIES).index(parts["name"]) if parts["name"] in STRATEGIES else -1
+        size = (int(self.k or 0), -float(parts["threshold"] or 0), _natural(parts["layers"]))
+        return (place, self.variant, _natural(parts["settings"]), self.from_scratch, *size)
 
 
 FULL = TableRow()
+
+
+def _words(name: str, *settings: str, scratch: bool) -> str:
+    brackets = ", ".join(filter(None, settings))
+    return name + f" ({brackets})" * bool(brackets) + ", from scratch" * scratch
+
+
+def _natural(text: str | None) -> list[str | float]:
+    """Sort key that puts `epochs 3.0` before `epochs 10.0`."""
+    return [float(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", text or ""))]

@@ -2,14 +2,22 @@
 
 from transformers import PreTrainedConfig, TrainingArguments
 
-from layerdrop.criteria.selection import check_selection
+from layerdrop.criteria import selection
+from layerdrop.finetune.distillation import check_depth
 from layerdrop.finetune.precision import check_precision
 from layerdrop.runs.spec import RunSpec
 from layerdrop.runs.training_arguments import check_checkpointing
 
 
 def check_run(spec: RunSpec, args: TrainingArguments, config: PreTrainedConfig) -> None:
-    """Raise UserError for a precision, activation checkpointing or a selection that is impossible for a model."""
+    """Raise UserError for a precision, activation checkpointing or a selection that a model does not allow."""
     check_precision(spec.precision, config)
     check_checkpointing(args, config)
     check_selection(spec, config)
+
+
+def check_selection(spec: RunSpec, config: PreTrainedConfig) -> None:
+    """Raise UserError for a selection of layers that is impossible with any scores. config: the checkpoint's."""
+    drop = spec.drop
+    selection.check_selection(drop, spec.train.freeze_layers if spec.train else (), config)
+    check_depth(spec.distil, config.num_hidden_layers - (drop.k or len(drop.layers)))  # a threshold is checked later

@@ -1,4 +1,4 @@
-"""The command that does a run again: its spec as flags of run_glue.py."""
+"""Settings as flags: the flag of a setting, for messages, and the command that executes a run again."""
 
 import json
 import shlex
@@ -9,20 +9,39 @@ from layerdrop.architectures import ModelSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
 from layerdrop.runs.spec import RunSpec
-from layerdrop.runs.words import WITHOUT_FLAG, flag_of
 
-USUAL = RunSpec(ModelSpec(""), DataSpec("")).flat()
-"""Every setting at its default."""
-OTHERWISE = ("training", "files", "found", "no_speedups", "precision", *WITHOUT_FLAG)
-"""Keys of RunSpec.flat() that have no flag of their own."""
+FLAG_OF = {
+    "model": "model_name_or_path",
+    "revision": "model_revision",
+    "tokenizer": "tokenizer_name",
+    "task": "task_name",
+    "source": "data_dir",
+    "files": "train_file/--validation_file",
+    "strategy": "drop_strategy",
+    "k": "drop_k",
+    "threshold": "drop_threshold",
+    "layers": "drop_layers",
+    "found": "drop_order_file",
+    "step": "drop_step",
+    "every_epochs": "drop_every_epochs",
+    "score_samples": "max_score_samples",
+    "training": "do_train",
+}
+"""Keys of `RunSpec.flat()` -> the flag, if it has another name."""
+WITHOUT_FLAG = {"processes": "torchrun --nproc_per_node", "frozen": "the layers of --drop_strategy only frozen"}
+"""Keys of `RunSpec.flat()` that no flag of run_glue.py sets -> their description."""
+DEFAULTS = RunSpec(ModelSpec(""), DataSpec("")).flat()
+
+
+def flag_of(setting: str) -> str:
+    """The flag that sets a key of `RunSpec.flat()`: `k` -> `--drop_k`."""
+    return WITHOUT_FLAG.get(setting) or f"--{FLAG_OF.get(setting, setting)}"
 
 
 def command_of(spec: RunSpec) -> str:
     """`python run_glue.py --model_name_or_path ...`, with every setting that is not at its default."""
-    words = ["python", "run_glue.py"]
-    if spec.processes > 1:
-        words = ["torchrun", "--nproc_per_node", str(spec.processes), "run_glue.py"]
-    return shlex.join([*words, *_flags(spec)])
+    torchrun = ["torchrun", "--nproc_per_node", str(spec.processes)]
+    return shlex.join([*(torchrun if spec.processes > 1 else ["python"]), "run_glue.py", *_flags(spec)])
 
 
 def data_flags(data: DataSpec) -> list[str]:
@@ -30,39 +49,32 @@ def data_flags(data: DataSpec) -> list[str]:
     if not data.files:
         folder = [] if data.source in ("hub", "demo") else [f"--data_dir={data.source}"]
         return ["--task_name", data.task, *folder]
-    named = ("text_columns", "label_column", "label_type", "positive_label", "skip_bad_rows", "hold_out")
-    values = {name: getattr(data, name) for name in named}
-    given = {name: value for name, value in values.items() if value != getattr(DataSpec(""), name)}
+    names = ("text_columns", "label_column", "label_type", "positive_label", "skip_bad_rows", "hold_out")
     task = ["--task_name", data.task] if data.task in TASKS else []
     files = [f"--{split}_file={path}" for split, path in data.files]
-    return [*task, *files, *(f"--{name}={_word(value)}" for name, value in given.items())]
+    given = [f"--{name}={_word(getattr(data, name))}" for name in names if getattr(data, name) != DEFAULTS[name]]
+    return [*task, *files, *given]
 
 
 def _flags(spec: RunSpec) -> Iterator[str]:
-    values = spec.flat()
-    task = values.pop("task")
-    yield from ("--model_name_or_path", values.pop("model"))
-    if not spec.data.files:  # own files name their task
-        yield from ("--task_name", task)
-    for split, path in values["files"] or ():
+    values, data, drop = spec.flat(), spec.data, spec.drop
+    yield from ("--model_name_or_path", spec.model.name)
+    if not data.files:  # own files name their task
+        yield from ("--task_name", data.task)
+    for split, path in data.files:
         yield from (f"--{split}_file", path)
-    if values["source"] in ("hub", "demo", "files"):
-        values.pop("source")
-    if values["strategy"] == "list":
-        values.pop("strategy")
-    if values["found"]:  # keep its order
-        yield from ("--drop_order", ",".join(map(str, values["found"])))
+    if drop.found:  # keep its order
+        yield from ("--drop_order", ",".join(map(str, drop.found)))
+    skipped = {"model", "task", "files", "found", "training", "no_speedups", "precision", *WITHOUT_FLAG}
+    skipped |= {"source"} if data.source in ("hub", "demo", "files") else set()
+    skipped |= {"strategy"} if drop.strategy == "list" else set()
     for name, value in values.items():
-        if name in OTHERWISE or value is None or value == USUAL.get(name) or value in ((), {}, []):
-            continue
-        yield from (flag_of(name), _word(value))
+        if name not in skipped and value is not None and value != DEFAULTS.get(name) and value not in ((), {}, []):
+            yield from (flag_of(name), _word(value))
     yield from ("--precision", spec.precision)
-    if spec.no_speedups:
-        yield "--no_speedups"
-    if spec.theseus:
-        yield "--theseus"
-    if values["training"] is False:
-        yield "--do_eval"
+    yield from ["--no_speedups"] * spec.no_speedups
+    yield from ["--theseus"] * (spec.theseus is not None)
+    yield from ["--do_eval"] * (not values["training"])
 
 
 def _word(value: Any) -> str:

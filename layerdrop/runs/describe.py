@@ -1,4 +1,4 @@
-"""Fill in the record of a run, stage by stage."""
+"""Functions that write the stages of a run into its record."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +22,7 @@ from layerdrop.system.process import busy_note
 
 
 def inputs(record: RunRecord, read: RunInputs, teacher: Checkpoint | None) -> None:
-    """Record the inputs as they were read. teacher: None without one, or before it is trained."""
+    """Record the inputs that were read. teacher: None without a teacher, or before its training."""
     spec, task, data, checkpoint, labels = record.spec, read.data.task, read.data, read.checkpoint, read.labels
     record.n_layers = checkpoint.n_original
     record.labels, record.text_columns = list(task.labels), list(task.texts)
@@ -32,11 +32,11 @@ def inputs(record: RunRecord, read: RunInputs, teacher: Checkpoint | None) -> No
     record.dropped_before = [i for i in range(checkpoint.n_original) if i not in checkpoint.original_ids]
     notes = [*data.notes, *checkpoint.notes]
     if record.dropped_before:
-        notes.append(f"the checkpoint had {checkpoint.n_layers} of {checkpoint.n_original} layers left already")
+        notes.append(f"the checkpoint has {checkpoint.n_layers} of {checkpoint.n_original} layers: others were dropped")
     if read.max_length < (asked := spec.data.max_seq_length):
-        notes.append(f"--max_seq_length {asked}: the model takes {read.max_length} tokens at most")
+        notes.append(f"--max_seq_length {asked}: the model reads at most {read.max_length} tokens")
     if labels.order is not None:
-        notes.append(f"the checkpoint's own order of labels is used: {', '.join(labels.names)}")
+        notes.append(f"the checkpoint's order of labels is used: {', '.join(labels.names)}")
     for its in (labels, Labels(task, teacher)) if teacher else (labels,):
         if pairs := its.pairs:
             notes.append(
@@ -57,14 +57,14 @@ def selection(record: RunRecord, checkpoint: Checkpoint, selection: Selection, l
     record.cuts = [cut(checkpoint, 0, dropped_before_training(record.spec, selection), why, selection.scores)]
     record.fingerprints |= selection.fingerprints
     if selection.head:
-        record.notes.append(f"scores are seen through {selection.head}")
+        record.notes.append(f"scores are measured through {selection.head}")
     record.parameters_before = number_of_parameters(checkpoint, labels=labels.names)
     last = [] if when.frozen else selection.dropped
     record.parameters_after = number_of_parameters(checkpoint, last, labels=labels.names)
     if checkpoint.family.shared and selection.dropped:
         record.notes.append(
-            f"{checkpoint.family.name} shares one layer: all strategies coincide, "
-            "the depth alone changes, and no parameter is saved"
+            f"{checkpoint.family.name} shares one layer: all strategies are the same, "
+            "only the depth changes, and no parameter is saved"
         )
 
 
@@ -76,7 +76,7 @@ def drop_schedule(spec: RunSpec, checkpoint: Checkpoint, selection: Selection) -
 
 
 def gradual_cuts(record: RunRecord, checkpoint: Checkpoint, selection: Selection, steps_per_epoch: int = 0) -> None:
-    """Record the cuts of gradual dropping. steps_per_epoch: 0 before the training, when it is not known."""
+    """Record the cuts of gradual dropping. steps_per_epoch: 0 before the training, where it is unknown."""
     if (schedule := drop_schedule(record.spec, checkpoint, selection)) is None:
         return
     for epochs in schedule.drops():
@@ -93,11 +93,7 @@ def cut(checkpoint: Checkpoint, step: int, dropped: Sequence[int], why: str, sco
 
 def training(record: RunRecord, trainer: FineTuner, clock: Clock) -> None:
     """Record the results of a training."""
-    record.epochs, record.steps, record.train_loss = (
-        trainer.epochs.entries,
-        trainer.state.global_step,
-        trainer.train_loss,
-    )
+    record.epochs, record.steps, record.train_loss = trainer.epochs, trainer.state.global_step, trainer.train_loss
     record.resumed_at_step = trainer.resumed_at_step
     record.tokens_per_second, record.padding_share = trainer.throughput
     clock.add("train", trainer.seconds)
@@ -105,7 +101,7 @@ def training(record: RunRecord, trainer: FineTuner, clock: Clock) -> None:
 
 
 def evaluation(record: RunRecord, split: str, evaluation: Evaluation, examples: Examples, labels: Labels) -> None:
-    """Record the results of a split: of a validation split its metrics too."""
+    """Record the results on a split, and the metrics on a validation split."""
     predictions, kind = evaluation.predictions, labels.kind
     record.distinct_predictions[split] = len(np.unique(predictions))
     if (width := kind.range_in_deviations(predictions, examples.labels)) is not None:

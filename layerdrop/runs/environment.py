@@ -1,10 +1,11 @@
-"""Where a run happened: versions, hardware, the commit of the code, peak memory."""
+"""The environment of a run: versions, hardware, the commit of the code, peak memory."""
 
 import os
 import platform
 import subprocess
 from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,10 @@ VERSION_OF = ("torch", "transformers", "accelerate", "datasets", "numpy", "sciki
 
 
 def environment(use_cpu: bool = False) -> dict[str, Any]:
-    """Versions, hardware and the commit of the code, for the record.
-
-    use_cpu: whether it ran on the processor even if there is a GPU.
-    """
-    from importlib.metadata import PackageNotFoundError, version
-
+    """Versions, hardware and the commit of the code, for the record. use_cpu: do not name the GPU."""
     import torch
 
-    versions = {"python": platform.python_version()}
-    for name in VERSION_OF:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
+    versions = {"python": platform.python_version(), **{name: version(name) for name in VERSION_OF}}
     cuda = torch.cuda.is_available() and not use_cpu
     return {
         "versions": versions,
@@ -48,8 +39,10 @@ def _processor() -> str:
 
 @cache
 def _commit() -> dict[str, Any]:
-    """The commit that the code was checked out at when this process first asked (it goes on with that code whatever is
-    checked out later), and whether tracked files differed from it; None outside of git."""
+    """`commit`: the commit of this process's code; `dirty`: whether tracked files differed from it. None without git.
+
+    The first call decides: a process keeps its code if another commit is checked out later.
+    """
     root = Path(__file__).resolve().parent.parent.parent
 
     def git(*words: str) -> str | None:
@@ -64,7 +57,7 @@ def _commit() -> dict[str, Any]:
 
 
 def peak_memory() -> dict[str, int]:
-    """Bytes: `host`, the process's largest resident size so far; `cuda`, the largest allocation on the GPU."""
+    """Bytes: `host`, the largest resident size of the process; `cuda`, the largest allocation on the GPU."""
     import torch
 
     peaks = {"host": _peak_resident()}
@@ -74,7 +67,7 @@ def peak_memory() -> dict[str, int]:
 
 
 def reset_peak_memory() -> None:
-    """Reset peak_memory: a process may do several runs."""
+    """Reset peak_memory, for another run in the same process."""
     import torch
 
     with suppress(OSError):
@@ -84,7 +77,7 @@ def reset_peak_memory() -> None:
 
 
 def _peak_resident() -> int:
-    try:  # Linux; getrusage would start from what the parent process had
+    try:  # Linux. getrusage would include the peak of the parent process
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):

@@ -1,6 +1,6 @@
-"""The folder of a run: its lock, its state, its checkpoints.
+"""The folder of a run: its lock, its status, its checkpoints.
 
-Files: `spec.json` (the spec, the inputs' fingerprints, and the list of the run's files, written at the start),
+Files: `spec.json` (the spec, the fingerprints of the inputs, and the list of the run's files, written at the start),
 `record.json`, predictions, the model, `checkpoint-STEP` folders to resume from, `.lock`.
 """
 
@@ -19,23 +19,22 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
 from layerdrop.errors import UserError
+from layerdrop.runs.command import flag_of
 from layerdrop.runs.environment import peak_memory
 from layerdrop.runs.predictions import predictions_file
 from layerdrop.runs.record import RECORD_FILE, Clock, RunRecord
 from layerdrop.runs.results import CARD_FILE, RESULT_FILES, result_files
 from layerdrop.runs.spec import Options, RunSpec
-from layerdrop.runs.status import Needs, changed_inputs, status_of
+from layerdrop.runs.status import Needs, changed_inputs, need_model, status_of
 from layerdrop.runs.store import find_record
-from layerdrop.runs.words import flag_of
 from layerdrop.system.distributed import finish, from_first_process, is_first, log, world_size
 from layerdrop.system.own_files import CHECKPOINTS, MODEL_PATTERNS, SPEC_FILE, OwnFiles, is_checkpoint
 
 LOCK_FILE = ".lock"
-FROM_LAST = ("last", "auto")
 
 
 class Locked(Exception):
-    """Another process works in the folder of a run."""
+    """Another process uses the folder of a run."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class FolderState:
     """Remaining work of a run: nothing (`done`), some outputs (`done` and `missing`), or the training."""
 
     done: RunRecord | None = None
-    """The record of this very run, where it has succeeded with the same inputs."""
+    """The record of this run, if it has succeeded with the same inputs."""
     missing: tuple[str, ...] = ()
     """Requested outputs that a finished run lacks."""
     resume_from: str | None = None
@@ -51,27 +50,27 @@ class FolderState:
     notes: tuple[str, ...] = ()
 
     def lacks(self, split: str) -> bool:
-        """Whether the predictions for a split are to be made."""
+        """Whether the run has to predict a split."""
         return self.done is None or predictions_file(self.done.task, split) in self.missing
 
     @property
     def has_model(self) -> bool:
-        """Whether the folder holds the model of a finished training, so that nothing is trained."""
+        """Whether the folder holds the trained model, so that the run does not train."""
         return self.done is not None and self.done.spec.train is not None
 
     @property
     def needs_model(self) -> bool:
-        """Whether something is missing that only the model gives."""
-        return self.done is None or bool(set(self.missing) - {CARD_FILE, *result_files(self.done)})
+        """Whether the remaining work needs the model."""
+        return self.done is None or need_model(self.done, self.missing)
 
 
 @contextmanager
 def run_folder(record: RunRecord, options: Options, clock: Clock) -> Iterator[FolderState]:
-    """Lock a run's folder, tell what remains to be done there, and write the record at the end of the block.
+    """Lock a run's folder, yield the remaining work, and write the record at the end of the block.
 
-    record: filled in by the block. A failure in the block is printed, recorded and suppressed. If the run was done
-    before, its own record, `FolderState.done`, is filled in and written instead. Raises Locked, UserError for
-    conflicting contents, and KeyboardInterrupt, which is recorded.
+    record: completed by the block. A failure in the block is printed, recorded and suppressed. For a finished run, the
+    block completes `FolderState.done` instead. Raises Locked, UserError for conflicting contents, and
+    KeyboardInterrupt, which is recorded.
     """
     with ExitStack() as stack:
         from_first_process(lambda: stack.enter_context(lock_folder(options.folder)))
@@ -91,7 +90,7 @@ def run_folder(record: RunRecord, options: Options, clock: Clock) -> Iterator[Fo
 
 @contextmanager
 def _recording(record: RunRecord, options: Options, clock: Clock) -> Iterator[None]:
-    """Write the record at the end of the block, however it ends. A failure is recorded and suppressed."""
+    """Write the record at the end of the block, whatever happens. A failure is recorded and suppressed."""
     write = is_first()
     try:
         yield
@@ -108,7 +107,8 @@ def _recording(record: RunRecord, options: Options, clock: Clock) -> Iterator[No
         if not isinstance(error, FloatingPointError):
             traceback.print_exc()
         print(f"error: {record.error}", file=sys.stderr)
-        write = world_size() == 1 or not _has_failed_elsewhere(record)
+        other = find_record(record.folder, record.spec) if world_size() > 1 else None
+        write = not (other and other.status == "failed")  # the failure of another process causes this process's
     finally:
         if write:
             record.seconds, record.peak_memory_bytes = clock.total(), peak_memory()
@@ -116,32 +116,30 @@ def _recording(record: RunRecord, options: Options, clock: Clock) -> Iterator[No
             if record.status == "success":
                 if options.rolling_checkpoints:
                     remove_checkpoints(record.folder)
-                _write_for_other_tools(record, options)
-
-
-def _has_failed_elsewhere(record: RunRecord) -> bool:
-    """Whether another process of this run has recorded its failure, of which this process's is a consequence."""
-    there = find_record(record.folder, record.spec)
-    return there is not None and there.status == "failed"
+                _write_results(record, options)
 
 
 def _add_outputs(state: FolderState, read: RunRecord, options: Options, clock: Clock) -> None:
-    """Write the record of a finished run again with its missing outputs. read: has the splits as they were read now."""
+    """Write the record of a finished run again with its missing outputs.
+
+    read: a record with the splits that were read now.
+    """
     done = state.done
     splits = [split for split in read.data if state.lacks(split) and not split.startswith("train")]
     done.data |= {split: read.data[split] for split in splits}
     done.seconds |= clock.only("evaluate", "inference", "predict")
     done.write()
-    if not splits:
-        return _write_for_other_tools(done, options, state.missing)
-    changed = OwnFiles(done.folder).clashes([CARD_FILE, *result_files(done)])
-    _write_for_other_tools(done, options, {CARD_FILE, *result_files(done)} - set(changed))
-    for name in changed:
-        log(f"note: {name} was changed since the run wrote it, so it is kept unchanged")
+    names = set(state.missing)
+    if splits:
+        names = {CARD_FILE, *result_files(done)}
+        for name in OwnFiles(done.folder).clashes(names):
+            log(f"note: {name} was changed since the run wrote it, so it is kept unchanged")
+            names.discard(name)
+    _write_results(done, options, names)
 
 
-def _write_for_other_tools(record: RunRecord, options: Options, names: Iterable[str] | None = None) -> None:
-    """Write the results under the library's names, the list of layers, and the model's card. names: None: all."""
+def _write_results(record: RunRecord, options: Options, names: Iterable[str] | None = None) -> None:
+    """Write the files for other tools: results, the list of layers, the model's card. names: some of them only."""
     files = result_files(record)
     if options.save_model:
         from layerdrop.runs.card import card, push_card
@@ -154,7 +152,7 @@ def _write_for_other_tools(record: RunRecord, options: Options, names: Iterable[
         push_card(record, options.trainer.get("hub_model_id"), options.trainer.get("hub_token"))
 
 
-# ---- one run's folder ------------------------------------------------------------------------------------------------
+# ---- lock ------------------------------------------------------------------------------------------------------------
 @contextmanager
 def lock_folder(folder: str) -> Iterator[None]:
     """Lock a run's folder. Create it if it does not exist.
@@ -176,7 +174,7 @@ def lock_folder(folder: str) -> Iterator[None]:
     except Timeout:
         raise Locked(f"--output_dir {folder}: another process is at this run. Wait, or choose another.") from None
     except OSError as error:
-        raise UserError(f"--output_dir {folder}: cannot write there ({error.strerror}). Choose another.") from None
+        raise _not_writable(folder, error) from None
     try:
         yield
     finally:
@@ -191,23 +189,25 @@ def lock_folder(folder: str) -> Iterator[None]:
         lock.release()
 
 
+def _not_writable(folder: str, error: OSError) -> UserError:
+    return UserError(f"--output_dir {folder}: cannot write there ({error.strerror}). Choose another.")
+
+
+# ---- opening ---------------------------------------------------------------------------------------------------------
 def open_folder(record: RunRecord, options: Options) -> FolderState:
     """Prepare a run's locked folder for writing, without harming existing files.
 
-    record: the run's, with the fingerprints of its inputs. Raises UserError for conflicting contents.
+    record: with the fingerprints of the run's inputs. Raises UserError for conflicting contents.
     """
     folder = record.folder
     if options.overwrite:
         return _start(record, options)
     status = status_of(folder, record.spec, record.inputs, Needs.of(options))
     if status.note and status.word == "missing":
-        raise UserError(
-            f"{status.note.partition('. The run counts')[0]}. Move the file away, or choose another folder."
-        )
+        reason = status.note.partition(". The run counts")[0]
+        raise UserError(f"{reason}. Move the file away, or choose another folder.")
     if status.word == "changed":
         raise UserError(f"--output_dir {status.note}. {_instead(folder)}")
-    if status.word in ("done", "incomplete") and not status.must_train:
-        return FolderState(status.record, status.missing)
     if status.word == "other" and status.record.status == "success":
         difference = _difference(status.record.spec, record.spec, status.record.id)
         raise UserError(f"--output_dir {folder}: holds a run with {difference}. {_instead(folder)}")
@@ -218,15 +218,17 @@ def open_folder(record: RunRecord, options: Options) -> FolderState:
                 f"--output_dir {folder}: the run is done, but its model was not kept, so {missing} cannot be made. "
                 "Run it again with --overwrite_output_dir."
             )
-        _start(record, options)
-        return FolderState(notes=(f"the run is done, but its model was not kept: it is trained again for {missing}",))
+        note = f"the run is done, but its model was not kept: it is trained again for {missing}"
+        return _start(record, options, note)
+    if status.word in ("done", "incomplete"):
+        return FolderState(status.record, status.missing)
     if options.resume:
         return _resume(record, options)
     if found := checkpoints(folder):
         OwnFiles(folder).refuse_clashes([path.name for path in found])
         raise UserError(
             f"--output_dir {folder}: holds an interrupted run ({found[-1].name}). "
-            "Go on with --resume_from_checkpoint, or start again with --overwrite_output_dir."
+            "Resume it with --resume_from_checkpoint, or start over with --overwrite_output_dir."
         )
     return _start(record, options)  # replaces a failed or killed run
 
@@ -238,18 +240,19 @@ def _instead(folder: str) -> str:
     return "Choose another --output_dir, or --overwrite_output_dir to lose it."
 
 
-def _start(record: RunRecord, options: Options) -> FolderState:
+def _start(record: RunRecord, options: Options, *notes: str) -> FolderState:
     """Delete the files of an earlier run and begin this one.
 
     Raises UserError, and deletes nothing, if the user's files have names that the run would write.
     """
-    own, names = OwnFiles(record.folder), _names(record, options)
-    own.refuse_clashes(names)
+    own = OwnFiles(record.folder)
+    own.refuse_clashes(_names(record, options))
     own.remove()
-    return _begin(record, options)
+    _begin(record, options)
+    return FolderState(notes=notes)
 
 
-def _begin(record: RunRecord, options: Options) -> FolderState:
+def _begin(record: RunRecord, options: Options) -> None:
     """Describe the run in `spec.json`, and reserve the names that the library writes."""
     own = OwnFiles(record.folder)
     own.refuse_clashes(_names(record, options))
@@ -257,15 +260,14 @@ def _begin(record: RunRecord, options: Options) -> FolderState:
     note_inputs(record)
     hub = (*MODEL_PATTERNS, CARD_FILE) if options.trainer.get("push_to_hub") else ()
     own.reserve([CHECKPOINTS, *hub])
-    return FolderState()
 
 
 def _names(record: RunRecord, options: Options) -> list[str]:
     """Name patterns of the files that a run would write."""
     names = [RECORD_FILE, *RESULT_FILES, CHECKPOINTS]
-    for kind, wanted in (("validation", options.evaluate), ("test", options.predict)):
-        splits = [split for split in record.data if split.partition("_")[0] == kind]
-        names += [predictions_file(record.task, split) for split in splits if wanted]
+    for split in record.data:
+        if {"validation": options.evaluate, "test": options.predict}.get(split.partition("_")[0]):
+            names.append(predictions_file(record.task, split))
     return names + ([*MODEL_PATTERNS, CARD_FILE] if options.save_model else [])
 
 
@@ -275,9 +277,7 @@ def note_inputs(record: RunRecord) -> None:
     try:
         OwnFiles(record.folder).describe({"id": record.spec.id, **record.spec.to_dict(), "read": read})
     except OSError as error:
-        raise UserError(
-            f"--output_dir {record.folder}: cannot write there ({error.strerror}). Choose another."
-        ) from None
+        raise _not_writable(record.folder, error) from None
 
 
 # ---- checkpoints to resume from --------------------------------------------------------------------------------------
@@ -296,8 +296,8 @@ def remove_checkpoints(folder: str | Path) -> None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end: a killed process leaves files out, or cuts them off."""
-    files = list(checkpoint.glob("*.safetensors")) + list(checkpoint.glob("*.pt")) + list(checkpoint.glob("*.pth"))
+    """Whether a checkpoint is complete. A killed process leaves files out, or truncates them."""
+    files = [path for pattern in ("*.safetensors", "*.pt", "*.pth") for path in checkpoint.glob(pattern)]
     names = {path.name for path in files}
     needed = {"optimizer.pt", "scheduler.pt"} <= names and any(name.startswith("rng_state") for name in names)
     try:
@@ -308,7 +308,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def _is_readable(path: Path) -> bool:
-    """Whether a file is not cut off: both formats say where they end."""
+    """Whether a file of tensors is not truncated."""
     if path.suffix != ".safetensors":
         return zipfile.is_zipfile(path)
     try:
@@ -324,41 +324,35 @@ def _resume(record: RunRecord, options: Options) -> FolderState:
     Raises UserError for the checkpoint of another run, and if the user's files have names that the run would write.
     """
     folder, auto = Path(record.folder), options.resume == "auto"
-    if options.resume not in FROM_LAST:
+    if options.resume not in ("last", "auto"):
         return _resume_from(record, Path(options.resume), options)
     found = checkpoints(folder)
-    broken = [path for path in found if not is_whole(path)]
-    usable = [path for path in found if path not in broken]
-    notes = tuple(f"{path.name} was cut off while it was written; it is not used" for path in broken)
-    if usable and not (auto and _changed(record, usable[-1])):
-        opened = _resume_from(record, usable[-1], options)
-        return FolderState(resume_from=opened.resume_from, notes=notes)
-    if not auto and not found:
-        raise UserError(
-            f"--resume_from_checkpoint: no checkpoint in {folder}. Leave the flag out to start from the "
-            "beginning, or give --output_dir of the interrupted run."
-        )
-    if usable:
-        notes += (f"{usable[-1].name} was made from inputs that changed since, so the training starts again",)
-    elif broken and not auto:
-        notes += ("no whole checkpoint is left; the training starts from the beginning",)
-    return FolderState(notes=notes + _start(record, options).notes)
+    usable = list(filter(is_whole, found))
+    notes = [f"{path.name} was cut off while it was written; it is not used" for path in found if path not in usable]
+    if not usable:
+        if not found and not auto:
+            raise UserError(
+                f"--resume_from_checkpoint: no checkpoint in {folder}. Leave the flag out to start from the "
+                "beginning, or give --output_dir of the interrupted run."
+            )
+        if not auto:
+            notes.append("no whole checkpoint is left; the training starts from the beginning")
+        return _start(record, options, *notes)
+    old = OwnFiles(folder).spec or {}
+    if auto and old.get("id") == record.spec.id and _changed_since(old, record):
+        notes.append(f"{usable[-1].name} was made from inputs that changed since, so the training starts again")
+        return _start(record, options, *notes)
+    return _resume_from(record, usable[-1], options, *notes)
 
 
-def _changed(record: RunRecord, checkpoint: Path) -> bool:
-    """Whether a checkpoint belongs to this run, but was made from other input contents."""
-    old = OwnFiles(checkpoint.parent).spec or {}
-    return old.get("id") == record.spec.id and bool(_changed_since(old, record))
-
-
-def _resume_from(record: RunRecord, checkpoint: Path, options: Options) -> FolderState:
-    """Raises UserError where there is no whole checkpoint, or one of another run."""
+def _resume_from(record: RunRecord, checkpoint: Path, options: Options, *notes: str) -> FolderState:
+    """Resume from a checkpoint. Raises UserError for an incomplete checkpoint, or a checkpoint of another run."""
     if not (checkpoint / "trainer_state.json").is_file():
         raise UserError(f"--resume_from_checkpoint {checkpoint}: no checkpoint there. Give a folder checkpoint-STEP.")
     if not is_whole(checkpoint):
         raise UserError(
             f"--resume_from_checkpoint {checkpoint}: was cut off while it was written. Give an older checkpoint, or "
-            "start again with --overwrite_output_dir."
+            "start over with --overwrite_output_dir."
         )
     try:
         old = OwnFiles(checkpoint.parent).spec
@@ -369,16 +363,14 @@ def _resume_from(record: RunRecord, checkpoint: Path, options: Options) -> Folde
             "Give a checkpoint of a run's folder."
         ) from None
     if differing:
-        raise UserError(
-            f"--resume_from_checkpoint: {checkpoint} was made with {differing}. Give the same flags as then."
-        )
+        raise UserError(f"--resume_from_checkpoint: {checkpoint} was made with {differing}. Give the same flags again.")
     if changed := _changed_since(old, record):
         raise UserError(
             f"--resume_from_checkpoint: {checkpoint} was made with the same settings, but "
-            f"{', '.join(changed)} changed since. Start again with --overwrite_output_dir, which deletes it."
+            f"{', '.join(changed)} changed since. Start over with --overwrite_output_dir, which deletes it."
         )
     _begin(record, options)
-    return FolderState(resume_from=str(checkpoint))
+    return FolderState(resume_from=str(checkpoint), notes=notes)
 
 
 def _changed_since(old: Mapping[str, Any], record: RunRecord) -> list[str]:

@@ -1,4 +1,4 @@
-"""The model of a run: which layers it drops, and its weights."""
+"""The model of a run: selection of layers, weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ class ReducedModel:
     model: PreTrainedModel
     selection: Selection
     new_parameters: list[str]
-    """Names of the parameters that are not in the checkpoint."""
+    """Names of the parameters that the checkpoint lacks."""
 
 
 def select_for(drop: DropSpec, spec: RunSpec, options: Options, inputs: RunInputs) -> Selection:
@@ -51,9 +51,10 @@ def dropped_before_training(spec: RunSpec, selection: Selection) -> list[int]:
 def load_model(
     spec: RunSpec, checkpoint: Checkpoint, start: Checkpoint | None, selection: Selection, labels: Labels
 ) -> tuple[PreTrainedModel, list[str]]:
-    """The model of a run without the layers that are dropped before training, and the names of its new parameters.
+    """Load a run's model without the layers that it drops before training. Returns the model and its new parameters.
 
-    start: the trained start. Raises UserError if it lacks a layer that this run keeps.
+    start: the start model. Raises UserError if it lacks a layer that the run keeps. New parameters, by name, are those
+    that neither checkpoint nor start model has.
     """
     set_seed(spec.seed)
     dropped, names = dropped_before_training(spec, selection), labels.names
@@ -79,7 +80,7 @@ def _absent_layers(start: Checkpoint, kept: list[int]) -> list[int]:
 
 
 def save_untrained(model: PreTrainedModel, tokenizer, folder: str | Path) -> None:
-    """Save the model of a run that does not train into its folder: some of its layers may be dropped."""
+    """Save the reduced model of a run without training."""
     if is_first():
         with quiet(), OwnFiles(folder).saving() as temporary:
             model.save_pretrained(temporary)

@@ -1,4 +1,4 @@
-"""Predictions as files: for the validation set with the labels beside them, for the test set as GLUE wants them."""
+"""Prediction files: with labels for the validation set, in GLUE's submission format for the test set."""
 
 import csv
 from collections.abc import Iterable
@@ -48,8 +48,10 @@ def write_predictions(folder: str, task: Task, split: str, examples: Examples, p
 
 
 def read_predictions(folder: str) -> tuple[list[str], list[str], list[str]] | None:
-    """(index, label, prediction) as written for the first development split (MNLI: the matched one); None if there
-    are none. Raises ValueError, which names the path, for a file in another format."""
+    """(index, label, prediction) of the first validation split (MNLI: matched); None without a file.
+
+    Raises ValueError, which names the path, for a file in another format.
+    """
     path = next(iter(sorted(Path(folder).glob("predictions_dev*.tsv"))), None)
     if path is None:
         return None

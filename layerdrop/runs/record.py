@@ -22,16 +22,16 @@ NEARLY_CONSTANT = 0.05
 
 
 class SplitRead(TypedDict, total=False):
-    """Facts of a split that a run has read."""
+    """A split that a run has read."""
 
     rows: int
     bad_rows: int
-    """Rows that were left out."""
+    """Malformed rows that were skipped."""
     fingerprint: str | None
 
 
 class Environment(TypedDict, total=False):
-    """Environment of a run: see layerdrop.runs.environment."""
+    """The environment of a run: see layerdrop.runs.environment."""
 
     versions: dict[str, str | None]
     device: str | None
@@ -51,10 +51,10 @@ class Cut:
     step: int
     """Training steps done before; 0: before training."""
     dropped: list[int]
-    """All layers that are missing after this cut."""
+    """All dropped layers after this cut."""
     kept: list[int]
     why: str
-    """The decision in words: `top, K = 2`."""
+    """The reason: `top, K = 2`."""
     scores: list[float] | None = None
     """One score for each layer of the checkpoint, if the strategy scores; NaN for a layer without a score."""
 
@@ -66,79 +66,82 @@ class RunRecord:
     spec: RunSpec
     folder: str
     status: str = "running"
-    """`success`, `failed`, `cancelled`; `dry_run` where nothing was to happen."""
+    """`running`, `success`, `failed`, `cancelled`; `dry_run` for a preview."""
     n_layers: int | None = None
     """Depth of the original model."""
     cuts: list[Cut] = field(default_factory=list)
     dropped_before: list[int] = field(default_factory=list)
-    """Layers that the checkpoint lacked already."""
+    """Layers that the checkpoint lacks."""
     parameters_before: int | None = None
     parameters_after: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
-    """On the validation set, as fractions; MNLI's carry the prefix `matched_` or `mismatched_`."""
+    """Metrics on the validation set, as fractions. MNLI's have the prefix `matched_` or `mismatched_`."""
     epochs: list[dict[str, float | None]] = field(default_factory=list)
-    """One entry for each point of logging: `step`, `epoch`, `train_loss`, `loss` and metrics on the validation set."""
+    """One entry for each logging step: `step`, `epoch`, `train_loss`, `loss` and metrics on the validation set."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """load, read, prerequisites, select, tokenize, teacher (its pass over the
-    training set), train, evaluate (all passes over the validation set), inference (the last of them), predict,
-    total."""
+    """Seconds by stage: load, read, prerequisites, select, tokenize, teacher (its pass over the training set), train,
+    evaluate (all passes over the validation set), inference (the last one), predict, total."""
     steps: int | None = None
     """Optimizer steps of the whole training."""
     train_loss: float | None = None
-    """Mean over all of them."""
-    search: dict[str, float] = field(default_factory=dict)
-    """Cost of the run's own search: trainings, steps, seconds; scoring_seconds where criteria propose sets."""
+    """Mean over all steps."""
     prerequisites: dict[str, float] = field(default_factory=dict)
     """Cost of the prerequisite runs: trainings, steps, seconds of training."""
     resumed_at_step: int | None = None
-    """Of a resumed run: seconds, tokens_per_second and peak memory cover the steps after this one alone."""
+    """Resumed run: seconds, tokens_per_second and peak memory cover only the steps after this one."""
     tokens_per_second: float | None = None
     """Real (not padding) tokens in training."""
     padding_share: float | None = None
-    """Share of padding in the tokens that training processed."""
+    """Fraction of padding in the tokens of the training."""
     peak_memory_bytes: dict[str, int] = field(default_factory=dict)
-    """Largest resident size of the process (`host`), largest allocation on the GPU (`cuda`), without the scoring of
+    """Largest resident size of the process (`host`) and largest allocation on the GPU (`cuda`), without scoring
     layers."""
     data: dict[str, SplitRead] = field(default_factory=dict)
-    """For each split that was read."""
+    """The splits that the run has read."""
     text_columns: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     """Class names in id order; empty for regression."""
     positive_label: str | None = None
-    """The class that `f1` measures. None if F1 is not a metric of the task, and in records of version 0.2 (there: the
-    last class)."""
+    """The class that `f1` measures. None if F1 is not a metric of the task, and in records of version 0.2, where it is
+    the last class."""
     class_f1: dict[str, dict[str, float]] = field(default_factory=dict)
-    """For each development split: class name -> F1; empty for regression."""
+    """Validation split -> class name -> F1; empty for regression."""
     distinct_predictions: dict[str, int] = field(default_factory=dict)
-    """For each split: the number of different classes or values predicted."""
+    """Split -> number of different predictions."""
     prediction_range: dict[str, float] = field(default_factory=dict)
-    """Regression, for each split with labels: the range of the predictions, in standard deviations of the labels."""
+    """Regression: split with labels -> range of the predictions, in standard deviations of the labels."""
     fingerprints: dict[str, str] = field(default_factory=dict)
-    """`model`, `tokenizer`, `score_on`, `start`, `teacher`: hashes of their contents."""
+    """Hashes of the contents of `model`, `tokenizer`, `score_on`, `start`, `teacher`."""
     notes: list[str] = field(default_factory=list)
     """Notes to the user."""
     environment: Environment = field(default_factory=dict)
     error: str | None = None
     id: str = ""
-    """The spec's; of a record that was read, the one in the file."""
+    """The id of the spec, or the id in the file that the record was read from."""
 
     def __post_init__(self):
         self.id = self.id or self.spec.id
 
     @property
     def task(self) -> Task:
-        """The row of GLUE's table; of own files one with their classes."""
+        """The task in the table of tasks, or for own files a task with their classes."""
         positive = self.labels.index(self.positive_label) if self.positive_label in self.labels else 1
         return (TASKS | DEMO_TASKS).get(self.spec.data.task) or custom_task("", (), "", tuple(self.labels), positive)
 
     @property
+    def named_metrics(self) -> dict[str, float]:
+        """The metrics for people. On own files, `f1` names its class."""
+        names = {"f1": f"f1 ({self.positive_label})"} if self.spec.data.files and self.positive_label else {}
+        return {names.get(name, name): value for name, value in self.metrics.items()}
+
+    @property
     def dropped(self) -> list[int]:
-        """Layers that are missing after the last cut."""
+        """Dropped layers after the last cut."""
         return self.cuts[-1].dropped if self.cuts else []
 
     @property
     def kept(self) -> list[int]:
-        """Layers that the model has after the last cut."""
+        """Kept layers after the last cut."""
         return self.cuts[-1].kept if self.cuts else list(range(self.n_layers or 0))
 
     @property
@@ -147,7 +150,7 @@ class RunRecord:
         return self.cuts[-1].scores if self.cuts else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; NaN becomes null. `id` first; `dropped`, `kept`, `scores` beside `cuts`."""
+        """JSON values, with null for NaN. `dropped`, `kept` and `scores` are those of the last cut."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values |= {"spec": self.spec.to_dict(), "cuts": [dataclasses.asdict(cut) for cut in self.cuts]}
         derived = {"dropped": self.dropped, "kept": self.kept, "scores": self.scores}
@@ -155,10 +158,7 @@ class RunRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunRecord":
-        """The record that `to_dict` gave these values. Unknown fields are ignored.
-
-        Raises ValueError for values that are not a record, or have other types than the fields.
-        """
+        """The inverse of `to_dict`. Unknown fields are ignored. Raises ValueError for values that are not a record."""
         if not isinstance(values, Mapping) or not isinstance(values.get("spec"), Mapping):
             raise ValueError("no record of a run: it has no spec")
         known = {f.name for f in dataclasses.fields(cls)} - {"spec", "cuts"}
@@ -175,21 +175,23 @@ class RunRecord:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """Name -> fingerprint of each input, as far as known: those of `fingerprints`, and the rows of each split."""
+        """Name -> fingerprint of each known input: models, tokenizer, and the rows of each split."""
         return {**self.fingerprints, **{split: rows_input(values) for split, values in self.data.items()}}
 
     def constant_predictions(self, kind: str = "") -> dict[str, int]:
         """Split with constant or nearly constant predictions -> number of different predictions.
 
-        kind: `validation` for its splits alone.
+        kind: `validation` for validation splits only.
         """
         width, found = self.prediction_range, self.distinct_predictions
         constant = {split: n for split, n in found.items() if n == 1 or width.get(split, math.inf) < NEARLY_CONSTANT}
         return {split: n for split, n in constant.items() if split.startswith(kind)}
 
     def write(self) -> Path:
-        """Write `record.json` into the run's folder atomically. Raises UserError if a file of that name is not the
-        run's."""
+        """Write `record.json` into the run's folder atomically.
+
+        Raises UserError if a file of that name is not the run's.
+        """
         OwnFiles(self.folder).write({RECORD_FILE: self.to_json()})
         return Path(self.folder) / RECORD_FILE
 
@@ -199,8 +201,8 @@ class RunRecord:
 
 
 Run = Callable[[RunSpec, Options], RunRecord]
-"""Executes one run. The record, which is also in the run's folder, says `failed` where the run did not succeed. Raises
-UserError for unusable input and Locked where another process is at the folder."""
+"""Executes a run. The status of the record, which is also in the run's folder, is `failed` if the run fails. Raises
+UserError for unusable input, and Locked if another process uses the folder."""
 
 
 def rows_input(values: Mapping[str, Any]) -> list[Any]:
@@ -223,9 +225,9 @@ def _plain(value: Any) -> Any:
 
 
 def read_record(folder: str | os.PathLike) -> RunRecord | None:
-    """The record of a run's folder, wherever the folder lies now; None if there is none.
+    """The record in a run's folder; None without a record. The folder may have been moved.
 
-    Raises ValueError, with the file's path, where the file is there and cannot be read as a record.
+    Raises ValueError, which names the path, for an unreadable record.
     """
     path = Path(folder) / RECORD_FILE
     try:
@@ -239,12 +241,12 @@ def read_record(folder: str | os.PathLike) -> RunRecord | None:
 
 
 def _no_number(name: str) -> float:
-    """Refuse the three constants that are not JSON."""
+    """Refuse NaN and infinity, which are not JSON."""
     raise ValueError(f"{name} is not a number. A record has null there")
 
 
 class Clock:
-    """Seconds by stage; a stage that comes several times is added up."""
+    """Seconds by stage. A repeated stage adds to its seconds."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
@@ -262,9 +264,9 @@ class Clock:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def only(self, *stages: str) -> dict[str, float]:
-        """The seconds of these stages, as far as they took place."""
+        """The seconds of some stages, without stages that did not take place."""
         return {stage: self.seconds[stage] for stage in stages if stage in self.seconds}
 
     def total(self) -> dict[str, float]:
-        """The stages, and `total` since the clock was made."""
+        """The seconds of all stages, and `total` since the clock was made."""
         return {**self.seconds, "total": time.perf_counter() - self.began}

@@ -1,4 +1,4 @@
-"""The files that other tools look for beside a run's record: the library's results, a portable list of layers."""
+"""Files for other tools beside a run's record: the library's result files, a portable list of layers."""
 
 import json
 from typing import Any
@@ -8,12 +8,12 @@ from layerdrop.runs.record import RunRecord
 LAYERS_FILE = "layers.json"
 CARD_FILE = "README.md"
 CARD_MARK = "<!-- written by layerdrop -->"
-"""Mark of this project's cards. Another README.md is left alone, unless the library's Trainer has made it."""
+"""First line of a model card, after its metadata."""
 RESULT_FILES = ("all_results.json", "train_results.json", "eval_results.json", LAYERS_FILE)
 
 
 def result_files(record: RunRecord) -> dict[str, str]:
-    """Name -> content of each of RESULT_FILES that the run has."""
+    """Name -> content of the RESULT_FILES that the run has."""
     train, evaluated = train_results(record), eval_results(record)
     files: dict[str, Any] = {"all_results.json": train | evaluated, LAYERS_FILE: layers(record)}
     files |= {"train_results.json": train} if train else {}
@@ -26,7 +26,7 @@ def _without_nan(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def train_results(record: RunRecord) -> dict[str, float]:
-    """Under the names of the library's example scripts; empty without a training."""
+    """Results of training under the names of the library's example scripts; empty without training."""
     seconds, rows = record.seconds.get("train"), record.data.get("train", {}).get("rows")
     if seconds is None or not (record.epochs or record.steps):
         return {}
@@ -45,7 +45,7 @@ def train_results(record: RunRecord) -> dict[str, float]:
 
 
 def eval_results(record: RunRecord) -> dict[str, float]:
-    """`eval_accuracy`, ...; empty without an evaluation."""
+    """Results of evaluation, `eval_accuracy` ...; empty without evaluation."""
     if not record.metrics:
         return {}
     rows = sum(values["rows"] for split, values in record.data.items() if split.startswith("validation"))
@@ -56,7 +56,7 @@ def eval_results(record: RunRecord) -> dict[str, float]:
 
 
 def layers(record: RunRecord) -> dict[str, Any]:
-    """Which layers of which model the run has kept: enough to cut the same ones elsewhere."""
+    """The kept layers and their model: enough to drop the same layers with another tool."""
     return {
         "base_model": record.spec.model.name,
         "revision": record.spec.model.revision,

@@ -1,6 +1,6 @@
-"""What a run is: everything that can change its result, as small frozen values without torch, files or flags.
+"""The settings of a run, without torch, files or flags.
 
-A RunSpec is the identity of a run; Options are the rest: where the run writes, what it keeps, how it is watched.
+RunSpec has every setting that can change the result: it is the identity of a run. Options has all other settings.
 """
 
 import dataclasses
@@ -22,26 +22,26 @@ VERSION = 3
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Everything that can change the result of a run, and nothing else."""
+    """The settings that can change the result of a run."""
 
     model: ModelSpec
     data: DataSpec
     drop: DropSpec = DropSpec()
     when: WhenSpec = WhenSpec()
     train: TrainSpec | None = TrainSpec()
-    """None: the checkpoint is evaluated as it is."""
+    """None: evaluate the checkpoint without training."""
     seed: int = 42
     precision: str = "fp32"
     processes: int = 1
     no_speedups: bool = False
-    """Without this project's speed-ups: other dropout draws, other rounding."""
+    """True: train without this project's speed-ups, which change dropout draws and rounding."""
     start: "RunSpec | None" = None
-    """The run whose trained model this one starts from; None: the checkpoint. That model has at least the layers that
-    this run keeps; layer ids count in the checkpoint."""
+    """The run that trains the start model; None: start from the checkpoint. The start model has at least the layers
+    that this run keeps. Layer ids count in the checkpoint."""
     distil: DistilSpec | None = None
     """None: no teacher."""
     teacher: "RunSpec | None" = None
-    """The run whose trained model is the teacher; None: no teacher, or the one that `distil` names."""
+    """The run that trains the teacher; None: no teacher, or the teacher that `distil` names."""
     theseus: TheseusSpec | None = None
     """None: no module replacing."""
 
@@ -56,7 +56,7 @@ class RunSpec:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """Training variants: what distinguishes the run from plain dropping, one word each (`finetuned` ...)."""
+        """Training variants that distinguish the run from plain dropping, one word each (`finetuned` ...)."""
         train, distil = self._recipe, self.distil
         words = {
             "frozen": self.when.frozen,
@@ -70,29 +70,30 @@ class RunSpec:
 
     @property
     def _recipe(self) -> TrainSpec | None:
-        """The recipe of the run, or of the run whose trained model it evaluates."""
+        """The recipe of the run, or of its start if it does not train."""
         return self.train or (self.start and self.start.train) or None
 
     @property
     def prerequisites(self) -> list["RunSpec"]:
-        """The runs whose trained models this one needs: its start and its teacher."""
+        """The runs that train this run's start model and teacher."""
         return [run for run in (self.start, self.teacher if self.teacher != self.start else None) if run]
 
     @property
     def id(self) -> str:
         """16 hexadecimal digits; equal for equal specs, on every machine.
 
-        The hash covers the version and every field; a field at None or empty counts as absent, so that an optional
-        field added later leaves the ids of older runs alone.
+        The hash covers the version and every field. None and empty values count as absent, so that a new optional field
+        does not change older ids.
         """
         text = json.dumps({"version": VERSION, **_chosen(dataclasses.asdict(self))}, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def name(self) -> str:
-        """MODEL_TASK_STRATEGY_kK_seedS for folders: `full_k0` without a strategy; before the seed `_scratch` for random
-        weights, and what else tells the run from an ordinary one (`_finetuned`, `_gradual`, `_distill-logits` ...);
-        `_eval` at the end without training."""
+        """MODEL_TASK_STRATEGY_kK_seedS, for folders; `full_k0` without a strategy, `_eval` at the end without training.
+
+        Before the seed: `_scratch` for random weights, and training variants (`_finetuned`, `_distill-logits` ...).
+        """
         drop = self.drop
         if drop.layers:
             how = "list_" + "-".join(map(str, drop.layers))
@@ -101,20 +102,14 @@ class RunSpec:
         else:
             how = "full_k0"
         scratch = ["scratch"] if self.model.from_scratch else []
-        parts = [
-            short_name(self.model.name),
-            self.data.task,
-            how,
-            *scratch,
-            *self.variants,
-            f"seed{self.seed}",
-        ]
-        return "_".join(parts) + ("" if self.train else "_eval")
+        start = short_name(self.model.name), self.data.task, how
+        return "_".join([*start, *scratch, *self.variants, f"seed{self.seed}"]) + ("" if self.train else "_eval")
 
     def flat(self) -> dict[str, Any]:
-        """Field -> value, without nesting, under the names that records, tables and messages use; None where the part
-        is absent. No two parts share a name (`name` becomes `model`). `start_*` and `teacher_*` are the settings in
-        which the recipe of a prerequisite run differs."""
+        """All settings by name, without nesting, for records, tables and messages. Settings of an absent part are None.
+
+        `start_*` and `teacher_*` are settings of a prerequisite run's recipe that differ from this run's recipe.
+        """
         values: dict[str, Any] = {}
         for part, kind in _PARTS.items():
             of = self._recipe if part == "train" else getattr(self, part)
@@ -138,15 +133,15 @@ class RunSpec:
         return value if value != getattr(self.train, name) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, nested as the fields are, with the version."""
+        """JSON values, nested as the fields, with the version."""
         runs = {"start": self.start and self.start.to_dict(), "teacher": self.teacher and self.teacher.to_dict()}
         return {"version": VERSION, **dataclasses.asdict(replace(self, start=None, teacher=None)), **runs}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
-        """The spec that `to_dict` gave these values (lists for tuples, as JSON has them); unknown fields are ignored.
+        """The inverse of `to_dict`, also from JSON. Unknown fields are ignored.
 
-        Also reads version 2. Raises ValueError for version 1.
+        Reads version 2 too. Raises ValueError for version 1.
         """
         if "version" not in values:
             raise ValueError("a record of version 1, which layerdrop 0.2 reads and this version does not")
@@ -185,7 +180,7 @@ def _chosen(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_version_2(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a spec of version 2: `drop` had those of `when`, `distil` had `teacher`."""
+    """The fields of a spec of version 2, where `drop` has the fields of `when`, and `distil` has `teacher`."""
     distil = values.get("distil") or {}
     new = {"when": values.get("drop"), "teacher": distil.get("teacher_run"), "no_speedups": values.get("plain", False)}
     return {**values, **new}
@@ -195,7 +190,7 @@ TRAINER_DEFAULTS: Mapping[str, Any] = {
     **{"eval_strategy": "epoch", "logging_strategy": "epoch", "save_strategy": "epoch", "save_total_limit": 1},
     **{"per_device_eval_batch_size": 32, "remove_unused_columns": False},
 }
-"""Settings of `TrainingArguments` that change no result, as far as they are not the library's."""
+"""Settings of `TrainingArguments` that change no result and differ from the library's defaults."""
 
 
 @dataclass(frozen=True)
@@ -204,34 +199,33 @@ class Options:
 
     folder: str
     evaluate: bool = True
-    """Report metrics and predictions on the development set."""
+    """Report metrics and predictions on the validation set."""
     predict: bool = False
     """Write predictions for the test set."""
     test_file: str | None = None
-    """Own files: those to predict."""
+    """Own files: the rows to predict."""
     max_predict_samples: int | None = None
     save_model: bool = True
     overwrite: bool = False
     """Start over in a folder that holds a run."""
     resume: str | None = None
-    """A checkpoint's folder, `last` (the last usable one in the folder; an error without one), or `auto` (the last
-    usable one, else start again)."""
+    """A checkpoint's folder, `last` (the last usable checkpoint in the run's folder), or `auto` (as `last`, but start
+    over without a checkpoint)."""
     rolling_checkpoints: bool = True
-    """Checkpoints only serve to resume: few are written, and none is left at the end."""
+    """Write few checkpoints, only to resume from, and delete them at the end."""
     use_cpu: bool = False
     cache_dir: str | None = None
     token: str | None = None
     trust_remote_code: bool = False
     trainer: Mapping[str, Any] = field(default_factory=lambda: TRAINER_DEFAULTS)
-    """Settings of `TrainingArguments` about logging, saving, data loading and reporting, as far as they differ from the
-    library's."""
+    """Settings of `TrainingArguments` for logging, saving, data loading and reporting that differ from the library's
+    defaults."""
     start: str | None = None
-    """Folder of the model that the run starts from, where its spec has a `start`; None: that run is done first."""
+    """Folder of the start model, if the spec has a `start`; None: train the start model first."""
     prior_store: str | None = None
-    """Folder for the runs that the run does first (of a search, of the model that it goes on from, of its teacher);
-    None: `prior` in its own."""
+    """Folder of the prerequisite runs; None: `prior` in the run's folder."""
     score_store: str | None = None
-    """Folder of layer scores that are not computed twice; None: none are kept."""
+    """Folder of cached layer scores; None: no cache."""
     notes: tuple[str, ...] = ()
     """Notes to the user before the run, for the record."""
 

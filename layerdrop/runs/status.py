@@ -1,9 +1,9 @@
-"""Decide whether a run is done: one rule for runs, sweeps, searches and prerequisite runs.
+"""Whether a run is done: the one rule for runs, sweeps, searches and prerequisite runs.
 
-A run is done if its folder holds the record of the same spec, made from the same inputs, and every requested output.
+A run is done if its folder holds a record of the same spec and the same inputs, and every requested output.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from layerdrop.runs.predictions import predictions_file
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE, result_files
 from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.system.own_files import WEIGHTS
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 MODEL = "the model"
 """Name of the output that consists of several files."""
 
@@ -27,7 +27,7 @@ class Needs:
     predict: bool = False
     """Predictions for the test set."""
     model: bool = False
-    """The trained model with its card."""
+    """The trained model and its card."""
 
     @classmethod
     def of(cls, options: Options) -> "Needs":
@@ -37,15 +37,15 @@ class Needs:
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a run's folder with respect to one spec."""
+    """The state of a run's folder, compared with a spec."""
 
     word: str
-    """`done`; `incomplete`: done except for some outputs; `failed`; `changed`: done with other input contents; `other`:
-    the record has another spec; `missing`: no record of an ended run (never started, interrupted, unreadable)."""
+    """`done`; `incomplete`: done without some outputs; `failed`; `changed`: done with other input contents; `other`: a
+    record of another spec; `missing`: no record of a finished run (never started, interrupted, unreadable)."""
     record: RunRecord | None = None
-    """The record in the folder, whatever its spec."""
+    """The record in the folder, of this or another spec."""
     missing: tuple[str, ...] = ()
-    """`incomplete`: the missing requested outputs: file names, or MODEL."""
+    """`incomplete`: requested outputs that are missing: file names, or MODEL."""
     changed: tuple[str, ...] = ()
     """`changed`: names of the changed inputs."""
     note: str | None = None
@@ -53,7 +53,7 @@ class Status:
 
     @property
     def has_model(self) -> bool:
-        """Whether the trained model exists and was made from the same inputs."""
+        """Whether the folder holds the trained model, made from the same inputs."""
         return self.word in ("done", "incomplete") and holds_model(self.record.folder)
 
     @property
@@ -61,14 +61,19 @@ class Status:
         """Whether a missing output needs the trained model, which was not kept."""
         if self.word != "incomplete" or self.record.spec.train is None or holds_model(self.record.folder):
             return False
-        return bool(set(self.missing) - {CARD_FILE, *result_files(self.record)})
+        return need_model(self.record, self.missing)
+
+
+def need_model(record: RunRecord, outputs: Iterable[str]) -> bool:
+    """Whether some outputs of a run are made with its model."""
+    return bool(set(outputs) - {CARD_FILE, *result_files(record)})
 
 
 def status_of(folder: str, spec: RunSpec, inputs: Mapping[str, Any], needs: Needs) -> Status:
-    """The state of the run `spec` in a folder.
+    """The status of the run `spec` in a folder.
 
-    inputs: name -> fingerprint of each input as it is now, as far as known. An input that is unknown now or in the
-    record counts as unchanged.
+    inputs: name -> current fingerprint of each known input. An input that is unknown now or in the record counts as
+    unchanged.
     """
     try:
         record = read_record(folder)
@@ -91,11 +96,12 @@ def status_of(folder: str, spec: RunSpec, inputs: Mapping[str, Any], needs: Need
 def changed_inputs(before: Mapping[str, Any], now: Mapping[str, Any], spec: RunSpec) -> list[str]:
     """Names of the inputs that differ, in words: `train`, `the model`, `the start`.
 
-    Inputs that are unknown on one side count as equal, and so do test rows that were not used for scoring.
+    Inputs that are unknown on one side count as equal, and so do test rows, unless they score layers.
     """
-    words = {name: name if _is_split(name) else f"the {name.replace('_', ' ')}" for name in now}
     counts = [name for name in now if not name.startswith("test") or spec.drop.score_split == "test"]
-    return [words[name] for name in counts if before.get(name) is not None and before[name] != now[name]]
+    changed = [name for name in counts if before.get(name) is not None and before[name] != now[name]]
+    splits = ("train", "validation", "test")
+    return [name if name.startswith(splits) else f"the {name.replace('_', ' ')}" for name in changed]
 
 
 def holds_model(folder: str | Path) -> bool:
@@ -104,30 +110,26 @@ def holds_model(folder: str | Path) -> bool:
     return (folder / "config.json").is_file() and any((folder / name).is_file() for name in WEIGHTS)
 
 
-def _is_split(name: str) -> bool:
-    return name.partition("_")[0] in ("train", "validation", "test")
-
-
 def missing_outputs(record: RunRecord, inputs: Mapping[str, Any], needs: Needs) -> list[str]:
-    """The outputs that a successful run's folder lacks: names of files, or MODEL. Arguments as of status_of."""
-    folder = Path(record.folder)
-    kinds = [kind for kind, needed in (("validation", needs.evaluate), ("test", needs.predict)) if needed]
+    """The outputs that a successful run's folder lacks: names of files, or MODEL. Arguments: see status_of."""
+    folder, before = Path(record.folder), record.inputs
+    validation = _splits("validation", record, inputs) if needs.evaluate else []
+    test = _splits("test", record, inputs) if needs.predict else []
     missing = [
         file
-        for kind in kinds
-        for split in _splits(kind, record, inputs)
+        for split in validation + test
         if not (folder / (file := predictions_file(record.task, split))).is_file()
-        or record.inputs.get(split) is None
-        or inputs.get(split, record.inputs[split]) != record.inputs[split]
+        or before.get(split) is None
+        or inputs.get(split, before[split]) != before[split]
     ]
-    if needs.evaluate and not record.metrics and not missing:
-        missing += [predictions_file(record.task, split) for split in _splits("validation", record, inputs)]
+    if not record.metrics and not missing:
+        missing = [predictions_file(record.task, split) for split in validation]
     files = [*result_files(record), *([CARD_FILE] if needs.model else [])]
     missing += [name for name in files if not (folder / name).is_file()]
     return missing + ([MODEL] if needs.model and not holds_model(folder) else [])
 
 
 def _splits(kind: str, record: RunRecord, inputs: Mapping[str, Any]) -> list[str]:
-    """The splits of a kind that the run has now, or had then, or should have."""
-    known = next((names for names in (inputs, record.inputs) if any(n.partition("_")[0] == kind for n in names)), {})
-    return [name for name in known if name.partition("_")[0] == kind] or record.task.splits(kind)
+    """The run's splits of a kind: by its inputs, else by its record, else by its task."""
+    by_inputs, by_record = ([n for n in names if n.partition("_")[0] == kind] for names in (inputs, record.inputs))
+    return by_inputs or by_record or record.task.splits(kind)

@@ -1,4 +1,4 @@
-"""A store: the runs of a study or a search, each in a folder of its own, named by its spec."""
+"""A store: the runs of a study or a search, each in its own folder."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -11,14 +11,14 @@ from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import Needs, Status, status_of
 
 PRIOR_FOLDER = "prior"
-"""In a run's or a study's folder: the store of searches and prerequisite runs."""
+"""In a run's or a study's folder: the store of prerequisite runs."""
 SCORE_FOLDER = "scores"
-"""In the folder of an analysis or in PRIOR_FOLDER: layer scores that need not be computed again."""
+"""In the folder of an analysis or in PRIOR_FOLDER: cached layer scores."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of runs, each in a folder of its own, named by its spec."""
+    """A folder of runs. The spec of a run names its folder."""
 
     root: str
 
@@ -27,25 +27,28 @@ class Store:
         return str(Path(self.root) / f"{spec.name}_{spec.id[:8]}")
 
     def status(self, spec: RunSpec, inputs: Mapping[str, Any], needs: Needs) -> Status:
-        """The status of a run, from `status_of` its folder."""
+        """The status of a run: see `status_of`."""
         return status_of(self.folder(spec), spec, inputs, needs)
 
     def done(self) -> Iterator[RunRecord]:
-        """The records of all successful runs. Unreadable records are left out."""
+        """The records of all successful runs. Unreadable records are skipped."""
         for path in sorted(Path(self.root).glob(f"*/{RECORD_FILE}")):
-            with suppress(ValueError):
-                record = read_record(path.parent)
-                if record and record.status == "success":
-                    yield record
+            record = readable_record(path.parent)
+            if record and record.status == "success":
+                yield record
 
 
 def find_record(folder: str, spec: RunSpec) -> RunRecord | None:
-    """The record in a folder if it is that of `spec`; None if there is none that can be read."""
-    try:
-        record = read_record(folder)
-    except ValueError:
-        return None
+    """The record of a spec in a folder; None without a readable record, or for a record of another spec."""
+    record = readable_record(folder)
     return record if record and record.id == spec.id else None
+
+
+def readable_record(folder: str | Path) -> RunRecord | None:
+    """The record in a folder; None without a record, or for an unreadable one."""
+    with suppress(ValueError):
+        return read_record(folder)
+    return None
 
 
 def prior_store(options: Options) -> Store:

@@ -7,28 +7,25 @@ from layerdrop.runs.record import RunRecord
 
 
 def summary(record: RunRecord) -> str:
-    """Lines of a word of at most ten letters, then its values."""
+    """Format a record: on each line a word of at most ten letters, then its values."""
     spec = record.spec
     lines = [("task", f"{spec.data.task} ({_source(record)})"), ("model", spec.model.name)]
     if record.n_layers is not None:
         lines += [("strategy", strategy_words(spec.drop)), ("dropped", _dropped(record)), ("kept", _ids(record.kept))]
     if record.scores:
         lines.append(("scores", "  ".join(f"{i}: {score:.4g}" for i, score in enumerate(record.scores))))
-    for name, cost in (("search", record.search), ("before", record.prerequisites)):
-        if cost:
-            trainings = f"{cost['trainings']:,} training{'s' * (cost['trainings'] != 1)}"
-            seconds = cost["seconds"] + cost.get("scoring_seconds", 0)
-            lines.append((name, f"{trainings}, {cost['steps']:,} steps, {seconds:,.0f} s"))
+    if cost := record.prerequisites:
+        trainings = f"{cost['trainings']:,} training{'s' * (cost['trainings'] != 1)}"
+        lines.append(("prior runs", f"{trainings}, {cost['steps']:,} steps, {cost['seconds']:,.0f} s"))
     if record.parameters_after is not None and record.parameters_before:
         before, after = record.parameters_before, record.parameters_after
         lines.append(("parameters", f"{before:,} -> {after:,} ({100 * (after - before) / before:+.1f}%)"))
     if record.metrics:
-        shown = {name: value for name, value in record.metrics.items() if not name.endswith("loss")}
-        names = {"f1": f"f1 ({record.positive_label})"} if spec.data.files and record.positive_label else {}
-        lines.append(("metrics", "  ".join(f"{names.get(name, name)} {value:.4f}" for name, value in shown.items())))
+        shown = (f"{name} {value:.4f}" for name, value in record.named_metrics.items() if not name.endswith("loss"))
+        lines.append(("metrics", "  ".join(shown)))
     lines += [("careful", _constant(record, split, n)) for split, n in record.constant_predictions().items()]
     if record.resumed_at_step is not None:
-        lines.append(("resumed", f"at step {record.resumed_at_step:,}: seconds are those since then"))
+        lines.append(("resumed", f"at step {record.resumed_at_step:,}: seconds count from there"))
     if record.seconds:
         lines.append(("seconds", "  ".join(f"{name} {value:.1f}" for name, value in record.seconds.items())))
     if record.tokens_per_second:
@@ -41,10 +38,10 @@ def summary(record: RunRecord) -> str:
 
 
 def _constant(record: RunRecord, split: str, n: int) -> str:
-    words = f"one and the same prediction for every row of {split}"
     if n == 1:
-        return words
-    return f"nearly {words}: {n} values within {record.prediction_range[split]:.2g} standard deviations of the labels"
+        return f"the same prediction for every row of {split}"
+    width = f"{n} values within {record.prediction_range[split]:.2g} standard deviations of the labels"
+    return f"nearly the same prediction for every row of {split}: {width}"
 
 
 def strategy_words(drop: DropSpec) -> str:
@@ -60,7 +57,7 @@ def _source(record: RunRecord) -> str:
 
 
 def _dropped(record: RunRecord) -> str:
-    before = f"; {_ids(record.dropped_before)} were gone before" if record.dropped_before else ""
+    before = f"; {_ids(record.dropped_before)} were dropped before" if record.dropped_before else ""
     return f"{_ids(record.dropped)} ({len(record.dropped)} of {record.n_layers} layers{before})"
 
 

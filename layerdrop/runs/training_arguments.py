@@ -1,4 +1,4 @@
-"""From a spec and options to the library's settings of a training."""
+"""The library's TrainingArguments of a run."""
 
 import dataclasses
 
@@ -12,15 +12,15 @@ from layerdrop.runs.spec import Options, RunSpec
 
 
 def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
-    """The TrainingArguments of a run. A run without training gets the default recipe, which is not used."""
+    """The TrainingArguments of a run. Without training they have the default recipe, which is not used."""
     train = spec.train or TrainSpec()
     recipe = {f.name: getattr(train, f.name) for f in dataclasses.fields(train) if f.name not in NOT_THE_LIBRARYS}
     values = {
-        # A loss that is not finite fails the run, unless fp16's loss scaling skips its step.
+        # A loss that is not finite fails the run. With fp16, loss scaling skips such steps.
         "logging_nan_inf_filter": spec.precision == "fp16",
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
-    if train.layerdrop_rate or spec.theseus or spec.when.every_epochs:  # some layers have no gradient in some steps
+    if train.layerdrop_rate or spec.theseus or spec.when.every_epochs:  # layers without gradient in some steps
         values["ddp_find_unused_parameters"] = True
     recipe["num_train_epochs"] += gradual_epochs(spec)
     values |= recipe | dict(options.trainer) | dict(train.other)
@@ -29,14 +29,12 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
     values |= {"bf16": spec.precision == "bf16", "fp16": spec.precision == "fp16"}
     values["remove_unused_columns"] = False  # the teacher's outputs are looked up by an extra column
     args = OneGPU(output_dir=options.folder, seed=spec.seed, use_cpu=options.use_cpu, **values)
-    args.mixed_precision = (
-        "no" if spec.precision == "fp32" else spec.precision
-    )  # instead of the setting in a launcher's environment
+    args.mixed_precision = "no" if spec.precision == "fp32" else spec.precision  # overrides a launcher's environment
     return args
 
 
 def gradual_epochs(spec: RunSpec) -> int:
-    """Epochs until the last drop; 0 where all layers are dropped before training."""
+    """Epochs before the last drop; 0 if all layers are dropped before training."""
     drop, when = spec.drop, spec.when
     return -(-(len(drop.layers) or drop.k) // when.step) * when.every_epochs if when.every_epochs else 0
 

@@ -1,4 +1,4 @@
-"""Training variants: the loss, the callbacks and the batches that a run's spec asks for."""
+"""Training variants: the loss, callbacks and batches of a run."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +11,7 @@ from layerdrop.criteria.selection import Selection
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
 from layerdrop.data.labels import Labels
-from layerdrop.data.tokens import Tokenised
+from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.errors import UserError
 from layerdrop.finetune.distillation import Distillation
 from layerdrop.finetune.gradual import DropSchedule, GradualDrop, cut_as
@@ -27,26 +27,26 @@ from layerdrop.surgery import kept_layers, layer_list, positions
 
 @dataclass
 class Variant:
-    """What a run trains with."""
+    """The data, loss and callbacks of a training."""
 
-    train_dataset: Tokenised
+    train_dataset: TokenizedDataset
     collate: Collator
-    """Makes batches, with the teacher's outputs in them."""
+    """Makes batches, with the teacher's outputs."""
     loss: Objective
     callbacks: list[TrainerCallback] = field(default_factory=list)
     attention: AbstractContextManager = field(default_factory=nullcontext)
-    """Context of the training: eager attention, if attention is distilled."""
+    """A context for the training: eager attention if attention is distilled."""
 
     @property
     def changes_layers(self) -> bool:
-        """Whether training steps differ in their layers."""
+        """Whether the layers differ from step to step."""
         return any(isinstance(callback, (LayerDropLoss, TheseusLoss)) for callback in self.callbacks)
 
 
 def training_variant(
     spec: RunSpec,
     model: PreTrainedModel,
-    train_dataset: Tokenised,
+    train_dataset: TokenizedDataset,
     collate: Collator,
     labels: Labels,
     *,
@@ -58,12 +58,12 @@ def training_variant(
     args: TrainingArguments,
     resume_from: str | None = None,
 ) -> Variant:
-    """The variant of a spec.
+    """The training variant of a spec.
 
     train_dataset: `examples`, tokenized. teacher: for distillation. predecessor: the full model, for module replacing.
-    new_parameters: names of the model's parameters that neither checkpoint nor start has. schedule: of gradual
-    dropping. resume_from: a checkpoint's folder; the model is cut to its depth. Raises UserError for a teacher or a
-    predecessor that does not fit.
+    new_parameters: names of the parameters that neither checkpoint nor start has. schedule: for gradual dropping.
+    resume_from: a checkpoint's folder; the model is cut to its depth. Raises UserError for an unsuitable teacher or
+    predecessor.
     """
     variant = Variant(train_dataset, collate, TaskLoss(labels.kind, spec.train.label_smoothing_factor))
     if spec.distil:
@@ -100,13 +100,12 @@ def training_variant(
 
 
 def check_predecessor(predecessor: Checkpoint, new_parameters: Sequence[str]) -> None:
-    """Raise UserError if a model cannot be the predecessor of module replacing. new_parameters: names of the parameters
-    that it lacks."""
+    """Raise UserError for an unsuitable predecessor of module replacing. new_parameters: parameters that it lacks."""
     if predecessor.family.shared:
         raise UserError(f"--theseus: {predecessor.family.name} shares one layer. No module can be replaced.")
     if new_parameters:
         raise UserError(
-            f"--theseus: {predecessor.name} is not fine-tuned ({new_parameters[0]} is new). "
+            f"--theseus: {predecessor.name} is not fine-tuned: it lacks {new_parameters[0]}. "
             "Add --drop_when finetuned, or give a fine-tuned model."
         )
 
@@ -121,7 +120,7 @@ def freeze(model: PreTrainedModel, layers: list[int], embeddings: bool = False) 
 
 
 def frozen_layers(spec: RunSpec, checkpoint: Checkpoint, selection: Selection) -> list[int]:
-    """Layers that the training does not change, in the reduced model's numbering.
+    """Layers to freeze during training, in the reduced model's numbering.
 
     Raises UserError if all layers share their weights, or one of --freeze_layers is dropped.
     """

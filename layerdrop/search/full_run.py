@@ -5,7 +5,8 @@ from layerdrop.criteria.selection import Selection
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.runs import describe
 from layerdrop.runs.checks import check_run
-from layerdrop.runs.inputs import Inputs, RunInputs, needed_splits
+from layerdrop.runs.fingerprints import Fingerprints
+from layerdrop.runs.inputs import RunInputs, needed_splits
 from layerdrop.runs.model import select_for
 from layerdrop.runs.prerequisites import Prerequisites
 from layerdrop.runs.record import RunRecord
@@ -19,13 +20,12 @@ class FullRun:
     def __init__(self, spec: RunSpec, options: Options):
         """Reads the inputs. Raises UserError where they cannot be read, or the spec does not fit the model."""
         self.spec, self.options, args = spec, options, training_arguments(spec, options)
-        self.checkpoint, fingerprints = Checkpoint.open(spec.model, options.hub), Inputs()
+        self.checkpoint, fingerprints = Checkpoint.open(spec.model, options.hub), Fingerprints()
         check_run(spec, args, self.checkpoint.config)
         splits = list(dict.fromkeys(["train", *needed_splits(spec, options)]))
         self.inputs = RunInputs.read(spec, options, args, self.checkpoint, splits)
         self.record = RunRecord(spec, options.folder, notes=list(options.notes))
         describe.inputs(self.record, self.inputs, Prerequisites(spec, options, fingerprints).teacher)
-        fingerprints.know(spec, options, self.record.data)
         self.record.fingerprints = fingerprints.models(spec, options)
 
     def choose(self, drop: DropSpec) -> Selection:

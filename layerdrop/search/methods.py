@@ -1,7 +1,7 @@
-"""Which sets of layers a search tries, and which of them is best: pure functions of scores.
+"""Search methods: which sets of layers are tried, and which set is the best. Pure functions of scores.
 
-A set holds the ids of the layers that are dropped. Sources: greedy: Peer et al. (2022), "Greedy-layer pruning";
-optimal: the same, every set of each size. shortlist: ours.
+A set holds the ids of dropped layers. Source of greedy and optimal: Peer et al. (2022), "Greedy-layer pruning".
+shortlist: ours.
 """
 
 import math
@@ -10,29 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import comb
-from typing import Protocol
 
 from layerdrop.data.metrics import rank_key
 
 Ids = frozenset[int]
-"""Layers that are dropped together."""
+"""A set of dropped layers."""
 Evaluate = Callable[[Sequence[Ids]], Sequence[Sequence[float]]]
-"""Scores a whole level of sets at once: one number per seed for each set. Higher is better, NaN is a failure."""
-
-
+"""Score a whole level of sets: one number per seed for each set. Higher is better, NaN is a failure."""
 PROPOSED_BY = ("logit-kl", "block-influence", "fisher", "top")
-"""Strategies whose layers a shortlist tries; earlier ones win ties. One of each kind: outputs, states, gradients,
-position."""
-
-
-class Proposing(Protocol):
-    """An Evaluate that also proposes sets."""
-
-    def __call__(self, sets: Sequence[Ids]) -> Sequence[Sequence[float]]:
-        """See Evaluate."""
-
-    def propose(self, k: int) -> Mapping[str, Sequence[int]]:
-        """Name of a strategy -> the k layers that it drops, first to go first."""
+"""Strategies that propose the sets of a shortlist: by outputs, states, gradients, position. The first wins a tie."""
 
 
 @dataclass(frozen=True)
@@ -40,31 +26,30 @@ class Proposal:
     """A set that strategies propose."""
 
     order: tuple[int, ...]
-    """First to go first."""
+    """First to drop first, by the first strategy."""
     by: tuple[str, ...]
-    """The strategies that propose it; `order` is the first one's."""
+    """The strategies that propose the set."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """Sets of one size, all of which were tried."""
+    """Scores of sets of one size."""
 
     scores: Mapping[Ids, tuple[float, ...]]
-    """Set -> one score a seed."""
+    """Set -> one score per seed."""
     digits: int | None = None
     """Decimals to which means are rounded before they are compared; None: no rounding."""
     proposed: Mapping[Ids, Proposal] = field(default_factory=dict)
-    """How each set was proposed; empty for other methods."""
+    """The proposal of each set; empty for other methods."""
 
     def mean(self, ids: Ids) -> float:
-        """Over seeds; NaN if one is."""
+        """Mean over seeds; NaN if one is NaN."""
         mean = statistics.fmean(self.scores[ids])
         return mean if self.digits is None else round(mean, self.digits)
 
     @property
     def ranked(self) -> list[Ids]:
-        """Best first. A NaN ranks below every number; of equals the one that was proposed first comes first, else the
-        one with the higher ids."""
+        """Best first, NaN last. Ties: the first proposal first, else the set with the higher ids first."""
         places = {ids: -place for place, ids in enumerate(self.proposed)}
         return sorted(
             self.scores, key=lambda ids: (rank_key(self.mean(ids)), places.get(ids, 0), sorted(ids)), reverse=True
@@ -72,7 +57,7 @@ class Level:
 
     @property
     def best(self) -> Ids:
-        """The set that is chosen."""
+        """The selected set."""
         return self.ranked[0]
 
     @property
@@ -82,7 +67,7 @@ class Level:
 
     @property
     def margin(self) -> float | None:
-        """The best mean minus the next; None without a second number."""
+        """The best mean minus the second best; None without a second number."""
         if len(self.scores) < 2 or math.isnan(self.mean(self.ranked[1])):
             return None
         return self.mean(self.best) - self.mean(self.ranked[1])
@@ -95,38 +80,41 @@ class Level:
 
 
 def greedy(layers: Sequence[int], max_k: int, evaluate: Evaluate, digits: int | None = None) -> Iterator[Level]:
-    """One layer more at each level: every layer that is left is tried beside those that are gone.
+    """Greedy forward selection: each level tries every remaining layer in addition to those already dropped.
 
-    layers: ids of those that may go. The best sets of all levels form an order of dropping.
+    layers: ids of the layers that can be dropped. The best sets of all levels form an order of dropping.
     """
-    gone: Ids = frozenset()
+    dropped: Ids = frozenset()
     for _ in range(max_k):
-        level = _tried([gone | {i} for i in layers if i not in gone], evaluate, digits)
+        level = _evaluate_level([dropped | {i} for i in layers if i not in dropped], evaluate, digits)
         yield level
-        gone = level.best
+        dropped = level.best
 
 
 def optimal(layers: Sequence[int], max_k: int, evaluate: Evaluate, digits: int | None = None) -> Iterator[Level]:
-    """Every set of each size. The best set of k need not contain the best set of k - 1."""
+    """Exhaustive search: every set of each size. The best set of k need not contain the best set of k - 1."""
     for k in range(1, max_k + 1):
-        yield _tried([frozenset(ids) for ids in combinations(layers, k)], evaluate, digits)
+        yield _evaluate_level([frozenset(ids) for ids in combinations(layers, k)], evaluate, digits)
 
 
-def shortlist(layers: Sequence[int], max_k: int, evaluate: Proposing, digits: int | None = None) -> Iterator[Level]:
-    """The sets of max_k layers that strategies propose: one level. The best one's order holds for every smaller K."""
+def shortlist(proposals: Mapping[str, Sequence[int]], evaluate: Evaluate, digits: int | None = None) -> Level:
+    """One level: the sets that strategies propose. The order of the best set holds for every smaller K.
+
+    proposals: name of a strategy -> the layers that it drops, first to drop first.
+    """
     proposed: dict[Ids, Proposal] = {}
-    for name, order in evaluate.propose(max_k).items():
-        there = proposed.setdefault(frozenset(order), Proposal(tuple(order), ()))
-        proposed[frozenset(order)] = replace(there, by=(*there.by, name))
-    yield replace(_tried(list(proposed), evaluate, digits), proposed=proposed)
+    for name, order in proposals.items():
+        first = proposed.setdefault(frozenset(order), Proposal(tuple(order), ()))
+        proposed[frozenset(order)] = replace(first, by=(*first.by, name))
+    return replace(_evaluate_level(list(proposed), evaluate, digits), proposed=proposed)
 
 
-def _tried(sets: list[Ids], evaluate: Evaluate, digits: int | None) -> Level:
+def _evaluate_level(sets: list[Ids], evaluate: Evaluate, digits: int | None) -> Level:
     return Level({ids: tuple(scores) for ids, scores in zip(sets, evaluate(sets), strict=True)}, digits)
 
 
 def order_of(sets: Sequence[Ids]) -> tuple[int, ...] | None:
-    """The order of dropping that best sets of 1, 2, 3 ... layers form; None if one does not contain the one before."""
+    """The order of dropping that the best sets of 1, 2, 3 ... layers form; None if they are not nested."""
     order: list[int] = []
     for ids in sets:
         new = ids - set(order)
@@ -142,12 +130,15 @@ class Method:
 
     name: str
     summary: str
-    search: Callable[..., Iterator[Level]]
-    """(layers, max_k, evaluate, digits) -> levels."""
     trainings: Callable[[int, int], int]
-    """(number of layers that may go, max_k) -> number of trainings for each seed."""
-    proposes: bool = False
-    """Whether its Evaluate is a Proposing."""
+    """(number of layers that can be dropped, max_k) -> number of trainings for each seed."""
+    search: Callable[..., Iterator[Level]] | None = None
+    """(layers, max_k, evaluate, digits) -> levels; None: strategies propose the sets."""
+
+    @property
+    def proposes(self) -> bool:
+        """Whether strategies propose the sets."""
+        return self.search is None
 
 
 METHODS = {
@@ -155,22 +146,13 @@ METHODS = {
     for row in (
         Method(
             "greedy",
-            "one layer more at each step, the one whose loss costs least (Peer et al. 2022)",
+            "each level drops one more layer, the one that costs least (Peer et al. 2022)",
+            lambda n, max_k: sum(n - dropped for dropped in range(max_k)),
             greedy,
-            lambda n, max_k: sum(n - gone for gone in range(max_k)),
         ),
         Method(
-            "optimal",
-            "every set of each size",
-            optimal,
-            lambda n, max_k: sum(comb(n, k) for k in range(1, max_k + 1)),
+            "optimal", "every set of each size", lambda n, max_k: sum(comb(n, k) for k in range(1, max_k + 1)), optimal
         ),
-        Method(
-            "shortlist",
-            "the layers that four strategies propose, the fine-tuned model's scores among them; each set is trained",
-            shortlist,
-            lambda n, max_k: 1 + len(PROPOSED_BY),
-            proposes=True,
-        ),
+        Method("shortlist", "the sets that four strategies propose", lambda n, max_k: 1 + len(PROPOSED_BY)),
     )
 }

@@ -1,4 +1,4 @@
-"""What a search found: as a record, as a layer file for --drop_order_file, and in words."""
+"""Result of a search: a record, a layer file for --drop_order_file, and a summary."""
 
 import hashlib
 import json
@@ -10,30 +10,30 @@ from pathlib import Path
 from typing import Any
 
 from layerdrop.criteria.orders import order_text, sets_text
+from layerdrop.criteria.table import STRATEGIES
 from layerdrop.runs.command import command_of
 from layerdrop.runs.spec import RunSpec
 from layerdrop.search.methods import Ids, Level, order_of
-from layerdrop.strategies import STRATEGIES
 from layerdrop.system.files import write_atomically
 from layerdrop.system.text import short_name
 
 
 @dataclass
 class SearchRecord:
-    """A search and its result. Layer ids are the checkpoint's own, from 0."""
+    """A search and its result. Layer ids are the checkpoint's, from 0."""
 
     method: str
     spec: RunSpec
-    """Of the full depth; candidates differ in `drop` and seed alone."""
+    """The run in full depth. Candidates differ only in `drop` and seed."""
     seeds: tuple[int, ...]
     select_on: str = ""
-    """The metric; `loss` counts with the sign turned round."""
+    """The selection metric. `loss` is negated."""
     digits: int | None = None
     levels: list[Level] = field(default_factory=list)
     constant: list[int] = field(default_factory=list)
     """Numbers of layers whose best set predicts the same for every row, with one of the seeds."""
     cost: dict[str, float] = field(default_factory=dict)
-    """`trainings`, `steps`, `seconds` of whole runs; `scoring_seconds` where criteria propose sets."""
+    """`trainings`, `steps`, `seconds` of whole runs; `scoring_seconds` if criteria propose sets."""
 
     @property
     def sets(self) -> list[list[int]]:
@@ -44,28 +44,28 @@ class SearchRecord:
 
     @property
     def order(self) -> tuple[int, ...] | None:
-        """The order of dropping, where the best sets form one."""
+        """The order of dropping; None if the best sets are not nested."""
         return self._proposed or order_of([level.best for level in self.levels])
 
     @property
     def _proposed(self) -> tuple[int, ...] | None:
-        """The order of the best set, where that was proposed with one."""
+        """The order of the best set, if it was proposed with one."""
         last = self.levels[-1]
         return last.proposed[last.best].order if last.proposed else None
 
     @property
     def strategy(self) -> str:
-        """The --drop_strategy that takes the layer file."""
+        """The --drop_strategy that reads the layer file."""
         return self.method if self.method in STRATEGIES else "optimal"
 
     @property
     def id(self) -> str:
-        """16 hexadecimal digits, of all that the result depends on."""
+        """Hash of everything that determines the result: 16 hexadecimal digits."""
         parts = [self.method, self.spec.id, self.seeds, self.select_on, self.digits, len(self.sets)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Plain JSON values."""
         return {
             "id": self.id,
             "method": self.method,
@@ -81,8 +81,10 @@ class SearchRecord:
         }
 
     def write(self, root: str) -> str:
-        """Write MODEL_TASK_METHOD.json and .txt (the layer file) into a folder, or MODEL_TASK_METHOD_ID if one of these
-        names is taken. Returns the layer file's path."""
+        """Write MODEL_TASK_METHOD.json and .txt (the layer file) into a folder. Returns the path of the layer file.
+
+        The files are named MODEL_TASK_METHOD_ID if another search or program has written one of these.
+        """
         path = Path(root) / f"{short_name(self.spec.model.name)}_{self.spec.data.task}_{self.method}"
         if _writer_of(path) not in (None, self.id):
             path = Path(f"{path}_{self.id[:8]}")
@@ -93,7 +95,7 @@ class SearchRecord:
 
 
 def _writer_of(path: Path) -> str | None:
-    """The id of the search that has written PATH.json and PATH.txt. Empty for other files; None if neither exists."""
+    """The id of the search that wrote PATH.json and PATH.txt. Empty for other files; None if neither exists."""
     try:
         return json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))["id"]
     except FileNotFoundError:  # .json is written first
@@ -103,15 +105,13 @@ def _writer_of(path: Path) -> str | None:
 
 
 def _level(level: Level) -> dict[str, Any]:
-    scores = {_name(ids): [None if math.isnan(s) else s for s in level.scores[ids]] for ids in level.ranked}
-    ties = [sorted(ids) for ids in level.ties]
     return {
         "k": len(level.best),
         "best": sorted(level.best),
         "margin": level.margin,
         "spread": level.spread,
-        "ties": ties,
-        "scores": scores,
+        "ties": [sorted(ids) for ids in level.ties],
+        "scores": {_name(ids): [None if math.isnan(s) else s for s in level.scores[ids]] for ids in level.ranked},
         "proposed": {_name(ids): {"order": list(p.order), "by": list(p.by)} for ids, p in level.proposed.items()},
     }
 
@@ -120,9 +120,9 @@ def _name(ids: Ids) -> str:
     return "-".join(map(str, sorted(ids)))
 
 
-# ---- words -----------------------------------------------------------------------------------------------------------
+# ---- summary ---------------------------------------------------------------------------------------------------------
 def step_words(level: Level) -> str:
-    """One level: `K = 2: drop 10, 11  0.5780  margin 0.0020`, and what the decision rests on."""
+    """One level in a line: `K = 2: drop 10, 11  0.5780  margin 0.0020`, with what weakens the decision."""
     ids = ", ".join(map(str, sorted(level.best)))
     by = f" (by {', '.join(level.proposed[level.best].by)})" if level.proposed else ""
     words = [f"K = {len(level.best)}: drop {ids}{by}", f"{level.mean(level.best):.4f}"]
@@ -134,36 +134,34 @@ def step_words(level: Level) -> str:
 
 
 def _doubt(level: Level) -> str:
-    """What speaks against the decision: a tie, or a margin within the spread over seeds."""
+    """The weakness of a decision: a tie, or a margin below the spread over seeds. Empty without one."""
     if level.ties:
-        wins = "the first proposal wins" if level.proposed else "the higher ids go"
+        wins = "the first proposal wins" if level.proposed else "the higher ids are dropped"
         return f"a tie of {len(level.ties) + 1}: {wins}"
-    if level.spread is not None and level.margin < level.spread:
+    if level.margin is not None and level.spread is not None and level.margin < level.spread:
         return f"less than the spread over seeds, {level.spread:.4f}"
     return ""
 
 
 def summary(record: SearchRecord, file: str, more: Sequence[str] = ()) -> str:
-    """The steps, the basis of each decision, the cost, and the command that uses the result.
+    """The steps with the basis of each decision, the cost, and the command that uses the result.
 
     more: words of the command that the search's spec does not hold.
     """
-    spec, cost = record.spec, record.cost
-    seeds = f"{len(record.seeds)} seed{'s' * (len(record.seeds) > 1)}"
-    sign = " (sign turned round)" if record.select_on == "loss" else ""
-    on = f"{spec.data.hold_out:.0%} of the training set held out"
-    lines = [f"{record.method}: {spec.model.name} on {spec.data.task}; {record.select_on}{sign} on {on}, {seeds}"]
+    spec, cost, n_seeds = record.spec, record.cost, len(record.seeds)
+    on = f"{record.select_on} (negated)" if record.select_on == "loss" else record.select_on
+    held_out = f"{spec.data.hold_out:.0%} of the training set held out, {n_seeds} seed{'s' * (n_seeds > 1)}"
+    lines = [f"{record.method}: {spec.model.name} on {spec.data.task}; {on} on {held_out}"]
     lines += [step_words(level) for level in record.levels]
-    doubtful = sum(bool(level.margin is not None and _doubt(level)) for level in record.levels)
-    if doubtful:
+    if doubtful := sum(bool(_doubt(level)) for level in record.levels):
         lines.append(f"{doubtful} of {len(record.levels)} steps are within chance: other layers may do as well")
-    if not doubtful and len(record.seeds) == 1:
-        lines.append("one seed: whether a margin is more than chance is not known (--seeds 1 2 3 tells)")
-    further = " (--select_on loss looks further)" if record.select_on != "loss" else ""
+    elif n_seeds == 1:
+        lines.append("one seed: it is unknown whether a margin exceeds chance. Use several: --seeds 1 2 3")
+    further = ". Try --select_on loss" if record.select_on != "loss" else ""
     for k in record.constant:
         lines.append(
-            f"K = {k}: the chosen model predicts the same, or nearly the same, for every row: its {record.select_on} "
-            f"says no more than the labels' shares do{further}"
+            f"K = {k}: the selected model predicts the same, or nearly the same, for every row, so its "
+            f"{record.select_on} reflects only the shares of the labels{further}"
         )
     if record.order:
         lines.append(f"order of dropping: {' '.join(map(str, record.order))}")
@@ -171,7 +169,9 @@ def summary(record: SearchRecord, file: str, more: Sequence[str] = ()) -> str:
     scoring = f", {cost['scoring_seconds'] / 60:.1f} min of scoring" if "scoring_seconds" in cost else ""
     lines.append(f"cost: {trainings}, {cost['seconds'] / 60:.1f} min of runs{scoring}")
     lacks_file = spec.data.files and "--validation_file" not in more
-    lines.append("use it" + (" (add --validation_file FILE: rows that no search has seen)" if lacks_file else "") + ":")
+    lines.append(
+        "use it" + (" (add --validation_file FILE with rows that no search has read)" if lacks_file else "") + ":"
+    )
     how = ["--drop_strategy", record.strategy, "--drop_order_file", file, "--drop_k", str(len(record.sets))]
     whole = replace(spec, data=replace(spec.data, hold_out=None))
     lines.append(f"{command_of(whole)} {shlex.join([*more, *how])}")

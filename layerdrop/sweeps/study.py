@@ -10,8 +10,8 @@ from typing import Any
 
 from layerdrop.architectures import HubOptions, ModelSpec
 from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
-from layerdrop.criteria.selection import check_selection
 from layerdrop.errors import UserError, unknown
+from layerdrop.runs.checks import check_selection
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store
 from layerdrop.sweeps.engines.base import Job

@@ -1,1 +1,1 @@
-"""Processes, files and text: what the rest of the project asks of the operating system."""
+"""Operating system and plain helpers: processes, files, text. Imports nothing of the project except errors."""

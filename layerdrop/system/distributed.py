@@ -1,4 +1,4 @@
-"""One run over several processes (`torchrun`): the first one decides for all, and none waits for a dead one."""
+"""A run over several processes (`torchrun`). The first process decides for all. A failure ends all of them."""
 
 import pickle
 import sys
@@ -35,9 +35,9 @@ def gather(value: Any) -> list[Any]:
 
 
 def finish() -> None:
-    """After success: wait for every process, then leave the group. A process that leaves early could abort the others.
+    """Wait for every process after a success, then leave the group. Leaving early could abort the others.
 
-    Raises RuntimeError where another process has left without waiting (`leave`) or died.
+    Raises RuntimeError if another process has called `leave` or died.
     """
     if _joined():
         torch.distributed.barrier()
@@ -45,15 +45,15 @@ def finish() -> None:
 
 
 def leave() -> None:
-    """After a failure: leave the group at once. The others' collective operations then fail instead of hanging."""
+    """Leave the group at once after a failure. Collective operations of the others then fail instead of hanging."""
     if _joined():
         torch.distributed.destroy_process_group()
 
 
 def from_first_process(function: Callable[[], Any]) -> Any:
-    """The value that `function()` has in the first process, in every process; its exception is raised in every process.
+    """Call `function` in the first process, and return its value, or raise its exception, in every process.
 
-    Without torch.distributed it is a plain call. The value must be picklable. An exception that is not becomes a
+    A plain call without torch.distributed. The value must be picklable. An exception that is not picklable becomes a
     RuntimeError with its text in the other processes.
     """
     if not _joined():

@@ -1,4 +1,4 @@
-"""Atomic writes of result files and folders, which never replace a user's own."""
+"""Atomic writes of result files and folders that never replace the user's own."""
 
 import ctypes
 import hashlib
@@ -17,20 +17,20 @@ from layerdrop.errors import UserError
 
 
 class LocalPath(str):
-    """Type of a flag that takes a path, or a path or hub name: an ordinary str with `~` expanded."""
+    """Type of a flag for a path or a hub name: a str with `~` expanded."""
 
     def __new__(cls, text: str) -> str:
-        """Expand `~`: a shell does not in `--flag=~/x`, and YAML never does."""
+        """Expand `~`. A shell does not expand it in `--flag=~/x`, and YAML never does."""
         return os.path.expanduser(text)
 
 
 TEMPORARY = ".layerdrop-tmp-"
-"""Prefix of temporary files and folders beside results. Those of a killed process stay, and may be deleted."""
+"""Prefix of temporary files and folders beside results. Leftovers of a killed process may be deleted."""
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
 def make_folder(flag: str, folder: str | Path) -> None:
-    """Make a folder for results, before they are computed. Raises UserError where nothing can be written there."""
+    """Make a folder for results before they are computed. Raises UserError if it cannot be written."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -40,7 +40,7 @@ def make_folder(flag: str, folder: str | Path) -> None:
 
 
 def make_folder_of(flag: str, path: str | Path, mark: bytes) -> None:
-    """Make the folder of a file of results, before they are computed.
+    """Make the folder of a result file before the results are computed.
 
     mark: as in `refuse_foreign`. Raises UserError if the file cannot be written, or exists and is not this tool's.
     """
@@ -49,9 +49,9 @@ def make_folder_of(flag: str, path: str | Path, mark: bytes) -> None:
 
 
 def refuse_foreign(flag: str, path: str | Path, mark: bytes) -> None:
-    """Raise UserError if a result file would replace a file that this tool has not written.
+    """Raise UserError if a result file would replace a file that this tool did not write.
 
-    mark: a regular expression that matches in every file of the kind. An empty file may be replaced.
+    mark: a regular expression that matches every file of the kind. An empty file may be replaced.
     """
     path = Path(path)
     if path.is_dir():
@@ -67,7 +67,7 @@ def refuse_foreign(flag: str, path: str | Path, mark: bytes) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file atomically: a reader sees the old content or the new. A link stays a link."""
+    """Write a file in one step: a reader sees the old content or the new content. A link stays a link."""
     path = Path(os.path.realpath(path))
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{TEMPORARY}{path.name}.")
     try:
@@ -92,7 +92,7 @@ def hash_file(path: str | Path) -> str:
 
 
 def umask() -> int:
-    """The permissions that new files of this process do not get."""
+    """Permissions that new files of this process lack."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -101,10 +101,10 @@ def umask() -> int:
 # ---- folders ---------------------------------------------------------------------------------------------------------
 @contextmanager
 def folder_beside(flag: str, target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target`, for `put_in_place`. Anything left in it at the end is deleted.
+    """Yield an empty folder beside `target` for `put_in_place`, and delete its remains at the end.
 
-    Locked: one process at a time. Leftovers of a killed process beside `target` are deleted first. The operating system
-    has freed its lock. Raises UserError.
+    Locked: one process at a time. First deletes the leftovers of a killed process, whose lock the operating system has
+    freed. Raises UserError.
     """
     work = target.parent / f".{target.name}.new"
     lock = FileLock(work / ".lock", timeout=0)
@@ -128,10 +128,10 @@ def folder_beside(flag: str, target: Path) -> Iterator[Path]:
 
 
 def put_in_place(folder: Path, target: Path) -> None:
-    """Rename a folder of `folder_beside` to its target. The target's old contents are deleted when it ends.
+    """Rename a folder of `folder_beside` to its target. `folder_beside` deletes the target's old contents.
 
-    Linux does it in one step. Elsewhere a process that is killed between two steps leaves no target; the next
-    `folder_beside` puts the old one back.
+    One step on Linux. Elsewhere, a process killed between two steps leaves no target, and the next `folder_beside`
+    restores the old one.
     """
     if _is_empty(target):
         os.rename(folder, target)
@@ -141,12 +141,12 @@ def put_in_place(folder: Path, target: Path) -> None:
 
 
 def hashes_in(folder: Path) -> dict[str, str]:
-    """Path, relative to a folder, and SHA-256 of every file below it."""
+    """Relative path -> SHA-256 of every file below a folder."""
     return {name: hash_file(folder / name) for name in _names_in(folder)}
 
 
 def foreign_file(folder: Path, hashes: Mapping[str, str]) -> str | None:
-    """The first file below a folder that `hashes` lacks, or that has changed since; None if there is none."""
+    """The first file below a folder that is not in `hashes` or has changed since. None without such a file."""
     for name in _names_in(folder):
         path = folder / name
         if name not in hashes or path.is_symlink() or not path.is_file() or hash_file(path) != hashes[name]:
@@ -155,7 +155,7 @@ def foreign_file(folder: Path, hashes: Mapping[str, str]) -> str | None:
 
 
 def _names_in(folder: Path) -> list[str]:
-    """Paths of everything below a folder except real folders, relative to it."""
+    """Relative paths of everything below a folder except real folders."""
     paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(path.relative_to(folder).as_posix() for path in paths)
 
@@ -166,7 +166,7 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _clean(work: Path, target: Path) -> None:
-    """Delete the folders that `folder_beside` and `put_in_place` make; a target without a successor is put back."""
+    """Delete the folders of `folder_beside` and `put_in_place`. Restore a target that was not replaced."""
     old = work / "old"
     if old.exists() and _is_empty(target):
         os.rename(old, target)

@@ -20,20 +20,22 @@ from layerdrop.errors import UserError
 from layerdrop.system.files import TEMPORARY, hash_file, umask, write_atomically
 
 SPEC_FILE = "spec.json"
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""Names of the files that a saved model's weights are read from."""
 MODEL_PATTERNS = (
+    *WEIGHTS,
+    *("model-*.safetensors", "pytorch_model-*.bin"),
     *("config.json", "generation_config.json", "training_args.bin", "trainer_state.json", "chat_template.jinja"),
-    *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
-    *("pytorch_model.bin", "pytorch_model-*.bin", "pytorch_model.bin.index.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "*.model"),
 )
 """Names of the files of a saved model and its tokenizer, as patterns."""
 CHECKPOINTS = "checkpoint-[0-9]*"
-"""Pattern of the library's folders to resume from. Only names that end in their digits match: see `is_checkpoint`."""
+"""Pattern of the Trainer's folders to resume from. Only names that end in digits match: see `is_checkpoint`."""
 
 
 def is_checkpoint(name: str) -> bool:
-    """Whether a name is that of a folder to resume from: `checkpoint-STEP`."""
+    """Whether a name belongs to a folder to resume from: `checkpoint-STEP`."""
     return re.fullmatch(r"checkpoint-\d+", name) is not None
 
 
@@ -42,41 +44,43 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 class OwnFiles:
-    """The files of one run's folder. Names are relative to the folder."""
+    """The files of a run's folder. Names are relative to the folder. Every operation reads `spec.json` once."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
+        self.path = self.folder / SPEC_FILE
 
     # ---- the list
     @property
     def spec(self) -> dict[str, Any] | None:
         """The content of `spec.json`. None if it is missing or not this project's."""
         try:
-            content = json.loads((self.folder / SPEC_FILE).read_bytes())
+            content = json.loads(self.path.read_bytes())
         except (OSError, ValueError):
             return None
         known = isinstance(content, dict) and isinstance(content.get("files"), dict)
         return content if known and isinstance(content.get("reserved"), list) else None
 
-    def _save(self, **changes: Any) -> None:
+    def _save(self, spec: dict[str, Any] | None, **changes: Any) -> None:
         """Write `spec.json` with some entries replaced. Raises UserError if the file is not this project's."""
-        there = self.spec
-        if there is None and (self.folder / SPEC_FILE).exists():
+        if spec is None and self.path.exists():
             raise self._refused([SPEC_FILE])
-        content = {"files": {}, "reserved": [], **(there or {}), **changes}
-        write_atomically(self.folder / SPEC_FILE, json.dumps(content, indent=1, default=str) + "\n")
+        content = {"files": {}, "reserved": [], **(spec or {}), **changes}
+        write_atomically(self.path, json.dumps(content, indent=1, default=str) + "\n")
 
     def describe(self, values: Mapping[str, Any]) -> None:
         """Write the run's spec and inputs into `spec.json`. Raises UserError as `_save` does."""
-        self._save(**values)
+        self._save(self.spec, **values)
 
     def reserve(self, patterns: Iterable[str]) -> None:
-        """Reserve names that the library writes: such files and folders are the run's, whatever their content."""
-        self._save(reserved=sorted(patterns))
+        """Reserve names that the Trainer writes. Such files and folders belong to the run, whatever their content."""
+        self._save(self.spec, reserved=sorted(patterns))
 
     def owns(self, name: str) -> bool:
-        """Whether a file or folder of that name was written by this run and not changed since."""
-        spec = self.spec
+        """Whether this run wrote the file or folder, unchanged since."""
+        return self._owns(self.spec, name)
+
+    def _owns(self, spec: dict[str, Any] | None, name: str) -> bool:
         if spec is None:
             return False
         if any(_matches(name, pattern) for pattern in spec["reserved"]):
@@ -85,12 +89,13 @@ class OwnFiles:
         return name in spec["files"] and path.is_file() and hash_file(path) in spec["files"][name]
 
     def clashes(self, patterns: Iterable[str]) -> list[str]:
-        """Names of files and folders that match a pattern and are not the run's."""
-        names = {path.name for pattern in patterns for path in self._matching(pattern)}
-        foreign = [name for name in names if name != SPEC_FILE and not self.owns(name)]
-        if (self.folder / SPEC_FILE).exists() and self.spec is None:
-            foreign.append(SPEC_FILE)
-        return sorted(foreign)
+        """Names of files and folders that match a pattern and do not belong to the run."""
+        return self._clashes(self.spec, patterns)
+
+    def _clashes(self, spec: dict[str, Any] | None, patterns: Iterable[str]) -> list[str]:
+        names = {path.name for pattern in patterns for path in self._matching(pattern)} - {SPEC_FILE}
+        foreign = [name for name in names if not self._owns(spec, name)]
+        return sorted([*foreign, *([SPEC_FILE] if spec is None and self.path.exists() else [])])
 
     def refuse_clashes(self, patterns: Iterable[str]) -> None:
         """Raise UserError if the user's files have names that the run would write."""
@@ -106,7 +111,7 @@ class OwnFiles:
 
     # ---- writing
     def write(self, files: Mapping[str, str]) -> None:
-        """Write text files. Raises UserError, and writes nothing, if one of them exists and is not the run's."""
+        """Write text files. Raises UserError, and writes nothing, if the user has a file of such a name."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._list({name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()})
         for name, text in files.items():
@@ -114,9 +119,9 @@ class OwnFiles:
 
     @contextmanager
     def saving(self) -> Iterator[Path]:
-        """Yield an empty folder. The files that the block writes into it are moved into the run's folder at its end.
+        """Yield an empty folder, whose files are moved into the run's folder at the end.
 
-        Raises UserError, and moves nothing, if one of them exists there and is not the run's.
+        Raises UserError, and moves nothing, if the user has a file of such a name.
         """
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=TEMPORARY) as temporary:
             yield Path(temporary)
@@ -126,40 +131,44 @@ class OwnFiles:
                 path.chmod(0o666 & ~umask())
                 os.replace(path, self.folder / path.name)
 
-    def _list(self, hashes: Mapping[str, str]) -> None:
-        self.refuse_clashes(hashes)
-        listed = dict((self.spec or {}).get("files", {}))
+    def _list(self, hashes: Mapping[str, str], **changes: Any) -> None:
+        """Add files to the list, and replace other entries of `spec.json`. Raises UserError for a user's file."""
+        spec = self.spec
+        if foreign := self._clashes(spec, hashes):
+            raise self._refused(foreign)
+        files = dict((spec or {}).get("files", {}))
         for name, digest in hashes.items():
-            listed[name] = sorted({*listed.get(name, []), digest})
-        self._save(files=listed)
+            files[name] = sorted({*files.get(name, []), digest})
+        self._save(spec, files=files, **changes)
 
     def settle(self) -> None:
         """End a reservation: list the files under reserved names with their hashes. Checkpoints stay reserved."""
-        paths = self._reserved_paths()
-        self._list({path.name: hash_file(path) for path in paths if path.is_file()})
-        self.reserve(path.name for path in paths if path.is_dir())
+        paths = self._reserved_paths(self.spec)
+        folders = sorted(path.name for path in paths if path.is_dir())
+        self._list({path.name: hash_file(path) for path in paths if path.is_file()}, reserved=folders)
 
     # ---- deleting
     def remove(self) -> None:
-        """Delete the run's files and checkpoints, and `spec.json` last; files that are not the run's stay."""
+        """Delete the run's files and checkpoints, and `spec.json` last. The user's files stay."""
         spec = self.spec
         if spec is None:
             return
         self.remove_leftovers()
-        for path in self._reserved_paths():
+        for path in self._reserved_paths(spec):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for name in filter(self.owns, spec["files"]):
-            (self.folder / name).unlink()
-        (self.folder / SPEC_FILE).unlink()
+        for name in spec["files"]:
+            if self._owns(spec, name):
+                (self.folder / name).unlink()
+        self.path.unlink()
 
     def remove_leftovers(self) -> None:
         """Delete temporary files and folders of a killed process."""
         for path in self.folder.glob(f"{TEMPORARY}*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def _reserved_paths(self) -> list[Path]:
+    def _reserved_paths(self, spec: dict[str, Any] | None) -> list[Path]:
         """Existing files and folders with reserved names."""
-        patterns = (self.spec or {"reserved": ()})["reserved"]
+        patterns = spec["reserved"] if spec else ()
         return sorted({path for pattern in patterns for path in self._matching(pattern)})
 
     def _matching(self, pattern: str) -> list[Path]:

@@ -1,7 +1,7 @@
-"""Settings of a process: how it allocates memory, collects garbage and lets its threads wait.
+"""Settings of a process: memory allocation, garbage collection, waiting threads, output.
 
-They hold for the whole process, so that commands and workers choose them at their start and library functions never
-do. This module imports neither torch nor numpy: some settings are read when those are imported.
+Commands and workers choose them at their start, library functions never do. This module imports neither torch nor
+numpy, because both read some settings when they are imported.
 """
 
 import ctypes
@@ -14,14 +14,14 @@ import time
 SPIN_COUNT = "1000"
 """Spin count of an OpenMP thread before it sleeps. See docs/speed.md for other values."""
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""Variables by which a user chooses how threads wait; none is changed where one is set."""
+"""Variables for waiting threads. If the user has set any of them, all stay as they are."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
 def prepare_process() -> None:
-    """Choose the settings of a command or worker; call it before torch is imported.
+    """Choose the settings of a command or worker. Call it before torch is imported.
 
-    Garbage collection is off afterwards, until `collect_from_now_on`.
+    Turns garbage collection off until `collect_from_now_on`.
     """
     tolerate_broken_output()
     gc.disable()
@@ -44,7 +44,7 @@ class _TolerantFile(io.FileIO):
     """A file descriptor whose writes never fail. Unwritable output is discarded."""
 
     def write(self, data) -> int | None:
-        """Write, or discard if the reader has left or the disk is full."""
+        """Write, or discard the output after an error of the operating system."""
         try:
             return super().write(data)
         except OSError:
@@ -52,8 +52,9 @@ class _TolerantFile(io.FileIO):
 
 
 def tolerate_broken_output() -> None:
-    """Make printing safe against a reader that has left (`| head -1`), a full disk, and characters that the terminal's
-    encoding lacks. Call it at the start of a command.
+    """Make printing safe against closed pipes (`| head -1`), full disks and characters that the terminal lacks.
+
+    Call it at the start of a command.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -76,9 +77,9 @@ def _keep_freed_memory() -> None:
 
 
 def collect_from_now_on() -> None:
-    """Turn garbage collection on again, without the objects that exist now; call it once the imports are done.
+    """Turn garbage collection on again, without the objects that exist now. Call it after the imports.
 
-    Imported modules stay, and a search among them takes 0.3 s and more. No effect where collection is on already.
+    A collection of the imported modules takes 0.3 s and more. No effect if collection is on.
     """
     if not gc.isenabled():
         gc.freeze()
@@ -95,10 +96,7 @@ def free_memory() -> None:
 
 
 def busy_note(seconds: float = 0.1) -> str | None:
-    """A warning if other processes occupy half a core or more of this process's; else None.
-
-    Measures for `seconds`.
-    """
+    """Measure the load, and return a warning if other processes occupy half a core or more. Else None."""
     cores = _cores()
     before, own = _busy_seconds(cores), time.process_time()
     time.sleep(seconds)
@@ -115,7 +113,7 @@ def _cores() -> list[int]:
 
 
 def _busy_seconds(cores: list[int]) -> float:
-    """Seconds since the machine's start that these cores spent on processes, added up."""
+    """Total seconds that these cores have spent on processes since the machine started."""
     import psutil
 
     times = psutil.cpu_times(percpu=True)
@@ -123,7 +121,7 @@ def _busy_seconds(cores: list[int]) -> float:
 
 
 def has_bf16(use_cpu: bool = False) -> bool:
-    """Whether the GPU, or without one this processor (AVX-512 BF16 or AMX), multiplies bf16 in hardware."""
+    """Whether the hardware multiplies bf16: the GPU, or without a GPU the processor (AVX-512 BF16 or AMX)."""
     import torch
 
     if torch.cuda.is_available() and not use_cpu:

@@ -1,17 +1,19 @@
-"""Text for one line of a terminal or a table."""
+"""Short texts for a line of a terminal or a table."""
 
 import re
 import textwrap
 from pathlib import Path
 
 ELLIPSIS = "…"
-EVERYBODYS = re.compile(r"model|checkpoint(-\d+)?|export", re.IGNORECASE)
+GENERIC = re.compile(r"model|checkpoint(-\d+)?|export", re.IGNORECASE)
 """Generic folder names, which do not identify a model."""
 
 
 def one_line(text: str | None, width: int | None = None) -> str:
-    """Text on one line, with single blanks; where it is longer than `width` characters, cut between two words, with an
-    ellipsis at the end. A first word that is too long is cut itself. None: empty."""
+    """Join a text into one line with single blanks. None gives an empty line.
+
+    width: cut a longer text between two words, with an ellipsis at the end. A first word that is too long is cut.
+    """
     line = " ".join((text or "").split())
     if width is None or len(line) <= width:
         return line
@@ -20,10 +22,12 @@ def one_line(text: str | None, width: int | None = None) -> str:
 
 
 def short_name(path: str) -> str:
-    """The name of a model for folders and tables: the last part of its path or hub name, with the part before it for
-    `mpnet_rte/model` and `mpnet_rte/checkpoint-500`."""
+    """Name of a model for folders and tables: the last part of its path or hub name.
+
+    A generic last part keeps the part before it: `mpnet_rte/model` gives `mpnet_rte_model`.
+    """
     place = Path(path)
     if place.name in ("", ".."):
         place = place.resolve()
-    before = place.parent.name if EVERYBODYS.fullmatch(place.name) else ""
+    before = place.parent.name if GENERIC.fullmatch(place.name) else ""
     return f"{before}_{place.name}" if before not in ("", "..") else place.name or "model"

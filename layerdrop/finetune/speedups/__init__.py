@@ -1,6 +1,6 @@
-"""Speed-ups as contexts: a model trains or predicts faster inside, and is the library's own afterwards.
+"""Speed-ups as contexts: inside, a model trains or predicts faster. On exit it is the library's own again.
 
-Results agree up to rounding, and up to other draws of dropout from the same distribution.
+Results agree up to rounding, and up to other dropout draws from the same distribution.
 """
 
 from collections.abc import Iterator
@@ -24,10 +24,10 @@ def speedups(
     no_speedups: bool = False,
     used_ids: np.ndarray | None = None,
 ) -> Iterator[None]:
-    """Apply every speed-up that suits the model, the device of `args` and the optimizer; undo all of them on exit.
+    """Enter every speed-up that suits the model, the device of `args` and the optimizer; undo all of them on exit.
 
-    train: False enters only those that help evaluation. no_speedups: enter none. used_ids: all token ids of the
-    training data, in any shape; None keeps every row of the embedding in training.
+    train: False enters only the speed-ups of evaluation. no_speedups: enter none. used_ids: all token ids of the
+    training data, in any shape; None trains every row of the embedding.
     """
     with ExitStack() as undo:
         for speed_up in () if no_speedups else _speed_ups(model, args, train, used_ids):

@@ -1,8 +1,8 @@
-"""The forward and backward pass of a training step as a CUDA graph.
+"""Graph capture: the forward and backward pass of a training step as a CUDA graph.
 
-A step launches a thousand kernels, and a small batch occupies the GPU for less time than the launches take. A CUDA
-graph is recorded once for each shape of a batch, and launches all of its kernels at once. They are the same kernels on
-the same numbers, with the same random draws; clipping and the optimizer follow as before.
+A step launches a thousand kernels. With a small batch, launching takes longer than computing. A CUDA graph is captured
+once for each shape of a batch and launches all kernels at once. It has the same kernels, inputs and random draws.
+Clipping and the optimizer follow as in an ordinary step.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,68 +13,76 @@ from torch import nn
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.training_args import ParallelMode
 
-from layerdrop.architectures import family_of
-
 Batch = Mapping[str, torch.Tensor]
-"""`labels` (batch,), the model's inputs (batch, tokens), perhaps a teacher's outputs; on the model's device."""
+"""`labels` (batch,), the model's inputs (batch, tokens), and with a teacher its outputs; on the model's device."""
 Step = Callable[[nn.Module, Batch], torch.Tensor]
-"""Computes the loss of a batch, adds its gradients to the parameters' and returns the loss, detached."""
+"""Computes the loss of a batch, adds its gradients to the parameters', and returns the loss, detached."""
 
-
-OTHER_STEPS = ("fp16", "gradient_checkpointing", "torch_compile", "torch_empty_cache_steps", "auto_find_batch_size")
-OTHER_STEPS += ("deepspeed", "fsdp")
-"""Settings with which the host takes part in the passes, or the memory of other batches is needed again."""
+MODEL_TYPES = (
+    *("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "mpnet", "mobilebert", "deberta"),
+    *("deberta-v2", "data2vec-text", "megatron-bert", "roberta-prelayernorm", "rembert", "roformer", "xlm-roberta-xl"),
+    *("distilbert", "albert"),
+)
+"""Model types whose training step reads no value and copies none to the GPU, so that CUDA can capture it."""
+NOT_CAPTURABLE = (
+    *("fp16", "gradient_checkpointing", "torch_compile", "torch_empty_cache_steps", "auto_find_batch_size"),
+    *("deepspeed", "fsdp"),
+)
+"""Settings that need the host during a step, or the memory of other batches."""
 
 
 def can_capture(model: PreTrainedModel, args: TrainingArguments) -> bool:
-    """Whether CUDA can capture the training step of a model whose layers stay the same from step to step."""
+    """Whether CUDA can capture the training steps of a model. Its layers must not change from step to step."""
     return (
         args.device.type == "cuda"
-        and model.config.model_type in family_of(model.config).capturable
+        and model.config.model_type in MODEL_TYPES
         and args.parallel_mode != ParallelMode.DISTRIBUTED  # a single process can be wrapped too
         and args.gradient_accumulation_steps == 1
-        and not any(getattr(args, name) for name in OTHER_STEPS)
+        and not any(getattr(args, name) for name in NOT_CAPTURABLE)
         and not ("lomo" in args.optim or "layerwise" in args.optim)  # these update parameters in the backward pass
     )
 
 
 @dataclass(frozen=True)
-class _Recorded:
+class _Graph:
     batch: dict[str, torch.Tensor]
-    """What the graph reads."""
+    """Input of the graph."""
     replay: Callable[[], None]
     loss: torch.Tensor
-    """What it writes, beside the gradients."""
+    """Output of the graph, beside the gradients."""
 
 
 class CapturedSteps:
-    """Executes training steps. The first one of each shape is an ordinary step; the second one is recorded, and all
-    later ones are replayed. A model that has lost layers counts as another shape."""
+    """Execute training steps as CUDA graphs.
+
+    The first step of each shape is an ordinary step. The second one captures a graph, and all later ones replay it. The
+    number of layers is part of the shape.
+    """
 
     def __init__(self, step: Step):
         self.step = step
-        self.recorded: dict[tuple, _Recorded | None] = {}
-        """Shape -> None after its first step."""
+        self.graphs: dict[tuple, _Graph | None] = {}
+        """Shape -> its graph; None after the first step."""
         self.gradients: dict[nn.Parameter, torch.Tensor] = {}
-        """Of the parameters that take part: where the graphs write them."""
+        """Trained parameter -> output of the graphs."""
         self.pool = None
-        """Memory that the graphs share: one runs at a time."""
+        """Memory that all graphs share: one runs at a time."""
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """The loss of a batch, a scalar. The parameters have no gradients before, and those of the batch afterwards."""
+        """The loss of a batch, a scalar. Parameters without gradients have the batch's gradients afterwards."""
         tensors = ((name, tensor.shape, tensor.dtype) for name, tensor in sorted(batch.items()))
         shape = model.config.num_hidden_layers, *tensors
-        if shape not in self.recorded:
-            self.recorded[shape] = None
+        if shape not in self.graphs:
+            self.graphs[shape] = None
             return self._first(model, batch)
-        recorded = self.recorded[shape]
-        if recorded is None:
-            recorded = self.recorded[shape] = self._record(model, batch)
+        graph = self.graphs[shape]
+        if graph is None:
+            graph = self.graphs[shape] = self._capture(model, batch)
         for name, tensor in batch.items():
-            recorded.batch[name].copy_(tensor, non_blocking=True)
-        self._show_gradients(model)
-        recorded.replay()
-        return recorded.loss.clone()
+            graph.batch[name].copy_(tensor, non_blocking=True)
+        self._set_gradients(model)
+        graph.replay()
+        return graph.loss.clone()
 
     def _first(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         loss = self.step(model, batch)
@@ -83,9 +91,9 @@ class CapturedSteps:
                 self.gradients[parameter] = torch.empty_like(parameter)
         return loss
 
-    def _record(self, model: nn.Module, batch: Batch) -> _Recorded:
+    def _capture(self, model: nn.Module, batch: Batch) -> _Graph:
         inputs = {name: tensor.clone() for name, tensor in batch.items()}
-        self._show_gradients(model)
+        self._set_gradients(model)
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
         def step() -> torch.Tensor:
@@ -93,17 +101,17 @@ class CapturedSteps:
             return self.step(model, inputs)
 
         replay, loss = self._graph(step)
-        return _Recorded(inputs, replay, loss)
+        return _Graph(inputs, replay, loss)
 
-    def _show_gradients(self, model: nn.Module) -> None:
+    def _set_gradients(self, model: nn.Module) -> None:
         for parameter in model.parameters():
             parameter.grad = self.gradients.get(parameter)
 
     def _graph(self, function: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
-        """Record a function. Its replay writes into the tensor that is returned."""
+        """Capture a function. Returns the graph's replay, and the tensor that each replay writes."""
         graph = torch.cuda.CUDAGraph()
         try:
-            # Threads that load and pin batches call CUDA meanwhile: this must not end the recording.
+            # Threads that load and pin batches call CUDA meanwhile: this must not end the capture.
             with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
                 result = function()
         except torch.OutOfMemoryError:

@@ -1,9 +1,10 @@
 """Cheaper dropout on CPUs, also inside attention.
 
 PyTorch draws one random number for each element of a dropout mask, one after the other: an eighth of a training step in
-bf16 on two cores. Here a draw of 64 bits serves four elements. The probability is exact to 1/65536 and the distribution
-the same; the draws, from torch's generator, differ from nn.Dropout's for the same seed. On other devices, and in
-evaluation mode, dropout and attention are the library's.
+bf16 on two cores. This module draws 64 bits of torch's generator for four elements. The probability is exact to
+1/65536. The distribution is that of nn.Dropout; the draws of a seed differ.
+
+On other devices and in evaluation mode, dropout and attention are the library's.
 """
 
 from collections.abc import Iterator
@@ -19,12 +20,12 @@ ATTENTION = "sdpa_cheap_dropout"
 
 
 def drop(x: torch.Tensor, p: float) -> torch.Tensor:
-    """x with each element zero with probability p, else divided by 1 - p; in x's shape and type."""
+    """Dropout of x, in x's shape and type: each element is 0 with probability p, else divided by 1 - p."""
     return x * _keep_mask(x, p).div_(1 - p)
 
 
 def _keep_mask(x: torch.Tensor, p: float) -> torch.Tensor:
-    """In x's shape and type: 0 with probability p, else 1."""
+    """A mask in x's shape and type: 0 with probability p, else 1."""
     n = x.numel()
     words = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     bits = words.view(torch.int16)[:n].view(x.shape)
@@ -32,7 +33,7 @@ def _keep_mask(x: torch.Tensor, p: float) -> torch.Tensor:
 
 
 class Dropout(nn.Dropout):
-    """nn.Dropout with the draws above."""
+    """nn.Dropout with this module's draws."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(any shape) -> the same shape."""
@@ -51,7 +52,7 @@ def attention(
     scaling: float | None = None,
     **kwargs,
 ) -> tuple[torch.Tensor, None]:
-    """The library's sdpa attention; with dropout on a CPU, where PyTorch has no kernel for it, its formula.
+    """The library's sdpa attention. With dropout on a CPU, PyTorch has no kernel, so this computes its formula.
 
     query, key, value: (batch, heads, tokens, size); attention_mask: None, or (batch, 1, 1 or tokens, tokens), boolean
     (True: attend) or additive. Returns (batch, tokens, heads, size).
@@ -77,8 +78,8 @@ def attention(
 
 
 def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A mask to add to scores of that type. The least number of a wider type would become minus infinity, and a row of
-    it NaN."""
+    """A mask to add to scores of a type. The least number of a wider type would become minus infinity, and a fully
+    masked row NaN."""
     least = torch.finfo(dtype).min
     if mask.dtype == torch.bool:
         return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, least)
@@ -91,7 +92,7 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 @contextmanager
 def cheap_dropout(model: PreTrainedModel) -> Iterator[None]:
-    """Draw a model's dropout as above, in every nn.Dropout and in the library's sdpa attention; undone on exit."""
+    """Use cheap dropout in every nn.Dropout of a model and in its sdpa attention; undone on exit."""
     places = [
         (module, name, child)
         for module in model.modules()

@@ -1,8 +1,8 @@
-"""The last layer at the first token alone.
+"""The last layer, computed at the first token only.
 
-A classifier of BERT's kind reads the last layer at its first token. The other tokens enter that layer as keys and
-values; nothing reads what the layer computes for them, forward or backward. Leaving that out changes nothing but
-rounding and saves most of one layer: a seventh of the time at 6 layers, more with fewer layers.
+BERT's classifier reads the last layer at its first token. The other tokens enter that layer as keys and values only.
+Nothing reads its outputs for them. Skipping these outputs changes results by rounding only. It saves most of one layer:
+a seventh of the time with 6 layers, more with fewer layers.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,10 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from layerdrop.architectures import family_of
 from layerdrop.surgery import layer_list
+
+MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "data2vec-text")
+"""Model types with BERT's layers whose classifier reads the last layer at its first token only."""
 
 
 def _attend_at_first_token(
@@ -44,10 +46,10 @@ def _attend_at_first_token(
 
 
 def has_first_token_classifier(model: PreTrainedModel) -> bool:
-    """Whether a model's logits depend on nothing of the last layer but its first token, computed by sdpa."""
+    """Whether a model's logits read the last layer only at its first token, and sdpa computes its attention."""
     config = model.config
     return (
-        config.model_type in family_of(config).first_token
+        config.model_type in MODEL_TYPES
         and type(model).__name__.endswith("ForSequenceClassification")
         and "sdpa" in config._attn_implementation
         and not config.is_decoder
@@ -56,13 +58,13 @@ def has_first_token_classifier(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def first_token_alone(model: PreTrainedModel) -> Iterator[None]:
-    """Compute the last layer at the first token alone; undone on exit.
+    """Compute the last layer at the first token only; undone on exit.
 
-    Inside, the base model's last states are (batch, 1, size). A pass that is asked for hidden states or attentions
-    computes all tokens.
+    Inside, the base model's last states are (batch, 1, size). A pass that returns hidden states or attentions computes
+    all tokens.
     """
     patched: list[tuple[nn.Module, object]] = []
-    """The attention of the last layer, and the `forward` that it had of its own, if any."""
+    """The last layer's attention, and the `forward` in its instance dictionary, if any."""
 
     def undo() -> None:
         if patched:
@@ -72,7 +74,7 @@ def first_token_alone(model: PreTrainedModel) -> Iterator[None]:
                 attention.forward = own
 
     def patch(every_token: bool) -> None:
-        attention = layer_list(model)[-1].attention  # which layer is the last can change while training
+        attention = layer_list(model)[-1].attention  # the last layer can change during a training
         if patched and (every_token or patched[0][0] is not attention):
             undo()
         if not patched and not every_token:

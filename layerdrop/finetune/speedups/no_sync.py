@@ -1,8 +1,8 @@
 """Training steps without synchronisation between host and GPU.
 
 The host queues operations and runs ahead of the GPU. Reading a value, or a blocking copy of a batch, makes the host
-wait until the queue is empty; then the GPU idles. The library synchronises seven times a step: to copy each tensor of
-the batch, to learn whether the batch has padding, and to learn whether the loss is finite (`logging_nan_inf_filter`).
+wait until the queue is empty. Then the GPU idles. The library synchronizes seven times a step: to copy each tensor of
+the batch, to check for padding, and to check that the loss is finite (`logging_nan_inf_filter`).
 
 cuDNN's attention makes the host wait too: a tenth of a second for each new length of a batch, seconds for the first.
 """
@@ -19,12 +19,12 @@ ATTENTION, EAGER = "sdpa_masked", "eager_masked"
 
 
 def _always_a_mask(*args, **kwargs) -> torch.Tensor:
-    """The library's mask for sdpa, also for a batch without padding: finding that out synchronises."""
+    """The library's mask for sdpa, also for a batch without padding: to check for padding would synchronize."""
     return sdpa_mask(*args, **kwargs | {"allow_is_bidirectional_skip": False})
 
 
 def _additive_mask(*args, dtype: torch.dtype = torch.float32, **kwargs) -> torch.Tensor:
-    """The library's mask for eager attention, filled in on the device: the library copies a zero to it."""
+    """The library's mask for eager attention, made on the device. The library's own copies a zero to the device."""
     mask = _always_a_mask(*args, **kwargs)
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
 
@@ -36,7 +36,7 @@ AttentionMaskInterface.register(EAGER, _additive_mask)
 
 @contextmanager
 def _buckets_on_device(model: PreTrainedModel) -> Iterator[None]:
-    """Compute MPNet's buckets of relative positions once for each length: some versions of the library compute them on
+    """Compute MPNet's buckets of relative positions once for each length. Some versions of the library compute them on
     the host at every step."""
     encoder = getattr(model.base_model, "encoder", None)
     buckets_of = getattr(encoder, "relative_position_bucket", None)
@@ -60,13 +60,12 @@ def _buckets_on_device(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def _masks_on_device(model: PreTrainedModel) -> Iterator[None]:
-    """Make attention masks without reading a value: for the library's sdpa attention, or for a model that has eager
-    attention alone."""
+    """Make attention masks without reading a value: for sdpa attention, or for a model with eager attention only."""
     attention = model.config._attn_implementation
     if attention == "sdpa":
         model.set_attn_implementation(ATTENTION)
     elif attention == "eager" and not model._supports_sdpa:
-        model.config._attn_implementation = EAGER  # of the mask alone
+        model.config._attn_implementation = EAGER  # changes the mask only
     try:
         yield
     finally:
@@ -99,10 +98,9 @@ def _asynchronous_copies(args: TrainingArguments) -> Iterator[None]:
 
 @contextmanager
 def no_sync(model: PreTrainedModel, args: TrainingArguments) -> Iterator[None]:
-    """Read no value during a model's forward pass, leave cuDNN's attention out, and copy batches asynchronously.
-    Undone on exit.
+    """Read no value in a forward pass, do not use cuDNN's attention, copy batches asynchronously; undone on exit.
 
-    A Trainer reads `args.accelerator_config` when it is made: make it inside.
+    Make the Trainer inside: it reads `args.accelerator_config` when it is made.
     """
     with _masks_on_device(model), _buckets_on_device(model), _without_cudnn_attention(), _asynchronous_copies(args):
         yield

@@ -1,8 +1,8 @@
-"""Training with the rows of the embedding that occur in the training data, and no others.
+"""Training only the rows of the embedding that occur in the training data.
 
-Half of a small model's parameters are embeddings of words that a task never shows. Their gradient is zero at every
-step, and an optimizer that leaves such rows alone (AdamW without weight decay) does not change them. Without them
-nothing changes but rounding, and clearing, clipping and updating cost less at every step.
+Half of a small model's parameters are embeddings of tokens that a task does not use. Their gradient is zero at every
+step, and AdamW without weight decay does not change them. Training without these rows changes results by rounding only.
+It makes clearing, clipping and updating gradients cheaper.
 """
 
 from collections.abc import Iterator
@@ -12,29 +12,31 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import PreTrainedModel, TrainingArguments
 
-from layerdrop.architectures import family_of
-from layerdrop.errors import UserError
-
+MODEL_TYPES = (
+    *("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "mpnet", "mobilebert", "deberta"),
+    *("deberta-v2", "data2vec-text", "megatron-bert", "roberta-prelayernorm", "rembert", "roformer", "xlm-roberta-xl"),
+    *("distilbert", "albert"),
+)
+"""Model types that use token ids only for the embedding and the padding mask."""
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
-"""Optimizers that leave a row alone whose gradient has always been zero."""
+"""Optimizers that do not change a row whose gradient has always been zero."""
 
 NOT_USED = {"max_norm": None, "norm_type": 2.0, "scale_grad_by_freq": False, "sparse": False}
-"""Settings of an embedding whose rows may be left out."""
+"""Required settings of the embedding."""
 
 
 class UsedRows(nn.Embedding):
-    """An embedding whose Parameter `weight` holds some rows only, (used, size), in the order of their ids.
+    """An embedding whose Parameter `weight` holds the used rows only, (used, size), in the order of their ids.
 
-    It takes the ids of the full vocabulary: in training mode those of `used` alone (others raise IndexError on a CPU),
-    in evaluation mode all. `state_dict()` has the full table, (vocabulary, size), under `weight`, with the trained
-    rows in it; `load_state_dict` takes a full table.
+    It takes ids of the full vocabulary. In training mode other ids than `used` raise IndexError on a CPU.
+    `state_dict()` has the full table with the trained rows, (vocabulary, size), under `weight`. `load_state_dict` takes
+    a full table.
     """
 
     def __init__(self, embedding: nn.Embedding, used: np.ndarray):
-        """Embedding: its table is kept, and not copied; used: (used,) ids, ascending."""
+        """embedding: its table is not copied. used: (used,) ids, ascending."""
         n, size = embedding.weight.shape
         table, rows = embedding.weight.detach(), torch.from_numpy(used.astype(np.int64)).to(embedding.weight.device)
         nn.Module.__init__(self)
@@ -62,7 +64,7 @@ class UsedRows(nn.Embedding):
 
     @torch.no_grad()
     def full_table(self) -> torch.Tensor:
-        """(vocabulary, size): the table with the rows trained so far. The same storage at every call."""
+        """The table with the trained rows, (vocabulary, size). Every call returns the same storage."""
         self.table[self.used] = self.weight.detach().to(self.table.dtype)
         return self.table
 
@@ -84,10 +86,10 @@ def _load_full_table(module: UsedRows, state: dict, prefix: str, *_) -> None:
 
 
 def can_leave_rows_out(model: PreTrainedModel, args: TrainingArguments) -> bool:
-    """Whether training with the used rows alone is the same training: by model, optimizer and number of processes."""
+    """Whether training the used rows only is the same training. Depends on model, optimizer, number of processes."""
     embedding = model.get_input_embeddings()
     return (
-        model.config.model_type in family_of(model.config).own_vocabulary
+        model.config.model_type in MODEL_TYPES
         and model.get_output_embeddings() is None
         and type(embedding) is nn.Embedding
         and all(getattr(embedding, name) == value for name, value in NOT_USED.items())
@@ -102,28 +104,16 @@ def can_leave_rows_out(model: PreTrainedModel, args: TrainingArguments) -> bool:
 
 @contextmanager
 def used_rows(model: PreTrainedModel, used_ids: np.ndarray) -> Iterator[None]:
-    """Train the rows of the input embedding whose ids occur in `used_ids` (any shape), or that pad. On exit the model
-    has its own embedding again, with the trained rows in it, on the device where the model is by then.
+    """Train only the rows of the input embedding with ids in `used_ids` (any shape), and the padding's.
 
-    Raises UserError at a training step whose optimizer was resumed from a training with other rows.
+    On exit the model has its own embedding again, with the trained rows, on the model's current device.
     """
     original: nn.Embedding = model.get_input_embeddings()
     padding = [i for i in (0, original.padding_idx, model.config.pad_token_id) if i is not None]
     rows = UsedRows(original, np.union1d(padding, used_ids))
-
-    def check(optimizer: torch.optim.Optimizer, *_) -> None:
-        moments = optimizer.state.get(rows.weight, {}).values()
-        if any(torch.is_tensor(moment) and moment.dim() and moment.shape != rows.weight.shape for moment in moments):
-            raise UserError(
-                "--resume_from_checkpoint: the checkpoint's optimizer has seen other training data. "
-                "Start again with --overwrite_output_dir."
-            )
-
-    hook = register_optimizer_step_pre_hook(check)
     model.set_input_embeddings(rows)
     try:
         yield
     finally:
-        hook.remove()
         original.weight = nn.Parameter(rows.full_table(), rows.weight.requires_grad)
         model.set_input_embeddings(original.train(rows.training))

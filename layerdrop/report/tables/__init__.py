@@ -1,1 +1,1 @@
-"""A module for each table: from a frame of runs to rows of words, and of values for programs."""
+"""The tables of a report: from a frame of runs to rows of words, and to values for programs."""

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from layerdrop.report.tables.base import Table
+from layerdrop.report.table import Table
 
 
 def exports_table(exports: Sequence) -> Table:

@@ -1,4 +1,4 @@
-"""The cost of models side by side, from the records of layerdrop cost, as Sajjad et al.'s Table 3 and Peer et al.'s
+"""Cost of models side by side, from the records of `layerdrop cost`, as Sajjad et al.'s Table 3 and Peer et al.'s
 Table 2."""
 
 from __future__ import annotations
@@ -7,78 +7,84 @@ import json
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from layerdrop.report.published import published_cost
-from layerdrop.report.tables.base import Table
+from layerdrop.report.table import Table
 
 PATTERN = "cost_*.json"
-HEADER = ["model", "parameters, M", "of the layers, M", "embeddings, M", "MB", "GFLOPs", "ratio"]
 
 
 def read_costs(folders: Iterable[str]) -> tuple[list[dict], list[str]]:
-    """(records of layerdrop cost in and below the folders, a line for each unreadable file)."""
-    found, unreadable = [], []
+    """Read the cost records in and below some folders. Returns (records, a line for each unreadable file)."""
+    records, unreadable = [], []
     for path in sorted({path for folder in folders for path in Path(folder).rglob(PATTERN)}):
         try:
             record = json.loads(path.read_bytes())
             model_cost_table(record)
-            found.append(record)
+            records.append(record)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-            unreadable.append(f"{path}: not a record of layerdrop cost: {type(error).__name__}: {error}")
-    return found, unreadable
+            unreadable.append(f"{path}: not a cost record: {type(error).__name__}: {error}")
+    return records, unreadable
 
 
 def model_cost_table(record: dict, paper: str | None = None) -> Table:
-    """A row for each model; ratios are to the first, round by round. paper: its figures beside (sajjad2023,
-    peer2022)."""
-    settings, where = record["settings"], record["environment"]
-    first = record["models"][0]
+    """One row for each model. Ratios are to the first model, within a round.
+
+    paper: show its figures beside (sajjad2023, peer2022).
+    """
+    settings, where, first = record["settings"], record["environment"], record["models"][0]
     theirs = published_cost(paper, first["model_type"]) if paper else {}
-    words = sorted({word for row in theirs.values() for word in row}, reverse=True)
-    rows, values = [], []
+    headings = sorted({heading for cells in theirs.values() for heading in cells}, reverse=True)
+    header = ["model", "parameters, M", "of the layers, M", "embeddings, M", "MB", "GFLOPs", "ratio"]
+    header += ["one text (ratio)", f"text in batches of {settings['batch_size']} (ratio)"]
+    header += ["training, 1,000 texts (speed-up)", "peak MB, inference", "peak MB, training", *headings]
+    table = Table("model cost", f"Cost beside {first['name']}", header, notes=_notes(settings, where))
     for model in record["models"]:
-        k = first["layers"] - model["layers"]
-        single = ratios(model["inference"]["single"], first["inference"]["single"])
-        batch = ratios(model["inference"]["batch"], first["inference"]["batch"])
-        training = ratios(first["training"], model["training"])
-        seconds_single = statistics.median(model["inference"]["single"]) / settings["singles"]
-        seconds_batch = statistics.median(model["inference"]["batch"]) / settings["texts"]
-        share = model["flops"] / first["flops"]
+        value = _value(model, first, settings)
+        published = theirs.get(first["layers"] - model["layers"], {})
         row = [model["name"], *(f"{model[key] / 1e6:.1f}" for key in ("parameters", "encoder", "embeddings"))]
-        row += [f"{model['megabytes']:.0f}", f"{model['flops'] / 1e9:.2f}", f"{share:.2f}"]
-        row += [
-            f"{1000 * seconds_single:.1f} ms ({_spread(single)})",
-            f"{1000 * seconds_batch:.1f} ms ({_spread(batch)})",
-        ]
-        row += [f"{statistics.median(model['training']):.1f} s ({_spread(training)} x)"]
-        row += [f"{model['peak_inference'] / 1e6:,.0f}", f"{model['peak_training'] / 1e6:,.0f}"]
-        rows.append([*row, *(theirs.get(k, {}).get(word, "") for word in words)])
-        same = ("name", "layers", "parameters", "encoder", "embeddings", "megabytes", "flops")
-        values.append(
-            {("model" if key == "name" else key): model[key] for key in same}
-            | {"flops_ratio": share, "single_seconds": seconds_single, "single_ratio": single[0]}
-            | {"batch_seconds": seconds_batch, "batch_ratio": batch[0]}
-            | {"training_seconds_per_1000": statistics.median(model["training"]), "training_speed_up": training[0]}
-            | {"peak_inference_bytes": model["peak_inference"], "peak_training_bytes": model["peak_training"]}
-        )
-    header = [*HEADER, "one text (ratio)", f"text in batches of {settings['batch_size']} (ratio)"]
-    header += ["training, 1,000 texts (speed-up)", "peak MB, inference", "peak MB, training"]
+        row += [f"{model['megabytes']:.0f}", f"{model['flops'] / 1e9:.2f}", f"{value['flops_ratio']:.2f}"]
+        for kind in ("single", "batch"):
+            ratio = _spread(ratios(model["inference"][kind], first["inference"][kind]))
+            row.append(f"{1000 * value[f'{kind}_seconds']:.1f} ms ({ratio})")
+        speed_up = _spread(ratios(first["training"], model["training"]))
+        row.append(f"{value['training_seconds_per_1000']:.1f} s ({speed_up} x)")
+        row += [f"{model[key] / 1e6:,.0f}" for key in ("peak_inference", "peak_training")]
+        table.rows.append([*row, *(published.get(heading, "") for heading in headings)])
+        table.values.append(value)
+    return table
+
+
+def _value(model: dict, first: dict, settings: dict) -> dict[str, Any]:
+    """A model's row for programs."""
+    same = ("layers", "parameters", "encoder", "embeddings", "megabytes", "flops")
+    value = {"model": model["name"], **{key: model[key] for key in same}}
+    value["flops_ratio"] = model["flops"] / first["flops"]
+    for kind, texts in (("single", settings["singles"]), ("batch", settings["texts"])):
+        value[f"{kind}_seconds"] = statistics.median(model["inference"][kind]) / texts
+        value[f"{kind}_ratio"] = ratios(model["inference"][kind], first["inference"][kind])[0]
+    value["training_seconds_per_1000"] = statistics.median(model["training"])
+    value["training_speed_up"] = ratios(first["training"], model["training"])[0]
+    return value | {f"{key}_bytes": model[key] for key in ("peak_inference", "peak_training")}
+
+
+def _notes(settings: dict, where: dict) -> list[str]:
     versions = where["versions"]
-    notes = [
+    return [
         f"Medians of {settings['repeats']} rounds; ratios to the first row, round by round: median [lowest, highest]. "
         f"One text: {settings['length']} tokens, as for the FLOPs. Batches and training: {settings['texts']:,} random "
         f"texts of {settings['mean_length']:.0f} tokens on average, padded by batch. Peak memory: of a process, "
-        "libraries included; on a GPU what is allocated there.",
+        "libraries included; on a GPU its allocations there.",
         f"{where['device']}, {where['threads']} threads, {settings['precision']}, torch {versions['torch']}, "
-        f"transformers {versions['transformers']}, {record['settings']['date']}.",
+        f"transformers {versions['transformers']}, {settings['date']}.",
     ]
-    return Table("model cost", f"Cost beside {first['name']}", [*header, *words], rows, notes, values)
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
-    """(median, lowest, highest) of the ratios of two models' seconds, round by round."""
-    found = [a / b for a, b in zip(ours, theirs, strict=True)]
-    return statistics.median(found), min(found), max(found)
+    """(median, lowest, highest) ratio of two models' seconds, round by round."""
+    of_rounds = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return statistics.median(of_rounds), min(of_rounds), max(of_rounds)
 
 
 def _spread(ratio: tuple[float, float, float]) -> str:

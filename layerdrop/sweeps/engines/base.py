@@ -1,4 +1,4 @@
-"""Engines execute jobs with a given function, and return their records.
+"""Interface of engines, which execute jobs with a given function and return their records.
 
 Workers import this module before they prepare their process: it must not import torch or numpy.
 """
@@ -11,7 +11,7 @@ from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import Options, RunSpec
 
 LOG_FILE = "log.txt"
-"""In a run's folder: what the run printed."""
+"""In a run's folder: the output of the run."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Job:
         return Path(self.options.folder).name
 
     def record(self) -> RunRecord | None:
-        """The record of this very run; None if its folder has none that can be read."""
+        """The record of this run; None if its folder has none that can be read."""
         from layerdrop.runs.store import find_record
 
         return find_record(self.options.folder, self.spec)
@@ -35,24 +35,24 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """The end of a job. Neither record nor error: another process is at its folder."""
+    """The end of a job. Neither record nor error: another process works in its folder."""
 
     job: Job
     record: RunRecord | None = None
     error: str | None = None
-    """Why there is no record: the worker died."""
+    """The reason for a missing record: the worker died."""
 
 
 class Engine(Protocol):
-    """Executes up to `slots` jobs at once."""
+    """Executor of up to `slots` jobs at once."""
 
     slots: int
 
     def start(self, job: Job) -> None:
-        """Begin a job; at most `slots` may be unfinished."""
+        """Begin a job. At most `slots` jobs may be unfinished."""
 
     def wait(self, seconds: float) -> list[Result]:
-        """The jobs that ended since the last call; waits up to `seconds` for the first."""
+        """Return the jobs that ended since the last call. Wait up to `seconds` for the first."""
 
     def close(self) -> None:
         """Terminate the workers."""

@@ -1,4 +1,4 @@
-"""Worker processes of this machine that stay warm. Imports and tokenised data are paid once for each.
+"""Warm worker processes on this machine: imports and tokenized data are loaded once for each worker.
 
 Workers import this module before they prepare their process: it must not import torch or numpy.
 """
@@ -7,8 +7,7 @@ import multiprocessing
 import os
 import pickle
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
 from layerdrop.runs.record import Run
@@ -18,10 +17,10 @@ from layerdrop.sweeps.engines.worker import load_run, work
 
 
 class LocalEngine:
-    """An engine with one worker process for each place."""
+    """Engine with one worker process for each slot."""
 
-    def __init__(self, run: Run, where: list[WorkerSlot]):
-        self.workers = [_Worker(pickle.dumps(run), place) for place in where]
+    def __init__(self, run: Run, slots: list[WorkerSlot]):
+        self.workers = [_Worker(pickle.dumps(run), slot) for slot in slots]
         self.slots = len(self.workers)
 
     def start(self, job: Job) -> None:
@@ -36,7 +35,7 @@ class LocalEngine:
     def close(self) -> None:
         """See Engine."""
         for worker in self.workers:
-            worker.connection.close()  # one that is idle ends by itself
+            worker.connection.close()  # ends an idle worker
             if worker.job is not None:
                 worker.process.kill()
         for worker in self.workers:
@@ -44,62 +43,57 @@ class LocalEngine:
 
 
 class _Worker:
-    """A process that does one job after the other."""
+    """A process that executes one job after another."""
 
-    def __init__(self, run: bytes, place: WorkerSlot):
-        self.run, self.place = run, place
+    def __init__(self, run: bytes, slot: WorkerSlot):
+        self.run, self.slot = run, slot
         self.job: Job | None = None
         self._start()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(self.run, self.place, theirs), daemon=True)
-        with _seeing(self.place.gpu):
+        self.process = context.Process(target=_serve, args=(self.run, self.slot, theirs), daemon=True)
+        before = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if self.slot.gpu is not None:  # read once, when something first asks for a GPU: set it before the start
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.slot.gpu
+        try:
             self.process.start()
+        finally:
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+            if before is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = before
         theirs.close()
 
+    def _restart(self) -> None:
+        self.connection.close()
+        self._start()
+
     def begin(self, job: Job) -> None:
-        if not self.process.is_alive():  # it died while it was idle
-            self.connection.close()
-            self._start()
+        if not self.process.is_alive():  # died while idle
+            self._restart()
         self.job = job
-        with suppress(OSError):  # it has died since: result() says so
+        with suppress(OSError):  # died since: result() reports it
             self.connection.send(job)
 
     def result(self) -> Result:
-        """Of the job that ended, or whose worker did (a new one is started)."""
+        """The result of the job that ended. Start a new process if the worker died."""
         job, self.job = self.job, None
         try:
             return Result(job, self.connection.recv())
         except (EOFError, OSError):
             self.process.join()
             code = self.process.exitcode
-            self.connection.close()
-            self._start()
+            self._restart()
             how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
             return Result(job, error=f"the worker process {how} (memory? see {LOG_FILE})")
 
 
-@contextmanager
-def _seeing(gpu: str | None) -> Iterator[None]:
-    """Processes that are started inside the block see this GPU alone; None: all GPUs of this process."""
-    before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    try:
-        yield
-    finally:
-        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-        if before is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = before
-
-
-def _serve(run: bytes, place: WorkerSlot, connection: Connection) -> None:
-    os.setsid()  # Ctrl-C is the sweep's to deal with
+def _serve(run: bytes, slot: WorkerSlot, connection: Connection) -> None:
+    os.setsid()  # Ctrl-C is handled by the parent
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
-    _use_cores(place.cores)
+    _use_cores(slot.cores)
     function = load_run(run)
     while True:
         try:
@@ -110,7 +104,7 @@ def _serve(run: bytes, place: WorkerSlot, connection: Connection) -> None:
 
 
 def _use_cores(cores: tuple[int, ...]) -> None:
-    """Stay on these cores, with at most one thread on each; before torch is imported, which counts them once."""
+    """Pin this process to cores, with at most one thread on each. Call it before torch is imported."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     allowed = os.environ.get("OMP_NUM_THREADS", "")

@@ -1,4 +1,4 @@
-"""Jobs as tasks of an existing Ray cluster. A job that was on a lost node is done again on another."""
+"""Jobs as tasks of an existing Ray cluster. The jobs of a lost node are executed again on another node."""
 
 import os
 import pickle
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class RayEngine:
-    """An engine on a Ray cluster. All nodes share the store's folder, and have the code at the same path."""
+    """Engine on a Ray cluster. All nodes share the folder of the store, and have the code at the same path."""
 
     def __init__(self, run: Run, address: str, runs_per_gpu: int = 1, cores_per_run: int = 1):
         try:
@@ -67,7 +67,7 @@ def _no_cluster(address: str, error: Exception | str) -> UserError:
 
 
 def _check_address(address: str) -> None:
-    """Raise UserError at once where nobody listens: Ray itself would try for minutes."""
+    """Raise UserError if nothing listens there: Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():
         return  # auto, local

@@ -1,4 +1,4 @@
-"""One job in a worker process: output to a file, failures to records, memory freed before the next job."""
+"""Execute one job in a worker process: output goes to a file, a failure to the record, memory is freed afterwards."""
 
 import os
 import pickle
@@ -15,15 +15,15 @@ from layerdrop.system.process import free_memory, prepare_process
 
 
 def load_run(pickled: bytes) -> Run:
-    """The function that executes a run, in a process that is prepared before the function's module imports torch."""
+    """Prepare this process, then unpickle the function that executes a run: its module imports torch."""
     prepare_process()
     return pickle.loads(pickled)
 
 
 def work(run: Run, job: Job) -> RunRecord | None:
-    """Execute a job. Returns its record, also of a failure; None: another process is at its folder.
+    """Execute a job, and append its output to LOG_FILE.
 
-    What the run prints is added to LOG_FILE.
+    Returns the record, also of a failed run; None if another process works in the folder.
     """
     from layerdrop.runs.environment import environment
     from layerdrop.runs.folder import Locked, lock_folder
@@ -31,7 +31,7 @@ def work(run: Run, job: Job) -> RunRecord | None:
     with _output_to(Path(job.options.folder) / LOG_FILE):
         try:
             with lock_folder(job.options.folder):
-                pass  # raises Locked before the run reads its inputs
+                pass  # raise Locked before the run reads its inputs
             return run(job.spec, job.options)
         except Locked:
             return None
@@ -46,26 +46,22 @@ def work(run: Run, job: Job) -> RunRecord | None:
 
 
 def record_failure(job: Job, error: str, environment: dict | None = None) -> RunRecord:
-    """The record of a job that failed without one. It is written unless the folder holds a success, or the record of
-    another run, or another process is at it.
+    """Make the record of a job that failed without one.
 
-    environment: where it failed; None if that is not known.
+    Write it unless the folder holds a success or the record of another run, or is locked. environment: of the failed
+    run, if known.
     """
     from layerdrop.runs.folder import Locked, lock_folder
 
     record = RunRecord(job.spec, job.options.folder, "failed", error=error, environment=environment or {})
     with suppress(Locked, UserError), lock_folder(job.options.folder):
-        if _may_replace(job):
+        try:
+            old = read_record(job.options.folder)
+        except ValueError:
+            old = None
+        if old is None or (old.id == job.spec.id and old.status != "success"):
             record.write()
     return record
-
-
-def _may_replace(job: Job) -> bool:
-    try:
-        record = read_record(job.options.folder)
-    except ValueError:
-        return True
-    return record is None or (record.id == job.spec.id and record.status != "success")
 
 
 @contextmanager

@@ -1,0 +1,70 @@
+"""A table, and its text: Markdown and LaTeX for people, csv with one value in each column for programs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+import pandas as pd
+from tabulate import tabulate
+
+NUMBER = re.compile(r"(?P<number>[-+]?[\d,]+(?:\.\d+)?)(?P<rest>.*)", re.DOTALL)
+"""A cell that begins with a number, and the rest of the cell."""
+
+
+@dataclass
+class Table:
+    """A title, column names, rows of words, and notes below."""
+
+    kind: str
+    """tasks, glue, cost, significance ...: csv puts the tables of a kind together."""
+    title: str
+    header: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    values: list[dict[str, object]] = field(default_factory=list)
+    """The cells for programs: column of the csv -> number or word; None for a missing value."""
+
+
+def render(tables: list[Table], form: str) -> str:
+    """Format tables. form: `md`; `latex` (booktabs); `csv` (one block for each kind, separated by a blank line)."""
+    if form == "csv":
+        kinds: dict[str, list[dict[str, object]]] = {}
+        for table in tables:
+            kinds.setdefault(table.kind, []).extend({"table": table.kind} | value for value in table.values)
+        return "\n\n".join(_csv(values) for values in kinds.values() if values)
+    return "\n\n".join({"md": _markdown, "latex": _latex}[form](table) for table in tables)
+
+
+def _markdown(table: Table) -> str:
+    body = tabulate(table.rows, table.header, tablefmt="github", disable_numparse=True)
+    return "\n\n".join([f"### {table.title}", body, *(f"*{note}*" for note in table.notes)])
+
+
+def _csv(values: list[dict[str, object]]) -> str:
+    """Format floats with six significant digits, so that a small p value is not zero."""
+    digits = pd.DataFrame(values, dtype=object).map(lambda v: float(f"{v:.6g}") if isinstance(v, float) else v)
+    return digits.to_csv(index=False).rstrip("\n")
+
+
+def _latex(table: Table) -> str:
+    """Format a table for LaTeX with booktabs, aligned at the decimal point.
+
+    A column of numbers is right-aligned, and has one decimal place throughout. The rest of its cells (spread,
+    difference) forms a column beside it.
+    """
+    columns, header, form = [], [], ""
+    for i, name in enumerate(table.header):
+        cells = [row[i] for row in table.rows]
+        matches = [NUMBER.fullmatch(cell) if i > 1 else None for cell in cells]
+        columns.append([m["number"] if m else cell for m, cell in zip(matches, cells, strict=True)])
+        header.append(name)
+        form += "r" if i == 1 or any(matches) else "l"
+        if any(m and m["rest"] for m in matches):
+            columns.append([m["rest"].strip() if m else "" for m in matches])
+            header.append("")
+            form += "@{ }l"
+    text = tabulate([*zip(*columns, strict=True)], header, tablefmt="latex_booktabs", disable_numparse=True)
+    text = re.sub(r"(?<=\\begin\{tabular\})\{.*\}", lambda _: f"{{{form}}}", text)
+    text = re.sub(r"(?<![\w.,])-(\d)", r"$-$\1", text)
+    return "\n".join([f"% {table.title}", text, *(f"% {note}" for note in table.notes)])

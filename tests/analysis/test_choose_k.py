@@ -1,0 +1,223 @@
+"""How many layers can go within a loss."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from layerdrop.analysis.choose_k import TaskTolerance, ToleranceSettings
+from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score
+from layerdrop.architectures import ModelSpec
+from layerdrop.cli.command import run_command
+from layerdrop.cli.engines import tasks_of
+from layerdrop.cli.parsing import parse_settings
+from layerdrop.data.spec import DataSpec
+from layerdrop.data.tasks import TASKS
+from layerdrop.errors import UserError
+from layerdrop.report.tables.tolerance import published_tolerance, tolerance_table
+from layerdrop.runs.record import RunRecord
+from layerdrop.runs.spec import RunSpec
+
+
+def test_halves():
+    labels = np.array([0] * 30 + [1] * 10 + [2])
+    a, b = halves(labels, TASKS["mnli"])
+    assert sorted([*a, *b]) == list(range(41)) and list(a) == sorted(a)
+    assert [list(labels[half]).count(c) for half in (a, b) for c in (0, 1, 2)] == [15, 5, 0, 15, 5, 1]
+    again, _ = halves(labels, TASKS["mnli"])
+    assert list(again) == list(a) != list(range(20))
+    a, b = halves(np.linspace(0, 5, 9), TASKS["stsb"])
+    assert (len(a), len(b)) == (4, 5)
+
+
+def test_loss():
+    assert loss([80, 90, 85], [80, 70, 84]) == 5  # of medians
+    assert loss([80.0], [76.0], percent=True) == pytest.approx(5)
+    assert loss([-10.0], [-20.0], percent=True) == 100 and loss([-10.0], [20.0], percent=True) == -300  # worse, better
+    assert loss([80.0], [float("nan")]) == 80 and loss([0.0], [1.0], percent=True) == -1
+    labels, rows = np.array([0, 1, 1, 0]), np.array([0, 1])
+    assert score(np.array([0, 1, 0, 1]), labels, rows, TASKS["rte"]) == 100
+    assert score(np.array([0, 1, 0, 1]), labels, np.array([2, 3]), TASKS["rte"]) == 0
+
+
+@pytest.mark.parametrize("content", [None, "index\tlabel\n0\t1\n", "index\tlabel\tprediction\n0\tmaybe\tnever\n"])
+def test_predictions_that_cannot_be_read(tmp_path, content):
+    if content:
+        (tmp_path / "predictions_dev.tsv").write_text(content)
+    record = RunRecord(RunSpec(ModelSpec("m"), DataSpec("rte")), str(tmp_path), "success")
+    tolerance = TaskTolerance.__new__(TaskTolerance)
+    tolerance.known, tolerance.scores = {0: [record]}, {}
+    with pytest.raises(UserError, match="its predictions for the validation set cannot be read"):
+        tolerance._score(record, 0)
+
+
+GROWING = {1: 0.1, 2: 0.4, 3: 0.9, 4: 1.5, 5: 4.0, 6: 9.0}
+NOT_GROWING = {1: 0.1, 2: 2.0, 3: 0.9, 4: 1.5, 5: 0.8, 6: 9.0}
+
+
+def search(losses, max_loss, exhaustive=False, all_k=None):
+    """(answer, the K of each round)."""
+    all_k, known, rounds = list(losses) if all_k is None else all_k, {}, []
+    while wanted := next_k(all_k, known, max_loss, exhaustive):
+        rounds.append(wanted)
+        known |= {k: losses[k] for k in wanted}
+    return largest_k(all_k, known, max_loss, exhaustive), rounds
+
+
+@pytest.mark.parametrize(("most", "k"), [(0.05, 0), (0.1, 1), (0.5, 2), (1, 3), (2, 4), (5, 5), (9, 6), (99, 6)])
+def test_bisection(most, k):
+    found, rounds = search(GROWING, most)
+    assert all(len(wanted) == 1 for wanted in rounds) and len(rounds) <= 3
+    assert found.k == k and found.tried == sorted(k for (k,) in rounds) and not found.exceptions
+    found, rounds = search(GROWING, most, exhaustive=True)
+    assert found.k == k and rounds == [[1, 2, 3, 4, 5, 6]]  # side by side
+
+
+def test_where_the_loss_does_not_grow():
+    """Bisection asks for 4, 2 and 1, and ends at 1, whose successor is not within the loss; trying all finds 5."""
+    found, rounds = search(NOT_GROWING, 1.0)
+    assert found.k == 1 and found.tried == [1, 2, 4] and rounds == [[4], [2], [1]]
+    whole, _ = search(NOT_GROWING, 1.0, exhaustive=True)
+    assert whole.k == 5 and whole.exceptions == [2, 4] and whole.tried == [1, 2, 3, 4, 5, 6]
+    assert search(NOT_GROWING, 1.0, all_k=[2, 4])[0].k == 0 and search({}, 1.0) == (Tolerance(1.0, 0), [])
+
+
+def test_only_what_a_threshold_needed_counts_as_tried():
+    """Losses that other thresholds needed change nothing."""
+    assert next_k(list(GROWING), GROWING, 1.0) == [] and largest_k(list(GROWING), GROWING, 1.0).tried == [2, 3, 4]
+
+
+# ---- the command -----------------------------------------------------------------------------------------------------
+@pytest.fixture
+def call(bert, glue, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def call(words, data=glue):
+        argv = [*words.split(), "--model_name_or_path", bert, "--use_cpu", "--precision", "fp32"]
+        argv += ["--data_dir", data] if data else []
+        code = run_command("choose-k", [*argv, "--num_train_epochs", "1", "--workers", "1", "--report_to", "none"])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def cells(out):
+    return list(csv.DictReader(io.StringIO(out.split("\n\n")[0].split("\nrte: the model")[0])))
+
+
+def test_command(call):
+    """As few runs as needed; the same again trains nothing; the model is kept; the losses are those of the files."""
+    words = "--tasks rte --max_loss 100 --seeds 1 2 --format csv --figures figures"
+    code, out, err = call(words)
+    assert code == 0, err
+    (cell,) = cells(out)
+    assert (cell["k"], cell["tried"], cell["task"]) == ("5", "2", "rte")
+    records = [json.loads(path.read_text()) for path in Path("runs/choose_k").glob("*/record.json")]
+    assert sorted(len(r["dropped"]) for r in records) == [0, 0, 3, 3, 5, 5]
+    folder = Path(out.split("the model of K = 5 is in ")[1].strip())
+    assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 1
+    assert list(Path("runs/choose_k").glob("*/model.safetensors")) == [folder / "model.safetensors"]
+    assert Path("figures/loss_by_k.png").exists()
+
+    code, again, err = call(words)
+    assert code == 0 and again == out and "done  " not in err
+
+
+def test_a_run_that_fails_ends_the_command(call):
+    code, _, err = call("--tasks rte --max_loss 100 --learning_rate 1e30")
+    assert code == 2 and "this run is needed, and failed" in err.splitlines()[-1] and "diverged" in err, err
+
+
+def test_nothing_can_go(call):
+    code, out, err = call("--tasks rte --max_loss -200 --exhaustive --k 2 4")
+    assert code == 0 and "| 0 " in out and "the model of K" not in out, err
+    assert "[3/3] done" in err  # every K and the full model at once
+
+
+def test_tasks_are_trained_side_by_side(call):
+    """The full models of both tasks, and the first K of each."""
+    code, out, err = call("--tasks rte mrpc --max_loss 100 --k 1 2 --save_model no")
+    assert code == 0 and "[4/4] done" in err and "| rte " in out and "| mrpc " in out, err
+
+
+def test_one_training_serves_every_k(call):
+    """Layers go after the training: the runs of every K are cuts of one model."""
+    code, out, err = call("--tasks rte --max_loss 100 --drop_when after --layerdrop_rate 0.2 --exhaustive")
+    assert code == 0 and "K = 5 within 100" in err and "can be dropped by top, after, layerdrop" in out, err
+    records = [json.loads(path.read_text()) for path in Path("runs/choose_k").glob("*/record.json")]
+    assert sorted(len(r["dropped"]) for r in records) == [0, 1, 2, 3, 4, 5]
+    trained = [json.loads(path.read_text()) for path in Path("runs/choose_k/prior").glob("*/record.json")]
+    assert len(trained) == 1 and trained[0]["steps"] and not any(record["steps"] for record in records)
+
+
+def test_k_that_the_variant_cannot_drop_are_left_out(call):
+    words = "--teacher auto --distill patient --k 4 5 --save_model no"
+    code, out, err = call(f"--tasks rte --max_loss 100 {words}")
+    assert code == 0 and "note: --distill patient: pairs all layers but the last" in err and "K = 4 within" in err, err
+
+
+def test_k_that_the_strategy_cannot_drop_are_left_out(call):
+    code, out, err = call("--tasks rte --max_loss 100 --drop_strategy symmetric --save_model no")
+    assert code == 0 and "K = 4 within 100" in err and "must be even" in err and "the model of K" not in out, err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--tasks rte --k 6", "--k 6: this model can lose 1 to 5 layers"),
+        ("--tasks rte --do_eval", "choosing K trains and evaluates"),
+        ("--tasks rte --max_los 1", "Did you mean --max_loss?"),
+        ("--tasks rt", "--task_name"),
+        ("--tasks rte --drop_strategy greedy", "greedy: nothing is published for tinybert"),
+        ("--tasks rte --output_dir x", "--output_dir: is the folder of a single run"),
+    ],
+)
+def test_bad_input_is_one_line(call, words, said):
+    code, _, err = call(words)
+    assert code == 2 and said in err and len(err.splitlines()) == 1, err
+
+
+def test_what_a_reader_must_know_is_said():
+    """A loss that does not grow, and models that predict the same for every row."""
+    spec = RunSpec(ModelSpec("m"), DataSpec("rte"))
+    runs = [RunRecord(spec, "x", "success", distinct_predictions={"validation": n}) for n in (1, 2)]
+    task = SimpleNamespace(
+        name="rte", model="m", strategy="top", task=TASKS["rte"],
+        settings=ToleranceSettings([1.0], [1, 2], "x", exhaustive=True),
+        tolerances=[Tolerance(1.0, 3, [1, 2, 3], [2])], loss_at=lambda k, half: 0.5,
+        known={0: [runs[1], runs[1]], 2: [runs[1], runs[0]], 3: [runs[0], runs[0]]},
+    )  # fmt: skip
+    notes = " ".join(tolerance_table([task]).notes)
+    assert "rte: a larger K loses less than K = 2." in notes
+    assert "rte: one prediction for every row at K = 2 (1 of 2 seeds), K = 3 (2 of 2 seeds)." in notes
+
+
+def test_published_figures_stand_beside():
+    found = published_tolerance()
+    assert found["bert-base", "sst2", 1.0] == (7, 1.6) and found["xlnet-base", "stsb", 3.0] == (9, 2.46)
+    assert len(found) == 45
+
+
+# ---- own files -------------------------------------------------------------------------------------------------------
+def test_own_files_are_one_task(bert, tmp_path, monkeypatch, capsys):
+    """Their runs read the files; --tasks may say which task of GLUE they are."""
+    monkeypatch.chdir(tmp_path)
+    own = ["--train_file", "a/reviews.csv", "--validation_file=dev.csv", "--model_name_or_path", bert, "--use_cpu"]
+    assert tasks_of(None, own) == [None] and tasks_of(["rte"], own) == ["rte"] and tasks_of(None, []) == ["mrpc"]
+    task = TaskTolerance(None, own, ToleranceSettings([1.0], [1], "store", k=[1, 2]), parse_settings)
+    assert task.name == "reviews" and task.job(2, 1).spec.data.source == "files"
+    assert task.job(2, 1).spec.data.files == (("train", "a/reviews.csv"), ("validation", "dev.csv"))
+    assert run_command("choose-k", [*own, "--tasks", "rte", "mrpc"]) == 2
+    assert "--tasks rte mrpc: --train_file is one task" in capsys.readouterr().err
+
+
+def test_own_files(call, tmp_path):
+    rows = "".join(f"w{i} w{i % 7},{'good' if i % 3 else 'bad'}\n" for i in range(24))
+    Path("reviews.csv").write_text(f"text,label\n{rows}")
+    words = "--train_file reviews.csv --hold_out 0.4 --max_loss 100 --k 2 --max_steps 1 --save_model no"
+    code, out, err = call(words, data=None)
+    assert code == 0 and "| reviews " in out and "K = 2 within 100" in err, err
