@@ -419,15 +419,15 @@ def test_a_model_that_is_no_teacher(run, tmp_path, bert):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--distill patient", "--distill: needs a teacher"),
-        ("--distill_weight 0", "--distill_weight: needs a teacher"),
-        ("--teacher auto --distill_states_weight 1", "only for --distill patient and layers, not logits"),
-        ("--teacher auto --distill patient --distill_attention", "only for --distill layers, not patient"),
+        ("--distill patient", "--distill: only with --teacher"),
+        ("--distill_weight 0", "--distill_weight: only with --teacher"),
+        ("--teacher auto --distill_states_weight 1", "only with --distill patient and layers, not logits"),
+        ("--teacher auto --distill patient --distill_attention", "only with --distill layers, not patient"),
         ("--teacher auto --distill_weight 2", "--distill_weight 2.0: must be from 0 to 1"),
         ("--teacher auto --distill_temperature 0", "--distill_temperature 0.0: must be above 0"),
-        ("--teacher auto --distill layers --layerdrop_rate 0.1", "which --layerdrop_rate changes while it trains"),
+        ("--teacher auto --distill layers --layerdrop_rate 0.1", "which --layerdrop_rate changes during training"),
         ("--teacher auto --distill patient --drop_when gradual", "which --drop_when gradual changes"),
-        ("--teacher auto --do_eval", "teaches a training"),
+        ("--teacher auto --do_eval", "needs a training of this run"),
         ("--teacher auto --distill patient --drop_k 5", "the model keeps one alone"),
     ],
 )

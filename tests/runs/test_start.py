@@ -201,11 +201,11 @@ def test_under_torchrun_the_first_training_is_done_before(first):
     ("words", "said"),
     [
         ("--drop_when after --do_eval", "Add --do_train"),
-        ("--freeze_dropped", "goes with --drop_when finetuned"),
-        ("--drop_when after --freeze_dropped", "goes with --drop_when finetuned"),
-        ("--drop_when finetuned --drop_step 2", "--drop_step: only for --drop_when gradual, not finetuned"),
-        ("--start_num_train_epochs 2", "only for --drop_when finetuned and after, not pretrained"),
-        ("--teacher x --teacher_num_train_epochs 2", "only for --teacher auto"),
+        ("--freeze_dropped", "only with --drop_when finetuned and --drop_strategy"),
+        ("--drop_when after --freeze_dropped", "only with --drop_when finetuned and --drop_strategy"),
+        ("--drop_when finetuned --drop_step 2", "--drop_step: only with --drop_when gradual, not finetuned"),
+        ("--start_num_train_epochs 2", "only with --drop_when finetuned and after, not pretrained"),
+        ("--teacher x --teacher_num_train_epochs 2", "only with --teacher auto"),
         ("--drop_when finetuned --start_learning_rate 0", "--start_learning_rate 0.0: must be above 0"),
     ],
 )
