@@ -7,24 +7,17 @@
 All flags: --help. Terms: README.md.
 """
 
-if __name__ == "__main__":  # before anything imports torch
-    import signal
-    import sys
-
-    from layerdrop.cli import command
-
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends without a traceback
-    command.prepare_process()
-    if {"-h", "--help"} & set(sys.argv):
-        sys.exit(command.main(["run", "--help"]))
-
 import sys
+
+if __name__ == "__main__":  # before anything imports torch
+    from layerdrop.system.process import prepare_process
+
+    prepare_process()
 
 import numpy as np
 from transformers import PreTrainedModel, TrainingArguments
 
 from layerdrop.checkpoints import Checkpoint
-from layerdrop.cli import command
 from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.finetune.evaluate import Evaluation, Evaluator, evaluate
 from layerdrop.finetune.precision import head_in_fp32
@@ -231,13 +224,9 @@ def preview(spec: RunSpec, options: Options) -> RunRecord:
     return record
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Execute `layerdrop run` with these words, by default those of this process, and with this file's `run`.
-
-    Returns the exit code: 0 done, 1 failed, 2 unusable input, 130 stopped by the user.
-    """
-    return command.run_command("run", sys.argv[1:] if argv is None else argv, own_recipe=sys.modules[__name__])
-
-
 if __name__ == "__main__":
-    sys.exit(command.main(["run", *sys.argv[1:]], own_recipe=sys.modules[__name__]))
+    import runpy
+
+    sys.modules["run_glue"] = sys.modules["__main__"]  # the command executes this file, also a copy of it
+    sys.argv.insert(1, "run")
+    runpy.run_module("layerdrop", run_name="__main__")

@@ -10,7 +10,7 @@
 import argparse
 import json
 from dataclasses import fields
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 from layerdrop.cli.command import recipe
 from layerdrop.cli.flags import GROUPS, LIBRARY
@@ -43,11 +43,8 @@ def _takes(kind: type) -> dict:
     return {"action": "store_true"} if kind is bool else {"metavar": METAVARS[kind], "type": kind}
 
 
-def main(parser: argparse.ArgumentParser, words: list[str], own_recipe: Any = None) -> int:
-    """Execute one run, or preview it with --dry_run. Returns the exit code.
-
-    own_recipe: a module with `run` and `preview`; None: run_glue.py.
-    """
+def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Execute one run, or preview it with --dry_run. Returns the exit code."""
     if {"-h", "--help", "--help_all"} & set(words):
         if "--help_all" in words:
             _add_library_flags(parser)
@@ -66,7 +63,7 @@ def main(parser: argparse.ArgumentParser, words: list[str], own_recipe: Any = No
         if arguments.train.push_to_hub:
             raise UserError("--push_to_hub: no hub can be reached. Leave it out, and push the run's folder later.")
     spec, options = arguments.to_spec()
-    its = own_recipe or recipe()
+    its = recipe()
     try:
         record = its.preview(spec, options) if arguments.drop.dry_run else its.run(spec, options)
     except Locked as error:

@@ -10,6 +10,7 @@ from transformers import AutoConfig
 
 import run_glue
 from layerdrop.checkpoints import Checkpoint
+from layerdrop.cli.command import run_command
 from layerdrop.data.read import DEMO_FOLDER as FOLDER
 from layerdrop.data.read import read_splits
 from layerdrop.data.spec import DataSpec
@@ -218,6 +219,6 @@ def test_demo_yaml(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     quick = ["--num_train_epochs", "3", "--eval_strategy", "no"]
     demo_yaml = Path(run_glue.__file__).parent / "configs" / "demo.yaml"
-    assert run_glue.main([str(demo_yaml), "--drop_strategy", "top", "--drop_k", "6", "--use_cpu", *quick]) == 0
+    assert run_command("run", [str(demo_yaml), "--drop_strategy", "top", "--drop_k", "6", "--use_cpu", *quick]) == 0
     record = read_record("runs/demo_demo-rte_top_k6_seed42")
     assert record.kept == [0, 1, 2, 3, 4, 5] and record.metrics["accuracy"] > 0.75

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import run_glue
+from layerdrop.cli.command import run_command
 from layerdrop.data.tasks import TASKS
 from layerdrop.finetune import evaluate as module
 from layerdrop.runs.results import RESULT_FILES
@@ -452,7 +453,7 @@ def test_constant_predictions_are_null_not_a_crash(run, tmp_path):
 
 def test_help(capsys):
     def printed(flag):
-        assert run_glue.main([flag]) == 0
+        assert run_command("run", [flag]) == 0
         return capsys.readouterr().out
 
     short, whole = printed("--help"), printed("--help_all")

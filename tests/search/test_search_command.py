@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import run_glue
 from layerdrop.cli.command import run_command
 from layerdrop.criteria.orders import read_order_file, read_sets_file
 from layerdrop.runs.record import read_record
@@ -63,7 +62,10 @@ def test_greedy_then_optimal_then_a_run(words, bert, capsys):
     # the command that the search prints, on data whose development set can be read
     tiny.glue(Path("glue"), "rte", rows=24)
     printed = out.split("\npython run_glue.py ")[1].split()
-    assert run_glue.main([*printed, "--use_cpu", "--output_dir", "used", "--max_steps", "1", "--save_model", "no"]) == 0
+    assert (
+        run_command("run", [*printed, "--use_cpu", "--output_dir", "used", "--max_steps", "1", "--save_model", "no"])
+        == 0
+    )
     assert read_record("used").dropped == list(sets[1]) and read_record("used").spec.data.hold_out is None
 
 
@@ -106,7 +108,7 @@ def test_shortlist(words, capsys):
     tuned = records[()].folder
     for name, more in (("block-influence", []), ("logit-kl", ["--score_on", tuned]), ("fisher", ["--score_on", tuned])):
         dry = ["--dry_run", "--json", "--hold_out", "0.15", "--drop_strategy", name, "--drop_k", "3", *more]
-        assert run_glue.main([*words[: words.index("--workers")], *dry]) == 0
+        assert run_command("run", [*words[: words.index("--workers")], *dry]) == 0
         assert json.loads(capsys.readouterr().out)["dropped"] == sorted(by[name]), name
 
     files = {path: path.stat().st_mtime_ns for path in Path("runs/search/scores").glob("*.json")}
@@ -117,7 +119,10 @@ def test_shortlist(words, capsys):
 
     tiny.glue(Path("glue"), "rte", rows=24)
     printed = out.split("\npython run_glue.py ")[1].split()
-    assert run_glue.main([*printed, "--use_cpu", "--output_dir", "used", "--max_steps", "1", "--save_model", "no"]) == 0
+    assert (
+        run_command("run", [*printed, "--use_cpu", "--output_dir", "used", "--max_steps", "1", "--save_model", "no"])
+        == 0
+    )
     used = read_record("used")
     assert used.dropped == sorted(order) and used.spec.drop.strategy == "shortlist"
 
