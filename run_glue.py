@@ -8,11 +8,15 @@ All flags: --help. Terms: README.md.
 """
 
 if __name__ == "__main__":  # before anything imports torch
+    import signal
     import sys
 
-    from layerdrop.cli.command import main as command
+    from layerdrop.cli import command
 
-    sys.exit(command(["run", *sys.argv[1:]]))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends without a traceback
+    command.prepare_process()
+    if {"-h", "--help"} & set(sys.argv):
+        sys.exit(command.main(["run", "--help"]))
 
 import sys
 
@@ -20,7 +24,7 @@ import numpy as np
 from transformers import PreTrainedModel, TrainingArguments
 
 from layerdrop.checkpoints import Checkpoint
-from layerdrop.cli.command import run_command
+from layerdrop.cli import command
 from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.finetune.evaluate import Evaluation, Evaluator, evaluate
 from layerdrop.finetune.precision import head_in_fp32
@@ -228,8 +232,12 @@ def preview(spec: RunSpec, options: Options) -> RunRecord:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Execute `layerdrop run` with these words, by default those of this process.
+    """Execute `layerdrop run` with these words, by default those of this process, and with this file's `run`.
 
     Returns the exit code: 0 done, 1 failed, 2 unusable input, 130 stopped by the user.
     """
-    return run_command("run", sys.argv[1:] if argv is None else argv)
+    return command.run_command("run", sys.argv[1:] if argv is None else argv, own_recipe=sys.modules[__name__])
+
+
+if __name__ == "__main__":
+    sys.exit(command.main(["run", *sys.argv[1:]], own_recipe=sys.modules[__name__]))

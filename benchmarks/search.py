@@ -161,14 +161,14 @@ def measured(task: str, args: argparse.Namespace) -> Task:
 def open_trials(full_run, store: str, seeds: list[int], workers: int | None) -> Iterator:
     """Yield Candidates that train on local workers and show progress; set its `total`. full_run: the run in full
     depth."""
+    from layerdrop.cli.command import recipe
     from layerdrop.runs.store import Store
     from layerdrop.search.candidates import Candidates
     from layerdrop.sweeps.engines.local import LocalEngine
     from layerdrop.sweeps.engines.slots import slots
     from layerdrop.sweeps.progress import Display
-    from run_glue import run
 
-    engine, display = LocalEngine(run, slots(workers)), Display()
+    engine, display = LocalEngine(recipe().run, slots(workers)), Display()
     try:
         yield Candidates(
             full_run.record, full_run.options, Store(store), engine, seeds=seeds, total=0, tell=display.update

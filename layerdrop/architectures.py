@@ -1,6 +1,6 @@
 """Names of checkpoints, and the table of model families: the place of the layers, and all that depends on the depth.
 
-Contract of a family, tested for every row by tests/test_surgery.py:
+Contract of a family, tested for every row by tests/small/test_surgery.py:
 - its layers are one `ModuleList` at `layers` below the base model (or, with `shared`, one layer used n times);
 - `config.num_hidden_layers` (mapped by the library to `n_layers`, `n_layer`, ...) is the depth;
 - `per_layer` names every configuration field that holds one entry for each layer;

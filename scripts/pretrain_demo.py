@@ -35,7 +35,7 @@ from transformers import (
     set_seed,
 )
 
-from layerdrop.demo import FOLDER
+from layerdrop.data.read import DEMO_FOLDER
 from layerdrop.runs.environment import environment
 from layerdrop.system.files import umask
 from layerdrop.system.process import has_bf16
@@ -135,7 +135,7 @@ def pretrain(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast, devic
 def main() -> None:
     """Pre-train, and save the encoder in fp16."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=FOLDER / "checkpoint")
+    parser.add_argument("--output", type=Path, default=DEMO_FOLDER / "checkpoint")
     parser.add_argument("--snapshots", type=Path, help="folder for the encoder at forty points of the training")
     parser.add_argument("--steps", type=int, nargs=3, default=(4000, 2000, 4000), help="with 3, 6 and 12 layers")
     parser.add_argument("--batch", type=int, default=128)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -50,6 +51,11 @@ class Flags:
     train: TrainArguments
     given: frozenset[str] = frozenset()
     """Names of the flags on the command line."""
+
+    def values(self) -> dict[str, Any]:
+        """Flag -> value, for all groups."""
+        groups = (self.model, self.data, self.drop, self.when, self.teacher, self.train)
+        return {name: value for group in groups for name, value in vars(group).items()}
 
     @property
     def drop_layers(self) -> tuple[int, ...]:

@@ -1,11 +1,9 @@
 """Every check of a flag that needs no model and no data, and a note for each flag without effect."""
 
-import inspect
 import os
 from collections.abc import Iterable, Iterator
 
 import torch
-from torch.utils.checkpoint import checkpoint
 from transformers import Trainer, get_scheduler
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
@@ -18,38 +16,30 @@ from layerdrop.errors import UserError
 from layerdrop.runs.spec import OWN_RECIPE
 from layerdrop.system.text import one_line
 
+EXCLUSIVE = {
+    "keep_layers": ("drop_layers", "drop_strategy", "drop_k", "drop_threshold", "drop_order_file", "drop_order"),
+    "drop_layers": ("drop_strategy",),
+    "drop_k": ("drop_threshold",),
+    "drop_order": ("drop_order_file",),
+    "data_dir": ("train_file", "validation_file", "test_file"),
+    "theseus": ("layerdrop_rate", "freeze_layers", "from_scratch"),
+    "resume_from_checkpoint": ("overwrite_output_dir",),
+}
+"""Flag -> flags that contradict it."""
 OWN_FILES_ONLY = ("text_columns", "label_column", "label_type", "positive_label")
-SCORES_ONLY = ("score_split", "max_score_samples", "weight_scope")
+DATA_SCORES_ONLY, WEIGHT_SCORES_ONLY = ("score_split", "max_score_samples"), ("weight_scope",)
 TRAINING_ONLY = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "max_train_samples")
-GRADUAL_ONLY = ("drop_step", "drop_every_epochs")
-THESEUS_ONLY = ("replacing_rate", "replacing_schedule", "replacing_steps")
-START_ONLY = tuple(f"start_{name}" for name in OWN_RECIPE)
 NOT_TRAINING_ALONE = ("do_train", "seed", "precision", "bf16", "fp16", "no_speedups")
-"""Flags among TrainArguments that change the result of an evaluation too."""
+"""Flags among TrainArguments that also change the result of an evaluation."""
 
 
 def check(flags: Flags) -> None:
-    """Raise one UserError that names everything that is wrong with the flags, one line each, each problem once."""
+    """Raise one UserError for all problems with the flags, one line each."""
     problems: list[str] = []
-    for one in (
-        _layers,
-        _number_of_layers,
-        _strategys_own,
-        _frozen,
-        _when,
-        _theseus,
-        _teacher,
-        _task,
-        _files,
-        _numbers,
-        _training,
-        _optimizer,
-        _library,
-        _best,
-        _folder,
-    ):
+    checks = (_exclusive, _ids, _strategy, _only_with, _variants, _data, _numbers, _optimizer, _library, _best)
+    for find_problems in checks:
         try:
-            problems += one(flags)
+            problems += find_problems(flags)
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -67,41 +57,46 @@ def ranges(ids: Iterable[int]) -> str:
     return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
+def _given(values: dict, names: Iterable[str]) -> list[str]:
+    """The flags that have a value."""
+    return [name for name in names if values[name] is not None and values[name] is not False]
+
+
+def _exclusive(flags: Flags) -> Iterator[str]:
+    values = flags.values()
+    if values["drop_strategy"] == "list":
+        values["drop_strategy"] = None
+    for flag, others in EXCLUSIVE.items():
+        for other in _given(values, others)[:1] if _given(values, [flag]) else ():
+            shown = f"{other} {values[other]}" if other == "drop_strategy" else other
+            yield f"--{flag} and --{shown} contradict each other. Give one of them."
+
+
 # ---- layers ----------------------------------------------------------------------------------------------------------
-def _layers(flags: Flags) -> Iterator[str]:
-    drop = flags.drop
-    yield from _kept(flags)
-    if drop.drop_layers is not None and not flags.drop_layers:
-        yield "--drop_layers: names no layer. Write ids as 9,10,11, or leave the flag out to drop none."
-    if flags.drop_layers and drop.drop_strategy not in (None, "list"):
-        yield f"--drop_layers and --drop_strategy {drop.drop_strategy} both choose layers. Give one of them."
-    if negative := [i for i in flags.drop_layers if i < 0]:
-        yield f"--drop_layers {ranges(negative)}: no layer id. Ids count from 0."
+def _ids(flags: Flags) -> Iterator[str]:
+    drop, kept, dropped = flags.drop, flags.keep_layers, flags.drop_layers
+    for name, ids in (("drop_layers", dropped), ("keep_layers", kept), ("freeze_layers", flags.freeze_layers)):
+        if getattr(drop, name) is not None and not ids and name != "freeze_layers":
+            yield f"--{name}: names no layer. Write ids as 9,10,11, or leave the flag out."
+        if negative := [i for i in ids if i < 0]:
+            yield f"--{name} {ranges(negative)}: no layer id. Ids count from 0."
+    if frozen := {i for i in flags.freeze_layers if i in dropped or (kept and i not in kept and i >= 0)}:
+        yield f"--freeze_layers {ranges(frozen)}: dropped layers cannot be frozen. Name kept layers only."
+    order = flags.drop_order
+    if drop.drop_order is not None and (min(order, default=-1) < 0 or len(set(order)) < len(order)):
+        yield f"--drop_order {drop.drop_order}: must be ids from 0, each once. Write them as 9,2,11."
 
 
-def _kept(flags: Flags) -> Iterator[str]:
-    drop = flags.drop
-    if drop.keep_layers is None:
-        return
-    if not flags.keep_layers:
-        yield "--keep_layers: names no layer. Write ids as 0,1,2."
-    if negative := [i for i in flags.keep_layers if i < 0]:
-        yield f"--keep_layers {ranges(negative)}: no layer id. Ids count from 0."
-    names = ("drop_layers", "drop_k", "drop_threshold", "drop_order_file", "drop_order")
-    others = {name: getattr(drop, name) for name in names}
-    others[f"drop_strategy {drop.drop_strategy}"] = None if drop.drop_strategy == "list" else drop.drop_strategy
-    for name in (name for name, value in others.items() if value is not None):
-        yield f"--keep_layers and --{name} both choose layers. Give one of them."
-        return
-    if gone := set(flags.freeze_layers) - set(flags.keep_layers):
-        yield f"--freeze_layers {ranges(gone)}: --keep_layers drops this. Name kept layers only."
-
-
-def _number_of_layers(flags: Flags) -> Iterator[str]:
+def _strategy(flags: Flags) -> Iterator[str]:
+    """Number of layers, and flags that need a strategy."""
     drop, row = flags.drop, flags.named_strategy
-    if row is None or flags.drops_nothing or drop.keep_layers is not None:
+    if drop.keep_layers is not None:
         return
-    if row.listed:
+    if row is None:
+        for name in ("drop_k", "drop_threshold", "drop_order_file", "drop_order", "score_on"):
+            if getattr(drop, name) not in (None, 0) and drop.drop_layers is None:
+                yield f"--{name} needs a strategy. Choose --drop_strategy: {', '.join(STRATEGIES)}."
+    elif row.listed and not flags.drops_nothing:
         if not flags.drop_layers and drop.drop_layers is None:
             yield "--drop_strategy list: needs the ids. Add --drop_layers 9,10,11, or --drop_order_file layers.json."
         if drop.drop_k not in (None, len(flags.drop_layers)):
@@ -111,127 +106,75 @@ def _number_of_layers(flags: Flags) -> Iterator[str]:
         yield f"--drop_strategy {row.name}: how many layers? Add --drop_k N{also}."
 
 
-def _strategys_own(flags: Flags) -> Iterator[str]:
-    """Flags that only some strategies take."""
-    drop, row = flags.drop, flags.named_strategy
-    if drop.keep_layers is not None:
-        return
-    if row is None:
-        for name in ("drop_k", "drop_threshold", "drop_order_file", "drop_order", "score_on"):
-            if getattr(drop, name) not in (None, 0) and drop.drop_layers is None:
-                yield f"--{name} needs a strategy. Choose --drop_strategy: {', '.join(STRATEGIES)}."
-        return
-    if drop.drop_threshold is not None:
-        if not row.threshold:
-            names = ", ".join(name for name, row in CRITERIA.items() if row.threshold)
-            yield f"--drop_threshold: only for --drop_strategy {names}, not {row.name}. Use --drop_k."
-        elif drop.drop_k is not None:
-            yield "--drop_k and --drop_threshold both say how many layers. Give one of them."
-    if drop.drop_order_file and not (row.searched or row.listed):
-        searched = ", ".join(name for name, row in STRATEGIES.items() if row.searched)
-        yield f"--drop_order_file: only for {searched}, not {row.name}. Leave it out."
-    if drop.drop_order is not None:
-        ids = flags.drop_order
-        if not row.searched:
-            searched = ", ".join(name for name, row in STRATEGIES.items() if row.searched)
-            yield f"--drop_order: only for {searched}, not {row.name}. Use --drop_layers."
-        if drop.drop_order_file:
-            yield "--drop_order and --drop_order_file both give a search's result. Give one of them."
-        if min(ids, default=-1) < 0 or len(set(ids)) < len(ids):
-            yield f"--drop_order {drop.drop_order}: must be ids from 0, each once. Write them as 9,2,11."
-    if drop.score_on and row.name not in CRITERIA:
-        yield f"--score_on: {row.name} has no scores. It goes with {', '.join(CRITERIA)}."
+def _only_with(flags: Flags) -> Iterator[str]:
+    """Flags that have a meaning only with another flag."""
+    values, when, teacher = flags.values(), flags.when.drop_when, flags.teacher.teacher
+    row = None if flags.drop.keep_layers is not None else flags.named_strategy
+    kind = flags.teacher.distill or "logits"
+    theseus = [name for name in values if name.startswith("replacing_")]
+    distill = [name for name in values if name.startswith("distill") and teacher is None]
+    unused = [name for name in values if name.startswith("distill_") and name not in DISTILL_DEFAULTS[kind]]
+    searched = ", ".join(name for name, strategy in STRATEGIES.items() if strategy.searched)
+    by_threshold = ", ".join(name for name, criterion in CRITERIA.items() if criterion.threshold)
+    rules = [
+        (["drop_step", "drop_every_epochs"], when == "gradual", f"--drop_when gradual, not {when}"),
+        (
+            [f"start_{name}" for name in OWN_RECIPE],
+            when in ("finetuned", "after"),
+            f"--drop_when finetuned and after, not {when}",
+        ),
+        ([f"teacher_{name}" for name in OWN_RECIPE], teacher == "auto", "--teacher auto"),
+        (["freeze_dropped"], when == "finetuned" and flags.named_strategy, "--drop_when finetuned and --drop_strategy"),
+        (theseus, flags.when.theseus, "--theseus"),
+        (distill, False, "--teacher FOLDER or --teacher auto"),
+        (["distill_attention"], kind == "layers", f"--distill layers, not {kind}"),
+        (set(unused) - {"distill_attention"}, False, f"--distill patient and layers, not {kind}"),
+        (["json"], flags.drop.dry_run, "--dry_run. A run's own JSON is record.json in its folder"),
+    ]
+    if row is not None:
+        rules += [
+            (["drop_threshold"], row.threshold, f"--drop_strategy {by_threshold}, not {row.name}"),
+            (["drop_order_file"], row.searched or row.listed, f"--drop_strategy {searched}, list, not {row.name}"),
+            (["drop_order"], row.searched, f"--drop_strategy {searched}, not {row.name}"),
+            (["score_on"], row.name in CRITERIA, f"--drop_strategy {', '.join(CRITERIA)}, not {row.name}"),
+        ]
+    for names, holds, needed in rules:
+        for name in () if holds else _given(values, names):
+            yield f"--{name}: only with {needed}. Leave it out."
 
 
-def _frozen(flags: Flags) -> Iterator[str]:
-    if negative := [i for i in flags.freeze_layers if i < 0]:
-        yield f"--freeze_layers {ranges(negative)}: no layer id. Ids count from 0."
-    if gone := set(flags.freeze_layers) & set(flags.drop_layers):
-        yield f"--freeze_layers {ranges(gone)}: --drop_layers drops this. Name kept layers only."
-
-
-# ---- when layers go, and whom the rest learns from -------------------------------------------------------------------
-def _given(group: object, names: Iterable[str]) -> list[str]:
-    """Those of the flags that were given."""
-    return [name for name in names if getattr(group, name) is not None and getattr(group, name) is not False]
-
-
-def _when(flags: Flags) -> Iterator[str]:
-    when, row, train, said = flags.when, flags.named_strategy, flags.train, f"--drop_when {flags.when.drop_when}"
-    gradual = when.drop_when == "gradual"
+# ---- training variants -----------------------------------------------------------------------------------------------
+def _variants(flags: Flags) -> Iterator[str]:
+    when, train, teacher = flags.when, flags.train, flags.teacher
+    variant = f"--drop_when {when.drop_when}"
     if when.drop_when != "pretrained" and not train.do_train:
-        yield f"{said}: is about fine-tuning, which --do_eval and --do_predict alone leave out. Add --do_train."
-    if when.freeze_dropped and (when.drop_when != "finetuned" or row is None):
-        yield "--freeze_dropped: goes with --drop_when finetuned and --drop_strategy. Give both, or leave it out."
-    for name in _given(when, GRADUAL_ONLY):
-        if not gradual:
-            yield f"--{name}: only for --drop_when gradual, not {when.drop_when}. Leave it out."
-    if gradual and row is None:
-        yield f"{said}: needs layers to drop. Add --drop_strategy and --drop_k."
-    if gradual and flags.drop.drop_threshold is not None:
-        yield f"{said}: how many layers go must be known before. Use --drop_k instead of --drop_threshold."
-    if gradual and train.max_steps > 0:
-        yield f"{said}: counts epochs. Use --num_train_epochs instead of --max_steps."
-    if gradual and train.load_best_model_at_end:
-        yield f"{said}: its checkpoints have different depths. Leave --load_best_model_at_end out."
-    for name in _given(when, START_ONLY):
-        if when.drop_when not in ("finetuned", "after"):
-            yield f"--{name}: only for --drop_when finetuned and after, not {when.drop_when}. Leave it out."
-
-
-def _theseus(flags: Flags) -> Iterator[str]:
-    when, drop = flags.when, flags.drop
-    if not when.theseus:
-        yield from (f"--{name}: only with --theseus. Leave it out." for name in _given(when, THESEUS_ONLY))
-        return
-    if when.drop_when in ("after", "gradual"):
+        yield f"{variant}: needs fine-tuning, which --do_eval and --do_predict alone leave out. Add --do_train."
+    if when.drop_when == "gradual":
+        if flags.named_strategy is None:
+            yield f"{variant}: needs layers to drop. Add --drop_strategy and --drop_k."
+        if flags.drop.drop_threshold is not None:
+            yield f"{variant}: the number of layers must be known before. Use --drop_k instead of --drop_threshold."
+        if train.max_steps > 0:
+            yield f"{variant}: counts epochs. Use --num_train_epochs instead of --max_steps."
+        if train.load_best_model_at_end:
+            yield f"{variant}: its checkpoints have different depths. Leave --load_best_model_at_end out."
+    if when.theseus and when.drop_when in ("after", "gradual"):
         yield f"--theseus: goes with --drop_when pretrained or finetuned, not {when.drop_when}."
-    others = {
-        "--layerdrop_rate": when.layerdrop_rate,
-        "--freeze_layers": drop.freeze_layers,
-        "--from_scratch": flags.model.from_scratch,
-    }
-    for name in (name for name, value in others.items() if value):
-        yield f"--theseus and {name} contradict each other: it trains the kept layers and nothing else. Give one."
-
-
-def _teacher(flags: Flags) -> Iterator[str]:
-    given, when = flags.teacher, flags.when
-    if given.teacher is None:
-        for name in _given(given, vars(given)):
-            yield f"--{name}: needs a teacher. Add --teacher FOLDER or --teacher auto."
-        return
-    for name in _given(given, (f"teacher_{name}" for name in OWN_RECIPE)):
-        if given.teacher != "auto":
-            yield f"--{name}: only for --teacher auto. Leave it out."
-    kind = given.distill or "logits"
-    if not flags.train.do_train or when.drop_when == "after":
-        yield "--teacher: teaches a training, and this run has none of its own. Leave it out."
-    for name in _given(given, ("distill_temperature", "distill_weight", "distill_states_weight")):
-        if name not in DISTILL_DEFAULTS[kind]:
-            yield f"--{name}: only for --distill patient and layers, not {kind}. Leave it out."
-    if given.distill_attention and kind != "layers":
-        yield f"--distill_attention: only for --distill layers, not {kind}. Leave it out."
+    if teacher.teacher and (not train.do_train or when.drop_when == "after"):
+        yield "--teacher: needs a training of this run, and it has none. Leave it out."
     changing = {
         "--layerdrop_rate": when.layerdrop_rate,
         "--theseus": when.theseus,
         "--drop_when gradual": when.drop_when == "gradual",
     }
-    for name in (name for name, value in changing.items() if value and kind != "logits"):
-        yield f"--distill {kind}: pairs layers, which {name} changes while it trains. Use --distill logits."
+    for name in (name for name, value in changing.items() if value and teacher.distill in ("patient", "layers")):
+        yield f"--distill {teacher.distill}: pairs layers, which {name} changes during training. Use --distill logits."
 
 
-# ---- data ------------------------------------------------------------------------------------------------------------
-def _task(flags: Flags) -> Iterator[str]:
-    flags.data.task  # noqa: B018  raises for an unknown name
-    return iter(())
-
-
-def _files(flags: Flags) -> Iterator[str]:
+# ---- data and numbers ------------------------------------------------------------------------------------------------
+def _data(flags: Flags) -> Iterator[str]:
     data, own = flags.data, flags.data.own_files
-    if own and data.data_dir:
-        yield "--data_dir and --train_file/--validation_file/--test_file both say where the data is. Give one."
-    if own and data.positive_label is not None and data.task is not None:
+    if data.task is not None and own and data.positive_label is not None:
         yield (
             f"--positive_label {data.positive_label}: the F1 of {data.task.name}'s own classes is fixed. Leave it out, "
             "or leave --task_name out."
@@ -241,7 +184,7 @@ def _files(flags: Flags) -> Iterator[str]:
             "--max_predict_samples: cannot be combined with --score_split test, which scores the whole test set. "
             "Leave it out, or score another split."
         )
-    instead = " --hold_out 0.15 takes a share of the training set instead."
+    instead = " --hold_out 0.15 uses a fraction of the training set instead."
     for split in flags.splits if own else ():
         if split not in own:
             steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
@@ -249,27 +192,18 @@ def _files(flags: Flags) -> Iterator[str]:
                 f"--{split}_file is missing: {steps[split]} or --score_split {split} needs it "
                 f"(without any --do_* flag, training and evaluation are on).{instead if split == 'validation' else ''}"
             )
+    name, folder = flags.model.model_name_or_path, flags.train.output_dir
+    if folder and os.path.isdir(name) and os.path.realpath(name) == os.path.realpath(folder):
+        yield f"--output_dir {folder}: is the checkpoint's own folder. Choose another --output_dir."
 
 
 def _numbers(flags: Flags) -> Iterator[str]:
-    return out_of_range(
-        vars(flags.data) | vars(flags.drop) | vars(flags.when) | vars(flags.teacher) | vars(flags.train)
-    )
+    return out_of_range(flags.values())
 
 
-# ---- training --------------------------------------------------------------------------------------------------------
-def _training(flags: Flags) -> Iterator[str]:
-    train = flags.train
-    if not (train.do_train or train.do_eval or train.do_predict or flags.drop.dry_run):
-        yield "nothing to do: --do_train, --do_eval and --do_predict are all off. Turn one on."
-    if train.resume_from_checkpoint and train.overwrite_output_dir:
-        yield "--resume_from_checkpoint and --overwrite_output_dir contradict each other. Give one of them."
-    if flags.drop.json and not flags.drop.dry_run:
-        yield "--json goes with --dry_run; a run's own JSON is record.json in its folder."
-
-
+# ---- the library's flags ---------------------------------------------------------------------------------------------
 def _optimizer(flags: Flags) -> Iterator[str]:
-    """Try to build the optimizer and the learning-rate schedule for one parameter, unless that needs the model."""
+    """Build the optimizer and the learning rate schedule for one parameter, unless that needs the model."""
     train = flags.train
     if train.optim_target_modules or list(_numbers(flags)):
         return
@@ -292,6 +226,8 @@ def _optimizer(flags: Flags) -> Iterator[str]:
 def _library(flags: Flags) -> Iterator[str]:
     """Problems that the library would report only when training begins."""
     train = flags.train
+    if not (train.do_train or train.do_eval or train.do_predict or flags.drop.dry_run):
+        yield "nothing to do: --do_train, --do_eval and --do_predict are all off. Turn one on."
     for name in train.report_to:
         if name not in INTEGRATION_TO_CALLBACK:
             yield f"--report_to: unknown value '{name}'. Allowed: none, all, {', '.join(INTEGRATION_TO_CALLBACK)}."
@@ -299,12 +235,6 @@ def _library(flags: Flags) -> Iterator[str]:
         yield "--fsdp: shards a model over several processes. Start them: torchrun --nproc_per_node N run_glue.py ..."
     if train.dataloader_persistent_workers and not train.dataloader_num_workers:
         yield "--dataloader_persistent_workers: needs --dataloader_num_workers above 0. Give both, or leave it out."
-    known = [name for name in inspect.signature(checkpoint).parameters if name not in ("function", "args", "kwargs")]
-    for name in train.activation_checkpointing_kwargs or ():
-        if name not in known:
-            yield f"--activation_checkpointing_kwargs: unknown setting '{name}'. Allowed: {', '.join(known)}."
-    if train.torch_compile:
-        yield from _compile(train)
     launched = {"ACCELERATE_USE_FSDP": train.fsdp, "ACCELERATE_USE_DEEPSPEED": train.deepspeed}
     launched |= {"ACCELERATE_USE_MEGATRON_LM": None, "ACCELERATE_DYNAMO_BACKEND": None}
     for name, flag in launched.items():
@@ -313,15 +243,6 @@ def _library(flags: Flags) -> Iterator[str]:
                 f"{name}={value}, set by `accelerate launch`: changes the result without a trace in the record. "
                 "Leave it out of the launcher's settings, or start with torchrun."
             )
-
-
-def _compile(train: TrainArguments) -> Iterator[str]:
-    backends = torch._dynamo.list_backends(exclude_tags=())
-    if train.torch_compile_backend not in backends:
-        yield f"--torch_compile_backend {train.torch_compile_backend}: unknown. Allowed: {', '.join(backends)}."
-    modes = list(torch._inductor.list_mode_options())
-    if train.torch_compile_mode not in (None, *modes):
-        yield f"--torch_compile_mode {train.torch_compile_mode}: unknown. Allowed: {', '.join(modes)}."
 
 
 def _best(flags: Flags) -> Iterator[str]:
@@ -333,8 +254,11 @@ def _best(flags: Flags) -> Iterator[str]:
 
 
 def logged_metrics(flags: Flags) -> list[str]:
-    """What an evaluation logs. MNLI: its matched split's without prefix, and both splits' with theirs. Own files: the
-    metrics of every kind of task that --label_type leaves open."""
+    """The metrics that an evaluation logs.
+
+    MNLI: the matched split's metrics without prefix, and both splits' with a prefix. Own files: the metrics of every
+    kind of task that --label_type allows.
+    """
     task, own = flags.data.task, flags.data.own_files
     if task is not None:
         prefixes = [suffix.removeprefix("_") + "_" for suffix in task.suffixes if suffix and not own]
@@ -345,22 +269,17 @@ def logged_metrics(flags: Flags) -> list[str]:
     return list(dict.fromkeys(["loss", *(name for task in tasks for name in task.metrics)]))
 
 
-def _folder(flags: Flags) -> Iterator[str]:
-    name, folder = flags.model.model_name_or_path, flags.train.output_dir
-    if folder and os.path.isdir(name) and os.path.realpath(name) == os.path.realpath(folder):
-        yield f"--output_dir {folder}: is the checkpoint's own folder. Choose another --output_dir."
-
-
 # ---- flags without effect --------------------------------------------------------------------------------------------
 def idle_flags(flags: Flags) -> list[str]:
-    """A note for each flag that was given and that this run does not look at."""
+    """A note for each given flag that has no effect on this run."""
     given, data, row = flags.given, flags.data, flags.strategy
     notes = []
     if flags.drops_nothing and flags.drop.drop_strategy:
         notes.append(f"--drop_strategy {flags.drop.drop_strategy} has no effect: --drop_k 0 drops nothing")
-    used = () if flags.criterion is None else SCORES_ONLY[:2] if flags.scored_split else SCORES_ONLY[2:]
+    used = () if flags.criterion is None else DATA_SCORES_ONLY if flags.scored_split else WEIGHT_SCORES_ONLY
+    scores_only = (name for name in (*DATA_SCORES_ONLY, *WEIGHT_SCORES_ONLY) if name in given and name not in used)
     chosen = f"--drop_strategy {row.name}" if row else "a run that drops nothing"
-    notes += [f"--{name} has no effect on {chosen}" for name in SCORES_ONLY if name in given and name not in used]
+    notes += [f"--{name} has no effect on {chosen}" for name in scores_only]
     if not data.own_files:
         notes += [f"--{name} has no effect without own files" for name in OWN_FILES_ONLY if name in given]
     if data.source in ("hub", "demo") and "skip_bad_rows" in given:
@@ -373,7 +292,7 @@ def idle_flags(flags: Flags) -> list[str]:
 
 
 def _of_training(flags: Flags) -> list[str]:
-    """The flags that were given and that only training looks at."""
+    """The given flags that only training uses."""
     known = set(TrainArguments.__dataclass_fields__) - set(NOT_TRAINING_ALONE)
     names = [name for name in known if has_effect(name, flags.train)]
     names += [name for name in TRAINING_ONLY if name != "max_train_samples" or flags.scored_split != "train"]

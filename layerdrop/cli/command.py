@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from typing import Any
 
 from layerdrop.errors import UserError, unknown
 from layerdrop.system.process import is_first, prepare_process
@@ -90,13 +91,18 @@ def command_parser(name: str) -> CommandParser:
     return parser
 
 
-def run_command(name: str, words: Sequence[str]) -> int:
-    """Execute `layerdrop NAME WORDS` in this process.
+def recipe():
+    """The module of the recipe, run_glue.py."""
+    return import_module("run_glue")
+
+
+def run_command(name: str, words: Sequence[str], **more: Any) -> int:
+    """Execute `layerdrop NAME WORDS` in this process. more: further arguments of the command's main.
 
     Returns the exit code: 0 done, 1 a run failed, 2 unusable input, 130 stopped by the user.
     """
     try:
-        return command_module(name).main(command_parser(name), list(words))
+        return command_module(name).main(command_parser(name), list(words), **more)
     except UserError as error:
         text, code = "\n".join(f"error: {line}" for line in str(error).splitlines()), 2
     except KeyboardInterrupt as stop:
@@ -120,9 +126,7 @@ def complete() -> None:
 def overview(words: Sequence[str]) -> int:
     """Print the commands. Returns the exit code: 2 for an unknown command."""
     if words and words[0] == "--version":
-        from layerdrop import __version__
-
-        print(f"layerdrop {__version__}")
+        print(f"layerdrop {sys.modules['layerdrop'].__version__}")
         return 0
     if words and words[0] not in ("-h", "--help"):
         print(f"error: {unknown('layerdrop', words[0], COMMANDS)}", file=sys.stderr)
@@ -132,13 +136,16 @@ def overview(words: Sequence[str]) -> int:
     return 0
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """The installed command: prepare the process, and execute the words of its command line. Returns the exit code."""
+def main(words: Sequence[str] | None = None, **more: Any) -> int:
+    """The installed command: prepare the process, and execute the words of its command line. Returns the exit code.
+
+    more: as in `run_command`.
+    """
     prepare_process()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     words = sys.argv[1:] if words is None else words
     if "_ARGCOMPLETE" in os.environ:
         complete()
-    code = run_command(words[0], words[1:]) if words and words[0] in COMMANDS else overview(words)
+    code = run_command(words[0], words[1:], **more) if words and words[0] in COMMANDS else overview(words)
     gc.freeze()  # skip the search for garbage among imported modules at exit
     return code

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
-from layerdrop.cli.command import flag_name
+from layerdrop.cli.command import flag_name, recipe
 from layerdrop.errors import UserError
 
 OWN_FILES = ("train_file", "validation_file", "test_file")
@@ -69,7 +69,7 @@ def find_slots(args: argparse.Namespace) -> list:
 
 def make_engine(args: argparse.Namespace, slots: list, gives_precision: bool):
     """The engine of the flags. gives_precision: whether every run's precision was given. Raises UserError."""
-    from run_glue import run
+    run = recipe().run
 
     if args.engine == "ray":
         from layerdrop.sweeps.engines.ray import RayEngine

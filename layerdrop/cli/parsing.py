@@ -1,7 +1,6 @@
 """From the words of a command line to checked Arguments."""
 
 import argparse
-import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from layerdrop.system.process import has_bf16
 from layerdrop.system.settings import read_settings
 from layerdrop.system.text import one_line
 
-ID_FLAGS = ("drop_layers", "remove_layers", "keep_layers", "drop_order", "freeze_layers")
+ID_FLAGS = ("drop_layers", "keep_layers", "drop_order", "freeze_layers")
 DICTIONARIES = TrainingArguments._VALID_DICT_FIELDS
 """Flags that take a JSON object."""
 OR_FILE = ("accelerator_config", "deepspeed", "fsdp_config")
@@ -137,7 +136,6 @@ def parse(argv: Sequence[str]) -> Arguments:
     words = list(argv)
     if words and not words[0].startswith("-") and words[0].endswith((".yaml", ".yml", ".json")):
         words = flags_of(read_settings(words[0])) + words[1:]
-    _refuse_separate_ids(words)
     words = _translate(words, notes)
     namespace = _namespace(words)
     given = frozenset(flag_name(word) for word in words if word.startswith("--"))
@@ -174,17 +172,6 @@ def flags_of(settings: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _refuse_separate_ids(words: list[str]) -> None:
-    """Raise UserError for layer ids that are separate words."""
-    for i, word in enumerate(words):
-        if word.startswith("--") and flag_name(word) in ID_FLAGS:
-            ids = [word.partition("=")[2]] if "=" in word else []
-            ids += itertools.takewhile(lambda w: not w.startswith("--"), words[i + 1 :])
-            if len(ids) > 1:
-                joined = ",".join(part for text in ids for part in text.split(",") if part)
-                raise UserError(f"--{flag_name(word)} {' '.join(ids)}: ids with spaces. Write them as {joined}.")
-
-
 def _translate(words: list[str], notes: list[str]) -> list[str]:
     """Replace flags of older scripts, and append a note for each. Add the value that a flag may leave out."""
     out: list[str] = []
@@ -216,7 +203,8 @@ def _namespace(words: list[str]) -> argparse.Namespace:
         raise UserError("\n".join(no_such_flag(word, known, "run_glue.py --help_all", MISNOMERS) for word in flags))
     if unknown:
         raise UserError(
-            f"'{unknown[0]}' belongs to no flag. A configuration file comes first: run_glue.py X.yaml --flag value."
+            f"'{unknown[0]}' belongs to no flag. Write layer ids without spaces, as 9,10,11, and a configuration file "
+            "first: run_glue.py X.yaml --flag value."
         )
     for action in parser._actions:
         if getattr(namespace, action.dest, None) != "" or action.dest in ID_FLAGS:

@@ -47,7 +47,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
             raise UserError(f"--output {args.output}: belongs to the run in this folder. Give another name.")
     predictor = Predictor(args.model, args.max_seq_length)
     texts = _read(args, predictor.columns)
-    text = "".join("\t".join(row) + "\n" for row in predictor(texts, args.batch_size))
+    text = "".join("\t".join(row) + "\n" for row in predictor.table(texts, args.batch_size))
     notes = list(texts.notes)
     if without := len(texts.texts) - len(texts.rows):
         notes.append(f"{without} of {len(texts.texts)} rows without a text: empty predictions")

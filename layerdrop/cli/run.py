@@ -10,8 +10,9 @@
 import argparse
 import json
 from dataclasses import fields
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
+from layerdrop.cli.command import recipe
 from layerdrop.cli.flags import GROUPS, LIBRARY
 from layerdrop.errors import UserError
 from layerdrop.system.files import LocalPath
@@ -42,14 +43,16 @@ def _takes(kind: type) -> dict:
     return {"action": "store_true"} if kind is bool else {"metavar": METAVARS[kind], "type": kind}
 
 
-def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
-    """Execute one run, or preview it with --dry_run. Returns the exit code."""
+def main(parser: argparse.ArgumentParser, words: list[str], own_recipe: Any = None) -> int:
+    """Execute one run, or preview it with --dry_run. Returns the exit code.
+
+    own_recipe: a module with `run` and `preview`; None: run_glue.py.
+    """
     if {"-h", "--help", "--help_all"} & set(words):
         if "--help_all" in words:
             _add_library_flags(parser)
         parser.print_help()
         return 0
-    import run_glue
     from layerdrop.checkpoints import work_offline_unless_reachable
     from layerdrop.cli.parsing import parse
     from layerdrop.finetune.interrupt import Interrupted
@@ -63,8 +66,9 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
         if arguments.train.push_to_hub:
             raise UserError("--push_to_hub: no hub can be reached. Leave it out, and push the run's folder later.")
     spec, options = arguments.to_spec()
+    its = own_recipe or recipe()
     try:
-        record = run_glue.preview(spec, options) if arguments.drop.dry_run else run_glue.run(spec, options)
+        record = its.preview(spec, options) if arguments.drop.dry_run else its.run(spec, options)
     except Locked as error:
         raise UserError(str(error)) from None
     except Interrupted as stop:

@@ -19,13 +19,15 @@ from layerdrop.data.glue import (
 )
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task, get_task
-from layerdrop.demo import FOLDER as DEMO_FOLDER
 from layerdrop.errors import UserError
 
 _fingerprints: dict[Hashable, dict[str, list[Any]]] = {}
 """Rows that this process has read: `_rows_key` -> {split: [number of rows, fingerprint]}."""
 HOLD_OUT_SEED = 41
 """Seed of the draw (GLP's). Every model and every seed of a run holds out the same rows."""
+
+DEMO_FOLDER = Path(__file__).parent.parent / "demo"
+"""Contains the demo model's `checkpoint`, and a folder for each task: `demo-RTE/train.tsv`, `dev.tsv`, `test.tsv`."""
 
 
 @dataclass

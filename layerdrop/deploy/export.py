@@ -11,18 +11,19 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from layerdrop.analysis.inputs import AnalysisInput
 from layerdrop.architectures import ModelSpec
-from layerdrop.data.labels import Labels
+from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.spec import DataSpec
 from layerdrop.deploy.onnx import FILE, OnnxClassifier, check_packages, export_onnx, latency, quantise
 from layerdrop.errors import UserError
 from layerdrop.finetune.evaluate import logits_of
 from layerdrop.loading import load_classifier, quiet
+from layerdrop.runs.inputs import RunInputs
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import holds_model
+from layerdrop.runs.training_arguments import training_arguments
 from layerdrop.system.files import (
     folder_beside,
     foreign_file,
@@ -98,11 +99,12 @@ class ExportedRun:
         data."""
         self.folder, self.record = folder, _record(folder)
         spec = RunSpec(ModelSpec(folder), data_to_check_on(self.record, places or {}))
-        self.input = AnalysisInput(spec, Options(folder=folder, use_cpu=True), ("validation",))
-        self.task, self.metric = self.input.task, self.record.task.selection_metric
-        self.data = self.input.tokens("validation")
-        self.model: PreTrainedModel = load_classifier(self.input.checkpoint, replace_head=False)[0]
-        self.labels = Labels(self.task, self.input.checkpoint)
+        checkpoint, options = Checkpoint.open(folder), Options(folder=folder, use_cpu=True)
+        args = training_arguments(spec, options)
+        self.input = RunInputs.read(spec, options, args, checkpoint, ("validation",))
+        self.labels, self.task, self.metric = self.input.labels, self.input.data.task, self.record.task.selection_metric
+        self.data = self.input.dataset(self.input.data.splits("validation")[0])
+        self.model: PreTrainedModel = load_classifier(checkpoint, replace_head=False)[0]
 
     def export(
         self, form: str, folder: str, *, int8: bool = False, max_loss: float = 1.0, force: bool = False
@@ -164,7 +166,9 @@ class ExportedRun:
         return logits_of(model, self.data, self.input.collate, BATCH, "fp32")
 
     def _score(self, logits: np.ndarray) -> float:
-        scores = self.task.kind.measure((self.metric,), self.labels.decide(logits), self.data.labels)
+        scores = self.task.kind.measure(
+            (self.metric,), self.labels.decide(logits), self.labels.to_task(self.data.labels)
+        )
         return 100 * scores[self.metric]
 
     def _compared(self, name: str, megabytes: float, logits: np.ndarray) -> Export:
@@ -185,7 +189,7 @@ class ExportedRun:
         record, score = self.record, result.forms[-1].score
         facts = {"run": record.id, "base_model": record.spec.model.name, "task": record.spec.data.task}
         facts |= {"kept": record.kept, "dropped": record.dropped, "labels": self.labels.names}
-        facts |= {"text_columns": record.text_columns, "max_seq_length": self.input.length}
+        facts |= {"text_columns": record.text_columns, "max_seq_length": self.input.max_length}
         facts |= {"form": result.forms[-1].name, "metric": result.metric, "score": score, "loss": result.loss}
         facts |= {"largest_difference": result.largest_difference, "files": hashes_in(folder)}
         write_atomically(folder / EXPORT_FILE, json.dumps(facts, indent=1) + "\n")
@@ -197,7 +201,7 @@ class ExportedRun:
         texts = ", ".join(TEXTS[: 1 + pairs])
         if pairs and not onnx:
             texts = f'{{"text": {TEXTS[0]}, "text_pair": {TEXTS[1]}}}'
-        code = (ONNX if onnx else PIPELINE).format(texts=texts, length=self.input.length, file=FILE)
+        code = (ONNX if onnx else PIPELINE).format(texts=texts, length=self.input.max_length, file=FILE)
         scores = f"{last.score:.1f} points of {result.metric} on the validation set ({model.name}: {model.score:.1f})"
         classes = " The logits are in the order of `id2label` in config.json." if self.task.labels else ""
         return f"The run's model as {last.name}: {scores}.{classes} In this folder:\n\n```python\n{code}```"

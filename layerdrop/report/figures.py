@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import matplotlib
@@ -253,7 +254,7 @@ def heat(
     n = len(panels)
     figure, grid = plt.subplots(1, n, figsize=(WIDTH if n == 1 else 2.1 * n, 2.3), squeeze=False)
     for axes, (name, rows) in zip(grid[0], panels.items(), strict=True):
-        cells = pd.DataFrame(list(rows), dtype=float).to_numpy()
+        cells = np.array(list(zip_longest(*rows)), dtype=float).T
         width = cells.shape[1]
         image = axes.imshow(cells, cmap="cividis_r", aspect="auto")
         axes.set_title(name, fontsize=7)

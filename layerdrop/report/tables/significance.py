@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from layerdrop.analysis.significance import LEVEL, Comparison, compare_systems, holm
 from layerdrop.report.model_results import ModelResults, model_results, task_name
 from layerdrop.report.records import some
+from layerdrop.report.significance import LEVEL, Comparison, compare_systems, holm
 from layerdrop.report.table import Table
 from layerdrop.report.table_row import TableRow
 from layerdrop.report.tables.scores import MISSING

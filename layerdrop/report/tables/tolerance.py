@@ -1,17 +1,18 @@
 """Number of layers that can be dropped within a loss, as Sajjad et al.'s Table 4."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from typing import Any
 
-from layerdrop.analysis.choose_k import TaskTolerance
 from layerdrop.report.published import published_tolerance
 from layerdrop.report.table import Table
 from layerdrop.system.text import short_name
 
 
-def tolerance_table(tasks: Sequence[TaskTolerance], compare: bool = False) -> Table:
-    """One row for each task and threshold: K, its loss on both halves, the tried K. compare: show published figures."""
+def tolerance_table(tasks: Sequence[Any], compare: bool = False) -> Table:
+    """One row for each task and threshold: K, its loss on both halves, the tried K.
+
+    tasks: layerdrop.analysis.choose_k.TaskTolerance. compare: show published figures.
+    """
     header = ["task", "may lose", "K", "loss, chosen on", "loss, other half", "K tried", *["published"] * compare]
     title = f"{tasks[0].model}: layers that can be dropped by {tasks[0].strategy}"
     table = Table("tolerance", title, header, notes=_notes(tasks))
@@ -34,7 +35,7 @@ def tolerance_table(tasks: Sequence[TaskTolerance], compare: bool = False) -> Ta
     return table
 
 
-def _notes(tasks: Sequence[TaskTolerance]) -> list[str]:
+def _notes(tasks: Sequence[Any]) -> list[str]:
     settings = tasks[0].settings
     unit = "percent of the full model's score" if settings.percent else "points"
     seeds = f"{len(settings.seeds)} seed{'s' * (len(settings.seeds) > 1)}"

@@ -1,0 +1,135 @@
+"""The installed command: its overview, help without the library, exit codes, process settings, completion."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from layerdrop.cli import command
+from layerdrop.cli.command import COMMANDS, command_module, command_parser, run_command
+from layerdrop.errors import UserError
+
+ROOT = Path(__file__).parent.parent.parent
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"} | {"PYTHONPATH": str(ROOT)}
+
+
+def python(*words: str, **settings):
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=ENVIRONMENT, **settings)
+
+
+def test_help_imports_no_library():
+    code = f"""
+import contextlib, io, sys
+from layerdrop.cli.command import overview, run_command
+with contextlib.redirect_stdout(io.StringIO()) as out:
+    overview([])
+    for name in {list(COMMANDS)}:
+        try:
+            run_command(name, ["--help"])
+        except SystemExit as end:
+            assert not end.code
+print(len(out.getvalue()), *{{"torch", "transformers", "numpy", "pandas"}} & set(sys.modules))
+"""
+    done = python("-c", code, check=True)
+    assert int(done.stdout) > 5000 and not done.stderr
+
+
+def test_help_of_a_run(capsys):
+    assert run_command("run", ["--help"]) == 0
+    text = capsys.readouterr().out
+    sections = [line[:-1] for line in text.splitlines() if line and line[0] != " " and line.endswith(":")]
+    assert sections == ["options", "model", "data", "drop", "when", "teacher", "train", "library"]
+    assert "--no_speedups" in text and "--resume_from_checkpoint PATH" in text and "--adam_beta1" not in text
+    assert "%(" not in text and max(map(len, text.splitlines())) <= 120
+    assert run_command("run", ["--help_all"]) == 0 and "--adam_beta1" in capsys.readouterr().out
+
+
+def test_every_command_is_described_and_has_a_module(capsys):
+    modules = {path.stem.replace("_", "-") for path in (ROOT / "layerdrop" / "cli").glob("*.py")}
+    assert set(COMMANDS) <= modules and command.overview([]) == 0
+    out = capsys.readouterr().out
+    for name in COMMANDS:
+        assert f"\n  {name} " in out and command_parser(name).format_help().startswith(f"usage: layerdrop {name}")
+    assert command.overview(["swep"]) == 2 and "Did you mean 'sweep'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--tabel", "x"], "--tabel: no such flag. Did you mean --table? All flags: layerdrop report --help."),
+        (["--holm", "store", "--xyz=3"], "--xyz: no such flag. All flags: layerdrop report --help."),
+        (["--format", "x", "store"], "--format: invalid choice: 'x' (choose from"),
+        ([], "the following arguments are required: store. See layerdrop report --help."),
+    ],
+)
+def test_wrong_words(words, said, capsys):
+    assert run_command("report", words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {said}")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (UserError("a: b\nc: d"), 2, "error: a: b\nerror: c: d\n"),
+        (KeyboardInterrupt(), 130, "stopped. Repeat the command to continue.\n"),
+        (KeyboardInterrupt("Do this."), 130, "stopped. Do this.\n"),
+    ],
+)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_exit_codes(name, raised, code, said, monkeypatch, capsys):
+    def main(parser, words):
+        raise raised
+
+    monkeypatch.setattr(command_module(name), "main", main)
+    assert run_command(name, []) == code and capsys.readouterr().err == said
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert run_command(name, []) == code and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("entry", ["run_glue.py", "-m"])
+def test_the_process_is_prepared_before_torch_is_imported(entry):
+    start = f"runpy.run_path({str(ROOT / entry)!r}, run_name='__main__')"
+    if entry == "-m":
+        start = "sys.argv.insert(1, 'run'); runpy.run_module('layerdrop', run_name='__main__')"
+    code = f"""
+import os, runpy, sys
+class Watch:
+    def find_spec(self, name, *rest):
+        assert name != "torch" or "GOMP_SPINCOUNT" in os.environ
+sys.meta_path.insert(0, Watch())
+sys.path.insert(0, {str(ROOT)!r})
+sys.argv = ["x", "--drop_stratgy", "top"]
+{start}
+"""
+    done = python("-c", code)
+    assert done.returncode == 2 and done.stderr.startswith("error: --drop_stratgy: no such flag. Did you mean"), done
+
+
+def test_a_full_disk_is_tolerated():
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "layerdrop", "run", "--help"]
+        assert subprocess.run(words, stdout=full, env=ENVIRONMENT).returncode == 0
+
+
+def test_the_entry_point_exists():
+    project = (ROOT / "pyproject.toml").read_text()
+    assert '[project.scripts]\nlayerdrop = "layerdrop.cli.command:main"\n' in project and callable(command.main)
+    assert '\npy-modules = ["run_glue"]\n' in project
+
+
+def test_completion(tmp_path):
+    pytest.importorskip("argcomplete")
+    for line, expected in (("layerdrop swe", "sweep"), ("layerdrop run --drop_str", "--drop_strategy")):
+        names = {
+            "_ARGCOMPLETE": "1",
+            "COMP_LINE": line,
+            "COMP_POINT": str(len(line)),
+            "_ARGCOMPLETE_STDOUT_FILENAME": "o",
+        }
+        words = [sys.executable, "-m", "layerdrop"]
+        subprocess.run(words, env=ENVIRONMENT | names, cwd=tmp_path, check=True)
+        assert expected in (tmp_path / "o").read_text()

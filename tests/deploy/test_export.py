@@ -1,0 +1,423 @@
+"""Exported models: the same logits, refused where they lose too much."""
+
+import copy
+import csv
+import io
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+import layerdrop
+from layerdrop.architectures import ModelSpec
+from layerdrop.cli.command import run_command
+from layerdrop.data.spec import DataSpec
+from layerdrop.deploy import export as exported
+from layerdrop.deploy import onnx
+from layerdrop.deploy.onnx import OnnxClassifier, export_onnx, latency, quantise
+from layerdrop.errors import UserError
+from layerdrop.runs.record import RunRecord
+from layerdrop.runs.spec import RunSpec
+from layerdrop.surgery import drop_layers
+from tests import tiny
+from tests.small.test_surgery import MODEL_TYPES
+
+needs_onnx = pytest.mark.skipif(
+    any(__import__("importlib.util").util.find_spec(name) is None for name in onnx.PACKAGES), reason="onnx is missing"
+)
+
+
+@needs_onnx
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", [name for name in MODEL_TYPES if name != "longformer"])
+def test_every_family_gives_its_logits(tmp_path, model_type):
+    """Cut first; batches of 1 and 7, texts of 1 to 128 tokens."""
+    longer = {} if model_type == "xlnet" else {"max_position_embeddings": 132}
+    model, left = drop_layers(tiny.model(model_type, **longer), [2, 4]), model_type == "xlnet"
+    names = ["input_ids", "attention_mask"]
+    if model_type not in ("distilbert", "roberta", "modernbert", "mpnet"):
+        names.append("token_type_ids")
+    export_onnx(model, names, tmp_path / "model.onnx")
+    classifier = OnnxClassifier(tmp_path / "model.onnx")
+    assert set(classifier.inputs) <= set(names) and "input_ids" in classifier.inputs
+    for rows, tokens in ((1, 1), (7, 1), (7, 9), (1, 128), (7, 128)):
+        ids = torch.randint(5, 60, (rows, tokens), generator=torch.Generator().manual_seed(rows))
+        mask = torch.ones_like(ids)
+        if tokens > 1:
+            mask[0, 0 if left else -1] = 0
+        batch = {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+        batch = {name: batch[name] for name in names}
+        with torch.no_grad():
+            np.testing.assert_allclose(classifier(batch), model(**batch).logits, atol=2e-5)
+
+
+def test_longformer_is_refused_by_name(tmp_path):
+    with pytest.raises(UserError, match="exporter cannot take longformer. Use --format safetensors"):
+        export_onnx(tiny.model("longformer"), ["input_ids"], tmp_path / "x")
+
+
+@needs_onnx
+def test_int8_is_smaller_and_close(tmp_path):
+    model = tiny.model("bert", hidden_size=64, intermediate_size=128)
+    export_onnx(model, ["input_ids", "attention_mask"], tmp_path / "a.onnx")
+    quantise(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    sizes = [sum(f.stat().st_size for f in tmp_path.glob(f"{name}.onnx*")) for name in "ab"]
+    models = [OnnxClassifier(tmp_path / f"{name}.onnx") for name in "ab"]
+    for model in models:
+        inputs, (output,) = model.session.get_inputs(), model.session.get_outputs()
+        assert [given.shape for given in inputs] == [["batch", "length"]] * 2 and output.shape == ["batch", 2]
+    a, b = (model(tiny.batch()) for model in models)
+    assert sizes[1] < 0.6 * sizes[0] and 0 < np.abs(a - b).max() < 0.3
+
+
+def test_models_take_turns():
+    order = []
+    text = {"input_ids": torch.ones(4, 2)}
+    work = [(lambda part, name=name: order.append(name), [text] * n) for name, n in (("a", 1), ("b", 2))]
+    found = latency(work, 2)
+    assert order == ["a", "b", "b"] * 3 and [len(times) for times in found] == [2, 2]
+
+
+@pytest.fixture
+def made(run):
+    """A run without two layers, in the folder `made`."""
+    assert (
+        run("--task_name rte --drop_strategy top --drop_k 2 --max_steps 3 --learning_rate 1e-3", output="made")[0] == 0
+    )
+    return "made"
+
+
+def call(words, capsys):
+    code = run_command("export", words.split())
+    return code, *capsys.readouterr()
+
+
+def test_safetensors(made, capsys):
+    """Plain transformers and its pipeline load it; nothing of the training travels along."""
+    code, out, err = call("made", capsys)
+    assert code == 0 and "0 of 12 predictions differ" in err, err
+    folder = Path("made/export")
+    assert {path.name for path in folder.iterdir()} >= {
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "export.json",
+    }
+    assert not {"training_args.bin", "record.json", "spec.json"} & {path.name for path in folder.iterdir()}
+    (found,) = pipeline("text-classification", str(folder))(["w1 w2"])
+    assert found["label"] in ("entailment", "not_entailment")
+    a, b = (AutoModelForSequenceClassification.from_pretrained(name) for name in ("made", folder))
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    said = json.loads((folder / "export.json").read_text())
+    assert said["kept"] == [0, 1, 2, 3] and said["task"] == "rte" and said["loss"] == 0
+
+
+def files_in(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("model.safetensors", "mine"), ("export.json", "{}"), ("export.json", "[1]"), ("export.json", '{"files": [1]}')],
+)
+def test_a_folder_of_the_users_own_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError) as error:
+        exported.check_output(str(tmp_path))
+    assert str(error.value) == (
+        f"--output {tmp_path}: holds {name}, which no export has written, or which has changed since. "
+        "Move it away, or choose another folder."
+    )
+    assert files_in(tmp_path) == {name: content.encode()}
+
+
+def test_an_earlier_export_is_replaced_unless_something_was_added_or_changed(made, capsys):
+    """A file that is added while the new export is made counts too."""
+    for _ in range(2):
+        assert call("made", capsys)[0] == 0
+    before = files_in("made/export")
+    for name in ("notes.txt", "README.md"):
+        Path("made/export", name).write_text("mine")
+        code, _, err = call("made", capsys)
+        assert code == 2 and f"--output made/export: holds {name}, which no export has written, or" in err
+        assert files_in("made/export") == before | {name: b"mine"}
+        Path("made/export", name).unlink()
+        if name in before:
+            Path("made/export", name).write_bytes(before[name])
+    run = exported.ExportedRun("made")
+    run.input.checkpoint.tokenizer.save_pretrained = lambda folder: Path("made/export/late").write_text("mine")
+    with pytest.raises(UserError, match="holds late"):
+        run.export("safetensors", "made/export")
+    assert files_in("made/export") == before | {"late": b"mine"}
+
+
+def test_folders_that_cannot_be_replaced(made, capsys, monkeypatch):
+    """The working folder, a file; all outputs are looked at before anything is computed. A link stays a link."""
+    folder = Path("made").absolute()
+    Path("work").mkdir()
+    monkeypatch.chdir("work")
+    code, _, err = call(f"{folder} --output .", capsys)
+    assert code == 2 and err.startswith("error: --output .: is the working folder")
+    Path("file").write_text("mine")
+    code, _, err = call(f"{folder} --output file", capsys)
+    assert code == 2 and "--output file: is not a folder" in err and Path("file").read_text() == "mine"
+    Path("elsewhere").mkdir()
+    Path("link").symlink_to("elsewhere")
+    assert call(f"{folder} --output link", capsys)[0] == 0
+    assert Path("link").is_symlink() and Path("elsewhere/model.safetensors").exists()
+    monkeypatch.setattr(exported.ExportedRun, "export", None)
+    (folder / "export").mkdir()
+    (folder / "export" / "mine").write_text("mine")
+    code, _, err = call(f"{folder} {folder}", capsys)
+    assert code == 2 and "holds mine" in err
+
+
+def test_an_export_that_breaks_off_leaves_the_old_one(made, capsys, monkeypatch):
+    """tests/system/test_files.py kills at every change of the disk."""
+    assert call("made", capsys)[0] == 0
+    before = files_in("made/export")
+    steps = {"_safetensors": exported.ExportedRun, "_write_beside": exported.ExportedRun, "put_in_place": exported}
+    for step, where in steps.items():
+        with monkeypatch.context() as broken:
+            broken.setattr(where, step, lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                call("made", capsys)
+        assert files_in("made/export") == before and not list(Path("made").glob(".export*"))
+    assert call("made", capsys)[0] == 0 and files_in("made/export") == before
+
+
+# ---- what the model is checked on ------------------------------------------------------------------------------------
+@pytest.fixture
+def own(run):
+    """own(flags) -> the record of a run on csv files, in the folder `made`."""
+
+    def call(words):
+        for name, rows in (("train", 24), ("dev", 12)):
+            lines = [f"w{i} w{i + 1},{'ab'[i % 2]}" for i in range(rows)]
+            Path(f"{name}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+        words += " --drop_strategy top --drop_k 2 --max_steps 1 --max_seq_length 32"
+        code, record, _, err = run(words, data=None, output="made")
+        assert code == 0, err
+        return record
+
+    return call
+
+
+def test_held_out_rows_are_the_validation_set(own, capsys):
+    """Also from another place; a validation file can be given instead."""
+    record = own("--train_file train.csv --hold_out 0.25")
+    for words in ("", "--train_file moved.csv"):
+        code, out, err = call(f"made {words}", capsys)
+        assert code == 0 and f"of {record['data']['validation']['rows']} predictions differ" in err, err
+        assert f"{100 * record['metrics']['accuracy']:.1f}" in out
+        if Path("train.csv").exists():
+            Path("train.csv").rename("moved.csv")
+    code, _, err = call("made", capsys)
+    assert code == 2 and err == (
+        "error: --train_file train.csv: the run in made reads it, but it does not exist. Give its new place with "
+        "--train_file.\n"
+    )
+    code, _, err = call("made --validation_file dev.csv", capsys)
+    assert code == 0 and "of 12 predictions differ" in err
+
+
+def test_a_run_without_a_validation_set(own, capsys):
+    own("--train_file train.csv --do_train")
+    code, _, err = call("made", capsys)
+    assert code == 2 and err == (
+        "error: made: its run had no validation set, but an export is checked on one. Give it with --validation_file.\n"
+    )
+    code, _, err = call("made --validation_file dev.csv", capsys)
+    assert code == 0 and "of 12 predictions differ" in err
+
+
+def test_data_that_has_moved(own, capsys, monkeypatch):
+    """The text columns are the run's: a further one in the validation file does not count."""
+    own("--train_file train.csv --validation_file dev.csv")
+    Path("moved.csv").write_text("".join(f"more,{line}\n" for line in Path("dev.csv").read_text().splitlines()))
+    made = Path("made").absolute()
+    monkeypatch.chdir("/")
+    code, _, err = call(str(made), capsys)
+    assert code == 2 and "--validation_file dev.csv: the run in" in err and "Give its new place" in err
+    code, _, err = call(f"{made} --validation_file {made.parent / 'moved.csv'}", capsys)
+    assert code == 0 and "of 12 predictions differ" in err, err
+
+
+def test_a_glue_folder_that_has_moved(made, capsys, glue):
+    said = json.loads(Path("made/record.json").read_text())
+    said["spec"]["data"]["source"] = "gone"
+    Path("made/record.json").write_text(json.dumps(said))
+    code, _, err = call("made", capsys)
+    assert code == 2 and "--data_dir gone: the run in made reads it, but it does not exist" in err
+    assert call(f"made --data_dir {glue}", capsys)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "flag"),
+    [
+        (DataSpec("rte", "glue"), "train_file"),
+        (DataSpec("rte", "hub"), "validation_file"),
+        (DataSpec("demo-rte", "demo"), "data_dir"),
+        (DataSpec("x", "files", (("train", "t"), ("validation", "v"))), "train_file"),
+        (DataSpec("x", "files", (("train", "t"), ("validation", "v"))), "data_dir"),
+    ],
+)
+def test_a_place_that_the_run_does_not_read(spec, flag):
+    record = RunRecord(RunSpec(ModelSpec("bert"), spec), "made")
+    with pytest.raises(UserError, match=rf"--{flag} x: the run in made does not read it\. Leave it out\."):
+        exported.data_to_check_on(record, {flag: "x"})
+
+
+# ---- use -------------------------------------------------------------------------------------------------------------
+OUTPUTS = {"mnli": 3, "stsb": 1, "sst2": 2}
+"""Tasks of two texts, of values, of one text -> outputs."""
+
+
+@pytest.mark.parametrize("task", OUTPUTS)
+def test_the_lines_of_the_card_run(run, capsys, monkeypatch, task):
+    """In the folder, as they stand; the values are those of the run's model in plain transformers."""
+    words = f"--task_name {task} --drop_strategy top --drop_k 2 --max_steps 1 --max_seq_length 32"
+    assert run(words, output="made")[0] == 0
+    monkeypatch.chdir("made")
+    words, model = AutoTokenizer.from_pretrained("."), AutoModelForSequenceClassification.from_pretrained(".").eval()
+    texts = ["A first text."] if task == "sst2" else ["A first text.", "A second text."]
+    with torch.no_grad():
+        logits = model(**words(*texts, return_tensors="pt")).logits[0]
+    assert len(logits) == OUTPUTS[task]
+    best = logits[0] if task == "stsb" else logits.softmax(-1).max()
+    assert float(re.search(r"'score': (-?[\d.e-]+)", lines_of_the_card("safetensors", capsys))[1]) == pytest.approx(
+        float(best), abs=1e-4
+    )
+    if needs_onnx.args[0] or task != "mnli":
+        return
+    shown = lines_of_the_card("onnx", capsys)
+    values = [float(number) for number in re.findall(r"-?\d+\.\d+(?:e-\d+)?", shown)]
+    np.testing.assert_allclose(values, logits, atol=1e-3)
+
+
+def lines_of_the_card(form, capsys):
+    """Printed output."""
+    folder, here = Path("export"), os.getcwd()
+    assert call(f". --format {form}", capsys)[0] == 0
+    text = (folder / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert "max_length=32" in code and len([line for line in code.splitlines() if "import" not in line and line]) <= 3
+    assert "`top`" in text and f"as {form}" in text
+    listed = json.loads((folder / "export.json").read_text())["files"]
+    assert {*listed, "export.json"} == {path.name for path in folder.iterdir()}
+    os.chdir(folder)
+    exec(code, {})
+    os.chdir(here)
+    return capsys.readouterr().out
+
+
+# ---- ONNX ------------------------------------------------------------------------------------------------------------
+
+
+@needs_onnx
+def test_onnx_and_its_predictions(made, capsys):
+    code, out, err = call("made --format onnx --quantize int8 --max_loss 100", capsys)
+    assert code == 0 and all(f"| {form}" in out for form in ("torch fp32", "onnx fp32", "onnx int8")), err
+    assert {path.name for path in Path("made/export").iterdir()} >= {"model.onnx", "config.json", "tokenizer.json"}
+    assert not list(Path("made/export").glob("*int8*")) and "Logits differ by at most" in err and "e-0" in err
+    Path("texts.txt").write_text("w1 w2 w3\tw4\nw5\tw6 w7\n")
+    for folder in ("made", "made/export"):
+        assert run_command("predict", [folder, "texts.txt"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "index\tprediction\tprobability" and len(lines) == 3
+        assert all(line.split("\t")[1] in ("entailment", "not_entailment") for line in lines[1:])
+    (first, _), torch_first = (
+        layerdrop.load("made/export")([("w1 w2 w3", "w4"), ("w5", "w6 w7")]),
+        layerdrop.load("made"),
+    )
+    assert [first.label, f"{first.score:.4f}"] == lines[1].split("\t")[1:]
+    assert torch_first(("w1 w2 w3", "w4")).score == pytest.approx(first.score, abs=0.05)  # int8
+    assert run_command("predict", ["made/export", "texts.txt", "--output", "out.tsv"]) == 0
+    assert Path("out.tsv").read_text().splitlines() == lines
+
+
+def test_predictions_are_those_of_plain_transformers(made, capsys):
+    pairs = [("w1 w2 w3", "w4"), ("w5 w9 w11 w12 w13", "w6 w7")]
+    Path("texts.txt").write_text("".join("\t".join(pair) + "\n" for pair in pairs))
+    assert run_command("predict", ["made", "texts.txt"]) == 0
+    words = AutoTokenizer.from_pretrained("made")
+    model = AutoModelForSequenceClassification.from_pretrained("made").eval()
+    for line, pair in zip(capsys.readouterr().out.splitlines()[1:], pairs, strict=True):
+        with torch.no_grad():
+            odds = model(**words(*pair, return_tensors="pt")).logits.softmax(-1)[0]
+        _, name, p = line.split("\t")
+        assert name == model.config.id2label[int(odds.argmax())]
+        assert float(p) == pytest.approx(float(odds.max()), abs=1e-4)
+
+
+@needs_onnx
+def test_a_model_that_is_spoilt_is_refused(run, capsys, monkeypatch):
+    """The development set's labels become the run's own predictions, so that it scores 100; the exported classifier is
+    turned round, so that the file scores 0."""
+    texts = [f"w{i} w{i + 1}" for i in range(12)]
+    for name in ("train.tsv", "dev.tsv"):
+        Path(name).write_text("sentence\tlabel\n" + "".join(f"{t}\t{'ab'[i % 2]}\n" for i, t in enumerate(texts)))
+    words = "--train_file train.tsv --validation_file dev.tsv --drop_strategy top --drop_k 2 --max_steps 3"
+    assert run(words, data=None, output="made")[0] == 0
+    found = [line.split("\t")[2] for line in Path("made/predictions_dev.tsv").read_text().splitlines()[1:]]
+    Path("dev.tsv").write_text("sentence\tlabel\n" + "".join(f"{t}\t{y}\n" for t, y in zip(texts, found, strict=True)))
+
+    assert call("made --format onnx --max_loss 0 --output good", capsys)[0] == 0  # as it is, it loses nothing
+    monkeypatch.setattr(exported, "export_onnx", lambda model, *args: export_onnx(turned_round(model), *args))
+    code, out, err = call("made --format onnx --max_loss 99.5", capsys)
+    assert code == 2 and "| onnx fp32  | 0.0" in out and "12 of 12 predictions differ" in err, out + err
+    assert "error: made: as onnx fp32 it scores 0.0, 100.0 points below the 100.0" in err
+    assert not Path("made/export").exists() and not list(Path("made").glob(".export*"))
+    code, out, err = call("made --format onnx --max_loss 1 --force", capsys)
+    assert code == 0 and Path("made/export/model.onnx").exists()
+
+
+def turned_round(model):
+    spoilt = copy.deepcopy(model)
+    with torch.no_grad():
+        spoilt.classifier.weight.neg_()
+        spoilt.classifier.bias.neg_()
+    return spoilt
+
+
+@needs_onnx
+def test_several_runs_are_timed_in_turn(made, capsys, monkeypatch):
+    """The table's ratios are to the first form of the first run; one that is refused does not stop the others."""
+    order = []
+    times = [[2.0 - i / 8] for i in range(6)]
+    monkeypatch.setattr(exported, "latency", lambda work: order.append(len(work)) or times)
+    code, out, err = call("made made --format onnx --quantize int8 --max_loss 100 --table_format csv", capsys)
+    assert code == 0 and order == [6, 6]
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["form"] for row in rows] == ["torch fp32", "onnx fp32", "onnx int8"] * 2
+    assert float(rows[5]["speed_up_batch_1"]) == pytest.approx(2 / 1.375, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("nowhere", "nowhere: no run with a trained model"),
+        ("made --quantize int8", "--quantize int8: goes with --format onnx"),
+        ("made made --output x", "--output: takes one run"),
+        ("made --output made/record.json/x", "made/record.json: cannot write there"),
+    ],
+)
+def test_bad_input_is_one_line(made, capsys, words, said):
+    code, _, err = call(words, capsys)
+    assert code == 2 and said in err and len(err.splitlines()) == 1, err
+
+
+def test_without_the_packages(made, capsys, monkeypatch):
+    monkeypatch.setattr(onnx.importlib.util, "find_spec", lambda name: None)
+    code, _, err = call("made --format onnx", capsys)
+    assert code == 2 and "needs onnx, onnxscript, onnxruntime. Do: pip install -e '.[onnx]'" in err
+
+
+def test_an_output_that_cannot_be_written(made, capsys):
+    assert run_command("predict", ["made", "--text", "w1", "w2", "--output", "made"]) == 2
+    assert "--output made: is a folder. Give a file" in capsys.readouterr().err

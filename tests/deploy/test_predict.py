@@ -1,0 +1,236 @@
+"""layerdrop predict: one prediction for each row of whatever run_glue.py reads, in order."""
+
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import layerdrop
+from layerdrop.architectures import ModelSpec
+from layerdrop.checkpoints import Checkpoint
+from layerdrop.cli.command import run_command
+from layerdrop.data.spec import DataSpec
+from layerdrop.deploy.predict import Prediction, Predictor
+from layerdrop.errors import UserError
+from layerdrop.runs.record import RunRecord
+from layerdrop.runs.spec import RunSpec
+from layerdrop.system.own_files import OwnFiles
+from tests import tiny
+from tests.data.test_own_files import write
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory) -> str:
+    """A trained classifier of single texts, with the record of a run on the column `review`, cut at 12 tokens."""
+    return made(tmp_path_factory.mktemp("single"), ["review"], "reviews")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> str:
+    """One of MRPC's pairs."""
+    return made(tmp_path_factory.mktemp("pair"), ["#1 String", "#2 String"], "mrpc")
+
+
+def made(folder: Path, columns: list[str], task: str) -> str:
+    tiny.save(folder)
+    spec = RunSpec(ModelSpec("x"), DataSpec(task, max_seq_length=12))
+    RunRecord(spec, str(folder), "success", labels=["a", "b"], text_columns=columns).write()
+    return str(folder)
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, tmp_path):
+    """call("words") or call(words, stdin=b"...") -> (exit code, rows of cells without the header, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str, stdin: bytes = b""):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stdin), isatty=lambda: not stdin))
+        code = run_command("predict", list(words))
+        out, err = capsys.readouterr()
+        return code, [line.split("\t") for line in out.split("\n")[1:-1]], err
+
+    return call
+
+
+ROWS = [{"id": f"r{i}", "label": "?", "review": f"w{i} w{i + 1}"} for i in range(7)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "json", "jsonl", "parquet"])
+def test_every_kind_of_file(call, single, tmp_path, kind):
+    path = write(tmp_path / f"x.{kind}", ROWS)
+    code, rows, err = call(single, path)
+    assert code == 0 and [row[0] for row in rows] == [f"r{i}" for i in range(7)], err
+    lines = "".join(f"{row['review']}\n" for row in ROWS).encode()
+    assert [row[1:] for row in call(single, stdin=lines)[1]] == [row[1:] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("text", "empty", "n"),
+    [
+        (b"w1 w2\n\nw3 w4\n", [1], 3),
+        ("w1 w2\u2028w5 w6\nw3 w4\n".encode(), [], 2),
+        ("w1\u0085w2\x0cw5\r\nw3 w4".encode(), [], 2),
+        (b"\xef\xbb\xbfw1 w2\nw3 w4\n\n", [2], 3),
+        (b"\n \nw1\n", [0, 1], 3),
+    ],
+)
+def test_a_prediction_for_every_line(call, single, tmp_path, text, empty, n):
+    (tmp_path / "x.txt").write_bytes(text)
+    code, rows, err = call(single, "x.txt")
+    assert code == 0 and [row[0] for row in rows] == [str(i) for i in range(n)]
+    assert [i for i, row in enumerate(rows) if row[1:] == ["", ""]] == empty
+    assert ("without a text" in err) == bool(empty) and call(single, "-", stdin=text)[1] == rows
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(call, single):
+    assert call(single, stdin=b"\xef\xbb\xbfw1 w2\n")[1] == call(single, stdin=b"w1 w2\n")[1]
+
+
+def test_a_text_as_an_argument(call, single, pair):
+    assert call(single, "--text", "w1 w2")[1] == call(single, stdin=b"w1 w2\n")[1]
+    assert call(pair, "--text", "w1 w2", "w3")[1] == call(pair, stdin=b"w1 w2\tw3\n")[1]
+
+
+def test_load_is_called_with_a_text_a_pair_or_a_list(call, single, pair):
+    """The labels and scores of the file of predictions."""
+    classify = layerdrop.load(single)
+    one, two = classify(["w1 w2", "w3"])
+    assert isinstance(one, Prediction) and classify("w1 w2") == one and classify([]) == []
+    rows = call(single, stdin=b"w1 w2\nw3\n")[1]
+    assert [[p.label, f"{p.score:.4f}"] for p in (one, two)] == [row[1:] for row in rows]
+    both = layerdrop.load(pair)([("w1 w2", "w3"), ("w4", "w5")])
+    assert layerdrop.load(pair)(("w1 w2", "w3")) == pytest.approx(both[0]) and len(both) == 2
+    for model, texts, message in (
+        (pair, "w1", "one text in a row, and the model takes two"),
+        (single, ["w1", ("w2", "w3")], "single texts and pairs in one list"),
+    ):
+        with pytest.raises(UserError, match=message):
+            layerdrop.load(model)(texts)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2"])
+def test_load_of_values_and_of_a_decoder(tmp_path, model_type):
+    """A value has no score."""
+    folder = tiny.save(tmp_path / "values", model_type, num_labels=1)
+    model, words = (
+        AutoModelForSequenceClassification.from_pretrained(folder).eval(),
+        AutoTokenizer.from_pretrained(folder),
+    )
+    texts = ["w1 w2 w3", "w4"]
+    with torch.no_grad():
+        expected = [float(model(**words(text, return_tensors="pt")).logits) for text in texts]
+    predictions = layerdrop.load(folder)(texts)
+    assert [p.label for p in predictions] == pytest.approx(expected, abs=1e-5) and {p.score for p in predictions} == {
+        None
+    }
+
+
+def test_malformed_rows(call, single, tmp_path):
+    (tmp_path / "x.csv").write_text('id,review\nr0,w1 w2\nr1,""\nr2,w3,w4\nr3,w5\n')
+    code, _, err = call(single, "x.csv")
+    assert code == 2 and "x.csv:4: 3 columns instead of 2" in err and "--skip_bad_rows" in err
+    code, rows, err = call(single, "x.csv", "--skip_bad_rows")
+    assert code == 0 and [row[0] for row in rows] == ["r0", "r1", "", "r3"] and "2 of 4 rows without a text" in err
+    assert [bool(row[1]) for row in rows] == [True, False, False, True]
+
+
+def test_the_columns_of_the_run(call, single, pair, tmp_path):
+    write(tmp_path / "hub.csv", [{"sentence1": "w1", "sentence2": "w2", "idx": 5}])
+    write(tmp_path / "own.csv", [{"a": "w1", "b": "w2"}])
+    classical = write(
+        tmp_path / "test.tsv", [{"index": 5, "#1 ID": 1, "#2 ID": 2, "#1 String": "w1", "#2 String": "w2"}]
+    )
+    expected = call(pair, stdin=b"w1\tw2\n")[1][0][1:]
+    assert call(pair, "hub.csv")[1] == call(pair, classical)[1] == [["5", *expected]]
+    assert call(pair, "own.csv", "--text_columns", "a,b")[1] == [["0", *expected]]
+    for words, message in (
+        ((pair, "own.csv"), "own.csv: no column #1 String, #2 String, .* found: a, b. .*--text_columns"),
+        ((single, "hub.csv"), "hub.csv: no column review"),
+        ((single, "own.csv", "--text_columns", "a,b"), "two texts in a row, and the model takes one"),
+        ((pair, "--text", "w1"), "one text in a row, and the model takes two"),
+        ((pair, "own.csv", "--text_columns", "a,c"), "--text_columns: own.csv has no column c"),
+    ):
+        code, _, err = call(*words)
+        assert code == 2 and len(err.splitlines()) == 1 and re.search(message, err), err
+
+
+def test_the_length_is_that_of_the_run(single, tmp_path):
+    assert Predictor(single).length == 12 and Predictor(single, 5).length == 5 and Predictor(single, 999).length == 64
+    folder = tiny.save(tmp_path / "plain")
+    assert Predictor(folder).length == 64 and Predictor(folder).columns == []
+    (tmp_path / "plain" / "export.json").write_text(json.dumps({"task": "rte", "max_seq_length": 20}))
+    assert Predictor(folder).length == 20 and Predictor(folder).columns == [("sentence1", "sentence2")]
+
+
+def test_a_model_without_a_limit(call, tmp_path):
+    """XLNet's tokenizers may say 10^30."""
+    folder = Path(tiny.save(tmp_path / "xlnet", "xlnet"))
+    words = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(words | {"model_max_length": 10**30}))
+    assert Checkpoint.open(str(folder)).max_length() < 2**31
+    code, rows, err = call(str(folder), stdin=b"w1 w2\n" + b"w3 " * 90 + b"\n")
+    assert code == 0 and len(rows) == 2, err
+
+
+def test_a_folder_without_a_record(call, tmp_path):
+    folder = tiny.save(tmp_path / "plain")
+    write(tmp_path / "usual.csv", [{"text": "w1 w2"}])
+    write(tmp_path / "other.csv", [{"review": "w1 w2"}])
+    assert call(folder, "usual.csv")[1][0][0] == "0"
+    code, _, err = call(folder, "other.csv")
+    assert code == 2 and "other.csv: cannot tell the text columns from review. Name them: --text_columns" in err
+
+
+def test_an_untrained_head_predicts_nothing(call, tmp_path):
+    from transformers import BertModel
+
+    tiny.tokenizer().save_pretrained(tmp_path / "encoder")
+    BertModel(tiny.config("bert")).save_pretrained(tmp_path / "encoder")
+    code, _, err = call("encoder", "--text", "w1")
+    assert code == 2 and "MODEL encoder: has no trained classifier" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "message"),
+    [
+        (["nowhere.txt"], b"", "nowhere.txt: cannot read the file"),
+        ([], b"", "nothing to predict. Give a file, --text, or lines on stdin"),
+        (["x.txt", "--text", "w1"], b"", "--text and a file both give the texts"),
+        (["-"], b"\n\n", "stdin: no text in it"),
+        (["-"], b"w1\tw2\tw3\n", "stdin:1: 3 texts, separated by tabs. Give one text in each line, or two"),
+        (["-"], b"w1\n\nw1\tw2\n", "stdin:3: 2 texts, but 1 in the lines above"),
+        (["-"], b"\xff\n", "stdin: not UTF-8 text .* at byte 0"),
+        (["--text", "a", "b", "c"], b"", "--text: takes one or two texts"),
+        (["--text", "a", "--batch_size", "0"], b"", "--batch_size 0: must be 1 or more"),
+        (["--text", "a", "--max_seq_length", "1"], b"", "--max_seq_length 1: must be 2 or more"),
+        (["--text", "a", "--text_columns", "x"], b"", "--text_columns: only for csv"),
+    ],
+)
+def test_bad_input_is_one_line(call, single, words, stdin, message):
+    code, rows, err = call(single, *words, stdin=stdin)
+    assert code == 2 and not rows and len(err.splitlines()) == 1 and re.search(message, err), err
+
+
+def test_output(call, single, tmp_path):
+    rows = call(single, "--text", "w1 w2")[1]
+    assert call(single, "--text", "w1 w2", "--output", "p.tsv") == (0, [], "")
+    assert [line.split("\t") for line in (tmp_path / "p.tsv").read_text().splitlines()] == [
+        ["index", "prediction", "probability"],
+        *rows,
+    ]
+    assert call(single, "--text", "w1 w2", "--output", "p.tsv") == (0, [], "")  # an earlier result
+    for header in ("index\tprediction\tmy notes", "prediction\tof mine", "index\tprediction of mine"):
+        (tmp_path / "p.tsv").write_text(f"{header}\n0\ta\tb\n")
+        code, _, err = call(single, "--text", "w1 w2", "--output", "p.tsv")
+        assert code == 2 and "p.tsv: exists and is not an earlier result" in err
+    OwnFiles(tmp_path).write({"RTE.tsv": "index\tprediction\n0\tentailment\n"})
+    code, _, err = call(single, "--text", "w1 w2", "--output", "RTE.tsv")
+    assert code == 2 and "RTE.tsv: belongs to the run in this folder" in err
+    code, _, err = call(single, "--text", "")
+    assert code == 2 and "--text: an empty text has no prediction" in err

@@ -1,0 +1,925 @@
+"""Tables against figures worked out by hand, and against the papers' own."""
+
+import csv
+import dataclasses
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from layerdrop.architectures import ModelSpec
+from layerdrop.cli.command import run_command
+from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.spec import DataSpec
+from layerdrop.data.tasks import TASKS
+from layerdrop.errors import UserError
+from layerdrop.finetune.spec import DistilSpec, TrainSpec, WhenSpec
+from layerdrop.report import figures
+from layerdrop.report.frame import frame
+from layerdrop.report.model_results import model_results, summarise
+from layerdrop.report.notes import constant_predictions, mixtures, repeated, without_full_model
+from layerdrop.report.published import FOLDER, published
+from layerdrop.report.records import StoredRuns, failures, read_store, unfit
+from layerdrop.report.runs_csv import read_runs_csv, runs_csv
+from layerdrop.report.table import render
+from layerdrop.report.table_row import FULL, TableRow
+from layerdrop.report.tables.cost import cost_tables
+from layerdrop.report.tables.scores import glue_tables, task_tables
+from layerdrop.report.tables.significance import significance_tables
+from layerdrop.runs.record import Cut, RunRecord
+from layerdrop.runs.spec import RunSpec
+from layerdrop.runs.summary import summary
+from tests.running import write_table
+
+LARGE = ["sst2", "mnli", "qnli", "qqp", "stsb"]
+
+
+def record(
+    task="rte", k=0, seed=1, strategy="top", accuracy=0.5, train=10.0, inference=1.0, recipe=TrainSpec(), **changes
+):
+    """A successful run; `changes` go to the parts of its spec."""
+    row = {"strategy": strategy, "k": k} if k != 0 else {}
+    given = {"name": "bert-base-uncased", "task": task, "source": "glue"} | row | changes
+    parts = {}
+    for part, kind in (("model", ModelSpec), ("data", DataSpec), ("drop", DropSpec), ("when", WhenSpec)):
+        names = {field.name for field in dataclasses.fields(kind)} & given.keys()
+        parts[part] = kind(**{name: given.pop(name) for name in names})
+    spec = RunSpec(**parts, seed=seed, train=recipe, **given)
+    metrics = accuracy if isinstance(accuracy, dict) else {"loss": 1.0, "accuracy": accuracy}
+    made = RunRecord(
+        spec, f"run_{spec.id}", "success", metrics=metrics, parameters_after=110_000_000 - 7_000_000 * (k or 0)
+    )
+    made.seconds = {"train": train, "inference": inference, "total": 20.0}
+    made.environment = {"device": "X", "threads": 1, "versions": {"torch": "2", "transformers": "5"}}
+    return made
+
+
+def table_of(tables, **kwargs):
+    (table,) = tables
+    return {tuple(row[:2]): dict(zip(table.header[2:], row[2:], strict=True)) for row in table.rows}
+
+
+def test_medians_spread_and_differences_by_hand():
+    runs = [record(seed=s, accuracy=a) for s, a in ((1, 0.60), (2, 0.66), (3, 0.62))]
+    runs += [record(k=2, seed=s, accuracy=a) for s, a in ((1, 0.55), (2, 0.61))]
+    runs += [record("cola", seed=1, accuracy={"matthews_correlation": 0.5, "accuracy": 0.8})]
+    runs += [record("cola", k=2, seed=1, accuracy={"matthews_correlation": 0.3, "accuracy": 0.7})]
+    runs += [record(k=4, seed=1, accuracy=0.5)]
+    cells = table_of(task_tables(frame(runs)))
+    assert cells["full", "0"]["RTE acc"] == "62.0 [60.0, 66.0]"
+    assert cells["top", "2"]["RTE acc"] == "58.0 [55.0, 61.0] n=2 -4.0"
+    assert cells["top", "2"]["CoLA Matthews"] == "30.0 n=1 -20.0"
+    assert cells["full", "0"]["mean"] == "56.0" and cells["top", "2"]["mean"] == "44.0"  # (62 + 50) / 2, (58 + 30) / 2
+    assert cells["top", "2"]["difference"] == "-12.0"
+    assert cells["top", "4"]["CoLA Matthews"] == cells["top", "4"]["mean"] == "missing"
+    only = table_of(task_tables(frame(runs), ["rte"]))
+    assert set(only["top", "4"]) == {"RTE acc", "mean", "difference"} and only["top", "4"]["difference"] == "-12.0"
+
+
+def test_the_full_model_may_be_missing():
+    cells = table_of(task_tables(frame([record(k=2)])))
+    assert cells["full", "0"]["RTE acc"] == "missing" and cells["top", "2"]["difference"] == ""
+
+
+def test_nan_ranks_below_every_number():
+    constant = -math.inf
+    assert summarise([50, constant, 70]).median == 50 and math.isnan(summarise([50, constant, 70]).low)
+    assert math.isnan(summarise([constant, constant, 70]).median) and math.isnan(summarise([50, constant]).median)
+    assert summarise([constant, 50, 60, 70]).median == 55  # of an even number the mean of the middle two, as ever
+    constant = {"pearson": math.nan, "spearmanr": math.nan}
+    cells = table_of(task_tables(frame([record("stsb", accuracy=constant), record("stsb", k=2, accuracy=constant)])))
+    assert cells["top", "2"]["STS-B Pearson"] == "constant"
+
+
+def test_glue_score_by_hand():
+    def scores(f1, r):
+        return [{"accuracy": 0.9, "f1": f1}, {"pearson": 0.1, "spearmanr": r}]
+
+    runs = [record(task, accuracy=m) for task, m in zip(("mrpc", "stsb"), scores(0.8, 0.6), strict=True)]
+    runs += [record(task, k=2, accuracy=m) for task, m in zip(("mrpc", "stsb"), scores(0.7, 0.5), strict=True)]
+    cells = table_of(glue_tables(frame(runs)))
+    assert cells["top", "2"] == {
+        "MRPC F1": "70.0",
+        "STS-B Spearman": "50.0",
+        "mean GLUE score": "60.0",
+        "of the full model": "85.7%",
+    }
+
+
+def test_glue_score_of_rows_held_out_of_mnli():
+    """One split instead of two."""
+    cells = table_of(glue_tables(frame([record("mnli", hold_out=0.15, accuracy=0.7)])))
+    assert cells["full", "0"]["mean GLUE score"] == "70.0"
+
+
+def test_cost_by_hand():
+    runs = [record(train=10, inference=2), record("cola", train=40, inference=4)]
+    runs += [record(k=6, train=5, inference=1), record("cola", k=6, train=20, inference=3)]
+    cells = table_of(cost_tables(frame(runs)))
+    assert cells["full", "0"]["fine-tuning speed-up"] == "1.00"
+    assert cells["top", "6"] == {
+        "parameters (millions)": "68.0",
+        "fine-tuning speed-up": "2.00",
+        "inference time": "-38%",  # (1/2 + 3/4) / 2
+    }
+
+
+def test_settings_part_tables_but_rows_do_not():
+    runs = [record(), record(k=2), record(from_scratch=True), record(max_seq_length=64), record(k=2, strategy="bottom")]
+    made = task_tables(frame(runs))
+    assert [table.title for table in made] == [
+        "bert-base-uncased (max_seq_length 128)",
+        "bert-base-uncased (max_seq_length 64)",
+    ]
+    assert [tuple(row[:2]) for row in made[0].rows] == [
+        ("full", "0"),
+        ("full, from scratch", "0"),
+        ("top", "2"),
+        ("bottom", "2"),
+    ]
+
+
+def test_less_data_is_always_said():
+    (table,) = task_tables(frame([record(max_train_samples=64), record(k=2, max_train_samples=64)]))
+    assert table.title == "bert-base-uncased (max_train_samples 64)"
+    (table,) = task_tables(frame([record(hold_out=0.15)]))
+    assert table.title == "bert-base-uncased (hold_out 0.15)"  # its scores are not those of the development set
+    tables = task_tables(frame([record(hold_out=0.15), record(), record(hold_out=0.3)]))
+    titles = {f"bert-base-uncased{words}" for words in (" (hold_out 0.15)", "", " (hold_out 0.3)")}
+    assert {table.title for table in tables} == titles
+
+
+def test_scoring_parts_the_rows_of_its_strategy_alone():
+    runs = [record(), record(k=2), record(k=2, strategy="contribution", score_split="validation")]
+    assert [row[0] for table in task_tables(frame(runs)) for row in table.rows] == ["full", "top", "contribution"]
+    runs.append(record(k=2, strategy="contribution", score_split="train"))
+    (table,) = task_tables(frame(runs))
+    assert [row[0] for row in table.rows][2:] == [
+        "contribution (score_split train)",
+        "contribution (score_split validation)",
+    ]
+
+
+def test_mixed_machines_are_said():
+    runs = [record(), record(seed=2)]
+    assert not mixtures(frame(runs))
+    runs[1].environment = runs[1].environment | {"versions": {"torch": "3", "transformers": "5"}, "device": "Y"}
+    notes = mixtures(frame(runs))
+    assert len(notes) == 2 and "mixed torch (2, 3)" in notes[1] and "mixed device (X, Y)" in notes[0]
+    assert any("Not comparable" in note for table in cost_tables(frame(runs)) for note in table.notes) is True
+
+
+def test_links_are_followed_once(tmp_path):
+    run = record()
+    run.folder = str(tmp_path / "disk" / "run")
+    run.write()
+    (tmp_path / "disk" / "killed").mkdir()
+    (tmp_path / "disk" / "killed" / "spec.json").write_text("{}")
+    (tmp_path / "runs" / "prior").mkdir(parents=True)
+    for name, target in (("a", "disk"), ("b", "disk"), ("loop", "runs"), ("prior/candidate", "disk/run")):
+        (tmp_path / "runs" / name).symlink_to(tmp_path / target)
+    found = read_store([str(tmp_path / "runs")])
+    assert [run.folder for run in found.done] == [str(tmp_path / "runs" / "a" / "run")] and found.unfinished == 1
+
+
+def test_store(tmp_path):
+    runs = [record(), record(seed=2), record(seed=3)]
+    runs[1].status, runs[1].error = "failed", "x"
+    for i, run in enumerate((*runs, runs[0])):
+        run.folder = str(tmp_path / "deep" / str(i))
+        run.write()
+    (tmp_path / "record.json").write_text("{")
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "spec.json").write_text("{}")
+    found = read_store([str(tmp_path)])
+    assert sorted(run.spec.seed for run in found.done) == [1, 3] and [run.spec.seed for run in found.failed] == [2]
+    (bad, killed) = unfit(found)
+    assert bad.startswith("1 unreadable record, in no table: ") and str(tmp_path / "record.json") in bad
+    assert killed == "1 run without a record (in flight, or killed)"
+    assert failures(found) == [f"1 run has failed and is in no table; {tmp_path / 'deep' / '1'}: x"]
+    with pytest.raises(UserError, match="no record of a successful run. 1 run has failed .*1: x"):
+        read_store([str(tmp_path / "deep" / "1")])
+    runs[1].status = "success"
+    runs[1].folder = str(tmp_path / "again")
+    runs[1].write()
+    assert read_store([str(tmp_path)]).failed == []  # the same run has succeeded elsewhere
+    with pytest.raises(UserError, match="no such folder"):
+        read_store([str(tmp_path / "none")])
+
+
+# ---- the papers -----------------------------------------------------------------------------------------------------
+def losses(paper: str, tasks: list[str] | None) -> dict[tuple[str, int], float]:
+    """(model, K) -> mean over tasks below the full model."""
+    found = {}
+    for results in model_results(published(paper)):
+        wanted = results.main_cells(results.columns(tasks))
+        for row in (row for row in results.rows if "," not in row.strategy):
+            found[results.model, int(row.k)] = results.mean(FULL, wanted) - results.mean(row, wanted)
+    return found
+
+
+def test_sajjads_own_loss_column():
+    """BERT, XLNet and DistilBERT: over seven tasks; RoBERTa: over the five large ones, its K = 2 over neither."""
+    seven, five = losses("sajjad2023", None), losses("sajjad2023", LARGE)
+    with open(FOLDER / "sajjad2023_table3_cost.csv", newline="") as file:
+        printed = {(row["model"], int(row["dropped"])): float(row["mean_loss_points"]) for row in csv.DictReader(file)}
+    assert len(printed) == 15
+    for (model, k), loss in printed.items():
+        name = {"bert-base": "bert-base-uncased", "xlnet-base": "xlnet-base-cased"}.get(model, model)
+        name = "distilbert-base-uncased" if model == "distilbert-base" else name
+        if model == "roberta-base" and k == 2:
+            assert abs(seven[name, k] - loss) > 0.3 and abs(five[name, k] - loss) > 0.05
+        else:
+            ours = (five if model == "roberta-base" else seven)[name, k]
+            assert ours == pytest.approx(loss, abs=0.0101), (model, k)
+
+
+def test_peers_own_mean_scores():
+    with open(FOLDER / "peer2022_scores.csv", newline="") as file:
+        printed = {
+            (row["model"], row["strategy"], int(row["k"])): float(row["score"])
+            for row in csv.DictReader(file)
+            if row["task"] == "glue"
+        }
+    ours = {}
+    for table in glue_tables(published("peer2022")):
+        for row in table.rows:
+            ours[table.title.removesuffix(": GLUE"), row[0], int(row[1])] = float(row[-2])
+    assert len(printed) == 16
+    for (model, method, k), score in printed.items():
+        mean = ours[Path(model).name, method, k]
+        assert mean == pytest.approx(score, abs=0.101), (model, method, k)
+
+
+def test_published_ways_stand_beside_ones_own():
+    """Table 6 prints 91.3 for BERT-PKD on SST-2, Table 7 88.16 for BERT-FT-6 on STS-B."""
+    lines = [line for line in published("sajjad2023").itertuples() if "," in line.row.strategy]
+    assert {line.model for line in lines} == {"bert-base-uncased", "xlnet-base-cased"}
+    cells = {(line.row.strategy, line.task): line for line in lines if line.model == "bert-base-uncased"}
+    assert cells["top, distill-patient", "sst2"].accuracy == pytest.approx(91.3)
+    assert cells["top, finetuned", "stsb"].pearson == pytest.approx(88.16)
+    assert cells["top, finetuned, theseus", "mnli"].matched_accuracy == pytest.approx(82.1)
+
+
+def test_published_figures_stand_beside_ones_own():
+    cells = table_of(
+        task_tables(frame([record(accuracy=0.7), record(k=2, accuracy=0.6)]), beside=published("sajjad2023"))
+    )
+    assert cells["full", "0"]["RTE acc"] == "70.0 published 67.9 (+2.1)"
+    assert cells["top", "2"]["RTE acc"] == "60.0 -10.0 published 62.8 (-2.8)"
+    with pytest.raises(UserError, match="Did you mean 'peer2022'"):
+        published("peer2021")
+
+
+def test_constant_predictions_are_named():
+    runs = [record(), record(k=2), record(k=2, seed=2)]
+    for run, predictions in zip(runs, (2, 1, 2), strict=True):
+        run.distinct_predictions = {"validation": predictions}
+    assert constant_predictions(frame(runs)) == [
+        "one prediction for every row in 1 cell: bert-base-uncased, top 2, RTE (1 of 2 seeds)"
+    ]
+
+
+def test_nearly_constant_predictions_are_said_with_their_number():
+    """195 values are not one prediction."""
+    runs = [record("stsb", k=2, accuracy={"pearson": 0.1}), record("stsb", k=2, seed=2, accuracy={"pearson": 0.1})]
+    for run, width in zip(runs, (0.02, 0.9), strict=True):
+        run.distinct_predictions, run.prediction_range = {"validation": 195}, {"validation": width}
+        run.parameters_before = run.parameters_after
+    (note,) = constant_predictions(frame(runs))
+    where = "bert-base-uncased, top 2, STS-B (1 of 2 seeds: 195 values in a narrow range)"
+    assert note == f"nearly one prediction for every row in 1 cell: {where}"
+    assert "nearly the same prediction" in summary(runs[0]) and "195 values within 0.02" in summary(runs[0])
+    assert "the same prediction" not in summary(runs[1])
+    assert TASKS["stsb"].kind.range_in_deviations(np.array([1.0, 1.1]), np.array([1.0, 3.0])) == pytest.approx(0.1)
+    assert TASKS["rte"].kind.range_in_deviations(np.array([1, 1]), np.array([0, 1])) is None
+    assert TASKS["stsb"].kind.range_in_deviations(np.array([1.0]), None) is None
+
+
+def test_mixed_and_uncommitted_code_is_said():
+    """Also between the rows of a table, which are compared with each other."""
+    runs = [record(), record(k=2), record(k=4)]
+    assert mixtures(frame(runs)) == []  # records without a commit say nothing
+    for run, commit, dirty in zip(runs, ("a" * 40, "b" * 40, "b" * 40), (False, True, None), strict=True):
+        run.environment = run.environment | {"commit": commit, "dirty": dirty}
+    title = "bert-base-uncased"
+    assert mixtures(frame(runs)) == [
+        f"{title}: mixed commit (aaaaaaaa, bbbbbbbb, bbbbbbbb with changes)",
+        f"{title}: the code of 1 of 3 runs was not committed",
+    ]
+    assert next(csv.DictReader(io.StringIO(runs_csv(frame(runs)))))["commit"] == "aaaaaaaa"
+
+
+# ---- rendering and the command --------------------------------------------------------------------------------------
+def test_formats():
+    tables = task_tables(frame([record(accuracy=0.6), record(k=2, accuracy=0.5)]))
+    rows = list(csv.DictReader(io.StringIO(render(tables, "csv"))))
+    assert [(row["strategy"], row["k"], row["task"], row["score"], row["difference"]) for row in rows] == [
+        ("full", "0", "rte", "60.0", ""),
+        ("full", "0", "mean", "60.0", ""),
+        ("top", "2", "rte", "50.0", "-10.0"),
+        ("top", "2", "mean", "50.0", "-10.0"),
+    ]
+    runs = frame([record(accuracy=0.6), record(k=2, accuracy=0.5)])
+    blocks = render([*task_tables(runs), *glue_tables(runs)], "csv").split("\n\n")
+    kinds = [{row["table"] for row in csv.DictReader(io.StringIO(block))} for block in blocks]
+    assert kinds == [{"tasks"}, {"glue"}]  # their means are over other metrics
+    latex = " ".join(render(tables, "latex").split())
+    assert r"\toprule" in latex and "50.0 & $-$10.0" in latex
+    markdown = render(tables, "md")
+    assert "### bert-base-uncased" in markdown and "| top " in markdown and "over RTE (acc)" in markdown
+
+
+def test_significance_from_predictions(tmp_path):
+    runs = [record(), record(k=2), record(k=4)]
+    right = [["a"] * 40, ["a"] * 30 + ["b"] * 10, ["a"] * 39 + ["b"]]
+    for i, (run, words) in enumerate(zip(runs, right, strict=True)):
+        run.folder = str(tmp_path / str(i))
+        Path(run.folder).mkdir()
+        rows = zip(range(40), ["a"] * 40, words, strict=True)
+        write_table(Path(run.folder) / "predictions_dev.tsv", ("index", "label", "prediction"), rows)
+    runs.append(record(k=6))
+    cells = table_of(significance_tables(frame(runs)))
+    assert cells["top", "2"]["RTE"] == "1 worse of 1 (p 0.002)"  # 2 * 0.5 ** 10
+    assert cells["top", "4"]["RTE"] == "none of 1 (p 1)" and cells["top", "6"]["RTE"] == "missing"
+
+
+def test_a_line_for_each_run():
+    runs = [record(accuracy=0.625), record(k=2, seed=3, accuracy={"accuracy": 0.5, "f1": float("nan")}, train=12.5)]
+    runs[1].cuts = [Cut(0, [4, 5], [0, 1, 2, 3], "top")]
+    full, cut = csv.DictReader(io.StringIO(runs_csv(frame(runs))))
+    assert (full["strategy"], full["k"], full["seed"], full["accuracy"], full["f1"]) == ("full", "0", "1", "62.5", "")
+    assert (cut["strategy"], cut["k"], cut["dropped"], cut["accuracy"], cut["f1"]) == ("top", "2", "4 5", "50", "")
+    assert (cut["id"], cut["seed"], cut["train_seconds"], cut["parameters"]) == (runs[1].id, "3", "12.5", "96000000")
+    assert (cut["model"], cut["task"], cut["device"], cut["torch"]) == ("bert-base-uncased", "rte", "X", "2")
+    assert cut["precision"] == "fp32"
+
+
+def test_command(tmp_path, capsys):
+    for run in [record(seed=s, k=k, accuracy=0.5 + 0.01 * s) for s in (1, 2) for k in (0, 2)]:
+        run.folder = str(tmp_path / "store" / run.spec.id)
+        run.write()
+    words = [str(tmp_path / "store"), "--figures", str(tmp_path / "figures"), "--compare", "sajjad2023"]
+    lines = str(tmp_path / "csv" / "runs.csv")
+    assert run_command("report", [*words, "--table", "tasks", "cost", "glue", "significance", "--runs", lines]) == 0
+    assert len(Path(lines).read_text().splitlines()) == 5
+    out, err = capsys.readouterr()
+    assert out.count("### bert-base-uncased") == 4 and "Table 3 gives mean losses" in err
+    drawn = {path.name: path.stat().st_size for path in (tmp_path / "figures").iterdir()}
+    names = {f"bert-base-uncased_{kind}.{ending}" for kind in ("strategies", "speed") for ending in ("png", "pdf")}
+    assert set(drawn) == names and min(drawn.values()) > 2000
+    assert "nothing to compare" not in err
+    run = RunRecord(
+        RunSpec(ModelSpec("demo"), DataSpec("demo-rte", "demo")),
+        str(tmp_path / "demo"),
+        "success",
+        metrics={"accuracy": 0.5},
+    )
+    run.write()
+    assert run_command("report", [str(tmp_path / "demo"), "--compare", "sajjad2023"]) == 0
+    assert "nothing to compare" in capsys.readouterr().err
+    assert run_command("report", [str(tmp_path / "none")]) == 2
+    assert run_command("report", [*words, "--tasks", "cola"]) == 2
+    assert "--tasks cola: no run of these tasks. Allowed: rte." in capsys.readouterr().err
+    assert run_command("report", [*words, "--tasks", "rte", "cola"]) == 0
+    assert "| RTE acc" in (out := capsys.readouterr().out) and "| CoLA Matthews" in out
+    assert run_command("report", [*words, "--tasks", "rto"]) == 2 and "Did you mean 'rte'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("cut", "limits"), [(0.601, (58.05, 62.05)), (0.5, None)])
+def test_figures_do_not_magnify_noise(cut, limits):
+    """A tenth of a point is drawn on an axis of four points around it; a large difference on one as it needs."""
+    (results,) = model_results(frame([record(accuracy=0.6), record(k=2, accuracy=cut, train=5.0)]))
+    for draw in (figures.strategies, figures.speed):
+        axes = draw(results, ["rte"]).axes[0]
+        low, high = axes.get_ylim()
+        assert (low, high) == pytest.approx(limits) if limits else 10 < high - low < 14
+        figures.plt.close("all")
+
+
+def test_figures_show_every_row():
+    """A training variant is not its strategy; several sets of as many layers are one strategy's dots."""
+    runs = [record(accuracy=0.6), record(k=2, accuracy=0.5, train=5.0)]
+    runs += [record(k=2, accuracy=0.3, train=20.0, distil=DistilSpec("logits", teacher="t"))]
+    sets = ((1, 3), (0, 5))
+    runs += [record(strategy="list", k=None, layers=ids, accuracy=0.4 + 0.01 * ids[0], train=5.0) for ids in sets]
+    (results,) = model_results(frame(runs))
+    figure = figures.strategies(results, ["rte"])
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["top", "top, distill-logits", "list", "full model"]
+    dots = sorted(y for bar in figure.axes[0].containers for y in bar.lines[0].get_ydata())
+    assert dots == pytest.approx([30, 40, 41, 50])
+    lines = {line.get_label(): line for line in figures.speed(results, ["rte"]).axes[0].get_lines()}
+    assert list(lines["top"].get_xydata()[1]) == [2.0, 50.0]
+    assert list(lines["top, distill-logits"].get_xydata()[1]) == [0.5, 30.0]
+    assert sorted(lines["list"].get_ydata()) == [40, 41, 60] and lines["list"].get_linestyle() == "None"
+    figures.plt.close("all")
+
+
+def test_a_title_is_no_formula(tmp_path):
+    runs = frame([record(name="a$x^$b"), record(name="a$x^$b", k=2, train=5.0)])
+    assert len(figures.draw(runs, str(tmp_path))[0]) == 4
+
+
+def test_a_strategy_looks_the_same_in_every_picture():
+    """Whatever else is shown; and no two look alike in one."""
+    few = [record(), record(k=2, train=5.0), record(k=2, strategy="random", train=5.0)]
+    more = [
+        *few,
+        *(record(k=2, strategy=name, train=5.0) for name in ("bottom", "symmetric", "taylor", "contribution")),
+    ]
+    more += [record(k=2, train=5.0, distil=DistilSpec("logits", "t", distill_weight=w)) for w in (0.1, 0.5)]
+    looks = []
+    for runs in (few, more):
+        (results,) = model_results(frame(runs))
+        for figure in (figures.strategies(results, ["rte"]), figures.speed(results, ["rte"])):
+            (legend,) = figure.legends
+            names = [text.get_text() for text in legend.get_texts()]
+            looks.append(
+                dict(zip(names, [(h.get_color(), h.get_marker()) for h in legend.legend_handles], strict=True))
+            )
+    figures.plt.close("all")
+    assert all(look["top"] == looks[0]["top"] and look["random"] == looks[0]["random"] for look in looks)
+    assert len(looks[2]) == len(set(looks[2].values())) == 9 and len({colour for colour, _ in looks[2].values()}) > 7
+    assert list(looks[2].items())[:-1] == list(looks[3].items())[:-1]  # the full model is a line and a dot
+
+
+def test_a_long_name_fits_into_a_figure():
+    long = record(k=2, recipe=TrainSpec(layerdrop_rate=0.2, num_train_epochs=10.0, learning_rate=1e-6, warmup_steps=17))
+    rows = ["num_train_epochs", "learning_rate", "warmup_steps"]
+    figure = figures.strategies(model_results(frame([record(k=2), long], rows))[0], ["rte"])
+    (legend,) = figure.legends
+    assert figures.FULL_NAME not in [text.get_text() for text in legend.get_texts()]  # there is none
+    assert max(len(text.get_text()) for text in legend.get_texts()) > 75
+    figure.canvas.draw()
+    assert legend.get_window_extent().x0 >= 0 and legend.get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_rows_are_in_order():
+    scratch = TableRow("full, from scratch")
+    hows = [TableRow("bottom", "2"), TableRow("top", "4"), TableRow(), TableRow("top", "2"), scratch]
+    assert sorted(hows, key=TableRow.order) == [
+        FULL,
+        scratch,
+        TableRow("top", "2"),
+        TableRow("top", "4"),
+        TableRow("bottom", "2"),
+    ]
+    assert TableRow.of(record(k=None, strategy="contribution", threshold=0.95).spec) == ("contribution > 0.95", "")
+    assert TableRow.of(record(strategy="list", k=None, layers=(3, 4)).spec) == ("list 3,4", "2")
+    assert [results.title for results in model_results(frame([record()]))] == ["bert-base-uncased"]
+
+
+# ---- what parts rows, columns and tables ----------------------------------------------------------------------------
+def shown(table) -> list[tuple]:
+    return [tuple(row[:3]) for row in table.rows]
+
+
+def test_what_searches_found_for_the_same_k_are_rows_of_their_own():
+    runs = [record(), record(k=2, strategy="greedy", found=(0, 5), accuracy=0.6)]
+    (table,) = task_tables(frame([*runs, record("cola", k=2, strategy="greedy", found=(1, 2))]))
+    assert [row[0] for row in table.rows] == ["full", "greedy"]  # other layers for each task are no difference
+    (table,) = task_tables(frame([*runs, record(k=3, strategy="greedy", found=(0, 3, 5))]))
+    assert [row[0] for row in table.rows] == ["full", "greedy", "greedy"]  # nor are they for each K
+    runs.append(record(k=2, strategy="greedy", found=(1, 2), accuracy=0.7))
+    (table,) = task_tables(frame(runs))
+    assert shown(table)[1:] == [
+        ("greedy (layers 0,5)", "2", "60.0 +10.0"),
+        ("greedy (layers 1,2)", "2", "70.0 +20.0"),
+    ]
+
+
+def test_data_folders_are_columns_of_their_own():
+    runs = [record(), record(accuracy=0.7, source="other"), record("cola", source="third")]
+    (table,) = task_tables(frame(runs))
+    assert table.header[2:5] == ["CoLA acc", "RTE (data glue) acc", "RTE (data other) acc"]
+    assert table.rows[0][3:5] == ["50.0", "70.0"]
+
+
+def test_equal_ids_on_other_contents_are_not_merged(tmp_path):
+    runs = [record(accuracy=0.5), record(accuracy=0.7), record(k=2)]
+    for i, (run, weights) in enumerate(zip(runs, ("aaa", "bbb", "aaa"), strict=True)):
+        run.folder, run.fingerprints = str(tmp_path / str(i)), {"model": weights}
+        run.write()
+    found = read_store([str(tmp_path)])
+    tables = task_tables(frame(found.done))
+    assert [table.title for table in tables] == ["bert-base-uncased (weights aaa)", "bert-base-uncased (weights bbb)"]
+    assert [table.rows[0][2] for table in tables] == ["50.0", "70.0"]
+    for run, rows in zip(runs, ("one", "two", "one"), strict=True):
+        run.fingerprints, run.data = {}, {"validation": {"rows": 3, "fingerprint": rows}}
+        run.write()
+    (table,) = task_tables(frame(read_store([str(tmp_path)]).done))
+    assert table.header[2:4] == ["RTE (rows one) acc", "RTE (rows two) acc"]
+
+
+def test_contents_that_no_record_names_part_nothing():
+    runs = [record(), record(k=2)]
+    runs[0].fingerprints = {"model": "aaa"}
+    assert len(task_tables(frame(runs))) == 1
+
+
+def test_runs_of_one_cell_and_seed_are_said():
+    runs = [record(), record(), record(seed=2)]
+    assert repeated(frame(runs)) == [
+        f"2 runs share a cell and seed with another run: {runs[0].folder}; {runs[1].folder}"
+    ]
+    assert repeated(frame(runs[1:])) == []
+
+
+def test_two_models_of_one_name_are_told_apart():
+    titles = [table.title for table in task_tables(frame([record(name="a/bert"), record(name="b/bert")]))]
+    assert titles == ["a/bert", "b/bert"]
+
+
+def test_resumed_runs_are_not_in_the_speed_up():
+    runs = [record(train=10), record(k=6, train=5), record(k=6, train=1, seed=2)]
+    runs[2].resumed_at_step = 7
+    (table,) = cost_tables(frame(runs))
+    assert table.rows[1][3] == "2.00" and "Without the training seconds of 1 resumed run." in table.notes
+
+
+def test_no_share_of_nothing():
+    def scores(value):
+        return {"matthews_correlation": value, "accuracy": 0.5}
+
+    runs = [record("cola", accuracy=scores(0.0)), record("cola", k=2, accuracy=scores(0.2))]
+    assert table_of(glue_tables(frame(runs)))["top", "2"]["of the full model"] == "-"
+
+
+def test_a_table_without_the_full_model_is_said():
+    assert without_full_model(frame([record(), record(k=2)])) == []
+    (note,) = without_full_model(frame([record(k=2), record(k=2, recipe=TrainSpec(num_train_epochs=9.0))]))
+    tables = "bert-base-uncased (num_train_epochs 3.0); bert-base-uncased (num_train_epochs 9.0)"
+    assert f"no full model for rows of {tables}" in note
+
+
+def test_many_degenerate_cells_are_one_note():
+    runs = [record(k=k) for k in range(1, 10)]
+    for run in runs:
+        run.distinct_predictions = {"validation": 1}
+    (note,) = constant_predictions(frame(runs))
+    assert note.startswith("one prediction for every row in 9 cells: ") and note.endswith("and 6 more")
+
+
+def test_a_failure_is_cut_between_words():
+    run = record()
+    run.error = "ValueError: " + "word " * 100
+    (note,) = failures(StoredRuns([], [run]))
+    assert len(note) < 320 and note.removesuffix("\u2026").endswith("word")
+
+
+def test_latex_meets_at_the_decimal_point():
+    runs = [record(seed=s, accuracy=a) for s, a in ((1, 0.6), (2, 0.7))] + [record(k=2, accuracy=0.05)]
+    lines = [" ".join(line.split()) for line in render(task_tables(frame(runs)), "latex").splitlines()]
+    assert r"\begin{tabular}{lrr@{ }lrr}" in lines
+    assert r"strategy & K & RTE acc & & mean & difference \\" in lines
+    assert r"full & 0 & 65.0 & [60.0, 70.0] & 65.0 & \\" in lines
+    assert r"top & 2 & 5.0 & n=1 $-$60.0 & 5.0 & $-$60.0 \\" in lines
+    assert r"contribution \ensuremath{>} 0.9" in render(
+        task_tables(frame([record(k=None, strategy="contribution", threshold=0.9) for _ in "a"])), "latex"
+    )
+
+
+def predicted(tmp_path, runs, words):
+    for i, (run, predictions) in enumerate(zip(runs, words, strict=True)):
+        run.folder = str(tmp_path / str(i))
+        Path(run.folder).mkdir()
+        rows = zip(range(40), ["a"] * 40, predictions, strict=True)
+        write_table(Path(run.folder) / "predictions_dev.tsv", ("index", "label", "prediction"), rows)
+    return frame(runs)
+
+
+def test_the_p_values_of_several_seeds_are_a_range(tmp_path):
+    """Not a median that belongs to none of them."""
+    runs = [record(seed=s, k=k) for s in (1, 2) for k in (0, 2)]
+    right, worse = ["a"] * 40, ["a"] * 20 + ["b"] * 20
+    found = predicted(tmp_path, runs, [right, worse, right, right])
+    assert table_of(significance_tables(found))["top", "2"]["RTE"] == "1 worse of 2 (p 1.9e-06 to 1)"
+    (row,) = csv.DictReader(io.StringIO(render(significance_tables(found), "csv")))
+    assert float(row["lowest_p"]) == pytest.approx(2 * 0.5**20, rel=1e-5) and float(row["highest_p"]) == 1
+    assert (row["seeds"], row["worse"], row["better"]) == ("2", "1", "0")
+
+
+def test_ways_are_tested_against_the_ordinary_run(tmp_path):
+    """Not against the full model, which is far better than both."""
+    labels = [i % 2 for i in range(40)]
+    wrong = [1 - label for label in labels]
+    runs = []
+    for made, predicted in (
+        (record(), labels),
+        (record(k=2), wrong),
+        (record(k=2, start=record().spec), labels[:20] + wrong[20:]),
+    ):
+        made.folder = str(tmp_path / made.id)
+        Path(made.folder).mkdir()
+        rows = [[str(i), str(label), str(p)] for i, (label, p) in enumerate(zip(labels, predicted, strict=True))]
+        write_table(Path(made.folder) / "predictions_dev.tsv", ["index", "label", "prediction"], rows)
+        runs.append(made)
+    (table,) = significance_tables(frame(runs), plain=True)
+    assert [row[:2] for row in table.rows] == [["top, finetuned", "2"]] and table.rows[0][2].startswith("1 better of 1")
+    assert "plain run of the same strategy" in table.notes[0]
+    (table,) = significance_tables(frame(runs))
+    assert [row[2][:7] for row in table.rows] == ["1 worse", "1 worse"]
+    longer = record(k=2, recipe=TrainSpec(num_train_epochs=6.0))
+    (table,) = significance_tables(frame([*runs, longer]), plain=True)
+    assert len(table.rows) == 1 and "num_train_epochs 3.0" in table.title
+    (table,) = significance_tables(frame([*runs, longer], ["num_train_epochs"]), plain=True)
+    assert table.rows[0][0] == "top, finetuned (num_train_epochs 3.0)" and table.rows[0][2].startswith("1 better of 1")
+    (table,) = significance_tables(frame([*runs, longer], ["num_train_epochs"]))
+    assert [row[2][:7] for row in table.rows] == ["1 worse", "missing", "1 worse"]  # the longer run has no predictions
+    (table,) = significance_tables(frame([longer]), plain=True)  # it says what would be compared
+    assert table.rows == [] and "plain run of the same strategy" in table.notes[0]
+
+
+def test_holms_correction_is_offered_and_made(tmp_path):
+    """6 of 6 disagreements have p = 0.031; of two tests 0.0625."""
+    runs = [record(), record(k=2), record(k=4)]
+    found = predicted(tmp_path, runs, [["a"] * 40, ["a"] * 34 + ["b"] * 6, ["a"] * 40])
+    (plain,), (holm,) = significance_tables(found), significance_tables(found, correct=True)
+    assert plain.rows[0][2] == "1 worse of 1 (p 0.031)" and holm.rows[0][2] == "none of 1 (p 0.062)"
+    assert "of 2 tests without any difference about 0.1 would be significant; --holm" in plain.notes[0]
+    assert "Holm's, for the 2 tests" in holm.notes[0]
+
+
+@pytest.mark.parametrize("table", ["tasks", "glue", "cost", "significance"])
+def test_tables_of_a_single_run_without_the_full_model(tmp_path, table, capsys):
+    run = record(k=2)
+    run.folder = str(tmp_path / "run")
+    run.write()
+    for form in ("md", "latex", "csv"):
+        assert run_command("report", [str(tmp_path), "--table", table, "--format", form]) == 0
+    assert "missing" in capsys.readouterr().out
+
+
+def test_ways_of_training_are_rows_of_their_own():
+    """Also in full depth; the settings of a variant are named where they differ."""
+    full, layerdrop = record().spec, TrainSpec(layerdrop_rate=0.2)
+    runs = [record(), record(k=2), record(k=2, start=full), record(k=2, recipe=None, start=full)]
+    runs += [record(k=2, every_epochs=2, step=1), record(recipe=layerdrop), record(k=2, recipe=layerdrop)]
+    teacher = {"distill": "logits", "teacher": "x"}
+    runs += [record(k=2, distil=DistilSpec(**teacher)), record(k=2, distil=DistilSpec(**teacher, distill_weight=0.9))]
+    (table,) = task_tables(frame(runs))
+    assert [tuple(row[:2]) for row in table.rows] == [
+        ("full", "0"),
+        ("full, layerdrop", "0"),
+        ("top", "2"),
+        ("top, after", "2"),
+        ("top, distill-logits (distill_weight 0.5)", "2"),
+        ("top, distill-logits (distill_weight 0.9)", "2"),
+        ("top, finetuned", "2"),
+        ("top, gradual", "2"),
+        ("top, layerdrop", "2"),
+    ]
+
+
+def test_a_recipe_of_the_first_training_is_named_where_it_has_one():
+    full = record().spec
+    longer = [record(recipe=TrainSpec(num_train_epochs=10), **changes) for changes in ({}, {"k": 2, "start": full})]
+    rows = {tuple(row[:2]) for table in task_tables(frame([record(k=2, start=full), *longer])) for row in table.rows}
+    assert rows == {("top, finetuned", "2"), ("full", "0"), ("top, finetuned (start_num_train_epochs 3.0)", "2")}
+
+
+def test_settings_that_make_rows(tmp_path, capsys):
+    """Every row names its recipe, and is compared with the full model whose recipe is most like its own."""
+    short, long = (TrainSpec(num_train_epochs=n) for n in (3.0, 10.0))
+    full, longer = record(accuracy=0.5, train=10.0), record(accuracy=0.7, train=40.0, recipe=long)
+    runs = [full, record(k=2, accuracy=0.4, train=5.0), record(k=2, recipe=long, accuracy=0.45, train=20.0)]
+    runs += [record(k=2, recipe=long, accuracy=0.6, start=record(recipe=long).spec)]
+    epochs = ["(num_train_epochs 3.0)", "(num_train_epochs 10.0)"]
+    names = [f"top {epochs[0]}", f"top {epochs[1]}", f"top, finetuned {epochs[1]}"]
+
+    def last(tables):
+        (table,) = tables
+        return [(row[0], row[-1]) for row in table.rows]
+
+    def frame_of(*runs):
+        return frame(runs, ["num_train_epochs", "num_train_epochs"])
+
+    assert len(task_tables(frame(runs))) == 2
+    assert last(task_tables(frame_of(*runs))) == [(f"full {epochs[0]}", ""), *zip(names, LOSSES[0], strict=True)]
+    both = [(f"full {epochs[0]}", ""), (f"full {epochs[1]}", "")]
+    found = frame_of(*runs, longer)
+    assert last(task_tables(found)) == [*both, *zip(names, LOSSES[1], strict=True)]
+    (glue,), (cost,) = glue_tables(found), cost_tables(found)
+    assert [row[-1] for row in glue.rows] == ["100.0%", "100.0%", "80.0%", "64.3%", "85.7%"]
+    assert [row[3] for row in cost.rows] == ["1.00", "1.00", "2.00", "2.00", "4.00"]
+    (results,) = model_results(found)
+    drawn = figures.speed(results, ["rte"]).axes[0].get_lines()
+    assert list(drawn[-1].get_ydata()) == [50.0, 70.0] and list(drawn[0].get_xdata()) == [2.0]
+    assert without_full_model(found) == []
+    for run in [*runs, longer]:
+        run.folder = str(tmp_path / run.id)
+        run.write()
+    assert run_command("report", [str(tmp_path), "--rows", "num_train_epochs", "--table", "tasks"]) == 0
+    assert f"top, finetuned {epochs[1]}" in capsys.readouterr().out
+
+
+LOSSES = [("-10.0", "-5.0", "+10.0"), ("-10.0", "-25.0", "-10.0")]
+
+
+def test_the_full_model_of_the_most_similar_recipe():
+    """By two settings: the full model of fewer samples has other epochs, but the same samples."""
+    few = {"max_train_samples": 6400}
+    longer = TrainSpec(num_train_epochs=9.0)
+    runs = [record(accuracy=0.9), record(accuracy=0.5, **few), record(k=2, accuracy=0.6, **few)]
+    runs += [record(k=2, accuracy=0.6, recipe=longer, **few), record(k=2, accuracy=0.6, recipe=longer)]
+    (table,) = task_tables(frame(runs, ["num_train_epochs", "max_train_samples"]))
+    assert [row[-1] for row in table.rows] == ["", "", "+10.0", "+10.0", "-30.0"]
+    # two full models are as much like it as each other
+    runs += [record(accuracy=0.8, recipe=TrainSpec(num_train_epochs=2.0), **few)]
+    found = frame(runs, ["num_train_epochs", "max_train_samples"])
+    (table,) = task_tables(found)
+    assert [row[-1] for row in table.rows] == ["", "", "", "+10.0", "", "-30.0"]
+    assert "they show no differences. Add K = 0" in without_full_model(found)[0]
+
+
+def test_settings_that_make_no_tables_make_no_rows():
+    with pytest.raises(UserError, match="--rows: unknown value 'k'. Allowed: .*num_train_epochs"):
+        frame([record()], ["k"])
+
+
+def test_the_first_training_counts():
+    first = record(k=2, train=10.0, start=record().spec)
+    first.prerequisites = {"trainings": 1, "steps": 9, "seconds": 20.0}
+    distilled = record(k=2, train=10.0, distil=DistilSpec("logits", "x"))
+    distilled.seconds["teacher"] = 5.0
+    assert list(frame([record(), first, distilled])["train"]) == [10.0, 30.0, 15.0]
+
+
+# ---- runs whose inputs differ are never one row ----------------------------------------------------------------------
+TAUGHT = {"distil": DistilSpec("logits", teacher="t")}
+SCORED = {"strategy": "contribution", "score_split": "validation"}
+CONTENTS_OF = {
+    "model": ({}, "weights"),
+    "tokenizer": ({}, "tokenizer files"),
+    "train": ({}, "train rows"),
+    "validation": ({}, "rows"),
+    "start": ({"start": record().spec}, "start"),
+    "teacher": (TAUGHT, "teacher weights"),
+    "score_on": (SCORED | {"score_on": "s"}, "scored weights"),
+    "test": (SCORED | {"score_split": "test"}, "scored rows"),
+}
+"""Input -> (a run that has it, the words that tell two contents apart)."""
+
+
+def with_input(run, name, fingerprint):
+    if name in ("train", "validation", "test"):
+        run.data = {name: {"rows": 3, "fingerprint": fingerprint}}
+    else:
+        run.fingerprints = {name: fingerprint}
+    return run
+
+
+@pytest.mark.parametrize("name", CONTENTS_OF)
+def test_runs_whose_inputs_differ_are_never_one_row(tmp_path, name):
+    changes, words = CONTENTS_OF[name]
+    runs = [record(accuracy=0.5)]
+    runs += [with_input(record(k=2, accuracy=a, **changes), name, found) for a, found in ((0.6, "aaa"), (0.9, "bbb"))]
+    runs.append(record(k=2, accuracy=0.6, **changes))  # a record of before there were fingerprints
+    for i, run in enumerate(runs):
+        run.folder = str(tmp_path / str(i))
+        run.write()
+    found = read_store([str(tmp_path)]).done
+    assert [run.metrics["accuracy"] for run in found] == [0.5, 0.6, 0.9]  # the old one is one of them
+    text = render(task_tables(frame(found)), "md")
+    assert f"{words} aaa" in text and f"{words} bbb" in text and "75.0" not in text
+    alike = [with_input(record(k=2, accuracy=a, seed=s, **changes), name, "aaa") for a, s in ((0.6, 1), (0.9, 2))]
+    assert "75.0 [60.0, 90.0]" in render(task_tables(frame(alike)), "md")
+
+
+def test_a_start_of_its_own_for_each_seed_is_no_difference():
+    """Nor for each task, nor for each checkpoint."""
+    runs = [record()]
+    for i, (task, seed, weights) in enumerate([("rte", 1, "a"), ("rte", 2, "a"), ("cola", 1, "a"), ("rte", 1, "b")]):
+        run = record(task, k=2, seed=seed, start=record(task, seed=seed).spec)
+        run.fingerprints = {"start": f"start{i}", "model": weights}
+        runs.append(run)
+    assert "start" not in render(task_tables(frame(runs)), "md").replace("started", "")
+
+
+def test_a_run_of_other_inputs_does_not_excuse_a_failure(tmp_path):
+    for i, (status, weights) in enumerate((("success", "aaa"), ("failed", "bbb"))):
+        run = with_input(record(), "model", weights)
+        run.status, run.folder = status, str(tmp_path / str(i))
+        run.write()
+    assert len(read_store([str(tmp_path)]).failed) == 1
+
+
+def test_predictions_beside_make_no_other_run(tmp_path):
+    """The test set is no input of a run that does not score it."""
+    for i, more in enumerate(
+        ({}, {"test": {"rows": 1, "fingerprint": "x"}}, {"test": {"rows": 1, "fingerprint": "y"}})
+    ):
+        run = record()
+        run.data, run.folder = {"train": {"fingerprint": "t"}} | more, str(tmp_path / str(i))
+        run.write()
+    assert len(read_store([str(tmp_path)]).done) == 1
+
+
+# ---- --plain where a strategy was run in two ways --------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "ways",
+    [
+        [{"strategy": "contribution", "score_split": split} for split in ("train", "validation")],
+        [{"strategy": "greedy", "found": found} for found in ((0, 5), (1, 2))],
+    ],
+    ids=["scored", "searched"],
+)
+@pytest.mark.parametrize("variant", ["finetuned", "gradual"])
+def test_plain_of_a_strategy_in_two_ways(tmp_path, ways, variant):
+    """Each variant has the plain run of its own scores, or of the layers that its own search found."""
+    runs, right, wrong = [], ["a"] * 40, ["a"] * 20 + ["b"] * 20
+    for way in ways:
+        turned = {"found": way["found"][::-1]} if "found" in way else {}  # gradual dropping has an order
+        more = {"start": record().spec} if variant == "finetuned" else {"every_epochs": 1, "step": 1} | turned
+        runs += [record(k=2, **way), record(k=2, **way | more)]
+    found = predicted(tmp_path, runs, [right, wrong, wrong, right])
+    (table,) = significance_tables(found, plain=True)
+    assert [row[2][:8] for row in table.rows] == ["1 worse ", "1 better"], table.rows
+
+
+# ---- figures of a csv file -------------------------------------------------------------------------------------------
+def test_a_csv_of_runs_gives_the_same_tables(tmp_path, capsys):
+    """As docs/results has them: with a variant, lists, a threshold, a constant prediction, settings of tables."""
+    constant = {"pearson": math.nan, "spearmanr": math.nan}
+    runs = [record(seed=s, accuracy=a) for s, a in ((1, 0.5), (2, 0.61))] + [record(k=2, accuracy=0.5, train=4.0)]
+    runs += [record("stsb", accuracy=constant), record("stsb", k=2, accuracy={"pearson": 0.5, "spearmanr": 0.25})]
+    runs += [record(strategy="list", k=None, layers=(1, 3)), record(k=None, strategy="contribution", threshold=0.9)]
+    runs += [
+        record(k=2, start=record().spec),
+        record(k=2, recipe=TrainSpec(layerdrop_rate=0.2)),
+        record(from_scratch=True),
+    ]
+    runs += [
+        record("cola", k=k, accuracy={"matthews_correlation": 0.5, "accuracy": 0.7}, max_train_samples=64)
+        for k in (0, 2)
+    ]
+    file = tmp_path / "runs.csv"
+    file.write_text(runs_csv(frame(runs)))
+    for columns in ([], ["max_train_samples"]):
+        tables = [
+            (table.title, table.header, table.rows)
+            for found in (frame(runs, column_settings=columns), read_runs_csv(str(file), column_settings=columns))
+            for table in (*task_tables(found), *cost_tables(found), *glue_tables(found))
+        ]
+        assert tables[: len(tables) // 2] == tables[len(tables) // 2 :]
+        assert len(tables) == 2 * 3 * (1 if columns else 2)
+    assert "CoLA (max_train_samples 64) Matthews" in tables[0][1]
+    words = [
+        str(file),
+        "--columns",
+        "max_train_samples",
+        "--figures",
+        str(tmp_path),
+        "--html",
+        str(tmp_path / "p.html"),
+    ]
+    assert run_command("report", words) == 0 and "mean over" not in capsys.readouterr().err
+    for flags, said in (
+        (["--columns", "max_train_sample"], "Did you mean 'max_train_samples'"),
+        (["--table", "significance"], "needs the folders of the runs"),
+        ([str(tmp_path)], "one csv file"),
+    ):
+        assert run_command("report", [str(file), *flags]) == 2 and said in capsys.readouterr().err
+    for bad in ("id\n1\n", "", file.read_text().replace(",1,fp32", ",x,fp32")):
+        (tmp_path / "bad.csv").write_text(bad)
+        assert run_command("report", [str(tmp_path / "bad.csv")]) == 2 and "bad.csv" in capsys.readouterr().err
+    assert run_command("report", [str(tmp_path / "none.csv")]) == 2
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parent.parent.parent / "docs" / "results").glob("*.csv")))
+def test_the_published_runs_can_be_read(file):
+    """Each is in a row of its own words."""
+    found = read_runs_csv(str(file))
+    with open(file, newline="") as lines:
+        assert [row.strategy for row in found["row"]] == [line["strategy"] for line in csv.DictReader(lines)]
+
+
+def test_settings_that_make_columns():
+    """A task with fewer rows stands beside the others, and counts in their mean."""
+    runs = [record(task, k=k, max_train_samples=n) for task, n in (("rte", None), ("sst2", 64)) for k in (0, 2)]
+    assert len(task_tables(frame(runs))) == 2
+    (table,) = task_tables(frame(runs, column_settings=["max_train_samples"]))
+    assert table.header[2:5] == ["SST-2 (max_train_samples 64) acc", "RTE acc", "mean"] and table.rows[1][4] == "50.0"
+    with pytest.raises(UserError, match="--columns: unknown value 'k'"):
+        frame(runs, column_settings=["k"])
+
+
+def test_f1_of_different_classes_is_never_one_figure():
+    """Records of 0.2 do not name the class: it was the last one by name."""
+    runs = [record("own", seed=seed, files=(("train", "t.csv"),), source="files") for seed in (1, 2, 3)]
+    for run, positive in zip(runs, ("ham", None, "spam"), strict=True):
+        run.labels, run.positive_label = ["ham", "spam"], positive
+    columns = frame(runs)["column"]
+    assert columns[0] != columns[1] == columns[2] and "ham" in columns[0] and "spam" in columns[1]
+    assert frame(runs[1:])["column"].nunique() == 1
+
+
+def test_constant_predictions_for_the_test_set_do_not_mark_a_score():
+    run = record()
+    run.distinct_predictions = {"validation": 2, "test": 1}
+    assert run.constant_predictions() == {"test": 1} and run.constant_predictions("validation") == {}
+    assert pd.isna(frame([run])["constant"][0])

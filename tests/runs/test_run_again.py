@@ -1,0 +1,295 @@
+"""A run asked for twice, stopped, overwritten, or by two at once: nothing is lost, nothing is done twice."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from layerdrop.finetune import interrupt
+from layerdrop.runs.results import RESULT_FILES
+from tests.running import QUICK, ROOT, predictions, read_record, same, weights
+from tests.runs.test_store import cut
+
+
+def test_running_twice(run, bert):
+    code, first, _, _ = run("--task_name rte")
+    stamp = Path("out/model.safetensors").stat().st_mtime_ns
+    code, second, out, err = run("--task_name rte")
+    assert code == 0 and "already done" in err and second == first and "accuracy" in out
+    code, _, _, err = run("--task_name rte --learning_rate 1e-5")
+    assert code == 2 and "learning_rate: 2e-05, now 1e-05" in err
+    assert Path("out/model.safetensors").stat().st_mtime_ns == stamp
+    code, _, _, err = run("--task_name rte --overwrite_output_dir --drop_strategy top --drop_k 99")
+    assert code == 2 and read_record("out") == first  # what cannot be done costs nothing
+    code, third, _, _ = run("--task_name rte --learning_rate 1e-5 --overwrite_output_dir")
+    assert code == 0 and third["id"] != first["id"]
+
+
+@pytest.mark.parametrize(("strategy", "stop"), [("group_by_length", 3), ("group_by_length", 5), ("random", 5)])
+def test_resumed_is_bit_identical(run, monkeypatch, strategy, stop):
+    """Stopped at the end of an epoch (3 steps each) and in the middle of one."""
+    words = f"--task_name rte --drop_strategy top --drop_k 2 --train_sampling_strategy {strategy}"
+    _, whole, _, _ = run(words, output="whole")
+
+    usual = interrupt.Interrupt.on_step_end
+
+    def stop_there(self, args, state, control, **kwargs):
+        if state.global_step == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+        usual(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(interrupt.Interrupt, "on_step_end", stop_there)
+    code, record, _, err = run(words)
+    assert code == 130 and record["status"] == "cancelled" and f"checkpoint-{stop}" in err
+    monkeypatch.setattr(interrupt.Interrupt, "on_step_end", usual)
+    code, _, _, err = run(words)
+    assert code == 2 and "--resume_from_checkpoint" in err
+    more = " --do_train --do_eval --do_predict --resume_from_checkpoint"  # what else is read changes nothing
+    code, resumed, out, err = run(words + more)
+    assert code == 0, err
+    assert same(weights("whole"), weights("out")) and Path("out/RTE.tsv").is_file()
+    assert resumed["metrics"] == whole["metrics"] and resumed["id"] == whole["id"]
+    assert [entry["step"] for entry in resumed["epochs"]] == [3, 6, 9]
+    assert resumed["epochs"][0] == whole["epochs"][0]  # measured before the stop
+    for name in ("train_loss", "loss", "accuracy"):  # the loss of an epoch is over all its steps
+        for ours, theirs in zip(resumed["epochs"], whole["epochs"], strict=True):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
+    assert resumed["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-5)
+    results, state = (json.loads(Path(f"{where}/{name}.json").read_text())
+                      for where, name in (("out", "train_results"), ("whole", "trainer_state")))  # fmt: skip
+    assert whole["train_loss"] == state["log_history"][-1]["train_loss"]  # the library's own, to the bit
+    assert results["train_loss"] == resumed["train_loss"]
+    done = 9 - stop
+    assert results["train_steps_per_second"] == pytest.approx(done / resumed["seconds"]["train"])
+    assert results["train_samples_per_second"] == pytest.approx(8 * done / resumed["seconds"]["train"])
+    assert f"resumed    at step {stop}: seconds count from there" in out
+    assert resumed["resumed_at_step"] == stop and resumed["tokens_per_second"] is None
+    assert not list(Path("out").glob("checkpoint-*"))
+    code, again, _, err = run(words + more)
+    assert code == 0 and again == resumed and "already done" in err
+
+
+@pytest.mark.parametrize(("seconds", "saved"), [(0.0, [3, 6]), (3600.0, [])])
+def test_checkpoints_to_resume_from_are_not_written_all_the_time(run, monkeypatch, seconds, saved):
+    steps = []
+    monkeypatch.setattr(interrupt, "CHECKPOINT_SECONDS", seconds)
+    monkeypatch.setattr(
+        interrupt.Interrupt, "on_save", lambda self, args, state, *_, **__: steps.append(state.global_step)
+    )
+    assert run("--task_name rte")[0] == 0 and steps == saved
+
+
+def test_checkpoints_that_were_asked_for_stay(run):
+    run("--task_name rte --save_strategy steps --save_steps 4 --save_total_limit 2")
+    assert sorted(path.name for path in Path("out").glob("checkpoint-*")) == ["checkpoint-8", "checkpoint-9"]
+
+
+@pytest.fixture
+def stopped(run, monkeypatch):
+    """A run that was stopped in its second epoch, with checkpoints of the steps 3 and 5; gives its flags."""
+    words = "--task_name rte --drop_strategy top --drop_k 2"
+    monkeypatch.setattr(interrupt, "CHECKPOINT_SECONDS", 0.0)
+    usual = interrupt.Interrupt.on_step_end
+
+    def stop_there(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        usual(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(interrupt.Interrupt, "on_step_end", stop_there)
+        assert run(words + " --save_total_limit 5")[0] == 130
+    assert sorted(path.name for path in Path("out").glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-5"]
+    return words + " --save_total_limit 5"
+
+
+@pytest.mark.parametrize(
+    ("resume", "name", "missing"),
+    [
+        ("--resume_from_checkpoint", "trainer_state.json", True),
+        ("--resume_from_checkpoint auto", "optimizer.pt", False),
+    ],
+)
+def test_a_checkpoint_that_a_kill_cut_off(run, stopped, resume, name, missing):
+    """The one before it is used, and the result is that of an uninterrupted run."""
+    _, whole, _, _ = run(stopped, output="whole")
+    path = Path("out/checkpoint-5", name)
+    path.unlink() if missing else cut(path)
+    code, record, _, err = run(f"{stopped} {resume}")
+    assert code == 0 and "checkpoint-5 was cut off while it was written; it is not used" in err
+    assert record["resumed_at_step"] == 3 and record["metrics"] == whole["metrics"]
+    assert same(weights("whole"), weights("out")) and any("checkpoint-5 was cut off" in n for n in record["notes"])
+
+
+def test_when_every_checkpoint_was_cut_off(run, stopped):
+    for path in Path("out").glob("checkpoint-*"):
+        cut(path / "optimizer.pt")
+    code, record, _, err = run(f"{stopped} --resume_from_checkpoint")
+    assert code == 0 and "starts from the beginning" in err and record["resumed_at_step"] is None
+    assert [entry["step"] for entry in record["epochs"]] == [3, 6, 9]
+
+
+def test_a_resumed_run_is_marked(run, stopped):
+    """Seconds, tokens/s and memory are those of a part."""
+    assert run(stopped + " --resume_from_checkpoint")[0] == 0
+    record = read_record("out")
+    assert record["resumed_at_step"] == 5 and record["tokens_per_second"] is None
+
+
+def test_a_resumed_run_outlives_the_checkpoint_that_it_resumed_from(run, stopped):
+    """Later checkpoints take its place."""
+    words = stopped.replace("--save_total_limit 5", "--save_total_limit 1")
+    code, record, _, err = run(words + " --resume_from_checkpoint")
+    assert code == 0 and record["resumed_at_step"] == 5, err
+
+
+def test_overwriting_without_a_model_leaves_no_old_one(run):
+    run("--task_name rte")
+    assert Path("out/model.safetensors").exists()
+    code, record, _, _ = run("--task_name rte --drop_strategy top --drop_k 2 --overwrite_output_dir --save_model no")
+    assert code == 0 and record["kept"] == [0, 1, 2, 3]
+    expected = {".lock", "spec.json", "record.json", "predictions_dev.tsv", *RESULT_FILES}
+    assert {path.name for path in Path("out").iterdir()} == expected
+
+
+def test_predictions_asked_for_later_are_made_and_nothing_else_is_redone(run):
+    words = "--task_name mrpc --drop_strategy top --drop_k 2 --do_train --do_eval"
+    _, first, _, _ = run(words)
+    stamp = Path("out/model.safetensors").stat().st_mtime_ns
+    _, at_once, _, _ = run(words + " --do_predict", output="at_once")
+    code, record, _, err = run(words + " --do_predict")
+    assert code == 0 and "already done" in err and "added: MRPC.tsv" in err
+    assert predictions("out/MRPC.tsv") == predictions("at_once/MRPC.tsv")
+    assert Path("out/model.safetensors").stat().st_mtime_ns == stamp
+    assert record["metrics"] == first["metrics"] and record["epochs"] == first["epochs"]
+    assert record["data"].keys() == at_once["data"].keys() and record["seconds"]["train"] == first["seconds"]["train"]
+    assert record["distinct_predictions"] == at_once["distinct_predictions"]
+    code, again, _, err = run(words + " --do_predict")
+    assert code == 0 and "already done" in err and again == record
+
+
+def test_evaluation_asked_for_later(run):
+    words = "--task_name mnli --drop_strategy top --drop_k 2 --do_train"
+    _, first, _, _ = run(words)
+    assert not first["metrics"] and not Path("out/predictions_dev_matched.tsv").exists()
+    code, record, _, _ = run(words + " --do_eval")
+    _, at_once, _, _ = run(words + " --do_eval", output="at_once")
+    assert code == 0 and record["metrics"] == at_once["metrics"] and record["id"] == first["id"]
+    for suffix in ("matched", "mismatched"):
+        name = f"predictions_dev_{suffix}.tsv"
+        assert predictions(f"out/{name}") == predictions(f"at_once/{name}")
+
+
+def test_predictions_without_a_kept_model(run):
+    run("--task_name rte --save_model no --do_train --do_eval")
+    before = read_record("out")
+    code, record, _, err = run("--task_name rte --save_model no --do_train --do_eval --do_predict")
+    assert code == 2 and "its model was not kept, so RTE.tsv cannot be made" in err and record == before
+
+
+def test_a_finished_run_with_kept_checkpoints_keeps_its_record(run):
+    words = "--task_name rte --save_strategy steps --save_steps 4"
+    _, first, _, _ = run(words)
+    code, again, _, err = run(words + " --resume_from_checkpoint")
+    assert code == 0 and again == first and "already done" in err
+    code, again, _, err = run(words + " --resume_from_checkpoint out/checkpoint-4")
+    assert again == first
+
+
+def test_two_at_once_in_one_folder(run, bert, glue, tmp_path):
+    """The second is told, and the first is not disturbed."""
+    flags = ["--model_name_or_path", bert, "--data_dir", glue, *QUICK, "--output_dir", "out", "--task_name", "rte"]
+    slow = [*flags, "--num_train_epochs", "400"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen([sys.executable, ROOT / "run_glue.py", *slow], cwd=tmp_path, env=environment,
+                             stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "out" / "spec.json").exists():
+            assert time.monotonic() < deadline and first.poll() is None
+            time.sleep(0.05)
+        code, _, out, err = run("--task_name rte --overwrite_output_dir")
+        assert code == 2 and "another process is at this run" in err and len(err.splitlines()) == 1 and out == ""
+        assert (tmp_path / "out" / "spec.json").exists() and first.poll() is None
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    assert run("--task_name rte --overwrite_output_dir")[0] == 0  # who was killed holds nothing
+
+
+def test_a_tokenizer_is_part_of_what_was_done(run, bert, tmp_path):
+    """Another one in the same folder is another run; a changed one under the same name is said."""
+    shutil.copytree(bert, tmp_path / "other")
+    run("--task_name rte")
+    code, _, _, err = run(f"--task_name rte --tokenizer_name {tmp_path / 'other'}")
+    assert code == 2 and "--tokenizer_name: None, now" in err
+    words = f"--task_name rte --tokenizer_name {tmp_path / 'other'}"
+    assert run(words, output="with")[0] == 0
+    path = tmp_path / "other" / "tokenizer.json"
+    path.write_text(path.read_text().replace('"w1"', '"w0"', 1).replace('"w0"', '"w1"', 1))
+    code, _, _, err = run(words, output="with")
+    assert code == 0 or "the tokenizer changed since" in err
+
+
+def test_the_same_run_by_zero_or_by_no_flag(run):
+    _, first, _, _ = run("--task_name rte")
+    code, again, _, err = run("--task_name rte --drop_strategy top --drop_k 0")
+    assert code == 0 and again == first and "already done" in err
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[]", b"{"])
+def test_an_unreadable_record(run, content):
+    Path("out").mkdir()
+    Path("out/record.json").write_bytes(content)
+    code, _, _, err = run("--task_name rte")
+    assert code == 2 and "out/record.json" in err and "Move the file away" in err
+    code, _, _, err = run("--task_name rte --overwrite_output_dir")
+    assert code == 2 and "out: holds record.json, which this run did not write" in err
+    assert Path("out/record.json").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["README.md", "layers.json", "all_results.json", "eval_results.json", "RTE.tsv"])
+def test_a_file_that_a_kill_prevented_is_made_by_the_same_command(run, name):
+    words = "--task_name rte --do_train --do_eval --do_predict --num_train_epochs 1"
+    _, first, _, _ = run(words)
+    path, stamp = Path("out", name), Path("out/model.safetensors").stat().st_mtime_ns
+    content = path.read_text()
+    path.unlink()
+    code, again, _, err = run(words)
+    assert code == 0 and path.read_text() == content and f"added: {name}" in err
+    assert again["metrics"] == first["metrics"] and Path("out/model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_a_card_that_the_user_has_edited_stays(run):
+    words = "--task_name rte --num_train_epochs 1 --do_train"
+    run(words)
+    Path("out/README.md").write_text("mine")
+    code, record, _, err = run(words + " --do_eval")
+    assert code == 0 and record["metrics"] and "README.md was changed since the run wrote it" in err
+    code, _, _, err = run(words + " --seed 3 --overwrite_output_dir")
+    assert code == 2 and "holds README.md" in err and Path("out/README.md").read_text() == "mine"
+
+
+def test_a_folder_with_the_users_files(run):
+    """Names that the run would write are refused before anything is read; other files stay."""
+    mine = {"RTE.tsv": "MINE", "vocab.txt": "MINE", "notes.md": "MINE", "predictions_test.tsv": "MINE"}
+    Path("out").mkdir()
+    for name, text in mine.items():
+        Path("out", name).write_text(text)
+    for words in ("", " --overwrite_output_dir", " --resume_from_checkpoint auto"):
+        code, _, out, err = run("--task_name rte" + words)
+        assert code == 2 and "out: holds vocab.txt, which this run did not write" in err.splitlines()[-1] and not out
+        assert {path.name: path.read_text() for path in Path("out").iterdir()} == mine
+    Path("out/vocab.txt").rename("out/mine.txt")
+    assert run("--task_name rte --num_train_epochs 1")[0] == 0
+    assert Path("out/RTE.tsv").read_text() == Path("out/mine.txt").read_text() == "MINE"
+    code, _, _, err = run("--task_name rte --num_train_epochs 1 --do_train --do_eval --do_predict")
+    assert code == 2 and "holds RTE.tsv" in err and Path("out/RTE.tsv").read_text() == "MINE"
+    assert run("--task_name rte --num_train_epochs 1 --seed 2 --overwrite_output_dir")[0] == 0
+    assert Path("out/RTE.tsv").read_text() == Path("out/predictions_test.tsv").read_text() == "MINE"

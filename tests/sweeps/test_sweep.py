@@ -1,0 +1,157 @@
+"""layerdrop sweep: with real runs on small models where it matters, else with runs that only pretend."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import run_glue
+from layerdrop.cli.command import run_command
+from layerdrop.runs.record import RunRecord, read_record
+from tests.made_up import MadeUp
+
+ROOT = Path(__file__).parent.parent.parent
+STUDY = """
+settings: {precision: fp32, per_device_train_batch_size: 8, num_train_epochs: 1}
+grid: {tasks: [rte, stsb], strategies: [top, symmetric], k: [0, 2, 3], seeds: 1}
+"""
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch, bert, glue):
+    """The words of a sweep of 8 runs; the working folder is the test's own."""
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(STUDY)
+    return ["small.yaml", "--models", bert, "--data_dir", glue, "--use_cpu", "--workers", "1"]
+
+
+def test_plan_sweep_plan(study, bert, glue, capsys):
+    assert run_command("sweep", [*study, "--plan"]) == 0
+    out = capsys.readouterr().out
+    assert "8 runs: 0 done, 0 failed, 8 missing, 2 impossible" in out and "--drop_k 2 or 4" in out
+    assert not Path("runs").exists()
+
+    (bad := Path("bad")).mkdir()
+    words = ["--data_dir", str(bad), "--tasks", "rte", "--k", "0"]
+    assert run_command("sweep", [*study, *words]) == 1
+    out, err = capsys.readouterr()
+    # data that is not there is said once, and recorded
+    assert "1 failed" in out and "cannot read bad/train.tsv" in err and "[1/1]" in err
+    assert (out + err).count("cannot read bad/train.tsv") == 1
+
+    assert run_command("sweep", study) == 0
+    out, err = capsys.readouterr()
+    assert "8 runs: 8 done (0 of them before), 0 failed" in out and err.count("done  ") == 8
+    records = [read_record(path.parent) for path in Path("runs/small").glob("*/record.json")]
+    done = [record for record in records if record.status == "success"]
+    assert {(r.spec.data.task, r.spec.drop.strategy, r.spec.drop.k) for r in done} == {
+        (task, *how) for task in ("rte", "stsb") for how in ((None, None), ("top", 2), ("top", 3), ("symmetric", 2))
+    }
+    assert run_command("sweep", study) == 0 and "8 done (8 of them before)" in capsys.readouterr().out
+
+    # a worker that has done others before gives what a fresh process gives
+    last = next(r for r in done if (r.spec.data.task, r.spec.drop.strategy) == ("stsb", "symmetric"))
+    words = "--task_name stsb --drop_strategy symmetric --drop_k 2 --seed 1 --num_train_epochs 1 --output_dir alone"
+    quick = "--use_cpu --precision fp32 --per_device_train_batch_size 8 --save_model no"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(last.environment["threads"])  # another number of them adds up in another order
+    try:
+        assert run_glue.main(["--model_name_or_path", bert, "--data_dir", glue, *quick.split(), *words.split()]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    alone = read_record("alone")
+    assert alone.id == last.id and alone.metrics == last.metrics and alone.epochs == last.epochs
+
+
+def test_an_unreadable_record_is_said_and_stays(study, capsys, monkeypatch):
+    def success(job):
+        return RunRecord(job.spec, job.options.folder, "success", metrics={"accuracy": 0.5})
+
+    monkeypatch.setattr("layerdrop.cli.engines.make_engine", lambda *args: MadeUp(success))
+    words = [*study, "--tasks", "rte", "--k", "0", "--strategies", "top"]
+    assert run_command("sweep", words) == 0
+    (path,) = Path("runs").glob("small/*/record.json")
+    path.write_bytes(b"\xff[")
+    assert run_command("sweep", [*words, "--plan"]) == 0
+    out, err = capsys.readouterr()
+    assert "counts as missing" in out and "note:" not in err and "1 missing" in out
+    assert run_command("sweep", words) == 2 and path.read_bytes() == b"\xff["
+    out, err = capsys.readouterr()
+    assert err.count("counts as missing") == 1 and "holds record.json, which this run did not write" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["none.yaml"], "none.yaml: cannot read"),
+        (["--workers", "0"], "--workers 0: must be 1 or more"),
+        (["--strategys", "top"], "--strategys: no such flag. Did you mean --strategies?"),
+        (["--learning_rat", "1"], "Did you mean --learning_rate"),
+        (["--tasks", "rto"], "Did you mean 'rte'"),
+        (["--engine", "ray"], "give --precision"),
+        (["--dry_run"], "Use --plan"),
+        (["--output_dir", "x"], "Use --store"),
+        (["--json"], "error: --json"),
+        (["--overwrite_output_dir"], "error: --overwrite_output_dir"),
+        (["--resume_from_checkpoint", "last"], "error: --resume_from_checkpoint"),
+    ],
+)
+def test_wrong_words(study, words, said, capsys):
+    words = words + study[1:] if words[0].endswith(".yaml") else [*study, *words]
+    if "--engine" in words:
+        Path("small.yaml").write_text(STUDY.replace("precision: fp32, ", ""))
+    assert run_command("sweep", words) == 2
+    err = capsys.readouterr().err
+    assert said in err and len(err.splitlines()) == 1
+
+
+SLOW_SWEEP = """
+import sys
+import run_glue
+from layerdrop.cli.command import run_command
+from tests.sweeping import pretend_slowly
+run_glue.run = pretend_slowly
+sys.exit(run_command("sweep", sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_finishes_what_is_in_flight(study):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_SWEEP, *study],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+    )
+    end = time.monotonic() + 100
+    while not list(Path("runs").glob("small/*/began")) and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 130 and "finishing the running runs" in err, err
+    assert "8 runs: 1 done (0 of them before), 0 failed, 7 missing" in out
+    assert "[1/8] done" in err  # nothing is left of a sweep that stops
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "runs"),
+    [("sweep_k.sh", ["rte", "0 2 3", "top"], 3), ("sweep_tasks.sh", ["rte stsb", "2", "top symmetric", "1 2"], 12)],
+)
+def test_short_forms(study, bert, tmp_path, script, words, runs):
+    words = ["bash", ROOT / "scripts" / script, bert, *words, *study[3:], "--plan"]
+    done = subprocess.run(words, capture_output=True, text=True, env=_with_command(tmp_path))
+    assert done.returncode == 0 and f"{runs} runs: 0 done, 0 failed, {runs} missing" in done.stdout, done.stderr
+    done = subprocess.run(words[:4], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("usage:")
+
+
+def _with_command(folder: Path) -> dict[str, str]:
+    """An environment in which `layerdrop` is the command of this repository."""
+    (folder / "layerdrop").write_text(f'#!/bin/sh\nexec {sys.executable} -m layerdrop "$@"\n')
+    (folder / "layerdrop").chmod(0o755)
+    return os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
