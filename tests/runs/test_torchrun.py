@@ -103,7 +103,8 @@ def test_a_process_that_fails_takes_all_along(bert, glue, tmp_path):
 
 WATCHED = """
 import json, os, sys, run_glue
-from layerdrop.finetune import stochastic, theseus
+from layerdrop.finetune.layer_drop import LayerDropLoss
+from layerdrop.finetune.theseus import TheseusLoss
 
 def watch(kind):
     draw = kind.draw
@@ -114,7 +115,7 @@ def watch(kind):
         return drawn
     kind.draw = told
 
-watch(stochastic.LayerDrop), watch(theseus.Theseus)
+watch(LayerDropLoss), watch(TheseusLoss)
 sys.exit(run_glue.main(sys.argv[1:]))
 """
 
