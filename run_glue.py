@@ -112,7 +112,7 @@ def reduced_model(
     reset_peak_memory()
     if new_parameters and spec.train is None:
         names = ", ".join(new_parameters)
-        record.notes.append(f"random weights, because the checkpoint lacks them; the scores mean little: {names}")
+        record.notes.append(f"untrained, because the checkpoint lacks it, so the scores mean little: {names}")
     log_notes(record.notes)
     collect_from_now_on()
     return ReducedModel(model, selection, new_parameters)

@@ -175,8 +175,9 @@ class RunRecord:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """Name -> fingerprint of each known input: models, tokenizer, and the rows of each split."""
-        return {**self.fingerprints, **{split: rows_input(values) for split, values in self.data.items()}}
+        """Name -> fingerprint of each known input: models, tokenizer, and [rows, fingerprint] of each split."""
+        rows = {split: [values.get("rows"), values.get("fingerprint")] for split, values in self.data.items()}
+        return self.fingerprints | rows
 
     def constant_predictions(self, kind: str = "") -> dict[str, int]:
         """Split with constant or nearly constant predictions -> number of different predictions.
@@ -203,11 +204,6 @@ class RunRecord:
 Run = Callable[[RunSpec, Options], RunRecord]
 """Executes a run. The status of the record, which is also in the run's folder, is `failed` if the run fails. Raises
 UserError for unusable input, and Locked if another process uses the folder."""
-
-
-def rows_input(values: Mapping[str, Any]) -> list[Any]:
-    """[number of rows, fingerprint] of a split in RunRecord.data."""
-    return [values.get("rows"), values.get("fingerprint")]
 
 
 def _with_nan(scores: list | None) -> list | None:

@@ -168,7 +168,7 @@ def test_the_card_is_pushed(run, monkeypatch):
     trainers_own = Path("out/README.md")
     push = "layerdrop.finetune.trainer.FineTuner.push_to_hub"
     monkeypatch.setattr(push, lambda self, *args, **kwargs: trainers_own.write_text("of the Trainer"))
-    monkeypatch.setattr("run_glue.work_offline_unless_reachable", lambda: True)
+    monkeypatch.setattr("layerdrop.checkpoints.work_offline_unless_reachable", lambda: True)
     code, _, _, err = run(f"{WORDS} --push_to_hub")
     assert code == 0, err
     ((path, repository, text),) = pushed
