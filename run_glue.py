@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.finetune.evaluate import Evaluation, Evaluator, evaluate
+from layerdrop.finetune.objectives import TaskLoss
 from layerdrop.finetune.precision import head_in_fp32
 from layerdrop.finetune.speedups import speedups
 from layerdrop.finetune.trainer import FineTuner
@@ -136,6 +137,7 @@ def fine_tune(
     """
     tokenizer, checkpoint, model, selection = inputs.tokenizer, inputs.checkpoint, reduced.model, reduced.selection
     freeze(model, frozen_layers(spec, checkpoint, selection), spec.train.freeze_embeddings)
+    loss = TaskLoss(inputs.labels.kind, spec.train.label_smoothing_factor)
     with clock("teacher" if spec.distil else "load"):
         variant = training_variant(
             spec,
@@ -143,6 +145,7 @@ def fine_tune(
             datasets["train"],
             inputs.collate,
             inputs.labels,
+            loss,
             examples=inputs.data.examples["train"],
             teacher=prerequisites.teacher,
             predecessor=prerequisites.start or checkpoint,
