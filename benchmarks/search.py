@@ -171,7 +171,7 @@ def open_trials(full_run, store: str, seeds: list[int], workers: int | None) -> 
     engine, display = LocalEngine(recipe().run, slots(workers)), Display()
     try:
         yield Candidates(
-            full_run.record, full_run.options, Store(store), engine, seeds=seeds, total=0, tell=display.update
+            full_run.record, full_run.options, Store(store), engine, seeds=seeds, total=0, on_progress=display.update
         )
     finally:
         display.close()

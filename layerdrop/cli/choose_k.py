@@ -66,7 +66,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
                 raise UserError(f"{job.name}: this run is needed, and failed. {error}")
             return progress.records
 
-        find_tolerances(tasks, train, display.say)
+        find_tolerances(tasks, train, display.log)
     print(render([tolerance_table(tasks, bool(args.compare))], args.format))
     for task in tasks:
         if task.folder:

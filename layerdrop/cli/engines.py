@@ -95,7 +95,7 @@ def executing(args: argparse.Namespace, slots: list, gives_precision: bool) -> I
     collect_from_now_on()
     display = Display(sys.stderr)
     try:
-        with asking_to_stop(display.say) as stop:
+        with asking_to_stop(display.log) as stop:
             yield engine, display, stop
     finally:
         display.close()

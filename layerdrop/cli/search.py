@@ -68,14 +68,14 @@ def search_layers(parser: argparse.ArgumentParser, words: list[str]):
     prerequisites = [run for run in spec.prerequisites if not (method.proposes and run == spec.start)]
     total = (method.trainings(len(layers), max_k) + len(prerequisites)) * len(seeds)
     with executing(args, slots, arguments.gives_precision) as (engine, display, stop):
-        display.say(f"{method.name}: at most {total} trainings, {engine.slots} at once; records in {args.store}")
+        display.log(f"{method.name}: at most {total} trainings, {engine.slots} at once; records in {args.store}")
         candidates = Candidates(
             full_run.record, full_run.options, Store(args.store), engine,
-            seeds=seeds, total=total, select_on=args.select_on, tell=display.update, stop=stop,
+            seeds=seeds, total=total, select_on=args.select_on, on_progress=display.update, stop=stop,
         )  # fmt: skip
         record = search(
             method.name, layers, max_k, candidates, full_run.choose,
-            digits=args.round, tell=lambda level: display.say(step_words(level)),
+            digits=args.round, on_level=lambda level: display.log(step_words(level)),
         )  # fmt: skip
     return record, record.write(args.store), _beyond_spec(arguments)
 

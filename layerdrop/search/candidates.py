@@ -39,14 +39,14 @@ class Candidates:
         seeds: Sequence[int],
         total: int,
         select_on: str | None = None,
-        tell: Callable[[Progress, Result | None], Any] = lambda progress, result: None,
+        on_progress: Callable[[Progress, Result | None], Any] = lambda progress, result: None,
         stop: Callable[[], bool] = lambda: False,
     ):
         """full_run: the run in full depth, with the fingerprints of its inputs. total: number of trainings of the
         search. select_on: a metric, or `loss`, which is negated; None: the task's `selection_metric`."""
         self.full_run, self.options, self.store, self.engine = full_run, options, store, engine
         self.seeds, self.total, self.select_on = tuple(seeds), total, select_on
-        self.tell, self.stop = tell, stop
+        self.on_progress, self.stop = on_progress, stop
         self.inputs = Fingerprints()
         self.known = {_key_of(record): record for record in store.done() if record.metrics}
         self.records: dict[str, RunRecord] = {}
@@ -106,7 +106,7 @@ class Candidates:
         progress = execute(
             [self._job(spec, save_model) for spec in missing],
             self.engine,
-            lambda progress, result: self.tell(self._of_search(progress, before), result),
+            lambda progress, result: self.on_progress(self._of_search(progress, before), result),
             self.stop,
             self.inputs,
         )

@@ -113,7 +113,7 @@ class Display:
         self.live = stream.isatty()
         self.lines: list[tqdm] = []
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line that stays."""
         tqdm.write(text, file=self.stream)
         self.stream.flush()
@@ -122,7 +122,7 @@ class Display:
         """Show the state of an execution. result: the job that has just ended."""
         left = f", {words}" if (words := time_left(progress)) else ""
         if result is not None:
-            self.say(f"[{progress.over}/{progress.total}{left}] {self._ended(progress, result)}")
+            self.log(f"[{progress.over}/{progress.total}{left}] {self._ended(progress, result)}")
         if not self.live:
             return
         now = time.monotonic()

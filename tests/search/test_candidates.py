@@ -175,7 +175,7 @@ def test_progress_is_that_of_the_whole_search(candidates):
         if result:
             seen.append((len(p.already) + len(p.done) + len(p.failed), p.total, p.remaining))
 
-    list(greedy(range(N), 2, candidates(tell=tell, slots=1)[0]))
+    list(greedy(range(N), 2, candidates(on_progress=tell, slots=1)[0]))
     assert seen == [(over, 7, 10.0 * (7 - over)) for over in range(1, 8)]
 
 
