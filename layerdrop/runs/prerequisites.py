@@ -1,4 +1,4 @@
-"""Prerequisite runs: the runs whose trained models another run needs, as its start and its teacher."""
+"""Prerequisite runs: they train the start model and the teacher of another run."""
 
 import time
 from dataclasses import replace
@@ -6,60 +6,58 @@ from dataclasses import replace
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.errors import UserError
+from layerdrop.runs.fingerprints import Fingerprints
 from layerdrop.runs.folder import Locked
-from layerdrop.runs.inputs import Inputs, quiet_options
+from layerdrop.runs.inputs import quiet_options
 from layerdrop.runs.record import Run, RunRecord
 from layerdrop.runs.spec import Options, RunSpec
-from layerdrop.runs.status import Needs, status_of
+from layerdrop.runs.status import Needs, Status, status_of
 from layerdrop.runs.store import find_record, prior_store
 from layerdrop.system.distributed import log
 from layerdrop.system.process import free_memory
 
-ATTEMPTS = 2
-"""Maximum number of trainings of a prerequisite run: another process may train it without keeping its model."""
 POLL = 1.0
-"""Polling interval for a run of another process, in seconds."""
+"""Seconds between attempts to lock a folder that another process uses."""
 
 
 class Prerequisites:
     """The prerequisite runs of a run."""
 
-    def __init__(self, spec: RunSpec, options: Options, inputs: Inputs):
-        """Raises UserError where the options name a folder without the trained start."""
-        self.spec, self.options, self.inputs = spec, options, inputs
-        if options.start and spec.start and not self._status(spec.start).has_model:
-            changed = self._status(spec.start).changed
-            why = f" ({', '.join(changed)} changed since it was trained)" if changed else ""
+    def __init__(self, spec: RunSpec, options: Options, fingerprints: Fingerprints):
+        """Raises UserError if `options.start` has no trained start model."""
+        self.spec, self.options, self.fingerprints = spec, options, fingerprints
+        if options.start and spec.start and not (status := self._status(spec.start)).has_model:
+            why = f" ({', '.join(status.changed)} changed since it was trained)" if status.changed else ""
             raise UserError(
                 f"{options.start}: there is no trained model of the run {spec.start.name}{why}. Do that run first."
             )
 
     @property
     def start(self) -> Checkpoint | None:
-        """The trained start; None without one, or before it is trained."""
-        return self._open(self.spec.start)
+        """The start model; None without a start, or before its training."""
+        return self.fingerprints.start(self.spec, self.options)
 
     @property
     def teacher(self) -> Checkpoint | None:
-        """The trained teacher; None without one, or before it is trained. Raises UserError for an unknown name."""
+        """The teacher; None without a teacher, or before its training. Raises UserError for an unknown name."""
         distil = self.spec.distil
         if distil and distil.teacher:
             return Checkpoint.open(ModelSpec(distil.teacher), self.options.hub, "--teacher")
-        return self._open(self.spec.teacher)
+        return self.fingerprints.teacher(self.spec, self.options)
 
     @property
     def cost(self) -> dict[str, float]:
-        """Total cost of direct and indirect prerequisite runs: trainings, steps, seconds. Empty without any."""
+        """Total cost of direct and indirect prerequisite runs: trainings, steps, seconds. Empty without a run."""
         records = [find_record(self._folder(its), its) for its in self.spec.prerequisites]
         costs = [{"trainings": 1, "steps": r.steps, "seconds": r.seconds.get("train", 0.0)} for r in records]
         costs += [record.prerequisites for record in records if record.prerequisites]
         return {name: sum(cost[name] for cost in costs) for name in costs[0]} if costs else {}
 
     def train(self, run: Run) -> None:
-        """Train the missing prerequisite runs one after the other. Raises UserError if one fails."""
+        """Train the missing prerequisite runs one after the other. Raises UserError if a run fails."""
         for its in self.spec.prerequisites:
             if self._status(its).has_model:
-                log(f"takes the trained model of {its.name}, in {self._folder(its)}")
+                log(f"uses the trained model of {its.name}, in {self._folder(its)}")
             else:
                 self._train(its, run)
 
@@ -67,36 +65,31 @@ class Prerequisites:
         folder, store = self._folder(its), prior_store(self.options).root
         if self.spec.processes > 1:
             raise UserError(
-                f"{its.name}: this run is needed first, and torchrun does one run at a time. "
-                f"Do it with --output_dir {folder}, then this one."
+                f"{its.name}: this run is needed first, and torchrun executes one run at a time. "
+                f"Execute it with --output_dir {folder}, then repeat this command."
             )
         own = replace(quiet_options(self.options), folder=folder, prior_store=store, save_model=True, resume="auto")
-        for _ in range(ATTEMPTS):
-            changed = status_of(folder, its, self.inputs.of(its, own), Needs.of(own)).changed
-            again = f" again ({', '.join(changed)} changed since)" if changed else ""
-            log(f"prerequisite run {its.name}{again}; its record is in {folder}")
-            record = _run_when_free(run, its, replace(own, overwrite=bool(changed)))
-            if record.status == "failed":
-                raise UserError(f"{its.name}: this run is needed first, and failed. {record.error}")
-            if self._status(its).has_model:
-                return
-        raise UserError(
-            f"{its.name}: this prerequisite run was trained, but its model is not in {folder}. "
-            "Check that the folder can be written and is not cleaned by another program."
-        )
+        changed = status_of(folder, its, self.fingerprints.of(its, own), Needs.of(own)).changed
+        again = f" again ({', '.join(changed)} changed since)" if changed else ""
+        log(f"prerequisite run {its.name}{again}; its record is in {folder}")
+        record = _run_when_free(run, its, replace(own, overwrite=bool(changed)))
+        if record.status == "failed":
+            raise UserError(f"{its.name}: this run is needed first, and failed. {record.error}")
+        if not self._status(its).has_model:
+            raise UserError(
+                f"{its.name}: this prerequisite run was trained, but its model is not in {folder}. "
+                "Check that the folder can be written and is not cleaned by another program."
+            )
 
     def _folder(self, its: RunSpec) -> str:
-        return self.inputs.folder(its, self.spec, self.options)
+        return self.fingerprints.folder(its, self.spec, self.options)
 
-    def _status(self, its: RunSpec):
-        return self.inputs.status(its, self._folder(its), self.options)
-
-    def _open(self, its: RunSpec | None) -> Checkpoint | None:
-        return self.inputs.trained(its, self.spec, self.options) if its else None
+    def _status(self, its: RunSpec) -> Status:
+        return self.fingerprints.status(its, self._folder(its), self.options)
 
 
 def _run_when_free(run: Run, spec: RunSpec, options: Options) -> RunRecord:
-    """Execute a run, after another process that is at it has ended."""
+    """Execute a run. Wait for another process that executes it."""
     waiting = False
     while True:
         try:
