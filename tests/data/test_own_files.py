@@ -434,7 +434,7 @@ def test_numbers_and_words_as_classes_are_noted(tmp_path):
     assert len(read(column(tmp_path / "x.csv", ["1", "2", "3", "2"])).notes) == 1
 
 
-def test_a_development_label_that_is_no_number(tmp_path):
+def test_a_validation_label_that_is_no_number(tmp_path):
     train, dev = column(tmp_path / "t.csv", DECIMALS), column(tmp_path / "d.csv", ["0.5", "nan", "1"])
     with pytest.raises(UserError, match=r"d.csv:3: label 'nan' of column 'label' is not a number"):
         read(train, dev)
@@ -542,7 +542,7 @@ def test_name_of_the_users_task(path, name):
     assert own_task_name((("train", path), ("validation", "other.csv"))) == name
 
 
-def test_the_same_rows_for_training_and_development_are_noted(tmp_path):
+def test_the_same_rows_for_training_and_validation_are_noted(tmp_path):
     train = write(tmp_path / "t.csv", ROWS)
     copy = write(tmp_path / "copy.jsonl", ROWS)
     other = write(tmp_path / "d.csv", ROWS[::-1])

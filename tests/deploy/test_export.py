@@ -357,7 +357,7 @@ def test_predictions_are_those_of_plain_transformers(made, capsys):
 
 @needs_onnx
 def test_a_model_that_is_spoilt_is_refused(run, capsys, monkeypatch):
-    """The development set's labels become the run's own predictions, so that it scores 100; the exported classifier is
+    """The validation set's labels become the run's own predictions, so that it scores 100; the exported classifier is
     turned round, so that the file scores 0."""
     texts = [f"w{i} w{i + 1}" for i in range(12)]
     for name in ("train.tsv", "dev.tsv"):

@@ -146,7 +146,7 @@ def test_less_data_is_always_said():
     (table,) = task_tables(frame([record(max_train_samples=64), record(k=2, max_train_samples=64)]))
     assert table.title == "bert-base-uncased (max_train_samples 64)"
     (table,) = task_tables(frame([record(hold_out=0.15)]))
-    assert table.title == "bert-base-uncased (hold_out 0.15)"  # its scores are not those of the development set
+    assert table.title == "bert-base-uncased (hold_out 0.15)"  # its scores are not those of the validation set
     tables = task_tables(frame([record(hold_out=0.15), record(), record(hold_out=0.3)]))
     titles = {f"bert-base-uncased{words}" for words in (" (hold_out 0.15)", "", " (hold_out 0.3)")}
     assert {table.title for table in tables} == titles

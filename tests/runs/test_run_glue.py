@@ -49,7 +49,7 @@ def test_every_task(run, name):
 
 @pytest.mark.parametrize("words", ["", "--train_sampling_strategy random"])
 def test_predictions_are_in_the_order_of_the_rows(run, words):
-    """Row by row what the saved model says of that row, for the development and the test set."""
+    """Row by row what the saved model says of that row, for the validation and the test set."""
     texts = [" ".join(tiny.WORDS[i % 50 : i % 50 + 1 + (7 * i) % 11]) for i in range(90)]
     labels = [str(int(i % 50 < 25)) for i in range(90)]
     write_table(Path("own.tsv"), ("text", "label"), zip(texts, labels, strict=True))

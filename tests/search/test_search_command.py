@@ -22,7 +22,7 @@ RECIPE = "task_name: rte\nprecision: fp32\nper_device_train_batch_size: 8\nnum_t
 
 @pytest.fixture
 def words(tmp_path, monkeypatch, bert):
-    """The words of a small search on RTE, of which the development set cannot be read; the working folder is new."""
+    """The words of a small search on RTE, of which the validation set cannot be read; the working folder is new."""
     monkeypatch.chdir(tmp_path)
     tiny.glue(tmp_path / "glue", "rte", rows=24)
     Path("glue/RTE/dev.tsv").write_text("poison")
@@ -59,7 +59,7 @@ def test_greedy_then_optimal_then_a_run(words, bert, capsys):
         best >= next(iter(level["scores"].values()))[0] for best, level in zip(scores, found["levels"], strict=True)
     )
 
-    # the command that the search prints, on data whose development set can be read
+    # the command that the search prints, on data whose validation set can be read
     tiny.glue(Path("glue"), "rte", rows=24)
     printed = out.split("\npython run_glue.py ")[1].split()
     assert (
