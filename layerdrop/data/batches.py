@@ -13,9 +13,9 @@ from layerdrop.data.tokens import TokenizedDataset
 class Collator:
     """Collate `TokenizedDataset` items into a batch of tensors, padded to the longest item.
 
-    max_length: upper limit of the padded length. With it, lengths are rounded up to a multiple of `multiple`, or to a
-    coarser multiple that adds a sixteenth at most: every new length costs time for preparing kernels, on a CPU about
-    half a training step. fill: pad every batch to max_length.
+    max_length: upper limit of the padded length. With a limit, lengths are rounded up to a multiple of `multiple`, or
+    to a coarser multiple that adds at most a sixteenth. Fewer lengths save time: preparing kernels for a new length
+    takes about half a training step on a CPU. fill: pad every batch to max_length.
     """
 
     padding_values: dict[str, int]
@@ -104,7 +104,7 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
 
 
 def batches(dataset: TokenizedDataset, batch_size: int) -> list[list[dict]]:
-    """All items in batches of neighbors, longest first. A Collator makes tensors of a batch."""
+    """Split all items into batches of similar length, longest first. A Collator converts a batch to tensors."""
     dataset = dataset.longest_first()
     starts = range(0, len(dataset), batch_size)
     return [[dataset[i] for i in range(start, min(start + batch_size, len(dataset)))] for start in starts]

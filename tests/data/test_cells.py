@@ -62,7 +62,7 @@ def test_columns_without_a_name(tmp_path):
 def test_a_repeated_header_is_no_row(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("text,label\nw,a\nv,b\ntext,label\nw,a\n")
-    with pytest.raises(UserError, match="x.csv:4: the line of column names again"):
+    with pytest.raises(UserError, match="x.csv:4: a repeated header line"):
         read(str(path))
     assert read(str(path), skip_bad_rows=True).task.labels == ("a", "b")
     path.write_text("text\ntext\nw w\n")  # with one column it may be a text
@@ -126,7 +126,7 @@ def test_classes_are_those_of_usable_rows(tmp_path):
 @pytest.mark.parametrize("word", ["nan", "NaN", "<NA>"])
 def test_the_word_nan_is_a_missing_label(tmp_path, word):
     path = column(tmp_path / "x.csv", ["pos", "neg", word, "pos"])
-    with pytest.raises(UserError, match=f"x.csv:4: label '{word}' means that a label is missing .*--label_type class"):
+    with pytest.raises(UserError, match=f"x.csv:4: label '{word}' stands for a missing label .*--label_type class"):
         read(path)
     assert read(path, skip_bad_rows=True).task.labels == ("neg", "pos")
     assert read(path, label_type="class").task.labels == tuple(sorted(("neg", "pos", word)))

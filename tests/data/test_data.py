@@ -141,7 +141,7 @@ def test_the_same_rows_for_training_and_validation_are_noted(tmp_path):
     (folder / "RTE" / "dev.tsv").write_bytes((folder / "RTE" / "train.tsv").read_bytes())
     spec = DataSpec("rte", str(folder), max_train_samples=4, max_eval_samples=6)
     (note,) = read_splits(spec, ["train", "validation"]).notes
-    assert note == "validation contains the same rows as train: its scores say nothing about new examples"
+    assert note == "validation contains the same rows as train: its scores do not measure generalization"
     assert read_splits(spec, ["validation"]).notes == []
 
 

@@ -308,7 +308,7 @@ def test_usual_pairs_of_columns(tmp_path, names):
     path = write(tmp_path / "x.csv", pair(*names.split(), source="web page", id="7"))
     data = read(path)
     assert data.task.texts == tuple(names.split())
-    note = f"text taken from {' and '.join(data.task.texts)} of {path}; not used: source (--text_columns names others)"
+    note = f"text taken from {' and '.join(data.task.texts)} of {path}; not used: source (others: --text_columns)"
     assert data.notes[0] == note
 
 
@@ -335,7 +335,7 @@ def test_text_is_not_guessed_among_several_columns(tmp_path, columns, texts):
     rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     path = write(tmp_path / "x.csv", [row | {"label": "ab"[i]} for i, row in enumerate(rows)])
     if texts is None:
-        message = f"x.csv: cannot tell the text columns from {', '.join(columns)}, label. .*--text_columns"
+        message = f"x.csv: cannot choose the text columns from {', '.join(columns)}, label. .*--text_columns"
         with pytest.raises(UserError, match=message):
             read(path)
     else:

@@ -58,7 +58,7 @@ def test_of_own_files(tmp_path):
     path = column(tmp_path / "x.csv", ["ok", "fraud", "ok", "ok"])
     data = read(path, path)
     assert data.task.positive_label == "fraud"
-    assert any(note.startswith("f1 measures class 'fraud' (the rarer one in training") for note in data.notes)
+    assert any(note.startswith("f1 measures class 'fraud' (the rarer class in training") for note in data.notes)
     data = read(path, path, positive_label="ok")
     assert data.task.positive_label == "ok" and not any("f1" in note for note in data.notes)
     mostly_fraud = column(tmp_path / "y.csv", ["ok", "fraud", "fraud", "fraud"])

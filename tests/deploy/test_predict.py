@@ -184,7 +184,7 @@ def test_a_folder_without_a_record(call, tmp_path):
     write(tmp_path / "other.csv", [{"review": "w1 w2"}])
     assert call(folder, "usual.csv")[1][0][0] == "0"
     code, _, err = call(folder, "other.csv")
-    assert code == 2 and "other.csv: cannot tell the text columns from review. Name them: --text_columns" in err
+    assert code == 2 and "other.csv: cannot choose the text columns from review. Name them: --text_columns" in err
 
 
 def test_an_untrained_head_predicts_nothing(call, tmp_path):

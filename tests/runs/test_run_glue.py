@@ -259,18 +259,18 @@ def test_labels_of_other_names_are_noted(run, tmp_path):
     names = {0: "POS", 1: "NEG"}
     turned = tiny.save(tmp_path / "turned", id2label=names, label2id={name: i for i, name in names.items()})
     three = tiny.save(tmp_path / "three", num_labels=3)
-    how = "POS is taken for negative, NEG is taken for positive"
+    how = "POS counts as negative, NEG counts as positive"
     _, _, _, err = run(flags, turned, output=None)
     assert f"turned: its labels differ from those of sst2: {how}" in err
-    assert f"scores are measured through the checkpoint's classifier, of which {how}" in err
+    assert f"scores are measured through the checkpoint's classifier ({how})" in err
     _, _, _, err = run(f"{flags} --score_on {turned}", output=None)
-    assert "its labels" not in err and f"classifier, of which {how}" in err
+    assert "its labels" not in err and f"classifier ({how})" in err
     assert "its labels" not in run("--task_name sst2 --dry_run --drop_strategy top --drop_k 1", three, output=None)[3]
 
     (tmp_path / "mine.csv").write_text("text,label\nw1,neg\nw2,pos\n")
     flags = f"--train_file {tmp_path}/mine.csv --validation_file {tmp_path}/mine.csv --dry_run"
     _, _, _, err = run(f"{flags} --teacher {tiny.save(tmp_path / 'plain')}", three, data=None, output=None)
-    assert "plain: its labels differ from those of mine: LABEL_0 is taken for neg, LABEL_1 is taken for pos" in err
+    assert "plain: its labels differ from those of mine: LABEL_0 counts as neg, LABEL_1 counts as pos" in err
 
 
 def test_seconds_of_inference_are_those_of_the_last_pass(run, monkeypatch):
