@@ -45,11 +45,11 @@ def _real_error(student: Sequence[torch.Tensor], teacher: torch.Tensor, real: to
 
 
 def check_depth(distil: DistilSpec | None, n_kept: int) -> None:
-    """Raise UserError if too few layers are kept to pair one with a layer of the teacher."""
+    """Raise UserError if too few layers are kept to pair a layer with the teacher's."""
     if distil and distil.distill == "patient" and distil.distill_states_weight and n_kept < 2:
         raise UserError(
-            "--distill patient: pairs all layers but the last, and the model keeps one alone. Use --distill layers or "
-            "logits, or drop fewer."
+            "--distill patient: pairs all layers but the last, and the model keeps only one layer. Use --distill "
+            "layers or logits, or drop fewer layers."
         )
 
 
@@ -97,7 +97,7 @@ class Distillation:
     def _attentions(self, inputs: Mapping[str, torch.Tensor]) -> Sequence[torch.Tensor]:
         """The model's attention weights, with gradients, from a second pass without dropout.
 
-        In training mode the library returns weights after dropout: a tenth of them is zero.
+        In training mode, the library returns weights after dropout, with a tenth of them set to zero.
         """
         training = self.model.training
         self.model.eval()

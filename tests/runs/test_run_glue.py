@@ -177,7 +177,7 @@ def test_evaluation_alone_gives_what_training_reported(run, bert):
     code, record, _, err = run("--task_name mrpc --do_eval", "trained", output="evaluated")
     assert code == 0 and record["metrics"] == trained["metrics"]
     assert (record["n_layers"], record["dropped"], record["dropped_before"]) == (6, [2, 3], [2, 3])
-    assert "4 of 6 layers: others were dropped" in err
+    assert "4 of 6 layers: the others were dropped" in err
     files = [Path(name, "predictions_dev.tsv").read_text() for name in ("trained", "evaluated")]
     assert files[0] == files[1]
     assert not Path("evaluated", "model.safetensors").exists()
@@ -220,7 +220,7 @@ def test_without_the_model(run):
         *("spec.json", "record.json", "predictions_dev.tsv", ".lock", *RESULT_FILES)
     }
     code, again, _, err = run("--task_name rte")
-    assert code == 2 and again == record and "its model was not kept, so README.md, the model cannot be made" in err
+    assert code == 2 and again == record and "its model was not kept, so README.md, the model cannot be written" in err
 
 
 def test_labels_in_the_checkpoints_own_order(run, tmp_path):
@@ -262,7 +262,7 @@ def test_labels_of_other_names_are_noted(run, tmp_path):
     how = "POS counts as negative, NEG counts as positive"
     _, _, _, err = run(flags, turned, output=None)
     assert f"turned: its labels differ from those of sst2: {how}" in err
-    assert f"scores are measured through the checkpoint's classifier ({how})" in err
+    assert f"scores are measured with the checkpoint's classifier ({how})" in err
     _, _, _, err = run(f"{flags} --score_on {turned}", output=None)
     assert "its labels" not in err and f"classifier ({how})" in err
     assert "its labels" not in run("--task_name sst2 --dry_run --drop_strategy top --drop_k 1", three, output=None)[3]

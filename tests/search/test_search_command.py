@@ -175,7 +175,7 @@ def test_killed_in_the_middle_of_a_level(words):
         ("--drop_when gradual --drop_strategy top --drop_k 2", "a search selects the layers"),
         ("--drop_when finetuned --freeze_dropped", "--freeze_dropped: only with"),
         ("--do_eval", "a search trains and evaluates"),
-        ("--max_k 5 --teacher auto --distill patient", "the model keeps one alone"),
+        ("--max_k 5 --teacher auto --distill patient", "the model keeps only one layer"),
         ("--output_dir x", "--output_dir: is the folder of a single run. Use --store"),
         ("--learning_rat 1", "Did you mean --learning_rate"),
         ("--workers 0", "--workers 0: must be 1 or more"),
