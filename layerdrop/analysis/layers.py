@@ -1,7 +1,7 @@
 """Analyses of a model's layers: profiles, drift, similarity. Memory does not grow with the data.
 
-A point is a place between layers: 0 is the embeddings, i + 1 is behind layer i. Means are over real tokens or over
-sentence tokens, without padding. Models are encoders in evaluation mode, on their device."""
+A point is a position between layers: 0 is after the embeddings, i + 1 is after layer i. Means are over real tokens or
+over sentence tokens, without padding. Models are encoders in evaluation mode, on their device."""
 
 from collections.abc import Iterable, Mapping
 
@@ -37,7 +37,7 @@ def drift(fine_tuned: PreTrainedModel, pretrained: PreTrainedModel, batches: Bat
     """Cosine similarity of the two models' states at the same points.
 
     `ids`: ids in the original model of the layers before the points (-1: the embeddings). `mean`, `spread`: mean and
-    standard deviation over real tokens. `sentence`: mean over sentence tokens. Layers that the fine-tuned model lacks
+    standard deviation over real tokens. `sentence`: mean over sentence tokens. Dropped layers of the fine-tuned model
     are left out.
     """
     ids = original_layers(fine_tuned.config)[1]

@@ -32,8 +32,8 @@ def search(
     """Search with a method of METHODS.
 
     layers: ids of the layers that can be dropped. select: scores layers on the rows that are not held out. digits:
-    decimals to which scores are rounded before they are compared. tell: called with each level. Raises as Candidates
-    do.
+    decimals to which scores are rounded before they are compared. tell: called with each level. Raises the errors of
+    Candidates.
     """
     row, cost = METHODS[method], {}
     record = SearchRecord(row.name, candidates.full_run.spec, candidates.seeds, digits=digits)

@@ -213,8 +213,8 @@ def call(bert, glue, tmp_path, monkeypatch, capsys):
 def test_scores_side_by_side(call, run, bert):
     code, out, err = call("scores --tasks rte stsb")
     assert code == 0 and out.count("scores\n") == 2 and "Kendall's tau" in out, err
-    assert "through the checkpoint's classifier" in out and len(list(Path("figures").glob("scores_*.png"))) == 2
-    assert "Without a trained head" in out  # stsb is not what the head is for, and there is no masked-LM head
+    assert "use the checkpoint's classifier" in out and len(list(Path("figures").glob("scores_*.png"))) == 2
+    assert "the checkpoint has no trained head" in out  # no head for stsb, no masked-LM head
     code, record, _, err = run(
         "--task_name rte --max_steps 1 --drop_strategy linearity --drop_k 2 --score_store runs/layers/scores"
     )

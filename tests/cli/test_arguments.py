@@ -1130,13 +1130,13 @@ def test_the_forks_defaults_drop_and_freeze_nothing():
 def test_a_study_is_not_one_run(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text("recipe: x.yaml\ngrid:\n  k: [1, 2]\n")
-    assert refusal([str(path)]) == f"{path}: is a study of many runs. Start it with: layerdrop sweep {path}"
+    assert refusal([str(path)]) == f"{path}: is a study of many runs. Execute it with: layerdrop sweep {path}"
 
 
 def test_a_search_is_not_one_run(tmp_path):
     path = tmp_path / "search.yaml"
     path.write_text("model_name_or_path: demo\nmethod: greedy\n")
-    assert refusal([str(path)]) == f"{path}: is a search. Start it with: layerdrop search {path}"
+    assert refusal([str(path)]) == f"{path}: is a search. Execute it with: layerdrop search {path}"
 
 
 def test_flags_that_help_shows_are_those_that_are_parsed():

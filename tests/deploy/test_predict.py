@@ -108,7 +108,7 @@ def test_load_is_called_with_a_text_a_pair_or_a_list(call, single, pair):
     assert layerdrop.load(pair)(("w1 w2", "w3")) == pytest.approx(both[0]) and len(both) == 2
     for model, texts, message in (
         (pair, "w1", "one text in a row, and the model takes two"),
-        (single, ["w1", ("w2", "w3")], "single texts and pairs in one list"),
+        (single, ["w1", ("w2", "w3")], "the list mixes single texts and pairs"),
     ):
         with pytest.raises(UserError, match=message):
             layerdrop.load(model)(texts)
