@@ -74,7 +74,7 @@ def test_a_repeated_header_is_no_row(tmp_path):
     ("row", "message"),
     [
         ({"text": ["w", "v"], "label": 0}, "column 'text' holds a list"),
-        ({"text": "w w", "label": [1, 2]}, "column 'label' holds a list .*several labels"),
+        ({"text": "w w", "label": [1, 2]}, "column 'label' holds a list .*multi-label"),
         ({"text": "w w", "label": {"a": 1}}, "column 'label' holds an object"),
         ({"text": "w w", "label": float("nan")}, "an empty cell in column 'label'"),
         ({"text": float("nan"), "label": 0}, "an empty cell in column 'text'"),

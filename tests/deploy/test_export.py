@@ -402,7 +402,7 @@ def test_several_runs_are_timed_in_turn(made, capsys, monkeypatch):
     ("words", "said"),
     [
         ("nowhere", "nowhere: not a run with a trained model"),
-        ("made --quantize int8", "--quantize int8: goes with --format onnx"),
+        ("made --quantize int8", "--quantize int8: needs --format onnx"),
         ("made made --output x", "--output: takes one run"),
         ("made --output made/record.json/x", "made/record.json: cannot write there"),
     ],

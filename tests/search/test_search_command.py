@@ -179,7 +179,7 @@ def test_killed_in_the_middle_of_a_level(words):
         ("--output_dir x", "--output_dir: is the folder of a single run. Use --store"),
         ("--learning_rat 1", "Did you mean --learning_rate"),
         ("--workers 0", "--workers 0: must be 1 or more"),
-        ("--select_on f1", "--select_on f1: no metric of rte"),
+        ("--select_on f1", "--select_on f1: not a metric of rte"),
     ],
 )
 def test_wrong_words(words, more, said, capsys):

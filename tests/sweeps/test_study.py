@@ -86,7 +86,7 @@ def test_a_study_without_a_run_is_refused(write):
 def test_errors_name_the_axis(write):
     with pytest.raises(UserError, match="^tasks: unknown value 'rto'"):
         write("grid: {tasks: rto, k: 0}")
-    both = r"goes with --drop_when finetuned and strategies.*\(At drop_when after.\)"
+    both = r"only with --drop_when finetuned and strategies.*\(At drop_when after.\)"
     with pytest.raises(UserError, match=both):
         write("grid: {strategies: top, k: 2, freeze_dropped: true, drop_when: [finetuned, after]}")
 
@@ -199,7 +199,7 @@ def test_idle_axes_by_hand():
     # K = 0 is one run for two strategies, of which only one can drop K = 5
     assert idle_axis("a", planned((1, 0, "full"), (2, 0, "full"), (1, 5, "top"))) is None
     assert idle_axis("a", planned((1, 0, "full"), (2, 0, "full"), (1, 2, "p"), (2, 2, "q"))) is None
-    # one value of each run: nothing to compare
+    # one value of each run: no published figures
     assert idle_axis("a", planned((1, 1, "x"), (2, 2, "y"))) is None
 
 
