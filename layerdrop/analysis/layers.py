@@ -115,5 +115,5 @@ def similarity(model: PreTrainedModel, batches: Batches) -> dict[str, list[list[
 
     `cosine`, `cka`: of every two points, (n_layers + 1, n_layers + 1). `blocks`: row K - 1 has the angle between the
     input and output of each block of K layers, by its first layer, at the sentence token, in halves of a turn (Gromov
-    et al. 2024). The lowest angle of a row is that of the most redundant block."""
+    et al. 2024). The most redundant block has the lowest angle of a row."""
     return score_states({"cosine": Cosines(), "cka": MinibatchCKA(), "blocks": Blocks()}, model, batches)

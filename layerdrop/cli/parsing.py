@@ -157,7 +157,7 @@ def parse(argv: Sequence[str]) -> Arguments:
 
 
 def flags_of(settings: Mapping[str, Any]) -> list[str]:
-    """Settings by the names of flags as the words of a command line, without those that are None."""
+    """Convert settings (flag name -> value) to the words of a command line, without None values."""
     if nested := [name for name, value in settings.items() if isinstance(value, dict) and name not in DICTIONARIES]:
         raise UserError(f"'{nested[0]}' contains nested settings. Write every flag on a line of its own.")
     several = {action.dest for action in run_parser()._actions if action.nargs in ("+", "*")}
@@ -203,8 +203,8 @@ def _namespace(words: list[str]) -> argparse.Namespace:
         raise UserError("\n".join(no_such_flag(word, known, "run_glue.py --help_all", MISNOMERS) for word in flags))
     if unknown:
         raise UserError(
-            f"'{unknown[0]}' is not the value of a flag. Write layer ids without spaces, as 9,10,11, and a configuration "
-            "file first: run_glue.py X.yaml --flag value."
+            f"'{unknown[0]}' is not the value of a flag. Write layer ids without spaces, as 9,10,11, and a "
+            "configuration file first: run_glue.py X.yaml --flag value."
         )
     for action in parser._actions:
         if getattr(namespace, action.dest, None) != "" or action.dest in ID_FLAGS:

@@ -261,7 +261,7 @@ def _not_at_default(train: TrainingArguments, effect: bool) -> dict[str, Any]:
 
 @cache
 def _library_defaults(use_cpu: bool) -> Mapping[str, Any]:
-    """Every setting of TrainingArguments that no field of RunSpec or Options carries, at its default."""
+    """Default of every setting of TrainingArguments without a field in RunSpec or Options."""
     default = TrainingArguments(output_dir="unused", use_cpu=use_cpu)
     names = [f.name for f in dataclasses.fields(TrainingArguments) if f.init and f.name not in CARRIED]
     return {name: _plain(getattr(default, name)) for name in names}

@@ -63,7 +63,7 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
     """Positions of an epoch in random order, with examples of similar length in each batch.
 
     Examples are shuffled, sorted by length within windows of `window` batches, and cut into batches. The batches are
-    shuffled, except that a smaller batch stays last. The order depends on `seed` and the epoch alone, so a resumed run
+    shuffled, except that a smaller batch is last. The order depends on `seed` and the epoch alone, so a resumed run
     has the same order. `tokens` and `padded_tokens` count the sampled tokens. padded: length of a batch's longest
     example -> padded length.
     """

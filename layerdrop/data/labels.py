@@ -30,11 +30,11 @@ class Labels:
         return list(names) if self.order is None else [names[i] for i in self.order]
 
     def to_model(self, labels: np.ndarray) -> np.ndarray:
-        """Class ids in the task's order -> in the model's order; values stay."""
+        """Class ids in the task's order -> in the model's order; values are unchanged."""
         return labels if self.order is None else np.argsort(self.order)[labels]
 
     def to_task(self, labels: np.ndarray) -> np.ndarray:
-        """Class ids in the model's order -> in the task's order; values stay."""
+        """Class ids in the model's order -> in the task's order; values are unchanged."""
         return labels if self.order is None else self.order[labels]
 
     def decide(self, logits: np.ndarray) -> np.ndarray:

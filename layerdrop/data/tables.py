@@ -119,7 +119,7 @@ def _text(row: Row, column: str) -> str:
     if cell is None or cell == "":
         raise BadRow(f"an empty cell in column '{column}'")
     if isinstance(cell, bytes):
-        raise BadRow(f"column '{column}' holds bytes that are no UTF-8 text")
+        raise BadRow(f"column '{column}' holds bytes that are not UTF-8 text")
     if isinstance(cell, (list, tuple, dict)):
         kind = "an object" if isinstance(cell, dict) else "a list"
         raise BadRow(

@@ -72,7 +72,7 @@ class Distillation:
         return self.of(output.logits, seen.outputs if seen else [], batch)
 
     def of(self, logits: torch.Tensor, states: list[torch.Tensor], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The loss of a batch from the student's logits and its states behind every layer."""
+        """The loss of a batch from the student's logits and its states after every layer."""
         spec, kind, temperature = self.spec, self.task.kind, self.spec.distill_temperature
         terms = [
             (1 - spec.distill_weight, lambda: self.task.of(logits, batch["labels"])),

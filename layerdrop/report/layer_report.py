@@ -205,7 +205,7 @@ def similarity(results: Values, means: Means) -> Report:
         title = f"{label}: angle across a block of K layers, by its first layer"
         tables.append(_by_layer("blocks", title, padded, range(n), [note]))
         panels = {"cosine": values["cosine"], "CKA": values["cka"]}
-        figures[f"{label} states"] = heat(panels, "behind layer", "behind layer", names=points, columns=points)
+        figures[f"{label} states"] = heat(panels, "after layer", "after layer", names=points, columns=points)
         panel = {"angle across a block": values["blocks"]}
         figures[f"{label} blocks"] = heat(panel, "first layer", "K", names=range(1, n + 1))
     return tables, figures

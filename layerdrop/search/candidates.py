@@ -26,7 +26,7 @@ class Stopped(KeyboardInterrupt):
 class Candidates:
     """An Evaluate of layerdrop.search.methods: scores of the fine-tuned candidates on the run's validation rows.
 
-    A set is not trained again if any run of the store has trained it with the same settings, whatever its strategy.
+    A set is not trained again if any run of the store has trained it with the same settings and any strategy.
     """
 
     def __init__(

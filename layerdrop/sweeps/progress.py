@@ -114,7 +114,7 @@ class Display:
         self.lines: list[tqdm] = []
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line above the live lines."""
         tqdm.write(text, file=self.stream)
         self.stream.flush()
 

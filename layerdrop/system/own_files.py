@@ -149,7 +149,7 @@ class OwnFiles:
 
     # ---- deleting
     def remove(self) -> None:
-        """Delete the run's files and checkpoints, and `spec.json` last. The user's files stay."""
+        """Delete the run's files and checkpoints, and `spec.json` last. The user's files are kept."""
         spec = self.spec
         if spec is None:
             return

@@ -14,7 +14,7 @@ import time
 SPIN_COUNT = "1000"
 """Spin count of an OpenMP thread before it sleeps. See docs/speed.md for other values."""
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""Variables for waiting threads. If the user has set any of them, all stay as they are."""
+"""Variables for waiting threads. If the user has set any of them, none is changed."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 

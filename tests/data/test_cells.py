@@ -112,7 +112,7 @@ def test_bytes_are_decoded(tmp_path):
     assert data.task.labels == ("neg", "pos") and data.examples["train"].texts == (["w w", "v v", "é e"],)
     cells["text"][1] = b"\xff"
     pq.write_table(pa.table({name: pa.array(of, pa.binary()) for name, of in cells.items()}), tmp_path / "x.parquet")
-    with pytest.raises(UserError, match="x.parquet:2: column 'text' holds bytes that are no UTF-8 text"):
+    with pytest.raises(UserError, match="x.parquet:2: column 'text' holds bytes that are not UTF-8 text"):
         read(str(tmp_path / "x.parquet"), text_columns=("text",))
 
 
