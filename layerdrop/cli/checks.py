@@ -11,7 +11,7 @@ from layerdrop.cli.arguments import Flags, TrainArguments
 from layerdrop.cli.limits import out_of_range
 from layerdrop.cli.to_spec import DISTILL_DEFAULTS, has_effect
 from layerdrop.criteria.table import CRITERIA, STRATEGIES
-from layerdrop.data.tasks import custom_task
+from layerdrop.data.tasks import custom_task, metric_prefix
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import OWN_RECIPE
 from layerdrop.system.text import one_line
@@ -261,8 +261,8 @@ def logged_metrics(flags: Flags) -> list[str]:
     """
     task, own = flags.data.task, flags.data.own_files
     if task is not None:
-        prefixes = [suffix.removeprefix("_") + "_" for suffix in task.suffixes if suffix and not own]
-        return [prefix + name for prefix in ("", *prefixes) for name in ("loss", *task.metrics)]
+        prefixes = dict.fromkeys(["", *map(metric_prefix, () if own else task.splits("validation"))])
+        return [prefix + name for prefix in prefixes for name in ("loss", *task.metrics)]
     kinds = {"number": [()], "class": [("a", "b"), ("a", "b", "c")]}
     kinds["auto"] = [*kinds["class"], *kinds["number"]]
     tasks = [custom_task("own", (), "", labels) for labels in kinds[flags.data.label_type]]

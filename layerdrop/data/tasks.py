@@ -59,11 +59,6 @@ class Task:
         """A metric's name in records, on the first validation split: MNLI's accuracy is `matched_accuracy`."""
         return metric_prefix(self.splits("validation")[0]) + metric
 
-    @property
-    def recorded_metrics(self) -> list[str]:
-        """Names in records of all metrics, split by split."""
-        return [metric_prefix(split) + name for split in self.splits("validation") for name in self.metrics]
-
 
 def metric_prefix(split: str) -> str:
     """Prefix of a split's metrics in records: `validation_matched` -> `matched_`; empty for a task's only split."""

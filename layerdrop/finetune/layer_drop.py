@@ -30,6 +30,7 @@ class LayerDropLoss(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **kwargs):
         """Remove the skipped layers."""
+        self.skipped.close()  # of a step that was broken off
         self.skipped.enter_context(without(self.model, self.draw(state.global_step)))
 
     def on_step_end(self, args, state, control, **kwargs):

@@ -73,6 +73,7 @@ class TheseusLoss(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **kwargs):
         """Build the step's model: modules of the predecessor, layers of the successor."""
+        self.replaced.close()  # of a step that was broken off
         drawn, layers = self.draw(state.global_step), []
         for i, replaced in enumerate(drawn):
             layers += [(self.model, i)] if replaced else [(self.predecessor, j) for j in self.modules[i]]
@@ -90,10 +91,12 @@ class TheseusLoss(TrainerCallback):
 
 
 def _adding_zero(parameter: torch.Tensor):
-    """A forward hook whose logits depend on a parameter, with gradient 0."""
+    """A forward hook: logits, and the model's own loss if it has labels, depend on a parameter, with gradient 0."""
 
     def add(model, args, output):
-        output.logits = output.logits + 0 * parameter.sum()
+        for name in ("logits", "loss"):
+            if output.get(name) is not None:
+                output[name] = output[name] + 0 * parameter.sum()
         return output
 
     return add

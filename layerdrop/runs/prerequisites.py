@@ -1,6 +1,7 @@
 """Prerequisite runs: they train the start model and the teacher of another run."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from layerdrop.architectures import ModelSpec
@@ -69,10 +70,13 @@ class Prerequisites:
                 f"Execute it with --output_dir {folder}, then repeat this command."
             )
         own = replace(quiet_options(self.options), folder=folder, prior_store=store, save_model=True, resume="auto")
-        changed = status_of(folder, its, self.fingerprints.of(its, own), Needs.of(own)).changed
-        again = f" again ({', '.join(changed)} changed since)" if changed else ""
+
+        def changed() -> tuple[str, ...]:
+            return status_of(folder, its, self.fingerprints.of(its, own), Needs.of(own)).changed
+
+        again = f" again ({', '.join(names)} changed since)" if (names := changed()) else ""
         log(f"prerequisite run {its.name}{again}; its record is in {folder}")
-        record = _run_when_free(run, its, replace(own, overwrite=bool(changed)))
+        record = _run_when_free(run, its, lambda: replace(own, overwrite=bool(changed())))
         if record.status == "failed":
             raise UserError(f"{its.name}: the prerequisite run failed. {record.error}")
         if not self._status(its).has_model:
@@ -88,12 +92,15 @@ class Prerequisites:
         return self.fingerprints.status(its, self._folder(its), self.options)
 
 
-def _run_when_free(run: Run, spec: RunSpec, options: Options) -> RunRecord:
-    """Execute a run. Wait for another process that executes it."""
+def _run_when_free(run: Run, spec: RunSpec, options: Callable[[], Options]) -> RunRecord:
+    """Execute a run. Wait for another process that executes it.
+
+    options: called before every attempt, because the other process may have trained on the present inputs.
+    """
     waiting = False
     while True:
         try:
-            return run(spec, options)
+            return run(spec, options())
         except Locked:
             if not waiting:
                 log(f"another process trains {spec.name}: waiting for it")

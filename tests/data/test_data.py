@@ -210,6 +210,7 @@ def test_rows_are_read_once_for_their_fingerprints(tmp_path, reads):
         "test.tsv",
     ]
     assert row_fingerprints(replace(spec, max_eval_samples=6), ["validation"])["validation"][0] == 6
+    assert [row_fingerprints(spec, ["test"], max_predict_samples=n)["test"][0] for n in (2, 3, None)] == [2, 3, 12]
 
 
 @pytest.mark.parametrize("source", ["glue", "files"])

@@ -161,12 +161,13 @@ def test_overwriting_without_a_model_leaves_no_old_one(run):
 def test_predictions_asked_for_later_are_made_and_nothing_else_is_redone(run):
     words = "--task_name mrpc --drop_strategy top --drop_k 2 --do_train --do_eval"
     _, first, _, _ = run(words)
-    stamp = Path("out/model.safetensors").stat().st_mtime_ns
+    stamps = {name: Path("out", name).stat().st_mtime_ns for name in ("model.safetensors", "predictions_dev.tsv")}
     _, at_once, _, _ = run(words + " --do_predict", output="at_once")
     code, record, _, err = run(words + " --do_predict")
     assert code == 0 and "already done" in err and "added: MRPC.tsv" in err
     assert predictions("out/MRPC.tsv") == predictions("at_once/MRPC.tsv")
-    assert Path("out/model.safetensors").stat().st_mtime_ns == stamp
+    assert stamps == {name: Path("out", name).stat().st_mtime_ns for name in stamps}
+    assert record["seconds"] == first["seconds"] | {"predict": record["seconds"]["predict"]}
     assert record["metrics"] == first["metrics"] and record["epochs"] == first["epochs"]
     assert record["data"].keys() == at_once["data"].keys() and record["seconds"]["train"] == first["seconds"]["train"]
     assert record["distinct_predictions"] == at_once["distinct_predictions"]
@@ -184,6 +185,15 @@ def test_evaluation_asked_for_later(run):
     for suffix in ("matched", "mismatched"):
         name = f"predictions_dev_{suffix}.tsv"
         assert predictions(f"out/{name}") == predictions(f"at_once/{name}")
+
+
+def test_predictions_asked_for_later_of_a_run_that_neither_trains_nor_keeps_its_model(run):
+    words = "--task_name rte --drop_strategy top --drop_k 2 --save_model no --do_eval"
+    _, first, _, _ = run(words)
+    run(words + " --do_predict", output="at_once")
+    code, record, _, err = run(words + " --do_predict")
+    assert code == 0 and "added: RTE.tsv" in err and record["metrics"] == first["metrics"], err
+    assert predictions("out/RTE.tsv") == predictions("at_once/RTE.tsv")
 
 
 def test_predictions_without_a_kept_model(run):

@@ -159,16 +159,18 @@ def test_a_new_head_follows_the_seed_and_not_what_is_dropped(run, bert, tmp_path
 
 
 def test_how_often_is_evaluated_logged_or_saved_changes_nothing(run):
-    ids = []
+    ids, metrics = [], []
     for name, words in (
         ("a", ""),
         ("b", "--eval_strategy no"),
         ("c", "--eval_strategy steps --eval_steps 2 --save_strategy no"),
         ("d", "--logging_strategy steps --logging_steps 1 --per_device_eval_batch_size 5"),
     ):
-        _, record, _, _ = run("--task_name rte " + words, output=name)
+        _, record, _, _ = run("--task_name rte --learning_rate 1e-3 " + words, output=name)
         ids.append(record["id"])
+        metrics.append(record["metrics"])
     assert len(set(ids)) == 1
+    assert all(these == pytest.approx(metrics[0]) for these in metrics)  # of the final model
     assert all(same(weights("a"), weights(name)) for name in "bcd")
 
 
