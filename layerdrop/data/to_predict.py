@@ -76,7 +76,7 @@ def _columns(table: Table, known: Sequence[tuple[str, ...]], chosen: Sequence[st
     if complete and (known or len(complete) == 1):
         return complete[0]
     columns = ", ".join(table.columns)
-    problem = f"cannot tell the text columns from {columns}"
+    problem = f"cannot choose the text columns from {columns}"
     if known:
         problem = f"no column {', '.join(known[0])}, which the model was trained on; found: {columns}"
     raise UserError(

@@ -144,7 +144,7 @@ def test_an_earlier_export_is_replaced_unless_something_was_added_or_changed(mad
     for name in ("notes.txt", "README.md"):
         Path("made/export", name).write_text("mine")
         code, _, err = call("made", capsys)
-        assert code == 2 and f"--output made/export: holds {name}, which no export has written, or" in err
+        assert code == 2 and f"--output made/export: holds {name}, which no export has written or" in err
         assert files_in("made/export") == before | {name: b"mine"}
         Path("made/export", name).unlink()
         if name in before:
@@ -415,7 +415,7 @@ def test_bad_input_is_one_line(made, capsys, words, said):
 def test_without_the_packages(made, capsys, monkeypatch):
     monkeypatch.setattr(onnx.importlib.util, "find_spec", lambda name: None)
     code, _, err = call("made --format onnx", capsys)
-    assert code == 2 and "needs onnx, onnxscript, onnxruntime. Do: pip install -e '.[onnx]'" in err
+    assert code == 2 and "needs onnx, onnxscript, onnxruntime. Install: pip install -e '.[onnx]'" in err
 
 
 def test_an_output_that_cannot_be_written(made, capsys):

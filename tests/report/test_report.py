@@ -640,7 +640,7 @@ def test_holms_correction_is_offered_and_made(tmp_path):
     found = predicted(tmp_path, runs, [["a"] * 40, ["a"] * 34 + ["b"] * 6, ["a"] * 40])
     (plain,), (holm,) = significance_tables(found), significance_tables(found, correct=True)
     assert plain.rows[0][2] == "1 worse of 1 (p 0.031)" and holm.rows[0][2] == "none of 1 (p 0.062)"
-    assert "of 2 tests without any difference about 0.1 would be significant; --holm" in plain.notes[0]
+    assert "among 2 tests without any difference, about 0.1 would be significant. Add --holm" in plain.notes[0]
     assert "Holm's, for the 2 tests" in holm.notes[0]
 
 

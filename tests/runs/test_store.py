@@ -158,7 +158,7 @@ def test_nothing_to_resume(tmp_path):
     with pytest.raises(UserError, match="no checkpoint there"):
         opened(SPEC, tmp_path, resume=str(tmp_path))
     path = checkpoint(tmp_path / "foreign", 3)
-    with pytest.raises(UserError, match="no readable spec.json beside it"):
+    with pytest.raises(UserError, match="its folder has no readable spec.json"):
         opened(SPEC, tmp_path, resume=str(path))
 
 
@@ -198,7 +198,7 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path, name, missing):
 
 
 def cut_off(path):
-    raise UserError(f"{path.name}: was cut off")
+    raise UserError(f"{path.name}: is incomplete")
 
 
 # ---- files that are not the run's ------------------------------------------------------------------------------------
