@@ -43,30 +43,33 @@ NO_EFFECT = (
     *("dataloader_prefetch_factor", "dataloader_multiprocessing_context", "ddp_backend", "ddp_timeout"),
     *("ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph"),
 )
-"""Every flag that changes no result. All others do, including flags of newer versions of the library."""
+"""Flags that change no result. All other flags do, including those of newer versions of the library."""
 
 DECIDE_BY_EVALUATION = ("eval_strategy", "eval_steps", "eval_delay", "metric_for_best_model", "greater_is_better")
-"""They change the result only where an evaluation chooses the best checkpoint or the next learning rate."""
+"""Flags that change the result only if an evaluation selects the best checkpoint or the next learning rate."""
 DECIDE_BY_SAVING = ("save_strategy", "save_steps")
-"""They change the result only where it is the best of the saved checkpoints."""
+"""Flags that change the result only if the best of the saved checkpoints is kept."""
 
 DISTILL_DEFAULTS = {
     "logits": {"distill_temperature": 5, "distill_weight": 0.5},
     "patient": {"distill_temperature": 5, "distill_weight": 0.5, "distill_states_weight": 100},
     "layers": {"distill_temperature": 1, "distill_weight": 1, "distill_states_weight": 1},
 }
-"""Kind of --distill -> the settings that it has, and their defaults."""
+"""Kind of --distill -> its settings and their defaults."""
 CARRIED = (
     *(f.name for f in dataclasses.fields(TrainSpec) if f.name not in NOT_THE_LIBRARYS),
     *("output_dir", "seed", "bf16", "fp16", "use_cpu", "do_train", "do_eval", "do_predict"),
     *("resume_from_checkpoint", "local_rank"),
 )
-"""Settings of TrainingArguments that a field of RunSpec or Options carries, or that each process finds for itself."""
+"""Settings of TrainingArguments with a field in RunSpec or Options, and settings that each process determines itself."""
 
 
 def to_spec(flags: Flags, notes: tuple[str, ...] = ()) -> tuple[RunSpec, Options]:
-    """Translate flags into a RunSpec and Options. Raises UserError if no search result is known for `greedy` or
-    `optimal`, or the checkpoint lacks a layer of --keep_layers."""
+    """Translate flags into a RunSpec and Options.
+
+    Raises UserError if no search result is known for `greedy` or `optimal`, or the checkpoint lacks a layer of
+    --keep_layers.
+    """
     model, train, drop = flags.model, flags.train, _drop(flags)
     spec = RunSpec(
         model=ModelSpec(model.model_name_or_path, model.model_revision, model.tokenizer_name, model.from_scratch),
@@ -251,7 +254,7 @@ def has_effect(name: str, train: TrainingArguments) -> bool:
 
 
 def _not_at_default(train: TrainingArguments, effect: bool) -> dict[str, Any]:
-    """The settings that change the result, or that do not, as far as they differ from the library's default."""
+    """Settings that differ from the library's default. effect: those that change the result, or the others."""
     default = _library_defaults(train.use_cpu)
     values = {name: _plain(getattr(train, name)) for name in default if has_effect(name, train) == effect}
     if best := values.get("metric_for_best_model"):
@@ -261,14 +264,14 @@ def _not_at_default(train: TrainingArguments, effect: bool) -> dict[str, Any]:
 
 @cache
 def _library_defaults(use_cpu: bool) -> Mapping[str, Any]:
-    """Every setting of TrainingArguments that no field of RunSpec or Options carries, at its default."""
+    """Defaults of the settings of TrainingArguments without a field in RunSpec or Options."""
     default = TrainingArguments(output_dir="unused", use_cpu=use_cpu)
     names = [f.name for f in dataclasses.fields(TrainingArguments) if f.init and f.name not in CARRIED]
     return {name: _plain(getattr(default, name)) for name in names}
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it."""
+    """Convert a value to plain JSON values."""
     if isinstance(value, Enum):
         return value.value
     if hasattr(value, "to_dict"):

@@ -86,7 +86,7 @@ def test_a_study_without_a_run_is_refused(write):
 def test_errors_name_the_axis(write):
     with pytest.raises(UserError, match="^tasks: unknown value 'rto'"):
         write("grid: {tasks: rto, k: 0}")
-    both = r"goes with --drop_when finetuned and strategies.*\(At drop_when after.\)"
+    both = r"only with --drop_when finetuned and strategies.*\(At drop_when after.\)"
     with pytest.raises(UserError, match=both):
         write("grid: {strategies: top, k: 2, freeze_dropped: true, drop_when: [finetuned, after]}")
 
