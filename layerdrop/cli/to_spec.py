@@ -61,7 +61,7 @@ CARRIED = (
     *("output_dir", "seed", "bf16", "fp16", "use_cpu", "do_train", "do_eval", "do_predict"),
     *("resume_from_checkpoint", "local_rank"),
 )
-"""Settings of TrainingArguments with a field in RunSpec or Options, and settings that each process determines itself."""
+"""Settings of TrainingArguments with a field in RunSpec or Options, and settings that each process determines."""
 
 
 def to_spec(flags: Flags, notes: tuple[str, ...] = ()) -> tuple[RunSpec, Options]:
