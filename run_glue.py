@@ -7,26 +7,20 @@
 All flags: --help. Terms: README.md.
 """
 
-if __name__ == "__main__":  # before anything imports torch
-    import signal
-    import sys
-
-    from layerdrop.cli import command
-
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends without a traceback
-    command.prepare_process()
-    if {"-h", "--help"} & set(sys.argv):
-        sys.exit(command.main(["run", "--help"]))
-
 import sys
+
+if __name__ == "__main__":  # before anything imports torch
+    from layerdrop.system.process import prepare_process
+
+    prepare_process()
 
 import numpy as np
 from transformers import PreTrainedModel, TrainingArguments
 
 from layerdrop.checkpoints import Checkpoint
-from layerdrop.cli import command
 from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.finetune.evaluate import Evaluation, Evaluator, evaluate
+from layerdrop.finetune.objectives import TaskLoss
 from layerdrop.finetune.precision import head_in_fp32
 from layerdrop.finetune.speedups import speedups
 from layerdrop.finetune.trainer import FineTuner
@@ -50,7 +44,7 @@ from layerdrop.system.process import collect_from_now_on
 
 @leaves_group
 def run(spec: RunSpec, options: Options) -> RunRecord:
-    """Execute a run. Returns its record, also written into its folder, whose status is `failed` if the run fails.
+    """Execute a run, write its record into its folder, and return the record. Its status is `failed` if the run fails.
 
     Reuse a finished run and add only the missing outputs. Raises UserError (unusable input), Locked (another process
     uses this folder) and KeyboardInterrupt (stopped by the user).
@@ -80,7 +74,7 @@ def run(spec: RunSpec, options: Options) -> RunRecord:
             datasets = {split: inputs.dataset(split) for split in (*train_split, *splits)}
         evaluations: dict[str, Evaluation] = {}
 
-        if folder.has_model:  # the run is trained, and only predictions are missing
+        if folder.has_model:  # training is done, and only predictions are missing
             model, _ = load_classifier(options.folder, labels=labels.names, replace_head=False)
         else:
             if spec.prerequisites:  # the start and the teacher
@@ -119,7 +113,7 @@ def reduced_model(
     reset_peak_memory()
     if new_parameters and spec.train is None:
         names = ", ".join(new_parameters)
-        record.notes.append(f"random weights, because the checkpoint lacks them; the scores mean little: {names}")
+        record.notes.append(f"untrained (not in the checkpoint), so scores are not meaningful: {names}")
     log_notes(record.notes)
     collect_from_now_on()
     return ReducedModel(model, selection, new_parameters)
@@ -139,10 +133,11 @@ def fine_tune(
 ) -> dict[str, Evaluation]:
     """Train a model in place with the library's Trainer, and save it if the options say so.
 
-    Returns the evaluations of the final model, by split; empty if the training has not evaluated it.
+    Returns the evaluations of the final model by split. Empty if training did not evaluate the final model.
     """
     tokenizer, checkpoint, model, selection = inputs.tokenizer, inputs.checkpoint, reduced.model, reduced.selection
     freeze(model, frozen_layers(spec, checkpoint, selection), spec.train.freeze_embeddings)
+    loss = TaskLoss(inputs.labels.kind, spec.train.label_smoothing_factor)
     with clock("teacher" if spec.distil else "load"):
         variant = training_variant(
             spec,
@@ -150,6 +145,7 @@ def fine_tune(
             datasets["train"],
             inputs.collate,
             inputs.labels,
+            loss,
             examples=inputs.data.examples["train"],
             teacher=prerequisites.teacher,
             predecessor=prerequisites.start or checkpoint,
@@ -214,7 +210,7 @@ def predict(
 
 
 def preview(spec: RunSpec, options: Options) -> RunRecord:
-    """The record of a run without executing it: dropped and kept layers, scores, parameters before and after."""
+    """Select the layers without training. Returns a record with layers, scores and parameters before and after."""
     record, clock = RunRecord(spec, options.folder, "dry_run", notes=list(options.notes)), Clock()
     args = training_arguments(spec, options)
     checkpoint = Checkpoint.open(spec.model, options.hub)
@@ -231,13 +227,9 @@ def preview(spec: RunSpec, options: Options) -> RunRecord:
     return record
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Execute `layerdrop run` with these words, by default those of this process, and with this file's `run`.
-
-    Returns the exit code: 0 done, 1 failed, 2 unusable input, 130 stopped by the user.
-    """
-    return command.run_command("run", sys.argv[1:] if argv is None else argv, own_recipe=sys.modules[__name__])
-
-
 if __name__ == "__main__":
-    sys.exit(command.main(["run", *sys.argv[1:]], own_recipe=sys.modules[__name__]))
+    import runpy
+
+    sys.modules["run_glue"] = sys.modules["__main__"]  # the command then executes this file, even if it is a copy
+    sys.argv.insert(1, "run")
+    runpy.run_module("layerdrop", run_name="__main__")

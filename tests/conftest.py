@@ -6,6 +6,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("LAYERDROP_TEST_GPU", "")
 import pytest
 import torch
 
+from layerdrop.cli.command import run_command
 from tests import tiny
 from tests.running import QUICK, read_record
 
@@ -30,7 +31,6 @@ def glue(tmp_path_factory):
 @pytest.fixture
 def run(bert, glue, tmp_path, monkeypatch, capsys):
     """run("--flags ...") -> (exit code, record, stdout, stderr); in a working folder of its own."""
-    import run_glue
 
     monkeypatch.chdir(tmp_path)
 
@@ -38,7 +38,7 @@ def run(bert, glue, tmp_path, monkeypatch, capsys):
         argv = ["--model_name_or_path", model, *QUICK]
         argv += ["--data_dir", data] if data else []
         argv += ["--output_dir", output] if output else []
-        code = run_glue.main([*argv, *words.split()])
+        code = run_command("run", [*argv, *words.split()])
         out, err = capsys.readouterr()
         return code, read_record(output) if output else None, out, err
 

@@ -1,4 +1,4 @@
-"""The command `layerdrop`, and what its subcommands share: error lines, exit codes, Ctrl-C.
+"""The command `layerdrop`, and shared behavior of its subcommands: error lines, exit codes, Ctrl-C.
 
 Imports neither torch nor transformers nor numpy, so that --help and shell completion are fast. Each subcommand is a
 module `layerdrop.cli.NAME` with `add_flags(parser)` and `main(parser, words)`, which imports what it needs.
@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
 
 from layerdrop.errors import UserError, unknown
 from layerdrop.system.process import is_first, prepare_process
@@ -58,7 +57,7 @@ class OneLineErrors:
     """Mixin of argument parsers: errors are UserErrors."""
 
     def error(self, message: str):
-        """Raise UserError with argparse's message in our order: flag, value received, what is allowed."""
+        """Raise UserError with argparse's message, reordered: flag, received value, allowed values."""
         message = re.sub(r"^argument (--\w+)(/--[\w-]+)*", r"\1", message)
         message = message.replace("invalid int value:", "not a whole number:")
         message = message.replace("invalid float value:", "not a number:")
@@ -74,7 +73,7 @@ class CommandParser(OneLineErrors, argparse.ArgumentParser):
         if rest and rest[0].startswith("-"):
             raise UserError(no_such_flag(rest[0], self._option_string_actions, f"{self.prog} --help"))
         if rest:
-            self.error(f"'{rest[0]}' belongs to no flag")
+            self.error(f"'{rest[0]}' is not the value of a flag")
         return values
 
 
@@ -96,13 +95,13 @@ def recipe():
     return import_module("run_glue")
 
 
-def run_command(name: str, words: Sequence[str], **more: Any) -> int:
-    """Execute `layerdrop NAME WORDS` in this process. more: further arguments of the command's main.
+def run_command(name: str, words: Sequence[str]) -> int:
+    """Execute `layerdrop NAME WORDS` in this process.
 
     Returns the exit code: 0 done, 1 a run failed, 2 unusable input, 130 stopped by the user.
     """
     try:
-        return command_module(name).main(command_parser(name), list(words), **more)
+        return command_module(name).main(command_parser(name), list(words))
     except UserError as error:
         text, code = "\n".join(f"error: {line}" for line in str(error).splitlines()), 2
     except KeyboardInterrupt as stop:
@@ -136,16 +135,13 @@ def overview(words: Sequence[str]) -> int:
     return 0
 
 
-def main(words: Sequence[str] | None = None, **more: Any) -> int:
-    """The installed command: prepare the process, and execute the words of its command line. Returns the exit code.
-
-    more: as in `run_command`.
-    """
+def main(words: Sequence[str] | None = None) -> int:
+    """The installed command: prepare the process, and execute the words of its command line. Returns the exit code."""
     prepare_process()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     words = sys.argv[1:] if words is None else words
     if "_ARGCOMPLETE" in os.environ:
         complete()
-    code = run_command(words[0], words[1:], **more) if words and words[0] in COMMANDS else overview(words)
+    code = run_command(words[0], words[1:]) if words and words[0] in COMMANDS else overview(words)
     gc.freeze()  # skip the search for garbage among imported modules at exit
     return code

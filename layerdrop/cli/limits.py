@@ -65,7 +65,7 @@ RANGES: Mapping[str, Range] = {
     "per_device_train_batch_size": COUNT,
     "per_device_eval_batch_size": COUNT,
     "gradient_accumulation_steps": COUNT,
-    "num_train_epochs": Range(0, above=True, hint="To evaluate alone use --do_eval."),
+    "num_train_epochs": Range(0, above=True, hint="To evaluate without training, use --do_eval."),
     "max_steps": Range(0, above=True, hint="Leave it out to train --num_train_epochs.", also=-1),
     "learning_rate": NOT_NEGATIVE,
     **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor"), PROBABILITY),

@@ -1,7 +1,7 @@
 """Drop layers of a pre-trained encoder, fine-tune it on a task, and record the result: one run.
 
   layerdrop run --drop_strategy top --drop_k 6
-  layerdrop run CONFIG.yaml --seed 1             flags in a file, which the command line overrides
+  layerdrop run CONFIG.yaml --seed 1             flags from a file; the command line overrides them
   torchrun --nproc_per_node 2 run_glue.py ...    several GPUs
 
 `layerdrop run` and `python run_glue.py` are the same command.
@@ -10,7 +10,7 @@
 import argparse
 import json
 from dataclasses import fields
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 from layerdrop.cli.command import recipe
 from layerdrop.cli.flags import GROUPS, LIBRARY
@@ -43,11 +43,8 @@ def _takes(kind: type) -> dict:
     return {"action": "store_true"} if kind is bool else {"metavar": METAVARS[kind], "type": kind}
 
 
-def main(parser: argparse.ArgumentParser, words: list[str], own_recipe: Any = None) -> int:
-    """Execute one run, or preview it with --dry_run. Returns the exit code.
-
-    own_recipe: a module with `run` and `preview`; None: run_glue.py.
-    """
+def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Execute one run, or preview it with --dry_run. Returns the exit code."""
     if {"-h", "--help", "--help_all"} & set(words):
         if "--help_all" in words:
             _add_library_flags(parser)
@@ -62,11 +59,11 @@ def main(parser: argparse.ArgumentParser, words: list[str], own_recipe: Any = No
 
     arguments = parse(words)
     if arguments.needs_hub and not work_offline_unless_reachable():
-        arguments.notes.append("no hub can be reached; using the local cache")
+        arguments.notes.append("the hub cannot be reached; using the local cache")
         if arguments.train.push_to_hub:
-            raise UserError("--push_to_hub: no hub can be reached. Leave it out, and push the run's folder later.")
+            raise UserError("--push_to_hub: the hub cannot be reached. Leave it out, and push the run's folder later.")
     spec, options = arguments.to_spec()
-    its = own_recipe or recipe()
+    its = recipe()
     try:
         record = its.preview(spec, options) if arguments.drop.dry_run else its.run(spec, options)
     except Locked as error:

@@ -4,7 +4,7 @@
 
 Candidates are trained on one part of the training set and compared on the rest. The validation set is not read. FILE
 contains flags, one per line. The other flags are those of `layerdrop run` (--model_name_or_path, --task_name, ...).
-The same command resumes a search.
+Repeat the command to resume a search.
 """
 
 import argparse
@@ -68,20 +68,20 @@ def search_layers(parser: argparse.ArgumentParser, words: list[str]):
     prerequisites = [run for run in spec.prerequisites if not (method.proposes and run == spec.start)]
     total = (method.trainings(len(layers), max_k) + len(prerequisites)) * len(seeds)
     with executing(args, slots, arguments.gives_precision) as (engine, display, stop):
-        display.say(f"{method.name}: at most {total} trainings, {engine.slots} at once; records in {args.store}")
+        display.log(f"{method.name}: at most {total} trainings, {engine.slots} at once; records in {args.store}")
         candidates = Candidates(
             full_run.record, full_run.options, Store(args.store), engine,
-            seeds=seeds, total=total, select_on=args.select_on, tell=display.update, stop=stop,
+            seeds=seeds, total=total, select_on=args.select_on, on_progress=display.update, stop=stop,
         )  # fmt: skip
         record = search(
             method.name, layers, max_k, candidates, full_run.choose,
-            digits=args.round, tell=lambda level: display.say(step_words(level)),
+            digits=args.round, on_level=lambda level: display.log(step_words(level)),
         )  # fmt: skip
     return record, record.write(args.store), _beyond_spec(arguments)
 
 
 def _beyond_spec(arguments) -> list[str]:
-    """Flags outside a run's identity that a run needs as the search does."""
+    """Flags outside a run's identity that both the search and a later run need."""
     values = {
         "validation_file": arguments.data.validation_file,
         "cache_dir": arguments.model.cache_dir,
@@ -120,12 +120,12 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]):
         raise UserError("--do_train, --do_eval, --do_predict: a search trains and evaluates. Leave them out.")
     if args.select_on and args.select_on not in (allowed := logged_metrics(arguments)):
         task = arguments.task_name
-        raise UserError(f"--select_on {args.select_on}: no metric of {task}. Allowed: {', '.join(allowed)}.")
+        raise UserError(f"--select_on {args.select_on}: not a metric of {task}. Allowed: {', '.join(allowed)}.")
     return args, arguments
 
 
 def _full_run(args: argparse.Namespace, arguments):
-    """The run in full depth, its inputs read."""
+    """The run of the full model, with its inputs."""
     from layerdrop.checkpoints import work_offline_unless_reachable
     from layerdrop.runs.store import SCORE_FOLDER
     from layerdrop.search.full_run import FullRun

@@ -42,7 +42,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     args.store = args.store or str(Path("runs") / Path(args.study).stem)
     axes = {name: getattr(args, name) for name in AXES}
     study = read_study(args.study, args.store, parse_settings, axes, flags, args.recipe)
-    states = [] if args.plan else statuses(study.jobs, inputs)  # the plan computes them itself
+    states = [] if args.plan else statuses(study.jobs, inputs)  # `plan` computes the statuses
     unreadable = [state.note for state in states if state.note and state.word == "missing"]
     for text in [*study.notes, *unreadable]:
         print(f"note: {text}", file=sys.stderr)
@@ -54,7 +54,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     with executing(args, slots[: max(1, todo)], study.gives_precision) as (engine, display, stop):
         if todo:
             at_once = f"{engine.slots} at once; records and logs in {args.store}"
-            display.say(f"{todo} of {len(study.jobs)} runs to do, {at_once}")
+            display.log(f"{todo} of {len(study.jobs)} runs to do, {at_once}")
         progress = execute(study.jobs, engine, display.update, stop, inputs)
     print(summary(study, progress))
     return 130 if progress.stopped else 1 if progress.failed else 0

@@ -46,7 +46,7 @@ class Task:
     @property
     def kind(self):
         """The kind of its labels: layerdrop.data.kinds.Classes or Values."""
-        from layerdrop.data.kinds import Classes, Values  # imports numpy, for which workers prepare first
+        from layerdrop.data.kinds import Classes, Values  # imports numpy, which workers must not import early
 
         low, high = self.value_range or (-math.inf, math.inf)
         return Classes(self.labels, self.words, self.positive) if self.labels else Values(low, high)

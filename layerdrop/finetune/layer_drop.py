@@ -33,7 +33,7 @@ class LayerDropLoss(TrainerCallback):
         self.skipped.enter_context(without(self.model, self.draw(state.global_step)))
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Put the layers back."""
+        """Restore the skipped layers."""
         self.skipped.close()
 
     on_train_end = on_step_end

@@ -49,6 +49,7 @@ def training_variant(
     train_dataset: TokenizedDataset,
     collate: Collator,
     labels: Labels,
+    loss: TaskLoss,
     *,
     examples: Examples,
     teacher: Checkpoint | None = None,
@@ -60,12 +61,13 @@ def training_variant(
 ) -> Variant:
     """The training variant of a spec.
 
-    train_dataset: `examples`, tokenized. teacher: for distillation. predecessor: the full model, for module replacing.
+    train_dataset: `examples`, tokenized. loss: the task loss, a part of the variant's loss. teacher: for distillation.
+    predecessor: the full model, for module replacing.
     new_parameters: names of the parameters that neither checkpoint nor start has. schedule: for gradual dropping.
     resume_from: a checkpoint's folder; the model is cut to its depth. Raises UserError for an unsuitable teacher or
     predecessor.
     """
-    variant = Variant(train_dataset, collate, TaskLoss(labels.kind, spec.train.label_smoothing_factor))
+    variant = Variant(train_dataset, collate, loss)
     if spec.distil:
         variant.train_dataset, variant.collate, layers = attach_teacher(
             spec.distil,
@@ -81,7 +83,7 @@ def training_variant(
             precision=spec.precision,
             folder=args.output_dir,
         )
-        variant.loss = Distillation(variant.loss, model, spec.distil, layers)
+        variant.loss = Distillation(loss, model, spec.distil, layers)
         if spec.distil.distill_attention:
             variant.attention = attending_eagerly(model)
     if spec.train.layerdrop_rate:
@@ -102,7 +104,7 @@ def training_variant(
 def check_predecessor(predecessor: Checkpoint, new_parameters: Sequence[str]) -> None:
     """Raise UserError for an unsuitable predecessor of module replacing. new_parameters: parameters that it lacks."""
     if predecessor.family.shared:
-        raise UserError(f"--theseus: {predecessor.family.name} shares one layer. No module can be replaced.")
+        raise UserError(f"--theseus: {predecessor.family.name} shares one layer. Modules cannot be replaced.")
     if new_parameters:
         raise UserError(
             f"--theseus: {predecessor.name} is not fine-tuned: it lacks {new_parameters[0]}. "
@@ -128,5 +130,5 @@ def frozen_layers(spec: RunSpec, checkpoint: Checkpoint, selection: Selection) -
     frozen = positions("--freeze_layers", kept, spec.train.freeze_layers)
     frozen += selection.dropped if spec.when.frozen else []
     if frozen and checkpoint.family.shared:
-        raise UserError("--freeze_layers: this model's layers share their weights. None can be frozen. Leave it out.")
+        raise UserError("--freeze_layers: this model's layers share their weights and cannot be frozen. Leave it out.")
     return frozen

@@ -27,13 +27,13 @@ def search(
     select: Select,
     *,
     digits: int | None = None,
-    tell: Callable[[Level], Any] = lambda level: None,
+    on_level: Callable[[Level], Any] = lambda level: None,
 ) -> SearchRecord:
     """Search with a method of METHODS.
 
     layers: ids of the layers that can be dropped. select: scores layers on the rows that are not held out. digits:
-    decimals to which scores are rounded before they are compared. tell: called with each level. Raises as Candidates
-    do.
+    decimals to which scores are rounded before they are compared. on_level: called with each level. Raises as
+    Candidates do.
     """
     row, cost = METHODS[method], {}
     record = SearchRecord(row.name, candidates.full_run.spec, candidates.seeds, digits=digits)
@@ -45,7 +45,7 @@ def search(
         levels = row.search(layers, max_k, candidates, digits)
     for level in levels:
         record.levels.append(level)
-        tell(level)
+        on_level(level)
     record.select_on, record.cost = candidates.metric, candidates.cost | cost
     record.constant = [len(level.best) for level in record.levels if candidates.predicts_one_value(level.best)]
     return record

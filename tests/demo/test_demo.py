@@ -10,6 +10,7 @@ from transformers import AutoConfig
 
 import run_glue
 from layerdrop.checkpoints import Checkpoint
+from layerdrop.cli.command import run_command
 from layerdrop.data.read import DEMO_FOLDER as FOLDER
 from layerdrop.data.read import read_splits
 from layerdrop.data.spec import DataSpec
@@ -136,7 +137,7 @@ def test_the_reader_can_tell():
 
 
 @pytest.mark.parametrize("name", list(DEMO_TASKS))
-def test_train_and_development_share_no_row_and_no_word_of_meaning(name):
+def test_train_and_validation_share_no_row_and_no_word_of_meaning(name):
     train, dev, test = (read_demo_split(name, split) for split in ("train", "validation", "test"))
     rows = [set(zip(*examples.texts, strict=True)) for examples in (train, dev, test)]
     assert not rows[0] & (rows[1] | rows[2]) and not rows[1] & rows[2] and test.labels is None
@@ -218,6 +219,6 @@ def test_demo_yaml(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     quick = ["--num_train_epochs", "3", "--eval_strategy", "no"]
     demo_yaml = Path(run_glue.__file__).parent / "configs" / "demo.yaml"
-    assert run_glue.main([str(demo_yaml), "--drop_strategy", "top", "--drop_k", "6", "--use_cpu", *quick]) == 0
+    assert run_command("run", [str(demo_yaml), "--drop_strategy", "top", "--drop_k", "6", "--use_cpu", *quick]) == 0
     record = read_record("runs/demo_demo-rte_top_k6_seed42")
     assert record.kept == [0, 1, 2, 3, 4, 5] and record.metrics["accuracy"] > 0.75

@@ -130,7 +130,7 @@ def test_command(bert, tmp_path, capsys, monkeypatch):
     [
         ("random:bertt", "Did you mean 'bert'?"),
         ("nowhere/x --k 0", "nowhere/x"),
-        ("demo --drop_strategy contribution", "chooses by more than the depth"),
+        ("demo --drop_strategy contribution", "needs scores or a search result"),
         ("demo --k 12", "--k 12"),
         ("demo --repeats 0", "--repeats 0: must be 1 or more"),
         ("demo --k 2 2", "a model named 'demo, top K = 2' is there already"),

@@ -44,13 +44,14 @@ def test_strategy_and_criterion(patched):
     """Each strategy's layers in a dry run. `weight-norm` has the scores that numpy computes from the weights."""
     script = """
 import contextlib, io, json, sys
-import numpy as np, run_glue
+import numpy as np
+from layerdrop.cli.command import run_command
 from safetensors.numpy import load_file
 flags = ["configs/demo.yaml", "--use_cpu", "--dry_run", "--json", "--drop_k", "4", "--drop_strategy"]
 results = {}
 for name in ("ends", "weight-norm"):
     with contextlib.redirect_stdout(io.StringIO()) as out:
-        assert run_glue.main([*flags, name]) == 0
+        assert run_command("run", [*flags, name]) == 0
     results[name] = json.loads(out.getvalue())
 weights = load_file("layerdrop/demo/checkpoint/model.safetensors")
 norms = [(key, float(np.linalg.norm(w.astype(float)))) for key, w in weights.items()

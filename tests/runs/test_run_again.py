@@ -122,9 +122,9 @@ def test_a_checkpoint_that_a_kill_cut_off(run, stopped, resume, name, missing):
     path = Path("out/checkpoint-5", name)
     path.unlink() if missing else cut(path)
     code, record, _, err = run(f"{stopped} {resume}")
-    assert code == 0 and "checkpoint-5 was cut off while it was written; it is not used" in err
+    assert code == 0 and "checkpoint-5 is incomplete and is not used" in err
     assert record["resumed_at_step"] == 3 and record["metrics"] == whole["metrics"]
-    assert same(weights("whole"), weights("out")) and any("checkpoint-5 was cut off" in n for n in record["notes"])
+    assert same(weights("whole"), weights("out")) and any("checkpoint-5 is incomplete" in n for n in record["notes"])
 
 
 def test_when_every_checkpoint_was_cut_off(run, stopped):
@@ -190,7 +190,7 @@ def test_predictions_without_a_kept_model(run):
     run("--task_name rte --save_model no --do_train --do_eval")
     before = read_record("out")
     code, record, _, err = run("--task_name rte --save_model no --do_train --do_eval --do_predict")
-    assert code == 2 and "its model was not kept, so RTE.tsv cannot be made" in err and record == before
+    assert code == 2 and "its model was not kept, so RTE.tsv cannot be written" in err and record == before
 
 
 def test_a_finished_run_with_kept_checkpoints_keeps_its_record(run):
@@ -215,7 +215,7 @@ def test_two_at_once_in_one_folder(run, bert, glue, tmp_path):
             assert time.monotonic() < deadline and first.poll() is None
             time.sleep(0.05)
         code, _, out, err = run("--task_name rte --overwrite_output_dir")
-        assert code == 2 and "another process is at this run" in err and len(err.splitlines()) == 1 and out == ""
+        assert code == 2 and "another process uses this folder" in err and len(err.splitlines()) == 1 and out == ""
         assert (tmp_path / "out" / "spec.json").exists() and first.poll() is None
     finally:
         first.send_signal(signal.SIGKILL)

@@ -81,16 +81,16 @@ def test_what_it_goes_on_from_is_recorded_and_looked_at(first):
 def test_a_start_that_cannot_be(first):
     spec, options = first
     on = replace(options, folder="on", start="first")
-    with pytest.raises(UserError, match="nowhere: there is no trained model of the run .*full_k0_seed42. Do that run"):
+    with pytest.raises(UserError, match="nowhere: no trained model of the run .*full_k0_seed42. Execute this run"):
         run_glue.run(without([3], spec), replace(on, start="nowhere"))
-    with pytest.raises(UserError, match="first: there is no trained model of the run .*_seed7"):
+    with pytest.raises(UserError, match="first: no trained model of the run .*_seed7"):
         run_glue.run(without([3], replace(spec, seed=7)), on)
     one = without([3], spec, learning_rate=0.0)
     run_glue.run(one, replace(on, folder="one"))
     with pytest.raises(UserError, match="one: lacks layer 3, which this run keeps"):
         run_glue.run(without([1], one), replace(on, start="one"))
     run_glue.run(without([4], spec, max_steps=1), replace(on, folder="light", save_model=False))
-    with pytest.raises(UserError, match="light: there is no trained model"):
+    with pytest.raises(UserError, match="light: no trained model"):
         run_glue.run(without([4, 5], without([4], spec, max_steps=1)), replace(on, start="light"))
 
 
@@ -129,7 +129,7 @@ def test_a_run_that_has_been_done_before_is_not_done_again(run):
     assert run(plain, output=None)[0] == 0
     code, record, _, err = run(f"{TOP} --drop_when finetuned", output="runs/out")
     assert code == 0 and "prerequisite run" not in err and not prior("runs/out"), err
-    assert "uses the trained model of tinybert_rte_full_k0_seed42, in runs/" in err
+    assert "using the trained model of tinybert_rte_full_k0_seed42 in runs/" in err
     assert record["prerequisites"]["trainings"] == 1
     assert run(f"{plain} --save_model no --overwrite_output_dir", output=None)[0] == 0
     assert "prerequisite run" in run(f"{TOP} --drop_when finetuned --overwrite_output_dir", output="runs/out")[3]
@@ -186,7 +186,7 @@ def test_the_first_training_has_its_own_recipe(run):
 
 def test_a_first_training_that_fails(run):
     code, _, _, err = run(f"{TOP} --drop_when finetuned --learning_rate 1e30")
-    assert code == 2 and "tinybert_rte_full_k0_seed42: this run is needed first, and failed" in err.splitlines()[-1]
+    assert code == 2 and "tinybert_rte_full_k0_seed42: the prerequisite run failed" in err.splitlines()[-1]
     assert "diverged" in err and not Path("out/record.json").exists()
 
 

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-import run_glue
+from layerdrop.cli.command import run_command
 from tests.running import QUICK, ROOT, read_record, same, weights
 
 
 @pytest.mark.slow
 def test_torchrun(bert, glue, tmp_path):
-    """Two processes on the CPU: one record, the metrics of the whole development set."""
+    """Two processes on the CPU: one record, the metrics of the whole validation set."""
     flags = [
         "--model_name_or_path",
         bert,
@@ -48,7 +48,8 @@ def test_torchrun(bert, glue, tmp_path):
     assert len(predictions) == 11
     right = sum(label == predicted for _, label, predicted in (line.split("\t") for line in predictions))
     assert record["metrics"]["accuracy"] == pytest.approx(right / 11)
-    code = run_glue.main(
+    code = run_command(
+        "run",
         [
             "--model_name_or_path",
             str(tmp_path / "two"),
@@ -62,7 +63,7 @@ def test_torchrun(bert, glue, tmp_path):
             "11",
             "--output_dir",
             str(tmp_path / "one"),
-        ]
+        ],
     )
     alone = read_record(tmp_path / "one")
     assert code == 0 and alone["metrics"]["accuracy"] == record["metrics"]["accuracy"]
@@ -71,6 +72,7 @@ def test_torchrun(bert, glue, tmp_path):
 
 FAILING = """
 import os, sys, run_glue
+from layerdrop.cli.command import run_command
 import run_glue as steps
 
 def fail(*args, **kwargs):
@@ -78,7 +80,7 @@ def fail(*args, **kwargs):
 
 if os.environ["RANK"] == "1":
     steps.fine_tune = fail
-sys.exit(run_glue.main(sys.argv[1:]))
+sys.exit(run_command("run", sys.argv[1:]))
 """
 
 
@@ -102,8 +104,9 @@ def test_a_process_that_fails_takes_all_along(bert, glue, tmp_path):
 
 
 WATCHED = """
-import json, os, sys, run_glue
-from layerdrop.finetune import stochastic, theseus
+import json, os, sys
+from layerdrop.cli.command import run_command
+from layerdrop.finetune import layer_drop, theseus
 
 def watch(kind):
     draw = kind.draw
@@ -114,8 +117,8 @@ def watch(kind):
         return drawn
     kind.draw = told
 
-watch(stochastic.LayerDrop), watch(theseus.Theseus)
-sys.exit(run_glue.main(sys.argv[1:]))
+watch(layer_drop.LayerDropLoss), watch(theseus.TheseusLoss)
+sys.exit(run_command("run", sys.argv[1:]))
 """
 
 
@@ -189,7 +192,7 @@ def test_one_process_is_the_run_without_torchrun(bert, glue, tmp_path, monkeypat
     """To the same bits; also where a launcher has left its variables behind."""
     flags = ["--model_name_or_path", bert, "--data_dir", glue, "--task_name", "rte", *QUICK, "--num_train_epochs", "1"]
     flags = [word for word in flags if word != "--use_cpu"]
-    assert run_glue.main([*flags, "--output_dir", str(tmp_path / "alone")]) == 0
+    assert run_command("run", [*flags, "--output_dir", str(tmp_path / "alone")]) == 0
     variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     done = subprocess.run(
         [sys.executable, "run_glue.py", *flags, "--output_dir", str(tmp_path / "one")],

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import run_glue
 from layerdrop.cli.command import run_command
 from layerdrop.runs.record import RunRecord, read_record
 from tests.made_up import MadeUp
@@ -61,7 +60,9 @@ def test_plan_sweep_plan(study, bert, glue, capsys):
     threads = torch.get_num_threads()
     torch.set_num_threads(last.environment["threads"])  # another number of them adds up in another order
     try:
-        assert run_glue.main(["--model_name_or_path", bert, "--data_dir", glue, *quick.split(), *words.split()]) == 0
+        assert (
+            run_command("run", ["--model_name_or_path", bert, "--data_dir", glue, *quick.split(), *words.split()]) == 0
+        )
     finally:
         torch.set_num_threads(threads)
     alone = read_record("alone")

@@ -1,10 +1,10 @@
-"""Speed-ups as contexts: inside, a model trains or predicts faster. On exit it is the library's own again.
+"""Speed-ups as context managers. Inside, a model trains or predicts faster. On exit, the library's model is restored.
 
 Results agree up to rounding, and up to other dropout draws from the same distribution.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 from transformers import PreTrainedModel, TrainingArguments
@@ -29,20 +29,14 @@ def speedups(
     train: False enters only the speed-ups of evaluation. no_speedups: enter none. used_ids: all token ids of the
     training data, in any shape; None trains every row of the embedding.
     """
-    with ExitStack() as undo:
-        for speed_up in () if no_speedups else _speed_ups(model, args, train, used_ids):
-            undo.enter_context(speed_up)
+    with ExitStack() as stack:
+        if not no_speedups:
+            if has_first_token_classifier(model):
+                stack.enter_context(first_token_alone(model))
+            if train and used_ids is not None and can_leave_rows_out(model, args):
+                stack.enter_context(used_rows(model, used_ids))
+            if args.device.type != "cpu":
+                stack.enter_context(no_sync(model, args))
+            elif train:
+                stack.enter_context(cheap_dropout(model))
         yield
-
-
-def _speed_ups(
-    model: PreTrainedModel, args: TrainingArguments, train: bool, used_ids: np.ndarray | None
-) -> Iterator[AbstractContextManager[None]]:
-    if has_first_token_classifier(model):
-        yield first_token_alone(model)
-    if train and used_ids is not None and can_leave_rows_out(model, args):
-        yield used_rows(model, used_ids)
-    if args.device.type != "cpu":
-        yield no_sync(model, args)
-    elif train:
-        yield cheap_dropout(model)
