@@ -200,6 +200,13 @@ def test_untrained_head_is_said(run, bert, tmp_path):
     assert code == 0 and "untrained" in err and "untrained" in record["notes"][-1]
 
 
+def test_a_head_that_does_not_fit_is_replaced_by_training_alone(run, tmp_path):
+    three = tiny.save(tmp_path / "three", num_labels=3)
+    code, record, _, err = run("--task_name rte --do_eval", three)
+    assert code == 2 and record is None and "gives 3 classes, the task has 2 classes" in err, err
+    assert run("--task_name rte --max_steps 1", three)[0] == 0
+
+
 def test_from_scratch(run, bert):
     words = "--task_name rte --drop_strategy top --drop_k 2 --from_scratch"
     code, record, out, _ = run(f"{words} --num_train_epochs 0.1 --learning_rate 0")
