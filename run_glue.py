@@ -44,7 +44,7 @@ from layerdrop.system.process import collect_from_now_on
 
 @leaves_group
 def run(spec: RunSpec, options: Options) -> RunRecord:
-    """Execute a run. Returns its record, also written into its folder, whose status is `failed` if the run fails.
+    """Execute a run, write its record into its folder, and return the record. Its status is `failed` if the run fails.
 
     Reuse a finished run and add only the missing outputs. Raises UserError (unusable input), Locked (another process
     uses this folder) and KeyboardInterrupt (stopped by the user).
@@ -74,7 +74,7 @@ def run(spec: RunSpec, options: Options) -> RunRecord:
             datasets = {split: inputs.dataset(split) for split in (*train_split, *splits)}
         evaluations: dict[str, Evaluation] = {}
 
-        if folder.has_model:  # the run is trained, and only predictions are missing
+        if folder.has_model:  # training is done, and only predictions are missing
             model, _ = load_classifier(options.folder, labels=labels.names, replace_head=False)
         else:
             if spec.prerequisites:  # the start and the teacher
@@ -113,7 +113,7 @@ def reduced_model(
     reset_peak_memory()
     if new_parameters and spec.train is None:
         names = ", ".join(new_parameters)
-        record.notes.append(f"untrained, because the checkpoint lacks it, so the scores mean little: {names}")
+        record.notes.append(f"untrained (not in the checkpoint), so scores are not meaningful: {names}")
     log_notes(record.notes)
     collect_from_now_on()
     return ReducedModel(model, selection, new_parameters)
@@ -133,7 +133,7 @@ def fine_tune(
 ) -> dict[str, Evaluation]:
     """Train a model in place with the library's Trainer, and save it if the options say so.
 
-    Returns the evaluations of the final model, by split; empty if the training has not evaluated it.
+    Returns the evaluations of the final model by split. Empty if training did not evaluate the final model.
     """
     tokenizer, checkpoint, model, selection = inputs.tokenizer, inputs.checkpoint, reduced.model, reduced.selection
     freeze(model, frozen_layers(spec, checkpoint, selection), spec.train.freeze_embeddings)
@@ -210,7 +210,7 @@ def predict(
 
 
 def preview(spec: RunSpec, options: Options) -> RunRecord:
-    """The record of a run without executing it: dropped and kept layers, scores, parameters before and after."""
+    """Select the layers without training. Returns a record with layers, scores and parameters before and after."""
     record, clock = RunRecord(spec, options.folder, "dry_run", notes=list(options.notes)), Clock()
     args = training_arguments(spec, options)
     checkpoint = Checkpoint.open(spec.model, options.hub)
@@ -230,6 +230,6 @@ def preview(spec: RunSpec, options: Options) -> RunRecord:
 if __name__ == "__main__":
     import runpy
 
-    sys.modules["run_glue"] = sys.modules["__main__"]  # the command executes this file, also a copy of it
+    sys.modules["run_glue"] = sys.modules["__main__"]  # the command then executes this file, even if it is a copy
     sys.argv.insert(1, "run")
     runpy.run_module("layerdrop", run_name="__main__")

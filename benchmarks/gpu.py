@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Speed on a GPU: python benchmarks/gpu.py (minutes on one H100, needs only this repository)
 
-Trains BERT-base's shape with random weights in bf16, batch 32, on random pairs with MNLI's lengths. Compares in
-alternating processes: the stock recipe in bf16, with torch.compile, with its best flags, run_glue.py with K = 0 and 6.
-Prints training and evaluation examples/s, model FLOPs utilisation, a profile of ten steps with its waits, and the runs
-per hour of a study of small tasks, one at a time and packed. --tiny tries the command with a small model on a CPU.
+Trains BERT-base's shape with random weights in bf16, batch 32, on random pairs with MNLI's lengths. Compares the stock
+recipe in bf16, with torch.compile and with its best flags, and run_glue.py with K = 0 and 6, in alternating processes.
+Prints training and evaluation examples/s, model FLOPs utilization, a profile of ten steps with their waits, and the
+runs per hour of a study of small tasks, one at a time and packed. --tiny tries the command with a small model on a CPU.
 """
 
 import argparse
@@ -81,8 +81,8 @@ def runs_per_hour(folder: Path, study: Path, seeds: int, at_once: int, gpu: bool
 
 
 def print_table(runs: dict[str, list[dict]], half: int, rows: int, tokens: float, gpu: bool) -> None:
-    """A row of Markdown for each side; half: half of the model's depth."""
-    print("| | examples/s | against the first | utilisation | evaluation, examples/s | peak GB | first step, s |")
+    """Print a row of Markdown for each side. half: half of the model's depth."""
+    print("| | examples/s | against the first | utilization | evaluation, examples/s | peak GB | first step, s |")
     print("|---" * 7 + "|")
     first = None
     for side, results in runs.items():
@@ -104,13 +104,13 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="a small model and few rows")
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--without_compile", action="store_true", help="torch.compile takes a minute")
+    parser.add_argument("--without_compile", action="store_true", help="skip torch.compile, which takes a minute")
     args = parser.parse_args(argv)
     import torch
 
     gpu = torch.cuda.is_available()
     if gpu:
-        speed.WARM_UP, speed.STEPS = 100, 200  # every length has been captured by then
+        speed.WARM_UP, speed.STEPS = 100, 200  # every length is captured after the warm-up
     with tempfile.TemporaryDirectory() as data:
         folder = Path(data)
         args.model_name_or_path, args.data_dir, args.full, args.profile = str(folder / "model"), data, False, False
@@ -138,7 +138,7 @@ def main(argv: list[str]) -> int:
 
 
 def utilisation(examples: float, tokens: float, layers: int) -> float | None:
-    """Model FLOPs utilisation in training BERT-base's layers: 6 operations for each parameter and token, without
+    """Model FLOPs utilization in training BERT-base's layers: 6 operations for each parameter and token, without
     padding, as a share of the GPU's peak. None for a GPU that is not in PEAK."""
     import torch
 

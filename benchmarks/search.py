@@ -7,8 +7,8 @@ The YAML file holds flags of run_glue.py. For each task, every search of --metho
 the training set. The choices of the searches and strategies and some random sets are then trained on the whole training
 set, and scored on the validation set. Regret: points below the best set of the same size in --store. --all_sets K
 trains every set of up to K layers, and ranks the choices among them. A strategy NAME@tuned scores the full model after
-fine-tuning on the task; criteria that need a head always do. With --hold_out 0.15, runs and scores are those that
-searches choose by. The same command resumes. --draw FOLDER draws three pictures."""
+fine-tuning on the task. Criteria that need a head always score this model. With --hold_out 0.15, runs are trained and
+scored as in a search. Repeat the command to resume. --draw FOLDER draws three figures."""
 
 import argparse
 import math
@@ -72,7 +72,7 @@ class Task:
         return self.trained[self.best_set(k)]
 
     def best_set(self, k: int) -> Ids:
-        """The trained set of k layers with the best score. A tie goes to the higher ids."""
+        """The trained set of k layers with the best score. Ties: the set with the higher ids."""
         of_size = (ids for ids in self.trained if len(ids) == k)
         return max(of_size, key=lambda ids: (rank_key(self.trained[ids]), sorted(ids)))
 
@@ -88,7 +88,7 @@ class Task:
 
 # ---- choices ---------------------------------------------------------------------------------------------------------
 def choices(task: str, full_run, trials, args: argparse.Namespace) -> Task:
-    """Choose all sets to train, after executing missing searches. full_run: the run in full depth. trials: executes
+    """Choose all sets to train, after executing missing searches. full_run: the run of the full model. trials: executes
     trainings."""
     n_layers = full_run.checkpoint.n_layers
     results = Task(task, n_layers, [], {})
@@ -96,7 +96,7 @@ def choices(task: str, full_run, trials, args: argparse.Namespace) -> Task:
         record = searched(method, task, args)
         results.cost[method] = record.cost
         results.choices += [Choice(method, k, record.sets[k - 1]) for k in args.k]
-    for k in sorted(args.k, reverse=True):  # the scores for a K serve the smaller ones
+    for k in sorted(args.k, reverse=True):  # scores for a large K include the scores for a smaller K
         results.choices += [Choice(name, k, chosen(name, k, full_run, trials, args)) for name in args.strategies]
     generator = random.Random(41)
     for k in args.k:
@@ -128,7 +128,7 @@ def looks_at_tuned(strategy: str) -> bool:
 
 
 def searched(method: str, task: str, args: argparse.Namespace):
-    """The record of a search, whose trainings are done where they are missing."""
+    """Execute the missing trainings of a search, and return its record."""
     from layerdrop.cli.command import command_parser
     from layerdrop.cli.search import search_layers
 
@@ -159,8 +159,8 @@ def measured(task: str, args: argparse.Namespace) -> Task:
 
 @contextmanager
 def open_trials(full_run, store: str, seeds: list[int], workers: int | None) -> Iterator:
-    """Yield Candidates that train on local workers and show progress; set its `total`. full_run: the run in full
-    depth."""
+    """Yield Candidates that train on local workers and show progress. Set its `total` before use. full_run: the run of
+    the full model."""
     from layerdrop.cli.command import recipe
     from layerdrop.runs.store import Store
     from layerdrop.search.candidates import Candidates
@@ -211,7 +211,7 @@ def _cell(task: Task, name: str, k: int) -> str:
 
 
 def ranking(task: Task, all_k: list[int]) -> Iterator[str]:
-    """A line of Markdown for each K of which every set is trained: these sets, and each choice with its rank."""
+    """A line of Markdown for each K with all sets trained: statistics of the sets, and each choice with its rank."""
     names = [name for name in task.names() if name not in CONTROLS]
     complete = [k for k in all_k if sum(len(ids) == k for ids in task.trained) == math.comb(task.n_layers, k)]
     if complete:
@@ -348,12 +348,12 @@ def main() -> None:
     parser.add_argument("--k", nargs="+", type=int, default=[2, 4, 6])
     parser.add_argument("--methods", nargs="*", default=["greedy", "shortlist"])
     parser.add_argument("--strategies", nargs="*", default=["top", "symmetric", "contribution"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="of the runs on the whole training set")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="seeds of the runs on the whole training set")
     parser.add_argument("--random", type=int, default=8, help="number of random sets")
-    parser.add_argument("--all_sets", type=int, default=0, help="train every set of up to so many layers")
+    parser.add_argument("--all_sets", type=int, default=0, help="train every set of up to this number of layers")
     parser.add_argument("--store", default="runs/benchmark_search")
     parser.add_argument("--workers", type=int)
-    parser.add_argument("--draw", help="folder of the pictures")
+    parser.add_argument("--draw", help="folder of the figures")
     args, args.flags = parser.parse_known_args()
     args.workers_words = ["--workers", str(args.workers)] if args.workers else []
     tasks = []
@@ -368,7 +368,7 @@ def main() -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except (KeyboardInterrupt, Stopped):
-        sys.exit("stopped. The same command resumes.")
+        sys.exit("stopped. Repeat the command to resume.")
     if args.draw:
         draw(tasks, args.k, args.draw)
 

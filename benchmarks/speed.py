@@ -3,9 +3,9 @@
 
     python benchmarks/speed.py --model_name_or_path CHECKPOINT --data_dir GLUE [--tasks rte stsb sst2] [--full]
 
-For each task and side: seconds from the command to the first step, for a step (50 steps after 8 to warm up) and for a
-pass over the validation set, added up to a run of three epochs. --full times whole runs instead. SST-2: its first 6,400
-rows. Peak memory is that of the process, on a GPU that of its tensors.
+Measures for each task and side: seconds from the command to the first step, per step (50 steps after 8 warm-up steps),
+and per pass over the validation set. The total of a run of three epochs is their sum. --full times whole runs instead.
+SST-2 is limited to its first 6,400 rows. Peak memory is the memory of the process, on a GPU of its tensors.
 
 sides:
   stock  the stock recipe with its defaults. Evaluates once at the end, saves nothing
@@ -37,9 +37,9 @@ from layerdrop.system.process import has_bf16
 ROOT = Path(__file__).resolve().parent.parent
 OURS = {"once": ["--eval_strategy", "no"], "ours": []}
 STOCK = {"stock": [], "best": ["--padding", "batch", "--group"]}
-"""Side -> flags. `best` has --bf16 too, where the hardware multiplies it."""
+"""Side -> flags. `best` also has --bf16 if the hardware supports it."""
 GPU = {"stock_bf16": ["--bf16"], "compiled": ["--bf16", "--compile"]}
-"""Further sides of benchmarks/gpu.py."""
+"""Additional sides of benchmarks/gpu.py."""
 SIDES = (*STOCK, *OURS)
 ROWS = {"sst2": 6400}
 BATCH, EPOCHS = 32, 3
@@ -64,7 +64,7 @@ class Times:
         self.evaluations: list[tuple[float, float]] = []
         """(start, seconds) of each."""
         trainer.DEFAULT_CALLBACKS.append(self._callback())
-        for owner in (trainer.Trainer, layerdrop.finetune.evaluate):  # before anything imports it by name
+        for owner in (trainer.Trainer, layerdrop.finetune.evaluate):  # before other modules import it by name
             owner.evaluate = self._timed(owner.evaluate)
 
     def _callback(self) -> type:
@@ -132,7 +132,7 @@ def timed(script: str, words: list[str], warm_up: int, steps: int | None) -> Non
 
 
 def profiled(script: str, words: list[str], warm_up: int) -> None:
-    """Run a script up to its tenth step after warming up, and print where these ten steps spend their time."""
+    """Run a script up to its tenth step after warming up, and print a profile of these ten steps."""
     import torch
     from torch.profiler import ProfilerActivity, profile
     from transformers import TrainerCallback, trainer
@@ -217,11 +217,11 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--half", action="store_true", help="also time ours with half of the layers dropped")
-    parser.add_argument("--full", action="store_true", help="whole runs instead of parts that are added up")
-    parser.add_argument("--profile", action="store_true", help="print where ten steps spend their time instead")
+    parser.add_argument("--full", action="store_true", help="time whole runs instead of the sum of parts")
+    parser.add_argument("--profile", action="store_true", help="print a profile of ten steps instead")
     args = parser.parse_args()
     if args.half and "ours" not in args.sides:
-        parser.error("--half is a comparison with ours. Add ours to --sides.")
+        parser.error("--half: compares with `ours`. Add ours to --sides.")
     if args.profile:
         for task, side in itertools.product(args.tasks, args.sides):
             run(side, task, args)

@@ -3,9 +3,9 @@
 
     python benchmarks/stock.py --model_name_or_path CHECKPOINT --data_dir GLUE --task_name rte
 
-Pads every text to 128 tokens, trains 3 epochs in fp32 with batches of 32 in random order, and evaluates at the end.
-`--padding batch --group --bf16` are its best flags: batches padded to their longest text, grouped by length. `--padding
-batch` alone changes the results only by rounding. Prints one line of JSON.
+Pads every text to 128 tokens, trains 3 epochs in fp32 with batches of 32 in random order, and evaluates at the end. The
+best flags are `--padding batch --group --bf16`: batches are padded to their longest text and grouped by length.
+`--padding batch` alone changes the results only by rounding. Prints one line of JSON.
 """
 
 import argparse

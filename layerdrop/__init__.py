@@ -1,4 +1,4 @@
-"""layerdrop: drop layers of a pre-trained transformer encoder, fine-tune what is left, and report what that did."""
+"""layerdrop: drop layers of a pre-trained transformer encoder, fine-tune the reduced model, and report the results."""
 
 from importlib import import_module
 
@@ -29,7 +29,7 @@ __all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str):
-    """The public names, imported when first used: torch and transformers take seconds."""
+    """Import a public name on first use: torch and transformers take seconds to import."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'layerdrop' has no attribute '{name}'")
     return getattr(import_module(_PUBLIC[name]), name)

@@ -1,4 +1,4 @@
-"""Names of checkpoints, and the table of model families: the place of the layers, and all that depends on the depth.
+"""Checkpoint names, and the table of model families: the path of the layers, and all fields that depend on the depth.
 
 Contract of a family, tested for every row by tests/small/test_surgery.py:
 - its layers are one `ModuleList` at `layers` below the base model (or, with `shared`, one layer used n times);
@@ -21,7 +21,7 @@ class ModelSpec:
     """A checkpoint and its tokenizer."""
 
     name: str
-    """Folder or hub name; `demo`: the embedded miniature."""
+    """Folder or hub name; `demo`: the bundled demo model."""
     revision: str = "main"
     tokenizer: str | None = None
     """Folder or hub name of the tokenizer; None: the checkpoint's own."""
@@ -44,10 +44,10 @@ class Family:
 
     name: str
     model_types: tuple[str, ...]
-    """`model_type` of the configurations that belong here."""
+    """`model_type` values of this family."""
     layers: str
     ffn_matrix: str
-    """The second feed-forward matrix of a layer: the final weight matrix of `variance` and `aggregation`."""
+    """The second feed-forward matrix of a layer, which `variance` and `aggregation` read by default."""
     per_layer: tuple[str, ...] = ()
     depth_attributes: tuple[str, ...] = ()
     """Attributes of the base model that keep a copy of the depth."""
@@ -58,7 +58,7 @@ class Family:
     by_position: str = ""
     """Configuration field that makes a layer depend on its position. Then only the last layers can be dropped."""
     sentence_token: int = 0
-    """Position of the token that the classifier reads: 0, or -1 for the last non-padding one."""
+    """Position of the token that the classifier reads: 0, or -1 for the last non-padding token."""
     sequence_first: bool = False
     """Whether a layer's hidden states are (tokens, batch, hidden) instead of (batch, tokens, hidden)."""
     padding_side: Literal["right", "left", "either"] = "right"
@@ -164,7 +164,7 @@ REFUSED = {
     **dict.fromkeys(("t5", "mt5", "umt5", "bart", "mbart"), "it has two lists of layers, an encoder's and a decoder's"),
     "canine": "it has three encoders of different lengths",
     "reformer": "its layers are reversible pairs",
-    **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe", "jamba", "zamba"), "its layers are not of one kind"),
+    **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe", "jamba", "zamba"), "its layers have different types"),
 }
 """Model types without a single list of layers -> reason."""
 
@@ -181,7 +181,7 @@ def family_of(config) -> Family:
             return family
     if why := REFUSED.get(config.model_type):
         raise UserError(
-            f"--model_name_or_path: model type '{config.model_type}' cannot be cut: {why}. Choose another checkpoint."
+            f"--model_name_or_path: model type '{config.model_type}' cannot be reduced: {why}. Choose another model."
         )
     allowed = ", ".join(name for family in FAMILIES for name in family.model_types)
     raise UserError(

@@ -37,7 +37,7 @@ EMBEDDED = {"demo": Path(__file__).parent / "demo" / "checkpoint"}
 POSITIVE_KEY = "positive_label"
 """Our key in the configuration of a model trained on own files with two classes: the class that `f1` measured."""
 NO_LIMIT = 2**31 - 1
-"""Length limit of a model without a limit. Tokenizers report 10^30 then, but do not accept this number."""
+"""Length limit of a model without a limit. Such tokenizers report 10^30, but do not accept it as an argument."""
 HUB_TIMEOUT = 3.0
 """Timeout of the hub, in seconds."""
 WAYS_WITHOUT_HUB = (
@@ -126,12 +126,12 @@ class Checkpoint:
 
     @property
     def label_names(self) -> list[str]:
-        """The classes that the checkpoint names itself, in id order; none where they are LABEL_0, LABEL_1, ..."""
+        """Class names from the configuration, in id order. Empty if they are LABEL_0, LABEL_1, ..."""
         return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in self.classes) else self.classes
 
     @property
     def positive_label(self) -> str | None:
-        """The class that `f1` measured in training, if there was a choice."""
+        """The class that `f1` measured in training; None if it was not recorded."""
         return getattr(self.config, POSITIVE_KEY, None)
 
     @cached_property
@@ -209,7 +209,7 @@ class Checkpoint:
         return {"model": model, "tokenizer": _fingerprint(self.model.tokenizer or self.name, TOKENIZER, commit)}
 
     def max_length(self) -> int:
-        """Maximum number of tokens, by the tokenizer and by the position embeddings."""
+        """Maximum number of tokens: the lower limit of the tokenizer and the position embeddings."""
         limit = min(self.tokenizer.model_max_length, NO_LIMIT)
         positions = getattr(self.config, "max_position_embeddings", None) or -1
         if positions < 0:  # relative positions alone (XLNet)
@@ -245,7 +245,7 @@ def work_offline_unless_reachable() -> bool:
         except (OSError, ValueError):
             pass
 
-    thread = threading.Thread(target=ask, daemon=True)  # looking up the name has no timeout of its own
+    thread = threading.Thread(target=ask, daemon=True)  # the DNS lookup has no timeout
     thread.start()
     thread.join(HUB_TIMEOUT)
     if not answered.is_set():
@@ -258,11 +258,11 @@ def _check_config(config: PreTrainedConfig, checkpoint: str) -> None:
     """Raise UserError for a model that cannot be reduced. checkpoint: its flag and name."""
     family = family_of(config)
     if getattr(config, "quantization_config", None):
-        raise UserError(f"{checkpoint}: is quantized (quantization_config in config.json). Give the unquantized one.")
+        raise UserError(f"{checkpoint}: is quantized (quantization_config in config.json). Give the unquantized model.")
     if config.model_type in family.positions_after_padding and config.pad_token_id is None:
         raise UserError(
             f"{checkpoint}: its config.json has no pad_token_id, but this model counts positions from it. "
-            'Add the id of its training (RoBERTa: "pad_token_id": 1).'
+            'Add the padding id of its training (RoBERTa: "pad_token_id": 1).'
         )
 
 
@@ -318,7 +318,7 @@ def _refuse_marks(flag: str, name: str) -> None:
     for path in _files(name, (*CONFIGURATION, *TOKENIZER, "*.index.json")):
         with open(path, "rb") as file:
             if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
-                raise UserError(f"{flag}: {path} begins with a byte-order mark (BOM). Save it as UTF-8 without one.")
+                raise UserError(f"{flag}: {path} begins with a byte-order mark (BOM). Save it as UTF-8 without a BOM.")
 
 
 def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConfig:
@@ -332,13 +332,13 @@ def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConf
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
             raise UserError(
-                f"{flag} {model.name}: runs code of its own. If you trust it, add --trust_remote_code."
+                f"{flag} {model.name}: needs custom code. If you trust it, add --trust_remote_code."
             ) from error
         raise _not_found(flag, model.name, CONFIG, error) from error
 
 
 def _load_tokenizer(model: ModelSpec, hub: HubOptions):
-    """Load the tokenizer. The revision is the model's, but `main` for another repository."""
+    """Load the tokenizer, with the model's revision, or with `main` from another repository."""
     name, revision = (model.name, model.revision) if model.tokenizer is None else (model.tokenizer, "main")
     _refuse_marks("--tokenizer_name", name)
     for path in _files(name, ("tokenizer.json",)) or _files(name, TOKENIZER):
@@ -349,7 +349,7 @@ def _load_tokenizer(model: ModelSpec, hub: HubOptions):
         )
     except (OSError, ValueError, ImportError) as error:
         raise _not_found("--tokenizer_name", name, "tokenizer", error) from error
-    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # the library returns an empty one without files
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # returned by the library without files
         raise _not_found("--tokenizer_name", name, "tokenizer", OSError("its vocabulary is empty"))
     return tokenizer
 
@@ -409,7 +409,7 @@ def _check_types(weights: Mapping[str, Any], checkpoint: str) -> None:
         kind = tensor.get_dtype() if of_file else str(tensor.dtype).removeprefix("torch.")
         floats = kind in FLOATS if of_file else tensor.dtype.is_floating_point and tensor.dtype.itemsize > 1
         if name.endswith("weight") and not floats:
-            raise UserError(f"{checkpoint}: is quantized ({name} is {kind}). Give the unquantized checkpoint.")
+            raise UserError(f"{checkpoint}: is quantized ({name} is {kind}). Give the unquantized model.")
 
 
 def _beginning(path: str | Path, flag: str) -> bytes:
@@ -433,11 +433,11 @@ def _open_file(path: str, flag: str) -> Mapping[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except UnpicklingError as error:
         raise UserError(
-            f"{flag}: {path} cannot be read safely: it is damaged, or a pickle of more than weights, which may run "
-            "code. Get the checkpoint as model.safetensors, or, where you trust the file, write its "
+            f"{flag}: {path} cannot be read safely: it is damaged, or a pickle with more than weights, which may run "
+            "code. Get the checkpoint as model.safetensors. If you trust the file, write its "
             "weights into one: safetensors.torch.save_file(torch.load(FILE, weights_only=False), 'model.safetensors')."
         ) from error
     except (SafetensorError, RuntimeError, EOFError) as error:
         raise UserError(
-            f"{flag}: {path} cannot be read ({str(error).splitlines()[0]}). It is damaged; get the checkpoint again."
+            f"{flag}: {path} cannot be read ({str(error).splitlines()[0]}). It is damaged. Get the checkpoint again."
         ) from error

@@ -45,11 +45,11 @@ def load_classifier(
 ) -> tuple[PreTrainedModel, list[str]]:
     """Load the sequence classifier of a checkpoint without the layers `dropped`, in fp32, on the CPU.
 
-    Peak memory follows the kept size. checkpoint: or a folder or hub name. labels: class names in id order, empty for
-    regression; None: the checkpoint's. replace_head: whether a new head replaces a trained head of another size.
-    weights: weights of the full encoder that are already in memory, by their names in the base model. Set the seed
-    before the call: missing weights (the head) are drawn from torch's generator, the same for every set of dropped
-    layers.
+    Peak memory is proportional to the size of the kept weights. checkpoint: a Checkpoint, a folder or a hub name.
+    labels: class names in id order, empty for regression; None: the checkpoint's. replace_head: whether a new head
+    replaces a trained head of another size. weights: weights of the full encoder that are already in memory, by their
+    names in the base model. Set the seed before the call. Missing weights (the head) are drawn from torch's generator,
+    identically for every set of dropped layers.
 
     Returns the model in evaluation mode, and the names of its new parameters. Raises UserError if the checkpoint lacks
     encoder weights, its head does not fit, or its layers cannot be identified by name.
@@ -107,7 +107,7 @@ def load_masked_lm(checkpoint: Checkpoint) -> PreTrainedModel | None:
 def number_of_parameters(
     checkpoint: Checkpoint, dropped: Sequence[int] = (), *, labels: Sequence[str] | None = None
 ) -> int:
-    """Number of parameters of the classifier of `load_classifier`. No weight is read."""
+    """Count the parameters of the classifier that `load_classifier` would load, without reading weights."""
     return sum(parameter.numel() for parameter in _empty(checkpoint, _config(checkpoint, labels), dropped).parameters())
 
 
@@ -168,7 +168,7 @@ def _check_layers(checkpoint: Checkpoint, dropped: Sequence[int], weights: Mappi
         if layer and name not in loaded:
             raise UserError(
                 f"{checkpoint.flag} {checkpoint.name}: its weights of layer {kept[int(layer[1])]} ({name}) have "
-                "other names in the checkpoint's files, so layers cannot be dropped safely. Drop none, or choose "
+                "other names in the checkpoint's files, so layers cannot be dropped safely. Drop no layers, or choose "
                 "another checkpoint."
             )
 
@@ -189,7 +189,7 @@ def _misfit(checkpoint: Checkpoint, weights: Mapping, labels: Sequence[str] | No
     needed = f"{len(labels)} classes" if labels else "one value"
     return UserError(
         f"{checkpoint.flag} {checkpoint.name}: its trained head ({name}) gives {has}, the task has {needed}. "
-        "Evaluate it on the task that it was trained on, or fine-tune it on this one with --do_train."
+        "Evaluate it on the task that it was trained on, or fine-tune it on this task with --do_train."
     )
 
 

@@ -55,7 +55,7 @@ def layer_states(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> S
 
 
 def sentence_tokens(model: PreTrainedModel, attention_mask: torch.Tensor) -> torch.Tensor:
-    """Positions (batch,) of the token that the classifier reads: the first column, or the last one without padding.
+    """Positions (batch,) of the token that the classifier reads: the first token, or the last non-padding token.
 
     attention_mask: (batch, tokens).
     """

@@ -54,7 +54,7 @@ def symmetric(n_layers: int, k: int) -> list[int]:
     if (n_layers - k) % 2:
         near = [str(j) for j in (k - 1, k + 1) if j < n_layers]
         raise UserError(
-            f"--drop_k {k}: symmetric keeps as many layers at each end, so {n_layers} - K must be even. "
+            f"--drop_k {k}: symmetric keeps the same number of layers at each end, so {n_layers} - K must be even. "
             f"Nearest: --drop_k {' or '.join(near)}."
         )
     start = (n_layers - k) // 2
@@ -82,12 +82,11 @@ class Strategy:
     searched: bool = False
     """The k ids of a search result."""
     listed: bool = False
-    """The ids themselves are given."""
+    """The user gives the ids."""
     drops: Literal["highest", "lowest"] | None = None
-    """Which scores are dropped first."""
+    """The scores to drop first: `lowest` or `highest`."""
     unit: Literal["layer", "block", "steps"] = "layer"
-    """What a score belongs to: a layer, a block of k layers that begins there, or a layer given the layers dropped in
-    earlier steps."""
+    """Unit of a score: a layer, a block of k layers by its first layer, or a layer after the drops of earlier steps."""
     threshold: bool = False
     """Whether all layers with a score above a threshold can be dropped instead of k layers."""
 
@@ -136,7 +135,7 @@ def check_k(k: int, n_layers: int, flag: str = "--drop_k") -> int:
 def by_score(
     scores: Sequence[float], k: int, drops: Literal["highest", "lowest"], among: Sequence[int] | None = None
 ) -> list[int]:
-    """The k ids with the highest or lowest scores, first to drop first. Ties drop the higher id.
+    """The k ids with the highest or lowest scores, in the order of dropping. Ties drop the higher id.
 
     among: ids that can be dropped; None: all.
     """
@@ -205,9 +204,10 @@ def order_of_dropping(
     among: Sequence[int] | None = None,
     seed: int = 0,
 ) -> list[int]:
-    """The ids that a strategy drops from a model of `n_layers` layers, first to drop first.
+    """Select the ids to drop from a model of `n_layers` layers, in the order of dropping.
 
-    The order is by score, or the search's order, else from the classifier down (`bottom`: from the embeddings up).
+    The order is by score, or the order of the search. Other strategies drop from the classifier down (`bottom`: from
+    the embeddings up).
 
     strategy: a name in WITHOUT_SCORES, or a row. k: number of layers, for all but `list` and a threshold. scores: one
     for each layer; for blocks one for each layer at which a block of k begins; for steps one row for each of k steps.
@@ -229,7 +229,7 @@ def order_of_dropping(
     if threshold is not None:
         return above_threshold(scores, threshold, among)
     if k is None:
-        raise UserError(f"--drop_strategy {row.name}: how many layers? Give k.")
+        raise UserError(f"--drop_strategy {row.name}: needs the number of layers. Give k.")
     check_k(k, n_layers)
     if row.positions:
         return sorted(row.positions(n_layers, k), reverse=row.positions is not bottom)

@@ -115,7 +115,7 @@ def with_layers(model: PreTrainedModel, layers: Sequence[tuple[PreTrainedModel, 
 
 @dataclass(frozen=True)
 class _Depth:
-    """Everything that depends on the depth of a model: layers and configuration fields."""
+    """All attributes that depend on the depth of a model: layers and configuration fields."""
 
     layers: torch.nn.ModuleList
     config: dict[str, Any]

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Environment, then a demonstration on the embedded miniature: the full model, the model without its six top layers, and
-# both side by side. Needs no model hub and no data.
+# Create the environment, then run the bundled demo model: the full model, the model without its six top layers, and
+# a comparison of both. Needs no model hub and no data.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
 
 full=runs/demo_demo-rte_full_k0_seed42 cut=runs/demo_demo-rte_top_k6_seed42
-rm -rf "$full"/checkpoint-* "$cut"/checkpoint-* # of an interrupted demonstration
+rm -rf "$full"/checkpoint-* "$cut"/checkpoint-* # of an interrupted demo
 
-echo "== 1. The full model: 12 layers, fine-tuned to tell whether one sentence follows from another"
+echo "== 1. The full model: 12 layers, fine-tuned to decide whether a sentence follows from another"
 layerdrop run configs/demo.yaml --output_dir "$full"
 echo
 echo "== 2. The model without the six layers next to the classifier"

@@ -7,8 +7,9 @@ The demo language is a small artificial English. Function words are English. Nou
 A noun belongs to a class (animal, tool, ...). A verb takes subjects of one class and objects of another. An adjective
 has a polarity (good, bad, plain). Words with the same meaning form a synonym set.
 
-Training data contains 40% of the synonym sets (`shown`), validation and test data the other sets. Only pre-training
-connects them, so a model without it cannot solve a task. `text` makes the texts for pre-training.
+Training data contains 40% of the synonym sets (`shown`). Validation and test data contain the other sets. Only
+pre-training data connects both, so a model without pre-training cannot solve a task. `text` makes the texts for
+pre-training.
 
 The lexicon is constant. The rows depend on the task, the split and SEED alone.
 """
@@ -158,7 +159,7 @@ def make_phrase(random: Random, cls: str, shown: bool | None = None, adjectives:
 
 
 def make_clause(random: Random, shown: bool | None = None, adjectives: float = 0.3) -> Clause:
-    """Make a random clause whose verb takes its subject and object."""
+    """Make a random clause with a verb that takes its subject and object."""
     group = random.choice(VERB_GROUPS)
     subject, object_ = (make_phrase(random, cls, shown, adjectives) for cls in group)
     past = random.random() < 0.5
@@ -389,7 +390,7 @@ SPLIT_NAMES = {"train": "train", "dev": "validation", "test": "test"}
 def rows(name: str, split: str) -> dict[tuple[str, ...], str]:
     """Texts -> label, for a split (`train`, `dev`, `test`) of a task. No texts occur twice, within or across splits."""
     random = Random(f"demo-{name.lower().replace('-', '')} {SPLIT_NAMES[split]} {SEED}")
-    taken = rows(name, "dev") if split == "test" else {}  # training rows consist of other words
+    taken = rows(name, "dev") if split == "test" else {}  # training rows have other words
     made: dict[tuple[str, ...], str] = {}
     while len(made) < ROWS[split]:
         texts, label = TASKS[name][0](random, split == "train")
@@ -399,7 +400,7 @@ def rows(name: str, split: str) -> dict[tuple[str, ...], str]:
 
 
 def tsv(name: str, split: str) -> str:
-    """The content of a task's file, in the layout of GLUE's own. CoLA's labeled files have no header."""
+    """The content of a task's file, in GLUE's layout. CoLA's labeled files have no header."""
     _, columns, label = TASKS[name]
     labeled = rows(name, split).items()
     if split == "test":

@@ -1,5 +1,5 @@
 # Sourced by the other scripts: create or update the environment .venv in the repository, with the command `layerdrop`, and
-# activate it. Needs Python 3.10 or newer, which is installed on Debian and Ubuntu. LAYERDROP_PYTHON selects another one.
+# activate it. Needs Python 3.10 or newer and installs it on Debian and Ubuntu. LAYERDROP_PYTHON selects another Python.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -8,7 +8,7 @@ usable() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/nul
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
 debian_install() {
-    command -v apt-get >/dev/null || { echo "error: $1 is missing. Install it and start again." >&2; exit 2; }
+    command -v apt-get >/dev/null || { echo "error: $1 is missing. Install it and retry." >&2; exit 2; }
     echo "installing $1 ..." >&2
     as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$1" >/dev/null
 }
@@ -21,7 +21,7 @@ find_python() {
 }
 
 find_python || { debian_install python3; find_python; } || {
-    echo "error: no Python 3.10 or newer found. Install one, or name it: LAYERDROP_PYTHON=/path/to/python3" >&2
+    echo "error: no Python 3.10 or newer found. Install Python, or set LAYERDROP_PYTHON=/path/to/python3" >&2
     exit 2
 }
 if [ ! -x "$root/.venv/bin/pip" ]; then

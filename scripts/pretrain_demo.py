@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Pre-train the miniature encoder of layerdrop/demo/checkpoint: masked language modeling on the demo language.
+"""Pre-train the demo encoder (layerdrop/demo/checkpoint) by masked language modeling on the demo language.
 
     python scripts/pretrain_demo.py [--output FOLDER] [--steps N N N]
 
 BERT architecture. Training starts with 3 layers, and doubles the depth twice by stacking a copy of the layers on top
-(progressive stacking, Gong et al. 2019: a deep narrow model learns slowly from random weights). Uses a GPU if there is
-one; two cores are enough. `pretraining.json` beside the weights has the settings, the loss, the duration and the hash
-of the weights.
+(progressive stacking, Gong et al. 2019). A deep narrow model learns slowly from random weights. Uses a GPU if
+available. Two cores are enough. `pretraining.json` beside the weights has the settings, the loss, the duration and the
+hash of the weights.
 """
 
 import argparse
@@ -102,7 +102,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, random: Random, size: int) -> It
 
 
 def pretrain(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast, device: torch.device, bf16: bool):
-    """Train the model. Returns (model, step -> mean loss since the step before)."""
+    """Train the model. Returns (model, step -> mean loss since the previous entry)."""
     model = make_model(len(tokenizer), 3).to(device).train()
     steps, deeper_after = sum(args.steps), (args.steps[0], sum(args.steps[:2]))
     optimizer, schedule = make_optimizer(model, args.learning_rate, steps)
@@ -136,8 +136,10 @@ def main() -> None:
     """Pre-train, and save the encoder in fp16."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=DEMO_FOLDER / "checkpoint")
-    parser.add_argument("--snapshots", type=Path, help="folder for the encoder at forty points of the training")
-    parser.add_argument("--steps", type=int, nargs=3, default=(4000, 2000, 4000), help="with 3, 6 and 12 layers")
+    parser.add_argument("--snapshots", type=Path, help="folder for forty snapshots of the encoder during training")
+    parser.add_argument(
+        "--steps", type=int, nargs=3, default=(4000, 2000, 4000), help="training steps with 3, 6 and 12 layers"
+    )
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--mask", type=float, default=0.2)

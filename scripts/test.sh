@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Environment, lint, all tests. Further arguments go to pytest: scripts/test.sh -m "not slow"
+# Create the environment, lint, run all tests. Arguments are passed to pytest: scripts/test.sh -m "not slow"
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh

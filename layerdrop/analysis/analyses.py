@@ -20,7 +20,7 @@ from layerdrop.system.text import short_name
 
 @dataclass(frozen=True)
 class AnalysisSettings:
-    """What to compute; the fields are the flags of `layerdrop layers`."""
+    """Settings of an analysis; the fields are the flags of `layerdrop layers`."""
 
     analysis: str
     store: str
@@ -53,7 +53,7 @@ def scores(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
             found.rows |= (more := compute(with_head)).rows
             found.head = more.head
         except UserError:
-            notes.append(f"Without a trained head there are no scores by {', '.join(with_head)}.")
+            notes.append(f"{', '.join(with_head)}: no scores, because the checkpoint has no trained head.")
     if found.head:
         notes.append(f"Criteria that need a head use {found.head}.")
     notes.append(f"Stored in {folder}, also for run_glue.py --score_store.")
@@ -65,7 +65,7 @@ def scores(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
 
 
 def whole_order(name: str, rows: list[list[float]], checkpoint: Checkpoint) -> list[int]:
-    """Every layer of a checkpoint, first to drop first, by a criterion's scores. Layers that cannot be dropped come
+    """Every layer of a checkpoint in the order of dropping by a criterion's scores. Layers that cannot be dropped come
     last."""
     n, among, row = checkpoint.n_layers, droppable(checkpoint.config), CRITERIA[name]
     if row.unit == "block":  # of one layer
@@ -91,7 +91,7 @@ def probe(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
 def drift(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
     """The change of each layer's states by fine-tuning."""
     if not settings.pretrained:
-        raise UserError("drift: compares with the model before fine-tuning. Add --pretrained M.")
+        raise UserError("drift: needs the model before fine-tuning. Add --pretrained M.")
     before = Checkpoint.open(settings.pretrained, flag="--pretrained")
     if item.checkpoint.n_original != before.n_original:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Number of layers that a task can lose, from runs that are executed as needed: see layerdrop.analysis.tolerance."""
+"""Find the number of layers that a task can lose, and execute the needed runs. See layerdrop.analysis.tolerance."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from layerdrop.sweeps.execute import statuses
 from layerdrop.sweeps.study import QUIET, Parse, refuse_flags_of_one_run
 
 Train = Callable[[Sequence[Job]], dict[str, RunRecord]]
-"""Executes runs. Returns id -> record. Raises UserError if a run fails, Stopped if the user stops."""
+"""Execute runs. Returns id -> record. Raises UserError if a run fails, Stopped if the user stops."""
 
 
 @dataclass(frozen=True)
@@ -144,14 +144,14 @@ class TaskTolerance:
             except (TypeError, ValueError) as error:  # no file, or a damaged one
                 raise UserError(
                     f"{record.folder}: its predictions for the validation set cannot be read ({error}). Delete the "
-                    "folder to do the run again."
+                    "folder to repeat the run."
                 ) from None
             self.scores[record.id, half] = score(predictions, labels, halves(labels, self.task)[half], self.task)
         return self.scores[record.id, half]
 
 
 def find_tolerances(tasks: Sequence[TaskTolerance], train: Train, say: Callable[[str], None]) -> None:
-    """Execute the runs of all tasks side by side, and keep the chosen models.
+    """Execute the runs of all tasks in parallel, and keep the chosen models.
 
     say: receives lines of progress. Raises the errors of `train`.
     """
@@ -164,8 +164,8 @@ def find_tolerances(tasks: Sequence[TaskTolerance], train: Train, say: Callable[
             task.take(records)
     for task in tasks:
         for tolerance in task.tolerances:
-            say(f"{task.name}: K = {tolerance.k} within {tolerance.max_loss:g}, after {len(task.known) - 1} tried")
+            say(f"{task.name}: K = {tolerance.k} within {tolerance.max_loss:g} (tried {len(task.known) - 1} K)")
     if again := [job for task in tasks if (job := task.kept_job()) and not statuses([job])[0].has_model]:
         for job in again:
-            say(f"{job.name} once more, to keep its model")
+            say(f"repeating {job.name} to keep its model")
         train(again)

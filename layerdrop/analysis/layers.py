@@ -1,7 +1,7 @@
 """Analyses of a model's layers: profiles, drift, similarity. Memory does not grow with the data.
 
-A point is a place between layers: 0 is the embeddings, i + 1 is behind layer i. Means are over real tokens or over
-sentence tokens, without padding. Models are encoders in evaluation mode, on their device."""
+A point is a position between layers: 0 is after the embeddings, i + 1 is after layer i. Means are over real tokens or
+over sentence tokens, without padding. Models are encoders in evaluation mode, on their device."""
 
 from collections.abc import Iterable, Mapping
 
@@ -37,7 +37,7 @@ def drift(fine_tuned: PreTrainedModel, pretrained: PreTrainedModel, batches: Bat
     """Cosine similarity of the two models' states at the same points.
 
     `ids`: ids in the original model of the layers before the points (-1: the embeddings). `mean`, `spread`: mean and
-    standard deviation over real tokens. `sentence`: mean over sentence tokens. Layers that the fine-tuned model lacks
+    standard deviation over real tokens. `sentence`: mean over sentence tokens. Dropped layers of the fine-tuned model
     are left out.
     """
     ids = original_layers(fine_tuned.config)[1]
@@ -115,5 +115,5 @@ def similarity(model: PreTrainedModel, batches: Batches) -> dict[str, list[list[
 
     `cosine`, `cka`: of every two points, (n_layers + 1, n_layers + 1). `blocks`: row K - 1 has the angle between the
     input and output of each block of K layers, by its first layer, at the sentence token, in halves of a turn (Gromov
-    et al. 2024). The lowest angle of a row is that of the most redundant block."""
+    et al. 2024). The most redundant block has the lowest angle of a row."""
     return score_states({"cosine": Cosines(), "cka": MinibatchCKA(), "blocks": Blocks()}, model, batches)

@@ -1,7 +1,7 @@
-"""Probing: score of a linear classifier on the states behind each layer (Sajjad et al. 2023, Figure 3).
+"""Probing: score of a linear classifier on the states after each layer (Sajjad et al. 2023, Figure 3).
 
-The paper does not describe its protocol. Ours, at the embeddings and behind each layer: a logistic regression, or a
-ridge regression for values, on the standardized states of the sentence token or the mean over tokens. The
+The paper does not describe its protocol. Our protocol, at the embeddings and after each layer: a logistic regression,
+or a ridge regression for values, on the standardized states of the sentence token or the mean over tokens. The
 regularization is chosen on 15% of the training set (a fixed seed, the same share of each class). The classifier is then
 trained on the whole training set, and scored on the validation set by the task's metric."""
 
@@ -42,7 +42,7 @@ def probe(
     """Validation scores at the n_layers + 1 points, as fractions. Both sets have labels.
 
     model: an encoder in evaluation mode, on its device. token: `sentence`, or `mean` over real tokens. Features are
-    stored in temporary files: memory holds those of one point.
+    stored in temporary files. Only the features of one point are in memory.
     """
     with tempfile.TemporaryDirectory() as folder:
         x, x_val = (
@@ -55,9 +55,8 @@ def probe(
 
 @dataclass(frozen=True)
 class Features:
-    """A float32 vector for each point and row, in a file for each point. (Pages of a mapped file would count as memory
-    of
-    the process.)"""
+    """A float32 vector for each point and row, in a file for each point. (Pages of a memory-mapped file would count as
+    memory of the process.)"""
 
     files: list[Path]
     rows: np.ndarray

@@ -1,7 +1,7 @@
 """Number of layers that can be dropped within a loss: Sajjad et al. (2023), Table 4.
 
-The validation set is split in two halves. K is chosen on one half, and its loss is reported on the other. Ours, where
-the paper does not say: the halves are drawn once with a fixed seed and the same share of each class. A loss is a
+The validation set is split in two halves. K is chosen on one half, and its loss is reported on the other. Our choices
+where the paper is silent: the halves are drawn once with a fixed seed and the same share of each class. A loss is a
 difference of medians over seeds, in points of the task's metric or in percent of the full model's score. K is the
 largest tried K within the loss."""
 
@@ -17,7 +17,7 @@ SEED = 41
 
 
 def halves(labels: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the half to choose K on and of the half to report, ascending. labels: (n,) ids or values.
+    """Split the rows into a half to choose K on and a half to report, ascending. labels: (n,) ids or values.
 
     With an odd number of rows in a class, the second half has one more.
     """
@@ -49,7 +49,7 @@ class Tolerance:
     tried: list[int] = field(default_factory=list)
     """Each K whose loss was needed, ascending."""
     exceptions: list[int] = field(default_factory=list)
-    """Each K below `k` that is not within the loss, because the loss does not grow with K."""
+    """Each K below `k` with a larger loss than allowed: the loss need not grow with K."""
 
 
 def next_k(all_k: Sequence[int], losses: Mapping[int, float], max_loss: float, exhaustive: bool = False) -> list[int]:
@@ -64,7 +64,7 @@ def next_k(all_k: Sequence[int], losses: Mapping[int, float], max_loss: float, e
 def largest_k(
     all_k: Sequence[int], losses: Mapping[int, float], max_loss: float, exhaustive: bool = False
 ) -> Tolerance:
-    """The largest K whose loss is at most max_loss; by bisection, a K within the loss whose successor is not.
+    """The largest K with a loss of at most max_loss. By bisection: a K within the loss, with K + 1 beyond the loss.
 
     losses: with every K of `next_k`.
     """

@@ -1,4 +1,4 @@
-"""The values of a run's flags, and conclusions from several of them."""
+"""The values of a run's flags, and values derived from several flags."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class Flags:
 
     @property
     def drop_layers(self) -> tuple[int, ...]:
-        """The ids of --drop_layers, ascending; with `list`, those of the layers.json in --drop_order_file."""
+        """The ids of --drop_layers, ascending; with `list`, the ids in the layers.json of --drop_order_file."""
         drop = self.drop
         if drop.drop_strategy == "list" and drop.drop_order_file and drop.drop_layers is None is drop.keep_layers:
             return read_layers_file(drop.drop_order_file)
@@ -104,8 +104,8 @@ class Flags:
 
     @property
     def task_name(self) -> str:
-        """Name of the task. Own files without --task_name are named after the first file, or after its folder if the
-        file's name is that of a split. The suffix `-files` distinguishes them from a GLUE task of the same name."""
+        """Name of the task. Without --task_name, own files are named after the first file, or after its folder for a
+        file such as `train.csv`. The suffix `-files` distinguishes them from a GLUE task of the same name."""
         if (task := self.data.task) is not None:
             return task.name
         return own_task_name(tuple(self.data.own_files.items()))

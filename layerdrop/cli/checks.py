@@ -11,7 +11,7 @@ from layerdrop.cli.arguments import Flags, TrainArguments
 from layerdrop.cli.limits import out_of_range
 from layerdrop.cli.to_spec import DISTILL_DEFAULTS, has_effect
 from layerdrop.criteria.table import CRITERIA, STRATEGIES
-from layerdrop.data.tasks import custom_task
+from layerdrop.data.tasks import custom_task, metric_prefix
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import OWN_RECIPE
 from layerdrop.system.text import one_line
@@ -77,9 +77,9 @@ def _ids(flags: Flags) -> Iterator[str]:
     drop, kept, dropped = flags.drop, flags.keep_layers, flags.drop_layers
     for name, ids in (("drop_layers", dropped), ("keep_layers", kept), ("freeze_layers", flags.freeze_layers)):
         if getattr(drop, name) is not None and not ids and name != "freeze_layers":
-            yield f"--{name}: names no layer. Write ids as 9,10,11, or leave the flag out."
+            yield f"--{name}: has no layer ids. Write ids as 9,10,11, or leave the flag out."
         if negative := [i for i in ids if i < 0]:
-            yield f"--{name} {ranges(negative)}: no layer id. Ids count from 0."
+            yield f"--{name} {ranges(negative)}: not a layer id. Ids count from 0."
     if frozen := {i for i in flags.freeze_layers if i in dropped or (kept and i not in kept and i >= 0)}:
         yield f"--freeze_layers {ranges(frozen)}: dropped layers cannot be frozen. Name kept layers only."
     order = flags.drop_order
@@ -103,7 +103,7 @@ def _strategy(flags: Flags) -> Iterator[str]:
             yield f"--drop_k {drop.drop_k}: --drop_layers names {len(flags.drop_layers)} layers. Leave --drop_k out."
     elif drop.drop_k is None and drop.drop_threshold is None and not flags.drop_layers:
         also = " or --drop_threshold X" if row.threshold else ""
-        yield f"--drop_strategy {row.name}: how many layers? Add --drop_k N{also}."
+        yield f"--drop_strategy {row.name}: needs the number of layers. Add --drop_k N{also}."
 
 
 def _only_with(flags: Flags) -> Iterator[str]:
@@ -148,20 +148,20 @@ def _variants(flags: Flags) -> Iterator[str]:
     when, train, teacher = flags.when, flags.train, flags.teacher
     variant = f"--drop_when {when.drop_when}"
     if when.drop_when != "pretrained" and not train.do_train:
-        yield f"{variant}: needs fine-tuning, which --do_eval and --do_predict alone leave out. Add --do_train."
+        yield f"{variant}: needs fine-tuning, but --do_train is off. Add --do_train."
     if when.drop_when == "gradual":
         if flags.named_strategy is None:
             yield f"{variant}: needs layers to drop. Add --drop_strategy and --drop_k."
         if flags.drop.drop_threshold is not None:
-            yield f"{variant}: the number of layers must be known before. Use --drop_k instead of --drop_threshold."
+            yield f"{variant}: needs the number of layers in advance. Use --drop_k instead of --drop_threshold."
         if train.max_steps > 0:
             yield f"{variant}: counts epochs. Use --num_train_epochs instead of --max_steps."
         if train.load_best_model_at_end:
             yield f"{variant}: its checkpoints have different depths. Leave --load_best_model_at_end out."
     if when.theseus and when.drop_when in ("after", "gradual"):
-        yield f"--theseus: goes with --drop_when pretrained or finetuned, not {when.drop_when}."
+        yield f"--theseus: needs --drop_when pretrained or finetuned, not {when.drop_when}."
     if teacher.teacher and (not train.do_train or when.drop_when == "after"):
-        yield "--teacher: needs a training of this run, and it has none. Leave it out."
+        yield "--teacher: needs training, but this run does not train. Leave it out, or add --do_train."
     changing = {
         "--layerdrop_rate": when.layerdrop_rate,
         "--theseus": when.theseus,
@@ -194,7 +194,7 @@ def _data(flags: Flags) -> Iterator[str]:
             )
     name, folder = flags.model.model_name_or_path, flags.train.output_dir
     if folder and os.path.isdir(name) and os.path.realpath(name) == os.path.realpath(folder):
-        yield f"--output_dir {folder}: is the checkpoint's own folder. Choose another --output_dir."
+        yield f"--output_dir {folder}: is the folder of the checkpoint. Choose another --output_dir."
 
 
 def _numbers(flags: Flags) -> Iterator[str]:
@@ -227,7 +227,7 @@ def _library(flags: Flags) -> Iterator[str]:
     """Problems that the library would report only when training begins."""
     train = flags.train
     if not (train.do_train or train.do_eval or train.do_predict or flags.drop.dry_run):
-        yield "nothing to do: --do_train, --do_eval and --do_predict are all off. Turn one on."
+        yield "nothing to do: --do_train, --do_eval and --do_predict are all off. Add one of these flags."
     for name in train.report_to:
         if name not in INTEGRATION_TO_CALLBACK:
             yield f"--report_to: unknown value '{name}'. Allowed: none, all, {', '.join(INTEGRATION_TO_CALLBACK)}."
@@ -240,7 +240,7 @@ def _library(flags: Flags) -> Iterator[str]:
     for name, flag in launched.items():
         if (value := os.environ.get(name, "no")).lower() not in ("no", "false", "0", "") and not flag:
             yield (
-                f"{name}={value}, set by `accelerate launch`: changes the result without a trace in the record. "
+                f"{name}={value}, set by `accelerate launch`: changes the result but is not recorded. "
                 "Leave it out of the launcher's settings, or start with torchrun."
             )
 
@@ -250,7 +250,7 @@ def _best(flags: Flags) -> Iterator[str]:
     if flags.train.save_strategy == "best" and not best:
         yield f"--save_strategy best: needs --metric_for_best_model. Allowed: {', '.join(logged_metrics(flags))}."
     if best and best.removeprefix("eval_") not in (allowed := logged_metrics(flags)):
-        yield f"--metric_for_best_model {best}: no metric of {flags.task_name}. Allowed: {', '.join(allowed)}."
+        yield f"--metric_for_best_model {best}: not a metric of {flags.task_name}. Allowed: {', '.join(allowed)}."
 
 
 def logged_metrics(flags: Flags) -> list[str]:
@@ -261,8 +261,8 @@ def logged_metrics(flags: Flags) -> list[str]:
     """
     task, own = flags.data.task, flags.data.own_files
     if task is not None:
-        prefixes = [suffix.removeprefix("_") + "_" for suffix in task.suffixes if suffix and not own]
-        return [prefix + name for prefix in ("", *prefixes) for name in ("loss", *task.metrics)]
+        prefixes = dict.fromkeys(["", *map(metric_prefix, () if own else task.splits("validation"))])
+        return [prefix + name for prefix in prefixes for name in ("loss", *task.metrics)]
     kinds = {"number": [()], "class": [("a", "b"), ("a", "b", "c")]}
     kinds["auto"] = [*kinds["class"], *kinds["number"]]
     tasks = [custom_task("own", (), "", labels) for labels in kinds[flags.data.label_type]]
@@ -287,7 +287,7 @@ def idle_flags(flags: Flags) -> list[str]:
     if data.source == "demo" and data.data_dir:
         notes.append(f"--data_dir has no effect on {flags.task_name}")
     if not flags.train.do_train and (idle := _of_training(flags)):
-        notes.append(f"without training no effect: {', '.join(f'--{name}' for name in idle)}")
+        notes.append(f"no effect without training: {', '.join(f'--{name}' for name in idle)}")
     return notes
 
 

@@ -2,10 +2,10 @@
 
   layerdrop choose-k --max_loss 1 2 3 --tasks sst2 rte --drop_strategy top
 
-The validation set is split in halves. For each threshold the largest K whose loss on one half is within it is chosen,
-and its loss on the other half is reported (Sajjad et al. 2023, Table 4). Missing runs are executed in --store; the same
-command resumes. The other flags are those of `layerdrop run`. Output: a table, a figure of loss by K, and the folder of
-the chosen model.
+The validation set is split in halves. For each threshold, the command selects the largest K within the loss on one
+half, and reports its loss on the other half (Sajjad et al. 2023, Table 4). Missing runs are executed in --store. Repeat
+the command to resume. The other flags are those of `layerdrop run`. Output: a table, a figure of loss by K, and the
+folder of the chosen model.
 """
 
 import argparse
@@ -22,10 +22,10 @@ FIGURE_NAME = "loss_by_k"
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop choose-k`."""
     add = parser.add_argument
-    add("--max_loss", nargs="+", type=float, default=[1.0], help="points that may be lost")
+    add("--max_loss", nargs="+", type=float, default=[1.0], help="maximum loss in points")
     add("--percent", action="store_true", help="percent of the full model's score instead of points")
     add("--tasks", nargs="+", help="tasks (default: the task of own files (--train_file), else mrpc)")
-    add("--seeds", nargs="+", type=int, default=[42], help="seeds; their median counts")
+    add("--seeds", nargs="+", type=int, default=[42], help="seeds; scores are medians over seeds")
     add("--k", nargs="+", type=int, help="numbers of layers to choose from (default: all)")
     add("--exhaustive", action="store_true", help="try every K, because the loss need not grow with K")
     add("--compare", choices=("sajjad2023",), help="published figures for comparison")
@@ -63,7 +63,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
                 raise Stopped
             if progress.failed:
                 job, error = progress.failed[0]
-                raise UserError(f"{job.name}: this run is needed, and failed. {error}")
+                raise UserError(f"{job.name}: this run failed. {error}")
             return progress.records
 
         find_tolerances(tasks, train, display.log)

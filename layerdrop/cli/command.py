@@ -1,4 +1,4 @@
-"""The command `layerdrop`, and what its subcommands share: error lines, exit codes, Ctrl-C.
+"""The command `layerdrop`, and shared behavior of its subcommands: error lines, exit codes, Ctrl-C.
 
 Imports neither torch nor transformers nor numpy, so that --help and shell completion are fast. Each subcommand is a
 module `layerdrop.cli.NAME` with `add_flags(parser)` and `main(parser, words)`, which imports what it needs.
@@ -57,7 +57,7 @@ class OneLineErrors:
     """Mixin of argument parsers: errors are UserErrors."""
 
     def error(self, message: str):
-        """Raise UserError with argparse's message in our order: flag, value received, what is allowed."""
+        """Raise UserError with argparse's message, reordered: flag, received value, allowed values."""
         message = re.sub(r"^argument (--\w+)(/--[\w-]+)*", r"\1", message)
         message = message.replace("invalid int value:", "not a whole number:")
         message = message.replace("invalid float value:", "not a number:")
@@ -73,7 +73,7 @@ class CommandParser(OneLineErrors, argparse.ArgumentParser):
         if rest and rest[0].startswith("-"):
             raise UserError(no_such_flag(rest[0], self._option_string_actions, f"{self.prog} --help"))
         if rest:
-            self.error(f"'{rest[0]}' belongs to no flag")
+            self.error(f"'{rest[0]}' is not the value of a flag")
         return values
 
 

@@ -1,12 +1,12 @@
-"""Measure what models cost: parameters, checkpoint size, operations, seconds of inference and fine-tuning, peak memory.
+"""Measure parameters, checkpoint size, operations, seconds of inference and fine-tuning, peak memory.
 
   layerdrop cost MODEL_OR_RUN [MODEL_OR_RUN ...] --k 0 2 4 6
 
 MODEL is a folder or hub name, or random:TYPE for the library's default size of a model type (random:bert is BERT-base).
-Models are timed in turn, round by round, so that a busy machine slows all of them alike. Ratios are to the first model,
-next to the ratios of operations. Texts are random ids: a single text of 128 tokens, and pairs with QQP's lengths in
-batches (Peer et al. 2022, Table 2; Sajjad et al. 2023, Table 3). Each call writes a record to --store; layerdrop report
-STORE --table cost shows all records.
+Models are timed in turn, round by round, so that load on the machine slows all models alike. Ratios are relative to the
+first model. The ratio of the operations is shown beside them. Texts are random ids: a single text of 128 tokens, and
+pairs with QQP's lengths in batches (Peer et al. 2022, Table 2; Sajjad et al. 2023, Table 3). Each call writes a record
+to --store; layerdrop report STORE --table cost shows all records.
 """
 
 import argparse
@@ -52,6 +52,6 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
         repeats=args.repeats, precision=args.precision, use_cpu=args.use_cpu,
         log=lambda note: print(f"note: {note}", file=sys.stderr),
     )  # fmt: skip
-    print(f"the record is {write_record(record, args.store)}", file=sys.stderr)
+    print(f"record: {write_record(record, args.store)}", file=sys.stderr)
     print(render([model_cost_table(record, args.compare)], args.format))
     return 0

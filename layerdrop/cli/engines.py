@@ -15,7 +15,7 @@ OWN_FILES = ("train_file", "validation_file", "test_file")
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say where runs execute."""
+    """Add the flags that select the execution engine."""
     group = parser.add_argument_group("engine")
     group.add_argument("--engine", choices=("local", "ray"), default="local", help="where the runs execute")
     group.add_argument("--workers", type=int, help="local: worker processes (default: one per GPU, or per core)")
@@ -27,7 +27,7 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
 def parse_known(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The command's own flags, and the other words: flags of a run.
 
-    Raises UserError for a word that is no flag of a run and nearly one of the command.
+    Raises UserError for an unknown flag that resembles a flag of the command.
     """
     args, rest = parser.parse_known_args(words)
     from layerdrop.cli.parsing import run_parser
@@ -54,7 +54,7 @@ def tasks_of(given: list[str] | None, words: list[str]) -> list[str | None]:
     """
     files = own_files(words)
     if files and given and len(given) > 1:
-        raise UserError(f"--tasks {' '.join(given)}: {files[0]} is one task. Name one, or leave --tasks out.")
+        raise UserError(f"--tasks {' '.join(given)}: own files are one task. Name one, or leave --tasks out.")
     return given or [None if files else "mrpc"]
 
 
@@ -84,7 +84,7 @@ def make_engine(args: argparse.Namespace, slots: list, gives_precision: bool):
 
 @contextmanager
 def executing(args: argparse.Namespace, slots: list, gives_precision: bool) -> Iterator[tuple]:
-    """An engine, a display of progress, and a function that says whether the user asked to stop.
+    """Yield an engine, a progress display, and a function that returns whether the user asked to stop.
 
     The first Ctrl-C asks to stop after the running runs. The second raises KeyboardInterrupt.
     """
@@ -104,14 +104,14 @@ def executing(args: argparse.Namespace, slots: list, gives_precision: bool) -> I
 
 @contextmanager
 def asking_to_stop(log: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether Ctrl-C was pressed. A second Ctrl-C raises KeyboardInterrupt."""
+    """Yield a function that returns whether Ctrl-C was pressed. A second Ctrl-C raises KeyboardInterrupt."""
     asked = []
 
     def ask(number, frame):
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        log("finishing the running runs, starting no more (Ctrl-C again: stop at once) ...")
+        log("finishing the running runs and starting no new runs (press Ctrl-C again to stop at once) ...")
 
     old = signal.signal(signal.SIGINT, ask)
     try:

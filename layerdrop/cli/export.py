@@ -22,8 +22,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", type=LocalPath, nargs="+", help="folders of runs that kept their model")
     parser.add_argument("--format", choices=("safetensors", "onnx"), default="safetensors", help="output format")
     parser.add_argument("--quantize", choices=("int8",), help="onnx: weights of matrix products in int8")
-    parser.add_argument("--max_loss", type=float, default=1.0, help="points of the task's metric that may be lost")
-    parser.add_argument("--force", action="store_true", help="also write a model that loses more")
+    parser.add_argument("--max_loss", type=float, default=1.0, help="maximum loss in points of the task's metric")
+    parser.add_argument("--force", action="store_true", help="write a model even if it loses more")
     parser.add_argument("--output", type=LocalPath, help="folder of the exported model (one run)")
     for name in DATA:
         parser.add_argument(f"--{name}", type=LocalPath, help="new path of the runs' data, if it was moved")
@@ -42,9 +42,9 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     collect_from_now_on()
     check_numbers(vars(args))
     if args.quantize and args.format != "onnx":
-        raise UserError(f"--quantize {args.quantize}: goes with --format onnx, not {args.format}.")
+        raise UserError(f"--quantize {args.quantize}: needs --format onnx, not {args.format}.")
     if args.output and len(args.runs) > 1:
-        raise UserError("--output: takes one run. Leave it out: each goes to RUN/export.")
+        raise UserError("--output: takes one run. Leave it out to write each export to RUN/export.")
     outputs = [args.output or str(Path(folder) / "export") for folder in args.runs]
     data = {name: path for name in DATA if (path := getattr(args, name)) is not None}
     runs, exports = [ExportedRun(folder, data) for folder in args.runs], []

@@ -19,7 +19,7 @@ class ModelArguments:
     """The pre-trained checkpoint."""
 
     model_name_or_path: LocalPath = flag(
-        "Folder or hub name of a pre-trained checkpoint; demo: the embedded miniature.", "bert-base-uncased"
+        "Folder or hub name of a pre-trained checkpoint; demo: the bundled demo model.", "bert-base-uncased"
     )
     tokenizer_name: LocalPath | None = flag("Folder or hub name of another tokenizer. Default: the checkpoint's own.")
     model_revision: str = flag("Branch, tag or commit on the hub.", "main")
@@ -45,17 +45,17 @@ class DataArguments:
     label_column: str = flag("Own files: the label column.", "label")
     label_type: Literal["auto", "class", "number"] = flag("Own files: classification or regression.", "auto")
     positive_label: str | None = flag(
-        "Own files with two classes: the class that f1 measures. Default: by name (yes of yes and no), else the rarer."
+        "Own files with two classes: the class that f1 measures. Default: by name (yes/no: yes), else the rarer class."
     )
     skip_bad_rows: bool = flag(
-        "Own files and --data_dir: skip and count malformed rows instead of stopping at the first.", False
+        "Own files and --data_dir: skip and count malformed rows instead of stopping at the first row.", False
     )
     max_seq_length: int = flag("Maximum number of tokens; longer inputs are truncated.", 128)
     pad_to_max_length: bool = flag("Pad every batch to --max_seq_length instead of its longest example.", False)
     max_train_samples: int | None = flag("Use the first N training examples only.")
     max_eval_samples: int | None = flag("Use the first N validation examples only.")
     hold_out: float | None = flag(
-        "Fraction of the training set to hold out and use instead of the validation set. Searches choose on it."
+        "Fraction of the training set to hold out and use instead of the validation set. Searches use it."
     )
     max_predict_samples: int | None = flag("Use the first N test examples only.")
 
@@ -86,11 +86,11 @@ class DropArguments:
 
     drop_strategy: str | None = flag(f"Strategy that selects the layers to drop: {', '.join(STRATEGIES)}.")
     drop_k: int | None = flag("K: number of layers to drop.")
-    drop_threshold: float | None = flag("contribution: drop every layer whose similarity is above this, instead of K.")
+    drop_threshold: float | None = flag("contribution: drop every layer with a similarity above X, instead of K.")
     drop_layers: str | None = flag("Ids of the layers to drop, as 9,10,11.", aliases=["--remove_layers"])
     keep_layers: str | None = flag("Ids of the layers to keep, as 0,1,2. All others are dropped.")
     drop_order_file: LocalPath | None = flag(
-        "Search result. greedy, shortlist: one id a line, first to drop first; optimal: on line k the best set of k, "
+        "Search result. greedy, shortlist: one id per line, first to drop first; optimal: on line k the best set of k, "
         "as 10-11; list: the layers.json of a run."
     )
     drop_order: str | None = flag("Search result as ids, first to drop first, as 9,2,11.")
@@ -104,26 +104,26 @@ class DropArguments:
         "Criteria that read texts: the split to score (MNLI: matched). Default: train; contribution: validation."
     )
     max_score_samples: int | None = flag("Criteria that read texts: use the first N examples of that split only.")
-    score_store: LocalPath | None = flag("Folder of scores (layerdrop layers scores). Scores in it are reused.")
+    score_store: LocalPath | None = flag("Folder of cached scores (layerdrop layers scores) to reuse and extend.")
     freeze_layers: str | None = flag("Ids of kept layers to freeze during fine-tuning, as 0,1,2.")
     freeze_embeddings: bool = flag("Freeze the embeddings during fine-tuning.", False)
-    dry_run: bool = flag("Print the dropped and kept layers, scores and parameters, and stop.", False)
+    dry_run: bool = flag("Print dropped and kept layers, scores and parameters without training.", False)
     json: bool = flag("With --dry_run: print one JSON object.", False)
 
 
 @dataclass
 class WhenArguments:
-    """Training variants: when layers are dropped, and how the remaining layers replace them."""
+    """Training variants: time of dropping, LayerDrop, module replacing."""
 
     drop_when: Literal["pretrained", "finetuned", "after", "gradual"] = flag(
-        "pretrained: drop before fine-tuning. finetuned: fine-tune in full depth, drop, fine-tune again. after: the "
-        "same without the second fine-tuning. gradual: drop one layer after another during fine-tuning.",
+        "pretrained: drop before fine-tuning. finetuned: fine-tune the full model, drop, fine-tune again. after: "
+        "fine-tune the full model, then drop. gradual: drop layers one by one during fine-tuning.",
         "pretrained",
     )
     freeze_dropped: bool = flag("finetuned: freeze the layers to be dropped during the first fine-tuning.", False)
     drop_step: int | None = flag("gradual: number of layers to drop at once. Default: 1.")
     drop_every_epochs: int | None = flag(
-        "gradual: epochs before each drop. Default: 2. --num_train_epochs follow after the last drop."
+        "gradual: epochs before each drop. Default: 2. After the last drop, --num_train_epochs follow."
     )
     start_num_train_epochs: float | None = flag(
         "finetuned, after: epochs of the first fine-tuning. Default: --num_train_epochs."
@@ -135,18 +135,16 @@ class WhenArguments:
         "Skip each layer in a training step with this probability (LayerDrop, Fan et al.). Evaluation uses every layer."
     )
     theseus: bool = flag(
-        "Module replacing (Xu et al.): train the kept layers while they randomly replace those of the fine-tuned full "
-        "model. Full model: the first fine-tuning of --drop_when finetuned, else the checkpoint.",
+        "Module replacing (Xu et al.): the kept layers randomly replace modules of the fine-tuned full model. "
+        "Full model: the first fine-tuning of --drop_when finetuned, else the checkpoint.",
         False,
     )
-    replacing_rate: float | None = flag(
-        "theseus: probability of a kept layer to replace its module at the first step. Default: 0.5."
-    )
+    replacing_rate: float | None = flag("theseus: probability of replacing a module at the first step. Default: 0.5.")
     replacing_schedule: Literal["linear", "constant"] | None = flag(
         "theseus: schedule of the rate up to 1. Default: linear."
     )
     replacing_steps: float | None = flag(
-        "theseus: step (below 1: fraction of all steps) from which the rate is 1. Default: 0.5."
+        "theseus: first step with rate 1 (below 1: fraction of all steps). Default: 0.5."
     )
 
 
@@ -155,7 +153,7 @@ class TeacherArguments:
     """Distillation from a teacher. Loss: (1 - weight) task loss + weight logits loss + states weight states loss."""
 
     teacher: LocalPath | None = flag(
-        "Fine-tuned model: a run's folder, or any folder or hub name; auto: fine-tune this model in full depth first."
+        "Fine-tuned model: a run's folder, or any folder or hub name; auto: fine-tune the full model first."
     )
     teacher_num_train_epochs: float | None = flag(
         "--teacher auto: epochs of the teacher's training. Default: --num_train_epochs."

@@ -2,7 +2,7 @@
 
   layerdrop layers ANALYSIS --models M [M ...] --tasks T [T ...]
 
-  scores      every criterion side by side: scores, the implied order of dropping, agreement of the orders
+  scores      all criteria: scores, the implied order of dropping, agreement of the orders
   probe       a linear classifier on every layer: validation score by layer
   drift       change of each layer's states by fine-tuning (--pretrained M)
   profile     contribution of each layer, layers that three thresholds drop, variance and magnitude of the weights
@@ -39,7 +39,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
-    """Compute what is missing, print the tables, draw the figures. Returns the exit code."""
+    """Compute missing results, print the tables, draw the figures. Returns the exit code."""
     args, rest = parse_known(parser, words)
     from layerdrop.analysis.analyses import ANALYSES, AnalysisSettings
     from layerdrop.report.figures import save_figure
@@ -76,7 +76,7 @@ def _inputs(args: argparse.Namespace, words: list[str]) -> tuple[list, list]:
     inputs, names = [], []
     for model in args.models:
         try:
-            record = read_record(model)  # None for a checkpoint that is no run
+            record = read_record(model)  # None for a checkpoint that is not a run
         except ValueError as error:
             raise UserError(str(error)) from None
         name, training = short_name(record.spec.model.name if record else model), ""
@@ -107,7 +107,7 @@ def _input(args: argparse.Namespace, model: str, words: list[str]):
     steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
     arguments = parse(["--model_name_or_path", model, *[steps[split] for split in splits], *words])
     if arguments.named_strategy or arguments.when.drop_when != "pretrained" or arguments.teacher.teacher:
-        raise UserError("layerdrop layers analyzes models as they are. Leave the flags of dropping and training out.")
+        raise UserError("layerdrop layers neither drops layers nor trains. Leave such flags out.")
     if arguments.needs_hub:
         work_offline_unless_reachable()
     spec, options = arguments.to_spec()

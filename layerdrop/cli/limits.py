@@ -1,4 +1,4 @@
-"""Ranges of all numeric flags of run_glue.py and of the scripts, in one table."""
+"""Ranges of the numeric flags of all commands."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -47,7 +47,7 @@ RANGES: Mapping[str, Range] = {
     # data
     "max_seq_length": Range(2),
     **dict.fromkeys(("max_train_samples", "max_eval_samples", "max_predict_samples", "max_score_samples"), COUNT),
-    "hold_out": Range(0, 1, above=True, below=True, hint="A share of the training set, such as 0.15."),
+    "hold_out": Range(0, 1, above=True, below=True, hint="A fraction of the training set, such as 0.15."),
     # layers
     "drop_k": Range(0, hint="A number of layers."),
     "drop_threshold": Range(-1, 1, hint="A cosine similarity; the paper's: 0.95, 0.925, 0.9."),
@@ -65,7 +65,7 @@ RANGES: Mapping[str, Range] = {
     "per_device_train_batch_size": COUNT,
     "per_device_eval_batch_size": COUNT,
     "gradient_accumulation_steps": COUNT,
-    "num_train_epochs": Range(0, above=True, hint="To evaluate alone use --do_eval."),
+    "num_train_epochs": Range(0, above=True, hint="To evaluate without training, use --do_eval."),
     "max_steps": Range(0, above=True, hint="Leave it out to train --num_train_epochs.", also=-1),
     "learning_rate": NOT_NEGATIVE,
     **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor"), PROBABILITY),
@@ -83,7 +83,7 @@ RANGES: Mapping[str, Range] = {
     "dataloader_num_workers": NOT_NEGATIVE,
     **dict.fromkeys(("ddp_bucket_cap_mb", "ddp_timeout"), COUNT),
     "local_rank": Range(-1),
-    # the scripts'
+    # other commands
     **dict.fromkeys(("workers", "runs_per_gpu", "cores_per_run"), COUNT),
     **dict.fromkeys(("texts", "length", "batch_size", "repeats"), COUNT),
     "k": Range(0, hint="Numbers of layers."),

@@ -32,7 +32,7 @@ DICTIONARIES = TrainingArguments._VALID_DICT_FIELDS
 OR_FILE = ("accelerator_config", "deepspeed", "fsdp_config")
 """Flags that take a JSON object or the path of a JSON file."""
 RESUME = {"true": "last", "last": "last", "auto": "auto", "false": None, "none": None, "": None}
-"""Words of --resume_from_checkpoint that are no folder -> Options.resume."""
+"""Values of --resume_from_checkpoint other than folders -> Options.resume."""
 RENAMED = {
     "evaluation_strategy": "eval_strategy",
     "per_gpu_train_batch_size": "per_device_train_batch_size",
@@ -157,7 +157,7 @@ def parse(argv: Sequence[str]) -> Arguments:
 
 
 def flags_of(settings: Mapping[str, Any]) -> list[str]:
-    """Settings by the names of flags as the words of a command line, without those that are None."""
+    """Convert settings (flag name -> value) to the words of a command line, without None values."""
     if nested := [name for name, value in settings.items() if isinstance(value, dict) and name not in DICTIONARIES]:
         raise UserError(f"'{nested[0]}' contains nested settings. Write every flag on a line of its own.")
     several = {action.dest for action in run_parser()._actions if action.nargs in ("+", "*")}
@@ -203,8 +203,8 @@ def _namespace(words: list[str]) -> argparse.Namespace:
         raise UserError("\n".join(no_such_flag(word, known, "run_glue.py --help_all", MISNOMERS) for word in flags))
     if unknown:
         raise UserError(
-            f"'{unknown[0]}' belongs to no flag. Write layer ids without spaces, as 9,10,11, and a configuration file "
-            "first: run_glue.py X.yaml --flag value."
+            f"'{unknown[0]}' is not the value of a flag. Write layer ids without spaces, as 9,10,11, and a "
+            "configuration file first: run_glue.py X.yaml --flag value."
         )
     for action in parser._actions:
         if getattr(namespace, action.dest, None) != "" or action.dest in ID_FLAGS:
@@ -226,7 +226,7 @@ def _choose_steps(namespace: argparse.Namespace, given: frozenset[str]) -> None:
         return
     namespace.eval_strategy = "no"  # the library would turn do_eval on
     if namespace.do_train and namespace.load_best_model_at_end:
-        raise UserError("--load_best_model_at_end: needs evaluations to choose by. Add --do_eval.")
+        raise UserError("--load_best_model_at_end: needs evaluations to select a checkpoint. Add --do_eval.")
     namespace.load_best_model_at_end = False
 
 

@@ -50,7 +50,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     text = "".join("\t".join(row) + "\n" for row in predictor.table(texts, args.batch_size))
     notes = list(texts.notes)
     if without := len(texts.texts) - len(texts.rows):
-        notes.append(f"{without} of {len(texts.texts)} rows without a text: empty predictions")
+        notes.append(f"{without} of {len(texts.texts)} rows without a text have empty predictions")
     if args.max_seq_length and predictor.length < args.max_seq_length:
         notes.append(f"--max_seq_length {args.max_seq_length}: the model takes at most {predictor.length} tokens")
     for note in notes:
@@ -63,7 +63,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Raise UserError for flags that do not go together."""
+    """Raise UserError for incompatible flags."""
     from layerdrop.cli.limits import check_numbers
     from layerdrop.data.to_predict import is_table
 

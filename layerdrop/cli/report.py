@@ -56,9 +56,9 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Raise UserError for flags that do not go together."""
+    """Raise UserError for incompatible flags."""
     if args.watch and not args.html:
-        raise UserError("--watch: rewrites a page. Give its file with --html.")
+        raise UserError("--watch: needs --html, the file of the page to rewrite.")
     files = [store for store in args.store if store.endswith(".csv")]
     if files and args.store != files[:1]:
         stores = " ".join(args.store)

@@ -1,7 +1,7 @@
 """Drop layers of a pre-trained encoder, fine-tune it on a task, and record the result: one run.
 
   layerdrop run --drop_strategy top --drop_k 6
-  layerdrop run CONFIG.yaml --seed 1             flags in a file, which the command line overrides
+  layerdrop run CONFIG.yaml --seed 1             flags from a file; the command line overrides them
   torchrun --nproc_per_node 2 run_glue.py ...    several GPUs
 
 `layerdrop run` and `python run_glue.py` are the same command.
@@ -59,9 +59,9 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
     arguments = parse(words)
     if arguments.needs_hub and not work_offline_unless_reachable():
-        arguments.notes.append("no hub can be reached; using the local cache")
+        arguments.notes.append("the hub cannot be reached; using the local cache")
         if arguments.train.push_to_hub:
-            raise UserError("--push_to_hub: no hub can be reached. Leave it out, and push the run's folder later.")
+            raise UserError("--push_to_hub: the hub cannot be reached. Leave it out, and push the run's folder later.")
     spec, options = arguments.to_spec()
     its = recipe()
     try:

@@ -4,7 +4,7 @@
 
 Candidates are trained on one part of the training set and compared on the rest. The validation set is not read. FILE
 contains flags, one per line. The other flags are those of `layerdrop run` (--model_name_or_path, --task_name, ...).
-The same command resumes a search.
+Repeat the command to resume a search.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def search_layers(parser: argparse.ArgumentParser, words: list[str]):
 
 
 def _beyond_spec(arguments) -> list[str]:
-    """Flags outside a run's identity that a run needs as the search does."""
+    """Flags outside a run's identity that both the search and a later run need."""
     values = {
         "validation_file": arguments.data.validation_file,
         "cache_dir": arguments.model.cache_dir,
@@ -120,12 +120,12 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]):
         raise UserError("--do_train, --do_eval, --do_predict: a search trains and evaluates. Leave them out.")
     if args.select_on and args.select_on not in (allowed := logged_metrics(arguments)):
         task = arguments.task_name
-        raise UserError(f"--select_on {args.select_on}: no metric of {task}. Allowed: {', '.join(allowed)}.")
+        raise UserError(f"--select_on {args.select_on}: not a metric of {task}. Allowed: {', '.join(allowed)}.")
     return args, arguments
 
 
 def _full_run(args: argparse.Namespace, arguments):
-    """The run in full depth, its inputs read."""
+    """The run of the full model, with its inputs."""
     from layerdrop.checkpoints import work_offline_unless_reachable
     from layerdrop.runs.store import SCORE_FOLDER
     from layerdrop.search.full_run import FullRun

@@ -42,7 +42,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     args.store = args.store or str(Path("runs") / Path(args.study).stem)
     axes = {name: getattr(args, name) for name in AXES}
     study = read_study(args.study, args.store, parse_settings, axes, flags, args.recipe)
-    states = [] if args.plan else statuses(study.jobs, inputs)  # the plan computes them itself
+    states = [] if args.plan else statuses(study.jobs, inputs)  # `plan` computes the statuses
     unreadable = [state.note for state in states if state.note and state.word == "missing"]
     for text in [*study.notes, *unreadable]:
         print(f"note: {text}", file=sys.stderr)

@@ -20,7 +20,7 @@ from layerdrop.runs.spec import OWN_RECIPE, Options, RunSpec
 from layerdrop.strategies import check_ids
 
 NO_EFFECT = (
-    # where things are, what is kept, what is asked for
+    # folders, kept files, requested outputs
     *("cache_dir", "token", "trust_remote_code", "output_dir", "save_model", "overwrite_output_dir"),
     *("resume_from_checkpoint", "restore_callback_states_from_checkpoint", "dry_run", "json", "score_store"),
     *("do_eval", "do_predict", "test_file", "max_predict_samples"),
@@ -43,25 +43,25 @@ NO_EFFECT = (
     *("dataloader_prefetch_factor", "dataloader_multiprocessing_context", "ddp_backend", "ddp_timeout"),
     *("ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph"),
 )
-"""Every flag that changes no result. All others do, including flags of newer versions of the library."""
+"""Flags that change no result. All other flags do, including flags of newer versions of the library."""
 
 DECIDE_BY_EVALUATION = ("eval_strategy", "eval_steps", "eval_delay", "metric_for_best_model", "greater_is_better")
-"""They change the result only where an evaluation chooses the best checkpoint or the next learning rate."""
+"""Flags that change the result only if evaluations select the best checkpoint or the learning rate."""
 DECIDE_BY_SAVING = ("save_strategy", "save_steps")
-"""They change the result only where it is the best of the saved checkpoints."""
+"""Flags that change the result only if the result is the best saved checkpoint."""
 
 DISTILL_DEFAULTS = {
     "logits": {"distill_temperature": 5, "distill_weight": 0.5},
     "patient": {"distill_temperature": 5, "distill_weight": 0.5, "distill_states_weight": 100},
     "layers": {"distill_temperature": 1, "distill_weight": 1, "distill_states_weight": 1},
 }
-"""Kind of --distill -> the settings that it has, and their defaults."""
+"""Kind of --distill -> its settings and their defaults."""
 CARRIED = (
     *(f.name for f in dataclasses.fields(TrainSpec) if f.name not in NOT_THE_LIBRARYS),
     *("output_dir", "seed", "bf16", "fp16", "use_cpu", "do_train", "do_eval", "do_predict"),
     *("resume_from_checkpoint", "local_rank"),
 )
-"""Settings of TrainingArguments that a field of RunSpec or Options carries, or that each process finds for itself."""
+"""Settings of TrainingArguments with a field in RunSpec or Options, or determined by each process."""
 
 
 def to_spec(flags: Flags, notes: tuple[str, ...] = ()) -> tuple[RunSpec, Options]:
@@ -87,7 +87,7 @@ def to_spec(flags: Flags, notes: tuple[str, ...] = ()) -> tuple[RunSpec, Options
 
 
 def _in_full_depth(spec: RunSpec, own: Mapping[str, float | None], **changes: Any) -> RunSpec:
-    """The prerequisite run that fine-tunes in full depth. own: settings of its recipe, None: as the run's."""
+    """The prerequisite run that fine-tunes the full model. own: settings of its recipe, None: as the run's."""
     train = replace(spec.train, **{name: float(value) for name, value in own.items() if value is not None})
     return replace(spec, drop=DropSpec(), when=WhenSpec(), train=train, theseus=None, **changes)
 
@@ -251,7 +251,7 @@ def has_effect(name: str, train: TrainingArguments) -> bool:
 
 
 def _not_at_default(train: TrainingArguments, effect: bool) -> dict[str, Any]:
-    """The settings that change the result, or that do not, as far as they differ from the library's default."""
+    """The settings that change the result, or the settings that do not, if they differ from the library's default."""
     default = _library_defaults(train.use_cpu)
     values = {name: _plain(getattr(train, name)) for name in default if has_effect(name, train) == effect}
     if best := values.get("metric_for_best_model"):
@@ -261,14 +261,14 @@ def _not_at_default(train: TrainingArguments, effect: bool) -> dict[str, Any]:
 
 @cache
 def _library_defaults(use_cpu: bool) -> Mapping[str, Any]:
-    """Every setting of TrainingArguments that no field of RunSpec or Options carries, at its default."""
+    """Default of every setting of TrainingArguments without a field in RunSpec or Options."""
     default = TrainingArguments(output_dir="unused", use_cpu=use_cpu)
     names = [f.name for f in dataclasses.fields(TrainingArguments) if f.init and f.name not in CARRIED]
     return {name: _plain(getattr(default, name)) for name in names}
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it."""
+    """The JSON form of a value."""
     if isinstance(value, Enum):
         return value.value
     if hasattr(value, "to_dict"):

@@ -1,1 +1,1 @@
-"""Which layers to drop: scores of layers, their table, and the selection of layer ids."""
+"""Selection of the layers to drop: scores, the table of criteria, and the selected ids."""

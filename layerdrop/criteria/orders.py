@@ -1,6 +1,6 @@
 """Search results: files in the formats of Peer et al. (2022), and the published results.
 
-An order of dropping (greedy) has one layer id a line, first to drop first. A file of best sets (optimal) has the best
+An order of dropping (greedy) has one layer id per line, first to drop first. A file of best sets (optimal) has the best
 set of k layers on line k, with ids joined by `-`. Ids count from 0.
 """
 
@@ -20,10 +20,10 @@ Ids = tuple[int, ...]
 def find_layers(
     strategy: str | None, k: int | None, order_file: str | None, model: str, task: str, order: Ids = ()
 ) -> Ids:
-    """The k ids of a search result, for a strategy that needs one: of the order, else of the file, else published.
+    """Find the k ids of a search result: in the order, else in the file, else in the published results.
 
-    Ids of an order keep its sequence, first to drop first. Empty for every other strategy. Raises UserError, also for
-    `shortlist` without a result: none is published.
+    Ids of an order are in the order of dropping. Empty for a strategy that reads no search result. Raises UserError,
+    also for `shortlist` without a result, because no shortlist is published.
     """
     if strategy is None or k is None or not get_strategy(strategy).searched:
         return ()
@@ -48,13 +48,13 @@ def find_layers(
 
 
 def reservation(strategy: str | None, given: str | None, task: str) -> str | None:
-    """A caveat about a published selection of layers; None for a search result of the user's own."""
+    """A caveat about a published selection of layers; None for the user's own search result."""
     if given:
         return None
     if strategy == "optimal":
-        return "the published best sets were chosen on the validation set, by one run each: its scores flatter them"
+        return "the published best sets were selected on the validation set: its scores are biased"
     if strategy == "greedy" and task == "mnli":
-        return "the published order for mnli was chosen on the mismatched validation set: its scores flatter it"
+        return "the published order for mnli was selected on the mismatched validation set: its scores are biased"
     return None
 
 
@@ -62,14 +62,14 @@ def reservation(strategy: str | None, given: str | None, task: str) -> str | Non
 def read_order_file(path: str) -> Ids:
     """Read an order of dropping. Raises UserError with file and line."""
     order: list[int] = []
-    for number, line in _lines(path, "One layer id a line is expected."):
+    for number, line in _lines(path, "One layer id per line is expected."):
         if "-" in line.strip("-"):
             raise UserError(
-                f"{path}:{number}: '{line}' is a set. A file of best sets goes with --drop_strategy optimal."
+                f"{path}:{number}: '{line}' is a set. Use a file of best sets with --drop_strategy optimal."
             )
         (i,) = _ids(path, number, line)
         if i in order:
-            raise UserError(f"{path}:{number}: layer {i} is there twice. Give each id once.")
+            raise UserError(f"{path}:{number}: layer {i} occurs twice. Give each id once.")
         order.append(i)
     return tuple(order)
 
@@ -81,8 +81,8 @@ def read_sets_file(path: str) -> list[Ids]:
     for number, line in _lines(path, expected):
         ids = _ids(path, number, line)
         if len(set(ids)) != len(sets) + 1 or len(set(ids)) != len(ids):
-            hint = " An order of single ids goes with --drop_strategy greedy." if len(ids) == 1 else ""
-            raise UserError(f"{path}:{number}: '{line}' is no set of {len(sets) + 1} layers. {expected}{hint}")
+            hint = " Use an order of single ids with --drop_strategy greedy." if len(ids) == 1 else ""
+            raise UserError(f"{path}:{number}: '{line}' is not a set of {len(sets) + 1} layers. {expected}{hint}")
         sets.append(ids)
     return sets
 
@@ -129,7 +129,7 @@ def _ids(path: str, number: int, line: str) -> Ids:
     words = line.split("-")
     if not all(word.isdecimal() for word in words):
         raise UserError(
-            f"{path}:{number}: '{line}' is not a layer id. Write ids from 0, one a line, or a set as 10-11."
+            f"{path}:{number}: '{line}' is not a layer id. Write ids from 0, one per line, or a set as 10-11."
         )
     return tuple(map(int, words))
 
@@ -154,7 +154,7 @@ def published_sets(strategy: str, model: str, task: str) -> list[Ids]:
     if (name, task) not in found:
         models, tasks = (", ".join(sorted({key[i] for key in found})) for i in (0, 1))
         raise UserError(
-            f"--drop_strategy {strategy}: nothing is published for {name} on {task} (there are: {models}; {tasks}). "
+            f"--drop_strategy {strategy}: nothing is published for {name} on {task} (published: {models}; {tasks}). "
             f"Run layerdrop search --method {strategy}, and give its result with --drop_order_file."
         )
     return found[name, task]

@@ -21,7 +21,7 @@ from layerdrop.surgery import droppable, without
 Batch = dict[str, torch.Tensor]
 Batches = Sequence[Batch]
 Rows = list[list[float]]
-"""One number for each layer in every row."""
+"""Rows of scores, each with one number per layer."""
 
 
 def loss_drop(model: PreTrainedModel, batches: Batches) -> Rows:
@@ -30,7 +30,7 @@ def loss_drop(model: PreTrainedModel, batches: Batches) -> Rows:
 
 
 def sleb(model: PreTrainedModel, batches: Batches, k: int) -> Rows:
-    """One row for each of k steps: as `loss_drop`, also without the layers dropped in earlier steps, which have NaN."""
+    """k rows, one per step: `loss_drop` without the layers of earlier steps. Their scores are NaN."""
     full = mean_loss(model, batches)
 
     def score(dropped: list[int], candidates: list[int]) -> dict[int, float]:
@@ -45,7 +45,7 @@ def logit_kl(model: PreTrainedModel, batches: Batches) -> Rows:
 
 
 def sleb_kl(model: PreTrainedModel, batches: Batches, k: int) -> Rows:
-    """One row for each of k steps: as `sleb`, with divergences instead of losses."""
+    """k rows, one per step: `sleb` with divergences instead of losses."""
 
     @torch.no_grad()
     def score(dropped: list[int], candidates: list[int]) -> dict[int, float]:
@@ -94,7 +94,7 @@ def taylor(model: PreTrainedModel, batches: Batches) -> Rows:
 
 
 def fisher(model: PreTrainedModel, batches: Batches) -> Rows:
-    """One row: sum over the layer's weights of the mean over rows of the squared gradient of a row's loss."""
+    """One row: sum over the layer's weights of the squared gradient of a row's loss, averaged over rows."""
     total, rows = [0.0] * model.config.num_hidden_layers, 0
     for batch in batches:
         for row in range(len(batch["input_ids"])):

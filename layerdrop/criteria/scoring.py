@@ -32,7 +32,7 @@ class Scores:
     """Criterion -> rows. Unit `layer`: one row with a number for each layer. `steps`: one row for each step. `block`:
     one row for each K, with a number for each layer at which a block of K can begin."""
     head: str = ""
-    """The head that the scores were computed with; empty if they need none."""
+    """The head used for the scores; empty if no criterion needs a head."""
     encoder_weights: dict[str, torch.Tensor] | None = None
     """Weights of the encoder on the CPU, if it was read."""
     seconds: float = 0.0
@@ -83,14 +83,14 @@ def score_layers(
 def _with_head(
     checkpoint: Checkpoint, data: TokenizedDataset, task: Task, tokenizer, collate: Collator, batch_size: int
 ) -> tuple[PreTrainedModel, list[dict[str, torch.Tensor]], str]:
-    """Return (model with a trained head, batches with its targets as `labels`, the head in words)."""
+    """Return (model with a trained head, batches with its targets as `labels`, description of the head)."""
     labels = Labels(task, checkpoint)
     if labels.fit and data.labels is not None:
         model, new = load_classifier(checkpoint, replace_head=False)
         if not new:
             labelled = TokenizedDataset(data.columns, data.offsets, labels.to_model(data.labels))
             pairs = labels.pairs
-            head = f"the checkpoint's classifier, of which {pairs}" if pairs else "the checkpoint's classifier"
+            head = f"the checkpoint's classifier ({pairs})" if pairs else "the checkpoint's classifier"
             return model, [collate(part) for part in batches(labelled, batch_size)], head
     model = load_masked_lm(checkpoint)
     if model is None or tokenizer.mask_token_id is None:

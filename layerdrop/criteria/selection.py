@@ -1,4 +1,4 @@
-"""From a DropSpec to layer ids: compute the scores that the strategy needs, then select."""
+"""Select the layer ids of a DropSpec: compute the scores of the strategy, then choose layers."""
 
 import math
 from collections.abc import Sequence
@@ -31,14 +31,14 @@ class Selection:
     why: str = "nothing is dropped"
     """The decision in words: `top, K = 2`."""
     scores: list[float] | None = None
-    """One score for each layer, if the strategy scores. Steps: the scores of step K. Blocks: of blocks of K layers. NaN
-    for a layer that cannot be dropped, or at which no block can begin."""
+    """One score for each layer, if the strategy computes scores. Steps: the scores of step K. Blocks: the scores of
+    blocks of K layers. NaN for a layer that cannot be dropped, or at which no block can begin."""
     head: str = ""
-    """The head that the scores were computed with; empty if they need none."""
+    """The head used for the scores; empty if the strategy needs no head."""
     seconds: float = 0.0
     """Time to compute the scores, including cached ones."""
     fingerprints: dict[str, str] = field(default_factory=dict)
-    """`score_on`: contents of the scored checkpoint, if it is another one."""
+    """`score_on`: fingerprint of the scored checkpoint, if it is not the model."""
     encoder_weights: dict[str, torch.Tensor] | None = None
     """The checkpoint's encoder weights on the CPU, if scoring has read them, for reuse in loading. Not sent to other
     processes, which read only the kept layers."""
@@ -48,7 +48,7 @@ class Selection:
 
 
 def split_to_score(drop: DropSpec) -> str | None:
-    """The split that scores are averaged over; None if no score needs data."""
+    """The split with the rows to score; None if the strategy reads no rows."""
     criterion = CRITERIA.get(drop.strategy)
     return drop.score_split if criterion and criterion.needs_data else None
 
@@ -57,7 +57,7 @@ def search_space(config: PreTrainedConfig, max_k: int, flag: str) -> list[int]:
     """The layers among which a search can select up to max_k. Raises UserError. flag: the flag that gives max_k."""
     family, layers = family_of(config), droppable(config)
     if family.shared:
-        raise UserError(f"{family.name} shares one layer: all sets of K layers are the same model. Choose top.")
+        raise UserError(f"{family.name} shares one layer, so all sets of K layers give the same model. Choose top.")
     most = min(len(layers), config.num_hidden_layers - 1)
     if not 1 <= max_k <= most:
         raise UserError(f"{flag} {max_k}: of {config.num_hidden_layers} layers choose 1 to {most}.")
@@ -65,7 +65,7 @@ def search_space(config: PreTrainedConfig, max_k: int, flag: str) -> list[int]:
 
 
 def check_selection(drop: DropSpec, freeze_layers: Sequence[int], config: PreTrainedConfig) -> None:
-    """Raise UserError for a selection that is impossible whatever the scores. Nothing is computed or written."""
+    """Raise UserError for a selection that is impossible with any scores, without computing or writing."""
     n_layers = config.num_hidden_layers
     check_ids("--freeze_layers", freeze_layers, n_layers)
     if drop.strategy is None:

@@ -1,4 +1,4 @@
-"""Which layers a run drops."""
+"""The layer selection of a run."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ class DropSpec:
     """Selection of layers. Ids count from 0 in the checkpoint's numbering."""
 
     strategy: str | None = None
-    """A name in layerdrop.criteria.table.STRATEGIES; None: nothing is dropped."""
+    """A name in layerdrop.criteria.table.STRATEGIES; None: drop no layers."""
     k: int | None = None
     threshold: float | None = None
     layers: tuple[int, ...] = ()

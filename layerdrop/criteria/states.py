@@ -53,12 +53,12 @@ def cosine(before: Tensor, after: Tensor) -> Tensor:
 
 
 def influence(before: Tensor, after: Tensor) -> Tensor:
-    """1 - cosine: how far the layer turns the states."""
+    """1 - cosine similarity of the states before and after the layer."""
     return 1 - cosine(before, after)
 
 
 def added(before: Tensor, after: Tensor) -> Tensor:
-    """Length of the layer's update, relative to the length of its output."""
+    """Norm of the layer's update, relative to the norm of its output."""
     return (after - before).norm(dim=-1) / after.norm(dim=-1)
 
 

@@ -17,7 +17,7 @@ class Criterion(Strategy):
     """One row of the table. `drops` is required."""
 
     looks_at: Literal["weights", "states", "outputs", "losses"]
-    """All but `weights` read texts. `outputs` and `losses` need a head. `losses` read the labels of a classifier."""
+    """The input. All but `weights` read texts. `outputs` and `losses` need a head. `losses` read labels."""
     function: Callable[..., Any]
     """weights: (encoder, weight_scope) -> one score for each layer. states: () -> Collector. outputs, losses: (model,
     batches) -> rows of scores; with `unit="steps"` (model, batches, k) -> k rows."""
@@ -36,7 +36,7 @@ class Criterion(Strategy):
 
 
 def _lazy(module: str, name: str) -> Callable[..., Any]:
-    """A function of layerdrop.criteria, imported at its first call: torch takes seconds to import."""
+    """Import a function of layerdrop.criteria at its first call: torch takes seconds to import."""
     return lambda *args: getattr(import_module(f"layerdrop.criteria.{module}"), name)(*args)
 
 
@@ -45,13 +45,13 @@ CRITERIA = {
     row.name: row
     for row in (
         Criterion(
-            "contribution", "the layers whose output is most like their input, at the sentence token",
+            "contribution", "the layers with the most similar input and output, at the sentence token",
             "Sajjad et al. 2023, Section 3",
             looks_at="states", function=_lazy("states", "contribution"), drops="highest", threshold=True,
             split="validation",
         ),
         Criterion(
-            "block-influence", "the layers that turn the states of all tokens least", "Men et al. 2024, ShortGPT",
+            "block-influence", "the layers that change the states of all tokens least", "Men et al. 2024, ShortGPT",
             looks_at="states", function=_lazy("states", "block_influence"), drops="lowest",
         ),
         Criterion(
@@ -61,11 +61,11 @@ CRITERIA = {
             looks_at="states", function=_lazy("states", "Blocks"), drops="lowest", unit="block",
         ),
         Criterion(
-            "relative-magnitude", "the layers that add least, relative to their output", "Samragh et al. 2023",
+            "relative-magnitude", "the layers with the smallest update relative to output", "Samragh et al. 2023",
             looks_at="states", function=_lazy("states", "relative_magnitude"), drops="lowest",
         ),
         Criterion(
-            "linearity", "the layers of which a linear map explains most", "Razzhigaev et al. 2024",
+            "linearity", "the layers that a linear map explains best", "Razzhigaev et al. 2024",
             looks_at="states", function=_lazy("states", "linearity"), drops="lowest",
         ),
         Criterion(

@@ -13,9 +13,9 @@ from layerdrop.data.tokens import TokenizedDataset
 class Collator:
     """Collate `TokenizedDataset` items into a batch of tensors, padded to the longest item.
 
-    max_length: upper limit of the padded length. With it, lengths are rounded up to a multiple of `multiple`, or to a
-    coarser multiple that adds a sixteenth at most: every new length costs time for preparing kernels, on a CPU about
-    half a training step. fill: pad every batch to max_length.
+    max_length: upper limit of the padded length. With a limit, lengths are rounded up to a multiple of `multiple`, or
+    to a coarser multiple that adds at most a sixteenth. Fewer lengths save time: preparing kernels for a new length
+    takes about half a training step on a CPU. fill: pad every batch to max_length.
     """
 
     padding_values: dict[str, int]
@@ -63,7 +63,7 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
     """Positions of an epoch in random order, with examples of similar length in each batch.
 
     Examples are shuffled, sorted by length within windows of `window` batches, and cut into batches. The batches are
-    shuffled, except that a smaller batch stays last. The order depends on `seed` and the epoch alone, so a resumed run
+    shuffled, except that a smaller batch is last. The order depends on `seed` and the epoch alone, so a resumed run
     has the same order. `tokens` and `padded_tokens` count the sampled tokens. padded: length of a batch's longest
     example -> padded length.
     """
@@ -104,7 +104,7 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
 
 
 def batches(dataset: TokenizedDataset, batch_size: int) -> list[list[dict]]:
-    """All items in batches of neighbors, longest first. A Collator makes tensors of a batch."""
+    """Split all items into batches of similar length, longest first. A Collator converts a batch to tensors."""
     dataset = dataset.longest_first()
     starts = range(0, len(dataset), batch_size)
     return [[dataset[i] for i in range(start, min(start + batch_size, len(dataset)))] for start in starts]

@@ -22,9 +22,9 @@ SINGLES = ("sentence", "text")
 INDEX_COLUMNS = ("index", "idx", "id")
 """Columns of row names."""
 MOSTLY_NUMBERS = 0.9
-"""Share of numbers from which a label column with decimals is numeric, and other labels are malformed."""
+"""Minimum share of numbers in a numeric label column with decimals. All other labels in it are malformed."""
 UNCLEAR_NUMBERS = 0.5
-"""Share of numbers from which, up to MOSTLY_NUMBERS, a label column with decimals is unclear."""
+"""Minimum share of numbers, below MOSTLY_NUMBERS, at which a label column with decimals is unclear."""
 MAYBE_MISSING = ("none", "null", "n/a", "na", "#n/a", "?", "-")
 """Ambiguous words: a missing label or a class."""
 OTHER_FORMAT = re.compile(r"[$€£]? ?[+-]?([0-9]{1,3}([,.' ][0-9]{3})+([.,][0-9]+)?|[0-9]+([.,][0-9]+)?) ?[%$€£]?")
@@ -40,7 +40,7 @@ def text_columns(table: Table, label: str, chosen: Sequence[str], task: Task | N
     """Choose one or two text columns.
 
     In this order: `chosen` by the user, the task's columns, a usual pair or single name, the only column of texts.
-    Numbers and unique ids are no texts. Raises UserError if the choice is unclear.
+    Numbers and unique ids do not count as texts. Raises UserError if the choice is unclear.
     """
     if chosen:
         table.require("--text_columns", chosen)
@@ -56,7 +56,7 @@ def text_columns(table: Table, label: str, chosen: Sequence[str], task: Task | N
     usable = pairs + singles or rest
     if len(usable) != 1:
         known = ", ".join(table.columns)
-        raise UserError(f"{table.path}: cannot tell the text columns from {known}. Name them: --text_columns A,B.")
+        raise UserError(f"{table.path}: cannot choose the text columns from {known}. Name them: --text_columns A,B.")
     return usable[0]
 
 
@@ -65,7 +65,7 @@ def _all_numbers(cells: list[object]) -> bool:
 
 
 def _are_texts(cells: list[object]) -> bool:
-    """Whether all cells are strings, and not only unique words, which are ids."""
+    """Whether all cells are strings. Unique single words count as ids."""
     if not all(isinstance(cell, str) for cell in cells):
         return False
     return len(set(cells)) < len(cells) or any(len(cell.split()) > 1 for cell in cells)
@@ -130,5 +130,5 @@ def positive_class(names: Sequence[str], counts: Mapping[str, int] | None) -> tu
         if negative in AFFIRMATIVE.get(word, ()) or re.fullmatch(f"(not|no|non)[ _-]?{re.escape(word)}", negative):
             return name, f"by its name, beside '{other}'"
     if counts and counts[names[0]] != counts[names[1]]:
-        return min(names, key=counts.__getitem__), "the rarer one in training"
-    return names[1], "the second one by name"
+        return min(names, key=counts.__getitem__), "the rarer class in training"
+    return names[1], "the second class by name"

@@ -1,4 +1,4 @@
-"""The user's own files: the task that they describe, and the rows of each split."""
+"""The user's own files: their task, and the rows of each split."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -92,7 +92,7 @@ def read_own_files(
         positive, reason = _positive(first.path, task.labels, spec.positive_label, head.positive, counts)
         task = replace(task, positive=positive)
         if reason and list(tables) != ["test"]:
-            notes.append(f"f1 measures class '{task.positive_label}' ({reason}; --positive_label chooses another)")
+            notes.append(f"f1 measures class '{task.positive_label}' ({reason}; to change: --positive_label)")
     class_ids = _class_ids(task, known_classes)
     examples = {}
     for split, table in tables.items():
@@ -105,7 +105,7 @@ def read_own_files(
 def index_column(table: Table) -> tuple[str | None, str]:
     """The column of the row names, and a note.
 
-    None without such a column, and if a row has no name or a name that does not fit into a .tsv cell (with a note).
+    None without such a column. None with a note if a row has no name, or a name that does not fit into a .tsv cell.
     """
     name = next((name for name in INDEX_COLUMNS if name in table.columns), None)
     if name is None:
@@ -117,7 +117,7 @@ def index_column(table: Table) -> tuple[str | None, str]:
 
 
 def _breaks_tsv(cell: str) -> bool:
-    """Whether a text does not fit into a predictions file, which is tab-separated without quoting."""
+    """Whether a text would break a predictions file, which is tab-separated without quoting."""
     return any(end in cell for end in "\t\r\n")
 
 
@@ -163,7 +163,7 @@ def _positive(
 def _note_on_texts(table: Table, texts: tuple[str, ...], label: str) -> str:
     rest = [name for name in table.columns if name not in (*texts, label, *INDEX_COLUMNS)]
     unused = f"; not used: {shortened(rest)}" if rest else ""
-    return f"text taken from {' and '.join(texts)} of {table.path}{unused} (--text_columns names others)"
+    return f"text taken from {' and '.join(texts)} of {table.path}{unused} (others: --text_columns)"
 
 
 def _notes_on_classes(task: Task) -> list[str]:

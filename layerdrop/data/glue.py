@@ -12,11 +12,11 @@ from layerdrop.errors import UserError
 
 HUB_DATASET = "nyu-mll/glue"
 DIAGNOSTIC_SPLIT = "test_ax"
-"""GLUE's diagnostic set: another test set of MNLI."""
+"""GLUE's diagnostic set: an additional test set of MNLI."""
 DIAGNOSTIC_CONFIG = "ax"
 """Name of the diagnostic set on the hub, where it has the split `test` and MNLI's columns."""
 DIAGNOSTIC_FILES = ("diagnostic.tsv", "MNLI/diagnostic.tsv", "AX/AX.tsv", "diagnostic/diagnostic.tsv")
-"""Usual places of the diagnostic set, below the GLUE folder or MNLI's own folder."""
+"""Usual paths of the diagnostic set, below the GLUE folder or MNLI's own folder."""
 
 
 def read_glue_split(data_dir: str, task: Task, split: str, skip_bad_rows: bool = False) -> Examples:

@@ -1,4 +1,4 @@
-"""Kinds of labels: classes and values. Other modules never distinguish them."""
+"""Kinds of labels: classes and values. Only this module distinguishes classes from values."""
 
 from __future__ import annotations
 

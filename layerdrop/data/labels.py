@@ -13,7 +13,7 @@ from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task
 class Labels:
     """The labels of a task in a checkpoint's order of classes.
 
-    A checkpoint whose configuration names the task's classes keeps its order. All other checkpoints get the task's.
+    A checkpoint keeps its order if its configuration names the task's classes. Otherwise the task's order is used.
     """
 
     def __init__(self, task: Task, checkpoint: Checkpoint | None = None):
@@ -30,11 +30,11 @@ class Labels:
         return list(names) if self.order is None else [names[i] for i in self.order]
 
     def to_model(self, labels: np.ndarray) -> np.ndarray:
-        """Class ids in the task's order -> in the model's order; values stay."""
+        """Class ids in the task's order -> in the model's order; values are unchanged."""
         return labels if self.order is None else np.argsort(self.order)[labels]
 
     def to_task(self, labels: np.ndarray) -> np.ndarray:
-        """Class ids in the model's order -> in the task's order; values stay."""
+        """Class ids in the model's order -> in the task's order; values are unchanged."""
         return labels if self.order is None else self.order[labels]
 
     def decide(self, logits: np.ndarray) -> np.ndarray:
@@ -57,7 +57,7 @@ class Labels:
 
     @property
     def pairs(self) -> str | None:
-        """A description of how the classes of the head and of the task are paired; None if their names pair them."""
+        """Describe the assumed pairs of the head's and the task's classes; None if the names are equal."""
         return pairs_by_order(self.task, self.checkpoint.classes) if self.fit and self.names else None
 
 
@@ -69,8 +69,8 @@ def head_kind(checkpoint: Checkpoint) -> Kind | None:
 def label_order(task: Task, checkpoint_labels: Sequence[str]) -> list[int] | None:
     """The task's class id for each class of a checkpoint; None if the order is the task's.
 
-    checkpoint_labels: names of the checkpoint's classes in id order, compared ignoring case. Other names than the
-    task's count as the task's order.
+    checkpoint_labels: names of the checkpoint's classes in id order, compared ignoring case. If the names differ from
+    the task's, the order is the task's.
     """
     theirs = [name.lower() for name in checkpoint_labels]
     for spelling in (task.labels, task.words):
@@ -93,4 +93,4 @@ def pairs_by_order(task: Task, classes: Sequence[str]) -> str | None:
     theirs = sorted(number[1] if number else name.lower() for name, number in zip(classes, numbers, strict=True))
     if theirs in (sorted(name.lower() for name in spelling) for spelling in (task.labels, task.words)):
         return None
-    return ", ".join(f"{name} is taken for {ours}" for name, ours in zip(classes, task.labels, strict=True))
+    return ", ".join(f"{name} counts as {ours}" for name, ours in zip(classes, task.labels, strict=True))

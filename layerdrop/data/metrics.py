@@ -1,6 +1,6 @@
 """GLUE's metrics, offline, with the formulas (scikit-learn, SciPy) of the hub's `evaluate.load("glue", task)`.
 
-The first call imports the two libraries, so that the start-up does not wait for them.
+Both libraries are imported at the first call, to keep the start-up fast.
 """
 
 from collections.abc import Sequence

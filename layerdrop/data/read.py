@@ -100,9 +100,9 @@ def row_fingerprints(
     test_file: str | None = None,
     max_predict_samples: int | None = None,
 ) -> dict[str, list[Any]]:
-    """Split -> [number of rows, fingerprint], as of `read_splits`. Reads each state of the files once.
+    """Split -> [number of rows, fingerprint], as of `read_splits`. Unchanged files are read once.
 
-    Rows of a hub dataset are left out unless this process has read them, because reading takes seconds for each run.
+    Rows of a hub dataset are left out unless this process has read them, because reading takes seconds.
     Raises UserError for unreadable data.
     """
     how = {"test_file": test_file, "max_predict_samples": max_predict_samples}
@@ -168,7 +168,7 @@ def _notes(examples: dict[str, Examples]) -> list[str]:
     for split, rows in examples.items():
         same_length = split.startswith("validation") and train and len(rows) == len(train)
         if same_length and rows.fingerprint() == train.fingerprint():
-            notes.append(f"{split} contains the same rows as train: its scores say nothing about new examples")
+            notes.append(f"{split} contains the same rows as train: its scores do not measure generalization")
     return notes
 
 

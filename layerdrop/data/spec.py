@@ -14,7 +14,7 @@ class DataSpec:
     files: tuple[tuple[str, str], ...] = ()
     """Own files: (split, path) of `train` and `validation` if the run reads them."""
     text_columns: tuple[str, ...] = ()
-    """Own files: one or two names. Empty: chosen by the files' contents."""
+    """Own files: one or two names. Empty: choose by the contents of the files."""
     label_column: str = "label"
     label_type: str = "auto"
     """Own files: `class`, `number`, or `auto`."""

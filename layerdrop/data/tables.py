@@ -119,12 +119,12 @@ def _text(row: Row, column: str) -> str:
     if cell is None or cell == "":
         raise BadRow(f"an empty cell in column '{column}'")
     if isinstance(cell, bytes):
-        raise BadRow(f"column '{column}' holds bytes that are no UTF-8 text")
+        raise BadRow(f"column '{column}' holds bytes that are not UTF-8 text")
     if isinstance(cell, (list, tuple, dict)):
         kind = "an object" if isinstance(cell, dict) else "a list"
         raise BadRow(
-            f"column '{column}' holds {kind} ({one_line(str(cell), 40)}), not a text, a class or a number (several "
-            "labels for a row, and a label for each token, are other kinds of task)"
+            f"column '{column}' holds {kind} ({one_line(str(cell), 40)}), not a text, a class or a number ("
+            "multi-label and token classification are not supported)"
         )
     return str(cell)
 
@@ -132,7 +132,7 @@ def _text(row: Row, column: str) -> str:
 def _label(task: Task, class_ids: Mapping[str, int], text: str) -> float | int:
     """Raises BadRow."""
     if task.labels:
-        value, problem = class_ids.get(text), f"label '{text}' means that a label is missing"
+        value, problem = class_ids.get(text), f"label '{text}' stands for a missing label"
     else:
         value, problem = as_number(text), f"label '{text}' of column '{task.label}' is not a number"
     if value is not None:
@@ -250,7 +250,7 @@ def _read_delimited(flag: str, path: Path, lines: list[str]) -> Table:
         if isinstance(fields, BadRow):
             raise fields
         if fields == header and len(header) > 1:
-            raise BadRow("the line of column names again")
+            raise BadRow("a repeated header line")
         return as_wide_as(header, fields)
 
     table = Table(str(path), (), dict(parsed)).map(check, skip_bad_rows=True)
@@ -271,8 +271,8 @@ def as_wide_as(header: Sequence[str], fields: list[str]) -> list[str]:
 def delimited_rows(lines: list[str], separator: str) -> Iterator[tuple[int, list[str] | BadRow]]:
     """(1-based line, fields) of every row that is not blank. Commas: quoted cells may span lines. Tabs: no quoting.
 
-    A row with wrong quoting is a BadRow, and the next row starts one line below. Until the line of the parser's error,
-    a row with an odd number of quotes is the end of a broken cell, and a BadRow too.
+    A row with wrong quoting yields a BadRow, and parsing resumes on the next line. Up to the line of the parser's
+    error, a row with an odd number of quotes ends the broken cell and yields a BadRow too.
     """
     quoting = {"quoting": csv.QUOTE_NONE} if separator == "\t" else {"strict": True}
     start = doubtful = 0
@@ -283,7 +283,7 @@ def delimited_rows(lines: list[str], separator: str) -> Iterator[tuple[int, list
             for fields in reader:
                 end = first + reader.line_num
                 if start < doubtful and "".join(lines[start:end]).count('"') % 2:
-                    yield start + 1, BadRow("a quote without its partner")
+                    yield start + 1, BadRow("an unmatched quote")
                 elif fields:
                     yield start + 1, fields
                 start = end

@@ -46,7 +46,7 @@ class Task:
     @property
     def kind(self):
         """The kind of its labels: layerdrop.data.kinds.Classes or Values."""
-        from layerdrop.data.kinds import Classes, Values  # imports numpy, for which workers prepare first
+        from layerdrop.data.kinds import Classes, Values  # imports numpy, which workers must not import early
 
         low, high = self.value_range or (-math.inf, math.inf)
         return Classes(self.labels, self.words, self.positive) if self.labels else Values(low, high)
@@ -58,11 +58,6 @@ class Task:
     def recorded(self, metric: str) -> str:
         """A metric's name in records, on the first validation split: MNLI's accuracy is `matched_accuracy`."""
         return metric_prefix(self.splits("validation")[0]) + metric
-
-    @property
-    def recorded_metrics(self) -> list[str]:
-        """Names in records of all metrics, split by split."""
-        return [metric_prefix(split) + name for split in self.splits("validation") for name in self.metrics]
 
 
 def metric_prefix(split: str) -> str:

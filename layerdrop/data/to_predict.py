@@ -45,7 +45,7 @@ class ToPredict:
 
 
 def is_table(path: str) -> bool:
-    """Whether the file's ending stands for named columns."""
+    """Whether a file of this type has named columns."""
     return Path(path).suffix.lower() in FILE_TYPES
 
 
@@ -55,7 +55,7 @@ def read_columns(
     """Read the rows of a csv, tsv, JSON or parquet file.
 
     columns: the text columns of the model's training, under each of their names. chosen: the user's columns.
-    skip_bad_rows: give a malformed row no text. Otherwise a malformed row raises UserError with its line.
+    skip_bad_rows: replace a malformed row by None. Otherwise a malformed row raises UserError with its line.
     """
     table = read_table("FILE", path, skip_bad_rows)
     names = _columns(table, columns, chosen)
@@ -76,7 +76,7 @@ def _columns(table: Table, known: Sequence[tuple[str, ...]], chosen: Sequence[st
     if complete and (known or len(complete) == 1):
         return complete[0]
     columns = ", ".join(table.columns)
-    problem = f"cannot tell the text columns from {columns}"
+    problem = f"cannot choose the text columns from {columns}"
     if known:
         problem = f"no column {', '.join(known[0])}, which the model was trained on; found: {columns}"
     raise UserError(

@@ -90,7 +90,7 @@ def tokenize(
     """Tokenize every example to at most `max_seq_length` tokens. Pairs are cut from the longer text first.
 
     labels: replace `examples.labels` (the same classes in a checkpoint's own order). sizes: column -> number of the
-    model's embeddings. The cache makes a process with several runs tokenize each split once. Raises UserError if no
+    model's embeddings. With the cache, a process with several runs tokenizes each split once. Raises UserError if no
     token of a text would be left, or a token has no embedding.
     """
     key = examples.fingerprint(), _tokenizer_key(tokenizer), max_seq_length

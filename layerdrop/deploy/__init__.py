@@ -1,1 +1,1 @@
-"""Models to deploy: ONNX files, checked and evaluated before they are handed out."""
+"""Deployment: cost, export and predictions of models."""

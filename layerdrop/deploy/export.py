@@ -35,7 +35,7 @@ from layerdrop.system.files import (
 )
 
 EXPORT_FILE = "export.json"
-"""File with the facts of an export and the hashes of its other files."""
+"""File with the results of an export and the hashes of its other files."""
 SINGLE, BATCH = 1, 32
 """Batch sizes of the latencies."""
 TEXTS = ('"A first text."', '"A second text."')
@@ -79,7 +79,7 @@ class Export:
     largest_difference: float = 0.0
     """Largest difference of a logit between the fp32 export and torch."""
     changed: int = 0
-    """Number of validation rows with another prediction by the fp32 export; for values: beyond a thousandth."""
+    """Number of validation rows with a changed prediction of the fp32 export; for values, a change above 0.001."""
     rows: int = 0
     models: dict[str, Classifier] = field(default_factory=dict)
     """Name of a variant -> the classifier to time."""
@@ -181,7 +181,7 @@ class ExportedRun:
         return Export(self.folder, self.metric, forms, worst, int(changed.sum()), len(changed))
 
     def _write_beside(self, folder: Path, result: Export) -> None:
-        """Write the tokenizer and the card, then the facts with the list of files."""
+        """Write the tokenizer and the card, then the results with the list of files."""
         from layerdrop.runs.card import card
 
         self.input.checkpoint.tokenizer.save_pretrained(folder)
@@ -204,7 +204,7 @@ class ExportedRun:
         code = (ONNX if onnx else PIPELINE).format(texts=texts, length=self.input.max_length, file=FILE)
         scores = f"{last.score:.1f} points of {result.metric} on the validation set ({model.name}: {model.score:.1f})"
         classes = " The logits are in the order of `id2label` in config.json." if self.task.labels else ""
-        return f"The run's model as {last.name}: {scores}.{classes} In this folder:\n\n```python\n{code}```"
+        return f"The run's model, exported as {last.name}: {scores}.{classes} In this folder:\n\n```python\n{code}```"
 
 
 def _megabytes(path: Path) -> float:
@@ -215,7 +215,7 @@ def _megabytes(path: Path) -> float:
 def data_to_check_on(record: RunRecord, places: Mapping[str, str]) -> DataSpec:
     """The validation set of a run. With `hold_out`: the training file that contains it.
 
-    places: `train_file`, `validation_file`, `data_dir` -> new place of moved data. Raises UserError for missing data.
+    places: `train_file`, `validation_file`, `data_dir` -> new path of moved data. Raises UserError for missing data.
     """
     data, folder = record.spec.data, record.folder
     own, files = data.source == "files", dict(data.files)
@@ -227,11 +227,11 @@ def data_to_check_on(record: RunRecord, places: Mapping[str, str]) -> DataSpec:
     place = places.get(flag, files.get(split) if own else data.source)
     if place is None:
         raise UserError(
-            f"{folder}: its run had no validation set, but an export is checked on one. Give it with --validation_file."
+            f"{folder}: its run had no validation set, but an export needs a validation set. Add --validation_file."
         )
     if place not in ("hub", "demo") and not Path(place).expanduser().exists():
         raise UserError(
-            f"--{flag} {place}: the run in {folder} reads it, but it does not exist. Give its new place with --{flag}."
+            f"--{flag} {place}: the run in {folder} reads it, but it does not exist. Give its new path with --{flag}."
         )
     if not own:
         return replace(data, source=place)
@@ -249,7 +249,7 @@ def check_output(folder: str) -> None:
         raise UserError(f"--output {folder}: is the working folder or a mount point. Name a folder in it.")
     if name := foreign_file(target, _listed(target)):
         raise UserError(
-            f"--output {folder}: holds {name}, which no export has written, or which has changed since. "
+            f"--output {folder}: holds {name}, which no export has written or which has changed. "
             "Move it away, or choose another folder."
         )
 
@@ -279,5 +279,5 @@ def _record(folder: str) -> RunRecord:
     except ValueError as error:
         raise UserError(str(error)) from None
     if record is None or record.status != "success" or not holds_model(folder):
-        raise UserError(f"{folder}: no run with a trained model. Give the folder of a run that kept its model.")
+        raise UserError(f"{folder}: not a run with a trained model. Give the folder of a run that kept its model.")
     return record

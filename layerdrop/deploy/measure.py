@@ -45,7 +45,7 @@ def measure(
     """
     row = get_strategy(strategy)
     if not row.positions:
-        raise UserError(f"--drop_strategy {row.name}: depends on more than the depth. Give folders of runs instead.")
+        raise UserError(f"--drop_strategy {row.name}: needs scores or a search result. Give folders of runs instead.")
     measured = {}
     for model in (MeasuredModel(given, row.name, k) for given in models for k in ks):
         if model.name in measured:

@@ -29,7 +29,7 @@ def check_packages() -> None:
     """Raise UserError if an extra package is missing."""
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         how = f"pip install -e '.[onnx]' in this tool's folder, or pip install {' '.join(PACKAGES)}"
-        raise UserError(f"--format onnx: needs {', '.join(missing)}. Do: {how}.")
+        raise UserError(f"--format onnx: needs {', '.join(missing)}. Install: {how}.")
 
 
 class _Logits(nn.Module):
@@ -40,7 +40,7 @@ class _Logits(nn.Module):
         self.model = model
 
     def forward(self, input_ids, attention_mask, token_type_ids=None):
-        if self.model.config.model_type == "xlnet":  # the exporter computes its 1.0 - mask only with floats
+        if self.model.config.model_type == "xlnet":  # the exporter computes XLNet's 1.0 - mask only with floats
             attention_mask = attention_mask.float()
         more = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         return self.model(input_ids=input_ids, attention_mask=attention_mask, **more).logits
@@ -70,7 +70,7 @@ def export_onnx(model: PreTrainedModel, inputs: Sequence[str], path: str | Path)
             f"--format onnx: PyTorch's exporter cannot take {model.config.model_type}. Use --format safetensors."
         )
     names = [name for name in INPUTS if name in inputs]
-    mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])  # both sizes are larger than 1: a size of 1 would stay fixed
+    mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])  # the exporter would fix a size of 1
     with torch.no_grad(), _silent():
         program = torch.onnx.export(
             _Logits(model.cpu().eval()),

@@ -56,7 +56,7 @@ class Predictor:
             work_offline_unless_reachable()
         self.checkpoint = Checkpoint.open(folder, flag="MODEL")
         self.columns, trained_with = _training(folder)
-        """Text columns of the training, under each name that they may have. Empty if unknown."""
+        """Text columns of the training, under each of their names. Empty if unknown."""
         limit = self.checkpoint.max_length()
         self.length = min(max_seq_length or trained_with or limit, limit)
         """Maximum number of tokens."""
@@ -69,7 +69,7 @@ class Predictor:
             return self([texts])[0]
         rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
         if len({len(row) for row in rows}) > 1:
-            raise UserError("texts: single texts and pairs in one list. Give one kind.")
+            raise UserError("texts: the list mixes single texts and pairs. Give only single texts, or only pairs.")
         return self.predict(ToPredict("texts", list(map(str, range(len(rows)))), rows), batch_size) if rows else []
 
     def predict(self, texts: ToPredict, batch_size: int = 32) -> list[Prediction]:
@@ -113,7 +113,7 @@ def _training(folder: str) -> tuple[list[tuple[str, ...]], int | None]:
         path = Path(folder) / EXPORT_FILE
         export = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
-        raise UserError(f"MODEL {folder}: {error}. Mend or remove the file.") from None
+        raise UserError(f"MODEL {folder}: {error}. Repair or delete the file.") from None
     if record is None:
         task, columns, length = export.get("task"), export.get("text_columns"), export.get("max_seq_length")
     else:

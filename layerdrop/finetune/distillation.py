@@ -45,11 +45,11 @@ def _real_error(student: Sequence[torch.Tensor], teacher: torch.Tensor, real: to
 
 
 def check_depth(distil: DistilSpec | None, n_kept: int) -> None:
-    """Raise UserError if too few layers are kept to pair one with a layer of the teacher."""
+    """Raise UserError if too few layers are kept to pair a layer with the teacher's."""
     if distil and distil.distill == "patient" and distil.distill_states_weight and n_kept < 2:
         raise UserError(
-            "--distill patient: pairs all layers but the last, and the model keeps one alone. Use --distill layers or "
-            "logits, or drop fewer."
+            "--distill patient: pairs all layers but the last, and the model keeps only one layer. Use --distill "
+            "layers or logits, or drop fewer layers."
         )
 
 
@@ -72,7 +72,7 @@ class Distillation:
         return self.of(output.logits, seen.outputs if seen else [], batch)
 
     def of(self, logits: torch.Tensor, states: list[torch.Tensor], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The loss of a batch from the student's logits and its states behind every layer."""
+        """The loss of a batch from the student's logits and its states after every layer."""
         spec, kind, temperature = self.spec, self.task.kind, self.spec.distill_temperature
         terms = [
             (1 - spec.distill_weight, lambda: self.task.of(logits, batch["labels"])),
@@ -97,7 +97,7 @@ class Distillation:
     def _attentions(self, inputs: Mapping[str, torch.Tensor]) -> Sequence[torch.Tensor]:
         """The model's attention weights, with gradients, from a second pass without dropout.
 
-        In training mode the library returns weights after dropout: a tenth of them is zero.
+        In training mode, the library returns weights after dropout, with a tenth of them set to zero.
         """
         training = self.model.training
         self.model.eval()

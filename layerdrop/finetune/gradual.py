@@ -1,4 +1,4 @@
-"""Gradual dropping: a training drops layers between its epochs."""
+"""Gradual dropping: drop layers between the epochs of a training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def _positions(model: PreTrainedModel, ids: Sequence[int]) -> list[int]:
 
 
 def cut_as(model: PreTrainedModel, checkpoint: str) -> None:
-    """Drop the layers that a checkpoint of the model's training lacks. checkpoint: its folder."""
+    """Drop the layers that a training checkpoint lacks. checkpoint: its folder."""
     kept = original_layers(AutoConfig.from_pretrained(checkpoint))[1]
     drop_layers(model, _positions(model, [i for i in original_layers(model.config)[1] if i not in kept]))
 

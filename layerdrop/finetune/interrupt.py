@@ -1,4 +1,4 @@
-"""When a training writes checkpoints to resume from, and how it stops with one."""
+"""Checkpoints to resume from: when to write them, and how to stop a training with a checkpoint."""
 
 import math
 import signal
@@ -25,7 +25,7 @@ class Interrupt(TrainerCallback):
     """On SIGINT or SIGTERM: finish the step, write a checkpoint, raise Interrupted. A second signal stops at once.
 
     Only a run of one process handles the signals. At the end of an epoch the checkpoint is written after the
-    evaluation, so that it holds the epoch's results. rolling: checkpoints only serve to resume, so few are written.
+    evaluation, so that it holds the epoch's results. rolling: checkpoints are only for resuming, so few are written.
     """
 
     def __init__(self, rolling: bool):
@@ -47,10 +47,10 @@ class Interrupt(TrainerCallback):
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        tqdm.write("stopping after this step, with a checkpoint (again: at once) ...", file=sys.stderr)
+        tqdm.write("stopping after this step with a checkpoint (press again to stop at once) ...", file=sys.stderr)
 
     def on_step_end(self, args, state, control, train_dataloader=None, **kwargs):
-        """Write a checkpoint if the user asked to stop. The last step of an epoch leaves it to on_epoch_end."""
+        """Write a checkpoint if the user asked to stop. At the last step of an epoch, on_epoch_end writes it."""
         steps_per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
         if state.global_step % steps_per_epoch:
             control.should_save |= self.asked

@@ -30,10 +30,11 @@ class LayerDropLoss(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **kwargs):
         """Remove the skipped layers."""
+        self.skipped.close()  # of a step that was broken off
         self.skipped.enter_context(without(self.model, self.draw(state.global_step)))
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Put the layers back."""
+        """Restore the skipped layers."""
         self.skipped.close()
 
     on_train_end = on_step_end

@@ -11,7 +11,7 @@ from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_pt_utils import nested_gather
 
 TECHNICAL = ("_runtime", "_per_second", "_preparation_time")
-"""Endings of the library's names for measurements of speed."""
+"""Suffixes of the library's speed metrics."""
 
 
 def result_name(logged: str) -> str:
@@ -38,7 +38,7 @@ class LogLine(TrainerCallback):
     """Print the results of each logging step on one line."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Print the results. Training losses wait for the evaluation of the same step."""
+        """Print the results. A training loss is printed together with the evaluation of the same step."""
         evaluates = control.should_evaluate and "loss" in logs
         if not state.is_world_process_zero or evaluates or not any(map(result_name, logs)):
             return

@@ -32,9 +32,9 @@ def check_precision(precision: str, config: PreTrainedConfig) -> None:
 
 @contextmanager
 def head_in_fp32(model: PreTrainedModel) -> Iterator[None]:
-    """Compute the classification head, and so the logits, in fp32 under autocast; undone on exit.
+    """Compute the classification head and the logits in fp32 under autocast; undone on exit.
 
-    A head in bf16 has 8 bits for a logit: hardly a third of 1,379 regression values would differ.
+    A bf16 logit has 8 bits of precision: less than a third of 1,379 regression values would be distinct.
     """
     heads = [child for name, child in model.named_children() if name != model.base_model_prefix]
     before = [vars(head).get("forward") for head in heads]

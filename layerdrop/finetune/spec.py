@@ -1,4 +1,4 @@
-"""Training settings of a run: the recipe, when layers are dropped, distillation, module replacing."""
+"""Training settings of a run: the recipe, the time of dropping, distillation, module replacing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class WhenSpec:
-    """When a run drops the layers of its DropSpec; by default before training."""
+    """The time at which a run drops the layers of its DropSpec; default: before training."""
 
     frozen: bool | None = None
     """True: freeze the layers instead of dropping them."""

@@ -30,7 +30,7 @@ from layerdrop.system.distributed import from_first_process, gather, rank, world
 from layerdrop.system.files import TEMPORARY
 
 TOKENS = -1
-"""Size of a dimension that has an entry for each token of a row."""
+"""Placeholder in a shape for the number of tokens of a row."""
 
 
 def patient_pairs(n_student: int, n_teacher: int) -> list[tuple[int, int]]:
@@ -58,15 +58,15 @@ def attach_teacher(
 
     Returns the training data, the collator that adds the outputs to batches, and the paired layers of the student.
 
-    examples, data: the training set, and the same tokenized for the student. labels: the student's. folder: for the
-    outputs, which are deleted when the process ends. Raises UserError for a teacher with other classes, another width,
-    depth or tokenizer than `distil` allows.
+    examples, data: the training set, raw and tokenized for the student. labels: the student's. folder: for the files of
+    outputs, which are deleted when the process ends. Raises UserError for a teacher whose classes, hidden size, depth
+    or tokenizer `distil` does not allow.
     """
     columns, pairs = _columns(teacher, labels), _pairs(distil, teacher, student)
     length = min(max_seq_length, teacher.max_length())
     tokens = tokenize(examples, teacher.tokenizer, length, sizes=teacher.embeddings)
     if distil.distill == "layers" and not _same_tokens(tokens, data):
-        raise _refused(teacher, "has another tokenizer, so that its tokens are not the model's", "patient or logits")
+        raise _refused(teacher, "has another tokenizer, so its tokens differ from the model's", "patient or logits")
     model = load_classifier(teacher, replace_head=False)[0].to(device)
     with attending_eagerly(model) if distil.distill_attention else nullcontext():
         outputs = teacher_outputs(
@@ -90,7 +90,7 @@ def _refused(teacher: Checkpoint, why: str, instead: str) -> UserError:
 
 
 def _columns(teacher: Checkpoint, labels: Labels) -> list[int]:
-    """The teacher's output for each of the student's. Raises UserError if their classes differ."""
+    """For each output of the student, the id of the teacher's output. Raises UserError if their classes differ."""
     name, task, theirs = f"--teacher {teacher.name}", labels.task, Labels(labels.task, teacher)
     if not teacher.has_classifier:
         raise UserError(f"{name}: has no trained classifier. Fine-tune it first, or use --teacher auto.")
@@ -140,10 +140,10 @@ class RaggedMemmap:
         try:
             if not all(gather(path.is_file())):  # torch would create a second file
                 raise UserError(
-                    f"--output_dir {folder}: is not visible to every process. Give a folder that all machines share."
+                    f"--output_dir {folder}: is not visible to every process. Choose a folder that all machines share."
                 )
             self.values = torch.from_file(str(path), shared=True, size=size, dtype=dtype)
-            gather(None)  # all have it open
+            gather(None)  # every process has opened the file
         finally:
             if rank() == 0:
                 path.unlink(missing_ok=True)
@@ -256,7 +256,7 @@ def _attentions(output, layers: Sequence[int], mask: torch.Tensor) -> torch.Tens
     weights = output.attentions or ()
     if not weights or weights[0] is None or weights[0].shape[-2:] != (mask.shape[1], mask.shape[1]):
         raise UserError(
-            "--distill_attention: this model returns no attention of every token to every other. Leave it out."
+            "--distill_attention: this model does not return the attention between all tokens. Leave it out."
         )
     return torch.stack([weights[i] for i in layers], dim=1)
 

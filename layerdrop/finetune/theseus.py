@@ -15,14 +15,14 @@ from layerdrop.surgery import layer_list, with_layers
 
 
 def modules(n_predecessor: int, n_successor: int) -> list[range]:
-    """The predecessor's layers that each layer of the successor replaces: runs of even length, longer ones first."""
+    """The predecessor's layers that each successor layer replaces: runs of nearly equal length, longer runs first."""
     each, more = divmod(n_predecessor, n_successor)
     starts = [i * each + min(i, more) for i in range(n_successor + 1)]
     return [range(a, b) for a, b in zip(starts, starts[1:], strict=False)]
 
 
 def only_layers_train(model: PreTrainedModel) -> None:
-    """Freeze everything but the layers: embeddings, pooler and classifier stay those of the predecessor."""
+    """Freeze all parameters outside the layers: embeddings, pooler and classifier remain the predecessor's."""
     model.requires_grad_(False)
     layer_list(model).requires_grad_(True)
 
@@ -30,8 +30,8 @@ def only_layers_train(model: PreTrainedModel) -> None:
 class TheseusLoss(TrainerCallback):
     """A callback for any Trainer: each training step mixes modules of the predecessor and layers of the successor.
 
-    The probability of replacing a module reaches 1 at `steps`. From there on, steps use the successor only. The draw
-    depends on the seed and the step alone. Evaluation uses the successor.
+    The probability of replacing a module reaches 1 at `steps`. Later steps use the successor only. The draw depends on
+    the seed and the step alone. Evaluation uses the successor.
     """
 
     def __init__(
@@ -73,10 +73,11 @@ class TheseusLoss(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **kwargs):
         """Build the step's model: modules of the predecessor, layers of the successor."""
+        self.replaced.close()  # of a step that was broken off
         drawn, layers = self.draw(state.global_step), []
         for i, replaced in enumerate(drawn):
             layers += [(self.model, i)] if replaced else [(self.predecessor, j) for j in self.modules[i]]
-        if not any(drawn):  # without a trained parameter, backward on the loss would fail
+        if not any(drawn):  # without a trainable parameter, the backward pass would fail
             *_, last = layer_list(self.model).parameters()
             hook = self.model.register_forward_hook(_adding_zero(last))
             self.replaced.callback(hook.remove)
@@ -90,10 +91,12 @@ class TheseusLoss(TrainerCallback):
 
 
 def _adding_zero(parameter: torch.Tensor):
-    """A forward hook whose logits depend on a parameter, with gradient 0."""
+    """A forward hook: logits, and the model's own loss if it has labels, depend on a parameter, with gradient 0."""
 
     def add(model, args, output):
-        output.logits = output.logits + 0 * parameter.sum()
+        for name in ("logits", "loss"):
+            if output.get(name) is not None:
+                output[name] = output[name] + 0 * parameter.sum()
         return output
 
     return add

@@ -47,7 +47,7 @@ class OneGPU(TrainingArguments):
 
 
 class FineTuner(Trainer):
-    """The library's Trainer, changed through its public methods alone.
+    """The library's Trainer, changed through its public methods only.
 
     Make it inside `speedups` and train inside the same block: the library reads some settings when it is made.
     """
@@ -67,7 +67,7 @@ class FineTuner(Trainer):
         rolling_checkpoints: bool = True,
     ):
         """objective: the loss. evaluator: used when the settings say so; None: never. capture: execute steps as CUDA
-        graphs, if CUDA can capture them. rolling_checkpoints: checkpoints only serve to resume.
+        graphs, if CUDA can capture them. rolling_checkpoints: checkpoints are only for resuming.
 
         Raises UserError for settings that the library refuses, for a missing package, and for less than one batch with
         `dataloader_drop_last`.
@@ -88,7 +88,7 @@ class FineTuner(Trainer):
         self.evaluated: tuple[int, dict[str, Evaluation]] = -1, {}
         """Step and results, by split, of the last evaluation."""
         self.train_loss: float | None = None
-        """Mean over all steps of the training, including those before it resumed."""
+        """Mean over all steps of the training, including the steps before it resumed."""
         self.resumed_at_step: int | None = None
         own = [LogLine(), self.interrupt, *callbacks, self.losses, _Corrections(model.config.pad_token_id)]
         evaluated_on = dict(evaluator.datasets) if self.evaluator else None
@@ -104,7 +104,7 @@ class FineTuner(Trainer):
             )
         except (ImportError, ValueError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "to be installed" not in str(error):
-                raise  # too little memory, for example, is a failure of the run
+                raise  # other errors, such as out of memory, are failures of the run
             raise UserError(" ".join(str(error).split())) from error  # the package that --report_to needs
         # The loss is a mean over the batch. The library has to divide it by the number of accumulated batches.
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False
@@ -129,7 +129,7 @@ class FineTuner(Trainer):
         except (EOFError, UnpicklingError, SafetensorError, JSONDecodeError) as error:
             raise UserError(
                 f"--resume_from_checkpoint {resume_from_checkpoint}: is damaged ({type(error).__name__}). Give an "
-                "older checkpoint, or start again with --overwrite_output_dir."
+                "older checkpoint, or start over with --overwrite_output_dir."
             ) from error
         finally:
             self.interrupt.restore_signals()
@@ -250,7 +250,7 @@ class FineTuner(Trainer):
 
 
 class _Corrections(TrainerCallback):
-    """Correct what the library does at the beginning of a training and of an epoch."""
+    """Corrections of the library's behavior at the beginning of a training and of an epoch."""
 
     def __init__(self, pad_token_id: int | None):
         """pad_token_id: of the model's configuration."""
@@ -268,9 +268,9 @@ class _Corrections(TrainerCallback):
                 if getattr(moment, "ndim", 0) and moment.shape != parameter.shape:
                     raise UserError(
                         "--resume_from_checkpoint: the optimizer's state belongs to other training data or another "
-                        "version. Start again with --overwrite_output_dir."
+                        "version. Start over with --overwrite_output_dir."
                     )
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        """Set the sampler's epoch: the library does not if several processes resume within an epoch."""
+        """Set the sampler's epoch. The library does not set it if several processes resume within an epoch."""
         train_dataloader.set_epoch(int(state.epoch))

@@ -23,7 +23,7 @@ def read_runs(folders: list[str]) -> list[RunRecord]:
         record.folder = folder
         records.append(record)
     if len(tasks := {record.spec.data.task for record in records}) > 1:
-        raise UserError(f"the runs are of several tasks ({', '.join(sorted(tasks))}). Give runs of one.")
+        raise UserError(f"the runs are of several tasks ({', '.join(sorted(tasks))}). Give runs of one task.")
     return records
 
 

@@ -29,7 +29,7 @@ REFRESH = 10
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What a report covers; the fields are the flags of `layerdrop report`."""
+    """Settings of a report; the fields are the flags of `layerdrop report`."""
 
     store: Sequence[str]
     """Folders of runs, or one csv file of runs."""
@@ -76,7 +76,7 @@ def read_contents(settings: ReportSettings) -> Contents:
     if beside is not None:
         notes.append(NOTES[settings.compare])
         if runs.merge(beside, on=["model", "task"]).empty:
-            notes.append(f"--compare {settings.compare}: it has none of these models and tasks; nothing to compare")
+            notes.append(f"--compare {settings.compare}: no published figures for these models and tasks")
     return Contents([*_tables(settings, runs, tasks, beside), *costs], notes, stored, runs, tasks)
 
 
@@ -101,7 +101,7 @@ def make_folders(runs: str | None, html: str | None, figures: str | None) -> Non
 
 
 def write_files(contents: Contents, runs: str | None, html: str | None, figures: str | None) -> list[str | Path]:
-    """Write the files that were asked for. Returns their paths, and extends the notes."""
+    """Write the requested files. Returns their paths, and extends the notes."""
     files: list[str | Path] = []
     if contents.runs is None:
         return files
@@ -127,5 +127,5 @@ def watch(settings: ReportSettings, html: str) -> None:
         if stored.done:
             runs = frame(stored.done, settings.rows, settings.columns)
             write_atomically(Path(html), page(stored, runs, notes_on(stored, runs), REFRESH))
-            print(f"{html}: {len(stored.done)} runs, {stored.unfinished} in flight", file=sys.stderr, flush=True)
+            print(f"{html}: {len(stored.done)} runs, {stored.unfinished} running", file=sys.stderr, flush=True)
         time.sleep(REFRESH)

@@ -26,7 +26,7 @@ from layerdrop.system.files import refuse_foreign, write_atomically
 WIDTH = 3.35
 """Inches of a column."""
 LEAST_SPAN = 4.0
-"""Smallest span of a score axis in points. A smaller span shows the noise between seeds as if it were a trend."""
+"""Smallest span of a score axis in points. On a smaller span, noise between seeds looks like a trend."""
 STYLE = {
     "font.size": 7,
     "axes.linewidth": 0.6,
@@ -56,12 +56,12 @@ def draw(runs: pd.DataFrame, folder: str, tasks: list[str] | None = None) -> tup
         uses[name] += 1
         name += f"_{uses[name]}" if uses[name] > 1 else ""
         kinds = {
-            "strategies": (strategies(results, columns, marks), "a run with layers dropped"),
-            "speed": (speed(results, columns, marks), "the full model, and a K > 0 that was run on every task"),
+            "strategies": (strategies(results, columns, marks), "a run with dropped layers"),
+            "speed": (speed(results, columns, marks), "the full model, and a K > 0 with runs on every task"),
         }
         for kind, (figure, needs) in kinds.items():
             if figure is None:
-                notes.append(f"{results.title}: no figure '{kind}': it needs {needs}")
+                notes.append(f"{results.title}: no figure '{kind}', which needs {needs}")
             else:
                 written += save_figure(figure, folder, f"{name}_{kind}")
     return written, notes
@@ -110,7 +110,7 @@ def strategies(results: ModelResults, columns: list[str], marks: Marks | None = 
     """A panel for each task, with a dot for each strategy and K: the median over seeds.
 
     Whiskers reach from the lowest to the highest seed. The full model is a dashed line. marks: colors and markers;
-    None: of these rows. Returns None without a run with layers dropped.
+    None: of these rows. Returns None if no run has dropped layers.
     """
     rows = [row for row in results.rows if row.k not in ("", "0") and not row.from_scratch]
     if not rows:
@@ -140,7 +140,7 @@ def _panel(
     """Draw the dots of a task. Returns whether a strategy has no dot at some K."""
     (cell,), names = results.main_cells([column]), list(dict.fromkeys(row.legend for row in rows))
     dots = [(row.legend, int(row.k), dot) for row in rows if (dot := _drawable(results.summary(row, cell)))]
-    step = min(0.12, 0.7 / max(1, len(names) - 1))  # dots of one K stay closer than those of two
+    step = min(0.12, 0.7 / max(1, len(names) - 1))  # dots of the same K are closer than dots of different K
     for name, k, dot in dots:
         beside = [other for other in names if any(d[:2] == (other, k) for d in dots)]
         at = all_k.index(k) + (beside.index(name) - (len(beside) - 1) / 2) * step
@@ -171,7 +171,7 @@ def _drawable(summary: Summary | None) -> Summary | None:
 def speed(results: ModelResults, columns: list[str], marks: Marks | None = None) -> plt.Figure | None:
     """The mean score over tasks against the fine-tuning speed-up, with a line for each strategy.
 
-    marks: as for `strategies`. Returns None without the full model and another row that have all tasks and seconds.
+    marks: as for `strategies`. Returns None unless the full model and another row have all tasks and seconds.
     """
     marks = marks or marks_of(results.rows)
     points: dict[str, list[tuple[float, float, int]]] = {}

@@ -16,9 +16,9 @@ from layerdrop.runs.spec import OWN_RECIPE
 ROW = ("model", "task", "strategy", "k", "threshold", "layers", "seed", "from_scratch")
 """Settings that determine the place of a run in a table."""
 PARTIAL = ("max_train_samples", "max_eval_samples", "hold_out")
-"""Settings that are always named, because the scores do not cover the whole task."""
+"""Settings that are always shown, because the scores do not cover the whole task."""
 DETAILS = ("score_on", "score_split", "score_samples", "weight_scope")
-"""Settings of a strategy that scores. Runs that differ in one of them are separate rows."""
+"""Settings of a criterion. Runs with different values are separate rows."""
 VARIANT = ("drop_when", "freeze_dropped", "frozen", "distill", "variant")
 """Settings in RunSpec.variants."""
 VARIANT_SETTINGS = (
@@ -26,10 +26,10 @@ VARIANT_SETTINGS = (
     *("distill_temperature", "distill_weight", "distill_states_weight", "distill_attention"),
     *(f"{part}_{name}" for part in ("start", "teacher") for name in OWN_RECIPE),
 )
-"""Settings of a training variant. Runs that differ in one of them are separate rows."""
+"""Settings of a training variant. Runs with different values are separate rows."""
 DATA = ("source", "files", "text_columns", "label_column", "label_type", "positive_label", "skip_bad_rows")
-"""Settings of the data. Runs of a task that differ in one of them are separate columns. All other settings make
-separate tables."""
+"""Settings of the data. Runs of a task with different values are separate columns. All other settings separate
+tables."""
 OF_TASK = ("task", *DATA, *PARTIAL)
 OF_SCORES = ("score_on", "score_split", "score_samples")
 CONTENTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -129,7 +129,7 @@ def _settings(record: RunRecord) -> dict[str, Any]:
         tuple(inputs[split] for split in sorted(inputs) if split.startswith(kind) and inputs[split])
         for kind in ("validation", "test")
     )
-    trained_on = [inputs.get(name) for name in ("model", "tokenizer", "train")]  # a start differs where these do
+    trained_on = [inputs.get(name) for name in ("model", "tokenizer", "train")]  # a start differs if these differ
     return spec.flat() | {
         "variant": ", ".join(spec.variants),
         "positive_label": _positive_label(record),

@@ -130,7 +130,7 @@ def scores(results: Values, means: Means) -> Report:
         tables.append(_by_layer("scores", title, values["scores"], range(n), values["notes"], "criterion"))
         tables += [_orders(f"{label}: orders", orders), _agreement(f"{label}: agreement", orders)]
         places = [[order.index(i) for i in range(n)] for order in orders.values()]
-        panel = {f"{label}: place in the order (dark is dropped last)": places}
+        panel = {f"{label}: rank in the order of dropping (dark is last)": places}
         figures[label] = heat(panel, "layer", "", names=list(orders))
     return tables, figures
 
@@ -146,7 +146,7 @@ def probe(results: Values, means: Means) -> Report:
         f"Logistic or ridge regression on the {token} token's states; regularization chosen on 15% of the training "
         "set; points on the validation set: F1 for MRPC and QQP, Spearman for STS-B, Matthews for CoLA, else accuracy."
     )
-    table = _by_layer("probe", "probe: score behind each layer", rows, _points(ids), [note])
+    table = _by_layer("probe", "probe: score after each layer", rows, _points(ids), [note])
     return [table], {"layers": lines({name: (ids, values) for name, values in rows.items()}, "score of a probe")}
 
 
@@ -161,7 +161,7 @@ def drift(results: Values, means: Means) -> Report:
     ids = next(iter(results.values()))["ids"]
     if len(results) > 1 and all(values["ids"] == ids for values in results.values()):
         rows = _with_means({label: values["mean"] for label, values in results.items()}, means)
-        tables.append(_by_layer("drift", "cosine before and after fine-tuning, side by side", rows, _points(ids)))
+        tables.append(_by_layer("drift", "cosine before and after fine-tuning, all models", rows, _points(ids)))
         series = {name: (ids, values) for name, values in rows.items()}
     spread = {label: values["spread"] for label, values in results.items()}
     return tables, {"layers": lines(series, "cosine before, after", spread=spread, shade_below=0.7)}
@@ -197,7 +197,7 @@ def similarity(results: Values, means: Means) -> Report:
         points = _points(range(-1, n))
         for kind, words in (("cosine", "mean cosine"), ("cka", "linear CKA")):
             rows = {str(point): row for point, row in zip(points, values[kind], strict=True)}
-            tables.append(_by_layer(kind, f"{label}: {words} of the states behind each layer", rows, points))
+            tables.append(_by_layer(kind, f"{label}: {words} of the states after each layer", rows, points))
         blocks = dict(enumerate(values["blocks"], 1))
         best = {k: min(range(len(row)), key=lambda i, row=row: (row[i], -i)) for k, row in blocks.items()}
         note = "Most redundant block: " + ", ".join(f"K = {k}: {i} to {i + k - 1}" for k, i in best.items()) + "."
@@ -205,7 +205,7 @@ def similarity(results: Values, means: Means) -> Report:
         title = f"{label}: angle across a block of K layers, by its first layer"
         tables.append(_by_layer("blocks", title, padded, range(n), [note]))
         panels = {"cosine": values["cosine"], "CKA": values["cka"]}
-        figures[f"{label} states"] = heat(panels, "behind layer", "behind layer", names=points, columns=points)
+        figures[f"{label} states"] = heat(panels, "after layer", "after layer", names=points, columns=points)
         panel = {"angle across a block": values["blocks"]}
         figures[f"{label} blocks"] = heat(panel, "first layer", "K", names=range(1, n + 1))
     return tables, figures

@@ -72,7 +72,7 @@ class Summary:
 
 
 def summarise(points: Iterable[float]) -> Summary | None:
-    """Summarise scores in points. Minus infinity (a constant prediction) ranks below every number. None: no scores."""
+    """Summarize scores in points. Minus infinity (a constant prediction) ranks below every number. None: no scores."""
     values = sorted(points)
     if not values:
         return None
@@ -96,7 +96,7 @@ class ModelResults:
         """The rows of a table. The full model's row comes first, also if it has no run."""
         self._cells = dict(iter(runs.groupby(["row", "column"], sort=False)))
         self.seeds = max(runs["seed"].nunique() for runs in self._cells.values())
-        """Largest number of seeds of a cell."""
+        """Maximum number of seeds of a cell."""
 
     def columns(self, tasks: list[str] | None = None) -> list[str]:
         """Columns of tasks, in that order; None: of all tasks, in GLUE's order. A task without runs is a column."""
@@ -125,7 +125,7 @@ class ModelResults:
         return self.runs[(self.runs["row"] == row) & self.runs["column"].isin(list(columns))]
 
     def summary(self, row: TableRow, cell: Cell) -> Summary | None:
-        """Summarise a metric over seeds. None without a run that has it."""
+        """Summarize a metric over seeds. None if no run has the metric."""
         column, metric = cell
         runs = self._cells.get((row, column))
         return None if runs is None or metric not in runs else summarise(runs[metric].dropna())
@@ -142,7 +142,7 @@ class ModelResults:
         return nearest[0] if len(nearest) == 1 else FULL
 
     def place(self, row: TableRow) -> dict[str, object]:
-        """The place of a row's values, for programs."""
+        """The identifying columns of a row, for programs."""
         strategy, k = row
         return {"model": self.model, "setting": self.setting, "strategy": strategy, "k": k}
 
@@ -173,7 +173,7 @@ class ModelResults:
         }
 
     def median(self, row: TableRow, columns: Iterable[str], fact: str) -> float | None:
-        """Median of a fact of the runs (`parameters`, `train`, `inference`). None without a run that has it."""
+        """Median of a fact of the runs (`parameters`, `train`, `inference`). None if no run has the fact."""
         values = self.runs_of(row, columns)[fact].dropna()
         return None if values.empty else float(statistics.median(values))
 

@@ -40,15 +40,15 @@ def constant_predictions(runs: pd.DataFrame) -> list[str]:
                 constant.append(f"{where} ({n} {seeds})")
             if more := numbers[n:]:
                 nearly.append(f"{where} ({len(more)} {seeds}: {', '.join(map(str, more))} values in a narrow range)")
-    kinds = {"one prediction for every row in": constant, "nearly one prediction for every row in": nearly}
+    kinds = {"constant predictions in": constant, "nearly constant predictions in": nearly}
     return [f"{what} {len(of)} cell{'s' * (len(of) > 1)}: {some(of)}" for what, of in kinds.items() if of]
 
 
 def without_full_model(runs: pd.DataFrame) -> list[str]:
     """Name tables with rows that have no full model to compare with."""
     tables = [r.title for r in model_results(runs) if any(r.full(row) not in r.rows for row in r.rows)]
-    why = "so they show no differences. Add K = 0 to the study"
-    return [f"no full model for rows of {some(tables)}, {why}"] * bool(tables)
+    why = "so these rows have no differences. Add K = 0 to the study"
+    return [f"no full model to compare with in {some(tables)}, {why}"] * bool(tables)
 
 
 def repeated(runs: pd.DataFrame) -> list[str]:

@@ -14,7 +14,7 @@ NOTES = {
     "sajjad2023": (
         "Sajjad et al. (2023), Tables 2, 5, 6 (distillation and module replacing) and 7. Accuracy; STS-B: correlation "
         "x 100. Their Table 3 gives mean losses over seven tasks for BERT and XLNet, over the five large ones (SST-2, "
-        "MNLI, QNLI, QQP, STS-B) for RoBERTa at K = 4 and 6; RoBERTa's K = 2 (-0.42) follows from neither."
+        "MNLI, QNLI, QQP, STS-B) for RoBERTa at K = 4 and 6; RoBERTa's K = 2 (-0.42) follows from neither set."
     ),
     "peer2022": (
         "Peer et al. (2022), Table 1. F1 for MRPC and QQP, Spearman for STS-B, Matthews for CoLA. The mean GLUE score "

@@ -1,4 +1,4 @@
-"""Read the records in some folders, and name the runs that are in no table."""
+"""Read the records in some folders, and list the runs outside the tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from layerdrop.runs.store import PRIOR_FOLDER
 from layerdrop.system.text import one_line
 
 SHOWN = 3
-"""Number of items that a note names."""
+"""Maximum number of items in a note."""
 WIDTH = 200
 """Largest number of characters of an error in a note."""
 
@@ -30,7 +30,7 @@ class StoredRuns:
     unreadable: list[str] = field(default_factory=list)
     """One line for each unreadable record, with the reason."""
     unfinished: int = 0
-    """Number of started runs without a record: in flight, or killed."""
+    """Number of started runs without a record: running, or killed."""
 
 
 def read_store(folders: Iterable[str], may_be_empty: bool = False, unreadable: Iterable[str] = ()) -> StoredRuns:
@@ -111,5 +111,5 @@ def unfit(stored: StoredRuns) -> list[str]:
         n = len(stored.unreadable)
         notes.append(f"{n} unreadable record{'s' * (n > 1)}, in no table: {some(stored.unreadable)}")
     if n := stored.unfinished:
-        notes.append(f"{n} run{'s' * (n > 1)} without a record (in flight, or killed)")
+        notes.append(f"{n} run{'s' * (n > 1)} without a record (running, or killed)")
     return notes

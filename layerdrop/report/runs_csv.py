@@ -20,7 +20,7 @@ OF_RUN += ("tokens_per_second", *MACHINE)
 """All other columns of the csv are metrics."""
 CSV_MARK = rb"\Aid,model,setting,task,strategy,k,"
 """Start of every file of `runs_csv`."""
-ADVICE = "Give a file of --runs."
+ADVICE = "Give a csv file written by --runs."
 
 
 def runs_csv(runs: pd.DataFrame) -> str:

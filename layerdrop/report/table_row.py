@@ -1,4 +1,4 @@
-"""A row of a table: dropped layers, training variant and settings, in words."""
+"""The labels of a table row: dropped layers, training variant and settings."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class TableRow(NamedTuple):
     ) -> TableRow:
         """The row of a run. K = 0 is one row for all strategies.
 
-        recipe, details, variant_details: the settings in which all rows, the rows of a strategy, or those of a training
-        variant differ. variant: None for the run's own.
+        recipe, details, variant_details: the settings that differ among all rows, the rows of a strategy, or the rows
+        of a training variant. variant: None for the run's own.
         """
         drop, scratch = spec.drop, spec.model.from_scratch
         variant = ", ".join(spec.variants) if variant is None else variant

@@ -1,1 +1,1 @@
-"""The record of a run, the folder that holds it, and everything that is written there."""
+"""A run's record, its folder, and all files in the folder."""

@@ -18,9 +18,9 @@ from transformers import pipeline
 classify = pipeline("text-classification", "THIS_FOLDER")
 ```"""
 MOMENTS = {
-    "finetuned": "after a first fine-tuning in full depth, before a second one",
-    "after": "after fine-tuning in full depth, without a second one",
-    "gradual": "one after the other while fine-tuning",
+    "finetuned": "after fine-tuning the full model, before a second fine-tuning",
+    "after": "after fine-tuning the full model, without a second fine-tuning",
+    "gradual": "one by one during fine-tuning",
     "pretrained": "before fine-tuning",
 }
 TEXT = Template("""
@@ -34,7 +34,7 @@ Dropped: {{ record.dropped | join(", ") or "none" }} (ids from 0, next to the em
 {{ moment }}.
 Parameters: {{ "{:,}".format(record.parameters_before) }} -> {{ "{:,}".format(record.parameters_after) }}.
 {%- if spec.distil %}
-It also learned from {{ teacher }} (`--distill {{ spec.distil.distill }}`).
+Distilled from {{ teacher }} (`--distill {{ spec.distil.distill }}`).
 {%- endif %}
 
 ## Use
@@ -57,7 +57,7 @@ Not evaluated.
 ## Training
 
 Seed {{ spec.seed }}, {{ spec.precision }}
-{%- if seconds and device %}, {{ "%.0f" % seconds }} s of training on {{ device }}{% endif %}. The same run again:
+{%- if seconds and device %}, {{ "%.0f" % seconds }} s of training on {{ device }}{% endif %}. To repeat the run:
 
 ```bash
 {{ command }}
@@ -65,8 +65,8 @@ Seed {{ spec.seed }}, {{ spec.precision }}
 
 ## Limits
 
-One run with one seed: other seeds give other scores. The model knows only the task that it was fine-tuned on.
-The license and the limits of `{{ base }}` apply to it too.
+One run with one seed: other seeds give other scores. The model solves only the task that it was fine-tuned on.
+The license and the limits of `{{ base }}` also apply to this model.
 """)
 
 
@@ -78,7 +78,7 @@ def push_card(record: RunRecord, hub_model_id: str | None, token: str | None) ->
 
 
 def card(record: RunRecord, use: str = USE) -> ModelCard:
-    """The model card of a successful run. use: text that says how to load the model."""
+    """The model card of a successful run. use: Markdown with instructions to load the model."""
     text = f"---\n{_metadata(record).to_yaml()}\n---\n{CARD_MARK}\n{_text(record, use)}\n"
     return ModelCard(text, ignore_metadata_errors=True)
 

@@ -1,4 +1,4 @@
-"""Functions that write the stages of a run into its record."""
+"""Record the stages of a run."""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,7 +32,9 @@ def inputs(record: RunRecord, read: RunInputs, teacher: Checkpoint | None) -> No
     record.dropped_before = [i for i in range(checkpoint.n_original) if i not in checkpoint.original_ids]
     notes = [*data.notes, *checkpoint.notes]
     if record.dropped_before:
-        notes.append(f"the checkpoint has {checkpoint.n_layers} of {checkpoint.n_original} layers: others were dropped")
+        notes.append(
+            f"the checkpoint has {checkpoint.n_layers} of {checkpoint.n_original} layers: the others were dropped"
+        )
     if read.max_length < (asked := spec.data.max_seq_length):
         notes.append(f"--max_seq_length {asked}: the model reads at most {read.max_length} tokens")
     if labels.order is not None:
@@ -57,14 +59,14 @@ def selection(record: RunRecord, checkpoint: Checkpoint, selection: Selection, l
     record.cuts = [cut(checkpoint, 0, dropped_before_training(record.spec, selection), why, selection.scores)]
     record.fingerprints |= selection.fingerprints
     if selection.head:
-        record.notes.append(f"scores are measured through {selection.head}")
+        record.notes.append(f"scores are measured with {selection.head}")
     record.parameters_before = number_of_parameters(checkpoint, labels=labels.names)
     last = [] if when.frozen else selection.dropped
     record.parameters_after = number_of_parameters(checkpoint, last, labels=labels.names)
     if checkpoint.family.shared and selection.dropped:
         record.notes.append(
             f"{checkpoint.family.name} shares one layer: all strategies are the same, "
-            "only the depth changes, and no parameter is saved"
+            "dropping changes the depth but saves no parameter"
         )
 
 

@@ -41,7 +41,7 @@ def _processor() -> str:
 def _commit() -> dict[str, Any]:
     """`commit`: the commit of this process's code; `dirty`: whether tracked files differed from it. None without git.
 
-    The first call decides: a process keeps its code if another commit is checked out later.
+    The first call determines the result, because a process keeps its code if another commit is checked out later.
     """
     root = Path(__file__).resolve().parent.parent.parent
 

@@ -25,7 +25,7 @@ class Fingerprints:
     def of(self, spec: RunSpec, options: Options) -> dict[str, Any]:
         """Name -> fingerprint of every input, as in RunRecord.inputs.
 
-        Rows of a hub dataset are included only if this process has read them: reading takes seconds for each dataset.
+        Rows of a hub dataset are included only if this process has read them, because reading takes seconds.
         """
         splits, test = needed_splits(spec, options), (options.test_file, options.max_predict_samples)
         try:
@@ -64,7 +64,8 @@ class Fingerprints:
     def folder(self, prerequisite: RunSpec, spec: RunSpec, options: Options) -> str:
         """The folder of a prerequisite run.
 
-        Given by the options, else beside the run if its trained model is there, else in the store of prerequisites.
+        The folder in the options, else a folder beside the run with the trained model, else a folder in the
+        prerequisite store.
         """
         if options.start and prerequisite == spec.start:
             return options.start
@@ -96,7 +97,7 @@ class Fingerprints:
 
 
 def _depends_on_validation(spec: RunSpec) -> bool:
-    """Whether a run's trained model depends on the validation rows: by its layers, best checkpoint or learning rate."""
+    """Whether the validation rows determine a run's layers, best checkpoint or learning rate."""
     other, schedule = (spec.train.other, spec.train.lr_scheduler_type) if spec.train else ({}, "")
     by_evaluation = other.get("load_best_model_at_end") or schedule in ADAPTIVE
     return spec.drop.score_split == "validation" or bool(by_evaluation)

@@ -90,7 +90,7 @@ def run_folder(record: RunRecord, options: Options, clock: Clock) -> Iterator[Fo
 
 @contextmanager
 def _recording(record: RunRecord, options: Options, clock: Clock) -> Iterator[None]:
-    """Write the record at the end of the block, whatever happens. A failure is recorded and suppressed."""
+    """Write the record at the end of the block, also after an error. A failure is recorded and suppressed."""
     write = is_first()
     try:
         yield
@@ -108,7 +108,7 @@ def _recording(record: RunRecord, options: Options, clock: Clock) -> Iterator[No
             traceback.print_exc()
         print(f"error: {record.error}", file=sys.stderr)
         other = find_record(record.folder, record.spec) if world_size() > 1 else None
-        write = not (other and other.status == "failed")  # the failure of another process causes this process's
+        write = not (other and other.status == "failed")  # this process failed because another process failed
     finally:
         if write:
             record.seconds, record.peak_memory_bytes = clock.total(), peak_memory()
@@ -139,7 +139,7 @@ def _add_outputs(state: FolderState, read: RunRecord, options: Options, clock: C
 
 
 def _write_results(record: RunRecord, options: Options, names: Iterable[str] | None = None) -> None:
-    """Write the files for other tools: results, the list of layers, the model's card. names: some of them only."""
+    """Write the files for other tools: results, the list of layers, the model's card. names: only these files."""
     files = result_files(record)
     if options.save_model:
         from layerdrop.runs.card import card, push_card
@@ -172,7 +172,7 @@ def lock_folder(folder: str) -> Iterator[None]:
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise Locked(f"--output_dir {folder}: another process is at this run. Wait, or choose another.") from None
+        raise Locked(f"--output_dir {folder}: another process uses this folder. Wait, or choose another.") from None
     except OSError as error:
         raise _not_writable(folder, error) from None
     try:
@@ -190,7 +190,7 @@ def lock_folder(folder: str) -> Iterator[None]:
 
 
 def _not_writable(folder: str, error: OSError) -> UserError:
-    return UserError(f"--output_dir {folder}: cannot write there ({error.strerror}). Choose another.")
+    return UserError(f"--output_dir {folder}: cannot write there ({error.strerror}). Choose another folder.")
 
 
 # ---- opening ---------------------------------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def open_folder(record: RunRecord, options: Options) -> FolderState:
         missing = ", ".join(status.missing)
         if options.resume != "auto":
             raise UserError(
-                f"--output_dir {folder}: the run is done, but its model was not kept, so {missing} cannot be made. "
+                f"--output_dir {folder}: the run is done, but its model was not kept, so {missing} cannot be written. "
                 "Run it again with --overwrite_output_dir."
             )
         note = f"the run is done, but its model was not kept: it is trained again for {missing}"
@@ -237,7 +237,7 @@ def _instead(folder: str) -> str:
     """The advice for a folder that holds another finished run."""
     if OwnFiles(folder).spec is None:
         return "It has no list of its files. Choose another --output_dir, or move the folder away."
-    return "Choose another --output_dir, or --overwrite_output_dir to lose it."
+    return "Choose another --output_dir, or add --overwrite_output_dir to delete the run."
 
 
 def _start(record: RunRecord, options: Options, *notes: str) -> FolderState:
@@ -296,7 +296,7 @@ def remove_checkpoints(folder: str | Path) -> None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint is complete. A killed process leaves files out, or truncates them."""
+    """Whether a checkpoint is complete. A killed process leaves missing or truncated files."""
     files = [path for pattern in ("*.safetensors", "*.pt", "*.pth") for path in checkpoint.glob(pattern)]
     names = {path.name for path in files}
     needed = {"optimizer.pt", "scheduler.pt"} <= names and any(name.startswith("rng_state") for name in names)
@@ -328,7 +328,7 @@ def _resume(record: RunRecord, options: Options) -> FolderState:
         return _resume_from(record, Path(options.resume), options)
     found = checkpoints(folder)
     usable = list(filter(is_whole, found))
-    notes = [f"{path.name} was cut off while it was written; it is not used" for path in found if path not in usable]
+    notes = [f"{path.name} is incomplete and is not used" for path in found if path not in usable]
     if not usable:
         if not found and not auto:
             raise UserError(
@@ -336,11 +336,11 @@ def _resume(record: RunRecord, options: Options) -> FolderState:
                 "beginning, or give --output_dir of the interrupted run."
             )
         if not auto:
-            notes.append("no whole checkpoint is left; the training starts from the beginning")
+            notes.append("no complete checkpoint is left; the training starts from the beginning")
         return _start(record, options, *notes)
     old = OwnFiles(folder).spec or {}
     if auto and old.get("id") == record.spec.id and _changed_since(old, record):
-        notes.append(f"{usable[-1].name} was made from inputs that changed since, so the training starts again")
+        notes.append(f"{usable[-1].name} was written with inputs that have changed, so the training starts over")
         return _start(record, options, *notes)
     return _resume_from(record, usable[-1], options, *notes)
 
@@ -351,7 +351,7 @@ def _resume_from(record: RunRecord, checkpoint: Path, options: Options, *notes: 
         raise UserError(f"--resume_from_checkpoint {checkpoint}: no checkpoint there. Give a folder checkpoint-STEP.")
     if not is_whole(checkpoint):
         raise UserError(
-            f"--resume_from_checkpoint {checkpoint}: was cut off while it was written. Give an older checkpoint, or "
+            f"--resume_from_checkpoint {checkpoint}: is incomplete. Give an older checkpoint, or "
             "start over with --overwrite_output_dir."
         )
     try:
@@ -359,7 +359,7 @@ def _resume_from(record: RunRecord, checkpoint: Path, options: Options, *notes: 
         differing = _difference(RunSpec.from_dict(old), record.spec, old.get("id"))
     except (KeyError, TypeError, AttributeError):
         raise UserError(
-            f"--resume_from_checkpoint {checkpoint}: no readable {SPEC_FILE} beside it says which run it belongs to. "
+            f"--resume_from_checkpoint {checkpoint}: its folder has no readable {SPEC_FILE} that identifies its run. "
             "Give a checkpoint of a run's folder."
         ) from None
     if differing:
@@ -367,7 +367,7 @@ def _resume_from(record: RunRecord, checkpoint: Path, options: Options, *notes: 
     if changed := _changed_since(old, record):
         raise UserError(
             f"--resume_from_checkpoint: {checkpoint} was made with the same settings, but "
-            f"{', '.join(changed)} changed since. Start over with --overwrite_output_dir, which deletes it."
+            f"{', '.join(changed)} changed since. Start over with --overwrite_output_dir, which deletes the checkpoint."
         )
     _begin(record, options)
     return FolderState(resume_from=str(checkpoint), notes=notes)

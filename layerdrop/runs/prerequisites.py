@@ -1,6 +1,7 @@
 """Prerequisite runs: they train the start model and the teacher of another run."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from layerdrop.architectures import ModelSpec
@@ -29,7 +30,7 @@ class Prerequisites:
         if options.start and spec.start and not (status := self._status(spec.start)).has_model:
             why = f" ({', '.join(status.changed)} changed since it was trained)" if status.changed else ""
             raise UserError(
-                f"{options.start}: there is no trained model of the run {spec.start.name}{why}. Do that run first."
+                f"{options.start}: no trained model of the run {spec.start.name}{why}. Execute this run first."
             )
 
     @property
@@ -57,7 +58,7 @@ class Prerequisites:
         """Train the missing prerequisite runs one after the other. Raises UserError if a run fails."""
         for its in self.spec.prerequisites:
             if self._status(its).has_model:
-                log(f"uses the trained model of {its.name}, in {self._folder(its)}")
+                log(f"using the trained model of {its.name} in {self._folder(its)}")
             else:
                 self._train(its, run)
 
@@ -65,16 +66,19 @@ class Prerequisites:
         folder, store = self._folder(its), prior_store(self.options).root
         if self.spec.processes > 1:
             raise UserError(
-                f"{its.name}: this run is needed first, and torchrun executes one run at a time. "
+                f"{its.name}: is a missing prerequisite run, and torchrun executes one run at a time. "
                 f"Execute it with --output_dir {folder}, then repeat this command."
             )
         own = replace(quiet_options(self.options), folder=folder, prior_store=store, save_model=True, resume="auto")
-        changed = status_of(folder, its, self.fingerprints.of(its, own), Needs.of(own)).changed
-        again = f" again ({', '.join(changed)} changed since)" if changed else ""
+
+        def changed() -> tuple[str, ...]:
+            return status_of(folder, its, self.fingerprints.of(its, own), Needs.of(own)).changed
+
+        again = f" again ({', '.join(names)} changed since)" if (names := changed()) else ""
         log(f"prerequisite run {its.name}{again}; its record is in {folder}")
-        record = _run_when_free(run, its, replace(own, overwrite=bool(changed)))
+        record = _run_when_free(run, its, lambda: replace(own, overwrite=bool(changed())))
         if record.status == "failed":
-            raise UserError(f"{its.name}: this run is needed first, and failed. {record.error}")
+            raise UserError(f"{its.name}: the prerequisite run failed. {record.error}")
         if not self._status(its).has_model:
             raise UserError(
                 f"{its.name}: this prerequisite run was trained, but its model is not in {folder}. "
@@ -88,20 +92,23 @@ class Prerequisites:
         return self.fingerprints.status(its, self._folder(its), self.options)
 
 
-def _run_when_free(run: Run, spec: RunSpec, options: Options) -> RunRecord:
-    """Execute a run. Wait for another process that executes it."""
+def _run_when_free(run: Run, spec: RunSpec, options: Callable[[], Options]) -> RunRecord:
+    """Execute a run. Wait for another process that executes it.
+
+    options: called before every attempt, because the other process may have trained on the present inputs.
+    """
     waiting = False
     while True:
         try:
-            return run(spec, options)
+            return run(spec, options())
         except Locked:
             if not waiting:
                 log(f"another process trains {spec.name}: waiting for it")
             waiting = True
             time.sleep(POLL)
         except UserError as error:
-            raise UserError(f"{spec.name}: this run is needed first, and failed. {error}") from error
+            raise UserError(f"{spec.name}: the prerequisite run failed. {error}") from error
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("Repeat the command to continue.") from None  # not from a checkpoint of this run
+            raise KeyboardInterrupt("Repeat the command to continue.") from None  # this run has no checkpoint yet
         finally:
             free_memory()

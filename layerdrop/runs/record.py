@@ -88,7 +88,7 @@ class RunRecord:
     prerequisites: dict[str, float] = field(default_factory=dict)
     """Cost of the prerequisite runs: trainings, steps, seconds of training."""
     resumed_at_step: int | None = None
-    """Resumed run: seconds, tokens_per_second and peak memory cover only the steps after this one."""
+    """Resumed run: step of the checkpoint. seconds, tokens_per_second and peak memory cover only later steps."""
     tokens_per_second: float | None = None
     """Real (not padding) tokens in training."""
     padding_share: float | None = None
@@ -160,7 +160,7 @@ class RunRecord:
     def from_dict(cls, values: Mapping[str, Any]) -> "RunRecord":
         """The inverse of `to_dict`. Unknown fields are ignored. Raises ValueError for values that are not a record."""
         if not isinstance(values, Mapping) or not isinstance(values.get("spec"), Mapping):
-            raise ValueError("no record of a run: it has no spec")
+            raise ValueError("not the record of a run: it has no spec")
         known = {f.name for f in dataclasses.fields(cls)} - {"spec", "cuts"}
         try:
             record = cls(spec=RunSpec.from_dict(values["spec"]), **{n: v for n, v in values.items() if n in known})
@@ -170,7 +170,7 @@ class RunRecord:
             record.metrics = {name: math.nan if v is None else v for name, v in record.metrics.items()}
             check_type(record, cls)
         except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"no record of a run: {error}") from error
+            raise ValueError(f"not the record of a run: {error}") from error
         return record
 
     @property
@@ -202,8 +202,8 @@ class RunRecord:
 
 
 Run = Callable[[RunSpec, Options], RunRecord]
-"""Executes a run. The status of the record, which is also in the run's folder, is `failed` if the run fails. Raises
-UserError for unusable input, and Locked if another process uses the folder."""
+"""Executes a run, and writes and returns its record. The status is `failed` if the run fails. Raises UserError for
+unusable input, and Locked if another process uses the folder."""
 
 
 def _with_nan(scores: list | None) -> list | None:
@@ -239,7 +239,7 @@ def read_record(folder: str | os.PathLike) -> RunRecord | None:
 
 def _no_number(name: str) -> float:
     """Refuse NaN and infinity, which are not JSON."""
-    raise ValueError(f"{name} is not a number. A record has null there")
+    raise ValueError(f"{name} is not a JSON number. A record has null instead")
 
 
 class Clock:

@@ -1,6 +1,6 @@
 """The settings of a run, without torch, files or flags.
 
-RunSpec has every setting that can change the result: it is the identity of a run. Options has all other settings.
+RunSpec has every setting that can change the result, so it identifies a run. Options has all other settings.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class RunSpec:
     """True: train without this project's speed-ups, which change dropout draws and rounding."""
     start: "RunSpec | None" = None
     """The run that trains the start model; None: start from the checkpoint. The start model has at least the layers
-    that this run keeps. Layer ids count in the checkpoint."""
+    that this run keeps. Layer ids are in the checkpoint's numbering."""
     distil: DistilSpec | None = None
     """None: no teacher."""
     teacher: "RunSpec | None" = None
@@ -144,7 +144,7 @@ class RunSpec:
         Reads version 2 too. Raises ValueError for version 1.
         """
         if "version" not in values:
-            raise ValueError("a record of version 1, which layerdrop 0.2 reads and this version does not")
+            raise ValueError("a record of version 1, which this version cannot read (layerdrop 0.2 can)")
         if values.get("version") == 2:
             values = _from_version_2(values)
         parts = {name: kind for name, kind in _PARTS.items() if values.get(name) is not None}

@@ -1,4 +1,4 @@
-"""Whether a run is done: the one rule for runs, sweeps, searches and prerequisite runs.
+"""The rule for a finished run, shared by runs, sweeps, searches and prerequisite runs.
 
 A run is done if its folder holds a record of the same spec and the same inputs, and every requested output.
 """
@@ -49,7 +49,7 @@ class Status:
     changed: tuple[str, ...] = ()
     """`changed`: names of the changed inputs."""
     note: str | None = None
-    """The reason why an existing record does not count."""
+    """Reason why an existing record does not count."""
 
     @property
     def has_model(self) -> bool:
@@ -87,7 +87,7 @@ def status_of(folder: str, spec: RunSpec, inputs: Mapping[str, Any], needs: Need
         return Status("failed" if record.status == "failed" else "missing", record)
     if changed := changed_inputs(record.inputs, inputs, spec):
         what = ", ".join(changed)
-        note = f"{folder}: holds this run with the same settings, but {what} changed since"
+        note = f"{folder}: contains this run with the same settings, but {what} changed since"
         return Status("changed", record, changed=tuple(changed), note=note)
     missing = tuple(missing_outputs(record, inputs, needs))
     return Status("incomplete" if missing else "done", record, missing)

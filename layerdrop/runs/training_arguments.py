@@ -27,7 +27,7 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
     if not options.evaluate or spec.train is None:
         values["eval_strategy"] = "no"
     values |= {"bf16": spec.precision == "bf16", "fp16": spec.precision == "fp16"}
-    values["remove_unused_columns"] = False  # the teacher's outputs are looked up by an extra column
+    values["remove_unused_columns"] = False  # the extra column `row` selects the teacher's outputs
     args = OneGPU(output_dir=options.folder, seed=spec.seed, use_cpu=options.use_cpu, **values)
     args.mixed_precision = "no" if spec.precision == "fp32" else spec.precision  # overrides a launcher's environment
     return args

@@ -104,7 +104,7 @@ def training_variant(
 def check_predecessor(predecessor: Checkpoint, new_parameters: Sequence[str]) -> None:
     """Raise UserError for an unsuitable predecessor of module replacing. new_parameters: parameters that it lacks."""
     if predecessor.family.shared:
-        raise UserError(f"--theseus: {predecessor.family.name} shares one layer. No module can be replaced.")
+        raise UserError(f"--theseus: {predecessor.family.name} shares one layer. Modules cannot be replaced.")
     if new_parameters:
         raise UserError(
             f"--theseus: {predecessor.name} is not fine-tuned: it lacks {new_parameters[0]}. "
@@ -130,5 +130,5 @@ def frozen_layers(spec: RunSpec, checkpoint: Checkpoint, selection: Selection) -
     frozen = positions("--freeze_layers", kept, spec.train.freeze_layers)
     frozen += selection.dropped if spec.when.frozen else []
     if frozen and checkpoint.family.shared:
-        raise UserError("--freeze_layers: this model's layers share their weights. None can be frozen. Leave it out.")
+        raise UserError("--freeze_layers: this model's layers share their weights and cannot be frozen. Leave it out.")
     return frozen

@@ -26,7 +26,7 @@ class Stopped(KeyboardInterrupt):
 class Candidates:
     """An Evaluate of layerdrop.search.methods: scores of the fine-tuned candidates on the run's validation rows.
 
-    A set is not trained again if any run of the store has trained it with the same settings, whatever its strategy.
+    A set is not trained again if any run of the store has trained it with the same settings and any strategy.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Candidates:
         on_progress: Callable[[Progress, Result | None], Any] = lambda progress, result: None,
         stop: Callable[[], bool] = lambda: False,
     ):
-        """full_run: the run in full depth, with the fingerprints of its inputs. total: number of trainings of the
+        """full_run: the run of the full model, with the fingerprints of its inputs. total: number of trainings of the
         search. select_on: a metric, or `loss`, which is negated; None: the task's `selection_metric`."""
         self.full_run, self.options, self.store, self.engine = full_run, options, store, engine
         self.seeds, self.total, self.select_on = tuple(seeds), total, select_on
@@ -64,14 +64,14 @@ class Candidates:
         return [tuple(self._score(records[ids, seed]) for seed in self.seeds) for ids in sets]
 
     def model(self, spec: RunSpec) -> str:
-        """Train a run if its model is missing. Returns the folder of the model. Raises as a call does."""
+        """Train a run if its model is missing. Returns the folder of the model. Raises the errors of `__call__`."""
         self._train([spec], save_model=True)
         if not holds_model(folder := self.store.folder(spec)):
-            raise UserError(f"{spec.name}: its model is needed. It was trained, but its model is not in {folder}.")
+            raise UserError(f"{spec.name}: the run is done, but its model is not in {folder}.")
         return folder
 
     def predicts_one_value(self, ids: Ids) -> bool:
-        """Whether the model without these layers predicts the same for every row, with one of the seeds."""
+        """Whether the model without these layers has constant predictions with any seed."""
         records = [self._known(self._spec(ids, seed)) for seed in self.seeds]
         return any(record is not None and record.constant_predictions("validation") for record in records)
 
@@ -97,7 +97,7 @@ class Candidates:
         return {"trainings": len(self.records), "steps": steps, "seconds": seconds}
 
     def _train(self, specs: Sequence[RunSpec], save_model: bool = False) -> list[RunRecord | None]:
-        """Train the missing runs. Returns the record of each run, None for a failure. Raises as a call does."""
+        """Train the missing runs. Returns their records, None for a failure. Raises the errors of `__call__`."""
         known = [None if save_model else self._known(spec) for spec in specs]
         missing = [spec for spec, record in zip(specs, known, strict=True) if record is None]
         for prerequisite in {run.id: run for spec in missing for run in spec.prerequisites}.values():

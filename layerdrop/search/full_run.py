@@ -1,4 +1,4 @@
-"""The run in full depth that a search starts from."""
+"""The run of the full model that a search starts from."""
 
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.criteria.selection import Selection
@@ -18,7 +18,7 @@ class FullRun:
     """A run that is not executed: its spec, its options, its inputs, and a record with their fingerprints."""
 
     def __init__(self, spec: RunSpec, options: Options):
-        """Reads the inputs. Raises UserError where they cannot be read, or the spec does not fit the model."""
+        """Read the inputs. Raises UserError for unreadable inputs, or a spec that does not fit the model."""
         self.spec, self.options, args = spec, options, training_arguments(spec, options)
         self.checkpoint, fingerprints = Checkpoint.open(spec.model, options.hub), Fingerprints()
         check_run(spec, args, self.checkpoint.config)

@@ -1,4 +1,4 @@
-"""Search methods: which sets of layers are tried, and which set is the best. Pure functions of scores.
+"""Search methods: the sets of layers to try, and the best set. Pure functions of scores.
 
 A set holds the ids of dropped layers. Source of greedy and optimal: Peer et al. (2022), "Greedy-layer pruning".
 shortlist: ours.
@@ -16,7 +16,7 @@ from layerdrop.data.metrics import rank_key
 Ids = frozenset[int]
 """A set of dropped layers."""
 Evaluate = Callable[[Sequence[Ids]], Sequence[Sequence[float]]]
-"""Score a whole level of sets: one number per seed for each set. Higher is better, NaN is a failure."""
+"""Score a level of sets: one number per seed for each set. Higher is better. NaN marks a failure."""
 PROPOSED_BY = ("logit-kl", "block-influence", "fisher", "top")
 """Strategies that propose the sets of a shortlist: by outputs, states, gradients, position. The first wins a tie."""
 
@@ -26,7 +26,7 @@ class Proposal:
     """A set that strategies propose."""
 
     order: tuple[int, ...]
-    """First to drop first, by the first strategy."""
+    """In the order of dropping of the first strategy."""
     by: tuple[str, ...]
     """The strategies that propose the set."""
 
@@ -98,9 +98,9 @@ def optimal(layers: Sequence[int], max_k: int, evaluate: Evaluate, digits: int |
 
 
 def shortlist(proposals: Mapping[str, Sequence[int]], evaluate: Evaluate, digits: int | None = None) -> Level:
-    """One level: the sets that strategies propose. The order of the best set holds for every smaller K.
+    """One level: the sets that strategies propose. The order of the best set is used for every smaller K.
 
-    proposals: name of a strategy -> the layers that it drops, first to drop first.
+    proposals: name of a strategy -> the layers that it drops, in the order of dropping.
     """
     proposed: dict[Ids, Proposal] = {}
     for name, order in proposals.items():
@@ -146,7 +146,7 @@ METHODS = {
     for row in (
         Method(
             "greedy",
-            "each level drops one more layer, the one that costs least (Peer et al. 2022)",
+            "each level drops one more layer, with the lowest loss of score (Peer et al. 2022)",
             lambda n, max_k: sum(n - dropped for dropped in range(max_k)),
             greedy,
         ),

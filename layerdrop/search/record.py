@@ -24,14 +24,14 @@ class SearchRecord:
 
     method: str
     spec: RunSpec
-    """The run in full depth. Candidates differ only in `drop` and seed."""
+    """The run of the full model. Candidates differ only in `drop` and seed."""
     seeds: tuple[int, ...]
     select_on: str = ""
     """The selection metric. `loss` is negated."""
     digits: int | None = None
     levels: list[Level] = field(default_factory=list)
     constant: list[int] = field(default_factory=list)
-    """Numbers of layers whose best set predicts the same for every row, with one of the seeds."""
+    """Each K whose best set has constant predictions with any seed."""
     cost: dict[str, float] = field(default_factory=dict)
     """`trainings`, `steps`, `seconds` of whole runs; `scoring_seconds` if criteria propose sets."""
 
@@ -122,7 +122,7 @@ def _name(ids: Ids) -> str:
 
 # ---- summary ---------------------------------------------------------------------------------------------------------
 def step_words(level: Level) -> str:
-    """One level in a line: `K = 2: drop 10, 11  0.5780  margin 0.0020`, with what weakens the decision."""
+    """Describe a level: `K = 2: drop 10, 11  0.5780  margin 0.0020`, and a tie or a small margin."""
     ids = ", ".join(map(str, sorted(level.best)))
     by = f" (by {', '.join(level.proposed[level.best].by)})" if level.proposed else ""
     words = [f"K = {len(level.best)}: drop {ids}{by}", f"{level.mean(level.best):.4f}"]
@@ -146,7 +146,7 @@ def _doubt(level: Level) -> str:
 def summary(record: SearchRecord, file: str, more: Sequence[str] = ()) -> str:
     """The steps with the basis of each decision, the cost, and the command that uses the result.
 
-    more: words of the command that the search's spec does not hold.
+    more: words of the command that are not in the search's spec.
     """
     spec, cost, n_seeds = record.spec, record.cost, len(record.seeds)
     on = f"{record.select_on} (negated)" if record.select_on == "loss" else record.select_on
@@ -154,14 +154,14 @@ def summary(record: SearchRecord, file: str, more: Sequence[str] = ()) -> str:
     lines = [f"{record.method}: {spec.model.name} on {spec.data.task}; {on} on {held_out}"]
     lines += [step_words(level) for level in record.levels]
     if doubtful := sum(bool(_doubt(level)) for level in record.levels):
-        lines.append(f"{doubtful} of {len(record.levels)} steps are within chance: other layers may do as well")
+        lines.append(f"{doubtful} of {len(record.levels)} steps are not decisive: other layers may be as good")
     elif n_seeds == 1:
-        lines.append("one seed: it is unknown whether a margin exceeds chance. Use several: --seeds 1 2 3")
+        lines.append("one seed: margins cannot be compared with the spread over seeds. Add --seeds 1 2 3")
     further = ". Try --select_on loss" if record.select_on != "loss" else ""
     for k in record.constant:
         lines.append(
             f"K = {k}: the selected model predicts the same, or nearly the same, for every row, so its "
-            f"{record.select_on} reflects only the shares of the labels{further}"
+            f"{record.select_on} reflects only the label frequencies{further}"
         )
     if record.order:
         lines.append(f"order of dropping: {' '.join(map(str, record.order))}")

@@ -1,6 +1,6 @@
 """Execute runs with an engine: skip finished runs, retry, wait for runs of other processes, estimate the time left.
 
-Studies and searches are lists of jobs. This module does not know what a job means.
+Studies and searches are lists of jobs. This module treats all jobs alike.
 """
 
 import statistics
@@ -20,7 +20,7 @@ from layerdrop.sweeps.engines.worker import record_failure
 
 WORTH_RETRYING = ("out of memory", "OutOfMemoryError", "MemoryError", "OSError", "the worker process", "CUDA error")
 """Failures that are worth a second attempt. A diverged training or unusable data would fail again."""
-ANOTHER_STORE = "Choose another --store to keep these results, or delete the folder to do the run again."
+ANOTHER_STORE = "Choose another --store to keep these results, or delete the folder to repeat the run."
 POLL = 1.0
 """Polling interval for runs of other processes, in seconds."""
 
@@ -41,7 +41,7 @@ def _status(job: Job, inputs: Fingerprints) -> Status:
 
 
 class Estimate:
-    """Estimated duration of runs, from the records of finished runs."""
+    """Duration estimates from the records of finished runs."""
 
     def __init__(self, records: Iterable[RunRecord] = ()):
         self.durations: dict[tuple, list[float]] = {}
@@ -56,7 +56,7 @@ class Estimate:
 
     @staticmethod
     def _keys(spec: RunSpec) -> list[tuple]:
-        """Model, task, K, training variant with its epochs; then the same without the last of them, and so on."""
+        """Keys from specific to general: model, task, K, training variant; then without the last part."""
         k, train = len(spec.drop.layers) or spec.drop.k, spec.train
         variant = spec.variants, train and train.num_train_epochs, train and train.max_steps
         key = spec.model.name, spec.data.task, k, variant
@@ -68,7 +68,7 @@ class Estimate:
         return next((statistics.median(self.durations[key]) for key in keys if key in self.durations), None)
 
     def remaining(self, waiting: list[Job], running: Iterable[tuple[Job, float]] = (), slots: int = 1) -> float | None:
-        """Seconds until all jobs are done, at least those of the longest; None if unknown.
+        """Seconds until all jobs are done, at least the seconds of the longest job; None if unknown.
 
         running: as in Progress. A run beyond its own estimate counts as 0 s.
         """
@@ -161,7 +161,7 @@ class _Execution:
         while self.waiting and len(progress.running) < self.engine.slots:
             job = self.waiting.popleft()
             state = _status(job, self.inputs)
-            if state.word == "done":  # meanwhile, by another process
+            if state.word == "done":  # finished by another process
                 self.end(Result(job, state.record))
             elif state.word == "changed" and not job.options.overwrite:
                 progress.changed.add(job.spec.id)

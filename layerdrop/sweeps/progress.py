@@ -98,7 +98,7 @@ def best_so_far(records: Iterable[RunRecord]) -> list[str]:
     best: dict[str, tuple[float, str]] = {}
     for record in records:
         name, task = record.task.selection_metric, record.spec.data.task
-        name = name if name in record.metrics else record.task.recorded(name)  # held-out rows are one split
+        name = name if name in record.metrics else record.task.recorded(name)  # held-out rows form a single split
         score = record.metrics.get(name, math.nan)
         if not math.isnan(score) and (task not in best or score > best[task][0]):
             best[task] = score, f"best {task}: {name} {score:.4f}  {Path(record.folder).name}"
@@ -106,7 +106,7 @@ def best_so_far(records: Iterable[RunRecord]) -> list[str]:
 
 
 class Display:
-    """A line for each run that ended. On a terminal also live lines: running runs, best run of each task, totals."""
+    """Print one line for each completed run. On a terminal, also show running runs, best runs and totals."""
 
     def __init__(self, stream: TextIO = sys.stderr):
         self.stream = stream
@@ -114,7 +114,7 @@ class Display:
         self.lines: list[tqdm] = []
 
     def log(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a permanent line above the live lines."""
         tqdm.write(text, file=self.stream)
         self.stream.flush()
 
@@ -140,7 +140,7 @@ class Display:
         name, record = result.job.name, result.record
         if record is None or record.status != "success":
             error = one_line(result.error or record.error, ERROR_WIDTH)
-            again = "" if any(job is result.job for job, _ in progress.failed) else " (is tried once more)"
+            again = "" if any(job is result.job for job, _ in progress.failed) else " (will be retried once)"
             return f"{_word(progress, result.job):<8}{name}{again}: {error}"
         metrics = [f"{name} {value:.4f}" for name, value in record.metrics.items() if not name.endswith("loss")]
         return f"done    {name}  {'  '.join(metrics)}  {record.seconds.get('total', 0.0):.1f} s"

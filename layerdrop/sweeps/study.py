@@ -30,15 +30,15 @@ AXES = {
 """Names of a grid's axes -> the flag that they vary. Any other flag of a run is an axis by its own name."""
 KEYS = ("recipe", "settings", "grid", "exclude")
 QUIET = {"save_strategy": "no", "save_model": "no", "disable_tqdm": True, "report_to": "none"}
-"""Settings of a study's runs, unless the study says otherwise: the weights of hundreds of runs fill a disk."""
+"""Default settings of a study's runs: the weights of hundreds of runs would fill a disk."""
 OF_ONE_RUN = {
-    "dry_run": "shows a single run: run_glue.py --dry_run. Use --plan for the runs of a study",
-    "json": "goes with run_glue.py --dry_run. Each run's JSON is record.json in its folder; leave --json out",
+    "dry_run": "previews a single run. Use --plan for the runs of a study",
+    "json": "needs --dry_run of a single run. The JSON of a run is record.json in its folder. Leave --json out",
     "output_dir": "is the folder of a single run. Use --store FOLDER for many",
     "overwrite_output_dir": "starts a single run over. Delete the folders of the runs to repeat",
-    "resume_from_checkpoint": "is not needed. The same command executes what is missing; leave it out",
+    "resume_from_checkpoint": "is not needed: repeat the command to execute missing runs. Leave it out",
 }
-"""Flags of run_glue.py that make no sense for many runs -> what they do, and what to do instead."""
+"""Flags of run_glue.py that are invalid for many runs -> the reason and the alternative."""
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Study:
     name: str
     jobs: list[Job] = field(default_factory=list)
     impossible: dict[str, str] = field(default_factory=dict)
-    """Name of a run -> why it is impossible (for example a K that the strategy cannot drop from that model)."""
+    """Name of an impossible run -> reason (for example a K that the strategy cannot drop from the model)."""
     notes: list[str] = field(default_factory=list)
     """Models and data folders that this machine cannot read (a node of a cluster may), and axes without effect."""
     gives_precision: bool = True
@@ -83,7 +83,7 @@ def read_study(
     planner.keep_needed_models()
     study = planner.study
     if not study.jobs and not study.impossible:
-        raise UserError(f"{path}: its grid holds no run. Give axes ({', '.join(AXES)}) with values.")
+        raise UserError(f"{path}: its grid has no run. Give axes ({', '.join(AXES)}) with values.")
     if not study.jobs:
         name, why = next(iter(study.impossible.items()))
         raise UserError(f"{path}: none of its {len(study.impossible)} runs is possible. {name}: {why}")
@@ -95,14 +95,14 @@ def _read(path: str) -> dict[str, Any]:
     content = read_settings(path, STUDY)
     if content and not any(get_close_matches(key, KEYS, n=1) for key in content):
         raise UserError(
-            f"{path}: no study, it has no 'grid'. Start the configuration of a single run with: layerdrop run {path} "
+            f"{path}: not a study, because it has no 'grid'. Start a single run with: layerdrop run {path} "
             f"(or use it for every run of a study: --recipe {path})"
         )
     for key in content:
         if key not in KEYS:
             raise UserError(f"{path}: {unknown('key', key, KEYS)}")
     if not isinstance(content.get("recipe") or "", str):
-        raise UserError(f"{path}: 'recipe' is the path of a file of flags. Flags of this study stand under 'settings'.")
+        raise UserError(f"{path}: 'recipe' is the path of a file of flags. Put flags of this study under 'settings'.")
     if not isinstance(content.get("settings") or {}, dict):
         raise UserError(f"{path}: 'settings' is a mapping of flags to values.")
     return content
@@ -118,7 +118,7 @@ def _mappings(path: str, content: dict[str, Any], key: str) -> list[dict[str, An
 
 
 def _check_axes(path: str, grids: list[dict[str, Any]], exclude: list[dict[str, Any]]) -> None:
-    """Raise UserError for a misspelt axis, and for an excluded axis of no grid. Parsing refuses other unknown names."""
+    """Raise UserError for a misspelled axis, and for an `exclude` axis of no grid. Parsing checks other names."""
     axes = {str(name) for grid in grids for name in grid}
     varied = {AXES.get(name, name) for name in axes} | set(AXES.values())
     unused = {name for entry in exclude for name in map(str, entry) if AXES.get(name, name) not in varied}
@@ -132,7 +132,7 @@ def _check_axes(path: str, grids: list[dict[str, Any]], exclude: list[dict[str, 
 
 
 def refuse_flags_of_one_run(words: Sequence[str]) -> None:
-    """Raise UserError for a flag of run_glue.py that makes no sense for many runs."""
+    """Raise UserError for a flag of run_glue.py that is invalid for many runs."""
     for word in words:
         name = word.partition("=")[0].removeprefix("--").replace("-", "_")
         if word.startswith("--") and name in OF_ONE_RUN:
@@ -253,20 +253,20 @@ class _Planner:
 
 
 def _where(grid: dict[str, Any], cell: dict[str, Any]) -> str:
-    """Which cell of a grid, in its axes of several values, for the end of an error."""
+    """Describe a cell of a grid by its axes with several values, for the end of an error message."""
     words = ", ".join(f"{axis} {cell[axis]}" for axis in grid if len(_values(grid[axis])) > 1)
     return f" (At {words}.)" if words else ""
 
 
 def _with_axes(text: str) -> str:
-    """An error about flags of a run, with the names of the study's axes."""
+    """Replace the flags of a run in an error message by the study's axes."""
     for axis, flag in AXES.items():
         text = re.sub(rf"--{flag}\b", axis, text)
     return text
 
 
 def idle_axis(axis: str, planned: list[tuple[dict[str, Any], str]]) -> str | None:
-    """A note where the values of an axis lead to the same runs, whatever the other axes are.
+    """A note if the values of an axis lead to the same runs for all values of the other axes; else None.
 
     planned: (cell, id of its run).
     """

@@ -1,4 +1,4 @@
-"""A run over several processes (`torchrun`). The first process decides for all. A failure ends all of them."""
+"""A run over several processes (`torchrun`). The first process decides. A failure ends all processes."""
 
 import pickle
 import sys
@@ -45,7 +45,7 @@ def finish() -> None:
 
 
 def leave() -> None:
-    """Leave the group at once after a failure. Collective operations of the others then fail instead of hanging."""
+    """Leave the group at once after a failure: other processes' collective operations fail instead of hanging."""
     if _joined():
         torch.distributed.destroy_process_group()
 
@@ -84,8 +84,8 @@ def _pickled_error(error: BaseException) -> bytes:
 
 
 def leaves_group(function: Callable) -> Callable:
-    """Decorate a run: leave the group at its end, however it ends. The others' collective operations then fail instead
-    of hanging."""
+    """Decorate a run to leave the group at its end, also after an error. Collective operations of other processes then
+    fail instead of hanging."""
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:

@@ -92,7 +92,7 @@ def hash_file(path: str | Path) -> str:
 
 
 def umask() -> int:
-    """Permissions that new files of this process lack."""
+    """The umask of this process."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -175,7 +175,7 @@ def _clean(work: Path, target: Path) -> None:
 
 
 def _exchange(a: Path, b: Path) -> bool:
-    """Exchange two folders in one step. Returns False if the system cannot."""
+    """Exchange two folders in one step. Returns False if the system does not support it."""
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform.startswith("linux") else None
     return rename is not None and rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0

@@ -77,7 +77,7 @@ class OwnFiles:
         self._save(self.spec, reserved=sorted(patterns))
 
     def owns(self, name: str) -> bool:
-        """Whether this run wrote the file or folder, unchanged since."""
+        """Whether this run wrote the file or folder and it has not changed."""
         return self._owns(self.spec, name)
 
     def _owns(self, spec: dict[str, Any] | None, name: str) -> bool:
@@ -111,7 +111,7 @@ class OwnFiles:
 
     # ---- writing
     def write(self, files: Mapping[str, str]) -> None:
-        """Write text files. Raises UserError, and writes nothing, if the user has a file of such a name."""
+        """Write text files. Raises UserError, and writes nothing, if the user has a file of this name."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._list({name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()})
         for name, text in files.items():
@@ -121,7 +121,7 @@ class OwnFiles:
     def saving(self) -> Iterator[Path]:
         """Yield an empty folder, whose files are moved into the run's folder at the end.
 
-        Raises UserError, and moves nothing, if the user has a file of such a name.
+        Raises UserError, and moves nothing, if the user has a file of this name.
         """
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=TEMPORARY) as temporary:
             yield Path(temporary)
@@ -149,7 +149,7 @@ class OwnFiles:
 
     # ---- deleting
     def remove(self) -> None:
-        """Delete the run's files and checkpoints, and `spec.json` last. The user's files stay."""
+        """Delete the run's files and checkpoints, and `spec.json` last. The user's files are kept."""
         spec = self.spec
         if spec is None:
             return

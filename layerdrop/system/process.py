@@ -1,7 +1,7 @@
 """Settings of a process: memory allocation, garbage collection, waiting threads, output.
 
-Commands and workers choose them at their start, library functions never do. This module imports neither torch nor
-numpy, because both read some settings when they are imported.
+Commands and workers apply them at their start, library functions never do. This module imports neither torch nor numpy,
+because both read some settings when they are imported.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ import time
 SPIN_COUNT = "1000"
 """Spin count of an OpenMP thread before it sleeps. See docs/speed.md for other values."""
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""Variables for waiting threads. If the user has set any of them, all stay as they are."""
+"""Variables for waiting threads. If the user has set any of them, none is changed."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
@@ -69,7 +69,7 @@ def tolerate_broken_output() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep freed memory for the next tensors: the kernel would clear every page of it each time."""
+    """Let glibc keep freed memory for the next tensors. Otherwise the kernel clears every page again."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # older versions allow no more
@@ -96,7 +96,7 @@ def free_memory() -> None:
 
 
 def busy_note(seconds: float = 0.1) -> str | None:
-    """Measure the load, and return a warning if other processes occupy half a core or more. Else None."""
+    """Measure the load. Returns a warning if other processes occupy half a core or more, else None."""
     cores = _cores()
     before, own = _busy_seconds(cores), time.process_time()
     time.sleep(seconds)
@@ -104,7 +104,7 @@ def busy_note(seconds: float = 0.1) -> str | None:
     if others < 0.5:
         return None
     others = f"{min(others, len(cores)):.1f} of {len(cores)} cores"
-    return f"other processes occupy {others}: this run takes longer, and its times are not those of a free machine"
+    return f"other processes occupy {others}: this run takes longer, and its times are not comparable"
 
 
 def _cores() -> list[int]:

@@ -16,7 +16,7 @@ SEARCH_ONLY = {"method", "max_k", "seeds", "select_on", "round"}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without repeated keys. A key beside `<<` overrides the merged key."""
+    """YAML loader that refuses repeated keys. A key beside `<<` overrides the merged key."""
 
     def __init__(self, stream):
         super().__init__(stream)
@@ -50,5 +50,5 @@ def read_settings(path: str, kind: str | None = None) -> dict[str, Any]:
         raise UserError(f"{path}: a configuration is a list of `flag: value` lines.")
     found = STUDY if "grid" in settings else SEARCH if SEARCH_ONLY & set(settings) else None
     if found not in (None, kind):
-        raise UserError(f"{path}: is {found}. Start it with: layerdrop {COMMANDS[found]} {path}")
+        raise UserError(f"{path}: is {found}. Execute it with: layerdrop {COMMANDS[found]} {path}")
     return settings

@@ -213,8 +213,8 @@ def call(bert, glue, tmp_path, monkeypatch, capsys):
 def test_scores_side_by_side(call, run, bert):
     code, out, err = call("scores --tasks rte stsb")
     assert code == 0 and out.count("scores\n") == 2 and "Kendall's tau" in out, err
-    assert "through the checkpoint's classifier" in out and len(list(Path("figures").glob("scores_*.png"))) == 2
-    assert "Without a trained head" in out  # stsb is not what the head is for, and there is no masked-LM head
+    assert "use the checkpoint's classifier" in out and len(list(Path("figures").glob("scores_*.png"))) == 2
+    assert "the checkpoint has no trained head" in out  # no head for stsb, no masked-LM head
     code, record, _, err = run(
         "--task_name rte --max_steps 1 --drop_strategy linearity --drop_k 2 --score_store runs/layers/scores"
     )
@@ -277,7 +277,7 @@ def test_runs_are_looked_at_on_their_own_task(call, run, bert):
         ("score --tasks rte", "Did you mean 'scores'?"),
         ("scores --tasks rte --criteria linear", "Did you mean 'linearity'?"),
         ("profile --tasks rt", "--task_name"),
-        ("profile --tasks rte --drop_strategy top --drop_k 2", "leave the flags of dropping and training out"),
+        ("profile --tasks rte --drop_strategy top --drop_k 2", "neither drops layers nor trains"),
         ("profile --tasks rte --figure x", "--figure: no such flag. Did you mean --figures?"),
     ],
 )
@@ -335,7 +335,7 @@ def test_a_run_of_own_files_is_looked_at_on_them(own, capsys):
     test = ["--split", "test", "--test_file", "test.csv", "--text_columns", "review"]
     assert run_command("layers", ["profile", *words, *test]) == 0
     assert run_command("layers", ["profile", *words, *own_words, "--tasks", "rte", "mrpc"]) == 2
-    assert "--tasks rte mrpc: --train_file is one task" in capsys.readouterr().err
+    assert "--tasks rte mrpc: own files are one task" in capsys.readouterr().err
 
 
 def test_a_run_is_looked_at_on_its_own_folder_of_data(glue):

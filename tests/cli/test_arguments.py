@@ -116,7 +116,7 @@ def test_every_flag_of_the_library_goes_through():
     [
         ("--drop_strategy tpo --drop_k 2", "--drop_strategy: unknown value 'tpo'. Did you mean 'top'"),
         ("--drop_k 2", "--drop_k needs a strategy. Choose --drop_strategy: top, bottom"),
-        ("--drop_strategy top", r"--drop_strategy top: how many layers\? Add --drop_k N\."),
+        ("--drop_strategy top", r"--drop_strategy top: needs the number of layers\. Add --drop_k N\."),
         ("--drop_strategy contribution", "Add --drop_k N or --drop_threshold X"),
         (
             "--drop_strategy contribution --drop_k 1 --drop_threshold 0.9",
@@ -137,8 +137,8 @@ def test_every_flag_of_the_library_goes_through():
         ("--drop_strategy top --drop_k -1", "--drop_k -1"),
         ("--drop_strategy top --drop_k two", "--drop_k.*not a whole number: 'two'"),
         ("--drop_strategy list", "needs the ids. Add --drop_layers"),
-        ("--drop_layers ,", "--drop_layers: names no layer. Write ids as 9,10,11"),
-        ("--drop_layers=", "--drop_layers: names no layer"),
+        ("--drop_layers ,", "--drop_layers: has no layer ids. Write ids as 9,10,11"),
+        ("--drop_layers=", "--drop_layers: has no layer ids"),
         ("--drop_layers 9,x", "--drop_layers '9,x': not a list of layer ids"),
         ("--drop_layers 9 --drop_strategy top --drop_k 1", "--drop_layers and --drop_strategy top contradict"),
         ("--drop_layers 9 --drop_k 2", "--drop_k 2: --drop_layers names 1 layers"),
@@ -160,7 +160,7 @@ def test_every_flag_of_the_library_goes_through():
             "--drop_strategy top --drop_k 1 --drop_order_file x",
             "--drop_order_file: only with --drop_strategy greedy, optimal, shortlist, list, not top",
         ),
-        ("--freeze_layers=-1,3,-2", "^--freeze_layers -2, -1: no layer id. Ids count from 0"),
+        ("--freeze_layers=-1,3,-2", "^--freeze_layers -2, -1: not a layer id. Ids count from 0"),
         ("--task_name mprc", "--task_name: unknown value 'mprc'. Did you mean 'mrpc'"),
         ("--train_file a.csv", "--validation_file is missing: --do_eval or --score_split validation needs it"),
         ("--train_file a.csv", "--hold_out 0.15 uses a fraction of the training set instead"),
@@ -181,15 +181,18 @@ def test_every_flag_of_the_library_goes_through():
         ("--learning_rate -1", "--learning_rate -1.0: must be 0 or more"),
         ("--do_train False --do_eval False", "nothing to do"),
         ("--resume_from_checkpoint --overwrite_output_dir", "contradict each other"),
-        ("--model_name_or_path . --output_dir ../{cwd}", "is the checkpoint's own folder"),
+        ("--model_name_or_path . --output_dir ../{cwd}", "is the folder of the checkpoint"),
         ("--precision fp32 --bf16", "--precision fp32 and --bf16 contradict each other"),
         ("--precision fp16 --bf16", "--precision fp16 and --bf16 contradict each other"),
         ("--precision bf16 --bf16 False", "--precision bf16 and --bf16 False contradict each other"),
-        ("--drop_layers 10 11", "^'11' belongs to no flag. Write layer ids without spaces, as 9,10,11"),
-        ("--remove_layers 10 11 --seed 1", "^'11' belongs to no flag. Write layer ids without spaces, as 9,10,11"),
-        ("--freeze_layers=0, 1,2", "^'1,2' belongs to no flag. Write layer ids without spaces, as 9,10,11"),
+        ("--drop_layers 10 11", "^'11' is not the value of a flag. Write layer ids without spaces, as 9,10,11"),
+        (
+            "--remove_layers 10 11 --seed 1",
+            "^'11' is not the value of a flag. Write layer ids without spaces, as 9,10,11",
+        ),
+        ("--freeze_layers=0, 1,2", "^'1,2' is not the value of a flag. Write layer ids without spaces, as 9,10,11"),
         ("--drop_layers 9,10 --freeze_layers 1,9", "^--freeze_layers 9: dropped layers cannot be frozen"),
-        ("--drop_layers 1,-1,2", "^--drop_layers -1: no layer id. Ids count from 0"),
+        ("--drop_layers 1,-1,2", "^--drop_layers -1: not a layer id. Ids count from 0"),
         ("--load_best_model_at_end --do_train", "^--load_best_model_at_end: needs evaluations .* Add --do_eval"),
         ("--task_name x --metric_for_best_model f1", "^--task_name: unknown value 'x'"),
         ("--drop_layers x --freeze_layers 1", "^--drop_layers 'x': not a list of layer ids"),
@@ -197,7 +200,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--json", "--json: only with --dry_run"),
         ("--drop_stratgy top", "--drop_stratgy: no such flag. Did you mean --drop_strategy?"),
         ("--dropk 6", "--dropk: no such flag"),
-        ("top", "'top' belongs to no flag"),
+        ("top", "'top' is not the value of a flag"),
         ("nowhere.yaml", "nowhere.yaml: cannot read the configuration"),
         ("--eval_strategy sometimes", "sometimes"),
     ],
@@ -488,11 +491,11 @@ def test_keeping_every_layer_drops_nothing():
     ("words", "said"),
     [
         ("--keep_layers 12,3", "--keep_layers: no layer 12 in a model of 12 layers"),
-        ("--keep_layers ,", "--keep_layers: names no layer. Write ids as 9,10,11"),
-        ("--keep_layers=", "--keep_layers: names no layer"),
+        ("--keep_layers ,", "--keep_layers: has no layer ids. Write ids as 9,10,11"),
+        ("--keep_layers=", "--keep_layers: has no layer ids"),
         ("--keep_layers 0,x", "--keep_layers '0,x': not a list of layer ids"),
-        ("--keep_layers=-1,2", "--keep_layers -1: no layer id. Ids count from 0."),
-        ("--keep_layers 0 1", "'1' belongs to no flag. Write layer ids without spaces"),
+        ("--keep_layers=-1,2", "--keep_layers -1: not a layer id. Ids count from 0."),
+        ("--keep_layers 0 1", "'1' is not the value of a flag. Write layer ids without spaces"),
         ("--keep_layers 0 --drop_layers 1", "--keep_layers and --drop_layers contradict each other. Give one of them."),
         ("--keep_layers 0 --drop_strategy top", "--keep_layers and --drop_strategy top contradict each other."),
         ("--keep_layers 0 --drop_k 3", "--keep_layers and --drop_k contradict each other."),
@@ -978,7 +981,7 @@ def test_evaluation_alone():
         "runs/bert-base-uncased_mrpc_full_k0_seed3_eval",
     )
     assert how.notes == (
-        "without training no effect: --freeze_layers, --learning_rate, --load_best_model_at_end, --max_train_samples",
+        "no effect without training: --freeze_layers, --learning_rate, --load_best_model_at_end, --max_train_samples",
     )
     scored = spec(f"--do_eval --max_train_samples 9 {CONTRIBUTION} --score_split train")
     assert scored.data.max_train_samples == 9
@@ -1103,7 +1106,7 @@ def test_metric_for_the_best_model(words, allowed):
     every = {"loss", "accuracy", "f1", "f1_macro", "pearson", "matched_accuracy", "xaccuracy", "matthews_correlation"}
     for name in every - set(allowed):
         said = refusal([*words.split(), "--metric_for_best_model", name])
-        assert said.startswith(f"--metric_for_best_model {name}: no metric of") and said.endswith(
+        assert said.startswith(f"--metric_for_best_model {name}: not a metric of") and said.endswith(
             f"Allowed: {', '.join(allowed)}."
         )
 
@@ -1123,20 +1126,20 @@ def test_the_forks_defaults_drop_and_freeze_nothing():
     for words in (["--remove_layers", "", "--freeze_layers", ""], ["--remove_layers=", "--freeze_layers="]):
         run = parse([*words, "--seed", "7", *CPU]).to_spec()[0]
         assert run == spec("--seed 7") and run.drop == DropSpec()
-    assert "--drop_layers: names no layer" in refusal(["--drop_layers", ""])
+    assert "--drop_layers: has no layer ids" in refusal(["--drop_layers", ""])
     assert refusal(["--remove_layers"]).startswith("--drop_layers: expected one argument")
 
 
 def test_a_study_is_not_one_run(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text("recipe: x.yaml\ngrid:\n  k: [1, 2]\n")
-    assert refusal([str(path)]) == f"{path}: is a study of many runs. Start it with: layerdrop sweep {path}"
+    assert refusal([str(path)]) == f"{path}: is a study of many runs. Execute it with: layerdrop sweep {path}"
 
 
 def test_a_search_is_not_one_run(tmp_path):
     path = tmp_path / "search.yaml"
     path.write_text("model_name_or_path: demo\nmethod: greedy\n")
-    assert refusal([str(path)]) == f"{path}: is a search. Start it with: layerdrop search {path}"
+    assert refusal([str(path)]) == f"{path}: is a search. Execute it with: layerdrop search {path}"
 
 
 def test_flags_that_help_shows_are_those_that_are_parsed():

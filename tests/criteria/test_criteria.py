@@ -299,7 +299,7 @@ def test_a_whole_run(run, name):
     if name != "random":
         assert record["spec"]["drop"]["score_split"] == "train" and len(record["scores"]) == 6
     if name in ("sleb", "taylor"):
-        assert "scores are measured through the checkpoint's classifier" in err
+        assert "scores are measured with the checkpoint's classifier" in err
     code, _, out, _ = run(f"--task_name rte --dry_run --drop_strategy {name} --drop_k 2", output=None)
     assert code == 0 and ("scores" in out) == (name != "random")
 

@@ -35,8 +35,8 @@ def run_of(words: str) -> RunSpec:
         ("--drop_layers 6", "no layer 6"),
         ("--freeze_layers 6", "--freeze_layers: no layer 6"),
         ("--drop_strategy top --drop_k 2 --freeze_layers 5", "--freeze_layers: layer 5 is not kept"),
-        ("--drop_strategy random --drop_k 5 --teacher auto --distill patient", "the model keeps one alone"),
-        ("--drop_layers 0,1,2,3,4 --teacher auto --distill patient", "the model keeps one alone"),
+        ("--drop_strategy random --drop_k 5 --teacher auto --distill patient", "the model keeps only one layer"),
+        ("--drop_layers 0,1,2,3,4 --teacher auto --distill patient", "the model keeps only one layer"),
     ],
 )
 def test_what_no_score_could_mend(words, said):

@@ -43,7 +43,7 @@ def test_a_file_of_a_checkpoint_is_named(bert, tmp_path, file):
         path.write_text(json.dumps({"metadata": {}, "weight_map": {"w": "x.safetensors"}}))
     path.write_text(MARK + path.read_text(encoding="utf-8"), encoding="utf-8")
     with pytest.raises(
-        UserError, match=rf"{file} begins with a byte-order mark \(BOM\)\. Save it as UTF-8 without one"
+        UserError, match=rf"{file} begins with a byte-order mark \(BOM\)\. Save it as UTF-8 without a BOM"
     ):
         checkpoint = Checkpoint.open(ModelSpec(str(folder)))
         print(checkpoint.tokenizer, checkpoint.weights())

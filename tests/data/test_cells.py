@@ -62,7 +62,7 @@ def test_columns_without_a_name(tmp_path):
 def test_a_repeated_header_is_no_row(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("text,label\nw,a\nv,b\ntext,label\nw,a\n")
-    with pytest.raises(UserError, match="x.csv:4: the line of column names again"):
+    with pytest.raises(UserError, match="x.csv:4: a repeated header line"):
         read(str(path))
     assert read(str(path), skip_bad_rows=True).task.labels == ("a", "b")
     path.write_text("text\ntext\nw w\n")  # with one column it may be a text
@@ -74,7 +74,7 @@ def test_a_repeated_header_is_no_row(tmp_path):
     ("row", "message"),
     [
         ({"text": ["w", "v"], "label": 0}, "column 'text' holds a list"),
-        ({"text": "w w", "label": [1, 2]}, "column 'label' holds a list .*several labels"),
+        ({"text": "w w", "label": [1, 2]}, "column 'label' holds a list .*multi-label"),
         ({"text": "w w", "label": {"a": 1}}, "column 'label' holds an object"),
         ({"text": "w w", "label": float("nan")}, "an empty cell in column 'label'"),
         ({"text": float("nan"), "label": 0}, "an empty cell in column 'text'"),
@@ -112,7 +112,7 @@ def test_bytes_are_decoded(tmp_path):
     assert data.task.labels == ("neg", "pos") and data.examples["train"].texts == (["w w", "v v", "é e"],)
     cells["text"][1] = b"\xff"
     pq.write_table(pa.table({name: pa.array(of, pa.binary()) for name, of in cells.items()}), tmp_path / "x.parquet")
-    with pytest.raises(UserError, match="x.parquet:2: column 'text' holds bytes that are no UTF-8 text"):
+    with pytest.raises(UserError, match="x.parquet:2: column 'text' holds bytes that are not UTF-8 text"):
         read(str(tmp_path / "x.parquet"), text_columns=("text",))
 
 
@@ -126,7 +126,7 @@ def test_classes_are_those_of_usable_rows(tmp_path):
 @pytest.mark.parametrize("word", ["nan", "NaN", "<NA>"])
 def test_the_word_nan_is_a_missing_label(tmp_path, word):
     path = column(tmp_path / "x.csv", ["pos", "neg", word, "pos"])
-    with pytest.raises(UserError, match=f"x.csv:4: label '{word}' means that a label is missing .*--label_type class"):
+    with pytest.raises(UserError, match=f"x.csv:4: label '{word}' stands for a missing label .*--label_type class"):
         read(path)
     assert read(path, skip_bad_rows=True).task.labels == ("neg", "pos")
     assert read(path, label_type="class").task.labels == tuple(sorted(("neg", "pos", word)))

@@ -33,7 +33,7 @@ def test_every_task_in_the_classical_layout(glue, name):
         assert train.labels.dtype == np.int64 and train.labels.tolist() == [i % n for i in range(24)]
 
 
-def test_mnlis_development_sets_differ(glue):
+def test_mnlis_validation_sets_differ(glue):
     matched, mismatched = (
         read_glue_split(glue, TASKS["mnli"], f"validation_{kind}") for kind in ("matched", "mismatched")
     )
@@ -136,12 +136,12 @@ def test_first_rows(glue):
     assert data.examples["train"].labels.tolist() == whole.labels[:7].tolist()
 
 
-def test_the_same_rows_for_training_and_development_are_noted(tmp_path):
+def test_the_same_rows_for_training_and_validation_are_noted(tmp_path):
     folder = tiny.glue(tmp_path, "rte")
     (folder / "RTE" / "dev.tsv").write_bytes((folder / "RTE" / "train.tsv").read_bytes())
     spec = DataSpec("rte", str(folder), max_train_samples=4, max_eval_samples=6)
     (note,) = read_splits(spec, ["train", "validation"]).notes
-    assert note == "validation contains the same rows as train: its scores say nothing about new examples"
+    assert note == "validation contains the same rows as train: its scores do not measure generalization"
     assert read_splits(spec, ["validation"]).notes == []
 
 
@@ -210,6 +210,7 @@ def test_rows_are_read_once_for_their_fingerprints(tmp_path, reads):
         "test.tsv",
     ]
     assert row_fingerprints(replace(spec, max_eval_samples=6), ["validation"])["validation"][0] == 6
+    assert [row_fingerprints(spec, ["test"], max_predict_samples=n)["test"][0] for n in (2, 3, None)] == [2, 3, 12]
 
 
 @pytest.mark.parametrize("source", ["glue", "files"])

@@ -1,4 +1,4 @@
-"""A share of the training set in place of the development set."""
+"""A share of the training set in place of the validation set."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_too_few_rows():
 
 
 @pytest.mark.parametrize("name", ["rte", "mnli", "stsb"])
-def test_the_development_set_is_not_read(tmp_path, name):
+def test_the_validation_set_is_not_read(tmp_path, name):
     tiny.glue(tmp_path, name, rows=60)
     whole = read_splits(DataSpec(name, str(tmp_path)), ["train"]).examples["train"]
     for path in (tmp_path / TASKS[name].folder).glob("dev*"):
@@ -72,7 +72,7 @@ def test_a_whole_run(run, tmp_path, glue):
     )
 
 
-def test_own_files_need_no_development_file(run, tmp_path):
+def test_own_files_need_no_validation_file(run, tmp_path):
     (tmp_path / "own.csv").write_text("label,text\n" + "".join(f"{'ab'[i % 2]},w{i % 7} w{i % 5}\n" for i in range(20)))
     code, record, _, err = run("--train_file own.csv --num_train_epochs 1 --hold_out 0.2 --save_model no", data=None)
     assert code == 0, err

@@ -308,7 +308,7 @@ def test_usual_pairs_of_columns(tmp_path, names):
     path = write(tmp_path / "x.csv", pair(*names.split(), source="web page", id="7"))
     data = read(path)
     assert data.task.texts == tuple(names.split())
-    note = f"text taken from {' and '.join(data.task.texts)} of {path}; not used: source (--text_columns names others)"
+    note = f"text taken from {' and '.join(data.task.texts)} of {path}; not used: source (others: --text_columns)"
     assert data.notes[0] == note
 
 
@@ -335,7 +335,7 @@ def test_text_is_not_guessed_among_several_columns(tmp_path, columns, texts):
     rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     path = write(tmp_path / "x.csv", [row | {"label": "ab"[i]} for i, row in enumerate(rows)])
     if texts is None:
-        message = f"x.csv: cannot tell the text columns from {', '.join(columns)}, label. .*--text_columns"
+        message = f"x.csv: cannot choose the text columns from {', '.join(columns)}, label. .*--text_columns"
         with pytest.raises(UserError, match=message):
             read(path)
     else:
@@ -434,7 +434,7 @@ def test_numbers_and_words_as_classes_are_noted(tmp_path):
     assert len(read(column(tmp_path / "x.csv", ["1", "2", "3", "2"])).notes) == 1
 
 
-def test_a_development_label_that_is_no_number(tmp_path):
+def test_a_validation_label_that_is_no_number(tmp_path):
     train, dev = column(tmp_path / "t.csv", DECIMALS), column(tmp_path / "d.csv", ["0.5", "nan", "1"])
     with pytest.raises(UserError, match=r"d.csv:3: label 'nan' of column 'label' is not a number"):
         read(train, dev)
@@ -542,7 +542,7 @@ def test_name_of_the_users_task(path, name):
     assert own_task_name((("train", path), ("validation", "other.csv"))) == name
 
 
-def test_the_same_rows_for_training_and_development_are_noted(tmp_path):
+def test_the_same_rows_for_training_and_validation_are_noted(tmp_path):
     train = write(tmp_path / "t.csv", ROWS)
     copy = write(tmp_path / "copy.jsonl", ROWS)
     other = write(tmp_path / "d.csv", ROWS[::-1])

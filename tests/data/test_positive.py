@@ -58,11 +58,11 @@ def test_of_own_files(tmp_path):
     path = column(tmp_path / "x.csv", ["ok", "fraud", "ok", "ok"])
     data = read(path, path)
     assert data.task.positive_label == "fraud"
-    assert any(note.startswith("f1 measures class 'fraud' (the rarer one in training") for note in data.notes)
+    assert any(note.startswith("f1 measures class 'fraud' (the rarer class in training") for note in data.notes)
     data = read(path, path, positive_label="ok")
     assert data.task.positive_label == "ok" and not any("f1" in note for note in data.notes)
     mostly_fraud = column(tmp_path / "y.csv", ["ok", "fraud", "fraud", "fraud"])
-    assert read(path, mostly_fraud).task.positive_label == "fraud"  # development and test sets do not decide
+    assert read(path, mostly_fraud).task.positive_label == "fraud"  # validation and test sets do not decide
     assert read(None, path, known_labels=("fraud", "ok"), known_positive="fraud").task.positive_label == "fraud"
     assert read(None, path, known_labels=("fraud", "ok")).task.positive_label == "ok"
     assert read(mostly_fraud, known_labels=("fraud", "ok"), known_positive="fraud").task.positive_label == "ok"
@@ -103,7 +103,7 @@ def test_a_record_says_it():
 
 
 def test_later_runs_of_a_trained_model_use_the_same_class(run, tmp_path):
-    """Also where the development set would say otherwise; after `after`, whose own run does not train."""
+    """Also where the validation set would say otherwise; after `after`, whose own run does not train."""
     train = column(tmp_path / "train.csv", ["fraud", "ok", "ok", "ok"] * 4)
     dev = column(tmp_path / "dev.csv", ["fraud", "fraud", "fraud", "ok"] * 2)
     words = f"--train_file {train} --validation_file {dev} --max_steps 1"

@@ -65,15 +65,15 @@ NUMBERS = custom_task("mine", ("text",), "label", ("0", "1"))
 @pytest.mark.parametrize(
     ("task", "classes", "how"),
     [
-        (TASKS["sst2"], ["POS", "NEG"], "POS is taken for negative, NEG is taken for positive"),
+        (TASKS["sst2"], ["POS", "NEG"], "POS counts as negative, NEG counts as positive"),
         (TASKS["sst2"], ["Positive", "NEGATIVE"], None),
         (TASKS["sst2"], ["1", "0"], None),
         (TASKS["sst2"], ["LABEL_0", "LABEL_1"], None),
         (TASKS["mnli"], ["LABEL_0", "LABEL_1", "LABEL_2"], None),
-        (NEGATIVE_FIRST, ["LABEL_0", "LABEL_1"], "LABEL_0 is taken for neg, LABEL_1 is taken for pos"),
+        (NEGATIVE_FIRST, ["LABEL_0", "LABEL_1"], "LABEL_0 counts as neg, LABEL_1 counts as pos"),
         (NEGATIVE_FIRST, ["pos", "neg"], None),
         (NUMBERS, ["LABEL_0", "LABEL_1"], None),
-        (NUMBERS, ["no", "yes"], "no is taken for 0, yes is taken for 1"),
+        (NUMBERS, ["no", "yes"], "no counts as 0, yes counts as 1"),
     ],
 )
 def test_classes_that_only_their_order_pairs(task, classes, how):

@@ -137,7 +137,7 @@ def test_the_reader_can_tell():
 
 
 @pytest.mark.parametrize("name", list(DEMO_TASKS))
-def test_train_and_development_share_no_row_and_no_word_of_meaning(name):
+def test_train_and_validation_share_no_row_and_no_word_of_meaning(name):
     train, dev, test = (read_demo_split(name, split) for split in ("train", "validation", "test"))
     rows = [set(zip(*examples.texts, strict=True)) for examples in (train, dev, test)]
     assert not rows[0] & (rows[1] | rows[2]) and not rows[1] & rows[2] and test.labels is None

@@ -130,7 +130,7 @@ def test_a_folder_of_the_users_own_is_refused(tmp_path, name, content):
     with pytest.raises(UserError) as error:
         exported.check_output(str(tmp_path))
     assert str(error.value) == (
-        f"--output {tmp_path}: holds {name}, which no export has written, or which has changed since. "
+        f"--output {tmp_path}: holds {name}, which no export has written or which has changed. "
         "Move it away, or choose another folder."
     )
     assert files_in(tmp_path) == {name: content.encode()}
@@ -144,7 +144,7 @@ def test_an_earlier_export_is_replaced_unless_something_was_added_or_changed(mad
     for name in ("notes.txt", "README.md"):
         Path("made/export", name).write_text("mine")
         code, _, err = call("made", capsys)
-        assert code == 2 and f"--output made/export: holds {name}, which no export has written, or" in err
+        assert code == 2 and f"--output made/export: holds {name}, which no export has written or" in err
         assert files_in("made/export") == before | {name: b"mine"}
         Path("made/export", name).unlink()
         if name in before:
@@ -219,7 +219,7 @@ def test_held_out_rows_are_the_validation_set(own, capsys):
             Path("train.csv").rename("moved.csv")
     code, _, err = call("made", capsys)
     assert code == 2 and err == (
-        "error: --train_file train.csv: the run in made reads it, but it does not exist. Give its new place with "
+        "error: --train_file train.csv: the run in made reads it, but it does not exist. Give its new path with "
         "--train_file.\n"
     )
     code, _, err = call("made --validation_file dev.csv", capsys)
@@ -230,7 +230,7 @@ def test_a_run_without_a_validation_set(own, capsys):
     own("--train_file train.csv --do_train")
     code, _, err = call("made", capsys)
     assert code == 2 and err == (
-        "error: made: its run had no validation set, but an export is checked on one. Give it with --validation_file.\n"
+        "error: made: its run had no validation set, but an export needs a validation set. Add --validation_file.\n"
     )
     code, _, err = call("made --validation_file dev.csv", capsys)
     assert code == 0 and "of 12 predictions differ" in err
@@ -243,7 +243,7 @@ def test_data_that_has_moved(own, capsys, monkeypatch):
     made = Path("made").absolute()
     monkeypatch.chdir("/")
     code, _, err = call(str(made), capsys)
-    assert code == 2 and "--validation_file dev.csv: the run in" in err and "Give its new place" in err
+    assert code == 2 and "--validation_file dev.csv: the run in" in err and "Give its new path" in err
     code, _, err = call(f"{made} --validation_file {made.parent / 'moved.csv'}", capsys)
     assert code == 0 and "of 12 predictions differ" in err, err
 
@@ -357,7 +357,7 @@ def test_predictions_are_those_of_plain_transformers(made, capsys):
 
 @needs_onnx
 def test_a_model_that_is_spoilt_is_refused(run, capsys, monkeypatch):
-    """The development set's labels become the run's own predictions, so that it scores 100; the exported classifier is
+    """The validation set's labels become the run's own predictions, so that it scores 100; the exported classifier is
     turned round, so that the file scores 0."""
     texts = [f"w{i} w{i + 1}" for i in range(12)]
     for name in ("train.tsv", "dev.tsv"):
@@ -401,8 +401,8 @@ def test_several_runs_are_timed_in_turn(made, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("nowhere", "nowhere: no run with a trained model"),
-        ("made --quantize int8", "--quantize int8: goes with --format onnx"),
+        ("nowhere", "nowhere: not a run with a trained model"),
+        ("made --quantize int8", "--quantize int8: needs --format onnx"),
         ("made made --output x", "--output: takes one run"),
         ("made --output made/record.json/x", "made/record.json: cannot write there"),
     ],
@@ -415,7 +415,7 @@ def test_bad_input_is_one_line(made, capsys, words, said):
 def test_without_the_packages(made, capsys, monkeypatch):
     monkeypatch.setattr(onnx.importlib.util, "find_spec", lambda name: None)
     code, _, err = call("made --format onnx", capsys)
-    assert code == 2 and "needs onnx, onnxscript, onnxruntime. Do: pip install -e '.[onnx]'" in err
+    assert code == 2 and "needs onnx, onnxscript, onnxruntime. Install: pip install -e '.[onnx]'" in err
 
 
 def test_an_output_that_cannot_be_written(made, capsys):

@@ -108,7 +108,7 @@ def test_load_is_called_with_a_text_a_pair_or_a_list(call, single, pair):
     assert layerdrop.load(pair)(("w1 w2", "w3")) == pytest.approx(both[0]) and len(both) == 2
     for model, texts, message in (
         (pair, "w1", "one text in a row, and the model takes two"),
-        (single, ["w1", ("w2", "w3")], "single texts and pairs in one list"),
+        (single, ["w1", ("w2", "w3")], "the list mixes single texts and pairs"),
     ):
         with pytest.raises(UserError, match=message):
             layerdrop.load(model)(texts)
@@ -184,7 +184,7 @@ def test_a_folder_without_a_record(call, tmp_path):
     write(tmp_path / "other.csv", [{"review": "w1 w2"}])
     assert call(folder, "usual.csv")[1][0][0] == "0"
     code, _, err = call(folder, "other.csv")
-    assert code == 2 and "other.csv: cannot tell the text columns from review. Name them: --text_columns" in err
+    assert code == 2 and "other.csv: cannot choose the text columns from review. Name them: --text_columns" in err
 
 
 def test_an_untrained_head_predicts_nothing(call, tmp_path):

@@ -8,6 +8,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 import layerdrop
+from layerdrop.finetune.theseus import only_layers_train
 from layerdrop.surgery import layer_list
 from tests import tiny
 from tests.running import ROOT
@@ -53,6 +54,41 @@ def test_gradual_drop_leaves_the_scheduled_layers(tmp_path):
     callback = layerdrop.GradualDrop(its["model"], layerdrop.DropSchedule((5, 4), 1, 1))
     Trainer(its["model"], its["args"], train_dataset=its["data"], callbacks=[callback]).train()
     assert its["model"].config.layer_dropping == {"n_layers": 6, "kept": [0, 1, 2, 3]}
+
+
+def test_module_replacing_with_the_models_own_loss_and_nothing_to_train_in_a_step(tmp_path):
+    """As the paper does: embeddings and head are frozen. A step may replace no module."""
+    its = names(tmp_path)
+    model = layerdrop.drop_layers(its["model"], [3, 4, 5])
+    before = copy.deepcopy(model.state_dict())
+    only_layers_train(model)
+    callback = layerdrop.TheseusLoss(model, its["predecessor"], rate=0.0, steps=0.99, schedule="constant")
+    Trainer(model, its["args"], train_dataset=its["data"], callbacks=[callback]).train()
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(before[name], value)}
+    assert not moved or all(".layer." in name for name in moved)  # the last step is the successor's
+
+
+@pytest.mark.parametrize("variant", ["layer_drop", "theseus"])
+def test_after_a_step_that_was_broken_off_the_next_training_begins_in_full_depth(tmp_path, variant):
+    its = names(tmp_path)
+    model, depths = its["model"], []
+    callback = layerdrop.LayerDropLoss(model, rate=0.5, seed=91)  # step 0 skips the layers 0 and 3
+    if variant == "theseus":
+        callback = layerdrop.TheseusLoss(layerdrop.drop_layers(model, [3, 4, 5]), its["predecessor"], rate=0.0)
+    depth = model.config.num_hidden_layers
+
+    def stop(*args, **kwargs):
+        depths.append(model.config.num_hidden_layers)
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            trainer = Trainer(model, its["args"], train_dataset=its["data"], callbacks=[callback])
+            trainer.compute_loss = stop
+            trainer.train()
+    assert depths == ([4, 4] if variant == "layer_drop" else [6, 6])
+    callback.on_train_end(None, None, None)
+    assert model.config.num_hidden_layers == depth == len(layer_list(model))
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])

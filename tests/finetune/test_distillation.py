@@ -427,8 +427,8 @@ def test_a_model_that_is_no_teacher(run, tmp_path, bert):
         ("--teacher auto --distill_temperature 0", "--distill_temperature 0.0: must be above 0"),
         ("--teacher auto --distill layers --layerdrop_rate 0.1", "which --layerdrop_rate changes during training"),
         ("--teacher auto --distill patient --drop_when gradual", "which --drop_when gradual changes"),
-        ("--teacher auto --do_eval", "needs a training of this run"),
-        ("--teacher auto --distill patient --drop_k 5", "the model keeps one alone"),
+        ("--teacher auto --do_eval", "needs training, but this run does not train"),
+        ("--teacher auto --distill patient --drop_k 5", "the model keeps only one layer"),
     ],
 )
 def test_what_cannot_be(run, words, said):

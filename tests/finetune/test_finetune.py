@@ -178,7 +178,7 @@ def test_accumulated_batches_are_one_batch(tmp_path):
 
 
 def test_label_smoothing_reaches_the_loss(tmp_path):
-    """Of the training alone: that of the development set stays comparable."""
+    """Of the training alone: that of the validation set stays comparable."""
     data, logits = dataset(), torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     labels = torch.tensor([0, 1])
 

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,6 +38,15 @@ def test_plan():
     assert epochs(DropSpec("top", k=5), WhenSpec(step=2, every_epochs=3)) == 9
     assert epochs(DropSpec("list", layers=(1, 2)), WhenSpec(step=1, every_epochs=2)) == 4
     assert epochs(DropSpec("top", k=5), WhenSpec()) == 0
+
+
+@pytest.mark.parametrize(("done", "left"), [(None, 6), (0.5, 6), (1 - 1e-9, 5), (1.0, 5)])
+def test_an_epoch_that_is_done_but_for_rounding_counts(done, left):
+    """The library computes it from steps, as a float."""
+    model = tiny.model("bert")
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    GradualDrop(model, DropSchedule((5, 4), 1, 1)).on_epoch_begin(None, SimpleNamespace(epoch=done), None, optimizer)
+    assert model.config.num_hidden_layers == left
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_what_cannot_be(run, tmp_path):
     assert code == 0, err  # the tiny checkpoint has a head of its own
     albert = tiny.save(tmp_path / "albert", "albert")
     code, _, _, err = run(WORDS, model=albert, output="shared")
-    assert code == 2 and "ALBERT shares one layer. No module can be replaced" in err, err
+    assert code == 2 and "ALBERT shares one layer. Modules cannot be replaced" in err, err
     encoder = tiny.save(tmp_path / "other", num_labels=3)
     code, _, _, err = run(WORDS, model=encoder, output="new")
     assert code == 2 and "is not fine-tuned: it lacks classifier" in err and "Add --drop_when finetuned" in err, err

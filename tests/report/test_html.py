@@ -84,7 +84,7 @@ def test_command(tmp_path, capsys, monkeypatch):
         run.write()
     assert run_command("report", ["store", "--html", "new/report.html"]) == 0
     assert "new/report.html" in capsys.readouterr().err and len(data(Path("new/report.html").read_text())["rows"]) == 3
-    assert run_command("report", ["store", "--watch"]) == 2 and "Give its file with --html" in capsys.readouterr().err
+    assert run_command("report", ["store", "--watch"]) == 2 and "needs --html" in capsys.readouterr().err
 
     def stop(seconds):
         raise KeyboardInterrupt

@@ -146,7 +146,7 @@ def test_less_data_is_always_said():
     (table,) = task_tables(frame([record(max_train_samples=64), record(k=2, max_train_samples=64)]))
     assert table.title == "bert-base-uncased (max_train_samples 64)"
     (table,) = task_tables(frame([record(hold_out=0.15)]))
-    assert table.title == "bert-base-uncased (hold_out 0.15)"  # its scores are not those of the development set
+    assert table.title == "bert-base-uncased (hold_out 0.15)"  # its scores are not those of the validation set
     tables = task_tables(frame([record(hold_out=0.15), record(), record(hold_out=0.3)]))
     titles = {f"bert-base-uncased{words}" for words in (" (hold_out 0.15)", "", " (hold_out 0.3)")}
     assert {table.title for table in tables} == titles
@@ -198,7 +198,7 @@ def test_store(tmp_path):
     assert sorted(run.spec.seed for run in found.done) == [1, 3] and [run.spec.seed for run in found.failed] == [2]
     (bad, killed) = unfit(found)
     assert bad.startswith("1 unreadable record, in no table: ") and str(tmp_path / "record.json") in bad
-    assert killed == "1 run without a record (in flight, or killed)"
+    assert killed == "1 run without a record (running, or killed)"
     assert failures(found) == [f"1 run has failed and is in no table; {tmp_path / 'deep' / '1'}: x"]
     with pytest.raises(UserError, match="no record of a successful run. 1 run has failed .*1: x"):
         read_store([str(tmp_path / "deep" / "1")])
@@ -279,7 +279,7 @@ def test_constant_predictions_are_named():
     for run, predictions in zip(runs, (2, 1, 2), strict=True):
         run.distinct_predictions = {"validation": predictions}
     assert constant_predictions(frame(runs)) == [
-        "one prediction for every row in 1 cell: bert-base-uncased, top 2, RTE (1 of 2 seeds)"
+        "constant predictions in 1 cell: bert-base-uncased, top 2, RTE (1 of 2 seeds)"
     ]
 
 
@@ -291,7 +291,7 @@ def test_nearly_constant_predictions_are_said_with_their_number():
         run.parameters_before = run.parameters_after
     (note,) = constant_predictions(frame(runs))
     where = "bert-base-uncased, top 2, STS-B (1 of 2 seeds: 195 values in a narrow range)"
-    assert note == f"nearly one prediction for every row in 1 cell: {where}"
+    assert note == f"nearly constant predictions in 1 cell: {where}"
     assert "nearly the same prediction" in summary(runs[0]) and "195 values within 0.02" in summary(runs[0])
     assert "the same prediction" not in summary(runs[1])
     assert TASKS["stsb"].kind.range_in_deviations(np.array([1.0, 1.1]), np.array([1.0, 3.0])) == pytest.approx(0.1)
@@ -371,7 +371,7 @@ def test_command(tmp_path, capsys):
     drawn = {path.name: path.stat().st_size for path in (tmp_path / "figures").iterdir()}
     names = {f"bert-base-uncased_{kind}.{ending}" for kind in ("strategies", "speed") for ending in ("png", "pdf")}
     assert set(drawn) == names and min(drawn.values()) > 2000
-    assert "nothing to compare" not in err
+    assert "no published figures" not in err
     run = RunRecord(
         RunSpec(ModelSpec("demo"), DataSpec("demo-rte", "demo")),
         str(tmp_path / "demo"),
@@ -380,7 +380,7 @@ def test_command(tmp_path, capsys):
     )
     run.write()
     assert run_command("report", [str(tmp_path / "demo"), "--compare", "sajjad2023"]) == 0
-    assert "nothing to compare" in capsys.readouterr().err
+    assert "no published figures" in capsys.readouterr().err
     assert run_command("report", [str(tmp_path / "none")]) == 2
     assert run_command("report", [*words, "--tasks", "cola"]) == 2
     assert "--tasks cola: no run of these tasks. Allowed: rte." in capsys.readouterr().err
@@ -538,7 +538,7 @@ def test_resumed_runs_are_not_in_the_speed_up():
     runs = [record(train=10), record(k=6, train=5), record(k=6, train=1, seed=2)]
     runs[2].resumed_at_step = 7
     (table,) = cost_tables(frame(runs))
-    assert table.rows[1][3] == "2.00" and "Without the training seconds of 1 resumed run." in table.notes
+    assert table.rows[1][3] == "2.00" and "Training seconds exclude 1 resumed run." in table.notes
 
 
 def test_no_share_of_nothing():
@@ -553,7 +553,7 @@ def test_a_table_without_the_full_model_is_said():
     assert without_full_model(frame([record(), record(k=2)])) == []
     (note,) = without_full_model(frame([record(k=2), record(k=2, recipe=TrainSpec(num_train_epochs=9.0))]))
     tables = "bert-base-uncased (num_train_epochs 3.0); bert-base-uncased (num_train_epochs 9.0)"
-    assert f"no full model for rows of {tables}" in note
+    assert f"no full model to compare with in {tables}" in note
 
 
 def test_many_degenerate_cells_are_one_note():
@@ -561,7 +561,7 @@ def test_many_degenerate_cells_are_one_note():
     for run in runs:
         run.distinct_predictions = {"validation": 1}
     (note,) = constant_predictions(frame(runs))
-    assert note.startswith("one prediction for every row in 9 cells: ") and note.endswith("and 6 more")
+    assert note.startswith("constant predictions in 9 cells: ") and note.endswith("and 6 more")
 
 
 def test_a_failure_is_cut_between_words():
@@ -640,7 +640,7 @@ def test_holms_correction_is_offered_and_made(tmp_path):
     found = predicted(tmp_path, runs, [["a"] * 40, ["a"] * 34 + ["b"] * 6, ["a"] * 40])
     (plain,), (holm,) = significance_tables(found), significance_tables(found, correct=True)
     assert plain.rows[0][2] == "1 worse of 1 (p 0.031)" and holm.rows[0][2] == "none of 1 (p 0.062)"
-    assert "of 2 tests without any difference about 0.1 would be significant; --holm" in plain.notes[0]
+    assert "among 2 tests without any difference, about 0.1 would be significant. Add --holm" in plain.notes[0]
     assert "Holm's, for the 2 tests" in holm.notes[0]
 
 
@@ -733,7 +733,7 @@ def test_the_full_model_of_the_most_similar_recipe():
     found = frame(runs, ["num_train_epochs", "max_train_samples"])
     (table,) = task_tables(found)
     assert [row[-1] for row in table.rows] == ["", "", "", "+10.0", "", "-30.0"]
-    assert "they show no differences. Add K = 0" in without_full_model(found)[0]
+    assert "these rows have no differences. Add K = 0" in without_full_model(found)[0]
 
 
 def test_settings_that_make_no_tables_make_no_rows():

@@ -80,7 +80,7 @@ def test_a_card_names_no_local_path(tmp_path, monkeypatch):
     for name, base in (names | {"/nowhere/bert": None}).items():
         made = card(recorded(model=name))
         assert made.data.base_model == base, name
-        assert name == "some/bert" or name not in made.text.partition("The same run again")[0] or name == "demo"
+        assert name == "some/bert" or name not in made.text.partition("To repeat the run")[0] or name == "demo"
         assert f"--model_name_or_path {name}" in made.text
 
 
@@ -100,9 +100,9 @@ def test_no_card_without_a_model(run):
 @pytest.mark.parametrize(
     ("way", "said"),
     [
-        ("--drop_when finetuned", "after a first fine-tuning in full depth, before a second one"),
-        ("--drop_when gradual --drop_every_epochs 1", "one after the other while fine-tuning"),
-        ("--teacher auto", "It also learned from the full model, fine-tuned first (`--distill logits`)"),
+        ("--drop_when finetuned", "after fine-tuning the full model, before a second fine-tuning"),
+        ("--drop_when gradual --drop_every_epochs 1", "one by one during fine-tuning"),
+        ("--teacher auto", "Distilled from the full model, fine-tuned first (`--distill logits`)"),
     ],
 )
 def test_a_card_says_how(run, way, said):

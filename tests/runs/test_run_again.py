@@ -122,9 +122,9 @@ def test_a_checkpoint_that_a_kill_cut_off(run, stopped, resume, name, missing):
     path = Path("out/checkpoint-5", name)
     path.unlink() if missing else cut(path)
     code, record, _, err = run(f"{stopped} {resume}")
-    assert code == 0 and "checkpoint-5 was cut off while it was written; it is not used" in err
+    assert code == 0 and "checkpoint-5 is incomplete and is not used" in err
     assert record["resumed_at_step"] == 3 and record["metrics"] == whole["metrics"]
-    assert same(weights("whole"), weights("out")) and any("checkpoint-5 was cut off" in n for n in record["notes"])
+    assert same(weights("whole"), weights("out")) and any("checkpoint-5 is incomplete" in n for n in record["notes"])
 
 
 def test_when_every_checkpoint_was_cut_off(run, stopped):
@@ -161,12 +161,13 @@ def test_overwriting_without_a_model_leaves_no_old_one(run):
 def test_predictions_asked_for_later_are_made_and_nothing_else_is_redone(run):
     words = "--task_name mrpc --drop_strategy top --drop_k 2 --do_train --do_eval"
     _, first, _, _ = run(words)
-    stamp = Path("out/model.safetensors").stat().st_mtime_ns
+    stamps = {name: Path("out", name).stat().st_mtime_ns for name in ("model.safetensors", "predictions_dev.tsv")}
     _, at_once, _, _ = run(words + " --do_predict", output="at_once")
     code, record, _, err = run(words + " --do_predict")
     assert code == 0 and "already done" in err and "added: MRPC.tsv" in err
     assert predictions("out/MRPC.tsv") == predictions("at_once/MRPC.tsv")
-    assert Path("out/model.safetensors").stat().st_mtime_ns == stamp
+    assert stamps == {name: Path("out", name).stat().st_mtime_ns for name in stamps}
+    assert record["seconds"] == first["seconds"] | {"predict": record["seconds"]["predict"]}
     assert record["metrics"] == first["metrics"] and record["epochs"] == first["epochs"]
     assert record["data"].keys() == at_once["data"].keys() and record["seconds"]["train"] == first["seconds"]["train"]
     assert record["distinct_predictions"] == at_once["distinct_predictions"]
@@ -186,11 +187,20 @@ def test_evaluation_asked_for_later(run):
         assert predictions(f"out/{name}") == predictions(f"at_once/{name}")
 
 
+def test_predictions_asked_for_later_of_a_run_that_neither_trains_nor_keeps_its_model(run):
+    words = "--task_name rte --drop_strategy top --drop_k 2 --save_model no --do_eval"
+    _, first, _, _ = run(words)
+    run(words + " --do_predict", output="at_once")
+    code, record, _, err = run(words + " --do_predict")
+    assert code == 0 and "added: RTE.tsv" in err and record["metrics"] == first["metrics"], err
+    assert predictions("out/RTE.tsv") == predictions("at_once/RTE.tsv")
+
+
 def test_predictions_without_a_kept_model(run):
     run("--task_name rte --save_model no --do_train --do_eval")
     before = read_record("out")
     code, record, _, err = run("--task_name rte --save_model no --do_train --do_eval --do_predict")
-    assert code == 2 and "its model was not kept, so RTE.tsv cannot be made" in err and record == before
+    assert code == 2 and "its model was not kept, so RTE.tsv cannot be written" in err and record == before
 
 
 def test_a_finished_run_with_kept_checkpoints_keeps_its_record(run):
@@ -215,7 +225,7 @@ def test_two_at_once_in_one_folder(run, bert, glue, tmp_path):
             assert time.monotonic() < deadline and first.poll() is None
             time.sleep(0.05)
         code, _, out, err = run("--task_name rte --overwrite_output_dir")
-        assert code == 2 and "another process is at this run" in err and len(err.splitlines()) == 1 and out == ""
+        assert code == 2 and "another process uses this folder" in err and len(err.splitlines()) == 1 and out == ""
         assert (tmp_path / "out" / "spec.json").exists() and first.poll() is None
     finally:
         first.send_signal(signal.SIGKILL)

@@ -49,7 +49,7 @@ def test_every_task(run, name):
 
 @pytest.mark.parametrize("words", ["", "--train_sampling_strategy random"])
 def test_predictions_are_in_the_order_of_the_rows(run, words):
-    """Row by row what the saved model says of that row, for the development and the test set."""
+    """Row by row what the saved model says of that row, for the validation and the test set."""
     texts = [" ".join(tiny.WORDS[i % 50 : i % 50 + 1 + (7 * i) % 11]) for i in range(90)]
     labels = [str(int(i % 50 < 25)) for i in range(90)]
     write_table(Path("own.tsv"), ("text", "label"), zip(texts, labels, strict=True))
@@ -159,16 +159,18 @@ def test_a_new_head_follows_the_seed_and_not_what_is_dropped(run, bert, tmp_path
 
 
 def test_how_often_is_evaluated_logged_or_saved_changes_nothing(run):
-    ids = []
+    ids, metrics = [], []
     for name, words in (
         ("a", ""),
         ("b", "--eval_strategy no"),
         ("c", "--eval_strategy steps --eval_steps 2 --save_strategy no"),
         ("d", "--logging_strategy steps --logging_steps 1 --per_device_eval_batch_size 5"),
     ):
-        _, record, _, _ = run("--task_name rte " + words, output=name)
+        _, record, _, _ = run("--task_name rte --learning_rate 1e-3 " + words, output=name)
         ids.append(record["id"])
+        metrics.append(record["metrics"])
     assert len(set(ids)) == 1
+    assert all(these == pytest.approx(metrics[0]) for these in metrics)  # of the final model
     assert all(same(weights("a"), weights(name)) for name in "bcd")
 
 
@@ -177,7 +179,7 @@ def test_evaluation_alone_gives_what_training_reported(run, bert):
     code, record, _, err = run("--task_name mrpc --do_eval", "trained", output="evaluated")
     assert code == 0 and record["metrics"] == trained["metrics"]
     assert (record["n_layers"], record["dropped"], record["dropped_before"]) == (6, [2, 3], [2, 3])
-    assert "4 of 6 layers: others were dropped" in err
+    assert "4 of 6 layers: the others were dropped" in err
     files = [Path(name, "predictions_dev.tsv").read_text() for name in ("trained", "evaluated")]
     assert files[0] == files[1]
     assert not Path("evaluated", "model.safetensors").exists()
@@ -220,7 +222,7 @@ def test_without_the_model(run):
         *("spec.json", "record.json", "predictions_dev.tsv", ".lock", *RESULT_FILES)
     }
     code, again, _, err = run("--task_name rte")
-    assert code == 2 and again == record and "its model was not kept, so README.md, the model cannot be made" in err
+    assert code == 2 and again == record and "its model was not kept, so README.md, the model cannot be written" in err
 
 
 def test_labels_in_the_checkpoints_own_order(run, tmp_path):
@@ -259,18 +261,18 @@ def test_labels_of_other_names_are_noted(run, tmp_path):
     names = {0: "POS", 1: "NEG"}
     turned = tiny.save(tmp_path / "turned", id2label=names, label2id={name: i for i, name in names.items()})
     three = tiny.save(tmp_path / "three", num_labels=3)
-    how = "POS is taken for negative, NEG is taken for positive"
+    how = "POS counts as negative, NEG counts as positive"
     _, _, _, err = run(flags, turned, output=None)
     assert f"turned: its labels differ from those of sst2: {how}" in err
-    assert f"scores are measured through the checkpoint's classifier, of which {how}" in err
+    assert f"scores are measured with the checkpoint's classifier ({how})" in err
     _, _, _, err = run(f"{flags} --score_on {turned}", output=None)
-    assert "its labels" not in err and f"classifier, of which {how}" in err
+    assert "its labels" not in err and f"classifier ({how})" in err
     assert "its labels" not in run("--task_name sst2 --dry_run --drop_strategy top --drop_k 1", three, output=None)[3]
 
     (tmp_path / "mine.csv").write_text("text,label\nw1,neg\nw2,pos\n")
     flags = f"--train_file {tmp_path}/mine.csv --validation_file {tmp_path}/mine.csv --dry_run"
     _, _, _, err = run(f"{flags} --teacher {tiny.save(tmp_path / 'plain')}", three, data=None, output=None)
-    assert "plain: its labels differ from those of mine: LABEL_0 is taken for neg, LABEL_1 is taken for pos" in err
+    assert "plain: its labels differ from those of mine: LABEL_0 counts as neg, LABEL_1 counts as pos" in err
 
 
 def test_seconds_of_inference_are_those_of_the_last_pass(run, monkeypatch):
@@ -382,12 +384,12 @@ def test_label_smoothing_of_values_is_said_to_do_nothing(run):
         ("--drop_strategy symmetric --drop_k 3", "Nearest: --drop_k 2 or 4"),
         ("--drop_strategy greedy --drop_k 2", "nothing is published for tinybert"),
         ("--drop_strategy optimal --drop_k 2", "nothing is published for tinybert"),
-        ("--drop_strategy top", "how many layers?"),
+        ("--drop_strategy top", "needs the number of layers"),
         ("--data_dir nowhere", "no such folder"),
         ("--report_to clearml", "clearml"),
-        ("--push_to_hub", "--push_to_hub: no hub can be reached"),
+        ("--push_to_hub", "--push_to_hub: the hub cannot be reached"),
         ("--optim galore_adamw", "galore"),
-        ("--metric_for_best_model f1", "--metric_for_best_model f1: no metric of rte. Allowed: loss, accuracy"),
+        ("--metric_for_best_model f1", "--metric_for_best_model f1: not a metric of rte. Allowed: loss, accuracy"),
         ("--learning_rate nan", "--learning_rate nan: must be a finite number"),
         ("--max_seq_length 3", "--max_seq_length 3: 3 tokens mark the start and end of texts. Choose more."),
         ("--dataloader_drop_last --per_device_train_batch_size 5000", "fewer than one batch of 5000"),

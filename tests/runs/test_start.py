@@ -15,6 +15,9 @@ from layerdrop.criteria.spec import DropSpec
 from layerdrop.errors import UserError
 from layerdrop.finetune.trainer import FineTuner
 from layerdrop.report.records import read_store
+from layerdrop.runs import prerequisites
+from layerdrop.runs.folder import Locked
+from layerdrop.runs.inputs import quiet_options
 from layerdrop.runs.record import read_record
 from layerdrop.runs.spec import RunSpec
 from layerdrop.surgery import drop_layers
@@ -59,6 +62,24 @@ def test_layers_go_from_the_trained_model(first):
     assert alone.metrics == b.metrics
 
 
+def test_the_cost_of_a_start_includes_that_of_its_own_start(first):
+    spec, options = first
+    two = without([1, 3], without([3], spec, max_steps=1), max_steps=1)
+    record = run_glue.run(two, replace(options, folder="deep/two"))
+    assert record.status == "success" and record.prerequisites["trainings"] == 2
+    assert record.prerequisites["steps"] == 1 + spec.train.max_steps
+
+
+def test_a_prerequisite_publishes_nothing_and_makes_only_what_is_needed(first):
+    _, options = first
+    trainer = {"push_to_hub": True, "hub_model_id": "me/x", "hub_token": "t", "eval_strategy": "epoch", "seed": 1}
+    asked = {"predict": True, "evaluate": False, "overwrite": True, "rolling_checkpoints": False, "start": "first"}
+    quiet = quiet_options(replace(options, trainer=trainer, test_file="x.csv", notes=("a note",), **asked))
+    assert quiet.trainer == {"eval_strategy": "no", "seed": 1, "disable_tqdm": True, "report_to": []}
+    assert (quiet.predict, quiet.evaluate, quiet.overwrite, quiet.rolling_checkpoints) == (False, True, False, True)
+    assert quiet.start is None and quiet.test_file is None and quiet.notes == ()
+
+
 def test_another_start_is_another_run(first):
     spec, _ = first
     assert without([3], spec).id != replace(without([3], spec), start=None).id
@@ -81,16 +102,16 @@ def test_what_it_goes_on_from_is_recorded_and_looked_at(first):
 def test_a_start_that_cannot_be(first):
     spec, options = first
     on = replace(options, folder="on", start="first")
-    with pytest.raises(UserError, match="nowhere: there is no trained model of the run .*full_k0_seed42. Do that run"):
+    with pytest.raises(UserError, match="nowhere: no trained model of the run .*full_k0_seed42. Execute this run"):
         run_glue.run(without([3], spec), replace(on, start="nowhere"))
-    with pytest.raises(UserError, match="first: there is no trained model of the run .*_seed7"):
+    with pytest.raises(UserError, match="first: no trained model of the run .*_seed7"):
         run_glue.run(without([3], replace(spec, seed=7)), on)
     one = without([3], spec, learning_rate=0.0)
     run_glue.run(one, replace(on, folder="one"))
     with pytest.raises(UserError, match="one: lacks layer 3, which this run keeps"):
         run_glue.run(without([1], one), replace(on, start="one"))
     run_glue.run(without([4], spec, max_steps=1), replace(on, folder="light", save_model=False))
-    with pytest.raises(UserError, match="light: there is no trained model"):
+    with pytest.raises(UserError, match="light: no trained model"):
         run_glue.run(without([4, 5], without([4], spec, max_steps=1)), replace(on, start="light"))
 
 
@@ -129,7 +150,7 @@ def test_a_run_that_has_been_done_before_is_not_done_again(run):
     assert run(plain, output=None)[0] == 0
     code, record, _, err = run(f"{TOP} --drop_when finetuned", output="runs/out")
     assert code == 0 and "prerequisite run" not in err and not prior("runs/out"), err
-    assert "uses the trained model of tinybert_rte_full_k0_seed42, in runs/" in err
+    assert "using the trained model of tinybert_rte_full_k0_seed42 in runs/" in err
     assert record["prerequisites"]["trainings"] == 1
     assert run(f"{plain} --save_model no --overwrite_output_dir", output=None)[0] == 0
     assert "prerequisite run" in run(f"{TOP} --drop_when finetuned --overwrite_output_dir", output="runs/out")[3]
@@ -186,7 +207,7 @@ def test_the_first_training_has_its_own_recipe(run):
 
 def test_a_first_training_that_fails(run):
     code, _, _, err = run(f"{TOP} --drop_when finetuned --learning_rate 1e30")
-    assert code == 2 and "tinybert_rte_full_k0_seed42: this run is needed first, and failed" in err.splitlines()[-1]
+    assert code == 2 and "tinybert_rte_full_k0_seed42: the prerequisite run failed" in err.splitlines()[-1]
     assert "diverged" in err and not Path("out/record.json").exists()
 
 
@@ -309,3 +330,26 @@ def test_a_lost_start_beside_other_validation_rows_is_trained_again(run, glue):
     code, record, _, err = run(words + " --overwrite_output_dir", data=data)
     assert code == 0 and "again (validation changed since)" in err and len(prior()) == 1, err
     assert prior()[0]["data"]["validation"] == record["data"]["validation"]
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_prerequisite_that_another_process_trains_meanwhile_is_used(run, glue, monkeypatch, stale):
+    """Also where its inputs have changed since the last time: the other process's new model is not replaced."""
+    data, words, trained = flipped(glue), f"{TOP} --drop_when finetuned", []
+    if stale:
+        assert run(words, data=data)[0] == 0
+        flip(data)
+    execute = run_glue.run
+
+    def taken(spec, options):
+        if spec.start is None and not trained:
+            assert execute(spec, options).status == "success"
+            trained.append(Path(options.folder, "model.safetensors").stat().st_mtime_ns)
+            raise Locked("another process")
+        return execute(spec, options)
+
+    monkeypatch.setattr(run_glue, "run", taken)
+    monkeypatch.setattr(prerequisites, "POLL", 0.0)
+    code, _, _, err = run(f"{words} --overwrite_output_dir", data=data)
+    assert code == 0 and err.count("another process trains tinybert_rte_full_k0_seed42: waiting for it") == 1, err
+    assert [Path(prior()[0]["folder"], "model.safetensors").stat().st_mtime_ns] == trained

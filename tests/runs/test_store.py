@@ -158,7 +158,7 @@ def test_nothing_to_resume(tmp_path):
     with pytest.raises(UserError, match="no checkpoint there"):
         opened(SPEC, tmp_path, resume=str(tmp_path))
     path = checkpoint(tmp_path / "foreign", 3)
-    with pytest.raises(UserError, match="no readable spec.json beside it"):
+    with pytest.raises(UserError, match="its folder has no readable spec.json"):
         opened(SPEC, tmp_path, resume=str(path))
 
 
@@ -186,8 +186,8 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path, name, missing):
     assert not is_whole(newer) and is_whole(older)
     for resume in ("last", "auto"):
         found = opened(SPEC, tmp_path, resume=resume)
-        assert found.resume_from == str(older) and "checkpoint-6 was cut off" in found.notes[0]
-    with pytest.raises(UserError, match="checkpoint-6: was cut off"):
+        assert found.resume_from == str(older) and "checkpoint-6 is incomplete" in found.notes[0]
+    with pytest.raises(UserError, match="checkpoint-6: is incomplete"):
         opened(SPEC, tmp_path, resume=str(newer)) if (newer / "trainer_state.json").exists() else cut_off(newer)
     (older / name).unlink() if missing else cut(older / name, 0.9)
     for resume in ("last", "auto"):
@@ -198,7 +198,7 @@ def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path, name, missing):
 
 
 def cut_off(path):
-    raise UserError(f"{path.name}: was cut off")
+    raise UserError(f"{path.name}: is incomplete")
 
 
 # ---- files that are not the run's ------------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ def test_an_interrupted_run_on_data_that_have_changed_starts_again(tmp_path):
     opened(SPEC, tmp_path, data={"train": {"rows": 3}})
     path = checkpoint(tmp_path, 10)
     state = opened(SPEC, tmp_path, resume="auto", data={"train": {"rows": 4}})
-    assert state.resume_from is None and not path.exists() and "inputs that changed since" in state.notes[0]
+    assert state.resume_from is None and not path.exists() and "inputs that have changed" in state.notes[0]
     path = checkpoint(tmp_path, 10)
     with pytest.raises(UserError, match="made with other settings"):
         opened(OTHER, tmp_path, resume="auto", data={"train": {"rows": 5}})
@@ -413,7 +413,7 @@ def test_an_interrupted_run_on_data_that_have_changed_starts_again(tmp_path):
 def test_a_model_that_was_not_kept_is_trained_again_where_it_is_asked_for(tmp_path):
     write_run(RunRecord(SPEC, str(tmp_path), "success"), Options(str(tmp_path), save_model=False))
     assert opened(SPEC, tmp_path).done
-    with pytest.raises(UserError, match="its model was not kept, so README.md, the model cannot be made"):
+    with pytest.raises(UserError, match="its model was not kept, so README.md, the model cannot be written"):
         opened(SPEC, tmp_path, save_model=True)
     state = opened(SPEC, tmp_path, save_model=True, resume="auto")  # as in a sweep
     assert state.done is None and "its model was not kept: it is trained again" in state.notes[0]
@@ -439,7 +439,7 @@ def test_a_folder_is_one_process_at_a_time(tmp_path):
     other = context.Process(target=hold, args=(str(tmp_path / "run"), ready, done))
     other.start()
     assert ready.wait(30)
-    with pytest.raises(Locked, match="another process is at this run"), lock_folder(str(tmp_path / "run")):
+    with pytest.raises(Locked, match="another process uses this folder"), lock_folder(str(tmp_path / "run")):
         pass
     done.set()
     other.join()

@@ -13,7 +13,7 @@ from tests.running import QUICK, ROOT, read_record, same, weights
 
 @pytest.mark.slow
 def test_torchrun(bert, glue, tmp_path):
-    """Two processes on the CPU: one record, the metrics of the whole development set."""
+    """Two processes on the CPU: one record, the metrics of the whole validation set."""
     flags = [
         "--model_name_or_path",
         bert,

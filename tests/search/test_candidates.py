@@ -206,7 +206,7 @@ def test_a_model_that_vanishes_is_an_error(candidates, tmp_path):
     spec = replace(SPEC, seed=1)
     evaluate.store = Store(str(tmp_path / "elsewhere"))  # where the engine's runs are not
     engine.outcome = lambda job: replace(record_of(job), folder=str(tmp_path / "lost"))
-    with pytest.raises(UserError, match="its model is needed. It was trained, but its model is not in"):
+    with pytest.raises(UserError, match="the run is done, but its model is not in"):
         evaluate.model(spec)
     assert len(engine.started) == 1
 

@@ -22,7 +22,7 @@ RECIPE = "task_name: rte\nprecision: fp32\nper_device_train_batch_size: 8\nnum_t
 
 @pytest.fixture
 def words(tmp_path, monkeypatch, bert):
-    """The words of a small search on RTE, of which the development set cannot be read; the working folder is new."""
+    """The words of a small search on RTE, of which the validation set cannot be read; the working folder is new."""
     monkeypatch.chdir(tmp_path)
     tiny.glue(tmp_path / "glue", "rte", rows=24)
     Path("glue/RTE/dev.tsv").write_text("poison")
@@ -59,7 +59,7 @@ def test_greedy_then_optimal_then_a_run(words, bert, capsys):
         best >= next(iter(level["scores"].values()))[0] for best, level in zip(scores, found["levels"], strict=True)
     )
 
-    # the command that the search prints, on data whose development set can be read
+    # the command that the search prints, on data whose validation set can be read
     tiny.glue(Path("glue"), "rte", rows=24)
     printed = out.split("\npython run_glue.py ")[1].split()
     assert (
@@ -175,11 +175,11 @@ def test_killed_in_the_middle_of_a_level(words):
         ("--drop_when gradual --drop_strategy top --drop_k 2", "a search selects the layers"),
         ("--drop_when finetuned --freeze_dropped", "--freeze_dropped: only with"),
         ("--do_eval", "a search trains and evaluates"),
-        ("--max_k 5 --teacher auto --distill patient", "the model keeps one alone"),
+        ("--max_k 5 --teacher auto --distill patient", "the model keeps only one layer"),
         ("--output_dir x", "--output_dir: is the folder of a single run. Use --store"),
         ("--learning_rat 1", "Did you mean --learning_rate"),
         ("--workers 0", "--workers 0: must be 1 or more"),
-        ("--select_on f1", "--select_on f1: no metric of rte"),
+        ("--select_on f1", "--select_on f1: not a metric of rte"),
     ],
 )
 def test_wrong_words(words, more, said, capsys):

@@ -57,7 +57,7 @@ def test_an_order(tmp_path):
     assert written["sets"] == [[3], [1, 3]] and written["cost"] == COST
     assert written["levels"][1]["scores"] == {"1-3": [0.5], "0-3": [0.25]}  # best first
     words = summary(found, path)
-    assert "15% of the training set held out, 1 seed\n" in words and "Use several: --seeds 1 2 3" in words
+    assert "15% of the training set held out, 1 seed\n" in words and "Add --seeds 1 2 3" in words
     assert words.splitlines()[-1] == (
         "python run_glue.py --model_name_or_path some/bert --task_name rte --data_dir glue --precision fp32 "
         f"--drop_strategy greedy --drop_order_file {path} --drop_k 2"
@@ -111,13 +111,13 @@ def test_an_order_that_was_proposed(tmp_path):
 
 def test_doubtful_steps_are_counted():
     found = record("greedy", FIRST, level({(0, 3): 0.5, (1, 3): 0.5}))
-    assert "1 of 2 steps are within chance" in summary(found, "x")
+    assert "1 of 2 steps are not decisive" in summary(found, "x")
 
 
 def test_a_choice_that_predicts_one_class_is_said():
     """As F1 can choose, which is high where every pair is called a paraphrase."""
     found = record("greedy", FIRST, SECOND, constant=[2], select_on="f1")
-    said = "nearly the same, for every row, so its f1 reflects only the shares of the labels"
+    said = "nearly the same, for every row, so its f1 reflects only the label frequencies"
     assert found.to_dict()["constant"] == [2] and f"{said}. Try --select_on loss\n" in summary(found, "x")
     found.select_on = "loss"
     assert "Try --select_on loss" not in summary(found, "x")

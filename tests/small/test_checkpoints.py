@@ -92,7 +92,7 @@ def test_folder_without_a_checkpoint(tmp_path):
 def test_damaged_weights(tmp_path):
     tiny.config("bert").save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"not weights at all")
-    with pytest.raises(UserError, match="model.safetensors cannot be read .* It is damaged; get the checkpoint again"):
+    with pytest.raises(UserError, match="model.safetensors cannot be read .* It is damaged. Get the checkpoint again"):
         weights_of(str(tmp_path))
 
 
@@ -108,7 +108,7 @@ def test_a_pickle_is_refused_with_the_way_to_convert_it(tmp_path):
 def test_remote_code_is_off(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "code.Config"}}')
     (tmp_path / "code.py").write_text("raise SystemExit('executed')")
-    with pytest.raises(UserError, match="runs code of its own. If you trust it, add --trust_remote_code"):
+    with pytest.raises(UserError, match="needs custom code. If you trust it, add --trust_remote_code"):
         Checkpoint.open(str(tmp_path))
 
 

@@ -84,7 +84,7 @@ def test_what_is_not_one_list_of_layers_is_refused_by_name(run, tmp_path, model_
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "config.json").write_text(json.dumps({"model_type": model_type}))
     code, _, _, err = run("--task_name rte", model=str(tmp_path / "x"))
-    assert code == 2 and f"model type '{model_type}' cannot be cut: it" in err and len(err.splitlines()) == 1, err
+    assert code == 2 and f"model type '{model_type}' cannot be reduced: it" in err and len(err.splitlines()) == 1, err
 
 
 def test_twenty_four_layers(run, tmp_path):

@@ -92,7 +92,7 @@ def test_the_line_of_a_run(jobs):
         "[1/4, about 60 s left] done    run0  accuracy 0.5000  30.0 s"
     ]
     retried = said(progress, Result(jobs[1], error="the worker process died"))
-    assert retried == ["[1/4, about 60 s left] failed  run1 (is tried once more): the worker process died"]
+    assert retried == ["[1/4, about 60 s left] failed  run1 (will be retried once): the worker process died"]
     progress = replace(progress, failed=[(jobs[1], "x")], remaining=None)
     assert said(progress, Result(jobs[1], record(jobs[1], "failed", error="x"))) == ["[2/4] failed  run1: x"]
 

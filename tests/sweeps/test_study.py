@@ -74,9 +74,9 @@ def test_options_of_the_runs(write):
 
 def test_a_study_without_a_run_is_refused(write):
     model = "settings: {model_name_or_path: demo}\n"
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match="has no run"):
         write(model + "grid: {}")
-    with pytest.raises(UserError, match="holds no run"):
+    with pytest.raises(UserError, match="has no run"):
         write(model + "grid: {tasks: demo-rte, k: 0}\nexclude: [{k: 0}]")
     with pytest.raises(UserError, match="none of its 2 runs is possible.*--drop_k 3"):
         write(model + "grid: {tasks: demo-rte, strategies: symmetric, k: 3, seeds: [1, 2]}")
@@ -86,7 +86,7 @@ def test_a_study_without_a_run_is_refused(write):
 def test_errors_name_the_axis(write):
     with pytest.raises(UserError, match="^tasks: unknown value 'rto'"):
         write("grid: {tasks: rto, k: 0}")
-    both = r"goes with --drop_when finetuned and strategies.*\(At drop_when after.\)"
+    both = r"only with --drop_when finetuned and strategies.*\(At drop_when after.\)"
     with pytest.raises(UserError, match=both):
         write("grid: {strategies: top, k: 2, freeze_dropped: true, drop_when: [finetuned, after]}")
 
@@ -199,7 +199,7 @@ def test_idle_axes_by_hand():
     # K = 0 is one run for two strategies, of which only one can drop K = 5
     assert idle_axis("a", planned((1, 0, "full"), (2, 0, "full"), (1, 5, "top"))) is None
     assert idle_axis("a", planned((1, 0, "full"), (2, 0, "full"), (1, 2, "p"), (2, 2, "q"))) is None
-    # one value of each run: nothing to compare
+    # one value of each run: no published figures
     assert idle_axis("a", planned((1, 1, "x"), (2, 2, "y"))) is None
 
 
@@ -218,7 +218,7 @@ def test_flags_of_a_single_run_are_refused(write, name):
 
 
 def test_a_configuration_of_one_run_points_to_its_command(write):
-    with pytest.raises(UserError, match=r"s.yaml: no study, it has no .grid.*layerdrop run s.yaml"):
+    with pytest.raises(UserError, match=r"s.yaml: not a study, because it has no .grid.*layerdrop run s.yaml"):
         write("model_name_or_path: demo\nlearning_rate: 1e-4\n")
 
 
@@ -254,7 +254,7 @@ def test_the_hub_is_asked_once_and_only_if_needed(write, monkeypatch):
         ("recipe: {learning_rate: 1}\ngrid: {k: 0}", "'recipe' is the path of a file of flags"),
         ("settings: [a]\ngrid: {k: 0}", "'settings' is a mapping of flags to values"),
         ("1: 2", "a configuration is"),
-        ("grid: {k: []}", "holds no run"),
+        ("grid: {k: []}", "has no run"),
         ("recipe: none.yaml\ngrid: {k: 0}", "none.yaml: cannot read"),
         ("grid: {k: 0}\ngrid: {k: 1}", "'grid' occurs twice"),
         ("grid: [&a {k: 0}, {<<: *a, k: 1, k: 2}]", "'k' occurs twice"),
@@ -270,5 +270,5 @@ def test_wrong_files(write, text, said):
 def test_a_search_is_no_study(tmp_path):
     path = tmp_path / "search.yaml"
     path.write_text("model_name_or_path: demo\nmax_k: 2\n")
-    with pytest.raises(UserError, match=f"^{path}: is a search. Start it with: layerdrop search {path}$"):
+    with pytest.raises(UserError, match=f"^{path}: is a search. Execute it with: layerdrop search {path}$"):
         read_study(str(path), str(tmp_path), parse_settings)

@@ -1,4 +1,4 @@
-"""Speed-ups as contexts: inside, a model trains or predicts faster. On exit it is the library's own again.
+"""Speed-ups as context managers. Inside, a model trains or predicts faster. On exit, the library's model is restored.
 
 Results agree up to rounding, and up to other dropout draws from the same distribution.
 """

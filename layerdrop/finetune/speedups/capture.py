@@ -23,7 +23,7 @@ MODEL_TYPES = (
     *("deberta-v2", "data2vec-text", "megatron-bert", "roberta-prelayernorm", "rembert", "roformer", "xlm-roberta-xl"),
     *("distilbert", "albert"),
 )
-"""Model types whose training step reads no value and copies none to the GPU, so that CUDA can capture it."""
+"""Model types whose training step does not synchronize host and GPU, so that CUDA can capture the step."""
 NOT_CAPTURABLE = (
     *("fp16", "gradient_checkpointing", "torch_compile", "torch_empty_cache_steps", "auto_find_batch_size"),
     *("deepspeed", "fsdp"),
@@ -66,7 +66,7 @@ class CapturedSteps:
         self.gradients: dict[nn.Parameter, torch.Tensor] = {}
         """Trained parameter -> output of the graphs."""
         self.pool = None
-        """Memory that all graphs share: one runs at a time."""
+        """Memory pool of all graphs, which run one at a time."""
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """The loss of a batch, a scalar. Parameters without gradients have the batch's gradients afterwards."""
@@ -111,7 +111,7 @@ class CapturedSteps:
         """Capture a function. Returns the graph's replay, and the tensor that each replay writes."""
         graph = torch.cuda.CUDAGraph()
         try:
-            # Threads that load and pin batches call CUDA meanwhile: this must not end the capture.
+            # Threads that load and pin batches also call CUDA. Their calls must not end the capture.
             with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
                 result = function()
         except torch.OutOfMemoryError:

@@ -1,8 +1,8 @@
 """Cheaper dropout on CPUs, also inside attention.
 
-PyTorch draws one random number for each element of a dropout mask, one after the other: an eighth of a training step in
-bf16 on two cores. This module draws 64 bits of torch's generator for four elements. The probability is exact to
-1/65536. The distribution is that of nn.Dropout; the draws of a seed differ.
+PyTorch draws one random number for each element of a dropout mask, one after the other. This takes an eighth of a
+training step in bf16 on two cores. This module draws 64 bits from torch's generator for four elements. The probability
+is exact to 1/65536. The distribution is that of nn.Dropout, but the draws for a seed differ.
 
 On other devices and in evaluation mode, dropout and attention are the library's.
 """

@@ -1,8 +1,8 @@
 """The last layer, computed at the first token only.
 
-BERT's classifier reads the last layer at its first token. The other tokens enter that layer as keys and values only.
-Nothing reads its outputs for them. Skipping these outputs changes results by rounding only. It saves most of one layer:
-a seventh of the time with 6 layers, more with fewer layers.
+BERT's classifier reads the last layer at its first token. The layer needs all other tokens as keys and values only. No
+module reads its outputs for these tokens. Skipping these outputs changes results by rounding only. It saves most of one
+layer: a seventh of the time with 6 layers, more with fewer layers.
 """
 
 from collections.abc import Iterator

@@ -1,10 +1,10 @@
-"""Training steps without synchronisation between host and GPU.
+"""Training steps without synchronization between host and GPU.
 
 The host queues operations and runs ahead of the GPU. Reading a value, or a blocking copy of a batch, makes the host
 wait until the queue is empty. Then the GPU idles. The library synchronizes seven times a step: to copy each tensor of
 the batch, to check for padding, and to check that the loss is finite (`logging_nan_inf_filter`).
 
-cuDNN's attention makes the host wait too: a tenth of a second for each new length of a batch, seconds for the first.
+cuDNN's attention also makes the host wait: a tenth of a second for each new batch length, seconds for the first.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ KERNELS = [kernel for kernel in SDPBackend.__members__.values() if kernel.name n
 
 
 def _always_a_mask(*args, **kwargs) -> torch.Tensor:
-    """The library's mask for sdpa, also for a batch without padding: to check for padding would synchronize."""
+    """The library's mask for sdpa, also for a batch without padding, because a check for padding would synchronize."""
     return sdpa_mask(*args, **kwargs | {"allow_is_bidirectional_skip": False})
 
 
@@ -80,7 +80,7 @@ def _masks_on_device(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def _asynchronous_copies(args: TrainingArguments) -> Iterator[None]:
-    """Copy pinned batches asynchronously; from other memory a copy blocks anyway."""
+    """Copy pinned batches asynchronously. Copies from other memory always block."""
     config = args.accelerator_config
     before, config.non_blocking = config.non_blocking, args.dataloader_pin_memory
     try:

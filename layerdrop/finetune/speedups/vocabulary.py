@@ -28,7 +28,7 @@ NOT_USED = {"max_norm": None, "norm_type": 2.0, "scale_grad_by_freq": False, "sp
 
 
 class UsedRows(nn.Embedding):
-    """An embedding whose Parameter `weight` holds the used rows only, (used, size), in the order of their ids.
+    """An embedding with a Parameter `weight` of the used rows only, (used, size), in the order of their ids.
 
     It takes ids of the full vocabulary. In training mode other ids than `used` raise IndexError on a CPU.
     `state_dict()` has the full table with the trained rows, (vocabulary, size), under `weight`. `load_state_dict` takes

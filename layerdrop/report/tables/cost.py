@@ -38,12 +38,12 @@ def cost_tables(runs: pd.DataFrame, tasks: list[str] | None = None) -> list[Tabl
 
 def _notes(results: ModelResults, columns: list[str], runs: pd.DataFrame) -> list[str]:
     notes = [
-        f"Means over {names(columns)} of medians over seeds. Fine-tuning: all trainings of a model, with shared "
+        f"Means over {names(columns)} of medians over seeds. Fine-tuning: all trainings of a model, including shared "
         "prerequisite runs and the teacher's pass. Inference: a pass over the validation set. "
-        "Other work on the machine distorts the seconds."
+        "Other processes on the machine distort the seconds."
     ]
     if n := int(results.runs["resumed"].sum()):
-        notes.append(f"Without the training seconds of {n} resumed run{'s' * (n > 1)}.")
+        notes.append(f"Training seconds exclude {n} resumed run{'s' * (n > 1)}.")
     of_model = runs[runs["model"] == results.model]
     machines = sorted({f"{row.device}, {row.threads} threads" for row in of_model.itertuples()})
     if len(machines) > 1:

@@ -7,7 +7,7 @@ from layerdrop.report.table import Table
 
 
 def exports_table(exports: Sequence) -> Table:
-    """A row for each form of each `layerdrop.deploy.export.Export`. Ratios are to the first row."""
+    """One row for each variant of each `layerdrop.deploy.export.Export`. Ratios are to the first row."""
     first = exports[0].forms[0]
     sizes = next((list(form.latency) for export in exports for form in export.forms if form.latency), [])
     rows, values = [], []
@@ -27,5 +27,5 @@ def exports_table(exports: Sequence) -> Table:
             rows.append(row)
             values.append(value)
     header = ["run", "form", exports[0].metric, "MB", *(f"a text, batch {size}" for size in sizes)]
-    note = "Points on the validation set; milliseconds for one of its texts on the CPU, median of 3 rounds in turn."
+    note = "Points on the validation set; milliseconds per validation text on the CPU, median of 3 rounds in turn."
     return Table("export", "exported models", header, rows, [note], values)

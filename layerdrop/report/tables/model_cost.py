@@ -75,7 +75,7 @@ def _notes(settings: dict, where: dict) -> list[str]:
         f"Medians of {settings['repeats']} rounds; ratios to the first row, round by round: median [lowest, highest]. "
         f"One text: {settings['length']} tokens, as for the FLOPs. Batches and training: {settings['texts']:,} random "
         f"texts of {settings['mean_length']:.0f} tokens on average, padded by batch. Peak memory: of a process, "
-        "libraries included; on a GPU its allocations there.",
+        "including libraries; on a GPU, its allocations.",
         f"{where['device']}, {where['threads']} threads, {settings['precision']}, torch {versions['torch']}, "
         f"transformers {versions['transformers']}, {settings['date']}.",
     ]

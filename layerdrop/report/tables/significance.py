@@ -111,5 +111,5 @@ def _note(n: int, correct: bool, plain: bool) -> str:
     )
     if correct:
         return f"{tests} p values are Holm's, for the {n} tests of this table."
-    by_chance = f": of {n} tests without any difference about {LEVEL * n:.1f} would be significant" if n > 1 else ""
-    return f"{tests} Without a correction for several tests{by_chance}; --holm applies one."
+    by_chance = f": among {n} tests without any difference, about {LEVEL * n:.1f} would be significant" if n > 1 else ""
+    return f"{tests} Not corrected for several tests{by_chance}. Add --holm to correct the p values."

@@ -40,11 +40,11 @@ def _notes(tasks: Sequence[Any]) -> list[str]:
     unit = "percent of the full model's score" if settings.percent else "points"
     seeds = f"{len(settings.seeds)} seed{'s' * (len(settings.seeds) > 1)}"
     notes = [
-        f"Losses in {unit}, median over {seeds}. K is chosen on one half of the validation set. Expect its loss on the "
-        "other half."
+        f"Losses in {unit}, median over {seeds}. K is chosen on one half of the validation set. The loss on "
+        "the other half is unbiased."
     ]
     if not settings.exhaustive:
-        notes.append("By bisection, which assumes that the loss grows with K; --exhaustive tries every K.")
+        notes.append("By bisection, which assumes that the loss grows with K. Add --exhaustive to try every K.")
     for task in tasks:
         smaller = next((a.exceptions for a in reversed(task.tolerances) if a.exceptions), [])
         if smaller:
@@ -58,7 +58,7 @@ def _notes(tasks: Sequence[Any]) -> list[str]:
         nearly = ", or nearly one," if max((n for of in numbers.values() for n in of), default=1) > 1 else ""
         if constant:
             notes.append(
-                f"{task.name}: one prediction{nearly} for every row at {', '.join(constant)}. That loss reflects only "
+                f"{task.name}: one prediction{nearly} for every row at {', '.join(constant)}. This loss reflects only "
                 "the label frequencies."
             )
     return notes

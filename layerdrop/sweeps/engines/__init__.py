@@ -1,1 +1,1 @@
-"""Where runs execute: worker processes of this machine that stay warm, or a Ray cluster."""
+"""Execution engines: persistent worker processes on this machine, or a Ray cluster."""

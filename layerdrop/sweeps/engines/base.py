@@ -27,7 +27,7 @@ class Job:
         return Path(self.options.folder).name
 
     def record(self) -> RunRecord | None:
-        """The record of this run; None if its folder has none that can be read."""
+        """The record of this run; None if its folder has no readable record."""
         from layerdrop.runs.store import find_record
 
         return find_record(self.options.folder, self.spec)
@@ -35,7 +35,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """The end of a job. Neither record nor error: another process works in its folder."""
+    """The result of a job. Without record and error, another process uses its folder."""
 
     job: Job
     record: RunRecord | None = None

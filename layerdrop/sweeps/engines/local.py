@@ -1,4 +1,4 @@
-"""Warm worker processes on this machine: imports and tokenized data are loaded once for each worker.
+"""Persistent worker processes on this machine: each worker imports and tokenizes once for several runs.
 
 Workers import this module before they prepare their process: it must not import torch or numpy.
 """
@@ -55,7 +55,7 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(self.run, self.slot, theirs), daemon=True)
         before = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if self.slot.gpu is not None:  # read once, when something first asks for a GPU: set it before the start
+        if self.slot.gpu is not None:  # CUDA reads it once, at first use: set it before the start
             os.environ["CUDA_VISIBLE_DEVICES"] = self.slot.gpu
         try:
             self.process.start()
@@ -73,7 +73,7 @@ class _Worker:
         if not self.process.is_alive():  # died while idle
             self._restart()
         self.job = job
-        with suppress(OSError):  # died since: result() reports it
+        with suppress(OSError):  # the process has died: result() reports it
             self.connection.send(job)
 
     def result(self) -> Result:

@@ -18,7 +18,7 @@ class WorkerSlot:
 
 
 def slots(workers: int | None = None, runs_per_gpu: int = 1) -> list[WorkerSlot]:
-    """`runs_per_gpu` slots on each GPU. Without a GPU one slot for each core, as far as the free memory allows.
+    """`runs_per_gpu` slots on each GPU. Without a GPU, one slot for each core, limited by the free memory.
 
     workers: number of slots; None: as above, at least one. Cores are distributed evenly. CUDA is not initialized here.
     """

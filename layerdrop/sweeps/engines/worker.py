@@ -23,7 +23,7 @@ def load_run(pickled: bytes) -> Run:
 def work(run: Run, job: Job) -> RunRecord | None:
     """Execute a job, and append its output to LOG_FILE.
 
-    Returns the record, also of a failed run; None if another process works in the folder.
+    Returns the record, also of a failed run; None if another process uses the folder.
     """
     from layerdrop.runs.environment import environment
     from layerdrop.runs.folder import Locked, lock_folder
@@ -46,7 +46,7 @@ def work(run: Run, job: Job) -> RunRecord | None:
 
 
 def record_failure(job: Job, error: str, environment: dict | None = None) -> RunRecord:
-    """Make the record of a job that failed without one.
+    """Make the record of a job that failed without a record.
 
     Write it unless the folder holds a success or the record of another run, or is locked. environment: of the failed
     run, if known.
