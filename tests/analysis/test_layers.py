@@ -251,13 +251,13 @@ def test_runs_are_looked_at_on_their_own_task(call, run, bert):
     assert code == 0, err
     rows = {}
     for row in csv.DictReader(io.StringIO(out)):
-        if row["title"].endswith("side by side"):
+        if row["title"].endswith("all models"):
             rows.setdefault(row["row"], []).append(float(row["value"]))
     assert list(rows) == ["rte", "stsb", "mean"] and len(rows["mean"]) == 7
     np.testing.assert_allclose(rows["mean"], np.mean([rows["rte"], rows["stsb"]], 0), atol=1e-5)
     code, out, err = call(f"drift --pretrained {bert} --format csv", ("a", "c"))
     assert code == 0 and "fine-tuned: cosine of" in out and "top, K = 2: cosine of" in out, err
-    assert "side by side" not in out
+    assert "all models" not in out
     code, out, err = call("probe --format csv", ("a", "b"))
     assert code == 0 and {row["row"] for row in csv.DictReader(io.StringIO(out))} == {"rte", "stsb", "mean"}, err
     fine_tuned = "tinybert, fine-tuned"
