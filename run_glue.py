@@ -212,6 +212,7 @@ def predict(
 def preview(spec: RunSpec, options: Options) -> RunRecord:
     """Select the layers without training. Returns a record with layers, scores and parameters before and after."""
     record, clock = RunRecord(spec, options.folder, "dry_run", notes=list(options.notes)), Clock()
+    record.environment = environment(options.use_cpu)
     args = training_arguments(spec, options)
     checkpoint = Checkpoint.open(spec.model, options.hub)
     prerequisites = Prerequisites(spec, options, Fingerprints())

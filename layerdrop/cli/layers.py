@@ -69,7 +69,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 def _inputs(args: argparse.Namespace, words: list[str]) -> tuple[list, list]:
     """Every model on the data of each of its tasks, and their names in tables. Raises UserError."""
-    from layerdrop.report.layer_report import AnalysedModel
+    from layerdrop.report.layer_report import AnalyzedModel
     from layerdrop.runs.record import read_record
     from layerdrop.system.text import short_name
 
@@ -84,7 +84,7 @@ def _inputs(args: argparse.Namespace, words: list[str]) -> tuple[list, list]:
             training = f"{record.spec.drop.strategy}, K = {len(record.dropped)}" if record.dropped else "fine-tuned"
         for flags in data_of(record, args.tasks, words):
             inputs.append(_input(args, model, [*flags, *words]))
-            names.append(AnalysedModel(name, training, inputs[-1].spec.data.task, short_name(model)))
+            names.append(AnalyzedModel(name, training, inputs[-1].spec.data.task, short_name(model)))
     return inputs, names
 
 

@@ -24,6 +24,8 @@ class Kind(Protocol):
     """Its name in the library's configurations."""
     dtype: type
     """NumPy type of labels."""
+    smoothed: bool
+    """Whether label smoothing changes the loss."""
     auto_class = "AutoModelForSequenceClassification"
     """Name of the library's class that loads a model."""
 
@@ -70,6 +72,10 @@ class Kind(Protocol):
     def differs(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Whether predictions differ, row by row."""
 
+    def correct(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+        """Whether each prediction is correct; None for values."""
+        return None
+
     def strata(self, labels: np.ndarray) -> list[np.ndarray]:
         """Groups of rows for stratified sampling: the rows of each class, or all rows."""
 
@@ -92,6 +98,7 @@ class Classes(Kind):
     """Id of the class that `f1` measures."""
     problem_type = "single_label_classification"
     dtype = np.int64
+    smoothed = True
 
     @property
     @override
@@ -135,7 +142,11 @@ class Classes(Kind):
 
     @override
     def read(self, shown: Iterable[str]) -> np.ndarray:
-        return np.array([self.names.index(name) for name in shown])
+        ids = {name: i for i, name in enumerate(self.names)}
+        try:
+            return np.array([ids[name] for name in shown])
+        except KeyError as error:
+            raise ValueError(f"{error} is not a class of the task ({', '.join(self.names)})") from None
 
     def submitted(self, predictions: np.ndarray) -> list[str]:
         """GLUE's words for the classes."""
@@ -149,6 +160,10 @@ class Classes(Kind):
     @override
     def differs(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return a != b
+
+    @override
+    def correct(self, predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return predictions == labels
 
     def strata(self, labels: np.ndarray) -> list[np.ndarray]:
         """The rows of each class that occurs, in id order."""
@@ -175,6 +190,7 @@ class Values(Kind):
     names = words = ()
     problem_type = "regression"
     dtype = np.float32
+    smoothed = False
     n_outputs = 1
 
     def __str__(self) -> str:

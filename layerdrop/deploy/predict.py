@@ -75,24 +75,28 @@ class Predictor:
     def predict(self, texts: ToPredict, batch_size: int = 32) -> list[Prediction]:
         """Predict the rows with a text. Raises UserError if the model takes pairs and the rows are single texts, or
         vice versa."""
-        checkpoint = self.checkpoint
-        data = tokenize(texts.examples(self.columns), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
-        logits = self._logits(data, Collator.of(checkpoint.tokenizer, self.length), batch_size)
-        predictions, scores = self.kind.decide(logits), self.kind.confidence(logits)
+        predictions, scores = self._decide(texts, batch_size)
         if scores is None:
             return [Prediction(float(value)) for value in predictions]
-        return [Prediction(self.kind.names[i], float(p)) for i, p in zip(predictions, scores, strict=True)]
+        return [Prediction(*row) for row in zip(self.kind.shown(predictions), map(float, scores), strict=True)]
 
     def table(self, texts: ToPredict, batch_size: int = 32) -> list[tuple[str, ...]]:
         """A header, then a row for each row of `texts`: index, prediction and, for classes, probability. The cells of a
         row without a text are empty."""
-        predictions = self.predict(texts, batch_size)
-        if self.kind.names:
-            header, cells = ("prediction", "probability"), [(label, f"{score:.4f}") for label, score in predictions]
-        else:
-            header, cells = ("prediction",), [(text,) for text in self.kind.shown(value for value, _ in predictions)]
+        predictions, scores = self._decide(texts, batch_size)
+        header, columns = ["prediction"], [self.kind.shown(predictions)]
+        if scores is not None:
+            header, columns = [*header, "probability"], [*columns, [f"{score:.4f}" for score in scores]]
+        cells = list(zip(*columns, strict=True))
         of_row, empty = dict(zip(texts.rows, cells, strict=True)), ("",) * len(header)
         return [("index", *header), *((name, *of_row.get(i, empty)) for i, name in enumerate(texts.index))]
+
+    def _decide(self, texts: ToPredict, batch_size: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """(predictions, their probabilities, or None for values) of the rows with a text, (n,) each."""
+        checkpoint = self.checkpoint
+        data = tokenize(texts.examples(self.columns), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
+        logits = self._logits(data, Collator.of(checkpoint.tokenizer, self.length), batch_size)
+        return self.kind.decide(logits), self.kind.confidence(logits)
 
     def _classifier(self, folder: str) -> Callable[..., np.ndarray]:
         """(data, collate, batch size) -> (n, classes) logits, in the order of the source."""

@@ -114,7 +114,7 @@ class DistillationLoss:
         Trainer(student, args, train_dataset=data, compute_loss_func=loss)
 
     Both models are classifiers of the library that take the same batches. With `patient` and `layers`, `pairs` names
-    the paired layers.
+    the paired layers. A hook on the student keeps the inputs of each batch: `remove` removes it.
     """
 
     def __init__(
@@ -134,7 +134,12 @@ class DistillationLoss:
         self.distillation = Distillation(TaskLoss(kind_of(student.config)), student, spec, [ours for ours, _ in pairs])
         self.student, self.teacher = student, teacher.requires_grad_(False).eval()
         self.watch, self.states, self.inputs = ExitStack(), [], {}
-        student.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+        self.hook = student.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+
+    def remove(self) -> None:
+        """Remove the hooks from the student after the training."""
+        self.watch.close()
+        self.hook.remove()
 
     def _before_forward(self, student: nn.Module, args: tuple, inputs: dict) -> None:
         """Keep the inputs of a batch, and collect the student's states."""
@@ -146,7 +151,8 @@ class DistillationLoss:
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
         """The loss of the student's last batch. num_items_in_batch: rows of all batches that a step accumulates."""
         self.watch.close()
-        mask, rows = self.inputs["attention_mask"], torch.arange(len(labels), device=labels.device)
+        mask = self.inputs.get("attention_mask", torch.ones_like(self.inputs["input_ids"]))
+        rows = torch.arange(len(labels), device=labels.device)
         self.teacher.to(labels.device)
         with torch.no_grad(), watching(self.teacher, mask.shape[1]) as seen:
             batch = {"labels": labels, "attention_mask": mask, "teacher_logits": self.teacher(**self.inputs).logits}

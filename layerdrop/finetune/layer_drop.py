@@ -30,11 +30,15 @@ class LayerDropLoss(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **kwargs):
         """Remove the skipped layers."""
-        self.skipped.close()  # of a step that was broken off
+        self.restore()
         self.skipped.enter_context(without(self.model, self.draw(state.global_step)))
 
     def on_step_end(self, args, state, control, **kwargs):
         """Restore the skipped layers."""
-        self.skipped.close()
+        self.restore()
 
     on_train_end = on_step_end
+
+    def restore(self) -> None:
+        """Restore the skipped layers of a step that an error or Ctrl-C has interrupted. Otherwise without effect."""
+        self.skipped.close()

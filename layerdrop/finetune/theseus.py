@@ -73,7 +73,7 @@ class TheseusLoss(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **kwargs):
         """Build the step's model: modules of the predecessor, layers of the successor."""
-        self.replaced.close()  # of a step that was broken off
+        self.restore()
         drawn, layers = self.draw(state.global_step), []
         for i, replaced in enumerate(drawn):
             layers += [(self.model, i)] if replaced else [(self.predecessor, j) for j in self.modules[i]]
@@ -85,9 +85,14 @@ class TheseusLoss(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         """Restore the successor's layers."""
-        self.replaced.close()
+        self.restore()
 
     on_train_end = on_step_end
+
+    def restore(self) -> None:
+        """Restore the successor's layers after a step that an error or Ctrl-C has interrupted. Otherwise without
+        effect."""
+        self.replaced.close()
 
 
 def _adding_zero(parameter: torch.Tensor):

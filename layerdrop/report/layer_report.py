@@ -27,7 +27,7 @@ Report = tuple[list[Table], dict[str, plt.Figure]]
 
 # ---- labels ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class AnalysedModel:
+class AnalyzedModel:
     """A model and the task whose texts it is analyzed on."""
 
     model: str
@@ -43,7 +43,7 @@ class AnalysedModel:
         return self.model, self.training, self.task
 
 
-def labels(models: Sequence[AnalysedModel]) -> list[str]:
+def labels(models: Sequence[AnalyzedModel]) -> list[str]:
     """Label each model with the parts in which it differs from the others; with its folder if all parts are equal."""
     all_parts = [one.parts for one in models]
     several_models, several_trainings, several_tasks = (len(set(values)) > 1 for values in zip(*all_parts, strict=True))
@@ -57,7 +57,7 @@ def labels(models: Sequence[AnalysedModel]) -> list[str]:
     return names
 
 
-def means(models: Sequence[AnalysedModel]) -> dict[str, list[str]]:
+def means(models: Sequence[AnalyzedModel]) -> dict[str, list[str]]:
     """Label of a mean -> labels of its rows, for each model that is analyzed on several tasks, once on each."""
     all_parts, groups = [one.parts for one in models], {}
     for one, label in zip(models, labels(models), strict=True):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from layerdrop.data.kinds import Kind
+
 LEVEL = 0.05
 EXACT_BELOW = 25
 """Number of disagreements below which McNemar's test is exact."""
@@ -65,13 +67,15 @@ def bootstrap(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> tupl
     return float(done.confidence_interval.low), float(done.confidence_interval.high), float(p)
 
 
-def compare_systems(first: Sequence[str], second: Sequence[str], labels: Sequence[str], regression: bool) -> Comparison:
-    """Compare two systems by their predictions and the labels, (n,) words each: McNemar's test, or the bootstrap."""
-    if not regression:
-        a, b, y = (np.array(words) for words in (first, second, labels))
-        p = mcnemar(a == y, b == y)
-        return Comparison(float((b == y).mean() - (a == y).mean()), p < LEVEL, p)
-    a, b, y = (np.array(words, dtype=float) for words in (first, second, labels))
+def compare_systems(first: Sequence[str], second: Sequence[str], labels: Sequence[str], kind: Kind) -> Comparison:
+    """Compare two systems by their predictions and the labels, (n,) texts each: McNemar's test, or the bootstrap.
+
+    Raises ValueError for a text that is no label of `kind`.
+    """
+    a, b, y = map(kind.read, (first, second, labels))
+    if (right := kind.correct(a, y)) is not None:
+        p = mcnemar(right, kind.correct(b, y))
+        return Comparison(float(kind.correct(b, y).mean() - right.mean()), p < LEVEL, p)
     if np.ptp(a) == 0 or np.ptp(b) == 0 or np.ptp(y) == 0:
         return Comparison(float("nan"), significant=False)
     low, high, p = bootstrap(a, b, y)

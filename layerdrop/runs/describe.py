@@ -45,8 +45,8 @@ def inputs(record: RunRecord, read: RunInputs, teacher: Checkpoint | None) -> No
                 f"{its.checkpoint.flag} {its.checkpoint.name}: its labels differ from those of {task.name}: {pairs}. "
                 "If this is wrong, correct its config.json (id2label, label2id)"
             )
-    if spec.train and spec.train.label_smoothing_factor and not task.labels:
-        notes.append(f"--label_smoothing_factor has no effect on {task.name}, whose labels are values")
+    if spec.train and spec.train.label_smoothing_factor and not task.kind.smoothed:
+        notes.append(f"--label_smoothing_factor has no effect on {task.name}, whose labels are {task.kind}")
     if busy := busy_note():
         notes.append(busy)
     record.notes += notes

@@ -114,8 +114,6 @@ def _recording(record: RunRecord, options: Options, clock: Clock) -> Iterator[No
             record.seconds, record.peak_memory_bytes = clock.total(), peak_memory()
             record.write()
             if record.status == "success":
-                if options.rolling_checkpoints:
-                    remove_checkpoints(record.folder)
                 _write_results(record, options)
 
 
@@ -139,13 +137,17 @@ def _add_outputs(state: FolderState, read: RunRecord, options: Options, clock: C
 
 
 def _write_results(record: RunRecord, options: Options, names: Iterable[str] | None = None) -> None:
-    """Write the files for other tools: results, the list of layers, the model's card. names: only these files."""
-    files = result_files(record)
+    """Write the files for other tools: results, the list of layers, the model's card. names: only these files.
+
+    Delete the run's rolling checkpoints first, unless an earlier call has ended the run.
+    """
+    own, files = OwnFiles(record.folder), result_files(record)
+    if options.rolling_checkpoints and own.reserving:
+        remove_checkpoints(record.folder)
     if options.save_model:
         from layerdrop.runs.card import card, push_card
 
         files[CARD_FILE] = str(card(record))
-    own = OwnFiles(record.folder)
     own.write({name: text for name, text in files.items() if names is None or name in names})
     own.settle()
     if options.trainer.get("push_to_hub") and CARD_FILE in files:

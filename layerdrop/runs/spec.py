@@ -141,12 +141,11 @@ class RunSpec:
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
         """The inverse of `to_dict`, also from JSON. Unknown fields are ignored.
 
-        Reads version 2 too. Raises ValueError for version 1.
+        Reads version 2 and earlier names too. Raises ValueError for version 1.
         """
         if "version" not in values:
             raise ValueError("a record of version 1, which this version cannot read (layerdrop 0.2 can)")
-        if values.get("version") == 2:
-            values = _from_version_2(values)
+        values = _renamed(values)
         parts = {name: kind for name, kind in _PARTS.items() if values.get(name) is not None}
         built = {name: _build(kind, values[name]) for name, kind in parts.items()}
         rest = {name: values[name] for name in _ALONE if name in values}
@@ -179,11 +178,17 @@ def _chosen(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in plain.items() if value is not None and value not in ((), {}, [])}
 
 
-def _from_version_2(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a spec of version 2, where `drop` has the fields of `when`, and `distil` has `teacher`."""
-    distil = values.get("distil") or {}
-    new = {"when": values.get("drop"), "teacher": distil.get("teacher_run"), "no_speedups": values.get("plain", False)}
-    return {**values, **new}
+def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a spec by their present names. Earlier names: `plain`, and `teacher_run` in `distil`.
+
+    In version 2, `drop` has the fields of `when`.
+    """
+    old = {"when": values["drop"]} if values["version"] == 2 and values.get("drop") else {}
+    if "plain" in values:
+        old["no_speedups"] = values["plain"]
+    if run := (values.get("distil") or {}).get("teacher_run"):
+        old["teacher"] = run
+    return {**values, **old}
 
 
 TRAINER_DEFAULTS: Mapping[str, Any] = {

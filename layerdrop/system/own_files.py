@@ -76,6 +76,11 @@ class OwnFiles:
         """Reserve names that the Trainer writes. Such files and folders belong to the run, whatever their content."""
         self._save(self.spec, reserved=sorted(patterns))
 
+    @property
+    def reserving(self) -> bool:
+        """Whether the names of checkpoints are reserved: the run has not ended, or its process was killed."""
+        return CHECKPOINTS in (self.spec or {}).get("reserved", ())
+
     def owns(self, name: str) -> bool:
         """Whether this run wrote the file or folder and it has not changed."""
         return self._owns(self.spec, name)

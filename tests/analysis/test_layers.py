@@ -23,7 +23,7 @@ from layerdrop.data.examples import Examples
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
 from layerdrop.data.tokens import tokenize
-from layerdrop.report.layer_report import AnalysedModel, labels, means
+from layerdrop.report.layer_report import AnalyzedModel, labels, means
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import RunSpec
 from layerdrop.states import States, layer_states
@@ -304,7 +304,7 @@ def test_bad_input_is_one_line(call, words, said):
     ],
 )
 def test_labels_name_what_differs(named, expected, expected_means):
-    named = [AnalysedModel(*(parts := one.split("/"))[:3], parts[-1]) for one in named]
+    named = [AnalyzedModel(*(parts := one.split("/"))[:3], parts[-1]) for one in named]
     assert labels(named) == expected and means(named) == expected_means
 
 

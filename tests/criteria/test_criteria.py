@@ -20,6 +20,7 @@ from layerdrop.data.examples import Examples
 from layerdrop.data.tasks import TASKS
 from layerdrop.errors import UserError
 from layerdrop.states import States, layer_states
+from layerdrop.strategies import by_score
 from layerdrop.surgery import drop_layers, layer_list
 from tests import tiny
 from tests.small.test_surgery import MODEL_TYPES
@@ -53,6 +54,13 @@ def test_a_layer_that_does_nothing():
         scores = rows[name][0]
         assert scores[2] == pytest.approx(value, abs=1e-6), name
         assert all(abs(score - value) > 1e-4 for i, score in enumerate(scores) if i != 2), name
+        assert by_score(scores, 1, CRITERIA[name].drops) == [2], name
+
+
+def test_losses_outputs_and_weights_drop_the_lowest():
+    """A layer is worth what its absence costs, or what its weights hold, so the least is dropped first."""
+    others = {name: row.drops for name, row in CRITERIA.items() if row.looks_at != "states"}
+    assert len(others) == 8 and set(others.values()) == {"lowest"}
 
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)

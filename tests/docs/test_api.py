@@ -87,7 +87,7 @@ def test_after_a_step_that_was_broken_off_the_next_training_begins_in_full_depth
             trainer.compute_loss = stop
             trainer.train()
     assert depths == ([4, 4] if variant == "layer_drop" else [6, 6])
-    callback.on_train_end(None, None, None)
+    callback.restore()
     assert model.config.num_hidden_layers == depth == len(layer_list(model))
 
 
@@ -103,6 +103,18 @@ def test_distillation_from_itself_with_all_weight_on_the_logits_changes_nothing(
     loss = layerdrop.DistillationLoss(model, copy.deepcopy(model), distill_weight=1.0)
     Trainer(model, its["args"], train_dataset=its["data"], compute_loss_func=loss).train()
     assert all(torch.allclose(before[name], value, atol=1e-6) for name, value in model.state_dict().items())
+
+
+def test_distillation_without_a_mask_is_with_a_mask_of_ones():
+    """And its hooks are gone after `remove`."""
+    model, teacher = tiny.model("bert"), tiny.model("bert", seed=1)
+    loss = layerdrop.DistillationLoss(model, teacher, "patient", pairs=[(0, 1)], distill_states_weight=2.0)
+    ids = tiny.batch(4)["input_ids"]
+    labels = torch.tensor([0, 1, 1, 0])
+    a, b = (loss(model(input_ids=ids, **more), labels) for more in ({}, {"attention_mask": torch.ones_like(ids)}))
+    assert torch.equal(a, b)
+    loss.remove()
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
 
 
 @pytest.mark.parametrize("distill", ["logits", "patient", "layers"])

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from layerdrop.data.kinds import Classes, Values
 from layerdrop.report.significance import LEVEL, bootstrap, compare_systems, holm, mcnemar
 
 
@@ -32,12 +33,12 @@ def test_bootstrap_covers_no_difference_and_sees_a_large_one():
 
 
 def test_systems():
-    found = compare_systems(["a", "b"] * 20, ["a", "a"] * 20, ["a", "a"] * 20, regression=False)
+    found = compare_systems(["a", "b"] * 20, ["a", "a"] * 20, ["a", "a"] * 20, Classes(("a", "b")))
     assert found.difference == 0.5 and found.significant and found.p == pytest.approx(2 * 0.5**20)
     y = [str(i) for i in range(20)]
-    found = compare_systems(y, y, y, regression=True)
+    found = compare_systems(y, y, y, Values())
     assert found.difference == 0 and not found.significant and found.interval == (0, 0)
-    constant = compare_systems(y, ["1"] * 20, y, regression=True)
+    constant = compare_systems(y, ["1"] * 20, y, Values())
     assert np.isnan(constant.difference) and not constant.significant
 
 
@@ -45,27 +46,30 @@ def test_the_level_is_five_per_cent():
     """6 of 6 disagreements: p = 2 * 0.5 ** 6 = 0.031; 5 of 5: 0.0625."""
     assert LEVEL == 0.05
     for apart, significant in ((6, True), (5, False)):
-        second = ["a"] * apart + ["b"] * (40 - apart)
-        assert (
-            compare_systems(["b"] * 40, second, ["a"] * apart + ["b"] * (40 - apart), False).significant is significant
-        )
+        labels = ["a"] * apart + ["b"] * (40 - apart)
+        assert compare_systems(["b"] * 40, labels, labels, Classes(("a", "b"))).significant is significant
 
 
 def test_a_nearly_constant_system_does_not_differ_from_itself():
     """In many resamples it is constant, and has no correlation."""
     y = [str(i % 6) for i in range(60)]
     nearly = ["1.0"] * 59 + ["1.5"]
-    itself = compare_systems(nearly, nearly, y, regression=True)
+    itself = compare_systems(nearly, nearly, y, Values())
     assert not itself.significant and itself.difference == 0 and itself.interval == (0, 0) and itself.p == 1
-    other = compare_systems(nearly, ["1.5"] + ["1.0"] * 59, y, regression=True)
+    other = compare_systems(nearly, ["1.5"] + ["1.0"] * 59, y, Values())
     assert not other.significant and np.isfinite(other.interval).all()
 
 
 @pytest.mark.parametrize("system", ["first", "second", "labels"])
 def test_without_a_correlation_nothing_is_significant(system):
     words = {name: [str(i) for i in range(30)] for name in ("first", "second", "labels")} | {system: ["2"] * 30}
-    found = compare_systems(**words, regression=True)
+    found = compare_systems(**words, kind=Values())
     assert np.isnan(found.difference) and not found.significant and found.p is None and found.interval is None
+
+
+def test_a_prediction_that_is_no_label_of_the_task_is_refused():
+    with pytest.raises(ValueError, match="'c' is not a class of the task"):
+        compare_systems(["c"], ["a"], ["a"], Classes(("a", "b")))
 
 
 def test_holm_by_hand():

@@ -1,13 +1,14 @@
 import json
 import math
 import os
+from dataclasses import replace
 
 import pytest
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec
-from layerdrop.finetune.spec import WhenSpec
+from layerdrop.finetune.spec import DistilSpec, WhenSpec
 from layerdrop.runs import environment
 from layerdrop.runs.record import Clock, Cut, RunRecord, read_record
 from layerdrop.runs.spec import RunSpec
@@ -154,3 +155,21 @@ def test_version_2_had_the_fields_of_when_in_drop():
     assert spec.drop_when == "gradual"
     values["drop"] |= {"frozen": True, "step": None, "every_epochs": None}
     assert RunSpec.from_dict(values).when == WhenSpec(frozen=True)
+
+
+def test_the_names_of_0_2_in_version_3():
+    """`plain` is now `no_speedups`, and the run of the teacher has left `distil`. Both decide the result."""
+    teacher = RunSpec(ModelSpec("m"), DataSpec("rte"), no_speedups=True)
+    spec = replace(teacher, drop=DropSpec("top", 2), distil=DistilSpec("logits"), teacher=teacher)
+
+    def old(values):
+        values = dict(values)
+        values["plain"] = values.pop("no_speedups")
+        run = values.pop("teacher")
+        if values["distil"]:
+            values["distil"] = values["distil"] | {"teacher_run": run and old(run)}
+        return values
+
+    values = old(spec.to_dict())
+    assert "teacher" not in values and values["version"] == 3
+    assert RunSpec.from_dict(json.loads(json.dumps(values))) == spec

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from layerdrop.finetune import interrupt
+from layerdrop.runs import folder
 from layerdrop.runs.results import RESULT_FILES
 from tests.running import QUICK, ROOT, predictions, read_record, same, weights
 from tests.runs.test_store import cut
@@ -88,6 +89,22 @@ def test_checkpoints_to_resume_from_are_not_written_all_the_time(run, monkeypatc
 def test_checkpoints_that_were_asked_for_stay(run):
     run("--task_name rte --save_strategy steps --save_steps 4 --save_total_limit 2")
     assert sorted(path.name for path in Path("out").glob("checkpoint-*")) == ["checkpoint-8", "checkpoint-9"]
+
+
+def test_a_run_killed_after_its_record_leaves_no_checkpoint(run, monkeypatch):
+    """Repeating it deletes the rolling checkpoints and writes the results."""
+    monkeypatch.setattr(interrupt, "CHECKPOINT_SECONDS", 0.0)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "_write_results", killed)
+        assert run("--task_name rte")[0] == 130
+    assert read_record("out")["status"] == "success" and list(Path("out").glob("checkpoint-*"))
+    code, _, _, err = run("--task_name rte")
+    assert code == 0 and "already done" in err
+    assert not list(Path("out").glob("checkpoint-*")) and Path("out/all_results.json").is_file()
 
 
 @pytest.fixture

@@ -99,7 +99,10 @@ def _compare(first: RunRecord, second: RunRecord) -> Comparison | None:
     a, b = read_predictions(first.folder), read_predictions(second.folder)
     if a is None or b is None or a[:2] != b[:2]:
         return None
-    return compare_systems(a[2], b[2], a[1], regression="pearson" in first.metrics)
+    try:
+        return compare_systems(a[2], b[2], a[1], first.task.kind)
+    except ValueError as error:
+        raise ValueError(f"{first.folder}, {second.folder}: no predictions: {error}") from error
 
 
 def _note(n: int, correct: bool, plain: bool) -> str:
