@@ -335,11 +335,12 @@ def test_formats():
 
 def test_significance_from_predictions(tmp_path):
     runs = [record(), record(k=2), record(k=4)]
-    right = [["a"] * 40, ["a"] * 30 + ["b"] * 10, ["a"] * 39 + ["b"]]
+    a, b = "entailment", "not_entailment"
+    right = [[a] * 40, [a] * 30 + [b] * 10, [a] * 39 + [b]]
     for i, (run, words) in enumerate(zip(runs, right, strict=True)):
         run.folder = str(tmp_path / str(i))
         Path(run.folder).mkdir()
-        rows = zip(range(40), ["a"] * 40, words, strict=True)
+        rows = zip(range(40), [a] * 40, words, strict=True)
         write_table(Path(run.folder) / "predictions_dev.tsv", ("index", "label", "prediction"), rows)
     runs.append(record(k=6))
     cells = table_of(significance_tables(frame(runs)))
