@@ -1,4 +1,4 @@
-"""Every check of a flag that needs no model and no data, and a note for each flag without effect."""
+"""Checks of flags that need no model and no data, and notes on flags without effect."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -176,8 +176,8 @@ def _data(flags: Flags) -> Iterator[str]:
     data, own = flags.data, flags.data.own_files
     if data.task is not None and own and data.positive_label is not None:
         yield (
-            f"--positive_label {data.positive_label}: the F1 of {data.task.name}'s own classes is fixed. Leave it out, "
-            "or leave --task_name out."
+            f"--positive_label {data.positive_label}: the positive class of {data.task.name} is fixed. Leave it out, or "
+            "leave --task_name out."
         )
     if flags.scored_split == "test" and data.max_predict_samples is not None:
         yield (
@@ -224,7 +224,7 @@ def _optimizer(flags: Flags) -> Iterator[str]:
 
 
 def _library(flags: Flags) -> Iterator[str]:
-    """Problems that the library would report only when training begins."""
+    """Find problems that the library would report only when training begins."""
     train = flags.train
     if not (train.do_train or train.do_eval or train.do_predict or flags.drop.dry_run):
         yield "nothing to do: --do_train, --do_eval and --do_predict are all off. Add one of these flags."
@@ -256,8 +256,8 @@ def _best(flags: Flags) -> Iterator[str]:
 def logged_metrics(flags: Flags) -> list[str]:
     """The metrics that an evaluation logs.
 
-    MNLI: the matched split's metrics without prefix, and both splits' with a prefix. Own files: the metrics of every
-    kind of task that --label_type allows.
+    MNLI: metrics of the matched split without a prefix, and metrics of both splits with a prefix. Own files: metrics of
+    every kind of task that --label_type allows.
     """
     task, own = flags.data.task, flags.data.own_files
     if task is not None:
@@ -286,12 +286,12 @@ def idle_flags(flags: Flags) -> list[str]:
         notes.append("--skip_bad_rows has no effect without own files or --data_dir")
     if data.source == "demo" and data.data_dir:
         notes.append(f"--data_dir has no effect on {flags.task_name}")
-    if not flags.train.do_train and (idle := _of_training(flags)):
+    if not flags.train.do_train and (idle := _given_training_flags(flags)):
         notes.append(f"no effect without training: {', '.join(f'--{name}' for name in idle)}")
     return notes
 
 
-def _of_training(flags: Flags) -> list[str]:
+def _given_training_flags(flags: Flags) -> list[str]:
     """The given flags that only training uses."""
     known = set(TrainArguments.__dataclass_fields__) - set(NOT_TRAINING_ALONE)
     names = [name for name in known if has_effect(name, flags.train)]

@@ -371,7 +371,7 @@ def test_a_model_that_is_spoilt_is_refused(run, capsys, monkeypatch):
     monkeypatch.setattr(exported, "export_onnx", lambda model, *args: export_onnx(turned_round(model), *args))
     code, out, err = call("made --format onnx --max_loss 99.5", capsys)
     assert code == 2 and "| onnx fp32  | 0.0" in out and "12 of 12 predictions differ" in err, out + err
-    assert "error: made: as onnx fp32 it scores 0.0, 100.0 points below the 100.0" in err
+    assert "error: made: onnx fp32 scores 0.0, 100.0 points below the run's model (100.0)" in err
     assert not Path("made/export").exists() and not list(Path("made").glob(".export*"))
     code, out, err = call("made --format onnx --max_loss 1 --force", capsys)
     assert code == 0 and Path("made/export/model.onnx").exists()
