@@ -176,8 +176,8 @@ def _data(flags: Flags) -> Iterator[str]:
     data, own = flags.data, flags.data.own_files
     if data.task is not None and own and data.positive_label is not None:
         yield (
-            f"--positive_label {data.positive_label}: the positive class of {data.task.name} is fixed. Leave it out, or "
-            "leave --task_name out."
+            f"--positive_label {data.positive_label}: the positive class of {data.task.name} is fixed. Leave it out, "
+            "or leave --task_name out."
         )
     if flags.scored_split == "test" and data.max_predict_samples is not None:
         yield (
