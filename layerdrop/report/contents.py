@@ -101,7 +101,7 @@ def make_folders(runs: str | None, html: str | None, figures: str | None) -> Non
 
 
 def write_files(contents: Contents, runs: str | None, html: str | None, figures: str | None) -> list[str | Path]:
-    """Write the requested files. Returns their paths, and extends the notes."""
+    """Write the requested files. Returns their paths. Appends notes on missing figures to `contents`."""
     files: list[str | Path] = []
     if contents.runs is None:
         return files

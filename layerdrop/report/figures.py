@@ -40,7 +40,7 @@ STYLE = {
     "text.parse_math": False,
 }
 FIGURE_MARK = rb"Software\x00layerdrop|/Creator \(layerdrop\)"
-"""Mark in every PNG and PDF of `save_figure`."""
+"""Pattern that every PNG and PDF of `save_figure` contains."""
 FULL_NAME = "full model"
 Series = Sequence[float | None]
 
@@ -110,7 +110,7 @@ def strategies(results: ModelResults, columns: list[str], marks: Marks | None = 
     """A panel for each task, with a dot for each strategy and K: the median over seeds.
 
     Whiskers reach from the lowest to the highest seed. The full model is a dashed line. marks: colors and markers;
-    None: of these rows. Returns None if no run has dropped layers.
+    None: chosen for these rows. Returns None if no run has dropped layers.
     """
     rows = [row for row in results.rows if row.k not in ("", "0") and not row.from_scratch]
     if not rows:
@@ -188,7 +188,9 @@ def speed(results: ModelResults, columns: list[str], marks: Marks | None = None)
     for name, line in points.items():
         x, y, _ = zip(*sorted(start + line, key=lambda point: point[2]), strict=True)
         style = style_of(marks[name])
-        style["linestyle"] = "-" if len({k for _, _, k in line}) == len(line) else ""  # several lists of one length
+        style["linestyle"] = (
+            "-" if len({k for _, _, k in line}) == len(line) else ""
+        )  # layer lists of the same K are not connected
         axes.plot(x, y, **style, markersize=3, linewidth=0.8, label=name)
     axes.plot(*zip(*(point[:2] for point in full), strict=True), "o", color=GREY, markersize=4, label=FULL_NAME)
     axes.margins(y=0.15)
@@ -247,7 +249,7 @@ def lines(
 def heat(
     panels: Mapping[str, Sequence[Series]], x: str, y: str, *, names: Sequence = (), columns: Sequence = ()
 ) -> plt.Figure:
-    """A heat map for each name, each with its own scale; dark is high. Shorter rows end early.
+    """A heat map for each name, each with its own scale; dark is high. Rows may have different lengths.
 
     names, columns: labels of rows and columns; default: their numbers.
     """

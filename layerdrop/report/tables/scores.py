@@ -102,7 +102,7 @@ def _note(results: ModelResults, cells: list[Cell]) -> str:
 
 def glue_tables(runs: pd.DataFrame, tasks: list[str] | None = None, beside: pd.DataFrame | None = None) -> list[Table]:
     """One table for each model: Peer et al.'s metrics (F1 for MRPC and QQP, Spearman, Matthews, accuracy), the mean
-    GLUE score, and its share of the full model's. tasks, beside: as in task_tables."""
+    GLUE score, and the percent of the full model's score. tasks, beside: as in task_tables."""
     others = {results.model: results for results in model_results(pd.DataFrame() if beside is None else beside)}
     tables = []
     for results in model_results(runs):
@@ -127,11 +127,13 @@ def _selection_metric(results: ModelResults, column: str) -> str:
     """Peer et al.'s metric of a column, as recorded."""
     task = results.task_of.get(column, column)
     name = GLUE[task].selection_metric
-    return name if name in results.metrics(column) else GLUE[task].recorded(name)  # held-out rows are one split
+    return (
+        name if name in results.metrics(column) else GLUE[task].recorded(name)
+    )  # held-out rows have one split, also for MNLI
 
 
 def _share(mean: float | None, full: float | None) -> str:
-    """Percent of the full model's mean. `-` if that is not positive."""
+    """Percent of the full model's mean. `-` if the full model's mean is not positive."""
     if mean is None or full is None:
         return MISSING
     share = mean / full if full > 0 else math.nan
