@@ -190,7 +190,7 @@ def profile(results: Values, means: Means) -> Report:
 
 
 def similarity(results: Values, means: Means) -> Report:
-    """results: `cosine`, `cka`: a row for each point; `blocks`: for K = 1, 2, ... the angle across each K layers."""
+    """results: `cosine`, `cka`: a row for each point; `blocks`: in row K - 1, the angle across each block of K."""
     tables, figures = [], {}
     for label, values in results.items():
         n = len(values["cka"]) - 1

@@ -57,7 +57,7 @@ def test_every_family_gives_its_logits(tmp_path, model_type):
 
 
 def test_longformer_is_refused_by_name(tmp_path):
-    with pytest.raises(UserError, match="exporter cannot take longformer. Use --format safetensors"):
+    with pytest.raises(UserError, match="exporter cannot trace longformer. Use --format safetensors"):
         export_onnx(tiny.model("longformer"), ["input_ids"], tmp_path / "x")
 
 
@@ -230,7 +230,7 @@ def test_a_run_without_a_validation_set(own, capsys):
     own("--train_file train.csv --do_train")
     code, _, err = call("made", capsys)
     assert code == 2 and err == (
-        "error: made: its run had no validation set, but an export needs a validation set. Add --validation_file.\n"
+        "error: made: the run had no validation set, and an export needs a validation set. Add --validation_file.\n"
     )
     code, _, err = call("made --validation_file dev.csv", capsys)
     assert code == 0 and "of 12 predictions differ" in err
