@@ -122,7 +122,7 @@ class ExportedRun:
             result = self._onnx(new, int8) if form == "onnx" else self._safetensors(new)
             result.written = result.loss <= max_loss or force
             if result.written:
-                self._write_beside(new, result)
+                self._write_other_files(new, result)
                 check_output(folder)
                 put_in_place(new, target)
         return result
@@ -180,7 +180,7 @@ class ExportedRun:
         worst = float(np.abs(reference - logits).max())
         return Export(self.folder, self.metric, forms, worst, int(changed.sum()), len(changed))
 
-    def _write_beside(self, folder: Path, result: Export) -> None:
+    def _write_other_files(self, folder: Path, result: Export) -> None:
         """Write the tokenizer and the card, then the results with the list of files."""
         from layerdrop.runs.card import card
 

@@ -142,8 +142,8 @@ def _panel(
     dots = [(row.legend, int(row.k), dot) for row in rows if (dot := _drawable(results.summary(row, cell)))]
     step = min(0.12, 0.7 / max(1, len(names) - 1))  # dots of the same K are closer than dots of different K
     for name, k, dot in dots:
-        beside = [other for other in names if any(d[:2] == (other, k) for d in dots)]
-        at = all_k.index(k) + (beside.index(name) - (len(beside) - 1) / 2) * step
+        at_k = [other for other in names if any(d[:2] == (other, k) for d in dots)]
+        at = all_k.index(k) + (at_k.index(name) - (len(at_k) - 1) / 2) * step
         low = dot.median if math.isnan(dot.low) else dot.low
         whiskers = [[dot.median - low], [dot.high - dot.median]]
         axes.errorbar(at, dot.median, yerr=whiskers, **style_of(marks[name]), ls="", ms=3, lw=0.7)

@@ -181,7 +181,7 @@ def test_an_export_that_breaks_off_leaves_the_old_one(made, capsys, monkeypatch)
     """tests/system/test_files.py kills at every change of the disk."""
     assert call("made", capsys)[0] == 0
     before = files_in("made/export")
-    steps = {"_safetensors": exported.ExportedRun, "_write_beside": exported.ExportedRun, "put_in_place": exported}
+    steps = {"_safetensors": exported.ExportedRun, "_write_other_files": exported.ExportedRun, "put_in_place": exported}
     for step, where in steps.items():
         with monkeypatch.context() as broken:
             broken.setattr(where, step, lambda *_: 1 / 0)
