@@ -88,7 +88,7 @@ class Flags:
 
     @property
     def drops_nothing(self) -> bool:
-        """Whether --drop_k 0 turns every strategy into dropping nothing."""
+        """Whether --drop_k 0 is given, so that no strategy drops a layer."""
         return self.drop.drop_k == 0 and not self.drop_layers and not self.keep_layers
 
     @property

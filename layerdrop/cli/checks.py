@@ -58,7 +58,7 @@ def ranges(ids: Iterable[int]) -> str:
 
 
 def _given(values: dict, names: Iterable[str]) -> list[str]:
-    """The flags that have a value."""
+    """The names of the flags that have a value."""
     return [name for name in names if values[name] is not None and values[name] is not False]
 
 
@@ -88,7 +88,7 @@ def _ids(flags: Flags) -> Iterator[str]:
 
 
 def _strategy(flags: Flags) -> Iterator[str]:
-    """Number of layers, and flags that need a strategy."""
+    """Find a missing or contradictory number of layers, and flags that need a strategy."""
     drop, row = flags.drop, flags.named_strategy
     if drop.keep_layers is not None:
         return
@@ -107,7 +107,7 @@ def _strategy(flags: Flags) -> Iterator[str]:
 
 
 def _only_with(flags: Flags) -> Iterator[str]:
-    """Flags that have a meaning only with another flag."""
+    """Find flags that are given without the flag that they need."""
     values, when, teacher = flags.values(), flags.when.drop_when, flags.teacher.teacher
     row = None if flags.drop.keep_layers is not None else flags.named_strategy
     kind = flags.teacher.distill or "logits"
@@ -203,7 +203,7 @@ def _numbers(flags: Flags) -> Iterator[str]:
 
 # ---- the library's flags ---------------------------------------------------------------------------------------------
 def _optimizer(flags: Flags) -> Iterator[str]:
-    """Build the optimizer and the learning rate schedule for one parameter, unless that needs the model."""
+    """Find unusable settings: build the optimizer and the schedule for one parameter, unless this needs the model."""
     train = flags.train
     if train.optim_target_modules or list(_numbers(flags)):
         return

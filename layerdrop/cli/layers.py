@@ -68,7 +68,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def _inputs(args: argparse.Namespace, words: list[str]) -> tuple[list, list]:
-    """(each model with each of its tasks, their names in tables). Raises UserError."""
+    """(an AnalysisInput for each model and task, their names for tables). Raises UserError."""
     from layerdrop.report.layer_report import AnalyzedModel
     from layerdrop.runs.record import read_record
     from layerdrop.system.text import short_name

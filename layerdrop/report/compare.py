@@ -63,7 +63,7 @@ def _column(record: RunRecord, first: RunRecord, metrics: list[str]) -> dict[str
 
 
 def _seconds(record: RunRecord, stage: str) -> float | None:
-    """None for a resumed run, whose seconds cover only a part."""
+    """Seconds of a stage. None for a resumed run, whose record covers only a part."""
     return None if record.resumed_at_step is not None else record.seconds.get(stage)
 
 

@@ -142,12 +142,12 @@ class ModelResults:
         return nearest[0] if len(nearest) == 1 else FULL
 
     def place(self, row: TableRow) -> dict[str, object]:
-        """The identifying columns of a row, for programs."""
+        """The identifying columns of a machine-readable row."""
         strategy, k = row
         return {"model": self.model, "setting": self.setting, "strategy": strategy, "k": k}
 
     def value(self, row: TableRow, cell: Cell, other: ModelResults | None = None) -> dict[str, object]:
-        """A cell for programs, in points; None for missing values. other: published results."""
+        """A machine-readable cell, in points; None for missing values. other: published results."""
         ours, full = self.summary(row, cell), self.summary(self.full(row), cell)
         theirs = other and other.summary(row, cell)
         difference = None if ours is None or full is None or row.is_full else ours.median - full.median
@@ -161,7 +161,7 @@ class ModelResults:
         return None if None in summaries or not summaries else statistics.fmean(s.median for s in summaries)
 
     def mean_value(self, row: TableRow, cells: Sequence[Cell]) -> dict[str, object]:
-        """The mean over cells for programs, with its difference to the full model."""
+        """The mean over cells, machine-readable, with its difference to the full model."""
         mean, full = self.mean(row, cells), self.mean(self.full(row), cells)
         difference = None if mean is None or full is None or row.is_full else mean - full
         value = dict.fromkeys(self.value(row, cells[0])) | self.place(row)

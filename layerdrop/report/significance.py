@@ -26,13 +26,13 @@ class Comparison:
     significant: bool
     """Significance at LEVEL, without a correction for several tests."""
     p: float | None = None
-    """p of McNemar's test or of the bootstrap; None if no correlation is defined."""
+    """p value of McNemar's test or of the bootstrap; None if a correlation is undefined."""
     interval: tuple[float, float] | None = None
     """Regression: 95% interval of the difference."""
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """p of McNemar's test for equal error rates. first, second: (n,) whether each example is right.
+    """p value of McNemar's test for equal error rates. first, second: (n,) whether each prediction is correct.
 
     Exact (binomial) below EXACT_BELOW disagreements, else chi-square with continuity correction.
     """

@@ -1,4 +1,4 @@
-"""A table, and its text: Markdown and LaTeX for people, csv with one value in each column for programs."""
+"""A table and its formats: Markdown, LaTeX, and csv with one value in each column."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NUMBER = re.compile(r"(?P<number>[-+]?[\d,]+(?:\.\d+)?)(?P<rest>.*)", re.DOTALL)
 
 @dataclass
 class Table:
-    """A title, column names, rows of words, and notes below."""
+    """A title, column names, rows of text, and notes below."""
 
     kind: str
     """tasks, glue, cost, significance ... Tables of the same kind form one block in csv."""

@@ -16,7 +16,7 @@ WORDS = re.compile(
 
 
 class TableRow(NamedTuple):
-    """The words of a row. The default is the full model."""
+    """The labels of a row. The default is the full model."""
 
     strategy: str = "full"
     """`top, finetuned (num_train_epochs 3.0)`, `list 3,4`, `contribution > 0.9`, `full, from scratch` ..."""
