@@ -19,7 +19,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop cost`."""
     add = parser.add_argument
     add("models", type=LocalPath, nargs="+", help="folders of runs or checkpoints, hub names, random:TYPE")
-    add("--drop_strategy", default="top", help="strategy that selects the layers to drop (without scores)")
+    add("--drop_strategy", default="top", help="strategy without scores that selects the layers")
     add("--k", nargs="+", type=int, default=[0], help="numbers of layers to drop from each model")
     add("--texts", type=int, default=256, help="number of pairs with QQP's lengths")
     add("--length", type=int, default=128, help="number of tokens in the single text, also for the operations")
