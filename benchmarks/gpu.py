@@ -3,8 +3,8 @@
 
 Trains BERT-base's shape with random weights in bf16, batch 32, on random pairs with MNLI's lengths. Compares the stock
 recipe in bf16, with torch.compile and with its best flags, and run_glue.py with K = 0 and 6, in alternating processes.
-Prints training and evaluation examples/s, model FLOPs utilization, a profile of ten steps with their waits, and the
-runs per hour of a study of small tasks, one at a time and packed. --tiny tries the command with a small model on a CPU.
+Prints training and evaluation examples/s, model FLOPs utilization, a profile of ten steps with the number of waits, and
+the runs per hour of a small study, one run at a time and packed. --tiny tests the command with a small model on a CPU.
 """
 
 import argparse
@@ -51,8 +51,8 @@ def write_checkpoint(folder: Path, tiny: bool) -> int:
 
 
 def write_task(folder: Path, rows: int, vocabulary: int) -> float:
-    """Write a task in RTE's layout with MNLI's lengths (log-normal, mean 39 tokens, standard deviation 18: ours).
-    Returns the mean number of tokens."""
+    """Write a task in RTE's layout with MNLI's lengths (log-normal with a mean of 39 tokens; the standard
+    deviation of 18 is our choice). Returns the mean number of tokens."""
     import numpy as np
 
     from layerdrop.deploy.cost import lengths_like
@@ -71,7 +71,7 @@ def write_task(folder: Path, rows: int, vocabulary: int) -> float:
 
 
 def runs_per_hour(folder: Path, study: Path, seeds: int, at_once: int, gpu: bool) -> float:
-    """Runs per hour of a study's first seeds with `at_once` runs at a time, without the start of the processes."""
+    """Runs per hour of a study with `at_once` runs at a time, excluding the start of the processes."""
     store = folder / f"packed{at_once}"
     how = ["--runs_per_gpu" if gpu else "--workers", str(at_once), "--seeds", *map(str, range(1, seeds + 1))]
     words = [sys.executable, "-m", "layerdrop", "sweep", str(study), "--store", str(store), *how]

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""Quality and cost of searches: the regret of their layers on the validation set.
+"""Benchmark searches: cost of the search, and regret of the selected layers on the validation set.
 
     python benchmarks/search.py configs/demo.yaml --tasks demo-rte demo-mrpc --k 2 4 6 [--seeds 1 2 3] [--all_sets 2]
 
 The YAML file holds flags of run_glue.py. For each task, every search of --methods chooses layers on a held-out part of
-the training set. The choices of the searches and strategies and some random sets are then trained on the whole training
+the training set. The sets of the searches and strategies, and some random sets, are then trained on the whole training
 set, and scored on the validation set. Regret: points below the best set of the same size in --store. --all_sets K
 trains every set of up to K layers, and ranks the choices among them. A strategy NAME@tuned scores the full model after
 fine-tuning on the task. Criteria that need a head always score this model. With --hold_out 0.15, runs are trained and
@@ -59,11 +59,11 @@ class Task:
     """Set -> median score over seeds, for every set in the store."""
 
     def of(self, name: str, k: int) -> list[Choice]:
-        """The choices of a search, strategy or control with K dropped layers."""
+        """The choices of a search, strategy or control (`name`) with K dropped layers."""
         return [c for c in self.choices if (c.name, c.k) == (name, k)]
 
     def mean(self, name: str, k: int) -> float | None:
-        """Mean score over the choices of a name."""
+        """Mean score over the choices of `name`."""
         scores = [c.score for c in self.of(name, k) if c.score is not None]
         return statistics.fmean(scores) if scores else None
 
@@ -87,9 +87,8 @@ class Task:
 
 
 # ---- choices ---------------------------------------------------------------------------------------------------------
-def choices(task: str, full_run, trials, args: argparse.Namespace) -> Task:
-    """Choose all sets to train, after executing missing searches. full_run: the run of the full model. trials: executes
-    trainings."""
+def choices(task: str, full_run, candidates, args: argparse.Namespace) -> Task:
+    """Execute missing searches, and choose all sets to train. full_run: the run of the full model."""
     n_layers = full_run.checkpoint.n_layers
     results = Task(task, n_layers, [], {})
     for method in args.methods:
@@ -97,7 +96,7 @@ def choices(task: str, full_run, trials, args: argparse.Namespace) -> Task:
         results.cost[method] = record.cost
         results.choices += [Choice(method, k, record.sets[k - 1]) for k in args.k]
     for k in sorted(args.k, reverse=True):  # scores for a large K include the scores for a smaller K
-        results.choices += [Choice(name, k, chosen(name, k, full_run, trials, args)) for name in args.strategies]
+        results.choices += [Choice(name, k, chosen(name, k, full_run, candidates, args)) for name in args.strategies]
     generator = random.Random(41)
     for k in args.k:
         results.choices += [Choice(RANDOM, k, sorted(generator.sample(range(n_layers), k))) for _ in range(args.random)]
@@ -106,13 +105,13 @@ def choices(task: str, full_run, trials, args: argparse.Namespace) -> Task:
     return results
 
 
-def chosen(strategy: str, k: int, full_run, trials, args: argparse.Namespace) -> list[int] | None:
+def chosen(strategy: str, k: int, full_run, candidates, args: argparse.Namespace) -> list[int] | None:
     """The layers that a strategy drops; None if it cannot drop k layers."""
     from layerdrop.errors import UserError
 
     words = ["--drop_strategy", strategy.partition("@")[0], "--drop_k", str(k)]
     if looks_at_tuned(strategy):
-        words += ["--score_on", trials.model(full_run.spec)]
+        words += ["--score_on", candidates.model(full_run.spec)]
     try:
         return sorted(full_run.choose(read_flags(full_run.spec.data.task, args, words)[0].drop).dropped)
     except UserError as error:
@@ -144,12 +143,12 @@ def measured(task: str, args: argparse.Namespace) -> Task:
 
     spec, options = read_flags(task, args, ["--seed", str(args.seeds[0])])
     full_run = FullRun(spec, replace(options, score_store=f"{args.store}/{SCORE_FOLDER}"))
-    with open_trials(full_run, args.store, args.seeds, args.workers) as trials:
-        results = choices(task, full_run, trials, args)
+    with open_candidates(full_run, args.store, args.seeds, args.workers) as candidates:
+        results = choices(task, full_run, candidates, args)
         chosen_sets = [frozenset(c.dropped) for c in results.choices if c.dropped is not None]
-        sets = list(dict.fromkeys([*chosen_sets, *trials.trained()]))
-        trials.total = len(trials.records) + len(sets) * len(args.seeds)
-        scores = dict(zip(sets, trials(sets), strict=True))
+        sets = list(dict.fromkeys([*chosen_sets, *candidates.trained()]))
+        candidates.total = len(candidates.records) + len(sets) * len(args.seeds)
+        scores = dict(zip(sets, candidates(sets), strict=True))
     for choice in results.choices:
         if choice.dropped is not None:
             choice.scores = tuple(100 * score for score in scores[frozenset(choice.dropped)])
@@ -158,7 +157,7 @@ def measured(task: str, args: argparse.Namespace) -> Task:
 
 
 @contextmanager
-def open_trials(full_run, store: str, seeds: list[int], workers: int | None) -> Iterator:
+def open_candidates(full_run, store: str, seeds: list[int], workers: int | None) -> Iterator:
     """Yield Candidates that train on local workers and show progress. Set its `total` before use. full_run: the run of
     the full model."""
     from layerdrop.cli.command import recipe
@@ -188,7 +187,7 @@ def read_flags(task: str, args: argparse.Namespace, words: list[str]) -> tuple:
 
 # ---- tables and pictures ---------------------------------------------------------------------------------------------
 def table(task: Task, all_k: list[int]) -> Iterator[str]:
-    """A line of Markdown for each name: score and regret at each K, the layers of the largest K, cost of the choice."""
+    """A Markdown row for each name: score and regret at each K, dropped layers at the largest K, cost of the choice."""
     yield f"| {task.name} | " + " | ".join(f"K = {k}" for k in all_k) + f" | dropped at K = {all_k[-1]} | cost |"
     yield "|---" * (len(all_k) + 3) + "|"
     for name in task.names():
@@ -201,7 +200,7 @@ def table(task: Task, all_k: list[int]) -> Iterator[str]:
 
 
 def _cell(task: Task, name: str, k: int) -> str:
-    """Score, range over seeds for one set, regret."""
+    """Text of a cell: score, range over seeds (for one set), regret."""
     mean, choices = task.mean(name, k), task.of(name, k)
     if mean is None:
         return ""
@@ -211,7 +210,7 @@ def _cell(task: Task, name: str, k: int) -> str:
 
 
 def ranking(task: Task, all_k: list[int]) -> Iterator[str]:
-    """A line of Markdown for each K with all sets trained: statistics of the sets, and each choice with its rank."""
+    """A Markdown row for each K with all sets trained: statistics of the sets, and each choice with its rank."""
     names = [name for name in task.names() if name not in CONTROLS]
     complete = [k for k in all_k if sum(len(ids) == k for ids in task.trained) == math.comb(task.n_layers, k)]
     if complete:
@@ -227,8 +226,7 @@ def ranking(task: Task, all_k: list[int]) -> Iterator[str]:
 
 
 def spread(tasks: list[Task], k: int) -> tuple[float, float]:
-    """First and last decile of the regret of all sets, or of the random sets if not all are trained; means over
-    tasks."""
+    """First and last decile of the regret of all sets, or of random sets if not all are trained; means over tasks."""
     deciles = []
     for task in tasks:
         regrets = [task.best(k) - c.score for c in task.of(EVERY, k) or task.of(RANDOM, k)]
@@ -237,7 +235,7 @@ def spread(tasks: list[Task], k: int) -> tuple[float, float]:
 
 
 def trainings(tasks: list[Task], name: str) -> float:
-    """Cost of a choice in trainings, with the fine-tuned model that criteria score; mean over tasks."""
+    """Trainings that a choice needs, including the fine-tuned model that criteria score; mean over tasks."""
     if name in tasks[0].cost:
         return statistics.fmean(task.cost[name]["trainings"] for task in tasks)
     return float(name not in CONTROLS and looks_at_tuned(name))
@@ -353,7 +351,7 @@ def main() -> None:
     parser.add_argument("--all_sets", type=int, default=0, help="train every set of up to this number of layers")
     parser.add_argument("--store", default="runs/benchmark_search")
     parser.add_argument("--workers", type=int)
-    parser.add_argument("--draw", help="folder of the figures")
+    parser.add_argument("--draw", help="folder for the figures")
     args, args.flags = parser.parse_known_args()
     args.workers_words = ["--workers", str(args.workers)] if args.workers else []
     tasks = []

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Time of run_glue.py against the stock recipe (benchmarks/stock.py), in alternating processes.
+"""Compare the time of run_glue.py with the stock recipe (benchmarks/stock.py), in alternating processes.
 
     python benchmarks/speed.py --model_name_or_path CHECKPOINT --data_dir GLUE [--tasks rte stsb sst2] [--full]
 
 Measures for each task and side: seconds from the command to the first step, per step (50 steps after 8 warm-up steps),
-and per pass over the validation set. The total of a run of three epochs is their sum. --full times whole runs instead.
-SST-2 is limited to its first 6,400 rows. Peak memory is the memory of the process, on a GPU of its tensors.
+and per pass over the validation set. The time of a run of three epochs is the sum of these parts. --full times
+whole runs instead. SST-2 is limited to its first 6,400 rows. Peak memory: of the process; on a GPU, of its tensors.
 
 sides:
   stock  the stock recipe with its defaults. Evaluates once at the end, saves nothing
@@ -45,10 +45,10 @@ ROWS = {"sst2": 6400}
 BATCH, EPOCHS = 32, 3
 WARM_UP, STEPS = 8, 50
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "aten::_local_scalar_dense")
-"""Events in which the processor waits for the device."""
+"""Profiler events in which the processor waits for the device."""
 
 
-# ---- one run, in a process of its own -------------------------------------------------------------------------------
+# ---- one run, in a separate process ----------------------------------------------------------------------------------
 class Times:
     """Times of a run's steps and evaluations."""
 
@@ -62,7 +62,7 @@ class Times:
         self.begin: list[float] = []
         self.end: list[float] = []
         self.evaluations: list[tuple[float, float]] = []
-        """(start, seconds) of each."""
+        """(start, seconds) of each evaluation."""
         trainer.DEFAULT_CALLBACKS.append(self._callback())
         for owner in (trainer.Trainer, layerdrop.finetune.evaluate):  # before other modules import it by name
             owner.evaluate = self._timed(owner.evaluate)
@@ -72,7 +72,7 @@ class Times:
         from transformers import TrainerCallback
 
         def catch_up():
-            """Wait for a GPU, which may be some steps behind."""
+            """Wait until a GPU has finished all launched steps."""
             if torch.accelerator.is_available():
                 torch.accelerator.synchronize()
 
@@ -104,7 +104,7 @@ class Times:
 
     @property
     def step(self) -> float | None:
-        """Mean seconds of a step after warming up, without the evaluations in between."""
+        """Mean seconds of a step after the warm-up, without evaluations."""
         warm = list(zip(self.begin, self.end, strict=True))[self.warm_up :]
         if not warm:
             return None
@@ -132,7 +132,7 @@ def timed(script: str, words: list[str], warm_up: int, steps: int | None) -> Non
 
 
 def profiled(script: str, words: list[str], warm_up: int) -> None:
-    """Run a script up to its tenth step after warming up, and print a profile of these ten steps."""
+    """Run a script up to the tenth step after the warm-up, and print a profile of these ten steps."""
     import torch
     from torch.profiler import ProfilerActivity, profile
     from transformers import TrainerCallback, trainer
@@ -158,7 +158,7 @@ def profiled(script: str, words: list[str], warm_up: int) -> None:
 
 
 def run(side: str, task: str, args: argparse.Namespace, k: int = 0) -> dict[str, float]:
-    """Measure one run in a process of its own. side: a name of SIDES or GPU."""
+    """Measure one run in a separate process. side: a name of SIDES or GPU."""
     ours = side in OURS
     flags = ["--max_train_samples", str(ROWS[task])] if task in ROWS else []
     flags += ["--drop_strategy", "top", "--drop_k", str(k)] if k else []

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Baseline of the speed benchmarks: a plain GLUE script on the library's Trainer with its own defaults.
+"""Baseline of the speed benchmarks: a plain GLUE script on the library's Trainer with the Trainer's defaults.
 
     python benchmarks/stock.py --model_name_or_path CHECKPOINT --data_dir GLUE --task_name rte
 

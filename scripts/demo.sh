@@ -6,9 +6,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/environment.sh
 
 full=runs/demo_demo-rte_full_k0_seed42 cut=runs/demo_demo-rte_top_k6_seed42
-rm -rf "$full"/checkpoint-* "$cut"/checkpoint-* # of an interrupted demo
+rm -rf "$full"/checkpoint-* "$cut"/checkpoint-* # left by an interrupted demo
 
-echo "== 1. The full model: 12 layers, fine-tuned to decide whether a sentence follows from another"
+echo "== 1. The full model: 12 layers, fine-tuned to decide whether one sentence follows from another"
 layerdrop run configs/demo.yaml --output_dir "$full"
 echo
 echo "== 2. The model without the six layers next to the classifier"

@@ -7,11 +7,11 @@ The demo language is a small artificial English. Function words are English. Nou
 A noun belongs to a class (animal, tool, ...). A verb takes subjects of one class and objects of another. An adjective
 has a polarity (good, bad, plain). Words with the same meaning form a synonym set.
 
-Training data contains 40% of the synonym sets (`shown`). Validation and test data contain the other sets. Only
-pre-training data connects both, so a model without pre-training cannot solve a task. `text` makes the texts for
-pre-training.
+Training data contains 40% of the synonym sets (`shown`). Validation and test data contain the other sets. Only the
+pre-training data contains all sets, so a model without pre-training cannot solve a task. `text` makes the pre-training
+texts.
 
-The lexicon is constant. The rows depend on the task, the split and SEED alone.
+The lexicon is constant. The rows depend only on the task, the split and SEED.
 """
 
 from __future__ import annotations
@@ -278,7 +278,7 @@ def sentiment(random: Random, shown: bool) -> Row:
 
 
 def entailment(random: Random, shown: bool) -> Row:
-    """demo-RTE: whether the second clause follows from the first.
+    """demo-RTE: whether the second clause follows from the first clause.
 
     If not, it differs in a class or the verb, or its subject and object are exchanged.
     """

@@ -1,5 +1,6 @@
-# Sourced by the other scripts: create or update the environment .venv in the repository, with the command `layerdrop`, and
-# activate it. Needs Python 3.10 or newer and installs it on Debian and Ubuntu. LAYERDROP_PYTHON selects another Python.
+# Sourced by the other scripts. Creates or updates the environment .venv in the repository, with the command
+# `layerdrop`, and activates it. Needs Python 3.10 or newer, and installs Python on Debian and Ubuntu if it is missing.
+# LAYERDROP_PYTHON selects another Python.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 

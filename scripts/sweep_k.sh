@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One model and task, several K: bash scripts/sweep_k.sh MODEL TASK "0 2 4 6" STRATEGY [SEEDS] [--flag value ...]
-# Finished runs are reused. Records: runs/sweep. Flags: those of layerdrop sweep and layerdrop run.
+# Finished runs are reused. Records are in runs/sweep. --flag: any flag of layerdrop sweep or layerdrop run.
 set -euo pipefail
 if [ $# -lt 4 ]; then
     echo 'usage: bash scripts/sweep_k.sh MODEL TASK "0 2 4 6" STRATEGY ["SEEDS"] [--flag value ...]' >&2

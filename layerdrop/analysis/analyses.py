@@ -46,29 +46,28 @@ def scores(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
 
     texts = f"{len(item.examples(settings.split)):,} texts of {settings.split}"
     notes = [f"{texts}. sleb: its first step; angular-block: K = 1."]
-    found = compute(settings.criteria or [name for name in CRITERIA if not CRITERIA[name].needs_head])
+    stored = compute(settings.criteria or [name for name in CRITERIA if not CRITERIA[name].needs_head])
     if not settings.criteria:
         with_head = [name for name in CRITERIA if CRITERIA[name].needs_head]
         try:
-            found.rows |= (more := compute(with_head)).rows
-            found.head = more.head
+            stored.rows |= (more := compute(with_head)).rows
+            stored.head = more.head
         except UserError:
             notes.append(f"{', '.join(with_head)}: no scores, because the checkpoint has no trained head.")
-    if found.head:
-        notes.append(f"Criteria that need a head use {found.head}.")
+    if stored.head:
+        notes.append(f"Criteria that need a head use {stored.head}.")
     notes.append(f"Stored in {folder}, also for run_glue.py --score_store.")
     return {
-        "scores": {name: [*rows[0], *[None] * (n - len(rows[0]))] for name, rows in found.rows.items()},
-        "orders": {name: whole_order(name, rows, item.checkpoint) for name, rows in found.rows.items()},
+        "scores": {name: [*rows[0], *[None] * (n - len(rows[0]))] for name, rows in stored.rows.items()},
+        "orders": {name: whole_order(name, rows, item.checkpoint) for name, rows in stored.rows.items()},
         "notes": notes,
     }
 
 
 def whole_order(name: str, rows: list[list[float]], checkpoint: Checkpoint) -> list[int]:
-    """Every layer of a checkpoint in the order of dropping by a criterion's scores. Layers that cannot be dropped come
-    last."""
+    """All layers of a checkpoint in the order of dropping by a criterion. Layers that cannot be dropped come last."""
     n, among, row = checkpoint.n_layers, droppable(checkpoint.config), CRITERIA[name]
-    if row.unit == "block":  # of one layer
+    if row.unit == "block":  # a block of one layer
         order = by_score(rows[0], len(among), "lowest", among)
     else:
         values = rows if row.unit == "steps" else rows[0]
@@ -116,7 +115,7 @@ def similarity(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any
 
 
 def _cached(item: AnalysisInput, settings: AnalysisSettings, compute: Callable[[], dict], **of: Any) -> dict[str, Any]:
-    """The result of an analysis from the store, else computed."""
+    """Read the result of an analysis from the store, or compute it."""
     name = f"{settings.analysis}_{short_name(item.spec.model.name)}_{item.spec.data.task}"
     return cached(settings.store, name, item.contents() | of, compute)
 

@@ -1,4 +1,4 @@
-"""Find the number of layers that a task can lose, and execute the needed runs. See layerdrop.analysis.tolerance."""
+"""Find the largest K within a maximum loss, and execute the needed runs. Protocol: layerdrop.analysis.tolerance."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ class ToleranceSettings:
 
 
 class TaskTolerance:
-    """The number of layers that a task can lose."""
+    """The runs and the result for one task: how many layers can be dropped."""
 
     def __init__(self, task: str | None, words: Sequence[str], settings: ToleranceSettings, parse: Parse):
         """task: None for own files. words: flags of a run. Raises UserError for bad flags."""
@@ -56,7 +56,7 @@ class TaskTolerance:
         most = min(len(droppable(self.config)), self.config.num_hidden_layers - 1)
         all_k = sorted(set(settings.k or range(1, most + 1)))
         if not 1 <= all_k[0] <= all_k[-1] <= most:
-            raise UserError(f"--k {' '.join(map(str, all_k))}: this model can lose 1 to {most} layers.")
+            raise UserError(f"--k {' '.join(map(str, all_k))}: 1 to {most} layers of this model can be dropped.")
         self.name = spec.data.task
         self.model = spec.model.name
         self.strategy = ", ".join((arguments.drop.drop_strategy, *spec.variants))
@@ -86,7 +86,7 @@ class TaskTolerance:
         return [self.job(k, seed) for k in sorted({0, *all_k} - self.known.keys()) for seed in settings.seeds]
 
     def take(self, records: Mapping[str, RunRecord]) -> None:
-        """Take the records of executed runs, by id."""
+        """Store the records of executed runs. records: id -> record."""
         for k in {0, *self.all_k} - self.known.keys():
             of_seeds = [records.get(self.job(k, seed).spec.id) for seed in self.settings.seeds]
             if all(of_seeds):
@@ -94,7 +94,7 @@ class TaskTolerance:
 
     @property
     def tolerances(self) -> list[Tolerance]:
-        """One tolerance for each threshold, ascending, once `needed` is empty."""
+        """One tolerance for each threshold, ascending. Valid once `needed` is empty."""
         losses, thresholds = self._losses(), sorted(self.settings.max_loss)
         return [largest_k(self.all_k, losses, max_loss, self.settings.exhaustive) for max_loss in thresholds]
 
@@ -133,7 +133,7 @@ class TaskTolerance:
         return self.known[0][0].task
 
     def loss_at(self, k: int, half: int) -> float:
-        """Loss of K dropped layers on a half (0: to choose on, 1: to report)."""
+        """Loss with K dropped layers on a half of the validation set (0: to choose K, 1: to report)."""
         full, cut = ([self._score(record, half) for record in self.known[of]] for of in (0, k))
         return loss(full, cut, self.settings.percent)
 
@@ -141,7 +141,7 @@ class TaskTolerance:
         if (record.id, half) not in self.scores:
             try:
                 labels, predictions = (self.task.kind.read(shown) for shown in read_predictions(record.folder)[1:])
-            except (TypeError, ValueError) as error:  # no file, or a damaged one
+            except (TypeError, ValueError) as error:  # no file, or a damaged file
                 raise UserError(
                     f"{record.folder}: its predictions for the validation set cannot be read ({error}). Delete the "
                     "folder to repeat the run."
@@ -150,22 +150,22 @@ class TaskTolerance:
         return self.scores[record.id, half]
 
 
-def find_tolerances(tasks: Sequence[TaskTolerance], train: Train, say: Callable[[str], None]) -> None:
+def find_tolerances(tasks: Sequence[TaskTolerance], train: Train, log: Callable[[str], None]) -> None:
     """Execute the runs of all tasks in parallel, and keep the chosen models.
 
-    say: receives lines of progress. Raises the errors of `train`.
+    log: receives lines of progress. Raises the errors of `train`.
     """
     for task in tasks:
-        for why in task.impossible.values():
-            say(f"note: {why}")
+        for reason in task.impossible.values():
+            log(f"note: {reason}")
     while jobs := [job for task in tasks for job in task.needed()]:
         records = train(jobs)
         for task in tasks:
             task.take(records)
     for task in tasks:
         for tolerance in task.tolerances:
-            say(f"{task.name}: K = {tolerance.k} within {tolerance.max_loss:g} (tried {len(task.known) - 1} K)")
+            log(f"{task.name}: K = {tolerance.k} within {tolerance.max_loss:g} (tried {len(task.known) - 1} K)")
     if again := [job for task in tasks if (job := task.kept_job()) and not statuses([job])[0].has_model]:
         for job in again:
-            say(f"repeating {job.name} to keep its model")
+            log(f"repeating {job.name} to keep its model")
         train(again)

@@ -34,7 +34,7 @@ class AnalysisInput:
     spec: RunSpec
     options: Options
     splits: Sequence[str] = ("train",)
-    """The splits to read. MNLI's validation set is the matched one."""
+    """The splits to read. For MNLI, only the matched validation set."""
     batch_size: int = 32
 
     @cached_property
@@ -71,7 +71,7 @@ class AnalysisInput:
 
     @cached_property
     def collate(self) -> Collator:
-        """Pads as the tokenizer does."""
+        """A collator with the tokenizer's padding."""
         return Collator.of(self.checkpoint.tokenizer, self.length)
 
     def examples(self, split: str) -> Examples:
@@ -92,17 +92,17 @@ class AnalysisInput:
         return load_encoder(self.checkpoint).to(self.device)
 
     def contents(self) -> dict[str, Any]:
-        """Hashes of everything that the results depend on."""
+        """Fingerprints of the checkpoint and the texts, and the maximum length: the key of a cached result."""
         texts = {split: self.examples(split).fingerprint() for split in self.splits}
         return {"checkpoint": self.checkpoint.fingerprints, "texts": texts, "max_seq_length": self.length}
 
 
-def cached(folder: str, name: str, of: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The result of `compute`, cached in FOLDER/NAME_KEY.json; NaN becomes None.
+def cached(folder: str, name: str, inputs: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the result of `compute`, cached in FOLDER/NAME_KEY.json; NaN becomes None.
 
-    of: everything that the result depends on.
+    inputs: everything that the result depends on, hashed as the key.
     """
-    key = hashlib.sha256(json.dumps([VERSION, of], sort_keys=True).encode()).hexdigest()[:8]
+    key = hashlib.sha256(json.dumps([VERSION, inputs], sort_keys=True).encode()).hexdigest()[:8]
     path = Path(folder) / f"{name}_{key}.json"
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))

@@ -21,7 +21,8 @@ def profile(model: PreTrainedModel, batches: Batches) -> dict[str, list[float]]:
     """One number for each layer.
 
     `sentence`, `tokens`: mean cosine similarity of its input and output at the sentence token (Sajjad et al.'s
-    contribution) and over all tokens. `variance`, `aggregation`: of its second feed-forward matrix.
+    contribution) and over all tokens. `variance`, `aggregation`: variance and mean magnitude of its second feed-forward
+    matrix.
     """
     rows = score_states({"sentence": Mean(cosine, sentence=True), "tokens": Mean(cosine)}, model, batches)
     weights = {"variance": variance(model), "aggregation": aggregation(model)}
@@ -29,7 +30,7 @@ def profile(model: PreTrainedModel, batches: Batches) -> dict[str, list[float]]:
 
 
 def points_of(states: States) -> list[Tensor]:
-    """n_layers + 1 tensors (batch, tokens, hidden): the states at every point."""
+    """The states at every point: n_layers + 1 tensors (batch, tokens, hidden)."""
     return [*states.inputs, states.outputs[-1]]
 
 
@@ -84,7 +85,7 @@ class MinibatchCKA:
     (Nguyen et al. 2021, "Do Wide and Deep Networks Learn the Same Things?")."""
 
     def __init__(self, most: int = 512):
-        """most: number of tokens of a batch to use. Batches with fewer than 4 tokens are skipped."""
+        """most: maximum number of tokens to use from a batch. Batches with fewer than 4 tokens are skipped."""
         self.most, self.hsic = most, 0.0
 
     def add(self, states: States, real: Tensor, token: Tensor) -> None:
@@ -113,7 +114,7 @@ def _without_diagonal(gram: Tensor) -> Tensor:
 def similarity(model: PreTrainedModel, batches: Batches) -> dict[str, list[list[float]]]:
     """Similarity of the states at all points.
 
-    `cosine`, `cka`: of every two points, (n_layers + 1, n_layers + 1). `blocks`: row K - 1 has the angle between the
-    input and output of each block of K layers, by its first layer, at the sentence token, in halves of a turn (Gromov
-    et al. 2024). The most redundant block has the lowest angle of a row."""
+    `cosine`, `cka`: (n_layers + 1, n_layers + 1) values of every two points. `blocks`: row K - 1 has a value for each
+    block of K layers, by its first layer: the angle between its input and output at the sentence token, in halves of a
+    turn (Gromov et al. 2024). The most redundant block of a row has the smallest angle."""
     return score_states({"cosine": Cosines(), "cka": MinibatchCKA(), "blocks": Blocks()}, model, batches)

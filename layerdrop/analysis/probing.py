@@ -1,7 +1,7 @@
 """Probing: score of a linear classifier on the states after each layer (Sajjad et al. 2023, Figure 3).
 
-The paper does not describe its protocol. Our protocol, at the embeddings and after each layer: a logistic regression,
-or a ridge regression for values, on the standardized states of the sentence token or the mean over tokens. The
+The paper does not describe its protocol. Our protocol trains a logistic regression (for values: a ridge regression)
+after the embeddings and after each layer, on the standardized states of the sentence token or the mean over tokens. The
 regularization is chosen on 15% of the training set (a fixed seed, the same share of each class). The classifier is then
 trained on the whole training set, and scored on the validation set by the task's metric."""
 
@@ -60,7 +60,7 @@ class Features:
 
     files: list[Path]
     rows: np.ndarray
-    """(rows,) places in the source, in the order of the files."""
+    """(rows,) index in the source of each row of the files."""
 
     def at(self, point: int) -> np.ndarray:
         """(rows, hidden) features of a point, in the order of the source."""
@@ -111,7 +111,7 @@ def _fit(x: np.ndarray, y: np.ndarray, strength: float, task: Task):
 
     model = task.kind.linear_model(strength, ITERATIONS)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol has at most ITERATIONS
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol stops after ITERATIONS
         return model.fit(x, y)
 
 

@@ -1,7 +1,7 @@
-"""Number of layers that can be dropped within a loss: Sajjad et al. (2023), Table 4.
+"""Number of layers that can be dropped within a maximum loss: Sajjad et al. (2023), Table 4.
 
-The validation set is split in two halves. K is chosen on one half, and its loss is reported on the other. Our choices
-where the paper is silent: the halves are drawn once with a fixed seed and the same share of each class. A loss is a
+The validation set is split in two halves. K is chosen on one half, and its loss is reported on the other. The paper
+does not specify the rest: the halves are drawn once with a fixed seed and the same share of each class. A loss is a
 difference of medians over seeds, in points of the task's metric or in percent of the full model's score. K is the
 largest tried K within the loss."""
 
@@ -34,7 +34,7 @@ def score(predictions: np.ndarray, labels: np.ndarray, rows: np.ndarray, task: T
 
 
 def loss(full: Sequence[float], cut: Sequence[float], percent: bool = False) -> float:
-    """Difference of the medians over seeds, in points or in percent of the full model's. Undefined scores are 0."""
+    """Difference of the medians over seeds, in points or in percent of the full score. Undefined scores are 0."""
     before, after = (statistics.median(np.nan_to_num(scores)) for scores in (full, cut))
     return 100 * (before - after) / abs(before) if percent and before else before - after
 
@@ -45,7 +45,7 @@ class Tolerance:
 
     max_loss: float
     k: int
-    """The largest number of layers within the loss; 0 if none is."""
+    """The largest K whose loss is at most max_loss; 0 if there is none."""
     tried: list[int] = field(default_factory=list)
     """Each K whose loss was needed, ascending."""
     exceptions: list[int] = field(default_factory=list)
@@ -64,7 +64,7 @@ def next_k(all_k: Sequence[int], losses: Mapping[int, float], max_loss: float, e
 def largest_k(
     all_k: Sequence[int], losses: Mapping[int, float], max_loss: float, exhaustive: bool = False
 ) -> Tolerance:
-    """The largest K with a loss of at most max_loss. By bisection: a K within the loss, with K + 1 beyond the loss.
+    """The largest K with a loss of at most max_loss. By bisection: a K within the loss, whose next K is not.
 
     losses: with every K of `next_k`.
     """
@@ -78,7 +78,7 @@ def largest_k(
 def _bisect(all_k: Sequence[int], losses: Mapping[int, float], max_loss: float) -> tuple[int, list[int]]:
     """(the largest K within the loss, each tried K), up to the first K with an unknown loss."""
     all_k, tried = sorted(all_k), []
-    low, high = 0, len(all_k)  # the first `low` are within the loss, none from `high` on
+    low, high = 0, len(all_k)  # all_k[:low] are within the loss, all_k[high:] are not
     while low < high:
         middle = (low + high) // 2
         tried.append(all_k[middle])

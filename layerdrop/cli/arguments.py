@@ -32,7 +32,7 @@ class TrainArguments(TrainFlags, TrainingArguments):
 
     @property
     def n_gpu(self) -> int:
-        """GPUs of this process: 0 or 1. The library would use all GPUs, with a batch for each: another recipe."""
+        """GPUs of this process: 0 or 1. The library would use all GPUs, which would multiply the batch size."""
         return min(1, super().n_gpu)
 
 
@@ -88,7 +88,7 @@ class Flags:
 
     @property
     def drops_nothing(self) -> bool:
-        """Whether --drop_k 0 turns every strategy into dropping nothing."""
+        """Whether --drop_k 0 is given, so that no strategy drops a layer."""
         return self.drop.drop_k == 0 and not self.drop_layers and not self.keep_layers
 
     @property
@@ -138,7 +138,7 @@ class Flags:
 
 
 def parse_ids(flag_name: str, text: str | None, in_order: bool = False) -> tuple[int, ...]:
-    """Parse `9,11,10` into (9, 10, 11), or into (9, 11, 10) if the order counts. Raises UserError."""
+    """Parse `9,11,10` into (9, 10, 11); with in_order, into (9, 11, 10). Raises UserError."""
     words = str(text or "").replace(" ", ",").strip("[]").split(",")
     try:
         ids = [int(word) for word in words if word]

@@ -1,4 +1,4 @@
-"""Every check of a flag that needs no model and no data, and a note for each flag without effect."""
+"""Checks of flags that need no model and no data, and notes on flags without effect."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -58,7 +58,7 @@ def ranges(ids: Iterable[int]) -> str:
 
 
 def _given(values: dict, names: Iterable[str]) -> list[str]:
-    """The flags that have a value."""
+    """The names of the flags that have a value."""
     return [name for name in names if values[name] is not None and values[name] is not False]
 
 
@@ -88,7 +88,7 @@ def _ids(flags: Flags) -> Iterator[str]:
 
 
 def _strategy(flags: Flags) -> Iterator[str]:
-    """Number of layers, and flags that need a strategy."""
+    """Find a missing or contradictory number of layers, and flags that need a strategy."""
     drop, row = flags.drop, flags.named_strategy
     if drop.keep_layers is not None:
         return
@@ -107,7 +107,7 @@ def _strategy(flags: Flags) -> Iterator[str]:
 
 
 def _only_with(flags: Flags) -> Iterator[str]:
-    """Flags that have a meaning only with another flag."""
+    """Find flags that are given without the flag that they need."""
     values, when, teacher = flags.values(), flags.when.drop_when, flags.teacher.teacher
     row = None if flags.drop.keep_layers is not None else flags.named_strategy
     kind = flags.teacher.distill or "logits"
@@ -176,7 +176,7 @@ def _data(flags: Flags) -> Iterator[str]:
     data, own = flags.data, flags.data.own_files
     if data.task is not None and own and data.positive_label is not None:
         yield (
-            f"--positive_label {data.positive_label}: the F1 of {data.task.name}'s own classes is fixed. Leave it out, "
+            f"--positive_label {data.positive_label}: the positive class of {data.task.name} is fixed. Leave it out, "
             "or leave --task_name out."
         )
     if flags.scored_split == "test" and data.max_predict_samples is not None:
@@ -203,7 +203,7 @@ def _numbers(flags: Flags) -> Iterator[str]:
 
 # ---- the library's flags ---------------------------------------------------------------------------------------------
 def _optimizer(flags: Flags) -> Iterator[str]:
-    """Build the optimizer and the learning rate schedule for one parameter, unless that needs the model."""
+    """Find unusable settings: build the optimizer and the schedule for one parameter, unless this needs the model."""
     train = flags.train
     if train.optim_target_modules or list(_numbers(flags)):
         return
@@ -224,7 +224,7 @@ def _optimizer(flags: Flags) -> Iterator[str]:
 
 
 def _library(flags: Flags) -> Iterator[str]:
-    """Problems that the library would report only when training begins."""
+    """Find problems that the library would report only when training begins."""
     train = flags.train
     if not (train.do_train or train.do_eval or train.do_predict or flags.drop.dry_run):
         yield "nothing to do: --do_train, --do_eval and --do_predict are all off. Add one of these flags."
@@ -256,8 +256,8 @@ def _best(flags: Flags) -> Iterator[str]:
 def logged_metrics(flags: Flags) -> list[str]:
     """The metrics that an evaluation logs.
 
-    MNLI: the matched split's metrics without prefix, and both splits' with a prefix. Own files: the metrics of every
-    kind of task that --label_type allows.
+    MNLI: metrics of the matched split without a prefix, and metrics of both splits with a prefix. Own files: metrics of
+    every kind of task that --label_type allows.
     """
     task, own = flags.data.task, flags.data.own_files
     if task is not None:
@@ -286,12 +286,12 @@ def idle_flags(flags: Flags) -> list[str]:
         notes.append("--skip_bad_rows has no effect without own files or --data_dir")
     if data.source == "demo" and data.data_dir:
         notes.append(f"--data_dir has no effect on {flags.task_name}")
-    if not flags.train.do_train and (idle := _of_training(flags)):
+    if not flags.train.do_train and (idle := _given_training_flags(flags)):
         notes.append(f"no effect without training: {', '.join(f'--{name}' for name in idle)}")
     return notes
 
 
-def _of_training(flags: Flags) -> list[str]:
+def _given_training_flags(flags: Flags) -> list[str]:
     """The given flags that only training uses."""
     known = set(TrainArguments.__dataclass_fields__) - set(NOT_TRAINING_ALONE)
     names = [name for name in known if has_effect(name, flags.train)]

@@ -2,10 +2,10 @@
 
   layerdrop choose-k --max_loss 1 2 3 --tasks sst2 rte --drop_strategy top
 
-The validation set is split in halves. For each threshold, the command selects the largest K within the loss on one
-half, and reports its loss on the other half (Sajjad et al. 2023, Table 4). Missing runs are executed in --store. Repeat
-the command to resume. The other flags are those of `layerdrop run`. Output: a table, a figure of loss by K, and the
-folder of the chosen model.
+The validation set is split in halves. The command selects the largest K whose loss on one half is within --max_loss,
+and reports its loss on the other half (Sajjad et al. 2023, Table 4). Missing runs are executed in --store. Repeat the
+command to resume. The other flags are those of `layerdrop run`. Output: a table, a figure of loss by K, and the folder
+of the chosen model.
 """
 
 import argparse
@@ -23,11 +23,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop choose-k`."""
     add = parser.add_argument
     add("--max_loss", nargs="+", type=float, default=[1.0], help="maximum loss in points")
-    add("--percent", action="store_true", help="percent of the full model's score instead of points")
+    add("--percent", action="store_true", help="--max_loss in percent of the full model's score instead of points")
     add("--tasks", nargs="+", help="tasks (default: the task of own files (--train_file), else mrpc)")
     add("--seeds", nargs="+", type=int, default=[42], help="seeds; scores are medians over seeds")
-    add("--k", nargs="+", type=int, help="numbers of layers to choose from (default: all)")
-    add("--exhaustive", action="store_true", help="try every K, because the loss need not grow with K")
+    add("--k", nargs="+", type=int, help="values of K to choose from (default: all)")
+    add("--exhaustive", action="store_true", help="try every K; bisection assumes that the loss grows with K")
     add("--compare", choices=("sajjad2023",), help="published figures for comparison")
     add("--store", type=LocalPath, default="runs/choose_k", help="folder of the runs")
     add("--figures", type=LocalPath, help="folder of the figures (PNG and PDF)")

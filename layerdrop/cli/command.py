@@ -46,7 +46,7 @@ def flag_name(word: str) -> str:
 
 
 def no_such_flag(word: str, known: Iterable[str], help: str, misnomers: Mapping[str, str] = {}) -> str:
-    """The error line for an unknown flag. help: the command that lists all flags. misnomers: name -> the flag here."""
+    """The error line for an unknown flag. help: the command that lists all flags. misnomers: name -> correct flag."""
     flag = word.partition("=")[0]
     near = get_close_matches(f"--{flag_name(word)}", [name for name in known if name.startswith("--")], n=1)
     hint = misnomers.get(flag_name(word), near[0] if near else "")
@@ -96,7 +96,7 @@ def recipe():
 
 
 def run_command(name: str, words: Sequence[str]) -> int:
-    """Execute `layerdrop NAME WORDS` in this process.
+    """Execute a subcommand in this process. words: its command line after the name.
 
     Returns the exit code: 0 done, 1 a run failed, 2 unusable input, 130 stopped by the user.
     """
@@ -112,7 +112,7 @@ def run_command(name: str, words: Sequence[str]) -> int:
 
 
 def complete() -> None:
-    """Answer a shell that completes a word of the command, and exit."""
+    """Answer the completion request of a shell, and exit."""
     import argcomplete
 
     parser = argparse.ArgumentParser(prog="layerdrop")

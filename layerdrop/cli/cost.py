@@ -4,7 +4,7 @@
 
 MODEL is a folder or hub name, or random:TYPE for the library's default size of a model type (random:bert is BERT-base).
 Models are timed in turn, round by round, so that load on the machine slows all models alike. Ratios are relative to the
-first model. The ratio of the operations is shown beside them. Texts are random ids: a single text of 128 tokens, and
+first model. The table also shows the ratio of operations. Texts are random ids: a single text of 128 tokens, and
 pairs with QQP's lengths in batches (Peer et al. 2022, Table 2; Sajjad et al. 2023, Table 3). Each call writes a record
 to --store; layerdrop report STORE --table cost shows all records.
 """
@@ -19,10 +19,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop cost`."""
     add = parser.add_argument
     add("models", type=LocalPath, nargs="+", help="folders of runs or checkpoints, hub names, random:TYPE")
-    add("--drop_strategy", default="top", help="with --k: the layers to drop (a strategy without scores)")
+    add("--drop_strategy", default="top", help="strategy without scores that selects the layers")
     add("--k", nargs="+", type=int, default=[0], help="numbers of layers to drop from each model")
     add("--texts", type=int, default=256, help="number of pairs with QQP's lengths")
-    add("--length", type=int, default=128, help="tokens of the single text, and of counted operations")
+    add("--length", type=int, default=128, help="number of tokens in the single text, also for the operations")
     add("--batch_size", type=int, default=32, help="pairs in a batch")
     add("--repeats", type=int, default=5, help="rounds of timing")
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="precision of all models")

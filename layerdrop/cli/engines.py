@@ -19,9 +19,9 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine")
     group.add_argument("--engine", choices=("local", "ray"), default="local", help="where the runs execute")
     group.add_argument("--workers", type=int, help="local: worker processes (default: one per GPU, or per core)")
-    group.add_argument("--runs_per_gpu", type=int, default=1, help="runs that share a GPU")
-    group.add_argument("--address", default="auto", help="ray: the cluster")
-    group.add_argument("--cores_per_run", type=int, default=1, help="ray without GPUs: cores of a run")
+    group.add_argument("--runs_per_gpu", type=int, default=1, help="number of runs that share a GPU")
+    group.add_argument("--address", default="auto", help="ray: address of the cluster")
+    group.add_argument("--cores_per_run", type=int, default=1, help="ray without GPUs: number of cores per run")
 
 
 def parse_known(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -48,7 +48,7 @@ def own_files(words: list[str]) -> list[str]:
 
 
 def tasks_of(given: list[str] | None, words: list[str]) -> list[str | None]:
-    """The tasks of --tasks. Default: None for own files, which are one task, else mrpc.
+    """The tasks of --tasks. Without the flag: one task, None for own files, else mrpc.
 
     words: flags of a run. Raises UserError for several tasks with own files.
     """
@@ -68,7 +68,7 @@ def find_slots(args: argparse.Namespace) -> list:
 
 
 def make_engine(args: argparse.Namespace, slots: list, gives_precision: bool):
-    """The engine of the flags. gives_precision: whether every run's precision was given. Raises UserError."""
+    """Create the selected engine. gives_precision: whether every run gives its precision. Raises UserError."""
     run = recipe().run
 
     if args.engine == "ray":

@@ -2,7 +2,7 @@
 
   layerdrop export RUN [RUN ...] --format onnx --quantize int8
 
-The exported model is compared with the run's model, and evaluated on the validation set in its own runtime. A model
+The exported model is evaluated on the validation set in its target runtime, and compared with the run's model. A model
 that loses more than --max_loss points is not written. The output folder is RUN/export, or --output. It contains a card
 with code that runs the model. A table shows score, size and latency of all exports, which are timed in turn.
 """
@@ -23,7 +23,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("safetensors", "onnx"), default="safetensors", help="output format")
     parser.add_argument("--quantize", choices=("int8",), help="onnx: weights of matrix products in int8")
     parser.add_argument("--max_loss", type=float, default=1.0, help="maximum loss in points of the task's metric")
-    parser.add_argument("--force", action="store_true", help="write a model even if it loses more")
+    parser.add_argument("--force", action="store_true", help="write the model even if it loses more than --max_loss")
     parser.add_argument("--output", type=LocalPath, help="folder of the exported model (one run)")
     for name in DATA:
         parser.add_argument(f"--{name}", type=LocalPath, help="new path of the runs' data, if it was moved")
@@ -67,8 +67,8 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def _refusal(export, max_loss: float) -> str:
-    best, last = export.forms[0], export.forms[-1]
+    first, last = export.forms[0], export.forms[-1]
     return (
-        f"{export.run}: as {last.name} it scores {last.score:.1f}, {export.loss:.1f} points below the {best.score:.1f} "
-        f"of the run's model: more than --max_loss {max_loss:g}. It is not written. Add --force to write it."
+        f"{export.run}: {last.name} scores {last.score:.1f}, {export.loss:.1f} points below the run's model "
+        f"({first.score:.1f}). --max_loss is {max_loss:g}, so the export is not written. Add --force to write it."
     )

@@ -48,14 +48,14 @@ class DataArguments:
         "Own files with two classes: the class that f1 measures. Default: by name (yes/no: yes), else the rarer class."
     )
     skip_bad_rows: bool = flag(
-        "Own files and --data_dir: skip and count malformed rows instead of stopping at the first row.", False
+        "Own files and --data_dir: skip and count malformed rows. Default: stop at the first malformed row.", False
     )
     max_seq_length: int = flag("Maximum number of tokens; longer inputs are truncated.", 128)
     pad_to_max_length: bool = flag("Pad every batch to --max_seq_length instead of its longest example.", False)
     max_train_samples: int | None = flag("Use the first N training examples only.")
     max_eval_samples: int | None = flag("Use the first N validation examples only.")
     hold_out: float | None = flag(
-        "Fraction of the training set to hold out and use instead of the validation set. Searches use it."
+        "Fraction of the training set to hold out and use instead of the validation set. Default in searches: 0.15."
     )
     max_predict_samples: int | None = flag("Use the first N test examples only.")
 
@@ -86,16 +86,18 @@ class DropArguments:
 
     drop_strategy: str | None = flag(f"Strategy that selects the layers to drop: {', '.join(STRATEGIES)}.")
     drop_k: int | None = flag("K: number of layers to drop.")
-    drop_threshold: float | None = flag("contribution: drop every layer with a similarity above X, instead of K.")
+    drop_threshold: float | None = flag(
+        "contribution: drop every layer with a cosine similarity above X, instead of K layers."
+    )
     drop_layers: str | None = flag("Ids of the layers to drop, as 9,10,11.", aliases=["--remove_layers"])
     keep_layers: str | None = flag("Ids of the layers to keep, as 0,1,2. All others are dropped.")
     drop_order_file: LocalPath | None = flag(
-        "Search result. greedy, shortlist: one id per line, first to drop first; optimal: on line k the best set of k, "
-        "as 10-11; list: the layers.json of a run."
+        "File of a search result. greedy, shortlist: one id per line, in the order of dropping; optimal: the best set "
+        "of k layers on line k, as 10-11; list: the layers.json of a run."
     )
-    drop_order: str | None = flag("Search result as ids, first to drop first, as 9,2,11.")
+    drop_order: str | None = flag("Search result as ids in the order of dropping, as 9,2,11.")
     weight_scope: Literal["final", "layer"] = flag(
-        "variance, aggregation: the second feed-forward matrix, or all matrices of the layer.", "final"
+        "variance, aggregation: score the second feed-forward matrix (final) or all matrices (layer).", "final"
     )
     score_on: LocalPath | None = flag(
         "Compute the scores on this checkpoint of the same architecture instead of the model."
@@ -123,7 +125,7 @@ class WhenArguments:
     freeze_dropped: bool = flag("finetuned: freeze the layers to be dropped during the first fine-tuning.", False)
     drop_step: int | None = flag("gradual: number of layers to drop at once. Default: 1.")
     drop_every_epochs: int | None = flag(
-        "gradual: epochs before each drop. Default: 2. After the last drop, --num_train_epochs follow."
+        "gradual: epochs before each drop. Default: 2. Training continues for --num_train_epochs after the last drop."
     )
     start_num_train_epochs: float | None = flag(
         "finetuned, after: epochs of the first fine-tuning. Default: --num_train_epochs."
@@ -132,19 +134,19 @@ class WhenArguments:
         "finetuned, after: peak learning rate of the first fine-tuning. Default: --learning_rate."
     )
     layerdrop_rate: float | None = flag(
-        "Skip each layer in a training step with this probability (LayerDrop, Fan et al.). Evaluation uses every layer."
+        "Probability of skipping a layer in a training step (LayerDrop, Fan et al.). Evaluation uses every layer."
     )
     theseus: bool = flag(
         "Module replacing (Xu et al.): the kept layers randomly replace modules of the fine-tuned full model. "
-        "Full model: the first fine-tuning of --drop_when finetuned, else the checkpoint.",
+        "With --drop_when finetuned, the first fine-tuning trains this model; otherwise, it is the checkpoint.",
         False,
     )
     replacing_rate: float | None = flag("theseus: probability of replacing a module at the first step. Default: 0.5.")
     replacing_schedule: Literal["linear", "constant"] | None = flag(
-        "theseus: schedule of the rate up to 1. Default: linear."
+        "theseus: schedule of the probability up to 1. Default: linear."
     )
     replacing_steps: float | None = flag(
-        "theseus: first step with rate 1 (below 1: fraction of all steps). Default: 0.5."
+        "theseus: first step with probability 1 (below 1: fraction of all steps). Default: 0.5."
     )
 
 
@@ -153,7 +155,7 @@ class TeacherArguments:
     """Distillation from a teacher. Loss: (1 - weight) task loss + weight logits loss + states weight states loss."""
 
     teacher: LocalPath | None = flag(
-        "Fine-tuned model: a run's folder, or any folder or hub name; auto: fine-tune the full model first."
+        "Fine-tuned model: folder of a run or checkpoint, or hub name; auto: fine-tune the full model first."
     )
     teacher_num_train_epochs: float | None = flag(
         "--teacher auto: epochs of the teacher's training. Default: --num_train_epochs."
@@ -162,13 +164,15 @@ class TeacherArguments:
         "--teacher auto: peak learning rate of the teacher's training. Default: --learning_rate."
     )
     distill: Literal["logits", "patient", "layers"] | None = flag(
-        "logits (Hinton et al.); patient: also the first token's states (Sun et al.); layers: also the states of every "
-        "token in each kept layer. Default with --teacher: logits."
+        "logits (Hinton et al.); patient: also the states of the sentence token (Sun et al.); layers: also the states "
+        "of every token after each kept layer. Default with --teacher: logits."
     )
     distill_temperature: float | None = flag("Divisor of both logits. Default: 5; layers: 1.")
     distill_weight: float | None = flag("Weight of the logits loss, from 0 to 1. Default: 0.5; layers: 1.")
     distill_states_weight: float | None = flag("Weight of the states loss. Default: patient 100, layers 1.")
-    distill_attention: bool = flag("layers: also match attention, with the weight of the states.", False)
+    distill_attention: bool = flag(
+        "layers: also match the attention weights, with the weight --distill_states_weight.", False
+    )
 
 
 @dataclass
@@ -189,7 +193,7 @@ class TrainFlags:
     )
     logging_nan_inf_filter: bool | None = flag(
         "Exclude non-finite losses from the logged loss. This synchronizes with the GPU at each step. "
-        "Default: with fp16 only, whose loss scaling skips these steps."
+        "Default: on with fp16, whose loss scaling skips these steps, else off."
     )
     save_strategy: Literal["no", "steps", "epoch", "best"] = flag(
         "When to save a checkpoint. Default: at the end of an epoch, at most once a minute; a successful run deletes "
@@ -204,13 +208,13 @@ class TrainFlags:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(
         "auto: bf16 if the hardware supports it, else fp32.", "auto"
     )
-    no_speedups: bool = flag("Turn off this project's speed-ups.", False)
+    no_speedups: bool = flag("Train without the speed-ups of layerdrop.", False)
     save_model: bool = flag("Keep the fine-tuned model in the run's folder. --save_model no: delete it.", True)
     resume_from_checkpoint: LocalPath | None = flag(
-        "Resume from the last usable checkpoint in the run's folder (alone, or last), or from a checkpoint's folder; "
-        "auto: from the last usable checkpoint, else from the beginning."
+        "Folder of the checkpoint to resume from. Without a value, or last: the last usable checkpoint in the run's "
+        "folder. auto: the same, but start from the beginning if there is none."
     )
-    overwrite_output_dir: bool = flag("Delete the run in the output folder, and start over.", False)
+    overwrite_output_dir: bool = flag("Delete the run in the output folder and start over.", False)
 
 
 GROUPS = (ModelArguments, DataArguments, DropArguments, WhenArguments, TeacherArguments, TrainFlags)

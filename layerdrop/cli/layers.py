@@ -5,8 +5,8 @@
   scores      all criteria: scores, the implied order of dropping, agreement of the orders
   probe       a linear classifier on every layer: validation score by layer
   drift       change of each layer's states by fine-tuning (--pretrained M)
-  profile     contribution of each layer, layers that three thresholds drop, variance and magnitude of the weights
-  similarity  every layer with every other: cosine, CKA, and the angle across blocks of K layers
+  profile     contribution of each layer, layers above three thresholds, variance and magnitude of the weights
+  similarity  cosine and CKA of every two layers, and the angle across blocks of K layers
 
 M: a checkpoint, or the folder of a run that kept its model. A run is analyzed on its own task or own files unless you
 give --tasks. The other flags are the data flags of `layerdrop run` (--data_dir, --train_file, --max_seq_length,
@@ -30,8 +30,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--models", type=LocalPath, nargs="+", required=True, help="checkpoints, or folders of runs")
     add("--tasks", nargs="+", help="tasks (default: the task of own files or of a run, else mrpc)")
     add("--split", choices=("train", "validation", "test"), default="train", help="texts to read")
-    add("--criteria", nargs="+", help="scores: only these")
-    add("--token", choices=("sentence", "mean"), default="sentence", help="probe: the state to classify")
+    add("--criteria", nargs="+", help="scores: criteria to compare (default: all)")
+    add("--token", choices=("sentence", "mean"), default="sentence", help="probe: state to classify")
     add("--pretrained", type=LocalPath, help="drift: the model before fine-tuning")
     add("--store", type=LocalPath, default="runs/layers", help="folder of results")
     add("--figures", type=LocalPath, help="folder of the figures (PNG and PDF)")
@@ -68,7 +68,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def _inputs(args: argparse.Namespace, words: list[str]) -> tuple[list, list]:
-    """Every model on the data of each of its tasks, and their names in tables. Raises UserError."""
+    """(an AnalysisInput for each model and task, their names for tables). Raises UserError."""
     from layerdrop.report.layer_report import AnalyzedModel
     from layerdrop.runs.record import read_record
     from layerdrop.system.text import short_name
@@ -89,7 +89,7 @@ def _inputs(args: argparse.Namespace, words: list[str]) -> tuple[list, list]:
 
 
 def data_of(record, tasks: list[str] | None, words: list[str]) -> list[list[str]]:
-    """Data flags of each task: of --tasks or own files in `words`, else of the run. record: of a run, or None."""
+    """Data flags for each task: from --tasks or own files in `words`, else from the record of a run."""
     from layerdrop.runs.command import data_flags
 
     if record and not tasks and not own_files(words):

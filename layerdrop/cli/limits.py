@@ -26,9 +26,9 @@ class Range:
     def __contains__(self, value: float) -> bool:
         if not math.isfinite(value):
             return False
-        over = value > self.least if self.above else value >= self.least
-        under = value < self.most if self.below else value <= self.most
-        return (over and under) or value == self.also
+        large_enough = value > self.least if self.above else value >= self.least
+        small_enough = value < self.most if self.below else value <= self.most
+        return (large_enough and small_enough) or value == self.also
 
     def __str__(self) -> str:
         if math.isinf(self.least):
@@ -96,7 +96,7 @@ STRATEGY_OF = {"logging_steps": "logging_strategy", "eval_steps": "eval_strategy
 
 
 def out_of_range(values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a problem for each number (alone or in a list) outside its flag's range. values: flag name -> value."""
+    """Yield a problem for each number outside its flag's range. values: flag name -> value, or list of values."""
     for name, value in values.items():
         if name in STRATEGY_OF and values.get(STRATEGY_OF[name]) != "steps":
             continue

@@ -1,4 +1,4 @@
-"""From the words of a command line to checked Arguments."""
+"""Parse a command line into checked Arguments."""
 
 import argparse
 import json
@@ -39,7 +39,7 @@ RENAMED = {
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
     "no_cuda": "use_cpu",
 }
-"""Flags in scripts of the two papers and of older versions of run_glue.py -> the present flag."""
+"""Flags in scripts of the two papers and of older versions of run_glue.py -> the current flag."""
 WITHOUT_EFFECT = {
     "model_type": "it is read from the checkpoint's configuration",
     "do_lower_case": "it is read from the checkpoint's tokenizer",
@@ -61,7 +61,7 @@ MISNOMERS = {
     **{"first_num_train_epochs": "--start_num_train_epochs or --teacher_num_train_epochs"},
     **{"first_learning_rate": "--start_learning_rate or --teacher_learning_rate"},
 }
-"""Common names of other tools -> the flag here."""
+"""Names in other tools, and common mistakes -> the correct flag."""
 
 
 def _json_object(text: str) -> str:
@@ -105,7 +105,7 @@ class Arguments(Flags):
     """Notes to the user: translated flags, flags without effect."""
 
     def to_spec(self) -> tuple[RunSpec, Options]:
-        """The run's identity and its options. Raises UserError if `greedy` or `optimal` lack a search result."""
+        """The run's identity and its options. Raises UserError if a searched strategy lacks its search result."""
         return to_spec(self, tuple(self.notes))
 
     @property
@@ -173,7 +173,7 @@ def flags_of(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _translate(words: list[str], notes: list[str]) -> list[str]:
-    """Replace flags of older scripts, and append a note for each. Add the value that a flag may leave out."""
+    """Replace flags of older scripts, and append a note for each. Add the default value of --resume_from_checkpoint."""
     out: list[str] = []
     rest = iter(range(len(words)))
     for i in rest:
@@ -233,7 +233,7 @@ def _choose_steps(namespace: argparse.Namespace, given: frozenset[str]) -> None:
 def _choose_precision(namespace: argparse.Namespace, given: frozenset[str]) -> list[str]:
     """Replace `auto`, and set the library's own flags accordingly. Returns notes for the user.
 
-    --bf16 False turns `auto` into fp32. fp16 without a GPU is fp32. Raises UserError for contradictions.
+    --bf16 False turns `auto` into fp32. fp16 without a GPU becomes fp32. Raises UserError for contradictions.
     """
     flag = f"--precision {namespace.precision}"
     for name in ("bf16", "fp16"):

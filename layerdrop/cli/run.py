@@ -63,9 +63,10 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
         if arguments.train.push_to_hub:
             raise UserError("--push_to_hub: the hub cannot be reached. Leave it out, and push the run's folder later.")
     spec, options = arguments.to_spec()
-    its = recipe()
+    recipe_module = recipe()
     try:
-        record = its.preview(spec, options) if arguments.drop.dry_run else its.run(spec, options)
+        execute = recipe_module.preview if arguments.drop.dry_run else recipe_module.run
+        record = execute(spec, options)
     except Locked as error:
         raise UserError(str(error)) from None
     except Interrupted as stop:

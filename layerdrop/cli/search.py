@@ -23,9 +23,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.usage = "layerdrop search [FILE.yaml] [--flag value ...]"
     parser.add_argument("--method", default="greedy", help=methods)
     parser.add_argument("--max_k", type=int, help="maximum number of dropped layers (default: half of the layers)")
-    parser.add_argument("--seeds", nargs="+", type=int, help="seeds to average over (default: --seed)")
+    parser.add_argument("--seeds", nargs="+", type=int, help="seeds to average scores over (default: --seed)")
     parser.add_argument("--select_on", help="metric, or loss (default: the task's F1, Spearman, Matthews or accuracy)")
-    parser.add_argument("--round", type=int, help="compare scores rounded to this number of decimals (GLP: 3)")
+    parser.add_argument("--round", type=int, help="compare scores rounded to this many decimals (Peer et al.: 3)")
     parser.add_argument("--store", type=LocalPath, default="runs/search", help="folder of the runs and of the result")
     add_engine_flags(parser)
 
@@ -40,7 +40,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def search_layers(parser: argparse.ArgumentParser, words: list[str]):
-    """Execute a search. Returns (SearchRecord, path of its layer file, words of a run's command beyond the record).
+    """Execute a search. Returns (SearchRecord, path of its layer file, further flags for the command of a run).
 
     Raises UserError, and KeyboardInterrupt if the user stops it.
     """

@@ -18,8 +18,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop sweep`."""
     parser.add_argument("study", type=LocalPath, help="YAML file of the study")
     parser.add_argument("--store", type=LocalPath, help="folder of its runs (default: runs/NAME of the study)")
-    parser.add_argument("--plan", action="store_true", help="list the runs and their status, and stop")
-    parser.add_argument("--recipe", type=LocalPath, help="YAML file of flags instead of the study's recipe")
+    parser.add_argument("--plan", action="store_true", help="list the runs and their status without executing them")
+    parser.add_argument("--recipe", type=LocalPath, help="YAML file of flags that replaces the study's recipe")
     parser.add_argument("--models", type=LocalPath, nargs="+", help="models instead of the study's")
     parser.add_argument("--tasks", nargs="+", help="tasks instead of the study's")
     parser.add_argument("--strategies", nargs="+", help="strategies instead of the study's")

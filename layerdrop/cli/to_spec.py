@@ -1,4 +1,4 @@
-"""From checked flags to a run's identity (RunSpec) and the options that change no result (Options)."""
+"""Translate checked flags into a run's identity (RunSpec) and the options that change no result (Options)."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -65,8 +65,9 @@ CARRIED = (
 
 
 def to_spec(flags: Flags, notes: tuple[str, ...] = ()) -> tuple[RunSpec, Options]:
-    """Translate flags into a RunSpec and Options. Raises UserError if no search result is known for `greedy` or
-    `optimal`, or the checkpoint lacks a layer of --keep_layers."""
+    """Translate flags into a RunSpec and Options.
+
+    Raises UserError if a searched strategy has no search result, or the checkpoint lacks a layer of --keep_layers."""
     model, train, drop = flags.model, flags.train, _drop(flags)
     spec = RunSpec(
         model=ModelSpec(model.model_name_or_path, model.model_revision, model.tokenizer_name, model.from_scratch),
@@ -86,8 +87,8 @@ def to_spec(flags: Flags, notes: tuple[str, ...] = ()) -> tuple[RunSpec, Options
     return spec, _options(flags, spec, notes)
 
 
-def _in_full_depth(spec: RunSpec, own: Mapping[str, float | None], **changes: Any) -> RunSpec:
-    """The prerequisite run that fine-tunes the full model. own: settings of its recipe, None: as the run's."""
+def _full_model_run(spec: RunSpec, own: Mapping[str, float | None], **changes: Any) -> RunSpec:
+    """The prerequisite run that fine-tunes the full model. own: its recipe settings; None: the value of the run."""
     train = replace(spec.train, **{name: float(value) for name, value in own.items() if value is not None})
     return replace(spec, drop=DropSpec(), when=WhenSpec(), train=train, theseus=None, **changes)
 
@@ -96,7 +97,7 @@ def _start(flags: Flags, spec: RunSpec) -> RunSpec | None:
     when = flags.when
     if when.drop_when not in ("finetuned", "after"):
         return None
-    start = _in_full_depth(spec, {name: getattr(when, f"start_{name}") for name in OWN_RECIPE})
+    start = _full_model_run(spec, {name: getattr(when, f"start_{name}") for name in OWN_RECIPE})
     freeze = when.freeze_dropped and spec.drop.strategy
     return replace(start, drop=spec.drop, when=WhenSpec(frozen=True)) if freeze else start
 
@@ -123,7 +124,7 @@ def _teacher(flags: Flags, spec: RunSpec) -> RunSpec | None:
     if flags.teacher.teacher != "auto":
         return None
     own = {name: getattr(flags.teacher, f"teacher_{name}") for name in OWN_RECIPE}
-    return _in_full_depth(spec, own, model=replace(spec.model, from_scratch=False))
+    return _full_model_run(spec, own, model=replace(spec.model, from_scratch=False))
 
 
 def _theseus(flags: Flags) -> TheseusSpec | None:
@@ -165,7 +166,7 @@ def _drop(flags: Flags) -> DropSpec:
     drop, row, criterion = flags.drop, flags.strategy, flags.criterion
     if row is None:
         return DropSpec()
-    of_data = criterion is not None and criterion.needs_data
+    reads_texts = criterion is not None and criterion.needs_data
     gradual = flags.when.drop_when == "gradual"
     layers = flags.drop_layers if drop.keep_layers is None else _complement(flags)
     if row.listed and not layers:
@@ -180,8 +181,8 @@ def _drop(flags: Flags) -> DropSpec:
         found=found if gradual else tuple(sorted(found)),
         score_on=drop.score_on if criterion else None,
         score_split=flags.scored_split,
-        score_samples=drop.max_score_samples if of_data else None,
-        weight_scope=drop.weight_scope if criterion and not of_data else None,
+        score_samples=drop.max_score_samples if reads_texts else None,
+        weight_scope=drop.weight_scope if criterion and not reads_texts else None,
     )
 
 
@@ -212,7 +213,7 @@ def _train(flags: Flags) -> TrainSpec:
         freeze_layers=flags.freeze_layers,
         freeze_embeddings=flags.drop.freeze_embeddings,
         layerdrop_rate=flags.when.layerdrop_rate or None,
-        other=_not_at_default(train, effect=True),
+        other=_changed_settings(train, effect=True),
     )
 
 
@@ -236,7 +237,7 @@ def _options(flags: Flags, spec: RunSpec, notes: tuple[str, ...]) -> Options:
         cache_dir=model.cache_dir,
         token=model.token,
         trust_remote_code=model.trust_remote_code,
-        trainer=_not_at_default(train, effect=False) | {"logging_nan_inf_filter": train.logging_nan_inf_filter},
+        trainer=_changed_settings(train, effect=False) | {"logging_nan_inf_filter": train.logging_nan_inf_filter},
         notes=tuple(notes),
     )
 
@@ -250,8 +251,8 @@ def has_effect(name: str, train: TrainingArguments) -> bool:
     return name not in NO_EFFECT
 
 
-def _not_at_default(train: TrainingArguments, effect: bool) -> dict[str, Any]:
-    """The settings that change the result, or the settings that do not, if they differ from the library's default."""
+def _changed_settings(train: TrainingArguments, effect: bool) -> dict[str, Any]:
+    """Settings that differ from the library's default. effect: whether they can change the result."""
     default = _library_defaults(train.use_cpu)
     values = {name: _plain(getattr(train, name)) for name in default if has_effect(name, train) == effect}
     if best := values.get("metric_for_best_model"):

@@ -31,7 +31,7 @@ SEED = 41
 RANDOM = "random:"
 """Prefix of a model type: a model of the library's default size with random weights."""
 SMALL_STEP = 1e-9
-"""Learning rate that hardly changes the weights."""
+"""Learning rate at which the weights hardly change."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,12 @@ class Setting:
 
 
 def lengths_like_qqp(n: int, longest: int) -> tuple[int, ...]:
-    """Numbers of tokens of n pairs of questions, with QQP's mean of 30 and standard deviation of 13 (ours)."""
+    """Numbers of tokens of n pairs of questions, with QQP's mean of 30. The standard deviation of 13 is our choice."""
     return lengths_like(n, 30.0, 13.0, longest)
 
 
 def lengths_like(n: int, mean: float, spread: float, longest: int) -> tuple[int, ...]:
-    """Numbers of tokens of n texts: log-normal with a mean and standard deviation, between 8 and 128 or `longest`."""
+    """Numbers of tokens of n texts: log-normal with this mean and standard deviation, from 8 to 128 or `longest`."""
     sigma = np.sqrt(np.log(1 + (spread / mean) ** 2))
     drawn = np.random.default_rng(SEED).lognormal(np.log(mean) - sigma**2 / 2, sigma, n)
     return tuple(int(length) for length in drawn.round().clip(8, min(longest, 128)))
@@ -127,7 +127,7 @@ def batches(setting: Setting, vocabulary: int, pad: int) -> list[dict[str, torch
 
 
 def describe(model: PreTrainedModel, length: int) -> Cost:
-    """Measure everything but seconds and memory. length: tokens of the text whose operations are counted."""
+    """Measure a model, without seconds and memory. length: tokens of the text whose operations are counted."""
     layers = sum(p.numel() for p in layer_list(model).parameters())
     total = sum(p.numel() for p in model.parameters())
     embeddings = model.get_input_embeddings().weight.numel()
@@ -135,7 +135,7 @@ def describe(model: PreTrainedModel, length: int) -> Cost:
 
 
 def count_flops(model: PreTrainedModel, length: int) -> float:
-    """Count the operations of a forward pass over one text with torch's counter. Attention is written out."""
+    """Count the operations of a forward pass over one text with torch's counter and eager attention."""
     (batch,) = _batches_for(model, Setting((length,), 1))
     with attending_eagerly(model), FlopCounterMode(display=False) as counter:
         model(**batch)
@@ -143,7 +143,7 @@ def count_flops(model: PreTrainedModel, length: int) -> float:
 
 
 def peaks(model: MeasuredModel, setting: Setting, use_cpu: bool = False) -> tuple[int, int]:
-    """Peak bytes of inference and of a training step on the setting's longest texts, in a process of their own."""
+    """Peak bytes of inference and of a training step on the setting's longest texts, in a separate process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(_peaks_here, model, setting, use_cpu).result()
@@ -173,7 +173,7 @@ def time_inference(
 def time_training(
     models: Mapping[str, PreTrainedModel], costs: Mapping[str, Cost], setting: Setting, repeats: int
 ) -> None:
-    """Add the seconds of forward pass, backward pass and AdamW step for 1,000 texts to `costs`.
+    """Add the seconds of training on 1,000 texts to `costs`: forward pass, backward pass and AdamW step.
 
     The models take turns, and their weights change.
     """
@@ -183,14 +183,14 @@ def time_training(
         for key, model in models.items()
     }
     for key, seconds in _in_turn(work, models, repeats).items():
-        costs[key].training = [1000 * one / len(setting.lengths) for one in seconds]
+        costs[key].training = [1000 * s / len(setting.lengths) for s in seconds]
 
 
 def _in_turn(
     work: Mapping[str, Callable[[], None]], models: Mapping[str, PreTrainedModel], repeats: int
 ) -> dict[str, list[float]]:
-    """Seconds of each work in each round. The models take turns, so that noise affects all alike. The first round is a
-    warm-up."""
+    """Seconds of each function in each round. The models take turns, so that load on the machine affects all alike. The
+    first round is a warm-up."""
     rounds = [{key: _timed(do, models[key].device) for key, do in work.items()} for _ in range(repeats + 1)]
     return {key: [seconds[key] for seconds in rounds[1:]] for key in work}
 
@@ -225,7 +225,7 @@ def longest_input(model: PreTrainedModel) -> int:
 
 
 def _batches_for(model: PreTrainedModel, setting: Setting) -> list[dict[str, torch.Tensor]]:
-    """Batches of a model's vocabulary, on its device."""
+    """Batches with ids of a model's vocabulary, on its device."""
     parts = batches(setting, model.config.vocab_size, model.config.pad_token_id or 0)
     return [{name: tensor.to(model.device) for name, tensor in part.items()} for part in parts]
 

@@ -1,4 +1,4 @@
-"""Export of a run's model: convert it, check it against the run, evaluate it, and only then write its folder."""
+"""Export the model of a run: convert, compare with the run's model, evaluate, and then write the folder."""
 
 import json
 import os
@@ -75,11 +75,11 @@ class Export:
     run: str
     metric: str
     forms: list[Variant]
-    """First the run's model in torch, fp32; last the exported model."""
+    """The run's model in torch (fp32) first, the exported model last."""
     largest_difference: float = 0.0
     """Largest difference of a logit between the fp32 export and torch."""
     changed: int = 0
-    """Number of validation rows with a changed prediction of the fp32 export; for values, a change above 0.001."""
+    """Number of validation rows whose prediction by the fp32 export differs; for values, by more than 0.001."""
     rows: int = 0
     models: dict[str, Classifier] = field(default_factory=dict)
     """Name of a variant -> the classifier to time."""
@@ -87,12 +87,12 @@ class Export:
 
     @property
     def loss(self) -> float:
-        """Points that the exported model loses against the run's model."""
+        """Score of the run's model minus score of the exported model, in points."""
         return self.forms[0].score - self.forms[-1].score
 
 
 class ExportedRun:
-    """The model of a run, and the validation set to check its export on."""
+    """The model of a run, and the validation set to evaluate its export on."""
 
     def __init__(self, folder: str, places: Mapping[str, str] | None = None):
         """places: as in `data_to_check_on`. Raises UserError without a trained model of a successful run, or without
@@ -122,7 +122,7 @@ class ExportedRun:
             result = self._onnx(new, int8) if form == "onnx" else self._safetensors(new)
             result.written = result.loss <= max_loss or force
             if result.written:
-                self._write_beside(new, result)
+                self._write_other_files(new, result)
                 check_output(folder)
                 put_in_place(new, target)
         return result
@@ -180,7 +180,7 @@ class ExportedRun:
         worst = float(np.abs(reference - logits).max())
         return Export(self.folder, self.metric, forms, worst, int(changed.sum()), len(changed))
 
-    def _write_beside(self, folder: Path, result: Export) -> None:
+    def _write_other_files(self, folder: Path, result: Export) -> None:
         """Write the tokenizer and the card, then the results with the list of files."""
         from layerdrop.runs.card import card
 
@@ -195,7 +195,7 @@ class ExportedRun:
         write_atomically(folder / EXPORT_FILE, json.dumps(facts, indent=1) + "\n")
 
     def _use(self, result: Export) -> str:
-        """The section of the card on running the model."""
+        """The section of the card with the code that runs the model."""
         model, last = result.forms[0], result.forms[-1]
         pairs, onnx = len(self.task.texts) > 1, last.name.startswith("onnx")
         texts = ", ".join(TEXTS[: 1 + pairs])
@@ -227,7 +227,7 @@ def data_to_check_on(record: RunRecord, places: Mapping[str, str]) -> DataSpec:
     place = places.get(flag, files.get(split) if own else data.source)
     if place is None:
         raise UserError(
-            f"{folder}: its run had no validation set, but an export needs a validation set. Add --validation_file."
+            f"{folder}: the run had no validation set, and an export needs a validation set. Add --validation_file."
         )
     if place not in ("hub", "demo") and not Path(place).expanduser().exists():
         raise UserError(

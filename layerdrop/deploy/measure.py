@@ -39,7 +39,7 @@ def measure(
     use_cpu: bool = False,
     log: Callable[[str], Any] = print,
 ) -> dict[str, Any]:
-    """Measure each model without `k` layers, for each k. Returns the record. Raises UserError.
+    """Measure each model with k layers dropped, for each k in `ks`. Returns the record. Raises UserError.
 
     models: folders, hub names, random:TYPE. texts: pairs with QQP's lengths. length: tokens of a single text.
     """

@@ -48,7 +48,7 @@ class _Logits(nn.Module):
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Silence the reports of the exporter, its optimizer and the quantizer."""
+    """Suppress the output of the exporter, its optimizer and the quantizer."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -67,10 +67,10 @@ def export_onnx(model: PreTrainedModel, inputs: Sequence[str], path: str | Path)
     """
     if model.config.model_type in NOT_TRACEABLE:
         raise UserError(
-            f"--format onnx: PyTorch's exporter cannot take {model.config.model_type}. Use --format safetensors."
+            f"--format onnx: PyTorch's exporter cannot trace {model.config.model_type}. Use --format safetensors."
         )
     names = [name for name in INPUTS if name in inputs]
-    mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])  # the exporter would fix a size of 1
+    mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])  # the exporter would treat a size of 1 as constant
     with torch.no_grad(), _silent():
         program = torch.onnx.export(
             _Logits(model.cpu().eval()),
@@ -106,11 +106,11 @@ class OnnxClassifier:
         self.inputs = [given.name for given in self.session.get_inputs()]
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> np.ndarray:
-        """(batch, tokens) of each input -> (batch, classes)."""
+        """Compute logits (batch, classes). batch: the inputs, (batch, tokens) each."""
         return self.session.run(None, {name: batch[name].numpy() for name in self.inputs})[0]
 
     def logits(self, data: TokenizedDataset, collate: Collator, batch_size: int = 32) -> np.ndarray:
-        """(rows, classes) in the order of the source."""
+        """Compute the logits of all rows, (rows, classes), in the order of the source."""
         as_computed = np.concatenate([self(collate(part)) for part in batches(data, batch_size)])
         in_order = np.empty_like(as_computed)
         in_order[data.longest_first().rows] = as_computed
@@ -120,7 +120,7 @@ class OnnxClassifier:
 def latency(work: Sequence[tuple[Callable, list[dict[str, torch.Tensor]]]], repeats: int = 3) -> list[list[float]]:
     """Milliseconds for a text, one number for each round. The models take turns; the first round is a warm-up.
 
-    work: for each model, a function of a batch, and batches.
+    work: a function of a batch, and its batches, for each model.
     """
     times: list[list[float]] = [[] for _ in work]
     for repeat in range(-1, repeats):

@@ -56,7 +56,7 @@ class Predictor:
             work_offline_unless_reachable()
         self.checkpoint = Checkpoint.open(folder, flag="MODEL")
         self.columns, trained_with = _training(folder)
-        """Text columns of the training, under each of their names. Empty if unknown."""
+        """Text columns in training, as one tuple for each naming (own, GLUE, hub). Empty if unknown."""
         limit = self.checkpoint.max_length()
         self.length = min(max_seq_length or trained_with or limit, limit)
         """Maximum number of tokens."""
@@ -110,8 +110,8 @@ class Predictor:
 
 
 def _training(folder: str) -> tuple[list[tuple[str, ...]], int | None]:
-    """Read (text columns of the training, under each name that they may have; max_seq_length) from the record of a run
-    or an export. Raises UserError."""
+    """Read (text columns in training, one tuple for each naming; max_seq_length) from the record of a run or an export.
+    Raises UserError."""
     try:
         record = read_record(folder)
         path = Path(folder) / EXPORT_FILE

@@ -19,7 +19,7 @@ def read_runs(folders: list[str]) -> list[RunRecord]:
         except ValueError as error:
             raise UserError(f"{error}. Give folders of finished runs.") from None
         if record is None or record.status != "success":
-            raise UserError(f"no finished run in {folder}. Give folders of runs.")
+            raise UserError(f"no finished run in {folder}. Give folders of finished runs.")
         record.folder = folder
         records.append(record)
     if len(tasks := {record.spec.data.task for record in records}) > 1:
@@ -28,15 +28,17 @@ def read_runs(folders: list[str]) -> list[RunRecord]:
 
 
 def compare(records: list[RunRecord]) -> str:
-    """Format runs of a task, one column for each. Differences are to the first run, in points for metrics.
+    """Format runs of a task as columns. Differences to the first run are in points for metrics, else in percent.
 
-    The last line names inputs with other contents than the first run's, if there are any.
+    The last line names the inputs of each run whose contents differ from the first run's.
     """
     first = records[0]
     metrics = dict.fromkeys(name for record in records for name in record.metrics if not name.endswith("loss"))
     columns = [_column(record, first, list(metrics)) for record in records]
-    if any(other := [", ".join(differing_inputs(record, first)) for record in records]):
-        columns = [column | {"other contents of": words or "-"} for column, words in zip(columns, other, strict=True)]
+    if any(different := [", ".join(differing_inputs(record, first)) for record in records]):
+        columns = [
+            column | {"different inputs": names or "-"} for column, names in zip(columns, different, strict=True)
+        ]
     lines = [[name, *(column[name] for column in columns)] for name in columns[0]]
     return tabulate(lines, tablefmt="plain", colalign=("left", *["right"] * len(records)), disable_numparse=True)
 
@@ -61,7 +63,7 @@ def _column(record: RunRecord, first: RunRecord, metrics: list[str]) -> dict[str
 
 
 def _seconds(record: RunRecord, stage: str) -> float | None:
-    """None for a resumed run, whose seconds cover only a part."""
+    """Seconds of a stage. None for a resumed run, whose record covers only a part."""
     return None if record.resumed_at_step is not None else record.seconds.get(stage)
 
 

@@ -71,17 +71,17 @@ def read_contents(settings: ReportSettings) -> Contents:
     available = sorted(set(runs["task"]))
     if tasks and not set(tasks) & set(available):
         raise UserError(f"--tasks {' '.join(settings.tasks)}: no run of these tasks. Allowed: {', '.join(available)}.")
-    beside = published(settings.compare) if settings.compare else None
+    paper_results = published(settings.compare) if settings.compare else None
     notes = notes_on(stored, runs)
-    if beside is not None:
+    if paper_results is not None:
         notes.append(NOTES[settings.compare])
-        if runs.merge(beside, on=["model", "task"]).empty:
+        if runs.merge(paper_results, on=["model", "task"]).empty:
             notes.append(f"--compare {settings.compare}: no published figures for these models and tasks")
-    return Contents([*_tables(settings, runs, tasks, beside), *costs], notes, stored, runs, tasks)
+    return Contents([*_tables(settings, runs, tasks, paper_results), *costs], notes, stored, runs, tasks)
 
 
-def _tables(settings: ReportSettings, runs: pd.DataFrame, tasks: list[str] | None, beside) -> list[Table]:
-    sajjad, peer = (beside if settings.compare == name else None for name in ("sajjad2023", "peer2022"))
+def _tables(settings: ReportSettings, runs: pd.DataFrame, tasks: list[str] | None, paper_results) -> list[Table]:
+    sajjad, peer = (paper_results if settings.compare == name else None for name in ("sajjad2023", "peer2022"))
     make = {
         "tasks": lambda: task_tables(runs, tasks, sajjad, settings.all_metrics),
         "glue": lambda: glue_tables(runs, tasks, peer),
@@ -101,7 +101,7 @@ def make_folders(runs: str | None, html: str | None, figures: str | None) -> Non
 
 
 def write_files(contents: Contents, runs: str | None, html: str | None, figures: str | None) -> list[str | Path]:
-    """Write the requested files. Returns their paths, and extends the notes."""
+    """Write the requested files. Returns their paths. Appends notes on missing figures to `contents`."""
     files: list[str | Path] = []
     if contents.runs is None:
         return files

@@ -40,7 +40,7 @@ STYLE = {
     "text.parse_math": False,
 }
 FIGURE_MARK = rb"Software\x00layerdrop|/Creator \(layerdrop\)"
-"""Mark in every PNG and PDF of `save_figure`."""
+"""Pattern that every PNG and PDF of `save_figure` contains."""
 FULL_NAME = "full model"
 Series = Sequence[float | None]
 
@@ -110,7 +110,7 @@ def strategies(results: ModelResults, columns: list[str], marks: Marks | None = 
     """A panel for each task, with a dot for each strategy and K: the median over seeds.
 
     Whiskers reach from the lowest to the highest seed. The full model is a dashed line. marks: colors and markers;
-    None: of these rows. Returns None if no run has dropped layers.
+    None: chosen for these rows. Returns None if no run has dropped layers.
     """
     rows = [row for row in results.rows if row.k not in ("", "0") and not row.from_scratch]
     if not rows:
@@ -142,8 +142,8 @@ def _panel(
     dots = [(row.legend, int(row.k), dot) for row in rows if (dot := _drawable(results.summary(row, cell)))]
     step = min(0.12, 0.7 / max(1, len(names) - 1))  # dots of the same K are closer than dots of different K
     for name, k, dot in dots:
-        beside = [other for other in names if any(d[:2] == (other, k) for d in dots)]
-        at = all_k.index(k) + (beside.index(name) - (len(beside) - 1) / 2) * step
+        at_k = [other for other in names if any(d[:2] == (other, k) for d in dots)]
+        at = all_k.index(k) + (at_k.index(name) - (len(at_k) - 1) / 2) * step
         low = dot.median if math.isnan(dot.low) else dot.low
         whiskers = [[dot.median - low], [dot.high - dot.median]]
         axes.errorbar(at, dot.median, yerr=whiskers, **style_of(marks[name]), ls="", ms=3, lw=0.7)
@@ -188,7 +188,9 @@ def speed(results: ModelResults, columns: list[str], marks: Marks | None = None)
     for name, line in points.items():
         x, y, _ = zip(*sorted(start + line, key=lambda point: point[2]), strict=True)
         style = style_of(marks[name])
-        style["linestyle"] = "-" if len({k for _, _, k in line}) == len(line) else ""  # several lists of one length
+        style["linestyle"] = (
+            "-" if len({k for _, _, k in line}) == len(line) else ""
+        )  # layer lists of the same K are not connected
         axes.plot(x, y, **style, markersize=3, linewidth=0.8, label=name)
     axes.plot(*zip(*(point[:2] for point in full), strict=True), "o", color=GREY, markersize=4, label=FULL_NAME)
     axes.margins(y=0.15)
@@ -247,7 +249,7 @@ def lines(
 def heat(
     panels: Mapping[str, Sequence[Series]], x: str, y: str, *, names: Sequence = (), columns: Sequence = ()
 ) -> plt.Figure:
-    """A heat map for each name, each with its own scale; dark is high. Shorter rows end early.
+    """A heat map for each name, each with its own scale; dark is high. Rows may have different lengths.
 
     names, columns: labels of rows and columns; default: their numbers.
     """

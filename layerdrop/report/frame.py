@@ -129,14 +129,16 @@ def _settings(record: RunRecord) -> dict[str, Any]:
         tuple(inputs[split] for split in sorted(inputs) if split.startswith(kind) and inputs[split])
         for kind in ("validation", "test")
     )
-    trained_on = [inputs.get(name) for name in ("model", "tokenizer", "train")]  # a start differs if these differ
+    training_inputs = [
+        inputs.get(name) for name in ("model", "tokenizer", "train")
+    ]  # other inputs give another start model or teacher
     return spec.flat() | {
         "variant": ", ".join(spec.variants),
         "positive_label": _positive_label(record),
         "found": tuple(sorted(spec.drop.found)),
         "order": spec.drop.found if spec.when.every_epochs else None,
-        "start_run": start and (start.id, *trained_on),
-        "teacher_run": (teacher.id, *trained_on) if teacher else distil and distil.teacher,
+        "start_run": start and (start.id, *training_inputs),
+        "teacher_run": (teacher.id, *training_inputs) if teacher else distil and distil.teacher,
         "weights": inputs.get("model"),
         "tokenizer_files": inputs.get("tokenizer"),
         "rows": validation or None,
@@ -149,14 +151,14 @@ def _settings(record: RunRecord) -> dict[str, Any]:
 
 
 def _positive_label(record: RunRecord) -> str | None:
-    """The class that f1 measures, for own files with two classes. In records of version 0.2: the last one by name."""
+    """The class that f1 measures, for own files with two classes. In records of version 0.2: the last class by name."""
     if not record.spec.data.files or len(record.labels) != 2:
         return None
     return record.positive_label or record.labels[-1]
 
 
 def _differing(flat: pd.DataFrame, alike: Sequence[str], names: Iterable[str]) -> list[list[tuple[str, str]]]:
-    """(name, value) of the settings of each run that differ between runs with equal `alike`, or are PARTIAL.
+    """For each run, (name, value) of the settings that differ between runs with equal `alike`, and of PARTIAL settings.
 
     Unset settings are left out. Contents that are not recorded count as equal.
     """

@@ -26,11 +26,11 @@ from layerdrop.runs.record import RunRecord
 
 TEMPLATE = Path(__file__).parent / "page.html"
 PAGE_MARK = rb"<title>layerdrop report</title>"
-"""Mark in every page."""
+"""Pattern that every page contains."""
 
 
 def page(stored: StoredRuns, runs: pd.DataFrame, notes: Sequence[str], refresh: int | None = None) -> str:
-    """Make the page. notes: lines below the table. refresh: seconds after which the browser loads it again."""
+    """Make the page. notes: lines below the table. refresh: seconds after which the browser reloads the page."""
     marks = marks_of(runs["row"])
     data = {
         "rows": [row for results in model_results(runs) for row in _rows(results, marks)],

@@ -28,7 +28,7 @@ Report = tuple[list[Table], dict[str, plt.Figure]]
 # ---- labels ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class AnalyzedModel:
-    """A model and the task whose texts it is analyzed on."""
+    """A model, and the task whose texts it reads."""
 
     model: str
     training: str
@@ -45,24 +45,24 @@ class AnalyzedModel:
 
 def labels(models: Sequence[AnalyzedModel]) -> list[str]:
     """Label each model with the parts in which it differs from the others; with its folder if all parts are equal."""
-    all_parts = [one.parts for one in models]
+    all_parts = [entry.parts for entry in models]
     several_models, several_trainings, several_tasks = (len(set(values)) > 1 for values in zip(*all_parts, strict=True))
     names = []
-    for one in models:
-        model = one.model if several_models or several_trainings or not several_tasks else ""
-        parts = [model, one.training if several_trainings else ""]
-        if all_parts.count(one.parts) > 1:
-            parts = [one.folder]
-        names.append(_joined(*parts, one.task if several_tasks else "") or one.model)
+    for entry in models:
+        model = entry.model if several_models or several_trainings or not several_tasks else ""
+        parts = [model, entry.training if several_trainings else ""]
+        if all_parts.count(entry.parts) > 1:
+            parts = [entry.folder]
+        names.append(_joined(*parts, entry.task if several_tasks else "") or entry.model)
     return names
 
 
 def means(models: Sequence[AnalyzedModel]) -> dict[str, list[str]]:
     """Label of a mean -> labels of its rows, for each model that is analyzed on several tasks, once on each."""
-    all_parts, groups = [one.parts for one in models], {}
-    for one, label in zip(models, labels(models), strict=True):
-        if all_parts.count(one.parts) == 1:
-            groups.setdefault(_joined(one.model, one.training), []).append(label)
+    all_parts, groups = [entry.parts for entry in models], {}
+    for entry, label in zip(models, labels(models), strict=True):
+        if all_parts.count(entry.parts) == 1:
+            groups.setdefault(_joined(entry.model, entry.training), []).append(label)
     return {"mean" if len(groups) == 1 else f"{name}, mean": of for name, of in groups.items() if len(of) > 1}
 
 
@@ -121,7 +121,7 @@ def _points(ids: Iterable[int]) -> list[int | str]:
 
 # ---- analyses --------------------------------------------------------------------------------------------------------
 def scores(results: Values, means: Means) -> Report:
-    """results: `scores`: criterion -> one for each layer; `orders`: criterion -> all layers in order of dropping;
+    """results: `scores`: criterion -> one score for each layer; `orders`: criterion -> all layers in order of dropping;
     `notes`."""
     tables, figures = [], {}
     for label, values in results.items():
@@ -136,7 +136,7 @@ def scores(results: Values, means: Means) -> Report:
 
 
 def probe(results: Values, means: Means) -> Report:
-    """results: `scores`: one for each point from the embeddings on; `token`."""
+    """results: `scores`: one score for the embeddings and one for each layer; `token`."""
     token, rows = next(iter(results.values()))["token"], {}
     for label, values in results.items():
         rows[label] = [None if score is None else 100 * score for score in values["scores"]]
@@ -151,7 +151,7 @@ def probe(results: Values, means: Means) -> Report:
 
 
 def drift(results: Values, means: Means) -> Report:
-    """results: `ids`: -1 for the embeddings, then layers; `mean`, `spread`, `sentence`: one for each id."""
+    """results: `ids`: -1 for the embeddings, then layers; `mean`, `spread`, `sentence`: one value for each id."""
     tables = []
     for label, values in results.items():
         rows = {kind: row for kind, row in values.items() if kind != "ids"}
@@ -168,7 +168,7 @@ def drift(results: Values, means: Means) -> Report:
 
 
 def profile(results: Values, means: Means) -> Report:
-    """results: `sentence`, `tokens`, `variance`, `aggregation`: one for each layer."""
+    """results: `sentence`, `tokens`, `variance`, `aggregation`: one value for each layer."""
     tables = []
     for label, values in results.items():
         notes = []
@@ -190,7 +190,7 @@ def profile(results: Values, means: Means) -> Report:
 
 
 def similarity(results: Values, means: Means) -> Report:
-    """results: `cosine`, `cka`: a row for each point; `blocks`: for K = 1, 2, ... the angle across each block of K."""
+    """results: `cosine`, `cka`: a row for each point; `blocks`: in row K - 1, the angle across each block of K."""
     tables, figures = [], {}
     for label, values in results.items():
         n = len(values["cka"]) - 1

@@ -1,4 +1,4 @@
-"""Color and marker of each strategy, the same in every picture."""
+"""A fixed color and marker for each strategy."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ N_MARKS = len(COLORS) * len(MARKERS)
 def marks_of(rows: Iterable[TableRow]) -> Marks:
     """Assign a mark to the name of each row.
 
-    A strategy has the same mark in all pictures. A training variant has the same mark in all pictures of these rows, of
-    the least used color.
+    A strategy has the same mark in all figures. A training variant has the same mark in all figures of these rows. Its
+    color is the least used color.
     """
     names = sorted({row.legend for row in rows})
     marks = {name: PLAIN[name] for name in names if name in PLAIN}

@@ -31,7 +31,7 @@ Cell = tuple[str, str]
 
 # ---- names -----------------------------------------------------------------------------------------------------------
 def metrics_of(task: str) -> dict[str, tuple[str, str]]:
-    """Metrics of a GLUE task as recorded, the main one first -> (ending of the split in tables, metric).
+    """Recorded name of each metric of a GLUE task, main metric first -> (suffix of the split in tables, metric).
 
     `matched_accuracy` -> (`-m`, `accuracy`). Empty for own files.
     """
@@ -43,7 +43,7 @@ def metrics_of(task: str) -> dict[str, tuple[str, str]]:
 
 
 def metric_word(cell: Cell) -> str:
-    """A metric as tables write it: `acc`, `F1`."""
+    """Name of a metric in tables: `acc`, `F1`."""
     _, name = metrics_of(cell[0].partition(" (")[0]).get(cell[1], ("", cell[1]))
     return METRIC_WORDS.get(name, name)
 
@@ -55,7 +55,7 @@ def title_of(cell: Cell) -> str:
 
 
 def task_name(column: str) -> str:
-    """A column's task as tables write it, with the settings of the column."""
+    """Name of a column's task in tables, with the settings of the column."""
     task, blank, rest = column.partition(" (")
     return (GLUE[task].folder if task in GLUE else task) + blank + rest
 
@@ -93,13 +93,13 @@ class ModelResults:
         """Rows of the full model: one for each recipe."""
         self.only_full_model = self.full_models[0] if len(self.full_models) == 1 else None
         self.table_rows = [*(self.full_models or [FULL]), *(row for row in self.rows if not row.is_full)]
-        """The rows of a table. The full model's row comes first, also if it has no run."""
+        """The rows of a table. The full model's row comes first, even without a run."""
         self._cells = dict(iter(runs.groupby(["row", "column"], sort=False)))
         self.seeds = max(runs["seed"].nunique() for runs in self._cells.values())
         """Maximum number of seeds of a cell."""
 
     def columns(self, tasks: list[str] | None = None) -> list[str]:
-        """Columns of tasks, in that order; None: of all tasks, in GLUE's order. A task without runs is a column."""
+        """Columns of tasks, in the given order; None: all tasks, in GLUE's order. A task without runs has a column."""
         known = [name for name in GLUE if name in self.task_of.values()]
         tasks = tasks or known + sorted(set(self.task_of.values()) - set(known))
         return [c for task in tasks for c in sorted(c for c, t in self.task_of.items() if t == task) or [task]]
@@ -111,7 +111,7 @@ class ModelResults:
         return {column: set(counts.columns[counts.loc[column] > 0]) for column in counts.index}
 
     def metrics(self, column: str) -> list[str]:
-        """Metrics of a column that some run has, as recorded. Without any: the task's main metric."""
+        """Recorded metrics of a column. Without a recorded metric: the task's main metric."""
         measured = self._measured.get(column, set())
         known = list(metrics_of(self.task_of.get(column, column)))
         return [name for name in known if name in measured] or sorted(measured) or known[:1]
@@ -133,7 +133,7 @@ class ModelResults:
     def full(self, row: TableRow) -> TableRow:
         """The full model to compare a row with: the recipe that differs in the fewest settings.
 
-        FULL, a row without runs, if there is no such full model or more than one.
+        FULL, a row without runs, if there is no full model, or several are equally near.
         """
         distance = {
             full: len({setting.split()[0] for setting in full.settings ^ row.settings}) for full in self.full_models
@@ -142,12 +142,12 @@ class ModelResults:
         return nearest[0] if len(nearest) == 1 else FULL
 
     def place(self, row: TableRow) -> dict[str, object]:
-        """The identifying columns of a row, for programs."""
+        """The identifying columns of a machine-readable row."""
         strategy, k = row
         return {"model": self.model, "setting": self.setting, "strategy": strategy, "k": k}
 
     def value(self, row: TableRow, cell: Cell, other: ModelResults | None = None) -> dict[str, object]:
-        """A cell for programs, in points; None for missing values. other: published results."""
+        """A machine-readable cell, in points; None for missing values. other: published results."""
         ours, full = self.summary(row, cell), self.summary(self.full(row), cell)
         theirs = other and other.summary(row, cell)
         difference = None if ours is None or full is None or row.is_full else ours.median - full.median
@@ -161,7 +161,7 @@ class ModelResults:
         return None if None in summaries or not summaries else statistics.fmean(s.median for s in summaries)
 
     def mean_value(self, row: TableRow, cells: Sequence[Cell]) -> dict[str, object]:
-        """The mean over cells for programs, with its difference to the full model."""
+        """The mean over cells, machine-readable, with its difference to the full model."""
         mean, full = self.mean(row, cells), self.mean(self.full(row), cells)
         difference = None if mean is None or full is None or row.is_full else mean - full
         value = dict.fromkeys(self.value(row, cells[0])) | self.place(row)
@@ -178,7 +178,7 @@ class ModelResults:
         return None if values.empty else float(statistics.median(values))
 
     def seconds_ratio(self, row: TableRow, columns: list[str], stage: str) -> float | None:
-        """Mean over columns of a stage's median seconds, relative to the full model. None unless all have both."""
+        """Mean over columns of a stage's median seconds, relative to the full model. None if a column lacks seconds."""
         ratios = []
         for column in columns:
             ours, full = (self.median(one, [column], stage) for one in (row, self.full(row)))

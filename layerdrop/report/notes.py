@@ -15,7 +15,7 @@ def notes_on(stored: StoredRuns, runs: pd.DataFrame) -> list[str]:
 
 
 def mixtures(runs: pd.DataFrame) -> list[str]:
-    """Name tables with runs of several devices, versions or commits, and uncommitted code."""
+    """Name tables that mix devices, versions or commits, or contain runs of uncommitted code."""
     notes = []
     for results in model_results(runs):
         for name in ("device", "torch", "transformers", "commit"):
@@ -41,14 +41,16 @@ def constant_predictions(runs: pd.DataFrame) -> list[str]:
             if more := numbers[n:]:
                 nearly.append(f"{where} ({len(more)} {seeds}: {', '.join(map(str, more))} values in a narrow range)")
     kinds = {"constant predictions in": constant, "nearly constant predictions in": nearly}
-    return [f"{what} {len(of)} cell{'s' * (len(of) > 1)}: {some(of)}" for what, of in kinds.items() if of]
+    return [
+        f"{kind} {len(cells)} cell{'s' * (len(cells) > 1)}: {some(cells)}" for kind, cells in kinds.items() if cells
+    ]
 
 
 def without_full_model(runs: pd.DataFrame) -> list[str]:
     """Name tables with rows that have no full model to compare with."""
     tables = [r.title for r in model_results(runs) if any(r.full(row) not in r.rows for row in r.rows)]
-    why = "so these rows have no differences. Add K = 0 to the study"
-    return [f"no full model to compare with in {some(tables)}, {why}"] * bool(tables)
+    advice = "so these rows have no differences. Add K = 0 to the study"
+    return [f"no full model to compare with in {some(tables)}, {advice}"] * bool(tables)
 
 
 def repeated(runs: pd.DataFrame) -> list[str]:

@@ -1,4 +1,4 @@
-"""The papers' figures as a frame, for the same tables as the user's own runs."""
+"""The papers' results as a frame, for the same tables as the user's own runs."""
 
 import csv
 from pathlib import Path
@@ -13,12 +13,12 @@ FOLDER = Path(__file__).parent / "published"
 NOTES = {
     "sajjad2023": (
         "Sajjad et al. (2023), Tables 2, 5, 6 (distillation and module replacing) and 7. Accuracy; STS-B: correlation "
-        "x 100. Their Table 3 gives mean losses over seven tasks for BERT and XLNet, over the five large ones (SST-2, "
-        "MNLI, QNLI, QQP, STS-B) for RoBERTa at K = 4 and 6; RoBERTa's K = 2 (-0.42) follows from neither set."
+        "x 100. The mean losses in their Table 3 cover seven tasks for BERT and XLNet, and five tasks (SST-2, MNLI, "
+        "QNLI, QQP, STS-B) for RoBERTa at K = 4 and 6. Neither set gives the mean of RoBERTa at K = 2 (-0.42)."
     ),
     "peer2022": (
         "Peer et al. (2022), Table 1. F1 for MRPC and QQP, Spearman for STS-B, Matthews for CoLA. The mean GLUE score "
-        "of BERT GLP-6 is 78.1 there and 78.4 in their Table 2."
+        "of BERT GLP-6 is 78.1 in Table 1 and 78.4 in Table 2."
     ),
 }
 COST_NAMES = {"bert": "bert-base", "xlnet": "xlnet-base", "distilbert": "distilbert-base", "roberta": "roberta-base"}
@@ -43,8 +43,10 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 
 def published_cost(paper: str, model_type: str) -> dict[int, dict[str, str]]:
-    """Number of dropped layers -> heading and words of a cell: Sajjad et al.'s Table 3, Peer et al.'s Table 2 (ratios
-    to their full model). Empty for a model that is not in the table. Raises UserError."""
+    """Read Sajjad et al.'s Table 3 or Peer et al.'s Table 2 (ratios to the full model).
+
+    Returns number of dropped layers -> column heading -> text of the cell. Empty for a model that is not in the table.
+    Raises UserError."""
     if paper == "sajjad2023":
         rows = [line for line in _rows("sajjad2023_table3_cost.csv") if line["model"] == COST_NAMES.get(model_type)]
         return {

@@ -1,4 +1,4 @@
-"""Read the records in some folders, and list the runs outside the tables."""
+"""Read the records in some folders, and list the runs that are in no table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from layerdrop.system.text import one_line
 SHOWN = 3
 """Maximum number of items in a note."""
 WIDTH = 200
-"""Largest number of characters of an error in a note."""
+"""Maximum number of characters of an error in a note."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class StoredRuns:
 def read_store(folders: Iterable[str], may_be_empty: bool = False, unreadable: Iterable[str] = ()) -> StoredRuns:
     """Read the records in some folders and below, each run once. Runs with other input contents are other runs.
 
-    Search candidates, in folders PRIOR_FOLDER below, are left out. unreadable: lines about other unreadable files.
+    Prerequisite runs, in subfolders named PRIOR_FOLDER, are left out. unreadable: lines about other unreadable files.
     Raises UserError without a successful run, unless may_be_empty.
     """
     done: dict[str, list[RunRecord]] = {}

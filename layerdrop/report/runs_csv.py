@@ -1,4 +1,4 @@
-"""One csv line for each run, for other tools and a paper's supplement: written from a frame, and read as one."""
+"""Write a frame as a csv file with one line for each run, and read such a file as a frame."""
 
 import math
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def read_runs_csv(path: str, row_settings: Sequence[str] = (), column_settings: 
     try:
         table = pd.read_csv(path, dtype={"strategy": str, "setting": str, "torch": str, "transformers": str})
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise UserError(f"{path}: cannot read it ({error}). {ADVICE}") from None
+        raise UserError(f"{path}: cannot be read ({error}). {ADVICE}") from None
     if missing := [name for name in OF_RUN if name not in table and name != "commit"]:
         raise UserError(f"{path}: has no column {', '.join(missing)}. {ADVICE}")
     metrics = [name for name in table if name not in OF_RUN]

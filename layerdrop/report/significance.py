@@ -22,17 +22,17 @@ class Comparison:
     """Comparison of the second of two systems with the first."""
 
     difference: float
-    """Difference in accuracy or Pearson's r, as a fraction. NaN for a constant prediction, which has no correlation."""
+    """Difference in accuracy or Pearson's r, as a fraction. NaN for a constant prediction, without correlation."""
     significant: bool
     """Significance at LEVEL, without a correction for several tests."""
     p: float | None = None
-    """p of McNemar's test or of the bootstrap; None if no correlation is defined."""
+    """p value of McNemar's test or of the bootstrap; None if a correlation is undefined."""
     interval: tuple[float, float] | None = None
     """Regression: 95% interval of the difference."""
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
-    """p of McNemar's test for equal error rates. first, second: (n,) whether each example is right.
+    """p value of McNemar's test for equal error rates. first, second: (n,) whether each prediction is correct.
 
     Exact (binomial) below EXACT_BELOW disagreements, else chi-square with continuity correction.
     """
@@ -46,8 +46,8 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
 def bootstrap(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
     """(low, high, p) of the difference in Pearson's r, second minus first, over paired resamples; (n,) each.
 
-    low, high: 95% percentile interval. p: two-sided share of resamples beyond zero. A resample with a constant system
-    has no correlation, and counts as no difference.
+    low, high: 95% percentile interval. p: two-sided share of resamples beyond zero. A resample with constant
+    predictions has no correlation, and counts as no difference.
     """
 
     def difference(a, b, y, axis=-1):
@@ -57,7 +57,7 @@ def bootstrap(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> tupl
         return np.nan_to_num(difference(*systems, axis=axis), nan=0.0)
 
     with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of constant resamples, which `defined` accounts for
+        warnings.simplefilter("ignore")  # constant resamples warn; `defined` handles them
         done = stats.bootstrap(
             (first, second, labels), defined, paired=True, n_resamples=RESAMPLES, method="percentile", rng=0
         )
@@ -70,7 +70,7 @@ def bootstrap(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> tupl
 def compare_systems(first: Sequence[str], second: Sequence[str], labels: Sequence[str], kind: Kind) -> Comparison:
     """Compare two systems by their predictions and the labels, (n,) texts each: McNemar's test, or the bootstrap.
 
-    Raises ValueError for a text that is no label of `kind`.
+    Raises ValueError for a text that is not a label of `kind`.
     """
     a, b, y = map(kind.read, (first, second, labels))
     if (right := kind.correct(a, y)) is not None:

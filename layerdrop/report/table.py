@@ -1,4 +1,4 @@
-"""A table, and its text: Markdown and LaTeX for people, csv with one value in each column for programs."""
+"""A table and its formats: Markdown, LaTeX, and csv with one value in each column."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ NUMBER = re.compile(r"(?P<number>[-+]?[\d,]+(?:\.\d+)?)(?P<rest>.*)", re.DOTALL)
 
 @dataclass
 class Table:
-    """A title, column names, rows of words, and notes below."""
+    """A title, column names, rows of text, and notes below."""
 
     kind: str
-    """tasks, glue, cost, significance ...: csv puts the tables of a kind together."""
+    """tasks, glue, cost, significance ... Tables of the same kind form one block in csv."""
     title: str
     header: list[str]
     rows: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     values: list[dict[str, object]] = field(default_factory=list)
-    """The cells for programs: column of the csv -> number or word; None for a missing value."""
+    """Machine-readable rows: column of the csv -> number or text; None for a missing value."""
 
 
 def render(tables: list[Table], form: str) -> str:

@@ -16,7 +16,7 @@ WORDS = re.compile(
 
 
 class TableRow(NamedTuple):
-    """The words of a row. The default is the full model."""
+    """The labels of a row. The default is the full model."""
 
     strategy: str = "full"
     """`top, finetuned (num_train_epochs 3.0)`, `list 3,4`, `contribution > 0.9`, `full, from scratch` ..."""
@@ -29,8 +29,8 @@ class TableRow(NamedTuple):
     ) -> TableRow:
         """The row of a run. K = 0 is one row for all strategies.
 
-        recipe, details, variant_details: the settings that differ among all rows, the rows of a strategy, or the rows
-        of a training variant. variant: None for the run's own.
+        recipe, details, variant_details: the settings that differ among all rows, among the rows of a strategy, and
+        among the rows of a training variant. variant: None for the run's own variant.
         """
         drop, scratch = spec.drop, spec.model.from_scratch
         variant = ", ".join(spec.variants) if variant is None else variant
@@ -43,7 +43,7 @@ class TableRow(NamedTuple):
         return cls(words, "" if drop.threshold is not None else str(len(drop.layers) or drop.k or 0))
 
     def with_recipe(self, recipe: str) -> TableRow:
-        """The row with further settings in front of its own."""
+        """The row with further settings before its own settings."""
         settings, scratch = self._parts["settings"] or "", self._parts["scratch"] or ""
         name = self.strategy.removesuffix(scratch).removesuffix(f" ({settings})")
         return TableRow(_words(name, recipe, settings, scratch=bool(scratch)), self.k)
@@ -74,7 +74,7 @@ class TableRow(NamedTuple):
 
     @property
     def legend(self) -> str:
-        """The name of the row in a legend: without layers."""
+        """The name of the row in a legend, without layer ids."""
         layers = self._parts["layers"]
         return self.strategy.replace(f" {layers}", "", 1) if layers else self.strategy
 

@@ -168,7 +168,7 @@ def test_k_that_the_strategy_cannot_drop_are_left_out(call):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--tasks rte --k 6", "--k 6: this model can lose 1 to 5 layers"),
+        ("--tasks rte --k 6", "--k 6: 1 to 5 layers of this model can be dropped"),
         ("--tasks rte --do_eval", "choosing K trains and evaluates"),
         ("--tasks rte --max_los 1", "Did you mean --max_loss?"),
         ("--tasks rt", "--task_name"),

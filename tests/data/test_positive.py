@@ -86,7 +86,7 @@ def test_flag_and_identity():
     plain, named = (parse(words).to_spec()[0] for words in (own, [*own, "--positive_label", "spam"]))
     assert named.data.positive_label == "spam" and plain.data.positive_label is None and named.id != plain.id
     assert "positive_label" not in json.dumps(plain.flat()["files"]) and named.flat()["positive_label"] == "spam"
-    with pytest.raises(UserError, match="--positive_label spam: the F1 of rte's own classes"):
+    with pytest.raises(UserError, match="--positive_label spam: the positive class of rte is fixed"):
         parse([*own, "--task_name", "rte", "--positive_label", "spam"])
     assert "--positive_label has no effect without own files" in parse(["--positive_label", "x"]).notes
 

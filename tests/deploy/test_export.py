@@ -57,7 +57,7 @@ def test_every_family_gives_its_logits(tmp_path, model_type):
 
 
 def test_longformer_is_refused_by_name(tmp_path):
-    with pytest.raises(UserError, match="exporter cannot take longformer. Use --format safetensors"):
+    with pytest.raises(UserError, match="exporter cannot trace longformer. Use --format safetensors"):
         export_onnx(tiny.model("longformer"), ["input_ids"], tmp_path / "x")
 
 
@@ -181,7 +181,7 @@ def test_an_export_that_breaks_off_leaves_the_old_one(made, capsys, monkeypatch)
     """tests/system/test_files.py kills at every change of the disk."""
     assert call("made", capsys)[0] == 0
     before = files_in("made/export")
-    steps = {"_safetensors": exported.ExportedRun, "_write_beside": exported.ExportedRun, "put_in_place": exported}
+    steps = {"_safetensors": exported.ExportedRun, "_write_other_files": exported.ExportedRun, "put_in_place": exported}
     for step, where in steps.items():
         with monkeypatch.context() as broken:
             broken.setattr(where, step, lambda *_: 1 / 0)
@@ -230,7 +230,7 @@ def test_a_run_without_a_validation_set(own, capsys):
     own("--train_file train.csv --do_train")
     code, _, err = call("made", capsys)
     assert code == 2 and err == (
-        "error: made: its run had no validation set, but an export needs a validation set. Add --validation_file.\n"
+        "error: made: the run had no validation set, and an export needs a validation set. Add --validation_file.\n"
     )
     code, _, err = call("made --validation_file dev.csv", capsys)
     assert code == 0 and "of 12 predictions differ" in err
@@ -371,7 +371,7 @@ def test_a_model_that_is_spoilt_is_refused(run, capsys, monkeypatch):
     monkeypatch.setattr(exported, "export_onnx", lambda model, *args: export_onnx(turned_round(model), *args))
     code, out, err = call("made --format onnx --max_loss 99.5", capsys)
     assert code == 2 and "| onnx fp32  | 0.0" in out and "12 of 12 predictions differ" in err, out + err
-    assert "error: made: as onnx fp32 it scores 0.0, 100.0 points below the 100.0" in err
+    assert "error: made: onnx fp32 scores 0.0, 100.0 points below the run's model (100.0)" in err
     assert not Path("made/export").exists() and not list(Path("made").glob(".export*"))
     code, out, err = call("made --format onnx --max_loss 1 --force", capsys)
     assert code == 0 and Path("made/export/model.onnx").exists()

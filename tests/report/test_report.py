@@ -266,7 +266,7 @@ def test_published_ways_stand_beside_ones_own():
 
 def test_published_figures_stand_beside_ones_own():
     cells = table_of(
-        task_tables(frame([record(accuracy=0.7), record(k=2, accuracy=0.6)]), beside=published("sajjad2023"))
+        task_tables(frame([record(accuracy=0.7), record(k=2, accuracy=0.6)]), published=published("sajjad2023"))
     )
     assert cells["full", "0"]["RTE acc"] == "70.0 published 67.9 (+2.1)"
     assert cells["top", "2"]["RTE acc"] == "60.0 -10.0 published 62.8 (-2.8)"

@@ -1,1 +1,1 @@
-"""The tables of a report: from a frame of runs to rows of words, and to values for programs."""
+"""The tables of a report: convert a frame of runs to rows of text and machine-readable values."""

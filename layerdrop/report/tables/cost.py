@@ -15,7 +15,7 @@ def cost_tables(runs: pd.DataFrame, tasks: list[str] | None = None) -> list[Tabl
     """One table for each model: parameters, fine-tuning speed-up, time of a pass over the validation set.
 
     Speed-up and time are relative to the full model: medians over seeds, means over tasks. Training seconds of resumed
-    runs are left out, because they cover only a part. Records of different devices or threads do not compare.
+    runs are left out, because they cover only a part. Seconds of different devices or threads are not comparable.
     """
     tables = []
     for results in model_results(runs):

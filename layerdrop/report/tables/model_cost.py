@@ -1,5 +1,4 @@
-"""Cost of models side by side, from the records of `layerdrop cost`, as Sajjad et al.'s Table 3 and Peer et al.'s
-Table 2."""
+"""Cost of models, from the records of `layerdrop cost`, as in Sajjad et al.'s Table 3 and Peer et al.'s Table 2."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ def read_costs(folders: Iterable[str]) -> tuple[list[dict], list[str]]:
 def model_cost_table(record: dict, paper: str | None = None) -> Table:
     """One row for each model. Ratios are to the first model, within a round.
 
-    paper: show its figures beside (sajjad2023, peer2022).
+    paper: sajjad2023 or peer2022, to add its published figures.
     """
     settings, where, first = record["settings"], record["environment"], record["models"][0]
     theirs = published_cost(paper, first["model_type"]) if paper else {}
@@ -39,7 +38,7 @@ def model_cost_table(record: dict, paper: str | None = None) -> Table:
     header = ["model", "parameters, M", "of the layers, M", "embeddings, M", "MB", "GFLOPs", "ratio"]
     header += ["one text (ratio)", f"text in batches of {settings['batch_size']} (ratio)"]
     header += ["training, 1,000 texts (speed-up)", "peak MB, inference", "peak MB, training", *headings]
-    table = Table("model cost", f"Cost beside {first['name']}", header, notes=_notes(settings, where))
+    table = Table("model cost", f"Cost relative to {first['name']}", header, notes=_notes(settings, where))
     for model in record["models"]:
         value = _value(model, first, settings)
         published = theirs.get(first["layers"] - model["layers"], {})
@@ -57,7 +56,7 @@ def model_cost_table(record: dict, paper: str | None = None) -> Table:
 
 
 def _value(model: dict, first: dict, settings: dict) -> dict[str, Any]:
-    """A model's row for programs."""
+    """A model's machine-readable row."""
     same = ("layers", "parameters", "encoder", "embeddings", "megabytes", "flops")
     value = {"model": model["name"], **{key: model[key] for key in same}}
     value["flops_ratio"] = model["flops"] / first["flops"]

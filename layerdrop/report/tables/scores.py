@@ -59,16 +59,16 @@ def names(columns: list[str]) -> str:
 def task_tables(
     runs: pd.DataFrame,
     tasks: list[str] | None = None,
-    beside: pd.DataFrame | None = None,
+    published: pd.DataFrame | None = None,
     all_metrics: bool = False,
 ) -> list[Table]:
     """One table for each model: strategies and K as rows, tasks as columns.
 
     A cell has the median over seeds with its spread, and the difference to the full model. The last columns are means
-    over tasks (Loss in Sajjad et al.'s Table 3, with the opposite sign). tasks: the columns; None: all. beside:
+    over tasks (Loss in Sajjad et al.'s Table 3, with the opposite sign). tasks: the columns; None: all. published:
     published figures. all_metrics: show every metric of a task, not only its main one; `values` always has all.
     """
-    others = {results.model: results for results in model_results(pd.DataFrame() if beside is None else beside)}
+    others = {results.model: results for results in model_results(pd.DataFrame() if published is None else published)}
     tables = []
     for results in model_results(runs):
         main = results.main_cells(columns := results.columns(tasks))
@@ -100,10 +100,12 @@ def _note(results: ModelResults, cells: list[Cell]) -> str:
     )
 
 
-def glue_tables(runs: pd.DataFrame, tasks: list[str] | None = None, beside: pd.DataFrame | None = None) -> list[Table]:
+def glue_tables(
+    runs: pd.DataFrame, tasks: list[str] | None = None, published: pd.DataFrame | None = None
+) -> list[Table]:
     """One table for each model: Peer et al.'s metrics (F1 for MRPC and QQP, Spearman, Matthews, accuracy), the mean
-    GLUE score, and its share of the full model's. tasks, beside: as in task_tables."""
-    others = {results.model: results for results in model_results(pd.DataFrame() if beside is None else beside)}
+    GLUE score, and the percent of the full model's score. tasks, published: as in task_tables."""
+    others = {results.model: results for results in model_results(pd.DataFrame() if published is None else published)}
     tables = []
     for results in model_results(runs):
         columns = [c for c in results.columns(tasks) if results.task_of.get(c, c) in GLUE]
@@ -127,11 +129,13 @@ def _selection_metric(results: ModelResults, column: str) -> str:
     """Peer et al.'s metric of a column, as recorded."""
     task = results.task_of.get(column, column)
     name = GLUE[task].selection_metric
-    return name if name in results.metrics(column) else GLUE[task].recorded(name)  # held-out rows are one split
+    return (
+        name if name in results.metrics(column) else GLUE[task].recorded(name)
+    )  # held-out rows have one split, also for MNLI
 
 
 def _share(mean: float | None, full: float | None) -> str:
-    """Percent of the full model's mean. `-` if that is not positive."""
+    """Percent of the full model's mean. `-` if the full model's mean is not positive."""
     if mean is None or full is None:
         return MISSING
     share = mean / full if full > 0 else math.nan

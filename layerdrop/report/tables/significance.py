@@ -58,7 +58,7 @@ def significance_tables(
 
 
 def _verdict(tests: pd.DataFrame) -> dict[str, object]:
-    """The tests of a cell, one for each seed, for programs: seeds, seeds significantly worse and better, range of p."""
+    """Summarize the tests of a cell, one for each seed: seeds, significantly worse and better seeds, range of p."""
     significant, p = tests["significant"].astype(bool), tests["p"].dropna()
     return {
         "seeds": len(tests),
@@ -94,8 +94,8 @@ def _tests(
 
 
 def _compare(first: RunRecord, second: RunRecord) -> Comparison | None:
-    """Compare the second run with the first on the (matched) validation set. None if predictions are missing or for
-    different examples. Raises ValueError for unreadable predictions."""
+    """Compare the second run with the first on the (matched) validation set. None if predictions are missing, or if the
+    examples differ. Raises ValueError for unreadable predictions."""
     a, b = read_predictions(first.folder), read_predictions(second.folder)
     if a is None or b is None or a[:2] != b[:2]:
         return None
@@ -115,4 +115,4 @@ def _note(n: int, correct: bool, plain: bool) -> str:
     if correct:
         return f"{tests} p values are Holm's, for the {n} tests of this table."
     by_chance = f": among {n} tests without any difference, about {LEVEL * n:.1f} would be significant" if n > 1 else ""
-    return f"{tests} Not corrected for several tests{by_chance}. Add --holm to correct the p values."
+    return f"{tests} Not corrected for multiple tests{by_chance}. Add --holm to correct the p values."

@@ -1,4 +1,4 @@
-"""Number of layers that can be dropped within a loss, as Sajjad et al.'s Table 4."""
+"""Number of layers that can be dropped within a maximum loss, as Sajjad et al.'s Table 4."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ def tolerance_table(tasks: Sequence[Any], compare: bool = False) -> Table:
 
     tasks: layerdrop.analysis.choose_k.TaskTolerance. compare: show published figures.
     """
-    header = ["task", "may lose", "K", "loss, chosen on", "loss, other half", "K tried", *["published"] * compare]
+    header = ["task", "max loss", "K", "loss, chosen on", "loss, other half", "K tried", *["published"] * compare]
     title = f"{tasks[0].model}: layers that can be dropped by {tasks[0].strategy}"
     table = Table("tolerance", title, header, notes=_notes(tasks))
     published = published_tolerance() if compare else {}
