@@ -457,7 +457,7 @@ def test_constant_predictions_are_null_not_a_crash(run, tmp_path):
     tiny.tokenizer().save_pretrained(tmp_path / "constant")
     code, record, out, _ = run("--task_name stsb --do_eval", str(tmp_path / "constant"))
     assert code == 0 and record["metrics"]["pearson"] is None and "pearson nan" in out
-    assert "careful    the same prediction for every row of validation" in out
+    assert "warning    the same prediction for every row of validation" in out
 
 
 def test_help(capsys):
