@@ -398,7 +398,10 @@ def test_label_smoothing_of_values_is_said_to_do_nothing(run):
         ("--optim galore_adamw", "galore"),
         ("--metric_for_best_model f1", "--metric_for_best_model f1: not a metric of rte. Allowed: loss, accuracy"),
         ("--learning_rate nan", "--learning_rate nan: must be a finite number"),
-        ("--max_seq_length 3", "--max_seq_length 3: 3 tokens mark the start and end of texts. Choose more."),
+        (
+            "--max_seq_length 3",
+            "--max_seq_length 3: 3 special tokens mark the start and end of texts. Choose a higher limit.",
+        ),
         ("--dataloader_drop_last --per_device_train_batch_size 5000", "fewer than one batch of 5000"),
         ("--seed -1", "--seed -1: must be from 0"),
         ("--model_name_or_path nowhere/at-all", "not in the local cache and the hub cannot be reached"),
