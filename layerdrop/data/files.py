@@ -66,7 +66,9 @@ def read_own_files(
 
     The training file decides the classes, the type of the labels and the positive class. Without a training file, the
     checkpoint's `head` decides. If the head is unknown, the first file decides. `spec.label_type` and
-    `spec.positive_label` override these decisions. Raises UserError for unreadable files, unclear columns and malformed rows.
+    `spec.positive_label` override these decisions.
+
+    Raises UserError for unreadable files, unclear columns and malformed rows.
     """
     skip = spec.skip_bad_rows
     tables = {split: read_table(f"--{split}_file", path, skip) for split, path in files}
