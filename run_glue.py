@@ -9,7 +9,7 @@ All flags: --help. Terms: README.md.
 
 import sys
 
-if __name__ == "__main__":  # before anything imports torch
+if __name__ == "__main__":  # before torch is imported
     from layerdrop.system.process import prepare_process
 
     prepare_process()
@@ -67,17 +67,17 @@ def run(spec: RunSpec, options: Options) -> RunRecord:
     with run_folder(record, options, clock) as folder:
         if not folder.needs_model:
             return folder.done
-        asked = data.splits("validation") * options.evaluate + data.splits("test") * options.predict
-        splits = [split for split in asked if folder.lacks(split)]
+        requested = data.splits("validation") * options.evaluate + data.splits("test") * options.predict
+        splits = [split for split in requested if folder.lacks(split)]
         train_split = ["train"] if spec.train and not folder.has_model else []
-        with clock("tokenize"):  # before the training, to find unusable texts
+        with clock("tokenize"):  # before training, so that unusable texts are found early
             datasets = {split: inputs.dataset(split) for split in (*train_split, *splits)}
         evaluations: dict[str, Evaluation] = {}
 
         if folder.has_model:  # training is done, and only predictions are missing
             model, _ = load_classifier(options.folder, labels=labels.names, replace_head=False)
         else:
-            if spec.prerequisites:  # the start and the teacher
+            if spec.prerequisites:  # training of the start model and the teacher
                 with clock("prerequisites"):
                     prerequisites.train(run)
                 record.prerequisites = prerequisites.cost
@@ -131,9 +131,9 @@ def fine_tune(
     clock: Clock,
     resume_from: str | None,
 ) -> dict[str, Evaluation]:
-    """Train a model in place with the library's Trainer, and save it if the options say so.
+    """Train a model in place with the library's Trainer. Save it if `options.save_model` is set.
 
-    Returns the evaluations of the final model by split. Empty if training did not evaluate the final model.
+    Returns split -> evaluation of the final model. Empty if training did not evaluate the final model.
     """
     tokenizer, checkpoint, model, selection = inputs.tokenizer, inputs.checkpoint, reduced.model, reduced.selection
     freeze(model, frozen_layers(spec, checkpoint, selection), spec.train.freeze_embeddings)

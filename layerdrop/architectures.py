@@ -1,7 +1,7 @@
-"""Checkpoint names, and the table of model families: the path of the layers, and all fields that depend on the depth.
+"""Checkpoint names, and the table of model families. A row has the path of the layers and the depth-dependent fields.
 
 Contract of a family, tested for every row by tests/small/test_surgery.py:
-- its layers are one `ModuleList` at `layers` below the base model (or, with `shared`, one layer used n times);
+- its layers are one `ModuleList` at the path `layers` in the base model (with `shared`: one layer used n times);
 - `config.num_hidden_layers` (mapped by the library to `n_layers`, `n_layer`, ...) is the depth;
 - `per_layer` names every configuration field that holds one entry for each layer;
 - building the model from the reduced configuration and loading the kept layers' weights gives the reduced model.
@@ -47,7 +47,7 @@ class Family:
     """`model_type` values of this family."""
     layers: str
     ffn_matrix: str
-    """The second feed-forward matrix of a layer, which `variance` and `aggregation` read by default."""
+    """The second feed-forward matrix of a layer, which the strategies `variance` and `aggregation` read by default."""
     per_layer: tuple[str, ...] = ()
     depth_attributes: tuple[str, ...] = ()
     """Attributes of the base model that keep a copy of the depth."""
@@ -62,10 +62,10 @@ class Family:
     sequence_first: bool = False
     """Whether a layer's hidden states are (tokens, batch, hidden) instead of (batch, tokens, hidden)."""
     padding_side: Literal["right", "left", "either"] = "right"
-    """Side of a text on which padding may be. Right: positions are absolute, or the sentence token is the first token.
+    """Side on which a text can be padded. Right: positions are absolute, or the sentence token is the first token.
     Left: the classifier reads the last column."""
     positions_after_padding: tuple[str, ...] = ()
-    """Model types whose positions start at the padding id + 1. Earlier position embeddings are unused."""
+    """Model types whose positions start at padding id + 1. The position embeddings before it are unused."""
 
 
 FAMILIES = (
@@ -121,7 +121,7 @@ FAMILIES = (
         layers="layers",
         ffn_matrix="mlp.Wo.weight",
         per_layer=("layer_types",),
-        fixed_first="it has no attention norm, and plain transformers builds every first layer without one",
+        fixed_first="it has no attention norm, and transformers builds the first layer of every model without one",
     ),
     Family(
         "EuroBERT",
@@ -158,9 +158,9 @@ FAMILIES = (
 
 
 REFUSED = {
-    "squeezebert": "its layers pass on dictionaries of transposed states",
+    "squeezebert": "its layers return dictionaries of transposed hidden states",
     **dict.fromkeys(("xlm", "flaubert"), "its layers are several parallel lists"),
-    "funnel": "its layers are in blocks that shorten the text",
+    "funnel": "its layers form blocks that shorten the sequence",
     **dict.fromkeys(("t5", "mt5", "umt5", "bart", "mbart"), "it has two lists of layers, an encoder's and a decoder's"),
     "canine": "it has three encoders of different lengths",
     "reformer": "its layers are reversible pairs",
@@ -176,7 +176,7 @@ def family_of(config) -> Family:
             if family.shared and getattr(config, "num_hidden_groups", 1) > 1:
                 raise UserError(
                     f"--model_name_or_path: this {family.name} has {config.num_hidden_groups} groups of shared layers; "
-                    "only models of one group can be reduced. Choose another checkpoint."
+                    "only models with one group can be reduced. Choose another checkpoint."
                 )
             return family
     if why := REFUSED.get(config.model_type):

@@ -35,9 +35,9 @@ from .errors import UserError
 EMBEDDED = {"demo": Path(__file__).parent / "demo" / "checkpoint"}
 """Names of the checkpoints in the package -> folders."""
 POSITIVE_KEY = "positive_label"
-"""Our key in the configuration of a model trained on own files with two classes: the class that `f1` measured."""
+"""Our key in a saved configuration: the class whose F1 is the metric `f1`. For models trained on user files."""
 NO_LIMIT = 2**31 - 1
-"""Length limit of a model without a limit. Such tokenizers report 10^30, but do not accept it as an argument."""
+"""Length limit for a tokenizer without a limit. It reports 10^30, but does not accept this value as an argument."""
 HUB_TIMEOUT = 3.0
 """Timeout of the hub, in seconds."""
 WAYS_WITHOUT_HUB = (
@@ -49,11 +49,11 @@ CONFIGURATION = ("config.json",)
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
 """Name patterns of a checkpoint's files."""
 ADAPTER = "adapter_config.json"
-"""PEFT's configuration file. The weights beside it extend a base model."""
+"""PEFT's configuration file. The weights in its folder extend a base model."""
 LFS_POINTER = b"version https://git-lfs"
 """First bytes of a Git LFS pointer: Git has not fetched the file."""
 CONFIG = "config.json of a known model type"
-"""For messages."""
+"""Name of the configuration in messages."""
 PICKLE = b"\x80"
 """The first byte of a pickle."""
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -69,7 +69,7 @@ class Checkpoint:
     config: PreTrainedConfig
     """Configuration with all layers; do not modify it."""
     flag: str = "--model_name_or_path"
-    """For messages."""
+    """Flag of the checkpoint, for messages."""
     notes: list[str] = field(default_factory=list)
     """Notes for the user, one line each."""
 
@@ -79,13 +79,13 @@ class Checkpoint:
     ) -> "Checkpoint":
         """Open the checkpoint of a folder or hub name.
 
-        Raises UserError if there is none, its family is unknown, or it is quantized.
+        Raises UserError for a missing checkpoint, an unknown family or a quantized checkpoint.
         """
         model = ModelSpec(model) if isinstance(model, str) else model
         config = _load_config(model, hub, flag)
         _check_config(config, f"{flag} {model.name}")
         checkpoint = cls(model, hub, config, flag)
-        if Path(_place(model.name), ADAPTER).is_file():
+        if Path(_folder_or_name(model.name), ADAPTER).is_file():
             checkpoint.notes.append(f"{model.name} also holds an adapter ({ADAPTER}), which is not used")
         return checkpoint
 
@@ -111,7 +111,7 @@ class Checkpoint:
 
     @property
     def original_ids(self) -> list[int]:
-        """Id in the original model, for each layer."""
+        """The original id of each layer."""
         return original_layers(self.config)[1]
 
     @property
@@ -131,14 +131,14 @@ class Checkpoint:
 
     @property
     def positive_label(self) -> str | None:
-        """The class that `f1` measured in training; None if it was not recorded."""
+        """The class whose F1 was the metric `f1` in training; None if it was not recorded."""
         return getattr(self.config, POSITIVE_KEY, None)
 
     @cached_property
     def tokenizer(self):
         """The tokenizer of the checkpoint or of the ModelSpec, with the padding that the model needs.
 
-        Raises UserError if there is none, or it cannot pad.
+        Raises UserError for a missing tokenizer, or a tokenizer that cannot pad.
         """
         tokenizer = _load_tokenizer(self.model, self.hub)
         self._set_padding(tokenizer)
@@ -152,7 +152,7 @@ class Checkpoint:
 
     @property
     def pad_token_id(self) -> int:
-        """The tokenizer's padding id; without a tokenizer the configuration's.
+        """The padding id of the tokenizer. Without a tokenizer: the padding id of the configuration.
 
         A decoder's classifier finds the last token of a text by this id.
         """
@@ -165,7 +165,7 @@ class Checkpoint:
 
     @property
     def _tokenizer_flag(self) -> str:
-        """For messages."""
+        """The tokenizer's flag and name, for messages."""
         return f"--tokenizer_name {self.model.tokenizer}" if self.model.tokenizer else f"{self.flag} {self.name}"
 
     def _set_padding(self, tokenizer) -> None:
@@ -173,7 +173,7 @@ class Checkpoint:
         own, side = self.config.pad_token_id, self.family.padding_side
         if tokenizer.pad_token is None and own is not None and 0 <= own < len(tokenizer):
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own)
-        if tokenizer.pad_token is None:  # GPT-2 and Llama have no padding token: the end-of-text token
+        if tokenizer.pad_token is None:  # GPT-2 and Llama: pad with the end-of-text token
             if tokenizer.eos_token is None:
                 raise UserError(f"{self._tokenizer_flag}: has no padding token. Give a tokenizer with one.")
             tokenizer.pad_token = tokenizer.eos_token
@@ -184,7 +184,8 @@ class Checkpoint:
             )
         if self.family.sentence_token == -1 and own not in (None, tokenizer.pad_token_id):
             self.notes.append(
-                f"the tokenizer pads with id {tokenizer.pad_token_id}, config.json says {own}: the tokenizer's is used"
+                f"the tokenizer pads with id {tokenizer.pad_token_id}, config.json says {own}: "
+                "the tokenizer's id is used"
             )
         if side != "either" and tokenizer.padding_side != side:
             self.notes.append(f"the tokenizer pads on the {tokenizer.padding_side}, this model needs the {side}")
@@ -192,7 +193,10 @@ class Checkpoint:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """`model` (weights and configuration) and `tokenizer`: hashes of a folder's files, or the hub's commits."""
+        """Fingerprints of `model` (weights and configuration) and `tokenizer`.
+
+        A fingerprint is the hash of a folder's files, or the commit on the hub.
+        """
         model = _fingerprint(self.name, WEIGHTS + CONFIGURATION, getattr(self.config, "_commit_hash", None))
         if self.model.tokenizer is None:
             commit = getattr(self.config, "_commit_hash", None)
@@ -203,7 +207,7 @@ class Checkpoint:
                 self.model.tokenizer,
                 "tokenizer_config.json",
                 _raise_exceptions_for_missing_entries=False,
-                **_look_up("main", self.hub),
+                **_hub_arguments("main", self.hub),
             )
             commit = extract_commit_hash(file, None)
         return {"model": model, "tokenizer": _fingerprint(self.model.tokenizer or self.name, TOKENIZER, commit)}
@@ -212,13 +216,13 @@ class Checkpoint:
         """Maximum number of tokens: the lower limit of the tokenizer and the position embeddings."""
         limit = min(self.tokenizer.model_max_length, NO_LIMIT)
         positions = getattr(self.config, "max_position_embeddings", None) or -1
-        if positions < 0:  # relative positions alone (XLNet)
+        if positions < 0:  # only relative positions (XLNet)
             return limit
         first = self.config.pad_token_id + 1 if self.config.model_type in self.family.positions_after_padding else 0
         return min(limit, positions - first)
 
     def weights(self) -> Mapping[str, Any]:
-        """The weights by their names in the checkpoint. Each is read from disk when `[...]` is applied to it.
+        """Name in the checkpoint -> weight. Indexing a weight (`[...]`) reads it from disk.
 
         Formats: safetensors, or PyTorch files (loaded with `weights_only`), whole or in shards.
         """
@@ -226,10 +230,10 @@ class Checkpoint:
 
 
 def work_offline_unless_reachable() -> bool:
-    """Put the libraries into offline mode if the hub does not answer within HUB_TIMEOUT seconds.
+    """Switch the libraries to offline mode if the hub does not answer within HUB_TIMEOUT seconds.
 
-    Otherwise they would retry for half a minute. The local cache is used in both modes. Returns whether the hub
-    answered.
+    Without offline mode, the libraries retry for half a minute. The local cache is used in both modes. Returns whether
+    the hub answered.
     """
     if huggingface_hub.is_offline_mode():
         return False
@@ -241,7 +245,7 @@ def work_offline_unless_reachable() -> bool:
             urllib.request.urlopen(request, timeout=HUB_TIMEOUT).close()
             answered.set()
         except urllib.error.HTTPError:
-            answered.set()  # an error code is an answer too
+            answered.set()  # an error status is also an answer
         except (OSError, ValueError):
             pass
 
@@ -255,7 +259,7 @@ def work_offline_unless_reachable() -> bool:
 
 
 def _check_config(config: PreTrainedConfig, checkpoint: str) -> None:
-    """Raise UserError for a model that cannot be reduced. checkpoint: its flag and name."""
+    """Raise UserError for a model that cannot be reduced. checkpoint: flag and name, for the message."""
     family = family_of(config)
     if getattr(config, "quantization_config", None):
         raise UserError(f"{checkpoint}: is quantized (quantization_config in config.json). Give the unquantized model.")
@@ -289,7 +293,7 @@ def _not_found(flag: str, name: str, what: str, error: Exception) -> NotFound:
 
 
 def _checkpoint_elsewhere(folder: Path) -> str | None:
-    """The remedy for a folder that holds an adapter, or checkpoints in subfolders."""
+    """The advice for a folder that holds an adapter, or checkpoints in subfolders. None for other folders."""
     if (folder / ADAPTER).is_file():
         return f"is an adapter ({ADAPTER}): merge it into its base model, and give the folder of the merged model"
     inside = [path.parent for path in sorted(folder.glob("*/config.json")) if '"model_type"' in path.read_text("utf-8")]
@@ -304,17 +308,17 @@ def is_local(name: str) -> bool:
     return name in EMBEDDED or Path(name).is_dir()
 
 
-def _place(name: str) -> str:
-    """The folder or hub name of a checkpoint name."""
+def _folder_or_name(name: str) -> str:
+    """The folder of the demo model; any other folder or hub name unchanged."""
     return str(EMBEDDED.get(name, name))
 
 
-def _look_up(revision: str, hub: HubOptions) -> dict[str, Any]:
+def _hub_arguments(revision: str, hub: HubOptions) -> dict[str, Any]:
     return {"revision": revision, "cache_dir": hub.cache_dir, "token": hub.token}
 
 
-def _refuse_marks(flag: str, name: str) -> None:
-    """Raise UserError for a text file with a byte-order mark: the library cannot read it, or misreads it."""
+def _refuse_byte_order_marks(flag: str, name: str) -> None:
+    """Raise UserError for a file with a byte-order mark: the library fails on such a file, or reads it wrongly."""
     for path in _files(name, (*CONFIGURATION, *TOKENIZER, "*.index.json")):
         with open(path, "rb") as file:
             if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
@@ -322,12 +326,12 @@ def _refuse_marks(flag: str, name: str) -> None:
 
 
 def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConfig:
-    _refuse_marks(flag, model.name)
+    _refuse_byte_order_marks(flag, model.name)
     for path in _files(model.name, CONFIGURATION):
-        _beginning(path, flag)
+        _first_bytes(path, flag)
     try:
         return AutoConfig.from_pretrained(
-            _place(model.name), trust_remote_code=hub.trust_remote_code, **_look_up(model.revision, hub)
+            _folder_or_name(model.name), trust_remote_code=hub.trust_remote_code, **_hub_arguments(model.revision, hub)
         )
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
@@ -338,25 +342,27 @@ def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConf
 
 
 def _load_tokenizer(model: ModelSpec, hub: HubOptions):
-    """Load the tokenizer, with the model's revision, or with `main` from another repository."""
+    """Load the tokenizer, in the model's revision. A tokenizer from another repository has the revision `main`."""
     name, revision = (model.name, model.revision) if model.tokenizer is None else (model.tokenizer, "main")
-    _refuse_marks("--tokenizer_name", name)
+    _refuse_byte_order_marks("--tokenizer_name", name)
     for path in _files(name, ("tokenizer.json",)) or _files(name, TOKENIZER):
-        _beginning(path, "--tokenizer_name")
+        _first_bytes(path, "--tokenizer_name")
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            _place(name), trust_remote_code=hub.trust_remote_code, **_look_up(revision, hub)
+            _folder_or_name(name), trust_remote_code=hub.trust_remote_code, **_hub_arguments(revision, hub)
         )
     except (OSError, ValueError, ImportError) as error:
         raise _not_found("--tokenizer_name", name, "tokenizer", error) from error
-    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # returned by the library without files
+    if len(tokenizer) <= len(
+        set(tokenizer.all_special_tokens)
+    ):  # the library makes an empty tokenizer if the files are missing
         raise _not_found("--tokenizer_name", name, "tokenizer", OSError("its vocabulary is empty"))
     return tokenizer
 
 
 def _files(name: str, patterns: tuple[str, ...]) -> list[Path]:
     """Files in a folder that match the patterns. Empty for a hub name."""
-    folder = Path(_place(name))
+    folder = Path(_folder_or_name(name))
     return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
 
 
@@ -382,17 +388,17 @@ def _hash(path: Path, *state: int) -> str:
 
 
 def _open_weights(model: ModelSpec, hub: HubOptions, flag: str) -> Mapping[str, Any]:
-    name, look_up = model.name, _look_up(model.revision, hub)
+    name, look_up = model.name, _hub_arguments(model.revision, hub)
 
     def find(filename: str) -> str | None:
-        return cached_file(_place(name), filename, _raise_exceptions_for_missing_entries=False, **look_up)
+        return cached_file(_folder_or_name(name), filename, _raise_exceptions_for_missing_entries=False, **look_up)
 
     for whole, index in ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
         try:
             files = [path] if (path := find(whole)) else []
             if not files and (path := find(index)):
                 shards = json.loads(Path(path).read_text(encoding="utf-8"))["weight_map"].values()
-                files = [cached_file(_place(name), shard, **look_up) for shard in sorted(set(shards))]
+                files = [cached_file(_folder_or_name(name), shard, **look_up) for shard in sorted(set(shards))]
         except OSError as error:
             raise _not_found(flag, name, "weights", error) from error
         if files:
@@ -403,16 +409,16 @@ def _open_weights(model: ModelSpec, hub: HubOptions, flag: str) -> Mapping[str, 
 
 
 def _check_types(weights: Mapping[str, Any], checkpoint: str) -> None:
-    """Raise UserError for quantized weights (integers or 8-bit floats), whose scales are stored elsewhere."""
+    """Raise UserError for quantized weights (integers or 8-bit floats): their scales are separate weights."""
     for name, tensor in weights.items():
-        of_file = hasattr(tensor, "get_dtype")
-        kind = tensor.get_dtype() if of_file else str(tensor.dtype).removeprefix("torch.")
-        floats = kind in FLOATS if of_file else tensor.dtype.is_floating_point and tensor.dtype.itemsize > 1
+        lazy = hasattr(tensor, "get_dtype")  # a slice of a safetensors file
+        kind = tensor.get_dtype() if lazy else str(tensor.dtype).removeprefix("torch.")
+        floats = kind in FLOATS if lazy else tensor.dtype.is_floating_point and tensor.dtype.itemsize > 1
         if name.endswith("weight") and not floats:
             raise UserError(f"{checkpoint}: is quantized ({name} is {kind}). Give the unquantized model.")
 
 
-def _beginning(path: str | Path, flag: str) -> bytes:
+def _first_bytes(path: str | Path, flag: str) -> bytes:
     """Read the first bytes of a file. Raises UserError for a Git LFS pointer."""
     with open(path, "rb") as file:
         beginning = file.read(len(LFS_POINTER))
@@ -422,20 +428,20 @@ def _beginning(path: str | Path, flag: str) -> bytes:
 
 
 def _open_file(path: str, flag: str) -> Mapping[str, Any]:
-    beginning = _beginning(path, flag)
+    first_bytes = _first_bytes(path, flag)
     try:
         if path.endswith(".safetensors"):
             file = safe_open(path, framework="pt")
             return {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  not a dictionary
-        mmap = zipfile.is_zipfile(path)  # files from before PyTorch 1.6 cannot be mapped
-        if not mmap and not beginning.startswith(PICKLE):
+        mmap = zipfile.is_zipfile(path)  # the format before PyTorch 1.6 cannot be memory-mapped
+        if not mmap and not first_bytes.startswith(PICKLE):
             raise EOFError("neither an archive nor a pickle")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except UnpicklingError as error:
         raise UserError(
-            f"{flag}: {path} cannot be read safely: it is damaged, or a pickle with more than weights, which may run "
-            "code. Get the checkpoint as model.safetensors. If you trust the file, write its "
-            "weights into one: safetensors.torch.save_file(torch.load(FILE, weights_only=False), 'model.safetensors')."
+            f"{flag}: {path} cannot be read safely: it is damaged, or it is a pickle that may run code. "
+            "Get the checkpoint as model.safetensors. If you trust the file, convert it: "
+            "safetensors.torch.save_file(torch.load(FILE, weights_only=False), 'model.safetensors')."
         ) from error
     except (SafetensorError, RuntimeError, EOFError) as error:
         raise UserError(

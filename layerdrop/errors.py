@@ -12,7 +12,7 @@ class UserError(ValueError):
 
 
 def unknown(flag: str, received: str, allowed: Iterable[str]) -> UserError:
-    """Make the error for an unknown name, with the nearest match and all allowed names."""
+    """Return the error for an unknown name, with the nearest match and all allowed names."""
     allowed = [str(name) for name in allowed]
     near = get_close_matches(str(received), allowed, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""

@@ -23,7 +23,7 @@ from .surgery import kept_layers, reduced_config
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence the library's reports and progress bars of loading and saving."""
+    """Silence the library's reports and progress bars during loading and saving."""
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -43,13 +43,15 @@ def load_classifier(
     replace_head: bool = True,
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Load the sequence classifier of a checkpoint without the layers `dropped`, in fp32, on the CPU.
+    """Load a checkpoint as a sequence classifier without the layers `dropped`, in fp32, on the CPU.
 
     Peak memory is proportional to the size of the kept weights. checkpoint: a Checkpoint, a folder or a hub name.
     labels: class names in id order, empty for regression; None: the checkpoint's. replace_head: whether a new head
     replaces a trained head of another size. weights: weights of the full encoder that are already in memory, by their
-    names in the base model. Set the seed before the call. Missing weights (the head) are drawn from torch's generator,
-    identically for every set of dropped layers.
+    names in the base model.
+
+    Set the seed before the call: missing weights (the head) are drawn from torch's generator. The draws are identical
+    for every set of dropped layers.
 
     Returns the model in evaluation mode, and the names of its new parameters. Raises UserError if the checkpoint lacks
     encoder weights, its head does not fit, or its layers cannot be identified by name.
@@ -58,11 +60,11 @@ def load_classifier(
     config = _config(checkpoint, labels)
     empty = _empty(checkpoint, config, dropped)
     kept = _renumber(checkpoint, dropped, empty.base_model_prefix, weights or {})
-    if misfits := _misfits(kept, empty):
+    if mismatches := _head_mismatches(kept, empty):
         if not replace_head:
-            raise _misfit(checkpoint, kept, labels, misfits[0])
-        kept = {key: tensor for key, tensor in kept.items() if key not in misfits}
-    with _initialised_as_deep_as(type(empty), checkpoint.n_original):
+            raise _head_error(checkpoint, kept, labels, mismatches[0])
+        kept = {key: tensor for key, tensor in kept.items() if key not in mismatches}
+    with _initial_weights_of_depth(type(empty), checkpoint.n_original):
         model, new = _build(type(empty), reduced_config(config, dropped), kept, checkpoint)
     if dropped:
         _check_layers(checkpoint, dropped, kept, model)
@@ -72,7 +74,7 @@ def load_classifier(
 def random_classifier(
     checkpoint: Checkpoint, dropped: Sequence[int] = (), *, labels: Sequence[str] | None = None
 ) -> PreTrainedModel:
-    """Make the classifier of `load_classifier` with random weights: the baseline without pre-training.
+    """Make the same classifier as `load_classifier`, with random weights: the baseline without pre-training.
 
     Set the seed before the call.
     """
@@ -156,7 +158,7 @@ def _renumber(
 def _check_layers(checkpoint: Checkpoint, dropped: Sequence[int], weights: Mapping, model: PreTrainedModel) -> None:
     """Raise UserError if a weight of a kept layer was loaded under another name, possibly from another layer.
 
-    The library renames the weights of some model types. weights: renumbered.
+    The library renames the weights of some model types. weights: the result of `_renumber`.
     """
     if checkpoint.family.shared:
         return
@@ -177,14 +179,14 @@ def _shape(tensor) -> tuple[int, ...]:
     return tuple(tensor.get_shape() if hasattr(tensor, "get_shape") else tensor.shape)
 
 
-def _misfits(weights: Mapping, empty: PreTrainedModel) -> list[str]:
-    """Names of head weights with another size in the model."""
+def _head_mismatches(weights: Mapping, empty: PreTrainedModel) -> list[str]:
+    """Names of the head weights whose size differs between checkpoint and model."""
     shapes = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
     outside = [key for key in weights if key in shapes and not key.startswith(empty.base_model_prefix + ".")]
     return [key for key in outside if _shape(weights[key]) != shapes[key]]
 
 
-def _misfit(checkpoint: Checkpoint, weights: Mapping, labels: Sequence[str] | None, name: str) -> UserError:
+def _head_error(checkpoint: Checkpoint, weights: Mapping, labels: Sequence[str] | None, name: str) -> UserError:
     has = "one value" if (n := _shape(weights[name])[0]) == 1 else f"{n} classes"
     needed = f"{len(labels)} classes" if labels else "one value"
     return UserError(
@@ -194,8 +196,8 @@ def _misfit(checkpoint: Checkpoint, weights: Mapping, labels: Sequence[str] | No
 
 
 @contextmanager
-def _initialised_as_deep_as(model_class: type[PreTrainedModel], n_layers: int) -> Iterator[None]:
-    """Initialize new weights as in a model of n_layers layers: ModernBERT scales its head by the depth."""
+def _initial_weights_of_depth(model_class: type[PreTrainedModel], n_layers: int) -> Iterator[None]:
+    """Initialize new weights as in a model of n_layers layers: ModernBERT scales its new head by the depth."""
     inherited = "_init_weights" not in vars(model_class)
     own = model_class._init_weights
 
@@ -220,7 +222,10 @@ def _initialised_as_deep_as(model_class: type[PreTrainedModel], n_layers: int) -
 def _build(
     model_class: type[PreTrainedModel], config: PreTrainedConfig, weights: dict, checkpoint: Checkpoint
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Return (model in fp32 with these weights, names of its new parameters). Raises UserError for a new layer."""
+    """Return (model in fp32 with these weights, names of its new parameters).
+
+    Raises UserError if the encoder lacks weights, or the sizes do not fit.
+    """
     named = f"{checkpoint.flag} {checkpoint.name}"
     try:
         with quiet():  # the caller reports new and unused weights

@@ -15,8 +15,8 @@ from .surgery import layer_list
 class States:
     """Hidden states of one batch before and after each layer, id 0 first.
 
-    Each list has n_layers tensors (batch, tokens, hidden). A layer's input is not always the output of the
-    layer before: DeBERTa can have a convolution in between.
+    Each list has n_layers tensors (batch, tokens, hidden). A layer's input can differ from the output of the
+    layer before: DeBERTa can have a convolution between them.
     """
 
     inputs: list[torch.Tensor] = field(default_factory=list)
@@ -25,18 +25,18 @@ class States:
 
 @contextmanager
 def watching(model: PreTrainedModel, tokens: int) -> Iterator[States]:
-    """Collect the states of the forward pass inside the block, with gradients if any. tokens: length of the batch."""
+    """Record the hidden states of the forward pass inside the block, not detached. tokens: length of the batch."""
     states, sequence_first = States(), family_of(model.config).sequence_first
 
-    def of_batch(output) -> torch.Tensor:
+    def batch_states(output) -> torch.Tensor:
         output = output[0] if isinstance(output, tuple) else output
         output = output.transpose(0, 1) if sequence_first else output
         return output[:, :tokens]  # Longformer pads to whole windows
 
     hooks = []
     for layer in layer_list(model):
-        hooks.append(layer.register_forward_pre_hook(lambda _, args: states.inputs.append(of_batch(args))))
-        hooks.append(layer.register_forward_hook(lambda _, args, output: states.outputs.append(of_batch(output))))
+        hooks.append(layer.register_forward_pre_hook(lambda _, args: states.inputs.append(batch_states(args))))
+        hooks.append(layer.register_forward_hook(lambda _, args, output: states.outputs.append(batch_states(output))))
     try:
         yield states
     finally:
@@ -45,9 +45,9 @@ def watching(model: PreTrainedModel, tokens: int) -> Iterator[States]:
 
 
 def layer_states(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> States:
-    """Compute the states of a batch on the model's device, without gradients. Labels in the batch are ignored.
+    """Compute the hidden states of a batch on the model's device, without gradients. Labels in the batch are ignored.
 
-    Call it in evaluation mode: the training mode is not changed here.
+    Set the model to evaluation mode before the call.
     """
     with torch.inference_mode(), watching(model, batch["input_ids"].shape[1]) as states:
         model(**{name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"})

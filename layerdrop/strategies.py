@@ -64,7 +64,7 @@ def symmetric(n_layers: int, k: int) -> list[int]:
 def every_other(n_layers: int, k: int) -> list[int]:
     """k evenly spaced layers, including the last. For 12 layers: ids 1, 3, 5 ... (k = 6) or 2, 5, 8, 11 (k = 4).
 
-    If k divides n_layers, these are the depths d = 0 modulo n_layers / k of Fan et al., counted from 1.
+    If k divides n_layers, these are Fan et al.'s depths d (from 1) with d mod (n_layers / k) = 0.
     """
     return [(i + 1) * n_layers // k - 1 for i in range(k)]
 
@@ -78,17 +78,18 @@ class Strategy:
     source: str = ""
     positions: Positions | None = None
     at_random: bool = False
-    """k layers drawn with the run's seed."""
+    """Whether k layers are drawn with the run's seed."""
     searched: bool = False
-    """The k ids of a search result."""
+    """Whether the ids are a search result."""
     listed: bool = False
-    """The user gives the ids."""
+    """Whether the user gives the ids."""
     drops: Literal["highest", "lowest"] | None = None
-    """The scores to drop first: `lowest` or `highest`."""
+    """Which scores are dropped first."""
     unit: Literal["layer", "block", "steps"] = "layer"
-    """Unit of a score: a layer, a block of k layers by its first layer, or a layer after the drops of earlier steps."""
+    """Unit of a score. `layer`: one layer. `block`: the k layers that begin at a layer. `steps`: one layer of the model
+    that earlier steps have reduced."""
     threshold: bool = False
-    """Whether all layers with a score above a threshold can be dropped instead of k layers."""
+    """Whether the strategy can drop all layers with a score above a threshold instead of k layers."""
 
 
 _SAJJAD = "Sajjad et al. 2023, Section 3"
@@ -105,7 +106,7 @@ WITHOUT_SCORES = {
         Strategy("greedy", "the first k of a greedy search's order", "Peer et al. 2022", searched=True),
         Strategy("optimal", "the best set of k that an exhaustive search found", "Peer et al. 2022", searched=True),
         Strategy("shortlist", "the best of the sets that four strategies propose", "ours", searched=True),
-        Strategy("list", "the ids of --drop_layers", "the fork's --remove_layers", listed=True),
+        Strategy("list", "the ids of --drop_layers", "--remove_layers in the code of Sajjad et al. 2023", listed=True),
     )
 }
 """Name -> strategy, for strategies without scores."""
@@ -148,7 +149,7 @@ def by_score(
 def lowest_block(distances: Sequence[float], k: int, among: Sequence[int] | None = None) -> list[int]:
     """The k ids of the block with the smallest distance, highest id first. Ties drop the higher ids.
 
-    distances: one for each id at which a block of k layers begins.
+    distances: one for each first layer of a block, ids ascending.
     """
     starts = [i for i in range(len(distances)) if among is None or set(range(i, i + k)) <= set(among)]
     _check_scores(distances, starts)
@@ -186,7 +187,7 @@ def _check_scores(scores: Sequence[float], among: Sequence[int]) -> None:
 
 
 def at_random(among: Sequence[int], k: int, seed: int) -> list[int]:
-    """The first k ids of a permutation drawn with the seed. A larger k drops these and more."""
+    """The first k ids of a permutation drawn with the seed. A larger k adds ids to the same set."""
     shuffled = sorted(among)
     random.Random(f"{seed}").shuffle(shuffled)
     return shuffled[:k]
@@ -206,13 +207,14 @@ def order_of_dropping(
 ) -> list[int]:
     """Select the ids to drop from a model of `n_layers` layers, in the order of dropping.
 
-    The order is by score, or the order of the search. Other strategies drop from the classifier down (`bottom`: from
-    the embeddings up).
+    Strategies with scores order by score, searches by their result, `random` by its draw. All other strategies drop the
+    highest id first (`bottom`: the lowest).
 
     strategy: a name in WITHOUT_SCORES, or a row. k: number of layers, for all but `list` and a threshold. scores: one
-    for each layer; for blocks one for each layer at which a block of k begins; for steps one row for each of k steps.
-    found: k ids of a search result. layers: the ids of `list`. among: ids that can be dropped by score or at random;
-    None: all. Raises UserError for an unknown strategy, a k or id out of range, or a k that the strategy cannot drop.
+    for each layer; for blocks one for each first layer of a block; for steps one row for each of k steps. found: k ids
+    of a search result. layers: the ids of `list`. among: ids that can be dropped by score or at random; None: all.
+
+    Raises UserError for an unknown strategy, a k or id out of range, or a k that the strategy cannot drop.
     """
     if isinstance(strategy, Strategy):
         row = strategy
@@ -240,7 +242,9 @@ def order_of_dropping(
     if row.drops:
         return _by_scores(row, scores, k, among)
     if len(found or ()) != k:
-        raise UserError(f"--drop_k {k}: the search found {len(found or ())} layers to drop. Give as many as K.")
+        raise UserError(
+            f"--drop_k {k}: the search found {len(found or ())} layers to drop. Give a search result of K layers."
+        )
     check_ids("--drop_order_file", found, n_layers)
     return list(found)
 
@@ -251,6 +255,6 @@ def _by_scores(row: Strategy, scores: Sequence[Any], k: int, among: Sequence[int
     return lowest_by_steps(scores[:k], among) if row.unit == "steps" else by_score(scores, k, row.drops, among)
 
 
-def select(strategy: str | Strategy, n_layers: int, **chosen_by: Any) -> list[int]:
+def select(strategy: str | Strategy, n_layers: int, **arguments: Any) -> list[int]:
     """The ids of `order_of_dropping`, ascending."""
-    return sorted(order_of_dropping(strategy, n_layers, **chosen_by))
+    return sorted(order_of_dropping(strategy, n_layers, **arguments))

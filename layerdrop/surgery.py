@@ -1,8 +1,8 @@
 """Remove layers from a model. Only this module changes the depth of a model.
 
 Layers are removed, not skipped: parameters, memory and time decrease. The reduced model is an ordinary model of the
-`transformers` library. Layer ids are 0-based. Fan et al.'s LayerDrop, which skips random layers in training, is another
-method.
+`transformers` library. Layer ids are 0-based. LayerDrop (Fan et al.) is another method: it
+skips random layers in training.
 """
 
 import copy
@@ -20,7 +20,7 @@ from .strategies import check_ids, check_k
 
 
 def kept_layers(config: PreTrainedConfig, dropped: Sequence[int]) -> list[int]:
-    """Ids of the kept layers, ascending. Raises UserError if `dropped` cannot be dropped from such a model."""
+    """Ids of the kept layers, ascending. Raises UserError if the layers cannot be dropped from this model."""
     n_layers, family = config.num_hidden_layers, family_of(config)
     drop = set(check_ids("--drop_layers", dropped, n_layers))
     check_k(len(drop), n_layers, "--drop_layers: number of layers")
@@ -30,7 +30,7 @@ def kept_layers(config: PreTrainedConfig, dropped: Sequence[int]) -> list[int]:
     if family.by_position and getattr(config, family.by_position) and kept[-1] >= len(kept):
         raise UserError(
             f"layer {kept[-1]} of this {family.name} cannot move to position {len(kept) - 1}: its attention depends on "
-            f"the position ({family.by_position}). Drop only the last layers: --drop_strategy top."
+            f"its position ({family.by_position}). Drop only the last layers: --drop_strategy top."
         )
     return kept
 
@@ -43,7 +43,7 @@ def droppable(config: PreTrainedConfig) -> list[int]:
 def reduced_config(config: PreTrainedConfig, dropped: Sequence[int]) -> PreTrainedConfig:
     """Copy `config` for the model without the layers `dropped` (ids in `config`'s own numbering).
 
-    The copy has the new depth, shorter per-layer lists, and the record of the original depth and ids.
+    The copy has the new depth, shorter per-layer lists, and CONFIG_KEY with the original depth and ids.
     """
     kept = kept_layers(config, dropped)
     reduced = copy.deepcopy(config)
@@ -74,7 +74,7 @@ def layer_list(model: PreTrainedModel) -> torch.nn.ModuleList:
 def drop_layers(model: PreTrainedModel, dropped: Sequence[int]) -> PreTrainedModel:
     """Remove the layers `dropped` (ids in the model's own numbering) from a model in memory, in place.
 
-    Adapt the configuration and all copies of the depth and of layer indices, so that the model can be saved and loaded.
+    Update the configuration and all copies of the depth and layer indices, so that the model can be saved and loaded.
     Returns the same model. `loading.load_classifier` needs less memory.
     """
     if dropped:
@@ -115,7 +115,7 @@ def with_layers(model: PreTrainedModel, layers: Sequence[tuple[PreTrainedModel, 
 
 @dataclass(frozen=True)
 class _Depth:
-    """All attributes that depend on the depth of a model: layers and configuration fields."""
+    """The layers of a model and the configuration fields that depend on its depth."""
 
     layers: torch.nn.ModuleList
     config: dict[str, Any]

@@ -1,7 +1,7 @@
 """Search results: files in the formats of Peer et al. (2022), and the published results.
 
-An order of dropping (greedy) has one layer id per line, first to drop first. A file of best sets (optimal) has the best
-set of k layers on line k, with ids joined by `-`. Ids count from 0.
+An order of dropping (greedy) has one layer id per line, beginning with the first layer to drop. A file of best sets
+(optimal) has the best set of k layers on line k, with ids joined by `-`. Ids count from 0.
 """
 
 import csv
@@ -13,24 +13,25 @@ from layerdrop.criteria.table import get_strategy
 from layerdrop.errors import UserError
 
 PUBLISHED = Path(__file__).parent.parent / "report" / "published"
-"""From the authors' repository: greedy orders of layer_files/, best sets of one and two of layer_files_dev_set/."""
+"""Results from the authors' repository: greedy orders (layer_files/), best sets of one and two layers
+(layer_files_dev_set/)."""
 Ids = tuple[int, ...]
 
 
 def find_layers(
     strategy: str | None, k: int | None, order_file: str | None, model: str, task: str, order: Ids = ()
 ) -> Ids:
-    """Find the k ids of a search result: in the order, else in the file, else in the published results.
+    """Find the k ids of a search result: in `order`, else in the file, else in the published results.
 
-    Ids of an order are in the order of dropping. Empty for a strategy that reads no search result. Raises UserError,
-    also for `shortlist` without a result, because no shortlist is published.
+    Ids from an order keep the order of dropping. Empty for a strategy that reads no search result. Raises UserError,
+    also for `shortlist` without a result: no shortlist is published.
     """
     if strategy is None or k is None or not get_strategy(strategy).searched:
         return ()
     if order:
-        sets, source = _beginnings(order), f"--drop_order {','.join(map(str, order))}"
+        sets, source = _prefixes(order), f"--drop_order {','.join(map(str, order))}"
     elif order_file:
-        sets = read_sets_file(order_file) if strategy == "optimal" else _beginnings(read_order_file(order_file))
+        sets = read_sets_file(order_file) if strategy == "optimal" else _prefixes(read_order_file(order_file))
         source = f"--drop_order_file {order_file}"
     elif strategy == "shortlist":
         raise UserError(
@@ -52,9 +53,9 @@ def reservation(strategy: str | None, given: str | None, task: str) -> str | Non
     if given:
         return None
     if strategy == "optimal":
-        return "the published best sets were selected on the validation set: its scores are biased"
+        return "the published best sets were selected on the validation set, so its scores are biased"
     if strategy == "greedy" and task == "mnli":
-        return "the published order for mnli was selected on the mismatched validation set: its scores are biased"
+        return "the published order for mnli was selected on the mismatched validation set, so its scores are biased"
     return None
 
 
@@ -116,7 +117,7 @@ def _read(path: str, expected: str) -> str:
 
 
 def _lines(path: str, expected: str) -> list[tuple[int, str]]:
-    """The lines that are not empty, with their numbers from 1."""
+    """(line number from 1, line) of all lines that are not empty."""
     lines = [
         (number, line.strip()) for number, line in enumerate(_read(path, expected).splitlines(), 1) if line.strip()
     ]
@@ -134,27 +135,27 @@ def _ids(path: str, number: int, line: str) -> Ids:
     return tuple(map(int, words))
 
 
-def _beginnings(order: Sequence[int]) -> list[Ids]:
+def _prefixes(order: Sequence[int]) -> list[Ids]:
     return [tuple(order[: k + 1]) for k in range(len(order))]
 
 
 # ---- published -------------------------------------------------------------------------------------------------------
 def published_sets(strategy: str, model: str, task: str) -> list[Ids]:
-    """The layers that Peer et al. drop at K = 1, 2, ... for a model (hub name or folder of that name) and a task.
+    """The layers that Peer et al. drop for a model (hub name or folder of that name) and a task, at K = 1, 2, ...
 
     strategy: `greedy` or `optimal`. Raises UserError if nothing is published.
     """
     name, greedy = Path(model.rstrip("/")).name, strategy == "greedy"
     file = "peer2022_greedy_orders.csv" if greedy else "peer2022_optimal_sets.csv"
-    found: dict[tuple[str, str], list[Ids]] = {}
+    published: dict[tuple[str, str], list[Ids]] = {}
     with open(PUBLISHED / file, encoding="utf-8", newline="") as opened:
         for row in csv.DictReader(opened):  # optimal: K ascending
             ids = tuple(int(i) for i in row["order_of_dropping_0_based" if greedy else "dropped"].split())
-            found.setdefault((row["model"], row["task"]), []).extend(_beginnings(ids) if greedy else [ids])
-    if (name, task) not in found:
-        models, tasks = (", ".join(sorted({key[i] for key in found})) for i in (0, 1))
+            published.setdefault((row["model"], row["task"]), []).extend(_prefixes(ids) if greedy else [ids])
+    if (name, task) not in published:
+        models, tasks = (", ".join(sorted({key[i] for key in published})) for i in (0, 1))
         raise UserError(
             f"--drop_strategy {strategy}: nothing is published for {name} on {task} (published: {models}; {tasks}). "
             f"Run layerdrop search --method {strategy}, and give its result with --drop_order_file."
         )
-    return found[name, task]
+    return published[name, task]

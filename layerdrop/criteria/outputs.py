@@ -1,4 +1,4 @@
-"""Scores from a model's outputs: losses without a layer, divergences, gradients.
+"""Scores from a model's outputs: losses and divergences without a layer, gradients of the loss.
 
 Sources: loss-drop: Kim et al. (2024), "Shortened LLaMA". sleb: Song et al. (2024), "SLEB". logit-kl: Sieberling et al.
 (2024), "EvoPress". taylor: Ma et al. (2023), "LLM-Pruner". fisher: Lee et al. (2023), "Surgical Fine-Tuning".
@@ -25,12 +25,12 @@ Rows = list[list[float]]
 
 
 def loss_drop(model: PreTrainedModel, batches: Batches) -> Rows:
-    """One row: the loss without each layer minus the full model's loss. NaN for a layer that cannot be dropped."""
+    """One row: the loss without each layer, minus the full model's loss. NaN for a layer that cannot be dropped."""
     return sleb(model, batches, 1)
 
 
 def sleb(model: PreTrainedModel, batches: Batches, k: int) -> Rows:
-    """k rows, one per step: `loss_drop` without the layers of earlier steps. Their scores are NaN."""
+    """k rows, one for each step: `loss_drop` without the layers of earlier steps. Dropped layers are NaN."""
     full = mean_loss(model, batches)
 
     def score(dropped: list[int], candidates: list[int]) -> dict[int, float]:
@@ -40,12 +40,15 @@ def sleb(model: PreTrainedModel, batches: Batches, k: int) -> Rows:
 
 
 def logit_kl(model: PreTrainedModel, batches: Batches) -> Rows:
-    """One row: divergence of the outputs without each layer from the full model's; regression: squared difference."""
+    """One row: divergence of the outputs without each layer from the full model's outputs.
+
+    Regression: squared difference.
+    """
     return sleb_kl(model, batches, 1)
 
 
 def sleb_kl(model: PreTrainedModel, batches: Batches, k: int) -> Rows:
-    """k rows, one per step: `sleb` with divergences instead of losses."""
+    """k rows, one for each step: `sleb` with divergences instead of losses."""
 
     @torch.no_grad()
     def score(dropped: list[int], candidates: list[int]) -> dict[int, float]:
@@ -98,11 +101,11 @@ def fisher(model: PreTrainedModel, batches: Batches) -> Rows:
     total, rows = [0.0] * model.config.num_hidden_layers, 0
     for batch in batches:
         for row in range(len(batch["input_ids"])):
-            one = {name: tensor[row : row + 1] for name, tensor in batch.items()}
-            if not len(_targets(one)):
+            example = {name: tensor[row : row + 1] for name, tensor in batch.items()}
+            if not len(_targets(example)):
                 continue
             model.zero_grad()
-            _losses(model, one).mean().backward()
+            _losses(model, example).mean().backward()
             squares = [sum(float(p.grad.double().square().sum()) for p in layer) for layer in _parameters(model)]
             total = [a + b for a, b in zip(total, squares, strict=True)]
             rows += 1
@@ -111,7 +114,7 @@ def fisher(model: PreTrainedModel, batches: Batches) -> Rows:
 
 
 def _parameters(model: PreTrainedModel) -> list[list[torch.nn.Parameter]]:
-    """For each layer, its parameters with a gradient."""
+    """For each layer, the parameters that have a gradient."""
     return [[p for p in layer.parameters() if p.grad is not None] for layer in each_layer(model)]
 
 
@@ -128,14 +131,14 @@ def _targets(batch: Batch) -> torch.Tensor:
 
 
 def _outputs(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """(units, classes), or (units, 1) for regression."""
+    """Logits: (units, classes), or (units, 1) for regression."""
     inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
     logits = model(**inputs).logits.float()
     return logits[batch["labels"].to(logits.device) != -100] if batch["labels"].dim() > 1 else logits
 
 
 def _losses(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """(units,)."""
+    """Loss of each unit: (units,)."""
     outputs, targets = _outputs(model, batch), _targets(batch).to(model.device)
     if outputs.shape[-1] == 1:
         return mse_loss(outputs.squeeze(-1), targets.float(), reduction="none")

@@ -1,4 +1,4 @@
-"""Compute the scores of several criteria for a checkpoint and texts. Criteria on states share one pass."""
+"""Compute the scores of several criteria for a checkpoint and texts. All criteria on states share one pass."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class Scores:
     head: str = ""
     """The head used for the scores; empty if no criterion needs a head."""
     encoder_weights: dict[str, torch.Tensor] | None = None
-    """Weights of the encoder on the CPU, if it was read."""
+    """Weights of the encoder on the CPU, if a criterion has read the encoder."""
     seconds: float = 0.0
     """Time to compute the scores, including cached ones."""
 
@@ -55,10 +55,10 @@ def score_layers(
     """Compute the scores of a checkpoint's layers by the criteria `names`, in fp32.
 
     examples, task: texts and the meaning of their labels; not needed for weights. k: number of steps. tokenizer: None
-    for the checkpoint's. Criteria that need a head use the checkpoint's classifier if it fits the task, else its
+    for the checkpoint's own. Criteria that need a head use the checkpoint's classifier if it fits the task, else its
     masked-LM head. Raises UserError if it has neither.
     """
-    found, rows = Scores(), [CRITERIA[name] for name in names]
+    scores, rows = Scores(), [CRITERIA[name] for name in names]
     data, tokenizer = None, tokenizer or checkpoint.tokenizer
     if any(row.needs_data for row in rows):
         length = min(max_seq_length, checkpoint.max_length())
@@ -66,18 +66,18 @@ def score_layers(
     collate = Collator.of(tokenizer, max_seq_length)
     if any(not row.needs_head for row in rows):
         encoder = load_encoder(checkpoint).to(device)
-        found.rows |= {row.name: [row.function(encoder, weight_scope)] for row in rows if row.looks_at == "weights"}
+        scores.rows |= {row.name: [row.function(encoder, weight_scope)] for row in rows if row.looks_at == "weights"}
         if collectors := {row.name: row.function() for row in rows if row.looks_at == "states"}:
             parts = map(collate, tqdm(batches(data, batch_size), desc="scores", delay=2, leave=False))
-            found.rows |= score_states(collectors, encoder, parts)
-        found.encoder_weights = {name: weight.cpu() for name, weight in encoder.state_dict().items()}
+            scores.rows |= score_states(collectors, encoder, parts)
+        scores.encoder_weights = {name: weight.cpu() for name, weight in encoder.state_dict().items()}
     if with_head := [row for row in rows if row.needs_head]:
-        model, parts, found.head = _with_head(checkpoint, data, task, tokenizer, collate, batch_size)
+        model, parts, scores.head = _with_head(checkpoint, data, task, tokenizer, collate, batch_size)
         model.to(device)
         for row in tqdm(with_head, desc="scores", delay=2, leave=False):
             steps = (k,) if row.unit == "steps" else ()
-            found.rows[row.name] = row.function(model, parts, *steps)
-    return found
+            scores.rows[row.name] = row.function(model, parts, *steps)
+    return scores
 
 
 def _with_head(
@@ -104,7 +104,7 @@ def _with_head(
 def _masked(data: TokenizedDataset, tokenizer, collate: Collator, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
     """Yield batches in which a fraction MASKED of each text's ordinary tokens is masked.
 
-    `labels` (batch, tokens) holds the masked tokens, else -100. The draw depends only on the row number.
+    `labels` (batch, tokens) has the ids of the masked tokens, else -100. The draw depends only on the row number.
     """
     whole, ids = data.columns["input_ids"], data.columns["input_ids"].copy()
     for row, (start, end) in enumerate(zip(data.offsets, data.offsets[1:], strict=False)):
@@ -115,5 +115,5 @@ def _masked(data: TokenizedDataset, tokenizer, collate: Collator, batch_size: in
     masked = TokenizedDataset(data.columns | {"input_ids": ids}, data.offsets, None)
     whole = TokenizedDataset(data.columns, data.offsets, None)
     for ours, theirs in zip(batches(masked, batch_size), batches(whole, batch_size), strict=True):
-        batch, answer = collate(ours), collate(theirs)["input_ids"]
-        yield batch | {"labels": answer.masked_fill(batch["input_ids"] == answer, -100)}
+        batch, original = collate(ours), collate(theirs)["input_ids"]
+        yield batch | {"labels": original.masked_fill(batch["input_ids"] == original, -100)}

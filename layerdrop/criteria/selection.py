@@ -27,7 +27,7 @@ class Selection:
     dropped: list[int]
     """Ids, ascending, in the checkpoint's numbering from 0."""
     order: list[int] = field(default_factory=list)
-    """The same ids, first to drop first: for gradual dropping."""
+    """The same ids in the order of dropping, for gradual dropping."""
     why: str = "nothing is dropped"
     """The decision in words: `top, K = 2`."""
     scores: list[float] | None = None
@@ -40,8 +40,8 @@ class Selection:
     fingerprints: dict[str, str] = field(default_factory=dict)
     """`score_on`: fingerprint of the scored checkpoint, if it is not the model."""
     encoder_weights: dict[str, torch.Tensor] | None = None
-    """The checkpoint's encoder weights on the CPU, if scoring has read them, for reuse in loading. Not sent to other
-    processes, which read only the kept layers."""
+    """The checkpoint's encoder weights on the CPU, if scoring has read them, for reuse in loading. They are not sent to
+    other processes, which read only the kept layers."""
 
     def __getstate__(self) -> dict:
         return vars(self) | {"encoder_weights": None}
@@ -54,13 +54,13 @@ def split_to_score(drop: DropSpec) -> str | None:
 
 
 def search_space(config: PreTrainedConfig, max_k: int, flag: str) -> list[int]:
-    """The layers among which a search can select up to max_k. Raises UserError. flag: the flag that gives max_k."""
+    """The layers from which a search can select up to max_k. flag: the flag of max_k. Raises UserError."""
     family, layers = family_of(config), droppable(config)
     if family.shared:
         raise UserError(f"{family.name} shares one layer, so all sets of K layers give the same model. Choose top.")
     most = min(len(layers), config.num_hidden_layers - 1)
     if not 1 <= max_k <= most:
-        raise UserError(f"{flag} {max_k}: of {config.num_hidden_layers} layers choose 1 to {most}.")
+        raise UserError(f"{flag} {max_k}: a model of {config.num_hidden_layers} layers allows 1 to {most}.")
     return layers
 
 
@@ -86,20 +86,20 @@ def select_layers(
     *,
     seed: int = 0,
     score_store: str | None = None,
-    **how: Any,
+    **arguments: Any,
 ) -> Selection:
     """Select the layers to drop from a checkpoint.
 
-    The scored model is the checkpoint, or `drop.score_on`, a checkpoint of the same depth. examples: texts to score, of
-    which the first `drop.score_samples` are used. task: the meaning of their labels. seed: of `random`. score_store:
-    folder of cached scores; None: no cache. how: `max_seq_length`, `device` and `batch_size` of score_layers.
+    The scored model is the checkpoint, or `drop.score_on`, a checkpoint of the same depth. examples: texts; the first
+    `drop.score_samples` are scored. task: the meaning of their labels. seed: of `random`. score_store:
+    folder of cached scores; None: no cache. arguments: `max_seq_length`, `device` and `batch_size` of score_layers.
     """
     if drop.strategy is None:
         return Selection([])
     row, selection, scores = get_strategy(drop.strategy), Selection([]), None
     if isinstance(row, Criterion):
         scored = _scored_checkpoint(drop, checkpoint)
-        found = stored_scores(
+        result = stored_scores(
             [row.name],
             scored,
             examples.head(drop.score_samples) if examples else None,
@@ -108,17 +108,17 @@ def select_layers(
             k=drop.k or 1,
             tokenizer=checkpoint.tokenizer if examples else None,
             weight_scope=drop.weight_scope or "final",
-            **how,
+            **arguments,
         )
-        rows = found.rows[row.name]
+        rows = result.rows[row.name]
         last = rows[0 if row.unit == "layer" else (drop.k or 1) - 1]  # a cache may hold the rows of a larger K
         scores = rows if row.unit == "steps" else last
         selection.scores = [*last, *[math.nan] * (checkpoint.n_layers - len(last))]
-        selection.head, selection.seconds = found.head, found.seconds
+        selection.head, selection.seconds = result.head, result.seconds
         if drop.score_on:
             selection.fingerprints["score_on"] = scored.fingerprints["model"]
         else:
-            selection.encoder_weights = found.encoder_weights
+            selection.encoder_weights = result.encoder_weights
     selection.order = order_of_dropping(
         row,
         checkpoint.n_layers,

@@ -12,9 +12,9 @@ class DropSpec:
     k: int | None = None
     threshold: float | None = None
     layers: tuple[int, ...] = ()
-    """The ids of `list`."""
+    """The ids of the strategy `list`."""
     found: tuple[int, ...] = ()
-    """k ids of a search result, ascending; for gradual dropping in the search's order."""
+    """k ids of a search result, ascending. For gradual dropping: in the order of the search."""
     score_on: str | None = None
     """Checkpoint to score instead of the model."""
     score_split: str | None = None

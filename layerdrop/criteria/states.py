@@ -1,4 +1,4 @@
-"""Scores from the hidden states before and after each layer: several criteria in one pass.
+"""Scores from the hidden states before and after each layer. Several criteria share one pass.
 
 Sources: contribution: Sajjad et al. (2023), Section 3. block-influence: Men et al. (2024), "ShortGPT". angular-block:
 Gromov et al. (2024), "The Unreasonable Ineffectiveness of the Deeper Layers". relative-magnitude: Samragh et al.
@@ -22,7 +22,7 @@ Tensor = torch.Tensor
 
 
 class Collector(Protocol):
-    """Accumulator of a criterion over batches."""
+    """Accumulates a criterion over batches."""
 
     def add(self, states: States, real: Tensor, token: Tensor) -> None:
         """Add a batch. real: (batch, tokens), True for real tokens. token: (batch,) position of the sentence token."""
@@ -34,7 +34,7 @@ class Collector(Protocol):
 def score_states(
     collectors: Mapping[str, Collector], model: PreTrainedModel, batches: Iterable[Mapping[str, Tensor]]
 ) -> dict[str, list[list[float]]]:
-    """Compute name -> rows.
+    """Compute the rows of scores of each collector: name -> rows.
 
     model: an encoder in evaluation mode, on its device. batches: the model's inputs, with `input_ids` and
     `attention_mask` (batch, tokens).
@@ -63,7 +63,7 @@ def added(before: Tensor, after: Tensor) -> Tensor:
 
 
 class Mean:
-    """Collector: mean of a number for each token, over real tokens or over sentence tokens only."""
+    """Collector: compute a number for each token, and average over all real tokens or only over sentence tokens."""
 
     def __init__(self, value: Callable[[Tensor, Tensor], Tensor], sentence: bool = False):
         """value: (before, after), (n, hidden) each -> (n,)."""
@@ -91,7 +91,7 @@ def _sentence(real: Tensor, token: Tensor) -> Tensor:
 
 
 class Blocks:
-    """Collector: angular distance of the sentence token's states K layers apart, in units of pi.
+    """Collector: angular distance between states of the sentence token that are K layers apart, in units of pi.
 
     Row K - 1 has one number for each layer at which a block of K layers can begin.
     """
@@ -123,10 +123,10 @@ class Moments:
     """
 
     def __init__(self, score: Callable[[Tensor, Tensor, Tensor], float]):
-        """score: (covariance before, between before and after, after), (hidden, hidden) each -> a number."""
+        """score: (covariance of before, of before and after, of after), (hidden, hidden) each -> a number."""
         self.score = score
         self.sums: list[Tensor] = []
-        """For each layer, products of (before, after, 1) with itself: (2 hidden + 1, 2 hidden + 1)."""
+        """For each layer, the sum of outer products of (before, after, 1): (2 hidden + 1, 2 hidden + 1)."""
 
     def add(self, states: States, real: Tensor, token: Tensor) -> None:
         """See Collector."""

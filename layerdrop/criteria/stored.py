@@ -1,4 +1,4 @@
-"""File cache of scores: a criterion is computed once for a checkpoint and its texts, for every K."""
+"""File cache of scores: a criterion is computed once for a checkpoint and texts, and reused for every K."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from layerdrop.data.tasks import Task
 from layerdrop.system.files import write_atomically
 
 VERSION = 1
-"""Version of the formulas; part of every key."""
+"""Version of the formulas. Every key depends on it."""
 
 
 def stored_scores(
@@ -28,33 +28,33 @@ def stored_scores(
     *,
     folder: str | None = None,
     k: int = 1,
-    **how: Any,
+    **arguments: Any,
 ) -> Scores:
-    """Compute scores as score_layers does, with a cache in a folder. None: no cache."""
-    path = folder and Path(folder) / f"{_key(checkpoint, examples, task, how)}.json"
+    """Compute scores as score_layers does, with a cache in `folder`; None: no cache."""
+    path = folder and Path(folder) / f"{_key(checkpoint, examples, task, arguments)}.json"
     cached = _read(path) if path else {}
     enough = {name for name in names if name in cached and _has_steps(name, cached[name]["rows"], k)}
-    found = Scores(encoder_weights=None)
+    scores = Scores(encoder_weights=None)
     if missing := [name for name in names if name not in enough]:
         start = time.perf_counter()
-        found = score_layers(missing, checkpoint, examples, task, k=k, **how)
-        found.seconds = time.perf_counter() - start
+        scores = score_layers(missing, checkpoint, examples, task, k=k, **arguments)
+        scores.seconds = time.perf_counter() - start
         if path:
             new = {
                 name: {
                     "rows": [[None if math.isnan(score) else score for score in row] for row in rows],
-                    "head": found.head if CRITERIA[name].needs_head else "",
-                    "seconds": found.seconds / len(missing),
+                    "head": scores.head if CRITERIA[name].needs_head else "",
+                    "seconds": scores.seconds / len(missing),
                 }
-                for name, rows in found.rows.items()
+                for name, rows in scores.rows.items()
             }
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps(_read(path) | new, indent=1) + "\n")
     for name in (name for name in names if name in enough):
-        found.rows[name] = [[math.nan if score is None else score for score in row] for row in cached[name]["rows"]]
-        found.head = found.head or cached[name]["head"]
-        found.seconds += cached[name].get("seconds", 0.0)
-    return found
+        scores.rows[name] = [[math.nan if score is None else score for score in row] for row in cached[name]["rows"]]
+        scores.head = scores.head or cached[name]["head"]
+        scores.seconds += cached[name].get("seconds", 0.0)
+    return scores
 
 
 def _has_steps(name: str, rows: list[list[float]], k: int) -> bool:
@@ -62,15 +62,15 @@ def _has_steps(name: str, rows: list[list[float]], k: int) -> bool:
     return CRITERIA[name].unit != "steps" or len(rows) >= k
 
 
-def _key(checkpoint: Checkpoint, examples: Examples | None, task: Task | None, how: dict[str, Any]) -> str:
-    """Hash of everything that changes a score: the contents of checkpoint and texts, lengths, scope."""
+def _key(checkpoint: Checkpoint, examples: Examples | None, task: Task | None, arguments: dict[str, Any]) -> str:
+    """Hash of everything that changes a score: contents of checkpoint and texts, maximum length, weight scope."""
     parts = {
         "version": VERSION,
         "checkpoint": checkpoint.fingerprints,
         "examples": examples.fingerprint() if examples else None,
         "task": task.name if task else None,
-        "max_seq_length": how.get("max_seq_length"),
-        "weight_scope": how.get("weight_scope"),
+        "max_seq_length": arguments.get("max_seq_length"),
+        "weight_scope": arguments.get("weight_scope"),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

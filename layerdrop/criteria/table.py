@@ -1,4 +1,4 @@
-"""The table of criteria: strategies that compute a score for each layer. All strategies by name.
+"""The table of criteria (strategies that compute a score for each layer), and all strategies by name.
 
 A criterion is one function and one row of CRITERIA. This module does not import torch.
 """
@@ -17,7 +17,7 @@ class Criterion(Strategy):
     """One row of the table. `drops` is required."""
 
     looks_at: Literal["weights", "states", "outputs", "losses"]
-    """The input. All but `weights` read texts. `outputs` and `losses` need a head. `losses` read labels."""
+    """The input. All but `weights` need texts. `outputs` and `losses` need a head. `losses` also need labels."""
     function: Callable[..., Any]
     """weights: (encoder, weight_scope) -> one score for each layer. states: () -> Collector. outputs, losses: (model,
     batches) -> rows of scores; with `unit="steps"` (model, batches, k) -> k rows."""
@@ -73,21 +73,21 @@ CRITERIA = {
             looks_at="states", function=_lazy("states", "cka"), drops="highest",
         ),
         Criterion(
-            "loss-drop", "the layers without which the loss grows least, each alone",
+            "loss-drop", "the layers whose removal increases the loss least, each removed alone",
             "Kim et al. 2024, Shortened LLaMA",
             looks_at="losses", function=_lazy("outputs", "loss_drop"), drops="lowest",
         ),
         Criterion(
-            "sleb", "the layers without which the loss grows least, one after the other", "Song et al. 2024, SLEB",
+            "sleb", "the layers whose removal increases the loss least, one after the other", "Song et al. 2024, SLEB",
             looks_at="losses", function=_lazy("outputs", "sleb"), drops="lowest", unit="steps",
         ),
         Criterion(
-            "logit-kl", "the layers without which the outputs change least, each alone",
+            "logit-kl", "the layers whose removal changes the outputs least, each removed alone",
             "Sieberling et al. 2024, EvoPress",
             looks_at="outputs", function=_lazy("outputs", "logit_kl"), drops="lowest",
         ),
         Criterion(
-            "sleb-kl", "the layers without which the outputs change least, one after the other",
+            "sleb-kl", "the layers whose removal changes the outputs least, removed one after the other",
             "after Song et al. 2024 and Sieberling et al. 2024; the combination is ours",
             looks_at="outputs", function=_lazy("outputs", "sleb_kl"), drops="lowest", unit="steps",
         ),
@@ -112,11 +112,11 @@ CRITERIA = {
 }
 # fmt: on
 STRATEGIES = {name: row for name, row in WITHOUT_SCORES.items() if row.positions} | CRITERIA | WITHOUT_SCORES
-"""Every strategy: by position, by score, other."""
+"""Name -> strategy. First strategies by position, then by score, then all others."""
 
 
 def get_strategy(name: str) -> Strategy:
-    """The strategy of a name. Raises UserError with the nearest match."""
+    """The strategy with a name. Raises UserError with the nearest match."""
     if name not in STRATEGIES:
         raise unknown("--drop_strategy", name, STRATEGIES)
     return STRATEGIES[name]

@@ -13,9 +13,10 @@ from layerdrop.data.tokens import TokenizedDataset
 class Collator:
     """Collate `TokenizedDataset` items into a batch of tensors, padded to the longest item.
 
-    max_length: upper limit of the padded length. With a limit, lengths are rounded up to a multiple of `multiple`, or
-    to a coarser multiple that adds at most a sixteenth. Fewer lengths save time: preparing kernels for a new length
-    takes about half a training step on a CPU. fill: pad every batch to max_length.
+    max_length: upper limit of the padded length. With a limit, lengths are rounded up to a multiple of a step. The step
+    is a multiple of `multiple` and at most a sixteenth of the length, but not less than `multiple`. Fewer different
+    lengths save time: preparing kernels for a new length takes about half a training step on a CPU. fill: pad every
+    batch to max_length.
     """
 
     padding_values: dict[str, int]
@@ -60,10 +61,10 @@ class Collator:
 
 
 class LengthGroupedSampler(torch.utils.data.Sampler):
-    """Positions of an epoch in random order, with examples of similar length in each batch.
+    """Sample the positions of an epoch in random order, with examples of similar length in each batch.
 
     Examples are shuffled, sorted by length within windows of `window` batches, and cut into batches. The batches are
-    shuffled, except that a smaller batch is last. The order depends on `seed` and the epoch alone, so a resumed run
+    shuffled, with an incomplete batch at the end. The order depends on `seed` and the epoch alone, so a resumed run
     has the same order. `tokens` and `padded_tokens` count the sampled tokens. padded: length of a batch's longest
     example -> padded length.
     """
@@ -81,7 +82,7 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
         self.tokens = self.padded_tokens = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch before its iteration."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Choose the columns of own files: the text columns, classes or numbers, the positive class.
+"""Decide how to read own files: the text columns, the type of the labels, the positive class.
 
 Unclear cases raise UserError with the columns and the flag that decides.
 """
@@ -24,9 +24,9 @@ INDEX_COLUMNS = ("index", "idx", "id")
 MOSTLY_NUMBERS = 0.9
 """Minimum share of numbers in a numeric label column with decimals. All other labels in it are malformed."""
 UNCLEAR_NUMBERS = 0.5
-"""Minimum share of numbers, below MOSTLY_NUMBERS, at which a label column with decimals is unclear."""
+"""A label column with decimals is unclear if its share of numbers is between this value and MOSTLY_NUMBERS."""
 MAYBE_MISSING = ("none", "null", "n/a", "na", "#n/a", "?", "-")
-"""Ambiguous words: a missing label or a class."""
+"""Words that can be a class or mark a missing label."""
 OTHER_FORMAT = re.compile(r"[$€£]? ?[+-]?([0-9]{1,3}([,.' ][0-9]{3})+([.,][0-9]+)?|[0-9]+([.,][0-9]+)?) ?[%$€£]?")
 """Numbers, including a decimal comma, thousands separators, a percent sign or a currency sign."""
 AFFIRMATIVE = {
@@ -74,8 +74,8 @@ def _are_texts(cells: list[object]) -> bool:
 def label_is_number(table: Table, column: str) -> bool:
     """Whether a label column holds numbers to predict instead of classes. Missing labels do not count.
 
-    Numbers: at least one decimal, and 90% or more numbers. Classes: only whole numbers, only words, or words and fewer
-    than 50% numbers. Raises UserError between 50% and 90%, and for numbers in another format (`3,5`, `35%`).
+    Numbers: at least one label is a decimal, and at least 90% are numbers. Classes: no label is a decimal, or fewer
+    than 50% are numbers. Raises UserError between 50% and 90%, and for numbers in another format (`3,5`, `35%`).
     """
     labels = {line: text for line, cell in table.values(column).items() if not is_missing(text := str(cell))}
     words = {line: label for line, label in labels.items() if as_number(label) is None}
@@ -100,7 +100,7 @@ def label_is_number(table: Table, column: str) -> bool:
 
 
 def maybe_missing(names: Sequence[str]) -> list[str]:
-    """Classes that may mark a missing label: `None`, `?`, or -1 beside classes that count from 0."""
+    """Classes that may mark a missing label: `None`, `?`, or -1 if the other classes count from 0."""
     words = [name for name in names if name.lower() in MAYBE_MISSING]
     ids = sorted(int(name) for name in names if is_whole(name))
     counted = len(ids) == len(names) > 2 and ids == list(range(-1, len(ids) - 1))
@@ -121,14 +121,15 @@ def class_names(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def positive_class(names: Sequence[str], counts: Mapping[str, int] | None) -> tuple[str, str]:
-    """Choose the positive one of two classes in id order. Returns (class, reason).
+    """Choose the positive class of two classes in id order. Returns (class, reason).
 
-    Chosen by name (AFFIRMATIVE, and X beside `not X`), else the rarer class by `counts`, else the second class.
+    The first that applies: a positive name (AFFIRMATIVE, or X if the other class is `not X`), the rarer class by
+    `counts`, the second class.
     """
     for name, other in (names, names[::-1]):
         word, negative = name.lower(), other.lower()
         if negative in AFFIRMATIVE.get(word, ()) or re.fullmatch(f"(not|no|non)[ _-]?{re.escape(word)}", negative):
-            return name, f"by its name, beside '{other}'"
+            return name, f"by its name; the other class is '{other}'"
     if counts and counts[names[0]] != counts[names[1]]:
         return min(names, key=counts.__getitem__), "the rarer class in training"
     return names[1], "the second class by name"

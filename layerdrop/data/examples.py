@@ -9,7 +9,7 @@ from difflib import get_close_matches
 import numpy as np
 
 SHOWN = 5
-"""Number of names or line numbers that a message lists. The rest is counted."""
+"""Number of names or line numbers that a message lists. Only the number of the others is given."""
 MISSING = ("nan", "<na>")
 """Lower-case words that pandas and NumPy write for a missing cell."""
 
@@ -23,7 +23,7 @@ class Examples:
     labels: np.ndarray | None
     """(n,) class ids (int64) or values (float32). None for a split without labels."""
     index: list[str]
-    """n row names from the source, or 0-based row numbers. Malformed rows count. GLUE's submissions call it `index`."""
+    """n row names from the source, or 0-based row numbers, which also count malformed rows. `index` in submissions."""
     bad_lines: tuple[int, ...] = ()
     """1-based line numbers of malformed rows that were left out."""
 
@@ -61,7 +61,7 @@ class BadRow(ValueError):
 
 
 class UnknownLabel(BadRow):
-    """A label that is no class of the task. The message is built on demand, because finding near names is slow."""
+    """A label that is not a class of the task. The message is built on demand, because finding near names is slow."""
 
     def __str__(self) -> str:
         label, classes = self.args
@@ -70,7 +70,7 @@ class UnknownLabel(BadRow):
 
 
 def shortened(items: Sequence[object]) -> str:
-    """Join the first items with commas, and count the others."""
+    """Join the first items with commas, and add the number of the others."""
     rest = len(items) - SHOWN
     return ", ".join(map(str, items[:SHOWN])) + (f" and {rest} more" if rest > 0 else "")
 

@@ -1,4 +1,4 @@
-"""The user's own files: their task, and the rows of each split."""
+"""Read the user's own files: the task, and the rows of each split."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Head(NamedTuple):
     regression: bool | None = None
     """Whether it outputs a number. None if unknown."""
     positive: str | None = None
-    """The class that `f1` measures."""
+    """The class that `f1` measures. None if unknown."""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint | None) -> "Head":
@@ -64,9 +64,11 @@ def read_own_files(
 ) -> tuple[Task, dict[str, Examples], list[str]]:
     """Read own files. Returns the task (or `task` with the files' columns), the rows of each split, and notes.
 
-    The training file decides the classes, whether labels are numbers, and the positive class. Without one, the
-    checkpoint's `head` decides. An unknown head leaves the decision to the first file. `spec.label_type` and
-    `spec.positive_label` come first. Raises UserError for unreadable files, unclear columns and malformed rows.
+    The training file decides the classes, the type of the labels and the positive class. Without a training file, the
+    checkpoint's `head` decides. If the head is unknown, the first file decides. `spec.label_type` and
+    `spec.positive_label` override these decisions.
+
+    Raises UserError for unreadable files, unclear columns and malformed rows.
     """
     skip = spec.skip_bad_rows
     tables = {split: read_table(f"--{split}_file", path, skip) for split, path in files}
@@ -103,9 +105,10 @@ def read_own_files(
 
 
 def index_column(table: Table) -> tuple[str | None, str]:
-    """The column of the row names, and a note.
+    """Return (column of the row names, note).
 
-    None without such a column. None with a note if a row has no name, or a name that does not fit into a .tsv cell.
+    The column is None if the file has no such column. It is None, with a note, if a row has no name, or a name
+    that does not fit into a .tsv cell.
     """
     name = next((name for name in INDEX_COLUMNS if name in table.columns), None)
     if name is None:
@@ -146,7 +149,7 @@ def _classes(table: Table, spec: DataSpec, head: Head) -> tuple[str, ...]:
 def _positive(
     path: str, names: Sequence[str], chosen: str | None, known: str | None, counts: Counter[str] | None
 ) -> tuple[int, str]:
-    """(id of the positive class, the reason for a note, or an empty string). Raises UserError."""
+    """(id of the positive class, the reason to add to a note). The reason can be empty. Raises UserError."""
     if chosen is not None and len(names) != 2:
         kind = f"{len(names)} classes" if names else "numbers"
         raise UserError(
@@ -163,7 +166,7 @@ def _positive(
 def _note_on_texts(table: Table, texts: tuple[str, ...], label: str) -> str:
     rest = [name for name in table.columns if name not in (*texts, label, *INDEX_COLUMNS)]
     unused = f"; not used: {shortened(rest)}" if rest else ""
-    return f"text taken from {' and '.join(texts)} of {table.path}{unused} (others: --text_columns)"
+    return f"text taken from {' and '.join(texts)} of {table.path}{unused} (to change: --text_columns)"
 
 
 def _notes_on_classes(task: Task) -> list[str]:
@@ -173,20 +176,18 @@ def _notes_on_classes(task: Task) -> list[str]:
         (words if as_number(name) is None else numbers).append(name)
     if missing := maybe_missing(task.labels):
         others = shortened([name for name in task.labels if name not in missing])
-        note = f"'{shortened(missing)}' of column '{column}' is a class beside {others}"
+        note = f"'{shortened(missing)}' of column '{column}' is a class, in addition to {others}"
         notes.append(f"{note}: if it marks a missing label, delete its rows from the file")
     if numbers and words:
-        notes.append(
-            f"both numbers and words are classes in '{column}': {shortened(words)} beside {shortened(numbers)}"
-        )
+        notes.append(f"both numbers and words are classes in '{column}': {shortened(words)} and {shortened(numbers)}")
     return notes
 
 
 def _class_ids(task: Task, known_classes: bool) -> dict[str, int]:
     """Label in a file -> class id.
 
-    known_classes: the class names do not come from the files. Labels may then be class ids, unless a class name is a
-    number itself.
+    known_classes: the class names do not come from the files. Labels can then also be class ids, unless a class name is
+    a number.
     """
     spellings = [task.labels, task.words]
     if known_classes and not any(as_number(name) is not None for name in (*task.labels, *task.words)):

@@ -1,4 +1,4 @@
-"""GLUE's splits: from a folder in the classical layout, or from the hub's `nyu-mll/glue` and its local cache."""
+"""Read GLUE's splits from a folder in the classical layout, or from the hub's `nyu-mll/glue` and its local cache."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ DIAGNOSTIC_FILES = ("diagnostic.tsv", "MNLI/diagnostic.tsv", "AX/AX.tsv", "diagn
 
 
 def read_glue_split(data_dir: str, task: Task, split: str, skip_bad_rows: bool = False) -> Examples:
-    """Read a split of a GLUE folder: `train`, `validation`, `test`, for MNLI with `_matched` or `_mismatched`.
+    """Read a split of a GLUE folder: `train`, `validation`, `test`; for MNLI with `_matched` or `_mismatched`.
 
     data_dir: the folder that contains the task's folder (`RTE`), or the task's folder.
     """
@@ -58,11 +58,11 @@ def read_glue_tsv(path: Path, task: Task, labeled: bool, skip_bad_rows: bool = F
             f"{path}:1: no column {', '.join(missing)}; found: {', '.join(header)}. {_expected_layout(task)}"
         )
     index = next((name for name in ("index", "id") if name in header), None)
-    places = {name: header.index(name) for name in (*columns, *([index] if index else []))}
+    positions = {name: header.index(name) for name in (*columns, *([index] if index else []))}
 
     def parse(line: str) -> dict[str, str]:
         fields = as_wide_as(header, line.split("\t"))
-        return {name: fields[place] for name, place in places.items()}
+        return {name: fields[position] for name, position in positions.items()}
 
     table = Table(str(path), header, {number: line for number, line in lines.items() if line})
     class_ids = {word: i for i, word in enumerate(task.words)}
@@ -77,10 +77,10 @@ def _expected_layout(task: Task) -> str:
 def read_hub_split(
     task: Task, split: str, cache_dir: str | None = None, token: str | None = None, config: str | None = None
 ) -> Examples:
-    """Read a split of a GLUE task from the hub or its local cache. config: the dataset's configuration; default: the
-    task's name.
+    """Read a split of a GLUE task from the hub or its local cache.
 
-    Raises UserError if neither the hub nor the cache has it.
+    config: the dataset's configuration; None: the task's name. Raises UserError if the split is neither on the hub nor
+    in the cache.
     """
     import datasets
 

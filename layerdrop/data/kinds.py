@@ -1,4 +1,4 @@
-"""Kinds of labels: classes and values. Only this module distinguishes classes from values."""
+"""Kinds of labels: classes, or values for regression. Only this module distinguishes the two."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Kind(Protocol):
     names: tuple[str, ...]
     """Class names in id order; empty for values."""
     problem_type: str
-    """Its name in the library's configurations."""
+    """Name of the kind in the library's configurations."""
     dtype: type
     """NumPy type of labels."""
     smoothed: bool
@@ -31,7 +31,7 @@ class Kind(Protocol):
 
     @property
     def n_outputs(self) -> int:
-        """Width of the head."""
+        """Number of outputs of the head."""
 
     def __str__(self) -> str:
         """A description: `3 classes`, `values`."""
@@ -80,7 +80,7 @@ class Kind(Protocol):
         """Groups of rows for stratified sampling: the rows of each class, or all rows."""
 
     def stratified_by(self, labels: np.ndarray) -> np.ndarray | None:
-        """The labels to stratify a split by; None if a class occurs once, and for values."""
+        """The labels to stratify a split by. None for values, or if a class occurs only once."""
         return None
 
     def linear_model(self, strength: float, max_iter: int):
@@ -117,7 +117,7 @@ class Classes(Kind):
     def distillation_loss(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
         """T^2 times the divergence of the softened distributions (Hinton et al. 2015).
 
-        Sun et al.'s code takes the mean over classes too: with two classes, half of this loss.
+        Sun et al.'s code also averages over classes: with two classes, their loss is half of this loss.
         """
         from torch.nn.functional import kl_div, log_softmax
 
@@ -234,7 +234,7 @@ class Values(Kind):
         return float(np.ptp(predictions) / deviation) if deviation else None
 
     def differs(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """By more than 0.001."""
+        """Whether values differ by more than 0.001."""
         return np.abs(a - b) > 1e-3
 
     def strata(self, labels: np.ndarray) -> list[np.ndarray]:
@@ -242,7 +242,7 @@ class Values(Kind):
         return [np.arange(len(labels))]
 
     def linear_model(self, strength: float, max_iter: int):
-        """Ridge regression in float64, because its normal equations are singular in float32."""
+        """Ridge regression in float64: in float32 the normal equations are singular."""
         from sklearn.linear_model import Ridge
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import FunctionTransformer

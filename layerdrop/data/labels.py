@@ -1,4 +1,4 @@
-"""Class ids of a task and of a checkpoint. No other module converts them."""
+"""Convert class ids between the order of a task and the order of a checkpoint. No other module does this."""
 
 import re
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class Labels:
         self.task, self.kind, self.checkpoint = task, task.kind, checkpoint
         order = None if checkpoint is None else label_order(task, checkpoint.label_names)
         self.order = None if order is None else np.array(order)
-        """(classes,) the task's class id for each of the model's; None for the task's order."""
+        """(classes,) the task's class id for each class id of the model. None for the task's order."""
 
     @property
     def names(self) -> list[str]:
@@ -70,7 +70,7 @@ def label_order(task: Task, checkpoint_labels: Sequence[str]) -> list[int] | Non
     """The task's class id for each class of a checkpoint; None if the order is the task's.
 
     checkpoint_labels: names of the checkpoint's classes in id order, compared ignoring case. If the names differ from
-    the task's, the order is the task's.
+    the task's names, the task's order is used.
     """
     theirs = [name.lower() for name in checkpoint_labels]
     for spelling in (task.labels, task.words):
@@ -84,8 +84,8 @@ def label_order(task: Task, checkpoint_labels: Sequence[str]) -> list[int] | Non
 def pairs_by_order(task: Task, classes: Sequence[str]) -> str | None:
     """Describe the pairs of a checkpoint's and a task's classes if their names differ; else None.
 
-    classes: the checkpoint's names in id order, as many as the task's, compared ignoring case. LABEL_0, LABEL_1, ...
-    name the classes of GLUE tasks.
+    classes: the checkpoint's names in id order, as many as the task's, compared ignoring case. In GLUE
+    and demo tasks, LABEL_0, LABEL_1, ... count as the task's names.
     """
     numbers = [re.fullmatch(r"LABEL_(\d+)", name) for name in classes]
     if all(numbers) and task.name in TASKS | DEMO_TASKS:

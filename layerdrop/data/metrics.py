@@ -1,4 +1,4 @@
-"""GLUE's metrics, offline, with the formulas (scikit-learn, SciPy) of the hub's `evaluate.load("glue", task)`.
+"""GLUE's metrics without the hub. Formulas (scikit-learn, SciPy) as in the hub's `evaluate.load("glue", task)`.
 
 Both libraries are imported at the first call, to keep the start-up fast.
 """
@@ -77,10 +77,10 @@ def compute(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray, p
 
     predictions, labels: (n,), class ids or values. positive: the class that `f1` measures.
     """
-    more = {"f1": {"positive": positive}}
-    return {name: METRICS[name](predictions, labels, **more.get(name, {})) for name in names}
+    arguments = {"f1": {"positive": positive}}
+    return {name: METRICS[name](predictions, labels, **arguments.get(name, {})) for name in names}
 
 
 def rank_key(score: float) -> float:
-    """Sort key for a score where more is better. NaN, an undefined score, ranks below every number."""
+    """Sort key for a score where higher is better. NaN (undefined) ranks below every number."""
     return float("-inf") if np.isnan(score) else float(score)

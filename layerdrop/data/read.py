@@ -1,4 +1,4 @@
-"""Read the splits of a run: own files, the demo, a GLUE folder or the hub. Hold out a part of the training set."""
+"""Read the splits of a run: own files, the demo, a GLUE folder or the hub. Hold out rows of the training set."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from layerdrop.errors import UserError
 _fingerprints: dict[Hashable, dict[str, list[Any]]] = {}
 """Rows that this process has read: `_rows_key` -> {split: [number of rows, fingerprint]}."""
 HOLD_OUT_SEED = 41
-"""Seed of the draw (GLP's). Every model and every seed of a run holds out the same rows."""
+"""Seed of the held-out rows, as in GLP. The held-out rows are the same for all models and all seeds of runs."""
 
 DEMO_FOLDER = Path(__file__).parent.parent / "demo"
 """Contains the demo model's `checkpoint`, and a folder for each task: `demo-RTE/train.tsv`, `dev.tsv`, `test.tsv`."""
@@ -35,7 +35,7 @@ class Data:
     """The task and the rows of a run."""
 
     task: Task
-    """`task.texts`: the text columns that were read. For GLUE: the names of the classical files."""
+    """`task.texts`: the text columns that were read. For GLUE: the column names of the classical files."""
     examples: dict[str, Examples]
     """Split -> rows. MNLI has two validation and two test splits (`validation_matched`), and `test_ax` if present."""
     notes: list[str] = field(default_factory=list)
@@ -88,8 +88,8 @@ def read_splits(
         )
     for kind in splits:
         key = _rows_key(spec, splits, kind, head, test_file, max_predict_samples)
-        of_kind = {split: rows for split, rows in examples.items() if _kind(split) == kind}
-        _fingerprints[key] = {split: [len(rows), rows.fingerprint()] for split, rows in of_kind.items()}
+        kind_rows = {split: rows for split, rows in examples.items() if _kind(split) == kind}
+        _fingerprints[key] = {split: [len(rows), rows.fingerprint()] for split, rows in kind_rows.items()}
     return Data(task, examples, notes)
 
 
@@ -100,15 +100,15 @@ def row_fingerprints(
     test_file: str | None = None,
     max_predict_samples: int | None = None,
 ) -> dict[str, list[Any]]:
-    """Split -> [number of rows, fingerprint], as of `read_splits`. Unchanged files are read once.
+    """Split -> [number of rows, fingerprint] of the rows of `read_splits`. Unchanged files are read once.
 
     Rows of a hub dataset are left out unless this process has read them, because reading takes seconds.
     Raises UserError for unreadable data.
     """
-    how = {"test_file": test_file, "max_predict_samples": max_predict_samples}
-    keys = [_rows_key(spec, splits, kind, Head.of(checkpoint), **how) for kind in splits]
+    test = {"test_file": test_file, "max_predict_samples": max_predict_samples}
+    keys = [_rows_key(spec, splits, kind, Head.of(checkpoint), **test) for kind in splits]
     if spec.source != "hub" and any(key not in _fingerprints for key in keys):
-        read_splits(spec, splits, checkpoint=checkpoint, **how)
+        read_splits(spec, splits, checkpoint=checkpoint, **test)
     return {split: row for key in keys for split, row in _fingerprints.get(key, {}).items()}
 
 
@@ -120,7 +120,7 @@ def _rows_key(
     test_file: str | None,
     max_predict_samples: int | None,
 ) -> Hashable:
-    """Everything that decides the rows of a kind of splits: arguments, and size, time and inode of the files."""
+    """Cache key of the rows of a kind of splits: the arguments, and size, time and inode of the files."""
     files, others = [], ()
     test = (test_file, max_predict_samples) if kind == "test" else (None, None)
     if spec.source == "files":  # the head and the other files decide columns and classes

@@ -8,7 +8,7 @@ class DataSpec:
     """Task, source of the rows, and limits of rows and tokens."""
 
     task: str
-    """Name of a GLUE or demo task. For own files, a name derived from the file's."""
+    """Name of a GLUE or demo task. For own files: a name derived from the file name."""
     source: str = "hub"
     """`hub`, `demo`, `files`, or the path of a GLUE folder."""
     files: tuple[tuple[str, str], ...] = ()
@@ -19,7 +19,7 @@ class DataSpec:
     label_type: str = "auto"
     """Own files: `class`, `number`, or `auto`."""
     positive_label: str | None = None
-    """Own files with two classes: the class that `f1` measures. None: chosen by name and frequency."""
+    """Own files with two classes: the class that `f1` measures. None: choose by name and frequency."""
     skip_bad_rows: bool = False
     max_seq_length: int = 128
     """Tokens."""

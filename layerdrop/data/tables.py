@@ -1,6 +1,6 @@
-"""Files as tables with line numbers, and the conversion of a table to `Examples`.
+"""Read files as tables with line numbers, and convert tables to `Examples`.
 
-The csv module, the json module and pyarrow parse the files. pandas and `datasets` do not keep the line of a row.
+The csv module, the json module and pyarrow parse the files. pandas and `datasets` would lose the line numbers.
 """
 
 import csv
@@ -38,9 +38,9 @@ class Table:
 
     path: str
     columns: tuple[str, ...]
-    """Names in the order of the file. In JSON files, every name that occurs."""
+    """Names in the order of the file. JSON files: all names that occur in a row."""
     rows: dict[int, Any]
-    """Line -> Row, or any other form of a row before and after `map`."""
+    """Line -> Row. `map` can change the type of the rows."""
     bad: dict[int, BadRow] = field(default_factory=dict)
     """Line -> reason, for malformed rows."""
 
@@ -84,7 +84,7 @@ class Table:
     def examples(
         self, task: Task, class_ids: Mapping[str, int], index: str | None, labeled: bool, skip_bad_rows: bool
     ) -> Examples:
-        """The rows as examples of a task. Cells of its columns must be text.
+        """Convert the rows to examples of a task. The cells of the task's columns must be text.
 
         class_ids: label in the file -> class id. index: column of the row names. Raises UserError without a usable row.
         """
@@ -112,7 +112,7 @@ class Table:
 
 
 def _text(row: Row, column: str) -> str:
-    """Raises BadRow."""
+    """The text of a cell. Raises BadRow."""
     if column not in row:
         raise BadRow(f"no column {column}; found: {', '.join(row)}")
     cell = row[column]
@@ -130,7 +130,7 @@ def _text(row: Row, column: str) -> str:
 
 
 def _label(task: Task, class_ids: Mapping[str, int], text: str) -> float | int:
-    """Raises BadRow."""
+    """The class id or value of a label. Raises BadRow."""
     if task.labels:
         value, problem = class_ids.get(text), f"label '{text}' stands for a missing label"
     else:
@@ -203,7 +203,7 @@ def _read_json(flag: str, path: Path, lines: list[str]) -> Table:
     content = "".join(lines)
     rows = {number: line for number, line in enumerate(lines, 1) if line.strip()}
     try:
-        whole = json.loads(content)  # fails after the first of several lines
+        whole = json.loads(content)  # JSON lines raise an error here
     except json.JSONDecodeError as error:
         if content.lstrip().startswith("[") and error.msg != "Extra data":
             raise UserError(
@@ -255,14 +255,16 @@ def _read_delimited(flag: str, path: Path, lines: list[str]) -> Table:
 
     table = Table(str(path), (), dict(parsed)).map(check, skip_bad_rows=True)
     blank = [i for i, name in enumerate(header) if not name.strip()]
-    unused = {i for i in blank if not any(row[i].strip() for row in table.rows.values())}  # spreadsheets write them
+    unused = {
+        i for i in blank if not any(row[i].strip() for row in table.rows.values())
+    }  # spreadsheets export empty columns
     names = {i: f"Unnamed: {i}" if i in blank else name for i, name in enumerate(header) if i not in unused}
     table = table.map(lambda fields: {name: fields[i] for i, name in names.items()}, skip_bad_rows=True)
     return replace(table, columns=tuple(names.values()))
 
 
 def as_wide_as(header: Sequence[str], fields: list[str]) -> list[str]:
-    """The fields of a row. Raises BadRow if the header has another number of columns."""
+    """Return `fields`. Raises BadRow if their number differs from the number of columns in the header."""
     if len(fields) != len(header):
         raise BadRow(f"{len(fields)} columns instead of {len(header)}")
     return fields
@@ -271,8 +273,8 @@ def as_wide_as(header: Sequence[str], fields: list[str]) -> list[str]:
 def delimited_rows(lines: list[str], separator: str) -> Iterator[tuple[int, list[str] | BadRow]]:
     """(1-based line, fields) of every row that is not blank. Commas: quoted cells may span lines. Tabs: no quoting.
 
-    A row with wrong quoting yields a BadRow, and parsing resumes on the next line. Up to the line of the parser's
-    error, a row with an odd number of quotes ends the broken cell and yields a BadRow too.
+    A row with wrong quoting yields a BadRow, and parsing restarts on the next line. In the lines that are parsed again,
+    a row with an odd number of quotes holds the end of the broken cell and also yields a BadRow.
     """
     quoting = {"quoting": csv.QUOTE_NONE} if separator == "\t" else {"strict": True}
     start = doubtful = 0

@@ -32,7 +32,7 @@ class Task:
     header: tuple[str, ...] = ()
     """Column names of train.tsv and dev.tsv if these files have no header line (CoLA)."""
     suffixes: tuple[str, ...] = ("",)
-    """Endings of the validation and test splits: MNLI has two of each."""
+    """Endings of the names of the validation and test splits. MNLI has two of each."""
     value_range: tuple[float, float] | None = None
     """Regression: the lowest and highest value."""
     positive: int = 1
@@ -45,7 +45,7 @@ class Task:
 
     @property
     def kind(self):
-        """The kind of its labels: layerdrop.data.kinds.Classes or Values."""
+        """The kind of the labels: layerdrop.data.kinds.Classes or Values."""
         from layerdrop.data.kinds import Classes, Values  # imports numpy, which workers must not import early
 
         low, high = self.value_range or (-math.inf, math.inf)
@@ -169,7 +169,7 @@ DEMO_TASKS = {
 
 
 def get_task(name: str, flag: str = "--task_name") -> Task:
-    """The task of a name, in any usual spelling (`RTE`, `sst-2`, `STS-B`). Raises UserError, which names the flag."""
+    """The task with a name, in any usual spelling (`RTE`, `sst-2`, `STS-B`). Raises UserError, which names the flag."""
     tasks = TASKS | DEMO_TASKS
     key = name.lower().replace("-", "").replace("_", "")
     if key.startswith("demo"):
@@ -180,7 +180,7 @@ def get_task(name: str, flag: str = "--task_name") -> Task:
 
 
 def custom_task(name: str, texts: tuple[str, ...], label: str, labels: tuple[str, ...], positive: int = 1) -> Task:
-    """A task on own files. labels: class names in id order, empty for regression. positive: the class of `f1`."""
+    """A task of own files. labels: class names in id order, empty for regression. positive: the class of `f1`."""
     if not labels:
         metrics, selection = ("pearson", "spearmanr"), "spearmanr"
     else:

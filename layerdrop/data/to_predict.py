@@ -1,4 +1,4 @@
-"""Texts to predict: a file of any type that a run reads, plain lines, or a single text. No row is lost."""
+"""Texts to predict: a file of any type that a run reads, plain lines, or a single text. Unusable rows become None."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,15 +37,15 @@ class ToPredict:
         """
         texts = [self.texts[i] for i in self.rows]
         if not texts:
-            raise UserError(f"{self.source}: no text in it. Give one text in each line, or two.")
+            raise UserError(f"{self.source}: contains no text. Give one or two texts on each line.")
         n, expected = len(texts[0]), len(columns[0] if columns else texts[0])
         if n != expected:
-            raise UserError(f"{self.source}: {COUNTS[n]} in a row, and the model takes {COUNTS[expected].split()[0]}.")
+            raise UserError(f"{self.source}: {COUNTS[n]} in a row, but the model takes {COUNTS[expected].split()[0]}.")
         return Examples(tuple(map(list, zip(*texts, strict=True))), None, [self.index[i] for i in self.rows])
 
 
 def is_table(path: str) -> bool:
-    """Whether a file of this type has named columns."""
+    """Whether a file has named columns, by its ending."""
     return Path(path).suffix.lower() in FILE_TYPES
 
 
@@ -54,7 +54,7 @@ def read_columns(
 ) -> ToPredict:
     """Read the rows of a csv, tsv, JSON or parquet file.
 
-    columns: the text columns of the model's training, under each of their names. chosen: the user's columns.
+    columns: the text columns that the model was trained on, under all of their known names. chosen: the user's columns.
     skip_bad_rows: replace a malformed row by None. Otherwise a malformed row raises UserError with its line.
     """
     table = read_table("FILE", path, skip_bad_rows)
@@ -80,7 +80,7 @@ def _columns(table: Table, known: Sequence[tuple[str, ...]], chosen: Sequence[st
     if known:
         problem = f"no column {', '.join(known[0])}, which the model was trained on; found: {columns}"
     raise UserError(
-        f"{table.path}: {problem}. Name them: --text_columns A,B. For plain lines use another ending, such as .txt."
+        f"{table.path}: {problem}. Name them: --text_columns A,B. For plain lines, use an ending such as .txt."
     )
 
 
@@ -96,7 +96,7 @@ def read_lines(content: bytes, source: str) -> ToPredict:
     first = next((len(row) for row in texts if row), 0)
     for number, row in enumerate(texts, 1):
         if row and first > 2:
-            raise UserError(f"{source}:{number}: {first} texts, separated by tabs. Give one text in each line, or two.")
+            raise UserError(f"{source}:{number}: {first} texts, separated by tabs. Give one or two texts on each line.")
         if row and len(row) != first:
             raise UserError(f"{source}:{number}: {len(row)} texts, but {first} in the lines above.")
     return ToPredict(source, [str(i) for i in range(len(lines))], texts)

@@ -1,4 +1,4 @@
-"""Token ids of examples in flat arrays, and their cache."""
+"""Tokenize examples into flat arrays, and cache the arrays."""
 
 import hashlib
 from collections import OrderedDict
@@ -57,7 +57,7 @@ class TokenizedDataset(torch.utils.data.Dataset):
 
 
 class TokenCache:
-    """Token arrays by key, up to `limit` bytes. Removes the least recently used first. Holds no texts."""
+    """Token arrays by key, up to `limit` bytes. Removes the least recently used arrays first. Stores no texts."""
 
     def __init__(self, limit: int):
         self.limit = limit
@@ -69,7 +69,7 @@ class TokenCache:
         return sum(array.nbytes for columns, ends in self.entries.values() for array in (ends, *columns.values()))
 
     def get(self, key: Hashable, make: Callable[[], Tokens]) -> Tokens:
-        """The arrays of a key, made if missing. Arrays above the limit are not kept."""
+        """The arrays of a key; if missing, the result of `make`. Arrays larger than the limit are not kept."""
         tokens = self.entries.pop(key, None) or make()
         self.entries[key] = tokens
         while self.size > self.limit:
@@ -90,8 +90,8 @@ def tokenize(
     """Tokenize every example to at most `max_seq_length` tokens. Pairs are cut from the longer text first.
 
     labels: replace `examples.labels` (the same classes in a checkpoint's own order). sizes: column -> number of the
-    model's embeddings. With the cache, a process with several runs tokenizes each split once. Raises UserError if no
-    token of a text would be left, or a token has no embedding.
+    model's embeddings. A process with several runs tokenizes each split once (cache). Raises UserError if
+    `max_seq_length` leaves no token of the texts, or a token has no embedding.
     """
     key = examples.fingerprint(), _tokenizer_key(tokenizer), max_seq_length
     columns, offsets = _cache.get(key, lambda: _tokenize(examples, tokenizer, max_seq_length))
@@ -108,7 +108,7 @@ def tokenize(
 def _tokenizer_key(tokenizer) -> Hashable:
     """A key that is equal for tokenizers with equal results."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:  # set by the last call
+    if backend is not None:  # the last call of the tokenizer has set them
         backend.no_truncation()
         backend.no_padding()
     rules = backend.to_str() if backend is not None else tokenizer.name_or_path  # slow tokenizers
@@ -120,7 +120,8 @@ def _tokenize(examples: Examples, tokenizer, max_seq_length: int) -> Tokens:
     special = tokenizer.num_special_tokens_to_add(pair=len(examples.texts) == 2)
     if max_seq_length <= special:
         raise UserError(
-            f"--max_seq_length {max_seq_length}: {special} tokens mark the start and end of texts. Choose more."
+            f"--max_seq_length {max_seq_length}: {special} special tokens mark the start and end of texts. "
+            "Choose a higher limit."
         )
     names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}

@@ -17,12 +17,12 @@ from layerdrop.states import sentence_tokens, watching
 
 
 def patient_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of states (batch, pairs, hidden), each scaled to length 1: a mean over all dimensions."""
+    """Mean squared error over all dimensions of states (batch, pairs, hidden). Each state is scaled to length 1."""
     return mse_loss(normalize(student.float(), dim=-1), normalize(teacher.float(), dim=-1))
 
 
 def layers_loss(student: Sequence[torch.Tensor], teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean squared error over real tokens and hidden, summed over the pairs of layers.
+    """Mean squared error over real tokens and hidden dimensions, summed over the pairs of layers.
 
     student: a tensor (batch, tokens, hidden) for each pair; teacher: (batch, pairs, tokens, hidden); mask: (batch,
     tokens), 1 for real tokens.
@@ -45,7 +45,7 @@ def _real_error(student: Sequence[torch.Tensor], teacher: torch.Tensor, real: to
 
 
 def check_depth(distil: DistilSpec | None, n_kept: int) -> None:
-    """Raise UserError if too few layers are kept to pair a layer with the teacher's."""
+    """Raise UserError if too few layers are kept to form pairs with layers of the teacher."""
     if distil and distil.distill == "patient" and distil.distill_states_weight and n_kept < 2:
         raise UserError(
             "--distill patient: pairs all layers but the last, and the model keeps only one layer. Use --distill "
@@ -54,7 +54,7 @@ def check_depth(distil: DistilSpec | None, n_kept: int) -> None:
 
 
 class Distillation:
-    """An Objective: (1 - weight) task loss + weight logits loss + states weight x loss of states (and attention).
+    """An Objective: (1 - weight) x task loss + weight x logits loss + states weight x loss of states (and attention).
 
     Batches contain the teacher's outputs (layerdrop.finetune.teacher). A term of weight 0 is not computed.
     """
@@ -66,9 +66,9 @@ class Distillation:
     def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The loss of a batch, as Objective."""
         inputs, states = model_inputs(batch), self.spec.distill_states_weight
-        asked = {"output_hidden_states": True} if states and self.spec.distill == "layers" else {}
+        options = {"output_hidden_states": True} if states and self.spec.distill == "layers" else {}
         with watching(self.model, inputs["input_ids"].shape[1]) if states else nullcontext() as seen:
-            output = model(**inputs, **asked)
+            output = model(**inputs, **options)
         return self.of(output.logits, seen.outputs if seen else [], batch)
 
     def of(self, logits: torch.Tensor, states: list[torch.Tensor], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -95,9 +95,9 @@ class Distillation:
         return loss
 
     def _attentions(self, inputs: Mapping[str, torch.Tensor]) -> Sequence[torch.Tensor]:
-        """The model's attention weights, with gradients, from a second pass without dropout.
+        """The model's attention weights, with gradients, from a second forward pass without dropout.
 
-        In training mode, the library returns weights after dropout, with a tenth of them set to zero.
+        In training mode, the library returns the weights after dropout, which sets a tenth of them to zero.
         """
         training = self.model.training
         self.model.eval()
@@ -108,13 +108,13 @@ class Distillation:
 
 
 class DistillationLoss:
-    """A `compute_loss_func` for any Trainer: distillation from a teacher that reads each batch of the student.
+    """A `compute_loss_func` for any Trainer: distillation from a teacher that computes each batch of the student.
 
         loss = DistillationLoss(student, teacher, distill_temperature=2.0)
         Trainer(student, args, train_dataset=data, compute_loss_func=loss)
 
     Both models are classifiers of the library that take the same batches. With `patient` and `layers`, `pairs` names
-    the paired layers. A hook on the student keeps the inputs of each batch: `remove` removes it.
+    the paired layers. A hook on the student stores the inputs of each batch. Call `remove` to remove the hook.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class DistillationLoss:
     ):
         """pairs: (student's layer, teacher's layer), ids in each model's own numbering. Other arguments: DistilSpec."""
         spec = DistilSpec(distill, None, distill_temperature, distill_weight, distill_states_weight)
-        self.of_teacher = [theirs for _, theirs in pairs]
+        self.teacher_layers = [theirs for _, theirs in pairs]
         self.distillation = Distillation(TaskLoss(kind_of(student.config)), student, spec, [ours for ours, _ in pairs])
         self.student, self.teacher = student, teacher.requires_grad_(False).eval()
         self.watch, self.states, self.inputs = ExitStack(), [], {}
@@ -142,10 +142,10 @@ class DistillationLoss:
         self.hook.remove()
 
     def _before_forward(self, student: nn.Module, args: tuple, inputs: dict) -> None:
-        """Keep the inputs of a batch, and collect the student's states."""
+        """Store the inputs of a batch, and record the student's states."""
         self.inputs = {name: value for name, value in inputs.items() if torch.is_tensor(value) and name != "labels"}
         self.watch.close()
-        if self.of_teacher:
+        if self.teacher_layers:
             self.states = self.watch.enter_context(watching(student, inputs["input_ids"].shape[1])).outputs
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
@@ -156,8 +156,8 @@ class DistillationLoss:
         self.teacher.to(labels.device)
         with torch.no_grad(), watching(self.teacher, mask.shape[1]) as seen:
             batch = {"labels": labels, "attention_mask": mask, "teacher_logits": self.teacher(**self.inputs).logits}
-        if self.of_teacher:
-            states = torch.stack([seen.outputs[i] for i in self.of_teacher], dim=1)
+        if self.teacher_layers:
+            states = torch.stack([seen.outputs[i] for i in self.teacher_layers], dim=1)
             patient = self.distillation.spec.distill == "patient"
             batch["teacher_states"] = states[rows, :, sentence_tokens(self.teacher, mask)] if patient else states
         loss = self.distillation.of(outputs.logits, self.states, batch)

@@ -41,7 +41,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a classifier on its device, without changing its training mode or the random state.
 
-    dataset: with labels in the model's order, or without labels. Under torch.distributed each process computes a share
+    dataset: with labels in the model's order, or without labels. Under torch.distributed, each process computes a share
     of the batches, and all processes return the whole result. Raises FloatingPointError for logits that are not finite.
     """
     start = time.perf_counter()
@@ -56,7 +56,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Evaluator:
-    """A function that evaluates a model on a split. For other fields see `evaluate`."""
+    """A callable that evaluates a model on a split. For the fields without a description see `evaluate`."""
 
     datasets: Mapping[str, TokenizedDataset]
     """Split -> examples: `validation`; for MNLI `validation_matched`, `validation_mismatched`."""
@@ -80,7 +80,7 @@ class Evaluator:
 def logits_of(
     model: PreTrainedModel, dataset: TokenizedDataset, collate, batch_size: int, precision: str
 ) -> np.ndarray:
-    """(n, classes) float32, in the order of the source."""
+    """Compute logits (n, classes), float32, in the order of the source."""
     all_batches = batches(dataset, batch_size)
     numbers = range(rank(), len(all_batches), world_size())
     was_training = model.training

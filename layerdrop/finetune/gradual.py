@@ -31,7 +31,8 @@ class DropSchedule:
 class GradualDrop(TrainerCallback):
     """A callback for any Trainer: drop layers at the beginning of epochs, by a schedule.
 
-    The other parameters keep their optimizer state. To resume, begin with a model of the checkpoint's depth: `cut_as`.
+    The kept parameters keep their optimizer state. To resume, first cut the model to the checkpoint's depth with
+    `cut_as`.
     """
 
     def __init__(self, model: PreTrainedModel, schedule: DropSchedule):
@@ -48,7 +49,7 @@ class GradualDrop(TrainerCallback):
 
 
 def _positions(model: PreTrainedModel, ids: Sequence[int]) -> list[int]:
-    """Positions of layers in a model. ids: of the original model; absent layers are ignored."""
+    """Positions of layers in a model. ids: original ids; absent layers are ignored."""
     kept = original_layers(model.config)[1]
     return [kept.index(i) for i in ids if i in kept]
 

@@ -24,8 +24,8 @@ class Interrupted(KeyboardInterrupt):
 class Interrupt(TrainerCallback):
     """On SIGINT or SIGTERM: finish the step, write a checkpoint, raise Interrupted. A second signal stops at once.
 
-    Only a run of one process handles the signals. At the end of an epoch the checkpoint is written after the
-    evaluation, so that it holds the epoch's results. rolling: checkpoints are only for resuming, so few are written.
+    Only a run of one process handles the signals. At the end of an epoch, the checkpoint is written after the
+    evaluation and contains its results. rolling: checkpoints are only for resuming, so few are written.
     """
 
     def __init__(self, rolling: bool):
@@ -33,7 +33,7 @@ class Interrupt(TrainerCallback):
         self.asked = False
         """Whether the user asked to stop."""
         self.due = False
-        """Whether the end of the epoch writes a checkpoint."""
+        """Whether on_epoch_end writes the checkpoint of the epoch's last step."""
         self.saved = time.monotonic()
         """Time of the last checkpoint, or of the start."""
         self.old_handlers = {}
@@ -58,7 +58,7 @@ class Interrupt(TrainerCallback):
             self.due, control.should_save = control.should_save, False
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        """Skip a rolling checkpoint at the end of training, and soon after the last one."""
+        """Skip a rolling checkpoint at the end of training, or within CHECKPOINT_SECONDS of the last checkpoint."""
         soon = args.world_size == 1 and time.monotonic() - self.saved < CHECKPOINT_SECONDS
         if self.asked or self.due:
             control.should_save, self.due = True, False
@@ -66,7 +66,7 @@ class Interrupt(TrainerCallback):
             control.should_save = False
 
     def on_save(self, args, state, control, **kwargs):
-        """Raise Interrupted after the checkpoint if the user asked to stop."""
+        """Raise Interrupted after the checkpoint is written if the user asked to stop."""
         self.saved = time.monotonic()
         if self.asked:
             raise Interrupted(f"{args.output_dir}/checkpoint-{state.global_step}")

@@ -9,7 +9,7 @@ from layerdrop.surgery import droppable, without
 
 
 class LayerDropLoss(TrainerCallback):
-    """A callback for any Trainer: each training step skips every layer with probability `rate`.
+    """A callback for any Trainer: each training step skips each layer with probability `rate`.
 
     The draw depends on the seed and the step alone. It is the same in all processes, for all batches that a step
     accumulates, and in a resumed training. A draw that skips all layers is repeated. Evaluation uses every layer.
@@ -40,5 +40,5 @@ class LayerDropLoss(TrainerCallback):
     on_train_end = on_step_end
 
     def restore(self) -> None:
-        """Restore the skipped layers of a step that an error or Ctrl-C has interrupted. Otherwise without effect."""
+        """Restore the skipped layers of a step that an error or Ctrl-C has interrupted. No effect after other steps."""
         self.skipped.close()

@@ -15,7 +15,7 @@ TECHNICAL = ("_runtime", "_per_second", "_preparation_time")
 
 
 def result_name(logged: str) -> str:
-    """The record's name for a value that the library logs; empty for speed and progress."""
+    """The record's name for a value that the library logs. Empty for values of speed and progress."""
     if logged == "loss":
         return "train_loss"
     return logged.removeprefix("eval_") if logged.startswith("eval_") and not logged.endswith(TECHNICAL) else ""
@@ -48,7 +48,7 @@ class LogLine(TrainerCallback):
 
 
 class Bar(ProgressCallback):
-    """The library's progress bar without its results, which LogLine prints."""
+    """The library's progress bar without results. LogLine prints the results."""
 
     def on_log(self, *args, **kwargs):
         """Print nothing."""
@@ -63,11 +63,12 @@ def _position(args, state) -> str:
 class Losses(TrainerCallback):
     """Save the losses since the last log with every checkpoint.
 
-    With them, the losses of a resumed epoch and of the whole training are means over all steps.
+    The mean losses of a resumed epoch and of the whole training then include all steps.
     """
 
     KEY = "losses_since_log"
-    """In TrainerState.stateful_callbacks: `step`, `steps` since the last log, and the `sum` of their losses."""
+    """Key in TrainerState.stateful_callbacks. Values: `step`, number of `steps` since the last log, `sum` of their
+    losses."""
 
     def __init__(self):
         self.sum: torch.Tensor | float = 0.0
@@ -83,9 +84,9 @@ class Losses(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Read the losses of the checkpoint that the training resumes from."""
-        kept = state.stateful_callbacks.pop(self.KEY, None)
-        if kept and kept["step"] == state.global_step:
-            self.carried, self.steps = kept["sum"], kept["steps"]
+        saved = state.stateful_callbacks.pop(self.KEY, None)
+        if saved and saved["step"] == state.global_step:
+            self.carried, self.steps = saved["sum"], saved["steps"]
         self.began, self.logged_at = state.global_step, state.global_step - self.steps
         for entry in state.log_history:
             if "loss" in entry:
@@ -97,13 +98,13 @@ class Losses(TrainerCallback):
         """Save the sum if a checkpoint may be written."""
         if control.should_save or control.should_evaluate:
             new = nested_gather(torch.as_tensor(self.sum, device=args.device), args.parallel_mode).mean().item()
-            kept = {"sum": self.carried + new, "steps": state.global_step - self.logged_at, "step": state.global_step}
-            state.stateful_callbacks[self.KEY] = kept
+            saved = {"sum": self.carried + new, "steps": state.global_step - self.logged_at, "step": state.global_step}
+            state.stateful_callbacks[self.KEY] = saved
 
     on_epoch_end = on_step_end
 
     def logged(self, loss: float, state: TrainerState) -> float:
-        """The mean loss since the last log. loss: mean over the steps since then, or since the training resumed."""
+        """The mean loss since the last log. loss: mean over the steps since the last log or the resumption."""
         steps = state.global_step - self.logged_at
         mean = (self.carried + loss * (steps - self.steps)) / steps if self.steps else loss
         self.sum, self.carried, self.steps, self.logged_at = 0.0, 0.0, 0, state.global_step
@@ -111,6 +112,6 @@ class Losses(TrainerCallback):
         return mean
 
     def mean(self, loss: float, step: int) -> float:
-        """The mean loss of the whole training. loss: mean over the steps since it began or resumed. step: the last."""
+        """The mean loss of the whole training. loss: mean since the training began or resumed. step: the last step."""
         now = step - self.began
         return (self.earlier + loss * now) / (self.known + now) if self.known else loss

@@ -21,7 +21,7 @@ class Objective(Protocol):
 
 
 def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The entries of a batch that are inputs of the model."""
+    """The entries of a batch that the model takes as inputs."""
     return {name: value for name, value in batch.items() if name != "labels" and not name.startswith(FROM_TEACHER)}
 
 

@@ -17,7 +17,7 @@ fp32, which overflows in 16 bits."""
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """A context for forward passes in a precision. `fp32` has no effect."""
+    """A context for forward passes in a precision. No effect for `fp32`."""
     return torch.autocast(device.type, DTYPES.get(precision), enabled=precision in DTYPES)
 
 
@@ -34,7 +34,7 @@ def check_precision(precision: str, config: PreTrainedConfig) -> None:
 def head_in_fp32(model: PreTrainedModel) -> Iterator[None]:
     """Compute the classification head and the logits in fp32 under autocast; undone on exit.
 
-    A bf16 logit has 8 bits of precision: less than a third of 1,379 regression values would be distinct.
+    A bf16 logit has 8 bits of precision: fewer than a third of 1,379 regression values would be distinct.
     """
     heads = [child for name, child in model.named_children() if name != model.base_model_prefix]
     before = [vars(head).get("forward") for head in heads]

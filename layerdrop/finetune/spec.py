@@ -1,4 +1,4 @@
-"""Training settings of a run: the recipe, the time of dropping, distillation, module replacing."""
+"""Training settings of a run: the recipe, the drop time, distillation, module replacing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ class TrainSpec:
     train_sampling_strategy: str = "group_by_length"
     data_seed: int | None = None
     freeze_layers: tuple[int, ...] = ()
-    """Kept layers to freeze: ids of the checkpoint."""
+    """Ids of kept layers to freeze, in the checkpoint's numbering."""
     freeze_embeddings: bool = False
     layerdrop_rate: float | None = None
     """LayerDrop: probability that a training step skips a layer; None: no LayerDrop."""
@@ -64,7 +64,7 @@ class DistilSpec:
     distill_weight: float = 0.5
     distill_states_weight: float | None = None
     distill_attention: bool | None = None
-    """`layers`: whether to compare attention weights too."""
+    """`layers`: whether the loss also compares attention weights."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,6 @@ class TheseusSpec:
     replacing_rate: float
     """Probability of replacing a module at the first step."""
     replacing_steps: float
-    """First step at which the rate is 1; below 1: as a fraction of all steps."""
+    """First step at which the rate is 1. A value below 1 is a fraction of all steps."""
     replacing_schedule: str
-    """The rate before that step: `constant`, or `linear` up to 1."""
+    """The rate before this step: `constant`, or `linear`, which increases to 1."""

@@ -34,8 +34,11 @@ TOKENS = -1
 
 
 def patient_pairs(n_student: int, n_teacher: int) -> list[tuple[int, int]]:
-    """(student's layer, teacher's layer) of patient distillation: all but the student's last layer, evenly spaced over
-    the teacher's. 6 of 12: 0 to 4 with 1, 3, 5, 7, 9 (Sun et al.'s "skip")."""
+    """Pairs (student's layer, teacher's layer) of patient distillation.
+
+    All student layers except the last are paired with evenly spaced teacher layers. 6 of 12 layers: 0, 1, 2, 3, 4 with
+    1, 3, 5, 7, 9 (Sun et al.'s "skip").
+    """
     return [(i, (i + 1) * n_teacher // n_student - 1) for i in range(n_student - 1)]
 
 
@@ -90,7 +93,7 @@ def _refused(teacher: Checkpoint, why: str, instead: str) -> UserError:
 
 
 def _columns(teacher: Checkpoint, labels: Labels) -> list[int]:
-    """For each output of the student, the id of the teacher's output. Raises UserError if their classes differ."""
+    """For each output of the student, the id of the teacher's output. Raises UserError if the classes differ."""
     name, task, theirs = f"--teacher {teacher.name}", labels.task, Labels(labels.task, teacher)
     if not teacher.has_classifier:
         raise UserError(f"{name}: has no trained classifier. Fine-tune it first, or use --teacher auto.")
@@ -105,12 +108,15 @@ def _columns(teacher: Checkpoint, labels: Labels) -> list[int]:
 
 
 def _pairs(distil: DistilSpec, teacher: Checkpoint, student: PreTrainedModel) -> list[tuple[int, int]]:
-    """(student's layer, teacher's layer), each in its own model. Raises UserError if they do not fit."""
+    """Pairs (student's layer, teacher's layer) in each model's own numbering.
+
+    Raises UserError if the models do not fit.
+    """
     if distil.distill == "logits":
         return []
     ours, theirs = student.config.hidden_size, teacher.config.hidden_size
     if ours != theirs:
-        raise _refused(teacher, f"its states have {theirs} numbers, the model's {ours}", "logits")
+        raise _refused(teacher, f"its hidden size is {theirs}, the model's is {ours}", "logits")
     check_depth(distil, student.config.num_hidden_layers)
     if distil.distill == "patient":
         return patient_pairs(student.config.num_hidden_layers, teacher.n_layers)
@@ -130,7 +136,7 @@ class RaggedMemmap:
     def __init__(self, shape: Sequence[int], dtype: torch.dtype, lengths: np.ndarray, folder: str | Path):
         """shape: of a row; TOKENS stands for its number of tokens. lengths: (rows,) numbers of tokens.
 
-        Call it in every process. Raises UserError if the disk is too small, or if a process does not see the folder.
+        Call it in every process. Raises UserError if the disk is too small, or if a process cannot see the folder.
         """
         self.shape, self.lengths = tuple(shape), lengths
         sizes = lengths ** self.shape.count(TOKENS) * math.prod(size for size in self.shape if size != TOKENS)
@@ -143,7 +149,7 @@ class RaggedMemmap:
                     f"--output_dir {folder}: is not visible to every process. Choose a folder that all machines share."
                 )
             self.values = torch.from_file(str(path), shared=True, size=size, dtype=dtype)
-            gather(None)  # every process has opened the file
+            gather(None)  # wait until every process has opened the file
         finally:
             if rank() == 0:
                 path.unlink(missing_ok=True)
@@ -154,20 +160,20 @@ class RaggedMemmap:
         return self.values[self.ends[row] : self.ends[row + 1]].view(*sizes)
 
     def write(self, rows: Sequence[int], mask: torch.Tensor, tensor: torch.Tensor) -> None:
-        """Store a batch (batch, *shape), padded as its mask (batch, tokens) says."""
+        """Store the rows of a padded batch (batch, *shape). mask: (batch, tokens)."""
         for i, row in enumerate(rows):
             self[row].copy_(tensor[i][self._real(mask[i])])
 
     def batch(self, rows: Sequence[int], mask: torch.Tensor) -> torch.Tensor:
         """(batch, *shape) of some rows, with 0 for padding. mask: (batch, tokens)."""
         sizes = (mask.shape[1] if size == TOKENS else size for size in self.shape)
-        found = torch.zeros(len(rows), *sizes, dtype=self.values.dtype)
+        padded = torch.zeros(len(rows), *sizes, dtype=self.values.dtype)
         for i, row in enumerate(rows):
-            found[i][self._real(mask[i])] = self[row]
-        return found
+            padded[i][self._real(mask[i])] = self[row]
+        return padded
 
     def _real(self, mask: torch.Tensor) -> tuple[slice, ...]:
-        """Index of the real tokens in a padded row. mask: (tokens,), 1 for a run of real tokens."""
+        """Index of the real tokens in a padded row. mask: (tokens,), 1 for real tokens, which are consecutive."""
         start = int(mask.argmax())
         real = slice(start, start + int(mask.sum()))
         return tuple(real if size == TOKENS else slice(None) for size in self.shape)
@@ -199,14 +205,17 @@ def teacher_outputs(
     batch_size: int = 32,
     precision: str = "fp32",
 ) -> dict[str, RaggedMemmap]:
-    """One pass of a teacher, in evaluation mode and on its device, over all rows of `data`. Returns, for each row:
+    """Compute a teacher's outputs for all rows of `data`, in evaluation mode on the teacher's device.
 
-    `teacher_logits`: (classes,) float32. `teacher_states`: (pairs, hidden), or with `layers` (pairs, tokens, hidden).
-    `teacher_attention`: (pairs, heads, tokens, tokens). Under torch.distributed each process computes a share of the
+    Returns for each row: `teacher_logits`: (classes,) float32. `teacher_states`: (pairs, hidden), or with `layers`
+    (pairs, tokens, hidden). `teacher_attention`: (pairs, heads, tokens, tokens).
+
+    Under torch.distributed, each process computes a share of the
     batches, and all processes have all outputs.
 
-    kind: `logits`, `patient` or `layers`. layers: ids of the layers whose states are kept. attention: keep their
-    attention weights too, which needs eager attention. columns: order of the classes. folder: for the files of outputs.
+    kind: `logits`, `patient` or `layers`. layers: ids of the layers whose states are stored. attention: also
+    store their attention weights, which needs eager attention. columns: order of the classes. folder: for the files of
+    outputs.
     """
     was_training, dataset = teacher.training, data.longest_first()
     teacher.eval()
@@ -232,27 +241,27 @@ def teacher_outputs(
         parts = map(compute, tqdm(starts, desc="teacher", delay=2, leave=False, disable=None))
         first = next(parts, None)  # none if there are fewer batches than processes
         shapes = from_first_process(lambda: _row_shapes(first[2], kind))
-        stored = {name: RaggedMemmap(*of, np.diff(data.offsets), folder) for name, of in shapes.items()}
+        stored = {name: RaggedMemmap(*row, np.diff(data.offsets), folder) for name, row in shapes.items()}
         for rows, mask, outputs in chain([first] if first else [], parts):
             for name, tensor in outputs.items():
                 stored[name].write(rows, mask, tensor)
     teacher.train(was_training)
-    gather(None)  # every process has written its part
+    gather(None)  # wait until every process has written its part
     return stored
 
 
 def _row_shapes(outputs: Mapping[str, torch.Tensor], kind: str) -> dict[str, tuple[list[int], torch.dtype]]:
-    """(shape of a row, type) of each output. outputs: a batch's."""
-    of_tokens = {"teacher_states": (1,), "teacher_attention": (2, 3)} if kind == "layers" else {}
+    """(shape of a row, type) of each output. outputs: of a batch."""
+    token_axes = {"teacher_states": (1,), "teacher_attention": (2, 3)} if kind == "layers" else {}
     shapes = {}
     for name, tensor in outputs.items():
         sizes = enumerate(tensor.shape[1:])
-        shapes[name] = [TOKENS if i in of_tokens.get(name, ()) else size for i, size in sizes], tensor.dtype
+        shapes[name] = [TOKENS if i in token_axes.get(name, ()) else size for i, size in sizes], tensor.dtype
     return shapes
 
 
 def _attentions(output, layers: Sequence[int], mask: torch.Tensor) -> torch.Tensor:
-    """(batch, layers, heads, tokens, tokens). Raises UserError for a model that does not return them."""
+    """Attention weights (batch, layers, heads, tokens, tokens). Raises UserError if the model does not return them."""
     weights = output.attentions or ()
     if not weights or weights[0] is None or weights[0].shape[-2:] != (mask.shape[1], mask.shape[1]):
         raise UserError(
@@ -273,7 +282,7 @@ def attending_eagerly(model: PreTrainedModel) -> Iterator[None]:
 
 
 class IndexedDataset(TokenizedDataset):
-    """Tokenized examples whose items have their row number under `row`."""
+    """Tokenized examples. Each item has its row number under `row`."""
 
     def __getitem__(self, position: int) -> dict:
         return super().__getitem__(position) | {"row": int(self.rows[position])}
@@ -281,18 +290,18 @@ class IndexedDataset(TokenizedDataset):
 
 @dataclass(frozen=True)
 class TeacherCollator:
-    """Batches of IndexedDataset examples with the teacher's outputs."""
+    """Collate IndexedDataset items, and add the teacher's outputs."""
 
     collate: Collator
     outputs: Mapping[str, RaggedMemmap]
-    """As teacher_outputs returns them."""
+    """The result of teacher_outputs."""
 
     def length(self, longest: int) -> int:
         """The padded length of a batch, as Collator.length."""
         return self.collate.length(longest)
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
-        """A batch as Collator's, and the outputs of its rows with 0 for padding."""
+        """Collate a batch, and add the teacher's outputs of its rows, padded with 0."""
         rows = [item["row"] for item in items]
         batch = self.collate([{name: value for name, value in item.items() if name != "row"} for item in items])
         return batch | {name: stored.batch(rows, batch["attention_mask"]) for name, stored in self.outputs.items()}

@@ -1,7 +1,7 @@
 """Module replacing: Xu et al. (2020), "BERT-of-Theseus".
 
-A module is a run of consecutive layers of the predecessor. Each training step replaces modules, drawn at random, by one
-layer of the successor each. Only the successor's layers are trained.
+A module is a run of consecutive layers of the predecessor. Each training step replaces random modules, each by
+one layer of the successor. Only the successor's layers are trained.
 """
 
 from contextlib import ExitStack
@@ -15,7 +15,10 @@ from layerdrop.surgery import layer_list, with_layers
 
 
 def modules(n_predecessor: int, n_successor: int) -> list[range]:
-    """The predecessor's layers that each successor layer replaces: runs of nearly equal length, longer runs first."""
+    """For each successor layer, the predecessor's layers that it replaces.
+
+    Runs of nearly equal length, longer ones first.
+    """
     each, more = divmod(n_predecessor, n_successor)
     starts = [i * each + min(i, more) for i in range(n_successor + 1)]
     return [range(a, b) for a, b in zip(starts, starts[1:], strict=False)]
@@ -30,7 +33,7 @@ def only_layers_train(model: PreTrainedModel) -> None:
 class TheseusLoss(TrainerCallback):
     """A callback for any Trainer: each training step mixes modules of the predecessor and layers of the successor.
 
-    The probability of replacing a module reaches 1 at `steps`. Later steps use the successor only. The draw depends on
+    The probability of replacing a module reaches 1 at `steps`. Later steps use only the successor. The draw depends on
     the seed and the step alone. Evaluation uses the successor.
     """
 
@@ -56,8 +59,8 @@ class TheseusLoss(TrainerCallback):
         self.until = self.steps * state.max_steps if self.steps < 1 else self.steps
         if self.until >= state.max_steps:
             raise UserError(
-                f"--replacing_steps {self.steps:g}: the training has {state.max_steps} steps, so no step would use the "
-                "successor only. Give fewer, or a fraction such as 0.5."
+                f"--replacing_steps {self.steps:g}: the training has {state.max_steps} steps, so no step would use "
+                "only the successor. Give fewer, or a fraction such as 0.5."
             )
         self.predecessor.to(self.model.device).train()
 
@@ -77,7 +80,7 @@ class TheseusLoss(TrainerCallback):
         drawn, layers = self.draw(state.global_step), []
         for i, replaced in enumerate(drawn):
             layers += [(self.model, i)] if replaced else [(self.predecessor, j) for j in self.modules[i]]
-        if not any(drawn):  # without a trainable parameter, the backward pass would fail
+        if not any(drawn):  # the backward pass needs a trainable parameter
             *_, last = layer_list(self.model).parameters()
             hook = self.model.register_forward_hook(_adding_zero(last))
             self.replaced.callback(hook.remove)
@@ -90,13 +93,15 @@ class TheseusLoss(TrainerCallback):
     on_train_end = on_step_end
 
     def restore(self) -> None:
-        """Restore the successor's layers after a step that an error or Ctrl-C has interrupted. Otherwise without
-        effect."""
+        """Restore the successor's layers after a step that an error or Ctrl-C has interrupted.
+
+        No effect after other steps.
+        """
         self.replaced.close()
 
 
 def _adding_zero(parameter: torch.Tensor):
-    """A forward hook: logits, and the model's own loss if it has labels, depend on a parameter, with gradient 0."""
+    """A forward hook that adds 0 x a parameter to the logits and, if the model computes it, to the loss."""
 
     def add(model, args, output):
         for name in ("logits", "loss"):

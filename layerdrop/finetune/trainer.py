@@ -31,25 +31,25 @@ from layerdrop.system.own_files import OwnFiles
 class OneGPU(TrainingArguments):
     """The library's settings, limited to one GPU for each process.
 
-    Pickling (training_args.bin) gives an object of the library's own class without secrets.
+    Pickled (training_args.bin), it becomes an object of the library's own class, without tokens.
     """
 
     def __reduce__(self) -> tuple:
         """A TrainingArguments without tokens."""
         plain = object.__new__(TrainingArguments)
         vars(plain).update({name: None if name.endswith("_token") else value for name, value in vars(self).items()})
-        return plain.__reduce_ex__(1)  # later protocols insist on the class of the pickled object
+        return plain.__reduce_ex__(1)  # later protocols require the class of the pickled object
 
     @property
     def n_gpu(self) -> int:
-        """0 or 1. The library would use all GPUs, with a batch for each: another recipe."""
+        """0 or 1. The library would use all GPUs with one batch on each, and so change the batch size."""
         return min(1, super().n_gpu)
 
 
 class FineTuner(Trainer):
     """The library's Trainer, changed through its public methods only.
 
-    Make it inside `speedups` and train inside the same block: the library reads some settings when it is made.
+    Create and train it inside the same `speedups` block: the constructor reads settings that the block changes.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class FineTuner(Trainer):
         capture: bool = False,
         rolling_checkpoints: bool = True,
     ):
-        """objective: the loss. evaluator: used when the settings say so; None: never. capture: execute steps as CUDA
-        graphs, if CUDA can capture them. rolling_checkpoints: checkpoints are only for resuming.
+        """objective: the loss. evaluator: evaluates by `eval_strategy`; None: no evaluation. capture: execute steps as
+        CUDA graphs if CUDA can capture them. rolling_checkpoints: checkpoints are only for resuming.
 
-        Raises UserError for settings that the library refuses, for a missing package, and for less than one batch with
-        `dataloader_drop_last`.
+        Raises UserError for settings that the library rejects, for a missing package, and for a training set smaller
+        than one batch with `dataloader_drop_last`.
         """
         if args.dataloader_drop_last and len(train_dataset) < (batch := args.train_batch_size * args.world_size):
             raise UserError(
@@ -88,7 +88,7 @@ class FineTuner(Trainer):
         self.evaluated: tuple[int, dict[str, Evaluation]] = -1, {}
         """Step and results, by split, of the last evaluation."""
         self.train_loss: float | None = None
-        """Mean over all steps of the training, including the steps before it resumed."""
+        """Mean loss over all steps of the training, including the steps before a resumption."""
         self.resumed_at_step: int | None = None
         own = [LogLine(), self.interrupt, *callbacks, self.losses, _Corrections(model.config.pad_token_id)]
         evaluated_on = dict(evaluator.datasets) if self.evaluator else None
@@ -113,10 +113,10 @@ class FineTuner(Trainer):
             self.add_callback(Bar)
 
     def train(self, resume_from_checkpoint: str | None = None) -> "FineTuner":
-        """Train to the end, in place. Returns itself; afterwards the model is an ordinary one of the library.
+        """Train the model in place. Returns this trainer. The trained model is an ordinary model of the library.
 
-        Raises UserError for a damaged checkpoint, FloatingPointError for a diverged training, Interrupted if the user
-        stopped it.
+        Raises UserError for a damaged checkpoint, FloatingPointError for a diverged training, and Interrupted if the
+        user stopped the training.
         """
         if resume_from_checkpoint is not None:
             state = Path(resume_from_checkpoint, "trainer_state.json").read_text(encoding="utf-8")
@@ -172,7 +172,7 @@ class FineTuner(Trainer):
         return self.sampler.tokens / self.seconds, 1 - self.sampler.tokens / self.sampler.padded_tokens
 
     def get_train_dataloader(self) -> DataLoader:
-        """Length-grouped batches if the settings say so; else the library's."""
+        """Batches grouped by length with `group_by_length`; else the library's batches."""
         args, data = self.args, self.train_dataset
         if args.train_sampling_strategy != "group_by_length":
             return super().get_train_dataloader()
@@ -193,7 +193,7 @@ class FineTuner(Trainer):
         return self.accelerator.prepare(loader)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        """The library's training step, captured or not."""
+        """The library's training step, as a CUDA graph if possible."""
         if self.captured is None:
             loss = super().training_step(model, inputs, num_items_in_batch)
         else:
@@ -202,7 +202,10 @@ class FineTuner(Trainer):
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log as the library does. The loss is a mean over all steps since the last log, including before resuming."""
+        """Log as the library does.
+
+        The loss is a mean over all steps since the last log, also those before a resumption.
+        """
         if "loss" in logs:
             logs["loss"] = self.losses.logged(logs["loss"], self.state)
         super().log(logs, start_time)
@@ -215,8 +218,8 @@ class FineTuner(Trainer):
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
         """Evaluate every validation split and log the metrics as `eval_accuracy`, or `eval_matched_accuracy` ...
 
-        The result also has the first split's metrics without its prefix: the best checkpoint can be chosen by `loss` or
-        `accuracy` for MNLI too.
+        The result also has the first split's metrics without its prefix, so that `loss` or `accuracy` can choose the
+        best checkpoint for MNLI too.
         """
         evaluations = {split: self.evaluator(self.model, split) for split in self.evaluator.datasets}
         self.evaluated = self.state.global_step, evaluations
@@ -250,17 +253,17 @@ class FineTuner(Trainer):
 
 
 class _Corrections(TrainerCallback):
-    """Corrections of the library's behavior at the beginning of a training and of an epoch."""
+    """Correct the library's behavior at the beginning of a training and of an epoch."""
 
     def __init__(self, pad_token_id: int | None):
         """pad_token_id: of the model's configuration."""
         self.pad_token_id = pad_token_id
 
     def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
-        """Restore the padding id, and refuse an optimizer state of other parameters.
+        """Restore the padding id, and reject an optimizer state with other shapes than the parameters.
 
-        The library replaces the padding id by the tokenizer's. RoBERTa counts positions from this id. AdamW would read
-        past the end of a smaller state.
+        The library replaces the padding id by the tokenizer's, but RoBERTa counts positions from the model's. AdamW
+        would read past the end of a smaller state.
         """
         model.config.pad_token_id = self.pad_token_id
         for parameter, moments in optimizer.state.items():

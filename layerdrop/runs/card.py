@@ -30,7 +30,7 @@ TEXT = Template("""
 
 ## Layers
 
-Dropped: {{ record.dropped | join(", ") or "none" }} (ids from 0, next to the embeddings), by `{{ strategy }}`,
+Dropped: {{ record.dropped | join(", ") or "none" }} (ids count from 0, next to the embeddings), by `{{ strategy }}`,
 {{ moment }}.
 Parameters: {{ "{:,}".format(record.parameters_before) }} -> {{ "{:,}".format(record.parameters_after) }}.
 {%- if spec.distil %}
@@ -49,7 +49,7 @@ Distilled from {{ teacher }} (`--distill {{ spec.distil.distill }}`).
 | {{ name }} | {{ "%.4f" % value }} |
 {%- endfor %}
 
-As fractions, on {{ rows }}.
+The values are fractions, measured on {{ rows }}.
 {%- else %}
 Not evaluated.
 {%- endif %}
@@ -71,7 +71,7 @@ The license and the limits of `{{ base }}` also apply to this model.
 
 
 def push_card(record: RunRecord, hub_model_id: str | None, token: str | None) -> None:
-    """Upload the card to the model's repository on the hub. The Trainer has uploaded the model."""
+    """Upload the card to the model's repository on the hub. The Trainer uploads the model before this call."""
     api = HfApi(token=token)
     repository = api.create_repo(hub_model_id or Path(record.folder).absolute().name, exist_ok=True).repo_id
     api.upload_file(path_or_fileobj=Path(record.folder) / CARD_FILE, path_in_repo=CARD_FILE, repo_id=repository)
@@ -114,19 +114,22 @@ def _metadata(record: RunRecord) -> ModelCardData:
 
 
 def hub_name(model: str) -> str | None:
-    """The hub name of a checkpoint, or of the model of a run's folder. None for other local folders."""
+    """The hub name of a checkpoint. For a run's folder: the hub name of its model. None for other local checkpoints."""
     try:
         if not Path(model).expanduser().exists():
             validate_repo_id(model)
             return None if model in EMBEDDED else model
         record = read_record(model)
         return hub_name(record.spec.model.name) if record and record.spec.model.name != model else None
-    except (ValueError, RecursionError):  # no hub name, no record, or two runs that name each other
+    except (
+        ValueError,
+        RecursionError,
+    ):  # no hub name, an unreadable record, or two runs that name each other as their model
         return None
 
 
 def _measured(record: RunRecord) -> list[tuple[str, str, float]]:
-    """(split, metric, value) in the order of the record. Metrics of MNLI's two splits have no prefix."""
+    """(split, metric, value) in the order of the record. The prefixes of MNLI's metrics are removed."""
     prefixes = {split: metric_prefix(split) for split in record.data if split.startswith("validation")}
     measured = []
     for name, value in record.metrics.items():
@@ -146,7 +149,7 @@ def _measured_on(record: RunRecord) -> str:
 
 def _text(record: RunRecord, use: str) -> str:
     spec = record.spec
-    named = spec.distil and spec.distil.teacher
+    teacher = spec.distil and spec.distil.teacher
     return TEXT.render(
         record=record,
         spec=spec,
@@ -154,7 +157,7 @@ def _text(record: RunRecord, use: str) -> str:
         base=_shown(spec.model.name),
         strategy=spec.drop.strategy or "none",
         moment=MOMENTS[spec.drop_when],
-        teacher=f"`{_shown(named)}`" if named else "the full model, fine-tuned first",
+        teacher=f"`{_shown(teacher)}`" if teacher else "the full model, fine-tuned first",
         rows=_measured_on(record),
         seconds=record.seconds.get("train"),
         device=record.environment.get("device"),
@@ -163,5 +166,5 @@ def _text(record: RunRecord, use: str) -> str:
 
 
 def _shown(model: str) -> str:
-    """The hub name, else the folder's name without its path."""
+    """The hub name. For a folder without one: the folder's name without its path."""
     return hub_name(model) or Path(model.rstrip("/")).name

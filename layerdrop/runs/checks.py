@@ -10,7 +10,7 @@ from layerdrop.runs.training_arguments import check_checkpointing
 
 
 def check_run(spec: RunSpec, args: TrainingArguments, config: PreTrainedConfig) -> None:
-    """Raise UserError for a precision, activation checkpointing or a selection that a model does not allow."""
+    """Raise UserError for a precision, activation checkpointing or a selection that the model does not support."""
     check_precision(spec.precision, config)
     check_checkpointing(args, config)
     check_selection(spec, config)
@@ -20,4 +20,6 @@ def check_selection(spec: RunSpec, config: PreTrainedConfig) -> None:
     """Raise UserError for a selection of layers that is impossible with any scores. config: the checkpoint's."""
     drop = spec.drop
     selection.check_selection(drop, spec.train.freeze_layers if spec.train else (), config)
-    check_depth(spec.distil, config.num_hidden_layers - (drop.k or len(drop.layers)))  # a threshold is checked later
+    check_depth(
+        spec.distil, config.num_hidden_layers - (drop.k or len(drop.layers))
+    )  # with a threshold, K is checked after scoring

@@ -1,4 +1,4 @@
-"""Settings as flags: the flag of a setting, for messages, and the command that executes a run again."""
+"""Convert settings to flags: the flag of a setting for messages, and the command that repeats a run."""
 
 import json
 import shlex
@@ -28,7 +28,7 @@ FLAG_OF = {
     "training": "do_train",
 }
 """Keys of `RunSpec.flat()` -> the flag, if it has another name."""
-WITHOUT_FLAG = {"processes": "torchrun --nproc_per_node", "frozen": "the layers of --drop_strategy only frozen"}
+WITHOUT_FLAG = {"processes": "torchrun --nproc_per_node", "frozen": "freezing instead of dropping"}
 """Keys of `RunSpec.flat()` that no flag of run_glue.py sets -> their description."""
 DEFAULTS = RunSpec(ModelSpec(""), DataSpec("")).flat()
 
@@ -45,25 +45,25 @@ def command_of(spec: RunSpec) -> str:
 
 
 def data_flags(data: DataSpec) -> list[str]:
-    """Flags that read the data of a run again, without its limits on rows and tokens."""
+    """Flags to read the data of a run again, without the run's limits on rows and tokens."""
     if not data.files:
         folder = [] if data.source in ("hub", "demo") else [f"--data_dir={data.source}"]
         return ["--task_name", data.task, *folder]
     names = ("text_columns", "label_column", "label_type", "positive_label", "skip_bad_rows", "hold_out")
     task = ["--task_name", data.task] if data.task in TASKS else []
     files = [f"--{split}_file={path}" for split, path in data.files]
-    given = [f"--{name}={_word(getattr(data, name))}" for name in names if getattr(data, name) != DEFAULTS[name]]
-    return [*task, *files, *given]
+    options = [f"--{name}={_word(getattr(data, name))}" for name in names if getattr(data, name) != DEFAULTS[name]]
+    return [*task, *files, *options]
 
 
 def _flags(spec: RunSpec) -> Iterator[str]:
     values, data, drop = spec.flat(), spec.data, spec.drop
     yield from ("--model_name_or_path", spec.model.name)
-    if not data.files:  # own files name their task
+    if not data.files:  # the name of own files is their task
         yield from ("--task_name", data.task)
     for split, path in data.files:
         yield from (f"--{split}_file", path)
-    if drop.found:  # keep its order
+    if drop.found:  # this flag keeps the order
         yield from ("--drop_order", ",".join(map(str, drop.found)))
     skipped = {"model", "task", "files", "found", "training", "no_speedups", "precision", *WITHOUT_FLAG}
     skipped |= {"source"} if data.source in ("hub", "demo", "files") else set()

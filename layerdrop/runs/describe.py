@@ -35,14 +35,14 @@ def inputs(record: RunRecord, read: RunInputs, teacher: Checkpoint | None) -> No
         notes.append(
             f"the checkpoint has {checkpoint.n_layers} of {checkpoint.n_original} layers: the others were dropped"
         )
-    if read.max_length < (asked := spec.data.max_seq_length):
-        notes.append(f"--max_seq_length {asked}: the model reads at most {read.max_length} tokens")
+    if read.max_length < (requested := spec.data.max_seq_length):
+        notes.append(f"--max_seq_length {requested}: the model reads at most {read.max_length} tokens")
     if labels.order is not None:
         notes.append(f"the checkpoint's order of labels is used: {', '.join(labels.names)}")
-    for its in (labels, Labels(task, teacher)) if teacher else (labels,):
-        if pairs := its.pairs:
+    for head in (labels, Labels(task, teacher)) if teacher else (labels,):
+        if pairs := head.pairs:
             notes.append(
-                f"{its.checkpoint.flag} {its.checkpoint.name}: its labels differ from those of {task.name}: {pairs}. "
+                f"{head.checkpoint.flag} {head.checkpoint.name}: its labels differ from those of {task.name}: {pairs}. "
                 "If this is wrong, correct its config.json (id2label, label2id)"
             )
     if spec.train and spec.train.label_smoothing_factor and not task.kind.smoothed:
@@ -65,20 +65,20 @@ def selection(record: RunRecord, checkpoint: Checkpoint, selection: Selection, l
     record.parameters_after = number_of_parameters(checkpoint, last, labels=labels.names)
     if checkpoint.family.shared and selection.dropped:
         record.notes.append(
-            f"{checkpoint.family.name} shares one layer: all strategies are the same, "
-            "dropping changes the depth but saves no parameter"
+            f"{checkpoint.family.name} uses one layer n times, so all strategies are the same. "
+            "Dropping saves time, but no parameters"
         )
 
 
 def drop_schedule(spec: RunSpec, checkpoint: Checkpoint, selection: Selection) -> DropSchedule | None:
-    """The schedule of gradual dropping; None without it."""
+    """The schedule of gradual dropping; None for a run without gradual dropping."""
     when, ids = spec.when, checkpoint.original_ids
     order = tuple(ids[i] for i in selection.order)
     return DropSchedule(order, when.step, when.every_epochs) if when.every_epochs else None
 
 
 def gradual_cuts(record: RunRecord, checkpoint: Checkpoint, selection: Selection, steps_per_epoch: int = 0) -> None:
-    """Record the cuts of gradual dropping. steps_per_epoch: 0 before the training, where it is unknown."""
+    """Record the cuts of gradual dropping. steps_per_epoch: 0 if unknown, before the training."""
     if (schedule := drop_schedule(record.spec, checkpoint, selection)) is None:
         return
     for epochs in schedule.drops():
@@ -88,7 +88,7 @@ def gradual_cuts(record: RunRecord, checkpoint: Checkpoint, selection: Selection
 
 
 def cut(checkpoint: Checkpoint, step: int, dropped: Sequence[int], why: str, scores: list[float] | None = None) -> Cut:
-    """One cut of a record. dropped: in the checkpoint's numbering."""
+    """Make a cut of a record. dropped: layers in the checkpoint's numbering."""
     kept = [checkpoint.original_ids[i] for i in kept_layers(checkpoint.config, dropped)]
     return Cut(step, [i for i in range(checkpoint.n_original) if i not in kept], kept, why, scores)
 
@@ -103,7 +103,7 @@ def training(record: RunRecord, trainer: FineTuner, clock: Clock) -> None:
 
 
 def evaluation(record: RunRecord, split: str, evaluation: Evaluation, examples: Examples, labels: Labels) -> None:
-    """Record the results on a split, and the metrics on a validation split."""
+    """Record the predictions' statistics on a split and, for a validation split, the metrics."""
     predictions, kind = evaluation.predictions, labels.kind
     record.distinct_predictions[split] = len(np.unique(predictions))
     if (width := kind.range_in_deviations(predictions, examples.labels)) is not None:
@@ -117,5 +117,5 @@ def evaluation(record: RunRecord, split: str, evaluation: Evaluation, examples: 
 
 def inference(clock: Clock, evaluations: Mapping[str, Evaluation]) -> None:
     """Record the seconds of the last pass over each validation split."""
-    if seconds := [its.seconds for split, its in evaluations.items() if split.startswith("validation")]:
+    if seconds := [evaluation.seconds for split, evaluation in evaluations.items() if split.startswith("validation")]:
         clock.seconds["inference"] = sum(seconds)

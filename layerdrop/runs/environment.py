@@ -13,7 +13,7 @@ VERSION_OF = ("torch", "transformers", "accelerate", "datasets", "numpy", "sciki
 
 
 def environment(use_cpu: bool = False) -> dict[str, Any]:
-    """Versions, hardware and the commit of the code, for the record. use_cpu: do not name the GPU."""
+    """Versions, hardware and the commit of the code, for the record. use_cpu: name the processor, not the GPU."""
     import torch
 
     versions = {"python": platform.python_version(), **{name: version(name) for name in VERSION_OF}}
@@ -41,7 +41,7 @@ def _processor() -> str:
 def _commit() -> dict[str, Any]:
     """`commit`: the commit of this process's code; `dirty`: whether tracked files differed from it. None without git.
 
-    The first call determines the result, because a process keeps its code if another commit is checked out later.
+    The result of the first call is cached: a later checkout does not change the code of a running process.
     """
     root = Path(__file__).resolve().parent.parent.parent
 
@@ -57,7 +57,7 @@ def _commit() -> dict[str, Any]:
 
 
 def peak_memory() -> dict[str, int]:
-    """Bytes: `host`, the largest resident size of the process; `cuda`, the largest allocation on the GPU."""
+    """Peaks in bytes. `host`: resident size of the process. `cuda`: allocations on the GPU."""
     import torch
 
     peaks = {"host": _peak_resident()}
@@ -77,7 +77,7 @@ def reset_peak_memory() -> None:
 
 
 def _peak_resident() -> int:
-    try:  # Linux. getrusage would include the peak of the parent process
+    try:  # Linux: getrusage would include the peak of the parent process
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):

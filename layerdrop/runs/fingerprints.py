@@ -35,14 +35,14 @@ class Fingerprints:
         return self.models(spec, options) | rows
 
     def models(self, spec: RunSpec, options: Options) -> dict[str, str]:
-        """Fingerprints of `model`, `tokenizer`, `start`, `teacher`, `score_on`, without untrained models."""
+        """Fingerprints of `model`, `tokenizer`, `start`, `teacher`, `score_on`. Models not trained yet are left out."""
         checkpoint = self._open(spec.model, options)
         models = {"start": self.start(spec, options), "teacher": self.teacher(spec, options)}
         if spec.drop.score_on:
             scored = ModelSpec(spec.drop.score_on, tokenizer=spec.model.tokenizer)
             models["score_on"] = self._open(scored, options)
-        found = dict(checkpoint.fingerprints) if checkpoint else {}
-        return found | {name: model.fingerprints["model"] for name, model in models.items() if model}
+        known = dict(checkpoint.fingerprints) if checkpoint else {}
+        return known | {name: model.fingerprints["model"] for name, model in models.items() if model}
 
     def start(self, spec: RunSpec, options: Options) -> Checkpoint | None:
         """The start model; None without a start, or before its training."""
@@ -64,19 +64,19 @@ class Fingerprints:
     def folder(self, prerequisite: RunSpec, spec: RunSpec, options: Options) -> str:
         """The folder of a prerequisite run.
 
-        The folder in the options, else a folder beside the run with the trained model, else a folder in the
+        The first of: `options.start`; a folder next to the run's folder, if it holds the trained model; a folder in the
         prerequisite store.
         """
         if options.start and prerequisite == spec.start:
             return options.start
-        beside = Path(options.folder).parent
-        for folder in (Store(str(beside)).folder(prerequisite), str(beside / prerequisite.name)):
+        parent = Path(options.folder).parent
+        for folder in (Store(str(parent)).folder(prerequisite), str(parent / prerequisite.name)):
             if self.status(prerequisite, folder, options).has_model:
                 return folder
         return prior_store(options).folder(prerequisite)
 
     def status(self, prerequisite: RunSpec, folder: str, options: Options) -> Status:
-        """The status of a prerequisite run in a folder. options: those of the dependent run."""
+        """The status of a prerequisite run in a folder. options: the dependent run's options."""
         if not Path(folder).is_dir():
             return Status("missing")
         own = replace(quiet_options(options), folder=folder, prior_store=prior_store(options).root)

@@ -39,7 +39,7 @@ class Locked(Exception):
 
 @dataclass(frozen=True)
 class FolderState:
-    """Remaining work of a run: nothing (`done`), some outputs (`done` and `missing`), or the training."""
+    """Remaining work of a run: nothing (only `done`), some outputs (`done` and `missing`), or the training."""
 
     done: RunRecord | None = None
     """The record of this run, if it has succeeded with the same inputs."""
@@ -68,8 +68,8 @@ class FolderState:
 def run_folder(record: RunRecord, options: Options, clock: Clock) -> Iterator[FolderState]:
     """Lock a run's folder, yield the remaining work, and write the record at the end of the block.
 
-    record: completed by the block. A failure in the block is printed, recorded and suppressed. For a finished run, the
-    block completes `FolderState.done` instead. Raises Locked, UserError for conflicting contents, and
+    record: completed by the block; for a finished run, the block completes `FolderState.done` instead. A failure in the
+    block is printed, recorded and suppressed. Raises Locked, UserError for conflicting contents, and
     KeyboardInterrupt, which is recorded.
     """
     with ExitStack() as stack:
@@ -80,8 +80,8 @@ def run_folder(record: RunRecord, options: Options, clock: Clock) -> Iterator[Fo
             with _recording(record, options, clock):
                 yield state
             return
-        again = f"added: {', '.join(state.missing)}" if state.missing else "run it again with --overwrite_output_dir"
-        log(f"note: already done with these settings; {again}")
+        advice = f"added: {', '.join(state.missing)}" if state.missing else "run it again with --overwrite_output_dir"
+        log(f"note: already done with these settings; {advice}")
         yield state
         finish()
         if state.missing and is_first():
@@ -118,9 +118,9 @@ def _recording(record: RunRecord, options: Options, clock: Clock) -> Iterator[No
 
 
 def _add_outputs(state: FolderState, read: RunRecord, options: Options, clock: Clock) -> None:
-    """Write the record of a finished run again with its missing outputs.
+    """Write the missing outputs of a finished run, and its completed record.
 
-    read: a record with the splits that were read now.
+    read: a record with the splits that this process has read.
     """
     done = state.done
     splits = [split for split in read.data if state.lacks(split) and not split.startswith("train")]
@@ -131,7 +131,7 @@ def _add_outputs(state: FolderState, read: RunRecord, options: Options, clock: C
     if splits:
         names = {CARD_FILE, *result_files(done)}
         for name in OwnFiles(done.folder).clashes(names):
-            log(f"note: {name} was changed since the run wrote it, so it is kept unchanged")
+            log(f"note: {name} was changed since the run wrote it, so it is not replaced")
             names.discard(name)
     _write_results(done, options, names)
 
@@ -139,7 +139,7 @@ def _add_outputs(state: FolderState, read: RunRecord, options: Options, clock: C
 def _write_results(record: RunRecord, options: Options, names: Iterable[str] | None = None) -> None:
     """Write the files for other tools: results, the list of layers, the model's card. names: only these files.
 
-    Delete the run's rolling checkpoints first, unless an earlier call has ended the run.
+    The first call also deletes the run's rolling checkpoints.
     """
     own, files = OwnFiles(record.folder), result_files(record)
     if options.rolling_checkpoints and own.reserving:
@@ -166,7 +166,7 @@ def lock_folder(folder: str) -> Iterator[None]:
     path = Path(folder)
     if path.exists() and not path.is_dir():
         raise UserError(f"--output_dir {folder}: is a file. Choose a folder.")
-    made, lock_file = not path.exists(), path / LOCK_FILE
+    created, lock_file = not path.exists(), path / LOCK_FILE
     if lock_file.exists() and (not lock_file.is_file() or lock_file.stat().st_size):
         raise UserError(f"--output_dir {folder}: holds a {LOCK_FILE} of another program. Choose another folder.")
     lock = FileLock(lock_file, timeout=0)
@@ -183,9 +183,9 @@ def lock_folder(folder: str) -> Iterator[None]:
         own = OwnFiles(path)
         if own.spec and {file.name for file in path.iterdir()} == {SPEC_FILE, LOCK_FILE}:
             own.remove()
-        if own.spec is None:  # the run was refused, or wrote nothing
+        if own.spec is None:  # the run was rejected, or wrote nothing
             lock_file.unlink(missing_ok=True)
-        if made:
+        if created:
             with suppress(OSError):  # not empty
                 path.rmdir()
         lock.release()
@@ -197,7 +197,7 @@ def _not_writable(folder: str, error: OSError) -> UserError:
 
 # ---- opening ---------------------------------------------------------------------------------------------------------
 def open_folder(record: RunRecord, options: Options) -> FolderState:
-    """Prepare a run's locked folder for writing, without harming existing files.
+    """Prepare a run's locked folder for writing, without damage to existing files.
 
     record: with the fingerprints of the run's inputs. Raises UserError for conflicting contents.
     """
@@ -220,30 +220,30 @@ def open_folder(record: RunRecord, options: Options) -> FolderState:
                 f"--output_dir {folder}: the run is done, but its model was not kept, so {missing} cannot be written. "
                 "Run it again with --overwrite_output_dir."
             )
-        note = f"the run is done, but its model was not kept: it is trained again for {missing}"
+        note = f"the run is done, but its model was not kept. The model is trained again to write {missing}"
         return _start(record, options, note)
     if status.word in ("done", "incomplete"):
         return FolderState(status.record, status.missing)
     if options.resume:
         return _resume(record, options)
-    if found := checkpoints(folder):
-        OwnFiles(folder).refuse_clashes([path.name for path in found])
+    if paths := checkpoints(folder):
+        OwnFiles(folder).refuse_clashes([path.name for path in paths])
         raise UserError(
-            f"--output_dir {folder}: holds an interrupted run ({found[-1].name}). "
+            f"--output_dir {folder}: holds an interrupted run ({paths[-1].name}). "
             "Resume it with --resume_from_checkpoint, or start over with --overwrite_output_dir."
         )
     return _start(record, options)  # replaces a failed or killed run
 
 
 def _instead(folder: str) -> str:
-    """The advice for a folder that holds another finished run."""
+    """The advice in messages about a folder that holds another finished run."""
     if OwnFiles(folder).spec is None:
-        return "It has no list of its files. Choose another --output_dir, or move the folder away."
+        return "The folder has no list of its files. Choose another --output_dir, or move the folder away."
     return "Choose another --output_dir, or add --overwrite_output_dir to delete the run."
 
 
 def _start(record: RunRecord, options: Options, *notes: str) -> FolderState:
-    """Delete the files of an earlier run and begin this one.
+    """Delete the files of an earlier run and begin the new run.
 
     Raises UserError, and deletes nothing, if the user's files have names that the run would write.
     """
@@ -255,7 +255,7 @@ def _start(record: RunRecord, options: Options, *notes: str) -> FolderState:
 
 
 def _begin(record: RunRecord, options: Options) -> None:
-    """Describe the run in `spec.json`, and reserve the names that the library writes."""
+    """Write the run's spec into `spec.json`, and reserve the names of the files that the Trainer writes."""
     own = OwnFiles(record.folder)
     own.refuse_clashes(_names(record, options))
     own.remove_leftovers()
@@ -285,8 +285,8 @@ def note_inputs(record: RunRecord) -> None:
 # ---- checkpoints to resume from --------------------------------------------------------------------------------------
 def checkpoints(folder: str | Path) -> list[Path]:
     """The folders `checkpoint-STEP` of a run, oldest first."""
-    found = (path for path in Path(folder).glob(CHECKPOINTS) if is_checkpoint(path.name))
-    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    paths = (path for path in Path(folder).glob(CHECKPOINTS) if is_checkpoint(path.name))
+    return sorted(paths, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 
 def remove_checkpoints(folder: str | Path) -> None:
@@ -298,7 +298,7 @@ def remove_checkpoints(folder: str | Path) -> None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint is complete. A killed process leaves missing or truncated files."""
+    """Whether a checkpoint is complete. A process that is killed while it saves leaves files missing or truncated."""
     files = [path for pattern in ("*.safetensors", "*.pt", "*.pth") for path in checkpoint.glob(pattern)]
     names = {path.name for path in files}
     needed = {"optimizer.pt", "scheduler.pt"} <= names and any(name.startswith("rng_state") for name in names)
@@ -310,7 +310,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def _is_readable(path: Path) -> bool:
-    """Whether a file of tensors is not truncated."""
+    """Whether a file of tensors can be opened. Truncated files cannot."""
     if path.suffix != ".safetensors":
         return zipfile.is_zipfile(path)
     try:
@@ -323,26 +323,26 @@ def _is_readable(path: Path) -> bool:
 def _resume(record: RunRecord, options: Options) -> FolderState:
     """Resume from the checkpoint in `options.resume`: `last`, `auto` or a folder.
 
-    Raises UserError for the checkpoint of another run, and if the user's files have names that the run would write.
+    Raises UserError for a checkpoint of another run, and for a user's file with a name that the run would write.
     """
     folder, auto = Path(record.folder), options.resume == "auto"
     if options.resume not in ("last", "auto"):
         return _resume_from(record, Path(options.resume), options)
-    found = checkpoints(folder)
-    usable = list(filter(is_whole, found))
-    notes = [f"{path.name} is incomplete and is not used" for path in found if path not in usable]
+    paths = checkpoints(folder)
+    usable = list(filter(is_whole, paths))
+    notes = [f"{path.name} is incomplete and is not used" for path in paths if path not in usable]
     if not usable:
-        if not found and not auto:
+        if not paths and not auto:
             raise UserError(
                 f"--resume_from_checkpoint: no checkpoint in {folder}. Leave the flag out to start from the "
                 "beginning, or give --output_dir of the interrupted run."
             )
         if not auto:
-            notes.append("no complete checkpoint is left; the training starts from the beginning")
+            notes.append("there is no complete checkpoint, so the training starts from the beginning")
         return _start(record, options, *notes)
     old = OwnFiles(folder).spec or {}
     if auto and old.get("id") == record.spec.id and _changed_since(old, record):
-        notes.append(f"{usable[-1].name} was written with inputs that have changed, so the training starts over")
+        notes.append(f"{usable[-1].name} was written with other inputs, so the training starts from the beginning")
         return _start(record, options, *notes)
     return _resume_from(record, usable[-1], options, *notes)
 
@@ -388,5 +388,5 @@ def _difference(old: RunSpec, new: RunSpec, old_id: str | None) -> str:
         return ""
     before, now = (json.loads(json.dumps(spec.flat(), default=str)) for spec in (old, new))
     names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
-    words = "; ".join(f"{flag_of(name)}: {before.get(name)}, now {now.get(name)}" for name in names)
-    return f"other settings ({words})" if words else "the same settings, made by another version of layerdrop"
+    changes = "; ".join(f"{flag_of(name)}: {before.get(name)}, now {now.get(name)}" for name in names)
+    return f"other settings ({changes})" if changes else "the same settings, made by another version of layerdrop"

@@ -15,19 +15,21 @@ from layerdrop.data.tokens import TokenizedDataset, tokenize
 from layerdrop.runs.spec import Options, RunSpec
 
 MULTIPLE = 8
-"""Batches on a GPU are padded to a multiple of this length, because CUDA captures each length once."""
+"""On a GPU, batch lengths are multiples of this number: each length needs its own CUDA graph capture."""
 
 
 def needed_splits(spec: RunSpec, options: Options) -> list[str]:
-    """Splits that a run or its start reads: `train`, `validation`, `test`."""
+    """Splits that a run or its start run reads: `train`, `validation`, `test`."""
     scored = split_to_score(spec.drop)
     needed = {"train": bool(spec.train or spec.start), "validation": options.evaluate, "test": options.predict}
-    return [split for split, wanted in needed.items() if wanted or split == scored]
+    return [split for split, is_needed in needed.items() if is_needed or split == scored]
 
 
 def splits_to_select(spec: RunSpec) -> list[str]:
     """Splits that the selection of a run's layers reads: `train`, `validation`, `test`."""
-    needed = {split for split, _ in spec.data.files[:1]} | {split_to_score(spec.drop)}  # own files define the classes
+    needed = {split for split, _ in spec.data.files[:1]} | {
+        split_to_score(spec.drop)
+    }  # the first of the own files decides the classes
     return [split for split in ("train", "validation", "test") if split in needed]
 
 
@@ -48,7 +50,7 @@ class RunInputs:
     labels: Labels
     collate: Collator
     max_length: int
-    """Maximum number of tokens: the spec's or the model's, whichever is lower."""
+    """Maximum number of tokens: the lower of the limits of spec and model."""
     device: torch.device
     batch_size: int
     """Batch size of evaluations and scores."""
@@ -84,7 +86,7 @@ class RunInputs:
         return self.checkpoint.tokenizer
 
     def dataset(self, split: str) -> TokenizedDataset:
-        """A tokenized split with labels in the checkpoint's order. Raises UserError for a text without a token."""
+        """Tokenize a split. The labels are in the checkpoint's order. Raises UserError for a text without a token."""
         examples, sizes = self.data.examples[split], self.checkpoint.embeddings
         labels = None if examples.labels is None else self.labels.to_model(examples.labels)
         return tokenize(examples, self.tokenizer, self.max_length, labels, sizes)

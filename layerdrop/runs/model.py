@@ -1,4 +1,4 @@
-"""The model of a run: selection of layers, weights."""
+"""The model of a run: select its layers, load and save its weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ class ReducedModel:
 
 
 def select_for(drop: DropSpec, spec: RunSpec, options: Options, inputs: RunInputs) -> Selection:
-    """Select the layers that a strategy drops from a run's checkpoint, scored on the run's rows. Raises UserError."""
+    """Select the layers to drop from a run's checkpoint, with scores on the run's rows. Raises UserError."""
     scored = split_to_score(drop)
     return select_layers(
         drop,
@@ -51,10 +51,10 @@ def dropped_before_training(spec: RunSpec, selection: Selection) -> list[int]:
 def load_model(
     spec: RunSpec, checkpoint: Checkpoint, start: Checkpoint | None, selection: Selection, labels: Labels
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Load a run's model without the layers that it drops before training. Returns the model and its new parameters.
+    """Load a run's model without the layers that it drops before training.
 
-    start: the start model. Raises UserError if it lacks a layer that the run keeps. New parameters, by name, are those
-    that neither checkpoint nor start model has.
+    start: the start model; None: load the checkpoint. Returns the model and the names of the parameters that the
+    loaded weights lack. Raises UserError if the start model lacks a layer that the run keeps.
     """
     set_seed(spec.seed)
     dropped, names = dropped_before_training(spec, selection), labels.names
@@ -66,7 +66,7 @@ def load_model(
     else:
         has_new_head, weights = spec.train is not None, selection.encoder_weights
         model, new = load_classifier(checkpoint, dropped, labels=names, replace_head=has_new_head, weights=weights)
-    selection.encoder_weights = None  # freed
+    selection.encoder_weights = None  # frees memory
     if spec.data.files:
         setattr(model.config, POSITIVE_KEY, labels.task.positive_label)
     return model, new

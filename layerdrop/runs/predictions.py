@@ -24,7 +24,7 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple]) -> str:
 
 
 def predictions_file(task: Task, split: str) -> str:
-    """Name of a split's file: `predictions_dev.tsv` (MNLI: two), `RTE.tsv`, `MNLI-m.tsv`, `AX.tsv` ..."""
+    """Name of a split's predictions file: `predictions_dev.tsv` (MNLI: two), `RTE.tsv`, `MNLI-m.tsv`, `AX.tsv` ..."""
     if not split.startswith("test"):
         return f"predictions_{split.replace('validation', 'dev')}.tsv"
     suffix = split.removeprefix("test")
@@ -34,8 +34,8 @@ def predictions_file(task: Task, split: str) -> str:
 def write_predictions(folder: str, task: Task, split: str, examples: Examples, predictions: np.ndarray) -> None:
     """Write a split's predictions: (n,) class ids in the task's order, or values, in the order of `examples`.
 
-    A validation split gets the columns index, label, prediction, as class names or values. A test split gets index and
-    prediction in GLUE's label words, values cut to the task's range.
+    Columns of a validation split: index, label, prediction (class names or values). Columns of a test split: index,
+    prediction (GLUE's label words, or values clipped to the task's range).
     """
     name = predictions_file(task, split)
     if split.startswith("test"):

@@ -22,7 +22,7 @@ POLL = 1.0
 
 
 class Prerequisites:
-    """The prerequisite runs of a run."""
+    """The prerequisite runs of a dependent run."""
 
     def __init__(self, spec: RunSpec, options: Options, fingerprints: Fingerprints):
         """Raises UserError if `options.start` has no trained start model."""
@@ -30,7 +30,7 @@ class Prerequisites:
         if options.start and spec.start and not (status := self._status(spec.start)).has_model:
             why = f" ({', '.join(status.changed)} changed since it was trained)" if status.changed else ""
             raise UserError(
-                f"{options.start}: no trained model of the run {spec.start.name}{why}. Execute this run first."
+                f"{options.start}: no trained model of the run {spec.start.name}{why}. Execute that run first."
             )
 
     @property
@@ -48,54 +48,54 @@ class Prerequisites:
 
     @property
     def cost(self) -> dict[str, float]:
-        """Total cost of direct and indirect prerequisite runs: trainings, steps, seconds. Empty without a run."""
-        records = [find_record(self._folder(its), its) for its in self.spec.prerequisites]
+        """Total cost of direct and indirect prerequisite runs: trainings, steps, seconds. Empty if there are none."""
+        records = [find_record(self._folder(prerequisite), prerequisite) for prerequisite in self.spec.prerequisites]
         costs = [{"trainings": 1, "steps": r.steps, "seconds": r.seconds.get("train", 0.0)} for r in records]
         costs += [record.prerequisites for record in records if record.prerequisites]
         return {name: sum(cost[name] for cost in costs) for name in costs[0]} if costs else {}
 
     def train(self, run: Run) -> None:
         """Train the missing prerequisite runs one after the other. Raises UserError if a run fails."""
-        for its in self.spec.prerequisites:
-            if self._status(its).has_model:
-                log(f"using the trained model of {its.name} in {self._folder(its)}")
+        for prerequisite in self.spec.prerequisites:
+            if self._status(prerequisite).has_model:
+                log(f"using the trained model of {prerequisite.name} in {self._folder(prerequisite)}")
             else:
-                self._train(its, run)
+                self._train(prerequisite, run)
 
-    def _train(self, its: RunSpec, run: Run) -> None:
-        folder, store = self._folder(its), prior_store(self.options).root
+    def _train(self, prerequisite: RunSpec, run: Run) -> None:
+        folder, store = self._folder(prerequisite), prior_store(self.options).root
         if self.spec.processes > 1:
             raise UserError(
-                f"{its.name}: is a missing prerequisite run, and torchrun executes one run at a time. "
+                f"{prerequisite.name}: this prerequisite run is missing, and torchrun executes one run at a time. "
                 f"Execute it with --output_dir {folder}, then repeat this command."
             )
         own = replace(quiet_options(self.options), folder=folder, prior_store=store, save_model=True, resume="auto")
 
         def changed() -> tuple[str, ...]:
-            return status_of(folder, its, self.fingerprints.of(its, own), Needs.of(own)).changed
+            return status_of(folder, prerequisite, self.fingerprints.of(prerequisite, own), Needs.of(own)).changed
 
         again = f" again ({', '.join(names)} changed since)" if (names := changed()) else ""
-        log(f"prerequisite run {its.name}{again}; its record is in {folder}")
-        record = _run_when_free(run, its, lambda: replace(own, overwrite=bool(changed())))
+        log(f"prerequisite run {prerequisite.name}{again}; its record is in {folder}")
+        record = _run_when_free(run, prerequisite, lambda: replace(own, overwrite=bool(changed())))
         if record.status == "failed":
-            raise UserError(f"{its.name}: the prerequisite run failed. {record.error}")
-        if not self._status(its).has_model:
+            raise UserError(f"{prerequisite.name}: the prerequisite run failed. {record.error}")
+        if not self._status(prerequisite).has_model:
             raise UserError(
-                f"{its.name}: this prerequisite run was trained, but its model is not in {folder}. "
-                "Check that the folder can be written and is not cleaned by another program."
+                f"{prerequisite.name}: this prerequisite run was trained, but its model is not in {folder}. "
+                "Check that the folder is writable and that no other program deletes files in it."
             )
 
-    def _folder(self, its: RunSpec) -> str:
-        return self.fingerprints.folder(its, self.spec, self.options)
+    def _folder(self, prerequisite: RunSpec) -> str:
+        return self.fingerprints.folder(prerequisite, self.spec, self.options)
 
-    def _status(self, its: RunSpec) -> Status:
-        return self.fingerprints.status(its, self._folder(its), self.options)
+    def _status(self, prerequisite: RunSpec) -> Status:
+        return self.fingerprints.status(prerequisite, self._folder(prerequisite), self.options)
 
 
 def _run_when_free(run: Run, spec: RunSpec, options: Callable[[], Options]) -> RunRecord:
     """Execute a run. Wait for another process that executes it.
 
-    options: called before every attempt, because the other process may have trained on the present inputs.
+    options: called before every attempt, because the other process may have trained on the current inputs.
     """
     waiting = False
     while True:
@@ -109,6 +109,8 @@ def _run_when_free(run: Run, spec: RunSpec, options: Callable[[], Options]) -> R
         except UserError as error:
             raise UserError(f"{spec.name}: the prerequisite run failed. {error}") from error
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("Repeat the command to continue.") from None  # this run has no checkpoint yet
+            raise KeyboardInterrupt(
+                "Repeat the command to continue."
+            ) from None  # the dependent run has no checkpoint yet
         finally:
             free_memory()

@@ -18,7 +18,7 @@ from layerdrop.system.typecheck import check_type
 
 RECORD_FILE = "record.json"
 NEARLY_CONSTANT = 0.05
-"""Threshold in standard deviations of the labels: predictions with a smaller range count as nearly constant."""
+"""Predictions with a smaller range count as nearly constant. Unit: standard deviations of the labels."""
 
 
 class SplitRead(TypedDict, total=False):
@@ -49,7 +49,7 @@ class Cut:
     """One removal of layers. Layer ids count in the original model, from 0."""
 
     step: int
-    """Training steps done before; 0: before training."""
+    """Number of training steps before the cut; 0: before training."""
     dropped: list[int]
     """All dropped layers after this cut."""
     kept: list[int]
@@ -80,17 +80,17 @@ class RunRecord:
     """One entry for each logging step: `step`, `epoch`, `train_loss`, `loss` and metrics on the validation set."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds by stage: load, read, prerequisites, select, tokenize, teacher (its pass over the training set), train,
-    evaluate (all passes over the validation set), inference (the last one), predict, total."""
+    evaluate (all passes over the validation set), inference (the last of these passes), predict, total."""
     steps: int | None = None
     """Optimizer steps of the whole training."""
     train_loss: float | None = None
-    """Mean over all steps."""
+    """Mean training loss over all steps."""
     prerequisites: dict[str, float] = field(default_factory=dict)
     """Cost of the prerequisite runs: trainings, steps, seconds of training."""
     resumed_at_step: int | None = None
     """Resumed run: step of the checkpoint. seconds, tokens_per_second and peak memory cover only later steps."""
     tokens_per_second: float | None = None
-    """Real (not padding) tokens in training."""
+    """Tokens per second in training, without padding."""
     padding_share: float | None = None
     """Fraction of padding in the tokens of the training."""
     peak_memory_bytes: dict[str, int] = field(default_factory=dict)
@@ -102,8 +102,8 @@ class RunRecord:
     labels: list[str] = field(default_factory=list)
     """Class names in id order; empty for regression."""
     positive_label: str | None = None
-    """The class that `f1` measures. None if F1 is not a metric of the task, and in records of version 0.2, where it is
-    the last class."""
+    """The class that `f1` measures. None if F1 is not a metric of the task. Also None in records of version 0.2, where
+    `f1` measures the last class."""
     class_f1: dict[str, dict[str, float]] = field(default_factory=dict)
     """Validation split -> class name -> F1; empty for regression."""
     distinct_predictions: dict[str, int] = field(default_factory=dict)
@@ -124,13 +124,13 @@ class RunRecord:
 
     @property
     def task(self) -> Task:
-        """The task in the table of tasks, or for own files a task with their classes."""
+        """The task in the table of tasks. For own files: a task with the files' classes."""
         positive = self.labels.index(self.positive_label) if self.positive_label in self.labels else 1
         return (TASKS | DEMO_TASKS).get(self.spec.data.task) or custom_task("", (), "", tuple(self.labels), positive)
 
     @property
     def named_metrics(self) -> dict[str, float]:
-        """The metrics for people. On own files, `f1` names its class."""
+        """Display name -> metric. On own files, the name of `f1` includes its class."""
         names = {"f1": f"f1 ({self.positive_label})"} if self.spec.data.files and self.positive_label else {}
         return {names.get(name, name): value for name, value in self.metrics.items()}
 
@@ -150,7 +150,7 @@ class RunRecord:
         return self.cuts[-1].scores if self.cuts else None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values, with null for NaN. `dropped`, `kept` and `scores` are those of the last cut."""
+        """JSON values, with null for NaN. `dropped`, `kept` and `scores` come from the last cut."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values |= {"spec": self.spec.to_dict(), "cuts": [dataclasses.asdict(cut) for cut in self.cuts]}
         derived = {"dropped": self.dropped, "kept": self.kept, "scores": self.scores}
@@ -184,14 +184,14 @@ class RunRecord:
 
         kind: `validation` for validation splits only.
         """
-        width, found = self.prediction_range, self.distinct_predictions
-        constant = {split: n for split, n in found.items() if n == 1 or width.get(split, math.inf) < NEARLY_CONSTANT}
+        width, distinct = self.prediction_range, self.distinct_predictions
+        constant = {split: n for split, n in distinct.items() if n == 1 or width.get(split, math.inf) < NEARLY_CONSTANT}
         return {split: n for split, n in constant.items() if split.startswith(kind)}
 
     def write(self) -> Path:
         """Write `record.json` into the run's folder atomically.
 
-        Raises UserError if a file of that name is not the run's.
+        Raises UserError if the user has a file of this name.
         """
         OwnFiles(self.folder).write({RECORD_FILE: self.to_json()})
         return Path(self.folder) / RECORD_FILE
@@ -202,8 +202,8 @@ class RunRecord:
 
 
 Run = Callable[[RunSpec, Options], RunRecord]
-"""Executes a run, and writes and returns its record. The status is `failed` if the run fails. Raises UserError for
-unusable input, and Locked if another process uses the folder."""
+"""Executes a run, writes its record, and returns the record. The status is `failed` if the run fails. Raises UserError
+for unusable input, and Locked if another process uses the folder."""
 
 
 def _with_nan(scores: list | None) -> list | None:
@@ -261,9 +261,9 @@ class Clock:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def only(self, *stages: str) -> dict[str, float]:
-        """The seconds of some stages, without stages that did not take place."""
+        """The seconds of some stages. Stages that did not take place are left out."""
         return {stage: self.seconds[stage] for stage in stages if stage in self.seconds}
 
     def total(self) -> dict[str, float]:
-        """The seconds of all stages, and `total` since the clock was made."""
+        """The seconds of all stages, and `total` since the start of the clock."""
         return {**self.seconds, "total": time.perf_counter() - self.began}

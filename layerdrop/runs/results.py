@@ -1,4 +1,4 @@
-"""Files for other tools beside a run's record: the library's result files, a portable list of layers."""
+"""Files for other tools: the library's result files, and a portable list of layers."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ RESULT_FILES = ("all_results.json", "train_results.json", "eval_results.json", L
 
 
 def result_files(record: RunRecord) -> dict[str, str]:
-    """Name -> content of the RESULT_FILES that the run has."""
+    """Name -> content, for those of the RESULT_FILES that apply to the run."""
     train, evaluated = train_results(record), eval_results(record)
     files: dict[str, Any] = {"all_results.json": train | evaluated, LAYERS_FILE: layers(record)}
     files |= {"train_results.json": train} if train else {}
@@ -51,7 +51,7 @@ def eval_results(record: RunRecord) -> dict[str, float]:
 
 
 def layers(record: RunRecord) -> dict[str, Any]:
-    """The kept layers and their model: enough to drop the same layers with another tool."""
+    """The kept layers and their model: the information to drop the same layers with another tool."""
     return {
         "base_model": record.spec.model.name,
         "revision": record.spec.model.revision,

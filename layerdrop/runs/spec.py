@@ -1,4 +1,4 @@
-"""The settings of a run, without torch, files or flags.
+"""The settings of a run. This module imports no torch, reads no files and parses no flags.
 
 RunSpec has every setting that can change the result, so it identifies a run. Options has all other settings.
 """
@@ -17,7 +17,7 @@ from layerdrop.finetune.spec import DistilSpec, TheseusSpec, TrainSpec, WhenSpec
 from layerdrop.system.text import short_name
 
 VERSION = 3
-"""Version of the fields' meaning; part of every id."""
+"""Version of the meaning of the fields. Every id depends on it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class RunSpec:
     teacher: "RunSpec | None" = None
     """The run that trains the teacher; None: no teacher, or the teacher that `distil` names."""
     theseus: TheseusSpec | None = None
-    """None: no module replacing."""
+    """None: no module replacing (BERT-of-Theseus)."""
 
     @property
     def drop_when(self) -> str:
@@ -70,7 +70,7 @@ class RunSpec:
 
     @property
     def _recipe(self) -> TrainSpec | None:
-        """The recipe of the run, or of its start if it does not train."""
+        """The recipe of the run. If the run does not train: the recipe of its start run."""
         return self.train or (self.start and self.start.train) or None
 
     @property
@@ -85,12 +85,12 @@ class RunSpec:
         The hash covers the version and every field. None and empty values count as absent, so that a new optional field
         does not change older ids.
         """
-        text = json.dumps({"version": VERSION, **_chosen(dataclasses.asdict(self))}, sort_keys=True, default=str)
+        text = json.dumps({"version": VERSION, **_without_empty(dataclasses.asdict(self))}, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def name(self) -> str:
-        """MODEL_TASK_STRATEGY_kK_seedS, for folders; `full_k0` without a strategy, `_eval` at the end without training.
+        """MODEL_TASK_STRATEGY_kK_seedS, for folders; `full_k0` without a strategy; the ending `_eval` without training.
 
         Before the seed: `_scratch` for random weights, and training variants (`_finetuned`, `_distill-logits` ...).
         """
@@ -112,12 +112,12 @@ class RunSpec:
         """
         values: dict[str, Any] = {}
         for part, kind in _PARTS.items():
-            of = self._recipe if part == "train" else getattr(self, part)
+            source = self._recipe if part == "train" else getattr(self, part)
             names = [f.name for f in dataclasses.fields(kind)]
-            values |= {name: None if of is None else getattr(of, name) for name in names}
+            values |= {name: None if source is None else getattr(source, name) for name in names}
         values["model"] = values.pop("name")
         other = values.pop("other") or {}
-        rest = {name: getattr(self, name) for name in _ALONE}
+        rest = {name: getattr(self, name) for name in _SCALARS}
         runs = {"start": self.start, "teacher": self.teacher}
         own = {f"{part}_{name}": self._own(run, name) for part, run in runs.items() for name in OWN_RECIPE}
         freeze = {"freeze_dropped": bool(self.start and self.start.when.frozen) or None}
@@ -141,14 +141,14 @@ class RunSpec:
     def from_dict(cls, values: Mapping[str, Any]) -> "RunSpec":
         """The inverse of `to_dict`, also from JSON. Unknown fields are ignored.
 
-        Reads version 2 and earlier names too. Raises ValueError for version 1.
+        Also reads version 2 and earlier field names. Raises ValueError for version 1.
         """
         if "version" not in values:
             raise ValueError("a record of version 1, which this version cannot read (layerdrop 0.2 can)")
         values = _renamed(values)
         parts = {name: kind for name, kind in _PARTS.items() if values.get(name) is not None}
         built = {name: _build(kind, values[name]) for name, kind in parts.items()}
-        rest = {name: values[name] for name in _ALONE if name in values}
+        rest = {name: values[name] for name in _SCALARS if name in values}
         for name in ("start", "teacher"):
             if values.get(name) is not None:
                 rest[name] = cls.from_dict(values[name])
@@ -156,8 +156,8 @@ class RunSpec:
 
 
 OWN_RECIPE = ("num_train_epochs", "learning_rate")
-"""Settings of the recipe that a prerequisite run can have of its own: flags --start_... and --teacher_..."""
-_ALONE = ("seed", "precision", "processes", "no_speedups")
+"""Recipe settings with a separate value for prerequisite runs: flags --start_... and --teacher_..."""
+_SCALARS = ("seed", "precision", "processes", "no_speedups")
 _PARTS = {
     **{"model": ModelSpec, "data": DataSpec, "drop": DropSpec, "when": WhenSpec, "train": TrainSpec},
     **{"distil": DistilSpec, "theseus": TheseusSpec},
@@ -173,13 +173,13 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _chosen(values: dict[str, Any]) -> dict[str, Any]:
-    plain = {name: _chosen(value) if isinstance(value, dict) else value for name, value in values.items()}
+def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
+    plain = {name: _without_empty(value) if isinstance(value, dict) else value for name, value in values.items()}
     return {name: value for name, value in plain.items() if value is not None and value not in ((), {}, [])}
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a spec by their present names. Earlier names: `plain`, and `teacher_run` in `distil`.
+    """Rename the fields of an older spec. Earlier names: `plain`, and `teacher_run` in `distil`.
 
     In version 2, `drop` has the fields of `when`.
     """
@@ -212,10 +212,10 @@ class Options:
     max_predict_samples: int | None = None
     save_model: bool = True
     overwrite: bool = False
-    """Start over in a folder that holds a run."""
+    """Delete a run in the folder and start over."""
     resume: str | None = None
-    """A checkpoint's folder, `last` (the last usable checkpoint in the run's folder), or `auto` (as `last`, but start
-    over without a checkpoint)."""
+    """A checkpoint's folder, `last` (the last usable checkpoint in the run's folder), or `auto` (as `last`, but
+    start over if there is no usable checkpoint)."""
     rolling_checkpoints: bool = True
     """Write few checkpoints, only to resume from, and delete them at the end."""
     use_cpu: bool = False
@@ -232,7 +232,7 @@ class Options:
     score_store: str | None = None
     """Folder of cached layer scores; None: no cache."""
     notes: tuple[str, ...] = ()
-    """Notes to the user before the run, for the record."""
+    """Notes to the user from before the run. They are added to the record."""
 
     @property
     def hub(self) -> HubOptions:

@@ -1,4 +1,4 @@
-"""The rule for a finished run, shared by runs, sweeps, searches and prerequisite runs.
+"""Decide whether a run is done. Runs, sweeps, searches and prerequisite runs use the same rule.
 
 A run is done if its folder holds a record of the same spec and the same inputs, and every requested output.
 """
@@ -37,7 +37,7 @@ class Needs:
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a run's folder, compared with a spec."""
+    """The result of comparing a run's folder with a spec."""
 
     word: str
     """`done`; `incomplete`: done without some outputs; `failed`; `changed`: done with other input contents; `other`: a
@@ -49,11 +49,11 @@ class Status:
     changed: tuple[str, ...] = ()
     """`changed`: names of the changed inputs."""
     note: str | None = None
-    """Reason why an existing record does not count."""
+    """Reason why the record in the folder is not used."""
 
     @property
     def has_model(self) -> bool:
-        """Whether the folder holds the trained model, made from the same inputs."""
+        """Whether the folder holds the model, trained on the same inputs."""
         return self.word in ("done", "incomplete") and holds_model(self.record.folder)
 
     @property
@@ -65,7 +65,7 @@ class Status:
 
 
 def need_model(record: RunRecord, outputs: Iterable[str]) -> bool:
-    """Whether some outputs of a run are made with its model."""
+    """Whether the model of a run is needed to make one of the outputs."""
     return bool(set(outputs) - {CARD_FILE, *result_files(record)})
 
 
@@ -86,8 +86,8 @@ def status_of(folder: str, spec: RunSpec, inputs: Mapping[str, Any], needs: Need
     if record.status != "success":
         return Status("failed" if record.status == "failed" else "missing", record)
     if changed := changed_inputs(record.inputs, inputs, spec):
-        what = ", ".join(changed)
-        note = f"{folder}: contains this run with the same settings, but {what} changed since"
+        names = ", ".join(changed)
+        note = f"{folder}: contains this run with the same settings, but {names} changed since"
         return Status("changed", record, changed=tuple(changed), note=note)
     missing = tuple(missing_outputs(record, inputs, needs))
     return Status("incomplete" if missing else "done", record, missing)
@@ -96,7 +96,7 @@ def status_of(folder: str, spec: RunSpec, inputs: Mapping[str, Any], needs: Need
 def changed_inputs(before: Mapping[str, Any], now: Mapping[str, Any], spec: RunSpec) -> list[str]:
     """Names of the inputs that differ, in words: `train`, `the model`, `the start`.
 
-    Inputs that are unknown on one side count as equal, and so do test rows, unless they score layers.
+    Inputs that are unknown on one side count as equal. Test rows count as equal unless they score layers.
     """
     counts = [name for name in now if not name.startswith("test") or spec.drop.score_split == "test"]
     changed = [name for name in counts if before.get(name) is not None and before[name] != now[name]]
@@ -130,6 +130,6 @@ def missing_outputs(record: RunRecord, inputs: Mapping[str, Any], needs: Needs) 
 
 
 def _splits(kind: str, record: RunRecord, inputs: Mapping[str, Any]) -> list[str]:
-    """The run's splits of a kind: by its inputs, else by its record, else by its task."""
+    """The run's splits of a kind, from its inputs; else from its record; else from its task."""
     by_inputs, by_record = ([n for n in names if n.partition("_")[0] == kind] for names in (inputs, record.inputs))
     return by_inputs or by_record or record.task.splits(kind)

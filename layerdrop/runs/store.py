@@ -9,14 +9,14 @@ from layerdrop.runs.record import RECORD_FILE, RunRecord, read_record
 from layerdrop.runs.spec import Options, RunSpec
 
 PRIOR_FOLDER = "prior"
-"""In a run's or a study's folder: the store of prerequisite runs."""
+"""Subfolder of a run's or a study's folder: the store of prerequisite runs."""
 SCORE_FOLDER = "scores"
-"""In the folder of an analysis or in PRIOR_FOLDER: cached layer scores."""
+"""Subfolder of an analysis folder or of PRIOR_FOLDER: cached layer scores."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of runs. The spec of a run names its folder."""
+    """A folder of runs. The folder of a run is named after its spec."""
 
     root: str
 
@@ -33,13 +33,13 @@ class Store:
 
 
 def find_record(folder: str, spec: RunSpec) -> RunRecord | None:
-    """The record of a spec in a folder; None without a readable record, or for a record of another spec."""
+    """The record of the run `spec` in a folder. None for a missing, unreadable or different record."""
     record = readable_record(folder)
     return record if record and record.id == spec.id else None
 
 
 def readable_record(folder: str | Path) -> RunRecord | None:
-    """The record in a folder; None without a record, or for an unreadable one."""
+    """The record in a folder. None for a missing or unreadable record."""
     with suppress(ValueError):
         return read_record(folder)
     return None

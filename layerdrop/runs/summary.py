@@ -7,7 +7,7 @@ from layerdrop.runs.record import RunRecord
 
 
 def summary(record: RunRecord) -> str:
-    """Format a record: on each line a word of at most ten letters, then its values."""
+    """Format a record. Each line has a word of at most ten letters and its values."""
     spec = record.spec
     lines = [("task", f"{spec.data.task} ({_source(record)})"), ("model", spec.model.name)]
     if record.n_layers is not None:
@@ -23,9 +23,9 @@ def summary(record: RunRecord) -> str:
     if record.metrics:
         shown = (f"{name} {value:.4f}" for name, value in record.named_metrics.items() if not name.endswith("loss"))
         lines.append(("metrics", "  ".join(shown)))
-    lines += [("careful", _constant(record, split, n)) for split, n in record.constant_predictions().items()]
+    lines += [("warning", _constant(record, split, n)) for split, n in record.constant_predictions().items()]
     if record.resumed_at_step is not None:
-        lines.append(("resumed", f"at step {record.resumed_at_step:,}: seconds count from there"))
+        lines.append(("resumed", f"at step {record.resumed_at_step:,}: seconds count from this step"))
     if record.seconds:
         lines.append(("seconds", "  ".join(f"{name} {value:.1f}" for name, value in record.seconds.items())))
     if record.tokens_per_second:

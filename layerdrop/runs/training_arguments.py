@@ -12,7 +12,7 @@ from layerdrop.runs.spec import Options, RunSpec
 
 
 def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
-    """The TrainingArguments of a run. Without training they have the default recipe, which is not used."""
+    """The TrainingArguments of a run. A run without training gets the default recipe, which has no effect."""
     train = spec.train or TrainSpec()
     recipe = {f.name: getattr(train, f.name) for f in dataclasses.fields(train) if f.name not in NOT_THE_LIBRARYS}
     values = {
@@ -20,7 +20,7 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
         "logging_nan_inf_filter": spec.precision == "fp16",
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
-    if train.layerdrop_rate or spec.theseus or spec.when.every_epochs:  # layers without gradient in some steps
+    if train.layerdrop_rate or spec.theseus or spec.when.every_epochs:  # some layers have no gradient in some steps
         values["ddp_find_unused_parameters"] = True
     recipe["num_train_epochs"] += gradual_epochs(spec)
     values |= recipe | dict(options.trainer) | dict(train.other)

@@ -31,7 +31,7 @@ class Variant:
 
     train_dataset: TokenizedDataset
     collate: Collator
-    """Makes batches, with the teacher's outputs."""
+    """Makes batches. With distillation, they contain the teacher's outputs."""
     loss: Objective
     callbacks: list[TrainerCallback] = field(default_factory=list)
     attention: AbstractContextManager = field(default_factory=nullcontext)
@@ -62,10 +62,11 @@ def training_variant(
     """The training variant of a spec.
 
     train_dataset: `examples`, tokenized. loss: the task loss, a part of the variant's loss. teacher: for distillation.
-    predecessor: the full model, for module replacing.
-    new_parameters: names of the parameters that neither checkpoint nor start has. schedule: for gradual dropping.
-    resume_from: a checkpoint's folder; the model is cut to its depth. Raises UserError for an unsuitable teacher or
-    predecessor.
+    predecessor: the full model, for module replacing. new_parameters: names of the parameters that the loaded weights
+    lack. schedule: for gradual dropping. resume_from: a checkpoint's folder; gradual dropping first cuts the model to
+    the checkpoint's depth.
+
+    Raises UserError for an unsuitable teacher or predecessor.
     """
     variant = Variant(train_dataset, collate, loss)
     if spec.distil:
@@ -91,8 +92,8 @@ def training_variant(
     if spec.theseus:
         check_predecessor(predecessor, new_parameters)
         only_layers_train(model)
-        full, its = load_classifier(predecessor, labels=labels.names, replace_head=False)[0], spec.theseus
-        rate = its.replacing_rate, its.replacing_steps, its.replacing_schedule
+        full, theseus = load_classifier(predecessor, labels=labels.names, replace_head=False)[0], spec.theseus
+        rate = theseus.replacing_rate, theseus.replacing_steps, theseus.replacing_schedule
         variant.callbacks.append(TheseusLoss(model, full, *rate, spec.seed))
     if schedule:
         if resume_from:
@@ -102,7 +103,7 @@ def training_variant(
 
 
 def check_predecessor(predecessor: Checkpoint, new_parameters: Sequence[str]) -> None:
-    """Raise UserError for an unsuitable predecessor of module replacing. new_parameters: parameters that it lacks."""
+    """Raise UserError for an unsuitable predecessor of module replacing. new_parameters: names that it lacks."""
     if predecessor.family.shared:
         raise UserError(f"--theseus: {predecessor.family.name} shares one layer. Modules cannot be replaced.")
     if new_parameters:

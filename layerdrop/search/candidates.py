@@ -1,4 +1,4 @@
-"""Score sets of layers by fine-tuning the model without them. Each set is trained once per store."""
+"""Score sets of layers by fine-tuning the model without these layers. Each set is trained once per store."""
 
 import math
 import statistics
@@ -24,7 +24,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Candidates:
-    """An Evaluate of layerdrop.search.methods: scores of the fine-tuned candidates on the run's validation rows.
+    """An `Evaluate` of layerdrop.search.methods: fine-tune candidates, and score them on the run's validation rows.
 
     A set is not trained again if any run of the store has trained it with the same settings and any strategy.
     """
@@ -43,7 +43,7 @@ class Candidates:
         stop: Callable[[], bool] = lambda: False,
     ):
         """full_run: the run of the full model, with the fingerprints of its inputs. total: number of trainings of the
-        search. select_on: a metric, or `loss`, which is negated; None: the task's `selection_metric`."""
+        search. select_on: a metric or `loss` (negated); None: the task's `selection_metric`."""
         self.full_run, self.options, self.store, self.engine = full_run, options, store, engine
         self.seeds, self.total, self.select_on = tuple(seeds), total, select_on
         self.on_progress, self.stop = on_progress, stop
@@ -71,12 +71,12 @@ class Candidates:
         return folder
 
     def predicts_one_value(self, ids: Ids) -> bool:
-        """Whether the model without these layers has constant predictions with any seed."""
+        """Whether the model without these layers has constant predictions for at least one seed."""
         records = [self._known(self._spec(ids, seed)) for seed in self.seeds]
         return any(record is not None and record.constant_predictions("validation") for record in records)
 
     def trained(self) -> list[Ids]:
-        """The sets that any run of the store has trained with these settings, with every seed."""
+        """The sets that the store's runs have trained with these settings and every seed."""
         settings = {_key(self._spec(frozenset(), seed), ())[0] for seed in self.seeds}
         n_seeds = Counter(ids for setting, ids in self.known if setting in settings)
         return [frozenset(ids) for ids, n in n_seeds.items() if n == len(self.seeds)]
@@ -106,7 +106,7 @@ class Candidates:
         progress = execute(
             [self._job(spec, save_model) for spec in missing],
             self.engine,
-            lambda progress, result: self.on_progress(self._of_search(progress, before), result),
+            lambda progress, result: self.on_progress(self._whole_progress(progress, before), result),
             self.stop,
             self.inputs,
         )
@@ -115,7 +115,7 @@ class Candidates:
         if progress.changed:
             runs = f"{len(progress.changed)} of {len(missing)} runs"
             raise UserError(
-                f"{self.store.root}: {runs} in this store were done with other inputs. {progress.failed[0][1]}"
+                f"{self.store.root}: {runs} in this store are done with other inputs. {progress.failed[0][1]}"
             )
         self.failed += progress.failed
         records = [record or progress.records.get(spec.id) for spec, record in zip(specs, known, strict=True)]
@@ -132,7 +132,7 @@ class Candidates:
         return records
 
     def _score(self, record: RunRecord | None) -> float:
-        """Higher is better; NaN without a record. Raises UserError for a metric that was not measured."""
+        """A score, higher is better; NaN without a record. Raises UserError for a metric that was not measured."""
         if record is None:
             return math.nan
         name = self.select_on or record.task.selection_metric
@@ -151,8 +151,8 @@ class Candidates:
         options = replace(self.options, save_model=save_model, resume="auto", overwrite=False)
         return Job(spec, replace(options, folder=self.store.folder(spec), prior_store=self.store.root))
 
-    def _of_search(self, progress: Progress, before: list[RunRecord]) -> Progress:
-        """The progress of the whole search, from the progress of a level."""
+    def _whole_progress(self, progress: Progress, before: list[RunRecord]) -> Progress:
+        """Extend the progress of a level to the progress of the whole search."""
         already, failed = [*self.records.values(), *before, *progress.already], [*self.failed, *progress.failed]
         whole = replace(progress, total=self.total, already=already, failed=failed)
         each = [record.seconds["total"] for record in progress.done or already if "total" in record.seconds]
@@ -162,8 +162,10 @@ class Candidates:
 
 
 def _key(spec: RunSpec, ids: Iterable[int]) -> tuple[str, tuple[int, ...]]:
-    """A key that is equal for runs with the same dropped layers, drop time (`when`) and settings. ids: the
-    checkpoint's."""
+    """A key that is equal for runs with the same dropped layers, drop time (`when`) and settings.
+
+    ids: dropped layers in the checkpoint's numbering.
+    """
     return replace(spec, drop=DropSpec()).id, tuple(sorted(ids))
 
 

@@ -1,4 +1,4 @@
-"""The run of the full model that a search starts from."""
+"""The run of the full model, from which a search starts."""
 
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.criteria.selection import Selection
@@ -15,7 +15,7 @@ from layerdrop.runs.training_arguments import training_arguments
 
 
 class FullRun:
-    """A run that is not executed: its spec, its options, its inputs, and a record with their fingerprints."""
+    """A run that is not executed: spec, options, inputs, and a record with the fingerprints of the inputs."""
 
     def __init__(self, spec: RunSpec, options: Options):
         """Read the inputs. Raises UserError for unreadable inputs, or a spec that does not fit the model."""

@@ -1,4 +1,4 @@
-"""Search methods: the sets of layers to try, and the best set. Pure functions of scores.
+"""Search methods: propose the sets of layers to try, and select the best set. Pure functions of scores.
 
 A set holds the ids of dropped layers. Source of greedy and optimal: Peer et al. (2022), "Greedy-layer pruning".
 shortlist: ours.
@@ -26,7 +26,7 @@ class Proposal:
     """A set that strategies propose."""
 
     order: tuple[int, ...]
-    """In the order of dropping of the first strategy."""
+    """The ids in the order of dropping of the first strategy."""
     by: tuple[str, ...]
     """The strategies that propose the set."""
 
@@ -43,16 +43,16 @@ class Level:
     """The proposal of each set; empty for other methods."""
 
     def mean(self, ids: Ids) -> float:
-        """Mean over seeds; NaN if one is NaN."""
+        """Mean over seeds. NaN if the score of a seed is NaN."""
         mean = statistics.fmean(self.scores[ids])
         return mean if self.digits is None else round(mean, self.digits)
 
     @property
     def ranked(self) -> list[Ids]:
-        """Best first, NaN last. Ties: the first proposal first, else the set with the higher ids first."""
-        places = {ids: -place for place, ids in enumerate(self.proposed)}
+        """The sets, best first, NaN last. Ties: the earlier proposal first. Without proposals: the higher ids first."""
+        positions = {ids: -place for place, ids in enumerate(self.proposed)}
         return sorted(
-            self.scores, key=lambda ids: (rank_key(self.mean(ids)), places.get(ids, 0), sorted(ids)), reverse=True
+            self.scores, key=lambda ids: (rank_key(self.mean(ids)), positions.get(ids, 0), sorted(ids)), reverse=True
         )
 
     @property
@@ -67,7 +67,7 @@ class Level:
 
     @property
     def margin(self) -> float | None:
-        """The best mean minus the second best; None without a second number."""
+        """The best mean minus the second-best mean. None if the second set does not exist or has no score."""
         if len(self.scores) < 2 or math.isnan(self.mean(self.ranked[1])):
             return None
         return self.mean(self.best) - self.mean(self.ranked[1])
@@ -114,7 +114,7 @@ def _evaluate_level(sets: list[Ids], evaluate: Evaluate, digits: int | None) -> 
 
 
 def order_of(sets: Sequence[Ids]) -> tuple[int, ...] | None:
-    """The order of dropping that the best sets of 1, 2, 3 ... layers form; None if they are not nested."""
+    """The order of dropping that nested best sets of 1, 2, 3 ... layers form. None if they are not nested."""
     order: list[int] = []
     for ids in sets:
         new = ids - set(order)
@@ -146,7 +146,7 @@ METHODS = {
     for row in (
         Method(
             "greedy",
-            "each level drops one more layer, with the lowest loss of score (Peer et al. 2022)",
+            "each level drops one more layer: the layer whose removal gives the best score (Peer et al. 2022)",
             lambda n, max_k: sum(n - dropped for dropped in range(max_k)),
             greedy,
         ),

@@ -31,7 +31,7 @@ class SearchRecord:
     digits: int | None = None
     levels: list[Level] = field(default_factory=list)
     constant: list[int] = field(default_factory=list)
-    """Each K whose best set has constant predictions with any seed."""
+    """Every K whose best set has constant predictions for at least one seed."""
     cost: dict[str, float] = field(default_factory=dict)
     """`trainings`, `steps`, `seconds` of whole runs; `scoring_seconds` if criteria propose sets."""
 
@@ -49,7 +49,7 @@ class SearchRecord:
 
     @property
     def _proposed(self) -> tuple[int, ...] | None:
-        """The order of the best set, if it was proposed with one."""
+        """The proposed order of the best set. None for methods without proposals."""
         last = self.levels[-1]
         return last.proposed[last.best].order if last.proposed else None
 
@@ -65,7 +65,7 @@ class SearchRecord:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """JSON values."""
         return {
             "id": self.id,
             "method": self.method,
@@ -83,7 +83,7 @@ class SearchRecord:
     def write(self, root: str) -> str:
         """Write MODEL_TASK_METHOD.json and .txt (the layer file) into a folder. Returns the path of the layer file.
 
-        The files are named MODEL_TASK_METHOD_ID if another search or program has written one of these.
+        The files are named MODEL_TASK_METHOD_ID if another search or program has written one of the two files.
         """
         path = Path(root) / f"{short_name(self.spec.model.name)}_{self.spec.data.task}_{self.method}"
         if _writer_of(path) not in (None, self.id):
@@ -122,7 +122,7 @@ def _name(ids: Ids) -> str:
 
 # ---- summary ---------------------------------------------------------------------------------------------------------
 def step_words(level: Level) -> str:
-    """Describe a level: `K = 2: drop 10, 11  0.5780  margin 0.0020`, and a tie or a small margin."""
+    """Describe a level, with its tie or small margin if any: `K = 2: drop 10, 11  0.5780  margin 0.0020`."""
     ids = ", ".join(map(str, sorted(level.best)))
     by = f" (by {', '.join(level.proposed[level.best].by)})" if level.proposed else ""
     words = [f"K = {len(level.best)}: drop {ids}{by}", f"{level.mean(level.best):.4f}"]
@@ -134,7 +134,7 @@ def step_words(level: Level) -> str:
 
 
 def _doubt(level: Level) -> str:
-    """The weakness of a decision: a tie, or a margin below the spread over seeds. Empty without one."""
+    """The reason why a decision is weak: a tie, or a margin below the spread over seeds. Empty for a clear decision."""
     if level.ties:
         wins = "the first proposal wins" if level.proposed else "the higher ids are dropped"
         return f"a tie of {len(level.ties) + 1}: {wins}"
@@ -144,9 +144,9 @@ def _doubt(level: Level) -> str:
 
 
 def summary(record: SearchRecord, file: str, more: Sequence[str] = ()) -> str:
-    """The steps with the basis of each decision, the cost, and the command that uses the result.
+    """The steps with the scores behind each decision, the cost, and the command that uses the result.
 
-    more: words of the command that are not in the search's spec.
+    more: additional words of the command, which are not in the search's spec.
     """
     spec, cost, n_seeds = record.spec, record.cost, len(record.seeds)
     on = f"{record.select_on} (negated)" if record.select_on == "loss" else record.select_on
@@ -170,9 +170,11 @@ def summary(record: SearchRecord, file: str, more: Sequence[str] = ()) -> str:
     lines.append(f"cost: {trainings}, {cost['seconds'] / 60:.1f} min of runs{scoring}")
     lacks_file = spec.data.files and "--validation_file" not in more
     lines.append(
-        "use it" + (" (add --validation_file FILE with rows that no search has read)" if lacks_file else "") + ":"
+        "use the result"
+        + (" (add --validation_file FILE with rows that no search has read)" if lacks_file else "")
+        + ":"
     )
-    how = ["--drop_strategy", record.strategy, "--drop_order_file", file, "--drop_k", str(len(record.sets))]
+    drop = ["--drop_strategy", record.strategy, "--drop_order_file", file, "--drop_k", str(len(record.sets))]
     whole = replace(spec, data=replace(spec.data, hold_out=None))
-    lines.append(f"{command_of(whole)} {shlex.join([*more, *how])}")
+    lines.append(f"{command_of(whole)} {shlex.join([*more, *drop])}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Run a search: train the candidates of each level, and make the record."""
+"""Run a search: train the candidates of each level, and return the record."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from layerdrop.search.record import SearchRecord
 HOLD_OUT = 0.15
 """Fraction of the training set on which candidates are compared (Peer et al. 2022)."""
 SCORE_ROWS = 1000
-"""Number of training rows, from the first, that criteria score for proposals."""
+"""Criteria score this number of training rows for proposals, beginning with the first row."""
 Select = Callable[[DropSpec], Selection]
 """Select the layers that a strategy drops from the searched model."""
 
@@ -32,8 +32,8 @@ def search(
     """Search with a method of METHODS.
 
     layers: ids of the layers that can be dropped. select: scores layers on the rows that are not held out. digits:
-    decimals to which scores are rounded before they are compared. on_level: called with each level. Raises as
-    Candidates do.
+    decimals to which scores are rounded before they are compared. on_level: called with each level. Raises the
+    errors of Candidates.
     """
     row, cost = METHODS[method], {}
     record = SearchRecord(row.name, candidates.full_run.spec, candidates.seeds, digits=digits)

@@ -26,7 +26,7 @@ POLL = 1.0
 
 
 def statuses(jobs: Iterable[Job], inputs: Fingerprints | None = None) -> list[Status]:
-    """The status of each job: its folder compared with the requested outputs and the present inputs.
+    """The status of each job: its folder compared with the requested outputs and the current inputs.
 
     inputs: computes fingerprints; None: a new one.
     """
@@ -70,7 +70,7 @@ class Estimate:
     def remaining(self, waiting: list[Job], running: Iterable[tuple[Job, float]] = (), slots: int = 1) -> float | None:
         """Seconds until all jobs are done, at least the seconds of the longest job; None if unknown.
 
-        running: as in Progress. A run beyond its own estimate counts as 0 s.
+        running: as in Progress. A run that takes longer than its estimate counts as 0 s.
         """
         each = [(self.seconds(job), 0.0) for job in waiting]
         each += [(self.seconds(job), time.monotonic() - began) for job, began in running]

@@ -167,7 +167,7 @@ class _Planner:
         self.study, self.store, self.parse, self.settings, self.flags = study, store, parse, settings, flags
         self.ids: set[str] = set()
         self.configs: dict[tuple[ModelSpec, HubOptions], Any] = {}
-        """The configuration, or the UserError in its place."""
+        """Model -> its configuration, or the UserError of reading it."""
         self.asked_hub = False
 
     def add_grid(self, grid: dict[str, Any], exclude: list[dict[str, Any]]) -> None:
@@ -188,7 +188,7 @@ class _Planner:
 
     def keep_needed_models(self) -> None:
         """Let a run keep its model if it is the start or the teacher of another run."""
-        needed = {first.id for job in self.study.jobs for first in job.spec.prerequisites}
+        needed = {run.id for job in self.study.jobs for run in job.spec.prerequisites}
 
         def keeping(job: Job) -> Job:
             return replace(job, options=replace(job.options, save_model=True)) if job.spec.id in needed else job
@@ -196,7 +196,7 @@ class _Planner:
         self.study.jobs = [keeping(job) for job in self.study.jobs]
 
     def _job(self, cell: dict[str, Any]) -> Job | None:
-        """The job of a cell; None where it is impossible."""
+        """The job of a cell. None for an impossible run."""
         try:
             arguments = self.parse(self.settings | _settings(cell), self.flags)
         except UserError as error:

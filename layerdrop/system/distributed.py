@@ -53,8 +53,8 @@ def leave() -> None:
 def from_first_process(function: Callable[[], Any]) -> Any:
     """Call `function` in the first process, and return its value, or raise its exception, in every process.
 
-    A plain call without torch.distributed. The value must be picklable. An exception that is not picklable becomes a
-    RuntimeError with its text in the other processes.
+    Without torch.distributed, this is a plain call. The value must be picklable. In the other processes, an exception
+    that is not picklable becomes a RuntimeError with its text.
     """
     if not _joined():
         return function()
@@ -98,12 +98,12 @@ def leaves_group(function: Callable) -> Callable:
 
 
 def log(text: str) -> None:
-    """Print a line to stderr, from the first process alone."""
+    """Print a line to stderr, only in the first process."""
     if is_first():
         print(text, file=sys.stderr, flush=True)
 
 
 def log_notes(notes: Iterable[str]) -> None:
-    """Print notes to stderr, one a line."""
+    """Print notes to stderr, one on each line."""
     for note in notes:
         log(f"note: {note}")

@@ -21,7 +21,7 @@ from layerdrop.system.files import TEMPORARY, hash_file, umask, write_atomically
 
 SPEC_FILE = "spec.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-"""Names of the files that a saved model's weights are read from."""
+"""Names of the files with the weights of a saved model."""
 MODEL_PATTERNS = (
     *WEIGHTS,
     *("model-*.safetensors", "pytorch_model-*.bin"),

@@ -1,6 +1,6 @@
 """Settings of a process: memory allocation, garbage collection, waiting threads, output.
 
-Commands and workers apply them at their start, library functions never do. This module imports neither torch nor numpy,
+Only commands and workers apply these settings, at their start. This module imports neither torch nor numpy,
 because both read some settings when they are imported.
 """
 

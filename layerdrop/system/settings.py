@@ -48,7 +48,7 @@ def read_settings(path: str, kind: str | None = None) -> dict[str, Any]:
         raise UserError(f"{path}: not valid YAML or JSON ({' '.join(str(error).split())}).") from None
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise UserError(f"{path}: a configuration is a list of `flag: value` lines.")
-    found = STUDY if "grid" in settings else SEARCH if SEARCH_ONLY & set(settings) else None
-    if found not in (None, kind):
-        raise UserError(f"{path}: is {found}. Execute it with: layerdrop {COMMANDS[found]} {path}")
+    actual = STUDY if "grid" in settings else SEARCH if SEARCH_ONLY & set(settings) else None
+    if actual not in (None, kind):
+        raise UserError(f"{path}: is {actual}. Execute it with: layerdrop {COMMANDS[actual]} {path}")
     return settings

@@ -26,8 +26,8 @@ def short_name(path: str) -> str:
 
     A generic last part keeps the part before it: `mpnet_rte/model` gives `mpnet_rte_model`.
     """
-    place = Path(path)
-    if place.name in ("", ".."):
-        place = place.resolve()
-    before = place.parent.name if GENERIC.fullmatch(place.name) else ""
-    return f"{before}_{place.name}" if before not in ("", "..") else place.name or "model"
+    folder = Path(path)
+    if folder.name in ("", ".."):
+        folder = folder.resolve()
+    before = folder.parent.name if GENERIC.fullmatch(folder.name) else ""
+    return f"{before}_{folder.name}" if before not in ("", "..") else folder.name or "model"

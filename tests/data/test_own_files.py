@@ -308,7 +308,7 @@ def test_usual_pairs_of_columns(tmp_path, names):
     path = write(tmp_path / "x.csv", pair(*names.split(), source="web page", id="7"))
     data = read(path)
     assert data.task.texts == tuple(names.split())
-    note = f"text taken from {' and '.join(data.task.texts)} of {path}; not used: source (others: --text_columns)"
+    note = f"text taken from {' and '.join(data.task.texts)} of {path}; not used: source (to change: --text_columns)"
     assert data.notes[0] == note
 
 

@@ -107,7 +107,7 @@ def test_load_is_called_with_a_text_a_pair_or_a_list(call, single, pair):
     both = layerdrop.load(pair)([("w1 w2", "w3"), ("w4", "w5")])
     assert layerdrop.load(pair)(("w1 w2", "w3")) == pytest.approx(both[0]) and len(both) == 2
     for model, texts, message in (
-        (pair, "w1", "one text in a row, and the model takes two"),
+        (pair, "w1", "one text in a row, but the model takes two"),
         (single, ["w1", ("w2", "w3")], "the list mixes single texts and pairs"),
     ):
         with pytest.raises(UserError, match=message):
@@ -152,8 +152,8 @@ def test_the_columns_of_the_run(call, single, pair, tmp_path):
     for words, message in (
         ((pair, "own.csv"), "own.csv: no column #1 String, #2 String, .* found: a, b. .*--text_columns"),
         ((single, "hub.csv"), "hub.csv: no column review"),
-        ((single, "own.csv", "--text_columns", "a,b"), "two texts in a row, and the model takes one"),
-        ((pair, "--text", "w1"), "one text in a row, and the model takes two"),
+        ((single, "own.csv", "--text_columns", "a,b"), "two texts in a row, but the model takes one"),
+        ((pair, "--text", "w1"), "one text in a row, but the model takes two"),
         ((pair, "own.csv", "--text_columns", "a,c"), "--text_columns: own.csv has no column c"),
     ):
         code, _, err = call(*words)
@@ -202,8 +202,8 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
         (["nowhere.txt"], b"", "nowhere.txt: cannot read the file"),
         ([], b"", "nothing to predict. Give a file, --text, or lines on stdin"),
         (["x.txt", "--text", "w1"], b"", "--text and a file both give the texts"),
-        (["-"], b"\n\n", "stdin: no text in it"),
-        (["-"], b"w1\tw2\tw3\n", "stdin:1: 3 texts, separated by tabs. Give one text in each line, or two"),
+        (["-"], b"\n\n", "stdin: contains no text"),
+        (["-"], b"w1\tw2\tw3\n", "stdin:1: 3 texts, separated by tabs. Give one or two texts on each line"),
         (["-"], b"w1\n\nw1\tw2\n", "stdin:3: 2 texts, but 1 in the lines above"),
         (["-"], b"\xff\n", "stdin: not UTF-8 text .* at byte 0"),
         (["--text", "a", "b", "c"], b"", "--text: takes one or two texts"),

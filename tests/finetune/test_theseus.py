@@ -112,7 +112,7 @@ def test_a_step_that_replaces_nothing_stops_nobody(tmp_path):
 def test_a_rate_that_never_reaches_1_is_refused(run):
     code, _, _, err = run(f"{WORDS} --drop_when finetuned --replacing_steps 6")
     assert (
-        code == 2 and "--replacing_steps 6: the training has 6 steps, so no step would use the successor only" in err
+        code == 2 and "--replacing_steps 6: the training has 6 steps, so no step would use only the successor" in err
     ), err
     assert run(f"{WORDS} --drop_when finetuned --replacing_steps 5", output="five")[0] == 0
 

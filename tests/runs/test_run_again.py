@@ -69,7 +69,7 @@ def test_resumed_is_bit_identical(run, monkeypatch, strategy, stop):
     done = 9 - stop
     assert results["train_steps_per_second"] == pytest.approx(done / resumed["seconds"]["train"])
     assert results["train_samples_per_second"] == pytest.approx(8 * done / resumed["seconds"]["train"])
-    assert f"resumed    at step {stop}: seconds count from there" in out
+    assert f"resumed    at step {stop}: seconds count from this step" in out
     assert resumed["resumed_at_step"] == stop and resumed["tokens_per_second"] is None
     assert not list(Path("out").glob("checkpoint-*"))
     code, again, _, err = run(words + more)

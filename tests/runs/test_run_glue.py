@@ -398,7 +398,10 @@ def test_label_smoothing_of_values_is_said_to_do_nothing(run):
         ("--optim galore_adamw", "galore"),
         ("--metric_for_best_model f1", "--metric_for_best_model f1: not a metric of rte. Allowed: loss, accuracy"),
         ("--learning_rate nan", "--learning_rate nan: must be a finite number"),
-        ("--max_seq_length 3", "--max_seq_length 3: 3 tokens mark the start and end of texts. Choose more."),
+        (
+            "--max_seq_length 3",
+            "--max_seq_length 3: 3 special tokens mark the start and end of texts. Choose a higher limit.",
+        ),
         ("--dataloader_drop_last --per_device_train_batch_size 5000", "fewer than one batch of 5000"),
         ("--seed -1", "--seed -1: must be from 0"),
         ("--model_name_or_path nowhere/at-all", "not in the local cache and the hub cannot be reached"),
@@ -457,7 +460,7 @@ def test_constant_predictions_are_null_not_a_crash(run, tmp_path):
     tiny.tokenizer().save_pretrained(tmp_path / "constant")
     code, record, out, _ = run("--task_name stsb --do_eval", str(tmp_path / "constant"))
     assert code == 0 and record["metrics"]["pearson"] is None and "pearson nan" in out
-    assert "careful    the same prediction for every row of validation" in out
+    assert "warning    the same prediction for every row of validation" in out
 
 
 def test_help(capsys):

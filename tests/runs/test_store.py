@@ -279,7 +279,7 @@ def test_a_folder_without_a_list_is_not_said_to_be_overwritten(tmp_path):
     """One of version 0.2.0."""
     write_run(RunRecord(SPEC, str(tmp_path), "success"))
     (tmp_path / "spec.json").unlink()
-    with pytest.raises(UserError, match="It has no list of its files. Choose another --output_dir, or move"):
+    with pytest.raises(UserError, match="The folder has no list of its files. Choose another --output_dir, or move"):
         opened(OTHER, tmp_path)
 
 
@@ -403,7 +403,7 @@ def test_an_interrupted_run_on_data_that_have_changed_starts_again(tmp_path):
     opened(SPEC, tmp_path, data={"train": {"rows": 3}})
     path = checkpoint(tmp_path, 10)
     state = opened(SPEC, tmp_path, resume="auto", data={"train": {"rows": 4}})
-    assert state.resume_from is None and not path.exists() and "inputs that have changed" in state.notes[0]
+    assert state.resume_from is None and not path.exists() and "written with other inputs" in state.notes[0]
     path = checkpoint(tmp_path, 10)
     with pytest.raises(UserError, match="made with other settings"):
         opened(OTHER, tmp_path, resume="auto", data={"train": {"rows": 5}})
@@ -416,7 +416,7 @@ def test_a_model_that_was_not_kept_is_trained_again_where_it_is_asked_for(tmp_pa
     with pytest.raises(UserError, match="its model was not kept, so README.md, the model cannot be written"):
         opened(SPEC, tmp_path, save_model=True)
     state = opened(SPEC, tmp_path, save_model=True, resume="auto")  # as in a sweep
-    assert state.done is None and "its model was not kept: it is trained again" in state.notes[0]
+    assert state.done is None and "its model was not kept. The model is trained again" in state.notes[0]
 
 
 def test_done_by_another_version_is_said(tmp_path):

@@ -122,7 +122,7 @@ def test_the_tokenizers_padding_is_the_models(tmp_path, model_type, side):
     assert together == pytest.approx(alone, abs=1e-5)
     assert model.config.pad_token_id == 0
     said = {"gpt2": ["left"], "xlnet": ["right"]}.get(model_type, [])
-    assert "the tokenizer pads with id 0, config.json says 1: the tokenizer's is used" in checkpoint.notes
+    assert "the tokenizer pads with id 0, config.json says 1: the tokenizer's id is used" in checkpoint.notes
     assert len(checkpoint.notes) == 1 + (side in said)
 
 

@@ -1,6 +1,6 @@
-"""Speed-ups as context managers. Inside, a model trains or predicts faster. On exit, the library's model is restored.
+"""Speed-ups as context managers. In their blocks, a model trains or predicts faster. On exit, the model is restored.
 
-Results agree up to rounding, and up to other dropout draws from the same distribution.
+Results differ only by rounding, and by different dropout draws from the same distribution.
 """
 
 from collections.abc import Iterator
@@ -24,10 +24,10 @@ def speedups(
     no_speedups: bool = False,
     used_ids: np.ndarray | None = None,
 ) -> Iterator[None]:
-    """Enter every speed-up that suits the model, the device of `args` and the optimizer; undo all of them on exit.
+    """Enable every speed-up that suits the model, the device of `args` and the optimizer. Disable all of them on exit.
 
-    train: False enters only the speed-ups of evaluation. no_speedups: enter none. used_ids: all token ids of the
-    training data, in any shape; None trains every row of the embedding.
+    train: False enables only the speed-ups for evaluation. no_speedups: enable none. used_ids: all token ids of the
+    training data, in any shape; None: train every row of the embedding.
     """
     with ExitStack() as stack:
         if not no_speedups:

@@ -16,7 +16,7 @@ from transformers.training_args import ParallelMode
 Batch = Mapping[str, torch.Tensor]
 """`labels` (batch,), the model's inputs (batch, tokens), and with a teacher its outputs; on the model's device."""
 Step = Callable[[nn.Module, Batch], torch.Tensor]
-"""Computes the loss of a batch, adds its gradients to the parameters', and returns the loss, detached."""
+"""Computes the loss of a batch, adds its gradients to `parameter.grad`, and returns the detached loss."""
 
 MODEL_TYPES = (
     *("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "mpnet", "mobilebert", "deberta"),
@@ -28,7 +28,7 @@ NOT_CAPTURABLE = (
     *("fp16", "gradient_checkpointing", "torch_compile", "torch_empty_cache_steps", "auto_find_batch_size"),
     *("deepspeed", "fsdp"),
 )
-"""Settings that need the host during a step, or the memory of other batches."""
+"""Settings that need the host during a step, or that free GPU memory between steps."""
 
 
 def can_capture(model: PreTrainedModel, args: TrainingArguments) -> bool:
@@ -36,7 +36,7 @@ def can_capture(model: PreTrainedModel, args: TrainingArguments) -> bool:
     return (
         args.device.type == "cuda"
         and model.config.model_type in MODEL_TYPES
-        and args.parallel_mode != ParallelMode.DISTRIBUTED  # a single process can be wrapped too
+        and args.parallel_mode != ParallelMode.DISTRIBUTED  # a single process can also be wrapped
         and args.gradient_accumulation_steps == 1
         and not any(getattr(args, name) for name in NOT_CAPTURABLE)
         and not ("lomo" in args.optim or "layerwise" in args.optim)  # these update parameters in the backward pass
@@ -49,14 +49,14 @@ class _Graph:
     """Input of the graph."""
     replay: Callable[[], None]
     loss: torch.Tensor
-    """Output of the graph, beside the gradients."""
+    """Output of the graph, in addition to the gradients."""
 
 
 class CapturedSteps:
     """Execute training steps as CUDA graphs.
 
-    The first step of each shape is an ordinary step. The second one captures a graph, and all later ones replay it. The
-    number of layers is part of the shape.
+    The first step of each shape is an ordinary step. The second step captures a graph, and all later steps replay it.
+    The number of layers is part of the shape.
     """
 
     def __init__(self, step: Step):
@@ -69,7 +69,10 @@ class CapturedSteps:
         """Memory pool of all graphs, which run one at a time."""
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
-        """The loss of a batch, a scalar. Parameters without gradients have the batch's gradients afterwards."""
+        """Compute the loss of a batch, a scalar, and set the gradients of the parameters.
+
+        Clear gradients before the call.
+        """
         tensors = ((name, tensor.shape, tensor.dtype) for name, tensor in sorted(batch.items()))
         shape = model.config.num_hidden_layers, *tensors
         if shape not in self.graphs:

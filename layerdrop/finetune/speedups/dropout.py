@@ -1,10 +1,10 @@
 """Cheaper dropout on CPUs, also inside attention.
 
-PyTorch draws one random number for each element of a dropout mask, one after the other. This takes an eighth of a
+PyTorch draws one random number for each element of a dropout mask, one after the other. These draws take an eighth of a
 training step in bf16 on two cores. This module draws 64 bits from torch's generator for four elements. The probability
-is exact to 1/65536. The distribution is that of nn.Dropout, but the draws for a seed differ.
+is exact to 1/65536. The distribution is the same as in nn.Dropout, but a seed gives other draws.
 
-On other devices and in evaluation mode, dropout and attention are the library's.
+On other devices and in evaluation mode, the library's dropout and attention are used.
 """
 
 from collections.abc import Iterator
@@ -52,15 +52,16 @@ def attention(
     scaling: float | None = None,
     **kwargs,
 ) -> tuple[torch.Tensor, None]:
-    """The library's sdpa attention. With dropout on a CPU, PyTorch has no kernel, so this computes its formula.
+    """The library's sdpa attention. PyTorch has no CPU kernel for dropout in attention: this function computes the
+    formula.
 
     query, key, value: (batch, heads, tokens, size); attention_mask: None, or (batch, 1, 1 or tokens, tokens), boolean
     (True: attend) or additive. Returns (batch, tokens, heads, size).
     """
-    other = not 0 < dropout < 1 or query.device.type != "cpu" or key.shape[1] != query.shape[1]
-    other = other or (attention_mask is None and getattr(module, "is_causal", True))
-    other = other or (attention_mask is not None and attention_mask.requires_grad)
-    if other or any(kwargs.get(name) is not None for name in ("is_causal", "position_bias", "cache", "softcap")):
+    unsupported = not 0 < dropout < 1 or query.device.type != "cpu" or key.shape[1] != query.shape[1]
+    unsupported = unsupported or (attention_mask is None and getattr(module, "is_causal", True))
+    unsupported = unsupported or (attention_mask is not None and attention_mask.requires_grad)
+    if unsupported or any(kwargs.get(name) is not None for name in ("is_causal", "position_bias", "cache", "softcap")):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -78,8 +79,10 @@ def attention(
 
 
 def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A mask to add to scores of a type. The least number of a wider type would become minus infinity, and a fully
-    masked row NaN."""
+    """Convert a mask to values that are added to scores of type `dtype`.
+
+    The lowest number of a wider type would become minus infinity, and a fully masked row would become NaN.
+    """
     least = torch.finfo(dtype).min
     if mask.dtype == torch.bool:
         return torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, least)
@@ -93,13 +96,13 @@ AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 @contextmanager
 def cheap_dropout(model: PreTrainedModel) -> Iterator[None]:
     """Use cheap dropout in every nn.Dropout of a model and in its sdpa attention; undone on exit."""
-    places = [
+    dropouts = [
         (module, name, child)
         for module in model.modules()
         for name, child in module.named_children()
         if type(child) is nn.Dropout
     ]
-    for module, name, child in places:
+    for module, name, child in dropouts:
         setattr(module, name, Dropout(child.p).train(child.training))
     attention = model.config._attn_implementation
     if attention == "sdpa":
@@ -107,7 +110,7 @@ def cheap_dropout(model: PreTrainedModel) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, name, child in places:
+        for module, name, child in dropouts:
             setattr(module, name, child.train(getattr(module, name).training))
         if attention == "sdpa":
             model.set_attn_implementation(attention)

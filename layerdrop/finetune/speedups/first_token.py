@@ -1,8 +1,8 @@
-"""The last layer, computed at the first token only.
+"""Compute the last layer at the first token only.
 
-BERT's classifier reads the last layer at its first token. The layer needs all other tokens as keys and values only. No
-module reads its outputs for these tokens. Skipping these outputs changes results by rounding only. It saves most of one
-layer: a seventh of the time with 6 layers, more with fewer layers.
+BERT's classifier reads the last layer's output at the first token only. In this layer, all other tokens are needed only
+as keys and values. Skipping their outputs changes results only by rounding. It saves most of one layer: a seventh of
+the time with 6 layers, more with fewer layers.
 """
 
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def _attend_at_first_token(
 
 
 def has_first_token_classifier(model: PreTrainedModel) -> bool:
-    """Whether a model's logits read the last layer only at its first token, and sdpa computes its attention."""
+    """Whether a model's classifier reads the last layer at the first token only, and sdpa computes the attention."""
     config = model.config
     return (
         config.model_type in MODEL_TYPES
@@ -60,8 +60,8 @@ def has_first_token_classifier(model: PreTrainedModel) -> bool:
 def first_token_alone(model: PreTrainedModel) -> Iterator[None]:
     """Compute the last layer at the first token only; undone on exit.
 
-    Inside, the base model's last states are (batch, 1, size). A pass that returns hidden states or attentions computes
-    all tokens.
+    Inside the block, the base model's last states are (batch, 1, size). A pass that returns hidden states or attentions
+    computes all tokens.
     """
     patched: list[tuple[nn.Module, object]] = []
     """The last layer's attention, and the `forward` in its instance dictionary, if any."""
@@ -82,8 +82,8 @@ def first_token_alone(model: PreTrainedModel) -> Iterator[None]:
             attention.forward = MethodType(_attend_at_first_token, attention)
 
     def choose(base: nn.Module, args: tuple, kwargs: dict) -> None:
-        asked = ("output_hidden_states", "output_attentions")
-        patch(any(kwargs[name] if kwargs.get(name) is not None else getattr(base.config, name) for name in asked))
+        names = ("output_hidden_states", "output_attentions")
+        patch(any(kwargs[name] if kwargs.get(name) is not None else getattr(base.config, name) for name in names))
 
     hook = model.base_model.register_forward_pre_hook(choose, with_kwargs=True)
     patch(every_token=False)

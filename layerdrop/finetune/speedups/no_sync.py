@@ -4,7 +4,8 @@ The host queues operations and runs ahead of the GPU. Reading a value, or a bloc
 wait until the queue is empty. Then the GPU idles. The library synchronizes seven times a step: to copy each tensor of
 the batch, to check for padding, and to check that the loss is finite (`logging_nan_inf_filter`).
 
-cuDNN's attention also makes the host wait: a tenth of a second for each new batch length, seconds for the first.
+cuDNN's attention also makes the host wait: a tenth of a second for each new batch length, and seconds for
+the first length.
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ def _always_a_mask(*args, **kwargs) -> torch.Tensor:
 
 
 def _additive_mask(*args, dtype: torch.dtype = torch.float32, **kwargs) -> torch.Tensor:
-    """The library's mask for eager attention, made on the device. The library's own copies a zero to the device."""
+    """The library's mask for eager attention, made on the device. The library's version copies a zero to the device."""
     mask = _always_a_mask(*args, **kwargs)
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
 
@@ -80,7 +81,7 @@ def _masks_on_device(model: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def _asynchronous_copies(args: TrainingArguments) -> Iterator[None]:
-    """Copy pinned batches asynchronously. Copies from other memory always block."""
+    """Copy pinned batches asynchronously. Copies from memory that is not pinned always block."""
     config = args.accelerator_config
     before, config.non_blocking = config.non_blocking, args.dataloader_pin_memory
     try:
@@ -93,7 +94,7 @@ def _asynchronous_copies(args: TrainingArguments) -> Iterator[None]:
 def no_sync(model: PreTrainedModel, args: TrainingArguments) -> Iterator[None]:
     """Read no value in a forward pass, do not use cuDNN's attention, copy batches asynchronously; undone on exit.
 
-    Make the Trainer inside: it reads `args.accelerator_config` when it is made.
+    Create the Trainer inside the block: its constructor reads `args.accelerator_config`.
     """
     with _masks_on_device(model), _buckets_on_device(model), sdpa_kernel(KERNELS), _asynchronous_copies(args):
         yield

@@ -1,8 +1,8 @@
-"""Training only the rows of the embedding that occur in the training data.
+"""Train only the rows of the embedding that occur in the training data.
 
 Half of a small model's parameters are embeddings of tokens that a task does not use. Their gradient is zero at every
-step, and AdamW without weight decay does not change them. Training without these rows changes results by rounding only.
-It makes clearing, clipping and updating gradients cheaper.
+step, and AdamW without weight decay does not change them. Training without these rows changes results only by rounding.
+Clearing, clipping and applying gradients become cheaper.
 """
 
 from collections.abc import Iterator
@@ -24,13 +24,13 @@ OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
 """Optimizers that do not change a row whose gradient has always been zero."""
 
 NOT_USED = {"max_norm": None, "norm_type": 2.0, "scale_grad_by_freq": False, "sparse": False}
-"""Required settings of the embedding."""
+"""Settings of nn.Embedding with their required values."""
 
 
 class UsedRows(nn.Embedding):
     """An embedding with a Parameter `weight` of the used rows only, (used, size), in the order of their ids.
 
-    It takes ids of the full vocabulary. In training mode other ids than `used` raise IndexError on a CPU.
+    It takes ids of the full vocabulary. In training mode, ids that are not in `used` raise IndexError on a CPU.
     `state_dict()` has the full table with the trained rows, (vocabulary, size), under `weight`. `load_state_dict` takes
     a full table.
     """
@@ -69,7 +69,7 @@ class UsedRows(nn.Embedding):
         return self.table
 
     def extra_repr(self) -> str:
-        """As nn.Embedding's."""
+        """The description in `repr`, as of nn.Embedding."""
         return f"{self.num_embeddings}, {self.embedding_dim}, {len(self.weight)} rows trained"
 
 
@@ -86,7 +86,7 @@ def _load_full_table(module: UsedRows, state: dict, prefix: str, *_) -> None:
 
 
 def can_leave_rows_out(model: PreTrainedModel, args: TrainingArguments) -> bool:
-    """Whether training the used rows only is the same training. Depends on model, optimizer, number of processes."""
+    """Whether training only the used rows gives the same model. Depends on model, optimizer and number of processes."""
     embedding = model.get_input_embeddings()
     return (
         model.config.model_type in MODEL_TYPES
@@ -104,7 +104,7 @@ def can_leave_rows_out(model: PreTrainedModel, args: TrainingArguments) -> bool:
 
 @contextmanager
 def used_rows(model: PreTrainedModel, used_ids: np.ndarray) -> Iterator[None]:
-    """Train only the rows of the input embedding with ids in `used_ids` (any shape), and the padding's.
+    """Train only the rows of the input embedding with ids in `used_ids` (any shape), and the rows of padding.
 
     On exit the model has its own embedding again, with the trained rows, on the model's current device.
     """
