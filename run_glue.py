@@ -39,7 +39,7 @@ from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.training_arguments import training_arguments
 from layerdrop.runs.variants import freeze, frozen_layers, training_variant
 from layerdrop.system.distributed import from_first_process, leaves_group, log_notes
-from layerdrop.system.process import collect_from_now_on
+from layerdrop.system.process import freeze_imports
 
 
 @leaves_group
@@ -115,7 +115,7 @@ def reduced_model(
         names = ", ".join(new_parameters)
         record.notes.append(f"untrained (not in the checkpoint), so scores are not meaningful: {names}")
     log_notes(record.notes)
-    collect_from_now_on()
+    freeze_imports()
     return ReducedModel(model, selection, new_parameters)
 
 

@@ -90,7 +90,7 @@ def print_table(runs: dict[str, list[dict]], half: int, rows: int, tokens: float
             statistics.median(result[key] for result in results) for key in ("step", "evaluate", "peak", "first_step")
         )
         first, k = first or step, half if side == "once K" else 0
-        share = utilisation(speed.BATCH / step, tokens, 2 * half - k) if gpu else None
+        share = utilization(speed.BATCH / step, tokens, 2 * half - k) if gpu else None
         name = f"layerdrop, K = {k}" if side.startswith("once") else side
         print(
             f"| {name} | {speed.BATCH / step:,.0f} | {first / step:.2f} x | {f'{share:.0%}' if share else ''} "
@@ -137,7 +137,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def utilisation(examples: float, tokens: float, layers: int) -> float | None:
+def utilization(examples: float, tokens: float, layers: int) -> float | None:
     """Model FLOPs utilization in training BERT-base's layers: 6 operations for each parameter and token, without
     padding, as a share of the GPU's peak. None for a GPU that is not in PEAK."""
     import torch

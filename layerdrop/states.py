@@ -24,7 +24,7 @@ class States:
 
 
 @contextmanager
-def watching(model: PreTrainedModel, tokens: int) -> Iterator[States]:
+def record_states(model: PreTrainedModel, tokens: int) -> Iterator[States]:
     """Record the hidden states of the forward pass inside the block, not detached. tokens: length of the batch."""
     states, sequence_first = States(), family_of(model.config).sequence_first
 
@@ -49,7 +49,7 @@ def layer_states(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> S
 
     Set the model to evaluation mode before the call.
     """
-    with torch.inference_mode(), watching(model, batch["input_ids"].shape[1]) as states:
+    with torch.inference_mode(), record_states(model, batch["input_ids"].shape[1]) as states:
         model(**{name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"})
     return states
 

@@ -40,9 +40,9 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     from layerdrop.report.table import render
     from layerdrop.report.tables.model_cost import model_cost_table
     from layerdrop.system.files import make_folder
-    from layerdrop.system.process import busy_note, collect_from_now_on
+    from layerdrop.system.process import busy_note, freeze_imports
 
-    collect_from_now_on()
+    freeze_imports()
     check_numbers(vars(args))
     make_folder("--store", args.store)
     if note := busy_note():

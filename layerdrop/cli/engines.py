@@ -89,10 +89,10 @@ def executing(args: argparse.Namespace, slots: list, gives_precision: bool) -> I
     The first Ctrl-C asks to stop after the running runs. The second raises KeyboardInterrupt.
     """
     from layerdrop.sweeps.progress import Display
-    from layerdrop.system.process import collect_from_now_on
+    from layerdrop.system.process import freeze_imports
 
     engine = make_engine(args, slots, gives_precision)
-    collect_from_now_on()
+    freeze_imports()
     display = Display(sys.stderr)
     try:
         with asking_to_stop(display.log) as stop:

@@ -37,9 +37,9 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     from layerdrop.deploy.export import ExportedRun, check_output, time_in_turn
     from layerdrop.report.table import render
     from layerdrop.report.tables.exports import exports_table
-    from layerdrop.system.process import collect_from_now_on
+    from layerdrop.system.process import freeze_imports
 
-    collect_from_now_on()
+    freeze_imports()
     check_numbers(vars(args))
     if args.quantize and args.format != "onnx":
         raise UserError(f"--quantize {args.quantize}: needs --format onnx, not {args.format}.")

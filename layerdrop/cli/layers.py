@@ -46,7 +46,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     from layerdrop.report.layer_report import REPORTS, labels, means
     from layerdrop.report.table import render
     from layerdrop.system.files import make_folder
-    from layerdrop.system.process import collect_from_now_on
+    from layerdrop.system.process import freeze_imports
 
     if args.analysis not in ANALYSES:
         raise unknown("analysis", args.analysis, ANALYSES)
@@ -54,7 +54,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     make_folder("--store", args.store)
     if args.figures:
         make_folder("--figures", args.figures)
-    collect_from_now_on()
+    freeze_imports()
     settings = AnalysisSettings(args.analysis, args.store, args.split, args.criteria, args.token, args.pretrained)
     values = [ANALYSES[args.analysis](item, settings) for item in inputs]
     by_label = dict(zip(labels(names), values, strict=True))

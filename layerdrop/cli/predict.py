@@ -38,9 +38,9 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     from layerdrop.deploy.predict import Predictor
     from layerdrop.system.files import make_folder_of, write_atomically
     from layerdrop.system.own_files import OwnFiles
-    from layerdrop.system.process import collect_from_now_on
+    from layerdrop.system.process import freeze_imports
 
-    collect_from_now_on()
+    freeze_imports()
     if args.output:
         make_folder_of("--output", args.output, rb"\A(index\t)?prediction(\tprobability)?\n")
         if OwnFiles(Path(args.output).parent).owns(Path(args.output).name):

@@ -12,10 +12,10 @@ from transformers import TrainingArguments
 from layerdrop.architectures import HubOptions, ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.cli.arguments import Flags
-from layerdrop.criteria.orders import find_layers, reservation
+from layerdrop.criteria.orders import find_layers, published_note
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec
-from layerdrop.finetune.spec import ADAPTIVE, NOT_THE_LIBRARYS, DistilSpec, TheseusSpec, TrainSpec, WhenSpec
+from layerdrop.finetune.spec import ADAPTIVE, OWN_SETTINGS, DistilSpec, TheseusSpec, TrainSpec, WhenSpec
 from layerdrop.runs.spec import OWN_RECIPE, Options, RunSpec
 from layerdrop.strategies import check_ids
 
@@ -57,7 +57,7 @@ DISTILL_DEFAULTS = {
 }
 """Kind of --distill -> its settings and their defaults."""
 CARRIED = (
-    *(f.name for f in dataclasses.fields(TrainSpec) if f.name not in NOT_THE_LIBRARYS),
+    *(f.name for f in dataclasses.fields(TrainSpec) if f.name not in OWN_SETTINGS),
     *("output_dir", "seed", "bf16", "fp16", "use_cpu", "do_train", "do_eval", "do_predict"),
     *("resume_from_checkpoint", "local_rank"),
 )
@@ -205,7 +205,7 @@ def _train(flags: Flags) -> TrainSpec:
     train = flags.train
     values = {}
     for f in dataclasses.fields(TrainSpec):
-        if f.name not in NOT_THE_LIBRARYS:
+        if f.name not in OWN_SETTINGS:
             value = _plain(getattr(train, f.name))
             values[f.name] = float(value) if isinstance(f.default, float) else value  # 0 and 0.0 are one setting
     return TrainSpec(
@@ -220,7 +220,7 @@ def _train(flags: Flags) -> TrainSpec:
 def _options(flags: Flags, spec: RunSpec, notes: tuple[str, ...]) -> Options:
     model, data, train = flags.model, flags.data, flags.train
     result = flags.drop.drop_order_file or flags.drop.drop_order
-    if published := reservation(spec.drop.strategy, result, flags.task_name):
+    if published := published_note(spec.drop.strategy, result, flags.task_name):
         notes = (*notes, published)
     return Options(
         folder=train.output_dir or f"runs/{spec.name}",

@@ -48,7 +48,7 @@ def find_layers(
     return tuple(sets[k - 1])
 
 
-def reservation(strategy: str | None, given: str | None, task: str) -> str | None:
+def published_note(strategy: str | None, given: str | None, task: str) -> str | None:
     """A caveat about a published selection of layers; None for the user's own search result."""
     if given:
         return None

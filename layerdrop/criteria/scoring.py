@@ -85,7 +85,7 @@ def _with_head(
 ) -> tuple[PreTrainedModel, list[dict[str, torch.Tensor]], str]:
     """Return (model with a trained head, batches with its targets as `labels`, description of the head)."""
     labels = Labels(task, checkpoint)
-    if labels.fit and data.labels is not None:
+    if labels.fits and data.labels is not None:
         model, new = load_classifier(checkpoint, replace_head=False)
         if not new:
             labelled = TokenizedDataset(data.columns, data.offsets, labels.to_model(data.labels))

@@ -87,7 +87,7 @@ def label_is_number(table: Table, column: str) -> bool:
             f"{table.path}:{line}: label '{label}' of column '{column}' is a number in another format. Write it "
             "like 1200.5, or use --label_type class."
         )
-    if all(map(is_whole, numbers)):
+    if all(map(is_whole_number, numbers)):
         return False
     share = len(numbers) / len(labels)
     if UNCLEAR_NUMBERS <= share < MOSTLY_NUMBERS:
@@ -102,12 +102,12 @@ def label_is_number(table: Table, column: str) -> bool:
 def maybe_missing(names: Sequence[str]) -> list[str]:
     """Classes that may mark a missing label: `None`, `?`, or -1 if the other classes count from 0."""
     words = [name for name in names if name.lower() in MAYBE_MISSING]
-    ids = sorted(int(name) for name in names if is_whole(name))
+    ids = sorted(int(name) for name in names if is_whole_number(name))
     counted = len(ids) == len(names) > 2 and ids == list(range(-1, len(ids) - 1))
     return words + [name for name in names if counted and int(name) == -1]
 
 
-def is_whole(label: str) -> bool:
+def is_whole_number(label: str) -> bool:
     """Whether a text is a whole number in ASCII digits."""
     return re.fullmatch(r"[+-]?[0-9]+", label) is not None
 
@@ -115,7 +115,7 @@ def is_whole(label: str) -> bool:
 def class_names(labels: Iterable[str]) -> tuple[str, ...]:
     """Different labels in id order: by value if all are whole numbers, else in alphabetical order."""
     names = set(labels)
-    if all(map(is_whole, names)):
+    if all(map(is_whole_number, names)):
         return tuple(sorted(names, key=lambda name: (float(name), name)))
     return tuple(sorted(names))
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from layerdrop.checkpoints import WAYS_WITHOUT_HUB
 from layerdrop.data.examples import Examples
-from layerdrop.data.tables import Table, as_wide_as
+from layerdrop.data.tables import Table, check_width
 from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
 
@@ -61,7 +61,7 @@ def read_glue_tsv(path: Path, task: Task, labeled: bool, skip_bad_rows: bool = F
     positions = {name: header.index(name) for name in (*columns, *([index] if index else []))}
 
     def parse(line: str) -> dict[str, str]:
-        fields = as_wide_as(header, line.split("\t"))
+        fields = check_width(header, line.split("\t"))
         return {name: fields[position] for name, position in positions.items()}
 
     table = Table(str(path), header, {number: line for number, line in lines.items() if line})

@@ -50,7 +50,7 @@ class Labels:
         return {"loss": float(loss), **measured}
 
     @property
-    def fit(self) -> bool:
+    def fits(self) -> bool:
         """Whether the checkpoint has a trained head for this kind and number of labels."""
         head = self.checkpoint and head_kind(self.checkpoint)
         return head is not None and type(head) is type(self.kind) and head.n_outputs == self.kind.n_outputs
@@ -58,7 +58,7 @@ class Labels:
     @property
     def pairs(self) -> str | None:
         """Describe the assumed pairs of the head's and the task's classes; None if the names are equal."""
-        return pairs_by_order(self.task, self.checkpoint.classes) if self.fit and self.names else None
+        return pairs_by_order(self.task, self.checkpoint.classes) if self.fits and self.names else None
 
 
 def head_kind(checkpoint: Checkpoint) -> Kind | None:

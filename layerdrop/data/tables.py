@@ -251,7 +251,7 @@ def _read_delimited(flag: str, path: Path, lines: list[str]) -> Table:
             raise fields
         if fields == header and len(header) > 1:
             raise BadRow("a repeated header line")
-        return as_wide_as(header, fields)
+        return check_width(header, fields)
 
     table = Table(str(path), (), dict(parsed)).map(check, skip_bad_rows=True)
     blank = [i for i, name in enumerate(header) if not name.strip()]
@@ -263,7 +263,7 @@ def _read_delimited(flag: str, path: Path, lines: list[str]) -> Table:
     return replace(table, columns=tuple(names.values()))
 
 
-def as_wide_as(header: Sequence[str], fields: list[str]) -> list[str]:
+def check_width(header: Sequence[str], fields: list[str]) -> list[str]:
     """Return `fields`. Raises BadRow if their number differs from the number of columns in the header."""
     if len(fields) != len(header):
         raise BadRow(f"{len(fields)} columns instead of {len(header)}")

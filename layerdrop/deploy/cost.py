@@ -20,7 +20,7 @@ from layerdrop.data.batches import Collator
 from layerdrop.errors import unknown
 from layerdrop.finetune.precision import autocast
 from layerdrop.finetune.speedups.dropout import cheap_dropout
-from layerdrop.finetune.teacher import attending_eagerly
+from layerdrop.finetune.teacher import eager_attention
 from layerdrop.loading import load_classifier
 from layerdrop.runs.environment import peak_memory, reset_peak_memory
 from layerdrop.strategies import check_k, select
@@ -137,7 +137,7 @@ def describe(model: PreTrainedModel, length: int) -> Cost:
 def count_flops(model: PreTrainedModel, length: int) -> float:
     """Count the operations of a forward pass over one text with torch's counter and eager attention."""
     (batch,) = _batches_for(model, Setting((length,), 1))
-    with attending_eagerly(model), FlopCounterMode(display=False) as counter:
+    with eager_attention(model), FlopCounterMode(display=False) as counter:
         model(**batch)
     return float(counter.get_total_flops())
 

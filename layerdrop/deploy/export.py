@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.spec import DataSpec
-from layerdrop.deploy.onnx import FILE, OnnxClassifier, check_packages, export_onnx, latency, quantise
+from layerdrop.deploy.onnx import FILE, OnnxClassifier, check_packages, export_onnx, latency, quantize
 from layerdrop.errors import UserError
 from layerdrop.finetune.evaluate import logits_of
 from layerdrop.loading import load_classifier, quiet
@@ -25,12 +25,12 @@ from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import holds_model
 from layerdrop.runs.training_arguments import training_arguments
 from layerdrop.system.files import (
-    folder_beside,
     foreign_file,
     hash_file,
     hashes_in,
     make_folder,
-    put_in_place,
+    replace_folder,
+    temporary_folder_for,
     write_atomically,
 )
 
@@ -118,13 +118,13 @@ class ExportedRun:
             check_packages()
         check_output(folder)
         target = Path(os.path.realpath(folder))
-        with folder_beside("--output", target) as new:
+        with temporary_folder_for("--output", target) as new:
             result = self._onnx(new, int8) if form == "onnx" else self._safetensors(new)
             result.written = result.loss <= max_loss or force
             if result.written:
                 self._write_other_files(new, result)
                 check_output(folder)
-                put_in_place(new, target)
+                replace_folder(new, target)
         return result
 
     def batches(self, size: int, texts: int = 64) -> list[dict[str, torch.Tensor]]:
@@ -148,7 +148,7 @@ class ExportedRun:
         result.models = {result.forms[0].name: self._torch, "onnx fp32": classifier}
         if int8:
             small = folder / "int8.onnx"
-            quantise(folder / FILE, small)
+            quantize(folder / FILE, small)
             result.models["onnx int8"] = classifier = OnnxClassifier(small)
             score = self._score(classifier.logits(self.data, self.input.collate))
             result.forms.append(Variant("onnx int8", _megabytes(small), score))

@@ -85,7 +85,7 @@ def export_onnx(model: PreTrainedModel, inputs: Sequence[str], path: str | Path)
         program.save(str(path))
 
 
-def quantise(path: str | Path, to: str | Path) -> None:
+def quantize(path: str | Path, to: str | Path) -> None:
     """Write an ONNX file with the weights of its matrix products in int8, one scale for each channel. Activations are
     quantized at run time."""
     from onnxruntime.quantization import QuantType, quantize_dynamic

@@ -13,7 +13,7 @@ from layerdrop.data.kinds import kind_of
 from layerdrop.errors import UserError
 from layerdrop.finetune.objectives import TaskLoss, model_inputs
 from layerdrop.finetune.spec import DistilSpec
-from layerdrop.states import sentence_tokens, watching
+from layerdrop.states import record_states, sentence_tokens
 
 
 def patient_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -67,7 +67,7 @@ class Distillation:
         """The loss of a batch, as Objective."""
         inputs, states = model_inputs(batch), self.spec.distill_states_weight
         options = {"output_hidden_states": True} if states and self.spec.distill == "layers" else {}
-        with watching(self.model, inputs["input_ids"].shape[1]) if states else nullcontext() as seen:
+        with record_states(self.model, inputs["input_ids"].shape[1]) if states else nullcontext() as seen:
             output = model(**inputs, **options)
         return self.of(output.logits, seen.outputs if seen else [], batch)
 
@@ -146,7 +146,7 @@ class DistillationLoss:
         self.inputs = {name: value for name, value in inputs.items() if torch.is_tensor(value) and name != "labels"}
         self.watch.close()
         if self.teacher_layers:
-            self.states = self.watch.enter_context(watching(student, inputs["input_ids"].shape[1])).outputs
+            self.states = self.watch.enter_context(record_states(student, inputs["input_ids"].shape[1])).outputs
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
         """The loss of the student's last batch. num_items_in_batch: rows of all batches that a step accumulates."""
@@ -154,7 +154,7 @@ class DistillationLoss:
         mask = self.inputs.get("attention_mask", torch.ones_like(self.inputs["input_ids"]))
         rows = torch.arange(len(labels), device=labels.device)
         self.teacher.to(labels.device)
-        with torch.no_grad(), watching(self.teacher, mask.shape[1]) as seen:
+        with torch.no_grad(), record_states(self.teacher, mask.shape[1]) as seen:
             batch = {"labels": labels, "attention_mask": mask, "teacher_logits": self.teacher(**self.inputs).logits}
         if self.teacher_layers:
             states = torch.stack([seen.outputs[i] for i in self.teacher_layers], dim=1)

@@ -32,7 +32,7 @@ class GradualDrop(TrainerCallback):
     """A callback for any Trainer: drop layers at the beginning of epochs, by a schedule.
 
     The kept parameters keep their optimizer state. To resume, first cut the model to the checkpoint's depth with
-    `cut_as`.
+    `cut_to_checkpoint`.
     """
 
     def __init__(self, model: PreTrainedModel, schedule: DropSchedule):
@@ -54,7 +54,7 @@ def _positions(model: PreTrainedModel, ids: Sequence[int]) -> list[int]:
     return [kept.index(i) for i in ids if i in kept]
 
 
-def cut_as(model: PreTrainedModel, checkpoint: str) -> None:
+def cut_to_checkpoint(model: PreTrainedModel, checkpoint: str) -> None:
     """Drop the layers that a training checkpoint lacks. checkpoint: its folder."""
     kept = original_layers(AutoConfig.from_pretrained(checkpoint))[1]
     drop_layers(model, _positions(model, [i for i in original_layers(model.config)[1] if i not in kept]))

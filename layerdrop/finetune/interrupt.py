@@ -30,9 +30,9 @@ class Interrupt(TrainerCallback):
 
     def __init__(self, rolling: bool):
         self.rolling = rolling
-        self.asked = False
+        self.stop_requested = False
         """Whether the user asked to stop."""
-        self.due = False
+        self.save_at_epoch_end = False
         """Whether on_epoch_end writes the checkpoint of the epoch's last step."""
         self.saved = time.monotonic()
         """Time of the last checkpoint, or of the start."""
@@ -44,31 +44,31 @@ class Interrupt(TrainerCallback):
             self.old_handlers = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def _ask(self, number, frame):
-        if self.asked:
+        if self.stop_requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.stop_requested = True
         tqdm.write("stopping after this step with a checkpoint (press again to stop at once) ...", file=sys.stderr)
 
     def on_step_end(self, args, state, control, train_dataloader=None, **kwargs):
         """Write a checkpoint if the user asked to stop. At the last step of an epoch, on_epoch_end writes it."""
         steps_per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
         if state.global_step % steps_per_epoch:
-            control.should_save |= self.asked
+            control.should_save |= self.stop_requested
         else:
-            self.due, control.should_save = control.should_save, False
+            self.save_at_epoch_end, control.should_save = control.should_save, False
 
     def on_epoch_end(self, args, state, control, **kwargs):
         """Skip a rolling checkpoint at the end of training, or within CHECKPOINT_SECONDS of the last checkpoint."""
         soon = args.world_size == 1 and time.monotonic() - self.saved < CHECKPOINT_SECONDS
-        if self.asked or self.due:
-            control.should_save, self.due = True, False
+        if self.stop_requested or self.save_at_epoch_end:
+            control.should_save, self.save_at_epoch_end = True, False
         elif self.rolling and (soon or state.global_step >= state.max_steps):
             control.should_save = False
 
     def on_save(self, args, state, control, **kwargs):
         """Raise Interrupted after the checkpoint is written if the user asked to stop."""
         self.saved = time.monotonic()
-        if self.asked:
+        if self.stop_requested:
             raise Interrupted(f"{args.output_dir}/checkpoint-{state.global_step}")
 
     def restore_signals(self) -> None:

@@ -48,7 +48,7 @@ class TrainSpec:
 
 ADAPTIVE = ("reduce_lr_on_plateau", "greedy")
 """Learning rate schedules that depend on evaluations."""
-NOT_THE_LIBRARYS = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "other")
+OWN_SETTINGS = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "other")
 """Fields of TrainSpec that are not settings of `TrainingArguments`."""
 
 

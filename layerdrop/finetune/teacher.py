@@ -25,7 +25,7 @@ from layerdrop.finetune.distillation import check_depth
 from layerdrop.finetune.precision import FP32_ONLY, autocast, head_in_fp32
 from layerdrop.finetune.spec import DistilSpec
 from layerdrop.loading import load_classifier
-from layerdrop.states import sentence_tokens, watching
+from layerdrop.states import record_states, sentence_tokens
 from layerdrop.system.distributed import from_first_process, gather, rank, world_size
 from layerdrop.system.files import TEMPORARY
 
@@ -71,7 +71,7 @@ def attach_teacher(
     if distil.distill == "layers" and not _same_tokens(tokens, data):
         raise _refused(teacher, "has another tokenizer, so its tokens differ from the model's", "patient or logits")
     model = load_classifier(teacher, replace_head=False)[0].to(device)
-    with attending_eagerly(model) if distil.distill_attention else nullcontext():
+    with eager_attention(model) if distil.distill_attention else nullcontext():
         outputs = teacher_outputs(
             model,
             tokens,
@@ -97,7 +97,7 @@ def _columns(teacher: Checkpoint, labels: Labels) -> list[int]:
     name, task, theirs = f"--teacher {teacher.name}", labels.task, Labels(labels.task, teacher)
     if not teacher.has_classifier:
         raise UserError(f"{name}: has no trained classifier. Fine-tune it first, or use --teacher auto.")
-    if not theirs.fit:
+    if not theirs.fits:
         raise UserError(f"{name}: predicts {head_kind(teacher)}, {task.name} has {task.kind}. Give another teacher.")
     if teacher.label_names and theirs.pairs:
         raise UserError(
@@ -225,7 +225,7 @@ def teacher_outputs(
         rows = dataset.rows[start : start + batch_size]
         batch = collate([dataset[start + i] for i in range(len(rows))])
         inputs = {name: tensor.to(teacher.device) for name, tensor in batch.items() if name != "labels"}
-        with watching(teacher, inputs["attention_mask"].shape[1]) as seen:
+        with record_states(teacher, inputs["attention_mask"].shape[1]) as seen:
             output = teacher(**inputs, **({"output_attentions": True} if attention else {}))
         outputs = {"teacher_logits": output.logits.float()[:, slice(None) if columns is None else list(columns)]}
         if layers:
@@ -271,7 +271,7 @@ def _attentions(output, layers: Sequence[int], mask: torch.Tensor) -> torch.Tens
 
 
 @contextmanager
-def attending_eagerly(model: PreTrainedModel) -> Iterator[None]:
+def eager_attention(model: PreTrainedModel) -> Iterator[None]:
     """Use eager attention, which returns its weights; undone on exit."""
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")

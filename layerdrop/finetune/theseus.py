@@ -24,7 +24,7 @@ def modules(n_predecessor: int, n_successor: int) -> list[range]:
     return [range(a, b) for a, b in zip(starts, starts[1:], strict=False)]
 
 
-def only_layers_train(model: PreTrainedModel) -> None:
+def freeze_outside_layers(model: PreTrainedModel) -> None:
     """Freeze all parameters outside the layers: embeddings, pooler and classifier remain the predecessor's."""
     model.requires_grad_(False)
     layer_list(model).requires_grad_(True)

@@ -14,7 +14,7 @@ from layerdrop.report.frame import frame
 from layerdrop.report.html import PAGE_MARK, page
 from layerdrop.report.notes import notes_on
 from layerdrop.report.published import NOTES, published
-from layerdrop.report.records import StoredRuns, read_store, unfit
+from layerdrop.report.records import StoredRuns, incomplete_notes, read_store
 from layerdrop.report.runs_csv import CSV_MARK, read_runs_csv, runs_csv
 from layerdrop.report.table import Table
 from layerdrop.report.tables.cost import cost_tables
@@ -65,7 +65,7 @@ def read_contents(settings: ReportSettings) -> Contents:
         costs = [model_cost_table(cost, settings.compare) for cost in records]
         stored = read_store(settings.store, may_be_empty=bool(costs), unreadable=bad)
         if not stored.done:
-            return Contents(costs, unfit(stored), stored)
+            return Contents(costs, incomplete_notes(stored), stored)
         runs = frame(stored.done, settings.rows, settings.columns)
     tasks = [get_task(name, "--tasks").name for name in settings.tasks] if settings.tasks else None
     available = sorted(set(runs["task"]))

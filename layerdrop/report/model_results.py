@@ -71,7 +71,7 @@ class Summary:
     n: int
 
 
-def summarise(points: Iterable[float]) -> Summary | None:
+def summarize(points: Iterable[float]) -> Summary | None:
     """Summarize scores in points. Minus infinity (a constant prediction) ranks below every number. None: no scores."""
     values = sorted(points)
     if not values:
@@ -128,7 +128,7 @@ class ModelResults:
         """Summarize a metric over seeds. None if no run has the metric."""
         column, metric = cell
         runs = self._cells.get((row, column))
-        return None if runs is None or metric not in runs else summarise(runs[metric].dropna())
+        return None if runs is None or metric not in runs else summarize(runs[metric].dropna())
 
     def full(self, row: TableRow) -> TableRow:
         """The full model to compare a row with: the recipe that differs in the fewest settings.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pandas as pd
 
 from layerdrop.report.model_results import model_results, task_name
-from layerdrop.report.records import StoredRuns, failures, some, unfit
+from layerdrop.report.records import StoredRuns, failures, incomplete_notes, shorten
 
 
 def notes_on(stored: StoredRuns, runs: pd.DataFrame) -> list[str]:
     """All notes. runs: the frame of `stored`."""
     of_tables = mixtures(runs) + constant_predictions(runs) + repeated(runs) + without_full_model(runs)
-    return failures(stored) + unfit(stored) + of_tables
+    return failures(stored) + incomplete_notes(stored) + of_tables
 
 
 def mixtures(runs: pd.DataFrame) -> list[str]:
@@ -21,7 +21,7 @@ def mixtures(runs: pd.DataFrame) -> list[str]:
         for name in ("device", "torch", "transformers", "commit"):
             values = sorted(set(results.runs[name].dropna()))
             if len(values) > 1:
-                notes.append(f"{results.title}: mixed {name} ({some(values, ', ')})")
+                notes.append(f"{results.title}: mixed {name} ({shorten(values, ', ')})")
         commits = results.runs["commit"].dropna()
         if n := sum(commit.endswith(" with changes") for commit in commits):
             notes.append(f"{results.title}: the code of {n} of {len(commits)} runs was not committed")
@@ -42,7 +42,7 @@ def constant_predictions(runs: pd.DataFrame) -> list[str]:
                 nearly.append(f"{where} ({len(more)} {seeds}: {', '.join(map(str, more))} values in a narrow range)")
     kinds = {"constant predictions in": constant, "nearly constant predictions in": nearly}
     return [
-        f"{kind} {len(cells)} cell{'s' * (len(cells) > 1)}: {some(cells)}" for kind, cells in kinds.items() if cells
+        f"{kind} {len(cells)} cell{'s' * (len(cells) > 1)}: {shorten(cells)}" for kind, cells in kinds.items() if cells
     ]
 
 
@@ -50,11 +50,11 @@ def without_full_model(runs: pd.DataFrame) -> list[str]:
     """Name tables with rows that have no full model to compare with."""
     tables = [r.title for r in model_results(runs) if any(r.full(row) not in r.rows for row in r.rows)]
     advice = "so these rows have no differences. Add K = 0 to the study"
-    return [f"no full model to compare with in {some(tables)}, {advice}"] * bool(tables)
+    return [f"no full model to compare with in {shorten(tables)}, {advice}"] * bool(tables)
 
 
 def repeated(runs: pd.DataFrame) -> list[str]:
     """Name runs with the same cell and seed. Their median counts them as several seeds."""
     twice = runs[runs.duplicated(["model", "setting", "row", "column", "seed"], keep=False)]
     folders = [record.folder if record else "a csv file" for record in twice["record"]]
-    return [f"{len(folders)} runs share a cell and seed with another run: {some(folders)}"] * bool(folders)
+    return [f"{len(folders)} runs share a cell and seed with another run: {shorten(folders)}"] * bool(folders)

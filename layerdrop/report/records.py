@@ -61,7 +61,10 @@ def read_store(folders: Iterable[str], may_be_empty: bool = False, unreadable: I
     stored.done = [record for records in done.values() for record in records]
     stored.failed = [record for records in failed.values() for record in records if not _is_in(done, record)]
     if not done and not may_be_empty:
-        advice = "".join((failures(stored) or unfit(stored))[:1]) or "Run a study first: layerdrop sweep STUDY.yaml."
+        advice = (
+            "".join((failures(stored) or incomplete_notes(stored))[:1])
+            or "Run a study first: layerdrop sweep STUDY.yaml."
+        )
         raise UserError(f"{', '.join(folders)}: no record of a successful run. {advice}")
     return stored
 
@@ -89,7 +92,7 @@ def _is_in(group: dict[str, list[RunRecord]], record: RunRecord) -> bool:
 
 
 # ---- notes -----------------------------------------------------------------------------------------------------------
-def some(items: list[str], mark: str = "; ") -> str:
+def shorten(items: list[str], mark: str = "; ") -> str:
     """The first SHOWN items and the number of the others, joined by `mark`."""
     more = len(items) - SHOWN
     return mark.join(items[:SHOWN]) + (f"{mark}and {more} more" if more > 0 else "")
@@ -104,12 +107,12 @@ def failures(stored: StoredRuns) -> list[str]:
     return [f"{runs} in no table; {first.folder}: {one_line(first.error or 'no reason recorded', WIDTH)}"]
 
 
-def unfit(stored: StoredRuns) -> list[str]:
+def incomplete_notes(stored: StoredRuns) -> list[str]:
     """Notes on unreadable records and on runs without a record."""
     notes = []
     if stored.unreadable:
         n = len(stored.unreadable)
-        notes.append(f"{n} unreadable record{'s' * (n > 1)}, in no table: {some(stored.unreadable)}")
+        notes.append(f"{n} unreadable record{'s' * (n > 1)}, in no table: {shorten(stored.unreadable)}")
     if n := stored.unfinished:
         notes.append(f"{n} run{'s' * (n > 1)} without a record (running, or killed)")
     return notes

@@ -297,7 +297,7 @@ def remove_checkpoints(folder: str | Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def is_whole(checkpoint: Path) -> bool:
+def is_complete(checkpoint: Path) -> bool:
     """Whether a checkpoint is complete. A process that is killed while it saves leaves files missing or truncated."""
     files = [path for pattern in ("*.safetensors", "*.pt", "*.pth") for path in checkpoint.glob(pattern)]
     names = {path.name for path in files}
@@ -329,7 +329,7 @@ def _resume(record: RunRecord, options: Options) -> FolderState:
     if options.resume not in ("last", "auto"):
         return _resume_from(record, Path(options.resume), options)
     paths = checkpoints(folder)
-    usable = list(filter(is_whole, paths))
+    usable = list(filter(is_complete, paths))
     notes = [f"{path.name} is incomplete and is not used" for path in paths if path not in usable]
     if not usable:
         if not paths and not auto:
@@ -351,7 +351,7 @@ def _resume_from(record: RunRecord, checkpoint: Path, options: Options, *notes: 
     """Resume from a checkpoint. Raises UserError for an incomplete checkpoint, or a checkpoint of another run."""
     if not (checkpoint / "trainer_state.json").is_file():
         raise UserError(f"--resume_from_checkpoint {checkpoint}: no checkpoint there. Give a folder checkpoint-STEP.")
-    if not is_whole(checkpoint):
+    if not is_complete(checkpoint):
         raise UserError(
             f"--resume_from_checkpoint {checkpoint}: is incomplete. Give an older checkpoint, or "
             "start over with --overwrite_output_dir."

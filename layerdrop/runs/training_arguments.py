@@ -6,7 +6,7 @@ import torch
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig, TrainingArguments
 
 from layerdrop.errors import UserError
-from layerdrop.finetune.spec import NOT_THE_LIBRARYS, TrainSpec
+from layerdrop.finetune.spec import OWN_SETTINGS, TrainSpec
 from layerdrop.finetune.trainer import OneGPU
 from layerdrop.runs.spec import Options, RunSpec
 
@@ -14,7 +14,7 @@ from layerdrop.runs.spec import Options, RunSpec
 def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
     """The TrainingArguments of a run. A run without training gets the default recipe, which has no effect."""
     train = spec.train or TrainSpec()
-    recipe = {f.name: getattr(train, f.name) for f in dataclasses.fields(train) if f.name not in NOT_THE_LIBRARYS}
+    recipe = {f.name: getattr(train, f.name) for f in dataclasses.fields(train) if f.name not in OWN_SETTINGS}
     values = {
         # A loss that is not finite fails the run. With fp16, loss scaling skips such steps.
         "logging_nan_inf_filter": spec.precision == "fp16",

@@ -14,11 +14,11 @@ from layerdrop.data.labels import Labels
 from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.errors import UserError
 from layerdrop.finetune.distillation import Distillation
-from layerdrop.finetune.gradual import DropSchedule, GradualDrop, cut_as
+from layerdrop.finetune.gradual import DropSchedule, GradualDrop, cut_to_checkpoint
 from layerdrop.finetune.layer_drop import LayerDropLoss
 from layerdrop.finetune.objectives import Objective, TaskLoss
-from layerdrop.finetune.teacher import attach_teacher, attending_eagerly
-from layerdrop.finetune.theseus import TheseusLoss, only_layers_train
+from layerdrop.finetune.teacher import attach_teacher, eager_attention
+from layerdrop.finetune.theseus import TheseusLoss, freeze_outside_layers
 from layerdrop.loading import load_classifier
 from layerdrop.runs.model import dropped_before_training
 from layerdrop.runs.spec import RunSpec
@@ -86,18 +86,18 @@ def training_variant(
         )
         variant.loss = Distillation(loss, model, spec.distil, layers)
         if spec.distil.distill_attention:
-            variant.attention = attending_eagerly(model)
+            variant.attention = eager_attention(model)
     if spec.train.layerdrop_rate:
         variant.callbacks.append(LayerDropLoss(model, spec.train.layerdrop_rate, spec.seed))
     if spec.theseus:
         check_predecessor(predecessor, new_parameters)
-        only_layers_train(model)
+        freeze_outside_layers(model)
         full, theseus = load_classifier(predecessor, labels=labels.names, replace_head=False)[0], spec.theseus
         rate = theseus.replacing_rate, theseus.replacing_steps, theseus.replacing_schedule
         variant.callbacks.append(TheseusLoss(model, full, *rate, spec.seed))
     if schedule:
         if resume_from:
-            cut_as(model, resume_from)
+            cut_to_checkpoint(model, resume_from)
         variant.callbacks.append(GradualDrop(model, schedule))
     return variant
 

@@ -157,7 +157,7 @@ class Candidates:
         whole = replace(progress, total=self.total, already=already, failed=failed)
         each = [record.seconds["total"] for record in progress.done or already if "total" in record.seconds]
         if each and not progress.stopped:
-            whole.remaining = (self.total - whole.over) * statistics.median(each) / self.engine.slots
+            whole.remaining = (self.total - whole.n_ended) * statistics.median(each) / self.engine.slots
         return whole
 
 

@@ -106,7 +106,7 @@ class Progress:
         return {record.id: record for record in (*self.already, *self.done)}
 
     @property
-    def over(self) -> int:
+    def n_ended(self) -> int:
         """Number of runs that are done or failed."""
         return len(self.already) + len(self.done) + len(self.failed)
 

@@ -49,7 +49,7 @@ def summary(study: Study, progress: Progress) -> str:
     cut = [(job, error) for job, error in progress.failed if one_line(error, ERROR_WIDTH) != one_line(error)]
     lines = [_line(_word(progress, job), job.name, error) for job, error in cut]
     lines += [_line("impossible", name, why) for name, why in study.impossible.items()]
-    already, missing, changed = len(progress.already), progress.total - progress.over, len(progress.changed)
+    already, missing, changed = len(progress.already), progress.total - progress.n_ended, len(progress.changed)
     done, failed = already + len(progress.done), len(progress.failed) - changed
     sums = f"{_runs(progress.total)}: {done} done ({already} of them before), {failed} failed"
     sums += f", {changed} changed" if changed else ""
@@ -122,14 +122,14 @@ class Display:
         """Show the state of an execution. result: the job that has just ended."""
         left = f", {words}" if (words := time_left(progress)) else ""
         if result is not None:
-            self.log(f"[{progress.over}/{progress.total}{left}] {self._ended(progress, result)}")
+            self.log(f"[{progress.n_ended}/{progress.total}{left}] {self._ended(progress, result)}")
         if not self.live:
             return
         now = time.monotonic()
         texts = [f"  {job.name}  {duration(now - began)}" for job, began in progress.running.values()]
         texts += [f"  {line}" for line in best_so_far([*progress.already, *progress.done])]
         failed = f", {len(progress.failed)} failed" if progress.failed else ""
-        texts.append(f"{progress.over}/{progress.total} runs{failed}{left}")
+        texts.append(f"{progress.n_ended}/{progress.total} runs{failed}{left}")
         while len(self.lines) < len(texts):
             self.lines.append(tqdm(bar_format="{desc}", position=len(self.lines), leave=False, file=self.stream))
         for line, text in zip(self.lines, texts + [""] * (len(self.lines) - len(texts)), strict=True):

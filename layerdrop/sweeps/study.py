@@ -31,7 +31,7 @@ AXES = {
 KEYS = ("recipe", "settings", "grid", "exclude")
 QUIET = {"save_strategy": "no", "save_model": "no", "disable_tqdm": True, "report_to": "none"}
 """Default settings of a study's runs: the weights of hundreds of runs would fill a disk."""
-OF_ONE_RUN = {
+SINGLE_RUN_FLAGS = {
     "dry_run": "previews a single run. Use --plan for the runs of a study",
     "json": "needs --dry_run of a single run. The JSON of a run is record.json in its folder. Leave --json out",
     "output_dir": "is the folder of a single run. Use --store FOLDER for many",
@@ -135,8 +135,8 @@ def refuse_flags_of_one_run(words: Sequence[str]) -> None:
     """Raise UserError for a flag of run_glue.py that is invalid for many runs."""
     for word in words:
         name = word.partition("=")[0].removeprefix("--").replace("-", "_")
-        if word.startswith("--") and name in OF_ONE_RUN:
-            raise UserError(f"--{name}: {OF_ONE_RUN[name]}.")
+        if word.startswith("--") and name in SINGLE_RUN_FLAGS:
+            raise UserError(f"--{name}: {SINGLE_RUN_FLAGS[name]}.")
 
 
 def _cells(grid: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -100,8 +100,8 @@ def umask() -> int:
 
 # ---- folders ---------------------------------------------------------------------------------------------------------
 @contextmanager
-def folder_beside(flag: str, target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target` for `put_in_place`, and delete its remains at the end.
+def temporary_folder_for(flag: str, target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target` for `replace_folder`, and delete its remains at the end.
 
     Locked: one process at a time. First deletes the leftovers of a killed process, whose lock the operating system has
     freed. Raises UserError.
@@ -127,10 +127,10 @@ def folder_beside(flag: str, target: Path) -> Iterator[Path]:
         lock.release()
 
 
-def put_in_place(folder: Path, target: Path) -> None:
-    """Rename a folder of `folder_beside` to its target. `folder_beside` deletes the target's old contents.
+def replace_folder(folder: Path, target: Path) -> None:
+    """Rename a folder of `temporary_folder_for` to its target. `temporary_folder_for` deletes the target's old contents.
 
-    One step on Linux. Elsewhere, a process killed between two steps leaves no target, and the next `folder_beside`
+    One step on Linux. Elsewhere, a process killed between two steps leaves no target, and the next `temporary_folder_for`
     restores the old one.
     """
     if _is_empty(target):
@@ -166,7 +166,7 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _clean(work: Path, target: Path) -> None:
-    """Delete the folders of `folder_beside` and `put_in_place`. Restore a target that was not replaced."""
+    """Delete the folders of `temporary_folder_for` and `replace_folder`. Restore a target that was not replaced."""
     old = work / "old"
     if old.exists() and _is_empty(target):
         os.rename(old, target)

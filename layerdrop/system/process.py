@@ -21,7 +21,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 def prepare_process() -> None:
     """Choose the settings of a command or worker. Call it before torch is imported.
 
-    Turns garbage collection off until `collect_from_now_on`.
+    Turns garbage collection off until `freeze_imports`.
     """
     tolerate_broken_output()
     gc.disable()
@@ -76,7 +76,7 @@ def _keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def collect_from_now_on() -> None:
+def freeze_imports() -> None:
     """Turn garbage collection on again, without the objects that exist now. Call it after the imports.
 
     A collection of the imported modules takes 0.3 s and more. No effect if collection is on.
@@ -89,7 +89,7 @@ def collect_from_now_on() -> None:
 def free_memory() -> None:
     """Free a run's model before the next run loads its own."""
     gc.collect()
-    collect_from_now_on()
+    freeze_imports()
     torch = sys.modules.get("torch")
     if torch and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

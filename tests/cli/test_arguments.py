@@ -24,7 +24,7 @@ from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
 from layerdrop.errors import UserError
-from layerdrop.finetune.spec import NOT_THE_LIBRARYS, TrainSpec, WhenSpec
+from layerdrop.finetune.spec import OWN_SETTINGS, TrainSpec, WhenSpec
 from layerdrop.runs.command import FLAG_OF, WITHOUT_FLAG, flag_of
 from layerdrop.runs.spec import Options, RunSpec
 
@@ -657,7 +657,7 @@ def case(name: str, action) -> tuple[list[str], str]:
 
 def carried(run: RunSpec, how: Options) -> dict:
     """The settings of TrainingArguments that a run is built from."""
-    recipe = {k: v for k, v in vars(run.train or TrainSpec()).items() if k not in NOT_THE_LIBRARYS}
+    recipe = {k: v for k, v in vars(run.train or TrainSpec()).items() if k not in OWN_SETTINGS}
     own = {"output_dir": how.folder, "seed": run.seed, "use_cpu": how.use_cpu}
     own |= {name: run.precision == name for name in ("bf16", "fp16")}
     return recipe | dict(how.trainer) | dict(run.train.other if run.train else {}) | own

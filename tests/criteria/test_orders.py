@@ -3,10 +3,10 @@ import pytest
 from layerdrop.criteria.orders import (
     find_layers,
     order_text,
+    published_note,
     published_sets,
     read_order_file,
     read_sets_file,
-    reservation,
     sets_text,
 )
 from layerdrop.errors import UserError
@@ -41,8 +41,10 @@ def test_nothing_published(strategy):
 
 
 def test_reservations():
-    assert "mismatched" in reservation("greedy", None, "mnli") and reservation("greedy", None, "rte") is None
-    assert "validation set" in reservation("optimal", None, "rte") and reservation("optimal", "a.txt", "rte") is None
+    assert "mismatched" in published_note("greedy", None, "mnli") and published_note("greedy", None, "rte") is None
+    assert (
+        "validation set" in published_note("optimal", None, "rte") and published_note("optimal", "a.txt", "rte") is None
+    )
 
 
 # ---- files

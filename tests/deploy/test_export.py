@@ -19,7 +19,7 @@ from layerdrop.cli.command import run_command
 from layerdrop.data.spec import DataSpec
 from layerdrop.deploy import export as exported
 from layerdrop.deploy import onnx
-from layerdrop.deploy.onnx import OnnxClassifier, export_onnx, latency, quantise
+from layerdrop.deploy.onnx import OnnxClassifier, export_onnx, latency, quantize
 from layerdrop.errors import UserError
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import RunSpec
@@ -65,7 +65,7 @@ def test_longformer_is_refused_by_name(tmp_path):
 def test_int8_is_smaller_and_close(tmp_path):
     model = tiny.model("bert", hidden_size=64, intermediate_size=128)
     export_onnx(model, ["input_ids", "attention_mask"], tmp_path / "a.onnx")
-    quantise(tmp_path / "a.onnx", tmp_path / "b.onnx")
+    quantize(tmp_path / "a.onnx", tmp_path / "b.onnx")
     sizes = [sum(f.stat().st_size for f in tmp_path.glob(f"{name}.onnx*")) for name in "ab"]
     models = [OnnxClassifier(tmp_path / f"{name}.onnx") for name in "ab"]
     for model in models:
@@ -181,7 +181,11 @@ def test_an_export_that_breaks_off_leaves_the_old_one(made, capsys, monkeypatch)
     """tests/system/test_files.py kills at every change of the disk."""
     assert call("made", capsys)[0] == 0
     before = files_in("made/export")
-    steps = {"_safetensors": exported.ExportedRun, "_write_other_files": exported.ExportedRun, "put_in_place": exported}
+    steps = {
+        "_safetensors": exported.ExportedRun,
+        "_write_other_files": exported.ExportedRun,
+        "replace_folder": exported,
+    }
     for step, where in steps.items():
         with monkeypatch.context() as broken:
             broken.setattr(where, step, lambda *_: 1 / 0)

@@ -8,7 +8,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 import layerdrop
-from layerdrop.finetune.theseus import only_layers_train
+from layerdrop.finetune.theseus import freeze_outside_layers
 from layerdrop.surgery import layer_list
 from tests import tiny
 from tests.running import ROOT
@@ -61,7 +61,7 @@ def test_module_replacing_with_the_models_own_loss_and_nothing_to_train_in_a_ste
     its = names(tmp_path)
     model = layerdrop.drop_layers(its["model"], [3, 4, 5])
     before = copy.deepcopy(model.state_dict())
-    only_layers_train(model)
+    freeze_outside_layers(model)
     callback = layerdrop.TheseusLoss(model, its["predecessor"], rate=0.0, steps=0.99, schedule="constant")
     Trainer(model, its["args"], train_dataset=its["data"], callbacks=[callback]).train()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(before[name], value)}

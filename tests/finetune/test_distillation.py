@@ -26,7 +26,7 @@ from layerdrop.finetune.teacher import (
     IndexedDataset,
     TeacherCollator,
     _columns,
-    attending_eagerly,
+    eager_attention,
     patient_pairs,
     teacher_outputs,
 )
@@ -118,7 +118,7 @@ def test_stored_outputs_are_those_of_a_fresh_pass(tmp_path, model_type, kind):
     data, layers = dataset(words), [1, 3, 4]
     attention = kind == "layers" and model_type in ("bert", "xlnet", "deberta-v2")
     teacher.train()  # the pass is one of evaluation all the same
-    with attending_eagerly(teacher):
+    with eager_attention(teacher):
         outputs = teacher_outputs(
             teacher, data, Collator.of(words), kind=kind, layers=layers, attention=attention, columns=[1, 0],
             folder=tmp_path, batch_size=5,
@@ -195,7 +195,7 @@ def test_attention_of_an_identical_student_costs_nothing(tmp_path, model_type):
     data = dataset(words, classes=2)
     spec = DistilSpec("layers", "x", distill_weight=0.0, distill_states_weight=1.0, distill_attention=True)
     of = {"kind": "layers", "layers": layers, "attention": True, "folder": tmp_path}
-    with attending_eagerly(student):
+    with eager_attention(student):
         outputs = teacher_outputs(student, data, Collator.of(words), **of)
     numbered = IndexedDataset(data.columns, data.offsets, data.labels)
     batch = TeacherCollator(Collator.of(words), outputs)([numbered[row] for row in range(6)])
@@ -203,7 +203,7 @@ def test_attention_of_an_identical_student_costs_nothing(tmp_path, model_type):
     def loss(model, attention):
         set_seed(3)
         objective = Distillation(CLASSES, model, replace(spec, distill_attention=attention), layers)
-        with attending_eagerly(model):
+        with eager_attention(model):
             return objective(model, batch)
 
     evaluated = loss(student, True)
@@ -227,7 +227,7 @@ from pathlib import Path
 from layerdrop.data.batches import Collator
 from layerdrop.system.distributed import finish, gather
 from layerdrop.finetune import teacher as module
-from layerdrop.finetune.teacher import attending_eagerly, teacher_outputs
+from layerdrop.finetune.teacher import eager_attention, teacher_outputs
 from tests import tiny
 from tests.finetune.test_finetune import TOKENIZER, dataset
 
@@ -237,7 +237,7 @@ files, new = [], module._new_file
 module._new_file = lambda *of: files.append(new(*of)) or files[-1]
 teacher, data, seen = tiny.model("bert"), dataset(classes=2), []
 teacher.register_forward_hook(lambda _, args, kwargs, output: seen.append(len(kwargs["input_ids"])), with_kwargs=True)
-with attending_eagerly(teacher):
+with eager_attention(teacher):
     outputs = teacher_outputs(teacher, data, Collator.of(TOKENIZER), kind="layers", layers=[1, 4], attention=True,
                               folder=Path(folder, "out"), batch_size=size)
 left = gather([str(path) for path in Path(folder, "out").iterdir()])
@@ -262,7 +262,7 @@ def test_processes_share_one_pass_and_its_files(tmp_path, size):
     found = [torch.load(tmp_path / f"found{number}_{size}.pt") for number in "01"]
     teacher, data = tiny.model("bert"), dataset(classes=2)
     of = {"kind": "layers", "layers": [1, 4], "attention": True, "folder": tmp_path, "batch_size": size}
-    with attending_eagerly(teacher):
+    with eager_attention(teacher):
         alone = teacher_outputs(teacher, data, Collator.of(TOKENIZER), **of)
     for process in found:
         for ours, name in zip(process[:3], ("teacher_logits", "teacher_states", "teacher_attention"), strict=True):

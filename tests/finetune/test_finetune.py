@@ -25,7 +25,7 @@ from layerdrop.finetune.evaluate import Evaluator
 from layerdrop.finetune.interrupt import Interrupt, Interrupted
 from layerdrop.finetune.log import LogLine, _position, log_entries, result_name
 from layerdrop.finetune.objectives import TaskLoss
-from layerdrop.finetune.spec import NOT_THE_LIBRARYS, TrainSpec
+from layerdrop.finetune.spec import OWN_SETTINGS, TrainSpec
 from layerdrop.finetune.trainer import FineTuner
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.training_arguments import training_arguments
@@ -322,7 +322,7 @@ def test_where_a_training_is():
 def test_a_stop_at_the_end_of_an_epoch_waits_for_its_results(tmp_path, step, at_once):
     """Of three steps an epoch."""
     interrupt, args = Interrupt(rolling=True), arguments(tmp_path)
-    interrupt.asked = True
+    interrupt.stop_requested = True
     state, control = SimpleNamespace(global_step=step, max_steps=9), TrainerControl()
     interrupt.on_step_end(args, state, control, train_dataloader=range(3))
     assert control.should_save is at_once
@@ -341,7 +341,7 @@ def test_every_setting_of_the_recipe_reaches_the_library():
         "adam_beta2": 0.98, "adam_epsilon": 1e-6, "weight_decay": 0.1, "max_grad_norm": 2.0,
         "label_smoothing_factor": 0.2, "train_sampling_strategy": "random", "data_seed": 9,
     }  # fmt: skip
-    assert changed.keys() == {f.name for f in dataclasses.fields(TrainSpec)} - set(NOT_THE_LIBRARYS)
+    assert changed.keys() == {f.name for f in dataclasses.fields(TrainSpec)} - set(OWN_SETTINGS)
     spec = RunSpec(ModelSpec("bert"), DataSpec("rte"), train=TrainSpec(**changed, other={"neftune_noise_alpha": 5.0}),
                    seed=77)  # fmt: skip
     args = training_arguments(spec, Options("out", use_cpu=True))

@@ -6,7 +6,7 @@ import torch
 from transformers import BertForTokenClassification
 
 from layerdrop.finetune.speedups.dropout import cheap_dropout
-from layerdrop.finetune.speedups.first_token import MODEL_TYPES, first_token_alone, has_first_token_classifier
+from layerdrop.finetune.speedups.first_token import MODEL_TYPES, first_token_only, has_first_token_classifier
 from layerdrop.finetune.speedups.no_sync import no_sync
 from tests import tiny
 from tests.finetune.test_no_sync import arguments
@@ -42,7 +42,7 @@ def test_same_logits_and_same_gradients(model_type, attention, tmp_path):
     }
     assert has_first_token_classifier(short)
     logits, gradients = results(plain.train())
-    with first_token_alone(short), contexts[attention]:
+    with first_token_only(short), contexts[attention]:
         short_logits, short_gradients = results(short.train())
         assert last_states(short).shape[1] == 1
         assert short.state_dict().keys() == plain.state_dict().keys()
@@ -55,7 +55,7 @@ def test_afterwards_every_state_has_its_full_shape(model_type):
     """Bit for bit as before, also after an error inside."""
     model, batch = tiny.model(model_type), tiny.batch()
     before = model(**batch, output_hidden_states=True).hidden_states
-    with pytest.raises(KeyboardInterrupt), first_token_alone(model):
+    with pytest.raises(KeyboardInterrupt), first_token_only(model):
         assert last_states(model).shape[1] == 1
         raise KeyboardInterrupt
     after = model(**batch, output_hidden_states=True).hidden_states
@@ -70,7 +70,7 @@ def test_hidden_states_are_of_full_shape_inside_where_they_are_asked_for():
     """Distillation and probing read them; the next pass is short again."""
     model, batch = tiny.model("bert"), tiny.batch()
     before = model(**batch, output_hidden_states=True).hidden_states
-    with first_token_alone(model):
+    with first_token_only(model):
         inside = model(**batch, output_hidden_states=True).hidden_states
         assert all(torch.equal(a, b) for a, b in zip(inside, before, strict=True))
         assert last_states(model).shape[1] == 1
@@ -84,7 +84,7 @@ def test_attention_at_the_first_token_drops_in_training_alone():
     """Attention of the one layer is the only place with dropout."""
     changes = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.5, "num_hidden_layers": 1}
     model, batch = tiny.model("bert", **changes), tiny.batch()
-    with first_token_alone(model):
+    with first_token_only(model):
         assert torch.equal(model(**batch).logits, model(**batch).logits)
         model.train()
         assert not torch.equal(model(**batch).logits, model(**batch).logits)
@@ -94,7 +94,7 @@ def test_a_replaced_forward_comes_back():
     model = tiny.model("bert")
     attention = model.bert.encoder.layer[-1].attention
     attention.forward = own = attention.forward
-    with first_token_alone(model):
+    with first_token_only(model):
         assert attention.forward is not own
     assert vars(attention)["forward"] is own
 
@@ -102,7 +102,7 @@ def test_a_replaced_forward_comes_back():
 def test_without_padding_and_with_one_layer():
     model, ids = tiny.model("bert", num_hidden_layers=1), tiny.batch()["input_ids"]
     before = model(ids).logits
-    with first_token_alone(model):
+    with first_token_only(model):
         assert torch.allclose(model(ids).logits, before, atol=1e-6)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from layerdrop.finetune.layer_drop import LayerDropLoss
-from layerdrop.finetune.speedups.first_token import first_token_alone
+from layerdrop.finetune.speedups.first_token import first_token_only
 from layerdrop.surgery import drop_layers, layer_list
 from tests import tiny
 from tests.running import same, weights
@@ -95,5 +95,5 @@ def test_the_short_last_layer_agrees_whatever_is_left_out():
     assert len({5 in drop.draw(step) for step in steps}) == 2
     for step in steps:
         whole = loss_at(drop, step, model, batch())
-        with first_token_alone(model):
+        with first_token_only(model):
             assert loss_at(drop, step, model, batch()).item() == pytest.approx(whole.item(), abs=1e-6), drop.draw(step)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerdrop.finetune.theseus import TheseusLoss, modules, only_layers_train
+from layerdrop.finetune.theseus import TheseusLoss, freeze_outside_layers, modules
 from layerdrop.surgery import drop_layers, layer_list, with_layers
 from tests import tiny
 from tests.finetune.test_finetune import COLLATE, arguments, dataset
@@ -89,7 +89,7 @@ def test_rate_and_draws():
 def test_what_is_frozen_does_not_move(tmp_path):
     predecessor, successor = pair()
     before = [copy.deepcopy(model.state_dict()) for model in (predecessor, successor)]
-    only_layers_train(successor)
+    freeze_outside_layers(successor)
     theseus = TheseusLoss(successor, predecessor, 0.5, 0.5, "linear", seed=3)
     train(successor, arguments(tmp_path, num_train_epochs=2), dataset(), COLLATE, theseus, save=False)
     assert theseus.until == 3 and not predecessor.base_model.encoder.layer[0].output.dense.weight.requires_grad
@@ -103,7 +103,7 @@ def test_what_is_frozen_does_not_move(tmp_path):
 def test_a_step_that_replaces_nothing_stops_nobody(tmp_path):
     predecessor, successor = pair()
     before = copy.deepcopy(successor.state_dict())
-    only_layers_train(successor)
+    freeze_outside_layers(successor)
     theseus = TheseusLoss(successor, predecessor, 0.0, 0.99, "constant", seed=3)
     train(successor, arguments(tmp_path), dataset(), COLLATE, theseus, save=False)
     assert same(successor.state_dict(), before)

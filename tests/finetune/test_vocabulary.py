@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification, BertForMaskedLM, Tr
 
 from layerdrop.errors import UserError
 from layerdrop.finetune.speedups import speedups
-from layerdrop.finetune.speedups.vocabulary import MODEL_TYPES, UsedRows, can_leave_rows_out, used_rows
+from layerdrop.finetune.speedups.vocabulary import MODEL_TYPES, UsedRows, can_train_used_rows, used_rows
 from layerdrop.finetune.trainer import FineTuner
 from tests import tiny
 from tests.training import CLASSES
@@ -237,26 +237,26 @@ def test_only_where_it_changes_nothing(tmp_path, changes, may):
     args = arguments(tmp_path)
     for name, value in changes.items():
         setattr(args, name, value)
-    assert can_leave_rows_out(tiny.model("bert"), args) == may
+    assert can_train_used_rows(tiny.model("bert"), args) == may
 
 
 def test_not_with_several_processes(tmp_path):
     class TwoProcesses(TrainingArguments):
         world_size = 2
 
-    assert not can_leave_rows_out(tiny.model("bert"), TwoProcesses(str(tmp_path), use_cpu=True, report_to=[]))
+    assert not can_train_used_rows(tiny.model("bert"), TwoProcesses(str(tmp_path), use_cpu=True, report_to=[]))
 
 
 def test_not_where_ids_mean_more_or_the_embedding_is_frozen_shared_or_special(tmp_path):
     args = arguments(tmp_path)
     for model_type in set(tiny.CONFIGS) - set(MODEL_TYPES):
-        assert not can_leave_rows_out(tiny.model(model_type), args)
-    assert not can_leave_rows_out(BertForMaskedLM(tiny.config("bert")), args)  # its output is tied to the embedding
+        assert not can_train_used_rows(tiny.model(model_type), args)
+    assert not can_train_used_rows(BertForMaskedLM(tiny.config("bert")), args)  # its output is tied to the embedding
     model = tiny.model("bert")
     with used_rows(model, TRAIN_IDS):
-        assert not can_leave_rows_out(model, args)
+        assert not can_train_used_rows(model, args)
     model.get_input_embeddings().requires_grad_(False)
-    assert not can_leave_rows_out(model, args)
+    assert not can_train_used_rows(model, args)
 
 
 def test_it_has_every_setting_of_an_embedding(tmp_path):
@@ -266,6 +266,6 @@ def test_it_has_every_setting_of_an_embedding(tmp_path):
     args = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
     for changes in ({"sparse": True}, {"max_norm": 1.0}, {"scale_grad_by_freq": True}):
         model = tiny.model("bert")
-        assert can_leave_rows_out(model, args)
+        assert can_train_used_rows(model, args)
         model.set_input_embeddings(nn.Embedding(65, 16, **changes))
-        assert not can_leave_rows_out(model, args)
+        assert not can_train_used_rows(model, args)

@@ -15,7 +15,7 @@ from layerdrop.data.spec import DataSpec
 from layerdrop.finetune.spec import DistilSpec, TheseusSpec, TrainSpec, WhenSpec
 from layerdrop.report.frame import frame
 from layerdrop.report.html import page
-from layerdrop.report.records import read_store, unfit
+from layerdrop.report.records import incomplete_notes, read_store
 from layerdrop.report.runs_csv import runs_csv
 from layerdrop.report.table import render
 from layerdrop.report.tables.significance import significance_tables
@@ -160,7 +160,7 @@ def test_a_bad_record_is_named_and_the_others_are_shown(tmp_path, capsys):
     (tmp_path / "constant" / "record.json").write_text(json.dumps(full_record() | {"tokens_per_second": math.nan}))
     found = read_store([str(tmp_path)])
     assert len(found.done) == 1
-    (note,) = unfit(found)
+    (note,) = incomplete_notes(found)
     assert note.startswith("3 unreadable records, in no table: ")
     assert (
         f"{tmp_path / 'bad' / 'record.json'}: not the record of a run: seconds.train: float is expected, not 'long'"

@@ -19,10 +19,10 @@ from layerdrop.errors import UserError
 from layerdrop.finetune.spec import DistilSpec, TrainSpec, WhenSpec
 from layerdrop.report import figures
 from layerdrop.report.frame import frame
-from layerdrop.report.model_results import model_results, summarise
+from layerdrop.report.model_results import model_results, summarize
 from layerdrop.report.notes import constant_predictions, mixtures, repeated, without_full_model
 from layerdrop.report.published import FOLDER, published
-from layerdrop.report.records import StoredRuns, failures, read_store, unfit
+from layerdrop.report.records import StoredRuns, failures, incomplete_notes, read_store
 from layerdrop.report.runs_csv import read_runs_csv, runs_csv
 from layerdrop.report.table import render
 from layerdrop.report.table_row import FULL, TableRow
@@ -86,9 +86,9 @@ def test_the_full_model_may_be_missing():
 
 def test_nan_ranks_below_every_number():
     constant = -math.inf
-    assert summarise([50, constant, 70]).median == 50 and math.isnan(summarise([50, constant, 70]).low)
-    assert math.isnan(summarise([constant, constant, 70]).median) and math.isnan(summarise([50, constant]).median)
-    assert summarise([constant, 50, 60, 70]).median == 55  # of an even number the mean of the middle two, as ever
+    assert summarize([50, constant, 70]).median == 50 and math.isnan(summarize([50, constant, 70]).low)
+    assert math.isnan(summarize([constant, constant, 70]).median) and math.isnan(summarize([50, constant]).median)
+    assert summarize([constant, 50, 60, 70]).median == 55  # of an even number the mean of the middle two, as ever
     constant = {"pearson": math.nan, "spearmanr": math.nan}
     cells = table_of(task_tables(frame([record("stsb", accuracy=constant), record("stsb", k=2, accuracy=constant)])))
     assert cells["top", "2"]["STS-B Pearson"] == "constant"
@@ -196,7 +196,7 @@ def test_store(tmp_path):
     (tmp_path / "killed" / "spec.json").write_text("{}")
     found = read_store([str(tmp_path)])
     assert sorted(run.spec.seed for run in found.done) == [1, 3] and [run.spec.seed for run in found.failed] == [2]
-    (bad, killed) = unfit(found)
+    (bad, killed) = incomplete_notes(found)
     assert bad.startswith("1 unreadable record, in no table: ") and str(tmp_path / "record.json") in bad
     assert killed == "1 run without a record (running, or killed)"
     assert failures(found) == [f"1 run has failed and is in no table; {tmp_path / 'deep' / '1'}: x"]

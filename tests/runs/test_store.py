@@ -15,7 +15,7 @@ from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.errors import UserError
 from layerdrop.finetune.spec import TrainSpec
-from layerdrop.runs.folder import FolderState, Locked, is_whole, lock_folder, open_folder, remove_checkpoints
+from layerdrop.runs.folder import FolderState, Locked, is_complete, lock_folder, open_folder, remove_checkpoints
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import Needs, status_of
@@ -181,9 +181,9 @@ BROKEN = ["trainer_state.json", "optimizer.pt", "scheduler.pt", "model.safetenso
 def test_a_checkpoint_that_was_cut_off_is_passed_over(tmp_path, name, missing):
     opened(SPEC, tmp_path)
     older, newer = checkpoint(tmp_path, 3), checkpoint(tmp_path, 6)
-    assert is_whole(newer)
+    assert is_complete(newer)
     (newer / name).unlink() if missing else cut(newer / name)
-    assert not is_whole(newer) and is_whole(older)
+    assert not is_complete(newer) and is_complete(older)
     for resume in ("last", "auto"):
         found = opened(SPEC, tmp_path, resume=resume)
         assert found.resume_from == str(older) and "checkpoint-6 is incomplete" in found.notes[0]

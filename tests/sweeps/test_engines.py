@@ -150,7 +150,7 @@ def test_memory_is_freed_between_runs(store, monkeypatch):
     """Garbage is collected before what is left, the imports, is exempted from collection."""
     events = []
     monkeypatch.setattr(process.gc, "collect", lambda: events.append("collect"))
-    monkeypatch.setattr(process, "collect_from_now_on", lambda: events.append("exempt"))
+    monkeypatch.setattr(process, "freeze_imports", lambda: events.append("exempt"))
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: events.append("empty"))
     work(pretend, jobs(store, 1)[0])

@@ -8,7 +8,7 @@ import pytest
 from layerdrop.cli.parsing import parse_settings
 from layerdrop.errors import UserError
 from layerdrop.sweeps import study
-from layerdrop.sweeps.study import OF_ONE_RUN, idle_axis, read_study
+from layerdrop.sweeps.study import SINGLE_RUN_FLAGS, idle_axis, read_study
 
 CPU = ("--use_cpu",)
 
@@ -204,7 +204,7 @@ def test_idle_axes_by_hand():
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", OF_ONE_RUN)
+@pytest.mark.parametrize("name", SINGLE_RUN_FLAGS)
 def test_flags_of_a_single_run_are_refused(write, name):
     for call in (
         lambda: write(BASE + "grid: {k: 0}", [f"--{name}"]),

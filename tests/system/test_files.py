@@ -10,12 +10,12 @@ from layerdrop.cli.command import run_command
 from layerdrop.errors import UserError
 from layerdrop.system import files
 from layerdrop.system.files import (
-    folder_beside,
     foreign_file,
     hashes_in,
     make_folder,
     make_folder_of,
-    put_in_place,
+    replace_folder,
+    temporary_folder_for,
     write_atomically,
 )
 
@@ -62,11 +62,11 @@ def test_a_file_of_the_users_own_is_refused(tmp_path):
 
 # ---- folders ---------------------------------------------------------------------------------------------------------
 def write_folder(target: Path, text: str) -> None:
-    with folder_beside("--output", target) as made:
+    with temporary_folder_for("--output", target) as made:
         for name in ("a", "sub/b"):
             (made / name).parent.mkdir(exist_ok=True)
             (made / name).write_text(text)
-        put_in_place(made, target)
+        replace_folder(made, target)
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -115,7 +115,7 @@ def test_a_kill_leaves_the_old_folder_or_the_new_one(tmp_path, monkeypatch, befo
             write_folder(target, "old")
         died = killed_before(event, lambda target=target: write_folder(target, "new"))
         if not in_one_step and not target.exists():  # put back by the next command, even by one that fails
-            with pytest.raises(ZeroDivisionError), folder_beside("--output", target):
+            with pytest.raises(ZeroDivisionError), temporary_folder_for("--output", target):
                 raise ZeroDivisionError
         assert content(target) in (old, new)
         write_folder(target, "new")
@@ -125,7 +125,7 @@ def test_a_kill_leaves_the_old_folder_or_the_new_one(tmp_path, monkeypatch, befo
 
 def test_a_failure_changes_nothing(tmp_path):
     write_folder(tmp_path / "export", "old")
-    with pytest.raises(ZeroDivisionError), folder_beside("--output", tmp_path / "export") as made:
+    with pytest.raises(ZeroDivisionError), temporary_folder_for("--output", tmp_path / "export") as made:
         (made / "a").write_text("half")
         raise ZeroDivisionError
     assert set(content(tmp_path / "export").values()) == {"old"} and len(list(tmp_path.iterdir())) == 1
@@ -135,7 +135,7 @@ def test_one_process_at_a_time(tmp_path):
     """Other files in the folder beside the target stay."""
     (tmp_path / ".export.new").mkdir()
     (tmp_path / ".export.new" / "mine").write_text("mine")
-    with folder_beside("--output", tmp_path / "export"):
+    with temporary_folder_for("--output", tmp_path / "export"):
         child = os.fork()
         if child == 0:
             try:

@@ -82,11 +82,11 @@ def test_garbage_collection_leaves_out_what_was_imported(settings):
     process.prepare_process()
     assert not gc.isenabled()
     before = gc.get_freeze_count()
-    process.collect_from_now_on()
+    process.freeze_imports()
     assert gc.isenabled() and gc.get_freeze_count() > before
     after = gc.get_freeze_count()
     kept = [[] for _ in range(1000)]
-    process.collect_from_now_on()  # a second time, with a model in memory perhaps
+    process.freeze_imports()  # a second time, with a model in memory perhaps
     assert gc.get_freeze_count() <= after and len(kept) == 1000
 
 

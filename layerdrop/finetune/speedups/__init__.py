@@ -10,9 +10,9 @@ import numpy as np
 from transformers import PreTrainedModel, TrainingArguments
 
 from layerdrop.finetune.speedups.dropout import cheap_dropout
-from layerdrop.finetune.speedups.first_token import first_token_alone, has_first_token_classifier
+from layerdrop.finetune.speedups.first_token import first_token_only, has_first_token_classifier
 from layerdrop.finetune.speedups.no_sync import no_sync
-from layerdrop.finetune.speedups.vocabulary import can_leave_rows_out, used_rows
+from layerdrop.finetune.speedups.vocabulary import can_train_used_rows, used_rows
 
 
 @contextmanager
@@ -32,8 +32,8 @@ def speedups(
     with ExitStack() as stack:
         if not no_speedups:
             if has_first_token_classifier(model):
-                stack.enter_context(first_token_alone(model))
-            if train and used_ids is not None and can_leave_rows_out(model, args):
+                stack.enter_context(first_token_only(model))
+            if train and used_ids is not None and can_train_used_rows(model, args):
                 stack.enter_context(used_rows(model, used_ids))
             if args.device.type != "cpu":
                 stack.enter_context(no_sync(model, args))

@@ -57,7 +57,7 @@ def has_first_token_classifier(model: PreTrainedModel) -> bool:
 
 
 @contextmanager
-def first_token_alone(model: PreTrainedModel) -> Iterator[None]:
+def first_token_only(model: PreTrainedModel) -> Iterator[None]:
     """Compute the last layer at the first token only; undone on exit.
 
     Inside the block, the base model's last states are (batch, 1, size). A pass that returns hidden states or attentions

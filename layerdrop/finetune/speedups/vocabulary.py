@@ -85,7 +85,7 @@ def _load_full_table(module: UsedRows, state: dict, prefix: str, *_) -> None:
         state[f"{prefix}weight"] = full[module.used.to(full.device)]
 
 
-def can_leave_rows_out(model: PreTrainedModel, args: TrainingArguments) -> bool:
+def can_train_used_rows(model: PreTrainedModel, args: TrainingArguments) -> bool:
     """Whether training only the used rows gives the same model. Depends on model, optimizer and number of processes."""
     embedding = model.get_input_embeddings()
     return (

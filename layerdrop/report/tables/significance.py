@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from layerdrop.report.model_results import ModelResults, model_results, task_name
-from layerdrop.report.records import some
+from layerdrop.report.records import shorten
 from layerdrop.report.significance import LEVEL, Comparison, compare_systems, holm
 from layerdrop.report.table import Table
 from layerdrop.report.table_row import TableRow
@@ -48,7 +48,7 @@ def significance_tables(
             tests["significant"] = tests["p"].astype(float) < LEVEL
         table = Table("significance", f"{results.title}: significance", ["strategy", "K", *map(task_name, columns)])
         table.notes = [_note(int(tested.sum()), correct, plain)]
-        table.notes += [f"Unreadable predictions: {some(list(unreadable))}."] * bool(unreadable)
+        table.notes += [f"Unreadable predictions: {shorten(list(unreadable))}."] * bool(unreadable)
         for row in rows:
             verdicts = {c: _verdict(tests[(tests["row"] == row) & (tests["column"] == c)]) for c in columns}
             table.rows.append([*row, *map(_words, verdicts.values())])
