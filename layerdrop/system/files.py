@@ -128,10 +128,10 @@ def temporary_folder_for(flag: str, target: Path) -> Iterator[Path]:
 
 
 def replace_folder(folder: Path, target: Path) -> None:
-    """Rename a folder of `temporary_folder_for` to its target. `temporary_folder_for` deletes the target's old contents.
+    """Rename a temporary folder to its target. `temporary_folder_for` deletes the target's old contents.
 
-    One step on Linux. Elsewhere, a process killed between two steps leaves no target, and the next `temporary_folder_for`
-    restores the old one.
+    One step on Linux. Elsewhere, a process killed between two steps leaves no target. The next `temporary_folder_for`
+    restores the old target.
     """
     if _is_empty(target):
         os.rename(folder, target)
