@@ -6,8 +6,8 @@
 The YAML file holds flags of run_glue.py. For each task, every search of --methods chooses layers on a held-out part of
 the training set. The sets of the searches and strategies, and some random sets, are then trained on the whole training
 set, and scored on the validation set. Regret: points below the best set of the same size in --store. --all_sets K
-trains every set of up to K layers, and ranks the choices among them. A strategy NAME@tuned scores the full model after
-fine-tuning on the task. Criteria that need a head always score this model. With --hold_out 0.15, runs are trained and
+trains every set of up to K layers, and ranks the choices among these sets. A strategy NAME@tuned scores the fine-tuned
+full model. Criteria that need a head always score this model. With --hold_out 0.15, runs are trained and
 scored as in a search. Repeat the command to resume. --draw FOLDER draws three figures."""
 
 import argparse

@@ -64,7 +64,7 @@ class Times:
         self.evaluations: list[tuple[float, float]] = []
         """(start, seconds) of each evaluation."""
         trainer.DEFAULT_CALLBACKS.append(self._callback())
-        for owner in (trainer.Trainer, layerdrop.finetune.evaluate):  # before other modules import it by name
+        for owner in (trainer.Trainer, layerdrop.finetune.evaluate):  # before other modules import `evaluate` by name
             owner.evaluate = self._timed(owner.evaluate)
 
     def _callback(self) -> type:

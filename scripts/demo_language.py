@@ -96,7 +96,7 @@ def lexicon() -> tuple[Word, ...]:
 
 @cache
 def words_of(kind: str, group: str | tuple[str, str], shown: bool | None = None) -> tuple[Word, ...]:
-    """The words of a class, verb group or polarity. shown: only words that training data contains, or lacks."""
+    """The words of a class, verb group or polarity. shown: whether training data contains these words."""
     return tuple(w for w in lexicon() if w.kind == kind and w.group == group and shown in (None, w.shown))
 
 

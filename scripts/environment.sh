@@ -31,10 +31,10 @@ if [ ! -x "$root/.venv/bin/pip" ]; then
     "$python" -m venv "$root/.venv"
 fi
 . "$root/.venv/bin/activate"
-wanted=$(cat "$root/requirements.txt" "$root/constraints.txt" "$root/pyproject.toml" | sha256sum)
-if [ "$(cat "$root/.venv/wanted" 2>/dev/null)" != "$wanted" ]; then
+required=$(cat "$root/requirements.txt" "$root/constraints.txt" "$root/pyproject.toml" | sha256sum)
+if [ "$(cat "$root/.venv/wanted" 2>/dev/null)" != "$required" ]; then
     echo "installing layerdrop and its requirements into .venv (a few minutes the first time) ..." >&2
     pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" -e "$root" \
         hypothesis import-linter pytest pytest-xdist ruff
-    echo "$wanted" >"$root/.venv/wanted"
+    echo "$required" >"$root/.venv/wanted"
 fi

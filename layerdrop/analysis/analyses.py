@@ -45,7 +45,7 @@ def scores(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
         )  # fmt: skip
 
     texts = f"{len(item.examples(settings.split)):,} texts of {settings.split}"
-    notes = [f"{texts}. sleb: its first step; angular-block: K = 1."]
+    notes = [f"{texts}. sleb: scores of the first step. angular-block: K = 1."]
     stored = compute(settings.criteria or [name for name in CRITERIA if not CRITERIA[name].needs_head])
     if not settings.criteria:
         with_head = [name for name in CRITERIA if CRITERIA[name].needs_head]
@@ -110,7 +110,7 @@ def profile(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
 
 
 def similarity(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
-    """The similarity of every layer with every other."""
+    """Cosine and CKA of every two points, and the angle across blocks of layers."""
     return _cached(item, settings, lambda: layers.similarity(item.encoder(), item.batches(settings.split)))
 
 

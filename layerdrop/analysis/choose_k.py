@@ -164,7 +164,8 @@ def find_tolerances(tasks: Sequence[TaskTolerance], train: Train, log: Callable[
             task.take(records)
     for task in tasks:
         for tolerance in task.tolerances:
-            log(f"{task.name}: K = {tolerance.k} within {tolerance.max_loss:g} (tried {len(task.known) - 1} K)")
+            tried = f"{len(task.known) - 1} values of K tried"
+            log(f"{task.name}: K = {tolerance.k} within a loss of {tolerance.max_loss:g} ({tried})")
     if again := [job for task in tasks if (job := task.kept_job()) and not statuses([job])[0].has_model]:
         for job in again:
             log(f"repeating {job.name} to keep its model")

@@ -3,7 +3,7 @@
 The validation set is split in two halves. K is chosen on one half, and its loss is reported on the other. The paper
 does not specify the rest: the halves are drawn once with a fixed seed and the same share of each class. A loss is a
 difference of medians over seeds, in points of the task's metric or in percent of the full model's score. K is the
-largest tried K within the loss."""
+largest tried K with a loss of at most the maximum."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ class Tolerance:
     tried: list[int] = field(default_factory=list)
     """Each K whose loss was needed, ascending."""
     exceptions: list[int] = field(default_factory=list)
-    """Each K below `k` with a larger loss than allowed: the loss need not grow with K."""
+    """Each tried K below `k` whose loss exceeds max_loss. A loss need not grow with K."""
 
 
 def next_k(all_k: Sequence[int], losses: Mapping[int, float], max_loss: float, exhaustive: bool = False) -> list[int]:
@@ -64,9 +64,9 @@ def next_k(all_k: Sequence[int], losses: Mapping[int, float], max_loss: float, e
 def largest_k(
     all_k: Sequence[int], losses: Mapping[int, float], max_loss: float, exhaustive: bool = False
 ) -> Tolerance:
-    """The largest K with a loss of at most max_loss. By bisection: a K within the loss, whose next K is not.
+    """The largest K with a loss of at most max_loss. Bisection finds a K within max_loss whose next K exceeds it.
 
-    losses: with every K of `next_k`.
+    losses: K -> loss, for every K that `next_k` has returned.
     """
     best, tried = _bisect(all_k, losses, max_loss)
     if exhaustive:
@@ -76,7 +76,7 @@ def largest_k(
 
 
 def _bisect(all_k: Sequence[int], losses: Mapping[int, float], max_loss: float) -> tuple[int, list[int]]:
-    """(the largest K within the loss, each tried K), up to the first K with an unknown loss."""
+    """(largest K found within max_loss, each tried K). Stops at the first K without a loss in `losses`."""
     all_k, tried = sorted(all_k), []
     low, high = 0, len(all_k)  # all_k[:low] are within the loss, all_k[high:] are not
     while low < high:

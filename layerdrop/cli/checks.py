@@ -271,7 +271,7 @@ def logged_metrics(flags: Flags) -> list[str]:
 
 # ---- flags without effect --------------------------------------------------------------------------------------------
 def idle_flags(flags: Flags) -> list[str]:
-    """A note for each given flag that has no effect on this run."""
+    """Make a note for each given flag that has no effect on this run."""
     given, data, row = flags.given, flags.data, flags.strategy
     notes = []
     if flags.drops_nothing and flags.drop.drop_strategy:

@@ -54,7 +54,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
         export = run.export(args.format, output, int8=args.quantize == "int8", max_loss=args.max_loss, force=args.force)
         where = f"is in {output}" if export.written else "is not written"
         print(
-            f"{folder}: {export.forms[-1].name} {where}. Logits differ by at most {export.largest_difference:.1e}; "
+            f"{folder}: {export.variants[-1].name} {where}. Logits differ by at most {export.largest_difference:.1e}; "
             f"{export.changed} of {export.rows} predictions differ.",
             file=sys.stderr,
         )
@@ -67,7 +67,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def _refusal(export, max_loss: float) -> str:
-    first, last = export.forms[0], export.forms[-1]
+    first, last = export.variants[0], export.variants[-1]
     return (
         f"{export.run}: {last.name} scores {last.score:.1f}, {export.loss:.1f} points below the run's model "
         f"({first.score:.1f}). --max_loss is {max_loss:g}, so the export is not written. Add --force to write it."

@@ -82,7 +82,7 @@ class DataArguments:
 
 @dataclass
 class DropArguments:
-    """The layers to drop or freeze. Layer ids count from 0, next to the embeddings."""
+    """The layers to drop or freeze. Layer ids count from 0. Layer 0 is next to the embeddings."""
 
     drop_strategy: str | None = flag(f"Strategy that selects the layers to drop: {', '.join(STRATEGIES)}.")
     drop_k: int | None = flag("K: number of layers to drop.")
@@ -106,7 +106,9 @@ class DropArguments:
         "Criteria that read texts: the split to score (MNLI: matched). Default: train; contribution: validation."
     )
     max_score_samples: int | None = flag("Criteria that read texts: use the first N examples of that split only.")
-    score_store: LocalPath | None = flag("Folder of cached scores (layerdrop layers scores) to reuse and extend.")
+    score_store: LocalPath | None = flag(
+        "Folder of cached scores to reuse and extend. layerdrop layers scores also writes it."
+    )
     freeze_layers: str | None = flag("Ids of kept layers to freeze during fine-tuning, as 0,1,2.")
     freeze_embeddings: bool = flag("Freeze the embeddings during fine-tuning.", False)
     dry_run: bool = flag("Print dropped and kept layers, scores and parameters without training.", False)
@@ -138,7 +140,8 @@ class WhenArguments:
     )
     theseus: bool = flag(
         "Module replacing (Xu et al.): the kept layers randomly replace modules of the fine-tuned full model. "
-        "With --drop_when finetuned, the first fine-tuning trains this model; otherwise, it is the checkpoint.",
+        "With --drop_when finetuned, the first fine-tuning trains this full model. Otherwise, the checkpoint is "
+        "this model.",
         False,
     )
     replacing_rate: float | None = flag("theseus: probability of replacing a module at the first step. Default: 0.5.")
@@ -167,7 +170,9 @@ class TeacherArguments:
         "logits (Hinton et al.); patient: also the states of the sentence token (Sun et al.); layers: also the states "
         "of every token after each kept layer. Default with --teacher: logits."
     )
-    distill_temperature: float | None = flag("Divisor of both logits. Default: 5; layers: 1.")
+    distill_temperature: float | None = flag(
+        "Divisor of the teacher's and the student's logits. Default: 5; layers: 1."
+    )
     distill_weight: float | None = flag("Weight of the logits loss, from 0 to 1. Default: 0.5; layers: 1.")
     distill_states_weight: float | None = flag("Weight of the states loss. Default: patient 100, layers 1.")
     distill_attention: bool = flag(

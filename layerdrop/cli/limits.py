@@ -96,7 +96,7 @@ STRATEGY_OF = {"logging_steps": "logging_strategy", "eval_steps": "eval_strategy
 
 
 def out_of_range(values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a problem for each number outside its flag's range. values: flag name -> value, or list of values."""
+    """Yield an error line for each number outside its flag's range. values: flag name -> value, or list of values."""
     for name, value in values.items():
         if name in STRATEGY_OF and values.get(STRATEGY_OF[name]) != "steps":
             continue

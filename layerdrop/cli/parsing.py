@@ -41,8 +41,8 @@ RENAMED = {
 }
 """Flags in scripts of the two papers and of older versions of run_glue.py -> the current flag."""
 WITHOUT_EFFECT = {
-    "model_type": "it is read from the checkpoint's configuration",
-    "do_lower_case": "it is read from the checkpoint's tokenizer",
+    "model_type": "the checkpoint's configuration contains the type",
+    "do_lower_case": "the checkpoint's tokenizer contains this setting",
 }
 """Flags of the same scripts that are accepted without effect -> the reason."""
 MISNOMERS = {
@@ -123,12 +123,12 @@ class Arguments(Flags):
 
 
 def parse_settings(settings: Mapping[str, Any], words: Sequence[str] = ()) -> Arguments:
-    """Parse settings by the names of flags, then the words of a command line, which override them."""
+    """Parse settings (flag name -> value) and the words of a command line. The words override the settings."""
     return parse([*flags_of(settings), *words])
 
 
 def parse(argv: Sequence[str]) -> Arguments:
-    """Parse flags, after an optional YAML or JSON file, which they override.
+    """Parse an optional YAML or JSON file and flags. The flags override the file.
 
     Raises one UserError for all problems, one line each.
     """

@@ -49,8 +49,8 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     texts = _read(args, predictor.columns)
     text = "".join("\t".join(row) + "\n" for row in predictor.table(texts, args.batch_size))
     notes = list(texts.notes)
-    if without := len(texts.texts) - len(texts.rows):
-        notes.append(f"{without} of {len(texts.texts)} rows without a text have empty predictions")
+    if n_empty := len(texts.texts) - len(texts.rows):
+        notes.append(f"{n_empty} of {len(texts.texts)} rows have no text and get an empty prediction")
     if args.max_seq_length and predictor.length < args.max_seq_length:
         notes.append(f"--max_seq_length {args.max_seq_length}: the model takes at most {predictor.length} tokens")
     for note in notes:

@@ -22,8 +22,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--table", nargs="+", choices=TABLES, default=["tasks", "cost"], help="tables to print")
     add("--format", choices=("md", "latex", "csv"), default="md", help="format of the tables")
     add("--tasks", nargs="+", help="tasks to show, and to average over (default: all)")
-    add("--rows", nargs="+", default=[], help="settings that separate rows, not tables: num_train_epochs ...")
-    add("--columns", nargs="+", default=[], help="settings that separate columns, not tables: max_train_samples ...")
+    add(
+        "--rows", nargs="+", default=[], help="settings with a row for each value, instead of a table: num_train_epochs"
+    )
+    add(
+        "--columns",
+        nargs="+",
+        default=[],
+        help="settings with a column for each value, instead of a table: max_train_samples",
+    )
     add("--all_metrics", action="store_true", help="show every metric of a task (csv always contains all metrics)")
     add("--plain", action="store_true", help="significance: test training variants against plain runs")
     add("--holm", action="store_true", help="significance: apply Holm's correction to all tests of a table")

@@ -127,7 +127,7 @@ def batches(setting: Setting, vocabulary: int, pad: int) -> list[dict[str, torch
 
 
 def describe(model: PreTrainedModel, length: int) -> Cost:
-    """Measure a model, without seconds and memory. length: tokens of the text whose operations are counted."""
+    """Measure a model's parameters, size and operations. length: tokens of the text whose operations are counted."""
     layers = sum(p.numel() for p in layer_list(model).parameters())
     total = sum(p.numel() for p in model.parameters())
     embeddings = model.get_input_embeddings().weight.numel()

@@ -74,7 +74,7 @@ class Export:
 
     run: str
     metric: str
-    forms: list[Variant]
+    variants: list[Variant]
     """The run's model in torch (fp32) first, the exported model last."""
     largest_difference: float = 0.0
     """Largest difference of a logit between the fp32 export and torch."""
@@ -88,17 +88,17 @@ class Export:
     @property
     def loss(self) -> float:
         """Score of the run's model minus score of the exported model, in points."""
-        return self.forms[0].score - self.forms[-1].score
+        return self.variants[0].score - self.variants[-1].score
 
 
 class ExportedRun:
     """The model of a run, and the validation set to evaluate its export on."""
 
-    def __init__(self, folder: str, places: Mapping[str, str] | None = None):
-        """places: as in `data_to_check_on`. Raises UserError without a trained model of a successful run, or without
+    def __init__(self, folder: str, new_paths: Mapping[str, str] | None = None):
+        """new_paths: as in `validation_data`. Raises UserError without a trained model of a successful run, or without
         data."""
         self.folder, self.record = folder, _record(folder)
-        spec = RunSpec(ModelSpec(folder), data_to_check_on(self.record, places or {}))
+        spec = RunSpec(ModelSpec(folder), validation_data(self.record, new_paths or {}))
         checkpoint, options = Checkpoint.open(folder), Options(folder=folder, use_cpu=True)
         args = training_arguments(spec, options)
         self.input = RunInputs.read(spec, options, args, checkpoint, ("validation",))
@@ -145,13 +145,13 @@ class ExportedRun:
         result = self._compared(
             "onnx fp32", _megabytes(folder / FILE), classifier.logits(self.data, self.input.collate)
         )
-        result.models = {result.forms[0].name: self._torch, "onnx fp32": classifier}
+        result.models = {result.variants[0].name: self._torch, "onnx fp32": classifier}
         if int8:
             small = folder / "int8.onnx"
             quantize(folder / FILE, small)
             result.models["onnx int8"] = classifier = OnnxClassifier(small)
             score = self._score(classifier.logits(self.data, self.input.collate))
-            result.forms.append(Variant("onnx int8", _megabytes(small), score))
+            result.variants.append(Variant("onnx int8", _megabytes(small), score))
             for file in folder.glob(f"{FILE}*"):
                 file.unlink()
             small.rename(folder / FILE)
@@ -176,9 +176,9 @@ class ExportedRun:
         reference = self._torch_logits(self.model)
         size = 4 * sum(p.numel() for p in self.model.parameters()) / 1e6
         changed = self.task.kind.differs(self.labels.decide(reference), self.labels.decide(logits))
-        forms = [Variant("torch fp32", size, self._score(reference)), Variant(name, megabytes, self._score(logits))]
+        variants = [Variant("torch fp32", size, self._score(reference)), Variant(name, megabytes, self._score(logits))]
         worst = float(np.abs(reference - logits).max())
-        return Export(self.folder, self.metric, forms, worst, int(changed.sum()), len(changed))
+        return Export(self.folder, self.metric, variants, worst, int(changed.sum()), len(changed))
 
     def _write_other_files(self, folder: Path, result: Export) -> None:
         """Write the tokenizer and the card, then the results with the list of files."""
@@ -186,17 +186,17 @@ class ExportedRun:
 
         self.input.checkpoint.tokenizer.save_pretrained(folder)
         write_atomically(folder / CARD_FILE, str(card(self.record, self._use(result))))
-        record, score = self.record, result.forms[-1].score
+        record, score = self.record, result.variants[-1].score
         facts = {"run": record.id, "base_model": record.spec.model.name, "task": record.spec.data.task}
         facts |= {"kept": record.kept, "dropped": record.dropped, "labels": self.labels.names}
         facts |= {"text_columns": record.text_columns, "max_seq_length": self.input.max_length}
-        facts |= {"form": result.forms[-1].name, "metric": result.metric, "score": score, "loss": result.loss}
+        facts |= {"form": result.variants[-1].name, "metric": result.metric, "score": score, "loss": result.loss}
         facts |= {"largest_difference": result.largest_difference, "files": hashes_in(folder)}
         write_atomically(folder / EXPORT_FILE, json.dumps(facts, indent=1) + "\n")
 
     def _use(self, result: Export) -> str:
         """The section of the card with the code that runs the model."""
-        model, last = result.forms[0], result.forms[-1]
+        model, last = result.variants[0], result.variants[-1]
         pairs, onnx = len(self.task.texts) > 1, last.name.startswith("onnx")
         texts = ", ".join(TEXTS[: 1 + pairs])
         if pairs and not onnx:
@@ -212,31 +212,32 @@ def _megabytes(path: Path) -> float:
     return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*")) / 1e6
 
 
-def data_to_check_on(record: RunRecord, places: Mapping[str, str]) -> DataSpec:
+def validation_data(record: RunRecord, new_paths: Mapping[str, str]) -> DataSpec:
     """The validation set of a run. With `hold_out`: the training file that contains it.
 
-    places: `train_file`, `validation_file`, `data_dir` -> new path of moved data. Raises UserError for missing data.
+    new_paths: `train_file`, `validation_file`, `data_dir` -> new path of moved data. Raises UserError for missing data.
     """
     data, folder = record.spec.data, record.folder
     own, files = data.source == "files", dict(data.files)
-    held_out = own and data.hold_out and "validation_file" not in places
+    held_out = own and data.hold_out and "validation_file" not in new_paths
     flag = "train_file" if held_out else "validation_file" if own else "data_dir"
-    if wrong := [name for name in places if name != flag or data.source == "demo"]:
-        raise UserError(f"--{wrong[0]} {places[wrong[0]]}: the run in {folder} does not read it. Leave it out.")
+    if wrong := [name for name in new_paths if name != flag or data.source == "demo"]:
+        raise UserError(f"--{wrong[0]} {new_paths[wrong[0]]}: the run in {folder} does not read it. Leave it out.")
     split = flag.removesuffix("_file")
-    place = places.get(flag, files.get(split) if own else data.source)
-    if place is None:
+    path = new_paths.get(flag, files.get(split) if own else data.source)
+    if path is None:
         raise UserError(
             f"{folder}: the run had no validation set, and an export needs a validation set. Add --validation_file."
         )
-    if place not in ("hub", "demo") and not Path(place).expanduser().exists():
+    if path not in ("hub", "demo") and not Path(path).expanduser().exists():
         raise UserError(
-            f"--{flag} {place}: the run in {folder} reads it, but it does not exist. Give its new path with --{flag}."
+            f"--{flag} {path}: the run in {folder} reads this path, but the path does not exist. "
+            f"Give the new path with --{flag}."
         )
     if not own:
-        return replace(data, source=place)
+        return replace(data, source=path)
     share, columns = data.hold_out if held_out else None, tuple(record.text_columns)
-    return replace(data, files=((split, place),), hold_out=share, text_columns=columns)
+    return replace(data, files=((split, path),), hold_out=share, text_columns=columns)
 
 
 def check_output(folder: str) -> None:
@@ -249,7 +250,7 @@ def check_output(folder: str) -> None:
         raise UserError(f"--output {folder}: is the working folder or a mount point. Name a folder in it.")
     if name := foreign_file(target, _listed(target)):
         raise UserError(
-            f"--output {folder}: holds {name}, which no export has written or which has changed. "
+            f"--output {folder}: holds {name}, which was not written by an export or was changed since. "
             "Move it away, or choose another folder."
         )
 
@@ -265,12 +266,16 @@ def _listed(target: Path) -> dict[str, str]:
 
 def time_in_turn(runs: Sequence[ExportedRun], exports: Sequence[Export]) -> None:
     """Measure the latencies of all variants of all runs. The models take turns."""
-    forms = [(run, export, form) for run, export in zip(runs, exports, strict=True) for form in export.forms]
-    forms = [(run, export.models[form.name], form) for run, export, form in forms if form.name in export.models]
+    variants = [
+        (run, export.models[variant.name], variant)
+        for run, export in zip(runs, exports, strict=True)
+        for variant in export.variants
+        if variant.name in export.models
+    ]
     for size in (SINGLE, BATCH):
-        times = latency([(model, run.batches(size)) for run, model, _ in forms])
-        for (_, _, form), milliseconds in zip(forms, times, strict=True):
-            form.latency[size] = milliseconds
+        times = latency([(model, run.batches(size)) for run, model, _ in variants])
+        for (_, _, variant), milliseconds in zip(variants, times, strict=True):
+            variant.latency[size] = milliseconds
 
 
 def _record(folder: str) -> RunRecord:

@@ -120,7 +120,7 @@ class OnnxClassifier:
 def latency(work: Sequence[tuple[Callable, list[dict[str, torch.Tensor]]]], repeats: int = 3) -> list[list[float]]:
     """Milliseconds for a text, one number for each round. The models take turns; the first round is a warm-up.
 
-    work: a function of a batch, and its batches, for each model.
+    work: for each model, a function of a batch and the batches to time it on.
     """
     times: list[list[float]] = [[] for _ in work]
     for repeat in range(-1, repeats):

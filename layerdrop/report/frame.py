@@ -42,18 +42,18 @@ CONTENTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "start": ("variant", ("start_run",)),
     "teacher_weights": ("variant", ("teacher_run",)),
 }
-"""Fingerprint of an input -> (part of the table that names it, settings that name the same input).
+"""Fingerprint of an input -> (label that shows a difference, settings that name the input).
 
-Runs with equal settings and different fingerprints are separate tables, columns or rows. They share no median, and are
-never compared with each other."""
+Runs with equal settings and different fingerprints are in separate tables, columns or rows. They share no median, and
+are never compared with each other."""
 AUXILIARY = ("found", "order", "start_run", "teacher_run")
-"""Columns of _settings that further separate rows."""
+"""Columns of _settings that separate rows, in addition to settings and fingerprints."""
 RUN_COLUMNS = (
     *("model", "setting", "row", "plain", "task", "column", "seed", "parameters", "train", "inference"),
     *("device", "threads", "torch", "transformers", "commit", "constant", "resumed", "record"),
 )
-"""`plain`: the row without its training variant. `constant`: number of different predictions of a run with constant or
-nearly constant predictions.
+"""`plain`: the row without its training variant. `constant`: number of distinct predictions, for runs with
+constant or nearly constant predictions.
 
 All other columns of a frame are metrics, in points (hundredths). NaN: not measured. Minus infinity, which ranks below
 every number: undefined (a constant prediction)."""
@@ -70,8 +70,8 @@ def frame(
     """Make a frame with one row for each record; columns: RUN_COLUMNS and metrics.
 
     `setting` separates the tables of a model, `column` the columns of a task, `row` the rows of a strategy.
-    row_settings and column_settings separate rows and columns instead of tables. Raises UserError for a setting that
-    separates no tables.
+    row_settings, column_settings: settings that separate rows or columns instead of tables. Raises UserError for a
+    setting that never separates tables.
     """
     flat = pd.DataFrame([_settings(record) for record in records], dtype=object)
     placed = {*ROW, *DETAILS, *VARIANT, *VARIANT_SETTINGS, *DATA, *CONTENTS, *AUXILIARY}
@@ -158,8 +158,9 @@ def _positive_label(record: RunRecord) -> str | None:
 
 
 def _differing(flat: pd.DataFrame, alike: Sequence[str], names: Iterable[str]) -> list[list[tuple[str, str]]]:
-    """For each run, (name, value) of the settings that differ between runs with equal `alike`, and of PARTIAL settings.
+    """For each run, (name, value) of its distinguishing settings and of PARTIAL settings.
 
+    A setting is distinguishing if it differs between runs with equal values of `alike`.
     Unset settings are left out. Contents that are not recorded count as equal.
     """
     differing = [[] for _ in range(len(flat))]

@@ -1,4 +1,4 @@
-"""A report as one page for a browser: tables to sort and filter, charts, and the runs behind each row.
+"""A report as one page for a browser: tables to sort and filter, charts, and the runs of each row.
 
 The page needs no network. Values are computed here. The page's script sorts, filters and draws.
 """

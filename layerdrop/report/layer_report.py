@@ -140,10 +140,11 @@ def probe(results: Values, means: Means) -> Report:
     token, rows = next(iter(results.values()))["token"], {}
     for label, values in results.items():
         rows[label] = [None if score is None else 100 * score for score in values["scores"]]
+    features = {"sentence": "the states of the sentence token", "mean": "the mean state of all tokens"}[token]
     rows = _with_means(rows, means)
     ids = range(-1, len(next(iter(rows.values()))) - 1)
     note = (
-        f"Logistic or ridge regression on the {token} token's states; regularization chosen on 15% of the training "
+        f"Logistic or ridge regression on {features}; regularization chosen on 15% of the training "
         "set; points on the validation set: F1 for MRPC and QQP, Spearman for STS-B, Matthews for CoLA, else accuracy."
     )
     table = _by_layer("probe", "probe: score after each layer", rows, _points(ids), [note])
@@ -172,10 +173,10 @@ def profile(results: Values, means: Means) -> Report:
     tables = []
     for label, values in results.items():
         notes = []
-        for kind in ("sentence", "tokens"):
+        for kind, where in (("sentence", "at the sentence token"), ("tokens", "over all tokens")):
             above = {t: [i for i, value in enumerate(values[kind]) if value > t] for t in THRESHOLDS}
             words = "; ".join(f"{t}: {' '.join(map(str, ids)) or 'none'}" for t, ids in above.items())
-            notes.append(f"Layers above the similarity threshold by {kind}: {words}.")
+            notes.append(f"Layers with a cosine {where} above a threshold: {words}.")
         tables.append(_by_layer("profile", f"{label}: profile", values, range(len(values["sentence"])), notes))
     words = {"sentence": "similarity, sentence token", "tokens": "similarity, all tokens"}
     figures = {

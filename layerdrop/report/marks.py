@@ -14,7 +14,7 @@ GREY = "#333333"
 """Color of the full model."""
 USUAL = ("top", "bottom", "symmetric", "contribution", "block-influence", "random")
 PLAIN = {name: i for i, name in enumerate(dict.fromkeys((*USUAL, *STRATEGIES)))}
-"""Strategy -> number of its mark. The usual strategies have the most visible colors."""
+"""Strategy -> number of its mark (color and marker). The usual strategies have the most visible colors."""
 Marks = Mapping[str, int]
 """Name in a legend -> number of its mark, from 0."""
 N_MARKS = len(COLORS) * len(MARKERS)

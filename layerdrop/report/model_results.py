@@ -133,7 +133,7 @@ class ModelResults:
     def full(self, row: TableRow) -> TableRow:
         """The full model to compare a row with: the recipe that differs in the fewest settings.
 
-        FULL, a row without runs, if there is no full model, or several are equally near.
+        FULL, a row without runs, if there is no full model, or if several differ in equally few settings.
         """
         distance = {
             full: len({setting.split()[0] for setting in full.settings ^ row.settings}) for full in self.full_models

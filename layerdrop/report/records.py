@@ -34,9 +34,10 @@ class StoredRuns:
 
 
 def read_store(folders: Iterable[str], may_be_empty: bool = False, unreadable: Iterable[str] = ()) -> StoredRuns:
-    """Read the records in some folders and below, each run once. Runs with other input contents are other runs.
+    """Read the records in some folders and their subfolders, each run once.
 
-    Prerequisite runs, in subfolders named PRIOR_FOLDER, are left out. unreadable: lines about other unreadable files.
+    Runs with the same id and different input contents are separate runs. Prerequisite runs, in
+    subfolders named PRIOR_FOLDER, are left out. unreadable: lines about other unreadable files.
     Raises UserError without a successful run, unless may_be_empty.
     """
     done: dict[str, list[RunRecord]] = {}

@@ -147,7 +147,7 @@ def test_tasks_are_trained_side_by_side(call):
 def test_one_training_serves_every_k(call):
     """Layers go after the training: the runs of every K are cuts of one model."""
     code, out, err = call("--tasks rte --max_loss 100 --drop_when after --layerdrop_rate 0.2 --exhaustive")
-    assert code == 0 and "K = 5 within 100" in err and "can be dropped by top, after, layerdrop" in out, err
+    assert code == 0 and "K = 5 within a loss of 100" in err and "can be dropped by top, after, layerdrop" in out, err
     records = [json.loads(path.read_text()) for path in Path("runs/choose_k").glob("*/record.json")]
     assert sorted(len(r["dropped"]) for r in records) == [0, 1, 2, 3, 4, 5]
     trained = [json.loads(path.read_text()) for path in Path("runs/choose_k/prior").glob("*/record.json")]
@@ -162,7 +162,9 @@ def test_k_that_the_variant_cannot_drop_are_left_out(call):
 
 def test_k_that_the_strategy_cannot_drop_are_left_out(call):
     code, out, err = call("--tasks rte --max_loss 100 --drop_strategy symmetric --save_model no")
-    assert code == 0 and "K = 4 within 100" in err and "must be even" in err and "the model of K" not in out, err
+    assert (
+        code == 0 and "K = 4 within a loss of 100" in err and "must be even" in err and "the model of K" not in out
+    ), err
 
 
 @pytest.mark.parametrize(
@@ -220,4 +222,4 @@ def test_own_files(call, tmp_path):
     Path("reviews.csv").write_text(f"text,label\n{rows}")
     words = "--train_file reviews.csv --hold_out 0.4 --max_loss 100 --k 2 --max_steps 1 --save_model no"
     code, out, err = call(words, data=None)
-    assert code == 0 and "| reviews " in out and "K = 2 within 100" in err, err
+    assert code == 0 and "| reviews " in out and "K = 2 within a loss of 100" in err, err

@@ -230,7 +230,7 @@ def test_probe_drift_profile_similarity(call, bert, tmp_path):
     code, out, err = call(f"drift --tasks rte --pretrained {bert}", (other,))
     assert code == 0 and "before and after fine-tuning" in out, err
     code, out, _ = call("profile --tasks rte", (bert, other))
-    assert code == 0 and "Layers above the similarity threshold by sentence: 0.95:" in out
+    assert code == 0 and "Layers with a cosine at the sentence token above a threshold: 0.95:" in out
     code, out, _ = call("similarity --tasks rte --split validation --format csv")
     assert code == 0 and out.startswith("table,title,row,column,value")
     names = {path.stem for path in Path("figures").glob("*.png")}

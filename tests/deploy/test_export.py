@@ -130,7 +130,7 @@ def test_a_folder_of_the_users_own_is_refused(tmp_path, name, content):
     with pytest.raises(UserError) as error:
         exported.check_output(str(tmp_path))
     assert str(error.value) == (
-        f"--output {tmp_path}: holds {name}, which no export has written or which has changed. "
+        f"--output {tmp_path}: holds {name}, which was not written by an export or was changed since. "
         "Move it away, or choose another folder."
     )
     assert files_in(tmp_path) == {name: content.encode()}
@@ -144,7 +144,7 @@ def test_an_earlier_export_is_replaced_unless_something_was_added_or_changed(mad
     for name in ("notes.txt", "README.md"):
         Path("made/export", name).write_text("mine")
         code, _, err = call("made", capsys)
-        assert code == 2 and f"--output made/export: holds {name}, which no export has written or" in err
+        assert code == 2 and f"--output made/export: holds {name}, which was not written by an export or" in err
         assert files_in("made/export") == before | {name: b"mine"}
         Path("made/export", name).unlink()
         if name in before:
@@ -223,8 +223,8 @@ def test_held_out_rows_are_the_validation_set(own, capsys):
             Path("train.csv").rename("moved.csv")
     code, _, err = call("made", capsys)
     assert code == 2 and err == (
-        "error: --train_file train.csv: the run in made reads it, but it does not exist. Give its new path with "
-        "--train_file.\n"
+        "error: --train_file train.csv: the run in made reads this path, but the path does not exist. "
+        "Give the new path with --train_file.\n"
     )
     code, _, err = call("made --validation_file dev.csv", capsys)
     assert code == 0 and "of 12 predictions differ" in err
@@ -257,7 +257,7 @@ def test_a_glue_folder_that_has_moved(made, capsys, glue):
     said["spec"]["data"]["source"] = "gone"
     Path("made/record.json").write_text(json.dumps(said))
     code, _, err = call("made", capsys)
-    assert code == 2 and "--data_dir gone: the run in made reads it, but it does not exist" in err
+    assert code == 2 and "--data_dir gone: the run in made reads this path, but the path does not exist" in err
     assert call(f"made --data_dir {glue}", capsys)[0] == 0
 
 
@@ -274,7 +274,7 @@ def test_a_glue_folder_that_has_moved(made, capsys, glue):
 def test_a_place_that_the_run_does_not_read(spec, flag):
     record = RunRecord(RunSpec(ModelSpec("bert"), spec), "made")
     with pytest.raises(UserError, match=rf"--{flag} x: the run in made does not read it\. Leave it out\."):
-        exported.data_to_check_on(record, {flag: "x"})
+        exported.validation_data(record, {flag: "x"})
 
 
 # ---- use -------------------------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def test_malformed_rows(call, single, tmp_path):
     code, _, err = call(single, "x.csv")
     assert code == 2 and "x.csv:4: 3 columns instead of 2" in err and "--skip_bad_rows" in err
     code, rows, err = call(single, "x.csv", "--skip_bad_rows")
-    assert code == 0 and [row[0] for row in rows] == ["r0", "r1", "", "r3"] and "2 of 4 rows without a text" in err
+    assert code == 0 and [row[0] for row in rows] == ["r0", "r1", "", "r3"] and "2 of 4 rows have no text" in err
     assert [bool(row[1]) for row in rows] == [True, False, False, True]
 
 

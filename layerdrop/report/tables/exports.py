@@ -8,17 +8,17 @@ from layerdrop.report.table import Table
 
 def exports_table(exports: Sequence) -> Table:
     """One row for each variant of each `layerdrop.deploy.export.Export`. Ratios are to the first row."""
-    first = exports[0].forms[0]
-    sizes = next((list(form.latency) for export in exports for form in export.forms if form.latency), [])
+    first = exports[0].variants[0]
+    sizes = next((list(variant.latency) for export in exports for variant in export.variants if variant.latency), [])
     rows, values = [], []
     for export in exports:
-        for form in export.forms:
-            row = [export.run, form.name, f"{form.score:.1f}", f"{form.megabytes:.1f}"]
-            value = {"run": export.run, "form": form.name, "metric": export.metric, "score": form.score}
-            value["megabytes"] = form.megabytes
+        for variant in export.variants:
+            row = [export.run, variant.name, f"{variant.score:.1f}", f"{variant.megabytes:.1f}"]
+            value = {"run": export.run, "form": variant.name, "metric": export.metric, "score": variant.score}
+            value["megabytes"] = variant.megabytes
             for size in sizes:
-                if form.latency:
-                    ms = statistics.median(form.latency[size])
+                if variant.latency:
+                    ms = statistics.median(variant.latency[size])
                     times = statistics.median(first.latency[size]) / ms
                     row.append(f"{ms:.1f} ms ({times:.2f} x)")
                     value |= {f"ms_batch_{size}": ms, f"speed_up_batch_{size}": times}

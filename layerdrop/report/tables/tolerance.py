@@ -13,7 +13,7 @@ def tolerance_table(tasks: Sequence[Any], compare: bool = False) -> Table:
 
     tasks: layerdrop.analysis.choose_k.TaskTolerance. compare: show published figures.
     """
-    header = ["task", "max loss", "K", "loss, chosen on", "loss, other half", "K tried", *["published"] * compare]
+    header = ["task", "max loss", "K", "loss, selection half", "loss, other half", "K tried", *["published"] * compare]
     title = f"{tasks[0].model}: layers that can be dropped by {tasks[0].strategy}"
     table = Table("tolerance", title, header, notes=_notes(tasks))
     published = published_tolerance() if compare else {}
