@@ -37,7 +37,7 @@ EMBEDDED = {"demo": Path(__file__).parent / "demo" / "checkpoint"}
 POSITIVE_KEY = "positive_label"
 """Our key in a saved configuration: the class whose F1 is the metric `f1`. For models trained on user files."""
 NO_LIMIT = 2**31 - 1
-"""Length limit for a tokenizer without a limit. It reports 10^30, but does not accept this value as an argument."""
+"""Length limit for a tokenizer without a limit. Such a tokenizer reports 10^30, but rejects 10^30 as an argument."""
 HUB_TIMEOUT = 3.0
 """Timeout of the hub, in seconds."""
 WAYS_WITHOUT_HUB = (

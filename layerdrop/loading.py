@@ -197,7 +197,7 @@ def _head_error(checkpoint: Checkpoint, weights: Mapping, labels: Sequence[str] 
 
 @contextmanager
 def _initial_weights_of_depth(model_class: type[PreTrainedModel], n_layers: int) -> Iterator[None]:
-    """Initialize new weights as in a model of n_layers layers: ModernBERT scales its new head by the depth."""
+    """Initialize new weights as in a model of n_layers layers. ModernBERT scales its new head by the depth."""
     inherited = "_init_weights" not in vars(model_class)
     own = model_class._init_weights
 

@@ -84,7 +84,7 @@ class Strategy:
     listed: bool = False
     """Whether the user gives the ids."""
     drops: Literal["highest", "lowest"] | None = None
-    """Which scores are dropped first."""
+    """Whether the layers with the highest or with the lowest scores are dropped first."""
     unit: Literal["layer", "block", "steps"] = "layer"
     """Unit of a score. `layer`: one layer. `block`: the k layers that begin at a layer. `steps`: one layer of the model
     that earlier steps have reduced."""
@@ -98,9 +98,13 @@ WITHOUT_SCORES = {
     for row in (
         Strategy("top", "the k highest ids, next to the classifier", _SAJJAD, positions=top),
         Strategy("bottom", "the k lowest ids, next to the embeddings", _SAJJAD, positions=bottom),
-        Strategy("odd-alternate", "every other layer from the top: of 12, ids 10, 8, 6 ...", _SAJJAD, odd_alternate),
-        Strategy("even-alternate", "every other layer from the top: of 12, ids 11, 9, 7 ...", _SAJJAD, even_alternate),
-        Strategy("every-other", "k layers evenly spaced", "Fan et al. 2020: Every Other", positions=every_other),
+        Strategy(
+            "odd-alternate", "every other layer from the top: for 12 layers, ids 10, 8, 6 ...", _SAJJAD, odd_alternate
+        ),
+        Strategy(
+            "even-alternate", "every other layer from the top: for 12 layers, ids 11, 9, 7 ...", _SAJJAD, even_alternate
+        ),
+        Strategy("every-other", "k evenly spaced layers", "Fan et al. 2020: Every Other", positions=every_other),
         Strategy("symmetric", "the k middle layers; n_layers - k must be even", _SAJJAD, positions=symmetric),
         Strategy("random", "k layers at random, with the run's seed: the control", at_random=True),
         Strategy("greedy", "the first k of a greedy search's order", "Peer et al. 2022", searched=True),
@@ -207,10 +211,10 @@ def order_of_dropping(
 ) -> list[int]:
     """Select the ids to drop from a model of `n_layers` layers, in the order of dropping.
 
-    Strategies with scores order by score, searches by their result, `random` by its draw. All other strategies drop the
-    highest id first (`bottom`: the lowest).
+    The order is that of the scores, the search result, or the draw of `random`. All other strategies drop the highest
+    id first (`bottom`: the lowest).
 
-    strategy: a name in WITHOUT_SCORES, or a row. k: number of layers, for all but `list` and a threshold. scores: one
+    strategy: a name in WITHOUT_SCORES, or a row. k: number of layers, ignored for `list` and with a threshold. scores: one
     for each layer; for blocks one for each first layer of a block; for steps one row for each of k steps. found: k ids
     of a search result. layers: the ids of `list`. among: ids that can be dropped by score or at random; None: all.
 

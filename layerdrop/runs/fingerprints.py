@@ -17,7 +17,7 @@ from layerdrop.runs.store import Store, prior_store
 
 
 class Fingerprints:
-    """Fingerprints of inputs. Checkpoints are opened once. Unreadable inputs have no fingerprint."""
+    """Fingerprints of inputs. Each checkpoint is opened once. Unreadable inputs have no fingerprint."""
 
     def __init__(self):
         self._checkpoints: dict[tuple, Checkpoint | None] = {}
