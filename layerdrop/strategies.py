@@ -214,9 +214,10 @@ def order_of_dropping(
     The order is that of the scores, the search result, or the draw of `random`. All other strategies drop the highest
     id first (`bottom`: the lowest).
 
-    strategy: a name in WITHOUT_SCORES, or a row. k: number of layers, ignored for `list` and with a threshold. scores: one
-    for each layer; for blocks one for each first layer of a block; for steps one row for each of k steps. found: k ids
-    of a search result. layers: the ids of `list`. among: ids that can be dropped by score or at random; None: all.
+    strategy: a name in WITHOUT_SCORES, or a row. k: number of layers, ignored for `list` and with a threshold.
+    scores: one for each layer; for blocks one for each first layer of a block; for steps one row for each of k steps.
+    found: k ids of a search result. layers: the ids of `list`. among: ids that can be dropped by score or at random;
+    None: all.
 
     Raises UserError for an unknown strategy, a k or id out of range, or a k that the strategy cannot drop.
     """

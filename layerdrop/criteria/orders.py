@@ -49,7 +49,7 @@ def find_layers(
 
 
 def published_note(strategy: str | None, given: str | None, task: str) -> str | None:
-    """A caveat about a published selection of layers; None for the user's own search result."""
+    """A warning about a published selection of layers. None for a search result of the user."""
     if given:
         return None
     if strategy == "optimal":

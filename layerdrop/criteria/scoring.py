@@ -54,8 +54,8 @@ def score_layers(
 ) -> Scores:
     """Compute the scores of a checkpoint's layers by the criteria `names`, in fp32.
 
-    examples, task: texts and the meaning of their labels; not needed for weights. k: number of steps. tokenizer: None
-    for the checkpoint's own. Criteria that need a head use the checkpoint's classifier if it fits the task, else its
+    examples, task: texts and their task; not needed for criteria on weights. k: number of steps. tokenizer: None for
+    the checkpoint's. Criteria that need a head use the checkpoint's classifier if it fits the task, else its
     masked-LM head. Raises UserError if it has neither.
     """
     scores, rows = Scores(), [CRITERIA[name] for name in names]

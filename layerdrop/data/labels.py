@@ -17,7 +17,7 @@ class Labels:
     """
 
     def __init__(self, task: Task, checkpoint: Checkpoint | None = None):
-        """checkpoint: None for the task's own order."""
+        """checkpoint: None to use the task's order."""
         self.task, self.kind, self.checkpoint = task, task.kind, checkpoint
         order = None if checkpoint is None else label_order(task, checkpoint.label_names)
         self.order = None if order is None else np.array(order)
@@ -57,7 +57,7 @@ class Labels:
 
     @property
     def pairs(self) -> str | None:
-        """Describe the assumed pairs of the head's and the task's classes; None if the names are equal."""
+        """Describe which class of the head counts as which class of the task. None if the names are equal."""
         return pairs_by_order(self.task, self.checkpoint.classes) if self.fits and self.names else None
 
 
@@ -82,7 +82,7 @@ def label_order(task: Task, checkpoint_labels: Sequence[str]) -> list[int] | Non
 
 
 def pairs_by_order(task: Task, classes: Sequence[str]) -> str | None:
-    """Describe the pairs of a checkpoint's and a task's classes if their names differ; else None.
+    """Describe which class of a checkpoint counts as which class of a task. None if the names are equal.
 
     classes: the checkpoint's names in id order, as many as the task's, compared ignoring case. In GLUE
     and demo tasks, LABEL_0, LABEL_1, ... count as the task's names.

@@ -108,7 +108,7 @@ class Distillation:
 
 
 class DistillationLoss:
-    """A `compute_loss_func` for any Trainer: distillation from a teacher that computes each batch of the student.
+    """A `compute_loss_func` for any Trainer: distillation from a teacher, which runs on each batch of the student.
 
         loss = DistillationLoss(student, teacher, distill_temperature=2.0)
         Trainer(student, args, train_dataset=data, compute_loss_func=loss)
@@ -130,8 +130,9 @@ class DistillationLoss:
     ):
         """pairs: (student's layer, teacher's layer), ids in each model's own numbering. Other arguments: DistilSpec."""
         spec = DistilSpec(distill, None, distill_temperature, distill_weight, distill_states_weight)
-        self.teacher_layers = [theirs for _, theirs in pairs]
-        self.distillation = Distillation(TaskLoss(kind_of(student.config)), student, spec, [ours for ours, _ in pairs])
+        self.teacher_layers = [teacher_layer for _, teacher_layer in pairs]
+        student_layers = [student_layer for student_layer, _ in pairs]
+        self.distillation = Distillation(TaskLoss(kind_of(student.config)), student, spec, student_layers)
         self.student, self.teacher = student, teacher.requires_grad_(False).eval()
         self.watch, self.states, self.inputs = ExitStack(), [], {}
         self.hook = student.register_forward_pre_hook(self._before_forward, with_kwargs=True)

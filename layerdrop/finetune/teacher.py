@@ -30,7 +30,7 @@ from layerdrop.system.distributed import from_first_process, gather, rank, world
 from layerdrop.system.files import TEMPORARY
 
 TOKENS = -1
-"""Placeholder in a shape for the number of tokens of a row."""
+"""Placeholder in a shape. It stands for the number of tokens of a row."""
 
 
 def patient_pairs(n_student: int, n_teacher: int) -> list[tuple[int, int]]:
@@ -210,8 +210,7 @@ def teacher_outputs(
     Returns for each row: `teacher_logits`: (classes,) float32. `teacher_states`: (pairs, hidden), or with `layers`
     (pairs, tokens, hidden). `teacher_attention`: (pairs, heads, tokens, tokens).
 
-    Under torch.distributed, each process computes a share of the
-    batches, and all processes have all outputs.
+    Under torch.distributed, each process computes a share of the batches, and all processes can read all outputs.
 
     kind: `logits`, `patient` or `layers`. layers: ids of the layers whose states are stored. attention: also
     store their attention weights, which needs eager attention. columns: order of the classes. folder: for the files of

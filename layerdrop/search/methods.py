@@ -38,7 +38,7 @@ class Level:
     scores: Mapping[Ids, tuple[float, ...]]
     """Set -> one score per seed."""
     digits: int | None = None
-    """Decimals to which means are rounded before they are compared; None: no rounding."""
+    """Means are rounded to this number of decimals and then compared; None: no rounding."""
     proposed: Mapping[Ids, Proposal] = field(default_factory=dict)
     """The proposal of each set; empty for other methods."""
 
