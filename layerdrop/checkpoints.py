@@ -296,11 +296,13 @@ def _checkpoint_elsewhere(folder: Path) -> str | None:
     """The advice for a folder that holds an adapter, or checkpoints in subfolders. None for other folders."""
     if (folder / ADAPTER).is_file():
         return f"is an adapter ({ADAPTER}): merge it into its base model, and give the folder of the merged model"
-    inside = [path.parent for path in sorted(folder.glob("*/config.json")) if '"model_type"' in path.read_text("utf-8")]
-    if not inside:
+    folders = [
+        path.parent for path in sorted(folder.glob("*/config.json")) if '"model_type"' in path.read_text("utf-8")
+    ]
+    if not folders:
         return None
-    many = f"one of {len(inside)} checkpoints" if len(inside) > 1 else "the checkpoint"
-    return f"{many} is in {inside[-1]}. Give that folder"
+    contents = f"one of {len(folders)} checkpoints" if len(folders) > 1 else "the checkpoint"
+    return f"{contents} is in {folders[-1]}. Give that folder"
 
 
 def is_local(name: str) -> bool:

@@ -117,16 +117,16 @@ WITHOUT_SCORES = {
 
 
 def check_ids(flag: str, ids: Sequence[int], n_layers: int) -> list[int]:
-    """Return `ids` in ascending order. Raises UserError for an id that is out of range or given twice."""
+    """Return `ids` in ascending order. Raises UserError for an id that is out of range or repeated."""
     wrong = sorted({i for i in ids if not 0 <= i < n_layers})
     if wrong:
         raise UserError(
             f"{flag}: no layer {', '.join(map(str, wrong))} in a model of {n_layers} layers. "
             f"Ids count from 0 (next to the embeddings) to {n_layers - 1}."
         )
-    twice = sorted({i for i in ids if list(ids).count(i) > 1})
-    if twice:
-        raise UserError(f"{flag}: layer {', '.join(map(str, twice))} is given more than once. Give each id once.")
+    repeated = sorted({i for i in ids if list(ids).count(i) > 1})
+    if repeated:
+        raise UserError(f"{flag}: layer {', '.join(map(str, repeated))} is given more than once. Give each id once.")
     return sorted(ids)
 
 
@@ -165,9 +165,9 @@ def lowest_by_steps(rows: Sequence[Sequence[float]], among: Sequence[int] | None
     """For each row, the id with the lowest score among the ids not chosen before. Ties drop the higher id."""
     order: list[int] = []
     for row in rows:
-        left = [i for i in (range(len(row)) if among is None else among) if i not in order]
-        _check_scores(row, left)
-        order.append(min(left, key=lambda i: (row[i], -i)))
+        remaining = [i for i in (range(len(row)) if among is None else among) if i not in order]
+        _check_scores(row, remaining)
+        order.append(min(remaining, key=lambda i: (row[i], -i)))
     return order
 
 

@@ -72,11 +72,11 @@ def label_order(task: Task, checkpoint_labels: Sequence[str]) -> list[int] | Non
     checkpoint_labels: names of the checkpoint's classes in id order, compared ignoring case. If the names differ from
     the task's names, the task's order is used.
     """
-    theirs = [name.lower() for name in checkpoint_labels]
+    checkpoint_names = [name.lower() for name in checkpoint_labels]
     for spelling in (task.labels, task.words):
         known = [name.lower() for name in spelling]
-        if theirs and sorted(theirs) == sorted(known):
-            order = [known.index(name) for name in theirs]
+        if checkpoint_names and sorted(checkpoint_names) == sorted(known):
+            order = [known.index(name) for name in checkpoint_names]
             return order if order != sorted(order) else None
     return None
 
@@ -90,7 +90,9 @@ def pairs_by_order(task: Task, classes: Sequence[str]) -> str | None:
     numbers = [re.fullmatch(r"LABEL_(\d+)", name) for name in classes]
     if all(numbers) and task.name in TASKS | DEMO_TASKS:
         return None
-    theirs = sorted(number[1] if number else name.lower() for name, number in zip(classes, numbers, strict=True))
-    if theirs in (sorted(name.lower() for name in spelling) for spelling in (task.labels, task.words)):
+    checkpoint_names = sorted(
+        number[1] if number else name.lower() for name, number in zip(classes, numbers, strict=True)
+    )
+    if checkpoint_names in (sorted(name.lower() for name in spelling) for spelling in (task.labels, task.words)):
         return None
-    return ", ".join(f"{name} counts as {ours}" for name, ours in zip(classes, task.labels, strict=True))
+    return ", ".join(f"{name} counts as {task_class}" for name, task_class in zip(classes, task.labels, strict=True))

@@ -41,7 +41,10 @@ def attention_loss(student: Sequence[torch.Tensor], teacher: torch.Tensor, mask:
 
 def _real_error(student: Sequence[torch.Tensor], teacher: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """Squared error, summed over the entries where `real` is 1 and over the pairs of layers."""
-    return sum(((ours.float() - teacher[:, i].float()) ** 2 * real).sum() for i, ours in enumerate(student))
+    return sum(
+        ((states_of_layer.float() - teacher[:, i].float()) ** 2 * real).sum()
+        for i, states_of_layer in enumerate(student)
+    )
 
 
 def check_depth(distil: DistilSpec | None, n_kept: int) -> None:
@@ -67,9 +70,9 @@ class Distillation:
         """The loss of a batch, as Objective."""
         inputs, states = model_inputs(batch), self.spec.distill_states_weight
         options = {"output_hidden_states": True} if states and self.spec.distill == "layers" else {}
-        with record_states(self.model, inputs["input_ids"].shape[1]) if states else nullcontext() as seen:
+        with record_states(self.model, inputs["input_ids"].shape[1]) if states else nullcontext() as recorded:
             output = model(**inputs, **options)
-        return self.of(output.logits, seen.outputs if seen else [], batch)
+        return self.of(output.logits, recorded.outputs if recorded else [], batch)
 
     def of(self, logits: torch.Tensor, states: list[torch.Tensor], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The loss of a batch from the student's logits and its states after every layer."""
@@ -155,10 +158,10 @@ class DistillationLoss:
         mask = self.inputs.get("attention_mask", torch.ones_like(self.inputs["input_ids"]))
         rows = torch.arange(len(labels), device=labels.device)
         self.teacher.to(labels.device)
-        with torch.no_grad(), record_states(self.teacher, mask.shape[1]) as seen:
+        with torch.no_grad(), record_states(self.teacher, mask.shape[1]) as recorded:
             batch = {"labels": labels, "attention_mask": mask, "teacher_logits": self.teacher(**self.inputs).logits}
         if self.teacher_layers:
-            states = torch.stack([seen.outputs[i] for i in self.teacher_layers], dim=1)
+            states = torch.stack([recorded.outputs[i] for i in self.teacher_layers], dim=1)
             patient = self.distillation.spec.distill == "patient"
             batch["teacher_states"] = states[rows, :, sentence_tokens(self.teacher, mask)] if patient else states
         loss = self.distillation.of(outputs.logits, self.states, batch)

@@ -224,11 +224,11 @@ def teacher_outputs(
         rows = dataset.rows[start : start + batch_size]
         batch = collate([dataset[start + i] for i in range(len(rows))])
         inputs = {name: tensor.to(teacher.device) for name, tensor in batch.items() if name != "labels"}
-        with record_states(teacher, inputs["attention_mask"].shape[1]) as seen:
+        with record_states(teacher, inputs["attention_mask"].shape[1]) as recorded:
             output = teacher(**inputs, **({"output_attentions": True} if attention else {}))
         outputs = {"teacher_logits": output.logits.float()[:, slice(None) if columns is None else list(columns)]}
         if layers:
-            states = torch.stack([seen.outputs[i] for i in layers], dim=1)
+            states = torch.stack([recorded.outputs[i] for i in layers], dim=1)
             token = sentence_tokens(teacher, inputs["attention_mask"])
             outputs["teacher_states"] = states[torch.arange(len(rows)), :, token] if kind == "patient" else states
         if attention:

@@ -19,8 +19,8 @@ def modules(n_predecessor: int, n_successor: int) -> list[range]:
 
     The groups have nearly equal sizes, larger groups first.
     """
-    each, more = divmod(n_predecessor, n_successor)
-    starts = [i * each + min(i, more) for i in range(n_successor + 1)]
+    size, n_larger = divmod(n_predecessor, n_successor)
+    starts = [i * size + min(i, n_larger) for i in range(n_successor + 1)]
     return [range(a, b) for a, b in zip(starts, starts[1:], strict=False)]
 
 

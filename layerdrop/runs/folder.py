@@ -209,10 +209,10 @@ def open_folder(record: RunRecord, options: Options) -> FolderState:
         reason = status.note.partition(". The run counts")[0]
         raise UserError(f"{reason}. Move the file away, or choose another folder.")
     if status.word == "changed":
-        raise UserError(f"--output_dir {status.note}. {_instead(folder)}")
+        raise UserError(f"--output_dir {status.note}. {_alternatives(folder)}")
     if status.word == "other" and status.record.status == "success":
         difference = _difference(status.record.spec, record.spec, status.record.id)
-        raise UserError(f"--output_dir {folder}: holds a run with {difference}. {_instead(folder)}")
+        raise UserError(f"--output_dir {folder}: holds a run with {difference}. {_alternatives(folder)}")
     if status.must_train:
         missing = ", ".join(status.missing)
         if options.resume != "auto":
@@ -235,7 +235,7 @@ def open_folder(record: RunRecord, options: Options) -> FolderState:
     return _start(record, options)  # replaces a failed or killed run
 
 
-def _instead(folder: str) -> str:
+def _alternatives(folder: str) -> str:
     """The advice in messages about a folder that holds another finished run."""
     if OwnFiles(folder).spec is None:
         return "The folder has no list of its files. Choose another --output_dir, or move the folder away."

@@ -75,7 +75,7 @@ class Prerequisites:
             return status_of(folder, prerequisite, self.fingerprints.of(prerequisite, own), Needs.of(own)).changed
 
         again = f" again ({', '.join(names)} changed since)" if (names := changed()) else ""
-        log(f"prerequisite run {prerequisite.name}{again}; its record is in {folder}")
+        log(f"training the prerequisite run {prerequisite.name}{again} in {folder}")
         record = _run_when_free(run, prerequisite, lambda: replace(own, overwrite=bool(changed())))
         if record.status == "failed":
             raise UserError(f"{prerequisite.name}: the prerequisite run failed. {record.error}")

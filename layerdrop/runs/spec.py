@@ -97,13 +97,13 @@ class RunSpec:
         """
         drop = self.drop
         if drop.layers:
-            how = "list_" + "-".join(map(str, drop.layers))
+            selection = "list_" + "-".join(map(str, drop.layers))
         elif drop.strategy:
-            how = f"{drop.strategy}_" + (f"k{drop.k}" if drop.threshold is None else f"t{drop.threshold:g}")
+            selection = f"{drop.strategy}_" + (f"k{drop.k}" if drop.threshold is None else f"t{drop.threshold:g}")
         else:
-            how = "full_k0"
+            selection = "full_k0"
         scratch = ["scratch"] if self.model.from_scratch else []
-        start = short_name(self.model.name), self.data.task, how
+        start = short_name(self.model.name), self.data.task, selection
         return "_".join([*start, *scratch, *self.variants, f"seed{self.seed}"]) + ("" if self.train else "_eval")
 
     def flat(self) -> dict[str, Any]:

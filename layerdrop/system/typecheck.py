@@ -29,10 +29,10 @@ def check_type(value: Any, hint: Any, where: str = "") -> None:
     elif kind in (Union, types.UnionType):
         _check_union(value, inner, where)
     elif kind in (list, tuple) and isinstance(value, kind):
-        each = [inner[0]] * len(value) if kind is list or inner[-1] is ... else inner
-        if len(each) != len(value):
-            raise TypeError(f"{where}: {len(each)} values are expected, not {_shown(value)}")
-        for i, (item, of) in enumerate(zip(value, each, strict=True)):
+        item_hints = [inner[0]] * len(value) if kind is list or inner[-1] is ... else inner
+        if len(item_hints) != len(value):
+            raise TypeError(f"{where}: {len(item_hints)} values are expected, not {_shown(value)}")
+        for i, (item, of) in enumerate(zip(value, item_hints, strict=True)):
             check_type(item, of, f"{where}[{i}]")
     elif kind in (dict, Mapping) and isinstance(value, Mapping):
         for key, item in value.items():
@@ -62,8 +62,8 @@ def _check_union(value: Any, kinds: tuple, where: str) -> None:
 def _is_plain(value: Any, kind: Any) -> bool:
     """Whether a scalar value has the type `kind`."""
     if kind in (int, float):
-        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
-        return whole or (kind is float and isinstance(value, float) and not math.isinf(value))
+        is_integer = isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
+        return is_integer or (kind is float and isinstance(value, float) and not math.isinf(value))
     if kind is str and isinstance(value, str):
         return not any("\ud800" <= c <= "\udfff" for c in value)  # a lone surrogate cannot be encoded
     return isinstance(kind, type) and isinstance(value, kind)

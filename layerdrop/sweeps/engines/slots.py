@@ -39,6 +39,6 @@ def visible_gpus() -> list[str]:
     """Names of the usable GPUs, as in CUDA_VISIBLE_DEVICES. Counting them creates no CUDA context."""
     import torch
 
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     n = torch.cuda.device_count()
-    return [name.strip() for name in named.split(",")][:n] if named else [str(i) for i in range(n)]
+    return [name.strip() for name in visible.split(",")][:n] if visible else [str(i) for i in range(n)]
