@@ -104,7 +104,7 @@ def order_text(order: Sequence[int]) -> str:
 
 
 def sets_text(sets: Sequence[Sequence[int]]) -> str:
-    """Content of a file for read_sets_file. sets: of 1, 2, 3 ... layers."""
+    """Content of a file for read_sets_file. sets: the best sets of 1, 2, 3 ... layers."""
     return "".join("-".join(map(str, sorted(ids))) + "\n" for ids in sets)
 
 

@@ -32,7 +32,7 @@ class Head(NamedTuple):
     labels: tuple[str, ...] = ()
     """Classes in id order. Empty if unknown."""
     regression: bool | None = None
-    """Whether it outputs a number. None if unknown."""
+    """Whether the head outputs a number. None if unknown."""
     positive: str | None = None
     """The class that `f1` measures. None if unknown."""
 

@@ -134,7 +134,7 @@ class RaggedMemmap:
     """A tensor for each row, in a temporary memory-mapped file that all processes of the run share."""
 
     def __init__(self, shape: Sequence[int], dtype: torch.dtype, lengths: np.ndarray, folder: str | Path):
-        """shape: of a row; TOKENS stands for its number of tokens. lengths: (rows,) numbers of tokens.
+        """shape: shape of a row, with TOKENS for the number of tokens. lengths: (rows,) numbers of tokens.
 
         Call it in every process. Raises UserError if the disk is too small, or if a process cannot see the folder.
         """
@@ -250,7 +250,7 @@ def teacher_outputs(
 
 
 def _row_shapes(outputs: Mapping[str, torch.Tensor], kind: str) -> dict[str, tuple[list[int], torch.dtype]]:
-    """(shape of a row, type) of each output. outputs: of a batch."""
+    """(shape of a row, type) of each output. outputs: the outputs of a batch."""
     token_axes = {"teacher_states": (1,), "teacher_attention": (2, 3)} if kind == "layers" else {}
     shapes = {}
     for name, tensor in outputs.items():

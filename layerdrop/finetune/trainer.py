@@ -256,7 +256,7 @@ class _Corrections(TrainerCallback):
     """Correct the library's behavior at the beginning of a training and of an epoch."""
 
     def __init__(self, pad_token_id: int | None):
-        """pad_token_id: of the model's configuration."""
+        """pad_token_id: the padding id in the model's configuration."""
         self.pad_token_id = pad_token_id
 
     def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):

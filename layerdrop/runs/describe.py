@@ -22,7 +22,7 @@ from layerdrop.system.process import busy_note
 
 
 def inputs(record: RunRecord, read: RunInputs, teacher: Checkpoint | None) -> None:
-    """Record the inputs that were read. teacher: None without a teacher, or before its training."""
+    """Record the inputs that were read. teacher: None if the run has no teacher, or if it is not trained yet."""
     spec, task, data, checkpoint, labels = record.spec, read.data.task, read.data, read.checkpoint, read.labels
     record.n_layers = checkpoint.n_original
     record.labels, record.text_columns = list(task.labels), list(task.texts)

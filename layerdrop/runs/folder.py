@@ -1,7 +1,7 @@
 """The folder of a run: its lock, its status, its checkpoints.
 
-Files: `spec.json` (the spec, the fingerprints of the inputs, and the list of the run's files, written at the start),
-`record.json`, predictions, the model, `checkpoint-STEP` folders to resume from, `.lock`.
+Files: `spec.json`, `record.json`, predictions, the model, `checkpoint-STEP` folders to resume from, `.lock`. The first
+file is `spec.json`. It has the spec, the fingerprints of the inputs, and the list of the run's files.
 """
 
 import json

@@ -31,7 +31,7 @@ class Variant:
 
     train_dataset: TokenizedDataset
     collate: Collator
-    """Makes batches. With distillation, they contain the teacher's outputs."""
+    """Collator of the batches. With distillation, it adds the teacher's outputs."""
     loss: Objective
     callbacks: list[TrainerCallback] = field(default_factory=list)
     attention: AbstractContextManager = field(default_factory=nullcontext)

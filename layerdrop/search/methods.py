@@ -114,7 +114,7 @@ def _evaluate_level(sets: list[Ids], evaluate: Evaluate, digits: int | None) -> 
 
 
 def order_of(sets: Sequence[Ids]) -> tuple[int, ...] | None:
-    """The order of dropping that nested best sets of 1, 2, 3 ... layers form. None if they are not nested."""
+    """Convert nested best sets of 1, 2, 3 ... layers to an order of dropping. None if the sets are not nested."""
     order: list[int] = []
     for ids in sets:
         new = ids - set(order)

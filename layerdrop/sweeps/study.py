@@ -170,11 +170,11 @@ class _Planner:
         self.study, self.store, self.parse, self.settings, self.flags = study, store, parse, settings, flags
         self.ids: set[str] = set()
         self.configs: dict[tuple[ModelSpec, HubOptions], Any] = {}
-        """Model -> its configuration, or the UserError of reading it."""
+        """Model -> its configuration, or the UserError if it cannot be read."""
         self.asked_hub = False
 
     def add_grid(self, grid: dict[str, Any], exclude: list[dict[str, Any]]) -> None:
-        """Add the jobs of a grid, and note its axes without effect."""
+        """Add the jobs of a grid, and a note for each axis without effect."""
         planned = []
         for cell in _cells(grid):
             if not any(_matches(cell, pattern) for pattern in exclude):

@@ -51,7 +51,7 @@ def leave() -> None:
 
 
 def from_first_process(function: Callable[[], Any]) -> Any:
-    """Call `function` in the first process, and return its value, or raise its exception, in every process.
+    """Call `function` in the first process. Return its value, or raise its exception, in every process.
 
     Without torch.distributed, this is a plain call. The value must be picklable. In the other processes, an exception
     that is not picklable becomes a RuntimeError with its text.

@@ -62,7 +62,7 @@ class CapturedSteps:
     def __init__(self, step: Step):
         self.step = step
         self.graphs: dict[tuple, _Graph | None] = {}
-        """Shape -> its graph; None after the first step."""
+        """Shape -> its graph; None between the first and the second step."""
         self.gradients: dict[nn.Parameter, torch.Tensor] = {}
         """Trained parameter -> output of the graphs."""
         self.pool = None

@@ -1,7 +1,7 @@
 """Training steps without synchronization between host and GPU.
 
 The host queues operations and runs ahead of the GPU. Reading a value, or a blocking copy of a batch, makes the host
-wait until the queue is empty, and the GPU is then idle. The library synchronizes seven times a step: to copy each
+wait until the queue is empty. Then the GPU is idle. The library synchronizes seven times a step: to copy each
 tensor of the batch, to check for padding, and to check that the loss is finite (`logging_nan_inf_filter`).
 
 cuDNN's attention also makes the host wait: a tenth of a second for each new batch length, and seconds for

@@ -27,7 +27,7 @@ class Job:
         return Path(self.options.folder).name
 
     def record(self) -> RunRecord | None:
-        """The record of this run; None if its folder has no readable record of it."""
+        """The record of the job's run; None if the folder has no readable record of this run."""
         from layerdrop.runs.store import find_record
 
         return find_record(self.options.folder, self.spec)
