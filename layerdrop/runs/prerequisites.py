@@ -40,7 +40,10 @@ class Prerequisites:
 
     @property
     def teacher(self) -> Checkpoint | None:
-        """The teacher; None if the run has no teacher, or if it is not trained yet. Raises UserError for an unknown name."""
+        """The teacher; None if the run has no teacher, or if it is not trained yet.
+
+        Raises UserError for an unknown name.
+        """
         distil = self.spec.distil
         if distil and distil.teacher:
             return Checkpoint.open(ModelSpec(distil.teacher), self.options.hub, "--teacher")

@@ -56,7 +56,7 @@ class Estimate:
 
     @staticmethod
     def _keys(spec: RunSpec) -> list[tuple]:
-        """Keys from specific to general: (model, task, K, training variant), then shorter keys without the last items."""
+        """Keys from specific to general: (model, task, K, training variant), then without the last items."""
         k, train = len(spec.drop.layers) or spec.drop.k, spec.train
         variant = spec.variants, train and train.num_train_epochs, train and train.max_steps
         key = spec.model.name, spec.data.task, k, variant
