@@ -4,7 +4,7 @@
     python run_glue.py --drop_strategy top --drop_k 6
     torchrun --nproc_per_node 2 run_glue.py --task_name rte --drop_strategy symmetric --drop_k 4
 
-All flags: --help. Terms: README.md.
+All flags: --help. The terms are explained in README.md.
 """
 
 import sys
@@ -231,6 +231,6 @@ def preview(spec: RunSpec, options: Options) -> RunRecord:
 if __name__ == "__main__":
     import runpy
 
-    sys.modules["run_glue"] = sys.modules["__main__"]  # the command then executes this file, even if it is a copy
+    sys.modules["run_glue"] = sys.modules["__main__"]  # `layerdrop run` then executes this file, even if it is a copy
     sys.argv.insert(1, "run")
     runpy.run_module("layerdrop", run_name="__main__")

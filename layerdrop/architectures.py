@@ -1,4 +1,4 @@
-"""Checkpoint names, and the table of model families. A row has the path of the layers and the depth-dependent fields.
+"""Checkpoint names, and the table of model families. A row names a family's layers and depth-dependent fields.
 
 Contract of a family, tested for every row by tests/small/test_surgery.py:
 - its layers are one `ModuleList` at the path `layers` in the base model (with `shared`: one layer used n times);

@@ -37,7 +37,7 @@ EMBEDDED = {"demo": Path(__file__).parent / "demo" / "checkpoint"}
 POSITIVE_KEY = "positive_label"
 """Our key in a saved configuration: the class whose F1 is the metric `f1`. For models trained on user files."""
 NO_LIMIT = 2**31 - 1
-"""Length limit for a tokenizer without a limit. It reports 10^30, but does not accept this value as an argument."""
+"""Length limit for a tokenizer without a limit. Such a tokenizer reports 10^30, but rejects 10^30 as an argument."""
 HUB_TIMEOUT = 3.0
 """Timeout of the hub, in seconds."""
 WAYS_WITHOUT_HUB = (
@@ -296,11 +296,13 @@ def _checkpoint_elsewhere(folder: Path) -> str | None:
     """The advice for a folder that holds an adapter, or checkpoints in subfolders. None for other folders."""
     if (folder / ADAPTER).is_file():
         return f"is an adapter ({ADAPTER}): merge it into its base model, and give the folder of the merged model"
-    inside = [path.parent for path in sorted(folder.glob("*/config.json")) if '"model_type"' in path.read_text("utf-8")]
-    if not inside:
+    folders = [
+        path.parent for path in sorted(folder.glob("*/config.json")) if '"model_type"' in path.read_text("utf-8")
+    ]
+    if not folders:
         return None
-    many = f"one of {len(inside)} checkpoints" if len(inside) > 1 else "the checkpoint"
-    return f"{many} is in {inside[-1]}. Give that folder"
+    contents = f"one of {len(folders)} checkpoints" if len(folders) > 1 else "the checkpoint"
+    return f"{contents} is in {folders[-1]}. Give that folder"
 
 
 def is_local(name: str) -> bool:

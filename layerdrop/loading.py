@@ -197,7 +197,7 @@ def _head_error(checkpoint: Checkpoint, weights: Mapping, labels: Sequence[str] 
 
 @contextmanager
 def _initial_weights_of_depth(model_class: type[PreTrainedModel], n_layers: int) -> Iterator[None]:
-    """Initialize new weights as in a model of n_layers layers: ModernBERT scales its new head by the depth."""
+    """Initialize new weights as in a model of n_layers layers. ModernBERT scales its new head by the depth."""
     inherited = "_init_weights" not in vars(model_class)
     own = model_class._init_weights
 
@@ -239,10 +239,10 @@ def _build(
     model.config.name_or_path = checkpoint.name
     new = sorted(info["missing_keys"])
     encoder = {key for key, _ in model.base_model.named_parameters() if "pooler" not in key}
-    inside = [key for key in new if key.removeprefix(model.base_model_prefix + ".") in encoder]
-    if inside:
+    missing = [key for key in new if key.removeprefix(model.base_model_prefix + ".") in encoder]
+    if missing:
         raise UserError(
-            f"{named}: the checkpoint has no {inside[0]} ({len(inside)} weights of the encoder are missing). "
+            f"{named}: the checkpoint has no {missing[0]} ({len(missing)} weights of the encoder are missing). "
             "Give a complete checkpoint."
         )
     return model, new

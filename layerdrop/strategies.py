@@ -84,7 +84,7 @@ class Strategy:
     listed: bool = False
     """Whether the user gives the ids."""
     drops: Literal["highest", "lowest"] | None = None
-    """Which scores are dropped first."""
+    """Whether the layers with the highest or with the lowest scores are dropped first."""
     unit: Literal["layer", "block", "steps"] = "layer"
     """Unit of a score. `layer`: one layer. `block`: the k layers that begin at a layer. `steps`: one layer of the model
     that earlier steps have reduced."""
@@ -98,9 +98,13 @@ WITHOUT_SCORES = {
     for row in (
         Strategy("top", "the k highest ids, next to the classifier", _SAJJAD, positions=top),
         Strategy("bottom", "the k lowest ids, next to the embeddings", _SAJJAD, positions=bottom),
-        Strategy("odd-alternate", "every other layer from the top: of 12, ids 10, 8, 6 ...", _SAJJAD, odd_alternate),
-        Strategy("even-alternate", "every other layer from the top: of 12, ids 11, 9, 7 ...", _SAJJAD, even_alternate),
-        Strategy("every-other", "k layers evenly spaced", "Fan et al. 2020: Every Other", positions=every_other),
+        Strategy(
+            "odd-alternate", "every other layer from the top: for 12 layers, ids 10, 8, 6 ...", _SAJJAD, odd_alternate
+        ),
+        Strategy(
+            "even-alternate", "every other layer from the top: for 12 layers, ids 11, 9, 7 ...", _SAJJAD, even_alternate
+        ),
+        Strategy("every-other", "k evenly spaced layers", "Fan et al. 2020: Every Other", positions=every_other),
         Strategy("symmetric", "the k middle layers; n_layers - k must be even", _SAJJAD, positions=symmetric),
         Strategy("random", "k layers at random, with the run's seed: the control", at_random=True),
         Strategy("greedy", "the first k of a greedy search's order", "Peer et al. 2022", searched=True),
@@ -113,16 +117,16 @@ WITHOUT_SCORES = {
 
 
 def check_ids(flag: str, ids: Sequence[int], n_layers: int) -> list[int]:
-    """Return `ids` in ascending order. Raises UserError for an id that is out of range or given twice."""
+    """Return `ids` in ascending order. Raises UserError for an id that is out of range or repeated."""
     wrong = sorted({i for i in ids if not 0 <= i < n_layers})
     if wrong:
         raise UserError(
             f"{flag}: no layer {', '.join(map(str, wrong))} in a model of {n_layers} layers. "
             f"Ids count from 0 (next to the embeddings) to {n_layers - 1}."
         )
-    twice = sorted({i for i in ids if list(ids).count(i) > 1})
-    if twice:
-        raise UserError(f"{flag}: layer {', '.join(map(str, twice))} is given more than once. Give each id once.")
+    repeated = sorted({i for i in ids if list(ids).count(i) > 1})
+    if repeated:
+        raise UserError(f"{flag}: layer {', '.join(map(str, repeated))} is given more than once. Give each id once.")
     return sorted(ids)
 
 
@@ -161,9 +165,9 @@ def lowest_by_steps(rows: Sequence[Sequence[float]], among: Sequence[int] | None
     """For each row, the id with the lowest score among the ids not chosen before. Ties drop the higher id."""
     order: list[int] = []
     for row in rows:
-        left = [i for i in (range(len(row)) if among is None else among) if i not in order]
-        _check_scores(row, left)
-        order.append(min(left, key=lambda i: (row[i], -i)))
+        remaining = [i for i in (range(len(row)) if among is None else among) if i not in order]
+        _check_scores(row, remaining)
+        order.append(min(remaining, key=lambda i: (row[i], -i)))
     return order
 
 
@@ -207,12 +211,13 @@ def order_of_dropping(
 ) -> list[int]:
     """Select the ids to drop from a model of `n_layers` layers, in the order of dropping.
 
-    Strategies with scores order by score, searches by their result, `random` by its draw. All other strategies drop the
-    highest id first (`bottom`: the lowest).
+    The order is that of the scores, the search result, or the draw of `random`. All other strategies drop the highest
+    id first (`bottom`: the lowest).
 
-    strategy: a name in WITHOUT_SCORES, or a row. k: number of layers, for all but `list` and a threshold. scores: one
-    for each layer; for blocks one for each first layer of a block; for steps one row for each of k steps. found: k ids
-    of a search result. layers: the ids of `list`. among: ids that can be dropped by score or at random; None: all.
+    strategy: a name in WITHOUT_SCORES, or a row. k: number of layers, ignored for `list` and with a threshold.
+    scores: one for each layer; for blocks one for each first layer of a block; for steps one row for each of k steps.
+    found: k ids of a search result. layers: the ids of `list`. among: ids that can be dropped by score or at random;
+    None: all.
 
     Raises UserError for an unknown strategy, a k or id out of range, or a k that the strategy cannot drop.
     """

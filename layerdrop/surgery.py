@@ -1,8 +1,8 @@
 """Remove layers from a model. Only this module changes the depth of a model.
 
 Layers are removed, not skipped: parameters, memory and time decrease. The reduced model is an ordinary model of the
-`transformers` library. Layer ids are 0-based. LayerDrop (Fan et al.) is another method: it
-skips random layers in training.
+`transformers` library. Layer ids are 0-based. LayerDrop (Fan et al.) is another method: it skips
+random layers in training.
 """
 
 import copy

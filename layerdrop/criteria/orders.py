@@ -49,7 +49,7 @@ def find_layers(
 
 
 def published_note(strategy: str | None, given: str | None, task: str) -> str | None:
-    """A caveat about a published selection of layers; None for the user's own search result."""
+    """A warning about a published selection of layers. None for a search result of the user."""
     if given:
         return None
     if strategy == "optimal":
@@ -104,7 +104,7 @@ def order_text(order: Sequence[int]) -> str:
 
 
 def sets_text(sets: Sequence[Sequence[int]]) -> str:
-    """Content of a file for read_sets_file. sets: of 1, 2, 3 ... layers."""
+    """Content of a file for read_sets_file. sets: the best sets of 1, 2, 3 ... layers."""
     return "".join("-".join(map(str, sorted(ids))) + "\n" for ids in sets)
 
 

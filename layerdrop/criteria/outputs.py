@@ -30,7 +30,7 @@ def loss_drop(model: PreTrainedModel, batches: Batches) -> Rows:
 
 
 def sleb(model: PreTrainedModel, batches: Batches, k: int) -> Rows:
-    """k rows, one for each step: `loss_drop` without the layers of earlier steps. Dropped layers are NaN."""
+    """k rows, one for each step: `loss_drop` without the layers of earlier steps. NaN for dropped layers."""
     full = mean_loss(model, batches)
 
     def score(dropped: list[int], candidates: list[int]) -> dict[int, float]:

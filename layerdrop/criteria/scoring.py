@@ -54,8 +54,8 @@ def score_layers(
 ) -> Scores:
     """Compute the scores of a checkpoint's layers by the criteria `names`, in fp32.
 
-    examples, task: texts and the meaning of their labels; not needed for weights. k: number of steps. tokenizer: None
-    for the checkpoint's own. Criteria that need a head use the checkpoint's classifier if it fits the task, else its
+    examples, task: texts and their task; not needed for criteria on weights. k: number of steps. tokenizer: None for
+    the checkpoint's. Criteria that need a head use the checkpoint's classifier if it fits the task, else its
     masked-LM head. Raises UserError if it has neither.
     """
     scores, rows = Scores(), [CRITERIA[name] for name in names]
@@ -106,14 +106,14 @@ def _masked(data: TokenizedDataset, tokenizer, collate: Collator, batch_size: in
 
     `labels` (batch, tokens) has the ids of the masked tokens, else -100. The draw depends only on the row number.
     """
-    whole, ids = data.columns["input_ids"], data.columns["input_ids"].copy()
+    old_ids, ids = data.columns["input_ids"], data.columns["input_ids"].copy()
     for row, (start, end) in enumerate(zip(data.offsets, data.offsets[1:], strict=False)):
-        ordinary = np.flatnonzero(~np.isin(whole[start:end], tokenizer.all_special_ids))
+        ordinary = np.flatnonzero(~np.isin(old_ids[start:end], tokenizer.all_special_ids))
         n = min(len(ordinary), max(1, round(MASKED * len(ordinary))))
         chosen = np.random.default_rng((MASKING_SEED, row)).choice(ordinary, n, replace=False)
         ids[start + chosen] = tokenizer.mask_token_id
     masked = TokenizedDataset(data.columns | {"input_ids": ids}, data.offsets, None)
-    whole = TokenizedDataset(data.columns, data.offsets, None)
-    for ours, theirs in zip(batches(masked, batch_size), batches(whole, batch_size), strict=True):
-        batch, original = collate(ours), collate(theirs)["input_ids"]
+    unmasked = TokenizedDataset(data.columns, data.offsets, None)
+    for masked_items, original_items in zip(batches(masked, batch_size), batches(unmasked, batch_size), strict=True):
+        batch, original = collate(masked_items), collate(original_items)["input_ids"]
         yield batch | {"labels": original.masked_fill(batch["input_ids"] == original, -100)}

@@ -91,7 +91,7 @@ def select_layers(
     """Select the layers to drop from a checkpoint.
 
     The scored model is the checkpoint, or `drop.score_on`, a checkpoint of the same depth. examples: texts; the first
-    `drop.score_samples` are scored. task: the meaning of their labels. seed: of `random`. score_store:
+    `drop.score_samples` are scored. task: the task of the texts. seed: for `random`. score_store:
     folder of cached scores; None: no cache. arguments: `max_seq_length`, `device` and `batch_size` of score_layers.
     """
     if drop.strategy is None:
@@ -111,7 +111,7 @@ def select_layers(
             **arguments,
         )
         rows = result.rows[row.name]
-        last = rows[0 if row.unit == "layer" else (drop.k or 1) - 1]  # a cache may hold the rows of a larger K
+        last = rows[0 if row.unit == "layer" else (drop.k or 1) - 1]  # the cache can contain more than K rows
         scores = rows if row.unit == "steps" else last
         selection.scores = [*last, *[math.nan] * (checkpoint.n_layers - len(last))]
         selection.head, selection.seconds = result.head, result.seconds

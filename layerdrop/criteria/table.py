@@ -17,7 +17,7 @@ class Criterion(Strategy):
     """One row of the table. `drops` is required."""
 
     looks_at: Literal["weights", "states", "outputs", "losses"]
-    """The input. All but `weights` need texts. `outputs` and `losses` need a head. `losses` also need labels."""
+    """Input. All but `weights` need texts. `outputs` and `losses` need a head. `losses` also need labels."""
     function: Callable[..., Any]
     """weights: (encoder, weight_scope) -> one score for each layer. states: () -> Collector. outputs, losses: (model,
     batches) -> rows of scores; with `unit="steps"` (model, batches, k) -> k rows."""
@@ -112,7 +112,7 @@ CRITERIA = {
 }
 # fmt: on
 STRATEGIES = {name: row for name, row in WITHOUT_SCORES.items() if row.positions} | CRITERIA | WITHOUT_SCORES
-"""Name -> strategy. First strategies by position, then by score, then all others."""
+"""Name -> strategy, in this order: strategies by position, by score, all others."""
 
 
 def get_strategy(name: str) -> Strategy:

@@ -13,10 +13,10 @@ from layerdrop.data.tokens import TokenizedDataset
 class Collator:
     """Collate `TokenizedDataset` items into a batch of tensors, padded to the longest item.
 
-    max_length: upper limit of the padded length. With a limit, lengths are rounded up to a multiple of a step. The step
-    is a multiple of `multiple` and at most a sixteenth of the length, but not less than `multiple`. Fewer different
-    lengths save time: preparing kernels for a new length takes about half a training step on a CPU. fill: pad every
-    batch to max_length.
+    max_length: upper limit of the padded length. With a limit, lengths are rounded up to a multiple of a step, so that
+    batches have fewer different lengths. On a CPU, preparing kernels for a new length takes about half a training step.
+    The step is a sixteenth of the length, rounded down to a multiple of `multiple`, but at least `multiple`. fill: pad
+    every batch to max_length.
     """
 
     padding_values: dict[str, int]
@@ -65,8 +65,8 @@ class LengthGroupedSampler(torch.utils.data.Sampler):
 
     Examples are shuffled, sorted by length within windows of `window` batches, and cut into batches. The batches are
     shuffled, with an incomplete batch at the end. The order depends on `seed` and the epoch alone, so a resumed run
-    has the same order. `tokens` and `padded_tokens` count the sampled tokens. padded: length of a batch's longest
-    example -> padded length.
+    has the same order. `tokens` and `padded_tokens` count the sampled tokens, without and with padding. padded: length
+    of a batch's longest example -> padded length.
     """
 
     def __init__(

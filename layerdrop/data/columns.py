@@ -1,6 +1,6 @@
 """Decide how to read own files: the text columns, the type of the labels, the positive class.
 
-Unclear cases raise UserError with the columns and the flag that decides.
+In unclear cases, a UserError names the columns and the flag to add.
 """
 
 import re
@@ -22,11 +22,11 @@ SINGLES = ("sentence", "text")
 INDEX_COLUMNS = ("index", "idx", "id")
 """Columns of row names."""
 MOSTLY_NUMBERS = 0.9
-"""Minimum share of numbers in a numeric label column with decimals. All other labels in it are malformed."""
+"""A label column with decimals is numeric from this share of numbers. All other labels are then malformed."""
 UNCLEAR_NUMBERS = 0.5
 """A label column with decimals is unclear if its share of numbers is between this value and MOSTLY_NUMBERS."""
 MAYBE_MISSING = ("none", "null", "n/a", "na", "#n/a", "?", "-")
-"""Words that can be a class or mark a missing label."""
+"""Words that can name a class or mark a missing label."""
 OTHER_FORMAT = re.compile(r"[$€£]? ?[+-]?([0-9]{1,3}([,.' ][0-9]{3})+([.,][0-9]+)?|[0-9]+([.,][0-9]+)?) ?[%$€£]?")
 """Numbers, including a decimal comma, thousands separators, a percent sign or a currency sign."""
 AFFIRMATIVE = {
@@ -39,7 +39,8 @@ AFFIRMATIVE = {
 def text_columns(table: Table, label: str, chosen: Sequence[str], task: Task | None) -> tuple[str, ...]:
     """Choose one or two text columns.
 
-    In this order: `chosen` by the user, the task's columns, a usual pair or single name, the only column of texts.
+    The first that applies: the columns `chosen` by the user, the task's columns, a usual pair of names or single name,
+    the only column of texts.
     Numbers and unique ids do not count as texts. Raises UserError if the choice is unclear.
     """
     if chosen:

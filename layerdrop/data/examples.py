@@ -9,7 +9,7 @@ from difflib import get_close_matches
 import numpy as np
 
 SHOWN = 5
-"""Number of names or line numbers that a message lists. Only the number of the others is given."""
+"""Maximum number of names or line numbers in a message. The message counts the others."""
 MISSING = ("nan", "<na>")
 """Lower-case words that pandas and NumPy write for a missing cell."""
 
@@ -23,7 +23,7 @@ class Examples:
     labels: np.ndarray | None
     """(n,) class ids (int64) or values (float32). None for a split without labels."""
     index: list[str]
-    """n row names from the source, or 0-based row numbers, which also count malformed rows. `index` in submissions."""
+    """n row names from the source, or 0-based row numbers that include malformed rows. `index` in submissions."""
     bad_lines: tuple[int, ...] = ()
     """1-based line numbers of malformed rows that were left out."""
 

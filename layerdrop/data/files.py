@@ -27,12 +27,12 @@ Files = Sequence[tuple[str, str]]
 
 
 class Head(NamedTuple):
-    """A checkpoint's trained head. Unknown without a checkpoint."""
+    """A checkpoint's trained head."""
 
     labels: tuple[str, ...] = ()
     """Classes in id order. Empty if unknown."""
     regression: bool | None = None
-    """Whether it outputs a number. None if unknown."""
+    """Whether the head outputs a number. None if unknown."""
     positive: str | None = None
     """The class that `f1` measures. None if unknown."""
 
@@ -149,7 +149,7 @@ def _classes(table: Table, spec: DataSpec, head: Head) -> tuple[str, ...]:
 def _positive(
     path: str, names: Sequence[str], chosen: str | None, known: str | None, counts: Counter[str] | None
 ) -> tuple[int, str]:
-    """(id of the positive class, the reason to add to a note). The reason can be empty. Raises UserError."""
+    """Return (id of the positive class, reason for a note). The reason can be empty. Raises UserError."""
     if chosen is not None and len(names) != 2:
         kind = f"{len(names)} classes" if names else "numbers"
         raise UserError(
@@ -177,7 +177,7 @@ def _notes_on_classes(task: Task) -> list[str]:
     if missing := maybe_missing(task.labels):
         others = shortened([name for name in task.labels if name not in missing])
         note = f"'{shortened(missing)}' of column '{column}' is a class, in addition to {others}"
-        notes.append(f"{note}: if it marks a missing label, delete its rows from the file")
+        notes.append(f"{note}: if the class marks missing labels, delete its rows from the file")
     if numbers and words:
         notes.append(f"both numbers and words are classes in '{column}': {shortened(words)} and {shortened(numbers)}")
     return notes
@@ -186,8 +186,8 @@ def _notes_on_classes(task: Task) -> list[str]:
 def _class_ids(task: Task, known_classes: bool) -> dict[str, int]:
     """Label in a file -> class id.
 
-    known_classes: the class names do not come from the files. Labels can then also be class ids, unless a class name is
-    a number.
+    known_classes: whether the class names come from a task or a checkpoint. Labels in the file can then also be class
+    ids, unless a class name is a number.
     """
     spellings = [task.labels, task.words]
     if known_classes and not any(as_number(name) is not None for name in (*task.labels, *task.words)):

@@ -14,7 +14,7 @@ HUB_DATASET = "nyu-mll/glue"
 DIAGNOSTIC_SPLIT = "test_ax"
 """GLUE's diagnostic set: an additional test set of MNLI."""
 DIAGNOSTIC_CONFIG = "ax"
-"""Name of the diagnostic set on the hub, where it has the split `test` and MNLI's columns."""
+"""Name of the diagnostic set on the hub. It has the split `test` and MNLI's columns."""
 DIAGNOSTIC_FILES = ("diagnostic.tsv", "MNLI/diagnostic.tsv", "AX/AX.tsv", "diagnostic/diagnostic.tsv")
 """Usual paths of the diagnostic set, below the GLUE folder or MNLI's own folder."""
 

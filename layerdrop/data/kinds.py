@@ -121,8 +121,10 @@ class Classes(Kind):
         """
         from torch.nn.functional import kl_div, log_softmax
 
-        ours, theirs = (log_softmax(logits.float() / temperature, dim=-1) for logits in (student, teacher))
-        return kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
+        student_logs, teacher_logs = (
+            log_softmax(logits.float() / temperature, dim=-1) for logits in (student, teacher)
+        )
+        return kl_div(student_logs, teacher_logs, reduction="batchmean", log_target=True) * temperature**2
 
     def decide(self, logits: np.ndarray) -> np.ndarray:
         """The class with the largest logit."""

@@ -17,7 +17,7 @@ class Labels:
     """
 
     def __init__(self, task: Task, checkpoint: Checkpoint | None = None):
-        """checkpoint: None for the task's own order."""
+        """checkpoint: None to use the task's order."""
         self.task, self.kind, self.checkpoint = task, task.kind, checkpoint
         order = None if checkpoint is None else label_order(task, checkpoint.label_names)
         self.order = None if order is None else np.array(order)
@@ -57,7 +57,7 @@ class Labels:
 
     @property
     def pairs(self) -> str | None:
-        """Describe the assumed pairs of the head's and the task's classes; None if the names are equal."""
+        """Describe which class of the head counts as which class of the task. None if the names are equal."""
         return pairs_by_order(self.task, self.checkpoint.classes) if self.fits and self.names else None
 
 
@@ -72,17 +72,17 @@ def label_order(task: Task, checkpoint_labels: Sequence[str]) -> list[int] | Non
     checkpoint_labels: names of the checkpoint's classes in id order, compared ignoring case. If the names differ from
     the task's names, the task's order is used.
     """
-    theirs = [name.lower() for name in checkpoint_labels]
+    checkpoint_names = [name.lower() for name in checkpoint_labels]
     for spelling in (task.labels, task.words):
         known = [name.lower() for name in spelling]
-        if theirs and sorted(theirs) == sorted(known):
-            order = [known.index(name) for name in theirs]
+        if checkpoint_names and sorted(checkpoint_names) == sorted(known):
+            order = [known.index(name) for name in checkpoint_names]
             return order if order != sorted(order) else None
     return None
 
 
 def pairs_by_order(task: Task, classes: Sequence[str]) -> str | None:
-    """Describe the pairs of a checkpoint's and a task's classes if their names differ; else None.
+    """Describe which class of a checkpoint counts as which class of a task. None if the names are equal.
 
     classes: the checkpoint's names in id order, as many as the task's, compared ignoring case. In GLUE
     and demo tasks, LABEL_0, LABEL_1, ... count as the task's names.
@@ -90,7 +90,9 @@ def pairs_by_order(task: Task, classes: Sequence[str]) -> str | None:
     numbers = [re.fullmatch(r"LABEL_(\d+)", name) for name in classes]
     if all(numbers) and task.name in TASKS | DEMO_TASKS:
         return None
-    theirs = sorted(number[1] if number else name.lower() for name, number in zip(classes, numbers, strict=True))
-    if theirs in (sorted(name.lower() for name in spelling) for spelling in (task.labels, task.words)):
+    checkpoint_names = sorted(
+        number[1] if number else name.lower() for name, number in zip(classes, numbers, strict=True)
+    )
+    if checkpoint_names in (sorted(name.lower() for name in spelling) for spelling in (task.labels, task.words)):
         return None
-    return ", ".join(f"{name} counts as {ours}" for name, ours in zip(classes, task.labels, strict=True))
+    return ", ".join(f"{name} counts as {task_class}" for name, task_class in zip(classes, task.labels, strict=True))

@@ -27,7 +27,7 @@ HOLD_OUT_SEED = 41
 """Seed of the held-out rows, as in GLP. The held-out rows are the same for all models and all seeds of runs."""
 
 DEMO_FOLDER = Path(__file__).parent.parent / "demo"
-"""Contains the demo model's `checkpoint`, and a folder for each task: `demo-RTE/train.tsv`, `dev.tsv`, `test.tsv`."""
+"""Folder with the demo model's `checkpoint` and a folder for each task (`demo-RTE/train.tsv` ...)."""
 
 
 @dataclass
@@ -84,7 +84,7 @@ def read_splits(
         draw = "of each class at random" if task.labels else "at random"
         notes.append(
             f"{len(parts['validation']):,} of {len(train):,} training rows are held out ({spec.hold_out:.0%} {draw}) "
-            "and replace the validation set, which is not read"
+            "and used instead of the validation set, which is not read"
         )
     for kind in splits:
         key = _rows_key(spec, splits, kind, head, test_file, max_predict_samples)

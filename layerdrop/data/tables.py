@@ -106,7 +106,7 @@ class Table:
         return Examples(columns, labels, list(names), tuple(sorted(table.bad)))
 
     def no_usable_row(self) -> str:
-        """The message for a table without rows: the number of malformed rows, and the first reason."""
+        """The message for a table without usable rows: the number of malformed rows, and the first reason."""
         first = min(self.bad, default=None)
         return "no usable row" + (f" ({len(self.bad)} malformed; line {first}: {self.bad[first]})" if first else "")
 
@@ -273,8 +273,8 @@ def check_width(header: Sequence[str], fields: list[str]) -> list[str]:
 def delimited_rows(lines: list[str], separator: str) -> Iterator[tuple[int, list[str] | BadRow]]:
     """(1-based line, fields) of every row that is not blank. Commas: quoted cells may span lines. Tabs: no quoting.
 
-    A row with wrong quoting yields a BadRow, and parsing restarts on the next line. In the lines that are parsed again,
-    a row with an odd number of quotes holds the end of the broken cell and also yields a BadRow.
+    A row with wrong quoting yields a BadRow, and parsing restarts on the next line. The lines that are parsed again can
+    hold the end of the broken cell. A row of these lines with an odd number of quotes also yields a BadRow.
     """
     quoting = {"quoting": csv.QUOTE_NONE} if separator == "\t" else {"strict": True}
     start = doubtful = 0

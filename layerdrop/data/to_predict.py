@@ -27,11 +27,11 @@ class ToPredict:
 
     @property
     def rows(self) -> list[int]:
-        """Numbers of the rows with a text."""
+        """0-based positions of the rows with a text."""
         return [i for i, texts in enumerate(self.texts) if texts is not None]
 
     def examples(self, columns: Sequence[tuple[str, ...]]) -> Examples:
-        """The rows with a text. columns: known text columns of the model's training.
+        """The rows with a text. columns: known text columns that the model was trained on.
 
         Raises UserError without any text, and for single texts if the model takes pairs, or vice versa.
         """

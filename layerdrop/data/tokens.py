@@ -13,7 +13,7 @@ from layerdrop.data.examples import Examples
 from layerdrop.errors import UserError
 
 CACHE_BYTES = 2**30
-"""Limit of a process's cache of token arrays."""
+"""Maximum size of a process's cache of token arrays."""
 KINDS = {"input_ids": "ids", "token_type_ids": "token types"}
 """Names of the columns in messages."""
 CHUNK = 1000
@@ -90,7 +90,7 @@ def tokenize(
     """Tokenize every example to at most `max_seq_length` tokens. Pairs are cut from the longer text first.
 
     labels: replace `examples.labels` (the same classes in a checkpoint's own order). sizes: column -> number of the
-    model's embeddings. A process with several runs tokenizes each split once (cache). Raises UserError if
+    model's embeddings. A cache saves repeated work in a process with several runs. Raises UserError if
     `max_seq_length` leaves no token of the texts, or a token has no embedding.
     """
     key = examples.fingerprint(), _tokenizer_key(tokenizer), max_seq_length
@@ -106,9 +106,9 @@ def tokenize(
 
 
 def _tokenizer_key(tokenizer) -> Hashable:
-    """A key that is equal for tokenizers with equal results."""
+    """A cache key. Tokenizers with equal keys give equal results."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:  # the last call of the tokenizer has set them
+    if backend is not None:  # settings of the last call, not of the tokenizer
         backend.no_truncation()
         backend.no_padding()
     rules = backend.to_str() if backend is not None else tokenizer.name_or_path  # slow tokenizers

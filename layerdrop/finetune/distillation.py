@@ -41,7 +41,10 @@ def attention_loss(student: Sequence[torch.Tensor], teacher: torch.Tensor, mask:
 
 def _real_error(student: Sequence[torch.Tensor], teacher: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """Squared error, summed over the entries where `real` is 1 and over the pairs of layers."""
-    return sum(((ours.float() - teacher[:, i].float()) ** 2 * real).sum() for i, ours in enumerate(student))
+    return sum(
+        ((states_of_layer.float() - teacher[:, i].float()) ** 2 * real).sum()
+        for i, states_of_layer in enumerate(student)
+    )
 
 
 def check_depth(distil: DistilSpec | None, n_kept: int) -> None:
@@ -67,9 +70,9 @@ class Distillation:
         """The loss of a batch, as Objective."""
         inputs, states = model_inputs(batch), self.spec.distill_states_weight
         options = {"output_hidden_states": True} if states and self.spec.distill == "layers" else {}
-        with record_states(self.model, inputs["input_ids"].shape[1]) if states else nullcontext() as seen:
+        with record_states(self.model, inputs["input_ids"].shape[1]) if states else nullcontext() as recorded:
             output = model(**inputs, **options)
-        return self.of(output.logits, seen.outputs if seen else [], batch)
+        return self.of(output.logits, recorded.outputs if recorded else [], batch)
 
     def of(self, logits: torch.Tensor, states: list[torch.Tensor], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The loss of a batch from the student's logits and its states after every layer."""
@@ -108,7 +111,7 @@ class Distillation:
 
 
 class DistillationLoss:
-    """A `compute_loss_func` for any Trainer: distillation from a teacher that computes each batch of the student.
+    """A `compute_loss_func` for any Trainer: distillation from a teacher, which runs on each batch of the student.
 
         loss = DistillationLoss(student, teacher, distill_temperature=2.0)
         Trainer(student, args, train_dataset=data, compute_loss_func=loss)
@@ -130,8 +133,9 @@ class DistillationLoss:
     ):
         """pairs: (student's layer, teacher's layer), ids in each model's own numbering. Other arguments: DistilSpec."""
         spec = DistilSpec(distill, None, distill_temperature, distill_weight, distill_states_weight)
-        self.teacher_layers = [theirs for _, theirs in pairs]
-        self.distillation = Distillation(TaskLoss(kind_of(student.config)), student, spec, [ours for ours, _ in pairs])
+        self.teacher_layers = [teacher_layer for _, teacher_layer in pairs]
+        student_layers = [student_layer for student_layer, _ in pairs]
+        self.distillation = Distillation(TaskLoss(kind_of(student.config)), student, spec, student_layers)
         self.student, self.teacher = student, teacher.requires_grad_(False).eval()
         self.watch, self.states, self.inputs = ExitStack(), [], {}
         self.hook = student.register_forward_pre_hook(self._before_forward, with_kwargs=True)
@@ -154,10 +158,10 @@ class DistillationLoss:
         mask = self.inputs.get("attention_mask", torch.ones_like(self.inputs["input_ids"]))
         rows = torch.arange(len(labels), device=labels.device)
         self.teacher.to(labels.device)
-        with torch.no_grad(), record_states(self.teacher, mask.shape[1]) as seen:
+        with torch.no_grad(), record_states(self.teacher, mask.shape[1]) as recorded:
             batch = {"labels": labels, "attention_mask": mask, "teacher_logits": self.teacher(**self.inputs).logits}
         if self.teacher_layers:
-            states = torch.stack([seen.outputs[i] for i in self.teacher_layers], dim=1)
+            states = torch.stack([recorded.outputs[i] for i in self.teacher_layers], dim=1)
             patient = self.distillation.spec.distill == "patient"
             batch["teacher_states"] = states[rows, :, sentence_tokens(self.teacher, mask)] if patient else states
         loss = self.distillation.of(outputs.logits, self.states, batch)

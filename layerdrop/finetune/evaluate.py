@@ -56,7 +56,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Evaluator:
-    """A callable that evaluates a model on a split. For the fields without a description see `evaluate`."""
+    """A callable that evaluates a model on a split. `evaluate` describes the other fields."""
 
     datasets: Mapping[str, TokenizedDataset]
     """Split -> examples: `validation`; for MNLI `validation_matched`, `validation_mismatched`."""

@@ -23,7 +23,7 @@ class DropSchedule:
         return self.order[: epochs // self.every_epochs * self.step]
 
     def drops(self) -> list[int]:
-        """The epochs after which layers are dropped."""
+        """Numbers of finished epochs at which layers are dropped."""
         n_drops = -(-len(self.order) // self.step)
         return [(i + 1) * self.every_epochs for i in range(n_drops)]
 

@@ -1,4 +1,4 @@
-"""Checkpoints to resume from: when to write them, and how to stop a training with a checkpoint."""
+"""Decide when to write checkpoints, and stop a training with a checkpoint."""
 
 import math
 import signal
@@ -25,7 +25,7 @@ class Interrupt(TrainerCallback):
     """On SIGINT or SIGTERM: finish the step, write a checkpoint, raise Interrupted. A second signal stops at once.
 
     Only a run of one process handles the signals. At the end of an epoch, the checkpoint is written after the
-    evaluation and contains its results. rolling: checkpoints are only for resuming, so few are written.
+    evaluation and contains its results. rolling: write few checkpoints, which are only for resuming.
     """
 
     def __init__(self, rolling: bool):

@@ -30,7 +30,7 @@ from layerdrop.system.distributed import from_first_process, gather, rank, world
 from layerdrop.system.files import TEMPORARY
 
 TOKENS = -1
-"""Placeholder in a shape for the number of tokens of a row."""
+"""Placeholder in a shape. It stands for the number of tokens of a row."""
 
 
 def patient_pairs(n_student: int, n_teacher: int) -> list[tuple[int, int]]:
@@ -134,7 +134,7 @@ class RaggedMemmap:
     """A tensor for each row, in a temporary memory-mapped file that all processes of the run share."""
 
     def __init__(self, shape: Sequence[int], dtype: torch.dtype, lengths: np.ndarray, folder: str | Path):
-        """shape: of a row; TOKENS stands for its number of tokens. lengths: (rows,) numbers of tokens.
+        """shape: shape of a row, with TOKENS for the number of tokens. lengths: (rows,) numbers of tokens.
 
         Call it in every process. Raises UserError if the disk is too small, or if a process cannot see the folder.
         """
@@ -210,8 +210,7 @@ def teacher_outputs(
     Returns for each row: `teacher_logits`: (classes,) float32. `teacher_states`: (pairs, hidden), or with `layers`
     (pairs, tokens, hidden). `teacher_attention`: (pairs, heads, tokens, tokens).
 
-    Under torch.distributed, each process computes a share of the
-    batches, and all processes have all outputs.
+    Under torch.distributed, each process computes a share of the batches, and all processes can read all outputs.
 
     kind: `logits`, `patient` or `layers`. layers: ids of the layers whose states are stored. attention: also
     store their attention weights, which needs eager attention. columns: order of the classes. folder: for the files of
@@ -225,11 +224,11 @@ def teacher_outputs(
         rows = dataset.rows[start : start + batch_size]
         batch = collate([dataset[start + i] for i in range(len(rows))])
         inputs = {name: tensor.to(teacher.device) for name, tensor in batch.items() if name != "labels"}
-        with record_states(teacher, inputs["attention_mask"].shape[1]) as seen:
+        with record_states(teacher, inputs["attention_mask"].shape[1]) as recorded:
             output = teacher(**inputs, **({"output_attentions": True} if attention else {}))
         outputs = {"teacher_logits": output.logits.float()[:, slice(None) if columns is None else list(columns)]}
         if layers:
-            states = torch.stack([seen.outputs[i] for i in layers], dim=1)
+            states = torch.stack([recorded.outputs[i] for i in layers], dim=1)
             token = sentence_tokens(teacher, inputs["attention_mask"])
             outputs["teacher_states"] = states[torch.arange(len(rows)), :, token] if kind == "patient" else states
         if attention:
@@ -251,7 +250,7 @@ def teacher_outputs(
 
 
 def _row_shapes(outputs: Mapping[str, torch.Tensor], kind: str) -> dict[str, tuple[list[int], torch.dtype]]:
-    """(shape of a row, type) of each output. outputs: of a batch."""
+    """(shape of a row, type) of each output. outputs: the outputs of a batch."""
     token_axes = {"teacher_states": (1,), "teacher_attention": (2, 3)} if kind == "layers" else {}
     shapes = {}
     for name, tensor in outputs.items():

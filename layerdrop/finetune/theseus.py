@@ -1,6 +1,6 @@
 """Module replacing: Xu et al. (2020), "BERT-of-Theseus".
 
-A module is a run of consecutive layers of the predecessor. Each training step replaces random modules, each by
+A module is a group of consecutive layers of the predecessor. Each training step replaces random modules, each by
 one layer of the successor. Only the successor's layers are trained.
 """
 
@@ -17,10 +17,10 @@ from layerdrop.surgery import layer_list, with_layers
 def modules(n_predecessor: int, n_successor: int) -> list[range]:
     """For each successor layer, the predecessor's layers that it replaces.
 
-    Runs of nearly equal length, longer ones first.
+    The groups have nearly equal sizes, larger groups first.
     """
-    each, more = divmod(n_predecessor, n_successor)
-    starts = [i * each + min(i, more) for i in range(n_successor + 1)]
+    size, n_larger = divmod(n_predecessor, n_successor)
+    starts = [i * size + min(i, n_larger) for i in range(n_successor + 1)]
     return [range(a, b) for a, b in zip(starts, starts[1:], strict=False)]
 
 
@@ -71,7 +71,7 @@ class TheseusLoss(TrainerCallback):
         return self.start if self.schedule == "constant" else self.start + (1 - self.start) * step / self.until
 
     def draw(self, step: int) -> list[bool]:
-        """Whether a step replaces each module."""
+        """For each module, whether a step replaces it."""
         return (np.random.default_rng((self.seed, step)).random(len(self.modules)) < self.rate(step)).tolist()
 
     def on_step_begin(self, args, state, control, **kwargs):

@@ -31,23 +31,23 @@ from layerdrop.system.own_files import OwnFiles
 class OneGPU(TrainingArguments):
     """The library's settings, limited to one GPU for each process.
 
-    Pickled (training_args.bin), it becomes an object of the library's own class, without tokens.
+    Pickling (training_args.bin) gives an object of the library's class, without access tokens.
     """
 
     def __reduce__(self) -> tuple:
-        """A TrainingArguments without tokens."""
+        """Pickle as TrainingArguments without access tokens."""
         plain = object.__new__(TrainingArguments)
         vars(plain).update({name: None if name.endswith("_token") else value for name, value in vars(self).items()})
         return plain.__reduce_ex__(1)  # later protocols require the class of the pickled object
 
     @property
     def n_gpu(self) -> int:
-        """0 or 1. The library would use all GPUs with one batch on each, and so change the batch size."""
+        """0 or 1. With more GPUs, the library would multiply the batch size by their number."""
         return min(1, super().n_gpu)
 
 
 class FineTuner(Trainer):
-    """The library's Trainer, changed through its public methods only.
+    """The library's Trainer with an objective, length-grouped batches and this project's evaluation.
 
     Create and train it inside the same `speedups` block: the constructor reads settings that the block changes.
     """
@@ -104,8 +104,8 @@ class FineTuner(Trainer):
             )
         except (ImportError, ValueError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "to be installed" not in str(error):
-                raise  # other errors, such as out of memory, are failures of the run
-            raise UserError(" ".join(str(error).split())) from error  # the package that --report_to needs
+                raise  # any other error, such as out of memory, is a failure of the run
+            raise UserError(" ".join(str(error).split())) from error  # names the package that --report_to needs
         # The loss is a mean over the batch. The library has to divide it by the number of accumulated batches.
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False
         self.remove_callback(PrinterCallback)
@@ -124,7 +124,7 @@ class FineTuner(Trainer):
         start = time.perf_counter()
         try:
             loss = super().train(resume_from_checkpoint=resume_from_checkpoint).training_loss
-        except ImportError as error:  # a package that --optim needs
+        except ImportError as error:  # names the package that --optim needs
             raise UserError(" ".join(str(error).split())) from error
         except (EOFError, UnpicklingError, SafetensorError, JSONDecodeError) as error:
             raise UserError(
@@ -204,7 +204,7 @@ class FineTuner(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as the library does.
 
-        The loss is a mean over all steps since the last log, also those before a resumption.
+        The loss is a mean over all steps since the last log, including steps before a resumption.
         """
         if "loss" in logs:
             logs["loss"] = self.losses.logged(logs["loss"], self.state)
@@ -218,8 +218,8 @@ class FineTuner(Trainer):
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval") -> dict[str, float]:
         """Evaluate every validation split and log the metrics as `eval_accuracy`, or `eval_matched_accuracy` ...
 
-        The result also has the first split's metrics without its prefix, so that `loss` or `accuracy` can choose the
-        best checkpoint for MNLI too.
+        The result also has the first split's metrics without the prefix of the split. `loss` or `accuracy` can then
+        select the best checkpoint of MNLI.
         """
         evaluations = {split: self.evaluator(self.model, split) for split in self.evaluator.datasets}
         self.evaluated = self.state.global_step, evaluations
@@ -256,7 +256,7 @@ class _Corrections(TrainerCallback):
     """Correct the library's behavior at the beginning of a training and of an epoch."""
 
     def __init__(self, pad_token_id: int | None):
-        """pad_token_id: of the model's configuration."""
+        """pad_token_id: the padding id in the model's configuration."""
         self.pad_token_id = pad_token_id
 
     def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
@@ -275,5 +275,5 @@ class _Corrections(TrainerCallback):
                     )
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
-        """Set the sampler's epoch. The library does not set it if several processes resume within an epoch."""
+        """Set the sampler's epoch. The library omits this if several processes resume within an epoch."""
         train_dataloader.set_epoch(int(state.epoch))

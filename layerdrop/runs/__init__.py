@@ -1,1 +1,1 @@
-"""A run's record, its folder, and all files in the folder."""
+"""The settings, the record and the folder of a run."""

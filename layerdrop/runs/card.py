@@ -166,5 +166,5 @@ def _text(record: RunRecord, use: str) -> str:
 
 
 def _shown(model: str) -> str:
-    """The hub name. For a folder without one: the folder's name without its path."""
+    """The hub name of a model. Without a hub name: the name of its folder, without the path."""
     return hub_name(model) or Path(model.rstrip("/")).name

@@ -59,11 +59,11 @@ def data_flags(data: DataSpec) -> list[str]:
 def _flags(spec: RunSpec) -> Iterator[str]:
     values, data, drop = spec.flat(), spec.data, spec.drop
     yield from ("--model_name_or_path", spec.model.name)
-    if not data.files:  # the name of own files is their task
+    if not data.files:  # the task of own files is named after the first file
         yield from ("--task_name", data.task)
     for split, path in data.files:
         yield from (f"--{split}_file", path)
-    if drop.found:  # this flag keeps the order
+    if drop.found:  # --drop_order keeps the order of dropping
         yield from ("--drop_order", ",".join(map(str, drop.found)))
     skipped = {"model", "task", "files", "found", "training", "no_speedups", "precision", *WITHOUT_FLAG}
     skipped |= {"source"} if data.source in ("hub", "demo", "files") else set()

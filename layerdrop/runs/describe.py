@@ -22,7 +22,7 @@ from layerdrop.system.process import busy_note
 
 
 def inputs(record: RunRecord, read: RunInputs, teacher: Checkpoint | None) -> None:
-    """Record the inputs that were read. teacher: None without a teacher, or before its training."""
+    """Record the inputs that were read. teacher: None if the run has no teacher, or if it is not trained yet."""
     spec, task, data, checkpoint, labels = record.spec, read.data.task, read.data, read.checkpoint, read.labels
     record.n_layers = checkpoint.n_original
     record.labels, record.text_columns = list(task.labels), list(task.texts)
@@ -65,7 +65,7 @@ def selection(record: RunRecord, checkpoint: Checkpoint, selection: Selection, l
     record.parameters_after = number_of_parameters(checkpoint, last, labels=labels.names)
     if checkpoint.family.shared and selection.dropped:
         record.notes.append(
-            f"{checkpoint.family.name} uses one layer n times, so all strategies are the same. "
+            f"{checkpoint.family.name} uses one layer n times, so all strategies give the same model. "
             "Dropping saves time, but no parameters"
         )
 
@@ -88,7 +88,7 @@ def gradual_cuts(record: RunRecord, checkpoint: Checkpoint, selection: Selection
 
 
 def cut(checkpoint: Checkpoint, step: int, dropped: Sequence[int], why: str, scores: list[float] | None = None) -> Cut:
-    """Make a cut of a record. dropped: layers in the checkpoint's numbering."""
+    """Return the Cut for a record. dropped: layers in the checkpoint's numbering."""
     kept = [checkpoint.original_ids[i] for i in kept_layers(checkpoint.config, dropped)]
     return Cut(step, [i for i in range(checkpoint.n_original) if i not in kept], kept, why, scores)
 

@@ -17,7 +17,7 @@ from layerdrop.runs.store import Store, prior_store
 
 
 class Fingerprints:
-    """Fingerprints of inputs. Checkpoints are opened once. Unreadable inputs have no fingerprint."""
+    """Fingerprints of inputs. Each checkpoint is opened once. Unreadable inputs have no fingerprint."""
 
     def __init__(self):
         self._checkpoints: dict[tuple, Checkpoint | None] = {}
@@ -45,17 +45,17 @@ class Fingerprints:
         return known | {name: model.fingerprints["model"] for name, model in models.items() if model}
 
     def start(self, spec: RunSpec, options: Options) -> Checkpoint | None:
-        """The start model; None without a start, or before its training."""
+        """The start model; None if the run has no start model, or if it is not trained yet."""
         return self.trained(spec.start, spec, options) if spec.start else None
 
     def teacher(self, spec: RunSpec, options: Options) -> Checkpoint | None:
-        """The teacher; None without a teacher, or before its training."""
+        """The teacher; None if the run has no teacher, or if it is not trained yet."""
         if spec.distil and spec.distil.teacher:
             return self._open(ModelSpec(spec.distil.teacher), options)
         return self.trained(spec.teacher, spec, options) if spec.distil else None
 
     def trained(self, prerequisite: RunSpec, spec: RunSpec, options: Options) -> Checkpoint | None:
-        """The model that a prerequisite run of `spec` has trained; None before its training."""
+        """The model that a prerequisite run of `spec` has trained; None if it is not trained yet."""
         folder = self.folder(prerequisite, spec, options)
         if not self.status(prerequisite, folder, options).has_model:
             return None
@@ -86,7 +86,7 @@ class Fingerprints:
         return status_of(folder, prerequisite, inputs, Needs(evaluate=False, model=True))
 
     def _open(self, model: ModelSpec, options: Options, fresh: bool = False) -> Checkpoint | None:
-        """Open a checkpoint; None for an unreadable one. fresh: open it again."""
+        """Open a checkpoint; None if it is unreadable. fresh: open it again."""
         key = model, options.hub
         if fresh or key not in self._checkpoints:
             try:

@@ -1,7 +1,7 @@
 """The folder of a run: its lock, its status, its checkpoints.
 
-Files: `spec.json` (the spec, the fingerprints of the inputs, and the list of the run's files, written at the start),
-`record.json`, predictions, the model, `checkpoint-STEP` folders to resume from, `.lock`.
+Files: `spec.json`, `record.json`, predictions, the model, `checkpoint-STEP` folders to resume from, `.lock`. The first
+file is `spec.json`. It has the spec, the fingerprints of the inputs, and the list of the run's files.
 """
 
 import json
@@ -68,9 +68,9 @@ class FolderState:
 def run_folder(record: RunRecord, options: Options, clock: Clock) -> Iterator[FolderState]:
     """Lock a run's folder, yield the remaining work, and write the record at the end of the block.
 
-    record: completed by the block; for a finished run, the block completes `FolderState.done` instead. A failure in the
-    block is printed, recorded and suppressed. Raises Locked, UserError for conflicting contents, and
-    KeyboardInterrupt, which is recorded.
+    record: the block completes it. For a finished run, the block completes `FolderState.done` instead. A failure in the
+    block is printed, recorded and suppressed. KeyboardInterrupt is recorded and raised. Also raises Locked, and
+    UserError for conflicting contents.
     """
     with ExitStack() as stack:
         from_first_process(lambda: stack.enter_context(lock_folder(options.folder)))
@@ -159,9 +159,9 @@ def _write_results(record: RunRecord, options: Options, names: Iterable[str] | N
 def lock_folder(folder: str) -> Iterator[None]:
     """Lock a run's folder. Create it if it does not exist.
 
-    On exit, delete `spec.json` if the folder contains nothing else, the lock if there is no `spec.json`, and a folder
-    created here if it is empty. The operating system frees the lock of a killed process. Raises Locked, and UserError
-    for a folder that cannot be written.
+    On exit, delete `spec.json` if the folder contains only `spec.json` and the lock file. Delete the lock file if there
+    is no `spec.json`. Delete the folder if it was created here and is empty. The operating system frees the lock of a
+    killed process. Raises Locked, and UserError for a folder that cannot be written.
     """
     path = Path(folder)
     if path.exists() and not path.is_dir():
@@ -183,7 +183,7 @@ def lock_folder(folder: str) -> Iterator[None]:
         own = OwnFiles(path)
         if own.spec and {file.name for file in path.iterdir()} == {SPEC_FILE, LOCK_FILE}:
             own.remove()
-        if own.spec is None:  # the run was rejected, or wrote nothing
+        if own.spec is None:  # the run was refused, or wrote nothing
             lock_file.unlink(missing_ok=True)
         if created:
             with suppress(OSError):  # not empty
@@ -197,9 +197,9 @@ def _not_writable(folder: str, error: OSError) -> UserError:
 
 # ---- opening ---------------------------------------------------------------------------------------------------------
 def open_folder(record: RunRecord, options: Options) -> FolderState:
-    """Prepare a run's locked folder for writing, without damage to existing files.
+    """Prepare a run's locked folder for writing. Files of the user are not changed.
 
-    record: with the fingerprints of the run's inputs. Raises UserError for conflicting contents.
+    record: must have the fingerprints of the run's inputs. Raises UserError for conflicting contents.
     """
     folder = record.folder
     if options.overwrite:
@@ -209,10 +209,10 @@ def open_folder(record: RunRecord, options: Options) -> FolderState:
         reason = status.note.partition(". The run counts")[0]
         raise UserError(f"{reason}. Move the file away, or choose another folder.")
     if status.word == "changed":
-        raise UserError(f"--output_dir {status.note}. {_instead(folder)}")
+        raise UserError(f"--output_dir {status.note}. {_alternatives(folder)}")
     if status.word == "other" and status.record.status == "success":
         difference = _difference(status.record.spec, record.spec, status.record.id)
-        raise UserError(f"--output_dir {folder}: holds a run with {difference}. {_instead(folder)}")
+        raise UserError(f"--output_dir {folder}: holds a run with {difference}. {_alternatives(folder)}")
     if status.must_train:
         missing = ", ".join(status.missing)
         if options.resume != "auto":
@@ -235,7 +235,7 @@ def open_folder(record: RunRecord, options: Options) -> FolderState:
     return _start(record, options)  # replaces a failed or killed run
 
 
-def _instead(folder: str) -> str:
+def _alternatives(folder: str) -> str:
     """The advice in messages about a folder that holds another finished run."""
     if OwnFiles(folder).spec is None:
         return "The folder has no list of its files. Choose another --output_dir, or move the folder away."
@@ -245,7 +245,7 @@ def _instead(folder: str) -> str:
 def _start(record: RunRecord, options: Options, *notes: str) -> FolderState:
     """Delete the files of an earlier run and begin the new run.
 
-    Raises UserError, and deletes nothing, if the user's files have names that the run would write.
+    Raises UserError, and deletes nothing, if a file of the user has a name that the run would write.
     """
     own = OwnFiles(record.folder)
     own.refuse_clashes(_names(record, options))
@@ -284,7 +284,7 @@ def note_inputs(record: RunRecord) -> None:
 
 # ---- checkpoints to resume from --------------------------------------------------------------------------------------
 def checkpoints(folder: str | Path) -> list[Path]:
-    """The folders `checkpoint-STEP` of a run, oldest first."""
+    """The folders `checkpoint-STEP` of a run, lowest step first."""
     paths = (path for path in Path(folder).glob(CHECKPOINTS) if is_checkpoint(path.name))
     return sorted(paths, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
@@ -298,7 +298,7 @@ def remove_checkpoints(folder: str | Path) -> None:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint is complete. A process that is killed while it saves leaves files missing or truncated."""
+    """Whether a checkpoint is complete. If a process is killed while it saves, files are missing or truncated."""
     files = [path for pattern in ("*.safetensors", "*.pt", "*.pth") for path in checkpoint.glob(pattern)]
     names = {path.name for path in files}
     needed = {"optimizer.pt", "scheduler.pt"} <= names and any(name.startswith("rng_state") for name in names)
@@ -321,7 +321,7 @@ def _is_readable(path: Path) -> bool:
 
 
 def _resume(record: RunRecord, options: Options) -> FolderState:
-    """Resume from the checkpoint in `options.resume`: `last`, `auto` or a folder.
+    """Resume from the checkpoint that `options.resume` names: `last`, `auto` or a folder.
 
     Raises UserError for a checkpoint of another run, and for a user's file with a name that the run would write.
     """

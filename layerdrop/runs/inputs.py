@@ -15,7 +15,7 @@ from layerdrop.data.tokens import TokenizedDataset, tokenize
 from layerdrop.runs.spec import Options, RunSpec
 
 MULTIPLE = 8
-"""On a GPU, batch lengths are multiples of this number: each length needs its own CUDA graph capture."""
+"""On a GPU, batch lengths are multiples of this number, because each length needs its own CUDA graph capture."""
 
 
 def needed_splits(spec: RunSpec, options: Options) -> list[str]:
@@ -29,7 +29,7 @@ def splits_to_select(spec: RunSpec) -> list[str]:
     """Splits that the selection of a run's layers reads: `train`, `validation`, `test`."""
     needed = {split for split, _ in spec.data.files[:1]} | {
         split_to_score(spec.drop)
-    }  # the first of the own files decides the classes
+    }  # the first file decides the classes
     return [split for split in ("train", "validation", "test") if split in needed]
 
 
@@ -50,7 +50,7 @@ class RunInputs:
     labels: Labels
     collate: Collator
     max_length: int
-    """Maximum number of tokens: the lower of the limits of spec and model."""
+    """Maximum number of tokens: the lower of the spec's and the model's limit."""
     device: torch.device
     batch_size: int
     """Batch size of evaluations and scores."""

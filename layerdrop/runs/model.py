@@ -1,4 +1,4 @@
-"""The model of a run: select its layers, load and save its weights."""
+"""Select the layers of a run's model, load and save the model."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Prerequisite runs: they train the start model and the teacher of another run."""
+"""Prerequisite runs, which train the start model and the teacher of another run."""
 
 import time
 from collections.abc import Callable
@@ -35,12 +35,15 @@ class Prerequisites:
 
     @property
     def start(self) -> Checkpoint | None:
-        """The start model; None without a start, or before its training."""
+        """The start model; None if the run has no start model, or if it is not trained yet."""
         return self.fingerprints.start(self.spec, self.options)
 
     @property
     def teacher(self) -> Checkpoint | None:
-        """The teacher; None without a teacher, or before its training. Raises UserError for an unknown name."""
+        """The teacher; None if the run has no teacher, or if it is not trained yet.
+
+        Raises UserError for an unknown name.
+        """
         distil = self.spec.distil
         if distil and distil.teacher:
             return Checkpoint.open(ModelSpec(distil.teacher), self.options.hub, "--teacher")
@@ -75,7 +78,7 @@ class Prerequisites:
             return status_of(folder, prerequisite, self.fingerprints.of(prerequisite, own), Needs.of(own)).changed
 
         again = f" again ({', '.join(names)} changed since)" if (names := changed()) else ""
-        log(f"prerequisite run {prerequisite.name}{again}; its record is in {folder}")
+        log(f"training the prerequisite run {prerequisite.name}{again} in {folder}")
         record = _run_when_free(run, prerequisite, lambda: replace(own, overwrite=bool(changed())))
         if record.status == "failed":
             raise UserError(f"{prerequisite.name}: the prerequisite run failed. {record.error}")
@@ -93,7 +96,7 @@ class Prerequisites:
 
 
 def _run_when_free(run: Run, spec: RunSpec, options: Callable[[], Options]) -> RunRecord:
-    """Execute a run. Wait for another process that executes it.
+    """Execute a run. If another process executes it, wait and try again.
 
     options: called before every attempt, because the other process may have trained on the current inputs.
     """

@@ -56,7 +56,7 @@ class Cut:
     why: str
     """The reason: `top, K = 2`."""
     scores: list[float] | None = None
-    """One score for each layer of the checkpoint, if the strategy scores; NaN for a layer without a score."""
+    """One score for each layer of the checkpoint, if the strategy computes scores. NaN for a layer without a score."""
 
 
 @dataclass
@@ -71,7 +71,7 @@ class RunRecord:
     """Depth of the original model."""
     cuts: list[Cut] = field(default_factory=list)
     dropped_before: list[int] = field(default_factory=list)
-    """Layers that the checkpoint lacks."""
+    """Layers that the checkpoint does not contain, because they were dropped earlier."""
     parameters_before: int | None = None
     parameters_after: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class RunRecord:
     prerequisites: dict[str, float] = field(default_factory=dict)
     """Cost of the prerequisite runs: trainings, steps, seconds of training."""
     resumed_at_step: int | None = None
-    """Resumed run: step of the checkpoint. seconds, tokens_per_second and peak memory cover only later steps."""
+    """Resumed run: step of the checkpoint. Seconds, tokens per second and peak memory cover only later steps."""
     tokens_per_second: float | None = None
     """Tokens per second in training, without padding."""
     padding_share: float | None = None
@@ -261,7 +261,7 @@ class Clock:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def only(self, *stages: str) -> dict[str, float]:
-        """The seconds of some stages. Stages that did not take place are left out."""
+        """The seconds of some stages. Stages that did not take place are omitted."""
         return {stage: self.seconds[stage] for stage in stages if stage in self.seconds}
 
     def total(self) -> dict[str, float]:

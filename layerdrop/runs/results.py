@@ -13,7 +13,7 @@ RESULT_FILES = ("all_results.json", "train_results.json", "eval_results.json", L
 
 
 def result_files(record: RunRecord) -> dict[str, str]:
-    """Name -> content, for those of the RESULT_FILES that apply to the run."""
+    """Name -> content of each result file of the run. A file without results is omitted."""
     train, evaluated = train_results(record), eval_results(record)
     files: dict[str, Any] = {"all_results.json": train | evaluated, LAYERS_FILE: layers(record)}
     files |= {"train_results.json": train} if train else {}
@@ -27,7 +27,9 @@ def train_results(record: RunRecord) -> dict[str, float]:
     if seconds is None or not (record.epochs or record.steps):
         return {}
     epochs, steps = record.epochs[-1].get("epoch") if record.epochs else None, record.steps
-    now = (steps - (record.resumed_at_step or 0)) / steps if steps else None  # fraction that the seconds cover
+    now = (
+        (steps - (record.resumed_at_step or 0)) / steps if steps else None
+    )  # fraction of the steps that the seconds cover
     results = {
         "epoch": epochs,
         "train_loss": record.train_loss,
@@ -51,7 +53,7 @@ def eval_results(record: RunRecord) -> dict[str, float]:
 
 
 def layers(record: RunRecord) -> dict[str, Any]:
-    """The kept layers and their model: the information to drop the same layers with another tool."""
+    """The kept layers and the model, to drop the same layers with another tool."""
     return {
         "base_model": record.spec.model.name,
         "revision": record.spec.model.revision,

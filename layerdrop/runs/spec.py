@@ -17,7 +17,7 @@ from layerdrop.finetune.spec import DistilSpec, TheseusSpec, TrainSpec, WhenSpec
 from layerdrop.system.text import short_name
 
 VERSION = 3
-"""Version of the meaning of the fields. Every id depends on it."""
+"""Version of the fields and their meaning. Every id depends on it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class RunSpec:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """Training variants that distinguish the run from plain dropping, one word each (`finetuned` ...)."""
+        """One word for each training variant of the run (`finetuned` ...). Empty for plain dropping before training."""
         train, distil = self._recipe, self.distil
         words = {
             "frozen": self.when.frozen,
@@ -90,19 +90,20 @@ class RunSpec:
 
     @property
     def name(self) -> str:
-        """MODEL_TASK_STRATEGY_kK_seedS, for folders; `full_k0` without a strategy; the ending `_eval` without training.
+        """Name for folders: MODEL_TASK_STRATEGY_kK_seedS, or MODEL_TASK_full_k0_seedS without a strategy.
 
         Before the seed: `_scratch` for random weights, and training variants (`_finetuned`, `_distill-logits` ...).
+        At the end: `_eval` without training.
         """
         drop = self.drop
         if drop.layers:
-            how = "list_" + "-".join(map(str, drop.layers))
+            selection = "list_" + "-".join(map(str, drop.layers))
         elif drop.strategy:
-            how = f"{drop.strategy}_" + (f"k{drop.k}" if drop.threshold is None else f"t{drop.threshold:g}")
+            selection = f"{drop.strategy}_" + (f"k{drop.k}" if drop.threshold is None else f"t{drop.threshold:g}")
         else:
-            how = "full_k0"
+            selection = "full_k0"
         scratch = ["scratch"] if self.model.from_scratch else []
-        start = short_name(self.model.name), self.data.task, how
+        start = short_name(self.model.name), self.data.task, selection
         return "_".join([*start, *scratch, *self.variants, f"seed{self.seed}"]) + ("" if self.train else "_eval")
 
     def flat(self) -> dict[str, Any]:

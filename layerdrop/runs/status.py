@@ -15,7 +15,7 @@ from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.system.own_files import WEIGHTS
 
 MODEL = "the model"
-"""Name of the output that consists of several files."""
+"""Name of the output that consists of the model's files and its card."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Status:
     changed: tuple[str, ...] = ()
     """`changed`: names of the changed inputs."""
     note: str | None = None
-    """Reason why the record in the folder is not used."""
+    """Reason not to use the record in the folder."""
 
     @property
     def has_model(self) -> bool:
@@ -130,6 +130,6 @@ def missing_outputs(record: RunRecord, inputs: Mapping[str, Any], needs: Needs) 
 
 
 def _splits(kind: str, record: RunRecord, inputs: Mapping[str, Any]) -> list[str]:
-    """The run's splits of a kind, from its inputs; else from its record; else from its task."""
+    """The run's splits of a kind: from its current inputs, else from its record, else from its task."""
     by_inputs, by_record = ([n for n in names if n.partition("_")[0] == kind] for names in (inputs, record.inputs))
     return by_inputs or by_record or record.task.splits(kind)

@@ -7,7 +7,7 @@ from layerdrop.runs.record import RunRecord
 
 
 def summary(record: RunRecord) -> str:
-    """Format a record. Each line has a word of at most ten letters and its values."""
+    """Format a record. Each line has a label of at most ten letters, and values."""
     spec = record.spec
     lines = [("task", f"{spec.data.task} ({_source(record)})"), ("model", spec.model.name)]
     if record.n_layers is not None:

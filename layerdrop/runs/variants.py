@@ -27,11 +27,11 @@ from layerdrop.surgery import kept_layers, layer_list, positions
 
 @dataclass
 class Variant:
-    """The data, loss and callbacks of a training."""
+    """The training set, collator, loss and callbacks of a training."""
 
     train_dataset: TokenizedDataset
     collate: Collator
-    """Makes batches. With distillation, they contain the teacher's outputs."""
+    """Collator of the batches. With distillation, it adds the teacher's outputs."""
     loss: Objective
     callbacks: list[TrainerCallback] = field(default_factory=list)
     attention: AbstractContextManager = field(default_factory=nullcontext)
@@ -61,7 +61,7 @@ def training_variant(
 ) -> Variant:
     """The training variant of a spec.
 
-    train_dataset: `examples`, tokenized. loss: the task loss, a part of the variant's loss. teacher: for distillation.
+    train_dataset: the tokenized `examples`. loss: the task loss, which the variant extends. teacher: for distillation.
     predecessor: the full model, for module replacing. new_parameters: names of the parameters that the loaded weights
     lack. schedule: for gradual dropping. resume_from: a checkpoint's folder; gradual dropping first cuts the model to
     the checkpoint's depth.

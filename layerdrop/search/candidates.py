@@ -55,7 +55,7 @@ class Candidates:
         """Failed trainings, with their errors."""
 
     def __call__(self, sets: Sequence[Ids]) -> list[tuple[float, ...]]:
-        """One score per seed for each set, NaN for a failed training.
+        """Return one score per seed for each set, NaN for a failed training.
 
         Raises Stopped, and UserError if every training failed.
         """
@@ -152,7 +152,7 @@ class Candidates:
         return Job(spec, replace(options, folder=self.store.folder(spec), prior_store=self.store.root))
 
     def _whole_progress(self, progress: Progress, before: list[RunRecord]) -> Progress:
-        """Extend the progress of a level to the progress of the whole search."""
+        """Convert the progress of one level to the progress of the whole search."""
         already, failed = [*self.records.values(), *before, *progress.already], [*self.failed, *progress.failed]
         whole = replace(progress, total=self.total, already=already, failed=failed)
         each = [record.seconds["total"] for record in progress.done or already if "total" in record.seconds]

@@ -15,7 +15,7 @@ from layerdrop.runs.training_arguments import training_arguments
 
 
 class FullRun:
-    """A run that is not executed: spec, options, inputs, and a record with the fingerprints of the inputs."""
+    """Spec, options, inputs and record of a run that is not executed. The record has the inputs' fingerprints."""
 
     def __init__(self, spec: RunSpec, options: Options):
         """Read the inputs. Raises UserError for unreadable inputs, or a spec that does not fit the model."""

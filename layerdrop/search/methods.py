@@ -38,7 +38,7 @@ class Level:
     scores: Mapping[Ids, tuple[float, ...]]
     """Set -> one score per seed."""
     digits: int | None = None
-    """Decimals to which means are rounded before they are compared; None: no rounding."""
+    """Means are rounded to this number of decimals and then compared; None: no rounding."""
     proposed: Mapping[Ids, Proposal] = field(default_factory=dict)
     """The proposal of each set; empty for other methods."""
 
@@ -114,7 +114,7 @@ def _evaluate_level(sets: list[Ids], evaluate: Evaluate, digits: int | None) -> 
 
 
 def order_of(sets: Sequence[Ids]) -> tuple[int, ...] | None:
-    """The order of dropping that nested best sets of 1, 2, 3 ... layers form. None if they are not nested."""
+    """Convert nested best sets of 1, 2, 3 ... layers to an order of dropping. None if the sets are not nested."""
     order: list[int] = []
     for ids in sets:
         new = ids - set(order)

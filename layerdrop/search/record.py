@@ -134,7 +134,7 @@ def step_words(level: Level) -> str:
 
 
 def _doubt(level: Level) -> str:
-    """The reason why a decision is weak: a tie, or a margin below the spread over seeds. Empty for a clear decision."""
+    """Reason to doubt a decision: a tie, or a margin below the spread over seeds. Empty for a clear decision."""
     if level.ties:
         wins = "the first proposal wins" if level.proposed else "the higher ids are dropped"
         return f"a tie of {len(level.ties) + 1}: {wins}"

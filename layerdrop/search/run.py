@@ -14,7 +14,7 @@ from layerdrop.search.record import SearchRecord
 HOLD_OUT = 0.15
 """Fraction of the training set on which candidates are compared (Peer et al. 2022)."""
 SCORE_ROWS = 1000
-"""Criteria score this number of training rows for proposals, beginning with the first row."""
+"""Number of training rows, from the first, on which criteria score layers for proposals."""
 Select = Callable[[DropSpec], Selection]
 """Select the layers that a strategy drops from the searched model."""
 
@@ -31,7 +31,7 @@ def search(
 ) -> SearchRecord:
     """Search with a method of METHODS.
 
-    layers: ids of the layers that can be dropped. select: scores layers on the rows that are not held out. digits:
+    layers: ids of the layers that can be dropped. select: scores with the rows that are not held out. digits:
     decimals to which scores are rounded before they are compared. on_level: called with each level. Raises the
     errors of Candidates.
     """

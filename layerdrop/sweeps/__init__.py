@@ -1,1 +1,1 @@
-"""Many runs: studies, their execution by engines, progress."""
+"""Studies of many runs: planning, execution with engines, progress."""

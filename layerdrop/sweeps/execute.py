@@ -1,6 +1,6 @@
 """Execute runs with an engine: skip finished runs, retry, wait for runs of other processes, estimate the time left.
 
-Studies and searches are lists of jobs. This module treats all jobs alike.
+A study or a search gives the jobs. This module does not distinguish the two.
 """
 
 import statistics
@@ -19,16 +19,16 @@ from layerdrop.sweeps.engines.base import Engine, Job, Result
 from layerdrop.sweeps.engines.worker import record_failure
 
 WORTH_RETRYING = ("out of memory", "OutOfMemoryError", "MemoryError", "OSError", "the worker process", "CUDA error")
-"""Failures that are worth a second attempt. A diverged training or unusable data would fail again."""
+"""Parts of error messages that justify a second attempt. A diverged training or unusable data would fail again."""
 ANOTHER_STORE = "Choose another --store to keep these results, or delete the folder to repeat the run."
 POLL = 1.0
 """Polling interval for runs of other processes, in seconds."""
 
 
 def statuses(jobs: Iterable[Job], inputs: Fingerprints | None = None) -> list[Status]:
-    """The status of each job: its folder compared with the requested outputs and the current inputs.
+    """Compare each job's folder with the requested outputs and the current inputs.
 
-    inputs: computes fingerprints; None: a new one.
+    inputs: computes the fingerprints of the inputs; None: create it.
     """
     inputs = inputs or Fingerprints()
     return [_status(job, inputs) for job in jobs]
@@ -49,28 +49,28 @@ class Estimate:
             self.add(record)
 
     def add(self, record: RunRecord) -> None:
-        """Add a run, unless it was resumed: its seconds then cover only a part."""
+        """Add a finished run. A resumed run is ignored, because its seconds cover only a part of the run."""
         if record.resumed_at_step is None and "total" in record.seconds:
             for key in self._keys(record.spec):
                 self.durations.setdefault(key, []).append(record.seconds["total"])
 
     @staticmethod
     def _keys(spec: RunSpec) -> list[tuple]:
-        """Keys from specific to general: model, task, K, training variant; then without the last part."""
+        """Keys from specific to general: (model, task, K, training variant), then without the last items."""
         k, train = len(spec.drop.layers) or spec.drop.k, spec.train
         variant = spec.variants, train and train.num_train_epochs, train and train.max_steps
         key = spec.model.name, spec.data.task, k, variant
         return [key[:n] for n in range(len(key), -1, -1)]
 
     def seconds(self, job: Job) -> float | None:
-        """The median of the most similar runs; None without any finished run."""
+        """Median seconds of the most similar finished runs; None if no run has finished."""
         keys = self._keys(job.spec)
         return next((statistics.median(self.durations[key]) for key in keys if key in self.durations), None)
 
     def remaining(self, waiting: list[Job], running: Iterable[tuple[Job, float]] = (), slots: int = 1) -> float | None:
-        """Seconds until all jobs are done, at least the seconds of the longest job; None if unknown.
+        """Seconds until all jobs are done, at least the remaining seconds of the longest job; None if unknown.
 
-        running: as in Progress. A run that takes longer than its estimate counts as 0 s.
+        running: (job, start) as in Progress. A run that exceeds its estimate counts as 0 s.
         """
         each = [(self.seconds(job), 0.0) for job in waiting]
         each += [(self.seconds(job), time.monotonic() - began) for job, began in running]
@@ -82,27 +82,27 @@ class Estimate:
 
 @dataclass
 class Progress:
-    """State of an execution."""
+    """State of an execution. Ids are ids of specs."""
 
     total: int
     """Number of different runs."""
     already: list[RunRecord] = field(default_factory=list)
-    """Runs that were done before."""
+    """Records of the runs that were done before the execution."""
     running: dict[str, tuple[Job, float]] = field(default_factory=dict)
-    """Id of the spec -> the running job, and its start (time.monotonic)."""
+    """Id -> the running job, and its start (time.monotonic)."""
     done: list[RunRecord] = field(default_factory=list)
     failed: list[tuple[Job, str]] = field(default_factory=list)
     changed: set[str] = field(default_factory=set)
-    """Ids of failed jobs whose folder holds a run with other input contents. The folder is left unchanged."""
+    """Ids of failed jobs whose folder has a finished run on other inputs. The folder is left unchanged."""
     elsewhere: list[Job] = field(default_factory=list)
     """Jobs that another process executes."""
     remaining: float | None = None
-    """Seconds; None if unknown, or if nothing is left."""
+    """Estimated seconds left; None if unknown, or if no job is left."""
     stopped: bool = False
 
     @property
     def records(self) -> dict[str, RunRecord]:
-        """Id of the spec -> the record of each finished run."""
+        """Id -> the record of each finished run."""
         return {record.id: record for record in (*self.already, *self.done)}
 
     @property
@@ -124,8 +124,10 @@ def execute(
     """Execute the unfinished jobs in their order, each spec once.
 
     on_progress: called at the end of each job and about once a second. stop: once it returns True, no more jobs are
-    started. inputs: computes fingerprints; None: a new one. Failures of WORTH_RETRYING are retried once. Runs of other
-    processes are awaited. A finished run with changed inputs counts as failed, and its folder is left unchanged.
+    started. inputs: as in `statuses`.
+
+    A failure with an error of WORTH_RETRYING is retried once. If another process executes a run, wait for its end. A
+    finished run with changed inputs counts as failed, and its folder is left unchanged.
     """
     execution = _Execution(jobs, engine, on_progress, inputs or Fingerprints())
     progress = execution.progress
@@ -153,7 +155,7 @@ class _Execution:
         self.next_poll = 0.0
 
     def start_jobs(self) -> None:
-        """Start as many jobs as the engine takes."""
+        """Start jobs until the engine has no free slot."""
         progress = self.progress
         if progress.elsewhere and time.monotonic() >= self.next_poll:
             self.waiting.extend(progress.elsewhere)

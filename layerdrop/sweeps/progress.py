@@ -1,4 +1,4 @@
-"""Text about an execution: the plan of a study, its progress, its summary."""
+"""Texts for the terminal: the plan of a study, the progress and the summary of its execution."""
 
 import math
 import sys
@@ -23,7 +23,7 @@ SUMMARY_WIDTH = 1000
 
 
 def plan(study: Study, slots: int) -> str:
-    """Every run with its status, the totals, and the estimated time left with `slots` runs at once."""
+    """Format every run with its status, the totals, and the estimated time left with `slots` parallel runs."""
     states = list(zip(study.jobs, statuses(study.jobs), strict=True))
     lines = []
     for job, state in states:
@@ -45,7 +45,7 @@ def plan(study: Study, slots: int) -> str:
 
 
 def summary(study: Study, progress: Progress) -> str:
-    """The totals of an execution, and the errors that were cut in their run's line."""
+    """Format the totals of an execution, and the errors that were shortened in the lines of their runs."""
     cut = [(job, error) for job, error in progress.failed if one_line(error, ERROR_WIDTH) != one_line(error)]
     lines = [_line(_word(progress, job), job.name, error) for job, error in cut]
     lines += [_line("impossible", name, why) for name, why in study.impossible.items()]
@@ -91,9 +91,9 @@ def time_left(progress: Progress) -> str:
 
 
 def best_so_far(records: Iterable[RunRecord]) -> list[str]:
-    """For each task `best rte: accuracy 0.7040  NAME`: the run with the best selection metric (MNLI: matched).
+    """One line for each task, with its best run: `best rte: accuracy 0.7040  NAME`.
 
-    The first run wins a tie.
+    The best run has the highest selection metric (MNLI: matched). The first run wins a tie.
     """
     best: dict[str, tuple[float, str]] = {}
     for record in records:

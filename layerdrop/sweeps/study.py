@@ -27,13 +27,13 @@ AXES = {
     "k": "drop_k",
     "seeds": "seed",
 }
-"""Names of a grid's axes -> the flag that they vary. Any other flag of a run is an axis by its own name."""
+"""Name of an axis -> the flag that it varies. Any other flag of a run can be an axis under its own name."""
 KEYS = ("recipe", "settings", "grid", "exclude")
 QUIET = {"save_strategy": "no", "save_model": "no", "disable_tqdm": True, "report_to": "none"}
-"""Default settings of a study's runs: the weights of hundreds of runs would fill a disk."""
+"""Default settings of a study's runs. Saving the weights of hundreds of runs would fill a disk."""
 SINGLE_RUN_FLAGS = {
     "dry_run": "previews a single run. Use --plan for the runs of a study",
-    "json": "needs --dry_run of a single run. The JSON of a run is record.json in its folder. Leave --json out",
+    "json": "prints a single run (--dry_run). A study writes record.json into the folder of each run. Leave --json out",
     "output_dir": "is the folder of a single run. Use --store FOLDER for many",
     "overwrite_output_dir": "starts a single run over. Delete the folders of the runs to repeat",
     "resume_from_checkpoint": "is not needed: repeat the command to execute missing runs. Leave it out",
@@ -43,16 +43,16 @@ SINGLE_RUN_FLAGS = {
 
 @dataclass
 class Study:
-    """The runs of a grid, each once, in the order of the file, and the impossible cells."""
+    """The different runs of a study, in the order of the file, and the impossible runs."""
 
     name: str
     jobs: list[Job] = field(default_factory=list)
     impossible: dict[str, str] = field(default_factory=dict)
     """Name of an impossible run -> reason (for example a K that the strategy cannot drop from the model)."""
     notes: list[str] = field(default_factory=list)
-    """Models and data folders that this machine cannot read (a node of a cluster may), and axes without effect."""
+    """Notes on axes without effect, and on models and data that this machine cannot read (a cluster node may)."""
     gives_precision: bool = True
-    """Whether every run's precision was given, instead of chosen for this machine."""
+    """Whether the user gave the precision of every run. Otherwise, it was chosen for this machine."""
 
 
 def read_study(
@@ -66,7 +66,7 @@ def read_study(
     """Read the study in a YAML file.
 
     store: the folder of its runs. axes: values that replace an axis in every grid. flags: further flags for every run.
-    recipe: a file of flags instead of the study's own. Raises UserError for errors in the file and in its flags.
+    recipe: a file of flags that replaces the study's recipe. Raises UserError for errors in the file and in its flags.
     """
     content = _read(path)
     if recipe is None and content.get("recipe"):
@@ -77,8 +77,8 @@ def read_study(
     names = [*settings, *(name for grid in grids for name in grid)]
     refuse_flags_of_one_run([*(f"--{name}" for name in names), *flags])
     planner = _Planner(Study(Path(path).stem), Store(store), parse, QUIET | settings, flags)
-    instead = {name: values for name, values in (axes or {}).items() if values}
-    for grid in (grid | instead for grid in grids if grid or instead):
+    replaced_axes = {name: values for name, values in (axes or {}).items() if values}
+    for grid in (grid | replaced_axes for grid in grids if grid or replaced_axes):
         planner.add_grid(grid, exclude)
     planner.keep_needed_models()
     study = planner.study
@@ -118,7 +118,10 @@ def _mappings(path: str, content: dict[str, Any], key: str) -> list[dict[str, An
 
 
 def _check_axes(path: str, grids: list[dict[str, Any]], exclude: list[dict[str, Any]]) -> None:
-    """Raise UserError for a misspelled axis, and for an `exclude` axis of no grid. Parsing checks other names."""
+    """Raise UserError for a misspelled axis, and for an axis in `exclude` that no grid has.
+
+    Parsing the flags of a run checks all other names.
+    """
     axes = {str(name) for grid in grids for name in grid}
     varied = {AXES.get(name, name) for name in axes} | set(AXES.values())
     unused = {name for entry in exclude for name in map(str, entry) if AXES.get(name, name) not in varied}
@@ -161,17 +164,17 @@ def _settings(cell: dict[str, Any]) -> dict[str, Any]:
 
 # ---- from cells to jobs ----------------------------------------------------------------------------------------------
 class _Planner:
-    """Turns the cells of grids into the jobs of a study."""
+    """Convert the cells of grids to the jobs of a study."""
 
     def __init__(self, study: Study, store: Store, parse: Parse, settings: dict[str, Any], flags: Sequence[str]):
         self.study, self.store, self.parse, self.settings, self.flags = study, store, parse, settings, flags
         self.ids: set[str] = set()
         self.configs: dict[tuple[ModelSpec, HubOptions], Any] = {}
-        """Model -> its configuration, or the UserError of reading it."""
+        """Model -> its configuration, or the UserError if it cannot be read."""
         self.asked_hub = False
 
     def add_grid(self, grid: dict[str, Any], exclude: list[dict[str, Any]]) -> None:
-        """Add the jobs of a grid, and note its axes without effect."""
+        """Add the jobs of a grid, and a note for each axis without effect."""
         planned = []
         for cell in _cells(grid):
             if not any(_matches(cell, pattern) for pattern in exclude):
@@ -187,13 +190,13 @@ class _Planner:
                 self._note(idle)
 
     def keep_needed_models(self) -> None:
-        """Let a run keep its model if it is the start or the teacher of another run."""
+        """Save the model of each run that is the start run or the teacher of another run."""
         needed = {run.id for job in self.study.jobs for run in job.spec.prerequisites}
 
-        def keeping(job: Job) -> Job:
+        def with_saved_model(job: Job) -> Job:
             return replace(job, options=replace(job.options, save_model=True)) if job.spec.id in needed else job
 
-        self.study.jobs = [keeping(job) for job in self.study.jobs]
+        self.study.jobs = [with_saved_model(job) for job in self.study.jobs]
 
     def _job(self, cell: dict[str, Any]) -> Job | None:
         """The job of a cell. None for an impossible run."""
@@ -215,22 +218,22 @@ class _Planner:
         self.study.gives_precision &= arguments.gives_precision
         prior = Path(self.store.root) / PRIOR_FOLDER
         scores = options.score_store or str(prior / SCORE_FOLDER)
-        places = {"folder": self.store.folder(spec), "prior_store": str(prior), "score_store": scores}
-        return Job(spec, replace(options, **places, resume="auto", overwrite=False))
+        paths = {"folder": self.store.folder(spec), "prior_store": str(prior), "score_store": scores}
+        return Job(spec, replace(options, **paths, resume="auto", overwrite=False))
 
     def _check(self, spec: RunSpec, options: Options) -> None:
         """Raise UserError for an impossible selection; note models and data that this machine cannot read."""
         config = self._config(spec, options)
         if isinstance(config, UserError):
-            self._note(f"{config} Whether its layers allow these K was not checked.")
+            self._note(f"{config} So K was not checked.")
         else:
             check_selection(spec, config)
         source = spec.data.source
         if source not in ("hub", "demo", "files") and not Path(source).is_dir():
-            self._note(f"--data_dir {source}: no such folder here.")
+            self._note(f"--data_dir {source}: no such folder on this machine.")
         for split, path in spec.data.files:
             if not Path(path).is_file():
-                self._note(f"--{split}_file {path}: no such file here.")
+                self._note(f"--{split}_file {path}: no such file on this machine.")
 
     def _config(self, spec: RunSpec, options: Options) -> Any:
         key = spec.model, options.hub
@@ -253,20 +256,20 @@ class _Planner:
 
 
 def _where(grid: dict[str, Any], cell: dict[str, Any]) -> str:
-    """Describe a cell of a grid by its axes with several values, for the end of an error message."""
+    """The end of an error message: the cell's value on each axis that has several values."""
     words = ", ".join(f"{axis} {cell[axis]}" for axis in grid if len(_values(grid[axis])) > 1)
     return f" (At {words}.)" if words else ""
 
 
 def _with_axes(text: str) -> str:
-    """Replace the flags of a run in an error message by the study's axes."""
+    """Replace flags in an error message by the names of the axes that vary them."""
     for axis, flag in AXES.items():
         text = re.sub(rf"--{flag}\b", axis, text)
     return text
 
 
 def idle_axis(axis: str, planned: list[tuple[dict[str, Any], str]]) -> str | None:
-    """A note if the values of an axis lead to the same runs for all values of the other axes; else None.
+    """A note if an axis has no effect, because each of its values gives the same runs; else None.
 
     planned: (cell, id of its run).
     """
@@ -282,4 +285,4 @@ def idle_axis(axis: str, planned: list[tuple[dict[str, Any], str]]) -> str | Non
     if len(by_value) < 2 or not one_run_each or any(runs != by_value[value] for runs in by_value.values()):
         return None
     cells, runs = sum(map(len, by_others.values())), len(by_value[value])
-    return f"axis '{axis}' changes nothing: {cells} cells are {'one run' if runs == 1 else f'{runs} runs'}"
+    return f"axis '{axis}' has no effect: {cells} cells give {'one run' if runs == 1 else f'{runs} runs'}"

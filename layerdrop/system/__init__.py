@@ -1,1 +1,1 @@
-"""Operating system and plain helpers: processes, files, text. Imports nothing of the project except errors."""
+"""Helpers for processes, files and text. They import nothing else from the project except `errors`."""

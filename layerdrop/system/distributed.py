@@ -1,4 +1,4 @@
-"""A run over several processes (`torchrun`). The first process decides. A failure ends all processes."""
+"""Communication between the processes of a run (`torchrun`). A failure of one process ends all processes."""
 
 import pickle
 import sys
@@ -16,7 +16,7 @@ def _joined() -> bool:
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """Index of this process, from 0."""
     return torch.distributed.get_rank() if _joined() else 0
 
 
@@ -26,7 +26,7 @@ def world_size() -> int:
 
 
 def gather(value: Any) -> list[Any]:
-    """The values of all processes, in the order of their ranks; each must be picklable."""
+    """Return the values of all processes, in the order of their ranks. The values must be picklable."""
     if not _joined():
         return [value]
     values: list[Any] = [None] * world_size()
@@ -35,7 +35,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def finish() -> None:
-    """Wait for every process after a success, then leave the group. Leaving early could abort the others.
+    """After a success, wait for every process, then leave the group. Leaving earlier could abort other processes.
 
     Raises RuntimeError if another process has called `leave` or died.
     """
@@ -45,13 +45,13 @@ def finish() -> None:
 
 
 def leave() -> None:
-    """Leave the group at once after a failure: other processes' collective operations fail instead of hanging."""
+    """After a failure, leave the group at once. Collective operations of other processes then fail and do not hang."""
     if _joined():
         torch.distributed.destroy_process_group()
 
 
 def from_first_process(function: Callable[[], Any]) -> Any:
-    """Call `function` in the first process, and return its value, or raise its exception, in every process.
+    """Call `function` in the first process. Return its value, or raise its exception, in every process.
 
     Without torch.distributed, this is a plain call. The value must be picklable. In the other processes, an exception
     that is not picklable becomes a RuntimeError with its text.
@@ -64,7 +64,7 @@ def from_first_process(function: Callable[[], Any]) -> Any:
         try:
             value = function()
             message[0] = pickle.dumps(value)
-        except BaseException as caught:  # KeyboardInterrupt too: the others wait for an answer
+        except BaseException as caught:  # also KeyboardInterrupt: the other processes wait for a message
             error, message[1] = caught, _pickled_error(caught)
     torch.distributed.broadcast_object_list(message, src=0)
     if error is not None:
@@ -84,8 +84,7 @@ def _pickled_error(error: BaseException) -> bytes:
 
 
 def leaves_group(function: Callable) -> Callable:
-    """Decorate a run to leave the group at its end, also after an error. Collective operations of other processes then
-    fail instead of hanging."""
+    """Decorate a function to call `leave` at its end, also after an error."""
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Atomic writes of result files and folders that never replace the user's own."""
+"""Write result files and folders atomically, without replacing files of the user."""
 
 import ctypes
 import hashlib
@@ -25,7 +25,7 @@ class LocalPath(str):
 
 
 TEMPORARY = ".layerdrop-tmp-"
-"""Prefix of temporary files and folders beside results. Leftovers of a killed process may be deleted."""
+"""Prefix of temporary files and folders next to results. If their process was killed, they can be deleted."""
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ def make_folder(flag: str, folder: str | Path) -> None:
 def make_folder_of(flag: str, path: str | Path, mark: bytes) -> None:
     """Make the folder of a result file before the results are computed.
 
-    mark: as in `refuse_foreign`. Raises UserError if the file cannot be written, or exists and is not this tool's.
+    mark: as in `refuse_foreign`. Raises UserError if the file cannot be written, or if another program has written it.
     """
     refuse_foreign(flag, path, mark)
     make_folder(flag, Path(path).parent)
@@ -67,7 +67,10 @@ def refuse_foreign(flag: str, path: str | Path, mark: bytes) -> None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file in one step: a reader sees the old content or the new content. A link stays a link."""
+    """Write a file in one step: a reader sees the old content or the new content.
+
+    For a symbolic link, write its target.
+    """
     path = Path(os.path.realpath(path))
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{TEMPORARY}{path.name}.")
     try:
@@ -101,10 +104,10 @@ def umask() -> int:
 # ---- folders ---------------------------------------------------------------------------------------------------------
 @contextmanager
 def temporary_folder_for(flag: str, target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target` for `replace_folder`, and delete its remains at the end.
+    """Yield an empty folder next to `target` for `replace_folder`. Delete it on exit if it was not moved to `target`.
 
-    Locked: one process at a time. First deletes the leftovers of a killed process, whose lock the operating system has
-    freed. Raises UserError.
+    First delete leftovers of a killed process. A lock admits one process at a time. The operating system frees the lock
+    of a killed process. Raises UserError if another process has the lock, or the folder cannot be written.
     """
     work = target.parent / f".{target.name}.new"
     lock = FileLock(work / ".lock", timeout=0)
@@ -130,8 +133,8 @@ def temporary_folder_for(flag: str, target: Path) -> Iterator[Path]:
 def replace_folder(folder: Path, target: Path) -> None:
     """Rename a temporary folder to its target. `temporary_folder_for` deletes the target's old contents.
 
-    One step on Linux. Elsewhere, a process killed between two steps leaves no target. The next `temporary_folder_for`
-    restores the old target.
+    This is one step if the system can exchange folders (Linux). Otherwise, a process killed between two steps leaves no
+    target. The next `temporary_folder_for` restores the old target.
     """
     if _is_empty(target):
         os.rename(folder, target)
@@ -146,7 +149,7 @@ def hashes_in(folder: Path) -> dict[str, str]:
 
 
 def foreign_file(folder: Path, hashes: Mapping[str, str]) -> str | None:
-    """The first file below a folder that is not in `hashes` or has changed since. None without such a file."""
+    """The first file below a folder that is not in `hashes` or has another hash. None without such a file."""
     for name in _names_in(folder):
         path = folder / name
         if name not in hashes or path.is_symlink() or not path.is_file() or hash_file(path) != hashes[name]:
@@ -155,7 +158,7 @@ def foreign_file(folder: Path, hashes: Mapping[str, str]) -> str | None:
 
 
 def _names_in(folder: Path) -> list[str]:
-    """Relative paths of everything below a folder except real folders."""
+    """Relative paths of all files and symbolic links below a folder."""
     paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted(path.relative_to(folder).as_posix() for path in paths)
 

@@ -1,7 +1,7 @@
 """Ownership of files in a run's folder. A run replaces or deletes only files that it has written.
 
-`spec.json` maps each name to the hashes of every content that the run has written under it. A name is listed before its
-file is written, so a killed process leaves no unlisted file. A file with any other hash belongs to the user.
+`spec.json` maps each file name to the hashes of all contents that the run has written to the file. A file is listed
+before it is written, so a killed process leaves no unlisted file. A file with any other hash belongs to the user.
 """
 
 import fnmatch
@@ -29,13 +29,13 @@ MODEL_PATTERNS = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "*.model"),
 )
-"""Names of the files of a saved model and its tokenizer, as patterns."""
+"""Patterns of the file names of a saved model and its tokenizer."""
 CHECKPOINTS = "checkpoint-[0-9]*"
-"""Pattern of the Trainer's folders to resume from. Only names that end in digits match: see `is_checkpoint`."""
+"""Pattern of the Trainer's checkpoint folders. `is_checkpoint` also requires that only digits follow the hyphen."""
 
 
 def is_checkpoint(name: str) -> bool:
-    """Whether a name belongs to a folder to resume from: `checkpoint-STEP`."""
+    """Whether a name has the form `checkpoint-STEP` of the Trainer's checkpoint folders."""
     return re.fullmatch(r"checkpoint-\d+", name) is not None
 
 
@@ -53,7 +53,7 @@ class OwnFiles:
     # ---- the list
     @property
     def spec(self) -> dict[str, Any] | None:
-        """The content of `spec.json`. None if it is missing or not this project's."""
+        """The content of `spec.json`. None if the file is missing, or another program has written it."""
         try:
             content = json.loads(self.path.read_bytes())
         except (OSError, ValueError):
@@ -62,7 +62,7 @@ class OwnFiles:
         return content if known and isinstance(content.get("reserved"), list) else None
 
     def _save(self, spec: dict[str, Any] | None, **changes: Any) -> None:
-        """Write `spec.json` with some entries replaced. Raises UserError if the file is not this project's."""
+        """Write `spec.json` with some entries replaced. Raises UserError if another program has written the file."""
         if spec is None and self.path.exists():
             raise self._refused([SPEC_FILE])
         content = {"files": {}, "reserved": [], **(spec or {}), **changes}
@@ -73,16 +73,16 @@ class OwnFiles:
         self._save(self.spec, **values)
 
     def reserve(self, patterns: Iterable[str]) -> None:
-        """Reserve names that the Trainer writes. Such files and folders belong to the run, whatever their content."""
+        """Reserve the names of the Trainer's files and folders. They belong to the run, whatever their content."""
         self._save(self.spec, reserved=sorted(patterns))
 
     @property
     def reserving(self) -> bool:
-        """Whether the names of checkpoints are reserved: the run has not ended, or its process was killed."""
+        """Whether all names of checkpoints are reserved, because the run has not ended or its process was killed."""
         return CHECKPOINTS in (self.spec or {}).get("reserved", ())
 
     def owns(self, name: str) -> bool:
-        """Whether this run wrote the file or folder and it has not changed."""
+        """Whether a file or folder belongs to the run: it has a reserved name, or the run wrote its present content."""
         return self._owns(self.spec, name)
 
     def _owns(self, spec: dict[str, Any] | None, name: str) -> bool:
@@ -110,13 +110,13 @@ class OwnFiles:
     def _refused(self, names: list[str]) -> UserError:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         return UserError(
-            f"--output_dir {self.folder}: holds {names[0]}{more}, which this run did not write or which was changed "
-            "since. Choose another --output_dir, or move it away."
+            f"--output_dir {self.folder}: holds {names[0]}{more}, which this run did not write with this content. "
+            "Choose another --output_dir, or move it away."
         )
 
     # ---- writing
     def write(self, files: Mapping[str, str]) -> None:
-        """Write text files. Raises UserError, and writes nothing, if the user has a file of this name."""
+        """Write text files. Raises UserError, and writes nothing, if one of the names is a file of the user."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._list({name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()})
         for name, text in files.items():
@@ -126,7 +126,7 @@ class OwnFiles:
     def saving(self) -> Iterator[Path]:
         """Yield an empty folder, whose files are moved into the run's folder at the end.
 
-        Raises UserError, and moves nothing, if the user has a file of this name.
+        Raises UserError, and moves nothing, if one of the names is a file of the user.
         """
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=TEMPORARY) as temporary:
             yield Path(temporary)
@@ -137,7 +137,7 @@ class OwnFiles:
                 os.replace(path, self.folder / path.name)
 
     def _list(self, hashes: Mapping[str, str], **changes: Any) -> None:
-        """Add files to the list, and replace other entries of `spec.json`. Raises UserError for a user's file."""
+        """Add files to the list, and replace other entries of `spec.json`. Raises UserError for a file of the user."""
         spec = self.spec
         if foreign := self._clashes(spec, hashes):
             raise self._refused(foreign)
@@ -167,7 +167,7 @@ class OwnFiles:
         self.path.unlink()
 
     def remove_leftovers(self) -> None:
-        """Delete temporary files and folders of a killed process."""
+        """Delete the temporary files and folders of a killed process."""
         for path in self.folder.glob(f"{TEMPORARY}*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 

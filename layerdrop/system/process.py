@@ -14,20 +14,20 @@ import time
 SPIN_COUNT = "1000"
 """Spin count of an OpenMP thread before it sleeps. See docs/speed.md for other values."""
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""Variables for waiting threads. If the user has set any of them, none is changed."""
+"""Environment variables for waiting threads. If the user has set one of them, all are left unchanged."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
 def prepare_process() -> None:
-    """Choose the settings of a command or worker. Call it before torch is imported.
+    """Apply the settings of a command or worker to this process. Call it before torch is imported.
 
-    Turns garbage collection off until `freeze_imports`.
+    Garbage collection is off until `freeze_imports` is called.
     """
     tolerate_broken_output()
     gc.disable()
     if not any(name in os.environ for name in WAITING):
         os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
-    # PyTorch keeps up to 1,024 primitives of oneDNN, a quarter of a megabyte each, beside oneDNN's own cache.
+    # PyTorch caches up to 1,024 oneDNN primitives of 0.25 MB each, in addition to oneDNN's own cache.
     os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
     _keep_freed_memory()
 
@@ -35,7 +35,7 @@ def prepare_process() -> None:
 def is_first() -> bool:
     """Whether this process writes files and prints: the first process of `torchrun`, or a single process.
 
-    Also valid before the processes have joined, and if a scheduler has set RANK for a single process.
+    Also valid before the process group is initialized. RANK is ignored for a single process: a scheduler may set it.
     """
     return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
@@ -52,7 +52,7 @@ class _TolerantFile(io.FileIO):
 
 
 def tolerate_broken_output() -> None:
-    """Make printing safe against closed pipes (`| head -1`), full disks and characters that the terminal lacks.
+    """Make printing safe against closed pipes (`| head -1`), full disks and characters that the terminal cannot encode.
 
     Call it at the start of a command.
     """
@@ -72,14 +72,14 @@ def _keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next tensors. Otherwise the kernel clears every page again."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # older versions allow no more
+        mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # the maximum of older glibc versions
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def freeze_imports() -> None:
-    """Turn garbage collection on again, without the objects that exist now. Call it after the imports.
+    """Turn garbage collection on again, and exclude all existing objects from it. Call it after the imports.
 
-    A collection of the imported modules takes 0.3 s and more. No effect if collection is on.
+    Checking the objects of the imported modules takes at least 0.3 s. No effect if garbage collection is on.
     """
     if not gc.isenabled():
         gc.freeze()
@@ -87,7 +87,7 @@ def freeze_imports() -> None:
 
 
 def free_memory() -> None:
-    """Free a run's model before the next run loads its own."""
+    """Free the memory of a run before the next run loads a model."""
     gc.collect()
     freeze_imports()
     torch = sys.modules.get("torch")
@@ -96,7 +96,7 @@ def free_memory() -> None:
 
 
 def busy_note(seconds: float = 0.1) -> str | None:
-    """Measure the load. Returns a warning if other processes occupy half a core or more, else None."""
+    """Measure the CPU load of other processes. Returns a warning if they occupy half a core or more, else None."""
     cores = _cores()
     before, own = _busy_seconds(cores), time.process_time()
     time.sleep(seconds)
@@ -121,7 +121,7 @@ def _busy_seconds(cores: list[int]) -> float:
 
 
 def has_bf16(use_cpu: bool = False) -> bool:
-    """Whether the hardware multiplies bf16: the GPU, or without a GPU the processor (AVX-512 BF16 or AMX)."""
+    """Whether the GPU computes in bf16. Without a GPU or with `use_cpu`: the CPU (AVX-512 BF16 or AMX)."""
     import torch
 
     if torch.cuda.is_available() and not use_cpu:

@@ -16,15 +16,15 @@ SEARCH_ONLY = {"method", "max_k", "seeds", "select_on", "round"}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader that refuses repeated keys. A key beside `<<` overrides the merged key."""
+    """YAML loader that rejects repeated keys. A key next to `<<` overrides the merged key."""
 
     def __init__(self, stream):
         super().__init__(stream)
         self.checked = []
-        """Nodes before merging, which changes them."""
+        """Nodes whose keys were checked. Later, a node also has merged keys, which may be repeated."""
 
     def flatten_mapping(self, node):
-        """Merge; a repeated key is an error."""
+        """Merge the `<<` keys of a node. Raises ConstructorError for a repeated key."""
         if node not in self.checked:
             self.checked.append(node)
             keys = [key.value for key, _ in node.value]
@@ -37,7 +37,7 @@ class _Loader(yaml.SafeLoader):
 def read_settings(path: str, kind: str | None = None) -> dict[str, Any]:
     """Read the mapping in a YAML or JSON file.
 
-    kind: STUDY or SEARCH if the caller expects such a file. Raises UserError, also for a file of another kind.
+    kind: STUDY, SEARCH, or None for the flags of one run. Raises UserError for an unreadable file or another kind.
     """
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8-sig")

@@ -24,7 +24,7 @@ def one_line(text: str | None, width: int | None = None) -> str:
 def short_name(path: str) -> str:
     """Name of a model for folders and tables: the last part of its path or hub name.
 
-    A generic last part keeps the part before it: `mpnet_rte/model` gives `mpnet_rte_model`.
+    If the last part is generic, the name includes the part before it: `mpnet_rte/model` gives `mpnet_rte_model`.
     """
     folder = Path(path)
     if folder.name in ("", ".."):

@@ -8,16 +8,16 @@ from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 LARGEST = 2**63
-"""Limit of integers in other programs and in a pandas frame."""
+"""Limit of integers in pandas and other programs."""
 ANY_OF = {str: str, list: list[Any], tuple: tuple[Any, ...], dict: dict[str, Any]}
-"""Class of a value -> the type to check if any value is allowed."""
+"""Class of a value -> the type hint that replaces Any."""
 
 
 def check_type(value: Any, hint: Any, where: str = "") -> None:
     """Raise TypeError if a value or a part of it does not have the hinted type. The message names the part.
 
     hint: Any, None, a class, a dataclass, a TypedDict, a union, or a list, tuple[X, ...], dict or Mapping of these. An
-    integer counts as a float. A Boolean is not a number. NaN is a float, infinity is not.
+    integer counts as a float. A Boolean is not a number. NaN is allowed as a float, infinity is not.
     """
     if hint is Any:
         hint = ANY_OF.get(type(value), object)
@@ -29,10 +29,10 @@ def check_type(value: Any, hint: Any, where: str = "") -> None:
     elif kind in (Union, types.UnionType):
         _check_union(value, inner, where)
     elif kind in (list, tuple) and isinstance(value, kind):
-        each = [inner[0]] * len(value) if kind is list or inner[-1] is ... else inner
-        if len(each) != len(value):
-            raise TypeError(f"{where}: {len(each)} values are expected, not {_shown(value)}")
-        for i, (item, of) in enumerate(zip(value, each, strict=True)):
+        item_hints = [inner[0]] * len(value) if kind is list or inner[-1] is ... else inner
+        if len(item_hints) != len(value):
+            raise TypeError(f"{where}: {len(item_hints)} values are expected, not {_shown(value)}")
+        for i, (item, of) in enumerate(zip(value, item_hints, strict=True)):
             check_type(item, of, f"{where}[{i}]")
     elif kind in (dict, Mapping) and isinstance(value, Mapping):
         for key, item in value.items():
@@ -49,7 +49,7 @@ def _check_parts(values: Mapping[str, Any], hint: Any, where: str) -> None:
 
 
 def _check_union(value: Any, kinds: tuple, where: str) -> None:
-    """Check against each type of a union. Raise the error of the last type other than None, the most specific."""
+    """Check against each type of a union. If none fits, raise the error of the last type other than None."""
     errors = []
     for kind in kinds:
         try:
@@ -60,10 +60,10 @@ def _check_union(value: Any, kinds: tuple, where: str) -> None:
 
 
 def _is_plain(value: Any, kind: Any) -> bool:
-    """Whether a scalar value is of a class."""
+    """Whether a scalar value has the type `kind`."""
     if kind in (int, float):
-        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
-        return whole or (kind is float and isinstance(value, float) and not math.isinf(value))
+        is_integer = isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST
+        return is_integer or (kind is float and isinstance(value, float) and not math.isinf(value))
     if kind is str and isinstance(value, str):
         return not any("\ud800" <= c <= "\udfff" for c in value)  # a lone surrogate cannot be encoded
     return isinstance(kind, type) and isinstance(value, kind)

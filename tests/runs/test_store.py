@@ -244,7 +244,7 @@ def test_a_file_that_the_user_has_changed_is_the_users(tmp_path, name):
     own.write(dict.fromkeys(RUNS, "{}"))
     own.settle()
     (tmp_path / name).write_text("mine")
-    with pytest.raises(UserError, match=f"holds {name}, which this run did not write or which was changed since"):
+    with pytest.raises(UserError, match=f"holds {name}, which this run did not write with this content"):
         opened(OTHER, tmp_path, overwrite=True, save_model=True, **DATA)
     assert files(tmp_path) == {*RUNS, "spec.json"}, "nothing is deleted"
     with pytest.raises(UserError, match=name):

@@ -144,9 +144,9 @@ def test_what_cannot_be_is_named_and_not_run(write):
 def test_what_cannot_be_read_is_said(write):
     made = write("settings: {task_name: rte, drop_strategy: top}\ngrid: {models: [./no-such], k: [9], seeds: [1, 2]}")
     (text,) = made.notes
-    assert len(made.jobs) == 2 and "no-such" in text and "was not checked" in text
+    assert len(made.jobs) == 2 and "no-such" in text and "K was not checked" in text
     made = write("settings: {model_name_or_path: demo, task_name: rte, data_dir: nowhere}\ngrid: {seeds: [1, 2]}")
-    assert made.notes == ["--data_dir nowhere: no such folder here."]
+    assert made.notes == ["--data_dir nowhere: no such folder on this machine."]
 
 
 def test_own_files_that_are_not_here_are_said(write):
@@ -154,7 +154,7 @@ def test_own_files_that_are_not_here_are_said(write):
     made = write(
         "settings: {model_name_or_path: demo, train_file: train.csv, validation_file: no.csv}\ngrid: {seeds: [1, 2]}"
     )
-    assert made.notes == ["--validation_file no.csv: no such file here."] and len(made.jobs) == 2
+    assert made.notes == ["--validation_file no.csv: no such file on this machine."] and len(made.jobs) == 2
 
 
 def test_an_order_that_nobody_knows_is_impossible_and_no_end(write):
@@ -183,7 +183,7 @@ BASE = "settings: {model_name_or_path: demo, task_name: demo-rte}\n"
 def test_any_flag_is_an_axis_or_is_named_as_idle(write, axis, runs):
     made = write(BASE + f"grid: {{{axis}}}")
     name, n = axis.split(":")[0], axis.count(",") + 1
-    idle = [f"axis '{name}' changes nothing: {n} cells are one run"] if runs == 1 and name != "seeds" else []
+    idle = [f"axis '{name}' has no effect: {n} cells give one run"] if runs == 1 and name != "seeds" else []
     assert len(made.jobs) == runs and made.notes == idle
 
 
@@ -192,8 +192,8 @@ def test_idle_axes_by_hand():
         return [({"a": a, "b": b}, run) for a, b, run in rows]
 
     idle = planned((1, 1, "x"), (2, 1, "x"), (1, 2, "y"), (2, 2, "y"))
-    assert idle_axis("a", idle) == "axis 'a' changes nothing: 4 cells are 2 runs" and idle_axis("b", idle) is None
-    assert idle_axis("a", planned((1, 1, "x"), (2, 1, "x"))) == "axis 'a' changes nothing: 2 cells are one run"
+    assert idle_axis("a", idle) == "axis 'a' has no effect: 4 cells give 2 runs" and idle_axis("b", idle) is None
+    assert idle_axis("a", planned((1, 1, "x"), (2, 1, "x"))) == "axis 'a' has no effect: 2 cells give one run"
     assert idle_axis("a", planned((1, 1, "x"), (1, 2, "y"))) is None  # one value
     assert idle_axis("a", planned((1, 1, "x"), (2, 1, "y"), (1, 2, "y"), (2, 2, "x"))) is None
     # K = 0 is one run for two strategies, of which only one can drop K = 5

@@ -1,4 +1,4 @@
-"""Speed-ups as context managers. In their blocks, a model trains or predicts faster. On exit, the model is restored.
+"""Context managers that make training and prediction faster. On exit, the model is restored.
 
 Results differ only by rounding, and by different dropout draws from the same distribution.
 """

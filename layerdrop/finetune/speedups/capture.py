@@ -1,7 +1,7 @@
 """Graph capture: the forward and backward pass of a training step as a CUDA graph.
 
 A step launches a thousand kernels. With a small batch, launching takes longer than computing. A CUDA graph is captured
-once for each shape of a batch and launches all kernels at once. It has the same kernels, inputs and random draws.
+once for each shape of a batch and launches all kernels at once. Kernels, inputs and random draws are the same.
 Clipping and the optimizer follow as in an ordinary step.
 """
 
@@ -36,7 +36,7 @@ def can_capture(model: PreTrainedModel, args: TrainingArguments) -> bool:
     return (
         args.device.type == "cuda"
         and model.config.model_type in MODEL_TYPES
-        and args.parallel_mode != ParallelMode.DISTRIBUTED  # a single process can also be wrapped
+        and args.parallel_mode != ParallelMode.DISTRIBUTED  # DistributedDataParallel can also wrap a single process
         and args.gradient_accumulation_steps == 1
         and not any(getattr(args, name) for name in NOT_CAPTURABLE)
         and not ("lomo" in args.optim or "layerwise" in args.optim)  # these update parameters in the backward pass
@@ -49,7 +49,7 @@ class _Graph:
     """Input of the graph."""
     replay: Callable[[], None]
     loss: torch.Tensor
-    """Output of the graph, in addition to the gradients."""
+    """Loss that the graph writes. The graph also writes the gradients."""
 
 
 class CapturedSteps:
@@ -62,7 +62,7 @@ class CapturedSteps:
     def __init__(self, step: Step):
         self.step = step
         self.graphs: dict[tuple, _Graph | None] = {}
-        """Shape -> its graph; None after the first step."""
+        """Shape -> its graph; None between the first and the second step."""
         self.gradients: dict[nn.Parameter, torch.Tensor] = {}
         """Trained parameter -> output of the graphs."""
         self.pool = None

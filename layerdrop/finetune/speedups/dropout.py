@@ -81,7 +81,7 @@ def attention(
 def _additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Convert a mask to values that are added to scores of type `dtype`.
 
-    The lowest number of a wider type would become minus infinity, and a fully masked row would become NaN.
+    Values are limited to the range of `dtype`: minus infinity would turn a fully masked row into NaN.
     """
     least = torch.finfo(dtype).min
     if mask.dtype == torch.bool:

@@ -1,8 +1,8 @@
 """Training steps without synchronization between host and GPU.
 
 The host queues operations and runs ahead of the GPU. Reading a value, or a blocking copy of a batch, makes the host
-wait until the queue is empty. Then the GPU idles. The library synchronizes seven times a step: to copy each tensor of
-the batch, to check for padding, and to check that the loss is finite (`logging_nan_inf_filter`).
+wait until the queue is empty. Then the GPU is idle. The library synchronizes seven times a step: to copy each
+tensor of the batch, to check for padding, and to check that the loss is finite (`logging_nan_inf_filter`).
 
 cuDNN's attention also makes the host wait: a tenth of a second for each new batch length, and seconds for
 the first length.
@@ -23,7 +23,7 @@ KERNELS = [kernel for kernel in SDPBackend.__members__.values() if kernel.name n
 
 
 def _always_a_mask(*args, **kwargs) -> torch.Tensor:
-    """The library's mask for sdpa, also for a batch without padding, because a check for padding would synchronize."""
+    """The library's mask for sdpa, also for a batch without padding. A check for padding would synchronize."""
     return sdpa_mask(*args, **kwargs | {"allow_is_bidirectional_skip": False})
 
 

@@ -1,4 +1,4 @@
-"""Interface of engines, which execute jobs with a given function and return their records.
+"""Interface of execution engines. An engine executes jobs with a given function and returns their records.
 
 Workers import this module before they prepare their process: it must not import torch or numpy.
 """
@@ -11,7 +11,7 @@ from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import Options, RunSpec
 
 LOG_FILE = "log.txt"
-"""In a run's folder: the output of the run."""
+"""Name of the file in a run's folder with the output of the run."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Job:
         return Path(self.options.folder).name
 
     def record(self) -> RunRecord | None:
-        """The record of this run; None if its folder has no readable record."""
+        """The record of the job's run; None if the folder has no readable record of this run."""
         from layerdrop.runs.store import find_record
 
         return find_record(self.options.folder, self.spec)
@@ -35,12 +35,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a job. Without record and error, another process uses its folder."""
+    """The result of a job. If record and error are None, another process uses the job's folder."""
 
     job: Job
     record: RunRecord | None = None
     error: str | None = None
-    """The reason for a missing record: the worker died."""
+    """Reason for a missing record, for example that the worker process died."""
 
 
 class Engine(Protocol):
@@ -49,10 +49,10 @@ class Engine(Protocol):
     slots: int
 
     def start(self, job: Job) -> None:
-        """Begin a job. At most `slots` jobs may be unfinished."""
+        """Start a job. Call it only if fewer than `slots` jobs are unfinished."""
 
     def wait(self, seconds: float) -> list[Result]:
-        """Return the jobs that ended since the last call. Wait up to `seconds` for the first."""
+        """Return the results of jobs that ended since the last call. Wait up to `seconds` for the first result."""
 
     def close(self) -> None:
         """Terminate the workers."""

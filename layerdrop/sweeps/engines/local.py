@@ -24,7 +24,7 @@ class LocalEngine:
         self.slots = len(self.workers)
 
     def start(self, job: Job) -> None:
-        """Begin a job on a free worker."""
+        """Start a job on a free worker."""
         next(worker for worker in self.workers if worker.job is None).begin(job)
 
     def wait(self, seconds: float) -> list[Result]:
@@ -35,7 +35,7 @@ class LocalEngine:
     def close(self) -> None:
         """See Engine."""
         for worker in self.workers:
-            worker.connection.close()  # ends an idle worker
+            worker.connection.close()  # an idle worker exits when its connection closes
             if worker.job is not None:
                 worker.process.kill()
         for worker in self.workers:
@@ -52,10 +52,10 @@ class _Worker:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(self.run, self.slot, theirs), daemon=True)
+        self.connection, child_connection = context.Pipe()
+        self.process = context.Process(target=_serve, args=(self.run, self.slot, child_connection), daemon=True)
         before = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if self.slot.gpu is not None:  # CUDA reads it once, at first use: set it before the start
+        if self.slot.gpu is not None:  # CUDA reads the variable once, at its first use in a process
             os.environ["CUDA_VISIBLE_DEVICES"] = self.slot.gpu
         try:
             self.process.start()
@@ -63,21 +63,21 @@ class _Worker:
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
             if before is not None:
                 os.environ["CUDA_VISIBLE_DEVICES"] = before
-        theirs.close()
+        child_connection.close()
 
     def _restart(self) -> None:
         self.connection.close()
         self._start()
 
     def begin(self, job: Job) -> None:
-        if not self.process.is_alive():  # died while idle
+        if not self.process.is_alive():  # the worker died while it was idle
             self._restart()
         self.job = job
         with suppress(OSError):  # the process has died: result() reports it
             self.connection.send(job)
 
     def result(self) -> Result:
-        """The result of the job that ended. Start a new process if the worker died."""
+        """Return the result of the job that ended. Start a new process if the worker died."""
         job, self.job = self.job, None
         try:
             return Result(job, self.connection.recv())
@@ -85,8 +85,8 @@ class _Worker:
             self.process.join()
             code = self.process.exitcode
             self._restart()
-            how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            return Result(job, error=f"the worker process {how} (memory? see {LOG_FILE})")
+            ending = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            return Result(job, error=f"the worker process {ending} (memory? see {LOG_FILE})")
 
 
 def _serve(run: bytes, slot: WorkerSlot, connection: Connection) -> None:

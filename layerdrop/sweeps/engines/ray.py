@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class RayEngine:
-    """Engine on a Ray cluster. All nodes share the folder of the store, and have the code at the same path."""
+    """Engine on a Ray cluster. All nodes must share the store, and have the code at the same path."""
 
     def __init__(self, run: Run, address: str, runs_per_gpu: int = 1, cores_per_run: int = 1):
         try:
@@ -28,8 +28,8 @@ class RayEngine:
             ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": path}}, log_to_driver=False)
         except ConnectionError as error:
             raise _no_cluster(address, error) from None
-        have = ray.cluster_resources()
-        gpus, cores = have.get("GPU", 0), have.get("CPU", 0)
+        resources = ray.cluster_resources()
+        gpus, cores = resources.get("GPU", 0), resources.get("CPU", 0)
         self.slots = max(1, int(gpus * runs_per_gpu if gpus else cores // cores_per_run))
         self.task = ray.remote(_work_on_node).options(
             num_cpus=cores_per_run if not gpus else 0,
@@ -67,10 +67,10 @@ def _no_cluster(address: str, error: Exception | str) -> UserError:
 
 
 def _check_address(address: str) -> None:
-    """Raise UserError if nothing listens there: Ray itself would try for minutes."""
+    """Raise UserError if nothing listens at the address. Ray itself would retry for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():
-        return  # auto, local
+        return  # `auto` or `local`, which have no port
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:

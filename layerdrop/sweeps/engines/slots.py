@@ -11,16 +11,17 @@ MEMORY_PER_WORKER = 4 * 2**30
 
 @dataclass(frozen=True)
 class WorkerSlot:
-    """Resources of a worker: some cores, and possibly a GPU as named by CUDA_VISIBLE_DEVICES."""
+    """Resources of a worker: CPU cores, and optionally a GPU, named as in CUDA_VISIBLE_DEVICES."""
 
     cores: tuple[int, ...]
     gpu: str | None = None
 
 
 def slots(workers: int | None = None, runs_per_gpu: int = 1) -> list[WorkerSlot]:
-    """`runs_per_gpu` slots on each GPU. Without a GPU, one slot for each core, limited by the free memory.
+    """Return `runs_per_gpu` slots for each GPU. Without a GPU, return one slot for each core, if memory allows.
 
-    workers: number of slots; None: as above, at least one. Cores are distributed evenly. CUDA is not initialized here.
+    workers: number of slots; None: choose it as above, at least one. The cores are divided evenly among the slots.
+    Does not initialize CUDA.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     gpus: list[str | None] = [gpu for gpu in visible_gpus() for _ in range(runs_per_gpu)]
@@ -35,9 +36,9 @@ def slots(workers: int | None = None, runs_per_gpu: int = 1) -> list[WorkerSlot]
 
 
 def visible_gpus() -> list[str]:
-    """Names of the GPUs for CUDA_VISIBLE_DEVICES. NVML counts them without a CUDA context."""
+    """Names of the usable GPUs, as in CUDA_VISIBLE_DEVICES. Counting them creates no CUDA context."""
     import torch
 
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     n = torch.cuda.device_count()
-    return [name.strip() for name in named.split(",")][:n] if named else [str(i) for i in range(n)]
+    return [name.strip() for name in visible.split(",")][:n] if visible else [str(i) for i in range(n)]

@@ -1,4 +1,4 @@
-"""Execute one job in a worker process: output goes to a file, a failure to the record, memory is freed afterwards."""
+"""Execute one job in a worker process: redirect the output to a file, record a failure, free memory at the end."""
 
 import os
 import pickle
@@ -15,7 +15,7 @@ from layerdrop.system.process import free_memory, prepare_process
 
 
 def load_run(pickled: bytes) -> Run:
-    """Prepare this process, then unpickle the function that executes a run: its module imports torch."""
+    """Prepare this process, then unpickle the function that executes a run. Unpickling imports torch."""
     prepare_process()
     return pickle.loads(pickled)
 
@@ -23,7 +23,7 @@ def load_run(pickled: bytes) -> Run:
 def work(run: Run, job: Job) -> RunRecord | None:
     """Execute a job, and append its output to LOG_FILE.
 
-    Returns the record, also of a failed run; None if another process uses the folder.
+    Returns the record, also for a failed run. Returns None if another process uses the folder.
     """
     from layerdrop.runs.environment import environment
     from layerdrop.runs.folder import Locked, lock_folder
@@ -46,10 +46,10 @@ def work(run: Run, job: Job) -> RunRecord | None:
 
 
 def record_failure(job: Job, error: str, environment: dict | None = None) -> RunRecord:
-    """Make the record of a job that failed without a record.
+    """Return a record with status `failed` for a job that failed without a record.
 
-    Write it unless the folder holds a success or the record of another run, or is locked. environment: of the failed
-    run, if known.
+    Write it into the folder, unless the folder is locked, or has the record of a success or of another run.
+    environment: the environment of the failed run, if known.
     """
     from layerdrop.runs.folder import Locked, lock_folder
 
@@ -66,7 +66,7 @@ def record_failure(job: Job, error: str, environment: dict | None = None) -> Run
 
 @contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    """Send the output of this process, compiled libraries included, to the end of a file."""
+    """Append the output of this process, including compiled libraries, to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     sys.stderr.flush()
