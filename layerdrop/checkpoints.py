@@ -40,10 +40,12 @@ NO_LIMIT = 2**31 - 1
 """Length limit for a tokenizer without a limit. Such a tokenizer reports 10^30, but rejects 10^30 as an argument."""
 HUB_TIMEOUT = 3.0
 """Timeout of the hub, in seconds."""
-WAYS_WITHOUT_HUB = (
-    "Without a hub: --model_name_or_path FOLDER of a local checkpoint and --data_dir FOLDER of GLUE's .tsv files "
-    "(or --train_file and --validation_file), or the demo model: run_glue.py configs/demo.yaml"
-)
+WAYS_WITHOUT_HUB = {
+    "--model_name_or_path": "Without a hub: --model_name_or_path FOLDER of a local checkpoint and --data_dir FOLDER of "
+    "GLUE's .tsv files (or --train_file and --validation_file), or the demo model: layerdrop run configs/demo.yaml",
+    "--teacher": "Give the folder of a fine-tuned model, or auto",
+}
+"""Flag of a checkpoint -> the advice for a machine that cannot reach the hub."""
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 CONFIGURATION = ("config.json",)
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
@@ -285,7 +287,7 @@ def _not_found(flag: str, name: str, what: str, error: Exception) -> NotFound:
         reason = str(error).strip().split("\n")[0]
         return NotFound(f"{flag} {name}: no {what} in this folder ({reason}). Give the folder of a checkpoint.")
     if huggingface_hub.is_offline_mode():
-        ways = "Give the folder of a fine-tuned model, or auto" if flag == "--teacher" else WAYS_WITHOUT_HUB
+        ways = WAYS_WITHOUT_HUB.get(flag, "Give the folder of a checkpoint")
         return NotFound(
             f"{flag} {name}: no such folder; {what} is not in the local cache and the hub cannot be reached. {ways}."
         )
@@ -340,7 +342,7 @@ def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConf
             raise UserError(
                 f"{flag} {model.name}: needs custom code. If you trust it, add --trust_remote_code."
             ) from error
-        raise _not_found(flag, model.name, CONFIG, error) from error
+        raise _not_found(flag, model.name, CONFIG, error) from None
 
 
 def _load_tokenizer(model: ModelSpec, hub: HubOptions):

@@ -115,7 +115,7 @@ class ExportedRun:
         with `force`.
         """
         if form == "onnx":
-            check_packages()
+            check_packages("--format onnx")
         check_output(folder)
         target = Path(os.path.realpath(folder))
         with temporary_folder_for("--output", target) as new:

@@ -247,7 +247,7 @@ def test_data_that_has_moved(own, capsys, monkeypatch):
     made = Path("made").absolute()
     monkeypatch.chdir("/")
     code, _, err = call(str(made), capsys)
-    assert code == 2 and "--validation_file dev.csv: the run in" in err and "Give its new path" in err
+    assert code == 2 and "--validation_file dev.csv: the run in" in err and "Give the new path" in err
     code, _, err = call(f"{made} --validation_file {made.parent / 'moved.csv'}", capsys)
     assert code == 0 and "of 12 predictions differ" in err, err
 
