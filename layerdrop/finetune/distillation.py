@@ -116,7 +116,8 @@ def _check_pairs(
     """Raise UserError for an unknown kind of distillation, and for pairs or a weight that do not fit it."""
     if distill not in KINDS:
         raise unknown("distill", distill, KINDS)
-    if (distill == "logits") != (not pairs and not states_weight):
+    given = {bool(pairs), bool(states_weight)}
+    if given != {distill != "logits"}:
         needs = "no pairs and no distill_states_weight" if distill == "logits" else "pairs and distill_states_weight"
         raise UserError(f"distill '{distill}': needs {needs}.")
     for pair in pairs:
