@@ -30,6 +30,7 @@ from layerdrop.runs.card import hub_name
 from layerdrop.runs.results import CARD_FILE, LAYERS_FILE
 from layerdrop.surgery import kept_layers, reduced_config
 from layerdrop.system.files import hashes_in, replace_folder, temporary_folder_for, write_atomically
+from layerdrop.system.text import short_name
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MODULES = "modules.json"
@@ -91,9 +92,12 @@ class Source:
         if not path.is_file():
             return []
         try:
-            return [str(module["path"]) for module in json.loads(path.read_text(encoding="utf-8"))]
+            modules = [str(module["path"]) for module in json.loads(path.read_text(encoding="utf-8"))]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not a list of sentence-transformers' modules ({error}).") from None
+        if outside := [module for module in modules if Path(module).is_absolute() or ".." in Path(module).parts]:
+            raise UserError(f"{path}: the module {outside[0]} is outside its folder.")
+        return modules
 
     def copy_to(self, folder: Path) -> None:
         """Copy all files but the weights, the configuration and the card."""
@@ -102,7 +106,7 @@ class Source:
             _copy(self.root, folder, SENTENCE_FILES)
             _copy(self.root / self.transformer, folder / self.transformer, SENTENCE_FILES)
         for module in self.modules:
-            if module not in ("", self.transformer):
+            if module not in ("", self.transformer) and (self.root / module).is_dir():  # Normalize has no files
                 shutil.copytree(self.root / module, folder / module)
 
 
@@ -179,7 +183,7 @@ def write_cut(
             **facts,
             library="sentence-transformers" if source.modules else "transformers",
             base=hub_name(checkpoint.name),
-            name=hub_name(checkpoint.name) or Path(checkpoint.name.rstrip("/")).name,
+            name=hub_name(checkpoint.name) or short_name(checkpoint.name),
             before=before,
             after=after,
             model_class=model_class,

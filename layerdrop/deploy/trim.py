@@ -1,7 +1,8 @@
 """Trim a vocabulary: keep the tokens of some texts, and shrink tokenizer, embedding and tied heads together.
 
-Exact for WordPiece, BPE and Unigram: these texts keep their tokens. A removed token occurs in none of the texts.
+The texts keep their tokens with WordLevel, WordPiece, BPE and Unigram. A removed token occurs in none of the texts.
 
+- WordLevel takes whole words. The words of the texts are kept.
 - WordPiece takes the longest token that matches. All tokens that were taken are kept.
 - BPE applies the earliest rule of its list. All rules that can build a kept token are kept.
 - Unigram takes the most probable segmentation. Its tokens are kept, and so is the least probable token, because the
@@ -96,15 +97,14 @@ def trim(path: Path, texts: Iterable[tuple[str, ...]]) -> Trimmed:
     """
     if not path.is_file():
         raise UserError(f"--trim_vocabulary: {path.parent} has no {TOKENIZER_FILE}. Save the fast tokenizer there.")
-    content, full, texts = json.loads(path.read_text(encoding="utf-8")), Tokenizer.from_file(str(path)), list(texts)
-    full.no_truncation()
-    full.no_padding()
+    content, texts = json.loads(path.read_text(encoding="utf-8")), list(texts)
     model, added = content["model"], {token["id"] for token in content["added_tokens"]}
-    ids = _encode(full, texts)
-    used = added | set(np.concatenate(ids).tolist()) if ids else added
     kind = model.get("type") or ("BPE" if "merges" in model else None)
     if kind not in _KEEP:
         raise UserError(f"--trim_vocabulary: cannot trim a tokenizer of kind {kind}. Allowed: {', '.join(_KEEP)}.")
+    full = Tokenizer.from_file(str(path))
+    ids = _encode(full, texts)
+    used = added | set(np.concatenate(ids).tolist()) if ids else added
     size = full.get_vocab_size(with_added_tokens=True)
     kept = sorted(_KEEP[kind](model, used))
     trimmed = Trimmed(content, kept, size)
@@ -122,6 +122,12 @@ def _encode(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]]) -> list[np.n
     tokenizer.no_padding()
     encodings = tokenizer.encode_batch([text if len(text) > 1 else text[0] for text in texts])
     return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+
+
+def _keep_word_level(model: dict, used: set[int]) -> set[int]:
+    kept = used | {i for i in [model["vocab"].get(model.get("unk_token"))] if i is not None}
+    model["vocab"] = {token: i for token, i in model["vocab"].items() if i in kept}
+    return kept
 
 
 def _keep_word_piece(model: dict, used: set[int]) -> set[int]:
@@ -164,7 +170,7 @@ def _keep_unigram(model: dict, used: set[int]) -> set[int]:
     return kept
 
 
-_KEEP = {"WordPiece": _keep_word_piece, "BPE": _keep_bpe, "Unigram": _keep_unigram}
+_KEEP = {"WordLevel": _keep_word_level, "WordPiece": _keep_word_piece, "BPE": _keep_bpe, "Unigram": _keep_unigram}
 """Kind of tokenizer -> a function that trims the model's part of `tokenizer.json`, and returns the kept ids."""
 
 

@@ -94,11 +94,11 @@ def test_the_types_of_the_weights(tmp_path):
 def sentence_encoder(folder: Path, transformer: str) -> str:
     """A sentence encoder in the layout of sentence-transformers."""
     saved(folder / transformer, with_head("bert", "AutoModel"))
-    modules = [transformer, "1_Pooling", "2_Dense"]
+    modules = [transformer, "1_Pooling", "2_Dense", "3_Normalize"]
     (folder / "modules.json").write_text(
         json.dumps([{"idx": i, "name": str(i), "path": path, "type": "x"} for i, path in enumerate(modules)])
     )
-    for name in modules[1:]:
+    for name in modules[1:3]:  # Normalize has no files
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(f'{{"of": "{name}"}}')
     (folder / "2_Dense" / "model.safetensors").write_bytes(b"weights of the dense module")
@@ -191,3 +191,13 @@ def test_weights_under_other_names_are_refused(tmp_path, capsys):
     save_file(other, f"{folder}/model.safetensors", metadata={"format": "pt"})
     words = [folder, "--drop_strategy", "top", "--drop_k", "2", "--output_dir", str(tmp_path / "out")]
     assert run_command("cut", words) == 2 and "do not name the weights of its 6 layers" in capsys.readouterr().err
+
+
+def test_modules_outside_the_folder_are_refused(tmp_path, capsys):
+    folder = sentence_encoder(tmp_path / "model", "")
+    (tmp_path / "secret").mkdir()
+    for path in ("../secret", str(tmp_path / "secret")):
+        modules = [{"idx": 0, "path": ""}, {"idx": 1, "path": path}]
+        (tmp_path / "model" / "modules.json").write_text(json.dumps(modules))
+        words = [folder, "--drop_strategy", "top", "--drop_k", "4", "--output_dir", str(tmp_path / "out")]
+        assert run_command("cut", words) == 2 and "is outside its folder" in capsys.readouterr().err

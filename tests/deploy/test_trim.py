@@ -100,6 +100,14 @@ def test_the_texts_keep_their_tokens_and_logits(tmp_path, kind):
         assert "<unk>" not in tokens and joined == text.replace(" ", "")
 
 
+def test_a_word_level_tokenizer_keeps_the_words_of_the_texts(tmp_path):
+    tiny.save(tmp_path)
+    trimmed = trim(tmp_path / "tokenizer.json", [("w1 w7", "w3")])
+    small = Tokenizer.from_str(json.dumps(trimmed.content))
+    assert trimmed.kept == [0, 1, 2, 3, 4, 6, 8, 12]
+    assert small.encode("w7 w8").tokens == ["[CLS]", "w7", "[UNK]", "[SEP]"]
+
+
 def test_rules_of_bpe_that_build_kept_tokens_are_kept(tmp_path):
     """`abcd` is built from `ab` and `cd`, which occur in no text as tokens of their own; `ef` goes."""
     raw = Tokenizer(models.BPE({c: i for i, c in enumerate([*"abcdef", "ab", "cd", "ef", "abcd"])},
@@ -113,11 +121,15 @@ def test_rules_of_bpe_that_build_kept_tokens_are_kept(tmp_path):
 
 def test_what_cannot_be_trimmed(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tiny.save(Path("words"))  # a WordLevel tokenizer
+    tiny.save(Path("words"))
+    path = Path("words/tokenizer.json")
+    path.write_text(path.read_text().replace('"WordLevel"', '"Other"'))
     Path("texts.txt").write_text("w1 w2\n")
     words = ["--drop_strategy", "top", "--drop_k", "2", "--output_dir", "out", "--trim_vocabulary"]
     assert run_command("cut", ["words", *words, "texts.txt"]) == 2
-    assert "cannot trim a tokenizer of kind WordLevel. Allowed: WordPiece, BPE, Unigram" in capsys.readouterr().err
+    assert (
+        "cannot trim a tokenizer of kind Other. Allowed: WordLevel, WordPiece, BPE, Unigram" in capsys.readouterr().err
+    )
     assert run_command("cut", ["words", *words, "none.txt"]) == 2 and "cannot read the file" in capsys.readouterr().err
     folder, _ = checkpoint(Path("model"), "WordPiece")
     (folder / "tokenizer.json").rename("tokenizer.json")
