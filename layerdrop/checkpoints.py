@@ -87,7 +87,7 @@ class Checkpoint:
         config = _load_config(model, hub, flag)
         _check_config(config, f"{flag} {model.name}")
         checkpoint = cls(model, hub, config, flag)
-        if Path(_folder_or_name(model.name), ADAPTER).is_file():
+        if Path(folder_or_name(model.name), ADAPTER).is_file():
             checkpoint.notes.append(f"{model.name} also holds an adapter ({ADAPTER}), which is not used")
         return checkpoint
 
@@ -312,7 +312,7 @@ def is_local(name: str) -> bool:
     return name in EMBEDDED or Path(name).is_dir()
 
 
-def _folder_or_name(name: str) -> str:
+def folder_or_name(name: str) -> str:
     """The folder of the demo model; any other folder or hub name unchanged."""
     return str(EMBEDDED.get(name, name))
 
@@ -335,7 +335,7 @@ def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConf
         _first_bytes(path, flag)
     try:
         return AutoConfig.from_pretrained(
-            _folder_or_name(model.name), trust_remote_code=hub.trust_remote_code, **_hub_arguments(model.revision, hub)
+            folder_or_name(model.name), trust_remote_code=hub.trust_remote_code, **_hub_arguments(model.revision, hub)
         )
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
@@ -353,7 +353,7 @@ def _load_tokenizer(model: ModelSpec, hub: HubOptions):
         _first_bytes(path, "--tokenizer_name")
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            _folder_or_name(name), trust_remote_code=hub.trust_remote_code, **_hub_arguments(revision, hub)
+            folder_or_name(name), trust_remote_code=hub.trust_remote_code, **_hub_arguments(revision, hub)
         )
     except (OSError, ValueError, ImportError) as error:
         raise _not_found("--tokenizer_name", name, "tokenizer", error) from error
@@ -366,7 +366,7 @@ def _load_tokenizer(model: ModelSpec, hub: HubOptions):
 
 def _files(name: str, patterns: tuple[str, ...]) -> list[Path]:
     """Files in a folder that match the patterns. Empty for a hub name."""
-    folder = Path(_folder_or_name(name))
+    folder = Path(folder_or_name(name))
     return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
 
 
@@ -395,14 +395,14 @@ def _open_weights(model: ModelSpec, hub: HubOptions, flag: str) -> Mapping[str, 
     name, look_up = model.name, _hub_arguments(model.revision, hub)
 
     def find(filename: str) -> str | None:
-        return cached_file(_folder_or_name(name), filename, _raise_exceptions_for_missing_entries=False, **look_up)
+        return cached_file(folder_or_name(name), filename, _raise_exceptions_for_missing_entries=False, **look_up)
 
     for whole, index in ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
         try:
             files = [path] if (path := find(whole)) else []
             if not files and (path := find(index)):
                 shards = json.loads(Path(path).read_text(encoding="utf-8"))["weight_map"].values()
-                files = [cached_file(_folder_or_name(name), shard, **look_up) for shard in sorted(set(shards))]
+                files = [cached_file(folder_or_name(name), shard, **look_up) for shard in sorted(set(shards))]
         except OSError as error:
             raise _not_found(flag, name, "weights", error) from error
         if files:
