@@ -5,16 +5,18 @@
 
 MODEL is any checkpoint of a supported family with any head: base model, masked LM, classifier of texts or tokens,
 question answering, decoder, sentence encoder (its pooling and dense modules are kept). Use the result with your own
-training script. Flags that select layers are those of `layerdrop run`.
+training script. The flags --drop_strategy, --drop_k, --drop_threshold, --drop_layers, --keep_layers,
+--drop_order_file, --score_on and --weight_scope select the layers, as in `layerdrop run`.
 
 Criteria that read texts need --texts: a file of lines, or a .csv, .tsv, .json, .jsonl or .parquet file. Criteria that
 need a head use the checkpoint's masked-LM head.
 
---trim_vocabulary also removes the tokens that do not occur in TEXTS. These texts keep their tokens and logits. In
-multilingual models, the embeddings are larger than all layers together.
+--trim_vocabulary also removes the tokens that do not occur in TEXTS. These texts keep their tokens. It makes
+multilingual models much smaller: their embeddings are larger than all layers together.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from layerdrop.errors import UserError
@@ -23,7 +25,7 @@ from layerdrop.system.files import LocalPath
 SHARED = (
     *("drop_strategy", "drop_k", "drop_threshold", "drop_layers", "remove_layers", "keep_layers", "drop_order_file"),
     *("drop_order", "weight_scope", "score_on", "score_store", "max_score_samples", "max_seq_length", "seed"),
-    *("model_revision", "tokenizer_name", "cache_dir", "token", "trust_remote_code", "use_cpu"),
+    *("model_revision", "cache_dir", "token", "trust_remote_code", "use_cpu"),
 )
 """Flags of a run that this command takes."""
 
@@ -34,12 +36,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output_dir", type=LocalPath, required=True, help="folder of the cut checkpoint")
     parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="type of the weights (default: unchanged)")
     parser.add_argument("--texts", type=LocalPath, help="file of texts, for criteria that read texts")
-    parser.add_argument("--text_columns", help="the one or two text columns of these files, separated by a comma")
+    parser.add_argument("--text_columns", help="text columns of --texts and --trim_vocabulary, separated by a comma")
+    parser.add_argument("--skip_bad_rows", action="store_true", help="skip malformed rows of these files")
     parser.add_argument(
         "--trim_vocabulary",
         type=LocalPath,
         metavar="TEXTS",
-        help="keep only the tokens of these texts, special tokens and single characters; a file as for --texts",
+        help="remove all tokens that occur neither in these texts nor among special tokens and single characters",
     )
     parser.add_argument("--push_to_hub", metavar="NAME", help="also upload the result to this repository on the hub")
 
@@ -63,8 +66,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     check_output("--output_dir", args.output_dir, LAYERS_FILE)
     spec, options = arguments.to_spec()
     source = Source(args.model, options.hub, spec.model.revision)
-    model = spec.model if source.name == args.model else source.name
-    checkpoint = Checkpoint.open(model, options.hub, "MODEL")
+    checkpoint = Checkpoint.open(replace(spec.model, name=source.name), options.hub, "MODEL")
     selection = _selection(args, spec, options, checkpoint)
     log_notes(checkpoint.notes)
     columns = _texts(args, "--trim_vocabulary").texts if args.trim_vocabulary else ()
@@ -87,10 +89,12 @@ def _arguments(args: argparse.Namespace, words: list[str]):
     from layerdrop.cli.command import flag_name, no_such_flag
     from layerdrop.cli.parsing import parse
 
+    if words and not words[0].startswith("--"):
+        raise UserError(f"'{words[0]}' is not the value of a flag. See layerdrop cut --help.")
     if other := [word for word in words if word.startswith("--") and flag_name(word) not in SHARED]:
         raise UserError(no_such_flag(other[0], [f"--{name}" for name in SHARED], "layerdrop cut --help"))
     arguments = parse(["--model_name_or_path", args.model, "--task_name", "demo-rte", "--do_eval", *words])
-    if arguments.strategy is None and not args.trim_vocabulary:
+    if arguments.strategy is None and not args.trim_vocabulary and not args.dtype:
         raise UserError("no layer to drop. Add --drop_strategy and --drop_k, or --drop_layers, or --keep_layers.")
     return arguments
 
@@ -103,6 +107,8 @@ def _selection(args: argparse.Namespace, spec, options, checkpoint):
     from layerdrop.data.tasks import custom_task
 
     examples, task = None, None
+    if args.texts and not split_to_score(spec.drop):
+        raise UserError("--texts: only for criteria that read texts. Leave it out.")
     if split_to_score(spec.drop):
         if not args.texts:
             raise UserError(f"--drop_strategy {spec.drop.strategy}: reads texts. Add --texts FILE.")
@@ -128,7 +134,7 @@ def _texts(args: argparse.Namespace, flag: str):
 
     if is_table(path):
         chosen = [name.strip() for name in (args.text_columns or "").split(",") if name.strip()]
-        return read_columns(path, (), chosen).examples(())
+        return read_columns(path, (), chosen, args.skip_bad_rows).examples(())
     try:
         content = Path(path).read_bytes()
     except OSError as error:

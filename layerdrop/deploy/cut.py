@@ -1,9 +1,10 @@
 """Cut a checkpoint: the same model with its own head and some of its layers, without training.
 
-The weights are copied under the names of the reduced model. All heads, the weights' types and all other files of the
-checkpoint stay as they are, so the result is an ordinary checkpoint of the same class.
+The weights are copied under the names of the reduced model, with all heads and the weights' types. The tokenizer, the
+modules of a sentence encoder and custom code are copied unchanged. The result is an ordinary checkpoint of its class.
 """
 
+import copy
 import json
 import re
 import shutil
@@ -17,7 +18,7 @@ import torch
 import transformers
 from huggingface_hub import save_torch_state_dict, snapshot_download
 from jinja2 import Template
-from transformers import AutoModelForSequenceClassification
+from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from layerdrop.architectures import HubOptions, original_layers
 from layerdrop.checkpoints import TOKENIZER, Checkpoint, folder_or_name, is_local
@@ -47,7 +48,8 @@ base_model: {{ base }}
 ---
 # {{ name }} with {{ kept | length }} of {{ n_layers }} layers
 {% if dropped %}
-Layers {{ dropped | join(", ") }} of `{{ name }}` are dropped (ids count from 0, next to the embeddings), by {{ why }}.
+Kept layers of the original model: {{ kept | join(", ") }} (ids count from 0, next to the embeddings). Selected by
+{{ why }}.
 {%- endif %}
 {%- if trimmed %}
 The vocabulary has {{ "{:,}".format(vocabulary) }} of {{ "{:,}".format(n_embeddings) }} tokens.
@@ -84,7 +86,7 @@ class Source:
         self.modules = self._modules()
         self.transformer = self.modules[0] if self.modules else ""
         """Folder of the transformer in `root`: empty, or `0_Transformer` in some sentence encoders."""
-        self.name = str(Path(name, self.transformer)) if self.transformer else name
+        self.name = str(self.root / self.transformer) if self.transformer else name
 
     def _modules(self) -> list[str]:
         """The folders of a sentence encoder's modules. Empty for other checkpoints."""
@@ -92,12 +94,14 @@ class Source:
         if not path.is_file():
             return []
         try:
-            modules = [str(module["path"]) for module in json.loads(path.read_text(encoding="utf-8"))]
+            paths = [Path(module["path"]) for module in json.loads(path.read_text(encoding="utf-8"))]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not a list of sentence-transformers' modules ({error}).") from None
-        if outside := [module for module in modules if Path(module).is_absolute() or ".." in Path(module).parts]:
+        if outside := [
+            module for module in paths if not (self.root / module).resolve().is_relative_to(self.root.resolve())
+        ]:
             raise UserError(f"{path}: the module {outside[0]} is outside its folder.")
-        return modules
+        return list(dict.fromkeys("" if module == Path() else module.as_posix() for module in paths))
 
     def copy_to(self, folder: Path) -> None:
         """Copy all files but the weights, the configuration and the card."""
@@ -105,8 +109,8 @@ class Source:
         if self.modules:
             _copy(self.root, folder, SENTENCE_FILES)
             _copy(self.root / self.transformer, folder / self.transformer, SENTENCE_FILES)
-        for module in self.modules:
-            if module not in ("", self.transformer) and (self.root / module).is_dir():  # Normalize has no files
+        for module in self.modules[1:]:
+            if module and (self.root / module).is_dir():  # Normalize has no files
                 shutil.copytree(self.root / module, folder / module)
 
 
@@ -117,17 +121,24 @@ def _copy(source: Path, target: Path, patterns: Sequence[str]) -> None:
 
 
 def _snapshot(name: str, hub: HubOptions, revision: str) -> Path:
-    """Download all files of a repository but its weights in the root. Raises UserError if the hub has no such name."""
-    weights = ["*.bin", "*.h5", "*.msgpack", "*.ot", "*.onnx", "onnx/*", "openvino/*", "model*.safetensors"]
+    """Download the files of a repository, without the weights in its root. Raises UserError for an unknown name."""
+    where = {"revision": revision, "token": hub.token}
     try:
-        folder = snapshot_download(
-            name, revision=revision, cache_dir=hub.cache_dir, token=hub.token, ignore_patterns=weights
-        )
+        files = None  # without a connection: the files in the cache
+        if not huggingface_hub.is_offline_mode():
+            files = [file for file in huggingface_hub.HfApi().list_repo_files(name, **where) if _is_needed(file)]
+        folder = snapshot_download(name, cache_dir=hub.cache_dir, allow_patterns=files, **where)
     except (OSError, ValueError) as error:
         raise UserError(
             f"MODEL {name}: no such folder, and the hub gives no such model ({str(error).splitlines()[0]})."
         ) from None
     return Path(folder)
+
+
+def _is_needed(file: str) -> bool:
+    """Whether a file of a repository is needed besides the weights in its root, which are read one by one."""
+    weights = (".bin", ".h5", ".msgpack", ".ot", ".onnx", ".safetensors")
+    return not file.startswith(("onnx/", "openvino/")) and ("/" in file or not file.endswith(weights))
 
 
 def write_cut(
@@ -147,15 +158,17 @@ def write_cut(
     Raises UserError for a folder with other files, and if the layers cannot be identified by name.
     """
     target = check_output("--output_dir", output, LAYERS_FILE)
+    if target.is_relative_to(source.root.resolve()):
+        raise UserError(f"--output_dir {output}: is the folder of MODEL, or in it. Choose another folder.")
     n_original, original_ids = original_layers(checkpoint.config)
     config = reduced_config(checkpoint.config, selection.dropped)
     kept = [original_ids[i] for i in kept_layers(checkpoint.config, selection.dropped)]
     weights = _weights(checkpoint, selection.dropped)
     trimmed = trim(source.root / source.transformer / TOKENIZER_FILE, trim_to) if trim_to else None
     n_embeddings = config.vocab_size
-    weights = {name: _read(tensor, dtype) for name, tensor in weights.items()}
+    weights = {name: _read(name, tensor, dtype) for name, tensor in weights.items()}
     if trimmed:
-        weights = trimmed.rows(weights, n_embeddings, checkpoint.family.layers)
+        weights = trimmed.rows(weights, _vocabulary_dimensions(checkpoint, weights), n_embeddings)
         trimmed.adapt(config)
     before, after = (sum(map(_size, each.values())) for each in (checkpoint.weights(), weights))
     facts = {
@@ -198,37 +211,61 @@ def write_cut(
     return Cut(output, model_class, kept, n_original, (before, after), (n_embeddings, config.vocab_size))
 
 
+def _vocabulary_dimensions(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor]) -> dict[str, int]:
+    """Name of a weight -> its dimension with one entry for each token.
+
+    These dimensions grow with the vocabulary of the class. Raises UserError if a weight that the class does not know
+    has the size of the vocabulary, or the checkpoint lacks the embedding.
+    """
+    n, larger = checkpoint.config.vocab_size, copy.deepcopy(checkpoint.config)
+    larger.vocab_size += 1
+    before, after = (_empty(checkpoint, config).state_dict() for config in (checkpoint.config, larger))
+    shapes = {name: (before[name].shape, after[name].shape) for name in before}
+    dimensions = {
+        name: next(d for d, (a, b) in enumerate(zip(*shape, strict=True)) if a != b)
+        for name, shape in shapes.items()
+        if shape[0] != shape[1]
+    }
+    for name, weight in weights.items():
+        if name not in before and n in weight.shape:
+            raise UserError(f"--trim_vocabulary: {name} is not a weight of {_model_class(checkpoint)}. Save it first.")
+    if not dimensions.keys() & weights.keys():
+        raise UserError(f"--trim_vocabulary: {checkpoint.name} has no embedding under its usual name.")
+    return dimensions
+
+
 def _weights(checkpoint: Checkpoint, dropped: Sequence[int]) -> Mapping[str, Any]:
     """The kept weights under the names of the reduced model, not read yet.
 
     Raises UserError if a layer has no weights under its name: the library renames the weights of some checkpoints.
     """
-    config, prefix = checkpoint.config, _base_prefix(checkpoint)
-    if not checkpoint.family.shared:
-        pattern = re.compile(rf"(?:{re.escape(prefix)}\.)?{re.escape(checkpoint.family.layers)}\.(\d+)\.")
-        named = {int(match[1]) for key in checkpoint.weights() if (match := pattern.match(key))}
-        if named != set(range(config.num_hidden_layers)):
-            raise UserError(
-                f"MODEL {checkpoint.name}: its files do not name the weights of its {config.num_hidden_layers} layers "
-                f"as {checkpoint.family.layers}.0 and so on, so layers cannot be dropped safely."
-            )
-    return renumbered(checkpoint, dropped, prefix, {})
+    empty = _empty(checkpoint, reduced_config(checkpoint.config, dropped))
+    weights, layers = renumbered(checkpoint, dropped, empty.base_model_prefix, {}), f"{checkpoint.family.layers}."
+    prefix = f"{empty.base_model_prefix}."
+    present = {re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", key)).removeprefix(prefix) for key in weights}
+    needed = [name for name in map(lambda key: key.removeprefix(prefix), empty.state_dict()) if name.startswith(layers)]
+    if missing := [name for name in needed if name not in present]:
+        raise UserError(
+            f"MODEL {checkpoint.name}: its files have no weight {missing[0]} of a kept layer ({len(missing)} are "
+            "missing), so layers cannot be dropped safely. Load and save the model with transformers first."
+        )
+    return weights
 
 
-def _base_prefix(checkpoint: Checkpoint) -> str:
-    """Prefix of the encoder's weights in a checkpoint with a head: `bert`."""
+def _empty(checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrainedModel:
+    """The checkpoint's class without weights, on PyTorch's meta device."""
     own = getattr(transformers, _model_class(checkpoint), None)
-    if own is None:  # custom code
-        with torch.device("meta"):
-            own = AutoModelForSequenceClassification.from_config(
-                checkpoint.config, trust_remote_code=checkpoint.hub.trust_remote_code
-            )
-    return own.base_model_prefix
+    with torch.device("meta"):
+        if own is None:  # custom code
+            return AutoModel.from_config(config, trust_remote_code=checkpoint.hub.trust_remote_code)
+        return own._from_config(copy.deepcopy(config))
 
 
 def _model_class(checkpoint: Checkpoint) -> str:
-    """Name of the checkpoint's class."""
-    return (checkpoint.config.architectures or ["AutoModelForSequenceClassification"])[0]
+    """Name of the checkpoint's class; of the base model if the configuration names none."""
+    if checkpoint.config.architectures:
+        return checkpoint.config.architectures[0]
+    return MODEL_MAPPING[type(checkpoint.config)].__name__
 
 
 def _size(tensor: Any) -> int:
@@ -236,10 +273,15 @@ def _size(tensor: Any) -> int:
     return torch.Size(tensor.get_shape() if hasattr(tensor, "get_shape") else tensor.shape).numel()
 
 
-def _read(tensor: Any, dtype: str | None) -> torch.Tensor:
-    """Read a weight. dtype: convert floats to this type; None: keep their type."""
-    tensor = tensor[...]
-    return tensor.to(DTYPES[dtype]) if dtype and tensor.is_floating_point() else tensor
+def _read(name: str, tensor: Any, dtype: str | None) -> torch.Tensor:
+    """Read a weight. dtype: convert floats to this type; None: keep their type. Raises UserError for an overflow."""
+    tensor = tensor[...].clone()  # tied weights of PyTorch's files share memory: each keeps its name
+    if not dtype or not tensor.is_floating_point():
+        return tensor
+    converted = tensor.to(DTYPES[dtype])
+    if tensor.isfinite().all() and not converted.isfinite().all():
+        raise UserError(f"--dtype {dtype}: {name} has values that are too large for it. Choose bf16 or fp32.")
+    return converted
 
 
 def push(folder: str, repository: str, token: str | None) -> str:

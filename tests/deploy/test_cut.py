@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, set_seed
 
 from layerdrop.checkpoints import Checkpoint
@@ -157,7 +158,7 @@ def test_scores_read_texts(tmp_path, monkeypatch, capsys, strategy):
         assert run_command("cut", words) == 2 and "reads texts. Add --texts FILE" in capsys.readouterr().err
     kept = []
     for name in ("texts.txt", "texts.csv"):
-        assert run_command("cut", [*words, "--texts", name]) == 0
+        assert run_command("cut", [*words, *(["--texts", name] if strategy != "variance" else [])]) == 0
         kept.append(json.loads(Path("out/layers.json").read_text())["kept"])
     assert kept[0] == kept[1] and len(kept[0]) == 4
 
@@ -166,6 +167,8 @@ def test_scores_read_texts(tmp_path, monkeypatch, capsys, strategy):
     ("words", "said"),
     [
         (["nowhere", "--drop_strategy", "top", "--drop_k", "2"], "MODEL nowhere: no such folder"),
+        (["model", "x"], "'x' is not the value of a flag"),
+        (["model", "--drop_strategy", "top", "--drop_k", "2", "--texts", "t"], "--texts: only for criteria"),
         (["model"], "no layer to drop. Add --drop_strategy"),
         (["model", "--drop_k", "2"], "--drop_k needs a strategy"),
         (["model", "--drop_strategy", "top", "--drop_k", "6"], "must keep at least one"),
@@ -184,20 +187,65 @@ def test_what_cannot_be_cut(tmp_path, monkeypatch, capsys, words, said):
 
 def test_weights_under_other_names_are_refused(tmp_path, capsys):
     folder = saved(tmp_path / "model", with_head("bert", "AutoModel"))
-    from safetensors.torch import load_file, save_file
-
     weights = load_file(f"{folder}/model.safetensors")
     other = {name.replace("encoder.layer.3", "encoder.block.3"): value for name, value in weights.items()}
     save_file(other, f"{folder}/model.safetensors", metadata={"format": "pt"})
     words = [folder, "--drop_strategy", "top", "--drop_k", "2", "--output_dir", str(tmp_path / "out")]
-    assert run_command("cut", words) == 2 and "do not name the weights of its 6 layers" in capsys.readouterr().err
+    assert run_command("cut", words) == 2 and "have no weight encoder.layer.3" in capsys.readouterr().err
 
 
 def test_modules_outside_the_folder_are_refused(tmp_path, capsys):
     folder = sentence_encoder(tmp_path / "model", "")
     (tmp_path / "secret").mkdir()
-    for path in ("../secret", str(tmp_path / "secret")):
+    (tmp_path / "model" / "link").symlink_to(tmp_path / "secret")
+    for path in ("../secret", str(tmp_path / "secret"), "link"):
         modules = [{"idx": 0, "path": ""}, {"idx": 1, "path": path}]
         (tmp_path / "model" / "modules.json").write_text(json.dumps(modules))
         words = [folder, "--drop_strategy", "top", "--drop_k", "4", "--output_dir", str(tmp_path / "out")]
         assert run_command("cut", words) == 2 and "is outside its folder" in capsys.readouterr().err
+
+
+def test_the_models_own_folder_is_no_output(tmp_path, capsys, monkeypatch):
+    """Also if it is an earlier cut, and also a folder in it."""
+    monkeypatch.chdir(tmp_path)
+    cut(saved(tmp_path / "model", with_head("bert", "AutoModel")), "once")
+    for output in ("once", "once/deeper"):
+        assert run_command("cut", ["once", "--drop_layers", "0", "--output_dir", output]) == 2
+        assert "is the folder of MODEL, or in it" in capsys.readouterr().err
+    assert json.loads(Path("once/layers.json").read_text())["kept"] == [0, 1, 3]
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "gpt2", "bert"])
+def test_tied_weights_of_a_bin_file_keep_their_names(tmp_path, model_type):
+    head = "ForCausalLM" if model_type == "gpt2" else "ForMaskedLM"
+    model = with_head(model_type, head)
+    folder = saved(tmp_path / "model", model, model_type)
+    Path(folder, "model.safetensors").unlink()
+    torch.save(model.state_dict(), f"{folder}/pytorch_model.bin")
+    cut(folder, str(tmp_path / "out"), [5])
+    _, info = transformers.AutoModel.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not [name for name in info["missing_keys"] if "pooler" not in name]
+    expected, loaded = drop_layers(copy.deepcopy(model), [5]), type(model).from_pretrained(tmp_path / "out").eval()
+    assert torch.equal(outputs(loaded)["logits"], outputs(expected)["logits"])
+
+
+def test_an_incomplete_layer_and_an_overflow_are_refused(tmp_path, capsys):
+    folder = saved(tmp_path / "model", with_head("bert", "AutoModel"))
+    weights = load_file(f"{folder}/model.safetensors")
+    words = [folder, "--drop_layers", "5", "--output_dir", str(tmp_path / "out")]
+    weights["embeddings.word_embeddings.weight"][0, 0] = 1e5
+    save_file(weights, f"{folder}/model.safetensors", metadata={"format": "pt"})
+    assert run_command("cut", [*words, "--dtype", "fp16"]) == 2
+    assert "--dtype fp16: embeddings.word_embeddings.weight has values" in capsys.readouterr().err
+    del weights["encoder.layer.1.attention.self.query.weight"]
+    save_file(weights, f"{folder}/model.safetensors", metadata={"format": "pt"})
+    assert run_command("cut", words) == 2
+    assert "no weight encoder.layer.1.attention.self.query.weight" in capsys.readouterr().err
+
+
+def test_a_configuration_without_a_class(tmp_path):
+    folder = saved(tmp_path / "model", with_head("bert", "AutoModel"))
+    config = json.loads(Path(folder, "config.json").read_text())
+    del config["architectures"]
+    Path(folder, "config.json").write_text(json.dumps(config))
+    assert cut(folder, str(tmp_path / "out")).model_class == "BertModel"

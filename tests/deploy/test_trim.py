@@ -16,6 +16,7 @@ from layerdrop.deploy.cut import Source, write_cut
 from layerdrop.deploy.trim import trim
 from layerdrop.errors import UserError
 from tests import tiny
+from tests.small.test_surgery import MODEL_TYPES
 
 TEXTS = [
     ("the cat sat on the mat",),
@@ -27,6 +28,7 @@ MORE = [
     "houses of animals are unbelievable",
     "many other words to learn here",
 ]
+DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gpt2", "eurobert")
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 
 
@@ -148,4 +150,80 @@ def test_command(tmp_path, capsys, monkeypatch):
         out = capsys.readouterr().out
         assert "vocabulary: 51 -> 43" in out and " tokens\n" in out
         card = Path("out/README.md").read_text()
-        assert ("are dropped" in card) == bool(drop) and "The vocabulary has" in card
+        assert ("Kept layers" in card) == bool(drop) and "The vocabulary has" in card
+
+
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_every_family_is_trimmed(tmp_path, model_type):
+    """Also where the vocabulary is the second dimension (MobileBERT)."""
+    causal = "ForCausalLM" if model_type in DECODERS else "ForMaskedLM"
+    set_seed(0)
+    try:
+        model = getattr(transformers, f"AutoModel{causal}").from_config(tiny.config(model_type)).eval()
+    except ValueError:
+        pytest.skip("the library has no such class")
+    folder, text = tmp_path / "model", ("w1 w2 w7",)
+    tiny.save(folder, model_type)
+    model.save_pretrained(folder)
+    full = Checkpoint.open(str(folder))
+    cut = write_cut(Source(str(folder)), full, Selection([]), "", str(tmp_path / "out"), trim_to=[text])
+    assert cut.vocabulary[0] > cut.vocabulary[1]
+    loaded, info = type(model).from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not info["mismatched_keys"] and not info["missing_keys"]
+    old, new = (AutoTokenizer.from_pretrained(path)(*text, return_tensors="pt") for path in (folder, tmp_path / "out"))
+    kept = trim(folder / "tokenizer.json", [text]).kept
+    with torch.no_grad():
+        expected, found = model(**old).logits[..., kept], loaded.eval()(**new).logits
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_ids_that_change_are_replaced_everywhere(tmp_path):
+    """Special tokens at the end, BERT's post-processor, padding and truncation in the file, lists of ids."""
+    vocabulary = {f"w{i}": i for i in range(20)} | {"<pad>": 20, "[CLS]": 21, "[SEP]": 22, "[UNK]": 23}
+    raw = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    raw.post_processor = processors.BertProcessing(("[SEP]", 22), ("[CLS]", 21))
+    raw.enable_padding(pad_id=20, pad_token="<pad>")
+    raw.enable_truncation(6)
+    words = PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<pad>", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
+    )
+    folder, out = tmp_path / "model", tmp_path / "out"
+    config = tiny.config("bert", vocab_size=24, pad_token_id=20, eos_token_id=[21, 22])
+    set_seed(0)
+    transformers.AutoModelForMaskedLM.from_config(config).save_pretrained(folder)
+    words.save_pretrained(folder)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [21, 22], "max_length": 21}')
+    text = (" ".join(f"w{i}" for i in (1, 3, 5, 7, 9, 11, 13)),)
+    write_cut(Source(str(folder)), Checkpoint.open(str(folder)), Selection([]), "", str(out), trim_to=[text])
+    loaded, settings = AutoTokenizer.from_pretrained(out), transformers.AutoConfig.from_pretrained(out)
+    assert len(loaded) == 11 == settings.vocab_size  # all seven words: the texts are not truncated
+    assert (settings.pad_token_id, settings.eos_token_id) == (7, [8, 9]) and loaded.pad_token_id == 7
+    tokens = loaded("w3 w9", padding="max_length", max_length=6)["input_ids"]
+    assert loaded.convert_ids_to_tokens(tokens) == ["[CLS]", "w3", "w9", "[SEP]", "<pad>", "<pad>"]
+    made = json.loads((out / "generation_config.json").read_text())
+    assert made["eos_token_id"] == [8, 9] and made["max_length"] == 21
+    processor = json.loads((out / "tokenizer.json").read_text())["post_processor"]
+    assert processor["cls"] == ["[CLS]", 8] and processor["sep"] == ["[SEP]", 9]
+
+
+def test_a_table_as_large_as_the_vocabulary_is_not_trimmed(tmp_path):
+    folder, n = tmp_path / "model", len(tiny.VOCABULARY)
+    tiny.save(folder)
+    set_seed(0)
+    config = tiny.config("bert", max_position_embeddings=n, num_labels=n)
+    model = transformers.AutoModelForTokenClassification.from_config(config)
+    model.save_pretrained(folder)
+    full = Checkpoint.open(str(folder))
+    write_cut(Source(str(folder)), full, Selection([]), "", str(tmp_path / "out"), trim_to=[("w1",)])
+    loaded, info = type(model).from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not info["mismatched_keys"] and loaded.classifier.weight.shape[0] == n
+    assert loaded.bert.embeddings.position_embeddings.weight.shape[0] == n
+
+
+def test_roberta_counts_positions_from_its_padding(tmp_path):
+    folder, _ = checkpoint(tmp_path / "model", "WordPiece")
+    config, trimmed = transformers.AutoConfig.from_pretrained(folder), trim(folder / "tokenizer.json", TEXTS)
+    config.pad_token_id = trimmed.kept[-1]
+    with pytest.raises(UserError, match="counts positions from its padding id"):
+        trimmed.adapt(config)
