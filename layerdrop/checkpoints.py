@@ -40,10 +40,12 @@ NO_LIMIT = 2**31 - 1
 """Length limit for a tokenizer without a limit. Such a tokenizer reports 10^30, but rejects 10^30 as an argument."""
 HUB_TIMEOUT = 3.0
 """Timeout of the hub, in seconds."""
-WAYS_WITHOUT_HUB = (
-    "Without a hub: --model_name_or_path FOLDER of a local checkpoint and --data_dir FOLDER of GLUE's .tsv files "
-    "(or --train_file and --validation_file), or the demo model: run_glue.py configs/demo.yaml"
-)
+WAYS_WITHOUT_HUB = {
+    "--model_name_or_path": "Without a hub: --model_name_or_path FOLDER of a local checkpoint and --data_dir FOLDER of "
+    "GLUE's .tsv files (or --train_file and --validation_file), or the demo model: layerdrop run configs/demo.yaml",
+    "--teacher": "Give the folder of a fine-tuned model, or auto",
+}
+"""Flag of a checkpoint -> the advice for a machine that cannot reach the hub."""
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 CONFIGURATION = ("config.json",)
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
@@ -85,7 +87,7 @@ class Checkpoint:
         config = _load_config(model, hub, flag)
         _check_config(config, f"{flag} {model.name}")
         checkpoint = cls(model, hub, config, flag)
-        if Path(_folder_or_name(model.name), ADAPTER).is_file():
+        if Path(folder_or_name(model.name), ADAPTER).is_file():
             checkpoint.notes.append(f"{model.name} also holds an adapter ({ADAPTER}), which is not used")
         return checkpoint
 
@@ -285,7 +287,7 @@ def _not_found(flag: str, name: str, what: str, error: Exception) -> NotFound:
         reason = str(error).strip().split("\n")[0]
         return NotFound(f"{flag} {name}: no {what} in this folder ({reason}). Give the folder of a checkpoint.")
     if huggingface_hub.is_offline_mode():
-        ways = "Give the folder of a fine-tuned model, or auto" if flag == "--teacher" else WAYS_WITHOUT_HUB
+        ways = WAYS_WITHOUT_HUB.get(flag, "Give the folder of a checkpoint")
         return NotFound(
             f"{flag} {name}: no such folder; {what} is not in the local cache and the hub cannot be reached. {ways}."
         )
@@ -310,7 +312,7 @@ def is_local(name: str) -> bool:
     return name in EMBEDDED or Path(name).is_dir()
 
 
-def _folder_or_name(name: str) -> str:
+def folder_or_name(name: str) -> str:
     """The folder of the demo model; any other folder or hub name unchanged."""
     return str(EMBEDDED.get(name, name))
 
@@ -333,14 +335,14 @@ def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConf
         _first_bytes(path, flag)
     try:
         return AutoConfig.from_pretrained(
-            _folder_or_name(model.name), trust_remote_code=hub.trust_remote_code, **_hub_arguments(model.revision, hub)
+            folder_or_name(model.name), trust_remote_code=hub.trust_remote_code, **_hub_arguments(model.revision, hub)
         )
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
             raise UserError(
                 f"{flag} {model.name}: needs custom code. If you trust it, add --trust_remote_code."
             ) from error
-        raise _not_found(flag, model.name, CONFIG, error) from error
+        raise _not_found(flag, model.name, CONFIG, error) from None
 
 
 def _load_tokenizer(model: ModelSpec, hub: HubOptions):
@@ -351,7 +353,7 @@ def _load_tokenizer(model: ModelSpec, hub: HubOptions):
         _first_bytes(path, "--tokenizer_name")
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            _folder_or_name(name), trust_remote_code=hub.trust_remote_code, **_hub_arguments(revision, hub)
+            folder_or_name(name), trust_remote_code=hub.trust_remote_code, **_hub_arguments(revision, hub)
         )
     except (OSError, ValueError, ImportError) as error:
         raise _not_found("--tokenizer_name", name, "tokenizer", error) from error
@@ -364,7 +366,7 @@ def _load_tokenizer(model: ModelSpec, hub: HubOptions):
 
 def _files(name: str, patterns: tuple[str, ...]) -> list[Path]:
     """Files in a folder that match the patterns. Empty for a hub name."""
-    folder = Path(_folder_or_name(name))
+    folder = Path(folder_or_name(name))
     return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
 
 
@@ -393,14 +395,14 @@ def _open_weights(model: ModelSpec, hub: HubOptions, flag: str) -> Mapping[str, 
     name, look_up = model.name, _hub_arguments(model.revision, hub)
 
     def find(filename: str) -> str | None:
-        return cached_file(_folder_or_name(name), filename, _raise_exceptions_for_missing_entries=False, **look_up)
+        return cached_file(folder_or_name(name), filename, _raise_exceptions_for_missing_entries=False, **look_up)
 
     for whole, index in ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
         try:
             files = [path] if (path := find(whole)) else []
             if not files and (path := find(index)):
                 shards = json.loads(Path(path).read_text(encoding="utf-8"))["weight_map"].values()
-                files = [cached_file(_folder_or_name(name), shard, **look_up) for shard in sorted(set(shards))]
+                files = [cached_file(folder_or_name(name), shard, **look_up) for shard in sorted(set(shards))]
         except OSError as error:
             raise _not_found(flag, name, "weights", error) from error
         if files:

@@ -59,7 +59,7 @@ def load_classifier(
     checkpoint = Checkpoint.open(checkpoint) if isinstance(checkpoint, str) else checkpoint
     config = _config(checkpoint, labels)
     empty = _empty(checkpoint, config, dropped)
-    kept = _renumber(checkpoint, dropped, empty.base_model_prefix, weights or {})
+    kept = renumbered(checkpoint, dropped, empty.base_model_prefix, weights or {})
     if mismatches := _head_mismatches(kept, empty):
         if not replace_head:
             raise _head_error(checkpoint, kept, labels, mismatches[0])
@@ -135,7 +135,7 @@ def _empty(checkpoint: Checkpoint, config: PreTrainedConfig, dropped: Sequence[i
         )
 
 
-def _renumber(
+def renumbered(
     checkpoint: Checkpoint, dropped: Sequence[int], base_prefix: str, in_memory: Mapping[str, torch.Tensor]
 ) -> dict:
     """The kept weights under their names in the reduced model."""
@@ -158,7 +158,7 @@ def _renumber(
 def _check_layers(checkpoint: Checkpoint, dropped: Sequence[int], weights: Mapping, model: PreTrainedModel) -> None:
     """Raise UserError if a weight of a kept layer was loaded under another name, possibly from another layer.
 
-    The library renames the weights of some model types. weights: the result of `_renumber`.
+    The library renames the weights of some model types. weights: the result of `renumbered`.
     """
     if checkpoint.family.shared:
         return

@@ -40,7 +40,7 @@ class AnalysisInput:
     @cached_property
     def checkpoint(self) -> Checkpoint:
         """The checkpoint, opened once."""
-        return Checkpoint.open(self.spec.model, self.options.hub)
+        return Checkpoint.open(self.spec.model, self.options.hub, "--models")
 
     @cached_property
     def data(self) -> Data:

@@ -19,6 +19,7 @@ from layerdrop.system.process import is_first, prepare_process
 
 COMMANDS = {
     "run": "drop layers, fine-tune and evaluate: one run (same as python run_glue.py)",
+    "cut": "drop layers of any checkpoint without training: an ordinary checkpoint of the same class",
     "sweep": "execute the runs of a study that are not done yet",
     "search": "find the layers to drop by training candidates",
     "report": "make tables, figures and a web page from finished runs",

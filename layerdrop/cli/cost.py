@@ -39,12 +39,12 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     from layerdrop.deploy.measure import measure, write_record
     from layerdrop.report.table import render
     from layerdrop.report.tables.model_cost import model_cost_table
-    from layerdrop.system.files import make_folder
+    from layerdrop.system.files import check_folder
     from layerdrop.system.process import busy_note, freeze_imports
 
     freeze_imports()
     check_numbers(vars(args))
-    make_folder("--store", args.store)
+    check_folder("--store", args.store)
     if note := busy_note():
         print(f"note: {note}", file=sys.stderr)
     record = measure(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 
 from layerdrop.cli.command import flag_name, recipe
+from layerdrop.data.tasks import get_task
 from layerdrop.errors import UserError
 
 OWN_FILES = ("train_file", "validation_file", "test_file")
@@ -55,6 +56,8 @@ def tasks_of(given: list[str] | None, words: list[str]) -> list[str | None]:
     files = own_files(words)
     if files and given and len(given) > 1:
         raise UserError(f"--tasks {' '.join(given)}: own files are one task. Name one, or leave --tasks out.")
+    for name in given or () if not files else ():
+        get_task(name, "--tasks")
     return given or [None if files else "mrpc"]
 
 

@@ -34,7 +34,8 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Export every run, and print one table. Returns the exit code: 2 if a model loses too much."""
     args = parser.parse_args(words)
     from layerdrop.cli.limits import check_numbers
-    from layerdrop.deploy.export import ExportedRun, check_output, time_in_turn
+    from layerdrop.deploy.export import EXPORT_FILE, ExportedRun, time_in_turn
+    from layerdrop.deploy.folder import check_output
     from layerdrop.report.table import render
     from layerdrop.report.tables.exports import exports_table
     from layerdrop.system.process import freeze_imports
@@ -49,7 +50,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     data = {name: path for name in DATA if (path := getattr(args, name)) is not None}
     runs, exports = [ExportedRun(folder, data) for folder in args.runs], []
     for output in outputs:
-        check_output(output)
+        check_output("--output", output, EXPORT_FILE)
     for folder, run, output in zip(args.runs, runs, outputs, strict=True):
         export = run.export(args.format, output, int8=args.quantize == "int8", max_loss=args.max_loss, force=args.force)
         where = f"is in {output}" if export.written else "is not written"

@@ -45,15 +45,15 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     from layerdrop.report.figures import save_figure
     from layerdrop.report.layer_report import REPORTS, labels, means
     from layerdrop.report.table import render
-    from layerdrop.system.files import make_folder
+    from layerdrop.system.files import check_folder, make_folder
     from layerdrop.system.process import freeze_imports
 
     if args.analysis not in ANALYSES:
         raise unknown("analysis", args.analysis, ANALYSES)
     inputs, names = _inputs(args, rest)
-    make_folder("--store", args.store)
-    if args.figures:
-        make_folder("--figures", args.figures)
+    for flag, folder in (("--store", args.store), ("--figures", args.figures)):
+        if folder:
+            check_folder(flag, folder)
     freeze_imports()
     settings = AnalysisSettings(args.analysis, args.store, args.split, args.criteria, args.token, args.pretrained)
     values = [ANALYSES[args.analysis](item, settings) for item in inputs]
@@ -61,6 +61,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     tables, figures = REPORTS[args.analysis](by_label, means(names))
     print(render(tables, args.format))
     if args.figures:
+        make_folder("--figures", args.figures)
         for name, figure in figures.items():
             file = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{args.analysis}_{name}").strip("_")
             print(*save_figure(figure, args.figures, file), sep="\n", file=sys.stderr)

@@ -200,7 +200,7 @@ def _namespace(words: list[str]) -> argparse.Namespace:
     namespace, unknown = parser.parse_known_args(words)
     if flags := [word for word in unknown if word.startswith("-")]:
         known = [option for action in parser._actions for option in action.option_strings]
-        raise UserError("\n".join(no_such_flag(word, known, "run_glue.py --help_all", MISNOMERS) for word in flags))
+        raise UserError("\n".join(no_such_flag(word, known, "layerdrop run --help_all", MISNOMERS) for word in flags))
     if unknown:
         raise UserError(
             f"'{unknown[0]}' is not the value of a flag. Write layer ids without spaces, as 9,10,11, and a "

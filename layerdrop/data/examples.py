@@ -66,7 +66,8 @@ class UnknownLabel(BadRow):
     def __str__(self) -> str:
         label, classes = self.args
         near = get_close_matches(label, classes, n=1)
-        return f"label '{label}' is none of {shortened(near + [name for name in classes if name not in near])}"
+        others = near + [name for name in classes if name not in near]
+        return f"label '{label}' is none of {shortened([repr(name) if ',' in name else name for name in others])}"
 
 
 def shortened(items: Sequence[object]) -> str:

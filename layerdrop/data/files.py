@@ -75,6 +75,11 @@ def read_own_files(
     split, first = next(iter(tables.items()))
     if split == "train":
         head = Head()
+    if split == "test" and not task and head == Head() and spec.label_column not in first.columns:
+        raise UserError(
+            "--test_file: the model is not fine-tuned, so its classes are unknown. Add --do_train, or give a "
+            "fine-tuned model."
+        )
     texts = text_columns(first, spec.label_column, spec.text_columns, task)
     for name, table in tables.items():
         label = () if name == "test" else (spec.label_column,)
@@ -142,7 +147,8 @@ def _classes(table: Table, spec: DataSpec, head: Head) -> tuple[str, ...]:
         raise UserError(f"{table.path}: class {broken!r} has a tab or a line end in its name. Rename it.")
     if len(names) < 2:
         classes = f"only one class, '{names[0]}'" if names else f"no label in column '{spec.label_column}'"
-        raise UserError(f"{table.path}: {classes}. Name another --label_column, or add --label_type number.")
+        numbers = ", or add --label_type number" if names and as_number(names[0]) is not None else ""
+        raise UserError(f"{table.path}: {classes}. Name another --label_column{numbers}.")
     return names
 
 

@@ -91,7 +91,7 @@ def read_hub_split(
         reason = str(error).strip().split("\n")[0]
         raise UserError(
             f"--task_name {task.name}: cannot get {HUB_DATASET} ({config}, {split}) from the hub or the local cache "
-            f"({reason}). {WAYS_WITHOUT_HUB}."
+            f"({reason}). {WAYS_WITHOUT_HUB['--model_name_or_path']}."
         ) from error
     labels = np.array(rows["label"], dtype=task.kind.dtype)
     texts = tuple(list(rows[column]) for column in task.hub_texts)

@@ -58,7 +58,8 @@ class Table:
         """Raise UserError if a column is missing. flag: the user's flag that names another column."""
         if missing := [name for name in columns if name not in self.columns]:
             raise UserError(
-                f"{flag}: {self.path} has no column {', '.join(missing)}; found: {', '.join(self.columns)}."
+                f"{flag}: {self.path} has no column {', '.join(missing)}. Name one of its columns with {flag}: "
+                f"{', '.join(self.columns)}."
             )
 
     def map(self, convert: Callable[[Any], Any], skip_bad_rows: bool) -> "Table":

@@ -55,7 +55,7 @@ class MeasuredModel:
         if not self.given.startswith(RANDOM):
             if not is_local(self.given):
                 work_offline_unless_reachable()
-            checkpoint = Checkpoint.open(self.given)
+            checkpoint = Checkpoint.open(self.given, flag="MODEL")
             model, _ = load_classifier(checkpoint, self._dropped(checkpoint.n_layers))
             return model.to(device)
         kind = self.given.removeprefix(RANDOM)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.spec import DataSpec
+from layerdrop.deploy.folder import check_output
 from layerdrop.deploy.onnx import FILE, OnnxClassifier, check_packages, export_onnx, latency, quantize
 from layerdrop.errors import UserError
 from layerdrop.finetune.evaluate import logits_of
@@ -24,15 +25,7 @@ from layerdrop.runs.results import CARD_FILE
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import holds_model
 from layerdrop.runs.training_arguments import training_arguments
-from layerdrop.system.files import (
-    foreign_file,
-    hash_file,
-    hashes_in,
-    make_folder,
-    replace_folder,
-    temporary_folder_for,
-    write_atomically,
-)
+from layerdrop.system.files import hashes_in, replace_folder, temporary_folder_for, write_atomically
 
 EXPORT_FILE = "export.json"
 """File with the results of an export and the hashes of its other files."""
@@ -115,15 +108,15 @@ class ExportedRun:
         with `force`.
         """
         if form == "onnx":
-            check_packages()
-        check_output(folder)
+            check_packages("--format onnx")
+        check_output("--output", folder, EXPORT_FILE)
         target = Path(os.path.realpath(folder))
         with temporary_folder_for("--output", target) as new:
             result = self._onnx(new, int8) if form == "onnx" else self._safetensors(new)
             result.written = result.loss <= max_loss or force
             if result.written:
                 self._write_other_files(new, result)
-                check_output(folder)
+                check_output("--output", folder, EXPORT_FILE)
                 replace_folder(new, target)
         return result
 
@@ -238,30 +231,6 @@ def validation_data(record: RunRecord, new_paths: Mapping[str, str]) -> DataSpec
         return replace(data, source=path)
     share, columns = data.hold_out if held_out else None, tuple(record.text_columns)
     return replace(data, files=((split, path),), hold_out=share, text_columns=columns)
-
-
-def check_output(folder: str) -> None:
-    """Raise UserError unless a folder is empty or holds only an earlier export."""
-    target = Path(os.path.realpath(folder))
-    make_folder("--output", target.parent)
-    if target.exists() and not target.is_dir():
-        raise UserError(f"--output {folder}: is not a folder. Choose another name.")
-    if target == Path.cwd() or target.is_mount():
-        raise UserError(f"--output {folder}: is the working folder or a mount point. Name a folder in it.")
-    if name := foreign_file(target, _listed(target)):
-        raise UserError(
-            f"--output {folder}: holds {name}, which was not written by an export or was changed since. "
-            "Move it away, or choose another folder."
-        )
-
-
-def _listed(target: Path) -> dict[str, str]:
-    """Hashes of an earlier export's files. Empty without a readable list."""
-    path = target / EXPORT_FILE
-    try:
-        return {**json.loads(path.read_text(encoding="utf-8"))["files"], EXPORT_FILE: hash_file(path)}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def time_in_turn(runs: Sequence[ExportedRun], exports: Sequence[Export]) -> None:

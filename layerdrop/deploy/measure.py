@@ -76,6 +76,7 @@ def measure(
 
 def write_record(record: dict[str, Any], store: str) -> Path:
     """Write the record of `measure` to a new file in a folder. Returns its path."""
+    Path(store).mkdir(parents=True, exist_ok=True)
     path = Path(store) / f"cost_{datetime.now():%Y%m%d_%H%M%S_%f}.json"
     write_atomically(path, json.dumps(record, indent=1) + "\n")
     return path

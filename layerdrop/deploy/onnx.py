@@ -25,11 +25,11 @@ NOT_TRACEABLE = ("longformer",)
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def check_packages() -> None:
-    """Raise UserError if an extra package is missing."""
-    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        how = f"pip install -e '.[onnx]' in this tool's folder, or pip install {' '.join(PACKAGES)}"
-        raise UserError(f"--format onnx: needs {', '.join(missing)}. Install: {how}.")
+def check_packages(what: str, packages: Sequence[str] = PACKAGES) -> None:
+    """Raise UserError if a package is missing. what: the flag or file that needs the packages, for the message."""
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        how = f"pip install -e '.[onnx]' in this tool's folder, or pip install {' '.join(packages)}"
+        raise UserError(f"{what}: needs {', '.join(missing)}. Install: {how}.")
 
 
 class _Logits(nn.Module):

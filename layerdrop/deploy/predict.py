@@ -67,6 +67,8 @@ class Predictor:
         """Predict one text or pair, or a list of them. A tuple is a pair. Raises UserError."""
         if isinstance(texts, (str, tuple)):
             return self([texts])[0]
+        if not isinstance(texts, Sequence) or not all(isinstance(text, (str, tuple)) for text in texts):
+            raise UserError("texts: must be a text, a pair of texts as a tuple, or a list of them.")
         rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
         if len({len(row) for row in rows}) > 1:
             raise UserError("texts: the list mixes single texts and pairs. Give only single texts, or only pairs.")
@@ -101,7 +103,7 @@ class Predictor:
     def _classifier(self, folder: str) -> Callable[..., np.ndarray]:
         """(data, collate, batch size) -> (n, classes) logits, in the order of the source."""
         if (Path(folder) / FILE).is_file():
-            check_packages()
+            check_packages(f"MODEL {folder}/{FILE}", ("onnxruntime",))
             return OnnxClassifier(Path(folder) / FILE).logits
         model, new = load_classifier(self.checkpoint, replace_head=False)
         if new:

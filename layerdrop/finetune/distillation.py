@@ -10,9 +10,9 @@ from torch.nn.functional import mse_loss, normalize
 from transformers import PreTrainedModel
 
 from layerdrop.data.kinds import kind_of
-from layerdrop.errors import UserError
+from layerdrop.errors import UserError, unknown
 from layerdrop.finetune.objectives import TaskLoss, model_inputs
-from layerdrop.finetune.spec import DistilSpec
+from layerdrop.finetune.spec import KINDS, DistilSpec
 from layerdrop.states import record_states, sentence_tokens
 
 
@@ -110,6 +110,24 @@ class Distillation:
             self.model.train(training)
 
 
+def _check_pairs(
+    distill: str, pairs: Sequence[tuple[int, int]], states_weight: float | None, n_student: int, n_teacher: int
+) -> None:
+    """Raise UserError for an unknown kind of distillation, and for pairs or a weight that do not fit it."""
+    if distill not in KINDS:
+        raise unknown("distill", distill, KINDS)
+    given = {bool(pairs), bool(states_weight)}
+    if given != {distill != "logits"}:
+        needs = "no pairs and no distill_states_weight" if distill == "logits" else "pairs and distill_states_weight"
+        raise UserError(f"distill '{distill}': needs {needs}.")
+    for pair in pairs:
+        if not (0 <= pair[0] < n_student and 0 <= pair[1] < n_teacher):
+            raise UserError(
+                f"pairs: {tuple(pair)} is no pair of layers. The student has layers 0 to {n_student - 1}, the teacher "
+                f"has layers 0 to {n_teacher - 1}."
+            )
+
+
 class DistillationLoss:
     """A `compute_loss_func` for any Trainer: distillation from a teacher, which runs on each batch of the student.
 
@@ -131,7 +149,12 @@ class DistillationLoss:
         distill_weight: float = 0.5,
         distill_states_weight: float | None = None,
     ):
-        """pairs: (student's layer, teacher's layer), ids in each model's own numbering. Other arguments: DistilSpec."""
+        """pairs: (student's layer, teacher's layer), ids in each model's own numbering. Other arguments: DistilSpec.
+
+        Raises UserError for an unknown kind, and for pairs or a weight that do not fit it.
+        """
+        depths = student.config.num_hidden_layers, teacher.config.num_hidden_layers
+        _check_pairs(distill, pairs, distill_states_weight, *depths)
         spec = DistilSpec(distill, None, distill_temperature, distill_weight, distill_states_weight)
         self.teacher_layers = [teacher_layer for _, teacher_layer in pairs]
         student_layers = [student_layer for student_layer, _ in pairs]

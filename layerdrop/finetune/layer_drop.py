@@ -5,6 +5,7 @@ from contextlib import ExitStack
 import numpy as np
 from transformers import PreTrainedModel, TrainerCallback
 
+from layerdrop.errors import UserError
 from layerdrop.surgery import droppable, without
 
 
@@ -16,7 +17,9 @@ class LayerDropLoss(TrainerCallback):
     """
 
     def __init__(self, model: PreTrainedModel, rate: float, seed: int = 42):
-        """model: the trained model, unwrapped."""
+        """model: the trained model, unwrapped. Raises UserError for a rate outside [0, 1)."""
+        if not 0 <= rate < 1:
+            raise UserError(f"LayerDropLoss: rate {rate} must be 0 or more and below 1, such as 0.2.")
         self.model, self.rate, self.seed = model, rate, seed
         self.skipped = ExitStack()
 

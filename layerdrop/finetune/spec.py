@@ -52,6 +52,10 @@ OWN_SETTINGS = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "other")
 """Fields of TrainSpec that are not settings of `TrainingArguments`."""
 
 
+KINDS = ("logits", "patient", "layers")
+"""Kinds of distillation."""
+
+
 @dataclass(frozen=True)
 class DistilSpec:
     """Distillation: loss = (1 - weight) task loss + weight logits loss + states weight x states loss."""

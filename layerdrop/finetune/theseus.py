@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
-from layerdrop.errors import UserError
+from layerdrop.errors import UserError, unknown
 from layerdrop.surgery import layer_list, with_layers
+
+SCHEDULES = ("linear", "constant")
+"""How the rate changes before it reaches 1."""
 
 
 def modules(n_predecessor: int, n_successor: int) -> list[range]:
@@ -46,11 +49,26 @@ class TheseusLoss(TrainerCallback):
         schedule: str = "linear",
         seed: int = 42,
     ):
-        """model: the trained successor, unwrapped. rate, steps, schedule: see TheseusSpec."""
+        """model: the trained successor, unwrapped. rate, steps, schedule: see TheseusSpec.
+
+        Raises UserError for values out of range, and for a predecessor with fewer layers than the successor.
+        """
+        n_predecessor, n_successor = len(layer_list(predecessor)), len(layer_list(model))
+        if not 0 <= rate <= 1:
+            raise UserError(f"TheseusLoss: rate {rate} must be between 0 and 1. It is a probability.")
+        if steps < 0:
+            raise UserError(f"TheseusLoss: steps {steps} must be 0 or more. Below 1 it is a fraction of all steps.")
+        if schedule not in SCHEDULES:
+            raise unknown("TheseusLoss: schedule", schedule, SCHEDULES)
+        if n_predecessor < n_successor:
+            raise UserError(
+                f"TheseusLoss: the predecessor has {n_predecessor} layers, and the model has {n_successor}. "
+                "Drop layers of the model first."
+            )
         self.model, self.predecessor, self.seed = model, predecessor, seed
         self.start, self.steps, self.schedule = rate, steps, schedule
         predecessor.requires_grad_(False)
-        self.modules = modules(len(layer_list(predecessor)), len(layer_list(model)))
+        self.modules = modules(n_predecessor, n_successor)
         self.until = 0.0
         self.replaced = ExitStack()
 

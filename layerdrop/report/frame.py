@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 import pandas as pd
 
 from layerdrop.errors import unknown
+from layerdrop.finetune.spec import TrainSpec
 from layerdrop.report.table_row import TableRow
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import OWN_RECIPE
 
 ROW = ("model", "task", "strategy", "k", "threshold", "layers", "seed", "from_scratch")
 """Settings that determine the place of a run in a table."""
+RECIPE = tuple(f.name for f in dataclasses.fields(TrainSpec))
+"""Settings of the training. Unset in a run without training."""
 PARTIAL = ("max_train_samples", "max_eval_samples", "hold_out")
 """Settings that are always shown, because the scores do not cover the whole task."""
 DETAILS = ("score_on", "score_split", "score_samples", "weight_scope")
@@ -161,7 +165,8 @@ def _differing(flat: pd.DataFrame, alike: Sequence[str], names: Iterable[str]) -
     """For each run, (name, value) of its distinguishing settings and of PARTIAL settings.
 
     A setting is distinguishing if it differs between runs with equal values of `alike`.
-    Unset settings are left out. Contents that are not recorded count as equal.
+    Unset settings are left out. Contents that are not recorded count as equal, and so does the recipe of a run without
+    training.
     """
     differing = [[] for _ in range(len(flat))]
     key = flat[list(alike)].map(repr).agg(" ".join, axis=1)
@@ -169,6 +174,8 @@ def _differing(flat: pd.DataFrame, alike: Sequence[str], names: Iterable[str]) -
         values = flat[name].map(repr)
         if name in (*CONTENTS, "order"):
             values = values.where(flat[name].notna())
+        if name in RECIPE:
+            values = values.where(flat["training"])
         several = values.groupby(key).transform("nunique") > 1
         for i in flat.index[flat[name].notna() & (several | (name in PARTIAL))]:
             differing[i].append((NAMES.get(name, name), _word(flat.at[i, name])))

@@ -57,7 +57,8 @@ Not evaluated.
 ## Training
 
 Seed {{ spec.seed }}, {{ spec.precision }}
-{%- if seconds and device %}, {{ "%.0f" % seconds }} s of training on {{ device }}{% endif %}. To repeat the run:
+{%- if seconds and device %}, {{ "%.0f" % seconds }} s of training on {{ device }}{% endif %}. To repeat the run
+{%- if local %} in the folder where it was started{% endif %}:
 
 ```bash
 {{ command }}
@@ -162,6 +163,7 @@ def _text(record: RunRecord, use: str) -> str:
         seconds=record.seconds.get("train"),
         device=record.environment.get("device"),
         command=command_of(spec),
+        local=spec.data.source not in ("hub", "demo"),
     )
 
 

@@ -39,9 +39,9 @@ def flag_of(setting: str) -> str:
 
 
 def command_of(spec: RunSpec) -> str:
-    """`python run_glue.py --model_name_or_path ...`, with every setting that is not at its default."""
-    torchrun = ["torchrun", "--nproc_per_node", str(spec.processes)]
-    return shlex.join([*(torchrun if spec.processes > 1 else ["python"]), "run_glue.py", *_flags(spec)])
+    """`layerdrop run --model_name_or_path ...`, with every setting that is not at its default."""
+    torchrun = ["torchrun", "--nproc_per_node", str(spec.processes), "-m"] if spec.processes > 1 else []
+    return shlex.join([*torchrun, "layerdrop", "run", *_flags(spec)])
 
 
 def data_flags(data: DataSpec) -> list[str]:

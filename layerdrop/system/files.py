@@ -31,9 +31,15 @@ TEMPORARY = ".layerdrop-tmp-"
 # ---- files -----------------------------------------------------------------------------------------------------------
 def make_folder(flag: str, folder: str | Path) -> None:
     """Make a folder for results before they are computed. Raises UserError if it cannot be written."""
+    check_folder(flag, folder)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+
+
+def check_folder(flag: str, folder: str | Path) -> None:
+    """Raise UserError if a folder cannot be written, or cannot be made. Makes no folder."""
+    existing = next(path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists())
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise UserError(f"{flag} {folder}: cannot write there ({error.strerror}). Choose another folder.") from None
@@ -134,8 +140,11 @@ def replace_folder(folder: Path, target: Path) -> None:
     """Rename a temporary folder to its target. `temporary_folder_for` deletes the target's old contents.
 
     This is one step if the system can exchange folders (Linux). Otherwise, a process killed between two steps leaves no
-    target. The next `temporary_folder_for` restores the old target.
+    target. The next `temporary_folder_for` restores the old target. The files get the permissions of new files.
     """
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~umask())
     if _is_empty(target):
         os.rename(folder, target)
     elif not _exchange(folder, target):

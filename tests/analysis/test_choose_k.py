@@ -173,7 +173,7 @@ def test_k_that_the_strategy_cannot_drop_are_left_out(call):
         ("--tasks rte --k 6", "--k 6: 1 to 5 layers of this model can be dropped"),
         ("--tasks rte --do_eval", "choosing K trains and evaluates"),
         ("--tasks rte --max_los 1", "Did you mean --max_loss?"),
-        ("--tasks rt", "--task_name"),
+        ("--tasks rt", "--tasks: unknown"),
         ("--tasks rte --drop_strategy greedy", "greedy: nothing is published for tinybert"),
         ("--tasks rte --output_dir x", "--output_dir: is the folder of a single run"),
     ],

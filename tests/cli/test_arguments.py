@@ -532,7 +532,7 @@ def test_kept_layers_that_make_no_sense(words, said):
 )
 def test_what_people_type_is_answered(typed, said):
     name = typed.partition("=")[0]
-    assert refusal([typed]) == f"{name}: no such flag. Did you mean {said}? All flags: run_glue.py --help_all."
+    assert refusal([typed]) == f"{name}: no such flag. Did you mean {said}? All flags: layerdrop run --help_all."
 
 
 def test_what_people_type_leads_to_flags():

@@ -19,6 +19,7 @@ from layerdrop.cli.command import run_command
 from layerdrop.data.spec import DataSpec
 from layerdrop.deploy import export as exported
 from layerdrop.deploy import onnx
+from layerdrop.deploy.folder import check_output
 from layerdrop.deploy.onnx import OnnxClassifier, export_onnx, latency, quantize
 from layerdrop.errors import UserError
 from layerdrop.runs.record import RunRecord
@@ -128,9 +129,9 @@ def files_in(folder):
 def test_a_folder_of_the_users_own_is_refused(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError) as error:
-        exported.check_output(str(tmp_path))
+        check_output("--output", str(tmp_path), "export.json")
     assert str(error.value) == (
-        f"--output {tmp_path}: holds {name}, which was not written by an export or was changed since. "
+        f"--output {tmp_path}: holds {name}, which this command did not write or which was changed since. "
         "Move it away, or choose another folder."
     )
     assert files_in(tmp_path) == {name: content.encode()}
@@ -144,7 +145,7 @@ def test_an_earlier_export_is_replaced_unless_something_was_added_or_changed(mad
     for name in ("notes.txt", "README.md"):
         Path("made/export", name).write_text("mine")
         code, _, err = call("made", capsys)
-        assert code == 2 and f"--output made/export: holds {name}, which was not written by an export or" in err
+        assert code == 2 and f"--output made/export: holds {name}, which this command did not write or" in err
         assert files_in("made/export") == before | {name: b"mine"}
         Path("made/export", name).unlink()
         if name in before:
@@ -247,7 +248,7 @@ def test_data_that_has_moved(own, capsys, monkeypatch):
     made = Path("made").absolute()
     monkeypatch.chdir("/")
     code, _, err = call(str(made), capsys)
-    assert code == 2 and "--validation_file dev.csv: the run in" in err and "Give its new path" in err
+    assert code == 2 and "--validation_file dev.csv: the run in" in err and "Give the new path" in err
     code, _, err = call(f"{made} --validation_file {made.parent / 'moved.csv'}", capsys)
     assert code == 0 and "of 12 predictions differ" in err, err
 

@@ -85,7 +85,7 @@ def test_a_prediction_for_every_line(call, single, tmp_path, text, empty, n):
     code, rows, err = call(single, "x.txt")
     assert code == 0 and [row[0] for row in rows] == [str(i) for i in range(n)]
     assert [i for i, row in enumerate(rows) if row[1:] == ["", ""]] == empty
-    assert ("without a text" in err) == bool(empty) and call(single, "-", stdin=text)[1] == rows
+    assert ("have no text" in err) == bool(empty) and call(single, "-", stdin=text)[1] == rows
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text(call, single):

@@ -27,6 +27,7 @@ SHORTENED = {
     "run": SHORT,
     "sweep": [*"--tasks demo-rte --strategies top --k 0 6 --seeds 1 --workers 1".split(), *SHORT],
     "search": ["--max_k", "1", "--workers", "1", *SHORT],
+    "cut": ["--use_cpu"],
     "layers": ["--max_train_samples", "16", "--use_cpu"],
     "cost": "--texts 4 --repeats 1 --length 16 --use_cpu".split(),
     "report": [],
@@ -54,7 +55,7 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", [page for page in PAGES if list(commands(page))], ids=lambda page: page.name)
 def test_commands_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("configs", "docs"):
+    for name in ("configs", "docs", "README.md"):
         Path(name).symlink_to(ROOT / name)
     for program, command, *words in commands(page):
         if (program, command) == ("python", "run_glue.py"):

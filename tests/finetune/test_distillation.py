@@ -376,7 +376,7 @@ def test_another_order_of_labels_is_put_right(run, teacher):
     ("changes", "words", "said"),
     [
         ({"hidden_size": 8}, "--distill patient", "its hidden size is 8, the model's is 16. Use --distill logits"),
-        ({"hidden_size": 8}, "--distill layers", "its states have 8 numbers"),
+        ({"hidden_size": 8}, "--distill layers", "its hidden size is 8"),
         ({"num_hidden_layers": 4}, "--distill layers", "lacks layers that the model has"),
         ({"num_labels": 3}, "", "predicts 3 classes, rte has 2 classes. Give another teacher"),
         ({"id2label": {0: "good", 1: "bad"}, "label2id": {"good": 0, "bad": 1}}, "", "its classes are good, bad"),

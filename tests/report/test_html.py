@@ -72,7 +72,7 @@ def test_a_number_is_rounded_as_in_the_other_tables(accuracy):
     ]
     assert f"& {table.rows[0][2]} &" in " ".join(render([table], "latex").split())
     if NODE:
-        script = text[text.index("// rounds as") : text.index("function make(")]
+        script = text[text.index("const formats") : text.index("function make(")]
         shown = f"{script}; console.log(shown({rows[0]['cells']['RTE acc']['score']!r}))"
         assert subprocess.run([NODE, "-e", shown], capture_output=True, text=True).stdout.strip() == table.rows[0][3]
 

@@ -368,7 +368,7 @@ def test_command(tmp_path, capsys):
     assert run_command("report", [*words, "--table", "tasks", "cost", "glue", "significance", "--runs", lines]) == 0
     assert len(Path(lines).read_text().splitlines()) == 5
     out, err = capsys.readouterr()
-    assert out.count("### bert-base-uncased") == 4 and "Table 3 gives mean losses" in err
+    assert out.count("### bert-base-uncased") == 4 and "The mean losses in their Table 3" in err
     drawn = {path.name: path.stat().st_size for path in (tmp_path / "figures").iterdir()}
     names = {f"bert-base-uncased_{kind}.{ending}" for kind in ("strategies", "speed") for ending in ("png", "pdf")}
     assert set(drawn) == names and min(drawn.values()) > 2000
@@ -584,11 +584,14 @@ def test_latex_meets_at_the_decimal_point():
     )
 
 
+RIGHT, WRONG = "entailment", "not_entailment"
+
+
 def predicted(tmp_path, runs, words):
     for i, (run, predictions) in enumerate(zip(runs, words, strict=True)):
         run.folder = str(tmp_path / str(i))
         Path(run.folder).mkdir()
-        rows = zip(range(40), ["a"] * 40, predictions, strict=True)
+        rows = zip(range(40), [RIGHT] * 40, predictions, strict=True)
         write_table(Path(run.folder) / "predictions_dev.tsv", ("index", "label", "prediction"), rows)
     return frame(runs)
 
@@ -596,7 +599,7 @@ def predicted(tmp_path, runs, words):
 def test_the_p_values_of_several_seeds_are_a_range(tmp_path):
     """Not a median that belongs to none of them."""
     runs = [record(seed=s, k=k) for s in (1, 2) for k in (0, 2)]
-    right, worse = ["a"] * 40, ["a"] * 20 + ["b"] * 20
+    right, worse = [RIGHT] * 40, [RIGHT] * 20 + [WRONG] * 20
     found = predicted(tmp_path, runs, [right, worse, right, right])
     assert table_of(significance_tables(found))["top", "2"]["RTE"] == "1 worse of 2 (p 1.9e-06 to 1)"
     (row,) = csv.DictReader(io.StringIO(render(significance_tables(found), "csv")))
@@ -606,6 +609,7 @@ def test_the_p_values_of_several_seeds_are_a_range(tmp_path):
 
 def test_ways_are_tested_against_the_ordinary_run(tmp_path):
     """Not against the full model, which is far better than both."""
+    names = [RIGHT, WRONG]
     labels = [i % 2 for i in range(40)]
     wrong = [1 - label for label in labels]
     runs = []
@@ -616,7 +620,7 @@ def test_ways_are_tested_against_the_ordinary_run(tmp_path):
     ):
         made.folder = str(tmp_path / made.id)
         Path(made.folder).mkdir()
-        rows = [[str(i), str(label), str(p)] for i, (label, p) in enumerate(zip(labels, predicted, strict=True))]
+        rows = [[str(i), names[label], names[p]] for i, (label, p) in enumerate(zip(labels, predicted, strict=True))]
         write_table(Path(made.folder) / "predictions_dev.tsv", ["index", "label", "prediction"], rows)
         runs.append(made)
     (table,) = significance_tables(frame(runs), plain=True)
@@ -638,7 +642,7 @@ def test_ways_are_tested_against_the_ordinary_run(tmp_path):
 def test_holms_correction_is_offered_and_made(tmp_path):
     """6 of 6 disagreements have p = 0.031; of two tests 0.0625."""
     runs = [record(), record(k=2), record(k=4)]
-    found = predicted(tmp_path, runs, [["a"] * 40, ["a"] * 34 + ["b"] * 6, ["a"] * 40])
+    found = predicted(tmp_path, runs, [[RIGHT] * 40, [RIGHT] * 34 + [WRONG] * 6, [RIGHT] * 40])
     (plain,), (holm,) = significance_tables(found), significance_tables(found, correct=True)
     assert plain.rows[0][2] == "1 worse of 1 (p 0.031)" and holm.rows[0][2] == "none of 1 (p 0.062)"
     assert "among 2 tests without any difference, about 0.1 would be significant. Add --holm" in plain.notes[0]
@@ -832,7 +836,7 @@ def test_predictions_beside_make_no_other_run(tmp_path):
 @pytest.mark.parametrize("variant", ["finetuned", "gradual"])
 def test_plain_of_a_strategy_in_two_ways(tmp_path, ways, variant):
     """Each variant has the plain run of its own scores, or of the layers that its own search found."""
-    runs, right, wrong = [], ["a"] * 40, ["a"] * 20 + ["b"] * 20
+    runs, right, wrong = [], [RIGHT] * 40, [RIGHT] * 20 + [WRONG] * 20
     for way in ways:
         turned = {"found": way["found"][::-1]} if "found" in way else {}  # gradual dropping has an order
         more = {"start": record().spec} if variant == "finetuned" else {"every_epochs": 1, "step": 1} | turned

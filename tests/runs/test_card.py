@@ -31,7 +31,7 @@ def test_card(run):
     index = loaded.data.to_dict()["model-index"]
     assert model_index_to_eval_results(index)[1] == loaded.data.eval_results
     text = loaded.content
-    assert "Dropped: 4, 5 (ids from 0" in text and "before fine-tuning" in text
+    assert "Dropped: 4, 5 (ids count from 0" in text and "before fine-tuning" in text
     assert "--drop_strategy top --drop_k 2" in text and str(Path.cwd()) not in text.replace(
         record["spec"]["data"]["source"], ""
     )

@@ -34,7 +34,7 @@ TOP = "--task_name rte --drop_strategy top --drop_k 2"
 def test_it_is_the_same_run(words):
     spec, _ = parse(["--use_cpu", *words.split()]).to_spec()
     said = shlex.split(command_of(spec))
-    assert said[:2] == ["python", "run_glue.py"]
+    assert said[:2] == ["layerdrop", "run"]
     again, _ = parse(["--use_cpu", *said[2:]]).to_spec()
     assert again == spec and again.id == spec.id, said
 

@@ -102,7 +102,7 @@ def test_what_it_goes_on_from_is_recorded_and_looked_at(first):
 def test_a_start_that_cannot_be(first):
     spec, options = first
     on = replace(options, folder="on", start="first")
-    with pytest.raises(UserError, match="nowhere: no trained model of the run .*full_k0_seed42. Execute this run"):
+    with pytest.raises(UserError, match="nowhere: no trained model of the run .*full_k0_seed42. Execute that run"):
         run_glue.run(without([3], spec), replace(on, start="nowhere"))
     with pytest.raises(UserError, match="first: no trained model of the run .*_seed7"):
         run_glue.run(without([3], replace(spec, seed=7)), on)

@@ -61,7 +61,7 @@ def test_greedy_then_optimal_then_a_run(words, bert, capsys):
 
     # the command that the search prints, on data whose validation set can be read
     tiny.glue(Path("glue"), "rte", rows=24)
-    printed = out.split("\npython run_glue.py ")[1].split()
+    printed = out.split("\nlayerdrop run ")[1].split()
     assert (
         run_command("run", [*printed, "--use_cpu", "--output_dir", "used", "--max_steps", "1", "--save_model", "no"])
         == 0
@@ -118,7 +118,7 @@ def test_shortlist(words, capsys):
     assert files == {path: path.stat().st_mtime_ns for path in Path("runs/search/scores").glob("*.json")}
 
     tiny.glue(Path("glue"), "rte", rows=24)
-    printed = out.split("\npython run_glue.py ")[1].split()
+    printed = out.split("\nlayerdrop run ")[1].split()
     assert (
         run_command("run", [*printed, "--use_cpu", "--output_dir", "used", "--max_steps", "1", "--save_model", "no"])
         == 0

@@ -59,7 +59,7 @@ def test_an_order(tmp_path):
     words = summary(found, path)
     assert "15% of the training set held out, 1 seed\n" in words and "Add --seeds 1 2 3" in words
     assert words.splitlines()[-1] == (
-        "python run_glue.py --model_name_or_path some/bert --task_name rte --data_dir glue --precision fp32 "
+        "layerdrop run --model_name_or_path some/bert --task_name rte --data_dir glue --precision fp32 "
         f"--drop_strategy greedy --drop_order_file {path} --drop_k 2"
     )
 

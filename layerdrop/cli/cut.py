@@ -1,0 +1,142 @@
+"""Cut a checkpoint: drop layers and write an ordinary checkpoint of the same class, without training.
+
+  layerdrop cut bert-base-uncased --drop_strategy top --drop_k 6 --output_dir bert-6
+  layerdrop cut MODEL --drop_strategy block-influence --drop_k 4 --texts texts.txt --output_dir OUT
+
+MODEL is any checkpoint of a supported family with any head: base model, masked LM, classifier of texts or tokens,
+question answering, decoder, sentence encoder (its pooling and dense modules are kept). Use the result with your own
+training script. The flags --drop_strategy, --drop_k, --drop_threshold, --drop_layers, --keep_layers,
+--drop_order_file, --score_on and --weight_scope select the layers, as in `layerdrop run`.
+
+Criteria that read texts need --texts: a file of lines, or a .csv, .tsv, .json, .jsonl or .parquet file. Criteria that
+need a head use the checkpoint's masked-LM head.
+
+--trim_vocabulary also removes the tokens that do not occur in TEXTS. These texts keep their tokens. It makes
+multilingual models much smaller: their embeddings are larger than all layers together.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from layerdrop.errors import UserError
+from layerdrop.system.files import LocalPath
+
+SHARED = (
+    *("drop_strategy", "drop_k", "drop_threshold", "drop_layers", "remove_layers", "keep_layers", "drop_order_file"),
+    *("drop_order", "weight_scope", "score_on", "score_store", "max_score_samples", "max_seq_length", "seed"),
+    *("model_revision", "cache_dir", "token", "trust_remote_code", "use_cpu"),
+)
+"""Flags of a run that this command takes."""
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `layerdrop cut`."""
+    parser.add_argument("model", type=LocalPath, help="folder or hub name of a checkpoint")
+    parser.add_argument("--output_dir", type=LocalPath, required=True, help="folder of the cut checkpoint")
+    parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="type of the weights (default: unchanged)")
+    parser.add_argument("--texts", type=LocalPath, help="file of texts, for criteria that read texts")
+    parser.add_argument("--text_columns", help="text columns of --texts and --trim_vocabulary, separated by a comma")
+    parser.add_argument("--skip_bad_rows", action="store_true", help="skip malformed rows of these files")
+    parser.add_argument(
+        "--trim_vocabulary",
+        type=LocalPath,
+        metavar="TEXTS",
+        help="remove all tokens that occur neither in these texts nor among special tokens and single characters",
+    )
+    parser.add_argument("--push_to_hub", metavar="NAME", help="also upload the result to this repository on the hub")
+
+
+def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Select the layers, write the checkpoint, and print its size. Returns the exit code."""
+    from layerdrop.cli.engines import parse_known
+
+    args, rest = parse_known(parser, words)
+    from layerdrop.checkpoints import Checkpoint, is_local, work_offline_unless_reachable
+    from layerdrop.deploy.cut import Source, push, write_cut
+    from layerdrop.deploy.folder import check_output
+    from layerdrop.runs.results import LAYERS_FILE
+    from layerdrop.system.distributed import log_notes
+    from layerdrop.system.process import freeze_imports
+
+    freeze_imports()
+    arguments = _arguments(args, rest)
+    if not is_local(args.model):
+        work_offline_unless_reachable()
+    check_output("--output_dir", args.output_dir, LAYERS_FILE)
+    spec, options = arguments.to_spec()
+    source = Source(args.model, options.hub, spec.model.revision)
+    checkpoint = Checkpoint.open(replace(spec.model, name=source.name), options.hub, "MODEL")
+    selection = _selection(args, spec, options, checkpoint)
+    log_notes(checkpoint.notes)
+    columns = _texts(args, "--trim_vocabulary").texts if args.trim_vocabulary else ()
+    trim_to = list(zip(*columns, strict=True))
+    cut = write_cut(source, checkpoint, selection, spec.drop.strategy, args.output_dir, args.dtype, trim_to)
+    before, after = cut.parameters
+    print(
+        f"{cut.folder}: {cut.model_class} with layers {', '.join(map(str, cut.kept))} of {cut.n_layers}; "
+        f"{before:,} -> {after:,} parameters ({100 * (after - before) / before:+.1f}%)"
+    )
+    if args.trim_vocabulary:
+        print(f"vocabulary: {cut.vocabulary[0]:,} -> {cut.vocabulary[1]:,} tokens")
+    if args.push_to_hub:
+        print(f"uploaded to {push(args.output_dir, args.push_to_hub, options.token)}")
+    return 0
+
+
+def _arguments(args: argparse.Namespace, words: list[str]):
+    """The flags of a run that select layers. Raises UserError for other flags, and if nothing is to be removed."""
+    from layerdrop.cli.command import flag_name, no_such_flag
+    from layerdrop.cli.parsing import parse
+
+    if words and not words[0].startswith("--"):
+        raise UserError(f"'{words[0]}' is not the value of a flag. See layerdrop cut --help.")
+    if other := [word for word in words if word.startswith("--") and flag_name(word) not in SHARED]:
+        raise UserError(no_such_flag(other[0], [f"--{name}" for name in SHARED], "layerdrop cut --help"))
+    arguments = parse(["--model_name_or_path", args.model, "--task_name", "demo-rte", "--do_eval", *words])
+    if arguments.strategy is None and not args.trim_vocabulary and not args.dtype:
+        raise UserError("no layer to drop. Add --drop_strategy and --drop_k, or --drop_layers, or --keep_layers.")
+    return arguments
+
+
+def _selection(args: argparse.Namespace, spec, options, checkpoint):
+    """Select the layers to drop. Raises UserError if a criterion needs texts and there are none."""
+    import torch
+
+    from layerdrop.criteria.selection import select_layers, split_to_score
+    from layerdrop.data.tasks import custom_task
+
+    examples, task = None, None
+    if args.texts and not split_to_score(spec.drop):
+        raise UserError("--texts: only for criteria that read texts. Leave it out.")
+    if split_to_score(spec.drop):
+        if not args.texts:
+            raise UserError(f"--drop_strategy {spec.drop.strategy}: reads texts. Add --texts FILE.")
+        examples = _texts(args, "--texts")
+        task = custom_task("texts", tuple(f"text{i}" for i in range(len(examples.texts))), "label", ())
+    return select_layers(
+        spec.drop,
+        checkpoint,
+        examples,
+        task,
+        seed=spec.seed,
+        max_seq_length=spec.data.max_seq_length,
+        device=torch.device("cuda" if torch.cuda.is_available() and not options.use_cpu else "cpu"),
+        batch_size=32,
+        score_store=options.score_store,
+    )
+
+
+def _texts(args: argparse.Namespace, flag: str):
+    """Read the file of --texts or --trim_vocabulary. Raises UserError."""
+    path = getattr(args, flag.removeprefix("--"))
+    from layerdrop.data.to_predict import is_table, read_columns, read_lines
+
+    if is_table(path):
+        chosen = [name.strip() for name in (args.text_columns or "").split(",") if name.strip()]
+        return read_columns(path, (), chosen, args.skip_bad_rows).examples(())
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{flag} {path}: cannot read the file ({error.strerror}). Check the path.") from None
+    return read_lines(content, path).examples(())

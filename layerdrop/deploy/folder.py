@@ -1,0 +1,36 @@
+"""The folder of an exported or cut model. It is replaced only if it holds nothing else."""
+
+import json
+import os
+from pathlib import Path
+
+from layerdrop.errors import UserError
+from layerdrop.system.files import foreign_file, hash_file, make_folder
+
+
+def check_output(flag: str, folder: str, list_file: str) -> Path:
+    """Return a folder to write a model into, with links resolved. Make its parent.
+
+    list_file: the file with the hashes of an earlier model's files (`files`). Raises UserError unless the folder is
+    empty, or holds only the files of this list.
+    """
+    target = Path(os.path.realpath(folder))
+    make_folder(flag, target.parent)
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{flag} {folder}: is not a folder. Choose another name.")
+    if target == Path.cwd() or target.is_mount():
+        raise UserError(f"{flag} {folder}: is the working folder or a mount point. Name a folder in it.")
+    if name := foreign_file(target, _listed(target / list_file)):
+        raise UserError(
+            f"{flag} {folder}: holds {name}, which this command did not write or which was changed since. Move it "
+            "away, or choose another folder."
+        )
+    return target
+
+
+def _listed(path: Path) -> dict[str, str]:
+    """Relative path -> hash of the files of an earlier model, and of the list itself. Empty without a list."""
+    try:
+        return {**json.loads(path.read_text(encoding="utf-8"))["files"], path.name: hash_file(path)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

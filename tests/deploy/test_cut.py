@@ -1,0 +1,251 @@
+"""Cut checkpoints: the same class, the same bits, every other file as it was."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoTokenizer, set_seed
+
+from layerdrop.checkpoints import Checkpoint
+from layerdrop.cli.command import run_command
+from layerdrop.criteria.selection import Selection
+from layerdrop.deploy.cut import Source, write_cut
+from layerdrop.surgery import drop_layers
+from tests import tiny
+from tests.small.test_surgery import MODEL_TYPES
+
+DROPPED = [2, 4, 5]
+HEADS = (
+    "AutoModel",
+    "ForMaskedLM",
+    "ForCausalLM",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMultipleChoice",
+)
+LONGFORMER = ("LongformerForQuestionAnswering", "LongformerForMultipleChoice")
+HEADS += ("ForSequenceClassification",)
+
+
+def with_head(model_type: str, head: str):
+    """A model with random weights and a head; None if the library has no such class."""
+    kind = getattr(transformers, head if head == "AutoModel" else f"AutoModel{head}")
+    set_seed(0)
+    try:
+        return kind.from_config(tiny.config(model_type)).eval()
+    except ValueError:
+        return None
+
+
+def saved(folder: Path, model, model_type: str = "bert") -> str:
+    tiny.save(folder, model_type)  # a tokenizer
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def files_in(folder) -> dict[str, bytes]:
+    paths = [path for path in Path(folder).rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def cut(folder: str, output: str, dropped=DROPPED, dtype=None):
+    return write_cut(Source(folder), Checkpoint.open(folder), Selection(list(dropped), "x"), "list", output, dtype)
+
+
+def outputs(model):
+    batch = tiny.batch(left=model.config.model_type == "xlnet")
+    if type(model).__name__ in LONGFORMER:
+        batch["input_ids"][:, 3:6] = 3  # they need three separators
+    if "MultipleChoice" in type(model).__name__:
+        batch = {name: value[None] for name, value in batch.items()}
+    with torch.no_grad():
+        return {k: v for k, v in model(**batch, return_dict=True).items() if torch.is_tensor(v)}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_every_head_of_every_family_keeps_its_bits(tmp_path, model_type, head):
+    model = with_head(model_type, head)
+    if model is None:
+        pytest.skip("the library has no such class")
+    folder = saved(tmp_path / "model", model, model_type)
+    result = cut(folder, str(tmp_path / "out"), [1, 3] if model_type == "gpt2" else DROPPED)
+    assert result.model_class == type(model).__name__
+    loaded, info = type(model).from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    expected = outputs(drop_layers(copy.deepcopy(model), [1, 3] if model_type == "gpt2" else DROPPED))
+    found = outputs(loaded.eval())
+    assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+    assert result.parameters[0] > result.parameters[1] or model_type == "albert"
+
+
+def test_the_types_of_the_weights(tmp_path):
+    """Unchanged by default, and as asked for with --dtype."""
+    folder = saved(tmp_path / "model", with_head("bert", "ForMaskedLM").bfloat16())
+    for dtype, expected in ((None, torch.bfloat16), ("fp32", torch.float32), ("fp16", torch.float16)):
+        cut(folder, str(tmp_path / "out"), dtype=dtype)
+        loaded = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out", dtype="auto")
+        assert loaded.dtype == expected and AutoConfig.from_pretrained(tmp_path / "out").dtype == expected
+
+
+def sentence_encoder(folder: Path, transformer: str) -> str:
+    """A sentence encoder in the layout of sentence-transformers."""
+    saved(folder / transformer, with_head("bert", "AutoModel"))
+    modules = [transformer, "1_Pooling", "2_Dense", "3_Normalize"]
+    (folder / "modules.json").write_text(
+        json.dumps([{"idx": i, "name": str(i), "path": path, "type": "x"} for i, path in enumerate(modules)])
+    )
+    for name in modules[1:3]:  # Normalize has no files
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(f'{{"of": "{name}"}}')
+    (folder / "2_Dense" / "model.safetensors").write_bytes(b"weights of the dense module")
+    (folder / transformer / "sentence_bert_config.json").write_text('{"max_seq_length": 64}')
+    (folder / "config_sentence_transformers.json").write_text("{}")
+    (folder / "notes.txt").write_text("mine")
+    return str(folder)
+
+
+@pytest.mark.parametrize("transformer", ["", "0_Transformer"])
+def test_a_sentence_encoder_keeps_its_modules(tmp_path, transformer):
+    folder = sentence_encoder(tmp_path / "model", transformer)
+    words = [folder, "--drop_strategy", "top", "--drop_k", "4", "--output_dir", str(tmp_path / "out")]
+    assert run_command("cut", words) == 0
+    before, after = files_in(folder), files_in(tmp_path / "out")
+    same = ["modules.json", "1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"]
+    same += ["config_sentence_transformers.json", str(Path(transformer, "sentence_bert_config.json"))]
+    same += [str(Path(transformer, "tokenizer.json"))]
+    assert all(after[name] == before[name] for name in same) and "notes.txt" not in after
+    loaded = transformers.AutoModel.from_pretrained(tmp_path / "out" / transformer)
+    assert loaded.config.num_hidden_layers == 2 and len(loaded.encoder.layer) == 2
+    assert "library_name: sentence-transformers" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_command(tmp_path, monkeypatch, capsys):
+    """It cuts a cut checkpoint again, replaces its own folder, and keeps everything else."""
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "model", with_head("bert", "ForMaskedLM"))
+    capsys.readouterr()
+    words = ["model", "--drop_strategy", "symmetric", "--drop_k", "2", "--output_dir", "out"]
+    assert run_command("cut", words) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("out: BertForMaskedLM with layers 0, 1, 4, 5 of 6; ") and "parameters (-" in out
+    facts = json.loads(Path("out/layers.json").read_text())
+    assert facts["kept"] == [0, 1, 4, 5] and facts["dropped"] == [2, 3] and facts["base_model"] == "model"
+    assert AutoTokenizer.from_pretrained("out").vocab_size == AutoTokenizer.from_pretrained("model").vocab_size
+    assert run_command("cut", ["out", "--drop_layers", "1", "--output_dir", "again"]) == 0
+    assert json.loads(Path("again/layers.json").read_text())["kept"] == [0, 4, 5]
+    assert run_command("cut", words) == 0  # its own folder
+    Path("out/notes.txt").write_text("mine")
+    assert run_command("cut", words) == 2 and "holds notes.txt, which this command did not write" in (
+        capsys.readouterr().err
+    )
+    assert Path("out/notes.txt").read_text() == "mine" and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("strategy", ["contribution", "block-influence", "logit-kl", "loss-drop", "variance"])
+def test_scores_read_texts(tmp_path, monkeypatch, capsys, strategy):
+    """The same layers as a run selects from the same texts; criteria with a head use the masked-LM head."""
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "model", with_head("bert", "ForMaskedLM"))
+    Path("texts.txt").write_text("".join(f"w{i} w{i + 1} w{i + 2}\n" for i in range(20)))
+    Path("texts.csv").write_text("text,id\n" + "".join(f"w{i} w{i + 1} w{i + 2},{i}\n" for i in range(20)))
+    words = ["model", "--drop_strategy", strategy, "--drop_k", "2", "--output_dir", "out"]
+    if strategy != "variance":
+        assert run_command("cut", words) == 2 and "reads texts. Add --texts FILE" in capsys.readouterr().err
+    kept = []
+    for name in ("texts.txt", "texts.csv"):
+        assert run_command("cut", [*words, *(["--texts", name] if strategy != "variance" else [])]) == 0
+        kept.append(json.loads(Path("out/layers.json").read_text())["kept"])
+    assert kept[0] == kept[1] and len(kept[0]) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere", "--drop_strategy", "top", "--drop_k", "2"], "MODEL nowhere: no such folder"),
+        (["model", "x"], "'x' is not the value of a flag"),
+        (["model", "--drop_strategy", "top", "--drop_k", "2", "--texts", "t"], "--texts: only for criteria"),
+        (["model"], "no layer to drop. Add --drop_strategy"),
+        (["model", "--drop_k", "2"], "--drop_k needs a strategy"),
+        (["model", "--drop_strategy", "top", "--drop_k", "6"], "must keep at least one"),
+        (["model", "--drop_strategy", "top", "--drop_k", "2", "--learning_rate", "1"], "--learning_rate: no such flag"),
+        (["model", "--drop_strategy", "greedy", "--drop_k", "2"], "greedy"),
+    ],
+)
+def test_what_cannot_be_cut(tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "model", with_head("bert", "AutoModel"))
+    capsys.readouterr()
+    assert run_command("cut", [*words, "--output_dir", "out"]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == err.count("error: ") and not Path("out").exists()
+
+
+def test_weights_under_other_names_are_refused(tmp_path, capsys):
+    folder = saved(tmp_path / "model", with_head("bert", "AutoModel"))
+    weights = load_file(f"{folder}/model.safetensors")
+    other = {name.replace("encoder.layer.3", "encoder.block.3"): value for name, value in weights.items()}
+    save_file(other, f"{folder}/model.safetensors", metadata={"format": "pt"})
+    words = [folder, "--drop_strategy", "top", "--drop_k", "2", "--output_dir", str(tmp_path / "out")]
+    assert run_command("cut", words) == 2 and "have no weight encoder.layer.3" in capsys.readouterr().err
+
+
+def test_modules_outside_the_folder_are_refused(tmp_path, capsys):
+    folder = sentence_encoder(tmp_path / "model", "")
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "model" / "link").symlink_to(tmp_path / "secret")
+    for path in ("../secret", str(tmp_path / "secret"), "link"):
+        modules = [{"idx": 0, "path": ""}, {"idx": 1, "path": path}]
+        (tmp_path / "model" / "modules.json").write_text(json.dumps(modules))
+        words = [folder, "--drop_strategy", "top", "--drop_k", "4", "--output_dir", str(tmp_path / "out")]
+        assert run_command("cut", words) == 2 and "is outside its folder" in capsys.readouterr().err
+
+
+def test_the_models_own_folder_is_no_output(tmp_path, capsys, monkeypatch):
+    """Also if it is an earlier cut, and also a folder in it."""
+    monkeypatch.chdir(tmp_path)
+    cut(saved(tmp_path / "model", with_head("bert", "AutoModel")), "once")
+    for output in ("once", "once/deeper"):
+        assert run_command("cut", ["once", "--drop_layers", "0", "--output_dir", output]) == 2
+        assert "is the folder of MODEL, or in it" in capsys.readouterr().err
+    assert json.loads(Path("once/layers.json").read_text())["kept"] == [0, 1, 3]
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "gpt2", "bert"])
+def test_tied_weights_of_a_bin_file_keep_their_names(tmp_path, model_type):
+    head = "ForCausalLM" if model_type == "gpt2" else "ForMaskedLM"
+    model = with_head(model_type, head)
+    folder = saved(tmp_path / "model", model, model_type)
+    Path(folder, "model.safetensors").unlink()
+    torch.save(model.state_dict(), f"{folder}/pytorch_model.bin")
+    cut(folder, str(tmp_path / "out"), [5])
+    _, info = transformers.AutoModel.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not [name for name in info["missing_keys"] if "pooler" not in name]
+    expected, loaded = drop_layers(copy.deepcopy(model), [5]), type(model).from_pretrained(tmp_path / "out").eval()
+    assert torch.equal(outputs(loaded)["logits"], outputs(expected)["logits"])
+
+
+def test_an_incomplete_layer_and_an_overflow_are_refused(tmp_path, capsys):
+    folder = saved(tmp_path / "model", with_head("bert", "AutoModel"))
+    weights = load_file(f"{folder}/model.safetensors")
+    words = [folder, "--drop_layers", "5", "--output_dir", str(tmp_path / "out")]
+    weights["embeddings.word_embeddings.weight"][0, 0] = 1e5
+    save_file(weights, f"{folder}/model.safetensors", metadata={"format": "pt"})
+    assert run_command("cut", [*words, "--dtype", "fp16"]) == 2
+    assert "--dtype fp16: embeddings.word_embeddings.weight has values" in capsys.readouterr().err
+    del weights["encoder.layer.1.attention.self.query.weight"]
+    save_file(weights, f"{folder}/model.safetensors", metadata={"format": "pt"})
+    assert run_command("cut", words) == 2
+    assert "no weight encoder.layer.1.attention.self.query.weight" in capsys.readouterr().err
+
+
+def test_a_configuration_without_a_class(tmp_path):
+    folder = saved(tmp_path / "model", with_head("bert", "AutoModel"))
+    config = json.loads(Path(folder, "config.json").read_text())
+    del config["architectures"]
+    Path(folder, "config.json").write_text(json.dumps(config))
+    assert cut(folder, str(tmp_path / "out")).model_class == "BertModel"
