@@ -76,6 +76,15 @@ class Flags:
         return parse_ids("--drop_order", self.drop.drop_order, in_order=True)
 
     @property
+    def elastic_k(self) -> tuple[int, ...]:
+        """Every K of --elastic_k but 0, ascending; by default 1 to --drop_k. Empty without --drop_when elastic."""
+        if self.when.drop_when != "elastic":
+            return ()
+        given = self.when.elastic_k
+        ks = range(1, (self.drop.drop_k or 0) + 1) if given is None else parse_ids("--elastic_k", " ".join(given))
+        return tuple(k for k in dict.fromkeys(ks) if k)
+
+    @property
     def freeze_layers(self) -> tuple[int, ...]:
         """The ids of --freeze_layers, ascending."""
         return parse_ids("--freeze_layers", self.drop.freeze_layers)

@@ -82,7 +82,7 @@ def to_spec(flags: Flags, notes: tuple[str, ...] = ()) -> tuple[RunSpec, Options
         theseus=_theseus(flags),
     )
     spec = replace(spec, start=_start(flags, spec), distil=_distil(flags), teacher=_teacher(flags, spec))
-    if flags.when.drop_when == "after":
+    if flags.when.drop_when in ("after", "elastic"):
         spec = replace(spec, train=None)
     return spec, _options(flags, spec, notes)
 
@@ -95,9 +95,11 @@ def _full_model_run(spec: RunSpec, own: Mapping[str, float | None], **changes: A
 
 def _start(flags: Flags, spec: RunSpec) -> RunSpec | None:
     when = flags.when
-    if when.drop_when not in ("finetuned", "after"):
+    if when.drop_when not in ("finetuned", "after", "elastic"):
         return None
     start = _full_model_run(spec, {name: getattr(when, f"start_{name}") for name in OWN_RECIPE})
+    if when.drop_when == "elastic":
+        return replace(start, when=WhenSpec(elastic_k=flags.elastic_k))
     freeze = when.freeze_dropped and spec.drop.strategy
     return replace(start, drop=spec.drop, when=WhenSpec(frozen=True)) if freeze else start
 
