@@ -6,7 +6,6 @@ modules of a sentence encoder and custom code are copied unchanged. The result i
 
 import copy
 import json
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from layerdrop.criteria.selection import Selection
 from layerdrop.deploy.folder import check_output
 from layerdrop.deploy.trim import TOKENIZER_FILE, trim
 from layerdrop.errors import UserError
-from layerdrop.loading import renumbered
+from layerdrop.loading import missing_layer_weights, renumbered
 from layerdrop.runs.card import hub_name
 from layerdrop.runs.record import plain
 from layerdrop.runs.results import CARD_FILE, LAYERS_FILE
@@ -247,11 +246,8 @@ def _weights(checkpoint: Checkpoint, dropped: Sequence[int]) -> Mapping[str, Any
     Raises UserError if a layer has no weights under its name: the library renames the weights of some checkpoints.
     """
     empty = _empty(checkpoint, reduced_config(checkpoint.config, dropped))
-    weights, layers = renumbered(checkpoint, dropped, empty.base_model_prefix, {}), f"{checkpoint.family.layers}."
-    prefix = f"{empty.base_model_prefix}."
-    present = {re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", key)).removeprefix(prefix) for key in weights}
-    needed = [name for name in map(lambda key: key.removeprefix(prefix), empty.state_dict()) if name.startswith(layers)]
-    if missing := [name for name in needed if name not in present]:
+    weights = renumbered(checkpoint, dropped, empty.base_model_prefix, {})
+    if missing := missing_layer_weights(checkpoint, weights, empty):
         raise UserError(
             f"MODEL {checkpoint.name}: its files have no weight {missing[0]} of a kept layer ({len(missing)} are "
             "missing), so layers cannot be dropped safely. Load and save the model with transformers first."
