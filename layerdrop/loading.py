@@ -162,17 +162,20 @@ def _check_layers(checkpoint: Checkpoint, dropped: Sequence[int], weights: Mappi
     """
     if checkpoint.family.shared:
         return
-    prefix, layers = f"{model.base_model_prefix}.", checkpoint.family.layers
-    loaded = {re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", key)).removeprefix(prefix) for key in weights}
     kept = kept_layers(checkpoint.config, dropped)
-    for name in model.base_model.state_dict():
-        layer = re.match(rf"{re.escape(layers)}\.(\d+)\.", name)
-        if layer and name not in loaded:
-            raise UserError(
-                f"{checkpoint.flag} {checkpoint.name}: its weights of layer {kept[int(layer[1])]} ({name}) have "
-                "other names in the checkpoint's files, so layers cannot be dropped safely. Drop no layers, or choose "
-                "another checkpoint."
-            )
+    for name in missing_layer_weights(checkpoint, weights, model):
+        layer = kept[int(name.removeprefix(f"{checkpoint.family.layers}.").partition(".")[0])]
+        raise UserError(
+            f"{checkpoint.flag} {checkpoint.name}: its weights of layer {layer} ({name}) have other names in the "
+            "checkpoint's files, so layers cannot be dropped safely. Drop no layers, or choose another checkpoint."
+        )
+
+
+def missing_layer_weights(checkpoint: Checkpoint, weights: Mapping, model: PreTrainedModel) -> list[str]:
+    """Names of the layers' weights that a model needs and `weights` lacks. weights: the result of `renumbered`."""
+    prefix, layers = f"{model.base_model_prefix}.", f"{checkpoint.family.layers}."
+    present = {re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", key)).removeprefix(prefix) for key in weights}
+    return [name for name in model.base_model.state_dict() if name.startswith(layers) and name not in present]
 
 
 def _shape(tensor) -> tuple[int, ...]:

@@ -129,9 +129,9 @@ def _selection(args: argparse.Namespace, spec, options, checkpoint):
 
 def _texts(args: argparse.Namespace, flag: str):
     """Read the file of --texts or --trim_vocabulary. Raises UserError."""
-    path = getattr(args, flag.removeprefix("--"))
     from layerdrop.data.to_predict import is_table, read_columns, read_lines
 
+    path = getattr(args, flag.removeprefix("--"))
     if is_table(path):
         chosen = [name.strip() for name in (args.text_columns or "").split(",") if name.strip()]
         return read_columns(path, (), chosen, args.skip_bad_rows).examples(())

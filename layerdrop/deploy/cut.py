@@ -6,7 +6,6 @@ modules of a sentence encoder and custom code are copied unchanged. The result i
 
 import copy
 import json
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +25,9 @@ from layerdrop.criteria.selection import Selection
 from layerdrop.deploy.folder import check_output
 from layerdrop.deploy.trim import TOKENIZER_FILE, trim
 from layerdrop.errors import UserError
-from layerdrop.loading import renumbered
+from layerdrop.loading import missing_layer_weights, renumbered
 from layerdrop.runs.card import hub_name
+from layerdrop.runs.record import plain
 from layerdrop.runs.results import CARD_FILE, LAYERS_FILE
 from layerdrop.surgery import kept_layers, reduced_config
 from layerdrop.system.files import hashes_in, replace_folder, temporary_folder_for, write_atomically
@@ -51,10 +51,11 @@ base_model: {{ base }}
 Kept layers of the original model: {{ kept | join(", ") }} (ids count from 0, next to the embeddings). Selected by
 {{ why }}.
 {%- endif %}
-{%- if trimmed %}
-The vocabulary has {{ "{:,}".format(vocabulary) }} of {{ "{:,}".format(n_embeddings) }} tokens.
+{%- if cut.vocabulary[0] != cut.vocabulary[1] %}
+The vocabulary has {{ "{:,}".format(cut.vocabulary[1]) }} of {{ "{:,}".format(cut.vocabulary[0]) }} tokens.
 {%- endif %}
-Parameters: {{ "{:,}".format(before) }} -> {{ "{:,}".format(after) }}. Class: `{{ model_class }}`.
+Parameters: {{ "{:,}".format(cut.parameters[0]) }} -> {{ "{:,}".format(cut.parameters[1]) }}.
+Class: `{{ cut.model_class }}`.
 
 The model is not trained after the cut: fine-tune it before use. The license and the limits of `{{ name }}` also apply
 to this model.
@@ -160,29 +161,17 @@ def write_cut(
     target = check_output("--output_dir", output, LAYERS_FILE)
     if target.is_relative_to(source.root.resolve()):
         raise UserError(f"--output_dir {output}: is the folder of MODEL, or in it. Choose another folder.")
-    n_original, original_ids = original_layers(checkpoint.config)
-    config = reduced_config(checkpoint.config, selection.dropped)
-    kept = [original_ids[i] for i in kept_layers(checkpoint.config, selection.dropped)]
-    weights = _weights(checkpoint, selection.dropped)
+    config, weights = reduced_config(checkpoint.config, selection.dropped), _weights(checkpoint, selection.dropped)
     trimmed = trim(source.root / source.transformer / TOKENIZER_FILE, trim_to) if trim_to else None
     n_embeddings = config.vocab_size
     weights = {name: _read(name, tensor, dtype) for name, tensor in weights.items()}
     if trimmed:
         weights = trimmed.rows(weights, _vocabulary_dimensions(checkpoint, weights), n_embeddings)
         trimmed.adapt(config)
+    facts = _facts(checkpoint, selection, strategy, config.vocab_size)
     before, after = (sum(map(_size, each.values())) for each in (checkpoint.weights(), weights))
-    facts = {
-        "base_model": checkpoint.name,
-        "revision": checkpoint.model.revision,
-        "n_layers": n_original,
-        "kept": kept,
-        "dropped": [i for i in range(n_original) if i not in kept],
-        "strategy": strategy,
-        "why": selection.why,
-        "scores": selection.scores,
-        "vocabulary": config.vocab_size,
-    }
-    model_class = _model_class(checkpoint)
+    vocabulary = n_embeddings, config.vocab_size
+    cut = Cut(output, _model_class(checkpoint), facts["kept"], facts["n_layers"], (before, after), vocabulary)
     with temporary_folder_for("--output_dir", target) as new:
         source.copy_to(new)
         folder = new / source.transformer
@@ -192,23 +181,40 @@ def write_cut(
         save_torch_state_dict(weights, folder, metadata={"format": "pt"})
         if trimmed:
             trimmed.write(folder)
-        card = CARD.render(
-            **facts,
-            library="sentence-transformers" if source.modules else "transformers",
-            base=hub_name(checkpoint.name),
-            name=hub_name(checkpoint.name) or short_name(checkpoint.name),
-            before=before,
-            after=after,
-            model_class=model_class,
-            trimmed=trimmed,
-            n_embeddings=n_embeddings,
-        )
-        write_atomically(new / CARD_FILE, card)
+        write_atomically(new / CARD_FILE, _card(source, checkpoint, facts, cut))
         facts["files"] = hashes_in(new)
-        write_atomically(new / LAYERS_FILE, json.dumps(facts, indent=1) + "\n")
+        write_atomically(new / LAYERS_FILE, json.dumps(plain(facts), indent=1) + "\n")
         check_output("--output_dir", output, LAYERS_FILE)
         replace_folder(new, target)
-    return Cut(output, model_class, kept, n_original, (before, after), (n_embeddings, config.vocab_size))
+    return cut
+
+
+def _facts(checkpoint: Checkpoint, selection: Selection, strategy: str, vocabulary: int) -> dict[str, Any]:
+    """The content of `layers.json` without the list of files. Ids count in the original model."""
+    n_original, original_ids = original_layers(checkpoint.config)
+    kept = [original_ids[i] for i in kept_layers(checkpoint.config, selection.dropped)]
+    return {
+        "base_model": checkpoint.name,
+        "revision": checkpoint.model.revision,
+        "n_layers": n_original,
+        "kept": kept,
+        "dropped": [i for i in range(n_original) if i not in kept],
+        "strategy": strategy,
+        "why": selection.why,
+        "scores": selection.scores,
+        "vocabulary": vocabulary,
+    }
+
+
+def _card(source: Source, checkpoint: Checkpoint, facts: Mapping[str, Any], cut: Cut) -> str:
+    """The model card."""
+    return CARD.render(
+        **facts,
+        cut=cut,
+        library="sentence-transformers" if source.modules else "transformers",
+        base=hub_name(checkpoint.name),
+        name=hub_name(checkpoint.name) or short_name(checkpoint.name),
+    )
 
 
 def _vocabulary_dimensions(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor]) -> dict[str, int]:
@@ -240,11 +246,8 @@ def _weights(checkpoint: Checkpoint, dropped: Sequence[int]) -> Mapping[str, Any
     Raises UserError if a layer has no weights under its name: the library renames the weights of some checkpoints.
     """
     empty = _empty(checkpoint, reduced_config(checkpoint.config, dropped))
-    weights, layers = renumbered(checkpoint, dropped, empty.base_model_prefix, {}), f"{checkpoint.family.layers}."
-    prefix = f"{empty.base_model_prefix}."
-    present = {re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", key)).removeprefix(prefix) for key in weights}
-    needed = [name for name in map(lambda key: key.removeprefix(prefix), empty.state_dict()) if name.startswith(layers)]
-    if missing := [name for name in needed if name not in present]:
+    weights = renumbered(checkpoint, dropped, empty.base_model_prefix, {})
+    if missing := missing_layer_weights(checkpoint, weights, empty):
         raise UserError(
             f"MODEL {checkpoint.name}: its files have no weight {missing[0]} of a kept layer ({len(missing)} are "
             "missing), so layers cannot be dropped safely. Load and save the model with transformers first."

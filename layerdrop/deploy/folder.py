@@ -1,4 +1,4 @@
-"""The folder of an exported or cut model. It is replaced only if it holds nothing else."""
+"""The folder of an exported or cut model. A folder with other files is never replaced."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from layerdrop.system.files import foreign_file, hash_file, make_folder
 
 
 def check_output(flag: str, folder: str, list_file: str) -> Path:
-    """Return a folder to write a model into, with links resolved. Make its parent.
+    """Return the output folder with links resolved, and make its parent folder.
 
     list_file: the file with the hashes of an earlier model's files (`files`). Raises UserError unless the folder is
     empty, or holds only the files of this list.

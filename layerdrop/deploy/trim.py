@@ -1,8 +1,6 @@
 """Trim a vocabulary: keep the tokens of some texts, and shrink tokenizer, embedding and tied heads together.
 
-Tokens that occur in none of the texts are removed. The texts keep their tokens, because every kind of tokenizer keeps
-what it needs:
-
+Tokens that occur in none of the texts are removed, except these:
 
 - WordLevel takes whole words. The words of the texts are kept.
 - WordPiece takes the longest token that matches. All tokens that were taken are kept.
@@ -15,7 +13,7 @@ tokens.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +78,7 @@ class Trimmed:
         """Remove the entries of removed tokens from the embedding, the tied head and its bias.
 
         dimensions: name -> dimension of the vocabulary; n: number of embeddings. Raises UserError if a weight has
-        another size, if another weight outside the layers has this size, or if the tokenizer has more tokens.
+        another size, or if the tokenizer has more tokens than n.
         """
         if self.kept[-1] >= n:
             raise UserError(f"--trim_vocabulary: the tokenizer has more tokens than the embedding, {n}.")
@@ -148,10 +146,7 @@ def _named_ids(content: dict) -> set[int]:
     ids = {token["id"] for token in content["added_tokens"]}
     if content.get("padding"):
         ids.add(content["padding"]["pad_id"])
-    waiting = [content.get("post_processor") or {}]
-    while waiting:
-        part = waiting.pop()
-        waiting += part.get("processors", ())
+    for part in _processors(content):
         ids |= {part[name][1] for name in ("sep", "cls") if name in part}
         ids |= {i for token in part.get("special_tokens", {}).values() for i in token["ids"]}
     return ids
@@ -165,17 +160,15 @@ def _encode(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]]) -> list[np.n
 
 
 def _keep_word_level(model: dict, used: set[int]) -> set[int]:
-    kept = used | {i for i in [model["vocab"].get(model.get("unk_token"))] if i is not None}
+    unknown = model.get("unk_token")
+    kept = used | {i for token, i in model["vocab"].items() if token == unknown}
     model["vocab"] = {token: i for token, i in model["vocab"].items() if i in kept}
     return kept
 
 
 def _keep_word_piece(model: dict, used: set[int]) -> set[int]:
     single = {i for token, i in model["vocab"].items() if len(token.removeprefix(PREFIX)) == 1}
-    unknown = model["vocab"].get(model.get("unk_token"))
-    kept = used | single | ({unknown} if unknown is not None else set())
-    model["vocab"] = {token: i for token, i in model["vocab"].items() if i in kept}
-    return kept
+    return _keep_word_level(model, used | single)
 
 
 def _keep_bpe(model: dict, used: set[int]) -> set[int]:
@@ -226,15 +219,17 @@ def _renumber(content: dict, new: dict[int, int]) -> None:
         token["id"] = new[token["id"]]
     if content.get("padding"):
         content["padding"]["pad_id"] = new[content["padding"]["pad_id"]]
-    if content.get("post_processor"):
-        _renumber_processor(content["post_processor"], new)
-
-
-def _renumber_processor(part: dict, new: dict[int, int]) -> None:
-    for processor in part.get("processors", ()):
-        _renumber_processor(processor, new)
-    for name in ("sep", "cls"):
-        if name in part:
+    for part in _processors(content):
+        for name in {"sep", "cls"} & part.keys():
             part[name] = [part[name][0], new[part[name][1]]]
-    for token in part.get("special_tokens", {}).values():
-        token["ids"] = [new[i] for i in token["ids"]]
+        for token in part.get("special_tokens", {}).values():
+            token["ids"] = [new[i] for i in token["ids"]]
+
+
+def _processors(content: dict) -> Iterator[dict]:
+    """Yield the post-processors of a `tokenizer.json`, also those in a sequence."""
+    waiting = [content.get("post_processor") or {}]
+    while waiting:
+        part = waiting.pop()
+        waiting += part.get("processors", ())
+        yield part

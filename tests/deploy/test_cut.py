@@ -12,8 +12,10 @@ from transformers import AutoConfig, AutoTokenizer, set_seed
 
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.cli.command import run_command
+from layerdrop.criteria.orders import read_layers_file
 from layerdrop.criteria.selection import Selection
 from layerdrop.deploy.cut import Source, write_cut
+from layerdrop.loading import load_classifier
 from layerdrop.surgery import drop_layers
 from tests import tiny
 from tests.small.test_surgery import MODEL_TYPES
@@ -138,6 +140,8 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert AutoTokenizer.from_pretrained("out").vocab_size == AutoTokenizer.from_pretrained("model").vocab_size
     assert run_command("cut", ["out", "--drop_layers", "1", "--output_dir", "again"]) == 0
     assert json.loads(Path("again/layers.json").read_text())["kept"] == [0, 4, 5]
+    assert read_layers_file("out/layers.json") == (2, 3)  # for a run with --drop_strategy list
+    assert Checkpoint.open("again").original_ids == [0, 4, 5]  # a run of it counts in the original model
     assert run_command("cut", words) == 0  # its own folder
     Path("out/notes.txt").write_text("mine")
     assert run_command("cut", words) == 2 and "holds notes.txt, which this command did not write" in (
@@ -192,6 +196,18 @@ def test_weights_under_other_names_are_refused(tmp_path, capsys):
     save_file(other, f"{folder}/model.safetensors", metadata={"format": "pt"})
     words = [folder, "--drop_strategy", "top", "--drop_k", "2", "--output_dir", str(tmp_path / "out")]
     assert run_command("cut", words) == 2 and "have no weight encoder.layer.3" in capsys.readouterr().err
+
+
+def test_a_run_of_the_cut_starts_as_a_run_that_drops_these_layers(tmp_path):
+    """The same weights, new head included."""
+    folder = saved(tmp_path / "model", with_head("bert", "ForMaskedLM"))
+    cut(folder, str(tmp_path / "out"))
+    models = []
+    for arguments in ((str(tmp_path / "out"),), (folder, DROPPED)):
+        set_seed(1)
+        models.append(load_classifier(*arguments)[0].state_dict())
+    assert models[0].keys() == models[1].keys()
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
 
 
 def test_modules_outside_the_folder_are_refused(tmp_path, capsys):
