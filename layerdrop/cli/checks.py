@@ -117,7 +117,7 @@ def _only_with(flags: Flags) -> Iterator[str]:
     searched = ", ".join(name for name, strategy in STRATEGIES.items() if strategy.searched)
     by_threshold = ", ".join(name for name, criterion in CRITERIA.items() if criterion.threshold)
     rules = [
-        (["elastic_k"], when == "elastic", f"--drop_when elastic, not {when}"),
+        (["elastic_k", "finetune_again"], when == "elastic", f"--drop_when elastic, not {when}"),
         (["drop_step", "drop_every_epochs"], when == "gradual", f"--drop_when gradual, not {when}"),
         (
             [f"start_{name}" for name in OWN_RECIPE],

@@ -129,6 +129,7 @@ class WhenArguments:
         "elastic: every K of the training, as 2 4 6. Each K gets a run of its own from the one training. Default: 1 to "
         "--drop_k."
     )
+    finetune_again: bool = flag("elastic: fine-tune the reduced model once more.", False)
     freeze_dropped: bool = flag("finetuned: freeze the layers to be dropped during the first fine-tuning.", False)
     drop_step: int | None = flag("gradual: number of layers to drop at once. Default: 1.")
     drop_every_epochs: int | None = flag(

@@ -82,7 +82,7 @@ def to_spec(flags: Flags, notes: tuple[str, ...] = ()) -> tuple[RunSpec, Options
         theseus=_theseus(flags),
     )
     spec = replace(spec, start=_start(flags, spec), distil=_distil(flags), teacher=_teacher(flags, spec))
-    if flags.when.drop_when in ("after", "elastic"):
+    if flags.when.drop_when == "after" or (flags.when.drop_when == "elastic" and not flags.when.finetune_again):
         spec = replace(spec, train=None)
     return spec, _options(flags, spec, notes)
 

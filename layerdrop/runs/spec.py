@@ -62,12 +62,18 @@ class RunSpec:
         return self.when.elastic_k or (self.start.when.elastic_k if self.start else ())
 
     @property
+    def finetune_again(self) -> bool:
+        """Whether the reduced model of an elastic training is fine-tuned once more."""
+        return bool(self.start and self.start.when.elastic_k and self.train)
+
+    @property
     def variants(self) -> tuple[str, ...]:
         """One word for each training variant of the run (`finetuned` ...). Empty for plain dropping before training."""
         train, distil = self._recipe, self.distil
         words = {
             "frozen": self.when.frozen,
             self.drop_when: self.drop_when != "pretrained",
+            "finetuned": self.finetune_again,
             "freeze": self.start and self.start.when.frozen,
             "layerdrop": train and train.layerdrop_rate,
             "theseus": self.theseus,
@@ -128,7 +134,7 @@ class RunSpec:
         rest = {name: getattr(self, name) for name in _SCALARS}
         runs = {"start": self.start, "teacher": self.teacher}
         own = {f"{part}_{name}": self._own(run, name) for part, run in runs.items() for name in OWN_RECIPE}
-        elastic = {"elastic_k": self.elastic_k}
+        elastic = {"elastic_k": self.elastic_k, "finetune_again": self.finetune_again or None}
         freeze = {"freeze_dropped": bool(self.start and self.start.when.frozen) or None}
         auto = {"teacher": "auto"} if self.teacher else {}
         when = {"drop_when": self.drop_when, "training": self._recipe is not None}

@@ -179,7 +179,7 @@ class _Planner:
         for cell in _cells(grid):
             if not any(_matches(cell, pattern) for pattern in exclude):
                 try:
-                    job = self._job(cell)
+                    job = self._job(cell, _values(grid.get("k", grid.get("drop_k"))))
                 except UserError as error:
                     raise UserError(f"{error}{_where(grid, cell)}") from error
                 if job is not None:
@@ -198,10 +198,16 @@ class _Planner:
 
         self.study.jobs = [with_saved_model(job) for job in self.study.jobs]
 
-    def _job(self, cell: dict[str, Any]) -> Job | None:
-        """The job of a cell. None for an impossible run."""
+    def _job(self, cell: dict[str, Any], all_k: Sequence) -> Job | None:
+        """The job of a cell. None for an impossible run.
+
+        all_k: the values of K in the cell's grid. With elastic depth, one training serves all of them.
+        """
         try:
             arguments = self.parse(self.settings | _settings(cell), self.flags)
+            if arguments.when.drop_when == "elastic" and arguments.when.elastic_k is None:
+                trained = {"elastic_k": [k for k in all_k if k is not None]}
+                arguments = self.parse(self.settings | trained | _settings(cell), self.flags)
         except UserError as error:
             raise UserError(_with_axes(str(error))) from error
         if arguments.needs_hub and not self.asked_hub:
