@@ -121,8 +121,8 @@ def _only_with(flags: Flags) -> Iterator[str]:
         (["drop_step", "drop_every_epochs"], when == "gradual", f"--drop_when gradual, not {when}"),
         (
             [f"start_{name}" for name in OWN_RECIPE],
-            when in ("finetuned", "after"),
-            f"--drop_when finetuned and after, not {when}",
+            when in ("finetuned", "after", "elastic"),
+            f"--drop_when finetuned, after and elastic, not {when}",
         ),
         ([f"teacher_{name}" for name in OWN_RECIPE], teacher == "auto", "--teacher auto"),
         (["freeze_dropped"], when == "finetuned" and flags.named_strategy, "--drop_when finetuned and --drop_strategy"),

@@ -225,7 +225,7 @@ def test_under_torchrun_the_first_training_is_done_before(first):
         ("--freeze_dropped", "only with --drop_when finetuned and --drop_strategy"),
         ("--drop_when after --freeze_dropped", "only with --drop_when finetuned and --drop_strategy"),
         ("--drop_when finetuned --drop_step 2", "--drop_step: only with --drop_when gradual, not finetuned"),
-        ("--start_num_train_epochs 2", "only with --drop_when finetuned and after, not pretrained"),
+        ("--start_num_train_epochs 2", "only with --drop_when finetuned, after and elastic, not"),
         ("--teacher x --teacher_num_train_epochs 2", "only with --teacher auto"),
         ("--drop_when finetuned --start_learning_rate 0", "--start_learning_rate 0.0: must be above 0"),
     ],
