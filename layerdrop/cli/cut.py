@@ -129,12 +129,14 @@ def _selection(args: argparse.Namespace, spec, options, checkpoint):
 
 def _texts(args: argparse.Namespace, flag: str):
     """Read the file of --texts or --trim_vocabulary. Raises UserError."""
+    from layerdrop.data.tables import read_table
     from layerdrop.data.to_predict import is_table, read_columns, read_lines
+    from layerdrop.system.text import names_in
 
     path = getattr(args, flag.removeprefix("--"))
     if is_table(path):
-        chosen = [name.strip() for name in (args.text_columns or "").split(",") if name.strip()]
-        return read_columns(path, (), chosen, args.skip_bad_rows).examples(())
+        chosen = names_in(args.text_columns)
+        return read_columns(read_table(flag, path, args.skip_bad_rows), (), chosen, args.skip_bad_rows).examples(())
     try:
         content = Path(path).read_bytes()
     except OSError as error:

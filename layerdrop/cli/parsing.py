@@ -19,6 +19,7 @@ from layerdrop.cli.checks import check, idle_flags
 from layerdrop.cli.command import OneLineErrors, flag_name, no_such_flag
 from layerdrop.cli.limits import out_of_range
 from layerdrop.cli.to_spec import to_spec
+from layerdrop.data.hub import is_folder
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.system.files import LocalPath
@@ -38,8 +39,12 @@ RENAMED = {
     "per_gpu_train_batch_size": "per_device_train_batch_size",
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
     "no_cuda": "use_cpu",
+    **{f"{split}_split_name": f"{split}_split" for split in ("train", "validation", "test")},
+    "text_column_names": "text_columns",
+    "label_column_name": "label_column",
 }
-"""Flags in scripts of the two papers and of older versions of run_glue.py -> the current flag."""
+"""Flags of the papers' scripts, of older versions of run_glue.py and of the library's run_classification.py -> the
+current flag."""
 WITHOUT_EFFECT = {
     "model_type": "the checkpoint's configuration contains the type",
     "do_lower_case": "the checkpoint's tokenizer contains this setting",
@@ -49,7 +54,7 @@ MISNOMERS = {
     **dict.fromkeys(("model", "model_path", "checkpoint"), "--model_name_or_path"),
     **dict.fromkeys(("epochs", "num_epochs"), "--num_train_epochs"),
     **dict.fromkeys(("batch_size", "train_batch_size"), "--per_device_train_batch_size"),
-    **dict.fromkeys(("dataset", "dataset_name"), "--train_file and --validation_file"),
+    "dataset": "--dataset_name",
     **dict.fromkeys(("alpha", "temperature"), "--distill_weight and --distill_temperature"),
     **{
         "lr": "--learning_rate",
@@ -118,7 +123,8 @@ class Arguments(Flags):
         """Whether a model, a tokenizer or the data is not local."""
         teacher = None if self.teacher.teacher == "auto" else self.teacher.teacher
         names = (self.model.model_name_or_path, self.model.tokenizer_name, self.drop.score_on, teacher)
-        hub_data = self.data.source == "hub" and bool(self.splits)
+        dataset = self.data.dataset_name
+        hub_data = bool(self.splits) and (not is_folder(dataset) if dataset else self.data.source == "hub")
         return hub_data or self.train.push_to_hub or any(name and not is_local(name) for name in names)
 
 
@@ -186,7 +192,7 @@ def _translate(words: list[str], notes: list[str]) -> list[str]:
             if following is not None:
                 next(rest)
         elif name in RENAMED:
-            notes.append(f"--{name} is now --{RENAMED[name]}")
+            notes.append(f"--{name} is --{RENAMED[name]} here")
             out.append(f"--{RENAMED[name]}{equals}{value}")
         else:
             out.append(words[i])
