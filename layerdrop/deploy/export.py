@@ -12,7 +12,8 @@ import torch
 from transformers import PreTrainedModel
 
 from layerdrop.architectures import ModelSpec
-from layerdrop.checkpoints import Checkpoint
+from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
+from layerdrop.data.read import on_hub
 from layerdrop.data.spec import DataSpec
 from layerdrop.deploy.folder import check_output
 from layerdrop.deploy.onnx import FILE, OnnxClassifier, check_packages, export_onnx, latency, quantize
@@ -92,6 +93,8 @@ class ExportedRun:
         data."""
         self.folder, self.record = folder, _record(folder)
         spec = RunSpec(ModelSpec(folder), validation_data(self.record, new_paths or {}))
+        if on_hub(spec.data):
+            work_offline_unless_reachable()
         checkpoint, options = Checkpoint.open(folder), Options(folder=folder, use_cpu=True)
         args = training_arguments(spec, options)
         self.input = RunInputs.read(spec, options, args, checkpoint, ("validation",))

@@ -116,6 +116,17 @@ def test_configurations(tmp_path):
         read_splits(spec(name, config="medium"), ["train"])
 
 
+def test_a_dataset_in_the_cache_of_the_hub(tmp_path, monkeypatch):
+    datasets.load_dataset(write_files(tmp_path / "reviews"), cache_dir=str(tmp_path / "hub"))
+    (cached,) = (tmp_path / "hub" / "reviews").glob("*/*/*/")
+    hub = tmp_path / "hub" / "someone___reviews" / "default" / "0.0.0"
+    hub.mkdir(parents=True)
+    cached.rename(hub / cached.name)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    data = read_splits(spec("someone/reviews"), ["train", "validation"], cache_dir=str(tmp_path / "hub"))
+    assert [len(part) for part in data.examples.values()] == [30, 6]
+
+
 def test_no_code_is_executed(tmp_path):
     folder = tmp_path / "script"
     folder.mkdir()
