@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
-from layerdrop.cli.command import flag_name, recipe
+from layerdrop.cli.command import flag_name, recipe, unknown_flags
 from layerdrop.data.tasks import get_task
 from layerdrop.errors import UserError
 
@@ -30,16 +30,14 @@ def parse_known(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argp
 
     Raises UserError for an unknown flag that resembles a flag of the command.
     """
-    args, rest = parser.parse_known_args(words)
-    from layerdrop.cli.parsing import run_parser
-
-    known = {action.dest for action in run_parser()._actions}
-    for word in rest:
+    for word in unknown_flags(parser, words):  # before a missing argument
         flag = word.partition("=")[0]
-        near = get_close_matches(flag, parser._option_string_actions, n=1, cutoff=0.8)
-        if flag.startswith("--") and near and flag_name(word) not in known:
-            raise UserError(f"{flag}: no such flag. Did you mean {near[0]}?")
-    return args, rest
+        if near := get_close_matches(flag, parser._option_string_actions, n=1, cutoff=0.8):
+            from layerdrop.cli.parsing import run_parser
+
+            if flag_name(word) not in {action.dest for action in run_parser()._actions}:
+                raise UserError(f"{flag}: no such flag. Did you mean {near[0]}?")
+    return parser.parse_known_args(words)
 
 
 def own_data(words: list[str]) -> list[str]:

@@ -28,6 +28,8 @@ from layerdrop.system.settings import read_settings
 from layerdrop.system.text import one_line
 
 ID_FLAGS = ("drop_layers", "keep_layers", "drop_order", "freeze_layers")
+CONFIGURATIONS = (".yaml", ".yml", ".json")
+"""Endings of configuration files."""
 DICTIONARIES = TrainingArguments._VALID_DICT_FIELDS
 """Flags that take a JSON object."""
 OR_FILE = ("accelerator_config", "deepspeed", "fsdp_config")
@@ -140,7 +142,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     """
     notes: list[str] = []
     words = list(argv)
-    if words and not words[0].startswith("-") and words[0].endswith((".yaml", ".yml", ".json")):
+    if words and not words[0].startswith("-") and words[0].endswith(CONFIGURATIONS):
         words = flags_of(read_settings(words[0])) + words[1:]
     words = _translate(words, notes)
     namespace = _namespace(words)
@@ -157,8 +159,6 @@ def parse(argv: Sequence[str]) -> Arguments:
     arguments.train.output_dir = namespace.output_dir  # None instead of the library's default
     check(arguments)
     notes += idle_flags(arguments)
-    if arguments.train.n_gpu and arguments.train.world_size == 1 and (n := torch.cuda.device_count()) > 1:
-        notes.append(f"using 1 of {n} GPUs; to use all: torchrun --nproc_per_node {n} run_glue.py ...")
     return arguments
 
 
@@ -208,10 +208,10 @@ def _namespace(words: list[str]) -> argparse.Namespace:
         known = [option for action in parser._actions for option in action.option_strings]
         raise UserError("\n".join(no_such_flag(word, known, "layerdrop run --help_all", MISNOMERS) for word in flags))
     if unknown:
-        raise UserError(
-            f"'{unknown[0]}' is not the value of a flag. Write layer ids without spaces, as 9,10,11, and a "
-            "configuration file first: run_glue.py X.yaml --flag value."
-        )
+        how = "Write layer ids without spaces, as 9,10,11"
+        if unknown[0].endswith(CONFIGURATIONS):
+            how = "Write the name of a configuration file before all flags"
+        raise UserError(f"'{unknown[0]}' is not the value of a flag. {how}.")
     for action in parser._actions:
         if getattr(namespace, action.dest, None) != "" or action.dest in ID_FLAGS:
             continue

@@ -19,6 +19,7 @@ from layerdrop.cli.checks import ranges
 from layerdrop.cli.flags import GROUPS, LIBRARY
 from layerdrop.cli.limits import RANGES, SEED, Range, out_of_range
 from layerdrop.cli.parsing import MISNOMERS, RENAMED, WITHOUT_EFFECT, _choose_precision, parse, run_parser
+from layerdrop.cli.run import unused_gpus
 from layerdrop.cli.to_spec import NO_EFFECT, _plain
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec
@@ -475,7 +476,7 @@ def test_one_gpu_is_used_however_many_there_are(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     found = parse(CPU)
     assert found.train.n_gpu == 1 and found.train.train_batch_size == 32
-    assert "torchrun --nproc_per_node 4" in found.notes[-1]
+    assert "torchrun --nproc_per_node 4" in unused_gpus(found.train)[0]
 
 
 # ---- --keep_layers: the complement of --drop_layers

@@ -151,7 +151,10 @@ def test_class_ids_become_names_and_a_label_of_minus_one_is_missing(tmp_path, sa
     table = read_dataset_split(str(tmp_path / "tags"), None, "train", "--train_split")
     assert [row["tags"] for row in table.rows.values()] == [["O", "B"], [], ["B"]]
     assert table.classes == {"label": NAMES, "tags": ("O", "B"), "topic": ("a",)}
-    assert read_splits(spec(str(tmp_path / "tags")), ["train"]).task.texts == ("text",)  # a topic is no text
+    cells = {"review": ["a b", "c d"], "topic": [0, 0], "label": [0, 1]}
+    kinds = datasets.Features({"review": datasets.Value("string"), **{key: nested[key] for key in ("topic", "label")}})
+    datasets.DatasetDict(train=datasets.Dataset.from_dict(cells, features=kinds)).save_to_disk(str(tmp_path / "topics"))
+    assert read_splits(spec(str(tmp_path / "topics")), ["train"]).task.texts == ("review",)  # a topic is no text
 
 
 def test_a_class_without_a_row_keeps_its_id(tmp_path):
