@@ -39,7 +39,7 @@ COMMANDS = {
 def studies(runs: int) -> dict[str, dict]:
     """The content of each study's file. runs: the least number of its cells."""
     tasks, rates = ["demo-sst2", "demo-rte", "demo-mrpc", "demo-stsb", "demo-cola"], [2e-5, 5e-5]
-    strategies, ks = ["top", "bottom", "symmetric", "every-other"], list(range(1, 11))
+    strategies, ks = ["top", "bottom", "every-other", "contribution"], list(range(1, 11))
     each = len(tasks) * len(rates) * (1 + len(strategies) * len(ks))
     common = {"tasks": tasks, "learning_rate": rates, "seeds": list(range(math.ceil(runs / each)))}
     seeds = [common | {"k": 0}, common | {"strategies": strategies, "k": ks}]
