@@ -53,26 +53,26 @@ def make(folder: Path, study: dict) -> int:
     """Write a study and its records. Returns the number of runs."""
     from layerdrop.cli.parsing import parse_settings
     from layerdrop.runs.environment import environment
+    from layerdrop.runs.fingerprints import Fingerprints
     from layerdrop.sweeps.study import read_study
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     jobs = read_study(str(folder / "study.yaml"), str(folder / "store"), parse_settings).jobs
-    chance, where = random.Random(1), environment()
+    chance, where, inputs = random.Random(1), environment(), Fingerprints()
     for job in jobs:
         if not Path(job.options.folder, "record.json").is_file():
-            write_run(job, chance, where)
+            write_run(job, chance, where, inputs.of(job.spec, job.options))
     return len(jobs)
 
 
-def write_run(job, chance: random.Random, where: dict) -> None:
-    """Write the record, the spec and empty predictions of a run, with made-up scores and seconds."""
+def write_run(job, chance: random.Random, where: dict, inputs: dict) -> None:
+    """Write the record, the results and empty predictions of a run, with made-up scores and seconds."""
     from layerdrop.runs.predictions import predictions_file
     from layerdrop.runs.record import RECORD_FILE, Cut, RunRecord
     from layerdrop.runs.results import result_files
-    from layerdrop.system.own_files import OwnFiles
 
-    spec, kind = job.spec, dict.fromkeys(("train", "validation"))
+    spec = job.spec
     dropped = list(spec.drop.layers) or list(range(12 - (spec.drop.k or 0), 12))
     record = RunRecord(spec, job.options.folder, "success", n_layers=12, environment=where, steps=300)
     record.cuts = [Cut(0, dropped, [i for i in range(12) if i not in dropped], "made up")] if dropped else []
@@ -80,11 +80,14 @@ def write_run(job, chance: random.Random, where: dict) -> None:
     record.metrics = {"loss": chance.random()} | {name: chance.random() for name in record.task.metrics}
     record.epochs = [{"step": 100 * i, "epoch": i, "train_loss": 0.5, "loss": 0.6} for i in (1.0, 2.0, 3.0)]
     record.seconds = {name: chance.uniform(1, 2) for name in ("load", "train", "evaluate", "inference", "total")}
-    record.data = {split: {"rows": 500, "bad_rows": 0} for split in kind}
-    record.fingerprints = {"model": "0" * 16, "tokenizer": "1" * 16}
+    rows = {name: value for name, value in inputs.items() if isinstance(value, list)}
+    record.data = {split: {"rows": n, "bad_rows": 0, "fingerprint": mark} for split, (n, mark) in rows.items()}
+    record.fingerprints = {name: value for name, value in inputs.items() if name not in rows}
     record.distinct_predictions = {"validation": 500}
     files = {predictions_file(record.task, "validation"): "", **result_files(record)}
-    OwnFiles(record.folder).write({**files, RECORD_FILE: record.to_json()})
+    Path(record.folder).mkdir(parents=True)
+    for name, content in {**files, RECORD_FILE: record.to_json()}.items():
+        Path(record.folder, name).write_text(content)
 
 
 def measure(words: list[str], folder: Path) -> tuple[float, float]:

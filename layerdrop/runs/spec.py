@@ -89,6 +89,14 @@ class RunSpec:
         text = json.dumps({"version": VERSION, **_without_empty(self)}, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def with_seed(self, seed: int) -> "RunSpec":
+        """The run with another seed, which its prerequisite runs share."""
+        runs = {
+            "start": self.start and self.start.with_seed(seed),
+            "teacher": self.teacher and self.teacher.with_seed(seed),
+        }
+        return replace(self, seed=seed, **runs)
+
     @property
     def name(self) -> str:
         """Name for folders: MODEL_TASK_STRATEGY_kK_seedS, or MODEL_TASK_full_k0_seedS without a strategy.
