@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Time reports and plans over many records: seconds and peak memory of each command.
+"""Time reports and plans over many records: seconds, seconds of the processor, and peak memory of each command.
 
     python benchmarks/records.py FOLDER [--runs 10000] [--repeats 3]
 
@@ -49,8 +49,8 @@ def studies(runs: int) -> dict[str, dict]:
     return {"seeds": {"settings": SETTINGS, "grid": seeds}, "sets": {"settings": SETTINGS, "grid": sets}}
 
 
-def make(folder: Path, study: dict) -> int:
-    """Write a study and its records. Returns the number of runs."""
+def make(folder: Path, study: dict) -> None:
+    """Write a study and its records."""
     from layerdrop.cli.parsing import parse_settings
     from layerdrop.runs.environment import environment
     from layerdrop.runs.fingerprints import Fingerprints
@@ -63,7 +63,6 @@ def make(folder: Path, study: dict) -> int:
     for job in jobs:
         if not Path(job.options.folder, "record.json").is_file():
             write_run(job, chance, where, inputs.of(job.spec, job.options))
-    return len(jobs)
 
 
 def write_run(job, chance: random.Random, where: dict, inputs: dict) -> None:
@@ -90,8 +89,11 @@ def write_run(job, chance: random.Random, where: dict, inputs: dict) -> None:
         Path(record.folder, name).write_text(content)
 
 
-def measure(words: list[str], folder: Path) -> tuple[float, float]:
-    """(seconds, peak memory in MB) of a command."""
+def measure(words: list[str], folder: Path) -> tuple[float, float, float]:
+    """(seconds, seconds of the processor, peak memory in MB) of a command.
+
+    The peak is at least the memory of this process, which therefore imports no torch before the measurement.
+    """
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     start = time.perf_counter()
     process = subprocess.Popen(
@@ -100,7 +102,7 @@ def measure(words: list[str], folder: Path) -> tuple[float, float]:
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"layerdrop {' '.join(words)}: failed in {folder}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1e3
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3
 
 
 def main() -> None:
@@ -109,13 +111,20 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--make", action="store_true", help="only write the studies and records")
     args = parser.parse_args()
-    for name, study in studies(args.runs).items():
-        n = make(args.folder / name, study)
+    if args.make:
+        for name, study in studies(args.runs).items():
+            make(args.folder / name, study)
+        return
+    subprocess.run([sys.executable, __file__, args.folder, "--runs", str(args.runs), "--make"], check=True)
+    for name in studies(args.runs):
+        n = sum(1 for _ in (args.folder / name / "store").iterdir())
         for command, words in COMMANDS.items():
-            seconds, megabytes = zip(*(measure(words, args.folder / name) for _ in range(args.repeats)), strict=True)
-            middle = f"{statistics.median(seconds):6.1f} s  {statistics.median(megabytes):5.0f} MB"
-            print(f"{name:<6} {n} runs  {command:<27} {middle}", flush=True)
+            figures = [measure(words, args.folder / name) for _ in range(args.repeats)]
+            seconds, of_processor, megabytes = map(statistics.median, zip(*figures, strict=True))
+            line = f"{seconds:6.1f} s  {of_processor:6.1f} s of the processor  {megabytes:5.0f} MB"
+            print(f"{name:<6} {n} runs  {command:<27} {line}", flush=True)
     print(machine())
 
 

@@ -63,6 +63,7 @@ def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
             {
                 "model": results.title,
                 "strategy": strategy,
+                "legend": row.legend,
                 "k": int(k) if k else None,
                 "mark": None if row.is_full else marks[row.legend],
                 "cells": cells,
