@@ -1,6 +1,6 @@
 """The hidden states before and after every layer, for scores, analyses and distillation."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -24,19 +24,10 @@ class States:
 
 
 @contextmanager
-def record_outputs(model: PreTrainedModel, change: Callable | None = None) -> Iterator[list]:
-    """Collect the output of each layer, as the layer returns it, of the forward pass inside the block, id 0 first.
-
-    change: (layer id, output) -> (output for the next layer, output to collect); None: both unchanged.
-    """
+def record_outputs(model: PreTrainedModel) -> Iterator[list]:
+    """Collect the output of each layer, as the layer returns it, of the forward pass inside the block, id 0 first."""
     outputs: list = []
-
-    def record(_, args, output):
-        upward, kept = (output, output) if change is None else change(len(outputs), output)
-        outputs.append(kept)
-        return upward
-
-    hooks = [layer.register_forward_hook(record) for layer in layer_list(model)]
+    hooks = [layer.register_forward_hook(lambda _, args, output: outputs.append(output)) for layer in layer_list(model)]
     try:
         yield outputs
     finally:

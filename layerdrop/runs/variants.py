@@ -90,7 +90,9 @@ def training_variant(
             variant.attention = eager_attention(model)
     if spec.when.elastic_k:
         n_layers = model.config.num_hidden_layers
-        variant.loss = ElasticDepth(loss, model, [n_layers - k for k in spec.when.elastic_k])
+        elastic = ElasticDepth(loss, model, [n_layers - k for k in spec.when.elastic_k])
+        variant.loss = elastic
+        variant.callbacks.append(elastic)
     if spec.train.layerdrop_rate:
         variant.callbacks.append(LayerDropLoss(model, spec.train.layerdrop_rate, spec.seed))
     if spec.theseus:
