@@ -35,8 +35,8 @@ class ElasticDepth(TrainerCallback):
         model: PreTrainedModel,
         depths: Sequence[int],
         distill_weight: float = 0.5,
-        begin: float = 1 / 3,
-        end: float = 0.6,
+        begin: float = 0.25,
+        end: float = 0.5,
     ):
         """model: the full model, unwrapped. depths: numbers of kept layers of the shallower models. begin, end:
         fractions of all steps."""
@@ -96,8 +96,8 @@ class ElasticDepthLoss(ElasticDepth):
         ks: Sequence[int],
         *,
         distill_weight: float = 0.5,
-        begin: float = 1 / 3,
-        end: float = 0.6,
+        begin: float = 0.25,
+        end: float = 0.5,
     ):
         """model: a classifier of the library, unwrapped. ks: numbers of layers to drop from the top.
 

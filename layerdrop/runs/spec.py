@@ -73,8 +73,7 @@ class RunSpec:
         train, distil = self._recipe, self.distil
         words = {
             "frozen": self.when.frozen,
-            self.drop_when: self.drop_when != "pretrained",
-            "finetuned": self.finetune_again,
+            self.drop_when + "-finetuned" * self.finetune_again: self.drop_when != "pretrained",
             "freeze": self.start and self.start.when.frozen,
             "layerdrop": train and train.layerdrop_rate,
             "theseus": self.theseus,

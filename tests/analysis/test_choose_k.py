@@ -164,7 +164,7 @@ def test_elastic_depth_tries_every_k_of_one_training_and_fine_tunes_the_chosen_o
     assert len(prior) == 2 and all(record["spec"]["when"]["elastic_k"] == [2, 3, 5] for record in prior)
     assert "rte: K = 5 fine-tuned once more loses " in out and "repeating" not in err
     folder = Path(out.split("the model of K = 5 is in ")[1].strip())
-    assert "elastic_finetuned_seed1" in folder.name and (folder / "model.safetensors").is_file()
+    assert "elastic-finetuned_seed1" in folder.name and (folder / "model.safetensors").is_file()
     code, again, err = call("--tasks rte --max_loss 100 --drop_when elastic --k 2 3 5 --seeds 1 2 --finetune_chosen")
     assert code == 0 and again == out and "done  " not in err
 

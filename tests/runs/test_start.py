@@ -211,13 +211,6 @@ def test_a_first_training_that_fails(run):
     assert "diverged" in err and not Path("out/record.json").exists()
 
 
-def test_under_torchrun_the_first_training_is_done_before(first):
-    spec, options = first
-    spec = replace(spec, processes=2)
-    with pytest.raises(UserError, match="torchrun executes one run at a time. Execute it with --output_dir .*prior"):
-        run_glue.run(without([3], spec), replace(options, folder="on"))
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -85,11 +85,12 @@ sys.exit(run_command("run", sys.argv[1:]))
 
 
 @pytest.mark.slow
-def test_a_process_that_fails_takes_all_along(bert, glue, tmp_path):
-    """Nobody waits for it, and the record says what it failed of."""
+@pytest.mark.parametrize("way", ["", "--drop_strategy top --drop_k 2 --drop_when elastic"])
+def test_a_process_that_fails_takes_all_along(bert, glue, tmp_path, way):
+    """Nobody waits for it, and the record says what it failed of. The second way fails in a prerequisite run."""
     (tmp_path / "failing.py").write_text(FAILING)
     flags = ["--model_name_or_path", bert, "--data_dir", glue, "--task_name", "rte", *QUICK, "--output_dir", "out"]
-    flags = [word for word in flags if word != "--use_cpu"]
+    flags = [word for word in flags if word != "--use_cpu"] + way.split()
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "failing.py", *flags],
         cwd=tmp_path,
@@ -98,9 +99,10 @@ def test_a_process_that_fails_takes_all_along(bert, glue, tmp_path):
         text=True,
         timeout=100,
     )
-    record = read_record(tmp_path / "out")
+    (path,) = (tmp_path / "out").rglob("record.json")
+    record = read_record(path.parent)
     assert done.returncode != 0 and record["status"] == "failed", done.stderr[-3000:]
-    assert record["error"] == "ValueError: this process broke"
+    assert record["error"] == "ValueError: this process broke" and ("prior" in str(path)) == bool(way)
 
 
 WATCHED = """
@@ -129,6 +131,7 @@ sys.exit(run_command("run", sys.argv[1:]))
         "--layerdrop_rate 0.5",
         "--theseus --drop_strategy top --drop_k 3",
         "--drop_strategy top --drop_k 2 --drop_when gradual --drop_every_epochs 1",
+        "--drop_strategy top --drop_k 2 --drop_when elastic --elastic_k 2 3 --finetune_again",
         "--drop_strategy top --drop_k 3 --teacher {teacher} --distill layers --distill_attention",
     ],
 )
