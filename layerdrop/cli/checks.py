@@ -182,9 +182,10 @@ def _elastic(flags: Flags) -> Iterator[str]:
     row, k = flags.named_strategy, flags.drop.drop_k
     if row is not None and row.name != "top":
         yield f"--drop_when elastic: drops the last layers. Use --drop_strategy top, not {row.name}."
-    if k is None:
-        yield "--drop_when elastic: needs the number of layers. Add --drop_strategy top and --drop_k N."
-    elif k and k not in flags.elastic_k:
+    given = flags.when.elastic_k
+    if not flags.elastic_k and given != ["all"] and (k is None or given is not None):
+        yield "--drop_when elastic: needs the numbers of layers. Add --elastic_k 2 4 6, or --drop_k N."
+    elif k and flags.elastic_k and k not in flags.elastic_k:
         yield f"--drop_k {k}: is not trained. --elastic_k names {', '.join(map(str, flags.elastic_k))}. Add it there."
     if flags.when.layerdrop_rate:
         yield "--layerdrop_rate: cannot be combined with --drop_when elastic. Leave it out."

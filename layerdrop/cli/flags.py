@@ -140,8 +140,8 @@ class WhenArguments:
         "pretrained",
     )
     elastic_k: list[str] | None = flag(
-        "elastic: every K of the training, as 2 4 6. Each K gets a run of its own from the one training. Default: 1 to "
-        "--drop_k."
+        "elastic: every K of the training, as 2 4 6, or all. Each K gets a run of its own from the one training. "
+        "Default: 1 to --drop_k."
     )
     finetune_again: bool = flag("elastic: fine-tune the reduced model once more.", False)
     freeze_dropped: bool = flag("finetuned: freeze the layers to be dropped during the first fine-tuning.", False)

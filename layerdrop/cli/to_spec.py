@@ -100,7 +100,8 @@ def _start(flags: Flags, spec: RunSpec) -> RunSpec | None:
         return None
     start = _full_model_run(spec, {name: getattr(when, f"start_{name}") for name in OWN_RECIPE})
     if when.drop_when == "elastic":
-        return replace(start, when=WhenSpec(elastic_k=flags.elastic_k))
+        every_k = flags.elastic_k if flags.when.elastic_k != ["all"] else tuple(range(1, _n_layers(flags)))
+        return replace(start, when=WhenSpec(elastic_k=every_k))
     freeze = when.freeze_dropped and spec.drop.strategy
     return replace(start, drop=spec.drop, when=WhenSpec(frozen=True)) if freeze else start
 
@@ -198,11 +199,16 @@ def _when(flags: Flags, drop: DropSpec) -> WhenSpec:
     return WhenSpec(step=flags.when.drop_step or 1, every_epochs=flags.when.drop_every_epochs or 2)
 
 
-def _complement(flags: Flags) -> tuple[int, ...]:
-    """The layers of the checkpoint that --keep_layers does not name. Raises UserError."""
+def _n_layers(flags: Flags) -> int:
+    """Number of layers of the checkpoint. Raises UserError if it cannot be read."""
     model = flags.model
     hub = HubOptions(model.cache_dir, model.token, model.trust_remote_code)
-    n_layers = Checkpoint.open(ModelSpec(model.model_name_or_path, model.model_revision), hub).n_layers
+    return Checkpoint.open(ModelSpec(model.model_name_or_path, model.model_revision), hub).n_layers
+
+
+def _complement(flags: Flags) -> tuple[int, ...]:
+    """The layers of the checkpoint that --keep_layers does not name. Raises UserError."""
+    n_layers = _n_layers(flags)
     check_ids("--keep_layers", flags.keep_layers, n_layers)
     return tuple(i for i in range(n_layers) if i not in flags.keep_layers)
 
