@@ -48,9 +48,8 @@ def test_without_a_k_of_its_own_the_folder_is_about_the_full_model(run):
     code, record, _, err = run("--task_name rte --drop_when elastic --elastic_k all --max_steps 2")
     assert code == 0 and record["kept"] == list(range(6)) and record["spec"]["start"]["when"]["elastic_k"], err
     assert sorted(path.name for path in Path("out").glob("k*")) == ["k1", "k2", "k3", "k4", "k5"]
-    code, again, _, err = run(
-        "--task_name rte --drop_when elastic --drop_k 2 --elastic_k all --max_steps 2", output="b"
-    )
+    words = "--task_name rte --drop_when elastic --drop_k 2 --elastic_k all --max_steps 2"
+    code, again, _, err = run(words, output="b")
     assert code == 0 and again["spec"]["start"] == record["spec"]["start"] and again["kept"] == [0, 1, 2, 3]
 
 
