@@ -4,8 +4,6 @@ import os
 from collections.abc import Iterable, Iterator
 
 import torch
-from transformers import Trainer, get_scheduler
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from layerdrop.cli.arguments import Flags, TrainArguments
 from layerdrop.cli.limits import out_of_range
@@ -34,6 +32,8 @@ DATA_SCORES_ONLY, WEIGHT_SCORES_ONLY = ("score_split", "max_score_samples"), ("w
 TRAINING_ONLY = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "max_train_samples")
 NOT_TRAINING_ALONE = ("do_train", "seed", "precision", "bf16", "fp16", "no_speedups")
 """Flags among TrainArguments that also change the result of an evaluation."""
+OPTIMIZER = ("optim", "optim_args", "optim_target_modules", "lr_scheduler_type", "lr_scheduler_kwargs")
+"""Flags of the optimizer and the schedule whose values the library checks."""
 
 
 def check(flags: Flags) -> None:
@@ -207,10 +207,17 @@ def _numbers(flags: Flags) -> Iterator[str]:
 
 # ---- the library's flags ---------------------------------------------------------------------------------------------
 def _optimizer(flags: Flags) -> Iterator[str]:
-    """Find unusable settings: build the optimizer and the schedule for one parameter, unless this needs the model."""
-    train = flags.train
+    """Find unusable settings: build the optimizer and the schedule for one parameter, unless this needs the model.
+
+    The default optimizer and schedule need no check.
+    """
+    train, fields = flags.train, TrainArguments.__dataclass_fields__
+    if all(getattr(train, name) == fields[name].default for name in OPTIMIZER):
+        return
     if train.optim_target_modules or list(_numbers(flags)):
         return
+    from transformers import Trainer, get_scheduler  # takes as long to import as the parser of all flags
+
     model, reasons = torch.nn.Linear(1, 1), (ValueError, TypeError, ImportError, KeyError)
     try:
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(train, model)
@@ -232,6 +239,8 @@ def _library(flags: Flags) -> Iterator[str]:
     train = flags.train
     if not (train.do_train or train.do_eval or train.do_predict or flags.drop.dry_run):
         yield "nothing to do: --do_train, --do_eval and --do_predict are all off. Add one of these flags."
+    if train.report_to:
+        from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
     for name in train.report_to:
         if name not in INTEGRATION_TO_CALLBACK:
             yield f"--report_to: unknown value '{name}'. Allowed: none, all, {', '.join(INTEGRATION_TO_CALLBACK)}."

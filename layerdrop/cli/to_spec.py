@@ -258,7 +258,8 @@ def has_effect(name: str, train: TrainingArguments) -> bool:
 def _changed_settings(train: TrainingArguments, effect: bool) -> dict[str, Any]:
     """Settings that differ from the library's default. effect: whether they can change the result."""
     default = _library_defaults(train.use_cpu)
-    values = {name: _plain(getattr(train, name)) for name in default if has_effect(name, train) == effect}
+    given = {name: value for name in default if (value := getattr(train, name)) != default[name]}
+    values = {name: _plain(value) for name, value in given.items() if has_effect(name, train) == effect}
     if best := values.get("metric_for_best_model"):
         values["metric_for_best_model"] = best.removeprefix("eval_")
     return {name: value for name, value in values.items() if value != default[name]}
