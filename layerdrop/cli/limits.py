@@ -48,6 +48,7 @@ RANGES: Mapping[str, Range] = {
     # data
     "max_seq_length": Range(2),
     **dict.fromkeys(("max_train_samples", "max_eval_samples", "max_predict_samples", "max_score_samples"), COUNT),
+    "validation_share": Range(0, 1, above=True, below=True, hint="A fraction of the training set, such as 0.1."),
     "hold_out": Range(0, 1, above=True, below=True, hint="A fraction of the training set, such as 0.15."),
     # layers
     "drop_k": Range(0, hint="A number of layers."),

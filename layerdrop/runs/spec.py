@@ -225,8 +225,8 @@ class Options:
     """Report metrics and predictions on the validation set."""
     predict: bool = False
     """Write predictions for the test set."""
-    test_file: str | None = None
-    """Own files: the rows to predict."""
+    test: str | None = None
+    """Own data to predict: a file, or a dataset's name of the split."""
     max_predict_samples: int | None = None
     save_model: bool = True
     overwrite: bool = False

@@ -248,9 +248,9 @@ class _Planner:
             except UserError as error:
                 return str(error)
         source = spec.data.source
-        if source not in ("hub", "demo", "files") and not Path(source).is_dir():
+        if source not in ("hub", "demo", "files", "dataset") and not Path(source).is_dir():
             self._note(f"--data_dir {source}: no such folder on this machine.")
-        for split, path in spec.data.files:
+        for split, path in spec.data.files if source == "files" else ():
             if not Path(path).is_file():
                 self._note(f"--{split}_file {path}: no such file on this machine.")
         return None
