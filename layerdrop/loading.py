@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from .checkpoints import Checkpoint
+from .checkpoints import Checkpoint, unusable
 from .errors import UserError
 from .surgery import kept_layers, reduced_config
 
@@ -79,15 +79,13 @@ def random_classifier(
     Set the seed before the call.
     """
     config = reduced_config(_config(checkpoint, labels), dropped)
-    return AutoModelForSequenceClassification.from_config(
-        config, dtype=torch.float32, trust_remote_code=checkpoint.hub.trust_remote_code
-    ).eval()
+    return _model(checkpoint, AutoModelForSequenceClassification, config).eval()
 
 
 def load_encoder(checkpoint: Checkpoint) -> PreTrainedModel:
     """Load the full encoder without a head, in fp32, on the CPU, in evaluation mode."""
     with torch.device("meta"):
-        empty = AutoModel.from_config(checkpoint.config, trust_remote_code=checkpoint.hub.trust_remote_code)
+        empty = _model(checkpoint, AutoModel, checkpoint.config)
     prefix = empty.base_model_prefix + "."
     weights = {key.removeprefix(prefix): value for key, value in checkpoint.weights().items()}
     return _build(type(empty), copy.deepcopy(checkpoint.config), weights, checkpoint)[0]
@@ -101,7 +99,7 @@ def load_masked_lm(checkpoint: Checkpoint) -> PreTrainedModel | None:
     if type(checkpoint.config) not in MODEL_FOR_MASKED_LM_MAPPING:
         return None
     with torch.device("meta"):
-        empty = AutoModelForMaskedLM.from_config(checkpoint.config)
+        empty = _model(checkpoint, AutoModelForMaskedLM, checkpoint.config)
     model, new = _build(type(empty), copy.deepcopy(checkpoint.config), dict(checkpoint.weights()), checkpoint)
     return None if new else model
 
@@ -130,9 +128,15 @@ def _config(checkpoint: Checkpoint, labels: Sequence[str] | None) -> PreTrainedC
 def _empty(checkpoint: Checkpoint, config: PreTrainedConfig, dropped: Sequence[int]) -> PreTrainedModel:
     """The reduced classifier without weights, on PyTorch's meta device."""
     with torch.device("meta"):
-        return AutoModelForSequenceClassification.from_config(
-            reduced_config(config, dropped), trust_remote_code=checkpoint.hub.trust_remote_code
-        )
+        return _model(checkpoint, AutoModelForSequenceClassification, reduced_config(config, dropped))
+
+
+def _model(checkpoint: Checkpoint, auto_class: type, config: PreTrainedConfig) -> PreTrainedModel:
+    """A model with random weights in fp32. Raises UserError for a configuration that the library cannot build."""
+    try:
+        return auto_class.from_config(config, dtype=torch.float32, trust_remote_code=checkpoint.hub.trust_remote_code)
+    except Exception as error:  # whatever the model's class raises for values out of range
+        raise unusable(f"{checkpoint.flag} {checkpoint.name}", "config.json", error) from error
 
 
 def renumbered(

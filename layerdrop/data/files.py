@@ -1,9 +1,10 @@
 """Read the user's own files: the task, and the rows of each split."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from layerdrop.checkpoints import Checkpoint
@@ -60,19 +61,24 @@ def own_task_name(files: Files) -> str:
 
 
 def read_own_files(
-    spec: DataSpec, files: Files, task: Task | None, head: Head
+    spec: DataSpec, files: Files, task: Task | None, head: Head, limits: Mapping[str, int | None] = MappingProxyType({})
 ) -> tuple[Task, dict[str, Examples], list[str]]:
     """Read own files. Returns the task (or `task` with the files' columns), the rows of each split, and notes.
 
     The training file decides the classes, the type of the labels and the positive class. Without a training file, the
     checkpoint's `head` decides. If the head is unknown, the first file decides. `spec.label_type` and
-    `spec.positive_label` override these decisions.
+    `spec.positive_label` override these decisions. limits: split -> number of rows to read. Without --skip_bad_rows,
+    only the labels of further rows are read, and only in the first file.
 
     Raises UserError for unreadable files, unclear columns and malformed rows.
     """
     skip = spec.skip_bad_rows
-    tables = {split: read_table(f"--{split}_file", path, skip) for split, path in files}
-    split, first = next(iter(tables.items()))
+    split = files[0][0]
+    tables = {
+        name: read_table(f"--{name}_file", path, skip, limits.get(name), spec.label_column if name == split else None)
+        for name, path in files
+    }
+    first = tables[split]
     if split == "train":
         head = Head()
     if split == "test" and not task and head == Head() and spec.label_column not in first.columns:
@@ -92,10 +98,10 @@ def read_own_files(
     if task:
         task = replace(task, texts=texts, label=spec.label_column, suffixes=("",))
     else:
-        task = custom_task(spec.task, texts, spec.label_column, _classes(first, spec, head))
+        task = custom_task(spec.task, texts, spec.label_column, _classes(first.with_all_labels, spec, head))
         if not known_classes and spec.label_type == "auto":
             notes += _notes_on_classes(task)
-        counts = Counter(first.values(task.label).values()) if split == "train" else None
+        counts = Counter(first.with_all_labels.values(task.label).values()) if split == "train" else None
         positive, reason = _positive(first.path, task.labels, spec.positive_label, head.positive, counts)
         task = replace(task, positive=positive)
         if reason and list(tables) != ["test"]:

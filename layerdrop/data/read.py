@@ -62,6 +62,7 @@ def read_splits(
     predict. With `spec.hold_out`, `validation` is a part of the training set. Raises UserError for unreadable data.
     """
     head = Head.of(checkpoint)
+    limits = {"train": spec.max_train_samples, "validation": spec.max_eval_samples, "test": max_predict_samples}
     sources = ["train", *(["test"] if "test" in splits else [])] if spec.hold_out else list(splits)
     if spec.source == "files":
         files = [(split, path) for split, path in (*spec.files, ("test", test_file)) if split in sources and path]
@@ -69,12 +70,11 @@ def read_splits(
             instead = ", or --hold_out 0.15 (a share of the training set)" if missing[0] == "validation" else ""
             raise UserError(f"--{missing[0]}_file is missing, but this run reads it. Give it{instead}.")
         task = (TASKS | DEMO_TASKS).get(spec.task)
-        task, examples, notes = read_own_files(spec, files, task, head)
+        task, examples, notes = read_own_files(spec, files, task, head, limits)
     else:
         task = get_task(spec.task)
         examples, notes = _read_glue(spec, task, sources, cache_dir, token)
     notes += _notes(examples)
-    limits = {"train": spec.max_train_samples, "validation": spec.max_eval_samples, "test": max_predict_samples}
     examples = {split: rows.head(limits[_kind(split)]) for split, rows in examples.items()}
     if spec.hold_out:
         train = examples.pop("train")

@@ -1,7 +1,9 @@
 """Write result files and folders atomically, without replacing files of the user."""
 
 import ctypes
+import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -10,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -29,6 +32,25 @@ TEMPORARY = ".layerdrop-tmp-"
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
+def regular(path: str | Path) -> Path:
+    """Return the path of a file to open. Raises OSError for a pipe or a device, because opening it could wait."""
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    return path
+
+
+def read_json(path: str | Path, **options: Any) -> Any:
+    """Read a JSON file. options: of `json.loads`.
+
+    Raises OSError for a file that cannot be read, and ValueError for content that is not JSON.
+    """
+    try:
+        return json.loads(regular(path).read_bytes(), **options)
+    except RecursionError as error:
+        raise ValueError("its lists and objects are nested too deep") from error
+
+
 def make_folder(flag: str, folder: str | Path) -> None:
     """Make a folder for results before they are computed. Raises UserError if it cannot be written."""
     check_folder(flag, folder)
