@@ -18,7 +18,7 @@ from typing import Any
 
 import huggingface_hub
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 from transformers.utils import (
     SAFE_WEIGHTS_INDEX_NAME,
@@ -62,6 +62,8 @@ PICKLE = b"\x80"
 """The first byte of a pickle."""
 MOST_LAYERS, MOST_CLASSES = 1000, 1_000_000
 """Maximum depth and number of classes. Building a model with wrong numbers, such as 1,000,000,000, would not end."""
+PARAMETERS = ("weight", "bias", "gamma", "beta")
+"""Ends of the names of parameters. Buffers can be integers (`position_ids`, and the 4-dimensional mask `attn.bias`)."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Weight types by their safetensors names. All other types are quantized."""
 
@@ -220,7 +222,7 @@ class Checkpoint:
 
     def max_length(self) -> int:
         """Maximum number of tokens: the lower limit of the tokenizer and the position embeddings."""
-        limit = min(self.tokenizer.model_max_length, NO_LIMIT)
+        limit = int(min(self.tokenizer.model_max_length, NO_LIMIT))
         positions = getattr(self.config, "max_position_embeddings", None) or -1
         if positions < 0:  # only relative positions (XLNet)
             return limit
@@ -230,9 +232,18 @@ class Checkpoint:
     def weights(self) -> Mapping[str, Any]:
         """Name in the checkpoint -> weight. Indexing a weight (`[...]`) reads it from disk.
 
-        Formats: safetensors, or PyTorch files (loaded with `weights_only`), whole or in shards.
+        Formats: safetensors, or PyTorch files (loaded with `weights_only`), whole or in shards. Raises UserError for
+        missing, damaged or quantized files, and for weights of another number of layers than the configuration's.
         """
-        return _open_weights(self.model, self.hub, self.flag)
+        weights = _open_weights(self.model, self.hub, self.flag)
+        layer = re.compile(rf"(?:.*\.)?{re.escape(self.family.layers)}\.(\d+)\..*")
+        depth = max((int(match[1]) + 1 for name in weights if (match := layer.fullmatch(name))), default=0)
+        if depth not in (0, self.n_layers) and not self.family.shared:
+            raise UserError(
+                f"{self.flag} {self.name}: its weights have {depth} layers, but its config.json has {self.n_layers} "
+                "(num_hidden_layers). Correct config.json, or get the checkpoint again."
+            )
+        return weights
 
 
 def work_offline_unless_reachable() -> bool:
@@ -280,7 +291,7 @@ def _check_config(config: PreTrainedConfig, checkpoint: str) -> None:
     classes = config.id2label or {}
     if not isinstance(classes, dict) or sorted(classes) != list(range(len(classes))):
         raise UserError(f"{checkpoint}: config.json numbers its classes wrongly (id2label). Number them from 0.")
-    if getattr(config, "quantization_config", None):
+    if getattr(config, "quantization_config", None) is not None:
         raise UserError(f"{checkpoint}: is quantized (quantization_config in config.json). Give the unquantized model.")
     if config.model_type in family.positions_after_padding and config.pad_token_id is None:
         raise UserError(
@@ -395,9 +406,7 @@ def _load_tokenizer(model: ModelSpec, hub: HubOptions):
         tokenizer = AutoTokenizer.from_pretrained(
             folder_or_name(name), trust_remote_code=hub.trust_remote_code, **_hub_arguments(revision, hub)
         )
-        encoded = tokenizer("a text", "a text", truncation=True, max_length=16)
-        if missing := [part for part in ("input_ids", *tokenizer.model_input_names) if part not in encoded]:
-            raise TypeError(f"model_input_names: it gives no {missing[0]}")
+        _check_tokenizer(tokenizer)
     except (OSError, ValueError, ImportError) as error:
         raise _not_found("--tokenizer_name", name, "tokenizer", error) from error
     except BaseException as error:
@@ -409,6 +418,19 @@ def _load_tokenizer(model: ModelSpec, hub: HubOptions):
     ):  # the library makes an empty tokenizer if the files are missing
         raise _not_found("--tokenizer_name", name, "tokenizer", OSError("its vocabulary is empty"))
     return tokenizer
+
+
+def _check_tokenizer(tokenizer) -> None:
+    """Raise TypeError for a tokenizer without token ids or one of its inputs, or with a wrong length limit."""
+    limit, names = tokenizer.model_max_length, tokenizer.model_input_names
+    if not isinstance(limit, (int, float)) or limit < 1 or limit != int(limit):
+        raise TypeError(f"model_max_length: a number of tokens is expected, not {limit!r}")
+    for texts in (("a text",), ("a text", "a text")):
+        encoded = tokenizer(*texts, truncation=True, max_length=16)
+        if missing := [name for name in ("input_ids", *names) if name not in encoded]:
+            raise TypeError(f"it gives no {missing[0]}")
+    if "input_ids" not in names or not isinstance(names, (list, tuple)):
+        raise TypeError(f"model_input_names: a list with 'input_ids' is expected, not {names!r}")
 
 
 def _files(name: str, patterns: tuple[str, ...]) -> list[Path]:
@@ -448,8 +470,7 @@ def _open_weights(model: ModelSpec, hub: HubOptions, flag: str) -> Mapping[str, 
         try:
             files = [path] if (path := find(whole)) else []
             if not files and (path := find(index)):
-                shards = json.loads(Path(path).read_text(encoding="utf-8"))["weight_map"].values()
-                files = [cached_file(folder_or_name(name), shard, **look_up) for shard in sorted(set(shards))]
+                files = [cached_file(folder_or_name(name), shard, **look_up) for shard in _shards(path, flag)]
         except OSError as error:
             raise _not_found(flag, name, "weights", error) from error
         if files:
@@ -459,13 +480,25 @@ def _open_weights(model: ModelSpec, hub: HubOptions, flag: str) -> Mapping[str, 
     raise _not_found(flag, name, "weights", OSError(f"no {SAFE_WEIGHTS_NAME} or {WEIGHTS_NAME}"))
 
 
+def _shards(path: str, flag: str) -> list[str]:
+    """Names of the files with the weights. path: the index of a checkpoint in several files. Raises UserError."""
+    try:
+        shards = json.loads(Path(path).read_bytes())["weight_map"].values()
+        if all(isinstance(shard, str) for shard in shards):
+            return sorted(set(shards))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        pass
+    raise UserError(f"{flag}: {path} does not map weights to files ('weight_map'). Get the checkpoint again.")
+
+
 def _check_types(weights: Mapping[str, Any], checkpoint: str) -> None:
     """Raise UserError for quantized weights (integers or 8-bit floats): their scales are separate weights."""
     for name, tensor in weights.items():
         lazy = hasattr(tensor, "get_dtype")  # a slice of a safetensors file
         kind = tensor.get_dtype() if lazy else str(tensor.dtype).removeprefix("torch.")
         floats = kind in FLOATS if lazy else tensor.dtype.is_floating_point and tensor.dtype.itemsize > 1
-        if name.endswith("weight") and not floats:
+        n_dimensions = len(tensor.get_shape() if lazy else tensor.shape)
+        if name.endswith(PARAMETERS) and n_dimensions < 4 and not floats:
             raise UserError(f"{checkpoint}: is quantized ({name} is {kind}). Give the unquantized model.")
 
 
@@ -487,14 +520,21 @@ def _open_file(path: str, flag: str) -> Mapping[str, Any]:
         mmap = zipfile.is_zipfile(path)  # the format before PyTorch 1.6 cannot be memory-mapped
         if not mmap and not first_bytes.startswith(PICKLE):
             raise EOFError("neither an archive nor a pickle")
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except UnpicklingError as error:
         raise UserError(
             f"{flag}: {path} cannot be read safely: it is damaged, or it is a pickle that may run code. "
             "Get the checkpoint as model.safetensors. If you trust the file, convert it: "
             "safetensors.torch.save_file(torch.load(FILE, weights_only=False), 'model.safetensors')."
         ) from error
-    except (SafetensorError, RuntimeError, EOFError) as error:
-        raise UserError(
-            f"{flag}: {path} cannot be read ({str(error).splitlines()[0]}). It is damaged. Get the checkpoint again."
-        ) from error
+    except Exception as error:  # damaged bytes can raise any error in the two libraries
+        reason = str(error).split("\n")[0]
+        raise UserError(f"{flag}: {path} cannot be read ({reason}). It is damaged. Get the checkpoint again.") from error
+    if not isinstance(weights, Mapping) or not all(map(_is_weight, weights.items())):
+        raise UserError(f"{flag}: {path} is not a mapping of names to weights. Give a checkpoint of the library.")
+    return weights
+
+
+def _is_weight(item: tuple[Any, Any]) -> bool:
+    name, tensor = item
+    return isinstance(name, str) and isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided

@@ -182,7 +182,8 @@ def missing_layer_weights(checkpoint: Checkpoint, weights: Mapping, model: PreTr
     return [name for name in model.base_model.state_dict() if name.startswith(layers) and name not in present]
 
 
-def _shape(tensor) -> tuple[int, ...]:
+def shape_of(tensor) -> tuple[int, ...]:
+    """The shape of a weight, read or not."""
     return tuple(tensor.get_shape() if hasattr(tensor, "get_shape") else tensor.shape)
 
 
@@ -190,11 +191,12 @@ def _head_mismatches(weights: Mapping, empty: PreTrainedModel) -> list[str]:
     """Names of the head weights whose size differs between checkpoint and model."""
     shapes = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
     outside = [key for key in weights if key in shapes and not key.startswith(empty.base_model_prefix + ".")]
-    return [key for key in outside if _shape(weights[key]) != shapes[key]]
+    return [key for key in outside if shape_of(weights[key]) != shapes[key]]
 
 
 def _head_error(checkpoint: Checkpoint, weights: Mapping, labels: Sequence[str] | None, name: str) -> UserError:
-    has = "one value" if (n := _shape(weights[name])[0]) == 1 else f"{n} classes"
+    n = next(iter(shape_of(weights[name])), 1)
+    has = "one value" if n == 1 else f"{n} classes"
     needed = f"{len(labels)} classes" if labels else "one value"
     return UserError(
         f"{checkpoint.flag} {checkpoint.name}: its trained head ({name}) gives {has}, the task has {needed}. "
@@ -252,4 +254,6 @@ def _build(
             f"{named}: the checkpoint has no {missing[0]} ({len(missing)} weights of the encoder are missing). "
             "Give a complete checkpoint."
         )
+    if wrong := next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None):
+        raise UserError(f"{named}: the weights of {wrong} are not finite. Get the checkpoint again.")
     return model, new

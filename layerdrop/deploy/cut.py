@@ -20,12 +20,12 @@ from jinja2 import Template
 from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from layerdrop.architectures import HubOptions, original_layers
-from layerdrop.checkpoints import TOKENIZER, Checkpoint, folder_or_name, is_local
+from layerdrop.checkpoints import PARAMETERS, TOKENIZER, Checkpoint, folder_or_name, is_local, unusable
 from layerdrop.criteria.selection import Selection
 from layerdrop.deploy.folder import check_output
 from layerdrop.deploy.trim import TOKENIZER_FILE, trim
 from layerdrop.errors import UserError
-from layerdrop.loading import missing_layer_weights, renumbered
+from layerdrop.loading import missing_layer_weights, renumbered, shape_of
 from layerdrop.runs.card import hub_name
 from layerdrop.runs.record import plain
 from layerdrop.runs.results import CARD_FILE, LAYERS_FILE
@@ -252,16 +252,22 @@ def _weights(checkpoint: Checkpoint, dropped: Sequence[int]) -> Mapping[str, Any
             f"MODEL {checkpoint.name}: its files have no weight {missing[0]} of a kept layer ({len(missing)} are "
             "missing), so layers cannot be dropped safely. Load and save the model with transformers first."
         )
+    shapes = {name: tuple(weight.shape) for name, weight in empty.state_dict().items()}
+    if wrong := [name for name, weight in weights.items() if shape_of(weight) != shapes.get(name, shape_of(weight))]:
+        raise UserError(f"MODEL {checkpoint.name}: {wrong[0]} does not fit config.json. Give a complete checkpoint.")
     return weights
 
 
 def _empty(checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrainedModel:
     """The checkpoint's class without weights, on PyTorch's meta device."""
     own = getattr(transformers, _model_class(checkpoint), None)
-    with torch.device("meta"):
-        if own is None:  # custom code
-            return AutoModel.from_config(config, trust_remote_code=checkpoint.hub.trust_remote_code)
-        return own._from_config(copy.deepcopy(config))
+    try:
+        with torch.device("meta"):
+            if own is None:  # custom code
+                return AutoModel.from_config(config, trust_remote_code=checkpoint.hub.trust_remote_code)
+            return own._from_config(copy.deepcopy(config))
+    except Exception as error:  # whatever the model's class raises for values out of range
+        raise unusable(f"MODEL {checkpoint.name}", "config.json", error) from error
 
 
 def _model_class(checkpoint: Checkpoint) -> str:
@@ -273,12 +279,17 @@ def _model_class(checkpoint: Checkpoint) -> str:
 
 def _size(tensor: Any) -> int:
     """Number of elements of a weight, read or not."""
-    return torch.Size(tensor.get_shape() if hasattr(tensor, "get_shape") else tensor.shape).numel()
+    return torch.Size(shape_of(tensor)).numel()
 
 
 def _read(name: str, tensor: Any, dtype: str | None) -> torch.Tensor:
-    """Read a weight. dtype: convert floats to this type; None: keep their type. Raises UserError for an overflow."""
+    """Read a weight. dtype: convert floats to this type; None: keep their type.
+
+    Raises UserError for a parameter that is not finite, and for an overflow.
+    """
     tensor = tensor[...].clone()  # tied weights of PyTorch's files share memory: each keeps its name
+    if name.endswith(PARAMETERS) and not tensor.isfinite().all():
+        raise UserError(f"MODEL: the weights of {name} are not finite. Get the checkpoint again.")
     if not dtype or not tensor.is_floating_point():
         return tensor
     converted = tensor.to(DTYPES[dtype])
