@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from layerdrop.errors import UserError, unknown
+from layerdrop.system.faults import fault
 from layerdrop.system.process import is_first, prepare_process
 
 COMMANDS = {
@@ -99,7 +100,8 @@ def recipe():
 def run_command(name: str, words: Sequence[str]) -> int:
     """Execute a subcommand in this process. words: its command line after the name.
 
-    Returns the exit code: 0 done, 1 a run failed, 2 unusable input, 130 stopped by the user.
+    Returns the exit code: 0 done, 1 a run failed or the system refused (a full disk), 2 unusable input, 130 stopped by
+    the user.
     """
     try:
         return command_module(name).main(command_parser(name), list(words))
@@ -107,6 +109,10 @@ def run_command(name: str, words: Sequence[str]) -> int:
         text, code = "\n".join(f"error: {line}" for line in str(error).splitlines()), 2
     except KeyboardInterrupt as stop:
         text, code = f"stopped. {str(stop) or 'Repeat the command to continue.'}", 130
+    except Exception as error:
+        if (reason := fault(error)) is None:
+            raise
+        text, code = f"error: {reason}", 1
     if is_first():
         print(text, file=sys.stderr)
     return code
