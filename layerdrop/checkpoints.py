@@ -529,7 +529,9 @@ def _open_file(path: str, flag: str) -> Mapping[str, Any]:
         ) from error
     except Exception as error:  # damaged bytes can raise any error in the two libraries
         reason = str(error).split("\n")[0]
-        raise UserError(f"{flag}: {path} cannot be read ({reason}). It is damaged. Get the checkpoint again.") from error
+        raise UserError(
+            f"{flag}: {path} cannot be read ({reason}). It is damaged. Get the checkpoint again."
+        ) from error
     if not isinstance(weights, Mapping) or not all(map(_is_weight, weights.items())):
         raise UserError(f"{flag}: {path} is not a mapping of names to weights. Give a checkpoint of the library.")
     return weights

@@ -153,7 +153,9 @@ def _encode(texts: list[list[str]], tokenizer, max_seq_length: int) -> Mapping[s
     if len(texts) == 1 and tokenizer.truncation_side == "right":
         (column,), length = texts, CHARACTERS * max_seq_length
         long = [i for i, text in enumerate(column) if len(text) > 2 * length]
-        cut = {i: column[i][: column[i].find(" ", length)] for i in long if 0 < column[i].find(" ", length) < 2 * length}
+        cut = {
+            i: column[i][: column[i].find(" ", length)] for i in long if 0 < column[i].find(" ", length) < 2 * length
+        }
         if cut and all(len(ids) == max_seq_length for ids in tokenizer(list(cut.values()), **arguments)["input_ids"]):
             texts = [[cut.get(i, text) for i, text in enumerate(column)]]
     return tokenizer(*texts, **arguments)

@@ -30,7 +30,7 @@ from layerdrop.runs.card import hub_name
 from layerdrop.runs.record import plain
 from layerdrop.runs.results import CARD_FILE, LAYERS_FILE
 from layerdrop.surgery import kept_layers, reduced_config
-from layerdrop.system.files import hashes_in, replace_folder, temporary_folder_for, write_atomically
+from layerdrop.system.files import hashes_in, read_json, replace_folder, temporary_folder_for, write_atomically
 from layerdrop.system.text import short_name
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -95,7 +95,7 @@ class Source:
         if not path.is_file():
             return []
         try:
-            paths = [Path(module["path"]) for module in json.loads(path.read_text(encoding="utf-8"))]
+            paths = [Path(module["path"]) for module in read_json(path)]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not a list of sentence-transformers' modules ({error}).") from None
         if outside := [

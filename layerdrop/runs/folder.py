@@ -29,6 +29,7 @@ from layerdrop.runs.status import Needs, changed_inputs, need_model, status_of
 from layerdrop.runs.store import find_record
 from layerdrop.system.distributed import finish, from_first_process, is_first, log, world_size
 from layerdrop.system.faults import fault
+from layerdrop.system.files import read_json
 from layerdrop.system.own_files import CHECKPOINTS, MODEL_PATTERNS, SPEC_FILE, OwnFiles, is_checkpoint
 
 LOCK_FILE = ".lock"
@@ -306,7 +307,7 @@ def is_complete(checkpoint: Path) -> bool:
     names = {path.name for path in files}
     needed = {"optimizer.pt", "scheduler.pt"} <= names and any(name.startswith("rng_state") for name in names)
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        read_json(checkpoint / "trainer_state.json")
         return needed and any(name.endswith(".safetensors") for name in names) and all(map(_is_readable, files))
     except (OSError, ValueError):
         return False
