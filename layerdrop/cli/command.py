@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from layerdrop.errors import UserError, unknown
-from layerdrop.system.faults import fault
+from layerdrop.system.faults import UNUSABLE_PATH, fault
 from layerdrop.system.process import is_first, prepare_process
 
 COMMANDS = {
@@ -63,6 +63,7 @@ class OneLineErrors:
         message = re.sub(r"^argument (--\w+)(/--[\w-]+)*", r"\1", message)
         message = message.replace("invalid int value:", "not a whole number:")
         message = message.replace("invalid float value:", "not a number:")
+        message = message.replace("invalid LocalPath value:", "not a path:")
         raise UserError(f"{message.rstrip('.')}. See {self.prog} --help.")
 
 
@@ -112,7 +113,7 @@ def run_command(name: str, words: Sequence[str]) -> int:
     except Exception as error:
         if (reason := fault(error)) is None:
             raise
-        text, code = f"error: {reason}", 1
+        text, code = f"error: {reason}", 2 if getattr(error, "errno", None) in UNUSABLE_PATH else 1
     if is_first():
         print(text, file=sys.stderr)
     return code

@@ -14,6 +14,9 @@ ADVICE = {
     errno.EROFS: "Choose another folder, or mount it writable",
 }
 """Number of a system error -> the next step."""
+UNUSABLE_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+"""Numbers of errors that only another path can avoid."""
+ADVICE |= dict.fromkeys(UNUSABLE_PATH, "Choose another path")
 OTHER_ADVICE = "Correct this, then repeat the command"
 IN_RUST = re.compile(r"\(os error (\d+)\)")
 """System errors in messages of `safetensors` and `tokenizers`."""

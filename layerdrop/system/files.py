@@ -23,7 +23,12 @@ class LocalPath(str):
     """Type of a flag for a path or a hub name: a str with `~` expanded."""
 
     def __new__(cls, text: str) -> str:
-        """Expand `~`. A shell does not expand it in `--flag=~/x`, and YAML never does."""
+        """Expand `~`. A shell does not expand it in `--flag=~/x`, and YAML never does.
+
+        Raises ValueError for a text that cannot be the name of a file: with NUL, or not in UTF-8.
+        """
+        if "\0" in text or text != text.encode("utf-8", "replace").decode():
+            raise ValueError("not a path")
         return os.path.expanduser(text)
 
 
@@ -100,8 +105,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     For a symbolic link, write its target.
     """
     path = Path(os.path.realpath(path))
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{TEMPORARY}{path.name}.")
+    temporary = None
     try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{TEMPORARY}{path.name[:100]}.")
         with os.fdopen(descriptor, "wb") as file:
             file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
@@ -109,9 +115,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename = str(path)
+            error.filename, error.filename2 = str(path), None
         raise
 
 
