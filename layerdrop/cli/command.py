@@ -8,7 +8,6 @@ import argparse
 import gc
 import os
 import re
-import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -16,7 +15,7 @@ from importlib import import_module
 
 from layerdrop.errors import UserError, unknown
 from layerdrop.system.faults import UNUSABLE_PATH, fault
-from layerdrop.system.process import is_first, prepare_process
+from layerdrop.system.process import STOPPED, handle_interrupts, is_first, prepare_process
 
 COMMANDS = {
     "run": "drop layers, fine-tune and evaluate: one run (same as python run_glue.py)",
@@ -109,7 +108,7 @@ def run_command(name: str, words: Sequence[str]) -> int:
     except UserError as error:
         text, code = "\n".join(f"error: {line}" for line in str(error).splitlines()), 2
     except KeyboardInterrupt as stop:
-        text, code = f"stopped. {str(stop) or 'Repeat the command to continue.'}", 130
+        text, code = f"stopped. {stop}" if str(stop) else STOPPED, 130
     except Exception as error:
         if (reason := fault(error)) is None:
             raise
@@ -145,8 +144,8 @@ def overview(words: Sequence[str]) -> int:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The installed command: prepare the process, and execute the words of its command line. Returns the exit code."""
+    handle_interrupts()
     prepare_process()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     words = sys.argv[1:] if words is None else words
     if "_ARGCOMPLETE" in os.environ:
         complete()
