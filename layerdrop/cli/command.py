@@ -16,6 +16,7 @@ from importlib import import_module
 from layerdrop.errors import UserError, unknown
 from layerdrop.system.faults import UNUSABLE_PATH, fault
 from layerdrop.system.process import STOPPED, handle_interrupts, is_first, prepare_process
+from layerdrop.system.text import printable
 
 COMMANDS = {
     "run": "drop layers, fine-tune and evaluate: one run (same as python run_glue.py)",
@@ -106,7 +107,7 @@ def run_command(name: str, words: Sequence[str]) -> int:
     try:
         return command_module(name).main(command_parser(name), list(words))
     except UserError as error:
-        text, code = "\n".join(f"error: {line}" for line in str(error).splitlines()), 2
+        text, code = "\n".join(f"error: {line}" for line in printable(str(error)).split("\n") if line), 2
     except KeyboardInterrupt as stop:
         text, code = f"stopped. {stop}" if str(stop) else STOPPED, 130
     except Exception as error:

@@ -31,7 +31,7 @@ from layerdrop.runs.record import plain
 from layerdrop.runs.results import CARD_FILE, LAYERS_FILE
 from layerdrop.surgery import kept_layers, reduced_config
 from layerdrop.system.files import hashes_in, read_json, replace_folder, temporary_folder_for, write_atomically
-from layerdrop.system.text import short_name
+from layerdrop.system.text import markdown, short_name
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MODULES = "modules.json"
@@ -213,7 +213,7 @@ def _card(source: Source, checkpoint: Checkpoint, facts: Mapping[str, Any], cut:
         cut=cut,
         library="sentence-transformers" if source.modules else "transformers",
         base=hub_name(checkpoint.name),
-        name=hub_name(checkpoint.name) or short_name(checkpoint.name),
+        name=markdown(hub_name(checkpoint.name) or short_name(checkpoint.name)),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from layerdrop.system.process import is_first
+from layerdrop.system.text import printable
 
 
 def _joined() -> bool:
@@ -99,7 +100,7 @@ def leaves_group(function: Callable) -> Callable:
 def log(text: str) -> None:
     """Print a line to stderr, only in the first process."""
     if is_first():
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def log_notes(notes: Iterable[str]) -> None:
