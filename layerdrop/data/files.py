@@ -1,4 +1,4 @@
-"""Read the user's own files: the task, and the rows of each split."""
+"""Read the user's own data, files or a dataset: the task, and the rows of each split."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from layerdrop.data.columns import (
     text_columns,
 )
 from layerdrop.data.examples import Examples, as_number, is_missing, shortened
+from layerdrop.data.hub import read_dataset_split
 from layerdrop.data.labels import head_kind
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tables import Table, read_table
@@ -24,7 +25,7 @@ from layerdrop.data.tasks import Task, custom_task, get_task
 from layerdrop.errors import UserError, unknown
 
 Files = Sequence[tuple[str, str]]
-"""(split, path) pairs."""
+"""(split, path of a file, or a dataset's name of the split) pairs."""
 
 
 class Head(NamedTuple):
@@ -53,37 +54,64 @@ def own_task_name(files: Files) -> str:
     """
     path = Path(files[0][1]).absolute()
     name = path.parent.name if path.stem in ("train", "validation", "dev", "test") else path.stem
+    return f"{name}-files" if _is_task(name) else name
+
+
+def dataset_task_name(name: str, config: str | None) -> str:
+    """Name of the task of a dataset: the last part of its name, and its configuration.
+
+    The name of a GLUE or demo task gets the ending `-dataset`.
+    """
+    task = "-".join([Path(name).absolute().name, *([config] if config else [])])
+    return f"{task}-dataset" if _is_task(task) else task
+
+
+def _is_task(name: str) -> bool:
     try:
         get_task(name)
     except UserError:
-        return name
-    return f"{name}-files"
+        return False
+    return True
 
 
-def read_own_files(
-    spec: DataSpec, files: Files, task: Task | None, head: Head, limits: Mapping[str, int | None] = MappingProxyType({})
-) -> tuple[Task, dict[str, Examples], list[str]]:
-    """Read own files. Returns the task (or `task` with the files' columns), the rows of each split, and notes.
-
-    The training file decides the classes, the type of the labels and the positive class. Without a training file, the
-    checkpoint's `head` decides. If the head is unknown, the first file decides. `spec.label_type` and
-    `spec.positive_label` override these decisions. limits: split -> number of rows to read. Without --skip_bad_rows,
-    only the labels of further rows are read, and only in the first file.
-
-    Raises UserError for unreadable files, unclear columns and malformed rows.
+def read_tables(
+    spec: DataSpec,
+    files: Files,
+    limits: Mapping[str, int | None] = MappingProxyType({}),
+    cache_dir: str | None = None,
+    token: str | None = None,
+) -> dict[str, Table]:
+    """Split -> table of own data. limits: split -> number of rows to read from its file, see `read_table`. All labels
+    of the first file are read, because they decide the classes. Raises UserError for unreadable data.
     """
-    skip = spec.skip_bad_rows
-    split = files[0][0]
-    tables = {
-        name: read_table(f"--{name}_file", path, skip, limits.get(name), spec.label_column if name == split else None)
-        for name, path in files
-    }
-    first = tables[split]
+    if spec.dataset_name is None:
+        labels = {files[0][0]: spec.label_column}
+        return {
+            split: read_table(spec.flag(split), path, spec.skip_bad_rows, limits.get(split), labels.get(split))
+            for split, path in files
+        }
+    dataset = spec.dataset_name, spec.dataset_config_name
+    return {split: read_dataset_split(*dataset, name, spec.flag(split), cache_dir, token) for split, name in files}
+
+
+def own_examples(
+    spec: DataSpec, tables: Mapping[str, Table], task: Task | None, head: Head
+) -> tuple[Task, dict[str, Examples], list[str]]:
+    """Convert own data. Returns the task (or `task` with the data's columns), the rows of each split, and notes.
+
+    tables: split -> table. The training set decides the classes, the type of the labels and the positive class. Without
+    a training set, the checkpoint's `head` decides. If the head is unknown, the first table decides. `spec.label_type`
+    and `spec.positive_label` override these decisions.
+
+    Raises UserError for unclear columns and malformed rows.
+    """
+    skip, tables = spec.skip_bad_rows, dict(tables)
+    split, first = next(iter(tables.items()))
     if split == "train":
         head = Head()
     if split == "test" and not task and head == Head() and spec.label_column not in first.columns:
         raise UserError(
-            "--test_file: the model is not fine-tuned, so its classes are unknown. Add --do_train, or give a "
+            f"{spec.flag('test')}: the model is not fine-tuned, so its classes are unknown. Add --do_train, or give a "
             "fine-tuned model."
         )
     texts = text_columns(first, spec.label_column, spec.text_columns, task)
@@ -94,7 +122,7 @@ def read_own_files(
         tables[name] = table.as_text((*texts, *label), skip)
     first = tables[split]
     notes = [] if spec.text_columns else [_note_on_texts(first, texts, spec.label_column)]
-    known_classes = bool(task or head.labels)
+    known_classes = bool(task or head.labels or first.classes.get(spec.label_column))
     if task:
         task = replace(task, texts=texts, label=spec.label_column, suffixes=("",))
     else:
@@ -141,11 +169,12 @@ def _classes(table: Table, spec: DataSpec, head: Head) -> tuple[str, ...]:
     if spec.label_type == "auto":
         regression = head.regression
         if regression is None:
-            regression = not head.labels and label_is_number(table, spec.label_column)
+            known = head.labels or table.classes.get(spec.label_column)
+            regression = not known and label_is_number(table, spec.label_column)
     if regression:
         return ()
-    if head.labels:
-        return tuple(head.labels)
+    if names := head.labels or table.classes.get(spec.label_column):
+        return tuple(names)
     table.require("--label_column", [spec.label_column])
     labels = table.as_text([spec.label_column], skip_bad_rows=True).values(spec.label_column).values()
     names = class_names(label for label in labels if spec.label_type == "class" or not is_missing(label))

@@ -32,19 +32,22 @@ Row = dict[str, object]
 
 @dataclass(frozen=True)
 class Table:
-    """A file as read, without blank lines.
+    """A file, or a split of a dataset, as read, without blank lines.
 
-    Keys of `rows` and `bad` are the 1-based lines on which the rows start. Parquet files and JSON arrays have 1-based
-    row numbers instead.
+    Keys of `rows` and `bad` are the 1-based lines on which the rows start. Parquet files, JSON arrays and datasets have
+    1-based row numbers instead.
     """
 
     path: str
+    """The path of the file; for a dataset: its name, and the split in parentheses."""
     columns: tuple[str, ...]
     """Names in the order of the file. JSON files: all names that occur in a row."""
     rows: dict[int, Any]
     """Line -> Row. `map` can change the type of the rows."""
     bad: dict[int, BadRow] = field(default_factory=dict)
     """Line -> reason, for malformed rows."""
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Column -> names of its classes in id order, for datasets that name them. The cells are names."""
     label_rows: dict[int, Row] = field(default_factory=dict)
     """Further rows, beyond the limit of read_table, with the label column alone."""
 
@@ -210,7 +213,7 @@ def _collect(path: Path, columns: Sequence[str], rows: Rows, limit: int | None, 
         elif label in row:
             further[line] = {label: cell}
     names = tuple(columns) or tuple(dict.fromkeys(name for row in kept.values() for name in row))
-    return Table(str(path), names, kept, bad, further)
+    return Table(str(path), names, kept, bad, label_rows=further)
 
 
 def _text_lines(flag: str, path: Path) -> list[str]:
@@ -223,9 +226,17 @@ def _text_lines(flag: str, path: Path) -> list[str]:
 
 
 def _plain(row: object) -> Row | BadRow:
-    """Convert NaN to None, and UTF-8 bytes to text. Return BadRow for a row without column names."""
+    """`plain_cells`, with the error as a value."""
+    try:
+        return plain_cells(row)
+    except BadRow as error:
+        return error
+
+
+def plain_cells(row: object) -> Row:
+    """Convert NaN to None, and UTF-8 bytes to text. Raises BadRow for a row without column names."""
     if not isinstance(row, dict):
-        return BadRow("not a JSON object")
+        raise BadRow("not a JSON object")
     for name, cell in row.items():
         if isinstance(cell, bytes):
             with suppress(UnicodeDecodeError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from tabulate import tabulate
 
-from layerdrop.system.text import csv_cell, one_line, printable
+from layerdrop.system.text import csv_cell, printable
 
 NUMBER = re.compile(r"(?P<number>[-+]?[\d,]+(?:\.\d+)?)(?P<rest>.*)", re.DOTALL)
 """A cell that begins with a number, and the rest of the cell."""
@@ -45,7 +45,7 @@ def _markdown(table: Table) -> str:
 
 
 def _line(text: str) -> str:
-    return printable(one_line(text))
+    return re.sub(r"\s", " ", printable(text))
 
 
 def _in_cell(text: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.runs.record import RunRecord
+from layerdrop.system.text import printable
 
 
 def summary(record: RunRecord) -> str:
@@ -34,7 +35,7 @@ def summary(record: RunRecord) -> str:
     lines.append(("status", record.status + (f": {record.error}" if record.error else "")))
     if record.status != "dry_run":
         lines.append(("folder", record.folder))
-    return "\n".join(f"{name:<11}{printable(one_line(value))}" for name, value in lines)
+    return "\n".join(f"{name:<11}{printable(value)}" for name, value in lines)
 
 
 def _constant(record: RunRecord, split: str, n: int) -> str:
@@ -53,7 +54,8 @@ def strategy_words(drop: DropSpec) -> str:
 
 def _source(record: RunRecord) -> str:
     data = record.spec.data
-    return ", ".join(path for _, path in data.files) if data.files else data.source
+    dataset = " ".join(filter(None, (data.dataset_name, data.dataset_config_name)))
+    return (f"{dataset}: " if dataset else "") + (", ".join(path for _, path in data.files) or data.source)
 
 
 def _dropped(record: RunRecord) -> str:

@@ -43,6 +43,11 @@ def csv_cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
+def names_in(text: str | None) -> tuple[str, ...]:
+    """`a, b` -> ("a", "b"). Empty for None."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
 def short_name(path: str) -> str:
     """Name of a model for folders and tables: the last part of its path or hub name.
 
