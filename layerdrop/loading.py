@@ -254,6 +254,6 @@ def _build(
             f"{named}: the checkpoint has no {missing[0]} ({len(missing)} weights of the encoder are missing). "
             "Give a complete checkpoint."
         )
-    if wrong := next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None):
-        raise UserError(f"{named}: the weights of {wrong} are not finite. Get the checkpoint again.")
+    if not all(weight.isfinite().all() for weight in model.parameters()):
+        raise UserError(f"{named}: some weights are not finite (NaN or infinity). Get the checkpoint again.")
     return model, new

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.columns import (
     INDEX_COLUMNS,
+    check_blanks,
     class_names,
     label_is_number,
     maybe_missing,
@@ -126,6 +127,8 @@ def own_examples(
     if task:
         task = replace(task, texts=texts, label=spec.label_column, suffixes=("",))
     else:
+        if spec.label_type == "auto":
+            check_blanks(first.with_all_labels, spec.label_column)
         task = custom_task(spec.task, texts, spec.label_column, _classes(first.with_all_labels, spec, head))
         if not known_classes and spec.label_type == "auto":
             notes += _notes_on_classes(task)

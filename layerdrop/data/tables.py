@@ -5,6 +5,7 @@ The csv module, the json module and pyarrow parse the files. pandas and `dataset
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +26,9 @@ FILE_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 NAMES_OF_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 csv.field_size_limit(2**31 - 1)  # the csv module refuses cells of more than 131,072 characters by default
+
+UNUSABLE = re.compile("[\0\ud800-\udfff]")
+"""Characters that no text contains: NUL, and halves of characters, which JSON can escape."""
 
 Row = dict[str, object]
 """Column -> cell. Missing cells and NaN are None. Bytes are decoded if they are UTF-8 text."""
@@ -131,8 +135,8 @@ def _text(row: Row, column: str) -> str:
     cell = row[column]
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         raise BadRow(f"an empty cell in column '{column}'")
-    if isinstance(cell, str) and "\0" in cell:
-        raise BadRow(f"column '{column}' holds a NUL character (is the file UTF-16 or binary?)")
+    if isinstance(cell, str) and UNUSABLE.search(cell):
+        raise BadRow(f"column '{column}' holds a character that is no text, such as NUL (is the file binary?)")
     if isinstance(cell, bytes):
         raise BadRow(f"column '{column}' holds bytes that are not UTF-8 text")
     if isinstance(cell, (list, tuple, dict)):
@@ -186,6 +190,8 @@ def read_table(
         raise UserError(f"{flag} {path}: cannot read the file ({reason}). Check the path.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Convert the file.") from None
+    if wrong := [name for name in table.columns if UNUSABLE.search(name)]:
+        raise UserError(f"{flag} {path}: {wrong[0]!r} is not the name of a column (is the file UTF-16 or binary?).")
     if twice := [name for name, n in Counter(table.columns).items() if n > 1]:
         raise UserError(f"{flag} {path}: two columns are named '{twice[0]}'. Rename one of them.")
     table = table.map(lambda row: row, skip_bad_rows)
