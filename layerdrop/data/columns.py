@@ -100,6 +100,16 @@ def label_is_number(table: Table, column: str) -> bool:
     return share >= MOSTLY_NUMBERS
 
 
+def check_blanks(table: Table, column: str) -> None:
+    """Raise UserError for a label that begins or ends with a blank: ` 1` would be another class than `1`."""
+    for line, label in table.values(column).items():
+        if isinstance(label, str) and label != label.strip():
+            raise UserError(
+                f"{table.path}:{line}: label {label!r} of column '{column}' begins or ends with a blank. Remove the "
+                "blank, or use --label_type class."
+            )
+
+
 def maybe_missing(names: Sequence[str]) -> list[str]:
     """Classes that may mark a missing label: `None`, `?`, or -1 if the other classes count from 0."""
     words = [name for name in names if name.lower() in MAYBE_MISSING]

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from layerdrop.system.process import is_first
+from layerdrop.system.text import printable
 
 
 def _joined() -> ModuleType | None:
@@ -108,7 +109,7 @@ def leaves_group(function: Callable) -> Callable:
 def log(text: str) -> None:
     """Print a line to stderr, only in the first process."""
     if is_first():
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def log_notes(notes: Iterable[str]) -> None:
