@@ -43,7 +43,7 @@ class TaskTolerance:
     """The runs and the result for one task: how many layers can be dropped."""
 
     def __init__(self, task: str | None, words: Sequence[str], settings: ToleranceSettings, parse: Parse):
-        """task: None for own files. words: flags of a run. Raises UserError for bad flags."""
+        """task: None for own data. words: flags of a run. Raises UserError for bad flags."""
         refuse_flags_of_one_run(words)
         defaults = QUIET | {"eval_strategy": "no", "drop_strategy": "top", "task_name": task}
         self.settings, self.parse = settings, lambda *more: parse(defaults, [*words, *more])

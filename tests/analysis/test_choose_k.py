@@ -230,7 +230,7 @@ def test_own_files_are_one_task(bert, tmp_path, monkeypatch, capsys):
     assert task.name == "reviews" and task.job(2, 1).spec.data.source == "files"
     assert task.job(2, 1).spec.data.files == (("train", "a/reviews.csv"), ("validation", "dev.csv"))
     assert run_command("choose-k", [*own, "--tasks", "rte", "mrpc"]) == 2
-    assert "--tasks rte mrpc: own files are one task" in capsys.readouterr().err
+    assert "--tasks rte mrpc: own data are one task" in capsys.readouterr().err
 
 
 def test_own_files(call, tmp_path):

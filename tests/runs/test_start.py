@@ -77,7 +77,7 @@ def test_a_prerequisite_publishes_nothing_and_makes_only_what_is_needed(first):
     quiet = quiet_options(replace(options, trainer=trainer, test="x.csv", notes=("a note",), **asked))
     assert quiet.trainer == {"eval_strategy": "no", "seed": 1, "disable_tqdm": True, "report_to": []}
     assert (quiet.predict, quiet.evaluate, quiet.overwrite, quiet.rolling_checkpoints) == (False, True, False, True)
-    assert quiet.start is None and quiet.test_file is None and quiet.notes == ()
+    assert quiet.start is None and quiet.test is None and quiet.notes == ()
 
 
 def test_another_start_is_another_run(first):
