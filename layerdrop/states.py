@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -35,6 +36,21 @@ def record_outputs(model: PreTrainedModel) -> Iterator[list]:
             hook.remove()
 
 
+class _Stored:
+    """The `forward` of layers inside `replay`: each call returns the next output."""
+
+    def __init__(self, outputs: Sequence):
+        self.outputs = iter(outputs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return next(self.outputs)
+
+
+def is_replaying(model: PreTrainedModel) -> bool:
+    """Whether the model is inside `replay`, so that its layers compute nothing."""
+    return isinstance(vars(layer_list(model)[-1]).get("forward"), _Stored)
+
+
 @contextmanager
 def replay(model: PreTrainedModel, outputs: Sequence) -> Iterator[PreTrainedModel]:
     """Inside the block, the model has its first `len(outputs)` layers, and they return `outputs` without computing.
@@ -43,11 +59,11 @@ def replay(model: PreTrainedModel, outputs: Sequence) -> Iterator[PreTrainedMode
     result equals the result of the model without the other layers.
     outputs: of `record_outputs`, or its beginning.
     """
-    config, results = model.config, iter(outputs)
+    config, stored = model.config, _Stored(outputs)
     with without(model, range(len(outputs), config.num_hidden_layers)):
         patched = [(layer, vars(layer).get("forward")) for layer in layer_list(model)]
         for layer, _ in patched:
-            layer.forward = lambda *args, **kwargs: next(results)
+            layer.forward = stored
         try:
             yield model
         finally:

@@ -1,6 +1,7 @@
 """Elastic depth: losses, gradients and weights by hand."""
 
 import copy
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import Trainer, TrainingArguments
 import layerdrop
 from layerdrop.errors import UserError
 from layerdrop.finetune.elastic import ElasticDepth, ElasticDepthLoss
+from layerdrop.finetune.speedups.first_token import first_token_only
 from layerdrop.surgery import drop_layers
 from tests import tiny
 from tests.small.test_surgery import MODEL_TYPES
@@ -83,6 +85,25 @@ def test_the_teacher_gets_no_gradient_of_the_distillation():
     elastic.weights = torch.tensor([0.0, 1.0])
     elastic(model, rows).backward()
     assert not any(parameter.grad.any() for parameter in model.bert.encoder.layer[3:].parameters())
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("context", [nullcontext, first_token_only])
+def test_activation_checkpointing_keeps_the_gradients(context, reentrant):
+    """Also with the last layer at the first token only: the backward pass computes the full model's layers again."""
+
+    def found(checkpointed):
+        model = tiny.model("bert").train()
+        model.apply(lambda module: setattr(module, "p", 0.0) if isinstance(module, torch.nn.Dropout) else None)
+        if checkpointed:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+        with context(model):
+            ElasticDepth(CLASSES, model, [2, 4])(model, batch()).backward()
+        return gradients(model)
+
+    plain, checkpointed = found(False), found(True)
+    assert plain.keys() == checkpointed.keys()
+    assert all(torch.allclose(gradient, checkpointed[name], atol=1e-6) for name, gradient in plain.items())
 
 
 def test_shallower_models_join_one_by_one_deepest_first():
