@@ -183,6 +183,8 @@ def _elastic(flags: Flags) -> Iterator[str]:
     if row is not None and row.name != "top":
         yield f"--drop_when elastic: drops the last layers. Use --drop_strategy top, not {row.name}."
     given = flags.when.elastic_k
+    if negative := [k for k in flags.elastic_k if k < 0]:
+        yield f"--elastic_k {negative[0]}: must be 0 or more. Numbers of layers."
     if not flags.elastic_k and given != ["all"] and (k is None or given is not None):
         yield "--drop_when elastic: needs the numbers of layers. Add --elastic_k 2 4 6, or --drop_k N."
     elif k and flags.elastic_k and k not in flags.elastic_k:

@@ -150,10 +150,10 @@ class WhenArguments:
         "gradual: epochs before each drop. Default: 2. Training continues for --num_train_epochs after the last drop."
     )
     start_num_train_epochs: float | None = flag(
-        "finetuned, after: epochs of the first fine-tuning. Default: --num_train_epochs."
+        "finetuned, after, elastic: epochs of the first fine-tuning. Default: --num_train_epochs."
     )
     start_learning_rate: float | None = flag(
-        "finetuned, after: peak learning rate of the first fine-tuning. Default: --learning_rate."
+        "finetuned, after, elastic: peak learning rate of the first fine-tuning. Default: --learning_rate."
     )
     layerdrop_rate: float | None = flag(
         "Probability of skipping a layer in a training step (LayerDrop, Fan et al.). Evaluation uses every layer."

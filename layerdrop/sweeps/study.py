@@ -217,9 +217,9 @@ class _Planner:
             return self._job_of(spec.with_seed(self.seeds[seed]), options, error)
         try:
             arguments = self.parse(self.settings | _settings(cell), self.flags)
-            if arguments.when.drop_when == "elastic" and arguments.when.elastic_k is None:
-                trained = {"elastic_k": [k for k in all_k if k is not None]}
-                arguments = self.parse(self.settings | trained | _settings(cell), self.flags)
+            trained = [k for k in all_k if k is not None]
+            if arguments.when.drop_when == "elastic" and arguments.when.elastic_k is None and trained:
+                arguments = self.parse(self.settings | {"elastic_k": trained} | _settings(cell), self.flags)
         except UserError as error:
             raise UserError(_with_axes(str(error))) from error
         if arguments.needs_hub and not self.asked_hub:

@@ -1,5 +1,6 @@
 """Studies: the jobs of a grid, its exclusions, and what is wrong with a file."""
 
+import json
 import re
 from pathlib import Path
 
@@ -128,6 +129,9 @@ def test_elastic_depth_is_one_training_for_every_k(write):
     assert len({spec.start.id for spec in elastic}) == 2 and not made.notes  # one for each seed
     given = write(ELASTIC.replace("[pretrained, elastic]", "elastic, elastic_k: [[2, 4, 6, 8, 9]]"))
     assert {job.spec.elastic_k for job in given.jobs} == {(2, 4, 6, 8, 9)}
+    fixed = {"model_name_or_path": "demo", "drop_strategy": "top", "drop_when": "elastic", "drop_k": 3}
+    (job,) = write(json.dumps({"settings": fixed, "grid": {"tasks": "demo-rte"}})).jobs
+    assert job.spec.elastic_k == (1, 2, 3)
 
 
 def test_exclusions(write):
