@@ -53,11 +53,11 @@ def is_replaying(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def replay(model: PreTrainedModel, outputs: Sequence) -> Iterator[PreTrainedModel]:
-    """Inside the block, the model has its first `len(outputs)` layers, and they return `outputs` without computing.
+    """Inside the block, the model has only its first `len(outputs)` layers, which return `outputs`.
 
-    A forward pass on the inputs of these outputs computes what follows the layers, such as the pooler and the head. Its
-    result equals the result of the model without the other layers.
-    outputs: of `record_outputs`, or its beginning.
+    Allows one forward pass, on the inputs that gave these outputs. The pass computes the pooler and the head. Its
+    result equals the result of the model with these layers alone.
+    outputs: the first items of the list from `record_outputs`.
     """
     config, stored = model.config, _Stored(outputs)
     with without(model, range(len(outputs), config.num_hidden_layers)):

@@ -140,10 +140,10 @@ class WhenArguments:
         "pretrained",
     )
     elastic_k: list[str] | None = flag(
-        "elastic: every K of the training, as 2 4 6, or all. Each K gets a run of its own from the one training. "
-        "Default: 1 to --drop_k."
+        "elastic: every K of the training, such as 2 4 6, or all. Each K gets its own run, in the folder kK of "
+        "--output_dir. Default: 1 to --drop_k."
     )
-    finetune_again: bool = flag("elastic: fine-tune the reduced model once more.", False)
+    finetune_again: bool = flag("elastic: fine-tune the model of --drop_k once more.", False)
     freeze_dropped: bool = flag("finetuned: freeze the layers to be dropped during the first fine-tuning.", False)
     drop_step: int | None = flag("gradual: number of layers to drop at once. Default: 1.")
     drop_every_epochs: int | None = flag(

@@ -1,7 +1,7 @@
-"""Elastic depth: one training of a full model and of its first layers alone, which share all weights.
+"""Elastic depth: one training of a full model and of shallower models, which are its first layers.
 
 Related: elastic depth of Once-for-All (Cai et al. 2020) and DynaBERT (Hou et al. 2020), and AdaptiveLayerLoss of
-sentence-transformers. The shallower models cost little: their layers are computed in the full model's pass.
+sentence-transformers. The shallower models cost little, because the full model's pass computes their layers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ from layerdrop.surgery import layer_list
 
 
 class ElasticDepth(TrainerCallback):
-    """An Objective: the mean of the losses of a full model and of its first n layers for several n.
+    """An Objective: the mean of the losses of a full model and of shallower models.
 
-    The loss of a shallower model is the task loss, of which `distill_weight` is replaced by distillation from the full
-    model's logits. All models share the head. The head reads the state after the last kept layer exactly as in the
-    reduced model.
+    A shallower model has the first layers and the head of the full model. Its loss is
+    (1 - distill_weight) * task loss + distill_weight * distillation loss. The full model's detached logits are the
+    teacher.
 
     As a callback, it trains the full model alone until `begin`. Then the shallower models join one by one, deepest
     first. All have joined at `end`. Without the callback, all models are trained from the first step.
@@ -38,12 +38,12 @@ class ElasticDepth(TrainerCallback):
         begin: float = 0.25,
         end: float = 0.5,
     ):
-        """model: the full model, unwrapped. depths: numbers of kept layers of the shallower models. begin, end:
-        fractions of all steps."""
+        """model: the full model, unwrapped. depths: numbers of layers of the shallower models. begin, end: fractions
+        of all steps."""
         self.task, self.model, self.depths = task, model, sorted(set(depths), reverse=True)
         self.distill_weight, self.begin, self.end = distill_weight, begin, end
         self.weights = torch.ones(1 + len(self.depths))
-        """Weights of the full model and of each depth in the mean. A tensor, which a captured step reads anew."""
+        """Weights of the full model and of each depth in the mean. A CUDA graph reads this tensor at each step."""
 
     def joined(self, progress: float) -> list[bool]:
         """Whether each of `depths` is trained. progress: finished fraction of all steps."""
@@ -81,13 +81,13 @@ class ElasticDepth(TrainerCallback):
 
 
 class ElasticDepthLoss(ElasticDepth):
-    """A `compute_loss_func` and a callback for any Trainer: elastic depth.
+    """Elastic depth for any Trainer: a `compute_loss_func` and a callback.
 
         loss = ElasticDepthLoss(model, [2, 4, 6])
         Trainer(model, args, train_dataset=data, compute_loss_func=loss, callbacks=[loss])
 
-    Afterwards, `drop_layers` or `without` gives the model of each K: the first layers of the trained model. Hooks on
-    the model store the inputs of each batch and the outputs of the layers. Call `remove` to remove the hooks.
+    Hooks on the model store the inputs of each batch and the outputs of the layers. After the training, call `remove`.
+    Then `drop_layers` or `without` gives the model of each K.
     """
 
     def __init__(
