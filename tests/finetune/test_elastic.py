@@ -111,9 +111,11 @@ def test_shallower_models_join_one_by_one_deepest_first():
     elastic = ElasticDepth(CLASSES, model, [2, 3, 4], begin=0.3, end=0.7)
     assert elastic.depths == [4, 3, 2]
     expected = {0.0: [0, 0, 0], 0.29: [0, 0, 0], 0.3: [1, 0, 0], 0.5: [1, 1, 0], 0.69: [1, 1, 0], 0.7: [1, 1, 1]}
+    tensor = elastic.weights
     for progress, joined in expected.items():
         elastic.on_step_begin(None, at(progress), None)
         assert elastic.weights.tolist() == [1, *joined]
+    assert elastic.weights is tensor, "a CUDA graph reads this tensor"
     assert ElasticDepth(CLASSES, model, [2], begin=0.3, end=0.7).joined(0.3) == [True]
 
 
@@ -171,6 +173,23 @@ def test_the_public_loss_equals_the_objective():
     loss.remove()
     model.eval()
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_the_defaults_are_those_of_the_docs():
+    model = tiny.model("bert")
+    public = ElasticDepthLoss(model, [1, 3])
+    for loss in (ElasticDepth(CLASSES, model, [5, 3]), public):
+        assert (loss.depths, loss.distill_weight, loss.begin, loss.end) == ([5, 3], 0.5, 0.25, 0.5)
+    public.remove()
+
+
+def test_the_public_loss_leaves_no_recording_behind():
+    """The passes of the head are not recorded, which would keep their activations."""
+    model, rows = tiny.model("bert").train(), batch()
+    loss = ElasticDepthLoss(model, [2, 4])
+    loss(model(**inputs_of(rows)), rows["labels"])
+    assert not any(layer._forward_hooks for layer in model.bert.encoder.layer) and not loss.replaying
+    loss.remove()
 
 
 def test_accumulated_batches_have_the_gradients_of_one_batch():

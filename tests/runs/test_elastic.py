@@ -35,6 +35,9 @@ def test_one_training_and_a_run_for_each_k(run):
         assert its.spec.drop_when == "elastic" and (Path(folder) / "predictions_dev.tsv").is_file()
         model = AutoModelForSequenceClassification.from_pretrained(folder)
         assert model.config.num_hidden_layers == 6 - k
+        assert (
+            "after one fine-tuning of the full model and shallower models" in (Path(folder) / "README.md").read_text()
+        )
     assert read_record("out/k0").metrics == training["metrics"]
     code, again, _, err = run(f"{WORDS} --drop_k 3 --elastic_k 0 2 3")
     assert code == 0 and again == record and err.count("already done") == 3 and len(trainings("out")) == 1
