@@ -129,6 +129,14 @@ def test_elastic_depth_is_one_training_for_every_k(write):
     assert len({spec.start.id for spec in elastic}) == 2 and not made.notes  # one for each seed
     given = write(ELASTIC.replace("[pretrained, elastic]", "elastic, elastic_k: [[2, 4, 6, 8, 9]]"))
     assert {job.spec.elastic_k for job in given.jobs} == {(2, 4, 6, 8, 9)}
+    grids = [{"tasks": "demo-rte", "strategies": "top", "drop_when": "elastic", "k": k} for k in ([2, 4], [2, 6])]
+    two = write(json.dumps({"settings": {"model_name_or_path": "demo"}, "grid": grids})).jobs
+    assert [(job.spec.drop.k, job.spec.elastic_k) for job in two] == [
+        (2, (2, 4)),
+        (4, (2, 4)),
+        (2, (2, 6)),
+        (6, (2, 6)),
+    ]
     fixed = {"model_name_or_path": "demo", "drop_strategy": "top", "drop_when": "elastic", "drop_k": 3}
     (job,) = write(json.dumps({"settings": fixed, "grid": {"tasks": "demo-rte"}})).jobs
     assert job.spec.elastic_k == (1, 2, 3)
