@@ -43,7 +43,12 @@ class DataArguments:
     test_file: LocalPath | None = flag("Own test file, without labels.")
     text_columns: str | None = flag("Own files: the one or two text columns, separated by a comma.")
     label_column: str = flag("Own files: the label column.", "label")
-    label_type: Literal["auto", "class", "number"] = flag("Own files: classification or regression.", "auto")
+    label_type: Literal["auto", "class", "number", "multi"] = flag(
+        "Own files: a class, a number, or several labels (multi) in each row.", "auto", aliases=["--task_type"]
+    )
+    label_separator: str | None = flag(
+        'Own files with several labels in a row: the text between two labels. Default: lists, as ["a", "b"].'
+    )
     positive_label: str | None = flag(
         "Own files with two classes: the class that f1 measures. Default: by name (yes/no: yes), else the rarer class."
     )
@@ -208,6 +213,9 @@ class TrainFlags:
     save_total_limit: int | None = flag("Number of checkpoints to keep.", TRAINER_DEFAULTS["save_total_limit"])
     train_sampling_strategy: Literal["group_by_length", "random", "sequential"] = flag(
         "Order of the training examples.", "group_by_length"
+    )
+    class_weights: Literal["balanced"] | None = flag(
+        "balanced: weigh the classes in the training loss, so that rare classes count as much as frequent ones."
     )
     remove_unused_columns: bool = flag("No effect: batches contain only the model's inputs.", False)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(

@@ -7,18 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from layerdrop.checkpoints import Checkpoint
-from layerdrop.data.columns import (
-    INDEX_COLUMNS,
-    class_names,
-    label_is_number,
-    maybe_missing,
-    positive_class,
-    text_columns,
-)
+from layerdrop.data.columns import INDEX_COLUMNS, class_names, maybe_missing, positive_class
 from layerdrop.data.examples import Examples, as_number, is_missing, shortened
+from layerdrop.data.kinds import KINDS, Kind
 from layerdrop.data.labels import head_kind
 from layerdrop.data.spec import DataSpec
-from layerdrop.data.tables import Table, read_table
+from layerdrop.data.tables import Row, Table, read_table, text_cell
 from layerdrop.data.tasks import Task, custom_task, get_task
 from layerdrop.errors import UserError, unknown
 
@@ -31,8 +25,8 @@ class Head(NamedTuple):
 
     labels: tuple[str, ...] = ()
     """Classes in id order. Empty if unknown."""
-    regression: bool | None = None
-    """Whether the head outputs a number. None if unknown."""
+    label_type: str | None = None
+    """The kind of labels that the head predicts. None if unknown."""
     positive: str | None = None
     """The class that `f1` measures. None if unknown."""
 
@@ -42,7 +36,7 @@ class Head(NamedTuple):
         if checkpoint is None:
             return cls()
         kind = head_kind(checkpoint)
-        return cls(tuple(checkpoint.label_names), kind and not kind.names, checkpoint.positive_label)
+        return cls(tuple(checkpoint.label_names), kind and kind.label_type, checkpoint.positive_label)
 
 
 def own_task_name(files: Files) -> str:
@@ -65,8 +59,8 @@ def read_own_files(
     """Read own files. Returns the task (or `task` with the files' columns), the rows of each split, and notes.
 
     The training file decides the classes, the type of the labels and the positive class. Without a training file, the
-    checkpoint's `head` decides. If the head is unknown, the first file decides. `spec.label_type` and
-    `spec.positive_label` override these decisions.
+    checkpoint's `head` decides. If the head is unknown, the first file decides. `spec.label_type`,
+    `spec.label_separator` and `spec.positive_label` override these decisions.
 
     Raises UserError for unreadable files, unclear columns and malformed rows.
     """
@@ -80,23 +74,26 @@ def read_own_files(
             "--test_file: the model is not fine-tuned, so its classes are unknown. Add --do_train, or give a "
             "fine-tuned model."
         )
-    texts = text_columns(first, spec.label_column, spec.text_columns, task)
+    kind = type(task.kind) if task else _kind(first, spec, head)
+    texts = kind.text_columns(first, spec.label_column, spec.text_columns, task)
     for name, table in tables.items():
-        label = () if name == "test" else (spec.label_column,)
         table.require("--text_columns", texts)
-        table.require("--label_column", label)
-        tables[name] = table.as_text((*texts, *label), skip)
+        if name != "test":
+            table.require("--label_column", [spec.label_column])
+        tables[name] = _converted(table, kind, texts, None if name == "test" else spec.label_column, spec)
     first = tables[split]
     notes = [] if spec.text_columns else [_note_on_texts(first, texts, spec.label_column)]
-    known_classes = bool(task or head.labels)
+    of_head = head.labels if head.label_type in (None, kind.label_type) else ()
+    known_classes = bool(task or of_head)
     if task:
         task = replace(task, texts=texts, label=spec.label_column, suffixes=("",))
     else:
-        task = custom_task(spec.task, texts, spec.label_column, _classes(first, spec, head))
-        if not known_classes and spec.label_type == "auto":
+        names = of_head or _classes(first, kind, spec)
+        task = custom_task(spec.task, texts, spec.label_column, names, label_type=kind.label_type)
+        if names and not known_classes and spec.label_type == "auto":
             notes += _notes_on_classes(task)
-        counts = Counter(first.values(task.label).values()) if split == "train" else None
-        positive, reason = _positive(first.path, task.labels, spec.positive_label, head.positive, counts)
+        counts = Counter(first.values(task.label).values()) if split == "train" and "f1" in task.metrics else None
+        positive, reason = _positive(first.path, task, spec.positive_label, head.positive, counts)
         task = replace(task, positive=positive)
         if reason and list(tables) != ["test"]:
             notes.append(f"f1 measures class '{task.positive_label}' ({reason}; to change: --positive_label)")
@@ -129,20 +126,33 @@ def _breaks_tsv(cell: str) -> bool:
     return any(end in cell for end in "\t\r\n")
 
 
-def _classes(table: Table, spec: DataSpec, head: Head) -> tuple[str, ...]:
-    """Class names in id order. Empty if labels are numbers."""
-    regression = spec.label_type == "number"
-    if spec.label_type == "auto":
-        regression = head.regression
-        if regression is None:
-            regression = not head.labels and label_is_number(table, spec.label_column)
-    if regression:
+def _kind(table: Table, spec: DataSpec, head: Head) -> type[Kind]:
+    """The kind of the labels of own files, from the settings, the head, or the contents of the first file."""
+    if spec.label_type != "auto":
+        return KINDS[spec.label_type]
+    if head.label_type or head.labels:
+        return KINDS[head.label_type or "class"]
+    return next(kind for kind in KINDS.values() if kind.found_in(table, spec.label_column))
+
+
+def _converted(table: Table, kind: type[Kind], texts: Sequence[str], label: str | None, spec: DataSpec) -> Table:
+    """Convert the cells of the texts and the label. label: None for a file without labels."""
+
+    def convert(row: Row) -> Row:
+        cells = {name: text_cell(row, name) for name in texts}
+        return row | cells | ({label: kind.label_cell(row, label, spec.label_separator)} if label else {})
+
+    return table.map(convert, spec.skip_bad_rows)
+
+
+def _classes(table: Table, kind: type[Kind], spec: DataSpec) -> tuple[str, ...]:
+    """Class names in id order. Empty if labels are numbers. table: with the label column, if the file has one."""
+    if not kind.named:
         return ()
-    if head.labels:
-        return tuple(head.labels)
     table.require("--label_column", [spec.label_column])
-    labels = table.as_text([spec.label_column], skip_bad_rows=True).values(spec.label_column).values()
-    names = class_names(label for label in labels if spec.label_type == "class" or not is_missing(label))
+    cells = table.map(lambda row: kind.label_cell(row, spec.label_column, spec.label_separator), True).rows.values()
+    names = (name for cell in cells for name in kind.names_in(cell))
+    names = class_names(name for name in names if spec.label_type != "auto" or not is_missing(name))
     if broken := next((name for name in names if _breaks_tsv(name)), None):
         raise UserError(f"{table.path}: class {broken!r} has a tab or a line end in its name. Rename it.")
     if len(names) < 2:
@@ -153,17 +163,17 @@ def _classes(table: Table, spec: DataSpec, head: Head) -> tuple[str, ...]:
 
 
 def _positive(
-    path: str, names: Sequence[str], chosen: str | None, known: str | None, counts: Counter[str] | None
+    path: str, task: Task, chosen: str | None, known: str | None, counts: Counter[str] | None
 ) -> tuple[int, str]:
     """Return (id of the positive class, reason for a note). The reason can be empty. Raises UserError."""
-    if chosen is not None and len(names) != 2:
-        kind = f"{len(names)} classes" if names else "numbers"
+    names, needed = task.labels, "f1" in task.metrics
+    if chosen is not None and not needed:
         raise UserError(
-            f"--positive_label {chosen}: needs two classes, and the labels of {path} are {kind}. Leave it out."
+            f"--positive_label {chosen}: needs two classes, and the labels of {path} are {task.kind}. Leave it out."
         )
     if chosen is not None and chosen not in names:
         raise unknown("--positive_label", chosen, names)
-    if len(names) != 2 or chosen:
+    if not needed or chosen:
         return names.index(chosen) if chosen else 1, ""
     name, reason = (known, "as in the model's training") if known in names else positive_class(names, counts)
     return names.index(name), reason
@@ -177,6 +187,8 @@ def _note_on_texts(table: Table, texts: tuple[str, ...], label: str) -> str:
 
 def _notes_on_classes(task: Task) -> list[str]:
     notes, column = [], task.label
+    if task.label_type != "class":
+        notes.append(f"labels of column '{column}': {task.kind} (to change: --label_type)")
     numbers, words = [], []
     for name in task.labels:
         (words if as_number(name) is None else numbers).append(name)

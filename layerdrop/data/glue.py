@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from layerdrop.checkpoints import WAYS_WITHOUT_HUB
 from layerdrop.data.examples import Examples
 from layerdrop.data.tables import Table, check_width
@@ -93,6 +91,6 @@ def read_hub_split(
             f"--task_name {task.name}: cannot get {HUB_DATASET} ({config}, {split}) from the hub or the local cache "
             f"({reason}). {WAYS_WITHOUT_HUB['--model_name_or_path']}."
         ) from error
-    labels = np.array(rows["label"], dtype=task.kind.dtype)
+    labels = task.kind.stacked(rows["label"])
     texts = tuple(list(rows[column]) for column in task.hub_texts)
     return Examples(texts, None if split.startswith("test") else labels, [str(i) for i in rows["idx"]])

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,20 +30,30 @@ class Labels:
         names = self.task.labels
         return list(names) if self.order is None else [names[i] for i in self.order]
 
+    @property
+    def ids(self) -> np.ndarray:
+        """(outputs,) the task's id for each output of the model."""
+        return np.arange(self.kind.n_outputs) if self.order is None else self.order
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """Arguments of layerdrop.loading.load_classifier for a model of this task."""
+        return self.kind.head(self.names)
+
     def to_model(self, labels: np.ndarray) -> np.ndarray:
         """Class ids in the task's order -> in the model's order; values are unchanged."""
-        return labels if self.order is None else np.argsort(self.order)[labels]
+        return labels if self.order is None else self.kind.renumbered(labels, np.argsort(self.order))
 
     def to_task(self, labels: np.ndarray) -> np.ndarray:
         """Class ids in the model's order -> in the task's order; values are unchanged."""
-        return labels if self.order is None else self.order[labels]
+        return labels if self.order is None else self.kind.renumbered(labels, self.order)
 
     def decide(self, logits: np.ndarray) -> np.ndarray:
-        """(n, classes) logits in the model's order -> (n,) predictions in the task's order; (n, 1) -> (n,) values."""
+        """(n, outputs) logits in the model's order -> n predictions in the task's order."""
         return self.to_task(self.kind.decide(logits))
 
     def score(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """`loss` (mean over rows) and the task's metrics. labels: (n,) in the model's order."""
+        """`loss` (mean over rows) and the task's metrics. labels: n labels in the model's order."""
         import torch
 
         loss = self.kind.loss(torch.from_numpy(logits), torch.from_numpy(np.asarray(labels)))

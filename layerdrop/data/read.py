@@ -81,7 +81,7 @@ def read_splits(
         rest, held = hold_out(train, spec.hold_out, task)
         parts = {"train": rest, "validation": held.head(spec.max_eval_samples)}
         examples = {split: rows for split, rows in parts.items() if split in splits} | examples
-        draw = "of each class at random" if task.labels else "at random"
+        draw = "of each class at random" if len(task.kind.strata(train.labels)) > 1 else "at random"
         notes.append(
             f"{len(parts['validation']):,} of {len(train):,} training rows are held out ({spec.hold_out:.0%} {draw}) "
             "and used instead of the validation set, which is not read"
@@ -124,7 +124,7 @@ def _rows_key(
     files, others = [], ()
     test = (test_file, max_predict_samples) if kind == "test" else (None, None)
     if spec.source == "files":  # the head and the other files decide columns and classes
-        others = head.labels, head.regression, *sorted(split for split in splits if split != "test")
+        others = head.labels, head.label_type, *sorted(split for split in splits if split != "test")
         files = [path for _, path in (*spec.files, ("test", test[0])) if path]
     elif spec.source not in ("hub", "demo"):
         files = sorted(
@@ -175,15 +175,14 @@ def _notes(examples: dict[str, Examples]) -> list[str]:
 def hold_out(train: Examples, share: float, task: Task) -> tuple[Examples, Examples]:
     """Split a training set into (rest, held-out rows), both in the order of the source.
 
-    The share is drawn at random from each class, or from all rows of a regression task. GLP (Peer et al. 2022) draws
-    from all rows. Raises UserError for a class that is too small for both parts.
+    The share is drawn at random from each class if every row has one class, else from all rows. GLP (Peer et al. 2022)
+    draws from all rows. Raises UserError for a class that is too small for both parts.
     """
     generator = np.random.default_rng(HOLD_OUT_SEED)
     held: list[int] = []
-    for rows in task.kind.strata(train.labels):
+    for name, rows in task.kind.strata(train.labels).items():
         n = round(share * len(rows))
         if not 0 < n < len(rows):
-            name = f"class '{task.labels[train.labels[rows[0]]]}'" if task.labels else "the training set"
             raise UserError(
                 f"--hold_out {share:g}: {name} has {len(rows)} row{'s' * (len(rows) != 1)}, too few for training and "
                 "for validation. Give another share, or more rows."

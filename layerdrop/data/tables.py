@@ -3,8 +3,10 @@
 The csv module, the json module and pyarrow parse the files. pandas and `datasets` would lose the line numbers.
 """
 
+import ast
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,9 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from layerdrop.data.examples import BadRow, Examples, UnknownLabel, as_number, is_missing
+from layerdrop.data.examples import BadRow, Examples, UnknownLabel
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task
 from layerdrop.errors import UserError
 from layerdrop.system.text import one_line
@@ -22,6 +22,8 @@ from layerdrop.system.text import one_line
 FILE_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 NAMES_OF_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
+LIST_OF_TEXTS = re.compile(r"""\[\s*["'].*["']\s*\]$""", re.DOTALL)
+"""A text in brackets that looks like a list of texts."""
 csv.field_size_limit(2**31 - 1)  # the csv module refuses cells of more than 131,072 characters by default
 
 Row = dict[str, object]
@@ -80,12 +82,12 @@ class Table:
 
     def as_text(self, columns: Sequence[str], skip_bad_rows: bool = False) -> "Table":
         """Convert the cells of some columns to text. A row with a missing or non-text cell is malformed."""
-        return self.map(lambda row: row | {column: _text(row, column) for column in columns}, skip_bad_rows)
+        return self.map(lambda row: row | {column: text_cell(row, column) for column in columns}, skip_bad_rows)
 
     def examples(
         self, task: Task, class_ids: Mapping[str, int], index: str | None, labeled: bool, skip_bad_rows: bool
     ) -> Examples:
-        """Convert the rows to examples of a task. The cells of the task's columns must be text.
+        """Convert the rows to examples of a task. The cells of the task's columns must be converted.
 
         class_ids: label in the file -> class id. index: column of the row names. Raises UserError without a usable row.
         """
@@ -102,7 +104,7 @@ class Table:
         texts, labels, names = zip(*table.rows.values(), strict=True)
         if not all(names):
             names = [str(number) for number, line in enumerate(table.lines) if line in table.rows]
-        labels = np.array(labels, task.kind.dtype) if labeled else None
+        labels = task.kind.stacked(labels) if labeled else None
         columns = tuple(map(list, zip(*texts, strict=True)))
         return Examples(columns, labels, list(names), tuple(sorted(table.bad)))
 
@@ -112,7 +114,7 @@ class Table:
         return "no usable row" + (f" ({len(self.bad)} malformed; line {first}: {self.bad[first]})" if first else "")
 
 
-def _text(row: Row, column: str) -> str:
+def text_cell(row: Row, column: str) -> str:
     """The text of a cell. Raises BadRow."""
     if column not in row:
         raise BadRow(f"no column {column}; found: {', '.join(row)}")
@@ -123,24 +125,56 @@ def _text(row: Row, column: str) -> str:
         raise BadRow(f"column '{column}' holds bytes that are not UTF-8 text")
     if isinstance(cell, (list, tuple, dict)):
         kind = "an object" if isinstance(cell, dict) else "a list"
-        raise BadRow(
-            f"column '{column}' holds {kind} ({one_line(str(cell), 40)}), not a text, a class or a number ("
-            "multi-label and token classification are not supported)"
-        )
+        raise BadRow(f"column '{column}' holds {kind} ({one_line(str(cell), 40)}), not a text, a class or a number")
     return str(cell)
 
 
-def _label(task: Task, class_ids: Mapping[str, int], text: str) -> float | int:
-    """The class id or value of a label. Raises BadRow."""
-    if task.labels:
-        value, problem = class_ids.get(text), f"label '{text}' stands for a missing label"
-    else:
-        value, problem = as_number(text), f"label '{text}' of column '{task.label}' is not a number"
-    if value is not None:
-        return value
-    if task.labels and not is_missing(text):
-        raise UnknownLabel(text, task.words)
-    raise BadRow(problem + ("" if task.name in TASKS | DEMO_TASKS else " (for classes: --label_type class)"))
+def listed(cell: object) -> list[str] | None:
+    """The names in a list, or in a text that contains a list in JSON's or Python's notation. None for other cells.
+
+    Raises BadRow for another notation, and for a list with other items than names.
+    """
+    if isinstance(cell, str):
+        text = cell.strip()
+        cell = _parsed(text) if text[:1] == "[" and text[-1:] == "]" else None
+        if cell is None and LIST_OF_TEXTS.match(text):
+            raise BadRow(f'\'{one_line(text, 40)}\' is not a list in the notation of JSON, which is ["a", "b"]')
+    if not isinstance(cell, (list, tuple)):
+        return None
+    if other := [item for item in cell if not isinstance(item, (str, int)) or item == ""]:
+        raise BadRow(f"a list of labels contains {other[0]!r}, which is not a label")
+    return list(map(str, cell))
+
+
+def is_list(cell: object) -> bool:
+    """Whether a cell is a list, or a text that contains one, also a malformed one."""
+    try:
+        return listed(cell) is not None
+    except BadRow:
+        return True
+
+
+def _parsed(text: str) -> list | None:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    return value if repr(value) == text else None  # Python would join the texts of NumPy's ['a' 'b']
+
+
+def _label(task: Task, class_ids: Mapping[str, int], cell: object) -> object:
+    """The label of a row. Raises BadRow."""
+    try:
+        return task.kind.encoded(cell, class_ids, task.label)
+    except UnknownLabel:
+        raise
+    except BadRow as error:
+        own = task.name not in TASKS | DEMO_TASKS
+        raise BadRow(f"{error} (for classes: --label_type class)") if own else error from None
 
 
 # ---- files of any type -----------------------------------------------------------------------------------------------

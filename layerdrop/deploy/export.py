@@ -35,7 +35,7 @@ TEXTS = ('"A first text."', '"A second text."')
 PIPELINE = """\
 from transformers import pipeline
 
-classify = pipeline("text-classification", ".", truncation=True, max_length={length})
+classify = pipeline("{pipeline}", ".", truncation=True, max_length={length})
 print(classify({texts}))
 """
 ONNX = """\
@@ -194,7 +194,9 @@ class ExportedRun:
         texts = ", ".join(TEXTS[: 1 + pairs])
         if pairs and not onnx:
             texts = f'{{"text": {TEXTS[0]}, "text_pair": {TEXTS[1]}}}'
-        code = (ONNX if onnx else PIPELINE).format(texts=texts, length=self.input.max_length, file=FILE)
+        code = (ONNX if onnx else PIPELINE).format(
+            texts=texts, length=self.input.max_length, file=FILE, pipeline=self.task.kind.pipeline
+        )
         scores = f"{last.score:.1f} points of {result.metric} on the validation set ({model.name}: {model.score:.1f})"
         classes = " The logits are in the order of `id2label` in config.json." if self.task.labels else ""
         return f"The run's model, exported as {last.name}: {scores}.{classes} In this folder:\n\n```python\n{code}```"

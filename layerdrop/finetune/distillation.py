@@ -158,7 +158,9 @@ class DistillationLoss:
         spec = DistilSpec(distill, None, distill_temperature, distill_weight, distill_states_weight)
         self.teacher_layers = [teacher_layer for _, teacher_layer in pairs]
         student_layers = [student_layer for student_layer, _ in pairs]
-        self.distillation = Distillation(TaskLoss(kind_of(student.config)), student, spec, student_layers)
+        self.distillation = Distillation(
+            TaskLoss(kind_of(student.config, type(student).__name__)), student, spec, student_layers
+        )
         self.student, self.teacher = student, teacher.requires_grad_(False).eval()
         self.watch, self.states, self.inputs = ExitStack(), [], {}
         self.hook = student.register_forward_pre_hook(self._before_forward, with_kwargs=True)

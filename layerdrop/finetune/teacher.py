@@ -104,7 +104,7 @@ def _columns(teacher: Checkpoint, labels: Labels) -> list[int]:
             f"{name}: its classes are {', '.join(teacher.label_names)}, those of {task.name} are "
             f"{', '.join(task.labels)}. Give a teacher for this task."
         )
-    return theirs.to_model(labels.to_task(np.arange(task.kind.n_outputs))).tolist()
+    return np.argsort(theirs.ids)[labels.ids].tolist()
 
 
 def _pairs(distil: DistilSpec, teacher: Checkpoint, student: PreTrainedModel) -> list[tuple[int, int]]:

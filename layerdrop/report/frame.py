@@ -31,7 +31,10 @@ VARIANT_SETTINGS = (
     *(f"{part}_{name}" for part in ("start", "teacher") for name in OWN_RECIPE),
 )
 """Settings of a training variant. Runs with different values are separate rows."""
-DATA = ("source", "files", "text_columns", "label_column", "label_type", "positive_label", "skip_bad_rows")
+DATA = (
+    *("source", "files", "text_columns", "label_column", "label_type", "label_separator", "positive_label"),
+    "skip_bad_rows",
+)
 """Settings of the data. Runs of a task with different values are separate columns. All other settings separate
 tables."""
 OF_TASK = ("task", *DATA, *PARTIAL)
@@ -156,7 +159,7 @@ def _settings(record: RunRecord) -> dict[str, Any]:
 
 def _positive_label(record: RunRecord) -> str | None:
     """The class that f1 measures, for own files with two classes. In records of version 0.2: the last class by name."""
-    if not record.spec.data.files or len(record.labels) != 2:
+    if not record.spec.data.files or "f1" not in record.task.metrics:
         return None
     return record.positive_label or record.labels[-1]
 

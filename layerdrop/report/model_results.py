@@ -20,6 +20,8 @@ METRIC_WORDS = {
     "accuracy": "acc",
     "f1": "F1",
     "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
+    "exact_match": "exact match",
     "pearson": "Pearson",
     "spearmanr": "Spearman",
     "matthews_correlation": "Matthews",
@@ -114,7 +116,9 @@ class ModelResults:
         """Recorded metrics of a column. Without a recorded metric: the task's main metric."""
         measured = self._measured.get(column, set())
         known = list(metrics_of(self.task_of.get(column, column)))
-        return [name for name in known if name in measured] or sorted(measured) or known[:1]
+        for record in self.runs.loc[self.runs["column"] == column, "record"]:  # own files: in the order of the record
+            known += [name for name in record.metrics if name not in known]
+        return [name for name in known if name in measured] or known[:1]
 
     def main_cells(self, columns: Iterable[str]) -> list[Cell]:
         """Each column with its main metric: accuracy, Pearson, Matthews, MNLI's matched accuracy."""

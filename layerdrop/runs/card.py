@@ -15,7 +15,7 @@ from layerdrop.runs.results import CARD_FILE, CARD_MARK
 USE = """```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", "THIS_FOLDER")
+classify = pipeline("{pipeline}", "THIS_FOLDER")
 ```"""
 MOMENTS = {
     "finetuned": "after fine-tuning the full model, before a second fine-tuning",
@@ -50,6 +50,9 @@ Distilled from {{ teacher }} (`--distill {{ spec.distil.distill }}`).
 {%- endfor %}
 
 The values are fractions, measured on {{ rows }}.
+{%- if record.label_threshold %}
+A label is predicted if its probability is above {{ record.label_threshold }}.
+{%- endif %}
 {%- else %}
 Not evaluated.
 {%- endif %}
@@ -78,20 +81,21 @@ def push_card(record: RunRecord, hub_model_id: str | None, token: str | None) ->
     api.upload_file(path_or_fileobj=Path(record.folder) / CARD_FILE, path_in_repo=CARD_FILE, repo_id=repository)
 
 
-def card(record: RunRecord, use: str = USE) -> ModelCard:
-    """The model card of a successful run. use: Markdown with instructions to load the model."""
+def card(record: RunRecord, use: str | None = None) -> ModelCard:
+    """The model card of a successful run. use: Markdown with instructions to load the model; None: a pipeline."""
+    use = use or USE.format(pipeline=record.task.kind.pipeline)
     text = f"---\n{_metadata(record).to_yaml()}\n---\n{CARD_MARK}\n{_text(record, use)}\n"
     return ModelCard(text, ignore_metadata_errors=True)
 
 
 def _metadata(record: RunRecord) -> ModelCardData:
     spec, task = record.spec, record.spec.data.task
-    glue = task in TASKS
+    glue, pipeline = task in TASKS, record.task.kind.pipeline
     limited = {name: value for name in ("hold_out", "max_eval_samples") if (value := getattr(spec.data, name))}
     results = [
         EvalResult(
-            task_type="text-classification",
-            task_name="Text classification",
+            task_type=pipeline,
+            task_name=pipeline.replace("-", " ").capitalize(),
             dataset_type="nyu-mll/glue" if glue else task,
             dataset_name=f"GLUE {task}" if glue else task,
             dataset_config=task if glue else None,
@@ -105,7 +109,7 @@ def _metadata(record: RunRecord) -> ModelCardData:
     ]
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag="text-classification",
+        pipeline_tag=pipeline,
         tags=["layerdrop", "layer-dropping"],
         base_model=hub_name(spec.model.name),
         datasets=["nyu-mll/glue"] if glue else None,

@@ -49,7 +49,15 @@ def data_flags(data: DataSpec) -> list[str]:
     if not data.files:
         folder = [] if data.source in ("hub", "demo") else [f"--data_dir={data.source}"]
         return ["--task_name", data.task, *folder]
-    names = ("text_columns", "label_column", "label_type", "positive_label", "skip_bad_rows", "hold_out")
+    names = (
+        "text_columns",
+        "label_column",
+        "label_type",
+        "label_separator",
+        "positive_label",
+        "skip_bad_rows",
+        "hold_out",
+    )
     task = ["--task_name", data.task] if data.task in TASKS else []
     files = [f"--{split}_file={path}" for split, path in data.files]
     options = [f"--{name}={_word(getattr(data, name))}" for name in names if getattr(data, name) != DEFAULTS[name]]
