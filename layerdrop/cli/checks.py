@@ -269,7 +269,8 @@ def logged_metrics(flags: Flags) -> list[str]:
         prefixes = dict.fromkeys(["", *map(metric_prefix, () if own else task.splits("validation"))])
         return [prefix + name for prefix in prefixes for name in ("loss", *task.metrics)]
     kinds = reversed(KINDS.values()) if flags.data.label_type == "auto" else [KINDS[flags.data.label_type]]
-    metrics = [name for kind in kinds for names in ("ab", "abc") for name in kind.own_metrics(names)[0]]
+    examples = ("a", "b"), ("a", "b", "c"), ("B-a", "O")  # the class names also decide the metrics
+    metrics = [name for kind in kinds for names in examples for name in kind.own_metrics(names)[0]]
     return list(dict.fromkeys(["loss", *metrics]))
 
 

@@ -38,13 +38,15 @@ class DataArguments:
 
     task_name: str | None = flag(f"Task (mrpc if no files are given): {', '.join([*TASKS, *DEMO_TASKS])}.")
     data_dir: LocalPath | None = flag("Local GLUE folder in the classical layout (RTE/train.tsv, ...).")
-    train_file: LocalPath | None = flag("Own training file: .csv, .tsv, .json, .jsonl or .parquet.")
+    train_file: LocalPath | None = flag("Own training file: .csv, .tsv, .json, .jsonl, .parquet or .conll.")
     validation_file: LocalPath | None = flag("Own validation file.")
     test_file: LocalPath | None = flag("Own test file, without labels.")
     text_columns: str | None = flag("Own files: the one or two text columns, separated by a comma.")
     label_column: str = flag("Own files: the label column.", "label")
-    label_type: Literal["auto", "class", "number", "multi"] = flag(
-        "Own files: a class, a number, or several labels (multi) in each row.", "auto", aliases=["--task_type"]
+    label_type: Literal["auto", "class", "number", "multi", "token"] = flag(
+        "Own files: a class, a number, several labels (multi), or a label for each token of a row.",
+        "auto",
+        aliases=["--task_type"],
     )
     label_separator: str | None = flag(
         'Own files with several labels in a row: the text between two labels. Default: lists, as ["a", "b"].'

@@ -12,7 +12,7 @@ from layerdrop.data.examples import Examples, as_number, is_missing, shortened
 from layerdrop.data.kinds import KINDS, Kind
 from layerdrop.data.labels import head_kind
 from layerdrop.data.spec import DataSpec
-from layerdrop.data.tables import Row, Table, read_table, text_cell
+from layerdrop.data.tables import Row, Table, read_table
 from layerdrop.data.tasks import Task, custom_task, get_task
 from layerdrop.errors import UserError, unknown
 
@@ -65,7 +65,8 @@ def read_own_files(
     Raises UserError for unreadable files, unclear columns and malformed rows.
     """
     skip = spec.skip_bad_rows
-    tables = {split: read_table(f"--{split}_file", path, skip) for split, path in files}
+    of_tokens = spec.label_type == "token" or head.label_type == "token" and "train" not in dict(files)
+    tables = {split: read_table(f"--{split}_file", path, skip, of_tokens) for split, path in files}
     split, first = next(iter(tables.items()))
     if split == "train":
         head = Head()
@@ -75,21 +76,22 @@ def read_own_files(
             "fine-tuned model."
         )
     kind = type(task.kind) if task else _kind(first, spec, head)
-    texts = kind.text_columns(first, spec.label_column, spec.text_columns, task)
+    label = kind.label_column(first, spec.label_column)
+    texts = kind.text_columns(first, label, spec.text_columns, task)
     for name, table in tables.items():
         table.require("--text_columns", texts)
         if name != "test":
-            table.require("--label_column", [spec.label_column])
-        tables[name] = _converted(table, kind, texts, None if name == "test" else spec.label_column, spec)
+            table.require("--label_column", [label])
+        tables[name] = _converted(table, kind, texts, None if name == "test" else label, spec)
     first = tables[split]
-    notes = [] if spec.text_columns else [_note_on_texts(first, texts, spec.label_column)]
+    notes = [] if spec.text_columns else [_note_on_texts(first, texts, label)]
     of_head = head.labels if head.label_type in (None, kind.label_type) else ()
     known_classes = bool(task or of_head)
     if task:
-        task = replace(task, texts=texts, label=spec.label_column, suffixes=("",))
+        task = replace(task, texts=texts, label=label, suffixes=("",))
     else:
-        names = of_head or _classes(first, kind, spec)
-        task = custom_task(spec.task, texts, spec.label_column, names, label_type=kind.label_type)
+        names = of_head or _classes(first, kind, label, spec)
+        task = custom_task(spec.task, texts, label, names, label_type=kind.label_type)
         if names and not known_classes and spec.label_type == "auto":
             notes += _notes_on_classes(task)
         counts = Counter(first.values(task.label).values()) if split == "train" and "f1" in task.metrics else None
@@ -139,24 +141,24 @@ def _converted(table: Table, kind: type[Kind], texts: Sequence[str], label: str 
     """Convert the cells of the texts and the label. label: None for a file without labels."""
 
     def convert(row: Row) -> Row:
-        cells = {name: text_cell(row, name) for name in texts}
+        cells = {name: kind.text_cell(row, name) for name in texts}
         return row | cells | ({label: kind.label_cell(row, label, spec.label_separator)} if label else {})
 
     return table.map(convert, spec.skip_bad_rows)
 
 
-def _classes(table: Table, kind: type[Kind], spec: DataSpec) -> tuple[str, ...]:
+def _classes(table: Table, kind: type[Kind], label: str, spec: DataSpec) -> tuple[str, ...]:
     """Class names in id order. Empty if labels are numbers. table: with the label column, if the file has one."""
     if not kind.named:
         return ()
-    table.require("--label_column", [spec.label_column])
-    cells = table.map(lambda row: kind.label_cell(row, spec.label_column, spec.label_separator), True).rows.values()
+    table.require("--label_column", [label])
+    cells = table.map(lambda row: kind.label_cell(row, label, spec.label_separator), True).rows.values()
     names = (name for cell in cells for name in kind.names_in(cell))
     names = class_names(name for name in names if spec.label_type != "auto" or not is_missing(name))
     if broken := next((name for name in names if _breaks_tsv(name)), None):
         raise UserError(f"{table.path}: class {broken!r} has a tab or a line end in its name. Rename it.")
     if len(names) < 2:
-        classes = f"only one class, '{names[0]}'" if names else f"no label in column '{spec.label_column}'"
+        classes = f"only one class, '{names[0]}'" if names else f"no label in column '{label}'"
         numbers = ", or add --label_type number" if names and as_number(names[0]) is not None else ""
         raise UserError(f"{table.path}: {classes}. Name another --label_column{numbers}.")
     return names

@@ -79,6 +79,31 @@ def _correlation(function, predictions: np.ndarray, labels: np.ndarray) -> float
     return float(function(predictions, labels)[0])
 
 
+Tags = Sequence[Sequence[str]]
+"""Tags of each sentence, in the scheme IOB or IOBES."""
+
+
+def entities(predictions: Tags, labels: Tags) -> dict[str, float]:
+    """`entity_f1`, `entity_precision` and `entity_recall` over all entities, by seqeval as conlleval.
+
+    An entity is correct if its type, first and last token are correct. 0.0 without any entity.
+    """
+    from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
+
+    scores = precision_recall_fscore_support(labels, predictions, average="micro", zero_division=0)
+    return dict(zip(("entity_precision", "entity_recall", "entity_f1"), map(float, scores[:3]), strict=True))
+
+
+def f1_by_entity(predictions: Tags, labels: Tags) -> dict[str, float]:
+    """Type of the entities -> F1; arguments as for `entities`."""
+    from seqeval.metrics import f1_score
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    types = sorted({name for tags in (labels, predictions) for name, _, _ in get_entities([*map(list, tags)])})
+    scores = f1_score(labels, predictions, average=None, zero_division=0) if types else []
+    return dict(zip(types, map(float, scores), strict=True))
+
+
 METRICS = {
     function.__name__: function
     for function in (accuracy, f1, f1_macro, f1_micro, exact_match, matthews_correlation, pearson, spearmanr)

@@ -19,7 +19,8 @@ from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task
 from layerdrop.errors import UserError
 from layerdrop.system.text import one_line
 
-FILE_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+CONLL_TYPES = (".conll", ".iob", ".bio")
+FILE_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", *CONLL_TYPES)
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 NAMES_OF_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 LIST_OF_TEXTS = re.compile(r"""\[\s*["'].*["']\s*\]$""", re.DOTALL)
@@ -91,20 +92,22 @@ class Table:
 
         class_ids: label in the file -> class id. index: column of the row names. Raises UserError without a usable row.
         """
-        table = self.map(
-            lambda row: (
-                [row[name] for name in task.texts],
-                _label(task, class_ids, row[task.label]) if labeled else None,
-                str(row[index]) if index else "",
-            ),
-            skip_bad_rows,
-        )
+        kind = task.kind
+
+        def convert(row: Row) -> tuple[list, Any, str]:
+            texts = [kind.text(row[name]) for name in task.texts]
+            label = _label(task, class_ids, row[task.label]) if labeled else None
+            if labeled:
+                kind.check(texts, label)
+            return texts, label, str(row[index]) if index else ""
+
+        table = self.map(convert, skip_bad_rows)
         if not table.rows:
             raise UserError(f"{self.path}: {table.no_usable_row()}. Check the file.")
         texts, labels, names = zip(*table.rows.values(), strict=True)
         if not all(names):
             names = [str(number) for number, line in enumerate(table.lines) if line in table.rows]
-        labels = task.kind.stacked(labels) if labeled else None
+        labels = kind.stacked(labels) if labeled else None
         columns = tuple(map(list, zip(*texts, strict=True)))
         return Examples(columns, labels, list(names), tuple(sorted(table.bad)))
 
@@ -142,7 +145,7 @@ def listed(cell: object) -> list[str] | None:
     if not isinstance(cell, (list, tuple)):
         return None
     if other := [item for item in cell if not isinstance(item, (str, int)) or item == ""]:
-        raise BadRow(f"a list of labels contains {other[0]!r}, which is not a label")
+        raise BadRow(f"a list contains {other[0]!r}, which is not a name")
     return list(map(str, cell))
 
 
@@ -178,14 +181,18 @@ def _label(task: Task, class_ids: Mapping[str, int], cell: object) -> object:
 
 
 # ---- files of any type -----------------------------------------------------------------------------------------------
-def read_table(flag: str, path_name: str, skip_bad_rows: bool = False) -> Table:
-    """Read a csv, tsv, JSON or parquet file. flag: the user's flag, for messages.
+def read_table(flag: str, path_name: str, skip_bad_rows: bool = False, of_tokens: bool = False) -> Table:
+    """Read a csv, tsv, JSON, parquet or CoNLL file. flag: the user's flag, for messages.
+
+    of_tokens: read a file with another ending as CoNLL.
 
     Raises UserError for an unknown type, an unreadable file, an unusable header, and the first malformed row unless
     `skip_bad_rows`.
     """
     path = Path(path_name).expanduser()
     kind = path.suffix.lower()
+    if of_tokens and kind not in FILE_TYPES:
+        kind = CONLL_TYPES[0]
     if kind not in FILE_TYPES:
         raise UserError(f"{flag} {path}: unknown file type '{path.suffix}'. Allowed: {', '.join(FILE_TYPES)}.")
     try:
@@ -194,7 +201,10 @@ def read_table(flag: str, path_name: str, skip_bad_rows: bool = False) -> Table:
         else:
             with open(path, encoding="utf-8-sig", newline="") as file:
                 lines = file.readlines()
-            table = _read_delimited(flag, path, lines) if kind in SEPARATORS else _read_json(flag, path, lines)
+            if kind in CONLL_TYPES:
+                table = read_conll(str(path), lines)
+            else:
+                table = _read_delimited(flag, path, lines) if kind in SEPARATORS else _read_json(flag, path, lines)
     except OSError as error:
         raise UserError(f"{flag} {path}: cannot read the file ({error.strerror or error}). Check the path.") from None
     except UnicodeDecodeError as error:
@@ -204,6 +214,7 @@ def read_table(flag: str, path_name: str, skip_bad_rows: bool = False) -> Table:
     table = table.map(lambda row: row, skip_bad_rows)
     if not table.rows:
         how = "Write one object on each line" if kind in (".json", ".jsonl") else "The first line must name the columns"
+        how = "Write one word on each line, and a blank line between sentences" if kind in CONLL_TYPES else how
         raise UserError(f"{flag} {path}: {table.no_usable_row()}. {how}.")
     return table
 
@@ -328,3 +339,36 @@ def delimited_rows(lines: list[str], separator: str) -> Iterator[tuple[int, list
             yield start + 1, BadRow(f"not readable as csv: {error}")
             doubtful = max(doubtful, first + reader.line_num)
             start += 1
+
+
+# ---- CoNLL -----------------------------------------------------------------------------------------------------------
+def read_conll(path: str, lines: list[str]) -> Table:
+    """Read a CoNLL file: one word on each line, then its columns, separated by tabs or blanks. A blank line ends a
+    sentence, which is a row.
+
+    Columns: `tokens`, then `2`, `3` ... , and `ner_tags` for the last column. Lines `-DOCSTART-` are skipped, and lines
+    with `#` but without a tab in a file with tabs.
+    """
+    separator = "\t" if any("\t" in line for line in lines) else None
+    sentences: dict[int, list[list[str]]] = {}
+    start = 0
+    for number, line in enumerate(lines, 1):
+        fields = line.strip("\r\n" if separator else None).split(separator)
+        comment = line.startswith("#") and separator and len(fields) == 1
+        if not line.strip():
+            start = 0
+        elif not (comment or fields[0] == "-DOCSTART-"):
+            start = start or number
+            sentences.setdefault(start, []).append(fields)
+    width = max((len(fields) for words in sentences.values() for fields in words), default=1)
+    columns = ("tokens", *map(str, range(2, width)), *(["ner_tags"] if width > 1 else []))
+
+    def convert(words: list[list[str]]) -> Row:
+        for i, fields in enumerate(words):
+            if len(fields) != width or not all(fields):
+                raise BadRow(
+                    f"line {i + 1} of the sentence has {len(fields)} columns instead of {width}, or an empty one"
+                )
+        return dict(zip(columns, map(list, zip(*words, strict=True)), strict=True))
+
+    return Table(path, columns, sentences).map(convert, skip_bad_rows=True)

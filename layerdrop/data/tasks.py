@@ -166,7 +166,21 @@ DEMO_TASKS = {
     f"demo-{name}": replace(TASKS[name], name=f"demo-{name}", folder=f"demo-{TASKS[name].folder}")
     for name in ("sst2", "rte", "mrpc", "stsb", "cola")
 }
-"""Tasks on synthetic text (layerdrop/demo), with the columns and labels of the original tasks."""
+"""Tasks on synthetic text (layerdrop/demo), with the columns and labels of the original tasks, and demo-ner."""
+_CLASSES = ("animal", "building", "garment", "plant", "tool", "vehicle")
+_ENTITY_TAGS = (*(f"{place}-{name}" for place in "BI" for name in _CLASSES), "O")
+DEMO_TASKS["demo-ner"] = Task(
+    "demo-ner",
+    "demo-NER",
+    ("tokens",),
+    ("tokens",),
+    "ner_tags",
+    _ENTITY_TAGS,
+    _ENTITY_TAGS,
+    ("entity_f1", "entity_precision", "entity_recall", "accuracy"),
+    "entity_f1",
+    label_type="token",
+)
 
 
 def get_task(name: str, flag: str = "--task_name") -> Task:

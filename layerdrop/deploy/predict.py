@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -95,12 +96,15 @@ class Predictor:
     def _decide(self, texts: ToPredict, batch_size: int) -> tuple[np.ndarray, list | None]:
         """(predictions, their probabilities, or None for values) of the rows with a text."""
         checkpoint = self.checkpoint
-        data = tokenize(texts.examples(self.columns), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
+        examples = texts.examples(self.columns)
+        columns = tuple([self.kind.text(text) for text in column] for column in examples.texts)
+        examples = replace(examples, texts=columns)
+        data = tokenize(examples, checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
         logits = self._logits(data, Collator.of(checkpoint.tokenizer, self.length), batch_size)
-        return self.kind.decide(logits), self.kind.confidence(logits)
+        return self.kind.by_row(self.kind.decide(logits), data), self.kind.confidence(logits, data)
 
     def _classifier(self, folder: str) -> Callable[..., np.ndarray]:
-        """(data, collate, batch size) -> (n, classes) logits, in the order of the source."""
+        """(data, collate, batch size) -> (units, outputs) logits, in the order of the source."""
         if (Path(folder) / FILE).is_file():
             check_packages(f"MODEL {folder}/{FILE}", ("onnxruntime",))
             return OnnxClassifier(Path(folder) / FILE).logits

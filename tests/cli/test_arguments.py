@@ -556,7 +556,7 @@ CASES = {
     "text_columns": (OWN, "title,body"),
     "label_column": (OWN, "grade"),
     "label_type": (OWN, "number"),
-    "label_separator": (OWN, ";"),
+    "label_separator": (f"{OWN} --label_type multi", ";"),
     "class_weights": (TOP, "balanced"),
     "positive_label": (OWN, "spam"),
     "skip_bad_rows": (OWN, "True"),
@@ -1100,7 +1100,18 @@ def test_fp16_without_a_gpu_is_fp32(words):
         (f"--task_name mnli {OWN}", ["loss", "accuracy"]),
         (f"{OWN} --label_type number", ["loss", "pearson", "spearmanr"]),
         (f"{OWN} --label_type class", ["loss", "accuracy", "f1", "f1_macro"]),
-        (OWN, ["loss", "accuracy", "f1", "f1_macro", "pearson", "spearmanr"]),
+        (f"{OWN} --label_type multi", ["loss", "f1_micro", "f1_macro", "exact_match"]),
+        (
+            f"{OWN} --task_type token",
+            ["loss", "accuracy", "f1_macro", "entity_f1", "entity_precision", "entity_recall"],
+        ),
+        (
+            OWN,
+            [
+                *("loss", "accuracy", "f1", "f1_macro", "pearson", "spearmanr", "f1_micro", "exact_match"),
+                *("entity_f1", "entity_precision", "entity_recall"),
+            ],
+        ),
     ],
 )
 def test_metric_for_the_best_model(words, allowed):

@@ -78,9 +78,9 @@ def test_a_name_in_brackets_is_a_class(tmp_path):
     ("cell", "message"),
     [
         ("a", r"label 'a' of column 'label' is not a list. Write it as \[\"a\", \"b\"\], or give --label_separator"),
-        ([["a"]], r"a list of labels contains \['a'\], which is not a label"),
-        (["a", None], "a list of labels contains None"),
-        (["a", ""], "a list of labels contains ''"),
+        ([["a"]], r"a list contains \['a'\], which is not a name"),
+        (["a", None], "a list contains None"),
+        (["a", ""], "a list contains ''"),
         (None, "an empty cell in column 'label'"),
         ({"a": 1}, "holds an object"),
         (["a", "x"], "label 'x' is none of a, b, c"),
@@ -110,7 +110,13 @@ def test_held_out_rows_are_drawn_from_all_rows(tmp_path):
 
 # ---- losses
 def test_loss_is_the_librarys():
-    sizes = {"vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    sizes = {
+        "vocab_size": 8,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+    }
     config = BertConfig(**sizes, num_labels=3, problem_type="multi_label_classification")
     model = BertForSequenceClassification(config).eval()
     ids, labels = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[1, 0, 1], [0, 0, 0]])

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import seqeval.metrics as seqeval
 from sklearn.metrics import accuracy_score, f1_score
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    pipeline,
+)
 
 import layerdrop
 from layerdrop.cli.command import run_command
@@ -144,6 +150,75 @@ class TestSeveralLabels(EveryKind):
         code, record, _, err = own("--max_steps 1", model="classes", output="trained")
         assert code == 0 and record["label_type"] == "multi", err
         assert "of another size or task" not in err
+
+
+class TestTokens(EveryKind):
+    label_type, text, tag = "token", "w1 w2 w3", "pipeline_tag: token-classification"
+    metrics = "entity_f1", "entity_precision", "entity_recall", "accuracy"
+
+    def row(self, number):
+        tags = ["O", "B-a", "I-a", "B-b", "O"]
+        return {"tokens": [f"w{number + i}" for i in range(2 + number % 4)], "ner_tags": tags[: 2 + number % 4]}
+
+    def measured(self, labels, predicted):
+        y, p = ([text.split(" ") for text in of] for of in (labels, predicted))
+        scores = {"f1": seqeval.f1_score, "precision": seqeval.precision_score, "recall": seqeval.recall_score}
+        scores = {f"entity_{name}": score(y, p, zero_division=0) for name, score in scores.items()}
+        return scores | {"accuracy": seqeval.accuracy_score(y, p)}
+
+    def test_the_model_is_the_librarys_own(self, own):
+        """The predictions are the largest logits at the first sub-token of each word."""
+        own(f"{CUT} --max_steps 3 --learning_rate 1e-3")
+        model, tokenizer = (
+            AutoModelForTokenClassification.from_pretrained("out").eval(),
+            AutoTokenizer.from_pretrained("out"),
+        )
+        encoded = tokenizer(self.text.split(), is_split_into_words=True, return_tensors="pt")
+        ids = encoded.word_ids()
+        first = [ids.index(i) for i in range(3)]
+        odds = model(**encoded).logits[0, first].softmax(-1)
+        predicted = layerdrop.load("out")(self.text)
+        assert predicted.label == tuple(model.config.id2label[int(i)] for i in odds.argmax(-1))
+        assert predicted.score == pytest.approx(odds.max(-1).values.tolist(), abs=1e-6)
+        assert "f1_macro" not in json.loads(Path("out/record.json").read_text())["metrics"]
+        assert pipeline("token-classification", "out", aggregation_strategy="first")(self.text) is not None
+
+    def test_conll_files_give_the_same_model(self, own):
+        own(f"{CUT} --max_steps 3", output="json")
+        for name in ("train", "dev"):
+            rows = [json.loads(line) for line in Path(f"{name}.jsonl").read_text().splitlines()]
+            lines = ["\n".join(map(" ".join, zip(row["tokens"], row["ner_tags"], strict=True))) for row in rows]
+            Path(f"{name}.txt").write_text("\n\n".join(lines) + "\n")
+        words = f"--train_file train.txt --validation_file dev.txt --task_type token {CUT} --max_steps 3"
+        code, record, _, err = own(words, output="conll")
+        assert code == 0 and same(weights("json"), weights("conll")), err
+
+    def test_words_beyond_the_limit_are_outside_of_entities(self, own):
+        """A shorter limit changes neither the number of tags of a row nor the labels."""
+        own(f"--max_steps 1 {CUT}", output="long")
+        code, record, _, err = own(f"--max_steps 1 {CUT} --max_seq_length 4", output="short")
+        assert code == 0, err
+        (_, labels, _), (_, same_labels, predicted) = read_predictions("long"), read_predictions("short")
+        assert labels == same_labels
+        assert all(
+            len(p.split()) == len(y.split()) and set(p.split()[2:]) <= {"O"}
+            for y, p in zip(labels, predicted, strict=True)
+        )
+
+    def test_patient_distillation_and_probes_are_refused(self, own, capsys):
+        own(f"--max_steps 1 {CUT}")
+        code, _, _, err = own("--max_steps 1 --teacher out --distill patient", output="other")
+        assert code == 2 and "--distill patient: compares the states of the sentence token" in err
+        assert run_command("layers", ["probe", "--models", "out", "--use_cpu"]) == 2
+        assert "has labels of tokens" in capsys.readouterr().err
+
+
+def test_a_task_of_the_demo(run):
+    words = "--task_name demo-ner --max_steps 2 --max_train_samples 32 --max_eval_samples 8 --max_predict_samples 4"
+    code, record, _, err = run(f"{words} --do_train --do_eval --do_predict", model="demo", data=None)
+    assert code == 0 and set(record["metrics"]) == {"loss", *TestTokens.metrics}, err
+    assert record["label_type"] == "token" and record["text_columns"] == ["tokens"]
+    assert len(Path("out/demo-NER.tsv").read_text().splitlines()) == 5
 
 
 def test_balanced_class_weights(run):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from layerdrop.data.tasks import Task
+    from layerdrop.data.tokens import TokenizedDataset
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ class Classes(Kind):
         weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
         return np.where(counts, weights, 1).astype(np.float32)
 
-    def distillation_loss(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    def distillation_loss(
+        self, student: torch.Tensor, teacher: torch.Tensor, temperature: float, labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """T^2 times the divergence of the softened distributions (Hinton et al. 2015).
 
         Sun et al.'s code also averages over classes: with two classes, their loss is half of this loss.
@@ -88,7 +91,7 @@ class Classes(Kind):
         """The class with the largest logit."""
         return logits.argmax(axis=-1)
 
-    def confidence(self, logits: np.ndarray) -> list[float]:
+    def confidence(self, logits: np.ndarray, data: TokenizedDataset | None = None) -> list[float]:
         """The largest probability."""
         odds = np.exp(logits - logits.max(1, keepdims=True))
         return (odds / odds.sum(1, keepdims=True)).max(1).tolist()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from layerdrop.data.tasks import Task
+    from layerdrop.data.tokens import TokenizedDataset
 
 
 class Kind(Protocol):
@@ -37,6 +38,10 @@ class Kind(Protocol):
     """The library's pipeline for the models, and the task on the hub."""
     named: bool = True
     """Whether the outputs have class names."""
+    pipeline_options: str = "truncation=True, max_length={length}"
+    """Arguments of the pipeline."""
+    pooled: bool = True
+    """Whether the head reads one vector for each text."""
     smoothed: bool
     """Whether label smoothing changes the loss."""
     threshold: float | None = None
@@ -82,8 +87,10 @@ class Kind(Protocol):
         """
         return None
 
-    def distillation_loss(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-        """The loss between logits of student and teacher, a mean over units in fp32."""
+    def distillation_loss(
+        self, student: torch.Tensor, teacher: torch.Tensor, temperature: float, labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The loss between logits of student and teacher, a mean over units in fp32. labels: of the batch."""
 
     def units(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(logits, labels) of a batch's units: (units, n_outputs) and (units, ...). A unit has one prediction."""
@@ -96,9 +103,17 @@ class Kind(Protocol):
         """(units,) divergence of the student's outputs from the teacher's, from logits (units, n_outputs)."""
 
     def decide(self, logits: np.ndarray) -> np.ndarray:
-        """Logits (n, n_outputs) -> predictions in the model's order."""
+        """Logits (units, n_outputs) -> a prediction for each unit, in the model's order."""
 
-    def confidence(self, logits: np.ndarray) -> list | None:
+    def by_row(self, predictions: np.ndarray, data: TokenizedDataset) -> np.ndarray:
+        """Predictions of units -> a prediction for each row of `data`."""
+        return predictions
+
+    def unit_labels(self, data: TokenizedDataset) -> np.ndarray:
+        """The label of each unit."""
+        return np.asarray(data.labels)
+
+    def confidence(self, logits: np.ndarray, data: TokenizedDataset | None = None) -> list | None:
         """For each row, the probability of its prediction, or of each predicted label; None for values."""
         return None
 
@@ -113,6 +128,16 @@ class Kind(Protocol):
         return text_columns(table, label, chosen, task)
 
     @classmethod
+    def label_column(cls, table: Table, given: str) -> str:
+        """The label column of a file. given: value of --label_column."""
+        return given
+
+    @classmethod
+    def text_cell(cls, row: Row, column: str) -> Any:
+        """The text in a cell. Raises BadRow."""
+        return text_cell(row, column)
+
+    @classmethod
     def label_cell(cls, row: Row, column: str, separator: str | None = None) -> Any:
         """The names in the label cell of a row. separator: of several labels in a text. Raises BadRow."""
         return text_cell(row, column)
@@ -125,11 +150,18 @@ class Kind(Protocol):
     def own_metrics(cls, names: Sequence[str]) -> tuple[tuple[str, ...], str]:
         """(metrics, selection metric) of a task of own files."""
 
+    def text(self, cell: Any) -> Any:
+        """A text of a row -> the tokenizer's input. Raises BadRow."""
+        return cell
+
     def encoded(self, cell: Any, class_ids: Mapping[str, int], column: str = "label") -> Any:
         """The label of a row. cell: result of `label_cell`; class_ids: name in the file -> id. Raises BadRow.
 
         column: the label column, for messages.
         """
+
+    def check(self, texts: Sequence[Any], label: Any) -> None:
+        """Raise BadRow if texts and label of a row do not belong together. label: result of `encoded`."""
 
     def stacked(self, labels: Sequence[Any]) -> np.ndarray:
         """(n, ...) array of labels. labels: results of `encoded`."""

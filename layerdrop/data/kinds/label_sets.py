@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from layerdrop.data.tasks import Task
+    from layerdrop.data.tokens import TokenizedDataset
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ class LabelSets(Kind):
         counts = labels.sum(axis=0, dtype=np.int64)
         return np.where(counts, (len(labels) - counts) / np.maximum(counts, 1), 1).astype(np.float32)
 
-    def distillation_loss(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    def distillation_loss(
+        self, student: torch.Tensor, teacher: torch.Tensor, temperature: float, labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """T^2 times the divergence of the softened probabilities, as for classes."""
         return self.divergences(student.float(), teacher.float(), temperature).mean() * temperature**2
 
@@ -93,7 +96,7 @@ class LabelSets(Kind):
         """Every label with a probability above 0.5, which is a logit above 0."""
         return (logits > 0).astype(np.int8)
 
-    def confidence(self, logits: np.ndarray) -> list[tuple[float, ...]]:
+    def confidence(self, logits: np.ndarray, data: TokenizedDataset | None = None) -> list[tuple[float, ...]]:
         """The probability of each predicted label."""
         odds = np.exp(-np.abs(logits.astype(np.float64)))  # of a predicted label: exp(-logit), at most 1
         return [tuple((1 / (1 + row_odds[row > 0])).tolist()) for row, row_odds in zip(logits, odds, strict=True)]

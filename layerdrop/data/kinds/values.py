@@ -57,7 +57,9 @@ class Values(Kind):
         """Mean squared error; label_smoothing and class_weights have no effect."""
         return self.losses(logits.float(), labels).mean()
 
-    def distillation_loss(self, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    def distillation_loss(
+        self, student: torch.Tensor, teacher: torch.Tensor, temperature: float, labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Mean squared error; temperature has no effect."""
         return self.divergences(student.float(), teacher.float()).mean()
 
