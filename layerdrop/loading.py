@@ -64,10 +64,12 @@ def load_classifier(
     config = _config(checkpoint, labels, problem_type)
     empty = _empty(checkpoint, config, dropped, auto_class)
     kept = renumbered(checkpoint, dropped, empty.base_model_prefix, weights or {})
-    if mismatches := _head_mismatches(kept, empty, checkpoint):
-        if not replace_head:
-            raise _head_error(checkpoint, kept, empty, mismatches[0])
-        kept = {key: tensor for key, tensor in kept.items() if key not in mismatches}
+    task = _head_task(empty.config, type(empty).__name__)
+    trained = _head_task(checkpoint.config, checkpoint.head_class) if checkpoint.head_class else task
+    unfit = _unfit_head(kept, empty, trained != task)
+    if not replace_head and (unfit or trained != task):
+        raise _head_error(checkpoint, empty, trained, task)
+    kept = {key: tensor for key, tensor in kept.items() if key not in unfit}
     with _initial_weights_of_depth(type(empty), checkpoint.n_original):
         model, new = _build(type(empty), reduced_config(config, dropped), kept, checkpoint)
     if dropped:
@@ -212,13 +214,10 @@ def _shape(tensor) -> tuple[int, ...]:
     return tuple(tensor.get_shape() if hasattr(tensor, "get_shape") else tensor.shape)
 
 
-def _head_mismatches(weights: Mapping, empty: PreTrainedModel, checkpoint: Checkpoint) -> list[str]:
-    """Names of the head weights that do not fit the model: their size differs, or the head is for another task."""
+def _unfit_head(weights: Mapping, empty: PreTrainedModel, other_task: bool) -> list[str]:
+    """Names of the head weights that do not fit the model, because of their size or their task."""
     shapes = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
     outside = [key for key in weights if key in shapes and not key.startswith(empty.base_model_prefix + ".")]
-    other_task = checkpoint.has_classifier and _head_task(checkpoint.config, checkpoint.head_class) != _head_task(
-        empty.config, type(empty).__name__
-    )
     return [key for key in outside if other_task or _shape(weights[key]) != shapes[key]]
 
 
@@ -226,19 +225,17 @@ def _head_task(config: PreTrainedConfig, architecture: str) -> str:
     """The task of a head in words: `token classification`, `regression`, `multi label classification` ..."""
     if not architecture.endswith(HEADS[0]):
         return "token classification"
-    return (config.problem_type or "").replace("_", " ") or (
-        "regression" if config.num_labels == 1 else "single label classification"
-    )
+    default = "regression" if config.num_labels == 1 else "single label classification"
+    return (config.problem_type or default).replace("_", " ")
 
 
-def _head_error(checkpoint: Checkpoint, weights: Mapping, empty: PreTrainedModel, name: str) -> UserError:
-    has, needed = (_shape(head[name])[0] for head in (weights, empty.state_dict()))
-    has, needed = ("one value" if n == 1 else f"{n} classes" for n in (has, needed))
-    if has == needed:
-        has = _head_task(checkpoint.config, checkpoint.head_class)
-        needed = _head_task(empty.config, type(empty).__name__)
+def _head_error(checkpoint: Checkpoint, empty: PreTrainedModel, has: str, needed: str) -> UserError:
+    """has, needed: tasks in words. Other numbers of outputs are shown instead."""
+    sizes = checkpoint.config.num_labels, empty.config.num_labels
+    if sizes[0] != sizes[1]:
+        has, needed = ("one value" if n == 1 else f"{n} classes" for n in sizes)
     return UserError(
-        f"{checkpoint.flag} {checkpoint.name}: its trained head ({name}) gives {has}, the task has {needed}. "
+        f"{checkpoint.flag} {checkpoint.name}: its trained head gives {has}, the task has {needed}. "
         "Evaluate it on the task that it was trained on, or fine-tune it on this task with --do_train."
     )
 
