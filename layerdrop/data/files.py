@@ -1,7 +1,7 @@
 """Read the user's own files: the task, and the rows of each split."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from layerdrop.data.examples import Examples, as_number, is_missing, shortened
 from layerdrop.data.kinds import KINDS, Kind
 from layerdrop.data.labels import head_kind
 from layerdrop.data.spec import DataSpec
-from layerdrop.data.tables import Row, Table, read_table
+from layerdrop.data.tables import CONLL, Row, Table, read_table
 from layerdrop.data.tasks import Task, custom_task, get_task
 from layerdrop.errors import UserError, unknown
 
@@ -56,17 +56,31 @@ def own_task_name(files: Files) -> str:
 def read_own_files(
     spec: DataSpec, files: Files, task: Task | None, head: Head
 ) -> tuple[Task, dict[str, Examples], list[str]]:
-    """Read own files. Returns the task (or `task` with the files' columns), the rows of each split, and notes.
+    """Read own files. Returns the result of `examples_of`. Raises UserError for unreadable files, and as `examples_of`.
 
-    The training file decides the classes, the type of the labels and the positive class. Without a training file, the
-    checkpoint's `head` decides. If the head is unknown, the first file decides. `spec.label_type`,
-    `spec.label_separator` and `spec.positive_label` override these decisions.
-
-    Raises UserError for unreadable files, unclear columns and malformed rows.
+    task, head: see `examples_of`.
     """
-    skip = spec.skip_bad_rows
-    of_tokens = spec.label_type == "token" or head.label_type == "token" and "train" not in dict(files)
-    tables = {split: read_table(f"--{split}_file", path, skip, of_tokens) for split, path in files}
+    known = KINDS.get(spec.label_type if spec.label_type != "auto" or "train" in dict(files) else head.label_type)
+    other_type = CONLL if known and not known.pooled else None
+    return examples_of(
+        {split: read_table(f"--{split}_file", path, spec.skip_bad_rows, other_type) for split, path in files},
+        spec,
+        task,
+        head,
+    )
+
+
+def examples_of(
+    tables: Mapping[str, Table], spec: DataSpec, task: Task | None, head: Head
+) -> tuple[Task, dict[str, Examples], list[str]]:
+    """Convert tables of any source. Returns the task (or `task` with their columns), the rows of each split, and notes.
+
+    tables: split -> table, as read. The training table decides the classes, the kind of the labels and the positive
+    class. Without it, the checkpoint's `head` decides. If the head is unknown, the first table decides.
+    `spec.label_type`, `spec.label_separator` and `spec.positive_label` override these decisions.
+
+    Raises UserError for unclear columns and malformed rows.
+    """
     split, first = next(iter(tables.items()))
     if split == "train":
         head = Head()
@@ -78,11 +92,9 @@ def read_own_files(
     kind = type(task.kind) if task else _kind(first, spec, head)
     label = kind.label_column(first, spec.label_column)
     texts = kind.text_columns(first, label, spec.text_columns, task)
-    for name, table in tables.items():
-        table.require("--text_columns", texts)
-        if name != "test":
-            table.require("--label_column", [label])
-        tables[name] = _converted(table, kind, texts, None if name == "test" else label, spec)
+    tables = {
+        name: _converted(table, kind, texts, None if name == "test" else label, spec) for name, table in tables.items()
+    }
     first = tables[split]
     notes = [] if spec.text_columns else [_note_on_texts(first, texts, label)]
     of_head = head.labels if head.label_type in (None, kind.label_type) else ()
@@ -92,8 +104,8 @@ def read_own_files(
     else:
         names = of_head or _classes(first, kind, label, spec)
         task = custom_task(spec.task, texts, label, names, label_type=kind.label_type)
-        if names and not known_classes and spec.label_type == "auto":
-            notes += _notes_on_classes(task)
+        if not known_classes and spec.label_type == "auto":
+            notes += [*task.kind.notes(label), *_notes_on_classes(task)]
         counts = Counter(first.values(task.label).values()) if split == "train" and "f1" in task.metrics else None
         positive, reason = _positive(first.path, task, spec.positive_label, head.positive, counts)
         task = replace(task, positive=positive)
@@ -104,7 +116,7 @@ def read_own_files(
     for split, table in tables.items():
         index, note = index_column(table)
         notes += [note] if note else []
-        examples[split] = table.examples(task, class_ids, index, split != "test", skip)
+        examples[split] = table.examples(task, class_ids, index, split != "test", spec.skip_bad_rows)
     return task, examples, notes
 
 
@@ -138,7 +150,9 @@ def _kind(table: Table, spec: DataSpec, head: Head) -> type[Kind]:
 
 
 def _converted(table: Table, kind: type[Kind], texts: Sequence[str], label: str | None, spec: DataSpec) -> Table:
-    """Convert the cells of the texts and the label. label: None for a file without labels."""
+    """Convert the cells of the texts and the label. label: None for a table without labels. Raises UserError."""
+    table.require("--text_columns", texts)
+    table.require("--label_column", [label] if label else [])
 
     def convert(row: Row) -> Row:
         cells = {name: kind.text_cell(row, name) for name in texts}
@@ -189,8 +203,6 @@ def _note_on_texts(table: Table, texts: tuple[str, ...], label: str) -> str:
 
 def _notes_on_classes(task: Task) -> list[str]:
     notes, column = [], task.label
-    if task.label_type != "class":
-        notes.append(f"labels of column '{column}': {task.kind} (to change: --label_type)")
     numbers, words = [], []
     for name in task.labels:
         (words if as_number(name) is None else numbers).append(name)

@@ -19,7 +19,8 @@ from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task
 from layerdrop.errors import UserError
 from layerdrop.system.text import one_line
 
-CONLL_TYPES = (".conll", ".iob", ".bio")
+CONLL = ".conll"
+CONLL_TYPES = (CONLL, ".iob", ".bio")
 FILE_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", *CONLL_TYPES)
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 NAMES_OF_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
@@ -181,18 +182,18 @@ def _label(task: Task, class_ids: Mapping[str, int], cell: object) -> object:
 
 
 # ---- files of any type -----------------------------------------------------------------------------------------------
-def read_table(flag: str, path_name: str, skip_bad_rows: bool = False, of_tokens: bool = False) -> Table:
+def read_table(flag: str, path_name: str, skip_bad_rows: bool = False, other_type: str | None = None) -> Table:
     """Read a csv, tsv, JSON, parquet or CoNLL file. flag: the user's flag, for messages.
 
-    of_tokens: read a file with another ending as CoNLL.
+    other_type: the type of a file with another ending; None: no other ending is allowed.
 
     Raises UserError for an unknown type, an unreadable file, an unusable header, and the first malformed row unless
     `skip_bad_rows`.
     """
     path = Path(path_name).expanduser()
     kind = path.suffix.lower()
-    if of_tokens and kind not in FILE_TYPES:
-        kind = CONLL_TYPES[0]
+    if other_type and kind not in FILE_TYPES:
+        kind = other_type
     if kind not in FILE_TYPES:
         raise UserError(f"{flag} {path}: unknown file type '{path.suffix}'. Allowed: {', '.join(FILE_TYPES)}.")
     try:

@@ -150,6 +150,10 @@ class Kind(Protocol):
     def own_metrics(cls, names: Sequence[str]) -> tuple[tuple[str, ...], str]:
         """(metrics, selection metric) of a task of own files."""
 
+    def notes(self, column: str) -> list[str]:
+        """Notes for the user if the contents of a file have decided the kind. column: of the labels."""
+        return []
+
     def text(self, cell: Any) -> Any:
         """A text of a row -> the tokenizer's input. Raises BadRow."""
         return cell

@@ -136,6 +136,10 @@ class LabelSets(Kind):
         return ("f1_micro", "f1_macro", "exact_match"), "f1_micro"
 
     @override
+    def notes(self, column: str) -> list[str]:
+        return [f"labels of column '{column}': {self} (to change: --label_type)"]
+
+    @override
     def encoded(self, cell: list[str], class_ids: Mapping[str, int], column: str = "label") -> np.ndarray:
         row = np.zeros(len(self.names), np.int8)
         row[[class_id(name, class_ids, self.names) for name in cell]] = 1

@@ -11,6 +11,7 @@ import numpy as np
 from typing_extensions import override
 
 from layerdrop.data import metrics
+from layerdrop.data.columns import is_whole_number
 from layerdrop.data.examples import BadRow
 from layerdrop.data.kinds.classes import Classes
 from layerdrop.data.kinds.kind import class_id
@@ -163,6 +164,13 @@ class TokenTags(Classes):
         ):
             return ("entity_f1", "entity_precision", "entity_recall", "accuracy"), "entity_f1"
         return ("accuracy", "f1_macro"), "accuracy"
+
+    @override
+    def notes(self, column: str) -> list[str]:
+        notes = [f"labels of column '{column}': {self} (to change: --label_type)"]
+        if all(map(is_whole_number, self.names)):
+            notes.append(f"the tags in '{column}' are numbers: write their names (O, B-person ...) to measure entities")
+        return notes
 
     @override
     def text(self, cell: str | list[str]) -> list[str]:
