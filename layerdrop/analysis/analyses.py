@@ -56,7 +56,7 @@ def scores(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
             notes.append(f"{', '.join(with_head)}: no scores, because the checkpoint has no trained head.")
     if stored.head:
         notes.append(f"Criteria that need a head use {stored.head}.")
-    notes.append(f"Stored in {folder}, also for run_glue.py --score_store.")
+    notes.append(f"Stored in {folder}, also for layerdrop run --score_store.")
     return {
         "scores": {name: [*rows[0], *[None] * (n - len(rows[0]))] for name, rows in stored.rows.items()},
         "orders": {name: whole_order(name, rows, item.checkpoint) for name, rows in stored.rows.items()},

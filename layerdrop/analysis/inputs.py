@@ -49,7 +49,7 @@ class AnalysisInput:
             self.spec.data,
             self.splits,
             checkpoint=self.checkpoint,
-            test_file=self.options.test_file,
+            test=self.options.test,
             cache_dir=self.options.cache_dir,
             token=self.options.token,
         )

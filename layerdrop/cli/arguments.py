@@ -19,7 +19,7 @@ from layerdrop.cli.flags import (
 )
 from layerdrop.criteria.orders import read_layers_file
 from layerdrop.criteria.table import Criterion, get_strategy
-from layerdrop.data.files import own_task_name
+from layerdrop.data.files import dataset_task_name, own_task_name
 from layerdrop.errors import UserError
 from layerdrop.strategies import Strategy
 
@@ -104,11 +104,13 @@ class Flags:
 
     @property
     def task_name(self) -> str:
-        """Name of the task. Without --task_name, own files are named after the first file, or after its folder for a
-        file such as `train.csv`. The suffix `-files` distinguishes them from a GLUE task of the same name."""
-        if (task := self.data.task) is not None:
+        """Name of the task. Without --task_name, own data are named after the dataset or the first file."""
+        data = self.data
+        if (task := data.task) is not None:
             return task.name
-        return own_task_name(tuple(self.data.own_files.items()))
+        if data.dataset_name:
+            return dataset_task_name(data.dataset_name, data.dataset_config_name)
+        return own_task_name(tuple(data.own.items()))
 
     @property
     def scored_split(self) -> str | None:
@@ -124,8 +126,8 @@ class Flags:
         return self._read_for(split for split, read in needed.items() if read or split == self.scored_split)
 
     def _read_for(self, splits: Iterable[str]) -> list[str]:
-        """The splits to read: with --hold_out the training set instead of the validation set."""
-        held_out = self.data.hold_out is not None
+        """The splits to read: the training set instead of the validation set if it contains the validation rows."""
+        held_out = self.data.hold_out is not None or self.data.validation_share is not None
         return list(dict.fromkeys("train" if held_out and split == "validation" else split for split in splits))
 
     @property
@@ -133,7 +135,7 @@ class Flags:
         """The splits to read. A dry run needs only the scored split, and one own file for the classes."""
         if not self.drop.dry_run:
             return self.run_splits
-        first = next(iter(self.data.own_files)) if self.data.task is None else None
+        first = next(iter(self.data.own)) if self.data.task is None else None
         return self._read_for(s for s in ("train", "validation", "test") if s in (first, self.scored_split))
 
 

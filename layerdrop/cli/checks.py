@@ -4,8 +4,6 @@ import os
 from collections.abc import Iterable, Iterator
 
 import torch
-from transformers import Trainer, get_scheduler
-from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from layerdrop.cli.arguments import Flags, TrainArguments
 from layerdrop.cli.limits import out_of_range
@@ -23,15 +21,20 @@ EXCLUSIVE = {
     "drop_k": ("drop_threshold",),
     "drop_order": ("drop_order_file",),
     "data_dir": ("train_file", "validation_file", "test_file"),
+    "dataset_name": ("data_dir", "train_file", "validation_file", "test_file"),
+    "validation_share": ("validation_file", "validation_split"),
     "theseus": ("layerdrop_rate", "freeze_layers", "from_scratch"),
     "resume_from_checkpoint": ("overwrite_output_dir",),
 }
 """Flag -> flags that contradict it."""
-OWN_FILES_ONLY = ("text_columns", "label_column", "label_type", "label_separator", "positive_label")
+OWN_DATA_ONLY = ("text_columns", "label_column", "label_type", "label_separator", "positive_label", "validation_share")
+DATASET_ONLY = ("dataset_config_name", "train_split", "validation_split", "test_split")
 DATA_SCORES_ONLY, WEIGHT_SCORES_ONLY = ("score_split", "max_score_samples"), ("weight_scope",)
 TRAINING_ONLY = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "max_train_samples")
 NOT_TRAINING_ALONE = ("do_train", "seed", "precision", "bf16", "fp16", "no_speedups")
 """Flags among TrainArguments that also change the result of an evaluation."""
+OPTIMIZER = ("optim", "optim_args", "optim_target_modules", "lr_scheduler_type", "lr_scheduler_kwargs")
+"""Flags of the optimizer and the schedule whose values the library checks."""
 
 
 def check(flags: Flags) -> None:
@@ -130,6 +133,7 @@ def _only_with(flags: Flags) -> Iterator[str]:
         (distill, False, "--teacher FOLDER or --teacher auto"),
         (["distill_attention"], kind == "layers", f"--distill layers, not {kind}"),
         (set(unused) - {"distill_attention"}, False, f"--distill patient and layers, not {kind}"),
+        (DATASET_ONLY, flags.data.dataset_name, "--dataset_name"),
         (["json"], flags.drop.dry_run, "--dry_run. A run's own JSON is record.json in its folder"),
     ]
     if row is not None:
@@ -174,7 +178,7 @@ def _variants(flags: Flags) -> Iterator[str]:
 
 # ---- data and numbers ------------------------------------------------------------------------------------------------
 def _data(flags: Flags) -> Iterator[str]:
-    data, own = flags.data, flags.data.own_files
+    data, own = flags.data, flags.data.own
     if data.task is not None and own and data.positive_label is not None:
         yield (
             f"--positive_label {data.positive_label}: the positive class of {data.task.name} is fixed. Leave it out, "
@@ -189,7 +193,7 @@ def _data(flags: Flags) -> Iterator[str]:
             "--max_predict_samples: cannot be combined with --score_split test, which scores the whole test set. "
             "Leave it out, or score another split."
         )
-    instead = " --hold_out 0.15 uses a fraction of the training set instead."
+    instead = " --validation_share 0.1 uses a fraction of the training set instead."
     for split in flags.splits if own else ():
         if split not in own:
             steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
@@ -208,10 +212,17 @@ def _numbers(flags: Flags) -> Iterator[str]:
 
 # ---- the library's flags ---------------------------------------------------------------------------------------------
 def _optimizer(flags: Flags) -> Iterator[str]:
-    """Find unusable settings: build the optimizer and the schedule for one parameter, unless this needs the model."""
-    train = flags.train
+    """Find unusable settings: build the optimizer and the schedule for one parameter, unless this needs the model.
+
+    The default optimizer and schedule need no check.
+    """
+    train, fields = flags.train, TrainArguments.__dataclass_fields__
+    if all(getattr(train, name) == fields[name].default for name in OPTIMIZER):
+        return
     if train.optim_target_modules or list(_numbers(flags)):
         return
+    from transformers import Trainer, get_scheduler  # takes as long to import as the parser of all flags
+
     model, reasons = torch.nn.Linear(1, 1), (ValueError, TypeError, ImportError, KeyError)
     try:
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(train, model)
@@ -233,6 +244,8 @@ def _library(flags: Flags) -> Iterator[str]:
     train = flags.train
     if not (train.do_train or train.do_eval or train.do_predict or flags.drop.dry_run):
         yield "nothing to do: --do_train, --do_eval and --do_predict are all off. Add one of these flags."
+    if train.report_to:
+        from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
     for name in train.report_to:
         if name not in INTEGRATION_TO_CALLBACK:
             yield f"--report_to: unknown value '{name}'. Allowed: none, all, {', '.join(INTEGRATION_TO_CALLBACK)}."
@@ -261,10 +274,10 @@ def _best(flags: Flags) -> Iterator[str]:
 def logged_metrics(flags: Flags) -> list[str]:
     """The metrics that an evaluation logs.
 
-    MNLI: metrics of the matched split without a prefix, and metrics of both splits with a prefix. Own files: metrics of
+    MNLI: metrics of the matched split without a prefix, and metrics of both splits with a prefix. Own data: metrics of
     every kind of task that --label_type allows.
     """
-    task, own = flags.data.task, flags.data.own_files
+    task, own = flags.data.task, flags.data.own
     if task is not None:
         prefixes = dict.fromkeys(["", *map(metric_prefix, () if own else task.splits("validation"))])
         return [prefix + name for prefix in prefixes for name in ("loss", *task.metrics)]
@@ -285,10 +298,10 @@ def idle_flags(flags: Flags) -> list[str]:
     scores_only = (name for name in (*DATA_SCORES_ONLY, *WEIGHT_SCORES_ONLY) if name in given and name not in used)
     chosen = f"--drop_strategy {row.name}" if row else "a run that drops nothing"
     notes += [f"--{name} has no effect on {chosen}" for name in scores_only]
-    if not data.own_files:
-        notes += [f"--{name} has no effect without own files" for name in OWN_FILES_ONLY if name in given]
+    if not data.own:
+        notes += [f"--{name} has no effect without own files or a dataset" for name in OWN_DATA_ONLY if name in given]
     if data.source in ("hub", "demo") and "skip_bad_rows" in given:
-        notes.append("--skip_bad_rows has no effect without own files or --data_dir")
+        notes.append("--skip_bad_rows has no effect without own files, a dataset or --data_dir")
     if data.source == "demo" and data.data_dir:
         notes.append(f"--data_dir has no effect on {flags.task_name}")
     if not flags.train.do_train and (idle := _given_training_flags(flags)):

@@ -24,7 +24,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--max_loss", nargs="+", type=float, default=[1.0], help="maximum loss in points")
     add("--percent", action="store_true", help="--max_loss in percent of the full model's score instead of points")
-    add("--tasks", nargs="+", help="tasks (default: the task of own files (--train_file), else mrpc)")
+    add("--tasks", nargs="+", help="tasks (default: the task of own data (--train_file, --dataset_name), else mrpc)")
     add("--seeds", nargs="+", type=int, default=[42], help="seeds; scores are medians over seeds")
     add("--k", nargs="+", type=int, help="values of K to choose from (default: all)")
     add("--exhaustive", action="store_true", help="try every K; bisection assumes that the loss grows with K")

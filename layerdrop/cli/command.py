@@ -54,6 +54,13 @@ def no_such_flag(word: str, known: Iterable[str], help: str, misnomers: Mapping[
     return f"{flag}: no such flag.{hint and f' Did you mean {hint}?'} All flags: {help}."
 
 
+def unknown_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    """The words that look like a flag and are none of a parser's flags."""
+    words = words[: words.index("--")] if "--" in words else words
+    flags = [word for word in words if re.match("--|-[A-Za-z]", word)]
+    return [word for word in flags if word.partition("=")[0] not in parser._option_string_actions]
+
+
 class OneLineErrors:
     """Mixin of argument parsers: errors are UserErrors."""
 
@@ -69,10 +76,10 @@ class CommandParser(OneLineErrors, argparse.ArgumentParser):
     """The parser of a subcommand."""
 
     def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
-        """Parse flags. Raises UserError for an unknown flag, with the nearest match."""
+        """Parse flags. Raises UserError for an unknown flag, with the nearest match, before a missing argument."""
+        if unknown := unknown_flags(self, sys.argv[1:] if args is None else args):
+            raise UserError(no_such_flag(unknown[0], self._option_string_actions, f"{self.prog} --help"))
         values, rest = self.parse_known_args(args, namespace)
-        if rest and rest[0].startswith("-"):
-            raise UserError(no_such_flag(rest[0], self._option_string_actions, f"{self.prog} --help"))
         if rest:
             self.error(f"'{rest[0]}' is not the value of a flag")
         return values

@@ -5,8 +5,7 @@
 
 MODEL is any checkpoint of a supported family with any head: base model, masked LM, classifier of texts or tokens,
 question answering, decoder, sentence encoder (its pooling and dense modules are kept). Use the result with your own
-training script. The flags --drop_strategy, --drop_k, --drop_threshold, --drop_layers, --keep_layers,
---drop_order_file, --score_on and --weight_scope select the layers, as in `layerdrop run`.
+training script.
 
 Criteria that read texts need --texts: a file of lines, or a .csv, .tsv, .json, .jsonl or .parquet file. Criteria that
 need a head use the checkpoint's masked-LM head.
@@ -19,6 +18,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from layerdrop.cli.command import CommandParser, flag_name, no_such_flag, unknown_flags
+from layerdrop.cli.run import describe_flags
 from layerdrop.errors import UserError
 from layerdrop.system.files import LocalPath
 
@@ -31,7 +32,12 @@ SHARED = (
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `layerdrop cut`."""
+    """Add the flags of `layerdrop cut`, and describe the flags of a run that it takes."""
+    _add_own_flags(parser)
+    describe_flags(parser.add_argument_group("selection of layers, model and device, as in layerdrop run"), SHARED)
+
+
+def _add_own_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=LocalPath, help="folder or hub name of a checkpoint")
     parser.add_argument("--output_dir", type=LocalPath, required=True, help="folder of the cut checkpoint")
     parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="type of the weights (default: unchanged)")
@@ -49,9 +55,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Select the layers, write the checkpoint, and print its size. Returns the exit code."""
-    from layerdrop.cli.engines import parse_known
-
-    args, rest = parse_known(parser, words)
+    if {"-h", "--help"} & set(words):
+        parser.print_help()
+        return 0
+    if unknown := [word for word in unknown_flags(parser, words) if flag_name(word) not in SHARED]:
+        raise UserError(no_such_flag(unknown[0], parser._option_string_actions, f"{parser.prog} --help"))
+    own = CommandParser(parser.prog, allow_abbrev=False)
+    _add_own_flags(own)
+    args, rest = own.parse_known_args(words)
     from layerdrop.checkpoints import Checkpoint, is_local, work_offline_unless_reachable
     from layerdrop.deploy.cut import Source, push, write_cut
     from layerdrop.deploy.folder import check_output
@@ -85,14 +96,11 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def _arguments(args: argparse.Namespace, words: list[str]):
-    """The flags of a run that select layers. Raises UserError for other flags, and if nothing is to be removed."""
-    from layerdrop.cli.command import flag_name, no_such_flag
+    """The flags of a run that select layers. Raises UserError if nothing is to be removed."""
     from layerdrop.cli.parsing import parse
 
     if words and not words[0].startswith("--"):
         raise UserError(f"'{words[0]}' is not the value of a flag. See layerdrop cut --help.")
-    if other := [word for word in words if word.startswith("--") and flag_name(word) not in SHARED]:
-        raise UserError(no_such_flag(other[0], [f"--{name}" for name in SHARED], "layerdrop cut --help"))
     arguments = parse(["--model_name_or_path", args.model, "--task_name", "demo-rte", "--do_eval", *words])
     if arguments.strategy is None and not args.trim_vocabulary and not args.dtype:
         raise UserError("no layer to drop. Add --drop_strategy and --drop_k, or --drop_layers, or --keep_layers.")
@@ -129,12 +137,14 @@ def _selection(args: argparse.Namespace, spec, options, checkpoint):
 
 def _texts(args: argparse.Namespace, flag: str):
     """Read the file of --texts or --trim_vocabulary. Raises UserError."""
+    from layerdrop.data.tables import read_table
     from layerdrop.data.to_predict import is_table, read_columns, read_lines
+    from layerdrop.system.text import names_in
 
     path = getattr(args, flag.removeprefix("--"))
     if is_table(path):
-        chosen = [name.strip() for name in (args.text_columns or "").split(",") if name.strip()]
-        return read_columns(path, (), chosen, args.skip_bad_rows).examples(())
+        chosen = names_in(args.text_columns)
+        return read_columns(read_table(flag, path, args.skip_bad_rows), (), chosen, args.skip_bad_rows).examples(())
     try:
         content = Path(path).read_bytes()
     except OSError as error:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
-from layerdrop.cli.command import flag_name, recipe
+from layerdrop.cli.command import flag_name, recipe, unknown_flags
 from layerdrop.data.tasks import get_task
 from layerdrop.errors import UserError
 
-OWN_FILES = ("train_file", "validation_file", "test_file")
-"""Flags of a run that name the user's own files."""
+OWN_DATA = ("train_file", "validation_file", "test_file", "dataset_name")
+"""Flags of a run that name the user's own data."""
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
@@ -30,35 +30,33 @@ def parse_known(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argp
 
     Raises UserError for an unknown flag that resembles a flag of the command.
     """
-    args, rest = parser.parse_known_args(words)
-    from layerdrop.cli.parsing import run_parser
-
-    known = {action.dest for action in run_parser()._actions}
-    for word in rest:
+    for word in unknown_flags(parser, words):  # before a missing argument
         flag = word.partition("=")[0]
-        near = get_close_matches(flag, parser._option_string_actions, n=1, cutoff=0.8)
-        if flag.startswith("--") and near and flag_name(word) not in known:
-            raise UserError(f"{flag}: no such flag. Did you mean {near[0]}?")
-    return args, rest
+        if near := get_close_matches(flag, parser._option_string_actions, n=1, cutoff=0.8):
+            from layerdrop.cli.parsing import run_parser
+
+            if flag_name(word) not in {action.dest for action in run_parser()._actions}:
+                raise UserError(f"{flag}: no such flag. Did you mean {near[0]}?")
+    return parser.parse_known_args(words)
 
 
-def own_files(words: list[str]) -> list[str]:
-    """The flags among a run's words that name own files."""
+def own_data(words: list[str]) -> list[str]:
+    """The flags among a run's words that name own data."""
     flags = [word.partition("=")[0] for word in words if word.startswith("--")]
-    return [flag for flag in flags if flag_name(flag) in OWN_FILES]
+    return [flag for flag in flags if flag_name(flag) in OWN_DATA]
 
 
 def tasks_of(given: list[str] | None, words: list[str]) -> list[str | None]:
-    """The tasks of --tasks. Without the flag: one task, None for own files, else mrpc.
+    """The tasks of --tasks. Without the flag: one task, None for own data, else mrpc.
 
-    words: flags of a run. Raises UserError for several tasks with own files.
+    words: flags of a run. Raises UserError for several tasks with own data.
     """
-    files = own_files(words)
-    if files and given and len(given) > 1:
-        raise UserError(f"--tasks {' '.join(given)}: own files are one task. Name one, or leave --tasks out.")
-    for name in given or () if not files else ():
+    own = own_data(words)
+    if own and given and len(given) > 1:
+        raise UserError(f"--tasks {' '.join(given)}: own data are one task. Name one, or leave --tasks out.")
+    for name in given or () if not own else ():
         get_task(name, "--tasks")
-    return given or [None if files else "mrpc"]
+    return given or [None if own else "mrpc"]
 
 
 def find_slots(args: argparse.Namespace) -> list:

@@ -14,7 +14,7 @@ from pathlib import Path
 from layerdrop.errors import UserError
 from layerdrop.system.files import LocalPath
 
-DATA = ("data_dir", "validation_file", "train_file")
+DATA = ("data_dir", "validation_file", "train_file", "dataset_name")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

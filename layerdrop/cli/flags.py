@@ -34,28 +34,39 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """The task and its data. Without --data_dir and without files of your own, GLUE is loaded from the hub."""
+    """The task and its data: GLUE, or own data (files, a dataset). Without --data_dir, GLUE is loaded from the hub."""
 
-    task_name: str | None = flag(f"Task (mrpc if no files are given): {', '.join([*TASKS, *DEMO_TASKS])}.")
+    task_name: str | None = flag(f"Task (mrpc without own data): {', '.join([*TASKS, *DEMO_TASKS])}.")
     data_dir: LocalPath | None = flag("Local GLUE folder in the classical layout (RTE/train.tsv, ...).")
     train_file: LocalPath | None = flag("Own training file: .csv, .tsv, .json, .jsonl, .parquet or .conll.")
     validation_file: LocalPath | None = flag("Own validation file.")
     test_file: LocalPath | None = flag("Own test file, without labels.")
-    text_columns: str | None = flag("Own files: the one or two text columns, separated by a comma.")
-    label_column: str = flag("Own files: the label column.", "label")
+    dataset_name: LocalPath | None = flag(
+        "Dataset: its name on the hub, a folder written by save_to_disk, or a folder of csv, JSON or parquet files."
+    )
+    dataset_config_name: str | None = flag("Configuration of the dataset.")
+    train_split: str | None = flag("Training split of the dataset. Default: train.")
+    validation_split: str | None = flag("Validation split of the dataset. Default: validation.")
+    test_split: str | None = flag("Test split of the dataset. Default: test.")
+    validation_share: float | None = flag(
+        "Own data without a validation set: fraction of the training set to use as the validation set."
+    )
+    text_columns: str | None = flag("Own data: the one or two text columns, separated by a comma.")
+    label_column: str = flag("Own data: the label column.", "label")
     label_type: Literal["auto", "class", "number", "multi", "token"] = flag(
-        "Own files: a class, a number, several labels (multi), or a label for each token of a row.",
+        "Own data: a class, a number, several labels (multi), or a label for each token of a row.",
         "auto",
         aliases=["--task_type"],
     )
     label_separator: str | None = flag(
-        'Own files with several labels in a row: the text between two labels. Default: lists, as ["a", "b"].'
+        'Own data with several labels in a row: the text between two labels. Default: lists, as ["a", "b"].'
     )
     positive_label: str | None = flag(
-        "Own files with two classes: the class that f1 measures. Default: by name (yes/no: yes), else the rarer class."
+        "Own data with two classes: the class that f1 measures. Default: by name (yes/no: yes), else the rarer class."
     )
     skip_bad_rows: bool = flag(
-        "Own files and --data_dir: skip and count malformed rows. Default: stop at the first malformed row.", False
+        "Own data and --data_dir: skip and count malformed rows. Default: stop at the first malformed row.",
+        False,
     )
     max_seq_length: int = flag("Maximum number of tokens; longer inputs are truncated.", 128)
     pad_to_max_length: bool = flag("Pad every batch to --max_seq_length instead of its longest example.", False)
@@ -67,23 +78,26 @@ class DataArguments:
     max_predict_samples: int | None = flag("Use the first N test examples only.")
 
     @property
-    def own_files(self) -> dict[str, str]:
-        """Split -> path of the user's own files; empty if none were given."""
-        given = {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}
+    def own(self) -> dict[str, str]:
+        """The user's own data: split -> path of a file, or a dataset's name of the split. Empty for GLUE."""
+        splits = ("train", "validation", "test")
+        given = {split: getattr(self, f"{split}_{'split' if self.dataset_name else 'file'}") for split in splits}
+        if self.dataset_name:
+            return {split: name or split for split, name in given.items()}
         return {split: path for split, path in given.items() if path}
 
     @property
     def task(self) -> Task | None:
-        """The GLUE or demo task; None if own files define it. Raises UserError for an unknown name."""
-        if self.task_name is None and self.own_files:
+        """The GLUE or demo task; None if own data define it. Raises UserError for an unknown name."""
+        if self.task_name is None and self.own:
             return None
         return get_task(self.task_name or "mrpc")
 
     @property
     def source(self) -> str:
-        """`files`, `demo`, the GLUE folder as given, or `hub`."""
-        if self.own_files:
-            return "files"
+        """`files`, `dataset`, `demo`, the GLUE folder as given, or `hub`."""
+        if self.own:
+            return "dataset" if self.dataset_name else "files"
         return "demo" if self.task.name in DEMO_TASKS else self.data_dir or "hub"
 
 

@@ -8,7 +8,7 @@
   profile     contribution of each layer, layers above three thresholds, variance and magnitude of the weights
   similarity  cosine and CKA of every two layers, and the angle across blocks of K layers
 
-M: a checkpoint, or the folder of a run that kept its model. A run is analyzed on its own task or own files unless you
+M: a checkpoint, or the folder of a run that kept its model. A run is analyzed on its own task or own data unless you
 give --tasks. The other flags are the data flags of `layerdrop run` (--data_dir, --train_file, --max_seq_length,
 --max_train_samples, ...). Results are stored in --store and reused. Tables are printed to stdout, figures are written
 to --figures.
@@ -18,7 +18,7 @@ import argparse
 import re
 import sys
 
-from layerdrop.cli.engines import own_files, parse_known, tasks_of
+from layerdrop.cli.engines import own_data, parse_known, tasks_of
 from layerdrop.errors import UserError, unknown
 from layerdrop.system.files import LocalPath
 
@@ -28,7 +28,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("analysis", help="scores, probe, drift, profile, similarity")
     add("--models", type=LocalPath, nargs="+", required=True, help="checkpoints, or folders of runs")
-    add("--tasks", nargs="+", help="tasks (default: the task of own files or of a run, else mrpc)")
+    add("--tasks", nargs="+", help="tasks (default: the task of own data or of a run, else mrpc)")
     add("--split", choices=("train", "validation", "test"), default="train", help="texts to read")
     add("--criteria", nargs="+", help="scores: criteria to compare (default: all)")
     add("--token", choices=("sentence", "mean"), default="sentence", help="probe: state to classify")
@@ -90,10 +90,10 @@ def _inputs(args: argparse.Namespace, words: list[str]) -> tuple[list, list]:
 
 
 def data_of(record, tasks: list[str] | None, words: list[str]) -> list[list[str]]:
-    """Data flags for each task: from --tasks or own files in `words`, else from the record of a run."""
+    """Data flags for each task: from --tasks or own data in `words`, else from the record of a run."""
     from layerdrop.runs.command import data_flags
 
-    if record and not tasks and not own_files(words):
+    if record and not tasks and not own_data(words):
         return [data_flags(record.spec.data)]
     return [["--task_name", task] if task else [] for task in tasks_of(tasks, words)]
 

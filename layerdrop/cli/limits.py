@@ -39,6 +39,7 @@ class Range:
         return low if math.isinf(self.most) else f"{low} and below {self.most:g}"
 
 
+FINITE = Range()
 POSITIVE, NOT_NEGATIVE, COUNT = Range(0, above=True), Range(0), Range(1)
 SHARE, PROBABILITY = Range(0, 1), Range(0, 1, below=True)
 SEED = Range(0, 2**32 - 1)
@@ -47,6 +48,7 @@ RANGES: Mapping[str, Range] = {
     # data
     "max_seq_length": Range(2),
     **dict.fromkeys(("max_train_samples", "max_eval_samples", "max_predict_samples", "max_score_samples"), COUNT),
+    "validation_share": Range(0, 1, above=True, below=True, hint="A fraction of the training set, such as 0.1."),
     "hold_out": Range(0, 1, above=True, below=True, hint="A fraction of the training set, such as 0.15."),
     # layers
     "drop_k": Range(0, hint="A number of layers."),
@@ -100,10 +102,10 @@ def out_of_range(values: Mapping[str, Any]) -> Iterator[str]:
     for name, value in values.items():
         if name in STRATEGY_OF and values.get(STRATEGY_OF[name]) != "steps":
             continue
-        allowed = RANGES.get(name, Range())
+        allowed = RANGES.get(name, FINITE)
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, (int, float)) and not isinstance(number, bool) and number not in allowed:
-                finite = "" if math.isfinite(number) or allowed == Range() else "a finite number, "
+                finite = "" if math.isfinite(number) or allowed == FINITE else "a finite number, "
                 yield f"--{name} {number}: must be {finite}{allowed}. {allowed.hint}".rstrip()
 
 

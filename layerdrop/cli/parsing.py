@@ -19,6 +19,7 @@ from layerdrop.cli.checks import check, idle_flags
 from layerdrop.cli.command import OneLineErrors, flag_name, no_such_flag
 from layerdrop.cli.limits import out_of_range
 from layerdrop.cli.to_spec import to_spec
+from layerdrop.data.hub import is_folder
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.system.files import LocalPath
@@ -27,6 +28,8 @@ from layerdrop.system.settings import read_settings
 from layerdrop.system.text import one_line
 
 ID_FLAGS = ("drop_layers", "keep_layers", "drop_order", "freeze_layers")
+CONFIGURATIONS = (".yaml", ".yml", ".json")
+"""Endings of configuration files."""
 DICTIONARIES = TrainingArguments._VALID_DICT_FIELDS
 """Flags that take a JSON object."""
 OR_FILE = ("accelerator_config", "deepspeed", "fsdp_config")
@@ -38,8 +41,12 @@ RENAMED = {
     "per_gpu_train_batch_size": "per_device_train_batch_size",
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
     "no_cuda": "use_cpu",
+    **{f"{split}_split_name": f"{split}_split" for split in ("train", "validation", "test")},
+    "text_column_names": "text_columns",
+    "label_column_name": "label_column",
 }
-"""Flags in scripts of the two papers and of older versions of run_glue.py -> the current flag."""
+"""Flags of the papers' scripts, of older versions of run_glue.py and of the library's run_classification.py -> the
+current flag."""
 WITHOUT_EFFECT = {
     "model_type": "the checkpoint's configuration contains the type",
     "do_lower_case": "the checkpoint's tokenizer contains this setting",
@@ -49,7 +56,7 @@ MISNOMERS = {
     **dict.fromkeys(("model", "model_path", "checkpoint"), "--model_name_or_path"),
     **dict.fromkeys(("epochs", "num_epochs"), "--num_train_epochs"),
     **dict.fromkeys(("batch_size", "train_batch_size"), "--per_device_train_batch_size"),
-    **dict.fromkeys(("dataset", "dataset_name"), "--train_file and --validation_file"),
+    "dataset": "--dataset_name",
     **dict.fromkeys(("alpha", "temperature"), "--distill_weight and --distill_temperature"),
     **{
         "lr": "--learning_rate",
@@ -118,7 +125,8 @@ class Arguments(Flags):
         """Whether a model, a tokenizer or the data is not local."""
         teacher = None if self.teacher.teacher == "auto" else self.teacher.teacher
         names = (self.model.model_name_or_path, self.model.tokenizer_name, self.drop.score_on, teacher)
-        hub_data = self.data.source == "hub" and bool(self.splits)
+        dataset = self.data.dataset_name
+        hub_data = bool(self.splits) and (not is_folder(dataset) if dataset else self.data.source == "hub")
         return hub_data or self.train.push_to_hub or any(name and not is_local(name) for name in names)
 
 
@@ -134,7 +142,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     """
     notes: list[str] = []
     words = list(argv)
-    if words and not words[0].startswith("-") and words[0].endswith((".yaml", ".yml", ".json")):
+    if words and not words[0].startswith("-") and words[0].endswith(CONFIGURATIONS):
         words = flags_of(read_settings(words[0])) + words[1:]
     words = _translate(words, notes)
     namespace = _namespace(words)
@@ -151,8 +159,6 @@ def parse(argv: Sequence[str]) -> Arguments:
     arguments.train.output_dir = namespace.output_dir  # None instead of the library's default
     check(arguments)
     notes += idle_flags(arguments)
-    if arguments.train.n_gpu and arguments.train.world_size == 1 and (n := torch.cuda.device_count()) > 1:
-        notes.append(f"using 1 of {n} GPUs; to use all: torchrun --nproc_per_node {n} run_glue.py ...")
     return arguments
 
 
@@ -186,7 +192,7 @@ def _translate(words: list[str], notes: list[str]) -> list[str]:
             if following is not None:
                 next(rest)
         elif name in RENAMED:
-            notes.append(f"--{name} is now --{RENAMED[name]}")
+            notes.append(f"--{name} is --{RENAMED[name]} here")
             out.append(f"--{RENAMED[name]}{equals}{value}")
         else:
             out.append(words[i])
@@ -202,10 +208,10 @@ def _namespace(words: list[str]) -> argparse.Namespace:
         known = [option for action in parser._actions for option in action.option_strings]
         raise UserError("\n".join(no_such_flag(word, known, "layerdrop run --help_all", MISNOMERS) for word in flags))
     if unknown:
-        raise UserError(
-            f"'{unknown[0]}' is not the value of a flag. Write layer ids without spaces, as 9,10,11, and a "
-            "configuration file first: run_glue.py X.yaml --flag value."
-        )
+        how = "Write layer ids without spaces, as 9,10,11"
+        if unknown[0].endswith(CONFIGURATIONS):
+            how = "Write the name of a configuration file before all flags"
+        raise UserError(f"'{unknown[0]}' is not the value of a flag. {how}.")
     for action in parser._actions:
         if getattr(namespace, action.dest, None) != "" or action.dest in ID_FLAGS:
             continue

@@ -6,10 +6,11 @@
 
 MODEL: the folder of a run that kept its model, of an export (model.onnx runs in onnxruntime), or of another classifier.
 FILE: a .csv, .tsv, .json, .jsonl, .parquet or .conll file, as for layerdrop run --test_file, with the run's text
-columns. Any other file, and stdin, contain plain lines: one text, or two texts separated by a tab. Each input row gives
-one output row: its index (column index, idx or id, else the row number from 0), then a class and its probability, or a
-value. With several labels in a row, the prediction is a list. With labels of tokens, it has a tag for each word, and
-blanks between tags. The prediction of an empty line is empty.
+columns. Any other file, and stdin, contain plain lines: one text, or two texts separated by a tab. --dataset_name
+predicts a split of a dataset, as for layerdrop run. Each input row gives one output row: its index (column index, idx
+or id, else the row number from 0), then a class and its probability, or a value. With several labels in a row, the
+prediction is a list. With labels of tokens, it has a tag for each word, and blanks between tags. The prediction of an
+empty line is empty.
 """
 
 import argparse
@@ -25,6 +26,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=LocalPath, help="folder of a classifier")
     parser.add_argument("file", type=LocalPath, nargs="?", help="file of texts; default, or -: stdin")
     parser.add_argument("--text", nargs="+", help="one text, or a pair of texts")
+    parser.add_argument("--dataset_name", type=LocalPath, help="dataset on the hub, or in a folder")
+    parser.add_argument("--dataset_config_name", help="configuration of the dataset")
+    parser.add_argument("--test_split", help="split of the dataset to predict (default: test)")
+    parser.add_argument("--cache_dir", type=LocalPath, help="folder of the download cache")
+    parser.add_argument("--token", help="access token for private datasets on the hub")
     parser.add_argument("--text_columns", help="the one or two text columns, separated by a comma (default: the run's)")
     parser.add_argument("--max_seq_length", type=int, help="maximum number of tokens (default: the run's)")
     parser.add_argument("--skip_bad_rows", action="store_true", help="empty predictions for malformed rows")
@@ -68,30 +74,45 @@ def _check(args: argparse.Namespace) -> None:
     from layerdrop.cli.limits import check_numbers
     from layerdrop.data.to_predict import is_table
 
-    if args.text and args.file:
-        raise UserError("--text and a file both give the texts. Give one of them.")
+    sources = {"--text": args.text, "a file": args.file, "--dataset_name": args.dataset_name}
+    if len(given := [name for name, value in sources.items() if value]) > 1:
+        raise UserError(f"{given[0]} and {given[1]} both give the texts. Give one of them.")
+    for name in ("dataset_config_name", "test_split"):
+        if getattr(args, name) and not args.dataset_name:
+            raise UserError(f"--{name}: only with --dataset_name. Leave it out.")
     if args.text and not all(text.strip() for text in args.text):
         raise UserError("--text: an empty text has no prediction. Give a text.")
     if args.text and len(args.text) > 2:
         raise UserError(f"--text: takes one or two texts, not {len(args.text)}. Put each between quotes.")
-    if not args.text and not args.file and sys.stdin.isatty():
-        raise UserError("nothing to predict. Give a file, --text, or lines on stdin.")
-    if args.text_columns and not (args.file and is_table(args.file)):
-        raise UserError("--text_columns: only for csv, tsv, JSON and parquet files. Leave it out.")
+    if not given and sys.stdin.isatty():
+        raise UserError("nothing to predict. Give a file, --text, --dataset_name, or lines on stdin.")
+    if args.text_columns and not (args.dataset_name or (args.file and is_table(args.file))):
+        raise UserError("--text_columns: only for datasets and csv, tsv, JSON and parquet files. Leave it out.")
     check_numbers(vars(args))
 
 
 def _read(args: argparse.Namespace, predictor):
     """Read the texts for a Predictor. Raises UserError."""
+    from layerdrop.checkpoints import work_offline_unless_reachable
+    from layerdrop.data.hub import is_folder, read_dataset_split
+    from layerdrop.data.tables import read_table
     from layerdrop.data.to_predict import ToPredict, is_table, read_columns, read_lines
+    from layerdrop.system.text import names_in
 
     if args.text:
         return ToPredict("--text", ["0"], [tuple(args.text)])
+    chosen = names_in(args.text_columns)
+    if args.dataset_name:
+        if not is_folder(args.dataset_name):
+            work_offline_unless_reachable()
+        dataset = args.dataset_name, args.dataset_config_name, args.test_split or "test"
+        table = read_dataset_split(*dataset, "--test_split", args.cache_dir, args.token)
+        return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind)
     if args.file in (None, "-"):
         return read_lines(sys.stdin.buffer.read(), "stdin")
     if is_table(args.file):
-        chosen = [name.strip() for name in (args.text_columns or "").split(",") if name.strip()]
-        return read_columns(args.file, predictor.columns, predictor.kind, chosen, args.skip_bad_rows)
+        table = read_table("FILE", args.file, args.skip_bad_rows)
+        return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind)
     try:
         content = Path(args.file).expanduser().read_bytes()
     except OSError as error:

@@ -9,6 +9,7 @@
 
 import argparse
 import json
+from collections.abc import Collection
 from dataclasses import fields
 from typing import Literal, get_args, get_origin
 
@@ -26,12 +27,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     for group in GROUPS:
         section = parser.add_argument_group(group.__name__.removesuffix("Arguments").removesuffix("Flags").lower())
         section.description = group.__doc__
-        for f in fields(group):
-            section.add_argument(f"--{f.name}", default=f.default, help=f.metadata["help"], **_takes(f.type))
-    section = parser.add_argument_group("library", "Flags of transformers' TrainingArguments.")
-    for name, (value, text) in LIBRARY.items():
-        section.add_argument(f"--{name}", help=text, **({"metavar": value} if value else {"action": "store_true"}))
+        describe_flags(section, [f.name for f in fields(group)])
+    describe_flags(parser.add_argument_group("library", "Flags of transformers' TrainingArguments."), LIBRARY)
     parser.add_argument("--help_all", action="store_true", help="show every flag of TrainingArguments too")
+
+
+def describe_flags(section, names: Collection[str]) -> None:
+    """Add flags of a run to a group of flags, in the order of the groups."""
+    for f in (f for group in GROUPS for f in fields(group) if f.name in names):
+        section.add_argument(f"--{f.name}", default=f.default, help=f.metadata["help"], **_takes(f.type))
+    for name, (value, text) in LIBRARY.items():
+        if name in names:
+            section.add_argument(f"--{name}", help=text, **({"metavar": value} if value else {"action": "store_true"}))
 
 
 def _takes(kind: type) -> dict:
@@ -62,6 +69,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
         arguments.notes.append("the hub cannot be reached; using the local cache")
         if arguments.train.push_to_hub:
             raise UserError("--push_to_hub: the hub cannot be reached. Leave it out, and push the run's folder later.")
+    arguments.notes += unused_gpus(arguments.train)
     spec, options = arguments.to_spec()
     recipe_module = recipe()
     try:
@@ -74,6 +82,15 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     if is_first():
         print(json.dumps(record.to_dict(), indent=1) if arguments.drop.json else summary(record))
     return 1 if record.status == "failed" else 0
+
+
+def unused_gpus(train) -> list[str]:
+    """A note if the run uses one of several GPUs. train: its TrainArguments."""
+    import torch
+
+    if not train.n_gpu or train.world_size > 1 or (n := torch.cuda.device_count()) < 2:
+        return []
+    return [f"using 1 of {n} GPUs; to use all: torchrun --nproc_per_node {n} run_glue.py ..."]
 
 
 def _add_library_flags(parser: argparse.ArgumentParser) -> None:

@@ -84,6 +84,7 @@ def _beyond_spec(arguments) -> list[str]:
     """Flags outside a run's identity that both the search and a later run need."""
     values = {
         "validation_file": arguments.data.validation_file,
+        "validation_split": arguments.data.validation_split,
         "cache_dir": arguments.model.cache_dir,
         "trust_remote_code": arguments.model.trust_remote_code or None,
     }

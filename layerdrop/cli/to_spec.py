@@ -18,12 +18,13 @@ from layerdrop.data.spec import DataSpec
 from layerdrop.finetune.spec import ADAPTIVE, OWN_SETTINGS, DistilSpec, TheseusSpec, TrainSpec, WhenSpec
 from layerdrop.runs.spec import OWN_RECIPE, Options, RunSpec
 from layerdrop.strategies import check_ids
+from layerdrop.system.text import names_in
 
 NO_EFFECT = (
     # folders, kept files, requested outputs
     *("cache_dir", "token", "trust_remote_code", "output_dir", "save_model", "overwrite_output_dir"),
     *("resume_from_checkpoint", "restore_callback_states_from_checkpoint", "dry_run", "json", "score_store"),
-    *("do_eval", "do_predict", "test_file", "max_predict_samples"),
+    *("do_eval", "do_predict", "test_file", "test_split", "max_predict_samples"),
     # evaluation
     *("eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "eval_accumulation_steps"),
     *("eval_do_concat_batches", "eval_use_gather_object", "per_device_eval_batch_size", "prediction_loss_only"),
@@ -139,12 +140,15 @@ def _theseus(flags: Flags) -> TheseusSpec | None:
 
 
 def _data(flags: Flags) -> DataSpec:
-    data, own = flags.data, flags.data.own_files
+    data, own = flags.data, flags.data.own
     read = flags.run_splits
     needed = [split for split in own if split in read and (split != "test" or split == flags.scored_split)]
     columns = {
         "files": tuple((split, own[split]) for split in needed),
-        "text_columns": tuple(name.strip() for name in (data.text_columns or "").split(",") if name.strip()),
+        "dataset_name": data.dataset_name,
+        "dataset_config_name": data.dataset_config_name,
+        "validation_share": data.validation_share,
+        "text_columns": names_in(data.text_columns),
         "label_column": data.label_column,
         "label_type": "multi" if data.label_separator and data.label_type == "auto" else data.label_type,
         "label_separator": data.label_separator,
@@ -228,7 +232,7 @@ def _options(flags: Flags, spec: RunSpec, notes: tuple[str, ...]) -> Options:
         folder=train.output_dir or f"runs/{spec.name}",
         evaluate=train.do_eval,
         predict=train.do_predict,
-        test_file=data.test_file,
+        test=data.own.get("test"),
         max_predict_samples=data.max_predict_samples,
         save_model=train.save_model and train.do_train,
         overwrite=train.overwrite_output_dir,
@@ -256,7 +260,8 @@ def has_effect(name: str, train: TrainingArguments) -> bool:
 def _changed_settings(train: TrainingArguments, effect: bool) -> dict[str, Any]:
     """Settings that differ from the library's default. effect: whether they can change the result."""
     default = _library_defaults(train.use_cpu)
-    values = {name: _plain(getattr(train, name)) for name in default if has_effect(name, train) == effect}
+    given = {name: value for name in default if (value := getattr(train, name)) != default[name]}
+    values = {name: _plain(value) for name, value in given.items() if has_effect(name, train) == effect}
     if best := values.get("metric_for_best_model"):
         values["metric_for_best_model"] = best.removeprefix("eval_")
     return {name: value for name, value in values.items() if value != default[name]}

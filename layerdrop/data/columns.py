@@ -46,7 +46,7 @@ def text_columns(table: Table, label: str, chosen: Sequence[str], task: Task | N
     if chosen:
         table.require("--text_columns", chosen)
         return tuple(chosen)
-    cells = {name: [*table.values(name).values()] for name in table.columns if name != label}
+    cells = {name: [*table.values(name).values()] for name in table.columns if name not in (label, *table.classes)}
     candidates = [name for name in cells if not _all_numbers(cells[name])]
     for usual in (task.texts, task.hub_texts) if task else ():
         if set(usual) <= set(candidates):

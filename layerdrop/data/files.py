@@ -1,4 +1,4 @@
-"""Read the user's own files: the task, and the rows of each split."""
+"""Read the user's own data, files or a dataset: the task, and the rows of each split."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from typing import NamedTuple
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.columns import INDEX_COLUMNS, class_names, maybe_missing, positive_class
 from layerdrop.data.examples import Examples, as_number, is_missing, shortened
+from layerdrop.data.hub import read_dataset_split
 from layerdrop.data.kinds import KINDS, Kind
 from layerdrop.data.labels import head_kind
 from layerdrop.data.spec import DataSpec
@@ -17,7 +18,7 @@ from layerdrop.data.tasks import Task, custom_task, get_task
 from layerdrop.errors import UserError, unknown
 
 Files = Sequence[tuple[str, str]]
-"""(split, path) pairs."""
+"""(split, path of a file, or a dataset's name of the split) pairs."""
 
 
 class Head(NamedTuple):
@@ -46,38 +47,49 @@ def own_task_name(files: Files) -> str:
     """
     path = Path(files[0][1]).absolute()
     name = path.parent.name if path.stem in ("train", "validation", "dev", "test") else path.stem
+    return f"{name}-files" if _is_task(name) else name
+
+
+def dataset_task_name(name: str, config: str | None) -> str:
+    """Name of the task of a dataset: the last part of its name, and its configuration.
+
+    The name of a GLUE or demo task gets the ending `-dataset`.
+    """
+    task = "-".join([Path(name).absolute().name, *([config] if config else [])])
+    return f"{task}-dataset" if _is_task(task) else task
+
+
+def _is_task(name: str) -> bool:
     try:
         get_task(name)
     except UserError:
-        return name
-    return f"{name}-files"
+        return False
+    return True
 
 
-def read_own_files(
-    spec: DataSpec, files: Files, task: Task | None, head: Head
-) -> tuple[Task, dict[str, Examples], list[str]]:
-    """Read own files. Returns the result of `examples_of`. Raises UserError for unreadable files, and as `examples_of`.
+def read_tables(
+    spec: DataSpec, files: Files, head: Head, cache_dir: str | None = None, token: str | None = None
+) -> dict[str, Table]:
+    """Split -> table of own data. Raises UserError for unreadable data.
 
-    task, head: see `examples_of`.
+    head: of the checkpoint. If `spec` or the head asks for labels of tokens, files of other types are read as CoNLL.
     """
-    known = KINDS.get(spec.label_type if spec.label_type != "auto" or "train" in dict(files) else head.label_type)
-    other_type = CONLL if known and not known.pooled else None
-    return examples_of(
-        {split: read_table(f"--{split}_file", path, spec.skip_bad_rows, other_type) for split, path in files},
-        spec,
-        task,
-        head,
-    )
+    if spec.dataset_name is None:
+        known = KINDS.get(spec.label_type if spec.label_type != "auto" or "train" in dict(files) else head.label_type)
+        other_type = CONLL if known and not known.pooled else None
+        return {split: read_table(spec.flag(split), path, spec.skip_bad_rows, other_type) for split, path in files}
+    dataset = spec.dataset_name, spec.dataset_config_name
+    return {split: read_dataset_split(*dataset, name, spec.flag(split), cache_dir, token) for split, name in files}
 
 
-def examples_of(
-    tables: Mapping[str, Table], spec: DataSpec, task: Task | None, head: Head
+def own_examples(
+    spec: DataSpec, tables: Mapping[str, Table], task: Task | None, head: Head
 ) -> tuple[Task, dict[str, Examples], list[str]]:
-    """Convert tables of any source. Returns the task (or `task` with their columns), the rows of each split, and notes.
+    """Convert own data. Returns the task (or `task` with the data's columns), the rows of each split, and notes.
 
-    tables: split -> table, as read. The training table decides the classes, the kind of the labels and the positive
-    class. Without it, the checkpoint's `head` decides. If the head is unknown, the first table decides.
-    `spec.label_type`, `spec.label_separator` and `spec.positive_label` override these decisions.
+    tables: split -> table. The training set decides the classes, the kind of the labels and the positive class. Without
+    a training set, the checkpoint's `head` decides. If the head is unknown, the first table decides. `spec.label_type`,
+    `spec.label_separator` and `spec.positive_label` override these decisions.
 
     Raises UserError for unclear columns and malformed rows.
     """
@@ -86,7 +98,7 @@ def examples_of(
         head = Head()
     if split == "test" and not task and head == Head() and spec.label_column not in first.columns:
         raise UserError(
-            "--test_file: the model is not fine-tuned, so its classes are unknown. Add --do_train, or give a "
+            f"{spec.flag('test')}: the model is not fine-tuned, so its classes are unknown. Add --do_train, or give a "
             "fine-tuned model."
         )
     kind = type(task.kind) if task else _kind(first, spec, head)
@@ -97,12 +109,12 @@ def examples_of(
     }
     first = tables[split]
     notes = [] if spec.text_columns else [_note_on_texts(first, texts, label)]
-    of_head = head.labels if head.label_type in (None, kind.label_type) else ()
-    known_classes = bool(task or of_head)
+    known_names = (head.labels if head.label_type in (None, kind.label_type) else ()) or first.classes.get(label)
+    known_classes = bool(task or known_names)
     if task:
         task = replace(task, texts=texts, label=label, suffixes=("",))
     else:
-        names = of_head or _classes(first, kind, label, spec)
+        names = tuple(known_names or _classes(first, kind, label, spec)) if kind.named else ()
         task = custom_task(spec.task, texts, label, names, label_type=kind.label_type)
         if not known_classes and spec.label_type == "auto":
             notes += [*task.kind.notes(label), *_notes_on_classes(task)]
@@ -141,7 +153,7 @@ def _breaks_tsv(cell: str) -> bool:
 
 
 def _kind(table: Table, spec: DataSpec, head: Head) -> type[Kind]:
-    """The kind of the labels of own files, from the settings, the head, or the contents of the first file."""
+    """The kind of the labels of own data, from the settings, the head, or the contents of the first table."""
     if spec.label_type != "auto":
         return KINDS[spec.label_type]
     if head.label_type or head.labels:
@@ -162,7 +174,7 @@ def _converted(table: Table, kind: type[Kind], texts: Sequence[str], label: str 
 
 
 def _classes(table: Table, kind: type[Kind], label: str, spec: DataSpec) -> tuple[str, ...]:
-    """Class names in id order. Empty if labels are numbers. table: with the label column, if the file has one."""
+    """Class names in id order. Empty if labels are numbers. table: with the label column, if it has one."""
     if not kind.named:
         return ()
     table.require("--label_column", [label])

@@ -1,4 +1,4 @@
-"""GLUE's metrics without the hub. The formulas (scikit-learn, SciPy) are those of `evaluate.load("glue", task)`.
+"""GLUE's metrics without the hub. The formulas (scikit-learn, SciPy) are those of the hub's metric `glue`.
 
 Both libraries are imported at the first call, to keep the start-up fast.
 """

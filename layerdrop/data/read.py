@@ -1,4 +1,4 @@
-"""Read the splits of a run: own files, the demo, a GLUE folder or the hub. Hold out rows of the training set."""
+"""Read the splits of a run: own files, a dataset, the demo, GLUE. Hold out rows of the training set."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import numpy as np
 
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.examples import Examples, shortened
-from layerdrop.data.files import Head, read_own_files
+from layerdrop.data.files import Head, own_examples, read_tables
 from layerdrop.data.glue import (
     DIAGNOSTIC_CONFIG,
     DIAGNOSTIC_SPLIT,
@@ -17,6 +17,7 @@ from layerdrop.data.glue import (
     read_glue_split,
     read_hub_split,
 )
+from layerdrop.data.hub import is_folder
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task, get_task
 from layerdrop.errors import UserError
@@ -51,43 +52,41 @@ def read_splits(
     splits: Sequence[str],
     *,
     checkpoint: Checkpoint | None = None,
-    test_file: str | None = None,
+    test: str | None = None,
     max_predict_samples: int | None = None,
     cache_dir: str | None = None,
     token: str | None = None,
 ) -> Data:
     """Read kinds of splits (`train`, `validation`, `test`), each up to the number of rows that `spec` allows.
 
-    checkpoint: its trained head decides the classes of own files without a training file. test_file: own file to
-    predict. With `spec.hold_out`, `validation` is a part of the training set. Raises UserError for unreadable data.
+    checkpoint: its trained head decides the classes of own data without a training set. test: own data to predict, a
+    file or a dataset's name of the split. With `spec.hold_out` or `spec.validation_share`, `validation` is a part of
+    the training set. Raises UserError for unreadable data.
     """
     head = Head.of(checkpoint)
-    sources = ["train", *(["test"] if "test" in splits else [])] if spec.hold_out else list(splits)
-    if spec.source == "files":
-        files = [(split, path) for split, path in (*spec.files, ("test", test_file)) if split in sources and path]
+    parted = spec.hold_out or spec.validation_share
+    sources = ["train", *(["test"] if "test" in splits else [])] if parted else list(splits)
+    if spec.source in ("files", "dataset"):
+        files = [(split, path) for split, path in (*spec.files, ("test", test)) if split in sources and path]
         if missing := [split for split in sources if split not in dict(files)]:
-            instead = ", or --hold_out 0.15 (a share of the training set)" if missing[0] == "validation" else ""
-            raise UserError(f"--{missing[0]}_file is missing, but this run reads it. Give it{instead}.")
-        task = (TASKS | DEMO_TASKS).get(spec.task)
-        task, examples, notes = read_own_files(spec, files, task, head)
+            instead = ", or --validation_share 0.1 (a fraction of the training set)" * (missing[0] == "validation")
+            raise UserError(f"{spec.flag(missing[0])} is missing, but this run reads it. Give it{instead}.")
+        tables = read_tables(spec, files, head, cache_dir, token)
+        task, examples, notes = own_examples(spec, tables, (TASKS | DEMO_TASKS).get(spec.task), head)
     else:
         task = get_task(spec.task)
         examples, notes = _read_glue(spec, task, sources, cache_dir, token)
     notes += _notes(examples)
+    if spec.validation_share:
+        notes += _take_validation_set(examples, spec.validation_share, task)
     limits = {"train": spec.max_train_samples, "validation": spec.max_eval_samples, "test": max_predict_samples}
     examples = {split: rows.head(limits[_kind(split)]) for split, rows in examples.items()}
     if spec.hold_out:
-        train = examples.pop("train")
-        rest, held = hold_out(train, spec.hold_out, task)
-        parts = {"train": rest, "validation": held.head(spec.max_eval_samples)}
-        examples = {split: rows for split, rows in parts.items() if split in splits} | examples
-        draw = "of each class at random" if len(task.kind.strata(train.labels)) > 1 else "at random"
-        notes.append(
-            f"{len(parts['validation']):,} of {len(train):,} training rows are held out ({spec.hold_out:.0%} {draw}) "
-            "and used instead of the validation set, which is not read"
-        )
+        notes += _replace_validation_set(examples, spec.hold_out, task, spec.max_eval_samples)
+    if parted:
+        examples = {name: examples[name] for name in ("train", "validation", *examples) if _kind(name) in splits}
     for kind in splits:
-        key = _rows_key(spec, splits, kind, head, test_file, max_predict_samples)
+        key = _rows_key(spec, splits, kind, head, test, max_predict_samples)
         kind_rows = {split: rows for split, rows in examples.items() if _kind(split) == kind}
         _fingerprints[key] = {split: [len(rows), rows.fingerprint()] for split, rows in kind_rows.items()}
     return Data(task, examples, notes)
@@ -97,7 +96,7 @@ def row_fingerprints(
     spec: DataSpec,
     splits: Sequence[str],
     checkpoint: Checkpoint | None = None,
-    test_file: str | None = None,
+    test: str | None = None,
     max_predict_samples: int | None = None,
 ) -> dict[str, list[Any]]:
     """Split -> [number of rows, fingerprint] of the rows of `read_splits`. Unchanged files are read once.
@@ -105,11 +104,16 @@ def row_fingerprints(
     Rows of a hub dataset are left out unless this process has read them, because reading takes seconds.
     Raises UserError for unreadable data.
     """
-    test = {"test_file": test_file, "max_predict_samples": max_predict_samples}
-    keys = [_rows_key(spec, splits, kind, Head.of(checkpoint), **test) for kind in splits]
-    if spec.source != "hub" and any(key not in _fingerprints for key in keys):
-        read_splits(spec, splits, checkpoint=checkpoint, **test)
+    to_predict = {"test": test, "max_predict_samples": max_predict_samples}
+    keys = [_rows_key(spec, splits, kind, Head.of(checkpoint), **to_predict) for kind in splits]
+    if not on_hub(spec) and any(key not in _fingerprints for key in keys):
+        read_splits(spec, splits, checkpoint=checkpoint, **to_predict)
     return {split: row for key in keys for split, row in _fingerprints.get(key, {}).items()}
+
+
+def on_hub(spec: DataSpec) -> bool:
+    """Whether the data come from the hub or its cache, not from a folder or files."""
+    return spec.source == "hub" or (spec.dataset_name is not None and not is_folder(spec.dataset_name))
 
 
 def _rows_key(
@@ -117,21 +121,24 @@ def _rows_key(
     splits: Sequence[str],
     kind: str,
     head: Head,
-    test_file: str | None,
+    test: str | None,
     max_predict_samples: int | None,
 ) -> Hashable:
     """Cache key of the rows of a kind of splits: the arguments, and size, time and inode of the files."""
     files, others = [], ()
-    test = (test_file, max_predict_samples) if kind == "test" else (None, None)
-    if spec.source == "files":  # the head and the other files decide columns and classes
+    to_predict = (test, max_predict_samples) if kind == "test" else (None, None)
+    if spec.source in ("files", "dataset"):  # the head and the other splits decide columns and classes
         others = head.labels, head.label_type, *sorted(split for split in splits if split != "test")
-        files = [path for _, path in (*spec.files, ("test", test[0])) if path]
+    if spec.source == "files":
+        files = [path for _, path in (*spec.files, ("test", to_predict[0])) if path]
+    elif spec.source == "dataset":
+        files = sorted(path for path in Path(spec.dataset_name).rglob("*") if path.is_file())
     elif spec.source not in ("hub", "demo"):
         files = sorted(
             path for pattern in ("*.tsv", "*/*.tsv") for path in Path(spec.source).expanduser().glob(pattern)
         )
     states = [path.stat() for file in files if (path := Path(file).expanduser()).exists()]
-    return spec, kind, test, others, tuple((state.st_size, state.st_mtime_ns, state.st_ino) for state in states)
+    return spec, kind, to_predict, others, tuple((state.st_size, state.st_mtime_ns, state.st_ino) for state in states)
 
 
 def _kind(split: str) -> str:
@@ -172,21 +179,49 @@ def _notes(examples: dict[str, Examples]) -> list[str]:
     return notes
 
 
-def hold_out(train: Examples, share: float, task: Task) -> tuple[Examples, Examples]:
+def _take_validation_set(examples: dict[str, Examples], share: float, task: Task) -> list[str]:
+    """Make a part of the training set the validation set, in place. Returns notes."""
+    train = examples["train"]
+    examples["train"], examples["validation"] = hold_out(train, share, task, all_classes=False)
+    held = f"{len(examples['validation']):,} of {len(train):,} training rows"
+    return [f"{held} are the validation set ({share:.0%} {_draw(task, train)}, the same for every seed)"]
+
+
+def _replace_validation_set(examples: dict[str, Examples], share: float, task: Task, limit: int | None) -> list[str]:
+    """Replace the validation set by a part of the training set, in place. Returns notes."""
+    train = examples["train"]
+    examples["train"], held = hold_out(train, share, task)
+    examples["validation"] = held.head(limit)
+    rows = f"{len(examples['validation']):,} of {len(train):,} training rows are held out"
+    return [f"{rows} ({share:.0%} {_draw(task, train)}) and used instead of the validation set, which is not read"]
+
+
+def _draw(task: Task, train: Examples) -> str:
+    return "of each class at random" if len(task.kind.strata(train.labels)) > 1 else "at random"
+
+
+def hold_out(train: Examples, share: float, task: Task, *, all_classes: bool = True) -> tuple[Examples, Examples]:
     """Split a training set into (rest, held-out rows), both in the order of the source.
 
     The share is drawn at random from each class if every row has one class, else from all rows. GLP (Peer et al. 2022)
-    draws from all rows. Raises UserError for a class that is too small for both parts.
+    draws from all rows. all_classes: raise UserError for a class that is too small for both parts, as for --hold_out.
+    Otherwise such a class stays in the training set, as for --validation_share. Raises UserError if a part is empty.
     """
     generator = np.random.default_rng(HOLD_OUT_SEED)
     held: list[int] = []
     for name, rows in task.kind.strata(train.labels).items():
         n = round(share * len(rows))
-        if not 0 < n < len(rows):
-            raise UserError(
-                f"--hold_out {share:g}: {name} has {len(rows)} row{'s' * (len(rows) != 1)}, too few for training and "
-                "for validation. Give another share, or more rows."
-            )
-        held += generator.permutation(rows)[:n].tolist()
+        if all_classes and not 0 < n < len(rows):
+            raise _too_few("--hold_out", share, name, len(rows))
+        held += generator.permutation(rows)[: min(n, len(rows) - 1)].tolist()
+    if not held:
+        raise _too_few("--validation_share", share, "the training set", len(train))
     rest = np.setdiff1d(np.arange(len(train)), held).tolist()
     return train.take(rest), train.take(sorted(held))
+
+
+def _too_few(flag: str, share: float, name: str, n: int) -> UserError:
+    return UserError(
+        f"{flag} {share:g}: {name} has {n} row{'s' * (n != 1)}, too few for training and for validation. Give another "
+        "share, or more rows."
+    )

@@ -10,18 +10,23 @@ class DataSpec:
     task: str
     """Name of a GLUE or demo task. For own files: a name derived from the file name."""
     source: str = "hub"
-    """`hub`, `demo`, `files`, or the path of a GLUE folder."""
+    """`hub` (GLUE), `demo`, `files`, `dataset`, or the path of a GLUE folder."""
     files: tuple[tuple[str, str], ...] = ()
-    """Own files: (split, path) of `train` and `validation` if the run reads them."""
+    """Own data: (split, path of a file, or a dataset's name of the split) of each split that the run reads."""
+    dataset_name: str | None = None
+    """Hub name or folder of a dataset."""
+    dataset_config_name: str | None = None
+    validation_share: float | None = None
+    """Own data: fraction of the training set that is the validation set. None: the data have a validation set."""
     text_columns: tuple[str, ...] = ()
-    """Own files: one or two names. Empty: choose by the contents of the files."""
+    """Own data: one or two names. Empty: choose by the contents of the data."""
     label_column: str = "label"
     label_type: str = "auto"
-    """Own files: a key of layerdrop.data.kinds.KINDS, or `auto`."""
+    """Own data: a key of layerdrop.data.kinds.KINDS, or `auto`."""
     label_separator: str | None = None
-    """Own files with several labels in a row: the text between two labels of a cell. None: cells are lists."""
+    """Own data with several labels in a row: the text between two labels of a cell. None: cells are lists."""
     positive_label: str | None = None
-    """Own files with two classes: the class that `f1` measures. None: choose by name and frequency."""
+    """Own data with two classes: the class that `f1` measures. None: choose by name and frequency."""
     skip_bad_rows: bool = False
     max_seq_length: int = 128
     """Tokens."""
@@ -30,3 +35,7 @@ class DataSpec:
     max_eval_samples: int | None = None
     hold_out: float | None = None
     """Fraction of the training set to hold out and use instead of the validation set. None: no held-out rows."""
+
+    def flag(self, split: str) -> str:
+        """The flag of own data that names a split: `--train_file`, or `--train_split` for a dataset."""
+        return f"--{split}_{'split' if self.dataset_name else 'file'}"

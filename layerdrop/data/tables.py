@@ -34,19 +34,22 @@ Row = dict[str, object]
 
 @dataclass(frozen=True)
 class Table:
-    """A file as read, without blank lines.
+    """A file, or a split of a dataset, as read, without blank lines.
 
-    Keys of `rows` and `bad` are the 1-based lines on which the rows start. Parquet files and JSON arrays have 1-based
-    row numbers instead.
+    Keys of `rows` and `bad` are the 1-based lines on which the rows start. Parquet files, JSON arrays and datasets have
+    1-based row numbers instead.
     """
 
     path: str
+    """The path of the file; for a dataset: its name, and the split in parentheses."""
     columns: tuple[str, ...]
     """Names in the order of the file. JSON files: all names that occur in a row."""
     rows: dict[int, Any]
     """Line -> Row. `map` can change the type of the rows."""
     bad: dict[int, BadRow] = field(default_factory=dict)
     """Line -> reason, for malformed rows."""
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Column -> names of its classes in id order, for datasets that name them. The cells are names."""
 
     @property
     def lines(self) -> list[int]:
@@ -220,7 +223,7 @@ def read_table(flag: str, path_name: str, skip_bad_rows: bool = False, other_typ
     return table
 
 
-def _plain(row: object) -> Row:
+def plain_cells(row: object) -> Row:
     """Convert NaN to None, and UTF-8 bytes to text. Raises BadRow for a row without column names."""
     if not isinstance(row, dict):
         raise BadRow("not a JSON object")
@@ -242,7 +245,7 @@ def _read_parquet(flag: str, path: Path) -> Table:
     except pyarrow.ArrowException as error:
         raise UserError(f"{flag} {path}: not a readable parquet file ({str(error).splitlines()[0]}).") from None
     rows = dict(enumerate(table.to_pylist(), 1))
-    return Table(str(path), tuple(table.column_names), rows).map(_plain, skip_bad_rows=True)
+    return Table(str(path), tuple(table.column_names), rows).map(plain_cells, skip_bad_rows=True)
 
 
 def _read_json(flag: str, path: Path, lines: list[str]) -> Table:
@@ -267,7 +270,7 @@ def _read_json(flag: str, path: Path, lines: list[str]) -> Table:
         table = Table(str(path), (), dict(enumerate(whole, 1)))
     else:
         table = Table(str(path), (), rows).map(_json_line, skip_bad_rows=True)
-    table = table.map(_plain, skip_bad_rows=True)
+    table = table.map(plain_cells, skip_bad_rows=True)
     return replace(table, columns=tuple(dict.fromkeys(name for row in table.rows.values() for name in row)))
 
 

@@ -1,4 +1,4 @@
-"""Texts to predict: a file of any type that a run reads, plain lines, or a single text. Unusable rows become None."""
+"""Texts to predict: a table, plain lines, or a single text. Unusable rows become None."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from pathlib import Path
 from layerdrop.data.columns import PAIRS, SINGLES, text_columns
 from layerdrop.data.examples import Examples
 from layerdrop.data.files import index_column
-from layerdrop.data.kinds import Kind
-from layerdrop.data.tables import FILE_TYPES, Table, read_table
+from layerdrop.data.kinds import Classes, Kind
+from layerdrop.data.tables import FILE_TYPES, Table
 from layerdrop.errors import UserError
 
 COUNTS = {1: "one text", 2: "two texts"}
@@ -51,15 +51,18 @@ def is_table(path: str) -> bool:
 
 
 def read_columns(
-    path: str, columns: Sequence[tuple[str, ...]], kind: Kind, chosen: Sequence[str] = (), skip_bad_rows: bool = False
+    table: Table,
+    columns: Sequence[tuple[str, ...]],
+    chosen: Sequence[str] = (),
+    skip_bad_rows: bool = False,
+    kind: Kind | type[Kind] = Classes,
 ) -> ToPredict:
-    """Read the rows of a csv, tsv, JSON, parquet or CoNLL file.
+    """Take the texts of a table.
 
     columns: the text columns that the model was trained on, under all of their known names. chosen: the user's
     columns. kind: of the model's labels.
     skip_bad_rows: replace a malformed row by None. Otherwise a malformed row raises UserError with its line.
     """
-    table = read_table("FILE", path, skip_bad_rows)
     names = _columns(table, columns, chosen)
     index, note = index_column(table)
     usable = table.map(lambda row: {name: kind.text_cell(row, name) for name in names}, skip_bad_rows).rows
@@ -67,7 +70,7 @@ def read_columns(
     ids = [str(number) for number in range(len(texts))]
     if index:
         ids = [str(table.rows[line][index]) if line in table.rows else "" for line in table.lines]
-    return ToPredict(path, ids, texts, (note,) if note else ())
+    return ToPredict(table.path, ids, texts, (note,) if note else ())
 
 
 def _columns(table: Table, known: Sequence[tuple[str, ...]], chosen: Sequence[str]) -> tuple[str, ...]:

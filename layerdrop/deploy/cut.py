@@ -28,7 +28,7 @@ from layerdrop.errors import UserError
 from layerdrop.loading import missing_layer_weights, renumbered
 from layerdrop.runs.card import hub_name
 from layerdrop.runs.record import plain
-from layerdrop.runs.results import CARD_FILE, LAYERS_FILE
+from layerdrop.runs.results import CARD_FILE, LAYERS_FILE, layer_facts
 from layerdrop.surgery import kept_layers, reduced_config
 from layerdrop.system.files import hashes_in, replace_folder, temporary_folder_for, write_atomically
 from layerdrop.system.text import short_name
@@ -36,6 +36,8 @@ from layerdrop.system.text import short_name
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MODULES = "modules.json"
 """sentence-transformers' list of modules: a transformer, then pooling, dense and other modules in folders."""
+CONFIG, DIMENSION = "config.json", "word_embedding_dimension"
+"""The settings of a module, and the size of its vectors. SPLADE's vectors have one entry for each token."""
 OTHER_FILES = (*TOKENIZER, "*.jinja", "*.py", "generation_config.json", "preprocessor_config.json")
 SENTENCE_FILES = (MODULES, "config_sentence_transformers.json", "sentence_*_config.json")
 CARD = Template("""\
@@ -111,8 +113,31 @@ class Source:
             _copy(self.root, folder, SENTENCE_FILES)
             _copy(self.root / self.transformer, folder / self.transformer, SENTENCE_FILES)
         for module in self.modules[1:]:
-            if module and (self.root / module).is_dir():  # Normalize has no files
-                shutil.copytree(self.root / module, folder / module)
+            if module and _has_files(self.root / module):  # Normalize has none
+                shutil.copytree(self.root / module, folder / module, ignore=_empty_folders)
+
+    def resize_modules(self, folder: Path, old: int, new: int) -> None:
+        """Set the number of tokens in the copied modules of a sparse encoder (SPLADE), from `old` to `new`.
+
+        Raises UserError for a module with its own tokenizer.
+        """
+        for module in filter(None, self.modules[1:]):
+            if tokenizer := next((folder / module).rglob(TOKENIZER_FILE), None):
+                name = tokenizer.relative_to(folder)
+                raise UserError(f"--trim_vocabulary: {self.root} has a module with its own tokenizer, {name}.")
+            path = folder / module / CONFIG
+            settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            if "pooling_strategy" in settings and settings.get(DIMENSION) == old:
+                write_atomically(path, json.dumps(settings | {DIMENSION: new}, indent=4) + "\n")
+
+
+def _has_files(folder: Path) -> bool:
+    return any(path.is_file() for path in folder.rglob("*"))
+
+
+def _empty_folders(folder: str, names: list[str]) -> list[str]:
+    """The names of subfolders without a file. `check_output` takes such a folder for the user's."""
+    return [name for name in names if Path(folder, name).is_dir() and not _has_files(Path(folder, name))]
 
 
 def _copy(source: Path, target: Path, patterns: Sequence[str]) -> None:
@@ -181,6 +206,7 @@ def write_cut(
         save_torch_state_dict(weights, folder, metadata={"format": "pt"})
         if trimmed:
             trimmed.write(folder)
+            source.resize_modules(new, *vocabulary)
         write_atomically(new / CARD_FILE, _card(source, checkpoint, facts, cut))
         facts["files"] = hashes_in(new)
         write_atomically(new / LAYERS_FILE, json.dumps(plain(facts), indent=1) + "\n")
@@ -193,17 +219,8 @@ def _facts(checkpoint: Checkpoint, selection: Selection, strategy: str, vocabula
     """The content of `layers.json` without the list of files. Ids count in the original model."""
     n_original, original_ids = original_layers(checkpoint.config)
     kept = [original_ids[i] for i in kept_layers(checkpoint.config, selection.dropped)]
-    return {
-        "base_model": checkpoint.name,
-        "revision": checkpoint.model.revision,
-        "n_layers": n_original,
-        "kept": kept,
-        "dropped": [i for i in range(n_original) if i not in kept],
-        "strategy": strategy,
-        "why": selection.why,
-        "scores": selection.scores,
-        "vocabulary": vocabulary,
-    }
+    facts = layer_facts(checkpoint.model, n_original, kept, strategy, selection.why)
+    return facts | {"scores": selection.scores, "vocabulary": vocabulary}
 
 
 def _card(source: Source, checkpoint: Checkpoint, facts: Mapping[str, Any], cut: Cut) -> str:

@@ -12,7 +12,8 @@ import torch
 from transformers import PreTrainedModel
 
 from layerdrop.architectures import ModelSpec
-from layerdrop.checkpoints import Checkpoint
+from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
+from layerdrop.data.read import on_hub
 from layerdrop.data.spec import DataSpec
 from layerdrop.deploy.folder import check_output
 from layerdrop.deploy.onnx import FILE, OnnxClassifier, check_packages, export_onnx, latency, quantize
@@ -92,6 +93,8 @@ class ExportedRun:
         data."""
         self.folder, self.record = folder, _record(folder)
         spec = RunSpec(ModelSpec(folder), validation_data(self.record, new_paths or {}))
+        if on_hub(spec.data):
+            work_offline_unless_reachable()
         checkpoint, options = Checkpoint.open(folder), Options(folder=folder, use_cpu=True)
         args = training_arguments(spec, options)
         self.input = RunInputs.read(spec, options, args, checkpoint, ("validation",))
@@ -212,31 +215,36 @@ def _megabytes(path: Path) -> float:
 
 
 def validation_data(record: RunRecord, new_paths: Mapping[str, str]) -> DataSpec:
-    """The validation set of a run. With `hold_out`: the training file that contains it.
+    """The validation set of a run. With held-out rows: the training set that contains it.
 
-    new_paths: `train_file`, `validation_file`, `data_dir` -> new path of moved data. Raises UserError for missing data.
+    new_paths: `train_file`, `validation_file`, `dataset_name`, `data_dir` -> new path of moved data. Raises UserError
+    for missing data.
     """
     data, folder = record.spec.data, record.folder
-    own, files = data.source == "files", dict(data.files)
-    held_out = own and data.hold_out and "validation_file" not in new_paths
-    flag = "train_file" if held_out else "validation_file" if own else "data_dir"
+    files = dict(data.files)
+    held_out = data.files and (data.hold_out or data.validation_share) and "validation_file" not in new_paths
+    split = "train" if held_out else "validation"
+    flag = {"files": f"{split}_file", "dataset": "dataset_name"}.get(data.source, "data_dir")
     if wrong := [name for name in new_paths if name != flag or data.source == "demo"]:
         raise UserError(f"--{wrong[0]} {new_paths[wrong[0]]}: the run in {folder} does not read it. Leave it out.")
-    split = flag.removesuffix("_file")
-    path = new_paths.get(flag, files.get(split) if own else data.source)
+    known = {"files": files.get(split), "dataset": data.dataset_name}
+    path = new_paths.get(flag, known.get(data.source, data.source))
     if path is None:
         raise UserError(
             f"{folder}: the run had no validation set, and an export needs a validation set. Add --validation_file."
         )
+    if data.dataset_name:
+        splits = data.files if split in files else (*data.files, (split, split))
+        return replace(data, dataset_name=path, files=splits, text_columns=tuple(record.text_columns))
     if path not in ("hub", "demo") and not Path(path).expanduser().exists():
         raise UserError(
             f"--{flag} {path}: the run in {folder} reads this path, but the path does not exist. "
             f"Give the new path with --{flag}."
         )
-    if not own:
+    if not data.files:
         return replace(data, source=path)
-    share, columns = data.hold_out if held_out else None, tuple(record.text_columns)
-    return replace(data, files=((split, path),), hold_out=share, text_columns=columns)
+    shares = {name: getattr(data, name) if held_out else None for name in ("hold_out", "validation_share")}
+    return replace(data, files=((split, path),), text_columns=tuple(record.text_columns), **shares)
 
 
 def time_in_turn(runs: Sequence[ExportedRun], exports: Sequence[Export]) -> None:

@@ -20,7 +20,6 @@ from layerdrop.report.table import Table
 from layerdrop.report.tables.cost import cost_tables
 from layerdrop.report.tables.model_cost import model_cost_table, read_costs
 from layerdrop.report.tables.scores import glue_tables, task_tables
-from layerdrop.report.tables.significance import significance_tables
 from layerdrop.system.files import make_folder, make_folder_of, write_atomically
 
 REFRESH = 10
@@ -86,9 +85,15 @@ def _tables(settings: ReportSettings, runs: pd.DataFrame, tasks: list[str] | Non
         "tasks": lambda: task_tables(runs, tasks, sajjad, settings.all_metrics),
         "glue": lambda: glue_tables(runs, tasks, peer),
         "cost": lambda: cost_tables(runs, tasks),
-        "significance": lambda: significance_tables(runs, tasks, settings.holm, settings.plain),
+        "significance": lambda: _significance_tables(runs, tasks, settings),
     }
     return [table for name in settings.table for table in make[name]()]
+
+
+def _significance_tables(runs: pd.DataFrame, tasks: list[str] | None, settings: ReportSettings) -> list[Table]:
+    from layerdrop.report.tables.significance import significance_tables  # imports scipy.stats, which takes 0.7 s
+
+    return significance_tables(runs, tasks, settings.holm, settings.plain)
 
 
 def make_folders(runs: str | None, html: str | None, figures: str | None) -> None:

@@ -32,8 +32,8 @@ VARIANT_SETTINGS = (
 )
 """Settings of a training variant. Runs with different values are separate rows."""
 DATA = (
-    *("source", "files", "text_columns", "label_column", "label_type", "label_separator", "positive_label"),
-    "skip_bad_rows",
+    *("source", "files", "dataset_name", "dataset_config_name", "validation_share", "text_columns", "label_column"),
+    *("label_type", "label_separator", "positive_label", "skip_bad_rows"),
 )
 """Settings of the data. Runs of a task with different values are separate columns. All other settings separate
 tables."""
@@ -80,23 +80,23 @@ def frame(
     row_settings, column_settings: settings that separate rows or columns instead of tables. Raises UserError for a
     setting that never separates tables.
     """
-    flat = pd.DataFrame([_settings(record) for record in records], dtype=object)
+    values = _values(records)
     placed = {*ROW, *DETAILS, *VARIANT, *VARIANT_SETTINGS, *DATA, *CONTENTS, *AUXILIARY}
-    settings = [name for name in flat.columns if name not in placed]
+    settings = [name for name in values if name not in placed]
     allowed = [*settings, *(name for name, (part, _) in CONTENTS.items() if part == "setting")]
     check_settings(allowed, row_settings, column_settings)
     moved = {*row_settings, *column_settings}
     parts = {
-        "setting": _differing(flat, ["model"], [name for name in settings if name not in moved]),
-        "column": _differing(flat, ["task"], [*DATA, *column_settings]),
-        "details": _differing(flat, ["model", "strategy"], DETAILS),
-        "variant": _differing(flat, ["model", "strategy", "variant"], VARIANT_SETTINGS),
+        "setting": _differing(values, ["model"], [name for name in settings if name not in moved]),
+        "column": _differing(values, ["task"], [*DATA, *column_settings]),
+        "details": _differing(values, ["model", "strategy"], DETAILS),
+        "variant": _differing(values, ["model", "strategy", "variant"], VARIANT_SETTINGS),
     }
     same_k = ("model", "strategy", "task", "k")
     for name, (part, alike) in {"found": ("details", same_k), "order": ("variant", same_k), **CONTENTS}.items():
         if name not in moved:
-            parts[part] = [a + b for a, b in zip(parts[part], _differing(flat, alike, [name]), strict=True)]
-    recipes = _differing(flat, ["model"], dict.fromkeys(row_settings))
+            parts[part] = [a + b for a, b in zip(parts[part], _differing(values, alike, [name]), strict=True)]
+    recipes = _differing(values, ["model"], dict.fromkeys(row_settings))
     rows = []
     for i, record in enumerate(records):
         words = {part: ", ".join(map(" ".join, of[i])) for part, of in parts.items()}
@@ -126,6 +126,17 @@ def check_settings(allowed: Iterable[str], row_settings: Iterable[str], column_s
 def metric_names(runs: pd.DataFrame) -> list[str]:
     """The columns of a frame that are metrics."""
     return [name for name in runs.columns if name not in RUN_COLUMNS]
+
+
+def _values(records: Sequence[RunRecord]) -> dict[str, list]:
+    """Setting -> its value in each run. None in a run without this setting."""
+    values: dict[str, list] = {}
+    for i, record in enumerate(records):
+        for name, value in _settings(record).items():
+            if name not in values:
+                values[name] = [None] * len(records)
+            values[name][i] = value
+    return values
 
 
 def _settings(record: RunRecord) -> dict[str, Any]:
@@ -158,30 +169,30 @@ def _settings(record: RunRecord) -> dict[str, Any]:
 
 
 def _positive_label(record: RunRecord) -> str | None:
-    """The class that f1 measures, for own files with two classes. In records of version 0.2: the last class by name."""
+    """The class that f1 measures, for own data with two classes. In records of version 0.2: the last class by name."""
     if not record.spec.data.files or "f1" not in record.task.metrics:
         return None
     return record.positive_label or record.labels[-1]
 
 
-def _differing(flat: pd.DataFrame, alike: Sequence[str], names: Iterable[str]) -> list[list[tuple[str, str]]]:
+def _differing(values: Mapping[str, list], alike: Sequence[str], names: Iterable[str]) -> list[list[tuple[str, str]]]:
     """For each run, (name, value) of its distinguishing settings and of PARTIAL settings.
 
-    A setting is distinguishing if it differs between runs with equal values of `alike`.
+    values: as returned by _values. A setting is distinguishing if it differs between runs with equal values of `alike`.
     Unset settings are left out. Contents that are not recorded count as equal, and so does the recipe of a run without
     training.
     """
-    differing = [[] for _ in range(len(flat))]
-    key = flat[list(alike)].map(repr).agg(" ".join, axis=1)
+    differing: list[list[tuple[str, str]]] = [[] for _ in values["model"]]
+    groups = [*zip(*(map(repr, values[name]) for name in alike), strict=True)]
     for name in sorted(names):
-        values = flat[name].map(repr)
-        if name in (*CONTENTS, "order"):
-            values = values.where(flat[name].notna())
-        if name in RECIPE:
-            values = values.where(flat["training"])
-        several = values.groupby(key).transform("nunique") > 1
-        for i in flat.index[flat[name].notna() & (several | (name in PARTIAL))]:
-            differing[i].append((NAMES.get(name, name), _word(flat.at[i, name])))
+        in_group: dict[tuple, set[str]] = {}
+        for group, value, training in zip(groups, values[name], values["training"], strict=True):
+            if (training or name not in RECIPE) and (value is not None or name not in (*CONTENTS, "order")):
+                in_group.setdefault(group, set()).add(repr(value))
+        several = {group for group, different in in_group.items() if len(different) > 1}
+        for of_run, group, value in zip(differing, groups, values[name], strict=True):
+            if value is not None and (group in several or name in PARTIAL):
+                of_run.append((NAMES.get(name, name), _word(value)))
     return differing
 
 

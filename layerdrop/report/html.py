@@ -47,8 +47,8 @@ def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
     """One row for each strategy and K with runs."""
     columns, rows = results.columns(), []
     for row in results.table_rows:
-        runs = results.runs_of(row, columns)
-        if runs.empty:
+        records = results.records(row, columns)
+        if not records:
             continue
         strategy, k = row
         ratio = results.seconds_ratio(row, columns, "train")
@@ -63,13 +63,14 @@ def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
             {
                 "model": results.title,
                 "strategy": strategy,
+                "legend": row.legend,
                 "k": int(k) if k else None,
                 "mark": None if row.is_full else marks[row.legend],
                 "cells": cells,
                 "parameters": results.median(row, columns, "parameters"),
                 "speed_up": 1 / ratio if ratio else None,
                 "inference": results.seconds_ratio(row, columns, "inference"),
-                "runs": [_run(record) for record in runs["record"] if record is not None],
+                "runs": [_run(record) for record in records if record is not None],
             }
         )
     return rows

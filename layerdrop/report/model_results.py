@@ -14,6 +14,7 @@ from layerdrop.data.tasks import DEMO_TASKS, TASKS, metric_prefix
 from layerdrop.report.frame import metric_names
 from layerdrop.report.table_row import FULL, TableRow
 from layerdrop.runs.predictions import SUFFIXES
+from layerdrop.runs.record import RunRecord
 from layerdrop.system.text import short_name
 
 METRIC_WORDS = {
@@ -92,6 +93,8 @@ class ModelResults:
 
     def __init__(self, runs: pd.DataFrame, title: str):
         self.runs, self.title = runs, title
+        self._numbers: dict[str, list[float]] = {}
+        """Column of the frame -> its values. Lists, because a report looks up single values of many cells."""
         self.model, self.setting = runs["model"].iloc[0], runs["setting"].iloc[0]
         self.rows = sorted(set(runs["row"]), key=TableRow.order)
         self.task_of = dict(zip(runs["column"], runs["task"], strict=True))
@@ -101,9 +104,13 @@ class ModelResults:
         self.only_full_model = self.full_models[0] if len(self.full_models) == 1 else None
         self.table_rows = [*(self.full_models or [FULL]), *(row for row in self.rows if not row.is_full)]
         """The rows of a table. The full model's row comes first, even without a run."""
-        self._cells = dict(iter(runs.groupby(["row", "column"], sort=False)))
-        self.seeds = max(runs["seed"].nunique() for runs in self._cells.values())
+        self.cells: dict[tuple[TableRow, str], list[int]] = {}
+        """(row, column) -> positions of its runs in `runs`."""
+        for i, place in enumerate(zip(runs["row"], runs["column"], strict=True)):
+            self.cells.setdefault(place, []).append(i)
+        self.seeds = max(len(set(self.known("seed", positions))) for positions in self.cells.values())
         """Maximum number of seeds of a cell."""
+        self._full_models = {row: self._nearest_full_model(row) for row in self.table_rows}
 
     def columns(self, tasks: list[str] | None = None) -> list[str]:
         """Columns of tasks, in the given order; None: all tasks, in GLUE's order. A task without runs has a column."""
@@ -128,21 +135,37 @@ class ModelResults:
         """Each column with its main metric: accuracy, Pearson, Matthews, MNLI's matched accuracy."""
         return [(column, next(iter(self.metrics(column)), "")) for column in columns]
 
-    def runs_of(self, row: TableRow, columns: Iterable[str]) -> pd.DataFrame:
-        """The runs of a row in some columns."""
-        return self.runs[(self.runs["row"] == row) & self.runs["column"].isin(list(columns))]
+    def records(self, row: TableRow, columns: Iterable[str]) -> list[RunRecord | None]:
+        """The records of a row's runs in some columns, in the order of the frame. None for a run from a csv file."""
+        return [self._records[i] for i in sorted(self._positions(row, columns))]
+
+    @cached_property
+    def _records(self) -> list[RunRecord | None]:
+        return self.runs["record"].tolist()
+
+    def _positions(self, row: TableRow, columns: Iterable[str]) -> list[int]:
+        return [i for column in columns for i in self.cells.get((row, column), ())]
+
+    def known(self, name: str, positions: Iterable[int]) -> list[float]:
+        """The values of some runs in a column of the frame, without missing values."""
+        if name not in self._numbers:
+            self._numbers[name] = self.runs[name].astype(float).tolist()
+        values = self._numbers[name]
+        return [value for value in (values[i] for i in positions) if not math.isnan(value)]
 
     def summary(self, row: TableRow, cell: Cell) -> Summary | None:
         """Summarize a metric over seeds. None if no run has the metric."""
         column, metric = cell
-        runs = self._cells.get((row, column))
-        return None if runs is None or metric not in runs else summarize(runs[metric].dropna())
+        return summarize(self.known(metric, self._positions(row, [column]))) if metric in self.runs else None
 
     def full(self, row: TableRow) -> TableRow:
         """The full model to compare a row with: the recipe that differs in the fewest settings.
 
         FULL, a row without runs, if there is no full model, or if several differ in equally few settings.
         """
+        return self._full_models[row]
+
+    def _nearest_full_model(self, row: TableRow) -> TableRow:
         distance = {
             full: len({setting.split()[0] for setting in full.settings ^ row.settings}) for full in self.full_models
         }
@@ -182,8 +205,8 @@ class ModelResults:
 
     def median(self, row: TableRow, columns: Iterable[str], fact: str) -> float | None:
         """Median of a fact of the runs (`parameters`, `train`, `inference`). None if no run has the fact."""
-        values = self.runs_of(row, columns)[fact].dropna()
-        return None if values.empty else float(statistics.median(values))
+        values = self.known(fact, self._positions(row, columns))
+        return statistics.median(values) if values else None
 
     def seconds_ratio(self, row: TableRow, columns: list[str], stage: str) -> float | None:
         """Mean over columns of a stage's median seconds, relative to the full model. None if a column lacks seconds."""

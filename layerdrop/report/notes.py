@@ -32,10 +32,10 @@ def constant_predictions(runs: pd.DataFrame) -> list[str]:
     """Name cells with constant or nearly constant predictions, whose score reflects only the label frequencies."""
     constant, nearly = [], []
     for results in model_results(runs):
-        for (row, column), cell in results.runs.groupby(["row", "column"], sort=False):
+        for (row, column), runs_of_cell in results.cells.items():
+            numbers = sorted(map(int, results.known("constant", runs_of_cell)))
             where = f"{results.title}, {' '.join(row)}, {task_name(column)}"
-            numbers = sorted(map(int, cell["constant"].dropna()))
-            seeds = f"of {len(cell)} seed{'s' * (len(cell) > 1)}"
+            seeds = f"of {len(runs_of_cell)} seed{'s' * (len(runs_of_cell) > 1)}"
             if n := numbers.count(1):
                 constant.append(f"{where} ({n} {seeds})")
             if more := numbers[n:]:

@@ -7,6 +7,7 @@ from huggingface_hub.utils import validate_repo_id
 from jinja2 import Template
 
 from layerdrop.checkpoints import EMBEDDED
+from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS, metric_prefix
 from layerdrop.runs.command import command_of
 from layerdrop.runs.record import RunRecord, read_record
@@ -17,6 +18,8 @@ from transformers import pipeline
 
 classify = pipeline("{pipeline}", "THIS_FOLDER")
 ```"""
+LIMITS = ("validation_share", "hold_out", "max_eval_samples")
+"""Settings that select the rows of the evaluation."""
 MOMENTS = {
     "finetuned": "after fine-tuning the full model, before a second fine-tuning",
     "after": "after fine-tuning the full model, without a second fine-tuning",
@@ -90,16 +93,18 @@ def card(record: RunRecord, use: str | None = None) -> ModelCard:
 
 def _metadata(record: RunRecord) -> ModelCardData:
     spec, task = record.spec, record.spec.data.task
-    glue, pipeline = task in TASKS, record.task.kind.pipeline
-    limited = {name: value for name in ("hold_out", "max_eval_samples") if (value := getattr(spec.data, name))}
+    glue, dataset, pipeline = _is_glue(spec.data), _hub_dataset(spec.data), record.task.kind.pipeline
+    names = dict(spec.data.files) if spec.data.dataset_name else {}
+    parted = spec.data.hold_out or spec.data.validation_share
+    limited = {name: value for name in LIMITS if (value := getattr(spec.data, name))}
     results = [
         EvalResult(
             task_type=pipeline,
             task_name=pipeline.replace("-", " ").capitalize(),
-            dataset_type="nyu-mll/glue" if glue else task,
+            dataset_type=dataset or task,
             dataset_name=f"GLUE {task}" if glue else task,
-            dataset_config=task if glue else None,
-            dataset_split="train" if spec.data.hold_out else split,
+            dataset_config=task if glue else spec.data.dataset_config_name,
+            dataset_split=names.get("train", "train") if parted else names.get(split, split),
             dataset_args=limited or None,
             metric_type=name,
             metric_value=value,
@@ -112,10 +117,21 @@ def _metadata(record: RunRecord) -> ModelCardData:
         pipeline_tag=pipeline,
         tags=["layerdrop", "layer-dropping"],
         base_model=hub_name(spec.model.name),
-        datasets=["nyu-mll/glue"] if glue else None,
+        datasets=[dataset] if dataset else None,
         model_name=spec.name,
         eval_results=results or None,
     )
+
+
+def _is_glue(data: DataSpec) -> bool:
+    return data.task in TASKS and not data.files
+
+
+def _hub_dataset(data: DataSpec) -> str | None:
+    """The hub name of the data. None for local data, except GLUE's."""
+    if data.dataset_name:
+        return hub_name(data.dataset_name)
+    return "nyu-mll/glue" if _is_glue(data) else None
 
 
 def hub_name(model: str) -> str | None:
@@ -149,6 +165,8 @@ def _measured_on(record: RunRecord) -> str:
     first = f"the first {data.max_eval_samples:,} rows of " if data.max_eval_samples else ""
     if data.hold_out:
         return f"{first}{data.hold_out:.0%} of the training set, held out; the validation set was not read"
+    if data.validation_share:
+        return f"{first}{data.validation_share:.0%} of the training set, which the training did not read"
     return first + " and ".join(dict.fromkeys(split for split, _, _ in _measured(record)))
 
 
@@ -167,7 +185,7 @@ def _text(record: RunRecord, use: str) -> str:
         seconds=record.seconds.get("train"),
         device=record.environment.get("device"),
         command=command_of(spec),
-        local=spec.data.source not in ("hub", "demo"),
+        local=spec.data.source not in ("hub", "demo") and not (spec.data.dataset_name and _hub_dataset(spec.data)),
     )
 
 

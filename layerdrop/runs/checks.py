@@ -6,11 +6,12 @@ from layerdrop.criteria import selection
 from layerdrop.finetune.distillation import check_depth
 from layerdrop.finetune.precision import check_precision
 from layerdrop.runs.spec import RunSpec
-from layerdrop.runs.training_arguments import check_checkpointing
 
 
 def check_run(spec: RunSpec, args: TrainingArguments, config: PreTrainedConfig) -> None:
     """Raise UserError for a precision, activation checkpointing or a selection that the model does not support."""
+    from layerdrop.runs.training_arguments import check_checkpointing  # imports the Trainer, which a plan does not need
+
     check_precision(spec.precision, config)
     check_checkpointing(args, config)
     check_selection(spec, config)

@@ -7,7 +7,7 @@ from typing import Any
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.data.spec import DataSpec
-from layerdrop.data.tasks import TASKS
+from layerdrop.data.tasks import DEMO_TASKS, TASKS
 from layerdrop.runs.spec import RunSpec
 
 FLAG_OF = {
@@ -16,7 +16,7 @@ FLAG_OF = {
     "tokenizer": "tokenizer_name",
     "task": "task_name",
     "source": "data_dir",
-    "files": "train_file/--validation_file",
+    "files": "train_file/--validation_file/--train_split/--validation_split",
     "strategy": "drop_strategy",
     "k": "drop_k",
     "threshold": "drop_threshold",
@@ -50,16 +50,11 @@ def data_flags(data: DataSpec) -> list[str]:
         folder = [] if data.source in ("hub", "demo") else [f"--data_dir={data.source}"]
         return ["--task_name", data.task, *folder]
     names = (
-        "text_columns",
-        "label_column",
-        "label_type",
-        "label_separator",
-        "positive_label",
-        "skip_bad_rows",
-        "hold_out",
+        *("dataset_name", "dataset_config_name", "validation_share", "text_columns", "label_column", "label_type"),
+        *("label_separator", "positive_label", "skip_bad_rows", "hold_out"),
     )
-    task = ["--task_name", data.task] if data.task in TASKS else []
-    files = [f"--{split}_file={path}" for split, path in data.files]
+    task = ["--task_name", data.task] if data.task in TASKS | DEMO_TASKS else []
+    files = [f"{data.flag(split)}={path}" for split, path in data.files]
     options = [f"--{name}={_word(getattr(data, name))}" for name in names if getattr(data, name) != DEFAULTS[name]]
     return [*task, *files, *options]
 
@@ -67,14 +62,14 @@ def data_flags(data: DataSpec) -> list[str]:
 def _flags(spec: RunSpec) -> Iterator[str]:
     values, data, drop = spec.flat(), spec.data, spec.drop
     yield from ("--model_name_or_path", spec.model.name)
-    if not data.files:  # the task of own files is named after the first file
+    if not data.files or data.task in TASKS | DEMO_TASKS:  # own data name their task
         yield from ("--task_name", data.task)
     for split, path in data.files:
-        yield from (f"--{split}_file", path)
+        yield from (data.flag(split), path)
     if drop.found:  # --drop_order keeps the order of dropping
         yield from ("--drop_order", ",".join(map(str, drop.found)))
     skipped = {"model", "task", "files", "found", "training", "no_speedups", "precision", *WITHOUT_FLAG}
-    skipped |= {"source"} if data.source in ("hub", "demo", "files") else set()
+    skipped |= {"source"} if data.source in ("hub", "demo", "files", "dataset") else set()
     skipped |= {"strategy"} if drop.strategy == "list" else set()
     for name, value in values.items():
         if name not in skipped and value is not None and value != DEFAULTS.get(name) and value not in ((), {}, []):

@@ -27,7 +27,7 @@ class Fingerprints:
 
         Rows of a hub dataset are included only if this process has read them, because reading takes seconds.
         """
-        splits, test = needed_splits(spec, options), (options.test_file, options.max_predict_samples)
+        splits, test = needed_splits(spec, options), (options.test, options.max_predict_samples)
         try:
             rows = row_fingerprints(spec.data, splits, self._open(spec.model, options), *test)
         except UserError:

@@ -38,7 +38,7 @@ def quiet_options(options: Options) -> Options:
     """Options of a prerequisite run or a search candidate: no predictions, reports or uploads."""
     quiet = {"eval_strategy": "no", "disable_tqdm": True, "report_to": []}
     trainer = {name: value for name, value in options.trainer.items() if not name.startswith(("push_to", "hub_"))}
-    changes = {"predict": False, "evaluate": True, "test_file": None, "start": None, "notes": ()}
+    changes = {"predict": False, "evaluate": True, "test": None, "start": None, "notes": ()}
     return replace(options, trainer=trainer | quiet, overwrite=False, rolling_checkpoints=True, **changes)
 
 
@@ -70,7 +70,7 @@ class RunInputs:
             spec.data,
             needed_splits(spec, options) if splits is None else splits,
             checkpoint=checkpoint,
-            test_file=options.test_file,
+            test=options.test,
             max_predict_samples=options.max_predict_samples,
             cache_dir=options.cache_dir,
             token=options.token,

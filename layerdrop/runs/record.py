@@ -130,14 +130,14 @@ class RunRecord:
 
     @property
     def task(self) -> Task:
-        """The task in the table of tasks. For own files: a task with the files' classes."""
+        """The task in the table of tasks. For own data: a task with the data's classes."""
         positive = self.labels.index(self.positive_label) if self.positive_label in self.labels else 1
         task = (TASKS | DEMO_TASKS).get(self.spec.data.task)
         return task or custom_task("", (), "", tuple(self.labels), positive, self.label_type)
 
     @property
     def named_metrics(self) -> dict[str, float]:
-        """Display name -> metric. On own files, the name of `f1` includes its class."""
+        """Display name -> metric. On own data, the name of `f1` includes its class."""
         names = {"f1": f"f1 ({self.positive_label})"} if self.spec.data.files and self.positive_label else {}
         return {names.get(name, name): value for name, value in self.metrics.items()}
 

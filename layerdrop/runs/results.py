@@ -1,8 +1,10 @@
 """Files for other tools: the library's result files, and a portable list of layers."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
+from layerdrop.architectures import ModelSpec
 from layerdrop.runs.record import RunRecord, plain
 
 LAYERS_FILE = "layers.json"
@@ -54,14 +56,19 @@ def eval_results(record: RunRecord) -> dict[str, float]:
 
 def layers(record: RunRecord) -> dict[str, Any]:
     """The kept layers and the model, to drop the same layers with another tool."""
+    spec, why = record.spec, record.cuts[-1].why if record.cuts else ""
+    facts = layer_facts(spec.model, record.n_layers or 0, record.kept, spec.drop.strategy, why)
+    return facts | {"task": spec.data.task, "run": record.id}
+
+
+def layer_facts(model: ModelSpec, n_layers: int, kept: Sequence[int], strategy: str | None, why: str) -> dict[str, Any]:
+    """The content of LAYERS_FILE of any reduced model. Ids count in the original model with n_layers layers."""
     return {
-        "base_model": record.spec.model.name,
-        "revision": record.spec.model.revision,
-        "n_layers": record.n_layers,
-        "kept": record.kept,
-        "dropped": record.dropped,
-        "strategy": record.spec.drop.strategy,
-        "why": record.cuts[-1].why if record.cuts else "",
-        "task": record.spec.data.task,
-        "run": record.id,
+        "base_model": model.name,
+        "revision": model.revision,
+        "n_layers": n_layers,
+        "kept": list(kept),
+        "dropped": [i for i in range(n_layers) if i not in kept],
+        "strategy": strategy,
+        "why": why,
     }

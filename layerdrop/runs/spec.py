@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from typing import Any
 
 from layerdrop.architectures import HubOptions, ModelSpec
@@ -78,15 +79,23 @@ class RunSpec:
         """The runs that train this run's start model and teacher."""
         return [run for run in (self.start, self.teacher if self.teacher != self.start else None) if run]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """16 hexadecimal digits; equal for equal specs, on every machine.
 
         The hash covers the version and every field. None and empty values count as absent, so that a new optional field
         does not change older ids.
         """
-        text = json.dumps({"version": VERSION, **_without_empty(dataclasses.asdict(self))}, sort_keys=True, default=str)
+        text = json.dumps({"version": VERSION, **_without_empty(self)}, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def with_seed(self, seed: int) -> "RunSpec":
+        """The run with another seed, which its prerequisite runs share."""
+        runs = {
+            "start": self.start and self.start.with_seed(seed),
+            "teacher": self.teacher and self.teacher.with_seed(seed),
+        }
+        return replace(self, seed=seed, **runs)
 
     @property
     def name(self) -> str:
@@ -114,8 +123,7 @@ class RunSpec:
         values: dict[str, Any] = {}
         for part, kind in _PARTS.items():
             source = self._recipe if part == "train" else getattr(self, part)
-            names = [f.name for f in dataclasses.fields(kind)]
-            values |= {name: None if source is None else getattr(source, name) for name in names}
+            values |= {name: None if source is None else getattr(source, name) for name in _names(kind)}
         values["model"] = values.pop("name")
         other = values.pop("other") or {}
         rest = {name: getattr(self, name) for name in _SCALARS}
@@ -165,17 +173,26 @@ _PARTS = {
 }
 
 
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    """Field names of a dataclass; empty for another class."""
+    return tuple(f.name for f in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
+
+
 def _build(kind: type, values: Mapping[str, Any]) -> Any:
-    known = {f.name for f in dataclasses.fields(kind)}
-    return kind(**{name: _tuples(value) for name, value in values.items() if name in known})
+    return kind(**{name: _tuples(value) for name, value in values.items() if name in _names(kind)})
 
 
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
-    plain = {name: _without_empty(value) if isinstance(value, dict) else value for name, value in values.items()}
+def _without_empty(values: Any) -> dict[str, Any]:
+    """The values of a dict or dataclass, nested as JSON, without None and empty values."""
+    items = (
+        values.items() if isinstance(values, dict) else ((name, getattr(values, name)) for name in _names(type(values)))
+    )
+    plain = {name: _without_empty(v) if isinstance(v, dict) or _names(type(v)) else v for name, v in items}
     return {name: value for name, value in plain.items() if value is not None and value not in ((), {}, [])}
 
 
@@ -208,8 +225,8 @@ class Options:
     """Report metrics and predictions on the validation set."""
     predict: bool = False
     """Write predictions for the test set."""
-    test_file: str | None = None
-    """Own files: the rows to predict."""
+    test: str | None = None
+    """Own data to predict: a file, or a dataset's name of the split."""
     max_predict_samples: int | None = None
     save_model: bool = True
     overwrite: bool = False

@@ -53,7 +53,8 @@ def strategy_words(drop: DropSpec) -> str:
 
 def _source(record: RunRecord) -> str:
     data = record.spec.data
-    return ", ".join(path for _, path in data.files) if data.files else data.source
+    dataset = " ".join(filter(None, (data.dataset_name, data.dataset_config_name)))
+    return (f"{dataset}: " if dataset else "") + (", ".join(path for _, path in data.files) or data.source)
 
 
 def _dropped(record: RunRecord) -> str:

@@ -168,7 +168,7 @@ def summary(record: SearchRecord, file: str, more: Sequence[str] = ()) -> str:
     trainings = f"{cost['trainings']:,} training{'s' * (cost['trainings'] != 1)}, {cost['steps']:,} steps"
     scoring = f", {cost['scoring_seconds'] / 60:.1f} min of scoring" if "scoring_seconds" in cost else ""
     lines.append(f"cost: {trainings}, {cost['seconds'] / 60:.1f} min of runs{scoring}")
-    lacks_file = spec.data.files and "--validation_file" not in more
+    lacks_file = spec.data.source == "files" and not spec.data.validation_share and "--validation_file" not in more
     lines.append(
         "use the result"
         + (" (add --validation_file FILE with rows that no search has read)" if lacks_file else "")

@@ -172,6 +172,10 @@ class _Planner:
         self.configs: dict[tuple[ModelSpec, HubOptions], Any] = {}
         """Model -> its configuration, or the UserError if it cannot be read."""
         self.asked_hub = False
+        self.parsed: dict[str, tuple[RunSpec, Options, str | None]] = {}
+        """Values of a cell without its seed -> its run, and why it is impossible. Other seeds are not parsed again."""
+        self.seeds: dict[str, int] = {}
+        """Seed in the grid -> seed of its runs, which is another one if a flag overrides the axis."""
 
     def add_grid(self, grid: dict[str, Any], exclude: list[dict[str, Any]]) -> None:
         """Add the jobs of a grid, and a note for each axis without effect."""
@@ -200,6 +204,12 @@ class _Planner:
 
     def _job(self, cell: dict[str, Any]) -> Job | None:
         """The job of a cell. None for an impossible run."""
+        settings = _settings(cell)
+        seed = repr(settings.pop("seed", None))
+        others = repr(settings)
+        if others in self.parsed and seed in self.seeds:
+            spec, options, error = self.parsed[others]
+            return self._job_of(spec.with_seed(self.seeds[seed]), options, error)
         try:
             arguments = self.parse(self.settings | _settings(cell), self.flags)
         except UserError as error:
@@ -207,33 +217,43 @@ class _Planner:
         if arguments.needs_hub and not self.asked_hub:
             self.asked_hub = True
             work_offline_unless_reachable()
-        name = ", ".join(f"{axis} {value}" for axis, value in cell.items())
         try:
             spec, options = arguments.to_spec()
-            name = spec.name
-            self._check(spec, options)
         except UserError as error:
-            self.study.impossible[name] = str(error)
+            self.study.impossible[", ".join(f"{axis} {value}" for axis, value in cell.items())] = str(error)
             return None
-        self.study.gives_precision &= arguments.gives_precision
+        error = self._check(spec, options)
+        self.study.gives_precision &= bool(error) or arguments.gives_precision
+        self.parsed[others], self.seeds[seed] = (spec, options, error), spec.seed
+        return self._job_of(spec, options, error)
+
+    def _job_of(self, spec: RunSpec, options: Options, error: str | None) -> Job | None:
+        """error: the reason why the run is impossible."""
+        if error is not None:
+            self.study.impossible[spec.name] = error
+            return None
         prior = Path(self.store.root) / PRIOR_FOLDER
         scores = options.score_store or str(prior / SCORE_FOLDER)
         paths = {"folder": self.store.folder(spec), "prior_store": str(prior), "score_store": scores}
         return Job(spec, replace(options, **paths, resume="auto", overwrite=False))
 
-    def _check(self, spec: RunSpec, options: Options) -> None:
-        """Raise UserError for an impossible selection; note models and data that this machine cannot read."""
+    def _check(self, spec: RunSpec, options: Options) -> str | None:
+        """The reason why a selection is impossible, else None. Notes models and data that this machine cannot read."""
         config = self._config(spec, options)
         if isinstance(config, UserError):
             self._note(f"{config} So K was not checked.")
         else:
-            check_selection(spec, config)
+            try:
+                check_selection(spec, config)
+            except UserError as error:
+                return str(error)
         source = spec.data.source
-        if source not in ("hub", "demo", "files") and not Path(source).is_dir():
+        if source not in ("hub", "demo", "files", "dataset") and not Path(source).is_dir():
             self._note(f"--data_dir {source}: no such folder on this machine.")
-        for split, path in spec.data.files:
+        for split, path in spec.data.files if source == "files" else ():
             if not Path(path).is_file():
                 self._note(f"--{split}_file {path}: no such file on this machine.")
+        return None
 
     def _config(self, spec: RunSpec, options: Options) -> Any:
         key = spec.model, options.hub

@@ -4,33 +4,41 @@ import pickle
 import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
+from types import ModuleType
 from typing import Any
-
-import torch
 
 from layerdrop.system.process import is_first
 
 
-def _joined() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+def _joined() -> ModuleType | None:
+    """torch.distributed if this process has joined a group, else None.
+
+    Does not import torch, which takes a report longer than its tables. A process without torch has joined no group.
+    """
+    torch = sys.modules.get("torch")
+    joined = torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed if joined else None
 
 
 def rank() -> int:
     """Index of this process, from 0."""
-    return torch.distributed.get_rank() if _joined() else 0
+    group = _joined()
+    return group.get_rank() if group else 0
 
 
 def world_size() -> int:
     """Number of processes of this run."""
-    return torch.distributed.get_world_size() if _joined() else 1
+    group = _joined()
+    return group.get_world_size() if group else 1
 
 
 def gather(value: Any) -> list[Any]:
     """Return the values of all processes, in the order of their ranks. The values must be picklable."""
-    if not _joined():
+    group = _joined()
+    if group is None:
         return [value]
     values: list[Any] = [None] * world_size()
-    torch.distributed.all_gather_object(values, value)
+    group.all_gather_object(values, value)
     return values
 
 
@@ -39,15 +47,15 @@ def finish() -> None:
 
     Raises RuntimeError if another process has called `leave` or died.
     """
-    if _joined():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+    if group := _joined():
+        group.barrier()
+        group.destroy_process_group()
 
 
 def leave() -> None:
     """After a failure, leave the group at once. Collective operations of other processes then fail and do not hang."""
-    if _joined():
-        torch.distributed.destroy_process_group()
+    if group := _joined():
+        group.destroy_process_group()
 
 
 def from_first_process(function: Callable[[], Any]) -> Any:
@@ -56,7 +64,8 @@ def from_first_process(function: Callable[[], Any]) -> Any:
     Without torch.distributed, this is a plain call. The value must be picklable. In the other processes, an exception
     that is not picklable becomes a RuntimeError with its text.
     """
-    if not _joined():
+    group = _joined()
+    if group is None:
         return function()
     error: BaseException | None = None
     message: list[bytes | None] = [None, None]
@@ -66,7 +75,7 @@ def from_first_process(function: Callable[[], Any]) -> Any:
             message[0] = pickle.dumps(value)
         except BaseException as caught:  # also KeyboardInterrupt: the other processes wait for a message
             error, message[1] = caught, _pickled_error(caught)
-    torch.distributed.broadcast_object_list(message, src=0)
+    group.broadcast_object_list(message, src=0)
     if error is not None:
         raise error
     if message[1] is not None:

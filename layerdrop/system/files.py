@@ -158,12 +158,15 @@ def hashes_in(folder: Path) -> dict[str, str]:
 
 
 def foreign_file(folder: Path, hashes: Mapping[str, str]) -> str | None:
-    """The first file below a folder that is not in `hashes` or has another hash. None without such a file."""
+    """The first file below a folder that is not in `hashes` or has another hash, or the first folder without a file of
+    `hashes`. None if there is neither."""
     for name in _names_in(folder):
         path = folder / name
         if name not in hashes or path.is_symlink() or not path.is_file() or hash_file(path) != hashes[name]:
             return name
-    return None
+    known = {parent for name in hashes for parent in (folder / name).parents}
+    unknown = sorted(path for path in folder.rglob("*") if path.is_dir() and path not in known)
+    return unknown[0].relative_to(folder).as_posix() if unknown else None
 
 
 def _names_in(folder: Path) -> list[str]:

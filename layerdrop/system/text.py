@@ -21,6 +21,11 @@ def one_line(text: str | None, width: int | None = None) -> str:
     return short if short != ELLIPSIS else line[: width - len(ELLIPSIS)] + ELLIPSIS
 
 
+def names_in(text: str | None) -> tuple[str, ...]:
+    """`a, b` -> ("a", "b"). Empty for None."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
 def short_name(path: str) -> str:
     """Name of a model for folders and tables: the last part of its path or hub name.
 

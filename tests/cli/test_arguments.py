@@ -19,6 +19,7 @@ from layerdrop.cli.checks import ranges
 from layerdrop.cli.flags import GROUPS, LIBRARY
 from layerdrop.cli.limits import RANGES, SEED, Range, out_of_range
 from layerdrop.cli.parsing import MISNOMERS, RENAMED, WITHOUT_EFFECT, _choose_precision, parse, run_parser
+from layerdrop.cli.run import unused_gpus
 from layerdrop.cli.to_spec import NO_EFFECT, _plain
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec
@@ -163,12 +164,22 @@ def test_every_flag_of_the_library_goes_through():
         ("--freeze_layers=-1,3,-2", "^--freeze_layers -2, -1: not a layer id. Ids count from 0"),
         ("--task_name mprc", "--task_name: unknown value 'mprc'. Did you mean 'mrpc'"),
         ("--train_file a.csv", "--validation_file is missing: --do_eval or --score_split validation needs it"),
-        ("--train_file a.csv", "--hold_out 0.15 uses a fraction of the training set instead"),
+        ("--train_file a.csv", "--validation_share 0.1 uses a fraction of the training set instead"),
         ("--train_file a.csv --do_train --drop_strategy contribution --drop_k 1", "--validation_file is missing"),
         (
             "--train_file a.csv --validation_file b.csv --data_dir c",
             "--data_dir and --train_file contradict each other",
         ),
+        ("--dataset_name x --train_file a.csv", "--dataset_name and --train_file contradict each other"),
+        ("--dataset_name x --data_dir c", "--dataset_name and --data_dir contradict each other"),
+        (
+            "--dataset_name x --validation_split v --validation_share 0.1",
+            "--validation_share and --validation_split contradict each other",
+        ),
+        ("--train_file a.csv --validation_share 1", "--validation_share 1.0: must be above 0 and below 1. A fraction"),
+        ("--train_split v", "--train_split: only with --dataset_name. Leave it out"),
+        ("--dataset_config_name v", "--dataset_config_name: only with --dataset_name. Leave it out"),
+        ("--dataset x", "--dataset: no such flag. Did you mean --dataset_name?"),
         ("--max_train_samples 0", "--max_train_samples 0: must be 1 or more"),
         (
             "--drop_strategy contribution --drop_k 1 --score_split test --do_train --max_predict_samples 5",
@@ -465,7 +476,7 @@ def test_one_gpu_is_used_however_many_there_are(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     found = parse(CPU)
     assert found.train.n_gpu == 1 and found.train.train_batch_size == 32
-    assert "torchrun --nproc_per_node 4" in found.notes[-1]
+    assert "torchrun --nproc_per_node 4" in unused_gpus(found.train)[0]
 
 
 # ---- --keep_layers: the complement of --drop_layers
@@ -544,6 +555,7 @@ def test_what_people_type_leads_to_flags():
 # ---- every flag: into the identity, or in the list of flags without effect; and on into TrainingArguments
 TOP = "--task_name rte --drop_strategy top --drop_k 2"
 OWN = "--train_file a.csv --validation_file b.csv"
+DATASET = "--dataset_name x --do_train --do_eval --do_predict"
 CONTRIBUTION = "--drop_strategy contribution --drop_k 2"
 CASES = {
     "model_name_or_path": (TOP, "other"),
@@ -553,6 +565,12 @@ CASES = {
     "train_file": (OWN, "c.csv"),
     "validation_file": (OWN, "c.csv"),
     "test_file": (f"{OWN} --do_predict --test_file t.csv", "u.csv"),
+    "dataset_name": ("--dataset_name x", "y"),
+    "dataset_config_name": (DATASET, "c"),
+    "train_split": (DATASET, "t"),
+    "validation_split": (DATASET, "v"),
+    "test_split": (DATASET, "u"),
+    "validation_share": ("--dataset_name x", "0.2"),
     "text_columns": (OWN, "title,body"),
     "label_column": (OWN, "grade"),
     "label_type": (OWN, "number"),
@@ -707,6 +725,7 @@ def test_the_list_names_flags_once_each():
 
 CHANGES_A_RESULT = (
     "model_name_or_path model_revision tokenizer_name from_scratch task_name data_dir train_file validation_file "
+    "dataset_name dataset_config_name train_split validation_split validation_share "
     "text_columns label_column label_type label_separator positive_label skip_bad_rows max_seq_length "
     "pad_to_max_length "
     "max_train_samples max_eval_samples hold_out drop_strategy drop_k drop_threshold drop_layers keep_layers "
@@ -896,7 +915,7 @@ def test_own_files():
     columns = {"text_columns": ("title", "body"), "label_column": "grade", "label_type": "class", "skip_bad_rows": True}
     both = (("train", "a.csv"), ("validation", "b.csv"))
     assert spec(words).data == DataSpec("a", "files", both, **columns)
-    assert options(words).test_file == "t.csv"
+    assert options(words).test == "t.csv"
     assert spec(f"{words} --do_train").data.files == both[:1]
     assert spec(f"{words} --do_eval").data.files == both[1:]
     assert spec(f"{words} --do_predict").data.files == ()
@@ -1180,7 +1199,7 @@ def test_every_setting_has_a_flag_that_exists():
         for word in [] if name in WITHOUT_FLAG else flag_of(name).split("/"):
             assert word.startswith("--") and word[2:] in flag_names(), name
     assert (flag_of("k"), flag_of("seed"), flag_of("text_columns")) == ("--drop_k", "--seed", "--text_columns")
-    assert flag_of("files") == "--train_file/--validation_file"
+    assert flag_of("files") == "--train_file/--validation_file/--train_split/--validation_split"
     assert flag_of("processes") == "torchrun --nproc_per_node"
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from layerdrop.cli import command
 from layerdrop.cli.command import COMMANDS, command_module, command_parser, run_command
+from layerdrop.cli.cut import SHARED
 from layerdrop.errors import UserError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -70,6 +71,25 @@ def test_wrong_words(words, said, capsys):
     assert line.startswith(f"error: {said}")
 
 
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "run"])
+def test_a_misspelt_flag_is_named_before_a_missing_argument(name, capsys):
+    assert run_command(name, ["--hlep"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --hlep: no such flag. Did you mean --help?")
+
+
+def test_words_after_two_dashes_are_no_flags():
+    parser = command_parser("predict")
+    assert parser.parse_args(["--", "--model"]).model == "--model"
+    assert parser.parse_args(["m", "--text=--x"]).text == ["--x"]
+
+
+def test_help_of_cut_names_the_flags_that_select_layers(capsys):
+    assert run_command("cut", ["model", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  --{name} " in text for name in SHARED if name != "remove_layers") and "--learning_rate" not in text
+
+
 @pytest.mark.parametrize(
     ("raised", "code", "said"),
     [
@@ -123,7 +143,9 @@ def test_the_entry_point_exists():
 
 def test_completion(tmp_path):
     pytest.importorskip("argcomplete")
-    for line, expected in (("layerdrop swe", "sweep"), ("layerdrop run --drop_str", "--drop_strategy")):
+    lines = {"layerdrop swe": "sweep", "layerdrop predict m --data": "--dataset_name"}
+    lines |= {f"layerdrop {name} --drop_str": "--drop_strategy" for name in ("run", "cut")}
+    for line, expected in lines.items():
         names = {
             "_ARGCOMPLETE": "1",
             "COMP_LINE": line,

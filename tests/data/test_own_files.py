@@ -56,7 +56,7 @@ def read(*paths: str, task: str = "", known_labels=(), known_positive=None, regr
     )
     head = {"has_classifier": regression is not None, "config": config}
     checkpoint = SimpleNamespace(label_names=known_labels, positive_label=known_positive, **head)
-    return read_splits(spec, list(files), checkpoint=checkpoint, test_file=test_file)
+    return read_splits(spec, list(files), checkpoint=checkpoint, test=test_file)
 
 
 def column(path: Path, labels: list, **others: list) -> str:
@@ -130,9 +130,9 @@ def test_why_no_row_can_be_used(tmp_path, name, text, said):
 
 def test_missing_files_are_named(tmp_path):
     spec = DataSpec("x", "files", (("train", column(tmp_path / "x.csv", ["a", "b"])),))
-    with pytest.raises(UserError, match="--validation_file is missing.*, or --hold_out 0.15"):
+    with pytest.raises(UserError, match="--validation_file is missing.*, or --validation_share 0.1"):
         read_splits(spec, ["train", "validation"])
-    assert list(read_splits(spec, ["train"], test_file="unread.csv").examples) == ["train"]
+    assert list(read_splits(spec, ["train"], test="unread.csv").examples) == ["train"]
 
 
 # ---- headers

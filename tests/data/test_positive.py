@@ -88,7 +88,7 @@ def test_flag_and_identity():
     assert "positive_label" not in json.dumps(plain.flat()["files"]) and named.flat()["positive_label"] == "spam"
     with pytest.raises(UserError, match="--positive_label spam: the positive class of rte is fixed"):
         parse([*own, "--task_name", "rte", "--positive_label", "spam"])
-    assert "--positive_label has no effect without own files" in parse(["--positive_label", "x"]).notes
+    assert "--positive_label has no effect without own files or a dataset" in parse(["--positive_label", "x"]).notes
 
 
 def test_a_record_says_it():

@@ -14,7 +14,9 @@ from layerdrop.checkpoints import Checkpoint
 from layerdrop.cli.command import run_command
 from layerdrop.criteria.orders import read_layers_file
 from layerdrop.criteria.selection import Selection
+from layerdrop.deploy import cut as writing
 from layerdrop.deploy.cut import Source, write_cut
+from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier
 from layerdrop.surgery import drop_layers
 from tests import tiny
@@ -101,8 +103,9 @@ def sentence_encoder(folder: Path, transformer: str) -> str:
     (folder / "modules.json").write_text(
         json.dumps([{"idx": i, "name": str(i), "path": path, "type": "x"} for i, path in enumerate(modules)])
     )
-    for name in modules[1:3]:  # Normalize has no files
-        (folder / name).mkdir()
+    (folder / modules[3]).mkdir()  # Normalize has no files
+    for name in modules[1:3]:
+        (folder / name / "cache").mkdir(parents=True)  # no file in it
         (folder / name / "config.json").write_text(f'{{"of": "{name}"}}')
     (folder / "2_Dense" / "model.safetensors").write_bytes(b"weights of the dense module")
     (folder / transformer / "sentence_bert_config.json").write_text('{"max_seq_length": 64}')
@@ -121,6 +124,7 @@ def test_a_sentence_encoder_keeps_its_modules(tmp_path, transformer):
     same += ["config_sentence_transformers.json", str(Path(transformer, "sentence_bert_config.json"))]
     same += [str(Path(transformer, "tokenizer.json"))]
     assert all(after[name] == before[name] for name in same) and "notes.txt" not in after
+    assert run_command("cut", words) == 0 and files_in(tmp_path / "out") == after  # replaces its own folder
     loaded = transformers.AutoModel.from_pretrained(tmp_path / "out" / transformer)
     assert loaded.config.num_hidden_layers == 2 and len(loaded.encoder.layer) == 2
     assert "library_name: sentence-transformers" in (tmp_path / "out" / "README.md").read_text()
@@ -148,6 +152,27 @@ def test_command(tmp_path, monkeypatch, capsys):
         capsys.readouterr().err
     )
     assert Path("out/notes.txt").read_text() == "mine" and not list(tmp_path.glob(".*"))
+    Path("out/notes.txt").unlink()
+    Path("out/plans/later").mkdir(parents=True)  # a folder without files is the user's, too
+    assert run_command("cut", words) == 2 and "holds plans, which this command did not write" in capsys.readouterr().err
+    assert Path("out/plans/later").is_dir()
+
+
+def test_a_folder_that_is_filled_while_the_model_is_written(tmp_path, monkeypatch):
+    """A file of the user that appears after the first check is kept."""
+    folder = saved(tmp_path / "model", with_head("bert", "AutoModel"))
+    cut(folder, str(tmp_path / "out"))
+    before = files_in(tmp_path / "out")
+    usual = writing.save_torch_state_dict
+
+    def save(*arguments, **more):
+        usual(*arguments, **more)
+        (tmp_path / "out" / "notes.txt").write_text("mine")
+
+    monkeypatch.setattr(writing, "save_torch_state_dict", save)
+    with pytest.raises(UserError, match="holds notes.txt"):
+        cut(folder, str(tmp_path / "out"), [0])
+    assert files_in(tmp_path / "out") == before | {"notes.txt": b"mine"} and len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("strategy", ["contribution", "block-influence", "logit-kl", "loss-drop", "variance"])
@@ -171,6 +196,12 @@ def test_scores_read_texts(tmp_path, monkeypatch, capsys, strategy):
     ("words", "said"),
     [
         (["nowhere", "--drop_strategy", "top", "--drop_k", "2"], "MODEL nowhere: no such folder"),
+        (
+            ["--drop_startegy", "top"],
+            "--drop_startegy: no such flag. Did you mean --drop_strategy?",
+        ),
+        (["--texs", "t"], "--texs: no such flag. Did you mean --texts?"),
+        (["model", "--drop_layers", "4", "5"], "'5' is not the value of a flag. Write layer ids without spaces"),
         (["model", "x"], "'x' is not the value of a flag"),
         (["model", "--drop_strategy", "top", "--drop_k", "2", "--texts", "t"], "--texts: only for criteria"),
         (["model"], "no layer to drop. Add --drop_strategy"),

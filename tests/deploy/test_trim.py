@@ -13,7 +13,7 @@ from layerdrop.checkpoints import Checkpoint
 from layerdrop.cli.command import run_command
 from layerdrop.criteria.selection import Selection
 from layerdrop.deploy.cut import Source, write_cut
-from layerdrop.deploy.trim import trim
+from layerdrop.deploy.trim import _KEEP, trim
 from layerdrop.errors import UserError
 from tests import tiny
 from tests.small.test_surgery import MODEL_TYPES
@@ -119,6 +119,66 @@ def test_rules_of_bpe_that_build_kept_tokens_are_kept(tmp_path):
     trimmed = trim(tmp_path / "tokenizer.json", [("abcd",)])
     assert trimmed.kept == [0, 1, 2, 3, 4, 5, 6, 7, 9] and len(trimmed.content["model"]["merges"]) == 3
     assert Tokenizer.from_str(json.dumps(trimmed.content)).encode("abcd ef").tokens == ["abcd", "e", "f"]
+
+
+def unigram(folder: Path) -> Path:
+    """Pieces for which the score of an unknown character, 10 below the least score, decides how `xy` is split."""
+    raw = Tokenizer(models.Unigram([("<unk>", 0.0), ("x", 20.0), ("xy", -12.0), ("zz", -30.0), ("ww", -5.0)], unk_id=0))
+    raw.save(str(folder / "tokenizer.json"))
+    assert raw.encode("xy").tokens == ["xy"]  # -12 is better than 20 - 40
+    return folder / "tokenizer.json"
+
+
+def test_the_least_probable_token_of_unigram_is_kept(tmp_path):
+    trimmed = trim(unigram(tmp_path), [("xy",)])
+    assert trimmed.kept == [0, 1, 2, 3]
+    assert Tokenizer.from_str(json.dumps(trimmed.content)).encode("xy").tokens == ["xy"]
+
+
+def test_a_tokenizer_that_splits_the_texts_in_another_way_is_refused(tmp_path, monkeypatch):
+    def forget_the_least(model, used):
+        model["vocab"] = model["vocab"][:3]
+        return {0, 1, 2}
+
+    monkeypatch.setitem(_KEEP, "Unigram", forget_the_least)
+    with pytest.raises(UserError, match="the smaller tokenizer would split these texts into other tokens"):
+        trim(unigram(tmp_path), [("xy",)])
+
+
+def test_files_of_the_whole_vocabulary_are_deleted(tmp_path):
+    """A slow tokenizer would read them."""
+    folder, _ = checkpoint(tmp_path / "model", "WordPiece")
+    others = ["vocab.txt", "vocab.json", "merges.txt", "spiece.model", "added_tokens.json"]
+    for name in others:
+        (folder / name).write_text("{}")
+    full = Checkpoint.open(str(folder))
+    for trim_to, kept in ((), others), (TEXTS, []):
+        write_cut(Source(str(folder)), full, Selection([5], "top"), "top", str(tmp_path / "out"), trim_to=trim_to)
+        assert [name for name in others if (tmp_path / "out" / name).exists()] == kept
+
+
+def test_modules_of_a_sparse_encoder(tmp_path):
+    """SPLADE's vectors have one entry for each token. Other modules are as they were."""
+    folder, words = checkpoint(tmp_path / "model", "WordPiece")
+    size = len(words) + 3
+    modules = {
+        "": None,
+        "1_SpladePooling": {"pooling_strategy": "max"},
+        "2_Pooling": {"pooling_mode_mean_tokens": True},
+    }
+    (folder / "modules.json").write_text(json.dumps([{"idx": i, "path": path} for i, path in enumerate(modules)]))
+    for path in list(modules)[1:]:
+        (folder / path).mkdir()
+        (folder / path / "config.json").write_text(json.dumps(modules[path] | {"word_embedding_dimension": size}))
+    full = Checkpoint.open(str(folder))
+    cut = write_cut(Source(str(folder)), full, Selection([5], "top"), "top", str(tmp_path / "out"), trim_to=TEXTS)
+    settings = {path: json.loads((tmp_path / "out" / path / "config.json").read_text()) for path in list(modules)[1:]}
+    assert settings["1_SpladePooling"] == {"pooling_strategy": "max", "word_embedding_dimension": cut.vocabulary[1]}
+    assert settings["2_Pooling"]["word_embedding_dimension"] == size
+    (folder / "2_Pooling" / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match="has a module with its own tokenizer, 2_Pooling/tokenizer.json"):
+        write_cut(Source(str(folder)), full, Selection([5], "top"), "top", str(tmp_path / "other"), trim_to=TEXTS)
+    assert not (tmp_path / "other").exists()
 
 
 def test_what_cannot_be_trimmed(tmp_path, capsys, monkeypatch):

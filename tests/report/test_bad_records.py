@@ -212,7 +212,7 @@ class Part:
         ((1,), tuple[str, str], "x"), ((("a", 1),), tuple[tuple[str, str], ...], "x[0][1]"),
         ([1], tuple[int, ...], "x"), ({"a": 1}, dict[str, int], None),
         ({"a": []}, dict[str, int], "x.a"), ({1: 1}, dict[str, int], "a key of x"),
-        ({"a": "b", "c": 1}, Typed, "x.a"), ({"c": object()}, Typed, None),
+        ({"a": "b", "c": 1}, Typed, "x.a"), ({"c": object()}, Typed, None), ([], Typed, "x"),
         (Part("a"), Part, "x.b"), (Part(), Part, None), ({}, Part, "x"), (object(), Any, None),
     ],
 )  # fmt: skip

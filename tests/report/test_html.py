@@ -1,5 +1,6 @@
 """The report as one page: what it holds, and what a browser makes of it."""
 
+import itertools
 import json
 import re
 import shutil
@@ -134,3 +135,33 @@ def test_a_task_with_a_setting_of_its_own(tmp_path):
         document.getElementById("table").innerText.includes("missing")];
     </script></body>"""
     assert browsed(page(StoredRuns(found, []), frame(found), []), script, tmp_path) == "4,false"
+
+
+def sets_of_five(n: int) -> list:
+    """The full model, and n sets of five layers with growing accuracy."""
+    layers = list(itertools.combinations(range(12), 5))[:n]
+    return [record(), *(record(k=None, strategy="list", layers=ids, accuracy=i / 1000) for i, ids in enumerate(layers))]
+
+
+def test_sets_of_layers_are_one_series():
+    found = sets_of_five(2)
+    assert [row["legend"] for row in data(page(StoredRuns(found), frame(found), []))["rows"]] == [
+        "full",
+        "list",
+        "list",
+    ]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+def test_many_rows_in_a_browser(tmp_path):
+    """The table shows the first 500 rows in its order, and the others on demand. Sets of equal size have no line."""
+    script = """<script>
+      const found = [], all = where => [...document.querySelectorAll(where)];
+      const press = words => all("button").find(button => button.innerText === words).click();
+      press("RTE acc"); found.push(all("tr.row").length, all("tr.row")[0].innerText.includes("59.9"));
+      press("Show all 601 rows"); found.push(all("tr.row").length, document.querySelectorAll("#more button").length);
+      found.push(document.querySelectorAll("#by-k circle").length, document.querySelectorAll("#by-k path").length);
+      document.title = "found " + JSON.stringify(found);
+    </script></body>"""
+    found = sets_of_five(600)
+    assert browsed(page(StoredRuns(found), frame(found), []), script, tmp_path) == "[500,true,601,0,600,0]"

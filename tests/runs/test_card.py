@@ -59,6 +59,21 @@ def test_a_card_names_the_rows_that_were_measured():
     assert (usual.dataset_split, usual.dataset_args, usual.metric_value) == ("validation", None, 0.5)
 
 
+def test_a_card_names_a_dataset_of_the_hub(tmp_path):
+    splits = (("train", "train"), ("validation", "dev"))
+    how = {"source": "dataset", "files": splits, "dataset_name": "some/reviews", "dataset_config_name": "en"}
+    made = card(recorded("reviews-en", **how)).data
+    (result,) = made.eval_results
+    assert made.datasets == ["some/reviews"] and result.dataset_type == "some/reviews"
+    assert (result.dataset_config, result.dataset_split, result.dataset_name) == ("en", "dev", "reviews-en")
+    share = card(recorded("reviews-en", **how | {"files": splits[:1], "validation_share": 0.1}))
+    assert share.data.eval_results[0].dataset_split == "train" and "in the folder where" not in share.content
+    local = card(recorded("reviews-en", **how | {"dataset_name": str(tmp_path)}))
+    assert local.data.datasets is None and local.data.eval_results[0].dataset_type == "reviews-en"
+    files = card(recorded("rte", source="files", files=(("train", "a.csv"), ("validation", "b.csv")))).data
+    assert files.datasets is None and files.eval_results[0].dataset_name == "rte"  # GLUE's task on other rows
+
+
 def test_each_metric_of_mnli_is_of_its_split():
     metrics = {"matched_loss": 1.0, "matched_accuracy": 0.5, "mismatched_loss": 1.0, "mismatched_accuracy": 0.25}
     made = card(recorded("mnli", metrics=metrics, splits=("train", "validation_matched", "validation_mismatched")))

@@ -74,7 +74,7 @@ def test_a_prerequisite_publishes_nothing_and_makes_only_what_is_needed(first):
     _, options = first
     trainer = {"push_to_hub": True, "hub_model_id": "me/x", "hub_token": "t", "eval_strategy": "epoch", "seed": 1}
     asked = {"predict": True, "evaluate": False, "overwrite": True, "rolling_checkpoints": False, "start": "first"}
-    quiet = quiet_options(replace(options, trainer=trainer, test_file="x.csv", notes=("a note",), **asked))
+    quiet = quiet_options(replace(options, trainer=trainer, test="x.csv", notes=("a note",), **asked))
     assert quiet.trainer == {"eval_strategy": "no", "seed": 1, "disable_tqdm": True, "report_to": []}
     assert (quiet.predict, quiet.evaluate, quiet.overwrite, quiet.rolling_checkpoints) == (False, True, False, True)
     assert quiet.start is None and quiet.test_file is None and quiet.notes == ()

@@ -80,7 +80,7 @@ class Values(Kind):
     @classmethod
     @override
     def found_in(cls, table: Table, label: str) -> bool:
-        return label_is_number(table, label)
+        return not table.classes.get(label) and label_is_number(table, label)
 
     @classmethod
     @override

@@ -82,9 +82,7 @@ def _tests(
     results: ModelResults, row: TableRow, base: TableRow, column: str, unreadable: dict[str, None]
 ) -> Iterator[Comparison]:
     """Yield a comparison for each seed with predictions of both rows. unreadable: collects read errors."""
-    ours, theirs = (
-        {record.spec.seed: record for record in results.runs_of(one, [column])["record"]} for one in (row, base)
-    )
+    ours, theirs = ({record.spec.seed: record for record in results.records(one, [column])} for one in (row, base))
     for seed in sorted(ours.keys() & theirs.keys()):
         try:
             if comparison := _compare(theirs[seed], ours[seed]):
