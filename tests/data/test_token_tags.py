@@ -2,6 +2,7 @@
 
 import json
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -13,11 +14,14 @@ from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
 from layerdrop.data.kinds import TokenTags, kind_of
 from layerdrop.data.labels import Labels
+from layerdrop.data.read import read_splits
+from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import custom_task
 from layerdrop.data.tokens import IGNORED, ragged, tokenize
 from layerdrop.errors import UserError
 from tests import tiny
-from tests.data.test_own_files import read, write
+from tests.data.test_own_files import read as read_files
+from tests.data.test_own_files import write
 
 NAMES = ("B-a", "B-b", "I-a", "O")
 KIND = TokenTags(NAMES)
@@ -50,7 +54,7 @@ def ids(*rows: list[int]) -> np.ndarray:
 def test_words_and_tags_in_every_type_of_file(tmp_path, name, content, how):
     path = tmp_path / name
     path.write_bytes(content.encode()) if content else write(path, ROWS)
-    data = read(str(path), str(path), str(path), **how)
+    data = read_files(str(path), str(path), str(path), **how)
     task, train, validation, test = data.task, *data.examples.values()
     assert (task.labels, task.label_type, task.texts, task.label) == (NAMES, "token", ("tokens",), "ner_tags")
     for rows in (train, validation):
@@ -64,10 +68,10 @@ def test_words_and_tags_in_every_type_of_file(tmp_path, name, content, how):
 def test_other_columns_and_schemes(tmp_path):
     """The second column of a CoNLL file; tags that are no entities."""
     (tmp_path / "x.conll").write_text(CONLL)
-    data = read(str(tmp_path / "x.conll"), label_column="2")
+    data = read_files(str(tmp_path / "x.conll"), label_column="2")
     assert data.task.labels == ("N", "V") and data.task.metrics == ("accuracy", "f1_macro")
     path = write(tmp_path / "x.jsonl", [{"words": row["tokens"], "pos": row["ner_tags"]} for row in ROWS])
-    assert read(path, label_column="pos").task.texts == ("words",)
+    assert read_files(path, label_column="pos").task.texts == ("words",)
     for names in (("O", "B-x"), ("S-x", "O", "E-x", "I-x"), ("B-x", "I-x")):
         assert KIND.own_metrics(names)[1] == "entity_f1"
     for names in (("O", "X"), ("N", "V"), ("O", "P"), ("B-x", "N")):
@@ -88,8 +92,8 @@ def test_other_columns_and_schemes(tmp_path):
 def test_malformed_rows(tmp_path, row, message):
     train, path = write(tmp_path / "train.jsonl", ROWS), write(tmp_path / "x.jsonl", [ROWS[0], row])
     with pytest.raises(UserError, match=f"x.jsonl:2: {message}"):
-        read(train, path)
-    assert read(train, path, skip_bad_rows=True).examples["validation"].bad_lines == (2,)
+        read_files(train, path)
+    assert read_files(train, path, skip_bad_rows=True).examples["validation"].bad_lines == (2,)
 
 
 def test_malformed_files(tmp_path):
@@ -102,10 +106,10 @@ def test_malformed_files(tmp_path):
     ):
         (tmp_path / "x.conll").write_text(content)
         with pytest.raises(UserError, match=message):
-            read(str(tmp_path / "x.conll"))
+            read_files(str(tmp_path / "x.conll"))
     path = write(tmp_path / "x.jsonl", [{"sentence": "w w", "ner_tags": ["O", "B-a"]}])
     with pytest.raises(UserError, match="need one column of words. Name it with --text_columns: sentence, ner_tags"):
-        read(path, label_type="token")
+        read_files(path, label_type="token")
 
 
 # ---- alignment
@@ -284,3 +288,28 @@ def test_fingerprints_follow_words_and_tags():
         Examples(texts, ids([0, 1], [0]), ["0", "1"]).fingerprint(),
     }
     assert len(prints) == 5 and json.dumps(sorted(prints))
+
+
+# ---- datasets
+def test_lists_of_class_labels_of_a_dataset(tmp_path):
+    """Words with tags, and sets of labels; ids are replaced by the dataset's names, in the dataset's order."""
+    tags = datasets.List(datasets.ClassLabel(names=["O", "B-a", "I-a", "B-z"]))
+    labels = datasets.List(datasets.ClassLabel(names=["y", "x"]))
+    columns = {
+        "tokens": [["w1", "w2"], ["w3"]], "ner_tags": [[1, 2], [0]], "text": ["w1", "w2"], "label": [[0, 1], []]
+    }  # fmt: skip
+    features = {"tokens": datasets.List(datasets.Value("string")), "ner_tags": tags}
+    features |= {"text": datasets.Value("string"), "label": labels}
+    rows = datasets.Dataset.from_dict(columns, datasets.Features(features))
+    datasets.DatasetDict(train=rows.select_columns(["tokens", "ner_tags"])).save_to_disk(tmp_path / "ner")
+    datasets.DatasetDict(train=rows.select_columns(["text", "label"])).save_to_disk(tmp_path / "sets")
+    read = {}
+    for name in ("ner", "sets"):
+        spec = DataSpec(name, "dataset", (("train", "train"),), dataset_name=str(tmp_path / name))
+        read[name] = read_splits(spec, ["train"])
+    ner, sets = read["ner"], read["sets"]
+    assert (ner.task.labels, ner.task.label_type) == (("O", "B-a", "I-a", "B-z"), "token")
+    assert ner.examples["train"].texts == ([["w1", "w2"], ["w3"]],)
+    assert [row.tolist() for row in ner.examples["train"].labels] == [[1, 2], [0]]
+    assert (sets.task.labels, sets.task.label_type) == (("y", "x"), "multi")
+    assert sets.examples["train"].labels.tolist() == [[1, 1], [0, 0]]
