@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from .checkpoints import HEADS, Checkpoint
+from .checkpoints import HEADS, Checkpoint, unusable
 from .errors import UserError
 from .surgery import kept_layers, reduced_config
 
@@ -90,13 +90,13 @@ def random_classifier(
     Set the seed before the call.
     """
     config = reduced_config(_config(checkpoint, labels, problem_type), dropped)
-    return _from_config(checkpoint, config, auto_class).eval()
+    return _classifier(checkpoint, config, auto_class).eval()
 
 
 def load_encoder(checkpoint: Checkpoint) -> PreTrainedModel:
     """Load the full encoder without a head, in fp32, on the CPU, in evaluation mode."""
     with torch.device("meta"):
-        empty = AutoModel.from_config(checkpoint.config, trust_remote_code=checkpoint.hub.trust_remote_code)
+        empty = _model(checkpoint, AutoModel, checkpoint.config)
     prefix = empty.base_model_prefix + "."
     weights = {key.removeprefix(prefix): value for key, value in checkpoint.weights().items()}
     return _build(type(empty), copy.deepcopy(checkpoint.config), weights, checkpoint)[0]
@@ -110,7 +110,7 @@ def load_masked_lm(checkpoint: Checkpoint) -> PreTrainedModel | None:
     if type(checkpoint.config) not in MODEL_FOR_MASKED_LM_MAPPING:
         return None
     with torch.device("meta"):
-        empty = AutoModelForMaskedLM.from_config(checkpoint.config)
+        empty = _model(checkpoint, AutoModelForMaskedLM, checkpoint.config)
     model, new = _build(type(empty), copy.deepcopy(checkpoint.config), dict(checkpoint.weights()), checkpoint)
     return None if new else model
 
@@ -142,21 +142,17 @@ def _config(checkpoint: Checkpoint, labels: Sequence[str] | None, problem_type: 
     return config
 
 
-def _from_config(checkpoint: Checkpoint, config: PreTrainedConfig, auto_class: str | None) -> PreTrainedModel:
-    """The classifier of a configuration in fp32. Raises UserError if the library has no such class."""
+def _classifier(checkpoint: Checkpoint, config: PreTrainedConfig, auto_class: str | None) -> PreTrainedModel:
+    """The classifier of a configuration. Raises UserError if the library has no such class for the model type."""
     name = auto_class or checkpoint.head_class or "AutoModelForSequenceClassification"
-    try:
-        return getattr(transformers, name).from_config(
-            config, dtype=torch.float32, trust_remote_code=checkpoint.hub.trust_remote_code
-        )
-    except ValueError as error:
-        if "Unrecognized configuration class" not in str(error):
-            raise
-        head = name.removeprefix("AutoModelFor")
+    library_class = getattr(transformers, name)
+    custom = name in (getattr(config, "auto_map", None) or {})
+    if type(config) not in library_class._model_mapping and not custom:
         raise UserError(
-            f"{checkpoint.flag} {checkpoint.name}: the library has no {head} head for {config.model_type} models. "
-            "Choose another model."
-        ) from None
+            f"{checkpoint.flag} {checkpoint.name}: the library has no {name.removeprefix('AutoModelFor')} head for "
+            f"{config.model_type} models. Choose another model."
+        )
+    return _model(checkpoint, library_class, config)
 
 
 def _empty(
@@ -164,7 +160,15 @@ def _empty(
 ) -> PreTrainedModel:
     """The reduced classifier without weights, on PyTorch's meta device."""
     with torch.device("meta"):
-        return _from_config(checkpoint, reduced_config(config, dropped), auto_class)
+        return _classifier(checkpoint, reduced_config(config, dropped), auto_class)
+
+
+def _model(checkpoint: Checkpoint, auto_class: type, config: PreTrainedConfig) -> PreTrainedModel:
+    """A model with random weights in fp32. Raises UserError for a configuration that the library cannot build."""
+    try:
+        return auto_class.from_config(config, dtype=torch.float32, trust_remote_code=checkpoint.hub.trust_remote_code)
+    except Exception as error:  # whatever the model's class raises for values out of range
+        raise unusable(f"{checkpoint.flag} {checkpoint.name}", "config.json", error) from error
 
 
 def renumbered(
@@ -210,7 +214,8 @@ def missing_layer_weights(checkpoint: Checkpoint, weights: Mapping, model: PreTr
     return [name for name in model.base_model.state_dict() if name.startswith(layers) and name not in present]
 
 
-def _shape(tensor) -> tuple[int, ...]:
+def shape_of(tensor) -> tuple[int, ...]:
+    """The shape of a weight, read or not."""
     return tuple(tensor.get_shape() if hasattr(tensor, "get_shape") else tensor.shape)
 
 
@@ -218,7 +223,7 @@ def _unfit_head(weights: Mapping, empty: PreTrainedModel, other_task: bool) -> l
     """Names of the head weights that do not fit the model, because of their size or their task."""
     shapes = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
     outside = [key for key in weights if key in shapes and not key.startswith(empty.base_model_prefix + ".")]
-    return [key for key in outside if other_task or _shape(weights[key]) != shapes[key]]
+    return [key for key in outside if other_task or shape_of(weights[key]) != shapes[key]]
 
 
 def _head_task(config: PreTrainedConfig, architecture: str) -> str:
@@ -290,4 +295,6 @@ def _build(
             f"{named}: the checkpoint has no {missing[0]} ({len(missing)} weights of the encoder are missing). "
             "Give a complete checkpoint."
         )
+    if not all(weight.isfinite().all() for weight in model.parameters()):
+        raise UserError(f"{named}: some weights are not finite (NaN or infinity). Get the checkpoint again.")
     return model, new

@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from layerdrop.checkpoints import Checkpoint
-from layerdrop.data.columns import INDEX_COLUMNS, class_names, maybe_missing, positive_class
+from layerdrop.data.columns import INDEX_COLUMNS, check_blanks, class_names, maybe_missing, positive_class
 from layerdrop.data.examples import Examples, as_number, is_missing, shortened
 from layerdrop.data.hub import read_dataset_split
 from layerdrop.data.kinds import KINDS, Kind
@@ -68,16 +69,29 @@ def _is_task(name: str) -> bool:
 
 
 def read_tables(
-    spec: DataSpec, files: Files, head: Head, cache_dir: str | None = None, token: str | None = None
+    spec: DataSpec,
+    files: Files,
+    head: Head,
+    limits: Mapping[str, int | None] = MappingProxyType({}),
+    cache_dir: str | None = None,
+    token: str | None = None,
 ) -> dict[str, Table]:
-    """Split -> table of own data. Raises UserError for unreadable data.
+    """Split -> table of own data. limits: split -> number of rows to read from its file, see `read_table`. All labels
+    of the first file are read, because they decide the classes. Raises UserError for unreadable data.
 
     head: of the checkpoint. If `spec` or the head asks for labels of tokens, files of other types are read as CoNLL.
     """
     if spec.dataset_name is None:
         known = KINDS.get(spec.label_type if spec.label_type != "auto" or "train" in dict(files) else head.label_type)
         other_type = CONLL if known and not known.pooled else None
-        return {split: read_table(spec.flag(split), path, spec.skip_bad_rows, other_type) for split, path in files}
+        columns = (spec.label_column, *(name for kind in KINDS.values() for name in kind.label_columns))
+        labels = {files[0][0]: columns}
+        return {
+            split: read_table(
+                spec.flag(split), path, spec.skip_bad_rows, limits.get(split), labels.get(split, ()), other_type
+            )
+            for split, path in files
+        }
     dataset = spec.dataset_name, spec.dataset_config_name
     return {split: read_dataset_split(*dataset, name, spec.flag(split), cache_dir, token) for split, name in files}
 
@@ -114,11 +128,14 @@ def own_examples(
     if task:
         task = replace(task, texts=texts, label=label, suffixes=("",))
     else:
-        names = tuple(known_names or _classes(first, kind, label, spec)) if kind.named else ()
+        if spec.label_type == "auto":
+            check_blanks(first.with_all_labels, label)
+        cells = _label_cells(first, kind, label, spec)
+        names = tuple(known_names or _classes(first, kind, label, cells, spec)) if kind.named else ()
         task = custom_task(spec.task, texts, label, names, label_type=kind.label_type)
         if not known_classes and spec.label_type == "auto":
             notes += [*task.kind.notes(label), *_notes_on_classes(task)]
-        counts = Counter(first.values(task.label).values()) if split == "train" and "f1" in task.metrics else None
+        counts = Counter(name for cell in cells for name in kind.names_in(cell)) if split == "train" else None
         positive, reason = _positive(first.path, task, spec.positive_label, head.positive, counts)
         task = replace(task, positive=positive)
         if reason and list(tables) != ["test"]:
@@ -158,7 +175,7 @@ def _kind(table: Table, spec: DataSpec, head: Head) -> type[Kind]:
         return KINDS[spec.label_type]
     if head.label_type or head.labels:
         return KINDS[head.label_type or "class"]
-    return next(kind for kind in KINDS.values() if kind.found_in(table, spec.label_column))
+    return next(kind for kind in KINDS.values() if kind.found_in(table.with_all_labels, spec.label_column))
 
 
 def _converted(table: Table, kind: type[Kind], texts: Sequence[str], label: str | None, spec: DataSpec) -> Table:
@@ -173,12 +190,15 @@ def _converted(table: Table, kind: type[Kind], texts: Sequence[str], label: str 
     return table.map(convert, spec.skip_bad_rows)
 
 
-def _classes(table: Table, kind: type[Kind], label: str, spec: DataSpec) -> tuple[str, ...]:
-    """Class names in id order. Empty if labels are numbers. table: with the label column, if it has one."""
-    if not kind.named:
-        return ()
+def _label_cells(table: Table, kind: type[Kind], label: str, spec: DataSpec) -> list:
+    """The usable label cells of all rows of a file: results of `Kind.label_cell`."""
+    table = table.with_all_labels.map(lambda row: kind.label_cell(row, label, spec.label_separator), True)
+    return list(table.rows.values())
+
+
+def _classes(table: Table, kind: type[Kind], label: str, cells: Sequence, spec: DataSpec) -> tuple[str, ...]:
+    """Class names in id order. cells: the result of `_label_cells`. Raises UserError for fewer than two classes."""
     table.require("--label_column", [label])
-    cells = table.map(lambda row: kind.label_cell(row, label, spec.label_separator), True).rows.values()
     names = (name for cell in cells for name in kind.names_in(cell))
     names = class_names(name for name in names if spec.label_type != "auto" or not is_missing(name))
     if broken := next((name for name in names if _breaks_tsv(name)), None):

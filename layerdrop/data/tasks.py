@@ -202,7 +202,7 @@ def custom_task(
     positive: int = 1,
     label_type: str | None = None,
 ) -> Task:
-    """A task of own files. labels: class names in id order, empty for regression. positive: the class of `f1`.
+    """A task of own data. labels: class names in id order, empty for regression. positive: the class of `f1`.
 
     label_type: None for classes, or for regression without class names.
     """

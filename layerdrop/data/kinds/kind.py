@@ -40,6 +40,8 @@ class Kind(Protocol):
     """Whether the outputs have class names."""
     pipeline_options: str = "truncation=True, max_length={length}"
     """Arguments of the pipeline."""
+    label_columns: tuple[str, ...] = ()
+    """Names of a label column other than --label_column."""
     pooled: bool = True
     """Whether the head reads one vector for each text."""
     smoothed: bool

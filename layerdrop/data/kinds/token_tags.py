@@ -47,6 +47,7 @@ class TokenTags(Classes):
     auto_class = "AutoModelForTokenClassification"
     pipeline = "token-classification"
     pooled = False
+    label_columns = TAG_COLUMNS
     pipeline_options = 'aggregation_strategy="first"'
 
     @property
@@ -263,4 +264,5 @@ def split_cell(row: Row, column: str) -> list[str]:
         items = text_cell(row, column).split()
     if not items:
         raise BadRow(f"no word in column '{column}'")
+    text_cell({column: " ".join(items)}, column)  # refuses blank words alone
     return items
