@@ -100,6 +100,19 @@ class EveryKind:
         shown = capsys.readouterr().out
         assert "distill-logits" in shown and "none of 1" in shown, shown
 
+    @pytest.mark.parametrize(
+        "variant",
+        [
+            "--drop_when elastic --elastic_k 2",
+            "--drop_when gradual --drop_every_epochs 1",
+            "--drop_when finetuned --theseus",
+            "--layerdrop_rate 0.2",
+        ],
+    )
+    def test_training_variants(self, own, variant):
+        code, record, _, err = own(f"{CUT} {variant} --num_train_epochs 1")
+        assert code == 0 and record["kept"] == [0, 1, 2, 3] and tuple(record["metrics"])[1:] == self.metrics, err
+
     def test_search(self, own, bert, capsys):
         own("--max_steps 1", output="unused")
         words = "--max_k 1 --method optimal --hold_out 0.25 --max_steps 1 --use_cpu --workers 1"
