@@ -10,8 +10,9 @@ All flags: --help. The terms are explained in README.md.
 import sys
 
 if __name__ == "__main__":  # before torch is imported
-    from layerdrop.system.process import prepare_process
+    from layerdrop.system.process import handle_interrupts, prepare_process
 
+    handle_interrupts()
     prepare_process()
 
 import numpy as np

@@ -195,3 +195,16 @@ def original_layers(config) -> tuple[int, list[int]]:
     record = getattr(config, CONFIG_KEY, None) or {}
     n_layers = config.num_hidden_layers
     return record.get("n_layers", n_layers), list(record.get("kept", range(n_layers)))
+
+
+def has_valid_layers(config) -> bool:
+    """Whether CONFIG_KEY is missing, or names as many layers as the model has, ascending, within the original depth."""
+    record = getattr(config, CONFIG_KEY, None)
+    if record is None:
+        return True
+    if not isinstance(record, dict) or not isinstance(record.get("kept", []), list):
+        return False
+    n_original, kept = original_layers(config)
+    if not all(type(i) is int for i in (n_original, *kept)):
+        return False
+    return len(kept) == config.num_hidden_layers and kept == sorted(set(kept) & set(range(n_original)))

@@ -18,7 +18,7 @@ from typing import Any
 
 import huggingface_hub
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 from transformers.utils import (
     SAFE_WEIGHTS_INDEX_NAME,
@@ -29,7 +29,7 @@ from transformers.utils import (
 )
 from transformers.utils.hub import extract_commit_hash
 
-from .architectures import Family, HubOptions, ModelSpec, family_of, original_layers
+from .architectures import CONFIG_KEY, Family, HubOptions, ModelSpec, family_of, has_valid_layers, original_layers
 from .errors import UserError
 
 EMBEDDED = {"demo": Path(__file__).parent / "demo" / "checkpoint"}
@@ -50,6 +50,8 @@ WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 CONFIGURATION = ("config.json",)
 TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
 """Name patterns of a checkpoint's files."""
+FAST_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+"""The files that are read if there is a tokenizer.json."""
 ADAPTER = "adapter_config.json"
 """PEFT's configuration file. The weights in its folder extend a base model."""
 LFS_POINTER = b"version https://git-lfs"
@@ -58,6 +60,10 @@ CONFIG = "config.json of a known model type"
 """Name of the configuration in messages."""
 PICKLE = b"\x80"
 """The first byte of a pickle."""
+MOST_LAYERS, MOST_CLASSES = 1000, 1_000_000
+"""Maximum depth and number of classes. Building a model with wrong numbers, such as 1,000,000,000, would not end."""
+PARAMETERS = ("weight", "bias", "gamma", "beta")
+"""Ends of the names of parameters. Buffers can be integers (`position_ids`, and the 4-dimensional mask `attn.bias`)."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Weight types by their safetensors names. All other types are quantized."""
 
@@ -216,7 +222,7 @@ class Checkpoint:
 
     def max_length(self) -> int:
         """Maximum number of tokens: the lower limit of the tokenizer and the position embeddings."""
-        limit = min(self.tokenizer.model_max_length, NO_LIMIT)
+        limit = int(min(self.tokenizer.model_max_length, NO_LIMIT))
         positions = getattr(self.config, "max_position_embeddings", None) or -1
         if positions < 0:  # only relative positions (XLNet)
             return limit
@@ -226,9 +232,18 @@ class Checkpoint:
     def weights(self) -> Mapping[str, Any]:
         """Name in the checkpoint -> weight. Indexing a weight (`[...]`) reads it from disk.
 
-        Formats: safetensors, or PyTorch files (loaded with `weights_only`), whole or in shards.
+        Formats: safetensors, or PyTorch files (loaded with `weights_only`), whole or in shards. Raises UserError for
+        missing, damaged or quantized files, and for weights of another number of layers than the configuration's.
         """
-        return _open_weights(self.model, self.hub, self.flag)
+        weights = _open_weights(self.model, self.hub, self.flag)
+        layer = re.compile(rf"(?:.*\.)?{re.escape(self.family.layers)}\.(\d+)\..*")
+        depth = max((int(match[1]) + 1 for name in weights if (match := layer.fullmatch(name))), default=0)
+        if depth not in (0, self.n_layers) and not self.family.shared:
+            raise UserError(
+                f"{self.flag} {self.name}: its weights have {depth} layers, but its config.json has {self.n_layers} "
+                "(num_hidden_layers). Correct config.json, or get the checkpoint again."
+            )
+        return weights
 
 
 def work_offline_unless_reachable() -> bool:
@@ -262,14 +277,33 @@ def work_offline_unless_reachable() -> bool:
 
 def _check_config(config: PreTrainedConfig, checkpoint: str) -> None:
     """Raise UserError for a model that cannot be reduced. checkpoint: flag and name, for the message."""
-    family = family_of(config)
-    if getattr(config, "quantization_config", None):
+    family, n_layers = family_of(config), config.num_hidden_layers
+    if not isinstance(n_layers, int) or not 0 < n_layers <= MOST_LAYERS:
+        raise UserError(
+            f"{checkpoint}: config.json has {n_layers!r} layers (num_hidden_layers). Allowed: 1 to {MOST_LAYERS}. "
+            "Get the checkpoint again."
+        )
+    if not has_valid_layers(config):
+        raise UserError(
+            f"{checkpoint}: config.json has {n_layers} layers, but other ones in '{CONFIG_KEY}', the list of kept "
+            "layers. Get the checkpoint again, or delete the list."
+        )
+    classes = config.id2label or {}
+    if not isinstance(classes, dict) or sorted(classes) != list(range(len(classes))):
+        raise UserError(f"{checkpoint}: config.json numbers its classes wrongly (id2label). Number them from 0.")
+    if getattr(config, "quantization_config", None) is not None:
         raise UserError(f"{checkpoint}: is quantized (quantization_config in config.json). Give the unquantized model.")
     if config.model_type in family.positions_after_padding and config.pad_token_id is None:
         raise UserError(
             f"{checkpoint}: its config.json has no pad_token_id, but this model counts positions from it. "
             'Add the padding id of its training (RoBERTa: "pad_token_id": 1).'
         )
+
+
+def unusable(checkpoint: str, part: str, error: Exception) -> UserError:
+    """The error for a part of a checkpoint that the library fails on. checkpoint: flag and name."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return UserError(f"{checkpoint}: {part} cannot be used ({reason}). Repair it, or get the checkpoint again.")
 
 
 class NotFound(UserError):
@@ -321,47 +355,82 @@ def _hub_arguments(revision: str, hub: HubOptions) -> dict[str, Any]:
     return {"revision": revision, "cache_dir": hub.cache_dir, "token": hub.token}
 
 
-def _refuse_byte_order_marks(flag: str, name: str) -> None:
-    """Raise UserError for a file with a byte-order mark: the library fails on such a file, or reads it wrongly."""
-    for path in _files(name, (*CONFIGURATION, *TOKENIZER, "*.index.json")):
-        with open(path, "rb") as file:
-            if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
-                raise UserError(f"{flag}: {path} begins with a byte-order mark (BOM). Save it as UTF-8 without a BOM.")
+def _check_files(flag: str, name: str, patterns: tuple[str, ...]) -> None:
+    """Raise UserError for files in a folder that the library would wait for, fail on, or read wrongly.
+
+    These are pipes and devices, Git LFS pointers, and files with a byte-order mark.
+    """
+    for path in sorted({path for pattern in patterns for path in Path(folder_or_name(name)).glob(pattern)}):
+        if path.is_dir():
+            continue
+        if path.exists() and not path.is_file():
+            raise UserError(f"{flag}: {path} is a pipe or a device, not a file. Get the checkpoint again.")
+        if path.is_file() and _first_bytes(path, flag).startswith(codecs.BOM_UTF8):
+            raise UserError(f"{flag}: {path} begins with a byte-order mark (BOM). Save it as UTF-8 without a BOM.")
+
+
+def _check_values(config: Mapping[str, Any]) -> None:
+    """Raise TypeError for values of a config.json that the library does not check."""
+    n_classes, architectures = config.get("num_labels"), config.get("architectures") or []
+    if not isinstance(n_classes, int | None) or not 0 <= (n_classes or 0) <= MOST_CLASSES:
+        raise TypeError(f"num_labels: a number up to {MOST_CLASSES:,} is expected, not {n_classes!r}")
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        raise TypeError(f"architectures: a list of names is expected, not {architectures!r}")
 
 
 def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConfig:
-    _refuse_byte_order_marks(flag, model.name)
-    for path in _files(model.name, CONFIGURATION):
-        _first_bytes(path, flag)
+    """Load the configuration. Raises UserError, also for values that the library does not accept."""
+    _check_files(flag, model.name, (*CONFIGURATION, "*.index.json"))
+    name, where = folder_or_name(model.name), _hub_arguments(model.revision, hub)
     try:
-        return AutoConfig.from_pretrained(
-            folder_or_name(model.name), trust_remote_code=hub.trust_remote_code, **_hub_arguments(model.revision, hub)
-        )
+        _check_values(PreTrainedConfig.get_config_dict(name, **where)[0])
+        return AutoConfig.from_pretrained(name, trust_remote_code=hub.trust_remote_code, **where)
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
             raise UserError(
                 f"{flag} {model.name}: needs custom code. If you trust it, add --trust_remote_code."
             ) from error
         raise _not_found(flag, model.name, CONFIG, error) from None
+    except Exception as error:  # the library's checks, and code of the configuration's class
+        raise unusable(f"{flag} {model.name}", "config.json", error) from error
 
 
 def _load_tokenizer(model: ModelSpec, hub: HubOptions):
-    """Load the tokenizer, in the model's revision. A tokenizer from another repository has the revision `main`."""
+    """Load the tokenizer, in the model's revision. A tokenizer from another repository has the revision `main`.
+
+    Raises UserError, also for a tokenizer that cannot tokenize a text.
+    """
     name, revision = (model.name, model.revision) if model.tokenizer is None else (model.tokenizer, "main")
-    _refuse_byte_order_marks("--tokenizer_name", name)
-    for path in _files(name, ("tokenizer.json",)) or _files(name, TOKENIZER):
-        _first_bytes(path, "--tokenizer_name")
+    _check_files("--tokenizer_name", name, FAST_TOKENIZER if _files(name, FAST_TOKENIZER[:1]) else TOKENIZER)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder_or_name(name), trust_remote_code=hub.trust_remote_code, **_hub_arguments(revision, hub)
         )
+        _check_tokenizer(tokenizer)
     except (OSError, ValueError, ImportError) as error:
         raise _not_found("--tokenizer_name", name, "tokenizer", error) from error
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":  # both from `tokenizers`
+            raise unusable(f"--tokenizer_name {name}", "the tokenizer", error) from error
+        raise
     if len(tokenizer) <= len(
         set(tokenizer.all_special_tokens)
     ):  # the library makes an empty tokenizer if the files are missing
         raise _not_found("--tokenizer_name", name, "tokenizer", OSError("its vocabulary is empty"))
     return tokenizer
+
+
+def _check_tokenizer(tokenizer) -> None:
+    """Raise TypeError for a tokenizer without token ids or one of its inputs, or with a wrong length limit."""
+    limit, names = tokenizer.model_max_length, tokenizer.model_input_names
+    if not isinstance(limit, (int, float)) or limit < 1 or limit != int(limit):
+        raise TypeError(f"model_max_length: a number of tokens is expected, not {limit!r}")
+    for texts in (("a text",), ("a text", "a text")):
+        encoded = tokenizer(*texts, truncation=True, max_length=16)
+        if missing := [name for name in ("input_ids", *names) if name not in encoded]:
+            raise TypeError(f"it gives no {missing[0]}")
+    if "input_ids" not in names or not isinstance(names, (list, tuple)):
+        raise TypeError(f"model_input_names: a list with 'input_ids' is expected, not {names!r}")
 
 
 def _files(name: str, patterns: tuple[str, ...]) -> list[Path]:
@@ -401,8 +470,7 @@ def _open_weights(model: ModelSpec, hub: HubOptions, flag: str) -> Mapping[str, 
         try:
             files = [path] if (path := find(whole)) else []
             if not files and (path := find(index)):
-                shards = json.loads(Path(path).read_text(encoding="utf-8"))["weight_map"].values()
-                files = [cached_file(folder_or_name(name), shard, **look_up) for shard in sorted(set(shards))]
+                files = [cached_file(folder_or_name(name), shard, **look_up) for shard in _shards(path, flag)]
         except OSError as error:
             raise _not_found(flag, name, "weights", error) from error
         if files:
@@ -412,13 +480,25 @@ def _open_weights(model: ModelSpec, hub: HubOptions, flag: str) -> Mapping[str, 
     raise _not_found(flag, name, "weights", OSError(f"no {SAFE_WEIGHTS_NAME} or {WEIGHTS_NAME}"))
 
 
+def _shards(path: str, flag: str) -> list[str]:
+    """Names of the files with the weights. path: the index of a checkpoint in several files. Raises UserError."""
+    try:
+        shards = json.loads(Path(path).read_bytes())["weight_map"].values()
+        if all(isinstance(shard, str) for shard in shards):
+            return sorted(set(shards))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        pass
+    raise UserError(f"{flag}: {path} does not map weights to files ('weight_map'). Get the checkpoint again.")
+
+
 def _check_types(weights: Mapping[str, Any], checkpoint: str) -> None:
     """Raise UserError for quantized weights (integers or 8-bit floats): their scales are separate weights."""
     for name, tensor in weights.items():
         lazy = hasattr(tensor, "get_dtype")  # a slice of a safetensors file
         kind = tensor.get_dtype() if lazy else str(tensor.dtype).removeprefix("torch.")
         floats = kind in FLOATS if lazy else tensor.dtype.is_floating_point and tensor.dtype.itemsize > 1
-        if name.endswith("weight") and not floats:
+        n_dimensions = len(tensor.get_shape() if lazy else tensor.shape)
+        if name.endswith(PARAMETERS) and n_dimensions < 4 and not floats:
             raise UserError(f"{checkpoint}: is quantized ({name} is {kind}). Give the unquantized model.")
 
 
@@ -440,14 +520,23 @@ def _open_file(path: str, flag: str) -> Mapping[str, Any]:
         mmap = zipfile.is_zipfile(path)  # the format before PyTorch 1.6 cannot be memory-mapped
         if not mmap and not first_bytes.startswith(PICKLE):
             raise EOFError("neither an archive nor a pickle")
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        weights = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except UnpicklingError as error:
         raise UserError(
             f"{flag}: {path} cannot be read safely: it is damaged, or it is a pickle that may run code. "
             "Get the checkpoint as model.safetensors. If you trust the file, convert it: "
             "safetensors.torch.save_file(torch.load(FILE, weights_only=False), 'model.safetensors')."
         ) from error
-    except (SafetensorError, RuntimeError, EOFError) as error:
+    except Exception as error:  # damaged bytes can raise any error in the two libraries
+        reason = str(error).split("\n")[0]
         raise UserError(
-            f"{flag}: {path} cannot be read ({str(error).splitlines()[0]}). It is damaged. Get the checkpoint again."
+            f"{flag}: {path} cannot be read ({reason}). It is damaged. Get the checkpoint again."
         ) from error
+    if not isinstance(weights, Mapping) or not all(map(_is_weight, weights.items())):
+        raise UserError(f"{flag}: {path} is not a mapping of names to weights. Give a checkpoint of the library.")
+    return weights
+
+
+def _is_weight(item: tuple[Any, Any]) -> bool:
+    name, tensor = item
+    return isinstance(name, str) and isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided

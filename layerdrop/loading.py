@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from .checkpoints import Checkpoint
+from .checkpoints import Checkpoint, unusable
 from .errors import UserError
 from .surgery import kept_layers, reduced_config
 
@@ -79,15 +79,13 @@ def random_classifier(
     Set the seed before the call.
     """
     config = reduced_config(_config(checkpoint, labels), dropped)
-    return AutoModelForSequenceClassification.from_config(
-        config, dtype=torch.float32, trust_remote_code=checkpoint.hub.trust_remote_code
-    ).eval()
+    return _model(checkpoint, AutoModelForSequenceClassification, config).eval()
 
 
 def load_encoder(checkpoint: Checkpoint) -> PreTrainedModel:
     """Load the full encoder without a head, in fp32, on the CPU, in evaluation mode."""
     with torch.device("meta"):
-        empty = AutoModel.from_config(checkpoint.config, trust_remote_code=checkpoint.hub.trust_remote_code)
+        empty = _model(checkpoint, AutoModel, checkpoint.config)
     prefix = empty.base_model_prefix + "."
     weights = {key.removeprefix(prefix): value for key, value in checkpoint.weights().items()}
     return _build(type(empty), copy.deepcopy(checkpoint.config), weights, checkpoint)[0]
@@ -101,7 +99,7 @@ def load_masked_lm(checkpoint: Checkpoint) -> PreTrainedModel | None:
     if type(checkpoint.config) not in MODEL_FOR_MASKED_LM_MAPPING:
         return None
     with torch.device("meta"):
-        empty = AutoModelForMaskedLM.from_config(checkpoint.config)
+        empty = _model(checkpoint, AutoModelForMaskedLM, checkpoint.config)
     model, new = _build(type(empty), copy.deepcopy(checkpoint.config), dict(checkpoint.weights()), checkpoint)
     return None if new else model
 
@@ -130,9 +128,15 @@ def _config(checkpoint: Checkpoint, labels: Sequence[str] | None) -> PreTrainedC
 def _empty(checkpoint: Checkpoint, config: PreTrainedConfig, dropped: Sequence[int]) -> PreTrainedModel:
     """The reduced classifier without weights, on PyTorch's meta device."""
     with torch.device("meta"):
-        return AutoModelForSequenceClassification.from_config(
-            reduced_config(config, dropped), trust_remote_code=checkpoint.hub.trust_remote_code
-        )
+        return _model(checkpoint, AutoModelForSequenceClassification, reduced_config(config, dropped))
+
+
+def _model(checkpoint: Checkpoint, auto_class: type, config: PreTrainedConfig) -> PreTrainedModel:
+    """A model with random weights in fp32. Raises UserError for a configuration that the library cannot build."""
+    try:
+        return auto_class.from_config(config, dtype=torch.float32, trust_remote_code=checkpoint.hub.trust_remote_code)
+    except Exception as error:  # whatever the model's class raises for values out of range
+        raise unusable(f"{checkpoint.flag} {checkpoint.name}", "config.json", error) from error
 
 
 def renumbered(
@@ -178,7 +182,8 @@ def missing_layer_weights(checkpoint: Checkpoint, weights: Mapping, model: PreTr
     return [name for name in model.base_model.state_dict() if name.startswith(layers) and name not in present]
 
 
-def _shape(tensor) -> tuple[int, ...]:
+def shape_of(tensor) -> tuple[int, ...]:
+    """The shape of a weight, read or not."""
     return tuple(tensor.get_shape() if hasattr(tensor, "get_shape") else tensor.shape)
 
 
@@ -186,11 +191,12 @@ def _head_mismatches(weights: Mapping, empty: PreTrainedModel) -> list[str]:
     """Names of the head weights whose size differs between checkpoint and model."""
     shapes = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
     outside = [key for key in weights if key in shapes and not key.startswith(empty.base_model_prefix + ".")]
-    return [key for key in outside if _shape(weights[key]) != shapes[key]]
+    return [key for key in outside if shape_of(weights[key]) != shapes[key]]
 
 
 def _head_error(checkpoint: Checkpoint, weights: Mapping, labels: Sequence[str] | None, name: str) -> UserError:
-    has = "one value" if (n := _shape(weights[name])[0]) == 1 else f"{n} classes"
+    n = next(iter(shape_of(weights[name])), 1)
+    has = "one value" if n == 1 else f"{n} classes"
     needed = f"{len(labels)} classes" if labels else "one value"
     return UserError(
         f"{checkpoint.flag} {checkpoint.name}: its trained head ({name}) gives {has}, the task has {needed}. "
@@ -248,4 +254,6 @@ def _build(
             f"{named}: the checkpoint has no {missing[0]} ({len(missing)} weights of the encoder are missing). "
             "Give a complete checkpoint."
         )
+    if not all(weight.isfinite().all() for weight in model.parameters()):
+        raise UserError(f"{named}: some weights are not finite (NaN or infinity). Get the checkpoint again.")
     return model, new

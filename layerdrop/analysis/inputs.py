@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from layerdrop.data.tasks import Task
 from layerdrop.data.tokens import TokenizedDataset, tokenize
 from layerdrop.loading import load_encoder
 from layerdrop.runs.spec import Options, RunSpec
-from layerdrop.system.files import write_atomically
+from layerdrop.system.files import read_json, write_atomically
 
 VERSION = 1
 """Version of the analyses, in the key of every cached result."""
@@ -104,8 +105,9 @@ def cached(folder: str, name: str, inputs: dict[str, Any], compute: Callable[[],
     """
     key = hashlib.sha256(json.dumps([VERSION, inputs], sort_keys=True).encode()).hexdigest()[:8]
     path = Path(folder) / f"{name}_{key}.json"
-    if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError):  # missing or damaged
+        if isinstance(stored := read_json(path), dict):
+            return stored
     result = _plain(compute())
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(result, indent=1) + "\n")

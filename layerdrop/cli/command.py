@@ -8,14 +8,15 @@ import argparse
 import gc
 import os
 import re
-import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
 from layerdrop.errors import UserError, unknown
-from layerdrop.system.process import is_first, prepare_process
+from layerdrop.system.faults import UNUSABLE_PATH, fault
+from layerdrop.system.process import STOPPED, handle_interrupts, is_first, prepare_process
+from layerdrop.system.text import printable
 
 COMMANDS = {
     "run": "drop layers, fine-tune and evaluate: one run (same as python run_glue.py)",
@@ -69,6 +70,7 @@ class OneLineErrors:
         message = re.sub(r"^argument (--\w+)(/--[\w-]+)*", r"\1", message)
         message = message.replace("invalid int value:", "not a whole number:")
         message = message.replace("invalid float value:", "not a number:")
+        message = message.replace("invalid LocalPath value:", "not a path:")
         raise UserError(f"{message.rstrip('.')}. See {self.prog} --help.")
 
 
@@ -106,14 +108,19 @@ def recipe():
 def run_command(name: str, words: Sequence[str]) -> int:
     """Execute a subcommand in this process. words: its command line after the name.
 
-    Returns the exit code: 0 done, 1 a run failed, 2 unusable input, 130 stopped by the user.
+    Returns the exit code: 0 done, 1 a run failed or the system refused (a full disk), 2 unusable input, 130 stopped by
+    the user.
     """
     try:
         return command_module(name).main(command_parser(name), list(words))
     except UserError as error:
-        text, code = "\n".join(f"error: {line}" for line in str(error).splitlines()), 2
+        text, code = "\n".join(f"error: {line}" for line in printable(str(error)).split("\n") if line), 2
     except KeyboardInterrupt as stop:
-        text, code = f"stopped. {str(stop) or 'Repeat the command to continue.'}", 130
+        text, code = f"stopped. {stop}" if str(stop) else STOPPED, 130
+    except Exception as error:
+        if (reason := fault(error)) is None:
+            raise
+        text, code = f"error: {reason}", 2 if getattr(error, "errno", None) in UNUSABLE_PATH else 1
     if is_first():
         print(text, file=sys.stderr)
     return code
@@ -145,8 +152,8 @@ def overview(words: Sequence[str]) -> int:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The installed command: prepare the process, and execute the words of its command line. Returns the exit code."""
+    handle_interrupts()
     prepare_process()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     words = sys.argv[1:] if words is None else words
     if "_ARGCOMPLETE" in os.environ:
         complete()

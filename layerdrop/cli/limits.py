@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerdrop.errors import UserError
+from layerdrop.system.typecheck import LARGEST
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Range:
     """Value outside the range that means `not set`."""
 
     def __contains__(self, value: float) -> bool:
-        if not math.isfinite(value):
+        if abs(value) >= LARGEST if isinstance(value, int) else not math.isfinite(value):
             return False
         large_enough = value > self.least if self.above else value >= self.least
         small_enough = value < self.most if self.below else value <= self.most
@@ -105,7 +106,9 @@ def out_of_range(values: Mapping[str, Any]) -> Iterator[str]:
         allowed = RANGES.get(name, FINITE)
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, (int, float)) and not isinstance(number, bool) and number not in allowed:
-                finite = "" if math.isfinite(number) or allowed == FINITE else "a finite number, "
+                finite = (
+                    "" if isinstance(number, int) or math.isfinite(number) or allowed == FINITE else "a finite number, "
+                )
                 yield f"--{name} {number}: must be {finite}{allowed}. {allowed.hint}".rstrip()
 
 

@@ -94,7 +94,7 @@ def read_layers_file(path: str) -> Ids:
     text = _read(path, expected)
     try:
         return tuple(sorted(int(i) for i in json.loads(text)["dropped"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"--drop_order_file {path}: names no dropped layers. {expected}") from None
 
 

@@ -7,17 +7,26 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.criteria.scoring import Scores, score_layers
 from layerdrop.criteria.table import CRITERIA
 from layerdrop.data.examples import Examples
 from layerdrop.data.tasks import Task
-from layerdrop.system.files import write_atomically
+from layerdrop.system.files import read_json, write_atomically
+from layerdrop.system.typecheck import check_type
 
 VERSION = 1
 """Version of the formulas. Every key depends on it."""
+
+
+class Stored(TypedDict, total=False):
+    """The scores of a criterion in a file."""
+
+    rows: list[list[float | None]]
+    head: str
+    seconds: float
 
 
 def stored_scores(
@@ -77,6 +86,8 @@ def _key(checkpoint: Checkpoint, examples: Examples | None, task: Task | None, a
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     """Read criterion -> rows, head, seconds. Empty if the file cannot be read."""
-    with suppress(OSError, ValueError):
-        return json.loads(path.read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, TypeError):
+        stored = read_json(path)
+        check_type(stored, dict[str, Stored])
+        return {name: scores for name, scores in stored.items() if {"rows", "head"} <= scores.keys()}
     return {}

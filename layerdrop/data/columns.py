@@ -1,4 +1,4 @@
-"""Decide how to read own files: the text columns, the type of the labels, the positive class.
+"""Decide how to read own data: the text columns, the type of the labels, the positive class.
 
 In unclear cases, a UserError names the columns and the flag to add.
 """
@@ -98,6 +98,16 @@ def label_is_number(table: Table, column: str) -> bool:
             f"{len(labels)} labels are. Add --label_type number (with --skip_bad_rows to leave such rows out) or class."
         )
     return share >= MOSTLY_NUMBERS
+
+
+def check_blanks(table: Table, column: str) -> None:
+    """Raise UserError for a label that begins or ends with a blank: ` 1` would be another class than `1`."""
+    for line, label in table.values(column).items():
+        if isinstance(label, str) and label != label.strip():
+            raise UserError(
+                f"{table.path}:{line}: label {label!r} of column '{column}' begins or ends with a blank. Remove the "
+                "blank, or use --label_type class."
+            )
 
 
 def maybe_missing(names: Sequence[str]) -> list[str]:

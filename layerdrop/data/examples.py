@@ -82,7 +82,7 @@ def as_number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) and "_" not in text else None
+    return value if math.isfinite(value) and "_" not in text and text.isascii() else None
 
 
 def is_missing(label: str) -> bool:

@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.columns import (
     INDEX_COLUMNS,
+    check_blanks,
     class_names,
     label_is_number,
     maybe_missing,
@@ -74,11 +76,21 @@ def _is_task(name: str) -> bool:
 
 
 def read_tables(
-    spec: DataSpec, files: Files, cache_dir: str | None = None, token: str | None = None
+    spec: DataSpec,
+    files: Files,
+    limits: Mapping[str, int | None] = MappingProxyType({}),
+    cache_dir: str | None = None,
+    token: str | None = None,
 ) -> dict[str, Table]:
-    """Split -> table of own data. Raises UserError for unreadable data."""
+    """Split -> table of own data. limits: split -> number of rows to read from its file, see `read_table`. All labels
+    of the first file are read, because they decide the classes. Raises UserError for unreadable data.
+    """
     if spec.dataset_name is None:
-        return {split: read_table(spec.flag(split), path, spec.skip_bad_rows) for split, path in files}
+        labels = {files[0][0]: spec.label_column}
+        return {
+            split: read_table(spec.flag(split), path, spec.skip_bad_rows, limits.get(split), labels.get(split))
+            for split, path in files
+        }
     dataset = spec.dataset_name, spec.dataset_config_name
     return {split: read_dataset_split(*dataset, name, spec.flag(split), cache_dir, token) for split, name in files}
 
@@ -115,10 +127,12 @@ def own_examples(
     if task:
         task = replace(task, texts=texts, label=spec.label_column, suffixes=("",))
     else:
-        task = custom_task(spec.task, texts, spec.label_column, _classes(first, spec, head))
+        if spec.label_type == "auto":
+            check_blanks(first.with_all_labels, spec.label_column)
+        task = custom_task(spec.task, texts, spec.label_column, _classes(first.with_all_labels, spec, head))
         if not known_classes and spec.label_type == "auto":
             notes += _notes_on_classes(task)
-        counts = Counter(first.values(task.label).values()) if split == "train" else None
+        counts = Counter(first.with_all_labels.values(task.label).values()) if split == "train" else None
         positive, reason = _positive(first.path, task.labels, spec.positive_label, head.positive, counts)
         task = replace(task, positive=positive)
         if reason and list(tables) != ["test"]:

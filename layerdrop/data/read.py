@@ -64,6 +64,7 @@ def read_splits(
     the training set. Raises UserError for unreadable data.
     """
     head = Head.of(checkpoint)
+    limits = {"train": spec.max_train_samples, "validation": spec.max_eval_samples, "test": max_predict_samples}
     parted = spec.hold_out or spec.validation_share
     sources = ["train", *(["test"] if "test" in splits else [])] if parted else list(splits)
     if spec.source in ("files", "dataset"):
@@ -71,7 +72,8 @@ def read_splits(
         if missing := [split for split in sources if split not in dict(files)]:
             instead = ", or --validation_share 0.1 (a fraction of the training set)" * (missing[0] == "validation")
             raise UserError(f"{spec.flag(missing[0])} is missing, but this run reads it. Give it{instead}.")
-        tables = read_tables(spec, files, cache_dir, token)
+        whole = {"train": None} if spec.validation_share else {}  # the share is drawn from all rows
+        tables = read_tables(spec, files, limits | whole, cache_dir, token)
         task, examples, notes = own_examples(spec, tables, (TASKS | DEMO_TASKS).get(spec.task), head)
     else:
         task = get_task(spec.task)
@@ -79,7 +81,6 @@ def read_splits(
     notes += _notes(examples)
     if spec.validation_share:
         notes += _take_validation_set(examples, spec.validation_share, task)
-    limits = {"train": spec.max_train_samples, "validation": spec.max_eval_samples, "test": max_predict_samples}
     examples = {split: rows.head(limits[_kind(split)]) for split, rows in examples.items()}
     if spec.hold_out:
         notes += _replace_validation_set(examples, spec.hold_out, task, spec.max_eval_samples)

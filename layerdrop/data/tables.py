@@ -5,6 +5,7 @@ The csv module, the json module and pyarrow parse the files. pandas and `dataset
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,15 +15,20 @@ from typing import Any
 
 import numpy as np
 
+from layerdrop.checkpoints import LFS_POINTER
 from layerdrop.data.examples import BadRow, Examples, UnknownLabel, as_number, is_missing
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task
 from layerdrop.errors import UserError
+from layerdrop.system.files import regular
 from layerdrop.system.text import one_line
 
 FILE_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 NAMES_OF_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 csv.field_size_limit(2**31 - 1)  # the csv module refuses cells of more than 131,072 characters by default
+
+UNUSABLE = re.compile("[\0\ud800-\udfff]")
+"""Characters that no text contains: NUL, and halves of characters, which JSON can escape."""
 
 Row = dict[str, object]
 """Column -> cell. Missing cells and NaN are None. Bytes are decoded if they are UTF-8 text."""
@@ -46,6 +52,8 @@ class Table:
     """Line -> reason, for malformed rows."""
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Column -> names of its classes in id order, for datasets that name them. The cells are names."""
+    label_rows: dict[int, Row] = field(default_factory=dict)
+    """Further rows, beyond the limit of read_table, with the label column alone."""
 
     @property
     def lines(self) -> list[int]:
@@ -56,6 +64,11 @@ class Table:
         """Line -> cell of a column, without missing and empty cells."""
         cells = {line: row.get(column) for line, row in self.rows.items()}
         return {line: cell for line, cell in cells.items() if cell is not None and cell != ""}
+
+    @property
+    def with_all_labels(self) -> "Table":
+        """The table with the label of every row of the file, to choose the classes."""
+        return replace(self, rows={**self.rows, **self.label_rows}) if self.label_rows else self
 
     def require(self, flag: str, columns: Sequence[str]) -> None:
         """Raise UserError if a column is missing. flag: the user's flag that names another column."""
@@ -120,8 +133,10 @@ def _text(row: Row, column: str) -> str:
     if column not in row:
         raise BadRow(f"no column {column}; found: {', '.join(row)}")
     cell = row[column]
-    if cell is None or cell == "":
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
         raise BadRow(f"an empty cell in column '{column}'")
+    if isinstance(cell, str) and UNUSABLE.search(cell):
+        raise BadRow(f"column '{column}' holds a character that is no text, such as NUL (is the file binary?)")
     if isinstance(cell, bytes):
         raise BadRow(f"column '{column}' holds bytes that are not UTF-8 text")
     if isinstance(cell, (list, tuple, dict)):
@@ -147,8 +162,17 @@ def _label(task: Task, class_ids: Mapping[str, int], text: str) -> float | int:
 
 
 # ---- files of any type -----------------------------------------------------------------------------------------------
-def read_table(flag: str, path_name: str, skip_bad_rows: bool = False) -> Table:
+Rows = Iterator[tuple[int, Row | BadRow]]
+"""(line, row, or the reason why it is malformed)."""
+
+
+def read_table(
+    flag: str, path_name: str, skip_bad_rows: bool = False, limit: int | None = None, label: str | None = None
+) -> Table:
     """Read a csv, tsv, JSON or parquet file. flag: the user's flag, for messages.
+
+    limit: the number of rows to keep; without effect with `skip_bad_rows`. label: the column of all further rows to
+    keep in `Table.label_rows`; None: do not read further rows.
 
     Raises UserError for an unknown type, an unreadable file, an unusable header, and the first malformed row unless
     `skip_bad_rows`.
@@ -157,17 +181,17 @@ def read_table(flag: str, path_name: str, skip_bad_rows: bool = False) -> Table:
     kind = path.suffix.lower()
     if kind not in FILE_TYPES:
         raise UserError(f"{flag} {path}: unknown file type '{path.suffix}'. Allowed: {', '.join(FILE_TYPES)}.")
+    read = _read_parquet if kind == ".parquet" else _read_delimited if kind in SEPARATORS else _read_json
     try:
-        if kind == ".parquet":
-            table = _read_parquet(flag, path)
-        else:
-            with open(path, encoding="utf-8-sig", newline="") as file:
-                lines = file.readlines()
-            table = _read_delimited(flag, path, lines) if kind in SEPARATORS else _read_json(flag, path, lines)
+        columns, rows = read(flag, path)
+        table = _collect(path, columns, rows, None if skip_bad_rows else limit, label)
     except OSError as error:
-        raise UserError(f"{flag} {path}: cannot read the file ({error.strerror or error}). Check the path.") from None
+        reason = error.strerror or one_line(str(error))
+        raise UserError(f"{flag} {path}: cannot read the file ({reason}). Check the path.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Convert the file.") from None
+    if wrong := [name for name in table.columns if UNUSABLE.search(name)]:
+        raise UserError(f"{flag} {path}: {wrong[0]!r} is not the name of a column (is the file UTF-16 or binary?).")
     if twice := [name for name, n in Counter(table.columns).items() if n > 1]:
         raise UserError(f"{flag} {path}: two columns are named '{twice[0]}'. Rename one of them.")
     table = table.map(lambda row: row, skip_bad_rows)
@@ -175,6 +199,44 @@ def read_table(flag: str, path_name: str, skip_bad_rows: bool = False) -> Table:
         how = "Write one object on each line" if kind in (".json", ".jsonl") else "The first line must name the columns"
         raise UserError(f"{flag} {path}: {table.no_usable_row()}. {how}.")
     return table
+
+
+def _collect(path: Path, columns: Sequence[str], rows: Rows, limit: int | None, label: str | None) -> Table:
+    """The table of some rows: see read_table. columns: empty to take all names in the rows."""
+    kept: dict[int, Row] = {}
+    bad: dict[int, BadRow] = {}
+    further: dict[int, Row] = {}
+    shared: dict[str, Row] = {}  # rows with the same label are one object, to save memory
+    for line, row in rows:
+        if isinstance(row, BadRow):
+            bad[line] = row
+        elif limit is None or len(kept) < limit:
+            kept[line] = row
+        elif label is None:
+            break
+        elif isinstance(cell := row.get(label), str):
+            further[line] = shared.setdefault(cell, {label: cell})
+        elif label in row:
+            further[line] = {label: cell}
+    names = tuple(columns) or tuple(dict.fromkeys(name for row in kept.values() for name in row))
+    return Table(str(path), names, kept, bad, label_rows=further)
+
+
+def _text_lines(flag: str, path: Path) -> list[str]:
+    """The lines of a text file with their ends."""
+    with open(regular(path), encoding="utf-8-sig", newline="") as file:
+        lines = file.readlines()
+    if lines and lines[0].startswith(LFS_POINTER.decode()):
+        raise UserError(f"{flag} {path}: is a pointer of Git LFS, not the file. Fetch it: git lfs pull")
+    return lines
+
+
+def _plain(row: object) -> Row | BadRow:
+    """`plain_cells`, with the error as a value."""
+    try:
+        return plain_cells(row)
+    except BadRow as error:
+        return error
 
 
 def plain_cells(row: object) -> Row:
@@ -190,57 +252,59 @@ def plain_cells(row: object) -> Row:
     return row
 
 
-def _read_parquet(flag: str, path: Path) -> Table:
+def _read_parquet(flag: str, path: Path) -> tuple[list[str], Rows]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        table = pyarrow.parquet.read_table(regular(path))
+        batches = table.to_batches(max_chunksize=1000)
+        rows = (_plain(row) for batch in batches for row in batch.to_pylist())
+        return table.column_names, enumerate(rows, 1)
     except pyarrow.ArrowException as error:
-        raise UserError(f"{flag} {path}: not a readable parquet file ({str(error).splitlines()[0]}).") from None
-    rows = dict(enumerate(table.to_pylist(), 1))
-    return Table(str(path), tuple(table.column_names), rows).map(plain_cells, skip_bad_rows=True)
+        raise UserError(f"{flag} {path}: not a readable parquet file ({one_line(str(error), 200)}).") from None
 
 
-def _read_json(flag: str, path: Path, lines: list[str]) -> Table:
+def _read_json(flag: str, path: Path) -> tuple[tuple[str, ...], Rows]:
     """Read JSON lines, or a JSON array of objects."""
+    lines = _text_lines(flag, path)
     content = "".join(lines)
-    rows = {number: line for number, line in enumerate(lines, 1) if line.strip()}
     try:
         whole = json.loads(content)  # JSON lines raise an error here
-    except json.JSONDecodeError as error:
-        if content.lstrip().startswith("[") and error.msg != "Extra data":
+    except RecursionError:
+        raise UserError(f"{flag} {path}: its lists are nested too deep. Write one object on each line.") from None
+    except ValueError as error:  # also numbers of too many digits
+        at_line = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        message = getattr(error, "msg", str(error))
+        if content.lstrip().startswith("[") and message != "Extra data":
             raise UserError(
-                f"{flag} {path}: one JSON array that cannot be read ({error.msg} at line {error.lineno}). Fix it, or "
-                "write one object on each line."
+                f"{flag} {path}: one JSON array that cannot be read ({message}{at_line}). Fix it, or write one object "
+                "on each line."
             ) from None
         whole = None
-    if isinstance(whole, dict) and len(rows) > 1:
+    if isinstance(whole, dict) and sum(bool(line.strip()) for line in lines) > 1:
         raise UserError(
             f"{flag} {path}: one JSON object over several lines. Write one object for each row, on a line of its own "
             "(pandas: orient='records', lines=True)."
         )
     if isinstance(whole, list):
-        table = Table(str(path), (), dict(enumerate(whole, 1)))
-    else:
-        table = Table(str(path), (), rows).map(_json_line, skip_bad_rows=True)
-    table = table.map(plain_cells, skip_bad_rows=True)
-    return replace(table, columns=tuple(dict.fromkeys(name for row in table.rows.values() for name in row)))
+        return (), enumerate(map(_plain, whole), 1)
+    return (), ((number, _json_line(line)) for number, line in enumerate(lines, 1) if line.strip())
 
 
-def _json_line(line: str) -> object:
+def _json_line(line: str) -> Row | BadRow:
     try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise BadRow(f"not a JSON object on one line ({error.msg})") from None
+        return _plain(json.loads(line))
+    except (ValueError, RecursionError) as error:
+        return BadRow(f"not a JSON object on one line ({getattr(error, 'msg', error)})")
 
 
 # ---- csv and tsv -----------------------------------------------------------------------------------------------------
-def _read_delimited(flag: str, path: Path, lines: list[str]) -> Table:
+def _read_delimited(flag: str, path: Path) -> tuple[list[str], Rows]:
     kind = path.suffix.lower()
     separator = SEPARATORS[kind]
-    parsed = delimited_rows(lines, separator)
-    header = next(parsed, (1, []))[1]
+    lines = _text_lines(flag, path)
+    _, header = next(delimited_rows(lines, separator), (1, []))
     if isinstance(header, BadRow):
         raise UserError(f"{flag} {path}: the first line must name the columns, and cannot be read ({header}).")
     if len(header) == 1 and (other := next((other for other in ";\t," if other in header[0]), None)):
@@ -249,28 +313,41 @@ def _read_delimited(flag: str, path: Path, lines: list[str]) -> Table:
             f"{', '.join(header[0].split(other))}, but a {kind} file has {NAMES_OF_SEPARATORS[separator]}. Convert the "
             f"file{', or name it .tsv (which has no quoting)' if other == chr(9) else ''}."
         )
+    used = dict(enumerate(header))
+    if blank := [i for i, name in used.items() if not name.strip()]:
+        used |= {i: f"Unnamed: {i}" for i in blank}
+        cells = [row for _, row in _checked_rows(lines, separator, header) if not isinstance(row, BadRow)]
+        full = {i for i in blank if any(row[i].strip() for row in cells)}
+        used = {i: name for i, name in used.items() if i not in set(blank) - full}  # spreadsheets export empty columns
+    rows = _checked_rows(lines, separator, header)
+    return list(used.values()), (
+        (line, row if isinstance(row, BadRow) else {name: row[i] for i, name in used.items()}) for line, row in rows
+    )
 
-    def check(fields: list[str] | BadRow) -> list[str]:
+
+def _checked_rows(lines: list[str], separator: str, header: list[str]) -> Iterator[tuple[int, list[str] | BadRow]]:
+    """(line, cells) of every row below the header."""
+    rows = delimited_rows(lines, separator)
+    next(rows, None)
+    for line, fields in rows:
         if isinstance(fields, BadRow):
-            raise fields
-        if fields == header and len(header) > 1:
-            raise BadRow("a repeated header line")
-        return check_width(header, fields)
+            yield line, fields
+        elif fields == header and len(header) > 1:
+            yield line, BadRow("a repeated header line")
+        elif len(fields) != len(header):
+            yield line, BadRow(_wrong_width(header, fields))
+        else:
+            yield line, fields
 
-    table = Table(str(path), (), dict(parsed)).map(check, skip_bad_rows=True)
-    blank = [i for i, name in enumerate(header) if not name.strip()]
-    unused = {
-        i for i in blank if not any(row[i].strip() for row in table.rows.values())
-    }  # spreadsheets export empty columns
-    names = {i: f"Unnamed: {i}" if i in blank else name for i, name in enumerate(header) if i not in unused}
-    table = table.map(lambda fields: {name: fields[i] for i, name in names.items()}, skip_bad_rows=True)
-    return replace(table, columns=tuple(names.values()))
+
+def _wrong_width(header: Sequence[str], fields: list[str]) -> str:
+    return f"{len(fields)} columns instead of {len(header)}"
 
 
 def check_width(header: Sequence[str], fields: list[str]) -> list[str]:
     """Return `fields`. Raises BadRow if their number differs from the number of columns in the header."""
     if len(fields) != len(header):
-        raise BadRow(f"{len(fields)} columns instead of {len(header)}")
+        raise BadRow(_wrong_width(header, fields))
     return fields
 
 

@@ -20,18 +20,18 @@ from jinja2 import Template
 from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from layerdrop.architectures import HubOptions, original_layers
-from layerdrop.checkpoints import TOKENIZER, Checkpoint, folder_or_name, is_local
+from layerdrop.checkpoints import PARAMETERS, TOKENIZER, Checkpoint, folder_or_name, is_local, unusable
 from layerdrop.criteria.selection import Selection
 from layerdrop.deploy.folder import check_output
 from layerdrop.deploy.trim import TOKENIZER_FILE, trim
 from layerdrop.errors import UserError
-from layerdrop.loading import missing_layer_weights, renumbered
+from layerdrop.loading import missing_layer_weights, renumbered, shape_of
 from layerdrop.runs.card import hub_name
 from layerdrop.runs.record import plain
 from layerdrop.runs.results import CARD_FILE, LAYERS_FILE, layer_facts
 from layerdrop.surgery import kept_layers, reduced_config
-from layerdrop.system.files import hashes_in, replace_folder, temporary_folder_for, write_atomically
-from layerdrop.system.text import short_name
+from layerdrop.system.files import hashes_in, read_json, replace_folder, temporary_folder_for, write_atomically
+from layerdrop.system.text import markdown, short_name
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MODULES = "modules.json"
@@ -97,7 +97,7 @@ class Source:
         if not path.is_file():
             return []
         try:
-            paths = [Path(module["path"]) for module in json.loads(path.read_text(encoding="utf-8"))]
+            paths = [Path(module["path"]) for module in read_json(path)]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not a list of sentence-transformers' modules ({error}).") from None
         if outside := [
@@ -230,7 +230,7 @@ def _card(source: Source, checkpoint: Checkpoint, facts: Mapping[str, Any], cut:
         cut=cut,
         library="sentence-transformers" if source.modules else "transformers",
         base=hub_name(checkpoint.name),
-        name=hub_name(checkpoint.name) or short_name(checkpoint.name),
+        name=markdown(hub_name(checkpoint.name) or short_name(checkpoint.name)),
     )
 
 
@@ -269,16 +269,22 @@ def _weights(checkpoint: Checkpoint, dropped: Sequence[int]) -> Mapping[str, Any
             f"MODEL {checkpoint.name}: its files have no weight {missing[0]} of a kept layer ({len(missing)} are "
             "missing), so layers cannot be dropped safely. Load and save the model with transformers first."
         )
+    shapes = {name: tuple(weight.shape) for name, weight in empty.state_dict().items()}
+    if wrong := [name for name, weight in weights.items() if shape_of(weight) != shapes.get(name, shape_of(weight))]:
+        raise UserError(f"MODEL {checkpoint.name}: {wrong[0]} does not fit config.json. Give a complete checkpoint.")
     return weights
 
 
 def _empty(checkpoint: Checkpoint, config: PreTrainedConfig) -> PreTrainedModel:
     """The checkpoint's class without weights, on PyTorch's meta device."""
     own = getattr(transformers, _model_class(checkpoint), None)
-    with torch.device("meta"):
-        if own is None:  # custom code
-            return AutoModel.from_config(config, trust_remote_code=checkpoint.hub.trust_remote_code)
-        return own._from_config(copy.deepcopy(config))
+    try:
+        with torch.device("meta"):
+            if own is None:  # custom code
+                return AutoModel.from_config(config, trust_remote_code=checkpoint.hub.trust_remote_code)
+            return own._from_config(copy.deepcopy(config))
+    except Exception as error:  # whatever the model's class raises for values out of range
+        raise unusable(f"MODEL {checkpoint.name}", "config.json", error) from error
 
 
 def _model_class(checkpoint: Checkpoint) -> str:
@@ -290,12 +296,17 @@ def _model_class(checkpoint: Checkpoint) -> str:
 
 def _size(tensor: Any) -> int:
     """Number of elements of a weight, read or not."""
-    return torch.Size(tensor.get_shape() if hasattr(tensor, "get_shape") else tensor.shape).numel()
+    return torch.Size(shape_of(tensor)).numel()
 
 
 def _read(name: str, tensor: Any, dtype: str | None) -> torch.Tensor:
-    """Read a weight. dtype: convert floats to this type; None: keep their type. Raises UserError for an overflow."""
+    """Read a weight. dtype: convert floats to this type; None: keep their type.
+
+    Raises UserError for a parameter that is not finite, and for an overflow.
+    """
     tensor = tensor[...].clone()  # tied weights of PyTorch's files share memory: each keeps its name
+    if name.endswith(PARAMETERS) and not tensor.isfinite().all():
+        raise UserError(f"MODEL: the weights of {name} are not finite. Get the checkpoint again.")
     if not dtype or not tensor.is_floating_point():
         return tensor
     converted = tensor.to(DTYPES[dtype])

@@ -1,11 +1,10 @@
 """The folder of an exported or cut model. A folder with other files is never replaced."""
 
-import json
 import os
 from pathlib import Path
 
 from layerdrop.errors import UserError
-from layerdrop.system.files import foreign_file, hash_file, make_folder
+from layerdrop.system.files import foreign_file, hash_file, make_folder, read_json
 
 
 def check_output(flag: str, folder: str, list_file: str) -> Path:
@@ -31,6 +30,6 @@ def check_output(flag: str, folder: str, list_file: str) -> Path:
 def _listed(path: Path) -> dict[str, str]:
     """Relative path -> hash of the files of an earlier model, and of the list itself. Empty without a list."""
     try:
-        return {**json.loads(path.read_text(encoding="utf-8"))["files"], path.name: hash_file(path)}
+        return {**read_json(path)["files"], path.name: hash_file(path)}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

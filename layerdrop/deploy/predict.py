@@ -1,10 +1,9 @@
 """Predictions of a trained classifier, by torch or onnxruntime."""
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -20,9 +19,19 @@ from layerdrop.errors import UserError
 from layerdrop.finetune.evaluate import logits_of
 from layerdrop.loading import load_classifier
 from layerdrop.runs.record import read_record
+from layerdrop.system.files import read_json
+from layerdrop.system.typecheck import check_type
 
 Text = str | tuple[str, str]
 """One text, or a pair of texts."""
+
+
+class Export(TypedDict, total=False):
+    """The fields of EXPORT_FILE that a prediction needs."""
+
+    task: str | None
+    text_columns: list[str] | None
+    max_seq_length: int | None
 
 
 class Prediction(NamedTuple):
@@ -117,8 +126,9 @@ def _training(folder: str) -> tuple[list[tuple[str, ...]], int | None]:
     try:
         record = read_record(folder)
         path = Path(folder) / EXPORT_FILE
-        export = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
+        export = read_json(path) if path.is_file() else {}
+        check_type(export, Export)
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"MODEL {folder}: {error}. Repair or delete the file.") from None
     if record is None:
         task, columns, length = export.get("task"), export.get("text_columns"), export.get("max_seq_length")

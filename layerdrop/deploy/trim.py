@@ -25,6 +25,7 @@ from transformers import PreTrainedConfig
 
 from layerdrop.architectures import family_of
 from layerdrop.errors import UserError
+from layerdrop.system.files import read_json
 
 TOKENIZER_FILE, CONFIG_FILE, GENERATION_FILE = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
 OTHER_VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "*.model", "added_tokens.json")
@@ -104,7 +105,7 @@ def _with_new_ids(value: Any, new: Mapping[int, int], name: str = "") -> Any:
 def _read(path: Path) -> dict[str, Any]:
     """Read a JSON file. Raises UserError."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"--trim_vocabulary: {path} cannot be read ({error}).") from None
 

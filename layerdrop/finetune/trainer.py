@@ -25,6 +25,7 @@ from layerdrop.finetune.log import Bar, LogLine, Losses, log_entries
 from layerdrop.finetune.objectives import Objective
 from layerdrop.finetune.speedups.capture import CapturedSteps, can_capture
 from layerdrop.loading import quiet
+from layerdrop.system.faults import fault
 from layerdrop.system.own_files import OwnFiles
 
 
@@ -127,6 +128,8 @@ class FineTuner(Trainer):
         except ImportError as error:  # names the package that --optim needs
             raise UserError(" ".join(str(error).split())) from error
         except (EOFError, UnpicklingError, SafetensorError, JSONDecodeError) as error:
+            if resume_from_checkpoint is None or fault(error):
+                raise
             raise UserError(
                 f"--resume_from_checkpoint {resume_from_checkpoint}: is damaged ({type(error).__name__}). Give an "
                 "older checkpoint, or start over with --overwrite_output_dir."

@@ -11,6 +11,7 @@ from layerdrop.errors import UserError
 from layerdrop.report.frame import RUN_COLUMNS, check_settings, metric_names
 from layerdrop.report.model_results import metrics_of
 from layerdrop.report.table_row import TableRow
+from layerdrop.system.text import csv_cell
 
 SECONDS = {"train_seconds": "train", "inference_seconds": "inference"}
 """Column of the csv -> column of a frame."""
@@ -47,7 +48,8 @@ def runs_csv(runs: pd.DataFrame) -> str:
             **{name: runs[name] for name in MACHINE},
         }
     )
-    return table.replace([np.inf, -np.inf], np.nan).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    table = table.replace([np.inf, -np.inf], np.nan).map(csv_cell)
+    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def read_runs_csv(path: str, row_settings: Sequence[str] = (), column_settings: Sequence[str] = ()) -> pd.DataFrame:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import pandas as pd
 from tabulate import tabulate
 
+from layerdrop.system.text import csv_cell, printable
+
 NUMBER = re.compile(r"(?P<number>[-+]?[\d,]+(?:\.\d+)?)(?P<rest>.*)", re.DOTALL)
 """A cell that begins with a number, and the rest of the cell."""
 
@@ -37,13 +39,25 @@ def render(tables: list[Table], form: str) -> str:
 
 
 def _markdown(table: Table) -> str:
-    body = tabulate(table.rows, table.header, tablefmt="github", disable_numparse=True)
-    return "\n\n".join([f"### {table.title}", body, *(f"*{note}*" for note in table.notes)])
+    rows = [[_in_cell(cell) for cell in row] for row in table.rows]
+    body = tabulate(rows, [_in_cell(name) for name in table.header], tablefmt="github", disable_numparse=True)
+    return "\n\n".join([f"### {_line(table.title)}", body, *(f"*{_line(note)}*" for note in table.notes)])
+
+
+def _line(text: str) -> str:
+    return re.sub(r"\s", " ", printable(text))
+
+
+def _in_cell(text: str) -> str:
+    """A text in a cell of a Markdown table."""
+    return _line(text).replace("|", r"\|")
 
 
 def _csv(values: list[dict[str, object]]) -> str:
     """Format floats with six significant digits, so that a small p value is not zero."""
-    digits = pd.DataFrame(values, dtype=object).map(lambda v: float(f"{v:.6g}") if isinstance(v, float) else v)
+    digits = pd.DataFrame(values, dtype=object).map(
+        lambda v: float(f"{v:.6g}") if isinstance(v, float) else csv_cell(v)
+    )
     return digits.to_csv(index=False).rstrip("\n")
 
 
@@ -55,10 +69,10 @@ def _latex(table: Table) -> str:
     """
     columns, header, form = [], [], ""
     for i, name in enumerate(table.header):
-        cells = [row[i] for row in table.rows]
+        cells = [_line(row[i]) for row in table.rows]
         matches = [NUMBER.fullmatch(cell) if i > 1 else None for cell in cells]
         columns.append([m["number"] if m else cell for m, cell in zip(matches, cells, strict=True)])
-        header.append(name)
+        header.append(_line(name))
         form += "r" if i == 1 or any(matches) else "l"
         if any(m and m["rest"] for m in matches):
             columns.append([m["rest"].strip() if m else "" for m in matches])
@@ -67,4 +81,4 @@ def _latex(table: Table) -> str:
     text = tabulate([*zip(*columns, strict=True)], header, tablefmt="latex_booktabs", disable_numparse=True)
     text = re.sub(r"(?<=\\begin\{tabular\})\{.*\}", lambda _: f"{{{form}}}", text)
     text = re.sub(r"(?<![\w.,])-(\d)", r"$-$\1", text)
-    return "\n".join([f"% {table.title}", text, *(f"% {note}" for note in table.notes)])
+    return "\n".join([f"% {_line(table.title)}", text, *(f"% {_line(note)}" for note in table.notes)])

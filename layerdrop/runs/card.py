@@ -12,6 +12,7 @@ from layerdrop.data.tasks import TASKS, metric_prefix
 from layerdrop.runs.command import command_of
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE, CARD_MARK
+from layerdrop.system.text import markdown, one_line
 
 USE = """```python
 from transformers import pipeline
@@ -24,12 +25,13 @@ MOMENTS = {
     "finetuned": "after fine-tuning the full model, before a second fine-tuning",
     "after": "after fine-tuning the full model, without a second fine-tuning",
     "gradual": "one by one during fine-tuning",
+    "elastic": "after one fine-tuning of the full model and shallower models",
     "pretrained": "before fine-tuning",
 }
 TEXT = Template("""
-# {{ spec.name }}
+# {{ title }}
 
-`{{ base }}` with {{ record.kept | length }} of {{ record.n_layers }} layers, fine-tuned on {{ spec.data.task }}.
+`{{ base }}` with {{ record.kept | length }} of {{ record.n_layers }} layers, fine-tuned on {{ task }}.
 
 ## Layers
 
@@ -48,7 +50,7 @@ Distilled from {{ teacher }} (`--distill {{ spec.distil.distill }}`).
 {% if record.metrics %}
 | metric | value |
 |---|---|
-{%- for name, value in record.named_metrics.items() %}
+{%- for name, value in metrics.items() %}
 | {{ name }} | {{ "%.4f" % value }} |
 {%- endfor %}
 
@@ -173,18 +175,21 @@ def _text(record: RunRecord, use: str) -> str:
         record=record,
         spec=spec,
         use=use,
+        title=markdown(spec.name),
+        task=markdown(spec.data.task),
         base=_shown(spec.model.name),
         strategy=spec.drop.strategy or "none",
         moment=MOMENTS[spec.drop_when],
         teacher=f"`{_shown(teacher)}`" if teacher else "the full model, fine-tuned first",
+        metrics={markdown(name): value for name, value in record.named_metrics.items()},
         rows=_measured_on(record),
         seconds=record.seconds.get("train"),
         device=record.environment.get("device"),
-        command=command_of(spec),
+        command=one_line(command_of(spec)),
         local=spec.data.source not in ("hub", "demo") and not (spec.data.dataset_name and _hub_dataset(spec.data)),
     )
 
 
 def _shown(model: str) -> str:
     """The hub name of a model. Without a hub name: the name of its folder, without the path."""
-    return hub_name(model) or Path(model.rstrip("/")).name
+    return markdown(hub_name(model) or Path(model.rstrip("/")).name, code=True)

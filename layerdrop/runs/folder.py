@@ -28,6 +28,8 @@ from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import Needs, changed_inputs, need_model, status_of
 from layerdrop.runs.store import find_record
 from layerdrop.system.distributed import finish, from_first_process, is_first, log, world_size
+from layerdrop.system.faults import fault
+from layerdrop.system.files import read_json
 from layerdrop.system.own_files import CHECKPOINTS, MODEL_PATTERNS, SPEC_FILE, OwnFiles, is_checkpoint
 
 LOCK_FILE = ".lock"
@@ -103,16 +105,18 @@ def _recording(record: RunRecord, options: Options, clock: Clock) -> Iterator[No
         write = False
         raise
     except Exception as error:
-        record.status, record.error = "failed", f"{type(error).__name__}: {error}"
-        if not isinstance(error, FloatingPointError):
+        reason = fault(error)
+        record.status, record.error = "failed", f"{type(error).__name__}: {reason or error}"
+        if not (reason or isinstance(error, FloatingPointError)):
             traceback.print_exc()
-        print(f"error: {record.error}", file=sys.stderr)
+        print(f"error: {reason or record.error}", file=sys.stderr)
         other = find_record(record.folder, record.spec) if world_size() > 1 else None
         write = not (other and other.status == "failed")  # this process failed because another process failed
     finally:
         if write:
             record.seconds, record.peak_memory_bytes = clock.total(), peak_memory()
-            record.write()
+            with suppress(*(() if record.status == "success" else (OSError,))):  # the first error is the reason
+                record.write()
             if record.status == "success":
                 _write_results(record, options)
 
@@ -303,7 +307,7 @@ def is_complete(checkpoint: Path) -> bool:
     names = {path.name for path in files}
     needed = {"optimizer.pt", "scheduler.pt"} <= names and any(name.startswith("rng_state") for name in names)
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        read_json(checkpoint / "trainer_state.json")
         return needed and any(name.endswith(".safetensors") for name in names) and all(map(_is_readable, files))
     except (OSError, ValueError):
         return False

@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task, custom_task
 from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.system.files import read_json
 from layerdrop.system.own_files import OwnFiles
 from layerdrop.system.typecheck import check_type
 
@@ -228,10 +229,10 @@ def read_record(folder: str | os.PathLike) -> RunRecord | None:
     """
     path = Path(folder) / RECORD_FILE
     try:
-        record = RunRecord.from_dict(json.loads(path.read_bytes(), parse_constant=_no_number))
+        record = RunRecord.from_dict(read_json(path, parse_constant=_no_number))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     record.folder = str(folder)
     return record

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.runs.record import RunRecord
+from layerdrop.system.text import printable
 
 
 def summary(record: RunRecord) -> str:
@@ -34,7 +35,7 @@ def summary(record: RunRecord) -> str:
     lines.append(("status", record.status + (f": {record.error}" if record.error else "")))
     if record.status != "dry_run":
         lines.append(("folder", record.folder))
-    return "\n".join(f"{name:<11}{value}" for name, value in lines)
+    return "\n".join(f"{name:<11}{printable(value)}" for name, value in lines)
 
 
 def _constant(record: RunRecord, split: str, n: int) -> str:

@@ -14,7 +14,7 @@ from layerdrop.criteria.table import STRATEGIES
 from layerdrop.runs.command import command_of
 from layerdrop.runs.spec import RunSpec
 from layerdrop.search.methods import Ids, Level, order_of
-from layerdrop.system.files import write_atomically
+from layerdrop.system.files import read_json, write_atomically
 from layerdrop.system.text import short_name
 
 
@@ -97,7 +97,7 @@ class SearchRecord:
 def _writer_of(path: Path) -> str | None:
     """The id of the search that wrote PATH.json and PATH.txt. Empty for other files; None if neither exists."""
     try:
-        return json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))["id"]
+        return read_json(f"{path}.json")["id"]
     except FileNotFoundError:  # .json is written first
         return "" if Path(f"{path}.txt").exists() else None
     except (ValueError, KeyError, TypeError):

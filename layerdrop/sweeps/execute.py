@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from layerdrop.runs.fingerprints import Fingerprints
-from layerdrop.runs.record import RunRecord
+from layerdrop.runs.record import RECORD_FILE, RunRecord
 from layerdrop.runs.spec import RunSpec
 from layerdrop.runs.status import Needs, Status, status_of
 from layerdrop.sweeps.engines.base import Engine, Job, Result
@@ -138,6 +138,7 @@ def execute(
             progress.elsewhere.clear()
         execution.start_jobs()
         execution.wait()
+    execution.check_records()
     return progress
 
 
@@ -147,7 +148,8 @@ class _Execution:
         unique: dict[str, Job] = {}
         for job in jobs:
             unique.setdefault(job.spec.id, job)
-        states = statuses(unique.values(), inputs)
+        self.jobs = list(unique.values())
+        states = statuses(self.jobs, inputs)
         done = [state.record for state in states if state.word == "done"]
         self.waiting = deque(job for job, state in zip(unique.values(), states, strict=True) if state.word != "done")
         self.progress, self.estimate = Progress(len(unique), done), Estimate(done)
@@ -208,6 +210,18 @@ class _Execution:
                 record_failure(job, error)
             progress.failed.append((job, error))
         self.report(result)
+
+    def check_records(self) -> None:
+        """Count a finished run as failed if its record is gone: another program has deleted the store."""
+        progress = self.progress
+        for records in (progress.already, progress.done):
+            lost = [record for record in records if not Path(record.folder, RECORD_FILE).exists()]
+            for record in lost:
+                records.remove(record)
+                job = next(job for job in self.jobs if job.spec.id == record.id)
+                error = f"{record.folder}: the record was deleted during this command. Repeat the command."
+                progress.failed.append((job, error))
+                self.report(Result(job, error=error))
 
     def report(self, result: Result | None) -> None:
         progress = self.progress

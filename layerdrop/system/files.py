@@ -1,7 +1,9 @@
 """Write result files and folders atomically, without replacing files of the user."""
 
 import ctypes
+import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -10,6 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -20,7 +23,12 @@ class LocalPath(str):
     """Type of a flag for a path or a hub name: a str with `~` expanded."""
 
     def __new__(cls, text: str) -> str:
-        """Expand `~`. A shell does not expand it in `--flag=~/x`, and YAML never does."""
+        """Expand `~`. A shell does not expand it in `--flag=~/x`, and YAML never does.
+
+        Raises ValueError for a text that cannot be the name of a file: with NUL, or not in UTF-8.
+        """
+        if "\0" in text or text != text.encode("utf-8", "replace").decode():
+            raise ValueError("not a path")
         return os.path.expanduser(text)
 
 
@@ -29,6 +37,25 @@ TEMPORARY = ".layerdrop-tmp-"
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
+def regular(path: str | Path) -> Path:
+    """Return the path of a file to open. Raises OSError for a pipe or a device, because opening it could wait."""
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    return path
+
+
+def read_json(path: str | Path, **options: Any) -> Any:
+    """Read a JSON file. options: of `json.loads`.
+
+    Raises OSError for a file that cannot be read, and ValueError for content that is not JSON.
+    """
+    try:
+        return json.loads(regular(path).read_bytes(), **options)
+    except RecursionError as error:
+        raise ValueError("its lists and objects are nested too deep") from error
+
+
 def make_folder(flag: str, folder: str | Path) -> None:
     """Make a folder for results before they are computed. Raises UserError if it cannot be written."""
     check_folder(flag, folder)
@@ -78,16 +105,20 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     For a symbolic link, write its target.
     """
     path = Path(os.path.realpath(path))
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{TEMPORARY}{path.name}.")
+    temporary = None
     try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{TEMPORARY}{path.name[:100]}.")
         with os.fdopen(descriptor, "wb") as file:
             file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
         raise
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from layerdrop.errors import UserError
-from layerdrop.system.files import TEMPORARY, hash_file, umask, write_atomically
+from layerdrop.system.files import TEMPORARY, hash_file, read_json, umask, write_atomically
 
 SPEC_FILE = "spec.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -55,7 +55,7 @@ class OwnFiles:
     def spec(self) -> dict[str, Any] | None:
         """The content of `spec.json`. None if the file is missing, or another program has written it."""
         try:
-            content = json.loads(self.path.read_bytes())
+            content = read_json(self.path)
         except (OSError, ValueError):
             return None
         known = isinstance(content, dict) and isinstance(content.get("files"), dict)

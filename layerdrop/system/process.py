@@ -8,13 +8,17 @@ import ctypes
 import gc
 import io
 import os
+import signal
 import sys
 import time
+from types import FrameType
 
 SPIN_COUNT = "1000"
 """Spin count of an OpenMP thread before it sleeps. See docs/speed.md for other values."""
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Environment variables for waiting threads. If the user has set one of them, all are left unchanged."""
+STOPPED = "stopped. Repeat the command to continue."
+"""The message of a command that the user has stopped."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
@@ -30,6 +34,24 @@ def prepare_process() -> None:
     # PyTorch caches up to 1,024 oneDNN primitives of 0.25 MB each, in addition to oneDNN's own cache.
     os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
     _keep_freed_memory()
+
+
+def handle_interrupts() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt, but end the process at once during an import. Call it at the start.
+
+    An import turns KeyboardInterrupt into an ImportError, or ignores it, in some libraries.
+    """
+    signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            if is_first():
+                os.write(2, f"{STOPPED}\n".encode())
+            os._exit(130)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def is_first() -> bool:

@@ -5,6 +5,12 @@ import textwrap
 from pathlib import Path
 
 ELLIPSIS = "…"
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters, separators of lines, and changes of the direction of writing."""
+MARKUP = re.compile(r"[\\`*<>|\[\]]")
+"""Characters that are markup within a line of Markdown."""
+FORMULA = re.compile(r"[=+@\t\r]|-(?![\d.,]*$)")
+"""Beginning of a text that spreadsheets execute. A negative number is not a formula."""
 GENERIC = re.compile(r"model|checkpoint(-\d+)?|export", re.IGNORECASE)
 """Generic folder names, which do not identify a model."""
 
@@ -19,6 +25,22 @@ def one_line(text: str | None, width: int | None = None) -> str:
         return line
     short = textwrap.shorten(line, width, placeholder=ELLIPSIS, break_on_hyphens=False)
     return short if short != ELLIPSIS else line[: width - len(ELLIPSIS)] + ELLIPSIS
+
+
+def printable(text: str) -> str:
+    """Replace control characters other than line ends and tabs, which could command a terminal, by their escapes."""
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def markdown(text: str, code: bool = False) -> str:
+    """A text as one line of Markdown without markup. code: for a code span between backticks."""
+    line = printable(one_line(text))
+    return line.replace("`", "'") if code else MARKUP.sub(r"\\\g<0>", line)
+
+
+def csv_cell(value: object) -> object:
+    """A cell that a spreadsheet shows as text: an apostrophe precedes a text that would be a formula."""
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
 
 def names_in(text: str | None) -> tuple[str, ...]:

@@ -33,7 +33,9 @@ def full_record() -> dict:
     first = RunSpec(ModelSpec("m"), DataSpec("rte", "glue"))
     spec = RunSpec(
         ModelSpec("m", tokenizer="t"),
-        DataSpec("rte", "files", (("train", "a.csv"), ("validation", "b.csv")), ("x", "y"), max_eval_samples=9),
+        DataSpec(
+            "rte", "files", (("train", "a.csv"), ("validation", "b.csv")), text_columns=("x", "y"), max_eval_samples=9
+        ),
         DropSpec("contribution", 2, score_on="s", score_split="train", score_samples=9),
         WhenSpec(step=1, every_epochs=1),
         TrainSpec(freeze_layers=(0, 1), layerdrop_rate=0.1, data_seed=3, other={"a": 1}),

@@ -82,8 +82,9 @@ def flags_of(model, glue, *more):
     return [word for word in flags if word != "--use_cpu"]
 
 
-def test_a_process_that_fails_takes_all_along(bert, glue, tmp_path, monkeypatch):
-    """Nobody waits for it, and the record says what it failed of."""
+@pytest.mark.parametrize("way", ["", "--drop_strategy top --drop_k 2 --drop_when elastic"])
+def test_a_process_that_fails_takes_all_along(bert, glue, tmp_path, monkeypatch, way):
+    """Nobody waits for it, and the record says what it failed of. The second way fails in a prerequisite run."""
 
     def fail(*args, **kwargs):
         raise ValueError("this process broke")
@@ -93,10 +94,11 @@ def test_a_process_that_fails_takes_all_along(bert, glue, tmp_path, monkeypatch)
             run_glue.fine_tune = fail
 
     monkeypatch.chdir(tmp_path)
-    ended = run_in_processes(2, flags_of(bert, glue, "--output_dir", "out"), prepare)
-    record = read_record("out")
+    ended = run_in_processes(2, flags_of(bert, glue, "--output_dir", "out", *way.split()), prepare)
+    (path,) = Path("out").rglob("record.json")
+    record = read_record(path.parent)
     assert all(process.code for process in ended) and record["status"] == "failed", ended
-    assert record["error"] == "ValueError: this process broke"
+    assert record["error"] == "ValueError: this process broke" and ("prior" in str(path)) == bool(way)
 
 
 def watch_draws(rank):
@@ -123,6 +125,7 @@ def watch_draws(rank):
         "--layerdrop_rate 0.5",
         "--theseus --drop_strategy top --drop_k 3",
         "--drop_strategy top --drop_k 2 --drop_when gradual --drop_every_epochs 1",
+        "--drop_strategy top --drop_k 2 --drop_when elastic --elastic_k 2 3 --finetune_again",
         "--drop_strategy top --drop_k 3 --teacher {teacher} --distill layers --distill_attention",
     ],
 )

@@ -1,5 +1,6 @@
 """What is done, what is tried again, what another process is at, how long it takes: with runs that are made up."""
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -251,3 +252,17 @@ def test_seconds_of_a_part_of_a_run_say_nothing(make):
     resumed = success(make(), 3.0)
     resumed.resumed_at_step = 7
     assert Estimate([resumed, replace(success(make()), seconds={})]).seconds(make()) is None
+
+
+def test_a_store_that_is_deleted_during_a_sweep(make, tmp_path):
+    """A finished run whose record is gone is not reported as done."""
+
+    def outcome(job):
+        if job.spec.seed == 2:
+            shutil.rmtree(tmp_path)
+            tmp_path.mkdir()
+        return RunRecord(job.spec, job.options.folder, "success")
+
+    progress = execute([make(seed=seed) for seed in (0, 1, 2)], MadeUp(outcome, slots=1))
+    assert [record.spec.seed for record in progress.done] == [2]
+    assert [job.spec.seed for job, error in progress.failed if "was deleted during this command" in error] == [0, 1]

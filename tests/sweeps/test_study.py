@@ -113,6 +113,23 @@ def test_errors_name_the_axis(write):
         write("grid: {strategies: top, k: 2, freeze_dropped: true, drop_when: [finetuned, after]}")
 
 
+ELASTIC = """
+settings: {model_name_or_path: demo}
+grid:
+  - {tasks: demo-rte, strategies: top, k: [0, 2, 4, 6, 8], seeds: [1, 2], drop_when: [pretrained, elastic]}
+"""
+
+
+def test_elastic_depth_is_one_training_for_every_k(write):
+    made = write(ELASTIC)
+    elastic = [job.spec for job in made.jobs if job.spec.elastic_k]
+    assert len(made.jobs) == 20 and sorted(spec.drop.k or 0 for spec in elastic) == [0, 0, 2, 2, 4, 4, 6, 6, 8, 8]
+    assert {spec.elastic_k for spec in elastic} == {(2, 4, 6, 8)}
+    assert len({spec.start.id for spec in elastic}) == 2 and not made.notes  # one for each seed
+    given = write(ELASTIC.replace("[pretrained, elastic]", "elastic, elastic_k: [[2, 4, 6, 8, 9]]"))
+    assert {job.spec.elastic_k for job in given.jobs} == {(2, 4, 6, 8, 9)}
+
+
 def test_exclusions(write):
     made = write(GRID + "exclude: [{strategies: bottom, seeds: [1, 3]}, {tasks: demo-rte, k: 2, strategies: top}]")
     kept = set(map(what, made.jobs))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from layerdrop.report.published import published_cost
 from layerdrop.report.table import Table
+from layerdrop.system.files import read_json
 
 PATTERN = "cost_*.json"
 
@@ -19,7 +19,7 @@ def read_costs(folders: Iterable[str]) -> tuple[list[dict], list[str]]:
     records, unreadable = [], []
     for path in sorted({path for folder in folders for path in Path(folder).rglob(PATTERN)}):
         try:
-            record = json.loads(path.read_bytes())
+            record = read_json(path)
             model_cost_table(record)
             records.append(record)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from layerdrop.errors import UserError
 from layerdrop.runs.record import Run, RunRecord, read_record
 from layerdrop.sweeps.engines.base import LOG_FILE, Job
+from layerdrop.system.faults import fault
 from layerdrop.system.process import free_memory, prepare_process
 
 
@@ -28,20 +29,23 @@ def work(run: Run, job: Job) -> RunRecord | None:
     from layerdrop.runs.environment import environment
     from layerdrop.runs.folder import Locked, lock_folder
 
-    with _output_to(Path(job.options.folder) / LOG_FILE):
-        try:
-            with lock_folder(job.options.folder):
-                pass  # raise Locked before the run reads its inputs
-            return run(job.spec, job.options)
-        except Locked:
-            return None
-        except UserError as error:
-            reason = str(error)
-        except Exception as error:
-            traceback.print_exc()
-            reason = f"{type(error).__name__}: {error}"
-        finally:
-            free_memory()
+    try:
+        with _output_to(Path(job.options.folder) / LOG_FILE):
+            try:
+                with lock_folder(job.options.folder):
+                    pass  # raise Locked before the run reads its inputs
+                return run(job.spec, job.options)
+            except Locked:
+                return None
+            except UserError as error:
+                reason = str(error)
+            except Exception as error:
+                traceback.print_exc()
+                reason = f"{type(error).__name__}: {fault(error) or error}"
+            finally:
+                free_memory()
+    except OSError as error:  # the folder cannot be written
+        reason = f"OSError: {fault(error) or error}"
     return record_failure(job, reason, environment(job.options.use_cpu))
 
 
@@ -54,7 +58,7 @@ def record_failure(job: Job, error: str, environment: dict | None = None) -> Run
     from layerdrop.runs.folder import Locked, lock_folder
 
     record = RunRecord(job.spec, job.options.folder, "failed", error=error, environment=environment or {})
-    with suppress(Locked, UserError), lock_folder(job.options.folder):
+    with suppress(Locked, UserError, OSError), lock_folder(job.options.folder):
         try:
             old = read_record(job.options.folder)
         except ValueError:

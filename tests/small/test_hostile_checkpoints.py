@@ -1,0 +1,211 @@
+"""Checkpoints that are damaged, incomplete or wrong: one line, or a right result."""
+
+import copy
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from layerdrop.checkpoints import Checkpoint
+from layerdrop.errors import UserError
+from layerdrop.loading import load_classifier
+from tests import tiny
+
+WEIGHTS = "model.safetensors"
+INDEX = WEIGHTS + ".index.json"
+
+
+@pytest.fixture
+def folder(bert, tmp_path) -> Path:
+    """A copy of the tiny BERT to damage."""
+    return Path(shutil.copytree(bert, tmp_path / "bert"))
+
+
+def change(path: Path, **values) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def refused(folder, message: str) -> None:
+    """Whether opening and loading ends in a UserError of one line."""
+    with pytest.raises(UserError, match=message) as error:
+        load_classifier(str(folder), [1])
+    assert "\n" not in str(error.value)
+
+
+# ---- configuration
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_hidden_layers": 1_000_000_000}, "1000000000 layers .* Allowed: 1 to 1000"),
+        ({"num_hidden_layers": 0}, "0 layers"),
+        ({"num_hidden_layers": 4}, "its weights have 6 layers, but its config.json has 4"),
+        ({"num_hidden_layers": 8}, "its weights have 6 layers, but its config.json has 8"),
+        ({"num_labels": 1_000_000_000}, "num_labels"),
+        ({"num_labels": "x"}, "num_labels"),
+        ({"architectures": [7]}, "architectures"),
+        ({"id2label": {"1": "a", "2": "b"}}, "numbers its classes wrongly"),
+        ({"vocab_size": 2.5}, "config.json cannot be used"),
+        ({"hidden_act": "nonsense"}, "config.json cannot be used"),
+        ({"num_attention_heads": 3}, "config.json cannot be used"),
+        ({"num_attention_heads": 0}, "config.json cannot be used"),
+        ({"hidden_size": 8}, "do not fit config.json"),
+        ({"quantization_config": {}}, "is quantized"),
+        ({"layer_dropping": 7}, "'layer_dropping', the list of kept"),
+        ({"layer_dropping": {"n_layers": 12, "kept": [0, 1]}}, "'layer_dropping', the list of kept"),
+        ({"layer_dropping": {"n_layers": 6, "kept": [0, 1, 2, 3, 4, 6]}}, "'layer_dropping', the list of kept"),
+        ({"layer_dropping": {"n_layers": 12, "kept": [0, 1, 2, 3, 5, 4]}}, "'layer_dropping', the list of kept"),
+    ],
+)
+def test_wrong_configurations(folder, values, message):
+    change(folder / "config.json", **values)
+    refused(folder, message)
+
+
+def test_a_right_list_of_kept_layers_is_taken(folder):
+    change(folder / "config.json", layer_dropping={"n_layers": 12, "kept": [0, 2, 4, 6, 8, 10]})
+    assert Checkpoint.open(str(folder)).original_ids == [0, 2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("content", ["", "[]", "null", "[" * 100_000, "{", "pipe", "\ufeff{}"])
+def test_files_that_are_no_objects(folder, name, content):
+    path = folder / name
+    path.unlink()
+    os.mkfifo(path) if content == "pipe" else path.write_text(content)
+    with pytest.raises(UserError) as error:
+        print(Checkpoint.open(str(folder)).tokenizer)
+    assert "\n" not in str(error.value)
+
+
+WRONG = (None, True, -3, 0, 2.5, 1e30, 10**12, "x", "", [], ["x"], [1, 2], {}, {"x": {}}, {"0": "a"})
+CHANGED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def places(value, path: tuple = ()):
+    items = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
+    for key, item in items:
+        yield (*path, key)
+        yield from places(item, (*path, key))
+
+
+@settings(derandomize=True, deadline=None, max_examples=50, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_a_value_of_another_type_is_one_line_or_taken(bert, tmp_path_factory, data):
+    """Any value of the configuration and the tokenizer, replaced or deleted."""
+    name = data.draw(st.sampled_from(CHANGED))
+    content = json.loads((Path(bert) / name).read_text())
+    path, wrong = data.draw(st.sampled_from(list(places(content)))), data.draw(st.sampled_from(WRONG))
+    owner = changed = copy.deepcopy(content)
+    for key in path[:-1]:
+        owner = owner[key]
+    owner[path[-1]] = wrong
+    folder = Path(shutil.copytree(bert, tmp_path_factory.mktemp("fuzz") / "bert"))
+    (folder / name).write_text(json.dumps(changed))
+    try:
+        model, _ = load_classifier(str(folder), [4, 5], labels=["a", "b"])
+        tokenizer = Checkpoint.open(str(folder)).tokenizer
+        assert model.config.num_hidden_layers == 4 and "input_ids" in tokenizer("w1 w2", truncation=True, max_length=8)
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+# ---- weights
+def test_damaged_weights(folder):
+    content = (folder / WEIGHTS).read_bytes()
+    for damaged in (
+        b"",
+        content[:100],
+        content[:-100],
+        b"\xff" * 8 + content[8:],
+        content[:20] + b"\xff" + content[21:],
+    ):
+        (folder / WEIGHTS).write_bytes(damaged)
+        refused(folder, "cannot be read .* Get the checkpoint again")
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ("{", "does not map weights to files"),
+        ("[]", "does not map weights to files"),
+        ("{}", "does not map weights to files"),
+        ('{"weight_map": [1]}', "does not map weights to files"),
+        ('{"weight_map": {"a": 1}}', "does not map weights to files"),
+        ('{"weight_map": {"a": "b", "c": 1}}', "does not map weights to files"),
+        ("[" * 100_000, "does not map weights to files"),
+        ('{"weight_map": {"a": "nosuch.safetensors"}}', "no weights in this folder"),
+    ],
+)
+def test_damaged_indexes(folder, index, message):
+    (folder / WEIGHTS).unlink()
+    (folder / INDEX).write_text(index)
+    refused(folder, message)
+
+
+@pytest.mark.parametrize("content", [[1, 2], 7, {"a": 1}, {1: torch.zeros(2)}, {"state_dict": {"a": torch.zeros(2)}}])
+def test_a_pytorch_file_without_named_weights(folder, content):
+    (folder / WEIGHTS).unlink()
+    torch.save(content, folder / "pytorch_model.bin")
+    refused(folder, "is not a mapping of names to weights")
+
+
+def test_sparse_weights_and_damaged_pytorch_files(folder):
+    weights = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    torch.save({name: w.to_sparse() for name, w in weights.items()}, folder / "pytorch_model.bin")
+    refused(folder, "is not a mapping of names to weights")
+    torch.save(weights, folder / "pytorch_model.bin")
+    content = bytearray((folder / "pytorch_model.bin").read_bytes())
+    for i in range(60, 600, 20):
+        content[i] ^= 0xFF
+    (folder / "pytorch_model.bin").write_bytes(content)
+    refused(folder, "cannot be read")
+
+
+class Hostile:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def test_a_pickle_is_never_executed(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / WEIGHTS).unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Hostile()))
+    refused(folder, "cannot be read safely")
+    assert not Path("executed").exists()
+
+
+@pytest.mark.parametrize("name", ["layer.3.output.dense.weight", "layer.3.output.dense.bias", "LayerNorm.weight"])
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.bool])
+def test_a_single_quantized_weight(folder, name, kind):
+    weights = load_file(folder / WEIGHTS)
+    save_file({key: w.to(kind) if name in key else w for key, w in weights.items()}, folder / WEIGHTS)
+    refused(folder, "is quantized")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(folder, value):
+    weights = load_file(folder / WEIGHTS)
+    name = next(name for name in weights if "layer.2.output.dense.weight" in name)
+    weights[name][0, 0] = value
+    save_file(weights, folder / WEIGHTS)
+    refused(folder, "some weights are not finite")
+
+
+def test_every_depth_is_compared_with_the_weights(tmp_path):
+    """For a family with another name of its layers, and not for one layer that all depths share."""
+    folder = Path(tiny.save(tmp_path / "gpt2", "gpt2"))
+    change(folder / "config.json", n_layer=5)
+    refused(folder, "its weights have 6 layers, but its config.json has 5")
+    folder = Path(tiny.save(tmp_path / "albert", "albert"))
+    change(folder / "config.json", num_hidden_layers=3)
+    assert load_classifier(str(folder), [2])[0].config.num_hidden_layers == 2
