@@ -6,6 +6,7 @@ __version__ = "0.2.0"
 _PUBLIC = {
     "DistillationLoss": "layerdrop.finetune.distillation",
     "DropSchedule": "layerdrop.finetune.gradual",
+    "ElasticDepthLoss": "layerdrop.finetune.elastic",
     "GradualDrop": "layerdrop.finetune.gradual",
     "LayerDropLoss": "layerdrop.finetune.layer_drop",
     "TheseusLoss": "layerdrop.finetune.theseus",

@@ -1,6 +1,6 @@
 """The hidden states before and after every layer, for scores, analyses and distillation."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from .architectures import family_of
-from .surgery import layer_list
+from .surgery import layer_list, without
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,40 @@ class States:
 
     inputs: list[torch.Tensor] = field(default_factory=list)
     outputs: list[torch.Tensor] = field(default_factory=list)
+
+
+@contextmanager
+def record_outputs(model: PreTrainedModel) -> Iterator[list]:
+    """Collect the output of each layer, as the layer returns it, of the forward pass inside the block, id 0 first."""
+    outputs: list = []
+    hooks = [layer.register_forward_hook(lambda _, args, output: outputs.append(output)) for layer in layer_list(model)]
+    try:
+        yield outputs
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def replay(model: PreTrainedModel, outputs: Sequence) -> Iterator[PreTrainedModel]:
+    """Inside the block, the model has its first `len(outputs)` layers, and they return `outputs` without computing.
+
+    A forward pass on the inputs of these outputs computes what follows the layers, such as the pooler and the head. Its
+    result equals the result of the model without the other layers.
+    outputs: of `record_outputs`, or its beginning.
+    """
+    config, results = model.config, iter(outputs)
+    with without(model, range(len(outputs), config.num_hidden_layers)):
+        patched = [(layer, vars(layer).get("forward")) for layer in layer_list(model)]
+        for layer, _ in patched:
+            layer.forward = lambda *args, **kwargs: next(results)
+        try:
+            yield model
+        finally:
+            for layer, own in patched:
+                del layer.forward
+                if own is not None:
+                    layer.forward = own
 
 
 @contextmanager

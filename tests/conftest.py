@@ -6,8 +6,9 @@ os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("LAYERDROP_TEST_GPU", "")
 import pytest
 import torch
 
-from layerdrop.cli.command import run_command
+from layerdrop.cli.command import recipe, run_command
 from tests import tiny
+from tests.made_up import InProcessEngine
 from tests.running import QUICK, read_record
 
 torch.set_num_threads(1)
@@ -26,6 +27,12 @@ def glue(tmp_path_factory):
     for name in tiny.HEADERS:
         tiny.glue(folder, name)
     return str(folder)
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Commands execute their runs in this process, instead of in workers that import torch first."""
+    monkeypatch.setattr("layerdrop.cli.engines.make_engine", lambda *rest: InProcessEngine(recipe().run))
 
 
 @pytest.fixture

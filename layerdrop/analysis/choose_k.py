@@ -34,18 +34,24 @@ class ToleranceSettings:
     percent: bool = False
     """Whether losses are in percent of the full model's score instead of points."""
     exhaustive: bool = False
-    """Whether to try every K instead of bisection."""
+    """Whether to try every K instead of bisection. Always with elastic depth, where one training serves every K."""
+    finetune_chosen: bool = False
+    """Whether to fine-tune the chosen model of an elastic training once more."""
 
 
 class TaskTolerance:
     """The runs and the result for one task: how many layers can be dropped."""
 
     def __init__(self, task: str | None, words: Sequence[str], settings: ToleranceSettings, parse: Parse):
-        """task: None for own files. words: flags of a run. Raises UserError for bad flags."""
+        """task: None for own data. words: flags of a run. Raises UserError for bad flags."""
         refuse_flags_of_one_run(words)
         defaults = QUIET | {"eval_strategy": "no", "drop_strategy": "top", "task_name": task}
         self.settings, self.parse = settings, lambda *more: parse(defaults, [*words, *more])
         arguments = self.parse("--drop_k", "0")
+        elastic = arguments.when.drop_when == "elastic"
+        if settings.finetune_chosen and not elastic:
+            raise UserError("--finetune_chosen: fine-tunes a model of an elastic training. Add --drop_when elastic.")
+        self.exhaustive = settings.exhaustive or elastic
         if arguments.needs_hub:
             work_offline_unless_reachable()
         self.gives_precision = arguments.gives_precision
@@ -57,6 +63,9 @@ class TaskTolerance:
         all_k = sorted(set(settings.k or range(1, most + 1)))
         if not 1 <= all_k[0] <= all_k[-1] <= most:
             raise UserError(f"--k {' '.join(map(str, all_k))}: 1 to {most} layers of this model can be dropped.")
+        if elastic and arguments.when.elastic_k is None:
+            defaults["elastic_k"] = all_k
+            spec, _ = self.parse("--drop_k", "0").to_spec()
         self.name = spec.data.task
         self.model = spec.model.name
         self.strategy = ", ".join((arguments.drop.drop_strategy, *spec.variants))
@@ -64,10 +73,12 @@ class TaskTolerance:
         self.keeps_model = options.save_model or not any(word.startswith("--save_model") for word in words)
         self.known: dict[int, list[RunRecord]] = {}
         """K -> records, one for each seed."""
+        self.finetuned: list[RunRecord] = []
+        """Records of the chosen K after a further fine-tuning, one for each seed."""
         self.scores: dict[tuple[str, int], float] = {}
         """(run id, half) -> score in points."""
-        self.jobs: dict[tuple[int, int], Job] = {}
-        """(K, seed) -> run."""
+        self.jobs: dict[tuple[int, int, bool], Job] = {}
+        """(K, seed, whether it is fine-tuned again) -> run."""
         self.impossible: dict[int, str] = {}
         """K that the strategy cannot drop -> reason."""
         for k in all_k:
@@ -82,7 +93,7 @@ class TaskTolerance:
     def needed(self) -> list[Job]:
         """The runs to execute next; empty once every threshold is decided."""
         losses, settings = self._losses(), self.settings
-        all_k = {k for max_loss in settings.max_loss for k in next_k(self.all_k, losses, max_loss, settings.exhaustive)}
+        all_k = {k for max_loss in settings.max_loss for k in next_k(self.all_k, losses, max_loss, self.exhaustive)}
         return [self.job(k, seed) for k in sorted({0, *all_k} - self.known.keys()) for seed in settings.seeds]
 
     def take(self, records: Mapping[str, RunRecord]) -> None:
@@ -96,7 +107,7 @@ class TaskTolerance:
     def tolerances(self) -> list[Tolerance]:
         """One tolerance for each threshold, ascending. Valid once `needed` is empty."""
         losses, thresholds = self._losses(), sorted(self.settings.max_loss)
-        return [largest_k(self.all_k, losses, max_loss, self.settings.exhaustive) for max_loss in thresholds]
+        return [largest_k(self.all_k, losses, max_loss, self.exhaustive) for max_loss in thresholds]
 
     @property
     def folder(self) -> str | None:
@@ -110,22 +121,34 @@ class TaskTolerance:
         k = self.tolerances[-1].k
         if not (k and self.keeps_model):
             return None
-        job = self.job(k, self.settings.seeds[0])
+        job = self.job(k, self.settings.seeds[0], self.settings.finetune_chosen)
         return Job(job.spec, replace(job.options, save_model=True))
+
+    def further_trainings(self) -> list[Job]:
+        """The further fine-tunings of the chosen K, one for each seed."""
+        k = self.tolerances[-1].k if self.settings.finetune_chosen else 0
+        jobs = [self.job(k, seed, finetune_again=True) for seed in self.settings.seeds] if k else []
+        kept = self.kept_job()
+        return [kept if kept and job.spec == kept.spec else job for job in jobs]
 
     def _losses(self) -> dict[int, float]:
         return {k: self.loss_at(k, 0) for k in self.known if k} if 0 in self.known else {}
 
-    def job(self, k: int, seed: int) -> Job:
-        """The run of a K and a seed. Raises UserError if the strategy cannot drop K layers."""
-        if (k, seed) not in self.jobs:
-            spec, options = self.parse("--drop_k", str(k), "--seed", str(seed)).to_spec()
+    def job(self, k: int, seed: int, finetune_again: bool = False) -> Job:
+        """The run of a K and a seed. Raises UserError if the strategy cannot drop K layers.
+
+        finetune_again: whether the reduced model of an elastic training is fine-tuned once more.
+        """
+        key = k, seed, finetune_again
+        if key not in self.jobs:
+            again = ["--finetune_again"] if finetune_again else []
+            spec, options = self.parse("--drop_k", str(k), "--seed", str(seed), *again).to_spec()
             check_selection(spec, self.config)
             prior = Path(self.settings.store) / PRIOR_FOLDER
             places = {"folder": Store(self.settings.store).folder(spec), "prior_store": str(prior)}
             places["score_store"] = options.score_store or str(prior / SCORE_FOLDER)
-            self.jobs[k, seed] = Job(spec, replace(options, **places, resume="auto", save_model=False))
-        return self.jobs[k, seed]
+            self.jobs[key] = Job(spec, replace(options, **places, resume="auto", save_model=False))
+        return self.jobs[key]
 
     @property
     def task(self) -> Task:
@@ -134,7 +157,14 @@ class TaskTolerance:
 
     def loss_at(self, k: int, half: int) -> float:
         """Loss with K dropped layers on a half of the validation set (0: to choose K, 1: to report)."""
-        full, cut = ([self._score(record, half) for record in self.known[of]] for of in (0, k))
+        return self._loss(self.known[k], half)
+
+    def loss_finetuned(self, half: int) -> float:
+        """Loss of the chosen K after its further fine-tuning, as `loss_at`."""
+        return self._loss(self.finetuned, half)
+
+    def _loss(self, records: Sequence[RunRecord], half: int) -> float:
+        full, cut = ([self._score(record, half) for record in of] for of in (self.known[0], records))
         return loss(full, cut, self.settings.percent)
 
     def _score(self, record: RunRecord, half: int) -> float:
@@ -166,6 +196,10 @@ def find_tolerances(tasks: Sequence[TaskTolerance], train: Train, log: Callable[
         for tolerance in task.tolerances:
             tried = f"{len(task.known) - 1} values of K tried"
             log(f"{task.name}: K = {tolerance.k} within a loss of {tolerance.max_loss:g} ({tried})")
+    if further := [job for task in tasks for job in task.further_trainings()]:
+        records = train(further)
+        for task in tasks:
+            task.finetuned = [records[job.spec.id] for job in task.further_trainings()]
     if again := [job for task in tasks if (job := task.kept_job()) and not statuses([job])[0].has_model]:
         for job in again:
             log(f"repeating {job.name} to keep its model")

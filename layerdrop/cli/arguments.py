@@ -76,14 +76,28 @@ class Flags:
         return parse_ids("--drop_order", self.drop.drop_order, in_order=True)
 
     @property
+    def elastic_k(self) -> tuple[int, ...]:
+        """Every K of --elastic_k but 0, ascending; by default 1 to --drop_k.
+
+        Empty without --drop_when elastic, and for `all`, which depends on the model.
+        """
+        given = self.when.elastic_k
+        if self.when.drop_when != "elastic" or given == ["all"]:
+            return ()
+        ks = range(1, (self.drop.drop_k or 0) + 1) if given is None else parse_ids("--elastic_k", " ".join(given))
+        return tuple(k for k in dict.fromkeys(ks) if k)
+
+    @property
     def freeze_layers(self) -> tuple[int, ...]:
         """The ids of --freeze_layers, ascending."""
         return parse_ids("--freeze_layers", self.drop.freeze_layers)
 
     @property
     def named_strategy(self) -> Strategy | None:
-        """The row of --drop_strategy; `list` if only layers are named. Raises UserError."""
-        name = self.drop.drop_strategy or ("list" if self.drop_layers or self.keep_layers else None)
+        """The row of --drop_strategy; `list` if only layers are named, `top` for elastic depth. Raises UserError."""
+        listed = self.drop_layers or self.keep_layers
+        elastic = self.when.drop_when == "elastic" and self.drop.drop_k is not None
+        name = self.drop.drop_strategy or ("list" if listed else "top" if elastic else None)
         return get_strategy(name) if name else None
 
     @property

@@ -120,11 +120,12 @@ def _only_with(flags: Flags) -> Iterator[str]:
     searched = ", ".join(name for name, strategy in STRATEGIES.items() if strategy.searched)
     by_threshold = ", ".join(name for name, criterion in CRITERIA.items() if criterion.threshold)
     rules = [
+        (["elastic_k", "finetune_again"], when == "elastic", f"--drop_when elastic, not {when}"),
         (["drop_step", "drop_every_epochs"], when == "gradual", f"--drop_when gradual, not {when}"),
         (
             [f"start_{name}" for name in OWN_RECIPE],
-            when in ("finetuned", "after"),
-            f"--drop_when finetuned and after, not {when}",
+            when in ("finetuned", "after", "elastic"),
+            f"--drop_when finetuned, after and elastic, not {when}",
         ),
         ([f"teacher_{name}" for name in OWN_RECIPE], teacher == "auto", "--teacher auto"),
         (["freeze_dropped"], when == "finetuned" and flags.named_strategy, "--drop_when finetuned and --drop_strategy"),
@@ -162,9 +163,11 @@ def _variants(flags: Flags) -> Iterator[str]:
             yield f"{variant}: counts epochs. Use --num_train_epochs instead of --max_steps."
         if train.load_best_model_at_end:
             yield f"{variant}: its checkpoints have different depths. Leave --load_best_model_at_end out."
-    if when.theseus and when.drop_when in ("after", "gradual"):
+    if when.drop_when == "elastic":
+        yield from _elastic(flags)
+    if when.theseus and when.drop_when in ("after", "gradual", "elastic"):
         yield f"--theseus: needs --drop_when pretrained or finetuned, not {when.drop_when}."
-    if teacher.teacher and (not train.do_train or when.drop_when == "after"):
+    if teacher.teacher and (not train.do_train or when.drop_when in ("after", "elastic")):
         yield "--teacher: needs training, but this run does not train. Leave it out, or add --do_train."
     changing = {
         "--layerdrop_rate": when.layerdrop_rate,
@@ -173,6 +176,19 @@ def _variants(flags: Flags) -> Iterator[str]:
     }
     for name in (name for name, value in changing.items() if value and teacher.distill in ("patient", "layers")):
         yield f"--distill {teacher.distill}: pairs layers, which {name} changes during training. Use --distill logits."
+
+
+def _elastic(flags: Flags) -> Iterator[str]:
+    row, k = flags.named_strategy, flags.drop.drop_k
+    if row is not None and row.name != "top":
+        yield f"--drop_when elastic: drops the last layers. Use --drop_strategy top, not {row.name}."
+    given = flags.when.elastic_k
+    if not flags.elastic_k and given != ["all"] and (k is None or given is not None):
+        yield "--drop_when elastic: needs the numbers of layers. Add --elastic_k 2 4 6, or --drop_k N."
+    elif k and flags.elastic_k and k not in flags.elastic_k:
+        yield f"--drop_k {k}: is not trained. --elastic_k names {', '.join(map(str, flags.elastic_k))}. Add it there."
+    if flags.when.layerdrop_rate:
+        yield "--layerdrop_rate: cannot be combined with --drop_when elastic. Leave it out."
 
 
 # ---- data and numbers ------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--seeds", nargs="+", type=int, default=[42], help="seeds; scores are medians over seeds")
     add("--k", nargs="+", type=int, help="values of K to choose from (default: all)")
     add("--exhaustive", action="store_true", help="try every K; bisection assumes that the loss grows with K")
+    add("--finetune_chosen", action="store_true", help="with --drop_when elastic: fine-tune the chosen K once more")
     add("--compare", choices=("sajjad2023",), help="published figures for comparison")
     add("--store", type=LocalPath, default="runs/choose_k", help="folder of the runs")
     add("--figures", type=LocalPath, help="folder of the figures (PNG and PDF)")
@@ -48,7 +49,8 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     from layerdrop.system.files import make_folder, refuse_foreign
 
     slots = find_slots(args)
-    settings = ToleranceSettings(args.max_loss, args.seeds, args.store, args.k, args.percent, args.exhaustive)
+    choice = args.k, args.percent, args.exhaustive, args.finetune_chosen
+    settings = ToleranceSettings(args.max_loss, args.seeds, args.store, *choice)
     tasks = [TaskTolerance(name, rest, settings, parse_settings) for name in tasks_of(args.tasks, rest)]
     make_folder("--store", args.store)
     if args.figures:

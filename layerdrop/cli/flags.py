@@ -133,11 +133,17 @@ class DropArguments:
 class WhenArguments:
     """Training variants: time of dropping, LayerDrop, module replacing."""
 
-    drop_when: Literal["pretrained", "finetuned", "after", "gradual"] = flag(
+    drop_when: Literal["pretrained", "finetuned", "after", "gradual", "elastic"] = flag(
         "pretrained: drop before fine-tuning. finetuned: fine-tune the full model, drop, fine-tune again. after: "
-        "fine-tune the full model, then drop. gradual: drop layers one by one during fine-tuning.",
+        "fine-tune the full model, then drop. gradual: drop layers one by one during fine-tuning. "
+        "elastic: fine-tune the full model and shallower models in one training, then drop the last layers.",
         "pretrained",
     )
+    elastic_k: list[str] | None = flag(
+        "elastic: every K of the training, as 2 4 6, or all. Each K gets a run of its own from the one training. "
+        "Default: 1 to --drop_k."
+    )
+    finetune_again: bool = flag("elastic: fine-tune the reduced model once more.", False)
     freeze_dropped: bool = flag("finetuned: freeze the layers to be dropped during the first fine-tuning.", False)
     drop_step: int | None = flag("gradual: number of layers to drop at once. Default: 1.")
     drop_every_epochs: int | None = flag(

@@ -10,7 +10,8 @@
 import argparse
 import json
 from collections.abc import Collection
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from layerdrop.cli.command import recipe
@@ -47,6 +48,8 @@ def _takes(kind: type) -> dict:
     kind = next(kind for kind in kinds if kind is not type(None))
     if get_origin(kind) is Literal:
         return {"choices": get_args(kind)}
+    if get_origin(kind) is list:
+        return {"nargs": "+", "metavar": METAVARS[get_args(kind)[0]]}
     return {"action": "store_true"} if kind is bool else {"metavar": METAVARS[kind], "type": kind}
 
 
@@ -79,9 +82,28 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
         raise UserError(str(error)) from None
     except Interrupted as stop:
         raise KeyboardInterrupt(f"Add --resume_from_checkpoint to continue from {stop.checkpoint}.") from None
+    if record.status == "success" and not arguments.drop.dry_run:
+        _other_depths(spec, options, execute)
     if is_first():
         print(json.dumps(record.to_dict(), indent=1) if arguments.drop.json else summary(record))
     return 1 if record.status == "failed" else 0
+
+
+def _other_depths(spec, options, run) -> None:
+    """Elastic depth: execute the runs of all other K. They use the same training and need no training of their own."""
+    from layerdrop.criteria.spec import DropSpec
+    from layerdrop.runs.store import prior_store
+    from layerdrop.system.distributed import log
+
+    if not spec.elastic_k:
+        return
+    store = prior_store(options).root
+    for k in (0, *spec.elastic_k):
+        drop = replace(spec.drop, strategy="top", k=k) if k else DropSpec()
+        if drop != spec.drop:
+            own = replace(options, folder=str(Path(options.folder) / f"k{k}"), prior_store=store)
+            record = run(replace(spec, drop=drop), own)
+            log(f"K = {k}: {record.folder}")
 
 
 def unused_gpus(train) -> list[str]:

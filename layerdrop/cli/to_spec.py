@@ -83,7 +83,7 @@ def to_spec(flags: Flags, notes: tuple[str, ...] = ()) -> tuple[RunSpec, Options
         theseus=_theseus(flags),
     )
     spec = replace(spec, start=_start(flags, spec), distil=_distil(flags), teacher=_teacher(flags, spec))
-    if flags.when.drop_when == "after":
+    if flags.when.drop_when == "after" or (flags.when.drop_when == "elastic" and not flags.when.finetune_again):
         spec = replace(spec, train=None)
     return spec, _options(flags, spec, notes)
 
@@ -96,9 +96,12 @@ def _full_model_run(spec: RunSpec, own: Mapping[str, float | None], **changes: A
 
 def _start(flags: Flags, spec: RunSpec) -> RunSpec | None:
     when = flags.when
-    if when.drop_when not in ("finetuned", "after"):
+    if when.drop_when not in ("finetuned", "after", "elastic"):
         return None
     start = _full_model_run(spec, {name: getattr(when, f"start_{name}") for name in OWN_RECIPE})
+    if when.drop_when == "elastic":
+        every_k = flags.elastic_k if flags.when.elastic_k != ["all"] else tuple(range(1, _n_layers(flags)))
+        return replace(start, when=WhenSpec(elastic_k=every_k))
     freeze = when.freeze_dropped and spec.drop.strategy
     return replace(start, drop=spec.drop, when=WhenSpec(frozen=True)) if freeze else start
 
@@ -196,11 +199,16 @@ def _when(flags: Flags, drop: DropSpec) -> WhenSpec:
     return WhenSpec(step=flags.when.drop_step or 1, every_epochs=flags.when.drop_every_epochs or 2)
 
 
-def _complement(flags: Flags) -> tuple[int, ...]:
-    """The layers of the checkpoint that --keep_layers does not name. Raises UserError."""
+def _n_layers(flags: Flags) -> int:
+    """Number of layers of the checkpoint. Raises UserError if it cannot be read."""
     model = flags.model
     hub = HubOptions(model.cache_dir, model.token, model.trust_remote_code)
-    n_layers = Checkpoint.open(ModelSpec(model.model_name_or_path, model.model_revision), hub).n_layers
+    return Checkpoint.open(ModelSpec(model.model_name_or_path, model.model_revision), hub).n_layers
+
+
+def _complement(flags: Flags) -> tuple[int, ...]:
+    """The layers of the checkpoint that --keep_layers does not name. Raises UserError."""
+    n_layers = _n_layers(flags)
     check_ids("--keep_layers", flags.keep_layers, n_layers)
     return tuple(i for i in range(n_layers) if i not in flags.keep_layers)
 

@@ -1,1 +1,1 @@
-"""Tasks, rows (hub, GLUE folder, own files), tokens and batches."""
+"""Tasks, rows (hub, GLUE folder, own files, datasets), tokens and batches."""

@@ -1,4 +1,4 @@
-"""Decide how to read own files: the text columns, the type of the labels, the positive class.
+"""Decide how to read own data: the text columns, the type of the labels, the positive class.
 
 In unclear cases, a UserError names the columns and the flag to add.
 """

@@ -180,7 +180,7 @@ def get_task(name: str, flag: str = "--task_name") -> Task:
 
 
 def custom_task(name: str, texts: tuple[str, ...], label: str, labels: tuple[str, ...], positive: int = 1) -> Task:
-    """A task of own files. labels: class names in id order, empty for regression. positive: the class of `f1`."""
+    """A task of own data. labels: class names in id order, empty for regression. positive: the class of `f1`."""
     if not labels:
         metrics, selection = ("pearson", "spearmanr"), "spearmanr"
     else:

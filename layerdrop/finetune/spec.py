@@ -15,6 +15,9 @@ class WhenSpec:
     """Gradual dropping: number of layers in each drop; None: drop all layers before training."""
     every_epochs: int | None = None
     """Gradual dropping: epochs before each drop."""
+    elastic_k: tuple[int, ...] = ()
+    """Elastic depth: train the full model, and at the same time the models without their last k layers. No layer is
+    dropped. Empty: no elastic depth."""
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,11 @@ PARTIAL = ("max_train_samples", "max_eval_samples", "hold_out")
 """Settings that are always shown, because the scores do not cover the whole task."""
 DETAILS = ("score_on", "score_split", "score_samples", "weight_scope")
 """Settings of a criterion. Runs with different values are separate rows."""
-VARIANT = ("drop_when", "freeze_dropped", "frozen", "distill", "variant")
+VARIANT = ("drop_when", "finetune_again", "freeze_dropped", "frozen", "distill", "variant")
 """Settings in RunSpec.variants."""
 VARIANT_SETTINGS = (
-    *("step", "every_epochs", "layerdrop_rate", "replacing_rate", "replacing_steps", "replacing_schedule", "teacher"),
+    *("step", "every_epochs", "elastic_k", "layerdrop_rate"),
+    *("replacing_rate", "replacing_steps", "replacing_schedule", "teacher"),
     *("distill_temperature", "distill_weight", "distill_states_weight", "distill_attention"),
     *(f"{part}_{name}" for part in ("start", "teacher") for name in OWN_RECIPE),
 )

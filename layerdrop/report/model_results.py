@@ -34,7 +34,7 @@ Cell = tuple[str, str]
 def metrics_of(task: str) -> dict[str, tuple[str, str]]:
     """Recorded name of each metric of a GLUE task, main metric first -> (suffix of the split in tables, metric).
 
-    `matched_accuracy` -> (`-m`, `accuracy`). Empty for own files.
+    `matched_accuracy` -> (`-m`, `accuracy`). Empty for own data.
     """
     row = GLUE.get(task)
     if row is None:

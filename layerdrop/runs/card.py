@@ -25,6 +25,7 @@ MOMENTS = {
     "finetuned": "after fine-tuning the full model, before a second fine-tuning",
     "after": "after fine-tuning the full model, without a second fine-tuning",
     "gradual": "one by one during fine-tuning",
+    "elastic": "after one fine-tuning of the full model and shallower models",
     "pretrained": "before fine-tuning",
 }
 TEXT = Template("""

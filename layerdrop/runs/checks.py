@@ -6,6 +6,7 @@ from layerdrop.criteria import selection
 from layerdrop.finetune.distillation import check_depth
 from layerdrop.finetune.precision import check_precision
 from layerdrop.runs.spec import RunSpec
+from layerdrop.strategies import check_k
 
 
 def check_run(spec: RunSpec, args: TrainingArguments, config: PreTrainedConfig) -> None:
@@ -20,6 +21,8 @@ def check_run(spec: RunSpec, args: TrainingArguments, config: PreTrainedConfig) 
 def check_selection(spec: RunSpec, config: PreTrainedConfig) -> None:
     """Raise UserError for a selection of layers that is impossible with any scores. config: the checkpoint's."""
     drop = spec.drop
+    if spec.elastic_k:
+        check_k(max(spec.elastic_k), config.num_hidden_layers, "--elastic_k")
     selection.check_selection(drop, spec.train.freeze_layers if spec.train else (), config)
     check_depth(
         spec.distil, config.num_hidden_layers - (drop.k or len(drop.layers))

@@ -14,7 +14,7 @@ from layerdrop.runs.record import Run, RunRecord
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import Needs, Status, status_of
 from layerdrop.runs.store import find_record, prior_store
-from layerdrop.system.distributed import log
+from layerdrop.system.distributed import from_first_process, log
 from layerdrop.system.process import free_memory
 
 POLL = 1.0
@@ -60,29 +60,25 @@ class Prerequisites:
     def train(self, run: Run) -> None:
         """Train the missing prerequisite runs one after the other. Raises UserError if a run fails."""
         for prerequisite in self.spec.prerequisites:
-            if self._status(prerequisite).has_model:
+            if from_first_process(lambda run=prerequisite: self._status(run).has_model):
                 log(f"using the trained model of {prerequisite.name} in {self._folder(prerequisite)}")
             else:
                 self._train(prerequisite, run)
 
     def _train(self, prerequisite: RunSpec, run: Run) -> None:
         folder, store = self._folder(prerequisite), prior_store(self.options).root
-        if self.spec.processes > 1:
-            raise UserError(
-                f"{prerequisite.name}: this prerequisite run is missing, and torchrun executes one run at a time. "
-                f"Execute it with --output_dir {folder}, then repeat this command."
-            )
         own = replace(quiet_options(self.options), folder=folder, prior_store=store, save_model=True, resume="auto")
 
         def changed() -> tuple[str, ...]:
-            return status_of(folder, prerequisite, self.fingerprints.of(prerequisite, own), Needs.of(own)).changed
+            fingerprints = self.fingerprints.of(prerequisite, own)
+            return from_first_process(lambda: status_of(folder, prerequisite, fingerprints, Needs.of(own)).changed)
 
         again = f" again ({', '.join(names)} changed since)" if (names := changed()) else ""
         log(f"training the prerequisite run {prerequisite.name}{again} in {folder}")
         record = _run_when_free(run, prerequisite, lambda: replace(own, overwrite=bool(changed())))
         if record.status == "failed":
             raise UserError(f"{prerequisite.name}: the prerequisite run failed. {record.error}")
-        if not self._status(prerequisite).has_model:
+        if not from_first_process(lambda: self._status(prerequisite).has_model):
             raise UserError(
                 f"{prerequisite.name}: this prerequisite run was trained, but its model is not in {folder}. "
                 "Check that the folder is writable and that no other program deletes files in it."

@@ -51,9 +51,21 @@ class RunSpec:
         """The value of --drop_when."""
         if self.when.every_epochs:
             return "gradual"
+        if self.elastic_k:
+            return "elastic"
         if self.start:
             return "finetuned" if self.train else "after"
         return "pretrained"
+
+    @property
+    def elastic_k(self) -> tuple[int, ...]:
+        """The values of K of the elastic training that this run is, or that its model comes from."""
+        return self.when.elastic_k or (self.start.when.elastic_k if self.start else ())
+
+    @property
+    def finetune_again(self) -> bool:
+        """Whether the reduced model of an elastic training is fine-tuned once more."""
+        return bool(self.start and self.start.when.elastic_k and self.train)
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -61,7 +73,7 @@ class RunSpec:
         train, distil = self._recipe, self.distil
         words = {
             "frozen": self.when.frozen,
-            self.drop_when: self.drop_when != "pretrained",
+            self.drop_when + "-finetuned" * self.finetune_again: self.drop_when != "pretrained",
             "freeze": self.start and self.start.when.frozen,
             "layerdrop": train and train.layerdrop_rate,
             "theseus": self.theseus,
@@ -129,10 +141,11 @@ class RunSpec:
         rest = {name: getattr(self, name) for name in _SCALARS}
         runs = {"start": self.start, "teacher": self.teacher}
         own = {f"{part}_{name}": self._own(run, name) for part, run in runs.items() for name in OWN_RECIPE}
+        elastic = {"elastic_k": self.elastic_k, "finetune_again": self.finetune_again or None}
         freeze = {"freeze_dropped": bool(self.start and self.start.when.frozen) or None}
         auto = {"teacher": "auto"} if self.teacher else {}
         when = {"drop_when": self.drop_when, "training": self._recipe is not None}
-        return values | dict(other) | rest | own | freeze | auto | when
+        return values | dict(other) | rest | own | elastic | freeze | auto | when
 
     def _own(self, run: "RunSpec | None", name: str) -> Any:
         """A setting of a prerequisite run's recipe if it differs from this run's, else None."""

@@ -14,6 +14,7 @@ from layerdrop.data.labels import Labels
 from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.errors import UserError
 from layerdrop.finetune.distillation import Distillation
+from layerdrop.finetune.elastic import ElasticDepth
 from layerdrop.finetune.gradual import DropSchedule, GradualDrop, cut_to_checkpoint
 from layerdrop.finetune.layer_drop import LayerDropLoss
 from layerdrop.finetune.objectives import Objective, TaskLoss
@@ -87,6 +88,11 @@ def training_variant(
         variant.loss = Distillation(loss, model, spec.distil, layers)
         if spec.distil.distill_attention:
             variant.attention = eager_attention(model)
+    if spec.when.elastic_k:
+        n_layers = model.config.num_hidden_layers
+        elastic = ElasticDepth(loss, model, [n_layers - k for k in spec.when.elastic_k])
+        variant.loss = elastic
+        variant.callbacks.append(elastic)
     if spec.train.layerdrop_rate:
         variant.callbacks.append(LayerDropLoss(model, spec.train.layerdrop_rate, spec.seed))
     if spec.theseus:

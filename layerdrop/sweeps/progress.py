@@ -108,9 +108,10 @@ def best_so_far(records: Iterable[RunRecord]) -> list[str]:
 class Display:
     """Print one line for each completed run. On a terminal, also show running runs, best runs and totals."""
 
-    def __init__(self, stream: TextIO = sys.stderr):
-        self.stream = stream
-        self.live = stream.isatty()
+    def __init__(self, stream: TextIO | None = None):
+        """stream: None for the current stderr."""
+        self.stream = stream or sys.stderr
+        self.live = self.stream.isatty()
         self.lines: list[tqdm] = []
 
     def log(self, text: str) -> None:

@@ -178,7 +178,9 @@ class _Planner:
         """Model -> its configuration, or the UserError if it cannot be read."""
         self.asked_hub = False
         self.parsed: dict[str, tuple[RunSpec, Options, str | None]] = {}
-        """Values of a cell without its seed -> its run, and why it is impossible. Other seeds are not parsed again."""
+        """Values of a cell without its seed, and every K of its grid -> its run, and why it is impossible.
+
+        Other seeds are not parsed again."""
         self.seeds: dict[str, int] = {}
         """Seed in the grid -> seed of its runs, which is another one if a flag overrides the axis."""
 
@@ -188,7 +190,7 @@ class _Planner:
         for cell in _cells(grid):
             if not any(_matches(cell, pattern) for pattern in exclude):
                 try:
-                    job = self._job(cell)
+                    job = self._job(cell, _values(grid.get("k", grid.get("drop_k"))))
                 except UserError as error:
                     raise UserError(f"{error}{_where(grid, cell)}") from error
                 if job is not None:
@@ -207,16 +209,22 @@ class _Planner:
 
         self.study.jobs = [with_saved_model(job) for job in self.study.jobs]
 
-    def _job(self, cell: dict[str, Any]) -> Job | None:
-        """The job of a cell. None for an impossible run."""
+    def _job(self, cell: dict[str, Any], all_k: Sequence) -> Job | None:
+        """The job of a cell. None for an impossible run.
+
+        all_k: the values of K in the cell's grid. With elastic depth, one training serves all of them.
+        """
         settings = _settings(cell)
         seed = repr(settings.pop("seed", None))
-        others = repr(settings)
+        others = repr((settings, all_k))
         if others in self.parsed and seed in self.seeds:
             spec, options, error = self.parsed[others]
             return self._job_of(spec.with_seed(self.seeds[seed]), options, error)
         try:
             arguments = self.parse(self.settings | _settings(cell), self.flags)
+            if arguments.when.drop_when == "elastic" and arguments.when.elastic_k is None:
+                trained = {"elastic_k": [k for k in all_k if k is not None]}
+                arguments = self.parse(self.settings | trained | _settings(cell), self.flags)
         except UserError as error:
             raise UserError(_with_axes(str(error))) from error
         if arguments.needs_hub and not self.asked_hub:

@@ -10,6 +10,9 @@ from typing import Any
 from layerdrop.system.process import is_first
 from layerdrop.system.text import printable
 
+_active = 0
+"""Number of functions of `leaves_group` that are executed now, each called by the one before."""
+
 
 def _joined() -> ModuleType | None:
     """torch.distributed if this process has joined a group, else None.
@@ -46,11 +49,13 @@ def gather(value: Any) -> list[Any]:
 def finish() -> None:
     """After a success, wait for every process, then leave the group. Leaving earlier could abort other processes.
 
-    Raises RuntimeError if another process has called `leave` or died.
+    Inside several functions of `leaves_group`, do not leave. Raises RuntimeError if another process has called `leave`
+    or died.
     """
     if group := _joined():
         group.barrier()
-        group.destroy_process_group()
+        if _active < 2:
+            group.destroy_process_group()
 
 
 def leave() -> None:
@@ -94,14 +99,21 @@ def _pickled_error(error: BaseException) -> bytes:
 
 
 def leaves_group(function: Callable) -> Callable:
-    """Decorate a function to call `leave` at its end, also after an error."""
+    """Decorate a function to call `leave` at its end, also after an error.
+
+    If decorated functions call each other, only the outermost leaves the group: a group is joined once in a process.
+    """
 
     @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
+        global _active
+        _active += 1
         try:
             return function(*args, **kwargs)
         finally:
-            leave()
+            _active -= 1
+            if not _active:
+                leave()
 
     return run
 

@@ -154,6 +154,21 @@ def test_one_training_serves_every_k(call):
     assert len(trained) == 1 and trained[0]["steps"] and not any(record["steps"] for record in records)
 
 
+def test_elastic_depth_tries_every_k_of_one_training_and_fine_tunes_the_chosen_one_again(call):
+    code, out, err = call("--tasks rte --max_loss 100 --drop_when elastic --k 2 3 5 --seeds 1 2 --finetune_chosen")
+    assert code == 0 and "can be dropped by top, elastic" in out and "| 2 3 5 " in out, err
+    records = [json.loads(path.read_text()) for path in Path("runs/choose_k").glob("*/record.json")]
+    (trained,) = [[record for record in records if record["spec"]["seed"] == seed and record["steps"]] for seed in (1,)]
+    assert sorted(len(r["dropped"]) for r in records) == [0, 0, 2, 2, 3, 3, 5, 5, 5, 5] and len(trained[0]["kept"]) == 1
+    prior = [json.loads(path.read_text()) for path in Path("runs/choose_k/prior").glob("*/record.json")]
+    assert len(prior) == 2 and all(record["spec"]["when"]["elastic_k"] == [2, 3, 5] for record in prior)
+    assert "rte: K = 5 fine-tuned once more loses " in out and "repeating" not in err
+    folder = Path(out.split("the model of K = 5 is in ")[1].strip())
+    assert "elastic-finetuned_seed1" in folder.name and (folder / "model.safetensors").is_file()
+    code, again, err = call("--tasks rte --max_loss 100 --drop_when elastic --k 2 3 5 --seeds 1 2 --finetune_chosen")
+    assert code == 0 and again == out and "done  " not in err
+
+
 def test_k_that_the_variant_cannot_drop_are_left_out(call):
     words = "--teacher auto --distill patient --k 4 5 --save_model no"
     code, out, err = call(f"--tasks rte --max_loss 100 {words}")
@@ -175,6 +190,7 @@ def test_k_that_the_strategy_cannot_drop_are_left_out(call):
         ("--tasks rte --max_los 1", "Did you mean --max_loss?"),
         ("--tasks rt", "--tasks: unknown"),
         ("--tasks rte --drop_strategy greedy", "greedy: nothing is published for tinybert"),
+        ("--tasks rte --finetune_chosen", "--finetune_chosen: fine-tunes a model of an elastic training"),
         ("--tasks rte --output_dir x", "--output_dir: is the folder of a single run"),
     ],
 )
@@ -190,7 +206,7 @@ def test_what_a_reader_must_know_is_said():
     task = SimpleNamespace(
         name="rte", model="m", strategy="top", task=TASKS["rte"],
         settings=ToleranceSettings([1.0], [1, 2], "x", exhaustive=True),
-        tolerances=[Tolerance(1.0, 3, [1, 2, 3], [2])], loss_at=lambda k, half: 0.5,
+        tolerances=[Tolerance(1.0, 3, [1, 2, 3], [2])], loss_at=lambda k, half: 0.5, exhaustive=True, finetuned=[],
         known={0: [runs[1], runs[1]], 2: [runs[1], runs[0]], 3: [runs[0], runs[0]]},
     )  # fmt: skip
     notes = " ".join(tolerance_table([task]).notes)
@@ -214,7 +230,7 @@ def test_own_files_are_one_task(bert, tmp_path, monkeypatch, capsys):
     assert task.name == "reviews" and task.job(2, 1).spec.data.source == "files"
     assert task.job(2, 1).spec.data.files == (("train", "a/reviews.csv"), ("validation", "dev.csv"))
     assert run_command("choose-k", [*own, "--tasks", "rte", "mrpc"]) == 2
-    assert "--tasks rte mrpc: own files are one task" in capsys.readouterr().err
+    assert "--tasks rte mrpc: own data are one task" in capsys.readouterr().err
 
 
 def test_own_files(call, tmp_path):

@@ -335,7 +335,7 @@ def test_a_run_of_own_files_is_looked_at_on_them(own, capsys):
     test = ["--split", "test", "--test_file", "test.csv", "--text_columns", "review"]
     assert run_command("layers", ["profile", *words, *test]) == 0
     assert run_command("layers", ["profile", *words, *own_words, "--tasks", "rte", "mrpc"]) == 2
-    assert "--tasks rte mrpc: own files are one task" in capsys.readouterr().err
+    assert "--tasks rte mrpc: own data are one task" in capsys.readouterr().err
 
 
 def test_a_run_is_looked_at_on_its_own_folder_of_data(glue):

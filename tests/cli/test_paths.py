@@ -25,8 +25,8 @@ def test_a_path_is_an_ordinary_text(home):
 
 
 PATHS = (
-    "model_name_or_path tokenizer_name cache_dir data_dir train_file validation_file test_file drop_order_file "
-    "score_on score_store teacher output_dir resume_from_checkpoint"
+    "model_name_or_path tokenizer_name cache_dir data_dir train_file validation_file test_file dataset_name "
+    "drop_order_file score_on score_store teacher output_dir resume_from_checkpoint"
 ).split()
 
 

@@ -200,7 +200,7 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
     ("words", "stdin", "message"),
     [
         (["nowhere.txt"], b"", "nowhere.txt: cannot read the file"),
-        ([], b"", "nothing to predict. Give a file, --text, or lines on stdin"),
+        ([], b"", "nothing to predict. Give a file, --text, --dataset_name, or lines on stdin"),
         (["x.txt", "--text", "w1"], b"", "--text and a file both give the texts"),
         (["-"], b"\n\n", "stdin: contains no text"),
         (["-"], b"w1\tw2\tw3\n", "stdin:1: 3 texts, separated by tabs. Give one or two texts on each line"),
@@ -209,7 +209,7 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
         (["--text", "a", "b", "c"], b"", "--text: takes one or two texts"),
         (["--text", "a", "--batch_size", "0"], b"", "--batch_size 0: must be 1 or more"),
         (["--text", "a", "--max_seq_length", "1"], b"", "--max_seq_length 1: must be 2 or more"),
-        (["--text", "a", "--text_columns", "x"], b"", "--text_columns: only for csv"),
+        (["--text", "a", "--text_columns", "x"], b"", "--text_columns: only for datasets and csv"),
     ],
 )
 def test_bad_input_is_one_line(call, single, words, stdin, message):

@@ -53,7 +53,7 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if list(commands(page))], ids=lambda page: page.name)
-def test_commands_run(page, tmp_path, monkeypatch):
+def test_commands_run(page, tmp_path, monkeypatch, in_process):
     monkeypatch.chdir(tmp_path)
     for name in ("configs", "docs", "README.md"):
         Path(name).symlink_to(ROOT / name)

@@ -19,6 +19,7 @@ FEATURES = datasets.Features({"text": datasets.Value("string"), "label": dataset
 
 def write(*splits: str, label: int = 0) -> None:
     """A saved dataset in the folder `reviews`. label: class of the last row."""
+    datasets.disable_progress_bars()
     rows = {"text": [f"w{i} w{i + 1}" for i in range(30)], "label": [i % 2 for i in range(29)] + [label]}
     parts = {split: datasets.Dataset.from_dict(rows, features=FEATURES) for split in splits}
     datasets.DatasetDict(parts).save_to_disk("reviews")

@@ -32,6 +32,9 @@ VARIANTS = {
     "gradual": lambda spec: replace(spec, when=WhenSpec(step=1, every_epochs=2)),
     "finetuned": lambda spec: replace(spec, start=full(spec)),
     "freeze_dropped": lambda spec: replace(spec, start=replace(full(spec), drop=spec.drop, when=WhenSpec(frozen=True))),
+    "elastic": lambda spec: replace(spec, start=elastic(spec), train=None),
+    "finetune_again": lambda spec: replace(spec, start=elastic(spec)),
+    "other_elastic_k": lambda spec: replace(spec, start=elastic(spec, (1, 2)), train=None),
     "after": lambda spec: replace(spec, start=full(spec), train=None),
     "layerdrop": lambda spec: replace(spec, train=TrainSpec(layerdrop_rate=0.2)),
     "theseus": lambda spec: replace(spec, start=full(spec), theseus=TheseusSpec(0.5, 0.5, "linear")),
@@ -59,6 +62,10 @@ INPUTS = {
 
 def full(spec: RunSpec) -> RunSpec:
     return replace(spec, drop=DropSpec(), when=WhenSpec())
+
+
+def elastic(spec: RunSpec, ks=(2, 3)) -> RunSpec:
+    return replace(full(spec), when=WhenSpec(elastic_k=ks))
 
 
 def spec_of(variant: str, protocol: str) -> RunSpec:

@@ -77,7 +77,7 @@ def test_a_prerequisite_publishes_nothing_and_makes_only_what_is_needed(first):
     quiet = quiet_options(replace(options, trainer=trainer, test="x.csv", notes=("a note",), **asked))
     assert quiet.trainer == {"eval_strategy": "no", "seed": 1, "disable_tqdm": True, "report_to": []}
     assert (quiet.predict, quiet.evaluate, quiet.overwrite, quiet.rolling_checkpoints) == (False, True, False, True)
-    assert quiet.start is None and quiet.test_file is None and quiet.notes == ()
+    assert quiet.start is None and quiet.test is None and quiet.notes == ()
 
 
 def test_another_start_is_another_run(first):
@@ -211,13 +211,6 @@ def test_a_first_training_that_fails(run):
     assert "diverged" in err and not Path("out/record.json").exists()
 
 
-def test_under_torchrun_the_first_training_is_done_before(first):
-    spec, options = first
-    spec = replace(spec, processes=2)
-    with pytest.raises(UserError, match="torchrun executes one run at a time. Execute it with --output_dir .*prior"):
-        run_glue.run(without([3], spec), replace(options, folder="on"))
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -225,7 +218,7 @@ def test_under_torchrun_the_first_training_is_done_before(first):
         ("--freeze_dropped", "only with --drop_when finetuned and --drop_strategy"),
         ("--drop_when after --freeze_dropped", "only with --drop_when finetuned and --drop_strategy"),
         ("--drop_when finetuned --drop_step 2", "--drop_step: only with --drop_when gradual, not finetuned"),
-        ("--start_num_train_epochs 2", "only with --drop_when finetuned and after, not pretrained"),
+        ("--start_num_train_epochs 2", "only with --drop_when finetuned, after and elastic, not"),
         ("--teacher x --teacher_num_train_epochs 2", "only with --teacher auto"),
         ("--drop_when finetuned --start_learning_rate 0", "--start_learning_rate 0.0: must be above 0"),
     ],

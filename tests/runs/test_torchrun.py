@@ -1,13 +1,19 @@
 """One run over several processes."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import run_glue
 from layerdrop.cli.command import run_command
+from layerdrop.finetune.layer_drop import LayerDropLoss
+from layerdrop.finetune.theseus import TheseusLoss
+from tests.processes import run_in_processes
 from tests.running import QUICK, ROOT, read_record, same, weights
 
 
@@ -70,139 +76,103 @@ def test_torchrun(bert, glue, tmp_path):
     assert alone["metrics"]["f1"] == record["metrics"]["f1"]
 
 
-FAILING = """
-import os, sys, run_glue
-from layerdrop.cli.command import run_command
-import run_glue as steps
-
-def fail(*args, **kwargs):
-    raise ValueError("this process broke")
-
-if os.environ["RANK"] == "1":
-    steps.fine_tune = fail
-sys.exit(run_command("run", sys.argv[1:]))
-"""
+def flags_of(model, glue, *more):
+    """Flags of a run over several processes, which need no --use_cpu where there is no GPU."""
+    flags = ["--model_name_or_path", model, "--data_dir", glue, "--task_name", "rte", *QUICK, *more]
+    return [word for word in flags if word != "--use_cpu"]
 
 
-@pytest.mark.slow
-def test_a_process_that_fails_takes_all_along(bert, glue, tmp_path):
-    """Nobody waits for it, and the record says what it failed of."""
-    (tmp_path / "failing.py").write_text(FAILING)
-    flags = ["--model_name_or_path", bert, "--data_dir", glue, "--task_name", "rte", *QUICK, "--output_dir", "out"]
-    flags = [word for word in flags if word != "--use_cpu"]
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "failing.py", *flags],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    record = read_record(tmp_path / "out")
-    assert done.returncode != 0 and record["status"] == "failed", done.stderr[-3000:]
-    assert record["error"] == "ValueError: this process broke"
+@pytest.mark.parametrize("way", ["", "--drop_strategy top --drop_k 2 --drop_when elastic"])
+def test_a_process_that_fails_takes_all_along(bert, glue, tmp_path, monkeypatch, way):
+    """Nobody waits for it, and the record says what it failed of. The second way fails in a prerequisite run."""
+
+    def fail(*args, **kwargs):
+        raise ValueError("this process broke")
+
+    def prepare(rank):
+        if rank == 1:
+            run_glue.fine_tune = fail
+
+    monkeypatch.chdir(tmp_path)
+    ended = run_in_processes(2, flags_of(bert, glue, "--output_dir", "out", *way.split()), prepare)
+    (path,) = Path("out").rglob("record.json")
+    record = read_record(path.parent)
+    assert all(process.code for process in ended) and record["status"] == "failed", ended
+    assert record["error"] == "ValueError: this process broke" and ("prior" in str(path)) == bool(way)
 
 
-WATCHED = """
-import json, os, sys
-from layerdrop.cli.command import run_command
-from layerdrop.finetune import layer_drop, theseus
+def watch_draws(rank):
+    """Write the layers that a process draws to draws{rank}.txt, a line for each step."""
 
-def watch(kind):
-    draw = kind.draw
-    def told(self, step):
-        drawn = draw(self, step)
-        with open(f"draws{os.environ['RANK']}.txt", "a") as file:
-            print(step, json.dumps(drawn), file=file)
-        return drawn
-    kind.draw = told
+    def watch(kind):
+        draw = kind.draw
 
-watch(layer_drop.LayerDropLoss), watch(theseus.TheseusLoss)
-sys.exit(run_command("run", sys.argv[1:]))
-"""
+        def told(self, step):
+            drawn = draw(self, step)
+            with open(f"draws{rank}.txt", "a") as file:
+                print(step, json.dumps(drawn), file=file)
+            return drawn
+
+        kind.draw = told
+
+    watch(LayerDropLoss)
+    watch(TheseusLoss)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "way",
     [
         "--layerdrop_rate 0.5",
         "--theseus --drop_strategy top --drop_k 3",
         "--drop_strategy top --drop_k 2 --drop_when gradual --drop_every_epochs 1",
+        "--drop_strategy top --drop_k 2 --drop_when elastic --elastic_k 2 3 --finetune_again",
         "--drop_strategy top --drop_k 3 --teacher {teacher} --distill layers --distill_attention",
     ],
 )
-def test_every_way_over_two_processes(bert, glue, tmp_path, way):
+def test_every_way_over_two_processes(bert, glue, tmp_path, way, monkeypatch):
     """Each process draws the same layers; parameters without a gradient stop nobody."""
-    (tmp_path / "watched.py").write_text(WATCHED)
-    flags = ["--model_name_or_path", bert, "--data_dir", glue, "--task_name", "rte", *QUICK, "--output_dir", "out"]
-    flags = [word for word in flags if word != "--use_cpu"] + ["--num_train_epochs", "1"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "watched.py"]
-    done = subprocess.run(
-        [*command, *flags, *way.format(teacher=bert).split()],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    record = read_record(tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    flags = flags_of(bert, glue, "--output_dir", "out", "--num_train_epochs", "1", *way.format(teacher=bert).split())
+    ended = run_in_processes(2, flags, watch_draws)
+    assert [process.code for process in ended] == [0, 0], ended
+    record = read_record("out")
     assert record["status"] == "success" and record["spec"]["processes"] == 2
-    draws = [path.read_text() for path in sorted(tmp_path.glob("draws*.txt"))]
+    draws = [path.read_text() for path in sorted(Path().glob("draws*.txt"))]
     assert len(draws) == (2 if "layerdrop_rate" in way or "theseus" in way else 0) and len(set(draws)) <= 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["group_by_length", "random"])
-def test_two_processes_resume_within_an_epoch(bert, glue, tmp_path, strategy):
+def test_two_processes_resume_within_an_epoch(bert, glue, tmp_path, strategy, monkeypatch):
     """To the same bits: the rest of the second epoch is in that epoch's order."""
-    flags = ["--model_name_or_path", bert, "--data_dir", glue, "--task_name", "rte", *QUICK, "--num_train_epochs", "2"]
-    flags = [word for word in flags if word != "--use_cpu"] + ["--train_sampling_strategy", strategy]
+    monkeypatch.chdir(tmp_path)
+    flags = flags_of(bert, glue, "--num_train_epochs", "2", "--train_sampling_strategy", strategy)
     flags += ["--per_device_train_batch_size", "2", "--save_strategy", "steps", "--save_steps", "1"]
     flags += ["--save_total_limit", "99", "--resume_from_checkpoint", "auto"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
     def run_to(output):
-        done = subprocess.run(
-            [*command, str(ROOT / "run_glue.py"), *flags, "--output_dir", output],
-            cwd=tmp_path,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return read_record(tmp_path / output)
+        ended = run_in_processes(2, [*flags, "--output_dir", output])
+        assert [process.code for process in ended] == [0, 0], ended
+        return read_record(output)
 
     whole = run_to("whole")
     stop = whole["steps"] // 2 + 2
-    (tmp_path / "out").mkdir()
-    shutil.copy(tmp_path / "whole" / "spec.json", tmp_path / "out")
-    shutil.copytree(tmp_path / "whole" / f"checkpoint-{stop}", tmp_path / "out" / f"checkpoint-{stop}")
+    Path("out").mkdir()
+    shutil.copy("whole/spec.json", "out")
+    shutil.copytree(f"whole/checkpoint-{stop}", f"out/checkpoint-{stop}")
     resumed = run_to("out")
     assert resumed["resumed_at_step"] == stop and resumed["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-5)
     for ours, theirs in zip(resumed["epochs"], whole["epochs"], strict=True):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "out"))
+    assert same(weights("whole"), weights("out"))
 
 
-@pytest.mark.slow
 def test_one_process_is_the_run_without_torchrun(bert, glue, tmp_path, monkeypatch):
     """To the same bits; also where a launcher has left its variables behind."""
-    flags = ["--model_name_or_path", bert, "--data_dir", glue, "--task_name", "rte", *QUICK, "--num_train_epochs", "1"]
-    flags = [word for word in flags if word != "--use_cpu"]
-    assert run_command("run", [*flags, "--output_dir", str(tmp_path / "alone")]) == 0
-    variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    done = subprocess.run(
-        [sys.executable, "run_glue.py", *flags, "--output_dir", str(tmp_path / "one")],
-        cwd=ROOT,
-        env=os.environ | variables | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, alone = read_record(tmp_path / "one"), read_record(tmp_path / "alone")
+    monkeypatch.chdir(tmp_path)
+    flags = flags_of(bert, glue, "--num_train_epochs", "1")
+    assert run_command("run", [*flags, "--output_dir", "alone"]) == 0
+    (ended,) = run_in_processes(1, [*flags, "--output_dir", "one"])
+    assert ended.code == 0, ended.err
+    one, alone = read_record("one"), read_record("alone")
     assert one["metrics"] == alone["metrics"] and one["id"] == alone["id"]
-    assert same(weights(tmp_path / "one"), weights(tmp_path / "alone"))
+    assert same(weights("one"), weights("alone"))

@@ -21,7 +21,7 @@ RECIPE = "task_name: rte\nprecision: fp32\nper_device_train_batch_size: 8\nnum_t
 
 
 @pytest.fixture
-def words(tmp_path, monkeypatch, bert):
+def words(tmp_path, monkeypatch, bert, in_process):
     """The words of a small search on RTE, of which the validation set cannot be read; the working folder is new."""
     monkeypatch.chdir(tmp_path)
     tiny.glue(tmp_path / "glue", "rte", rows=24)

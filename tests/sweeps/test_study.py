@@ -51,6 +51,28 @@ def test_the_full_model_is_one_run_for_all_strategies(write):
     assert not made.notes and not made.impossible and made.name == "s"
 
 
+@pytest.mark.parametrize(
+    "variant", ["", "drop_when: finetuned, freeze_dropped: true", "drop_when: after", "teacher: auto"]
+)
+def test_seeds_are_parsed_once_and_give_the_run_of_each_seed(write, variant):
+    """With the seeds of prerequisite runs."""
+    grid = f"settings: {{model_name_or_path: demo, {variant}}}\ngrid: {{tasks: demo-rte, strategies: top, k: [2, 13], "
+    together, alone = write(f"{grid}seeds: [1, 2, 3]}}"), [write(f"{grid}seeds: {seed}}}") for seed in (1, 2, 3)]
+    assert together.jobs == [job for single in alone for job in single.jobs] and len(together.jobs) == 3
+    assert together.impossible == {name: why for single in alone for name, why in single.impossible.items()}
+    assert len(together.impossible) == 3
+
+
+def test_a_flag_overrides_the_seeds_of_the_grid(write):
+    grid = "settings: {model_name_or_path: demo}\ngrid: {tasks: [demo-rte, demo-mrpc], seeds: [1, 2]}"
+    assert [job.spec.seed for job in write(grid, flags=("--seed", "7")).jobs] == [7, 7]
+
+
+def test_every_seed_is_checked(write):
+    with pytest.raises(UserError, match="seeds"):
+        write("settings: {model_name_or_path: demo}\ngrid: {tasks: [demo-rte, demo-mrpc], seeds: [1, 2, -1]}")
+
+
 def test_the_order_is_the_files(write):
     order = [("top", 2, 1), ("top", 2, 2), ("bottom", 2, 1), ("bottom", 2, 2)]
     full = [(None, None, 1), (None, None, 2)]
@@ -89,6 +111,23 @@ def test_errors_name_the_axis(write):
     both = r"only with --drop_when finetuned and strategies.*\(At drop_when after.\)"
     with pytest.raises(UserError, match=both):
         write("grid: {strategies: top, k: 2, freeze_dropped: true, drop_when: [finetuned, after]}")
+
+
+ELASTIC = """
+settings: {model_name_or_path: demo}
+grid:
+  - {tasks: demo-rte, strategies: top, k: [0, 2, 4, 6, 8], seeds: [1, 2], drop_when: [pretrained, elastic]}
+"""
+
+
+def test_elastic_depth_is_one_training_for_every_k(write):
+    made = write(ELASTIC)
+    elastic = [job.spec for job in made.jobs if job.spec.elastic_k]
+    assert len(made.jobs) == 20 and sorted(spec.drop.k or 0 for spec in elastic) == [0, 0, 2, 2, 4, 4, 6, 6, 8, 8]
+    assert {spec.elastic_k for spec in elastic} == {(2, 4, 6, 8)}
+    assert len({spec.start.id for spec in elastic}) == 2 and not made.notes  # one for each seed
+    given = write(ELASTIC.replace("[pretrained, elastic]", "elastic, elastic_k: [[2, 4, 6, 8, 9]]"))
+    assert {job.spec.elastic_k for job in given.jobs} == {(2, 4, 6, 8, 9)}
 
 
 def test_exclusions(write):

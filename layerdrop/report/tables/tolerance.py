@@ -43,8 +43,12 @@ def _notes(tasks: Sequence[Any]) -> list[str]:
         f"Losses in {unit}, median over {seeds}. K is chosen on one half of the validation set. The loss on "
         "the other half is unbiased."
     ]
-    if not settings.exhaustive:
+    if not all(task.exhaustive for task in tasks):
         notes.append("By bisection, which assumes that the loss grows with K. Add --exhaustive to try every K.")
+    for task in (task for task in tasks if task.finetuned):
+        on = [f"{task.loss_finetuned(half):.2f}" for half in (0, 1)]
+        k = task.tolerances[-1].k
+        notes.append(f"{task.name}: K = {k} fine-tuned once more loses {on[0]} (selection half), {on[1]} (other half).")
     for task in tasks:
         smaller = next((a.exceptions for a in reversed(task.tolerances) if a.exceptions), [])
         if smaller:

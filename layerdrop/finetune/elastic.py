@@ -1,0 +1,144 @@
+"""Elastic depth: one training of a full model and of its first layers alone, which share all weights.
+
+Related: elastic depth of Once-for-All (Cai et al. 2020) and DynaBERT (Hou et al. 2020), and AdaptiveLayerLoss of
+sentence-transformers. The shallower models cost little: their layers are computed in the full model's pass.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, TrainerCallback
+
+from layerdrop.data.kinds import kind_of
+from layerdrop.errors import UserError
+from layerdrop.finetune.objectives import TaskLoss, model_inputs
+from layerdrop.states import record_outputs, replay
+from layerdrop.surgery import layer_list
+
+
+class ElasticDepth(TrainerCallback):
+    """An Objective: the mean of the losses of a full model and of its first n layers for several n.
+
+    The loss of a shallower model is the task loss, of which `distill_weight` is replaced by distillation from the full
+    model's logits. All models share the head. The head reads the state after the last kept layer exactly as in the
+    reduced model.
+
+    As a callback, it trains the full model alone until `begin`. Then the shallower models join one by one, deepest
+    first. All have joined at `end`. Without the callback, all models are trained from the first step.
+    """
+
+    def __init__(
+        self,
+        task: TaskLoss,
+        model: PreTrainedModel,
+        depths: Sequence[int],
+        distill_weight: float = 0.5,
+        begin: float = 0.25,
+        end: float = 0.5,
+    ):
+        """model: the full model, unwrapped. depths: numbers of kept layers of the shallower models. begin, end:
+        fractions of all steps."""
+        self.task, self.model, self.depths = task, model, sorted(set(depths), reverse=True)
+        self.distill_weight, self.begin, self.end = distill_weight, begin, end
+        self.weights = torch.ones(1 + len(self.depths))
+        """Weights of the full model and of each depth in the mean. A tensor, which a captured step reads anew."""
+
+    def joined(self, progress: float) -> list[bool]:
+        """Whether each of `depths` is trained. progress: finished fraction of all steps."""
+        gap = (self.end - self.begin) / max(1, len(self.depths) - 1)
+        return [progress >= self.begin + i * gap for i in range(len(self.depths))]
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        """Set the weights of the step."""
+        joined = self.joined(state.global_step / state.max_steps)
+        self.weights = self.weights.to(self.model.device)
+        self.weights.copy_(torch.tensor([True, *joined]))
+
+    def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The loss of a batch, as Objective."""
+        inputs = model_inputs(batch)
+        with record_outputs(self.model) as outputs:
+            logits = model(**inputs).logits
+        return self.of(logits, outputs, inputs, batch["labels"])
+
+    def of(
+        self, full: torch.Tensor, outputs: Sequence, inputs: Mapping[str, torch.Tensor], labels: torch.Tensor
+    ) -> torch.Tensor:
+        """The loss from the full model's logits and the outputs of its layers."""
+        losses = [self.task.of(full, labels)]
+        for depth in self.depths:
+            with replay(self.model, outputs[:depth]):
+                logits = self.model(**inputs).logits
+            loss = self.task.of(logits, labels)
+            if self.distill_weight:
+                teacher = self.task.kind.distillation_loss(logits, full.detach(), 1.0)
+                loss = (1 - self.distill_weight) * loss + self.distill_weight * teacher
+            losses.append(loss)
+        weights = self.weights.to(full.device)
+        return (torch.stack(losses) * weights).sum() / weights.sum()
+
+
+class ElasticDepthLoss(ElasticDepth):
+    """A `compute_loss_func` and a callback for any Trainer: elastic depth.
+
+        loss = ElasticDepthLoss(model, [2, 4, 6])
+        Trainer(model, args, train_dataset=data, compute_loss_func=loss, callbacks=[loss])
+
+    Afterwards, `drop_layers` or `without` gives the model of each K: the first layers of the trained model. Hooks on
+    the model store the inputs of each batch and the outputs of the layers. Call `remove` to remove the hooks.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        ks: Sequence[int],
+        *,
+        distill_weight: float = 0.5,
+        begin: float = 0.25,
+        end: float = 0.5,
+    ):
+        """model: a classifier of the library, unwrapped. ks: numbers of layers to drop from the top.
+
+        Raises UserError for values out of range.
+        """
+        n_layers = len(layer_list(model))
+        if not ks or not all(0 < k < n_layers for k in ks):
+            raise UserError(f"ElasticDepthLoss: ks {list(ks)} must be 1 to {n_layers - 1}, the layers to drop.")
+        if not 0 <= distill_weight <= 1:
+            raise UserError(f"ElasticDepthLoss: distill_weight {distill_weight} must be between 0 and 1.")
+        if not 0 <= begin <= end < 1:
+            raise UserError(f"ElasticDepthLoss: begin {begin} and end {end} must be fractions with begin <= end < 1.")
+        depths = [n_layers - k for k in ks]
+        super().__init__(TaskLoss(kind_of(model.config)), model, depths, distill_weight, begin, end)
+        self.recording, self.outputs, self.inputs, self.replaying = ExitStack(), [], {}, False
+        self.hook = model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+
+    def remove(self) -> None:
+        """Remove the hooks from the model after the training."""
+        self.recording.close()
+        self.hook.remove()
+
+    def _before_forward(self, model: nn.Module, args: tuple, inputs: dict) -> None:
+        """Store the inputs of a training batch, and record the outputs of the layers."""
+        if self.replaying:
+            return
+        self.recording.close()
+        self.inputs = {name: value for name, value in inputs.items() if torch.is_tensor(value) and name != "labels"}
+        self.outputs = self.recording.enter_context(record_outputs(self.model)) if model.training else []
+
+    def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
+        """The loss of the model's last batch. num_items_in_batch: rows of all batches that a step accumulates.
+
+        In evaluation mode, the task loss of the full model.
+        """
+        self.recording.close()
+        if not self.outputs:
+            return self.task.of(outputs.logits, labels)
+        self.replaying = True
+        try:
+            loss = self.of(outputs.logits, self.outputs, self.inputs, labels)
+        finally:
+            self.replaying = False
+        return loss if num_items_in_batch is None else loss * len(labels) / num_items_in_batch
