@@ -7,6 +7,7 @@ from layerdrop.data.examples import Examples
 from layerdrop.data.tables import Table, check_width
 from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
+from layerdrop.system.files import regular
 
 HUB_DATASET = "nyu-mll/glue"
 DIAGNOSTIC_SPLIT = "test_ax"
@@ -43,7 +44,7 @@ def read_glue_tsv(path: Path, task: Task, labeled: bool, skip_bad_rows: bool = F
     Raises UserError for a missing file or column, and with file and line for a malformed row.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = regular(path).read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"--data_dir: cannot read {path} ({error.strerror}). {_expected_layout(task)}") from None
     except UnicodeDecodeError as error:

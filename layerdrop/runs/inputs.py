@@ -28,9 +28,9 @@ def needed_splits(spec: RunSpec, options: Options) -> list[str]:
 
 def splits_to_select(spec: RunSpec) -> list[str]:
     """Splits that the selection of a run's layers reads: `train`, `validation`, `test`."""
-    needed = {split for split, _ in spec.data.files[:1]} | {
-        split_to_score(spec.drop)
-    }  # the first file decides the classes
+    own = spec.data.source in ("files", "dataset")
+    first = spec.data.files[0][0] if spec.data.files else "test" if own else None  # the first file decides the classes
+    needed = {first, split_to_score(spec.drop)}
     return [split for split in ("train", "validation", "test") if split in needed]
 
 
