@@ -596,6 +596,8 @@ CASES = {
     "freeze_dropped": (f"{TOP} --drop_when finetuned", "True"),
     "drop_step": (f"{TOP} --drop_when gradual", "2"),
     "drop_every_epochs": (f"{TOP} --drop_when gradual", "1"),
+    "elastic_k": (f"{TOP} --drop_when elastic", "1,2,3"),
+    "finetune_again": (f"{TOP} --drop_when elastic", "True"),
     "replacing_rate": (f"{TOP} --theseus", "0.7"),
     "replacing_schedule": (f"{TOP} --theseus", "constant"),
     "replacing_steps": (f"{TOP} --theseus", "0.7"),
@@ -730,6 +732,7 @@ CHANGES_A_RESULT = (
     "pad_to_max_length "
     "max_train_samples max_eval_samples hold_out drop_strategy drop_k drop_threshold drop_layers keep_layers "
     "drop_order_file drop_order weight_scope score_on layerdrop_rate drop_when freeze_dropped drop_step "
+    "elastic_k finetune_again "
     "drop_every_epochs theseus replacing_rate replacing_schedule replacing_steps start_num_train_epochs "
     "start_learning_rate teacher teacher_num_train_epochs teacher_learning_rate "
     "distill distill_temperature distill_weight distill_states_weight distill_attention score_split "
