@@ -38,7 +38,7 @@ class DataArguments:
 
     task_name: str | None = flag(f"Task (mrpc without own data): {', '.join([*TASKS, *DEMO_TASKS])}.")
     data_dir: LocalPath | None = flag("Local GLUE folder in the classical layout (RTE/train.tsv, ...).")
-    train_file: LocalPath | None = flag("Own training file: .csv, .tsv, .json, .jsonl or .parquet.")
+    train_file: LocalPath | None = flag("Own training file: .csv, .tsv, .json, .jsonl, .parquet or .conll.")
     validation_file: LocalPath | None = flag("Own validation file.")
     test_file: LocalPath | None = flag("Own test file, without labels.")
     dataset_name: LocalPath | None = flag(
@@ -53,7 +53,14 @@ class DataArguments:
     )
     text_columns: str | None = flag("Own data: the one or two text columns, separated by a comma.")
     label_column: str = flag("Own data: the label column.", "label")
-    label_type: Literal["auto", "class", "number"] = flag("Own data: classification or regression.", "auto")
+    label_type: Literal["auto", "class", "number", "multi", "token"] = flag(
+        "Own data: a class, a number, several labels (multi), or a label for each token of a row.",
+        "auto",
+        aliases=["--task_type"],
+    )
+    label_separator: str | None = flag(
+        'Own data with several labels in a row: the text between two labels. Default: lists, as ["a", "b"].'
+    )
     positive_label: str | None = flag(
         "Own data with two classes: the class that f1 measures. Default: by name (yes/no: yes), else the rarer class."
     )
@@ -228,6 +235,9 @@ class TrainFlags:
     save_total_limit: int | None = flag("Number of checkpoints to keep.", TRAINER_DEFAULTS["save_total_limit"])
     train_sampling_strategy: Literal["group_by_length", "random", "sequential"] = flag(
         "Order of the training examples.", "group_by_length"
+    )
+    class_weights: Literal["balanced"] | None = flag(
+        "balanced: weigh the classes in the training loss, so that rare classes count as much as frequent ones."
     )
     remove_unused_columns: bool = flag("No effect: batches contain only the model's inputs.", False)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(

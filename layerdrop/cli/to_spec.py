@@ -156,7 +156,8 @@ def _data(flags: Flags) -> DataSpec:
         "validation_share": data.validation_share,
         "text_columns": names_in(data.text_columns),
         "label_column": data.label_column,
-        "label_type": data.label_type,
+        "label_type": "multi" if data.label_separator and data.label_type == "auto" else data.label_type,
+        "label_separator": data.label_separator,
         "positive_label": data.positive_label,
     }
     return DataSpec(
@@ -227,6 +228,7 @@ def _train(flags: Flags) -> TrainSpec:
         **values,
         freeze_layers=flags.freeze_layers,
         freeze_embeddings=flags.drop.freeze_embeddings,
+        class_weights=train.class_weights,
         layerdrop_rate=flags.when.layerdrop_rate or None,
         other=_changed_settings(train, effect=True),
     )

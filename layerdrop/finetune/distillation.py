@@ -76,13 +76,17 @@ class Distillation:
 
     def of(self, logits: torch.Tensor, states: list[torch.Tensor], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The loss of a batch from the student's logits and its states after every layer."""
-        spec, kind, temperature = self.spec, self.task.kind, self.spec.distill_temperature
+        spec = self.spec
         terms = [
             (1 - spec.distill_weight, lambda: self.task.of(logits, batch["labels"])),
-            (spec.distill_weight, lambda: kind.distillation_loss(logits, batch["teacher_logits"], temperature)),
+            (spec.distill_weight, lambda: self._logits(logits, batch)),
             (spec.distill_states_weight, lambda: self._states(states, batch)),
         ]
         return sum(weight * loss() for weight, loss in terms if weight)
+
+    def _logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        temperature = self.spec.distill_temperature
+        return self.task.kind.distillation_loss(logits, batch["teacher_logits"], temperature, batch["labels"])
 
     def _states(self, outputs: list[torch.Tensor], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         mask, teacher = batch["attention_mask"], batch["teacher_states"]
@@ -158,7 +162,9 @@ class DistillationLoss:
         spec = DistilSpec(distill, None, distill_temperature, distill_weight, distill_states_weight)
         self.teacher_layers = [teacher_layer for _, teacher_layer in pairs]
         student_layers = [student_layer for student_layer, _ in pairs]
-        self.distillation = Distillation(TaskLoss(kind_of(student.config)), student, spec, student_layers)
+        self.distillation = Distillation(
+            TaskLoss(kind_of(student.config, type(student).__name__)), student, spec, student_layers
+        )
         self.student, self.teacher = student, teacher.requires_grad_(False).eval()
         self.watch, self.states, self.inputs = ExitStack(), [], {}
         self.hook = student.register_forward_pre_hook(self._before_forward, with_kwargs=True)

@@ -73,7 +73,7 @@ class ElasticDepth(TrainerCallback):
                 logits = self.model(**inputs).logits
             loss = self.task.of(logits, labels)
             if self.distill_weight:
-                teacher = self.task.kind.distillation_loss(logits, full.detach(), 1.0)
+                teacher = self.task.kind.distillation_loss(logits, full.detach(), 1.0, labels)
                 loss = (1 - self.distill_weight) * loss + self.distill_weight * teacher
             losses.append(loss)
         weights = self.weights.to(full.device)
@@ -111,7 +111,8 @@ class ElasticDepthLoss(ElasticDepth):
         if not 0 <= begin <= end < 1:
             raise UserError(f"ElasticDepthLoss: begin {begin} and end {end} must be fractions with begin <= end < 1.")
         depths = [n_layers - k for k in ks]
-        super().__init__(TaskLoss(kind_of(model.config)), model, depths, distill_weight, begin, end)
+        task = TaskLoss(kind_of(model.config, type(model).__name__))
+        super().__init__(task, model, depths, distill_weight, begin, end)
         self.recording, self.outputs, self.inputs, self.replaying = ExitStack(), [], {}, False
         self.hook = model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
 

@@ -117,8 +117,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error  # names the file, not the temporary one
         raise
 
 

@@ -93,7 +93,7 @@ def test_only_what_a_threshold_needed_counts_as_tried():
 
 # ---- the command -----------------------------------------------------------------------------------------------------
 @pytest.fixture
-def call(bert, glue, tmp_path, monkeypatch, capsys):
+def call(bert, glue, tmp_path, monkeypatch, capsys, in_process):
     monkeypatch.chdir(tmp_path)
 
     def call(words, data=glue):

@@ -346,3 +346,10 @@ def test_a_prerequisite_that_another_process_trains_meanwhile_is_used(run, glue,
     code, _, _, err = run(f"{words} --overwrite_output_dir", data=data)
     assert code == 0 and err.count("another process trains tinybert_rte_full_k0_seed42: waiting for it") == 1, err
     assert [Path(prior()[0]["folder"], "model.safetensors").stat().st_mtime_ns] == trained
+
+
+def test_a_preview_of_predictions_names_the_missing_file(run, tmp_path):
+    (tmp_path / "x.csv").write_text("text,label\nw1 w,a\nw2 w,b\n")
+    words = "--train_file x.csv --validation_file x.csv --do_predict --dry_run"
+    code, _, _, err = run(words, data=None)
+    assert code == 2 and "--test_file is missing" in err and err.count("error:") == 1

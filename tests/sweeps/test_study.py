@@ -323,3 +323,23 @@ def test_a_search_is_no_study(tmp_path):
     path.write_text("model_name_or_path: demo\nmax_k: 2\n")
     with pytest.raises(UserError, match=f"^{path}: is a search. Execute it with: layerdrop search {path}$"):
         read_study(str(path), str(tmp_path), parse_settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 10_000, "nested too deep"),
+        ("grid: " + "[" * 5000 + "]" * 5000, "nested too deep"),
+        (
+            "grid: {" + ", ".join(f"{axis}: {list(range(100))}" for axis in ("k", "seeds", "max_steps")) + "}",
+            "1,000,000",
+        ),
+        ("!!python/object/apply:os.mkdir ['executed']", "not valid YAML"),
+    ],
+)
+def test_hostile_studies(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_study(str(tmp_path / "x.yaml"), str(tmp_path), parse_settings)
+    assert not (tmp_path / "executed").exists()
