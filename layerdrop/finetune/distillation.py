@@ -10,6 +10,7 @@ from torch.nn.functional import mse_loss, normalize
 from transformers import PreTrainedModel
 
 from layerdrop.data.kinds import kind_of
+from layerdrop.data.tokens import IGNORED
 from layerdrop.errors import UserError, unknown
 from layerdrop.finetune.objectives import TaskLoss, model_inputs
 from layerdrop.finetune.spec import KINDS, DistilSpec
@@ -182,7 +183,7 @@ class DistillationLoss:
             self.states = self.watch.enter_context(record_states(student, inputs["input_ids"].shape[1])).outputs
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
-        """The loss of the student's last batch. num_items_in_batch: rows of all batches that a step accumulates."""
+        """The loss of the student's last batch. num_items_in_batch: labels of all batches that a step accumulates."""
         self.watch.close()
         mask = self.inputs.get("attention_mask", torch.ones_like(self.inputs["input_ids"]))
         rows = torch.arange(len(labels), device=labels.device)
@@ -194,4 +195,4 @@ class DistillationLoss:
             patient = self.distillation.spec.distill == "patient"
             batch["teacher_states"] = states[rows, :, sentence_tokens(self.teacher, mask)] if patient else states
         loss = self.distillation.of(outputs.logits, self.states, batch)
-        return loss if num_items_in_batch is None else loss * len(labels) / num_items_in_batch
+        return loss if num_items_in_batch is None else loss * labels.ne(IGNORED).sum() / num_items_in_batch

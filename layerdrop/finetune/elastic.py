@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
 from layerdrop.data.kinds import kind_of
+from layerdrop.data.tokens import IGNORED
 from layerdrop.errors import UserError
 from layerdrop.finetune.objectives import TaskLoss, model_inputs
 from layerdrop.states import record_outputs, replay
@@ -130,7 +131,7 @@ class ElasticDepthLoss(ElasticDepth):
         self.outputs = self.recording.enter_context(record_outputs(self.model)) if model.training else []
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
-        """The loss of the model's last batch. num_items_in_batch: rows of all batches that a step accumulates.
+        """The loss of the model's last batch. num_items_in_batch: labels of all batches that a step accumulates.
 
         In evaluation mode, the task loss of the full model.
         """
@@ -142,4 +143,4 @@ class ElasticDepthLoss(ElasticDepth):
             loss = self.of(outputs.logits, self.outputs, self.inputs, labels)
         finally:
             self.replaying = False
-        return loss if num_items_in_batch is None else loss * len(labels) / num_items_in_batch
+        return loss if num_items_in_batch is None else loss * labels.ne(IGNORED).sum() / num_items_in_batch

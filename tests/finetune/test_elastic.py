@@ -206,6 +206,21 @@ def test_accumulated_batches_have_the_gradients_of_one_batch():
     assert all(torch.allclose(gradient, whole[name], atol=1e-6) for name, gradient in gradients(model).items())
 
 
+def test_accumulated_batches_of_several_labels_a_row():
+    """The Trainer counts labels: with several labels a row, more than rows."""
+    model, rows = tiny.model("bert", num_labels=3, problem_type="multi_label_classification"), batch()
+    labels = torch.tensor([[1.0, 0, 1], [0, 0, 1], [0, 1, 0], [1, 1, 0]])
+    loss = ElasticDepthLoss(model.train(), [2])
+    model.apply(lambda module: setattr(module, "p", 0.0) if isinstance(module, torch.nn.Dropout) else None)
+    whole = loss(model(**inputs_of(rows)), labels)
+    parts = [
+        loss(model(**{name: tensor[part] for name, tensor in inputs_of(rows).items()}), labels[part], torch.tensor(12))
+        for part in (slice(0, 1), slice(1, 4))
+    ]
+    assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-5)
+    loss.remove()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
