@@ -96,6 +96,8 @@ def _execute(spec: RunSpec, options: Options) -> RunRecord:
 
     The processes of `torchrun` can form only one group, so all these runs share it.
     """
+    from layerdrop.runs.summary import metrics_words
+
     run = recipe().run
     record = run(spec, options)
     for k, other, own in _other_depths(spec, options):
@@ -103,7 +105,7 @@ def _execute(spec: RunSpec, options: Options) -> RunRecord:
             break
         if (its := run(other, own)).status != "success":
             return its
-        log(f"K = {k}: {its.folder}")
+        log(f"K = {k}: {metrics_words(its)}  {its.folder}")
     return record
 
 

@@ -39,6 +39,7 @@ def test_one_training_and_a_run_for_each_k(run):
             "after one fine-tuning of the full model and shallower models" in (Path(folder) / "README.md").read_text()
         )
     assert read_record("out/k0").metrics == training["metrics"]
+    assert f"K = 0: accuracy {training['metrics']['accuracy']:.4f}  out/k0" in err
     code, again, _, err = run(f"{WORDS} --drop_k 3 --elastic_k 0 2 3")
     assert code == 0 and again == record and err.count("already done") == 3 and len(trainings("out")) == 1
 
