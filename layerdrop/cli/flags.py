@@ -147,8 +147,8 @@ class WhenArguments:
         "pretrained",
     )
     elastic_k: list[str] | None = flag(
-        "elastic: every K of the training, such as 2 4 6, or all. Each K gets its own run, in the folder kK of "
-        "--output_dir. Default: 1 to --drop_k."
+        "elastic: every K of the training, such as 2 4 6, or all. Each K gets its own run, in kK under --output_dir. "
+        "Default: 1 to --drop_k."
     )
     finetune_again: bool = flag("elastic: fine-tune the model of --drop_k once more.", False)
     freeze_dropped: bool = flag("finetuned: freeze the layers to be dropped during the first fine-tuning.", False)

@@ -440,13 +440,8 @@ def test_default_output_folder(run):
     assert code == 0 and read_record("runs/tinybert_rte_top_k1_seed42")["status"] == "success"
 
 
-def test_failure_is_recorded(run, tmp_path):
-    broken = tiny.model("bert")
-    with torch.no_grad():
-        broken.bert.encoder.layer[0].output.dense.weight.fill_(float("nan"))
-    broken.save_pretrained(tmp_path / "nan")
-    tiny.tokenizer().save_pretrained(tmp_path / "nan")
-    code, record, _, err = run("--task_name rte", str(tmp_path / "nan"))
+def test_failure_is_recorded(run):
+    code, record, _, err = run("--task_name rte --learning_rate 1e30")
     assert code == 1 and record["status"] == "failed" and "diverged" in record["error"] and "Traceback" not in err
     code, record, _, _ = run("--task_name rte")  # a failed run does not stand in the way
     assert code == 0 and record["status"] == "success"
@@ -471,5 +466,5 @@ def test_help(capsys):
     short, whole = printed("--help"), printed("--help_all")
     for flag in ("--drop_strategy", "odd-alternate", "--learning_rate", "--num_train_epochs", "--save_model"):
         assert flag in short and flag in whole
-    assert "--adam_beta1" in whole and "--adam_beta1" not in short and len(short.splitlines()) < 260
+    assert "--adam_beta1" in whole and "--adam_beta1" not in short and len(short.splitlines()) < 280  # 100 flags
     assert "--drop-strategy" not in whole
