@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 
 import numpy as np
@@ -95,8 +96,9 @@ def tokenize(
     model's embeddings. A cache saves repeated work in a process with several runs. Raises UserError if
     `max_seq_length` leaves no token of the texts, a text has no token, or a token has no embedding.
     """
-    key = examples.fingerprint(), _tokenizer_key(tokenizer), max_seq_length
-    columns, offsets = _cache.get(key, lambda: _tokenize(examples, tokenizer, max_seq_length))
+    with _settings_kept(tokenizer):
+        key = examples.fingerprint(), _tokenizer_key(tokenizer), max_seq_length
+        columns, offsets = _cache.get(key, lambda: _tokenize(examples, tokenizer, max_seq_length))
     if (empty := np.flatnonzero(np.diff(offsets) == 0)).size:
         row = examples.index[empty[0]]
         raise UserError(
@@ -111,6 +113,21 @@ def tokenize(
                 "embeddings (resize_token_embeddings)."
             )
     return TokenizedDataset(columns, offsets, examples.labels if labels is None else labels)
+
+
+@contextmanager
+def _settings_kept(tokenizer) -> Iterator[None]:
+    """Restore the truncation and padding of a fast tokenizer. Every call sets them, and they are saved with it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        yield
+        return
+    truncation, padding = backend.truncation, backend.padding
+    try:
+        yield
+    finally:
+        backend.enable_truncation(**truncation) if truncation else backend.no_truncation()
+        backend.enable_padding(**padding) if padding else backend.no_padding()
 
 
 def _tokenizer_key(tokenizer) -> Hashable:
