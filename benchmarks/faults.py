@@ -17,7 +17,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,6 @@ from typing import Any
 
 if __name__ == "__main__":  # before torch is imported
     os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"}
-    os.environ["SOURCE_DATE_EPOCH"] = "0"  # the date in a PDF
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -148,6 +147,7 @@ def observe(process: Process) -> None:
     from layerdrop.runs.record import RunRecord
 
     interrupt.CHECKPOINT_SECONDS = 0.0
+    os.environ["SOURCE_DATE_EPOCH"] = "0"  # the date in a PDF
 
     train, step, logits, write = FineTuner.train, FineTuner.training_step, evaluate.logits_of, RunRecord.write
 
@@ -227,10 +227,14 @@ BREAKS = {"atomic": break_atomic, "lock": break_lock, "status": break_status}
 # ---- comparison ------------------------------------------------------------------------------------------------------
 TIMES = ("runtime", "per_second", "seconds")
 """Parts of the keys of values that depend on the time that something took."""
-VOLATILE = {
-    *("environment", "peak_memory_bytes", "padding_share", "resumed_at_step", "notes", "epochs", "folder", "overhead"),
+VOLATILE = ("environment", "peak_memory_bytes", "padding_share", "resumed_at_step", "notes", "folder")
+"""Keys of records that describe how a result came about."""
+MEANS = {
+    "record.json": ("train_loss",),
+    "trainer_state.json": ("train_loss", "loss"),
+    "all_results.json": ("train_loss",),
 }
-"""Keys of records that describe how a result came about, not the result."""
+"""Means over steps. Those of a resumed training are added in another order, so their last digits differ."""
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
@@ -248,15 +252,17 @@ def result(name: str, content: bytes | None) -> Any:
         values = json.loads(content)
         if base == "spec.json":
             values["files"] = sorted(values["files"])
-        return _without_times(values)
+        return _reproducible(values, MEANS.get(base.replace("train_results", "all_results"), ()))
     return re.sub(rb'\S+ s of training|"made": "[^"]*"', b"", content) if base.endswith((".md", ".html")) else content
 
 
-def _without_times(values: Any) -> Any:
+def _reproducible(values: Any, means: Sequence[str]) -> Any:
+    """JSON values without those that may differ between two equal runs."""
     if isinstance(values, Mapping):
         kept = {k: v for k, v in values.items() if k not in VOLATILE and not any(part in k for part in TIMES)}
-        return {name: _without_times(value) for name, value in kept.items()}
-    return [_without_times(value) for value in values] if isinstance(values, list) else values
+        rounded = {k: float(f"{kept[k]:.4g}") for k in means if isinstance(kept.get(k), float)}
+        return {name: _reproducible(value, means) for name, value in (kept | rounded).items()}
+    return [_reproducible(value, means) for value in values] if isinstance(values, list) else values
 
 
 def compare(ended: Mapping[str, bytes | None], undisturbed: Mapping[str, bytes | None]) -> dict[str, list[str]]:
@@ -288,9 +294,9 @@ def trained_again(ledger: Iterable[list[str]]) -> Counter:
             done.discard(folder)
         elif word == "trained":
             start = training.pop((folder, pid))
-            running = any(name == folder and begun > start for (name, _), begun in training.items())
-            again[folder] += running or any(name == folder and end > start for name, end in ended)
-            ended.append((folder, place))
+            ended.append((folder, start))
+            begun = [(name, place) for (name, _), place in training.items()] + ended
+            again[folder] += any(name == folder and place > start for name, place in begun)
         elif word == "success":
             done.add(folder)
     return again
