@@ -428,16 +428,16 @@ def main(words: list[str] | None = None) -> int:
     path = folder / "kills.jsonl"
     lines = [line for line in read_lines(path) if line["kill"] < args.kills]
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    done = {line["kill"] for line in lines}
-    import_all()
+    missing = sorted(set(range(args.kills)) - {line["kill"] for line in lines})
+    if missing:
+        import_all()
     benchmark = Benchmark(folder, args.scenarios, args.broken)
-    for number in range(args.kills):
-        if number not in done:
-            lines.append(line := benchmark.kill(number, args.seed))
-            with open(path, "a") as file:
-                file.write(f"{json.dumps(line)}\n")
-            if line["faults"]:
-                print(json.dumps(line), file=sys.stderr, flush=True)
+    for number in missing:
+        lines.append(line := benchmark.kill(number, args.seed))
+        with open(path, "a") as file:
+            file.write(f"{json.dumps(line)}\n")
+        if line["faults"]:
+            print(json.dumps(line), file=sys.stderr, flush=True)
     print(*table(lines), sep="\n")
     return int(any(line["faults"] for line in lines))
 

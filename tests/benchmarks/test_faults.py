@@ -111,13 +111,13 @@ def test_twenty_kills_without_a_fault(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("part", "scenario", "kinds"),
     [
-        ("atomic", "plain run", {"torn", "hand"}),
+        ("atomic", "report", {"torn", "hand"}),
         ("lock", "2 sweeps on one store", {"again"}),
         ("status", "sweep with 2 workers", {"again"}),
     ],
 )
 def test_it_finds_the_faults_of_a_broken_layerdrop(part, scenario, kinds, tmp_path, capsys):
-    words = ["--kills", "4", "--scenarios", scenario, "--folder", str(tmp_path)]
+    words = ["--kills", "6", "--scenarios", scenario, "--folder", str(tmp_path)]
     assert main([*words, "--break", part]) == 1
     lines = [json.loads(line) for line in (tmp_path / "kills.jsonl").read_text().splitlines()]
     assert kinds & {kind for line in lines for kind in line["faults"]}
