@@ -16,6 +16,7 @@ if __name__ == "__main__":  # before torch is imported
     prepare_process()
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel, TrainingArguments
 
 from layerdrop.checkpoints import Checkpoint
@@ -76,7 +77,7 @@ def run(spec: RunSpec, options: Options) -> RunRecord:
         evaluations: dict[str, Evaluation] = {}
 
         if folder.has_model:  # training is done, and only predictions are missing
-            model, _ = load_classifier(options.folder, labels=labels.names, replace_head=False)
+            model, _ = load_classifier(options.folder, **labels.head, replace_head=False)
         else:
             if spec.prerequisites:  # training of the start model and the teacher
                 with clock("prerequisites"):
@@ -138,7 +139,9 @@ def fine_tune(
     """
     tokenizer, checkpoint, model, selection = inputs.tokenizer, inputs.checkpoint, reduced.model, reduced.selection
     freeze(model, frozen_layers(spec, checkpoint, selection), spec.train.freeze_embeddings)
-    loss = TaskLoss(inputs.labels.kind, spec.train.label_smoothing_factor)
+    weights = describe.class_weights(record, datasets["train"], inputs.labels)
+    weights = None if weights is None else torch.from_numpy(weights).to(args.device)
+    loss = TaskLoss(inputs.labels.kind, spec.train.label_smoothing_factor, weights)
     with clock("teacher" if spec.distil else "load"):
         variant = training_variant(
             spec,

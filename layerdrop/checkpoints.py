@@ -68,6 +68,10 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 """Weight types by their safetensors names. All other types are quantized."""
 
 
+HEADS = ("ForSequenceClassification", "ForTokenClassification")
+"""Classification heads: the endings of the library's classes."""
+
+
 @dataclass
 class Checkpoint:
     """A checkpoint. The configuration is read at once, tokenizer and weights on first use."""
@@ -123,9 +127,15 @@ class Checkpoint:
         return original_layers(self.config)[1]
 
     @property
+    def head_class(self) -> str | None:
+        """The library's class that loads the checkpoint with its trained classification head. None without a head."""
+        names = self.config.architectures or ()
+        return next((f"AutoModel{head}" for head in HEADS if any(name.endswith(head) for name in names)), None)
+
+    @property
     def has_classifier(self) -> bool:
         """Whether the checkpoint has a trained classification head."""
-        return any(name.endswith("ForSequenceClassification") for name in self.config.architectures or ())
+        return self.head_class is not None
 
     @property
     def classes(self) -> list[str]:

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
+import transformers
 from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
     AutoModel,
     AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging
 
-from .checkpoints import Checkpoint, unusable
+from .checkpoints import HEADS, Checkpoint, unusable
 from .errors import UserError
 from .surgery import kept_layers, reduced_config
 
@@ -40,15 +40,19 @@ def load_classifier(
     dropped: Sequence[int] = (),
     *,
     labels: Sequence[str] | None = None,
+    problem_type: str | None = None,
+    auto_class: str | None = None,
     replace_head: bool = True,
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Load a checkpoint as a sequence classifier without the layers `dropped`, in fp32, on the CPU.
+    """Load a checkpoint as a classifier without the layers `dropped`, in fp32, on the CPU.
 
     Peak memory is proportional to the size of the kept weights. checkpoint: a Checkpoint, a folder or a hub name.
-    labels: class names in id order, empty for regression; None: the checkpoint's. replace_head: whether a new head
-    replaces a trained head of another size. weights: weights of the full encoder that are already in memory, by their
-    names in the base model.
+    labels: class names in id order, empty for regression; None: the checkpoint's. problem_type: the library's name for
+    the task of a sequence classifier; None: single-label classification, or regression without labels. auto_class: the
+    library's class, one of HEADS; None: the class of the checkpoint's head, or a sequence classifier. replace_head:
+    whether a new head replaces a trained head of another size or task. weights: weights of the full encoder that are
+    already in memory, by their names in the base model.
 
     Set the seed before the call: missing weights (the head) are drawn from torch's generator. The draws are identical
     for every set of dropped layers.
@@ -57,13 +61,15 @@ def load_classifier(
     encoder weights, its head does not fit, or its layers cannot be identified by name.
     """
     checkpoint = Checkpoint.open(checkpoint) if isinstance(checkpoint, str) else checkpoint
-    config = _config(checkpoint, labels)
-    empty = _empty(checkpoint, config, dropped)
+    config = _config(checkpoint, labels, problem_type)
+    empty = _empty(checkpoint, config, dropped, auto_class)
     kept = renumbered(checkpoint, dropped, empty.base_model_prefix, weights or {})
-    if mismatches := _head_mismatches(kept, empty):
-        if not replace_head:
-            raise _head_error(checkpoint, kept, labels, mismatches[0])
-        kept = {key: tensor for key, tensor in kept.items() if key not in mismatches}
+    task = _head_task(empty.config, type(empty).__name__)
+    trained = _head_task(checkpoint.config, checkpoint.head_class) if checkpoint.head_class else task
+    unfit = _unfit_head(kept, empty, trained != task)
+    if not replace_head and (unfit or trained != task):
+        raise _head_error(checkpoint, empty, trained, task)
+    kept = {key: tensor for key, tensor in kept.items() if key not in unfit}
     with _initial_weights_of_depth(type(empty), checkpoint.n_original):
         model, new = _build(type(empty), reduced_config(config, dropped), kept, checkpoint)
     if dropped:
@@ -72,14 +78,19 @@ def load_classifier(
 
 
 def random_classifier(
-    checkpoint: Checkpoint, dropped: Sequence[int] = (), *, labels: Sequence[str] | None = None
+    checkpoint: Checkpoint,
+    dropped: Sequence[int] = (),
+    *,
+    labels: Sequence[str] | None = None,
+    problem_type: str | None = None,
+    auto_class: str | None = None,
 ) -> PreTrainedModel:
     """Make the same classifier as `load_classifier`, with random weights: the baseline without pre-training.
 
     Set the seed before the call.
     """
-    config = reduced_config(_config(checkpoint, labels), dropped)
-    return _model(checkpoint, AutoModelForSequenceClassification, config).eval()
+    config = reduced_config(_config(checkpoint, labels, problem_type), dropped)
+    return _classifier(checkpoint, config, auto_class).eval()
 
 
 def load_encoder(checkpoint: Checkpoint) -> PreTrainedModel:
@@ -105,30 +116,51 @@ def load_masked_lm(checkpoint: Checkpoint) -> PreTrainedModel | None:
 
 
 def number_of_parameters(
-    checkpoint: Checkpoint, dropped: Sequence[int] = (), *, labels: Sequence[str] | None = None
+    checkpoint: Checkpoint,
+    dropped: Sequence[int] = (),
+    *,
+    labels: Sequence[str] | None = None,
+    problem_type: str | None = None,
+    auto_class: str | None = None,
 ) -> int:
     """Count the parameters of the classifier that `load_classifier` would load, without reading weights."""
-    return sum(parameter.numel() for parameter in _empty(checkpoint, _config(checkpoint, labels), dropped).parameters())
+    empty = _empty(checkpoint, _config(checkpoint, labels, problem_type), dropped, auto_class)
+    return sum(parameter.numel() for parameter in empty.parameters())
 
 
-def _config(checkpoint: Checkpoint, labels: Sequence[str] | None) -> PreTrainedConfig:
+def _config(checkpoint: Checkpoint, labels: Sequence[str] | None, problem_type: str | None) -> PreTrainedConfig:
     """A copy of the checkpoint's configuration for a classifier with these labels."""
     config = copy.deepcopy(checkpoint.config)
     if checkpoint.family.sentence_token == -1 or config.pad_token_id is None:  # decoders find the last token by this id
         config.pad_token_id = checkpoint.pad_token_id
     if labels is not None:
         config.num_labels = max(1, len(labels))
-        config.problem_type = "single_label_classification" if labels else "regression"
+        config.problem_type = problem_type or ("single_label_classification" if labels else "regression")
         if labels:
             config.id2label = dict(enumerate(labels))
             config.label2id = {name: i for i, name in enumerate(labels)}
     return config
 
 
-def _empty(checkpoint: Checkpoint, config: PreTrainedConfig, dropped: Sequence[int]) -> PreTrainedModel:
+def _classifier(checkpoint: Checkpoint, config: PreTrainedConfig, auto_class: str | None) -> PreTrainedModel:
+    """The classifier of a configuration. Raises UserError if the library has no such class for the model type."""
+    name = auto_class or checkpoint.head_class or "AutoModelForSequenceClassification"
+    library_class = getattr(transformers, name)
+    custom = name in (getattr(config, "auto_map", None) or {})
+    if type(config) not in library_class._model_mapping and not custom:
+        raise UserError(
+            f"{checkpoint.flag} {checkpoint.name}: the library has no {name.removeprefix('AutoModelFor')} head for "
+            f"{config.model_type} models. Choose another model."
+        )
+    return _model(checkpoint, library_class, config)
+
+
+def _empty(
+    checkpoint: Checkpoint, config: PreTrainedConfig, dropped: Sequence[int], auto_class: str | None
+) -> PreTrainedModel:
     """The reduced classifier without weights, on PyTorch's meta device."""
     with torch.device("meta"):
-        return _model(checkpoint, AutoModelForSequenceClassification, reduced_config(config, dropped))
+        return _classifier(checkpoint, reduced_config(config, dropped), auto_class)
 
 
 def _model(checkpoint: Checkpoint, auto_class: type, config: PreTrainedConfig) -> PreTrainedModel:
@@ -187,19 +219,28 @@ def shape_of(tensor) -> tuple[int, ...]:
     return tuple(tensor.get_shape() if hasattr(tensor, "get_shape") else tensor.shape)
 
 
-def _head_mismatches(weights: Mapping, empty: PreTrainedModel) -> list[str]:
-    """Names of the head weights whose size differs between checkpoint and model."""
+def _unfit_head(weights: Mapping, empty: PreTrainedModel, other_task: bool) -> list[str]:
+    """Names of the head weights that do not fit the model, because of their size or their task."""
     shapes = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
     outside = [key for key in weights if key in shapes and not key.startswith(empty.base_model_prefix + ".")]
-    return [key for key in outside if shape_of(weights[key]) != shapes[key]]
+    return [key for key in outside if other_task or shape_of(weights[key]) != shapes[key]]
 
 
-def _head_error(checkpoint: Checkpoint, weights: Mapping, labels: Sequence[str] | None, name: str) -> UserError:
-    n = next(iter(shape_of(weights[name])), 1)
-    has = "one value" if n == 1 else f"{n} classes"
-    needed = f"{len(labels)} classes" if labels else "one value"
+def _head_task(config: PreTrainedConfig, architecture: str) -> str:
+    """The task of a head in words: `token classification`, `regression`, `multi label classification` ..."""
+    if not architecture.endswith(HEADS[0]):
+        return "token classification"
+    default = "regression" if config.num_labels == 1 else "single label classification"
+    return (config.problem_type or default).replace("_", " ")
+
+
+def _head_error(checkpoint: Checkpoint, empty: PreTrainedModel, has: str, needed: str) -> UserError:
+    """has, needed: tasks in words. Other numbers of outputs are shown instead."""
+    sizes = checkpoint.config.num_labels, empty.config.num_labels
+    if sizes[0] != sizes[1]:
+        has, needed = ("one value" if n == 1 else f"{n} classes" for n in sizes)
     return UserError(
-        f"{checkpoint.flag} {checkpoint.name}: its trained head ({name}) gives {has}, the task has {needed}. "
+        f"{checkpoint.flag} {checkpoint.name}: its trained head gives {has}, the task has {needed}. "
         "Evaluate it on the task that it was trained on, or fine-tune it on this task with --do_train."
     )
 

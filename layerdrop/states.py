@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -35,19 +36,34 @@ def record_outputs(model: PreTrainedModel) -> Iterator[list]:
             hook.remove()
 
 
+class _Stored:
+    """The `forward` of layers inside `replay`: each call returns the next output."""
+
+    def __init__(self, outputs: Sequence):
+        self.outputs = iter(outputs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return next(self.outputs)
+
+
+def is_replaying(model: PreTrainedModel) -> bool:
+    """Whether the model is inside `replay`, so that its layers compute nothing."""
+    return isinstance(vars(layer_list(model)[-1]).get("forward"), _Stored)
+
+
 @contextmanager
 def replay(model: PreTrainedModel, outputs: Sequence) -> Iterator[PreTrainedModel]:
-    """Inside the block, the model has its first `len(outputs)` layers, and they return `outputs` without computing.
+    """Inside the block, the model has only its first `len(outputs)` layers, which return `outputs`.
 
-    A forward pass on the inputs of these outputs computes what follows the layers, such as the pooler and the head. Its
-    result equals the result of the model without the other layers.
-    outputs: of `record_outputs`, or its beginning.
+    Allows one forward pass, on the inputs that gave these outputs. The pass computes the pooler and the head. Its
+    result equals the result of the model with these layers alone.
+    outputs: the first items of the list from `record_outputs`.
     """
-    config, results = model.config, iter(outputs)
+    config, stored = model.config, _Stored(outputs)
     with without(model, range(len(outputs), config.num_hidden_layers)):
         patched = [(layer, vars(layer).get("forward")) for layer in layer_list(model)]
         for layer, _ in patched:
-            layer.forward = lambda *args, **kwargs: next(results)
+            layer.forward = stored
         try:
             yield model
         finally:

@@ -124,6 +124,11 @@ class Phrase:
         adjective = [self.adjective.forms[0]] if self.adjective else []
         return [self.determiner, *adjective, forms[self.plural]]
 
+    def tags(self) -> list[str]:
+        """A tag for each token, in the scheme IOB2: adjective and noun are an entity of the noun's class."""
+        inside = [f"I-{self.noun.group}"] if self.adjective else []
+        return ["O", f"B-{self.noun.group}", *inside]
+
 
 @dataclass(frozen=True)
 class Clause:
@@ -142,6 +147,12 @@ class Clause:
             return [*self.object.words(), be, self.verb.forms[2], "by", *self.subject.words()]
         verb = self.verb.forms[2] if self.past else self.verb.forms[self.subject.plural]
         return [*self.subject.words(), verb, *self.object.words()]
+
+    def tags(self) -> list[str]:
+        """A tag for each of `words`."""
+        if self.passive:
+            return [*self.object.tags(), "O", "O", "O", *self.subject.tags()]
+        return [*self.subject.tags(), "O", *self.object.tags()]
 
     def changed(self, slot: str, **changes) -> Clause:
         """The clause with changes in a phrase (`subject`, `object`)."""
@@ -374,6 +385,12 @@ def _wrong_order(random: Random, clause: Clause) -> list[str]:
     return [*words[:at], words[at + 1], words[at], *words[at + 2 :]]
 
 
+def entities(random: Random, shown: bool) -> Row:
+    """demo-NER: a tag for each token of a clause. The entities are its nouns with their adjectives."""
+    clause = make_clause(random, shown, adjectives=0.5)
+    return (sentence(clause.words()),), " ".join([*clause.tags(), "O"])
+
+
 # ---- files ----------------------------------------------------------------------------------------------------------
 TASKS = {
     "SST-2": (sentiment, ("sentence",), "label"),
@@ -381,6 +398,7 @@ TASKS = {
     "MRPC": (same_meaning, ("#1 String", "#2 String"), "Quality"),
     "STS-B": (similarity, ("sentence1", "sentence2"), "score"),
     "CoLA": (acceptability, ("sentence",), "label"),
+    "NER": (entities, ("tokens",), "ner_tags"),
 }
 """GLUE's name of a task -> (function that makes a row, text columns, label column)."""
 SPLIT_NAMES = {"train": "train", "dev": "validation", "test": "test"}

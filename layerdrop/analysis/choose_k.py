@@ -49,6 +49,9 @@ class TaskTolerance:
         self.settings, self.parse = settings, lambda *more: parse(defaults, [*words, *more])
         arguments = self.parse("--drop_k", "0")
         elastic = arguments.when.drop_when == "elastic"
+        if elastic and arguments.when.elastic_k is None:
+            defaults["elastic_k"] = [k for k in settings.k or () if k] or "all"
+            arguments = self.parse("--drop_k", "0")
         if settings.finetune_chosen and not elastic:
             raise UserError("--finetune_chosen: fine-tunes a model of an elastic training. Add --drop_when elastic.")
         self.exhaustive = settings.exhaustive or elastic
@@ -63,9 +66,6 @@ class TaskTolerance:
         all_k = sorted(set(settings.k or range(1, most + 1)))
         if not 1 <= all_k[0] <= all_k[-1] <= most:
             raise UserError(f"--k {' '.join(map(str, all_k))}: 1 to {most} layers of this model can be dropped.")
-        if elastic and arguments.when.elastic_k is None:
-            defaults["elastic_k"] = all_k
-            spec, _ = self.parse("--drop_k", "0").to_spec()
         self.name = spec.data.task
         self.model = spec.model.name
         self.strategy = ", ".join((arguments.drop.drop_strategy, *spec.variants))

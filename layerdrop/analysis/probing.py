@@ -20,6 +20,7 @@ from layerdrop.analysis.layers import points_of
 from layerdrop.data.batches import Collator
 from layerdrop.data.tasks import Task
 from layerdrop.data.tokens import TokenizedDataset
+from layerdrop.errors import UserError
 from layerdrop.states import layer_states, sentence_tokens
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -44,6 +45,8 @@ def probe(
     model: an encoder in evaluation mode, on its device. token: `sentence`, or `mean` over real tokens. Features are
     stored in temporary files. Only the features of one point are in memory.
     """
+    if train.words is not None:
+        raise UserError(f"probe: {task.name} has labels of tokens, but a probe predicts one label for each text.")
     with tempfile.TemporaryDirectory() as folder:
         x, x_val = (
             features(model, data, collate, token, batch_size, Path(folder) / name)
@@ -107,11 +110,9 @@ def fit_and_score(x: np.ndarray, y: Sequence, x_val: np.ndarray, y_val: Sequence
 
 
 def _fit(x: np.ndarray, y: np.ndarray, strength: float, task: Task):
-    from sklearn.exceptions import ConvergenceWarning
-
     model = task.kind.linear_model(strength, ITERATIONS)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the protocol stops after ITERATIONS
+        warnings.simplefilter("ignore", UserWarning)  # not converged after ITERATIONS, or a label that is constant
         return model.fit(x, y)
 
 

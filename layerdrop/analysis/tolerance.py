@@ -17,12 +17,12 @@ SEED = 41
 
 
 def halves(labels: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Split the rows into a half to choose K on and a half to report, ascending. labels: (n,) ids or values.
+    """Split the rows into a half to choose K on and a half to report, ascending. labels: of n rows.
 
     With an odd number of rows in a class, the second half has one more.
     """
     generator = np.random.default_rng(SEED)
-    drawn = [generator.permutation(rows)[: len(rows) // 2] for rows in task.kind.strata(labels)]
+    drawn = [generator.permutation(rows)[: len(rows) // 2] for rows in task.kind.strata(labels).values()]
     chosen = np.sort(np.concatenate(drawn))
     return chosen, np.setdiff1d(np.arange(len(labels)), chosen)
 

@@ -84,7 +84,10 @@ class Flags:
         given = self.when.elastic_k
         if self.when.drop_when != "elastic" or given == ["all"]:
             return ()
-        ks = range(1, (self.drop.drop_k or 0) + 1) if given is None else parse_ids("--elastic_k", " ".join(given))
+        if given is None:
+            ks = range(1, (self.drop.drop_k or 0) + 1)
+        else:
+            ks = parse_ids("--elastic_k", " ".join(given), what="numbers of layers")
         return tuple(k for k in dict.fromkeys(ks) if k)
 
     @property
@@ -153,11 +156,14 @@ class Flags:
         return self._read_for(s for s in ("train", "validation", "test") if s in (first, self.scored_split))
 
 
-def parse_ids(flag_name: str, text: str | None, in_order: bool = False) -> tuple[int, ...]:
-    """Parse `9,11,10` into (9, 10, 11); with in_order, into (9, 11, 10). Raises UserError."""
+def parse_ids(flag_name: str, text: str | None, in_order: bool = False, what: str = "layer ids") -> tuple[int, ...]:
+    """Parse `9,11,10` into (9, 10, 11); with in_order, into (9, 11, 10). Raises UserError.
+
+    what: a name of the values for the message.
+    """
     words = str(text or "").replace(" ", ",").strip("[]").split(",")
     try:
         ids = [int(word) for word in words if word]
         return tuple(ids if in_order else sorted(ids))
     except ValueError:
-        raise UserError(f"{flag_name} '{text}': not a list of layer ids. Write them as 9,10,11.") from None
+        raise UserError(f"{flag_name} '{text}': not a list of {what}. Write them as 9,10,11.") from None

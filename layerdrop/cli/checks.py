@@ -9,7 +9,8 @@ from layerdrop.cli.arguments import Flags, TrainArguments
 from layerdrop.cli.limits import out_of_range
 from layerdrop.cli.to_spec import DISTILL_DEFAULTS, has_effect
 from layerdrop.criteria.table import CRITERIA, STRATEGIES
-from layerdrop.data.tasks import custom_task, metric_prefix
+from layerdrop.data.kinds import KINDS
+from layerdrop.data.tasks import metric_prefix
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import OWN_RECIPE
 from layerdrop.system.text import one_line
@@ -26,7 +27,7 @@ EXCLUSIVE = {
     "resume_from_checkpoint": ("overwrite_output_dir",),
 }
 """Flag -> flags that contradict it."""
-OWN_DATA_ONLY = ("text_columns", "label_column", "label_type", "positive_label", "validation_share")
+OWN_DATA_ONLY = ("text_columns", "label_column", "label_type", "label_separator", "positive_label", "validation_share")
 DATASET_ONLY = ("dataset_config_name", "train_split", "validation_split", "test_split")
 DATA_SCORES_ONLY, WEIGHT_SCORES_ONLY = ("score_split", "max_score_samples"), ("weight_scope",)
 TRAINING_ONLY = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "max_train_samples")
@@ -183,6 +184,8 @@ def _elastic(flags: Flags) -> Iterator[str]:
     if row is not None and row.name != "top":
         yield f"--drop_when elastic: drops the last layers. Use --drop_strategy top, not {row.name}."
     given = flags.when.elastic_k
+    if negative := [k for k in flags.elastic_k if k < 0]:
+        yield f"--elastic_k {negative[0]}: must be 0 or more. Numbers of layers."
     if not flags.elastic_k and given != ["all"] and (k is None or given is not None):
         yield "--drop_when elastic: needs the numbers of layers. Add --elastic_k 2 4 6, or --drop_k N."
     elif k and flags.elastic_k and k not in flags.elastic_k:
@@ -199,6 +202,10 @@ def _data(flags: Flags) -> Iterator[str]:
             f"--positive_label {data.positive_label}: the positive class of {data.task.name} is fixed. Leave it out, "
             "or leave --task_name out."
         )
+    if data.label_separator is not None and data.label_type not in ("auto", "multi"):
+        yield f"--label_separator: only with --label_type multi, not {data.label_type}. Leave it out."
+    if data.label_separator == "":
+        yield "--label_separator: is empty. Give the text between two labels, such as ';'."
     if flags.scored_split == "test" and data.max_predict_samples is not None:
         yield (
             "--max_predict_samples: cannot be combined with --score_split test, which scores the whole test set. "
@@ -292,10 +299,10 @@ def logged_metrics(flags: Flags) -> list[str]:
     if task is not None:
         prefixes = dict.fromkeys(["", *map(metric_prefix, () if own else task.splits("validation"))])
         return [prefix + name for prefix in prefixes for name in ("loss", *task.metrics)]
-    kinds = {"number": [()], "class": [("a", "b"), ("a", "b", "c")]}
-    kinds["auto"] = [*kinds["class"], *kinds["number"]]
-    tasks = [custom_task("own", (), "", labels) for labels in kinds[flags.data.label_type]]
-    return list(dict.fromkeys(["loss", *(name for task in tasks for name in task.metrics)]))
+    kinds = reversed(KINDS.values()) if flags.data.label_type == "auto" else [KINDS[flags.data.label_type]]
+    examples = ("a", "b"), ("a", "b", "c"), ("B-a", "O")  # the class names also decide the metrics
+    metrics = [name for kind in kinds for names in examples for name in kind.own_metrics(names)[0]]
+    return list(dict.fromkeys(["loss", *metrics]))
 
 
 # ---- flags without effect --------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ class DataArguments:
 
     task_name: str | None = flag(f"Task (mrpc without own data): {', '.join([*TASKS, *DEMO_TASKS])}.")
     data_dir: LocalPath | None = flag("Local GLUE folder in the classical layout (RTE/train.tsv, ...).")
-    train_file: LocalPath | None = flag("Own training file: .csv, .tsv, .json, .jsonl or .parquet.")
+    train_file: LocalPath | None = flag("Own training file: .csv, .tsv, .json, .jsonl, .parquet or .conll.")
     validation_file: LocalPath | None = flag("Own validation file.")
     test_file: LocalPath | None = flag("Own test file, without labels.")
     dataset_name: LocalPath | None = flag(
@@ -53,7 +53,14 @@ class DataArguments:
     )
     text_columns: str | None = flag("Own data: the one or two text columns, separated by a comma.")
     label_column: str = flag("Own data: the label column.", "label")
-    label_type: Literal["auto", "class", "number"] = flag("Own data: classification or regression.", "auto")
+    label_type: Literal["auto", "class", "number", "multi", "token"] = flag(
+        "Own data: a class, a number, several labels (multi), or a label for each token of a row.",
+        "auto",
+        aliases=["--task_type"],
+    )
+    label_separator: str | None = flag(
+        'Own data with several labels in a row: the text between two labels. Default: lists, as ["a", "b"].'
+    )
     positive_label: str | None = flag(
         "Own data with two classes: the class that f1 measures. Default: by name (yes/no: yes), else the rarer class."
     )
@@ -140,20 +147,20 @@ class WhenArguments:
         "pretrained",
     )
     elastic_k: list[str] | None = flag(
-        "elastic: every K of the training, as 2 4 6, or all. Each K gets a run of its own from the one training. "
-        "Default: 1 to --drop_k."
+        "elastic: every K of the training, such as 2 4 6, or all. Each K gets its own run, in the folder kK of "
+        "--output_dir. Default: 1 to --drop_k."
     )
-    finetune_again: bool = flag("elastic: fine-tune the reduced model once more.", False)
+    finetune_again: bool = flag("elastic: fine-tune the model of --drop_k once more.", False)
     freeze_dropped: bool = flag("finetuned: freeze the layers to be dropped during the first fine-tuning.", False)
     drop_step: int | None = flag("gradual: number of layers to drop at once. Default: 1.")
     drop_every_epochs: int | None = flag(
         "gradual: epochs before each drop. Default: 2. Training continues for --num_train_epochs after the last drop."
     )
     start_num_train_epochs: float | None = flag(
-        "finetuned, after: epochs of the first fine-tuning. Default: --num_train_epochs."
+        "finetuned, after, elastic: epochs of the first fine-tuning. Default: --num_train_epochs."
     )
     start_learning_rate: float | None = flag(
-        "finetuned, after: peak learning rate of the first fine-tuning. Default: --learning_rate."
+        "finetuned, after, elastic: peak learning rate of the first fine-tuning. Default: --learning_rate."
     )
     layerdrop_rate: float | None = flag(
         "Probability of skipping a layer in a training step (LayerDrop, Fan et al.). Evaluation uses every layer."
@@ -228,6 +235,9 @@ class TrainFlags:
     save_total_limit: int | None = flag("Number of checkpoints to keep.", TRAINER_DEFAULTS["save_total_limit"])
     train_sampling_strategy: Literal["group_by_length", "random", "sequential"] = flag(
         "Order of the training examples.", "group_by_length"
+    )
+    class_weights: Literal["balanced"] | None = flag(
+        "balanced: weigh the classes in the training loss, so that rare classes count as much as frequent ones."
     )
     remove_unused_columns: bool = flag("No effect: batches contain only the model's inputs.", False)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(

@@ -5,11 +5,12 @@
   some-command | layerdrop predict MODEL
 
 MODEL: the folder of a run that kept its model, of an export (model.onnx runs in onnxruntime), or of another classifier.
-FILE: a .csv, .tsv, .json, .jsonl or .parquet file, as for layerdrop run --test_file, with the run's text columns. Any
-other file, and stdin, contain plain lines: one text, or two texts separated by a tab. --dataset_name predicts a split
-of a dataset, as for layerdrop run. Each input row gives one output
-row: its index (column index, idx or id, else the row number from 0), then a class and its probability, or a value. The
-prediction of an empty line is empty.
+FILE: a .csv, .tsv, .json, .jsonl, .parquet or .conll file, as for layerdrop run --test_file, with the run's text
+columns. Any other file, and stdin, contain plain lines: one text, or two texts separated by a tab. --dataset_name
+predicts a split of a dataset, as for layerdrop run. Each input row gives one output row: its index (column index, idx
+or id, else the row number from 0), then a class and its probability, or a value. With several labels in a row, the
+prediction is a list. With labels of tokens, it has a tag for each word, and blanks between tags. The prediction of an
+empty line is empty.
 """
 
 import argparse
@@ -52,7 +53,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
         if OwnFiles(Path(args.output).parent).owns(Path(args.output).name):
             raise UserError(f"--output {args.output}: belongs to the run in this folder. Give another name.")
     predictor = Predictor(args.model, args.max_seq_length)
-    texts = _read(args, predictor.columns)
+    texts = _read(args, predictor)
     text = "".join("\t".join(row) + "\n" for row in predictor.table(texts, args.batch_size))
     notes = list(texts.notes)
     if n_empty := len(texts.texts) - len(texts.rows):
@@ -90,8 +91,8 @@ def _check(args: argparse.Namespace) -> None:
     check_numbers(vars(args))
 
 
-def _read(args: argparse.Namespace, columns: list[tuple[str, ...]]):
-    """Read the texts. columns: text columns of the model's training. Raises UserError."""
+def _read(args: argparse.Namespace, predictor):
+    """Read the texts for a Predictor. Raises UserError."""
     from layerdrop.checkpoints import work_offline_unless_reachable
     from layerdrop.data.hub import is_folder, read_dataset_split
     from layerdrop.data.tables import read_table
@@ -106,12 +107,12 @@ def _read(args: argparse.Namespace, columns: list[tuple[str, ...]]):
             work_offline_unless_reachable()
         dataset = args.dataset_name, args.dataset_config_name, args.test_split or "test"
         table = read_dataset_split(*dataset, "--test_split", args.cache_dir, args.token)
-        return read_columns(table, columns, chosen, args.skip_bad_rows)
+        return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind)
     if args.file in (None, "-"):
         return read_lines(sys.stdin.buffer.read(), "stdin")
     if is_table(args.file):
         table = read_table("FILE", args.file, args.skip_bad_rows)
-        return read_columns(table, columns, chosen, args.skip_bad_rows)
+        return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind)
     try:
         content = Path(args.file).expanduser().read_bytes()
     except OSError as error:

@@ -9,14 +9,19 @@
 
 import argparse
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from layerdrop.cli.command import recipe
 from layerdrop.cli.flags import GROUPS, LIBRARY
+from layerdrop.criteria.spec import DropSpec
 from layerdrop.errors import UserError
+from layerdrop.runs.record import RunRecord
+from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.runs.store import prior_store
+from layerdrop.system.distributed import leaves_group, log
 from layerdrop.system.files import LocalPath
 
 METAVARS = {int: "N", float: "X", str: "VALUE", LocalPath: "PATH"}
@@ -74,36 +79,47 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
             raise UserError("--push_to_hub: the hub cannot be reached. Leave it out, and push the run's folder later.")
     arguments.notes += unused_gpus(arguments.train)
     spec, options = arguments.to_spec()
-    recipe_module = recipe()
     try:
-        execute = recipe_module.preview if arguments.drop.dry_run else recipe_module.run
-        record = execute(spec, options)
+        record = recipe().preview(spec, options) if arguments.drop.dry_run else _execute(spec, options)
     except Locked as error:
         raise UserError(str(error)) from None
     except Interrupted as stop:
         raise KeyboardInterrupt(f"Add --resume_from_checkpoint to continue from {stop.checkpoint}.") from None
-    if record.status == "success" and not arguments.drop.dry_run:
-        _other_depths(spec, options, execute)
     if is_first():
         print(json.dumps(record.to_dict(), indent=1) if arguments.drop.json else summary(record))
     return 1 if record.status == "failed" else 0
 
 
-def _other_depths(spec, options, run) -> None:
-    """Elastic depth: execute the runs of all other K. They use the same training and need no training of their own."""
-    from layerdrop.criteria.spec import DropSpec
-    from layerdrop.runs.store import prior_store
-    from layerdrop.system.distributed import log
+@leaves_group
+def _execute(spec: RunSpec, options: Options) -> RunRecord:
+    """Execute a run and, with elastic depth, the runs of every other K. Returns the run's record, or a failed record.
 
-    if not spec.elastic_k:
-        return
-    store = prior_store(options).root
-    for k in (0, *spec.elastic_k):
-        drop = replace(spec.drop, strategy="top", k=k) if k else DropSpec()
-        if drop != spec.drop:
-            own = replace(options, folder=str(Path(options.folder) / f"k{k}"), prior_store=store)
-            record = run(replace(spec, drop=drop), own)
-            log(f"K = {k}: {record.folder}")
+    The processes of `torchrun` can form only one group, so all these runs share it.
+    """
+    from layerdrop.runs.summary import metrics_words
+
+    run = recipe().run
+    record = run(spec, options)
+    for k, other, own in _other_depths(spec, options):
+        if record.status != "success":
+            break
+        if (its := run(other, own)).status != "success":
+            return its
+        log(f"K = {k}: {metrics_words(its)}  {its.folder}")
+    return record
+
+
+def _other_depths(spec: RunSpec, options: Options) -> Iterator[tuple[int, RunSpec, Options]]:
+    """Elastic depth: (K, run, options) of each K of the training except `spec` itself. These runs do not train.
+
+    They also include the K of `spec` if `spec` fine-tunes its model again.
+    """
+    trainer = {name: value for name, value in options.trainer.items() if not name.startswith(("push_to", "hub_"))}
+    quiet = replace(options, prior_store=prior_store(options).root, trainer=trainer, resume=None)
+    for k in (0, *spec.elastic_k) if spec.elastic_k else ():
+        other = replace(spec, drop=DropSpec("top", k) if k else DropSpec(), train=None)
+        if other != spec:
+            yield k, other, replace(quiet, folder=str(Path(options.folder) / f"k{k}"))
 
 
 def unused_gpus(train) -> list[str]:

@@ -115,8 +115,8 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]):
     if arguments.named_strategy:
         raise UserError("--drop_strategy, --drop_layers, --keep_layers: a search selects the layers. Leave them out.")
     when = arguments.when
-    if when.drop_when == "gradual" or when.freeze_dropped:
-        raise UserError("--drop_when gradual, --freeze_dropped: not available in a search. Leave them out.")
+    if when.drop_when in ("gradual", "elastic") or when.freeze_dropped:
+        raise UserError("--drop_when gradual and elastic, --freeze_dropped: not available in a search. Leave them out.")
     if arguments.given & {"do_train", "do_eval", "do_predict"}:
         raise UserError("--do_train, --do_eval, --do_predict: a search trains and evaluates. Leave them out.")
     if args.select_on and args.select_on not in (allowed := logged_metrics(arguments)):

@@ -15,6 +15,7 @@ from layerdrop.cli.arguments import Flags
 from layerdrop.criteria.orders import find_layers, published_note
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec
+from layerdrop.errors import UserError
 from layerdrop.finetune.spec import ADAPTIVE, OWN_SETTINGS, DistilSpec, TheseusSpec, TrainSpec, WhenSpec
 from layerdrop.runs.spec import OWN_RECIPE, Options, RunSpec
 from layerdrop.strategies import check_ids
@@ -101,6 +102,8 @@ def _start(flags: Flags, spec: RunSpec) -> RunSpec | None:
     start = _full_model_run(spec, {name: getattr(when, f"start_{name}") for name in OWN_RECIPE})
     if when.drop_when == "elastic":
         every_k = flags.elastic_k if flags.when.elastic_k != ["all"] else tuple(range(1, _n_layers(flags)))
+        if not every_k:
+            raise UserError("--drop_when elastic: no layer to drop. Add --elastic_k 2 4 6, or --drop_k N above 0.")
         return replace(start, when=WhenSpec(elastic_k=every_k))
     freeze = when.freeze_dropped and spec.drop.strategy
     return replace(start, drop=spec.drop, when=WhenSpec(frozen=True)) if freeze else start
@@ -153,7 +156,8 @@ def _data(flags: Flags) -> DataSpec:
         "validation_share": data.validation_share,
         "text_columns": names_in(data.text_columns),
         "label_column": data.label_column,
-        "label_type": data.label_type,
+        "label_type": "multi" if data.label_separator and data.label_type == "auto" else data.label_type,
+        "label_separator": data.label_separator,
         "positive_label": data.positive_label,
     }
     return DataSpec(
@@ -224,6 +228,7 @@ def _train(flags: Flags) -> TrainSpec:
         **values,
         freeze_layers=flags.freeze_layers,
         freeze_embeddings=flags.drop.freeze_embeddings,
+        class_weights=train.class_weights,
         layerdrop_rate=flags.when.layerdrop_rate or None,
         other=_changed_settings(train, effect=True),
     )

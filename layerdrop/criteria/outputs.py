@@ -3,18 +3,19 @@
 Sources: loss-drop: Kim et al. (2024), "Shortened LLaMA". sleb: Song et al. (2024), "SLEB". logit-kl: Sieberling et al.
 (2024), "EvoPress". taylor: Ma et al. (2023), "LLM-Pruner". fisher: Lee et al. (2023), "Surgical Fine-Tuning".
 
-A unit is a text for a classifier, a masked token for a masked language model. Means are over units. Batches hold
-`labels`: (texts,), or (texts, tokens) with -100 for tokens that are not masked.
+A unit has one prediction: a text for most classifiers, a labeled token for a token classifier, a masked token for a
+masked language model. Means are over units. Batches hold `labels`: (texts, ...), or (texts, tokens) with -100 for
+tokens that are no unit.
 """
 
 import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
 from transformers import PreTrainedModel
 
 from layerdrop.criteria.weights import each_layer
+from layerdrop.data.kinds import Kind, kind_of
 from layerdrop.strategies import lowest_by_steps
 from layerdrop.surgery import droppable, without
 
@@ -40,10 +41,7 @@ def sleb(model: PreTrainedModel, batches: Batches, k: int) -> Rows:
 
 
 def logit_kl(model: PreTrainedModel, batches: Batches) -> Rows:
-    """One row: divergence of the outputs without each layer from the full model's outputs.
-
-    Regression: squared difference.
-    """
+    """One row: divergence of the outputs without each layer from the full model's outputs (`Kind.divergences`)."""
     return sleb_kl(model, batches, 1)
 
 
@@ -52,13 +50,13 @@ def sleb_kl(model: PreTrainedModel, batches: Batches, k: int) -> Rows:
 
     @torch.no_grad()
     def score(dropped: list[int], candidates: list[int]) -> dict[int, float]:
-        total, units = dict.fromkeys(candidates, 0.0), 0
+        total, units, kind = dict.fromkeys(candidates, 0.0), 0, _kind(model)
         for batch in batches:
-            full = _outputs(model, batch)
+            full = _units(model, batch)[0].double()
             units += len(full)
             for i in candidates:
                 with without(model, [*dropped, i]):
-                    total[i] += _divergence(_outputs(model, batch), full)
+                    total[i] += float(kind.divergences(_units(model, batch)[0].double(), full).sum())
         return {i: value / units for i, value in total.items()}
 
     return _by_steps(model, k, score)
@@ -78,16 +76,9 @@ def _by_steps(model: PreTrainedModel, k: int, score: Callable[[list[int], list[i
     return rows
 
 
-def _divergence(reduced: torch.Tensor, full: torch.Tensor) -> float:
-    if reduced.shape[-1] == 1:
-        return float(mse_loss(reduced, full, reduction="sum"))
-    a, b = log_softmax(reduced.double(), -1), log_softmax(full.double(), -1)
-    return float(kl_div(a, b, reduction="sum", log_target=True))
-
-
 def taylor(model: PreTrainedModel, batches: Batches) -> Rows:
     """One row: sum over the layer's weights of |weight x gradient of the mean loss|."""
-    units = sum(len(_targets(batch)) for batch in batches)
+    units = sum(len(_targets(model, batch)) for batch in batches)
     model.zero_grad()
     for batch in batches:
         (_losses(model, batch).sum() / units).backward()
@@ -102,7 +93,7 @@ def fisher(model: PreTrainedModel, batches: Batches) -> Rows:
     for batch in batches:
         for row in range(len(batch["input_ids"])):
             example = {name: tensor[row : row + 1] for name, tensor in batch.items()}
-            if not len(_targets(example)):
+            if not len(_targets(model, example)):
                 continue
             model.zero_grad()
             _losses(model, example).mean().backward()
@@ -125,21 +116,22 @@ def mean_loss(model: PreTrainedModel, batches: Batches, dropped: Sequence[int] =
     return float(losses.mean())
 
 
-def _targets(batch: Batch) -> torch.Tensor:
-    labels = batch["labels"]
-    return labels[labels != -100] if labels.dim() > 1 else labels
+def _kind(model: PreTrainedModel) -> Kind:
+    """The kind of a model's outputs. The outputs of a masked language model are classes of tokens."""
+    return kind_of(model.config, type(model).__name__)
 
 
-def _outputs(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Logits: (units, classes), or (units, 1) for regression."""
+def _targets(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Labels of the units: (units, ...)."""
+    return _kind(model).units(batch["labels"], batch["labels"])[1]
+
+
+def _units(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (units, outputs) and labels (units, ...)."""
     inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
-    logits = model(**inputs).logits.float()
-    return logits[batch["labels"].to(logits.device) != -100] if batch["labels"].dim() > 1 else logits
+    return _kind(model).units(model(**inputs).logits.float(), batch["labels"].to(model.device))
 
 
 def _losses(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """Loss of each unit: (units,)."""
-    outputs, targets = _outputs(model, batch), _targets(batch).to(model.device)
-    if outputs.shape[-1] == 1:
-        return mse_loss(outputs.squeeze(-1), targets.float(), reduction="none")
-    return cross_entropy(outputs, targets, reduction="none")
+    return _kind(model).losses(*_units(model, batch))

@@ -1,7 +1,7 @@
 """Compute the scores of several criteria for a checkpoint and texts. All criteria on states share one pass."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -88,7 +88,7 @@ def _with_head(
     if labels.fits and data.labels is not None:
         model, new = load_classifier(checkpoint, replace_head=False)
         if not new:
-            labelled = TokenizedDataset(data.columns, data.offsets, labels.to_model(data.labels))
+            labelled = replace(data, labels=labels.to_model(data.labels))
             pairs = labels.pairs
             head = f"the checkpoint's classifier ({pairs})" if pairs else "the checkpoint's classifier"
             return model, [collate(part) for part in batches(labelled, batch_size)], head
@@ -112,8 +112,8 @@ def _masked(data: TokenizedDataset, tokenizer, collate: Collator, batch_size: in
         n = min(len(ordinary), max(1, round(MASKED * len(ordinary))))
         chosen = np.random.default_rng((MASKING_SEED, row)).choice(ordinary, n, replace=False)
         ids[start + chosen] = tokenizer.mask_token_id
-    masked = TokenizedDataset(data.columns | {"input_ids": ids}, data.offsets, None)
-    unmasked = TokenizedDataset(data.columns, data.offsets, None)
+    masked = TokenizedDataset(data.columns | {"input_ids": ids}, data.offsets)
+    unmasked = TokenizedDataset(data.columns, data.offsets)
     for masked_items, original_items in zip(batches(masked, batch_size), batches(unmasked, batch_size), strict=True):
         batch, original = collate(masked_items), collate(original_items)["input_ids"]
         yield batch | {"labels": original.masked_fill(batch["input_ids"] == original, -100)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from layerdrop.data.tokens import TokenizedDataset
+from layerdrop.data.tokens import IGNORED, TOKEN_LABELS, TokenizedDataset
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,12 @@ class Collator:
         return min(-(-longest // step) * step, self.max_length)
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask` (and `token_type_ids`): (batch, tokens) int64; `labels`: (batch,)."""
+        """`input_ids`, `attention_mask` (and `token_type_ids`): (batch, tokens) int64.
+
+        `labels`: (batch, ...), or for labels of tokens (batch, tokens) int64 with IGNORED for tokens without a label.
+        """
         longest = self.length(max(len(item["input_ids"]) for item in items))
-        names = [name for name in items[0] if name != "labels"]
+        names = [name for name in items[0] if name not in ("labels", TOKEN_LABELS)]
         batch = {name: np.full((len(items), longest), self.padding_values.get(name, 0), np.int64) for name in names}
         mask = np.zeros((len(items), longest), np.int64)
         for i, item in enumerate(items):
@@ -57,6 +60,10 @@ class Collator:
         tensors["attention_mask"] = torch.from_numpy(mask)
         if "labels" in items[0]:
             tensors["labels"] = torch.from_numpy(np.array([item["labels"] for item in items]))
+        if TOKEN_LABELS in items[0]:
+            labels = np.full((len(items), longest), IGNORED, np.int64)
+            labels[mask == 1] = np.concatenate([item[TOKEN_LABELS] for item in items])
+            tensors["labels"] = torch.from_numpy(labels)
         return tensors
 
 

@@ -19,9 +19,9 @@ class Examples:
     """n rows of a split in the order of the source."""
 
     texts: tuple[list[str], ...]
-    """One or two lists of n texts."""
+    """One or two lists of n texts. If each token has a label: one list of n lists of words."""
     labels: np.ndarray | None
-    """(n,) class ids (int64) or values (float32). None for a split without labels."""
+    """n labels as an array of the task's kind. None for a split without labels."""
     index: list[str]
     """n row names from the source, or 0-based row numbers that include malformed rows. `index` in submissions."""
     bad_lines: tuple[int, ...] = ()
@@ -49,10 +49,12 @@ class Examples:
         """Hash of texts, labels and their order, as 16 hexadecimal digits."""
         digest = hashlib.sha256()
         for column in self.texts:
-            digest.update("\x1f".join(column).encode("utf-8", "surrogatepass"))
+            texts = (text if isinstance(text, str) else "\x1d".join(text) for text in column)
+            digest.update("\x1f".join(texts).encode("utf-8", "surrogatepass"))
             digest.update(b"\x1e")
         if self.labels is not None:
-            digest.update(np.ascontiguousarray(self.labels).tobytes())
+            ragged = self.labels.dtype == object
+            digest.update(np.ascontiguousarray(np.concatenate(self.labels) if ragged else self.labels).tobytes())
         return digest.hexdigest()[:16]
 
 

@@ -8,20 +8,13 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from layerdrop.checkpoints import Checkpoint
-from layerdrop.data.columns import (
-    INDEX_COLUMNS,
-    check_blanks,
-    class_names,
-    label_is_number,
-    maybe_missing,
-    positive_class,
-    text_columns,
-)
+from layerdrop.data.columns import INDEX_COLUMNS, check_blanks, class_names, maybe_missing, positive_class
 from layerdrop.data.examples import Examples, as_number, is_missing, shortened
 from layerdrop.data.hub import read_dataset_split
+from layerdrop.data.kinds import KINDS, Kind
 from layerdrop.data.labels import head_kind
 from layerdrop.data.spec import DataSpec
-from layerdrop.data.tables import Table, read_table
+from layerdrop.data.tables import CONLL, Row, Table, read_table
 from layerdrop.data.tasks import Task, custom_task, get_task
 from layerdrop.errors import UserError, unknown
 
@@ -34,8 +27,8 @@ class Head(NamedTuple):
 
     labels: tuple[str, ...] = ()
     """Classes in id order. Empty if unknown."""
-    regression: bool | None = None
-    """Whether the head outputs a number. None if unknown."""
+    label_type: str | None = None
+    """The kind of labels that the head predicts. None if unknown."""
     positive: str | None = None
     """The class that `f1` measures. None if unknown."""
 
@@ -45,7 +38,7 @@ class Head(NamedTuple):
         if checkpoint is None:
             return cls()
         kind = head_kind(checkpoint)
-        return cls(tuple(checkpoint.label_names), kind and not kind.names, checkpoint.positive_label)
+        return cls(tuple(checkpoint.label_names), kind and kind.label_type, checkpoint.positive_label)
 
 
 def own_task_name(files: Files) -> str:
@@ -78,17 +71,25 @@ def _is_task(name: str) -> bool:
 def read_tables(
     spec: DataSpec,
     files: Files,
+    head: Head,
     limits: Mapping[str, int | None] = MappingProxyType({}),
     cache_dir: str | None = None,
     token: str | None = None,
 ) -> dict[str, Table]:
     """Split -> table of own data. limits: split -> number of rows to read from its file, see `read_table`. All labels
     of the first file are read, because they decide the classes. Raises UserError for unreadable data.
+
+    head: of the checkpoint. If `spec` or the head asks for labels of tokens, files of other types are read as CoNLL.
     """
     if spec.dataset_name is None:
-        labels = {files[0][0]: spec.label_column}
+        known = KINDS.get(spec.label_type if spec.label_type != "auto" or "train" in dict(files) else head.label_type)
+        other_type = CONLL if known and not known.pooled else None
+        columns = (spec.label_column, *(name for kind in KINDS.values() for name in kind.label_columns))
+        labels = {files[0][0]: columns}
         return {
-            split: read_table(spec.flag(split), path, spec.skip_bad_rows, limits.get(split), labels.get(split))
+            split: read_table(
+                spec.flag(split), path, spec.skip_bad_rows, limits.get(split), labels.get(split, ()), other_type
+            )
             for split, path in files
         }
     dataset = spec.dataset_name, spec.dataset_config_name
@@ -100,13 +101,12 @@ def own_examples(
 ) -> tuple[Task, dict[str, Examples], list[str]]:
     """Convert own data. Returns the task (or `task` with the data's columns), the rows of each split, and notes.
 
-    tables: split -> table. The training set decides the classes, the type of the labels and the positive class. Without
-    a training set, the checkpoint's `head` decides. If the head is unknown, the first table decides. `spec.label_type`
-    and `spec.positive_label` override these decisions.
+    tables: split -> table. The training set decides the classes, the kind of the labels and the positive class. Without
+    a training set, the checkpoint's `head` decides. If the head is unknown, the first table decides. `spec.label_type`,
+    `spec.label_separator` and `spec.positive_label` override these decisions.
 
     Raises UserError for unclear columns and malformed rows.
     """
-    skip, tables = spec.skip_bad_rows, dict(tables)
     split, first = next(iter(tables.items()))
     if split == "train":
         head = Head()
@@ -115,25 +115,28 @@ def own_examples(
             f"{spec.flag('test')}: the model is not fine-tuned, so its classes are unknown. Add --do_train, or give a "
             "fine-tuned model."
         )
-    texts = text_columns(first, spec.label_column, spec.text_columns, task)
-    for name, table in tables.items():
-        label = () if name == "test" else (spec.label_column,)
-        table.require("--text_columns", texts)
-        table.require("--label_column", label)
-        tables[name] = table.as_text((*texts, *label), skip)
+    kind = type(task.kind) if task else _kind(first, spec, head)
+    label = kind.label_column(first, spec.label_column)
+    texts = kind.text_columns(first, label, spec.text_columns, task)
+    tables = {
+        name: _converted(table, kind, texts, None if name == "test" else label, spec) for name, table in tables.items()
+    }
     first = tables[split]
-    notes = [] if spec.text_columns else [_note_on_texts(first, texts, spec.label_column)]
-    known_classes = bool(task or head.labels or first.classes.get(spec.label_column))
+    notes = [] if spec.text_columns else [_note_on_texts(first, texts, label)]
+    known_names = (head.labels if head.label_type in (None, kind.label_type) else ()) or first.classes.get(label)
+    known_classes = bool(task or known_names)
     if task:
-        task = replace(task, texts=texts, label=spec.label_column, suffixes=("",))
+        task = replace(task, texts=texts, label=label, suffixes=("",))
     else:
         if spec.label_type == "auto":
-            check_blanks(first.with_all_labels, spec.label_column)
-        task = custom_task(spec.task, texts, spec.label_column, _classes(first.with_all_labels, spec, head))
+            check_blanks(first.with_all_labels, label)
+        cells = _label_cells(first, kind, label, spec)
+        names = tuple(known_names or _classes(first, kind, label, cells, spec)) if kind.named else ()
+        task = custom_task(spec.task, texts, label, names, label_type=kind.label_type)
         if not known_classes and spec.label_type == "auto":
-            notes += _notes_on_classes(task)
-        counts = Counter(first.with_all_labels.values(task.label).values()) if split == "train" else None
-        positive, reason = _positive(first.path, task.labels, spec.positive_label, head.positive, counts)
+            notes += [*task.kind.notes(label), *_notes_on_classes(task)]
+        counts = Counter(name for cell in cells for name in kind.names_in(cell)) if split == "train" else None
+        positive, reason = _positive(first.path, task, spec.positive_label, head.positive, counts)
         task = replace(task, positive=positive)
         if reason and list(tables) != ["test"]:
             notes.append(f"f1 measures class '{task.positive_label}' ({reason}; to change: --positive_label)")
@@ -142,7 +145,7 @@ def own_examples(
     for split, table in tables.items():
         index, note = index_column(table)
         notes += [note] if note else []
-        examples[split] = table.examples(task, class_ids, index, split != "test", skip)
+        examples[split] = table.examples(task, class_ids, index, split != "test", spec.skip_bad_rows)
     return task, examples, notes
 
 
@@ -166,42 +169,59 @@ def _breaks_tsv(cell: str) -> bool:
     return any(end in cell for end in "\t\r\n")
 
 
-def _classes(table: Table, spec: DataSpec, head: Head) -> tuple[str, ...]:
-    """Class names in id order. Empty if labels are numbers."""
-    regression = spec.label_type == "number"
-    if spec.label_type == "auto":
-        regression = head.regression
-        if regression is None:
-            known = head.labels or table.classes.get(spec.label_column)
-            regression = not known and label_is_number(table, spec.label_column)
-    if regression:
-        return ()
-    if names := head.labels or table.classes.get(spec.label_column):
-        return tuple(names)
-    table.require("--label_column", [spec.label_column])
-    labels = table.as_text([spec.label_column], skip_bad_rows=True).values(spec.label_column).values()
-    names = class_names(label for label in labels if spec.label_type == "class" or not is_missing(label))
+def _kind(table: Table, spec: DataSpec, head: Head) -> type[Kind]:
+    """The kind of the labels of own data, from the settings, the head, or the contents of the first table."""
+    if spec.label_type != "auto":
+        return KINDS[spec.label_type]
+    if head.label_type or head.labels:
+        return KINDS[head.label_type or "class"]
+    return next(kind for kind in KINDS.values() if kind.found_in(table.with_all_labels, spec.label_column))
+
+
+def _converted(table: Table, kind: type[Kind], texts: Sequence[str], label: str | None, spec: DataSpec) -> Table:
+    """Convert the cells of the texts and the label. label: None for a table without labels. Raises UserError."""
+    table.require("--text_columns", texts)
+    table.require("--label_column", [label] if label else [])
+
+    def convert(row: Row) -> Row:
+        cells = {name: kind.text_cell(row, name) for name in texts}
+        return row | cells | ({label: kind.label_cell(row, label, spec.label_separator)} if label else {})
+
+    return table.map(convert, spec.skip_bad_rows)
+
+
+def _label_cells(table: Table, kind: type[Kind], label: str, spec: DataSpec) -> list:
+    """The usable label cells of all rows of a file: results of `Kind.label_cell`."""
+    table = table.with_all_labels.map(lambda row: kind.label_cell(row, label, spec.label_separator), True)
+    return list(table.rows.values())
+
+
+def _classes(table: Table, kind: type[Kind], label: str, cells: Sequence, spec: DataSpec) -> tuple[str, ...]:
+    """Class names in id order. cells: the result of `_label_cells`. Raises UserError for fewer than two classes."""
+    table.require("--label_column", [label])
+    names = (name for cell in cells for name in kind.names_in(cell))
+    names = class_names(name for name in names if spec.label_type != "auto" or not is_missing(name))
     if broken := next((name for name in names if _breaks_tsv(name)), None):
         raise UserError(f"{table.path}: class {broken!r} has a tab or a line end in its name. Rename it.")
     if len(names) < 2:
-        classes = f"only one class, '{names[0]}'" if names else f"no label in column '{spec.label_column}'"
+        classes = f"only one class, '{names[0]}'" if names else f"no label in column '{label}'"
         numbers = ", or add --label_type number" if names and as_number(names[0]) is not None else ""
         raise UserError(f"{table.path}: {classes}. Name another --label_column{numbers}.")
     return names
 
 
 def _positive(
-    path: str, names: Sequence[str], chosen: str | None, known: str | None, counts: Counter[str] | None
+    path: str, task: Task, chosen: str | None, known: str | None, counts: Counter[str] | None
 ) -> tuple[int, str]:
     """Return (id of the positive class, reason for a note). The reason can be empty. Raises UserError."""
-    if chosen is not None and len(names) != 2:
-        kind = f"{len(names)} classes" if names else "numbers"
+    names, needed = task.labels, "f1" in task.metrics
+    if chosen is not None and not needed:
         raise UserError(
-            f"--positive_label {chosen}: needs two classes, and the labels of {path} are {kind}. Leave it out."
+            f"--positive_label {chosen}: needs two classes, and the labels of {path} are {task.kind}. Leave it out."
         )
     if chosen is not None and chosen not in names:
         raise unknown("--positive_label", chosen, names)
-    if len(names) != 2 or chosen:
+    if not needed or chosen:
         return names.index(chosen) if chosen else 1, ""
     name, reason = (known, "as in the model's training") if known in names else positive_class(names, counts)
     return names.index(name), reason

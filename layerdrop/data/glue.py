@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from layerdrop.checkpoints import WAYS_WITHOUT_HUB
 from layerdrop.data.examples import Examples
 from layerdrop.data.tables import Table, check_width
 from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
+from layerdrop.system.files import regular
 
 HUB_DATASET = "nyu-mll/glue"
 DIAGNOSTIC_SPLIT = "test_ax"
@@ -45,7 +44,7 @@ def read_glue_tsv(path: Path, task: Task, labeled: bool, skip_bad_rows: bool = F
     Raises UserError for a missing file or column, and with file and line for a malformed row.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = regular(path).read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"--data_dir: cannot read {path} ({error.strerror}). {_expected_layout(task)}") from None
     except UnicodeDecodeError as error:
@@ -93,6 +92,6 @@ def read_hub_split(
             f"--task_name {task.name}: cannot get {HUB_DATASET} ({config}, {split}) from the hub or the local cache "
             f"({reason}). {WAYS_WITHOUT_HUB['--model_name_or_path']}."
         ) from error
-    labels = np.array(rows["label"], dtype=task.kind.dtype)
+    labels = task.kind.stacked(rows["label"])
     texts = tuple(list(rows[column]) for column in task.hub_texts)
     return Examples(texts, None if split.startswith("test") else labels, [str(i) for i in rows["idx"]])

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.kinds import Kind, kind_of
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task
+from layerdrop.data.tokens import TokenizedDataset
 
 
 class Labels:
@@ -29,24 +31,34 @@ class Labels:
         names = self.task.labels
         return list(names) if self.order is None else [names[i] for i in self.order]
 
+    @property
+    def ids(self) -> np.ndarray:
+        """(outputs,) the task's id for each output of the model."""
+        return np.arange(self.kind.n_outputs) if self.order is None else self.order
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """Arguments of layerdrop.loading.load_classifier for a model of this task."""
+        return self.kind.head(self.names)
+
     def to_model(self, labels: np.ndarray) -> np.ndarray:
         """Class ids in the task's order -> in the model's order; values are unchanged."""
-        return labels if self.order is None else np.argsort(self.order)[labels]
+        return labels if self.order is None else self.kind.renumbered(labels, np.argsort(self.order))
 
     def to_task(self, labels: np.ndarray) -> np.ndarray:
         """Class ids in the model's order -> in the task's order; values are unchanged."""
-        return labels if self.order is None else self.order[labels]
+        return labels if self.order is None else self.kind.renumbered(labels, self.order)
 
-    def decide(self, logits: np.ndarray) -> np.ndarray:
-        """(n, classes) logits in the model's order -> (n,) predictions in the task's order; (n, 1) -> (n,) values."""
-        return self.to_task(self.kind.decide(logits))
+    def decide(self, logits: np.ndarray, data: TokenizedDataset) -> np.ndarray:
+        """(units, outputs) logits in the model's order -> a prediction in the task's order for each row of `data`."""
+        return self.kind.by_row(self.to_task(self.kind.decide(logits)), data)
 
-    def score(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """`loss` (mean over rows) and the task's metrics. labels: (n,) in the model's order."""
+    def score(self, logits: np.ndarray, data: TokenizedDataset) -> dict[str, float]:
+        """`loss` (mean over units) and the task's metrics. data: with labels in the model's order."""
         import torch
 
-        loss = self.kind.loss(torch.from_numpy(logits), torch.from_numpy(np.asarray(labels)))
-        measured = self.kind.measure(self.task.metrics, self.decide(logits), self.to_task(labels))
+        loss = self.kind.loss(torch.from_numpy(logits), torch.from_numpy(self.kind.unit_labels(data)))
+        measured = self.kind.measure(self.task.metrics, self.decide(logits, data), self.to_task(data.labels))
         return {"loss": float(loss), **measured}
 
     @property

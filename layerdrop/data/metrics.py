@@ -21,17 +21,29 @@ def f1(predictions: np.ndarray, labels: np.ndarray, positive: int = 1) -> float:
 
 
 def f1_by_class(predictions: np.ndarray, labels: np.ndarray, n_classes: int) -> list[float]:
-    """F1 of every class, in id order; (n,) and (n,) ids. 0.0 for a class that is neither predicted nor present."""
+    """F1 of every class, in id order; arrays as for `f1_macro`. 0.0 for a class without predictions and labels."""
     from sklearn.metrics import f1_score
 
     return f1_score(labels, predictions, labels=range(n_classes), average=None, zero_division=0.0).tolist()
 
 
 def f1_macro(predictions: np.ndarray, labels: np.ndarray) -> float:
-    """Unweighted mean of the F1 of every class; (n,) and (n,) ids."""
+    """Unweighted mean of the F1 of every class; (n,) ids, or (n, classes) 0 and 1 for several labels."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
+
+
+def f1_micro(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """F1 over all rows and labels together; (n, classes) 0 and 1. 0.0 if no label is predicted or present."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, average="micro", zero_division=0.0))
+
+
+def exact_match(predictions: np.ndarray, labels: np.ndarray) -> float:
+    """Fraction of rows whose labels are all correct; (n, classes) 0 and 1."""
+    return float((predictions == labels).all(axis=1).mean())
 
 
 def matthews_correlation(predictions: np.ndarray, labels: np.ndarray) -> float:
@@ -67,15 +79,42 @@ def _correlation(function, predictions: np.ndarray, labels: np.ndarray) -> float
     return float(function(predictions, labels)[0])
 
 
+Tags = Sequence[Sequence[str]]
+"""Tags of each sentence, in the scheme IOB or IOBES."""
+
+
+def entities(predictions: Tags, labels: Tags) -> dict[str, float]:
+    """`entity_f1`, `entity_precision` and `entity_recall` over all entities, by seqeval as conlleval.
+
+    An entity is correct if its type, first and last token are correct. 0.0 without any entity.
+    """
+    from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
+
+    scores = precision_recall_fscore_support(labels, predictions, average="micro", zero_division=0)
+    return dict(zip(("entity_precision", "entity_recall", "entity_f1"), map(float, scores[:3]), strict=True))
+
+
+def f1_by_entity(predictions: Tags, labels: Tags) -> dict[str, float]:
+    """Type of the entities -> F1; arguments as for `entities`."""
+    from seqeval.metrics import f1_score
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    types = sorted({name for tags in (labels, predictions) for name, _, _ in get_entities([*map(list, tags)])})
+    scores = f1_score(labels, predictions, average=None, zero_division=0) if types else []
+    return dict(zip(types, map(float, scores), strict=True))
+
+
 METRICS = {
-    function.__name__: function for function in (accuracy, f1, f1_macro, matthews_correlation, pearson, spearmanr)
+    function.__name__: function
+    for function in (accuracy, f1, f1_macro, f1_micro, exact_match, matthews_correlation, pearson, spearmanr)
 }
 
 
 def compute(names: Sequence[str], predictions: np.ndarray, labels: np.ndarray, positive: int = 1) -> dict[str, float]:
     """Compute the named metrics (keys of METRICS).
 
-    predictions, labels: (n,), class ids or values. positive: the class that `f1` measures.
+    predictions, labels: (n,) class ids or values, or (n, classes) 0 and 1 for several labels. positive: the class that
+    `f1` measures.
     """
     arguments = {"f1": {"positive": positive}}
     return {name: METRICS[name](predictions, labels, **arguments.get(name, {})) for name in names}

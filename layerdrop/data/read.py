@@ -73,7 +73,7 @@ def read_splits(
             instead = ", or --validation_share 0.1 (a fraction of the training set)" * (missing[0] == "validation")
             raise UserError(f"{spec.flag(missing[0])} is missing, but this run reads it. Give it{instead}.")
         whole = {"train": None} if spec.validation_share else {}  # the share is drawn from all rows
-        tables = read_tables(spec, files, limits | whole, cache_dir, token)
+        tables = read_tables(spec, files, head, limits | whole, cache_dir, token)
         task, examples, notes = own_examples(spec, tables, (TASKS | DEMO_TASKS).get(spec.task), head)
     else:
         task = get_task(spec.task)
@@ -129,7 +129,7 @@ def _rows_key(
     files, others = [], ()
     to_predict = (test, max_predict_samples) if kind == "test" else (None, None)
     if spec.source in ("files", "dataset"):  # the head and the other splits decide columns and classes
-        others = head.labels, head.regression, *sorted(split for split in splits if split != "test")
+        others = head.labels, head.label_type, *sorted(split for split in splits if split != "test")
     if spec.source == "files":
         files = [path for _, path in (*spec.files, ("test", to_predict[0])) if path]
     elif spec.source == "dataset":
@@ -182,38 +182,37 @@ def _notes(examples: dict[str, Examples]) -> list[str]:
 
 def _take_validation_set(examples: dict[str, Examples], share: float, task: Task) -> list[str]:
     """Make a part of the training set the validation set, in place. Returns notes."""
-    n = len(examples["train"])
-    examples["train"], examples["validation"] = hold_out(examples["train"], share, task, all_classes=False)
-    held = f"{len(examples['validation']):,} of {n:,} training rows"
-    return [f"{held} are the validation set ({share:.0%} {_draw(task)}, the same for every seed)"]
+    train = examples["train"]
+    examples["train"], examples["validation"] = hold_out(train, share, task, all_classes=False)
+    held = f"{len(examples['validation']):,} of {len(train):,} training rows"
+    return [f"{held} are the validation set ({share:.0%} {_draw(task, train)}, the same for every seed)"]
 
 
 def _replace_validation_set(examples: dict[str, Examples], share: float, task: Task, limit: int | None) -> list[str]:
     """Replace the validation set by a part of the training set, in place. Returns notes."""
-    n = len(examples["train"])
-    examples["train"], held = hold_out(examples["train"], share, task)
+    train = examples["train"]
+    examples["train"], held = hold_out(train, share, task)
     examples["validation"] = held.head(limit)
-    rows = f"{len(examples['validation']):,} of {n:,} training rows are held out ({share:.0%} {_draw(task)})"
-    return [f"{rows} and used instead of the validation set, which is not read"]
+    rows = f"{len(examples['validation']):,} of {len(train):,} training rows are held out"
+    return [f"{rows} ({share:.0%} {_draw(task, train)}) and used instead of the validation set, which is not read"]
 
 
-def _draw(task: Task) -> str:
-    return "of each class at random" if task.labels else "at random"
+def _draw(task: Task, train: Examples) -> str:
+    return "of each class at random" if len(task.kind.strata(train.labels)) > 1 else "at random"
 
 
 def hold_out(train: Examples, share: float, task: Task, *, all_classes: bool = True) -> tuple[Examples, Examples]:
     """Split a training set into (rest, held-out rows), both in the order of the source.
 
-    The share is drawn at random from each class, or from all rows of a regression task. GLP (Peer et al. 2022) draws
-    from all rows. all_classes: raise UserError for a class that is too small for both parts, as for --hold_out.
+    The share is drawn at random from each class if every row has one class, else from all rows. GLP (Peer et al. 2022)
+    draws from all rows. all_classes: raise UserError for a class that is too small for both parts, as for --hold_out.
     Otherwise such a class stays in the training set, as for --validation_share. Raises UserError if a part is empty.
     """
     generator = np.random.default_rng(HOLD_OUT_SEED)
     held: list[int] = []
-    for rows in task.kind.strata(train.labels):
+    for name, rows in task.kind.strata(train.labels).items():
         n = round(share * len(rows))
         if all_classes and not 0 < n < len(rows):
-            name = f"class '{task.labels[train.labels[rows[0]]]}'" if task.labels else "the training set"
             raise _too_few("--hold_out", share, name, len(rows))
         held += generator.permutation(rows)[: min(n, len(rows) - 1)].tolist()
     if not held:

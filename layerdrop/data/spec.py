@@ -17,7 +17,9 @@ class DataSpec:
     """Own data: one or two names. Empty: choose by the contents of the data."""
     label_column: str = "label"
     label_type: str = "auto"
-    """Own data: `class`, `number`, or `auto`."""
+    """Own data: a key of layerdrop.data.kinds.KINDS, or `auto`."""
+    label_separator: str | None = None
+    """Own data with several labels in a row: the text between two labels of a cell. None: cells are lists."""
     positive_label: str | None = None
     """Own data with two classes: the class that `f1` measures. None: choose by name and frequency."""
     skip_bad_rows: bool = False

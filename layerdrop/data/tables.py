@@ -3,6 +3,7 @@
 The csv module, the json module and pyarrow parse the files. pandas and `datasets` would lose the line numbers.
 """
 
+import ast
 import csv
 import json
 import re
@@ -13,18 +14,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from layerdrop.checkpoints import LFS_POINTER
-from layerdrop.data.examples import BadRow, Examples, UnknownLabel, as_number, is_missing
+from layerdrop.data.examples import BadRow, Examples, UnknownLabel
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task
 from layerdrop.errors import UserError
 from layerdrop.system.files import regular
 from layerdrop.system.text import one_line
 
-FILE_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+CONLL = ".conll"
+CONLL_TYPES = (CONLL, ".iob", ".bio")
+FILE_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", *CONLL_TYPES)
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 NAMES_OF_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
+LIST_OF_TEXTS = re.compile(r"""\[\s*["'].*["']\s*\]$""", re.DOTALL)
+"""A text in brackets that looks like a list of texts."""
 csv.field_size_limit(2**31 - 1)  # the csv module refuses cells of more than 131,072 characters by default
 
 UNUSABLE = re.compile("[\0\ud800-\udfff]")
@@ -53,7 +56,7 @@ class Table:
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Column -> names of its classes in id order, for datasets that name them. The cells are names."""
     label_rows: dict[int, Row] = field(default_factory=dict)
-    """Further rows, beyond the limit of read_table, with the label column alone."""
+    """Further rows, beyond the limit of read_table, with the label columns alone."""
 
     @property
     def lines(self) -> list[int]:
@@ -96,29 +99,31 @@ class Table:
 
     def as_text(self, columns: Sequence[str], skip_bad_rows: bool = False) -> "Table":
         """Convert the cells of some columns to text. A row with a missing or non-text cell is malformed."""
-        return self.map(lambda row: row | {column: _text(row, column) for column in columns}, skip_bad_rows)
+        return self.map(lambda row: row | {column: text_cell(row, column) for column in columns}, skip_bad_rows)
 
     def examples(
         self, task: Task, class_ids: Mapping[str, int], index: str | None, labeled: bool, skip_bad_rows: bool
     ) -> Examples:
-        """Convert the rows to examples of a task. The cells of the task's columns must be text.
+        """Convert the rows to examples of a task. The cells of the task's columns must be converted.
 
         class_ids: label in the file -> class id. index: column of the row names. Raises UserError without a usable row.
         """
-        table = self.map(
-            lambda row: (
-                [row[name] for name in task.texts],
-                _label(task, class_ids, row[task.label]) if labeled else None,
-                str(row[index]) if index else "",
-            ),
-            skip_bad_rows,
-        )
+        kind = task.kind
+
+        def convert(row: Row) -> tuple[list, Any, str]:
+            texts = [kind.text(row[name]) for name in task.texts]
+            label = _label(task, class_ids, row[task.label]) if labeled else None
+            if labeled:
+                kind.check(texts, label)
+            return texts, label, str(row[index]) if index else ""
+
+        table = self.map(convert, skip_bad_rows)
         if not table.rows:
             raise UserError(f"{self.path}: {table.no_usable_row()}. Check the file.")
         texts, labels, names = zip(*table.rows.values(), strict=True)
         if not all(names):
             names = [str(number) for number, line in enumerate(table.lines) if line in table.rows]
-        labels = np.array(labels, task.kind.dtype) if labeled else None
+        labels = kind.stacked(labels) if labeled else None
         columns = tuple(map(list, zip(*texts, strict=True)))
         return Examples(columns, labels, list(names), tuple(sorted(table.bad)))
 
@@ -128,7 +133,7 @@ class Table:
         return "no usable row" + (f" ({len(self.bad)} malformed; line {first}: {self.bad[first]})" if first else "")
 
 
-def _text(row: Row, column: str) -> str:
+def text_cell(row: Row, column: str) -> str:
     """The text of a cell. Raises BadRow."""
     if column not in row:
         raise BadRow(f"no column {column}; found: {', '.join(row)}")
@@ -141,24 +146,58 @@ def _text(row: Row, column: str) -> str:
         raise BadRow(f"column '{column}' holds bytes that are not UTF-8 text")
     if isinstance(cell, (list, tuple, dict)):
         kind = "an object" if isinstance(cell, dict) else "a list"
-        raise BadRow(
-            f"column '{column}' holds {kind} ({one_line(str(cell), 40)}), not a text, a class or a number ("
-            "multi-label and token classification are not supported)"
-        )
+        raise BadRow(f"column '{column}' holds {kind} ({one_line(str(cell), 40)}), not a text, a class or a number")
     return str(cell)
 
 
-def _label(task: Task, class_ids: Mapping[str, int], text: str) -> float | int:
-    """The class id or value of a label. Raises BadRow."""
-    if task.labels:
-        value, problem = class_ids.get(text), f"label '{text}' stands for a missing label"
-    else:
-        value, problem = as_number(text), f"label '{text}' of column '{task.label}' is not a number"
-    if value is not None:
-        return value
-    if task.labels and not is_missing(text):
-        raise UnknownLabel(text, task.words)
-    raise BadRow(problem + ("" if task.name in TASKS | DEMO_TASKS else " (for classes: --label_type class)"))
+def listed(cell: object) -> list[str] | None:
+    """The names in a list, or in a text that contains a list in JSON's or Python's notation. None for other cells.
+
+    Raises BadRow for another notation, and for a list with other items than names.
+    """
+    if isinstance(cell, str):
+        text = cell.strip()
+        cell = _parsed(text) if text[:1] == "[" and text[-1:] == "]" else None
+        if cell is None and LIST_OF_TEXTS.match(text):
+            raise BadRow(f'\'{one_line(text, 40)}\' is not a list in the notation of JSON, which is ["a", "b"]')
+    if not isinstance(cell, (list, tuple)):
+        return None
+    if other := [item for item in cell if not isinstance(item, (str, int)) or item == ""]:
+        raise BadRow(f"a list contains {other[0]!r}, which is not a name")
+    if UNUSABLE.search(" ".join(map(str, cell))):
+        raise BadRow("a list contains a character that is no text")
+    return list(map(str, cell))
+
+
+def is_list(cell: object) -> bool:
+    """Whether a cell is a list, or a text that contains one, also a malformed one."""
+    try:
+        return listed(cell) is not None
+    except BadRow:
+        return True
+
+
+def _parsed(text: str) -> list | None:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+    return value if repr(value) == text else None  # Python would join the texts of NumPy's ['a' 'b']
+
+
+def _label(task: Task, class_ids: Mapping[str, int], cell: object) -> object:
+    """The label of a row. Raises BadRow."""
+    try:
+        return task.kind.encoded(cell, class_ids, task.label)
+    except UnknownLabel:
+        raise
+    except BadRow as error:
+        own = task.name not in TASKS | DEMO_TASKS
+        raise BadRow(f"{error} (for classes: --label_type class)") if own else error from None
 
 
 # ---- files of any type -----------------------------------------------------------------------------------------------
@@ -167,24 +206,31 @@ Rows = Iterator[tuple[int, Row | BadRow]]
 
 
 def read_table(
-    flag: str, path_name: str, skip_bad_rows: bool = False, limit: int | None = None, label: str | None = None
+    flag: str,
+    path_name: str,
+    skip_bad_rows: bool = False,
+    limit: int | None = None,
+    labels: Sequence[str] = (),
+    other_type: str | None = None,
 ) -> Table:
-    """Read a csv, tsv, JSON or parquet file. flag: the user's flag, for messages.
+    """Read a csv, tsv, JSON, parquet or CoNLL file. flag: the user's flag, for messages.
 
-    limit: the number of rows to keep; without effect with `skip_bad_rows`. label: the column of all further rows to
-    keep in `Table.label_rows`; None: do not read further rows.
+    limit: the number of rows to keep; without effect with `skip_bad_rows`. labels: columns of all further rows to keep
+    in `Table.label_rows`, if a row has them; empty: do not read further rows. other_type: the type of a file with
+    another ending; None: no other ending is allowed.
 
     Raises UserError for an unknown type, an unreadable file, an unusable header, and the first malformed row unless
     `skip_bad_rows`.
     """
     path = Path(path_name).expanduser()
     kind = path.suffix.lower()
+    if other_type and kind not in FILE_TYPES:
+        kind = other_type
     if kind not in FILE_TYPES:
         raise UserError(f"{flag} {path}: unknown file type '{path.suffix}'. Allowed: {', '.join(FILE_TYPES)}.")
-    read = _read_parquet if kind == ".parquet" else _read_delimited if kind in SEPARATORS else _read_json
     try:
-        columns, rows = read(flag, path)
-        table = _collect(path, columns, rows, None if skip_bad_rows else limit, label)
+        columns, rows = _reader(kind)(flag, path)
+        table = _collect(path, columns, rows, None if skip_bad_rows else limit, labels)
     except OSError as error:
         reason = error.strerror or one_line(str(error))
         raise UserError(f"{flag} {path}: cannot read the file ({reason}). Check the path.") from None
@@ -197,27 +243,34 @@ def read_table(
     table = table.map(lambda row: row, skip_bad_rows)
     if not table.rows:
         how = "Write one object on each line" if kind in (".json", ".jsonl") else "The first line must name the columns"
+        how = "Write one word on each line, and a blank line between sentences" if kind in CONLL_TYPES else how
         raise UserError(f"{flag} {path}: {table.no_usable_row()}. {how}.")
     return table
 
 
-def _collect(path: Path, columns: Sequence[str], rows: Rows, limit: int | None, label: str | None) -> Table:
+def _reader(kind: str) -> Callable[[str, Path], tuple[Sequence[str], Rows]]:
+    """The function that reads a type of file."""
+    if kind in CONLL_TYPES:
+        return _read_conll
+    return _read_parquet if kind == ".parquet" else _read_delimited if kind in SEPARATORS else _read_json
+
+
+def _collect(path: Path, columns: Sequence[str], rows: Rows, limit: int | None, labels: Sequence[str]) -> Table:
     """The table of some rows: see read_table. columns: empty to take all names in the rows."""
     kept: dict[int, Row] = {}
     bad: dict[int, BadRow] = {}
     further: dict[int, Row] = {}
-    shared: dict[str, Row] = {}  # rows with the same label are one object, to save memory
+    shared: dict[tuple[str, ...], Row] = {}  # rows with the same label are one object, to save memory
     for line, row in rows:
         if isinstance(row, BadRow):
             bad[line] = row
         elif limit is None or len(kept) < limit:
             kept[line] = row
-        elif label is None:
+        elif not labels:
             break
-        elif isinstance(cell := row.get(label), str):
-            further[line] = shared.setdefault(cell, {label: cell})
-        elif label in row:
-            further[line] = {label: cell}
+        elif cells := {name: row[name] for name in labels if name in row}:
+            key = tuple(cells.values())
+            further[line] = shared.setdefault(key, cells) if all(isinstance(cell, str) for cell in key) else cells
     names = tuple(columns) or tuple(dict.fromkeys(name for row in kept.values() for name in row))
     return Table(str(path), names, kept, bad, label_rows=further)
 
@@ -374,3 +427,36 @@ def delimited_rows(lines: list[str], separator: str) -> Iterator[tuple[int, list
             yield start + 1, BadRow(f"not readable as csv: {error}")
             doubtful = max(doubtful, first + reader.line_num)
             start += 1
+
+
+# ---- CoNLL -----------------------------------------------------------------------------------------------------------
+def _read_conll(flag: str, path: Path) -> tuple[list[str], Rows]:
+    """Read a CoNLL file: one word on each line, then its columns, separated by tabs or blanks. A blank line ends a
+    sentence, which is a row.
+
+    Columns: `tokens`, then `2`, `3` ... , and `ner_tags` for the last column. Lines `-DOCSTART-` are skipped, and lines
+    with `#` but without a tab in a file with tabs.
+    """
+    lines = _text_lines(flag, path)
+    separator = "\t" if any("\t" in line for line in lines) else None
+    sentences: dict[int, list[list[str]]] = {}
+    start = 0
+    for number, line in enumerate(lines, 1):
+        fields = line.strip("\r\n" if separator else None).split(separator)
+        comment = line.startswith("#") and separator and len(fields) == 1
+        if not line.strip():
+            start = 0
+        elif not (comment or fields[0] == "-DOCSTART-"):
+            start = start or number
+            sentences.setdefault(start, []).append(fields)
+    width = max((len(fields) for words in sentences.values() for fields in words), default=1)
+    columns = ["tokens", *map(str, range(2, width)), *(["ner_tags"] if width > 1 else [])]
+
+    def convert(words: list[list[str]]) -> Row | BadRow:
+        for i, fields in enumerate(words, 1):
+            if len(fields) != width or not all(fields):
+                n = f"{len(fields)} columns instead of {width}, or an empty one"
+                return BadRow(f"line {i} of the sentence has {n}")
+        return dict(zip(columns, map(list, zip(*words, strict=True)), strict=True))
+
+    return columns, ((start, convert(words)) for start, words in sentences.items())

@@ -4,7 +4,6 @@ Label order, columns and metrics are those of the GLUE benchmark (Wang et al. 20
 al. (2022) select layers by `selection_metric`.
 """
 
-import math
 from dataclasses import dataclass, replace
 
 from layerdrop.errors import unknown
@@ -24,7 +23,7 @@ class Task:
     label: str
     """Label column of the classical .tsv files."""
     labels: tuple[str, ...]
-    """Empty for regression."""
+    """Class names; empty for regression."""
     words: tuple[str, ...]
     """Labels in the classical files and in GLUE's submissions."""
     metrics: tuple[str, ...]
@@ -37,6 +36,8 @@ class Task:
     """Regression: the lowest and highest value."""
     positive: int = 1
     """Id of the class that `f1` measures."""
+    label_type: str = "class"
+    """The kind of the labels: a key of layerdrop.data.kinds.KINDS."""
 
     @property
     def positive_label(self) -> str | None:
@@ -45,11 +46,10 @@ class Task:
 
     @property
     def kind(self):
-        """The kind of the labels: layerdrop.data.kinds.Classes or Values."""
-        from layerdrop.data.kinds import Classes, Values  # imports numpy, which workers must not import early
+        """The kind of the labels, with the names of the classes."""
+        from layerdrop.data.kinds import KINDS  # imports numpy, which workers must not import early
 
-        low, high = self.value_range or (-math.inf, math.inf)
-        return Classes(self.labels, self.words, self.positive) if self.labels else Values(low, high)
+        return KINDS[self.label_type].of(self.labels, self)
 
     def splits(self, split: str) -> list[str]:
         """The splits of `train`, `validation` or `test`: for MNLI `validation_matched` and `validation_mismatched`."""
@@ -119,6 +119,7 @@ TASKS = {
             ("pearson", "spearmanr"),
             "spearmanr",
             value_range=(0.0, 5.0),
+            label_type="number",
         ),
         Task(
             "qqp",
@@ -165,7 +166,21 @@ DEMO_TASKS = {
     f"demo-{name}": replace(TASKS[name], name=f"demo-{name}", folder=f"demo-{TASKS[name].folder}")
     for name in ("sst2", "rte", "mrpc", "stsb", "cola")
 }
-"""Tasks on synthetic text (layerdrop/demo), with the columns and labels of the original tasks."""
+"""Tasks on synthetic text (layerdrop/demo), with the columns and labels of the original tasks, and demo-ner."""
+_CLASSES = ("animal", "building", "garment", "plant", "tool", "vehicle")
+_ENTITY_TAGS = (*(f"{place}-{name}" for place in "BI" for name in _CLASSES), "O")
+DEMO_TASKS["demo-ner"] = Task(
+    "demo-ner",
+    "demo-NER",
+    ("tokens",),
+    ("tokens",),
+    "ner_tags",
+    _ENTITY_TAGS,
+    _ENTITY_TAGS,
+    ("entity_f1", "entity_precision", "entity_recall", "accuracy"),
+    "entity_f1",
+    label_type="token",
+)
 
 
 def get_task(name: str, flag: str = "--task_name") -> Task:
@@ -179,10 +194,21 @@ def get_task(name: str, flag: str = "--task_name") -> Task:
     return tasks[key]
 
 
-def custom_task(name: str, texts: tuple[str, ...], label: str, labels: tuple[str, ...], positive: int = 1) -> Task:
-    """A task of own data. labels: class names in id order, empty for regression. positive: the class of `f1`."""
-    if not labels:
-        metrics, selection = ("pearson", "spearmanr"), "spearmanr"
-    else:
-        metrics, selection = ("accuracy", *(["f1"] if len(labels) == 2 else []), "f1_macro"), "accuracy"
-    return Task(name, "predictions_test", texts, texts, label, labels, labels, metrics, selection, positive=positive)
+def custom_task(
+    name: str,
+    texts: tuple[str, ...],
+    label: str,
+    labels: tuple[str, ...],
+    positive: int = 1,
+    label_type: str | None = None,
+) -> Task:
+    """A task of own data. labels: class names in id order, empty for regression. positive: the class of `f1`.
+
+    label_type: None for classes, or for regression without class names.
+    """
+    from layerdrop.data.kinds import KINDS
+
+    label_type = label_type or ("class" if labels else "number")
+    metrics, selection = KINDS[label_type].own_metrics(labels)
+    columns = texts, texts, label, labels, labels
+    return Task(name, "predictions_test", *columns, metrics, selection, positive=positive, label_type=label_type)

@@ -7,6 +7,7 @@ from pathlib import Path
 from layerdrop.data.columns import PAIRS, SINGLES, text_columns
 from layerdrop.data.examples import Examples
 from layerdrop.data.files import index_column
+from layerdrop.data.kinds import Classes, Kind
 from layerdrop.data.tables import FILE_TYPES, Table
 from layerdrop.errors import UserError
 
@@ -21,7 +22,7 @@ class ToPredict:
     """For messages: a path, `stdin`, `--text`."""
     index: list[str]
     """n row names from the source, or row numbers from 0."""
-    texts: list[tuple[str, ...] | None]
+    texts: list[tuple | None]
     """n single texts or pairs. None for an empty line or a malformed row."""
     notes: tuple[str, ...] = ()
 
@@ -50,16 +51,21 @@ def is_table(path: str) -> bool:
 
 
 def read_columns(
-    table: Table, columns: Sequence[tuple[str, ...]], chosen: Sequence[str] = (), skip_bad_rows: bool = False
+    table: Table,
+    columns: Sequence[tuple[str, ...]],
+    chosen: Sequence[str] = (),
+    skip_bad_rows: bool = False,
+    kind: Kind | type[Kind] = Classes,
 ) -> ToPredict:
     """Take the texts of a table.
 
-    columns: the text columns that the model was trained on, under all of their known names. chosen: the user's columns.
+    columns: the text columns that the model was trained on, under all of their known names. chosen: the user's
+    columns. kind: of the model's labels.
     skip_bad_rows: replace a malformed row by None. Otherwise a malformed row raises UserError with its line.
     """
     names = _columns(table, columns, chosen)
     index, note = index_column(table)
-    usable = table.as_text(names, skip_bad_rows).rows
+    usable = table.map(lambda row: {name: kind.text_cell(row, name) for name in names}, skip_bad_rows).rows
     texts = [tuple(usable[line][name] for name in names) if line in usable else None for line in table.lines]
     ids = [str(number) for number in range(len(texts))]
     if index:

@@ -2,8 +2,10 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
@@ -21,21 +23,45 @@ CHARACTERS = 100
 """Characters for each token of the limit, above which a text is cut before it is tokenized."""
 CHUNK = 1000
 """Rows for each call of the tokenizer."""
+WORDS = "words"
+"""Key of `Words.first` among the columns in the cache."""
+TOKEN_LABELS = "token_labels"
+"""Key of an item's labels if each token has a label."""
+IGNORED = -100
+"""Label of a token that no loss or metric counts, as in the library."""
 
 Tokens = tuple[dict[str, np.ndarray], np.ndarray]
 """`columns` and `offsets` of TokenizedDataset."""
 
 
+@dataclass(frozen=True)
+class Words:
+    """The words of n examples with a label for each word."""
+
+    first: np.ndarray
+    """(total tokens,) 0-based word of its example at the word's first token, -1 at all other tokens."""
+    counts: np.ndarray
+    """(n,) number of words, including words without a token."""
+
+
+@dataclass(eq=False)
 class TokenizedDataset(torch.utils.data.Dataset):
-    """Token ids of n examples in flat arrays, without padding.
+    """Token ids of n examples in flat arrays, without padding."""
 
-    columns: name (`input_ids`, `token_type_ids`) -> (total tokens,) int32. offsets: (n + 1,) start of each example, and
-    the end. labels: (n,) or None. rows: (n,) row of `Examples` at each position.
-    """
+    columns: dict[str, np.ndarray]
+    """Name (`input_ids`, `token_type_ids`) -> (total tokens,) int32."""
+    offsets: np.ndarray
+    """(n + 1,) start of each example, and the end."""
+    labels: np.ndarray | None = None
+    """n labels, or None. With `words`: (n,) object, an int64 id for each word of the example."""
+    rows: np.ndarray | None = None
+    """(n,) row of `Examples` at each position. None: all rows in order."""
+    words: Words | None = None
+    """None if an example has one label, or one set of labels."""
 
-    def __init__(self, columns: dict[str, np.ndarray], offsets: np.ndarray, labels: np.ndarray | None, rows=None):
-        self.columns, self.offsets, self.labels = columns, offsets, labels
-        self.rows = np.arange(len(offsets) - 1) if rows is None else rows
+    def __post_init__(self):
+        if self.rows is None:
+            self.rows = np.arange(len(self.offsets) - 1)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -44,9 +70,52 @@ class TokenizedDataset(torch.utils.data.Dataset):
         row = self.rows[position]
         part = slice(self.offsets[row], self.offsets[row + 1])
         item = {name: column[part] for name, column in self.columns.items()}
-        if self.labels is not None:
-            item["labels"] = self.labels[row]
-        return item
+        if self.labels is None:
+            return item
+        labels = {"labels": self.labels[row]} if self.words is None else {TOKEN_LABELS: self.token_labels[part]}
+        return item | labels
+
+    @cached_property
+    def token_labels(self) -> np.ndarray:
+        """(total tokens,) int64 label at the first token of each word, IGNORED at all other tokens."""
+        first, starts = self.words.first, np.cumsum(self.words.counts) - self.words.counts
+        of_token = np.repeat(starts, np.diff(self.offsets))
+        known = first >= 0
+        labels = np.full(len(first), IGNORED, np.int64)
+        labels[known] = np.concatenate(self.labels)[of_token[known] + first[known]]
+        return labels
+
+    def units(self, logits: torch.Tensor, mask: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+        """(units, outputs) logits of a batch. A unit is an example, or the first token of a word.
+
+        logits: (batch, outputs), or (batch, tokens, outputs) with `words`. mask: (batch, tokens), 1 for real tokens.
+        rows: the row of each example.
+        """
+        if self.words is None:
+            return logits
+        first = np.concatenate([self.words.first[self.offsets[row] : self.offsets[row + 1]] for row in rows])
+        return logits[mask.bool().to(logits.device)][torch.from_numpy(first >= 0).to(logits.device)]
+
+    def in_order(self, logits: np.ndarray) -> np.ndarray:
+        """Sort the units (units, outputs) of all positions by row."""
+        counts = np.ones(len(self), np.int64)
+        if self.words is not None:
+            counts = np.diff(np.concatenate([[0], np.cumsum(self.words.first >= 0)])[self.offsets])
+        ends = np.cumsum(counts)
+        in_order = np.empty_like(logits)
+        in_order[np.concatenate([np.arange(ends[row] - counts[row], ends[row]) for row in self.rows])] = logits
+        return in_order
+
+    def by_row(self, values: np.ndarray, missing: float) -> np.ndarray:
+        """Group the values (units,) of words: (n,) object, a value for each word. missing: for a word without a token.
+
+        Values in the order of the rows.
+        """
+        first, counts = self.words.first, self.words.counts
+        of_token = np.repeat(np.cumsum(counts) - counts, np.diff(self.offsets))
+        grouped = np.full(counts.sum(), missing, np.asarray(values).dtype)
+        grouped[(of_token + first)[first >= 0]] = values
+        return ragged(np.split(grouped, np.cumsum(counts)[:-1]))
 
     @property
     def lengths(self) -> np.ndarray:
@@ -56,7 +125,14 @@ class TokenizedDataset(torch.utils.data.Dataset):
     def longest_first(self) -> "TokenizedDataset":
         """Sort by length, longest first: neighbors need little padding. `rows` keeps the old positions."""
         order = np.argsort(-self.lengths, kind="stable")
-        return TokenizedDataset(self.columns, self.offsets, self.labels, self.rows[order])
+        return replace(self, rows=self.rows[order])
+
+
+def ragged(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """(n,) object array of arrays."""
+    array = np.empty(len(rows), object)
+    array[:] = rows
+    return array
 
 
 class TokenCache:
@@ -92,6 +168,8 @@ def tokenize(
 ) -> TokenizedDataset:
     """Tokenize every example to at most `max_seq_length` tokens. Pairs are cut from the longer text first.
 
+    A text that is a list of words is joined with blanks, and the dataset has `words`.
+
     labels: replace `examples.labels` (the same classes in a checkpoint's own order). sizes: column -> number of the
     model's embeddings. A cache saves repeated work in a process with several runs. Raises UserError if
     `max_seq_length` leaves no token of the texts, a text has no token, or a token has no embedding.
@@ -99,6 +177,7 @@ def tokenize(
     with _settings_kept(tokenizer):
         key = examples.fingerprint(), _tokenizer_key(tokenizer), max_seq_length
         columns, offsets = _cache.get(key, lambda: _tokenize(examples, tokenizer, max_seq_length))
+    of_words = isinstance(examples.texts[0][0], list)
     if (empty := np.flatnonzero(np.diff(offsets) == 0)).size:
         row = examples.index[empty[0]]
         raise UserError(
@@ -112,7 +191,11 @@ def tokenize(
                 f"model has {size} embedding{'s' * (size != 1)}. Give the model's own tokenizer, or resize the "
                 "embeddings (resize_token_embeddings)."
             )
-    return TokenizedDataset(columns, offsets, examples.labels if labels is None else labels)
+    words = None
+    if of_words:
+        words = Words(columns[WORDS], np.array([len(words) for words in examples.texts[0]], np.int64))
+        columns = {name: column for name, column in columns.items() if name != WORDS}
+    return TokenizedDataset(columns, offsets, examples.labels if labels is None else labels, words=words)
 
 
 @contextmanager
@@ -149,6 +232,8 @@ def _tokenize(examples: Examples, tokenizer, max_seq_length: int) -> Tokens:
             "Choose a higher limit."
         )
     names = [name for name in tokenizer.model_input_names if name != "attention_mask"]
+    if isinstance(examples.texts[0][0], list):
+        return _tokenize_words(examples.texts[0], tokenizer, max_seq_length, names)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     lengths: list[int] = []
     for start in tqdm(range(0, len(examples), CHUNK), desc="tokenize", delay=2, leave=False, unit="k rows"):
@@ -176,3 +261,38 @@ def _encode(texts: list[list[str]], tokenizer, max_seq_length: int) -> Mapping[s
         if cut and all(len(ids) == max_seq_length for ids in tokenizer(list(cut.values()), **arguments)["input_ids"]):
             texts = [[cut.get(i, text) for i, text in enumerate(column)]]
     return tokenizer(*texts, **arguments)
+
+
+def _tokenize_words(texts: Sequence[list[str]], tokenizer, max_seq_length: int, names: Sequence[str]) -> Tokens:
+    """Tokenize lists of words. The columns also have WORDS."""
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"--tokenizer_name {tokenizer.name_or_path}: labels of tokens need a fast tokenizer (tokenizer.json), "
+            "which gives the position of each token in the text. Give another tokenizer."
+        )
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in (*names, WORDS)}
+    lengths: list[int] = []
+    for start in tqdm(range(0, len(texts), CHUNK), desc="tokenize", delay=2, leave=False, unit="k rows"):
+        chunk = texts[start : start + CHUNK]
+        joined = [" ".join(words) for words in chunk]
+        arguments = {"truncation": True, "max_length": max_seq_length, "return_attention_mask": False}
+        encoded = tokenizer(joined, return_offsets_mapping=True, **arguments)
+        lengths += [len(ids) for ids in encoded["input_ids"]]
+        for name in names:
+            parts[name] += [np.asarray(ids, dtype=np.int32) for ids in encoded[name]]
+        parts[WORDS] += map(_first_tokens, chunk, joined, encoded["offset_mapping"])
+    columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    return columns, np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _first_tokens(words: list[str], text: str, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+    """(tokens,) int32: the word whose first token it is, else -1. spans: the characters of each token in `text`."""
+    starts = np.cumsum([0, *(len(word) + 1 for word in words[:-1])])
+    begin, end = np.asarray(spans, np.int64).reshape(-1, 2).T
+    blank = np.array([start < stop and text[start] == " " for start, stop in zip(begin, end, strict=True)], bool)
+    of_word = np.searchsorted(starts, begin + blank, side="right") - 1
+    of_word[begin == end] = -1  # special tokens
+    found, position = np.unique(of_word, return_index=True)
+    first = np.full(len(of_word), -1, np.int32)
+    first[position[found >= 0]] = found[found >= 0]
+    return first

@@ -36,7 +36,7 @@ TEXTS = ('"A first text."', '"A second text."')
 PIPELINE = """\
 from transformers import pipeline
 
-classify = pipeline("text-classification", ".", truncation=True, max_length={length})
+classify = pipeline("{pipeline}", ".", {options})
 print(classify({texts}))
 """
 ONNX = """\
@@ -163,7 +163,7 @@ class ExportedRun:
 
     def _score(self, logits: np.ndarray) -> float:
         scores = self.task.kind.measure(
-            (self.metric,), self.labels.decide(logits), self.labels.to_task(self.data.labels)
+            (self.metric,), self.labels.decide(logits, self.data), self.labels.to_task(self.data.labels)
         )
         return 100 * scores[self.metric]
 
@@ -171,7 +171,7 @@ class ExportedRun:
         """Compare the logits of an exported model with those of the run's model."""
         reference = self._torch_logits(self.model)
         size = 4 * sum(p.numel() for p in self.model.parameters()) / 1e6
-        changed = self.task.kind.differs(self.labels.decide(reference), self.labels.decide(logits))
+        changed = self.task.kind.differs(*(self.labels.decide(of, self.data) for of in (reference, logits)))
         variants = [Variant("torch fp32", size, self._score(reference)), Variant(name, megabytes, self._score(logits))]
         worst = float(np.abs(reference - logits).max())
         return Export(self.folder, self.metric, variants, worst, int(changed.sum()), len(changed))
@@ -197,7 +197,13 @@ class ExportedRun:
         texts = ", ".join(TEXTS[: 1 + pairs])
         if pairs and not onnx:
             texts = f'{{"text": {TEXTS[0]}, "text_pair": {TEXTS[1]}}}'
-        code = (ONNX if onnx else PIPELINE).format(texts=texts, length=self.input.max_length, file=FILE)
+        code = (ONNX if onnx else PIPELINE).format(
+            texts=texts,
+            length=self.input.max_length,
+            file=FILE,
+            pipeline=self.task.kind.pipeline,
+            options=self.task.kind.pipeline_options.format(length=self.input.max_length),
+        )
         scores = f"{last.score:.1f} points of {result.metric} on the validation set ({model.name}: {model.score:.1f})"
         classes = " The logits are in the order of `id2label` in config.json." if self.task.labels else ""
         return f"The run's model, exported as {last.name}: {scores}.{classes} In this folder:\n\n```python\n{code}```"

@@ -110,15 +110,17 @@ class OnnxClassifier:
         self.inputs = [given.name for given in self.session.get_inputs()]
 
     def __call__(self, batch: dict[str, torch.Tensor]) -> np.ndarray:
-        """Compute logits (batch, classes). batch: the inputs, (batch, tokens) each."""
+        """Compute the model's logits (batch, ..., outputs). batch: the inputs, (batch, tokens) each."""
         return self.session.run(None, {name: batch[name].numpy() for name in self.inputs})[0]
 
     def logits(self, data: TokenizedDataset, collate: Collator, batch_size: int = 32) -> np.ndarray:
-        """Compute the logits of all rows, (rows, classes), in the order of the source."""
-        as_computed = np.concatenate([self(collate(part)) for part in batches(data, batch_size)])
-        in_order = np.empty_like(as_computed)
-        in_order[data.longest_first().rows] = as_computed
-        return in_order
+        """Compute the logits of all units, as layerdrop.finetune.evaluate.logits_of."""
+        ordered, computed = data.longest_first(), []
+        for number, items in enumerate(batches(data, batch_size)):
+            batch = collate(items)
+            rows = ordered.rows[number * batch_size : (number + 1) * batch_size]
+            computed.append(data.units(torch.from_numpy(self(batch)), batch["attention_mask"], rows).numpy())
+        return ordered.in_order(np.concatenate(computed))
 
 
 def latency(work: Sequence[tuple[Callable, list[dict[str, torch.Tensor]]]], repeats: int = 3) -> list[list[float]]:

@@ -1,6 +1,7 @@
 """Predictions of a trained classifier, by torch or onnxruntime."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypedDict
@@ -37,10 +38,10 @@ class Export(TypedDict, total=False):
 class Prediction(NamedTuple):
     """The prediction for one text or pair."""
 
-    label: str | float
-    """Name of the most probable class; the value, if the model predicts values."""
-    score: float | None = None
-    """Probability of the class. None for a value."""
+    label: str | float | tuple[str, ...]
+    """Name of the most probable class; the predicted labels, if several are possible; the value of a regression."""
+    score: float | tuple[float, ...] | None = None
+    """Probability of the class, or of each predicted label. None for a value."""
 
 
 def load(folder: str, max_seq_length: int | None = None) -> "Predictor":
@@ -87,30 +88,32 @@ class Predictor:
         """Predict the rows with a text. Raises UserError if the model takes pairs and the rows are single texts, or
         vice versa."""
         predictions, scores = self._decide(texts, batch_size)
-        if scores is None:
-            return [Prediction(float(value)) for value in predictions]
-        return [Prediction(*row) for row in zip(self.kind.shown(predictions), map(float, scores), strict=True)]
+        labels = self.kind.predicted(predictions)
+        return [Prediction(*row) for row in zip(labels, scores or [None] * len(labels), strict=True)]
 
     def table(self, texts: ToPredict, batch_size: int = 32) -> list[tuple[str, ...]]:
-        """A header, then a row for each row of `texts`: index, prediction and, for classes, probability. The cells of a
-        row without a text are empty."""
+        """A header, then a row for each row of `texts`: index, prediction and, for classes, probability. With several
+        labels in a row, the probability of each label. The cells of a row without a text are empty."""
         predictions, scores = self._decide(texts, batch_size)
         header, columns = ["prediction"], [self.kind.shown(predictions)]
         if scores is not None:
-            header, columns = [*header, "probability"], [*columns, [f"{score:.4f}" for score in scores]]
+            header, columns = [*header, "probability"], [*columns, list(map(_shown, scores))]
         cells = list(zip(*columns, strict=True))
         of_row, empty = dict(zip(texts.rows, cells, strict=True)), ("",) * len(header)
         return [("index", *header), *((name, *of_row.get(i, empty)) for i, name in enumerate(texts.index))]
 
-    def _decide(self, texts: ToPredict, batch_size: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """(predictions, their probabilities, or None for values) of the rows with a text, (n,) each."""
+    def _decide(self, texts: ToPredict, batch_size: int) -> tuple[np.ndarray, list | None]:
+        """(predictions, their probabilities, or None for values) of the rows with a text."""
         checkpoint = self.checkpoint
-        data = tokenize(texts.examples(self.columns), checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
+        examples = texts.examples(self.columns)
+        columns = tuple([self.kind.text(text) for text in column] for column in examples.texts)
+        examples = replace(examples, texts=columns)
+        data = tokenize(examples, checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
         logits = self._logits(data, Collator.of(checkpoint.tokenizer, self.length), batch_size)
-        return self.kind.decide(logits), self.kind.confidence(logits)
+        return self.kind.by_row(self.kind.decide(logits), data), self.kind.confidence(logits, data)
 
     def _classifier(self, folder: str) -> Callable[..., np.ndarray]:
-        """(data, collate, batch size) -> (n, classes) logits, in the order of the source."""
+        """(data, collate, batch size) -> (units, outputs) logits, in the order of the source."""
         if (Path(folder) / FILE).is_file():
             check_packages(f"MODEL {folder}/{FILE}", ("onnxruntime",))
             return OnnxClassifier(Path(folder) / FILE).logits
@@ -118,6 +121,10 @@ class Predictor:
         if new:
             raise UserError(f"MODEL {folder}: has no trained classifier ({new[0]} is missing). Fine-tune it.")
         return partial(logits_of, model, precision="fp32")
+
+
+def _shown(score: float | tuple[float, ...]) -> str:
+    return " ".join(f"{value:.4f}" for value in (score if isinstance(score, tuple) else (score,)))
 
 
 def _training(folder: str) -> tuple[list[tuple[str, ...]], int | None]:

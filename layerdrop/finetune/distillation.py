@@ -10,6 +10,7 @@ from torch.nn.functional import mse_loss, normalize
 from transformers import PreTrainedModel
 
 from layerdrop.data.kinds import kind_of
+from layerdrop.data.tokens import IGNORED
 from layerdrop.errors import UserError, unknown
 from layerdrop.finetune.objectives import TaskLoss, model_inputs
 from layerdrop.finetune.spec import KINDS, DistilSpec
@@ -76,13 +77,17 @@ class Distillation:
 
     def of(self, logits: torch.Tensor, states: list[torch.Tensor], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The loss of a batch from the student's logits and its states after every layer."""
-        spec, kind, temperature = self.spec, self.task.kind, self.spec.distill_temperature
+        spec = self.spec
         terms = [
             (1 - spec.distill_weight, lambda: self.task.of(logits, batch["labels"])),
-            (spec.distill_weight, lambda: kind.distillation_loss(logits, batch["teacher_logits"], temperature)),
+            (spec.distill_weight, lambda: self._logits(logits, batch)),
             (spec.distill_states_weight, lambda: self._states(states, batch)),
         ]
         return sum(weight * loss() for weight, loss in terms if weight)
+
+    def _logits(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        temperature = self.spec.distill_temperature
+        return self.task.kind.distillation_loss(logits, batch["teacher_logits"], temperature, batch["labels"])
 
     def _states(self, outputs: list[torch.Tensor], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         mask, teacher = batch["attention_mask"], batch["teacher_states"]
@@ -158,7 +163,9 @@ class DistillationLoss:
         spec = DistilSpec(distill, None, distill_temperature, distill_weight, distill_states_weight)
         self.teacher_layers = [teacher_layer for _, teacher_layer in pairs]
         student_layers = [student_layer for student_layer, _ in pairs]
-        self.distillation = Distillation(TaskLoss(kind_of(student.config)), student, spec, student_layers)
+        self.distillation = Distillation(
+            TaskLoss(kind_of(student.config, type(student).__name__)), student, spec, student_layers
+        )
         self.student, self.teacher = student, teacher.requires_grad_(False).eval()
         self.watch, self.states, self.inputs = ExitStack(), [], {}
         self.hook = student.register_forward_pre_hook(self._before_forward, with_kwargs=True)
@@ -176,7 +183,7 @@ class DistillationLoss:
             self.states = self.watch.enter_context(record_states(student, inputs["input_ids"].shape[1])).outputs
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
-        """The loss of the student's last batch. num_items_in_batch: rows of all batches that a step accumulates."""
+        """The loss of the student's last batch. num_items_in_batch: labels of all batches that a step accumulates."""
         self.watch.close()
         mask = self.inputs.get("attention_mask", torch.ones_like(self.inputs["input_ids"]))
         rows = torch.arange(len(labels), device=labels.device)
@@ -188,4 +195,4 @@ class DistillationLoss:
             patient = self.distillation.spec.distill == "patient"
             batch["teacher_states"] = states[rows, :, sentence_tokens(self.teacher, mask)] if patient else states
         loss = self.distillation.of(outputs.logits, self.states, batch)
-        return loss if num_items_in_batch is None else loss * len(labels) / num_items_in_batch
+        return loss if num_items_in_batch is None else loss * labels.ne(IGNORED).sum() / num_items_in_batch

@@ -1,7 +1,7 @@
-"""Elastic depth: one training of a full model and of its first layers alone, which share all weights.
+"""Elastic depth: one training of a full model and of shallower models, which are its first layers.
 
 Related: elastic depth of Once-for-All (Cai et al. 2020) and DynaBERT (Hou et al. 2020), and AdaptiveLayerLoss of
-sentence-transformers. The shallower models cost little: their layers are computed in the full model's pass.
+sentence-transformers. The shallower models cost little, because the full model's pass computes their layers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
 from layerdrop.data.kinds import kind_of
+from layerdrop.data.tokens import IGNORED
 from layerdrop.errors import UserError
 from layerdrop.finetune.objectives import TaskLoss, model_inputs
 from layerdrop.states import record_outputs, replay
@@ -19,11 +20,11 @@ from layerdrop.surgery import layer_list
 
 
 class ElasticDepth(TrainerCallback):
-    """An Objective: the mean of the losses of a full model and of its first n layers for several n.
+    """An Objective: the mean of the losses of a full model and of shallower models.
 
-    The loss of a shallower model is the task loss, of which `distill_weight` is replaced by distillation from the full
-    model's logits. All models share the head. The head reads the state after the last kept layer exactly as in the
-    reduced model.
+    A shallower model has the first layers and the head of the full model. Its loss is
+    (1 - distill_weight) * task loss + distill_weight * distillation loss. The full model's detached logits are the
+    teacher.
 
     As a callback, it trains the full model alone until `begin`. Then the shallower models join one by one, deepest
     first. All have joined at `end`. Without the callback, all models are trained from the first step.
@@ -38,12 +39,12 @@ class ElasticDepth(TrainerCallback):
         begin: float = 0.25,
         end: float = 0.5,
     ):
-        """model: the full model, unwrapped. depths: numbers of kept layers of the shallower models. begin, end:
-        fractions of all steps."""
+        """model: the full model, unwrapped. depths: numbers of layers of the shallower models. begin, end: fractions
+        of all steps."""
         self.task, self.model, self.depths = task, model, sorted(set(depths), reverse=True)
         self.distill_weight, self.begin, self.end = distill_weight, begin, end
         self.weights = torch.ones(1 + len(self.depths))
-        """Weights of the full model and of each depth in the mean. A tensor, which a captured step reads anew."""
+        """Weights of the full model and of each depth in the mean. A CUDA graph reads this tensor at each step."""
 
     def joined(self, progress: float) -> list[bool]:
         """Whether each of `depths` is trained. progress: finished fraction of all steps."""
@@ -73,7 +74,7 @@ class ElasticDepth(TrainerCallback):
                 logits = self.model(**inputs).logits
             loss = self.task.of(logits, labels)
             if self.distill_weight:
-                teacher = self.task.kind.distillation_loss(logits, full.detach(), 1.0)
+                teacher = self.task.kind.distillation_loss(logits, full.detach(), 1.0, labels)
                 loss = (1 - self.distill_weight) * loss + self.distill_weight * teacher
             losses.append(loss)
         weights = self.weights.to(full.device)
@@ -81,13 +82,13 @@ class ElasticDepth(TrainerCallback):
 
 
 class ElasticDepthLoss(ElasticDepth):
-    """A `compute_loss_func` and a callback for any Trainer: elastic depth.
+    """Elastic depth for any Trainer: a `compute_loss_func` and a callback.
 
         loss = ElasticDepthLoss(model, [2, 4, 6])
         Trainer(model, args, train_dataset=data, compute_loss_func=loss, callbacks=[loss])
 
-    Afterwards, `drop_layers` or `without` gives the model of each K: the first layers of the trained model. Hooks on
-    the model store the inputs of each batch and the outputs of the layers. Call `remove` to remove the hooks.
+    Hooks on the model store the inputs of each batch and the outputs of the layers. After the training, call `remove`.
+    Then `drop_layers` or `without` gives the model of each K.
     """
 
     def __init__(
@@ -111,7 +112,8 @@ class ElasticDepthLoss(ElasticDepth):
         if not 0 <= begin <= end < 1:
             raise UserError(f"ElasticDepthLoss: begin {begin} and end {end} must be fractions with begin <= end < 1.")
         depths = [n_layers - k for k in ks]
-        super().__init__(TaskLoss(kind_of(model.config)), model, depths, distill_weight, begin, end)
+        task = TaskLoss(kind_of(model.config, type(model).__name__))
+        super().__init__(task, model, depths, distill_weight, begin, end)
         self.recording, self.outputs, self.inputs, self.replaying = ExitStack(), [], {}, False
         self.hook = model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
 
@@ -129,7 +131,7 @@ class ElasticDepthLoss(ElasticDepth):
         self.outputs = self.recording.enter_context(record_outputs(self.model)) if model.training else []
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
-        """The loss of the model's last batch. num_items_in_batch: rows of all batches that a step accumulates.
+        """The loss of the model's last batch. num_items_in_batch: labels of all batches that a step accumulates.
 
         In evaluation mode, the task loss of the full model.
         """
@@ -141,4 +143,4 @@ class ElasticDepthLoss(ElasticDepth):
             loss = self.of(outputs.logits, self.outputs, self.inputs, labels)
         finally:
             self.replaying = False
-        return loss if num_items_in_batch is None else loss * len(labels) / num_items_in_batch
+        return loss if num_items_in_batch is None else loss * labels.ne(IGNORED).sum() / num_items_in_batch

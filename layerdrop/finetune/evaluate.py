@@ -24,9 +24,9 @@ class Evaluation:
     metrics: dict[str, float]
     """`loss` and the task's metrics, as fractions; empty without labels."""
     predictions: np.ndarray
-    """(n,) class ids in the task's order, or values."""
+    """n predictions of the task's kind, with class ids in the task's order."""
     logits: np.ndarray
-    """(n, classes) float32; columns in the model's order of classes; (n, 1) for regression."""
+    """(units, outputs) float32; columns in the model's order of classes. A unit is a row, or a token with a label."""
     seconds: float
 
 
@@ -50,8 +50,8 @@ def evaluate(
         raise FloatingPointError(
             "the model's outputs are not finite: training diverged. Try a lower --learning_rate or --precision fp32"
         )
-    scores = {} if dataset.labels is None else labels.score(logits, dataset.labels)
-    return Evaluation(scores, labels.decide(logits), logits, time.perf_counter() - start)
+    scores = {} if dataset.labels is None else labels.score(logits, dataset)
+    return Evaluation(scores, labels.decide(logits, dataset), logits, time.perf_counter() - start)
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class Evaluator:
 def logits_of(
     model: PreTrainedModel, dataset: TokenizedDataset, collate, batch_size: int, precision: str
 ) -> np.ndarray:
-    """Compute logits (n, classes), float32, in the order of the source."""
-    all_batches = batches(dataset, batch_size)
+    """Compute logits (units, outputs), float32, in the order of the source."""
+    all_batches, ordered = batches(dataset, batch_size), dataset.longest_first()
     numbers = range(rank(), len(all_batches), world_size())
     was_training = model.training
     model.eval()
@@ -91,12 +91,10 @@ def logits_of(
             for number in tqdm(numbers, desc="evaluate", delay=2, leave=False, disable=None):
                 batch = model_inputs(collate(all_batches[number]))
                 inputs = {name: tensor.to(model.device, non_blocking=True) for name, tensor in batch.items()}
-                computed[number] = model(**inputs).logits.float()
+                rows = ordered.rows[number * batch_size : (number + 1) * batch_size]
+                computed[number] = dataset.units(model(**inputs).logits.float(), batch["attention_mask"], rows)
     finally:
         model.train(was_training)
     on_host = {number: logits.cpu().numpy() for number, logits in computed.items()}
     parts = {number: logits for part in gather(on_host) for number, logits in part.items()}
-    in_order = np.concatenate([parts[number] for number in range(len(all_batches))])
-    logits = np.empty_like(in_order)
-    logits[dataset.longest_first().rows] = in_order
-    return logits
+    return ordered.in_order(np.concatenate([parts[number] for number in range(len(all_batches))]))

@@ -27,15 +27,17 @@ def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class TaskLoss:
-    """The loss of the library's classifiers: cross-entropy of classes, squared error of values."""
+    """The loss of the library's classifiers: `Kind.loss`."""
 
     kind: Kind
     label_smoothing: float = 0.0
+    class_weights: torch.Tensor | None = None
+    """(classes,) in the model's order, on the model's device; None: no weights."""
 
     def __call__(self, model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The loss of a batch, as Objective."""
         return self.of(model(**model_inputs(batch)).logits, batch["labels"])
 
     def of(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """logits: (batch, classes), or (batch, 1) for values; labels: (batch,)."""
-        return self.kind.loss(logits, labels, self.label_smoothing)
+        """logits: (batch, ..., outputs); labels: of the kind."""
+        return self.kind.loss(logits, labels, self.label_smoothing, self.class_weights)

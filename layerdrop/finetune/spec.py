@@ -43,6 +43,8 @@ class TrainSpec:
     freeze_layers: tuple[int, ...] = ()
     """Ids of kept layers to freeze, in the checkpoint's numbering."""
     freeze_embeddings: bool = False
+    class_weights: str | None = None
+    """`balanced`: weights of the classes in the loss, by their frequency in the training set. None: no weights."""
     layerdrop_rate: float | None = None
     """LayerDrop: probability that a training step skips a layer; None: no LayerDrop."""
     other: Mapping[str, Any] = field(default_factory=dict)
@@ -51,7 +53,7 @@ class TrainSpec:
 
 ADAPTIVE = ("reduce_lr_on_plateau", "greedy")
 """Learning rate schedules that depend on evaluations."""
-OWN_SETTINGS = ("freeze_layers", "freeze_embeddings", "layerdrop_rate", "other")
+OWN_SETTINGS = ("freeze_layers", "freeze_embeddings", "class_weights", "layerdrop_rate", "other")
 """Fields of TrainSpec that are not settings of `TrainingArguments`."""
 
 

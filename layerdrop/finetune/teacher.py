@@ -68,8 +68,10 @@ def attach_teacher(
     columns, pairs = _columns(teacher, labels), _pairs(distil, teacher, student)
     length = min(max_seq_length, teacher.max_length())
     tokens = tokenize(examples, teacher.tokenizer, length, sizes=teacher.embeddings)
-    if distil.distill == "layers" and not _same_tokens(tokens, data):
-        raise _refused(teacher, "has another tokenizer, so its tokens differ from the model's", "patient or logits")
+    of_tokens = data.words is not None
+    if (distil.distill == "layers" or of_tokens) and not _same_tokens(tokens, data):
+        why = "has another tokenizer, so its tokens differ from the model's"
+        raise _refused(teacher, why, None if of_tokens else "patient or logits")
     model = load_classifier(teacher, replace_head=False)[0].to(device)
     with eager_attention(model) if distil.distill_attention else nullcontext():
         outputs = teacher_outputs(
@@ -84,12 +86,14 @@ def attach_teacher(
             batch_size=batch_size,
             precision="fp32" if teacher.config.model_type in FP32_ONLY else precision,
         )
-    indexed = IndexedDataset(data.columns, data.offsets, data.labels, data.rows)
+    indexed = IndexedDataset(data.columns, data.offsets, data.labels, data.rows, data.words)
     return indexed, TeacherCollator(collate, outputs), [ours for ours, _ in pairs]
 
 
-def _refused(teacher: Checkpoint, why: str, instead: str) -> UserError:
-    return UserError(f"--teacher {teacher.name}: {why}. Use --distill {instead}, or another teacher.")
+def _refused(teacher: Checkpoint, why: str, instead: str | None) -> UserError:
+    """instead: values of --distill that fit; None: no value fits."""
+    remedy = f"Use --distill {instead}, or another teacher" if instead else "Use another teacher"
+    return UserError(f"--teacher {teacher.name}: {why}. {remedy}.")
 
 
 def _columns(teacher: Checkpoint, labels: Labels) -> list[int]:
@@ -104,7 +108,7 @@ def _columns(teacher: Checkpoint, labels: Labels) -> list[int]:
             f"{name}: its classes are {', '.join(teacher.label_names)}, those of {task.name} are "
             f"{', '.join(task.labels)}. Give a teacher for this task."
         )
-    return theirs.to_model(labels.to_task(np.arange(task.kind.n_outputs))).tolist()
+    return np.argsort(theirs.ids)[labels.ids].tolist()
 
 
 def _pairs(distil: DistilSpec, teacher: Checkpoint, student: PreTrainedModel) -> list[tuple[int, int]]:
@@ -207,8 +211,9 @@ def teacher_outputs(
 ) -> dict[str, RaggedMemmap]:
     """Compute a teacher's outputs for all rows of `data`, in evaluation mode on the teacher's device.
 
-    Returns for each row: `teacher_logits`: (classes,) float32. `teacher_states`: (pairs, hidden), or with `layers`
-    (pairs, tokens, hidden). `teacher_attention`: (pairs, heads, tokens, tokens).
+    Returns for each row: `teacher_logits`: (classes,) float32, or (tokens, classes) for labels of tokens.
+    `teacher_states`: (pairs, hidden), or with `layers` (pairs, tokens, hidden). `teacher_attention`: (pairs, heads,
+    tokens, tokens).
 
     Under torch.distributed, each process computes a share of the batches, and all processes can read all outputs.
 
@@ -226,7 +231,7 @@ def teacher_outputs(
         inputs = {name: tensor.to(teacher.device) for name, tensor in batch.items() if name != "labels"}
         with record_states(teacher, inputs["attention_mask"].shape[1]) as recorded:
             output = teacher(**inputs, **({"output_attentions": True} if attention else {}))
-        outputs = {"teacher_logits": output.logits.float()[:, slice(None) if columns is None else list(columns)]}
+        outputs = {"teacher_logits": output.logits.float()[..., slice(None) if columns is None else list(columns)]}
         if layers:
             states = torch.stack([recorded.outputs[i] for i in layers], dim=1)
             token = sentence_tokens(teacher, inputs["attention_mask"])
@@ -252,6 +257,8 @@ def teacher_outputs(
 def _row_shapes(outputs: Mapping[str, torch.Tensor], kind: str) -> dict[str, tuple[list[int], torch.dtype]]:
     """(shape of a row, type) of each output. outputs: the outputs of a batch."""
     token_axes = {"teacher_states": (1,), "teacher_attention": (2, 3)} if kind == "layers" else {}
+    if outputs["teacher_logits"].dim() == 3:
+        token_axes["teacher_logits"] = (0,)
     shapes = {}
     for name, tensor in outputs.items():
         sizes = enumerate(tensor.shape[1:])

@@ -34,7 +34,7 @@ VARIANT_SETTINGS = (
 """Settings of a training variant. Runs with different values are separate rows."""
 DATA = (
     *("source", "files", "dataset_name", "dataset_config_name", "validation_share", "text_columns", "label_column"),
-    *("label_type", "positive_label", "skip_bad_rows"),
+    *("label_type", "label_separator", "positive_label", "skip_bad_rows"),
 )
 """Settings of the data. Runs of a task with different values are separate columns. All other settings separate
 tables."""
@@ -171,7 +171,7 @@ def _settings(record: RunRecord) -> dict[str, Any]:
 
 def _positive_label(record: RunRecord) -> str | None:
     """The class that f1 measures, for own data with two classes. In records of version 0.2: the last class by name."""
-    if not record.spec.data.files or len(record.labels) != 2:
+    if not record.spec.data.files or "f1" not in record.task.metrics:
         return None
     return record.positive_label or record.labels[-1]
 

@@ -18,13 +18,20 @@ from layerdrop.runs.record import RunRecord
 from layerdrop.system.text import short_name
 
 METRIC_WORDS = {
+    "entity_f1": "entity F1",
+    "entity_precision": "entity precision",
+    "entity_recall": "entity recall",
+    "f1_micro": "micro F1",
     "accuracy": "acc",
     "f1": "F1",
     "f1_macro": "macro F1",
+    "exact_match": "exact match",
     "pearson": "Pearson",
     "spearmanr": "Spearman",
     "matthews_correlation": "Matthews",
 }
+"""Metric -> its name in tables. The first metric of a task of own files is its main metric."""
+METRIC_ORDER = {name: i for i, name in enumerate(METRIC_WORDS)}
 GLUE = TASKS | DEMO_TASKS
 Cell = tuple[str, str]
 """(column, metric as recorded)."""
@@ -121,7 +128,8 @@ class ModelResults:
         """Recorded metrics of a column. Without a recorded metric: the task's main metric."""
         measured = self._measured.get(column, set())
         known = list(metrics_of(self.task_of.get(column, column)))
-        return [name for name in known if name in measured] or sorted(measured) or known[:1]
+        of_own_files = sorted(measured, key=lambda name: (METRIC_ORDER.get(name, len(METRIC_ORDER)), name))
+        return [name for name in known if name in measured] or of_own_files or known[:1]
 
     def main_cells(self, columns: Iterable[str]) -> list[Cell]:
         """Each column with its main metric: accuracy, Pearson, Matthews, MNLI's matched accuracy."""

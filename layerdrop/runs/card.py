@@ -17,7 +17,7 @@ from layerdrop.system.text import markdown, one_line
 USE = """```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", "THIS_FOLDER")
+classify = pipeline("{pipeline}", "THIS_FOLDER")
 ```"""
 LIMITS = ("validation_share", "hold_out", "max_eval_samples")
 """Settings that select the rows of the evaluation."""
@@ -55,6 +55,9 @@ Distilled from {{ teacher }} (`--distill {{ spec.distil.distill }}`).
 {%- endfor %}
 
 The values are fractions, measured on {{ rows }}.
+{%- if record.label_threshold %}
+A label is predicted if its probability is above {{ record.label_threshold }}.
+{%- endif %}
 {%- else %}
 Not evaluated.
 {%- endif %}
@@ -83,22 +86,23 @@ def push_card(record: RunRecord, hub_model_id: str | None, token: str | None) ->
     api.upload_file(path_or_fileobj=Path(record.folder) / CARD_FILE, path_in_repo=CARD_FILE, repo_id=repository)
 
 
-def card(record: RunRecord, use: str = USE) -> ModelCard:
-    """The model card of a successful run. use: Markdown with instructions to load the model."""
+def card(record: RunRecord, use: str | None = None) -> ModelCard:
+    """The model card of a successful run. use: Markdown with instructions to load the model; None: a pipeline."""
+    use = use or USE.format(pipeline=record.task.kind.pipeline)
     text = f"---\n{_metadata(record).to_yaml()}\n---\n{CARD_MARK}\n{_text(record, use)}\n"
     return ModelCard(text, ignore_metadata_errors=True)
 
 
 def _metadata(record: RunRecord) -> ModelCardData:
     spec, task = record.spec, record.spec.data.task
-    glue, dataset = _is_glue(spec.data), _hub_dataset(spec.data)
+    glue, dataset, pipeline = _is_glue(spec.data), _hub_dataset(spec.data), record.task.kind.pipeline
     names = dict(spec.data.files) if spec.data.dataset_name else {}
     parted = spec.data.hold_out or spec.data.validation_share
     limited = {name: value for name in LIMITS if (value := getattr(spec.data, name))}
     results = [
         EvalResult(
-            task_type="text-classification",
-            task_name="Text classification",
+            task_type=pipeline,
+            task_name=pipeline.replace("-", " ").capitalize(),
             dataset_type=dataset or task,
             dataset_name=f"GLUE {task}" if glue else task,
             dataset_config=task if glue else spec.data.dataset_config_name,
@@ -112,7 +116,7 @@ def _metadata(record: RunRecord) -> ModelCardData:
     ]
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag="text-classification",
+        pipeline_tag=pipeline,
         tags=["layerdrop", "layer-dropping"],
         base_model=hub_name(spec.model.name),
         datasets=[dataset] if dataset else None,

@@ -51,7 +51,7 @@ def data_flags(data: DataSpec) -> list[str]:
         return ["--task_name", data.task, *folder]
     names = (
         *("dataset_name", "dataset_config_name", "validation_share", "text_columns", "label_column", "label_type"),
-        *("positive_label", "skip_bad_rows", "hold_out"),
+        *("label_separator", "positive_label", "skip_bad_rows", "hold_out"),
     )
     task = ["--task_name", data.task] if data.task in TASKS | DEMO_TASKS else []
     files = [f"{data.flag(split)}={path}" for split, path in data.files]

@@ -9,6 +9,7 @@ from layerdrop.criteria.selection import Selection
 from layerdrop.data.examples import Examples
 from layerdrop.data.labels import Labels
 from layerdrop.data.tasks import metric_prefix
+from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.finetune.evaluate import Evaluation
 from layerdrop.finetune.gradual import DropSchedule
 from layerdrop.finetune.trainer import FineTuner
@@ -26,6 +27,7 @@ def inputs(record: RunRecord, read: RunInputs, teacher: Checkpoint | None) -> No
     spec, task, data, checkpoint, labels = record.spec, read.data.task, read.data, read.checkpoint, read.labels
     record.n_layers = checkpoint.n_original
     record.labels, record.text_columns = list(task.labels), list(task.texts)
+    record.label_type, record.label_threshold = task.label_type, task.kind.threshold
     record.positive_label = task.positive_label
     for split, rows in data.examples.items():
         record.data[split] = {"rows": len(rows), "bad_rows": rows.bad_rows, "fingerprint": rows.fingerprint()}
@@ -47,6 +49,8 @@ def inputs(record: RunRecord, read: RunInputs, teacher: Checkpoint | None) -> No
             )
     if spec.train and spec.train.label_smoothing_factor and not task.kind.smoothed:
         notes.append(f"--label_smoothing_factor has no effect on {task.name}, whose labels are {task.kind}")
+    if spec.train and spec.train.class_weights and not task.kind.named:
+        notes.append(f"--class_weights has no effect on {task.name}, whose labels are {task.kind}")
     if busy := busy_note():
         notes.append(busy)
     record.notes += notes
@@ -60,9 +64,9 @@ def selection(record: RunRecord, checkpoint: Checkpoint, selection: Selection, l
     record.fingerprints |= selection.fingerprints
     if selection.head:
         record.notes.append(f"scores are measured with {selection.head}")
-    record.parameters_before = number_of_parameters(checkpoint, labels=labels.names)
+    record.parameters_before = number_of_parameters(checkpoint, **labels.head)
     last = [] if when.frozen else selection.dropped
-    record.parameters_after = number_of_parameters(checkpoint, last, labels=labels.names)
+    record.parameters_after = number_of_parameters(checkpoint, last, **labels.head)
     if checkpoint.family.shared and selection.dropped:
         record.notes.append(
             f"{checkpoint.family.name} uses one layer n times, so all strategies give the same model. "
@@ -93,6 +97,17 @@ def cut(checkpoint: Checkpoint, step: int, dropped: Sequence[int], why: str, sco
     return Cut(step, [i for i in range(checkpoint.n_original) if i not in kept], kept, why, scores)
 
 
+def class_weights(record: RunRecord, train: TokenizedDataset, labels: Labels) -> np.ndarray | None:
+    """Record and return the weights of the classes in the loss, in the model's order. None for a loss without weights.
+
+    train: the training set, with labels in the model's order.
+    """
+    if not record.spec.train.class_weights or (weights := labels.kind.balanced_weights(train.labels)) is None:
+        return None
+    record.class_weights = {name: float(weight) for name, weight in zip(labels.names, weights, strict=True)}
+    return weights
+
+
 def training(record: RunRecord, trainer: FineTuner, clock: Clock) -> None:
     """Record the results of a training."""
     record.epochs, record.steps, record.train_loss = trainer.epochs, trainer.state.global_step, trainer.train_loss
@@ -105,7 +120,7 @@ def training(record: RunRecord, trainer: FineTuner, clock: Clock) -> None:
 def evaluation(record: RunRecord, split: str, evaluation: Evaluation, examples: Examples, labels: Labels) -> None:
     """Record the predictions' statistics on a split and, for a validation split, the metrics."""
     predictions, kind = evaluation.predictions, labels.kind
-    record.distinct_predictions[split] = len(np.unique(predictions))
+    record.distinct_predictions[split] = kind.n_distinct(predictions)
     if (width := kind.range_in_deviations(predictions, examples.labels)) is not None:
         record.prediction_range[split] = width
     if split.startswith("validation"):

@@ -12,6 +12,7 @@ from layerdrop.data.batches import Collator
 from layerdrop.data.labels import Labels
 from layerdrop.data.read import Data, read_splits
 from layerdrop.data.tokens import TokenizedDataset, tokenize
+from layerdrop.errors import UserError
 from layerdrop.runs.spec import Options, RunSpec
 
 MULTIPLE = 8
@@ -27,9 +28,9 @@ def needed_splits(spec: RunSpec, options: Options) -> list[str]:
 
 def splits_to_select(spec: RunSpec) -> list[str]:
     """Splits that the selection of a run's layers reads: `train`, `validation`, `test`."""
-    needed = {split for split, _ in spec.data.files[:1]} | {
-        split_to_score(spec.drop)
-    }  # the first file decides the classes
+    own = spec.data.source in ("files", "dataset")
+    first = spec.data.files[0][0] if spec.data.files else "test" if own else None  # the first file decides the classes
+    needed = {first, split_to_score(spec.drop)}
     return [split for split in ("train", "validation", "test") if split in needed]
 
 
@@ -78,6 +79,11 @@ class RunInputs:
         multiple = 1 if args.device.type == "cpu" else MULTIPLE
         collate = Collator.of(checkpoint.tokenizer, max_length, spec.data.pad_to_max_length, multiple)
         labels, size = Labels(data.task, checkpoint), args.per_device_eval_batch_size
+        if spec.distil and spec.distil.distill == "patient" and not labels.kind.pooled:
+            raise UserError(
+                f"--distill patient: compares the states of the sentence token, but the labels of {data.task.name} are "
+                f"{labels.kind}. Use --distill layers or logits."
+            )
         return cls(checkpoint, data, labels, collate, max_length, args.device, size)
 
     @property

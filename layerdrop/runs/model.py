@@ -57,15 +57,15 @@ def load_model(
     loaded weights lack. Raises UserError if the start model lacks a layer that the run keeps.
     """
     set_seed(spec.seed)
-    dropped, names = dropped_before_training(spec, selection), labels.names
+    dropped, head = dropped_before_training(spec, selection), labels.head
     if start:
         absent = _absent_layers(start, [i for n, i in enumerate(checkpoint.original_ids) if n not in dropped])
-        model, new = load_classifier(start, absent, labels=names, replace_head=False)
+        model, new = load_classifier(start, absent, **head, replace_head=False)
     elif spec.model.from_scratch:
-        model, new = random_classifier(checkpoint, dropped, labels=names), []
+        model, new = random_classifier(checkpoint, dropped, **head), []
     else:
         has_new_head, weights = spec.train is not None, selection.encoder_weights
-        model, new = load_classifier(checkpoint, dropped, labels=names, replace_head=has_new_head, weights=weights)
+        model, new = load_classifier(checkpoint, dropped, **head, replace_head=has_new_head, weights=weights)
     selection.encoder_weights = None  # frees memory
     if spec.data.files:
         setattr(model.config, POSITIVE_KEY, labels.task.positive_label)

@@ -102,9 +102,15 @@ class RunRecord:
     text_columns: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     """Class names in id order; empty for regression."""
+    label_type: str | None = None
+    """Kind of the labels, as --label_type. None in records of version 0.2, for `class` or `number`."""
+    label_threshold: float | None = None
+    """Several labels at once: the probability above which a label is predicted."""
     positive_label: str | None = None
     """The class that `f1` measures. None if F1 is not a metric of the task. Also None in records of version 0.2, where
     `f1` measures the last class."""
+    class_weights: dict[str, float] = field(default_factory=dict)
+    """Class name -> weight in the training loss; empty without --class_weights."""
     class_f1: dict[str, dict[str, float]] = field(default_factory=dict)
     """Validation split -> class name -> F1; empty for regression."""
     distinct_predictions: dict[str, int] = field(default_factory=dict)
@@ -127,7 +133,8 @@ class RunRecord:
     def task(self) -> Task:
         """The task in the table of tasks. For own data: a task with the data's classes."""
         positive = self.labels.index(self.positive_label) if self.positive_label in self.labels else 1
-        return (TASKS | DEMO_TASKS).get(self.spec.data.task) or custom_task("", (), "", tuple(self.labels), positive)
+        task = (TASKS | DEMO_TASKS).get(self.spec.data.task)
+        return task or custom_task("", (), "", tuple(self.labels), positive, self.label_type)
 
     @property
     def named_metrics(self) -> dict[str, float]:

@@ -22,8 +22,7 @@ def summary(record: RunRecord) -> str:
         before, after = record.parameters_before, record.parameters_after
         lines.append(("parameters", f"{before:,} -> {after:,} ({100 * (after - before) / before:+.1f}%)"))
     if record.metrics:
-        shown = (f"{name} {value:.4f}" for name, value in record.named_metrics.items() if not name.endswith("loss"))
-        lines.append(("metrics", "  ".join(shown)))
+        lines.append(("metrics", metrics_words(record)))
     lines += [("warning", _constant(record, split, n)) for split, n in record.constant_predictions().items()]
     if record.resumed_at_step is not None:
         lines.append(("resumed", f"at step {record.resumed_at_step:,}: seconds count from this step"))
@@ -36,6 +35,12 @@ def summary(record: RunRecord) -> str:
     if record.status != "dry_run":
         lines.append(("folder", record.folder))
     return "\n".join(f"{name:<11}{printable(value)}" for name, value in lines)
+
+
+def metrics_words(record: RunRecord) -> str:
+    """`accuracy 0.9120  f1 0.9034`: the metrics without losses."""
+    shown = (f"{name} {value:.4f}" for name, value in record.named_metrics.items() if not name.endswith("loss"))
+    return "  ".join(shown)
 
 
 def _constant(record: RunRecord, split: str, n: int) -> str:

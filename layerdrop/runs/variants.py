@@ -98,7 +98,7 @@ def training_variant(
     if spec.theseus:
         check_predecessor(predecessor, new_parameters)
         freeze_outside_layers(model)
-        full, theseus = load_classifier(predecessor, labels=labels.names, replace_head=False)[0], spec.theseus
+        full, theseus = load_classifier(predecessor, **labels.head, replace_head=False)[0], spec.theseus
         rate = theseus.replacing_rate, theseus.replacing_steps, theseus.replacing_schedule
         variant.callbacks.append(TheseusLoss(model, full, *rate, spec.seed))
     if schedule:

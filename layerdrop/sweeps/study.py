@@ -1,6 +1,7 @@
 """A study: a grid of runs from YAML, as a list of jobs."""
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,8 @@ AXES = {
 }
 """Name of an axis -> the flag that it varies. Any other flag of a run can be an axis under its own name."""
 KEYS = ("recipe", "settings", "grid", "exclude")
+MOST_CELLS = 100_000
+"""Maximum number of cells of a grid."""
 QUIET = {"save_strategy": "no", "save_model": "no", "disable_tqdm": True, "report_to": "none"}
 """Default settings of a study's runs. Saving the weights of hundreds of runs would fill a disk."""
 SINGLE_RUN_FLAGS = {
@@ -143,7 +146,9 @@ def refuse_flags_of_one_run(words: Sequence[str]) -> None:
 
 
 def _cells(grid: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every combination of a grid's values, as axis -> value."""
+    """Every combination of a grid's values, as axis -> value. Raises UserError for a grid that is too large."""
+    if (n := math.prod(len(_values(value)) for value in grid.values())) > MOST_CELLS:
+        raise UserError(f"grid: has {n:,} cells. Allowed: up to {MOST_CELLS:,}. Split it into several studies.")
     for values in itertools.product(*(_values(value) for value in grid.values())):
         yield dict(zip(grid, values, strict=True))
 
@@ -217,9 +222,9 @@ class _Planner:
             return self._job_of(spec.with_seed(self.seeds[seed]), options, error)
         try:
             arguments = self.parse(self.settings | _settings(cell), self.flags)
-            if arguments.when.drop_when == "elastic" and arguments.when.elastic_k is None:
-                trained = {"elastic_k": [k for k in all_k if k is not None]}
-                arguments = self.parse(self.settings | trained | _settings(cell), self.flags)
+            trained = [k for k in all_k if k is not None]
+            if arguments.when.drop_when == "elastic" and arguments.when.elastic_k is None and trained:
+                arguments = self.parse(self.settings | {"elastic_k": trained} | _settings(cell), self.flags)
         except UserError as error:
             raise UserError(_with_axes(str(error))) from error
         if arguments.needs_hub and not self.asked_hub:

@@ -120,8 +120,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
                 Path(temporary).unlink(missing_ok=True)
                 raise
     except OSError as error:
-        if error.errno is not None:  # else the message has no place for a path
-            error.filename, error.filename2 = str(path), None
+        if error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error  # names the file, not the temporary one
         raise
 
 

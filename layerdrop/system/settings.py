@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from layerdrop.errors import UserError
+from layerdrop.system.files import regular
 
 STUDY, SEARCH = "a study of many runs", "a search"
 COMMANDS = {STUDY: "sweep", SEARCH: "search"}
@@ -40,12 +41,14 @@ def read_settings(path: str, kind: str | None = None) -> dict[str, Any]:
     kind: STUDY, SEARCH, or None for the flags of one run. Raises UserError for an unreadable file or another kind.
     """
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        text = regular(Path(path).expanduser()).read_text(encoding="utf-8-sig")
         settings = json.loads(text) if path.endswith(".json") else yaml.load(text, _Loader)
     except OSError as error:
         raise UserError(f"{path}: cannot read the configuration ({error.strerror}). Check the path.") from None
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path}: not valid YAML or JSON ({' '.join(str(error).split())}).") from None
+    except RecursionError:
+        raise UserError(f"{path}: its lists and mappings are nested too deep.") from None
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise UserError(f"{path}: a configuration is a list of `flag: value` lines.")
     actual = STUDY if "grid" in settings else SEARCH if SEARCH_ONLY & set(settings) else None

@@ -93,7 +93,7 @@ def test_only_what_a_threshold_needed_counts_as_tried():
 
 # ---- the command -----------------------------------------------------------------------------------------------------
 @pytest.fixture
-def call(bert, glue, tmp_path, monkeypatch, capsys):
+def call(bert, glue, tmp_path, monkeypatch, capsys, in_process):
     monkeypatch.chdir(tmp_path)
 
     def call(words, data=glue):
@@ -186,6 +186,8 @@ def test_k_that_the_strategy_cannot_drop_are_left_out(call):
     ("words", "said"),
     [
         ("--tasks rte --k 6", "--k 6: 1 to 5 layers of this model can be dropped"),
+        ("--tasks rte --drop_when elastic --k 2 6", "--k 2 6: 1 to 5 layers of this model can be dropped"),
+        ("--tasks rte --drop_when elastic --k 0", "--k 0: 1 to 5 layers of this model can be dropped"),
         ("--tasks rte --do_eval", "choosing K trains and evaluates"),
         ("--tasks rte --max_los 1", "Did you mean --max_loss?"),
         ("--tasks rt", "--tasks: unknown"),

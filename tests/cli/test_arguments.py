@@ -574,6 +574,8 @@ CASES = {
     "text_columns": (OWN, "title,body"),
     "label_column": (OWN, "grade"),
     "label_type": (OWN, "number"),
+    "label_separator": (f"{OWN} --label_type multi", ";"),
+    "class_weights": (TOP, "balanced"),
     "positive_label": (OWN, "spam"),
     "skip_bad_rows": (OWN, "True"),
     "drop_strategy": (TOP, "bottom"),
@@ -594,6 +596,8 @@ CASES = {
     "freeze_dropped": (f"{TOP} --drop_when finetuned", "True"),
     "drop_step": (f"{TOP} --drop_when gradual", "2"),
     "drop_every_epochs": (f"{TOP} --drop_when gradual", "1"),
+    "elastic_k": (f"{TOP} --drop_when elastic", "1,2,3"),
+    "finetune_again": (f"{TOP} --drop_when elastic", "True"),
     "replacing_rate": (f"{TOP} --theseus", "0.7"),
     "replacing_schedule": (f"{TOP} --theseus", "constant"),
     "replacing_steps": (f"{TOP} --theseus", "0.7"),
@@ -724,16 +728,19 @@ def test_the_list_names_flags_once_each():
 CHANGES_A_RESULT = (
     "model_name_or_path model_revision tokenizer_name from_scratch task_name data_dir train_file validation_file "
     "dataset_name dataset_config_name train_split validation_split validation_share "
-    "text_columns label_column label_type positive_label skip_bad_rows max_seq_length pad_to_max_length "
+    "text_columns label_column label_type label_separator positive_label skip_bad_rows max_seq_length "
+    "pad_to_max_length "
     "max_train_samples max_eval_samples hold_out drop_strategy drop_k drop_threshold drop_layers keep_layers "
     "drop_order_file drop_order weight_scope score_on layerdrop_rate drop_when freeze_dropped drop_step "
+    "elastic_k finetune_again "
     "drop_every_epochs theseus replacing_rate replacing_schedule replacing_steps start_num_train_epochs "
     "start_learning_rate teacher teacher_num_train_epochs teacher_learning_rate "
     "distill distill_temperature distill_weight distill_states_weight distill_attention score_split "
     "max_score_samples freeze_layers freeze_embeddings do_train seed data_seed precision bf16 fp16 no_speedups tf32 "
     "num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps auto_find_batch_size "
     "learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps optim optim_args optim_target_modules "
-    "weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm label_smoothing_factor neftune_noise_alpha "
+    "weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm label_smoothing_factor class_weights "
+    "neftune_noise_alpha "
     "train_sampling_strategy dataloader_drop_last dataloader_in_order load_best_model_at_end ignore_data_skip "
     "full_determinism torch_compile torch_compile_backend torch_compile_mode use_liger_kernel liger_kernel_config "
     "bf16_full_eval fp16_full_eval activation_checkpointing_kwargs gradient_checkpointing_kwargs accelerator_config "
@@ -831,6 +838,7 @@ def test_the_papers_recipe():
         "data_seed": None,
         "freeze_layers": (),
         "freeze_embeddings": False,
+        "class_weights": None,
         "layerdrop_rate": None,
         "other": {},
     }
@@ -1114,7 +1122,18 @@ def test_fp16_without_a_gpu_is_fp32(words):
         (f"--task_name mnli {OWN}", ["loss", "accuracy"]),
         (f"{OWN} --label_type number", ["loss", "pearson", "spearmanr"]),
         (f"{OWN} --label_type class", ["loss", "accuracy", "f1", "f1_macro"]),
-        (OWN, ["loss", "accuracy", "f1", "f1_macro", "pearson", "spearmanr"]),
+        (f"{OWN} --label_type multi", ["loss", "f1_micro", "f1_macro", "exact_match"]),
+        (
+            f"{OWN} --task_type token",
+            ["loss", "accuracy", "f1_macro", "entity_f1", "entity_precision", "entity_recall"],
+        ),
+        (
+            OWN,
+            [
+                *("loss", "accuracy", "f1", "f1_macro", "pearson", "spearmanr", "f1_micro", "exact_match"),
+                *("entity_f1", "entity_precision", "entity_recall"),
+            ],
+        ),
     ],
 )
 def test_metric_for_the_best_model(words, allowed):

@@ -20,7 +20,8 @@ def python(*words: str, **settings):
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=ENVIRONMENT, **settings)
 
 
-def test_help_imports_no_library():
+def test_help_and_reports_import_no_library():
+    """Reports import pandas, and nothing that trains or tests."""
     code = f"""
 import contextlib, io, sys
 from layerdrop.cli.command import overview, run_command
@@ -32,9 +33,12 @@ with contextlib.redirect_stdout(io.StringIO()) as out:
         except SystemExit as end:
             assert not end.code
 print(len(out.getvalue()), *{{"torch", "transformers", "numpy", "pandas"}} & set(sys.modules))
+import layerdrop.report.contents, layerdrop.report.html
+print("report", *{{"torch", "transformers", "scipy"}} & set(sys.modules))
 """
     done = python("-c", code, check=True)
-    assert int(done.stdout) > 5000 and not done.stderr
+    of_help, of_report = done.stdout.splitlines()
+    assert int(of_help) > 5000 and of_report == "report" and not done.stderr
 
 
 def test_help_of_a_run(capsys):

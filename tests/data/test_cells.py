@@ -74,7 +74,7 @@ def test_a_repeated_header_is_no_row(tmp_path):
     ("row", "message"),
     [
         ({"text": ["w", "v"], "label": 0}, "column 'text' holds a list"),
-        ({"text": "w w", "label": [1, 2]}, "column 'label' holds a list .*multi-label"),
+        ({"text": "w w", "label": [1, 2]}, r"label \[1, 2\] of column 'label' is a list.*--label_type multi"),
         ({"text": "w w", "label": {"a": 1}}, "column 'label' holds an object"),
         ({"text": "w w", "label": float("nan")}, "an empty cell in column 'label'"),
         ({"text": float("nan"), "label": 0}, "an empty cell in column 'text'"),
@@ -89,11 +89,10 @@ def test_a_cell_that_is_no_text_is_malformed(tmp_path, row, message):
     assert data.task.labels == ("0", "1") and data.examples["train"].bad_lines == (3,)
 
 
-@pytest.mark.parametrize(("cell", "message"), [([1, 2], "holds a list"), ({"a": 1}, "holds an object")])
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_labels_that_are_all_lists_are_refused(tmp_path, cell, message, kind):
-    path = write(tmp_path / f"x.{kind}", [{"text": "w w", "label": cell}] * 3)
-    with pytest.raises(UserError, match=rf"x.{kind}:1: column 'label' {message}"):
+def test_labels_that_are_all_objects_are_refused(tmp_path, kind):
+    path = write(tmp_path / f"x.{kind}", [{"text": "w w", "label": {"a": 1}}] * 3)
+    with pytest.raises(UserError, match=rf"x.{kind}:1: column 'label' holds an object"):
         read(path)
     with pytest.raises(UserError, match="label"):
         read(path, skip_bad_rows=True)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
 
 from layerdrop.data.kinds import Classes, Values
 
@@ -19,10 +21,22 @@ def test_a_split_is_stratified_if_each_class_occurs_twice():
 
 
 def test_groups_of_rows():
-    assert [rows.tolist() for rows in Classes(("a", "b", "c")).strata(np.array([2, 0, 2]))] == [[1], [0, 2]]
-    assert [rows.tolist() for rows in Values().strata(np.array([0.5, 1.5]))] == [[0, 1]]
+    of_classes, of_values = Classes(("a", "b", "c")).strata(np.array([2, 0, 2])), Values().strata(np.array([0.5, 1.5]))
+    assert {name: rows.tolist() for name, rows in of_classes.items()} == {"class 'a'": [1], "class 'c'": [0, 2]}
+    assert {name: rows.tolist() for name, rows in of_values.items()} == {"the training set": [0, 1]}
 
 
 def test_confidence_is_the_largest_probability():
     logits = np.array([[np.log(3.0), 0.0], [1000.0, 1000.0]], dtype=np.float32)
     assert Classes(("a", "b")).confidence(logits) == pytest.approx([0.75, 0.5]) and Values().confidence(logits) is None
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    kind, labels = Classes(("a", "b", "c", "d")), np.array([0, 0, 0, 2, 2, 3])
+    weights = kind.balanced_weights(labels)
+    assert weights[[0, 2, 3]] == pytest.approx(compute_class_weight("balanced", classes=np.unique(labels), y=labels))
+    assert weights[1] == 1 and weights.dtype == np.float32  # no row has the class
+    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [np.log(5.0), 0.0, 0.0, 0.0]])
+    loss = kind.loss(logits, torch.tensor([0, 3]), class_weights=torch.from_numpy(weights))
+    assert float(loss) == pytest.approx((weights[0] * np.log(4) + weights[3] * np.log(8)) / (weights[0] + weights[3]))
+    assert Values().balanced_weights(np.array([0.5])) is None

@@ -1,6 +1,7 @@
 """Elastic depth: losses, gradients and weights by hand."""
 
 import copy
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import Trainer, TrainingArguments
 import layerdrop
 from layerdrop.errors import UserError
 from layerdrop.finetune.elastic import ElasticDepth, ElasticDepthLoss
+from layerdrop.finetune.speedups.first_token import first_token_only
 from layerdrop.surgery import drop_layers
 from tests import tiny
 from tests.small.test_surgery import MODEL_TYPES
@@ -85,14 +87,35 @@ def test_the_teacher_gets_no_gradient_of_the_distillation():
     assert not any(parameter.grad.any() for parameter in model.bert.encoder.layer[3:].parameters())
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("context", [nullcontext, first_token_only])
+def test_activation_checkpointing_keeps_the_gradients(context, reentrant):
+    """Also with the last layer at the first token only: the backward pass computes the full model's layers again."""
+
+    def found(checkpointed):
+        model = tiny.model("bert").train()
+        model.apply(lambda module: setattr(module, "p", 0.0) if isinstance(module, torch.nn.Dropout) else None)
+        if checkpointed:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+        with context(model):
+            ElasticDepth(CLASSES, model, [2, 4])(model, batch()).backward()
+        return gradients(model)
+
+    plain, checkpointed = found(False), found(True)
+    assert plain.keys() == checkpointed.keys()
+    assert all(torch.allclose(gradient, checkpointed[name], atol=1e-6) for name, gradient in plain.items())
+
+
 def test_shallower_models_join_one_by_one_deepest_first():
     model = tiny.model("bert")
     elastic = ElasticDepth(CLASSES, model, [2, 3, 4], begin=0.3, end=0.7)
     assert elastic.depths == [4, 3, 2]
     expected = {0.0: [0, 0, 0], 0.29: [0, 0, 0], 0.3: [1, 0, 0], 0.5: [1, 1, 0], 0.69: [1, 1, 0], 0.7: [1, 1, 1]}
+    tensor = elastic.weights
     for progress, joined in expected.items():
         elastic.on_step_begin(None, at(progress), None)
         assert elastic.weights.tolist() == [1, *joined]
+    assert elastic.weights is tensor, "a CUDA graph reads this tensor"
     assert ElasticDepth(CLASSES, model, [2], begin=0.3, end=0.7).joined(0.3) == [True]
 
 
@@ -152,6 +175,23 @@ def test_the_public_loss_equals_the_objective():
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+def test_the_defaults_are_those_of_the_docs():
+    model = tiny.model("bert")
+    public = ElasticDepthLoss(model, [1, 3])
+    for loss in (ElasticDepth(CLASSES, model, [5, 3]), public):
+        assert (loss.depths, loss.distill_weight, loss.begin, loss.end) == ([5, 3], 0.5, 0.25, 0.5)
+    public.remove()
+
+
+def test_the_public_loss_leaves_no_recording_behind():
+    """The passes of the head are not recorded, which would keep their activations."""
+    model, rows = tiny.model("bert").train(), batch()
+    loss = ElasticDepthLoss(model, [2, 4])
+    loss(model(**inputs_of(rows)), rows["labels"])
+    assert not any(layer._forward_hooks for layer in model.bert.encoder.layer) and not loss.replaying
+    loss.remove()
+
+
 def test_accumulated_batches_have_the_gradients_of_one_batch():
     model, rows = tiny.model("bert"), batch()
     loss = ElasticDepthLoss(model, [2])
@@ -164,6 +204,21 @@ def test_accumulated_batches_have_the_gradients_of_one_batch():
         some = {name: tensor[part] for name, tensor in rows.items()}
         loss(model(**inputs_of(some)), some["labels"], torch.tensor(4)).backward()
     assert all(torch.allclose(gradient, whole[name], atol=1e-6) for name, gradient in gradients(model).items())
+
+
+def test_accumulated_batches_of_several_labels_a_row():
+    """The Trainer counts labels: with several labels a row, more than rows."""
+    model, rows = tiny.model("bert", num_labels=3, problem_type="multi_label_classification"), batch()
+    labels = torch.tensor([[1.0, 0, 1], [0, 0, 1], [0, 1, 0], [1, 1, 0]])
+    loss = ElasticDepthLoss(model.train(), [2])
+    model.apply(lambda module: setattr(module, "p", 0.0) if isinstance(module, torch.nn.Dropout) else None)
+    whole = loss(model(**inputs_of(rows)), labels)
+    parts = [
+        loss(model(**{name: tensor[part] for name, tensor in inputs_of(rows).items()}), labels[part], torch.tensor(12))
+        for part in (slice(0, 1), slice(1, 4))
+    ]
+    assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-5)
+    loss.remove()
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,20 @@
 """One pass over a dataset: rows in their order, labels in the task's."""
 
 import math
+import random
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from transformers import BertForTokenClassification, set_seed
 
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
 from layerdrop.data.kinds import Values
 from layerdrop.data.labels import Labels
 from layerdrop.data.tasks import TASKS, custom_task
-from layerdrop.data.tokens import tokenize
+from layerdrop.data.tokens import TokenizedDataset, ragged, tokenize
 from layerdrop.finetune.evaluate import evaluate
 from tests import tiny
 from tests.finetune.test_finetune import COLLATE, TOKENIZER, dataset
@@ -46,9 +48,10 @@ def test_a_checkpoints_own_order_of_labels():
     task = custom_task("own", ("text",), "label", ("a", "b", "c"))
     own = Labels(task, SimpleNamespace(label_names=["b", "c", "a"]))
     logits = np.eye(3, dtype=np.float32)[[0, 1, 2, 0]] * 10
-    assert own.decide(logits).tolist() == [1, 2, 0, 1]
     labels = np.array([0, 1, 2, 1])  # the model's: of four rows the last is wrong
-    found = own.score(logits, labels)
+    data = TokenizedDataset({}, np.arange(5), labels)
+    assert own.decide(logits, data).tolist() == [1, 2, 0, 1]
+    found = own.score(logits, data)
     assert found["accuracy"] == 0.75
     right = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
     assert found["loss"] == pytest.approx(right.item())
@@ -85,7 +88,31 @@ def test_without_labels_there_are_no_metrics():
 
 
 def test_values_are_the_logits():
-    assert Labels(TASKS["stsb"]).decide(np.array([[1.5], [-2.0]], dtype=np.float32)).tolist() == [1.5, -2.0]
+    data = TokenizedDataset({}, np.arange(3))
+    assert Labels(TASKS["stsb"]).decide(np.array([[1.5], [-2.0]], dtype=np.float32), data).tolist() == [1.5, -2.0]
+
+
+@pytest.mark.parametrize("order", [None, ["B-y", "O", "B-x"]])
+def test_labels_of_tokens(order):
+    """Loss and predictions are those of each row alone, also with another order of the classes."""
+    names = ("B-x", "B-y", "O")
+    words = [tiny.sentence(random.Random(i), 9).split() for i in range(7)]
+    tags = ragged([np.array([(i + j) % 3 for j in range(len(row))]) for i, row in enumerate(words)])
+    task = custom_task("own", ("tokens",), "ner_tags", names, label_type="token")
+    labels = Labels(task, order and SimpleNamespace(label_names=order))
+    data = tokenize(Examples((words,), tags, list("0123456")), tiny.tokenizer(), 64, labels.to_model(tags))
+    set_seed(0)
+    model = BertForTokenClassification(tiny.config("bert", num_labels=3)).eval()
+    found = evaluate(model, data, labels, Collator.of(tiny.tokenizer()), batch_size=3)
+    rows = [
+        model(torch.tensor([[2, *tiny.tokenizer().convert_tokens_to_ids(row), 3]])).logits[0, 1:-1] for row in words
+    ]
+    ids = labels.ids[torch.cat(rows).argmax(-1).numpy()]
+    assert np.concatenate(found.predictions).tolist() == ids.tolist()
+    assert found.metrics["accuracy"] == pytest.approx((ids == np.concatenate(tags)).mean())
+    targets = torch.from_numpy(np.argsort(labels.ids)[np.concatenate(tags)])
+    loss = torch.nn.functional.cross_entropy(torch.cat(rows), targets)
+    assert found.metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
 
 
 def test_loss_in_fp32_whatever_the_logits_are():

@@ -10,7 +10,9 @@ from transformers import AutoModelForSequenceClassification
 
 import run_glue
 from layerdrop.cli.parsing import parse
-from layerdrop.runs.record import read_record
+from layerdrop.cli.run import _other_depths
+from layerdrop.runs.folder import lock_folder
+from layerdrop.runs.record import RunRecord, read_record
 from tests.running import QUICK, same, weights
 
 WORDS = "--task_name rte --drop_strategy top --drop_when elastic"
@@ -33,7 +35,11 @@ def test_one_training_and_a_run_for_each_k(run):
         assert its.spec.drop_when == "elastic" and (Path(folder) / "predictions_dev.tsv").is_file()
         model = AutoModelForSequenceClassification.from_pretrained(folder)
         assert model.config.num_hidden_layers == 6 - k
+        assert (
+            "after one fine-tuning of the full model and shallower models" in (Path(folder) / "README.md").read_text()
+        )
     assert read_record("out/k0").metrics == training["metrics"]
+    assert f"K = 0: accuracy {training['metrics']['accuracy']:.4f}  out/k0" in err
     code, again, _, err = run(f"{WORDS} --drop_k 3 --elastic_k 0 2 3")
     assert code == 0 and again == record and err.count("already done") == 3 and len(trainings("out")) == 1
 
@@ -51,6 +57,63 @@ def test_without_a_k_of_its_own_the_folder_is_about_the_full_model(run):
     words = "--task_name rte --drop_when elastic --drop_k 2 --elastic_k all --max_steps 2"
     code, again, _, err = run(words, output="b")
     assert code == 0 and again["spec"]["start"] == record["spec"]["start"] and again["kept"] == [0, 1, 2, 3]
+
+
+def test_the_other_depths_are_those_of_the_training_where_a_model_is_fine_tuned_again(run):
+    words = f"{WORDS} --drop_k 2 --elastic_k 2 3 --max_steps 2"
+    code, record, _, err = run(f"{words} --finetune_again")
+    assert code == 0 and record["spec"]["train"] and record["kept"] == [0, 1, 2, 3], err
+    assert sorted(path.name for path in Path("out").glob("k*")) == ["k0", "k2", "k3"]
+    assert len(trainings("out")) == 2
+    code, plain, _, err = run(words, output="plain")
+    assert code == 0 and plain["metrics"] == read_record("out/k2").metrics, err
+    assert read_record("out/k2").spec == read_record("plain").spec
+
+
+def test_a_depth_that_fails_fails_the_command(run, monkeypatch):
+    def fail(spec, options):
+        if Path(options.folder).name == "k2":
+            return RunRecord(spec, options.folder, "failed", error="it broke")
+        return run_glue_run(spec, options)
+
+    run_glue_run = run_glue.run
+    monkeypatch.setattr(run_glue, "run", fail)
+    code, record, out, _ = run(f"{WORDS} --drop_k 3 --max_steps 2")
+    assert code == 1 and record["status"] == "success" and "it broke" in out
+    assert Path("out/k1/record.json").is_file()
+    monkeypatch.undo()
+
+
+def test_a_depth_in_use_is_one_line(run):
+    words = f"{WORDS} --drop_k 1 --max_steps 2"
+    with lock_folder("out/k0"):
+        code, record, _, err = run(words)
+    assert code == 2 and record["status"] == "success" and "out/k0: another process uses this folder" in err
+    assert "Traceback" not in err
+
+
+def test_the_other_depths_are_not_uploaded_and_begin_anew():
+    words = (
+        "--model_name_or_path demo --task_name demo-rte --drop_when elastic --drop_k 2 --output_dir out --do_predict"
+    )
+    words += " --do_train --push_to_hub --hub_model_id a/b --overwrite_output_dir --logging_steps 7"
+    spec, options = parse(words.split()).to_spec()
+    others = {k: (other, own) for k, other, own in _other_depths(spec, replace(options, resume="last"))}
+    assert sorted(others) == [0, 1] and options.trainer["push_to_hub"]
+    for k, (other, own) in others.items():
+        assert other.drop.k == (k or None) and other.start == spec.start and other.train is None
+        assert own.folder == f"out/k{k}" and own.prior_store == "out/prior" and own.predict and own.overwrite
+        assert own.resume is None and own.trainer["logging_steps"] == 7
+        assert not {name for name in own.trainer if name.startswith(("push", "hub"))}
+
+
+def test_overwriting_begins_every_depth_anew(run):
+    words = f"{WORDS} --drop_k 2 --max_steps 2"
+    assert run(words)[0] == 0
+    code, _, _, err = run(f"{words} --seed 2")
+    assert code == 2 and "--seed: 42, now 2" in err
+    code, record, _, err = run(f"{words} --seed 2 --overwrite_output_dir")
+    assert code == 0 and record["spec"]["seed"] == read_record("out/k1").spec.seed == 2, err
 
 
 def test_a_resumed_training_has_the_same_bits(bert, glue, tmp_path, monkeypatch):
@@ -76,7 +139,9 @@ def test_a_resumed_training_has_the_same_bits(bert, glue, tmp_path, monkeypatch)
     [
         (f"{WORDS} --drop_k 3 --elastic_k 2", "--drop_k 3: is not trained. --elastic_k names 2"),
         ("--task_name rte --drop_when elastic", "needs the numbers of layers. Add --elastic_k 2 4 6, or --drop_k N"),
-        (f"{WORDS} --drop_k 2 --elastic_k two", "--elastic_k 'two': not a list of layer"),
+        (f"{WORDS} --drop_k 2 --elastic_k two", "--elastic_k 'two': not a list of numbers of layers"),
+        (f"{WORDS} --drop_k 2 --elastic_k -1 2", "--elastic_k -1: must be 0 or more"),
+        (f"{WORDS} --drop_k 0", "--drop_when elastic: no layer to drop. Add --elastic_k 2 4 6, or --drop_k N above 0"),
         (f"{WORDS} --drop_k 2 --do_eval", "Add --do_train"),
         ("--task_name rte --drop_when elastic --drop_layers 4,5 --elastic_k 2", "Use --drop_strategy top, not list"),
         (f"{WORDS} --drop_k 2 --elastic_k 2 6", "--elastic_k 6: a model of 6 layers must keep at least one"),

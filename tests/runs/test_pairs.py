@@ -139,6 +139,19 @@ def test_no_two_runs_share_an_id_a_folder_or_a_place_in_a_report(store):
         assert places[i] != places[j], (rows.at[i, "record"].spec.name, rows.at[j, "record"].spec.name)
 
 
+def test_elastic_trainings_of_other_k_are_rows_of_one_table():
+    rows = frame(
+        [
+            record_of(spec_of(variant, "validation"), "")
+            for variant in ("plain", "elastic", "other_elastic_k", "finetune_again")
+        ]
+    )
+    assert set(rows["setting"]) == {""}
+    plain, elastic, other, again = map(str, rows["row"])
+    assert "elastic_k" not in plain and "elastic_k 2,3" in elastic and "elastic_k 1,2" in other
+    assert "elastic-finetuned" in again
+
+
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_runs_on_other_inputs_are_no_seeds_of_one_row(case):
     """The median over seeds is one over the same data and weights. (Each seed has its own start, and its own teacher

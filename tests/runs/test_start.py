@@ -363,3 +363,10 @@ def test_files_of_a_prerequisite_run_that_a_kill_prevented_are_added(run, name):
     code, _, _, err = run(f"{words} --drop_k 2 --overwrite_output_dir")
     assert code == 0 and f"added: {name}" in err and (folder / name).read_text() == content
     assert (folder / "model.safetensors").stat().st_mtime_ns == trained
+
+
+def test_a_preview_of_predictions_names_the_missing_file(run, tmp_path):
+    (tmp_path / "x.csv").write_text("text,label\nw1 w,a\nw2 w,b\n")
+    words = "--train_file x.csv --validation_file x.csv --do_predict --dry_run"
+    code, _, _, err = run(words, data=None)
+    assert code == 2 and "--test_file is missing" in err and err.count("error:") == 1

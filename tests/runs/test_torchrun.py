@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import run_glue
 from layerdrop.cli.command import run_command
@@ -130,11 +131,28 @@ def watch_draws(rank):
     ],
 )
 def test_every_way_over_two_processes(bert, glue, tmp_path, way, monkeypatch):
-    """Each process draws the same layers; parameters without a gradient stop nobody."""
+    """Each process draws the same layers; parameters without a gradient stop nobody.
+
+    All runs of a command share one group: `torchrun` cannot form a second one.
+    """
+
+    def watch(rank):
+        def joined(*args, **kwargs):
+            with open(f"groups{rank}.txt", "a") as file:
+                print("joined", file=file)
+            return join(*args, **kwargs)
+
+        join, torch.distributed.init_process_group = torch.distributed.init_process_group, joined
+        watch_draws(rank)
+
     monkeypatch.chdir(tmp_path)
     flags = flags_of(bert, glue, "--output_dir", "out", "--num_train_epochs", "1", *way.format(teacher=bert).split())
-    ended = run_in_processes(2, flags, watch_draws)
+    ended = run_in_processes(2, flags, watch)
     assert [process.code for process in ended] == [0, 0], ended
+    assert [Path(f"groups{rank}.txt").read_text() for rank in (0, 1)] == ["joined\n"] * 2
+    for path in Path("out").rglob("record.json"):
+        assert read_record(path.parent)["spec"]["processes"] == 2 and read_record(path.parent)["status"] == "success"
+    assert len(list(Path("out").rglob("record.json"))) == (5 if "elastic" in way else 1)
     record = read_record("out")
     assert record["status"] == "success" and record["spec"]["processes"] == 2
     draws = [path.read_text() for path in sorted(Path().glob("draws*.txt"))]

@@ -173,6 +173,7 @@ def test_killed_in_the_middle_of_a_level(words):
         ("--hold_out 2", "--hold_out 2.0: must be above 0 and below 1"),
         ("--drop_strategy top --drop_k 2", "--keep_layers: a search selects the layers"),
         ("--drop_when gradual --drop_strategy top --drop_k 2", "a search selects the layers"),
+        ("--drop_when elastic --elastic_k 2 3", "--drop_when gradual and elastic, --freeze_dropped: not available"),
         ("--drop_when finetuned --freeze_dropped", "--freeze_dropped: only with"),
         ("--do_eval", "a search trains and evaluates"),
         ("--max_k 5 --teacher auto --distill patient", "the model keeps only one layer"),

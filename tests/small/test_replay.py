@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from layerdrop.states import record_outputs, replay
+from layerdrop.states import is_replaying, record_outputs, replay
 from layerdrop.surgery import drop_layers, layer_list
 from tests import tiny
 from tests.small.test_surgery import MODEL_TYPES
@@ -44,9 +44,13 @@ def test_the_head_on_the_states_after_a_layer_is_the_cut_models(model_type):
 
 def test_an_error_inside_restores_the_model():
     model, batch = tiny.model("bert"), tiny.batch()
+    first = layer_list(model)[0]
+    first.forward = own = first.forward  # as of a library that wraps layers
     before = model(**batch).logits
     with record_outputs(model) as outputs:
         model(**batch)
     with pytest.raises(RuntimeError, match="inside"), replay(model, outputs[:2]):
+        assert is_replaying(model)
         raise RuntimeError("inside")
     assert torch.equal(model(**batch).logits, before)
+    assert vars(first)["forward"] is own and not is_replaying(model)

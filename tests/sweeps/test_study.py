@@ -1,5 +1,6 @@
 """Studies: the jobs of a grid, its exclusions, and what is wrong with a file."""
 
+import json
 import re
 from pathlib import Path
 
@@ -128,6 +129,17 @@ def test_elastic_depth_is_one_training_for_every_k(write):
     assert len({spec.start.id for spec in elastic}) == 2 and not made.notes  # one for each seed
     given = write(ELASTIC.replace("[pretrained, elastic]", "elastic, elastic_k: [[2, 4, 6, 8, 9]]"))
     assert {job.spec.elastic_k for job in given.jobs} == {(2, 4, 6, 8, 9)}
+    grids = [{"tasks": "demo-rte", "strategies": "top", "drop_when": "elastic", "k": k} for k in ([2, 4], [2, 6])]
+    two = write(json.dumps({"settings": {"model_name_or_path": "demo"}, "grid": grids})).jobs
+    assert [(job.spec.drop.k, job.spec.elastic_k) for job in two] == [
+        (2, (2, 4)),
+        (4, (2, 4)),
+        (2, (2, 6)),
+        (6, (2, 6)),
+    ]
+    fixed = {"model_name_or_path": "demo", "drop_strategy": "top", "drop_when": "elastic", "drop_k": 3}
+    (job,) = write(json.dumps({"settings": fixed, "grid": {"tasks": "demo-rte"}})).jobs
+    assert job.spec.elastic_k == (1, 2, 3)
 
 
 def test_exclusions(write):
@@ -311,3 +323,23 @@ def test_a_search_is_no_study(tmp_path):
     path.write_text("model_name_or_path: demo\nmax_k: 2\n")
     with pytest.raises(UserError, match=f"^{path}: is a search. Execute it with: layerdrop search {path}$"):
         read_study(str(path), str(tmp_path), parse_settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 10_000, "nested too deep"),
+        ("grid: " + "[" * 5000 + "]" * 5000, "nested too deep"),
+        (
+            "grid: {" + ", ".join(f"{axis}: {list(range(100))}" for axis in ("k", "seeds", "max_steps")) + "}",
+            "1,000,000",
+        ),
+        ("!!python/object/apply:os.mkdir ['executed']", "not valid YAML"),
+    ],
+)
+def test_hostile_studies(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_study(str(tmp_path / "x.yaml"), str(tmp_path), parse_settings)
+    assert not (tmp_path / "executed").exists()

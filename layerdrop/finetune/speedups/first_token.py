@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from layerdrop.states import is_replaying
 from layerdrop.surgery import layer_list
 
 MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "camembert", "electra", "ernie", "data2vec-text")
@@ -82,6 +83,8 @@ def first_token_only(model: PreTrainedModel) -> Iterator[None]:
             attention.forward = MethodType(_attend_at_first_token, attention)
 
     def choose(base: nn.Module, args: tuple, kwargs: dict) -> None:
+        if is_replaying(model):
+            return  # activation checkpointing computes the layers of the pass before again, as in that pass
         names = ("output_hidden_states", "output_attentions")
         patch(any(kwargs[name] if kwargs.get(name) is not None else getattr(base.config, name) for name in names))
 

@@ -1,0 +1,210 @@
+"""Several labels at once: every type of file, losses and metrics by hand and against the library and scikit-learn."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score
+from torch.nn.functional import kl_div
+from transformers import BertConfig, BertForSequenceClassification
+
+from layerdrop.data.kinds import Classes, LabelSets, Values, kind_of
+from layerdrop.errors import UserError
+from tests.data.test_own_files import read, write
+
+LABELS = [["b"], [], ["a", "c"], ["c", "c"]]
+IDS = [[0, 1, 0], [0, 0, 0], [1, 0, 1], [0, 0, 1]]
+KIND = LabelSets(("a", "b", "c"))
+
+
+def rows(labels: list) -> list[dict]:
+    return [{"text": f"w{i} w", "label": label} for i, label in enumerate(labels)]
+
+
+# ---- files
+@pytest.mark.parametrize(
+    ("ending", "cells", "separator"),
+    [
+        ("jsonl", LABELS, None),
+        ("json", LABELS, None),
+        ("parquet", LABELS, None),
+        ("csv", [json.dumps(names) for names in LABELS], None),
+        ("tsv", [json.dumps(names) for names in LABELS], None),
+        ("csv", [str(names) for names in LABELS], None),  # as pandas writes lists
+        ("csv", ["b", "", "a;c", "c; c"], ";"),
+        ("tsv", ["b", "", "a, c", "c,c"], ","),
+        ("jsonl", ["b", "", "a|c", "c|c"], "|"),
+    ],
+)
+def test_lists_in_every_type_of_file(tmp_path, ending, cells, separator):
+    path = write(tmp_path / f"x.{ending}", rows(cells))
+    how = {"label_type": "multi", "label_separator": separator} if separator else {}
+    data = read(path, path, path, **how)
+    task, train, validation, test = data.task, *data.examples.values()
+    assert (task.labels, task.label_type, task.kind) == (("a", "b", "c"), "multi", KIND)
+    assert train.labels.tolist() == validation.labels.tolist() == IDS and test.labels is None
+    assert task.metrics == ("f1_micro", "f1_macro", "exact_match") and task.selection_metric == "f1_micro"
+    assert task.positive_label is None
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"label_type": "class"}, {"label_type": "number"}], ids=["auto", "class", "number"]
+)
+@pytest.mark.parametrize("cell", ['["a", "b"]', "['a', 'b']", ["a", "b"], "['a' 'b']", "[1, 2]"], ids=str)
+def test_a_list_is_never_a_class(tmp_path, cell, how):
+    """Neither in a file of classes, nor in a file of lists that is read as classes."""
+    ending = "csv" if isinstance(cell, str) else "jsonl"
+    path = write(tmp_path / f"x.{ending}", rows(["a", "b", cell, "a"]))
+    with pytest.raises(UserError, match=r"x.(csv:4|jsonl:3|csv:2|jsonl:1): "):
+        read(path, **how)
+    path = write(tmp_path / f"y.{ending}", rows([cell] * 4))
+    if how:
+        with pytest.raises(UserError, match=r"y.(csv:2|jsonl:1): "):
+            read(path, **how)
+    elif cell != "['a' 'b']":
+        assert read(path).task.label_type == "multi"
+    else:
+        with pytest.raises(UserError, match="not a list in the notation of JSON"):
+            read(path)
+
+
+def test_a_name_in_brackets_is_a_class(tmp_path):
+    path = write(tmp_path / "x.csv", rows(["[NEG]", "[POS]", "[NEG]"]))
+    assert read(path).task.labels == ("[NEG]", "[POS]")
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("a", r"label 'a' of column 'label' is not a list. Write it as \[\"a\", \"b\"\], or give --label_separator"),
+        ([["a"]], r"a list contains \['a'\], which is not a name"),
+        (["a", None], "a list contains None"),
+        (["a", ""], "a list contains ''"),
+        (None, "an empty cell in column 'label'"),
+        ({"a": 1}, "holds an object"),
+        (["a", "x"], "label 'x' is none of a, b, c"),
+        (["nan"], "label 'nan' stands for a missing label"),
+    ],
+)
+def test_malformed_lists(tmp_path, cell, message):
+    train, path = write(tmp_path / "train.jsonl", rows(LABELS)), write(tmp_path / "x.jsonl", rows([["a"], cell]))
+    with pytest.raises(UserError, match=f"x.jsonl:2: .*{message}"):
+        read(train, path)
+    data = read(train, path, skip_bad_rows=True)
+    assert data.examples["validation"].bad_lines == (2,) and len(data.examples["validation"]) == 1
+
+
+def test_one_label_alone_is_refused(tmp_path):
+    with pytest.raises(UserError, match="only one class, 'a'"):
+        read(write(tmp_path / "x.jsonl", rows([["a"], []])))
+    with pytest.raises(UserError, match="no label in column 'label'"):
+        read(write(tmp_path / "x.jsonl", rows([[], []])))
+
+
+def test_held_out_rows_are_drawn_from_all_rows(tmp_path):
+    path = write(tmp_path / "x.jsonl", rows(LABELS * 5))
+    data = read(path, None, hold_out=0.25)
+    assert len(data.examples["train"]) == 15
+
+
+# ---- losses
+def test_loss_is_the_librarys():
+    sizes = {
+        "vocab_size": 8,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+    }
+    config = BertConfig(**sizes, num_labels=3, problem_type="multi_label_classification")
+    model = BertForSequenceClassification(config).eval()
+    ids, labels = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[1, 0, 1], [0, 0, 0]])
+    output = model(ids, labels=labels.float())
+    assert torch.allclose(KIND.loss(output.logits, labels.to(torch.int8)), output.loss, rtol=1e-6)
+    assert type(kind_of(model.config)) is LabelSets
+
+
+def test_loss_of_each_row_by_hand():
+    logits, labels = torch.tensor([[0.0, 0.0, 0.0], [np.log(3.0), 0.0, 0.0]]), torch.tensor([[1, 0, 1], [0, 0, 0]])
+    expected = [np.log(2), (np.log(4) + 2 * np.log(2)) / 3]
+    assert KIND.losses(logits, labels).tolist() == pytest.approx(expected)
+    assert float(KIND.loss(logits, labels)) == pytest.approx(np.mean(expected))
+
+
+def test_divergence_is_that_of_two_outcomes_for_each_label():
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(4, 3, generator=generator) * 3 for _ in range(2))
+    p, q = (torch.stack([(x / 2).sigmoid(), (-x / 2).sigmoid()], -1) for x in (teacher, student))
+    expected = kl_div(q.log(), p, reduction="none").sum(-1).mean(-1)
+    assert torch.allclose(KIND.divergences(student, teacher, 2.0), expected, atol=1e-6)
+    assert torch.allclose(KIND.distillation_loss(student, teacher, 2.0), 4 * expected.mean(), atol=1e-6)
+    assert KIND.divergences(teacher, teacher).abs().max() < 1e-7
+
+
+def test_balanced_weights_count_rows_with_and_without_the_label():
+    weights = KIND.balanced_weights(np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 1, 0]], np.int8))
+    assert weights.tolist() == pytest.approx([3.0, 1 / 3, 1.0]) and weights.dtype == np.float32
+    logits, labels = torch.zeros(1, 3), torch.tensor([[1, 0, 0]])
+    loss = KIND.loss(logits, labels, class_weights=torch.from_numpy(weights))
+    assert float(loss) == pytest.approx((3 + 1 + 1) / 3 * np.log(2))
+
+
+# ---- decisions and metrics
+def test_a_label_is_predicted_above_one_half():
+    logits = np.array([[0.0, 1e-3, -1e-3], [1000.0, -1000.0, np.log(3.0)]], np.float32)
+    assert KIND.decide(logits).tolist() == [[0, 1, 0], [1, 0, 1]]
+    first, second = KIND.confidence(logits)
+    assert first == pytest.approx([0.50025], abs=1e-6) and second == pytest.approx([1.0, 0.75])
+    assert KIND.predicted(KIND.decide(logits)) == [("b",), ("a", "c")]
+
+
+def test_metrics_by_hand_and_by_scikit_learn():
+    labels, predictions = np.array(IDS, np.int8), np.array([[0, 1, 0], [1, 0, 0], [1, 0, 0], [0, 0, 1]], np.int8)
+    measured = KIND.measure(("f1_micro", "f1_macro", "exact_match"), predictions, labels)
+    assert measured == pytest.approx({"f1_micro": 6 / 8, "f1_macro": (2 / 3 + 1 + 2 / 3) / 3, "exact_match": 0.5})
+    assert measured["f1_macro"] == pytest.approx(f1_score(labels, predictions, average="macro"))
+    assert measured["exact_match"] == accuracy_score(labels, predictions)
+    assert KIND.f1_by_class(predictions, labels) == pytest.approx({"a": 2 / 3, "b": 1.0, "c": 2 / 3})
+    assert KIND.correct(predictions, labels).tolist() == [True, False, False, True]
+    assert KIND.n_distinct(predictions) == 3
+
+
+def test_nothing_predicted_and_nothing_there():
+    empty = np.zeros((2, 3), np.int8)
+    assert KIND.measure(("f1_micro", "f1_macro", "exact_match"), empty, empty) == {
+        "f1_micro": 0.0, "f1_macro": 0.0, "exact_match": 1.0,
+    }  # fmt: skip
+
+
+def test_shown_and_read():
+    kind, labels = LabelSets(('a "b"', "c, d", "é")), np.array([[1, 1, 0], [0, 0, 0], [0, 0, 1]], np.int8)
+    assert kind.shown(labels) == ['["a \\"b\\"", "c, d"]', "[]", '["é"]']
+    assert np.array_equal(kind.read(kind.shown(labels)), labels)
+    for text in ("a", '["x"]', ""):
+        with pytest.raises(ValueError, match="is not a list of labels of the task"):
+            kind.read([text])
+
+
+def test_another_order_of_the_labels():
+    labels, ids = np.array(IDS, np.int8), np.array([2, 0, 1])
+    renumbered = KIND.renumbered(labels, ids)
+    assert renumbered[:, 2].tolist() == labels[:, 0].tolist() and renumbered[:, 0].tolist() == labels[:, 1].tolist()
+    assert np.array_equal(KIND.renumbered(renumbered, np.argsort(ids)), labels)
+
+
+def test_probes_of_each_label():
+    x = np.array([[0.0, 1.0], [0.0, 0.9], [1.0, 0.0], [0.9, 0.1]])
+    y = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]])
+    with pytest.warns(UserWarning, match="Label not 2"):
+        probe = KIND.linear_model(1e3, 500).fit(x, y)
+    assert probe.predict(x).tolist() == y.tolist()
+
+
+def test_kinds_of_configurations():
+    for words, kind in (
+        ({"problem_type": "multi_label_classification", "num_labels": 1}, LabelSets),
+        ({"num_labels": 1}, Values),
+        ({"num_labels": 3}, Classes),
+    ):
+        assert type(kind_of(BertConfig(**words))) is kind

@@ -1,0 +1,254 @@
+"""Every kind of labels end to end: one class for each kind, one contract for all."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import seqeval.metrics as seqeval
+from sklearn.metrics import accuracy_score, f1_score
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    pipeline,
+)
+
+import layerdrop
+from layerdrop.cli.command import run_command
+from layerdrop.finetune import interrupt
+from layerdrop.runs.predictions import read_predictions
+from tests.running import same, weights
+
+CUT = "--drop_strategy top --drop_k 2"
+
+
+class EveryKind:
+    """The contract of a kind. A subclass has `label_type`, `metrics`, `text`, and `write` for two files of rows."""
+
+    label_type: str
+    metrics: tuple[str, ...]
+    """Metrics of a run; the first is the selection metric."""
+    text: str
+    """A text to predict."""
+    files = "--train_file train.jsonl --validation_file dev.jsonl"
+
+    def row(self, number: int) -> dict:
+        """A row of the files."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def own(self, run):
+        """own(flags, output) -> the result of a run on the files; the working folder is new."""
+        for name, rows in (("train", 24), ("dev", 12)):
+            Path(f"{name}.jsonl").write_text("".join(json.dumps(self.row(i)) + "\n" for i in range(rows)))
+        return lambda words, output="out", **how: run(f"{self.files} {words}", data=None, output=output, **how)
+
+    def test_train_evaluate_predict_export(self, own, capsys):
+        code, record, out, err = own(
+            f"{CUT} --learning_rate 1e-2 --test_file dev.jsonl --do_train --do_eval --do_predict"
+        )
+        assert code == 0 and record["label_type"] == self.label_type, err
+        assert tuple(record["metrics"])[1:] == self.metrics and f"{self.metrics[0]} 0." in out
+        _, labels, predicted = read_predictions("out")
+        assert self.measured(labels, predicted) == pytest.approx(
+            {name: record["metrics"][name] for name in self.metrics}, abs=1e-6
+        )
+        tested = [line.split("\t")[1] for line in Path("out/predictions_test.tsv").read_text().splitlines()[1:]]
+        assert tested == predicted
+        assert self.tag in Path("out/README.md").read_text()
+        assert run_command("predict", ["out", "dev.jsonl"]) == 0
+        table = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+        assert [row[1] for row in table[1:]] == predicted
+        for words in ("", "--format onnx"):
+            if words:
+                pytest.importorskip("onnxruntime")
+            assert run_command("export", f"out {words} --output small --max_loss 0.1".split()) == 0
+            assert "0 of 12 predictions differ" in capsys.readouterr().err
+            assert layerdrop.load("small")(self.text).label == layerdrop.load("out")(self.text).label
+        code, again, _, err = own("--do_eval --seed 3", output="again", model="out")  # the head decides the labels
+        assert code == 0 and again["metrics"] == pytest.approx(record["metrics"], abs=1e-5), err
+
+    def test_resumed_is_bit_identical(self, own, monkeypatch):
+        own(CUT, output="whole")
+        usual = interrupt.Interrupt.on_step_end
+
+        def stop_there(self, args, state, control, **kwargs):
+            if state.global_step == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+            usual(self, args, state, control, **kwargs)
+
+        monkeypatch.setattr(interrupt.Interrupt, "on_step_end", stop_there)
+        assert own(CUT)[0] == 130
+        monkeypatch.setattr(interrupt.Interrupt, "on_step_end", usual)
+        code, _, _, err = own(f"{CUT} --resume_from_checkpoint")
+        assert code == 0 and same(weights("whole"), weights("out")), err
+
+    def test_teachers_reports_and_scores(self, own, capsys):
+        """Distillation of logits and states, criteria on losses and outputs, a report with significance."""
+        teacher = f"{CUT} --teacher out/full --distill"
+        for name, words in {"full": "", "logits": f"{teacher} logits", "layers": f"{teacher} layers"}.items():
+            code, record, _, err = own(f"{words} --num_train_epochs 1", output=f"out/{name}")
+            assert code == 0 and record["status"] == "success", err
+        for strategy in ("loss-drop", "logit-kl", "taylor", "fisher"):
+            words = f"--drop_strategy {strategy} --drop_k 2 --score_on out/full --dry_run"
+            code, _, out, err = own(words, output=None)
+            assert code == 0 and "the checkpoint's classifier" in err and "scores" in out, err
+        assert run_command("report", ["out", "--table", "tasks", "significance"]) == 0
+        shown = capsys.readouterr().out
+        assert "distill-logits" in shown and "none of 1" in shown, shown
+
+    @pytest.mark.parametrize(
+        "variant",
+        [
+            "--drop_when elastic --elastic_k 2",
+            "--drop_when gradual --drop_every_epochs 1",
+            "--drop_when finetuned --theseus",
+            "--layerdrop_rate 0.2",
+        ],
+    )
+    def test_training_variants(self, own, variant):
+        code, record, _, err = own(f"{CUT} {variant} --num_train_epochs 1")
+        assert code == 0 and record["kept"] == [0, 1, 2, 3] and tuple(record["metrics"])[1:] == self.metrics, err
+
+    def test_search(self, own, bert, capsys):
+        own("--max_steps 1", output="unused")
+        words = "--max_k 1 --method optimal --hold_out 0.25 --max_steps 1 --use_cpu --workers 1"
+        argv = ["--model_name_or_path", bert, "--train_file", "train.jsonl", "--precision", "fp32", *words.split()]
+        code = run_command("search", argv)
+        out, err = capsys.readouterr()
+        assert code == 0 and self.metrics[0] in out + err, err
+
+
+class TestSeveralLabels(EveryKind):
+    label_type, text, tag = "multi", "w1 w2", "pipeline_tag: text-classification"
+    metrics = "f1_micro", "f1_macro", "exact_match"
+
+    def row(self, number):
+        return {"text": f"w{number} w{number + 1}", "label": ["a", "b", "c"][: number % 4]}
+
+    def measured(self, labels, predicted):
+        names = ["a", "b", "c"]
+        y, p = ([[name in json.loads(text) for name in names] for text in of] for of in (labels, predicted))
+        scores = {f"f1_{average}": f1_score(y, p, average=average, zero_division=0) for average in ("micro", "macro")}
+        return scores | {"exact_match": accuracy_score(y, p)}
+
+    def test_the_model_is_the_librarys_own(self, own):
+        """Its pipeline gives the sigmoid of each label; the record has the threshold."""
+        _, record, _, err = own(f"{CUT} --max_steps 3 --learning_rate 1e-3")
+        assert record["label_threshold"] == 0.5 and "0.5" in Path("out/README.md").read_text()
+        model = AutoModelForSequenceClassification.from_pretrained("out").eval()
+        assert model.config.problem_type == "multi_label_classification"
+        logits = model(**AutoTokenizer.from_pretrained("out")(self.text, return_tensors="pt")).logits[0]
+        scores = {
+            row["label"]: row["score"] for row in pipeline("text-classification", "out", top_k=None)([self.text])[0]
+        }
+        predicted = layerdrop.load("out")(self.text)
+        assert predicted.label == tuple(name for name in "abc" if scores[name] > 0.5)
+        assert predicted.score == pytest.approx([scores[name] for name in predicted.label], abs=1e-6)
+        assert [scores[name] for name in "abc"] == pytest.approx(logits.sigmoid().tolist(), abs=1e-6)
+        assert np.mean(list(record["class_f1"]["validation"].values())) == pytest.approx(record["metrics"]["f1_macro"])
+
+    def test_a_head_of_another_task_is_not_evaluated(self, own):
+        for name in ("train", "dev"):
+            rows = [{"text": f"w{i}", "label": "abc"[i % 3]} for i in range(12)]
+            Path(f"{name}.json").write_text(json.dumps(rows))
+        assert own("--train_file train.json --validation_file dev.json --max_steps 1", output="classes")[0] == 0
+        code, _, _, err = own("--do_eval --label_type multi", model="classes")
+        assert code == 2 and "gives single label classification, the task has multi label classification" in err
+        code, _, _, err = own("--do_eval", model="classes")
+        assert code == 2 and "dev.jsonl:1: label [] of column 'label' is a list" in err
+        code, record, _, err = own("--max_steps 1", model="classes", output="trained")
+        assert code == 0 and record["label_type"] == "multi", err
+        assert "of another size or task" not in err
+
+
+class TestTokens(EveryKind):
+    label_type, text, tag = "token", "w1 w2 w3", "pipeline_tag: token-classification"
+    metrics = "entity_f1", "entity_precision", "entity_recall", "accuracy"
+
+    def row(self, number):
+        tags = ["O", "B-a", "I-a", "B-b", "O"]
+        return {"tokens": [f"w{number + i}" for i in range(2 + number % 4)], "ner_tags": tags[: 2 + number % 4]}
+
+    def measured(self, labels, predicted):
+        y, p = ([text.split(" ") for text in of] for of in (labels, predicted))
+        scores = {"f1": seqeval.f1_score, "precision": seqeval.precision_score, "recall": seqeval.recall_score}
+        scores = {f"entity_{name}": score(y, p, zero_division=0) for name, score in scores.items()}
+        return scores | {"accuracy": seqeval.accuracy_score(y, p)}
+
+    def test_the_model_is_the_librarys_own(self, own):
+        """The predictions are the largest logits at the first sub-token of each word."""
+        own(f"{CUT} --max_steps 3 --learning_rate 1e-3")
+        model, tokenizer = (
+            AutoModelForTokenClassification.from_pretrained("out").eval(),
+            AutoTokenizer.from_pretrained("out"),
+        )
+        encoded = tokenizer(self.text.split(), is_split_into_words=True, return_tensors="pt")
+        ids = encoded.word_ids()
+        first = [ids.index(i) for i in range(3)]
+        odds = model(**encoded).logits[0, first].softmax(-1)
+        predicted = layerdrop.load("out")(self.text)
+        assert predicted.label == tuple(model.config.id2label[int(i)] for i in odds.argmax(-1))
+        assert predicted.score == pytest.approx(odds.max(-1).values.tolist(), abs=1e-6)
+        assert "f1_macro" not in json.loads(Path("out/record.json").read_text())["metrics"]
+        assert pipeline("token-classification", "out", aggregation_strategy="first")(self.text) is not None
+
+    def test_conll_files_give_the_same_model(self, own):
+        own(f"{CUT} --max_steps 3", output="json")
+        for name in ("train", "dev"):
+            rows = [json.loads(line) for line in Path(f"{name}.jsonl").read_text().splitlines()]
+            lines = ["\n".join(map(" ".join, zip(row["tokens"], row["ner_tags"], strict=True))) for row in rows]
+            Path(f"{name}.txt").write_text("\n\n".join(lines) + "\n")
+        words = f"--train_file train.txt --validation_file dev.txt --task_type token {CUT} --max_steps 3"
+        code, record, _, err = own(words, output="conll")
+        assert code == 0 and same(weights("json"), weights("conll")), err
+
+    def test_words_beyond_the_limit_are_outside_of_entities(self, own):
+        """A shorter limit changes neither the number of tags of a row nor the labels."""
+        own(f"--max_steps 1 {CUT}", output="long")
+        code, record, _, err = own(f"--max_steps 1 {CUT} --max_seq_length 4", output="short")
+        assert code == 0, err
+        (_, labels, _), (_, same_labels, predicted) = read_predictions("long"), read_predictions("short")
+        assert labels == same_labels
+        assert all(
+            len(p.split()) == len(y.split()) and set(p.split()[2:]) <= {"O"}
+            for y, p in zip(labels, predicted, strict=True)
+        )
+
+    def test_patient_distillation_and_probes_are_refused(self, own, capsys):
+        own(f"--max_steps 1 {CUT}")
+        code, _, _, err = own("--max_steps 1 --teacher out --distill patient", output="other")
+        assert code == 2 and "--distill patient: compares the states of the sentence token" in err
+        assert run_command("layers", ["probe", "--models", "out", "--use_cpu"]) == 2
+        assert "has labels of tokens" in capsys.readouterr().err
+
+
+def test_a_task_of_the_demo(run):
+    words = "--task_name demo-ner --max_steps 2 --max_train_samples 32 --max_eval_samples 8 --max_predict_samples 4"
+    code, record, _, err = run(f"{words} --do_train --do_eval --do_predict", model="demo", data=None)
+    assert code == 0 and set(record["metrics"]) == {"loss", *TestTokens.metrics}, err
+    assert record["label_type"] == "token" and record["text_columns"] == ["tokens"]
+    assert len(Path("out/demo-NER.tsv").read_text().splitlines()) == 5
+
+
+def test_balanced_class_weights(run):
+    """The record has the weights in the model's order of classes; they change the training and nothing else."""
+    labels = ["a"] * 9 + ["b"] * 3
+    for name in ("train", "dev"):
+        rows = [{"text": f"w{i}", "label": label} for i, label in enumerate(labels)]
+        Path(f"{name}.json").write_text(json.dumps(rows))
+    words = f"--train_file train.json --validation_file dev.json --max_steps 2 {CUT}"
+    records = {}
+    for more in ("", "--class_weights balanced"):
+        code, records[more], _, err = run(f"{words} {more}", data=None, output=more or "out")
+        assert code == 0, err
+    plain, weighed = records.values()
+    assert plain["class_weights"] == {} and weighed["class_weights"] == pytest.approx({"a": 12 / 18, "b": 12 / 6})
+    assert plain["id"] != weighed["id"] and plain["train_loss"] != weighed["train_loss"]
+    assert plain["parameters_after"] == weighed["parameters_after"]
+    code, record, _, err = run("--task_name stsb --max_steps 1 --class_weights balanced", output="values")
+    assert code == 0 and "--class_weights has no effect on stsb, whose labels are values" in err
+    assert record["class_weights"] == {}
