@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -173,9 +174,10 @@ def tokenize(
     model's embeddings. A cache saves repeated work in a process with several runs. Raises UserError if
     `max_seq_length` leaves no token of the texts, a text has no token, or a token has no embedding.
     """
-    key = examples.fingerprint(), _tokenizer_key(tokenizer), max_seq_length
+    with _settings_kept(tokenizer):
+        key = examples.fingerprint(), _tokenizer_key(tokenizer), max_seq_length
+        columns, offsets = _cache.get(key, lambda: _tokenize(examples, tokenizer, max_seq_length))
     of_words = isinstance(examples.texts[0][0], list)
-    columns, offsets = _cache.get(key, lambda: _tokenize(examples, tokenizer, max_seq_length))
     if (empty := np.flatnonzero(np.diff(offsets) == 0)).size:
         row = examples.index[empty[0]]
         raise UserError(
@@ -194,6 +196,21 @@ def tokenize(
         words = Words(columns[WORDS], np.array([len(words) for words in examples.texts[0]], np.int64))
         columns = {name: column for name, column in columns.items() if name != WORDS}
     return TokenizedDataset(columns, offsets, examples.labels if labels is None else labels, words=words)
+
+
+@contextmanager
+def _settings_kept(tokenizer) -> Iterator[None]:
+    """Restore the truncation and padding of a fast tokenizer. Every call sets them, and they are saved with it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        yield
+        return
+    truncation, padding = backend.truncation, backend.padding
+    try:
+        yield
+    finally:
+        backend.enable_truncation(**truncation) if truncation else backend.no_truncation()
+        backend.enable_padding(**padding) if padding else backend.no_padding()
 
 
 def _tokenizer_key(tokenizer) -> Hashable:

@@ -207,10 +207,13 @@ class FineTuner(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as the library does.
 
-        The loss is a mean over all steps since the last log, including steps before a resumption.
+        The losses include the steps before a resumption: `loss` is the mean over the steps since the last log,
+        `train_loss` is the mean over the whole training.
         """
         if "loss" in logs:
             logs["loss"] = self.losses.logged(logs["loss"], self.state)
+        if "train_loss" in logs:
+            logs["train_loss"] = self.losses.mean(logs["train_loss"], self.state.global_step)
         super().log(logs, start_time)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):

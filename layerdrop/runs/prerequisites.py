@@ -60,10 +60,15 @@ class Prerequisites:
     def train(self, run: Run) -> None:
         """Train the missing prerequisite runs one after the other. Raises UserError if a run fails."""
         for prerequisite in self.spec.prerequisites:
-            if from_first_process(lambda run=prerequisite: self._status(run).has_model):
+            if from_first_process(lambda run=prerequisite: self._is_complete(run)):
                 log(f"using the trained model of {prerequisite.name} in {self._folder(prerequisite)}")
             else:
                 self._train(prerequisite, run)
+
+    def _is_complete(self, prerequisite: RunSpec) -> bool:
+        """Whether a prerequisite run has its model and, in the prerequisite store, also its other files."""
+        status, own = self._status(prerequisite), prior_store(self.options).folder(prerequisite)
+        return status.has_model and (status.word == "done" or self._folder(prerequisite) != own)
 
     def _train(self, prerequisite: RunSpec, run: Run) -> None:
         folder, store = self._folder(prerequisite), prior_store(self.options).root

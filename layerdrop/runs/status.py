@@ -12,7 +12,7 @@ from layerdrop.runs.predictions import predictions_file
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE, result_files
 from layerdrop.runs.spec import Options, RunSpec
-from layerdrop.system.own_files import WEIGHTS
+from layerdrop.system.own_files import SPEC_FILE, WEIGHTS, OwnFiles
 
 MODEL = "the model"
 """Name of the output that consists of the model's files and its card."""
@@ -66,7 +66,7 @@ class Status:
 
 def need_model(record: RunRecord, outputs: Iterable[str]) -> bool:
     """Whether the model of a run is needed to make one of the outputs."""
-    return bool(set(outputs) - {CARD_FILE, *result_files(record)})
+    return bool(set(outputs) - {SPEC_FILE, CARD_FILE, *result_files(record)})
 
 
 def status_of(folder: str, spec: RunSpec, inputs: Mapping[str, Any], needs: Needs) -> Status:
@@ -126,6 +126,7 @@ def missing_outputs(record: RunRecord, inputs: Mapping[str, Any], needs: Needs) 
         missing = [predictions_file(record.task, split) for split in validation]
     files = [*result_files(record), *([CARD_FILE] if needs.model else [])]
     missing += [name for name in files if not (folder / name).is_file()]
+    missing += [SPEC_FILE] if OwnFiles(folder).reserving else []  # the list of files is not complete
     return missing + ([MODEL] if needs.model and not holds_model(folder) else [])
 
 

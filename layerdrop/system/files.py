@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -33,7 +34,8 @@ class LocalPath(str):
 
 
 TEMPORARY = ".layerdrop-tmp-"
-"""Prefix of temporary files and folders next to results. If their process was killed, they can be deleted."""
+"""Prefix of temporary files and folders next to results. The next write of the result replaces or deletes those of a
+killed process."""
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -105,21 +107,41 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     For a symbolic link, write its target.
     """
     path = Path(os.path.realpath(path))
-    temporary = None
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{TEMPORARY}{path.name[:100]}.")
+        descriptor, temporary = _open_temporary(path)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~umask())
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None:
+            try:
+                file.write(content.encode("utf-8") if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(temporary, 0o666 & ~umask())
+                os.replace(temporary, path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        if error.errno is not None:
             raise OSError(error.errno, error.strerror, str(path)) from error  # names the file, not the temporary one
         raise
+
+
+def _open_temporary(path: Path) -> tuple[int, str]:
+    """Open an empty temporary file for the new content of a file. Returns its descriptor and its path.
+
+    The name is always the same, so that the next write reuses the file of a killed process. A lock admits one process
+    at a time. Without the lock: another name.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{path.name[:100]}")
+    descriptor = None
+    with suppress(OSError):
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), os.stat(temporary)):  # another process may have renamed it before
+            os.truncate(descriptor, 0)
+            return descriptor, str(temporary)
+    if descriptor is not None:
+        os.close(descriptor)
+    return tempfile.mkstemp(dir=path.parent, prefix=f"{temporary.name}.")
 
 
 def hash_file(path: str | Path) -> str:

@@ -61,6 +61,20 @@ def test_a_used_tokenizer_counts_as_the_same(calls):
     assert len(calls) == 3
 
 
+def test_a_tokenizer_keeps_its_settings(calls):
+    """They are saved with it, whether its texts were in the cache or not."""
+    tokenizer = tiny.tokenizer()
+    backend = tokenizer.backend_tokenizer
+    for settings in (None, {"max_length": 7, "stride": 0, "strategy": "longest_first", "direction": "right"}):
+        backend.enable_truncation(**settings) if settings else backend.no_truncation()
+        backend.enable_padding(length=9) if settings else backend.no_padding()
+        before = backend.to_str()
+        for seed in (1, 1, 2):
+            tokenize(examples(seed=seed), tokenizer, 14)
+            assert backend.to_str() == before
+    assert len(calls) == 2
+
+
 def test_more_rows_than_the_tokenizer_gets_at_once(monkeypatch):
     monkeypatch.setattr(tokens, "_cache", TokenCache(tokens.CACHE_BYTES))
     whole = tokenize(examples(), tiny.tokenizer(), 14)

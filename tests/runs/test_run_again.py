@@ -14,6 +14,9 @@ import pytest
 from layerdrop.finetune import interrupt
 from layerdrop.runs import folder
 from layerdrop.runs.results import RESULT_FILES
+from layerdrop.runs.spec import RunSpec
+from layerdrop.runs.status import Needs, status_of
+from layerdrop.system.own_files import CHECKPOINTS, OwnFiles
 from tests.running import QUICK, ROOT, predictions, read_record, same, weights
 from tests.runs.test_store import cut
 
@@ -66,6 +69,8 @@ def test_resumed_is_bit_identical(run, monkeypatch, strategy, stop):
                       for where, name in (("out", "train_results"), ("whole", "trainer_state")))  # fmt: skip
     assert whole["train_loss"] == state["log_history"][-1]["train_loss"]  # the library's own, to the bit
     assert results["train_loss"] == resumed["train_loss"]
+    state = json.loads(Path("out/trainer_state.json").read_text())
+    assert state["log_history"][-1]["train_loss"] == resumed["train_loss"]
     done = 9 - stop
     assert results["train_steps_per_second"] == pytest.approx(done / resumed["seconds"]["train"])
     assert results["train_samples_per_second"] == pytest.approx(8 * done / resumed["seconds"]["train"])
@@ -291,6 +296,22 @@ def test_a_file_that_a_kill_prevented_is_made_by_the_same_command(run, name):
     code, again, _, err = run(words)
     assert code == 0 and path.read_text() == content and f"added: {name}" in err
     assert again["metrics"] == first["metrics"] and Path("out/model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_a_list_of_files_that_a_kill_left_incomplete_is_completed(run):
+    """Until then, every folder checkpoint-N counts as the run's own. A sweep finds it by the same status."""
+    words = "--task_name rte --num_train_epochs 1"
+    run(words)
+    own = OwnFiles("out")
+    whole, stamp = own.spec, Path("out/model.safetensors").stat().st_mtime_ns
+    own.reserve([CHECKPOINTS])
+    Path("out/.layerdrop-tmp-spec.json").write_text("{")
+    spec = RunSpec.from_dict(whole)
+    assert status_of("out", spec, {}, Needs()).missing == ("spec.json",)
+    code, _, _, err = run(words)
+    assert code == 0 and "added: spec.json" in err and own.spec == whole and not own.reserving
+    assert status_of("out", spec, {}, Needs()).word == "done"
+    assert Path("out/model.safetensors").stat().st_mtime_ns == stamp and not list(Path("out").glob(".layerdrop*"))
 
 
 def test_a_card_that_the_user_has_edited_stays(run):

@@ -22,6 +22,7 @@ from layerdrop.runs.record import read_record
 from layerdrop.runs.spec import RunSpec
 from layerdrop.surgery import drop_layers
 from layerdrop.sweeps.study import read_study
+from layerdrop.system.own_files import CHECKPOINTS, OwnFiles
 from tests.running import QUICK, same, weights
 from tests.running import read_record as read_json
 
@@ -346,6 +347,22 @@ def test_a_prerequisite_that_another_process_trains_meanwhile_is_used(run, glue,
     code, _, _, err = run(f"{words} --overwrite_output_dir", data=data)
     assert code == 0 and err.count("another process trains tinybert_rte_full_k0_seed42: waiting for it") == 1, err
     assert [Path(prior()[0]["folder"], "model.safetensors").stat().st_mtime_ns] == trained
+
+
+@pytest.mark.parametrize("name", ["README.md", "layers.json", "spec.json"])
+def test_files_of_a_prerequisite_run_that_a_kill_prevented_are_added(run, name):
+    """Without a second training, also the end of its reservation in spec.json."""
+    words = f"{TOP} --drop_when finetuned --max_steps 2"
+    run(f"{words} --drop_k 3")
+    folder = Path(prior()[0]["folder"])
+    content, trained = (folder / name).read_text(), (folder / "model.safetensors").stat().st_mtime_ns
+    if name == "spec.json":
+        OwnFiles(folder).reserve([CHECKPOINTS])
+    else:
+        (folder / name).unlink()
+    code, _, _, err = run(f"{words} --drop_k 2 --overwrite_output_dir")
+    assert code == 0 and f"added: {name}" in err and (folder / name).read_text() == content
+    assert (folder / "model.safetensors").stat().st_mtime_ns == trained
 
 
 def test_a_preview_of_predictions_names_the_missing_file(run, tmp_path):

@@ -1,5 +1,6 @@
 """Results that cannot be written are said before anything is computed; what is a user's own is never replaced."""
 
+import fcntl
 import os
 import sys
 from pathlib import Path
@@ -29,6 +30,40 @@ def test_a_file_keeps_its_old_content_until_the_new_one_is_whole(tmp_path, monke
     with pytest.raises(ZeroDivisionError):
         write_atomically(path, "new")
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_temporary_file_of_a_killed_process_is_used_again(tmp_path):
+    (tmp_path / f"{files.TEMPORARY}a.txt").write_text("the content of a killed process, which is longer")
+    write_atomically(tmp_path / "a.txt", "new")
+    assert content(tmp_path) == {"a.txt": "new"}
+
+
+def test_two_processes_write_one_file(tmp_path, monkeypatch):
+    """The second does not use the temporary file of the first, whenever it begins."""
+    path, replace, truncate, begun = tmp_path / "a.txt", os.replace, os.truncate, []
+
+    def other_first(call):
+        def called(*args):
+            if not begun:
+                begun.append(1)
+                write_atomically(path, "the other, which is longer")
+            call(*args)
+
+        return called
+
+    for name, call in (("replace", replace), ("truncate", truncate)):
+        begun.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, other_first(call))
+            write_atomically(path, "ours")
+        assert begun and content(tmp_path) == {"a.txt": "ours"}
+    flock = fcntl.flock
+    with monkeypatch.context() as patch:  # the other renames the temporary file between its opening and its lock
+        patch.setattr(fcntl, "flock", lambda *args: (replace(temporary, path), flock(*args)))
+        temporary = tmp_path / f"{files.TEMPORARY}a.txt"
+        temporary.write_text("the other")
+        write_atomically(tmp_path / "a.txt", "ours")
+    assert content(tmp_path) == {"a.txt": "ours"}
 
 
 def test_a_link_stays_a_link(tmp_path):

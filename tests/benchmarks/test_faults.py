@@ -1,0 +1,123 @@
+"""benchmarks/faults.py: what it counts, and that it finds faults only in a layerdrop without one of its parts."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from benchmarks.faults import compare, lost, main, trained_again
+from benchmarks.kill import Kill, execute
+
+SOME = ["plain run", "distilled run", "2 sweeps on one store", "export", "report"]
+"""Scenarios of a test. All scenarios take a minute."""
+
+
+def ledger(text: str) -> list[list[str]]:
+    return [line.split() for line in text.split(", ")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "again"),
+    [
+        ("train 1 a, trained 1 a, success 1 a, train 1 b, trained 1 b, success 1 b", {}),
+        ("train 1 a, killed 1, train 2 a, trained 2 a, success 2 a", {}),
+        ("train 1 a, trained 1 a, killed 1, train 2 a, trained 2 a, success 2 a", {}),
+        ("train 1 a, trained 1 a, success 1 a, killed 1, train 2 a, trained 2 a, success 2 a", {"a": 1}),
+        ("train 1 a, trained 1 a, success 1 a, train 1 a, killed 1, train 2 a, trained 2 a, success 2 a", {"a": 1}),
+        ("train 1 a, train 2 a, trained 2 a, trained 1 a", {"a": 1}),
+        ("train 1 a, train 2 a, trained 1 a, trained 2 a", {"a": 1}),
+        ("train 1 a, train 2 b, trained 1 a, trained 2 b", {}),
+        ("train 1 a, train 2 a, trained 1 a, killed 2", {"a": 1}),
+    ],
+)
+def test_trainings_after_a_success_or_at_the_same_time(lines, again):
+    assert +trained_again(ledger(lines)) == again
+
+
+def test_a_lost_run():
+    lines, whole = ledger("success 1 a, success 1 b c, success 2 d"), b'{"status": "success"}'
+    ended = {"a/record.json": whole, "b c/record.json": b'{"status": "failed"}'}
+    assert lost(lines, ended) == ["b c", "d"]
+    assert lost(lines, {f"{name}/record.json": whole for name in ("a", "b c", "d")}) == []
+    assert lost(lines, {f"{name}/record.json": whole[:9] for name in ("a", "b c", "d")}) == ["a", "b c", "d"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {}),
+        ({"record.json": b'{"accuracy": 0.5, "seconds": {"total": 2}, "notes": ["x"], "train_loss": 0.1234561}'}, {}),
+        ({"record.json": b'{"accuracy": 0.5000001, "train_loss": 0.123456}'}, {"differs": ["record.json"]}),
+        ({"record.json": b'{"accuracy": 0.5, "train_loss": 0.2}'}, {"differs": ["record.json"]}),
+        ({"record.json": b'{"accuracy": 0.'}, {"torn": ["record.json"]}),
+        ({"predictions.tsv": b"1\t"}, {"torn": ["predictions.tsv"]}),
+        ({"predictions.tsv": b""}, {"torn": ["predictions.tsv"]}),
+        ({"predictions.tsv": b"1\t1"}, {"differs": ["predictions.tsv"]}),
+        ({".layerdrop-tmp-x": b""}, {"leftover": [".layerdrop-tmp-x"]}),
+        ({"folder": None}, {"leftover": ["folder"]}),
+        ({"log.txt": b"other"}, {}),
+    ],
+)
+def test_kinds_of_differences(changes, expected):
+    undisturbed = {
+        "record.json": b'{"accuracy": 0.5, "seconds": {"total": 1}, "train_loss": 0.123456}',
+        **{"predictions.tsv": b"1\t0", "log.txt": b"text"},
+    }
+    faults = compare(undisturbed | changes, undisturbed)
+    assert {kind: names for kind, names in faults.items() if names} == expected
+    assert compare({"log.txt": b""}, undisturbed)["differs"] == ["predictions.tsv", "record.json"]
+
+
+def test_a_process_dies_before_an_event_or_within_a_write(tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+
+    def write() -> int:
+        for name in ("a", "b"):
+            with open(work / name, "w") as file:
+                file.write("12345")
+        os.rename(work / "b", work / "c")
+        (tmp_path / "outside").touch()
+        return 3
+
+    def result(kill):
+        for path in work.iterdir():
+            path.unlink()
+        attempt = execute([write], work, lambda process: None, kill)
+        return attempt.codes, attempt.killed, {path.name: path.read_text() for path in work.iterdir()}
+
+    assert execute([write], work, lambda process: None).events == "oor"
+    assert result(Kill(1)) == ([-signal.SIGKILL], True, {})
+    assert result(Kill(2)) == ([-signal.SIGKILL], True, {"a": "12345"})
+    assert result(Kill(3)) == ([-signal.SIGKILL], True, {"a": "12345", "b": "12345"})
+    assert result(Kill(2, cut=2)) == ([-signal.SIGXFSZ], True, {"a": "12345", "b": "12"})
+    assert result(Kill(4)) == ([3], False, {"a": "12345", "c": "12345"})
+
+
+def test_twenty_kills_without_a_fault(tmp_path, capsys):
+    words = ["--kills", "20", "--folder", str(tmp_path), "--scenarios", *SOME]
+    assert main(words) == 0, capsys.readouterr().err
+    table = capsys.readouterr().out
+    assert "| all | 20 | 0 | 0 | 0 | 0 | 0 | 0 |" in table
+    path = tmp_path / "kills.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    assert {json.loads(line)["scenario"] for line in lines} == set(SOME)
+    path.write_text("".join(lines[:-1]) + lines[-1][:20])  # the benchmark itself was killed
+    assert main([*words[:1], "19", *words[2:]]) == 0
+    assert "| all | 19 | 0" in capsys.readouterr().out and len(path.read_text().splitlines()) == 19
+
+
+@pytest.mark.parametrize(
+    ("part", "scenario", "kinds"),
+    [
+        ("atomic", "report", {"torn", "hand"}),
+        ("lock", "2 sweeps on one store", {"again"}),
+        ("status", "sweep with 2 workers", {"again"}),
+    ],
+)
+def test_it_finds_the_faults_of_a_broken_layerdrop(part, scenario, kinds, tmp_path, capsys):
+    words = ["--kills", "6", "--scenarios", scenario, "--folder", str(tmp_path)]
+    assert main([*words, "--break", part]) == 1
+    lines = [json.loads(line) for line in (tmp_path / "kills.jsonl").read_text().splitlines()]
+    assert kinds & {kind for line in lines for kind in line["faults"]}
