@@ -1,5 +1,6 @@
 """The snippets of docs/api.md, and what they promise, with the library's own Trainer."""
 
+import ast
 import copy
 import re
 from functools import partial
@@ -14,7 +15,10 @@ from layerdrop.surgery import layer_list
 from tests import tiny
 from tests.running import ROOT
 
-SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(), flags=re.DOTALL)
+PAGE = (ROOT / "docs" / "api.md").read_text()
+IMPORTS, *SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+VALUES = re.findall(r"^(\S.*?)  # ([\[('\d].*)$", PAGE, flags=re.MULTILINE)
+"""Lines with their value as the comment."""
 
 
 def rows(n: int = 12) -> list[dict]:
@@ -29,7 +33,9 @@ def names(folder, **changes) -> dict:
         str(folder), num_train_epochs=4, per_device_train_batch_size=4, learning_rate=1e-2, **quiet | changes
     )
     model = tiny.model("bert")
-    return {
+    imported = {}
+    exec(IMPORTS, imported)
+    return imported | {
         "model": model,
         "teacher": tiny.model("bert", 1),
         "predecessor": tiny.model("bert"),
@@ -44,11 +50,27 @@ def test_a_snippet(number, bert, tmp_path, monkeypatch):
     its = names(tmp_path)
     layerdrop.drop_layers(its["model"], [3, 4, 5] if "Theseus" in SNIPPETS[number] else [])
     before = copy.deepcopy(its["model"].state_dict())
-    exec(SNIPPETS[number].replace("FOLDER", bert), its)
+    exec(snippet := SNIPPETS[number].replace("FOLDER", bert), its)
+    if "run_glue" in snippet:
+        assert its["record"].status == its["same"].status == "success"
+    for expression, value in VALUES:
+        if expression in snippet and " = " not in expression:
+            assert eval(expression, its) == ast.literal_eval(value), expression
     if "Trainer(" in SNIPPETS[number]:
         after = its["model"].state_dict()
         assert any(not torch.equal(before[name], after[name]) for name in after)
     assert its["model"].config.num_hidden_layers == len(layer_list(its["model"]))
+
+
+def test_every_public_name_has_its_place():
+    """In a snippet or in the table of names, and the callables in a snippet."""
+    code = "\n".join(SNIPPETS)
+    assert len(VALUES) >= 6
+    for name in layerdrop.__all__:
+        assert re.search(rf"\b{name}\b", code), name
+    for name in re.findall(r"^\| (.*?) \| ", PAGE, flags=re.MULTILINE):
+        for word in re.findall(r"`(?:run_glue\.)?(\w+)`", name):
+            assert word == "run" or word in layerdrop.__all__, word
 
 
 def test_gradual_drop_leaves_the_scheduled_layers(tmp_path):
