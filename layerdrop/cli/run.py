@@ -11,6 +11,7 @@ import argparse
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
@@ -21,7 +22,7 @@ from layerdrop.errors import UserError
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.store import prior_store
-from layerdrop.system.distributed import leaves_group, log
+from layerdrop.system.distributed import from_first_process, leaves_group, log
 from layerdrop.system.files import LocalPath
 
 METAVARS = {int: "N", float: "X", str: "VALUE", LocalPath: "PATH"}
@@ -80,7 +81,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     arguments.notes += unused_gpus(arguments.train)
     spec, options = arguments.to_spec()
     try:
-        record = recipe().preview(spec, options) if arguments.drop.dry_run else _execute(spec, options)
+        record = (_preview if arguments.drop.dry_run else _execute)(spec, options)
     except Locked as error:
         raise UserError(str(error)) from None
     except Interrupted as stop:
@@ -90,17 +91,30 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     return 1 if record.status == "failed" else 0
 
 
+def _preview(spec: RunSpec, options: Options) -> RunRecord:
+    """Preview a run, and log its prerequisite trainings and the runs of every other K."""
+    record = recipe().preview(spec, options)
+    for prerequisite in spec.prerequisites:
+        log(f"trains first: {prerequisite.name}")
+    for k, _, own in _other_depths(spec, options):
+        log(f"K = {k}: {own.folder}")
+    return record
+
+
 @leaves_group
 def _execute(spec: RunSpec, options: Options) -> RunRecord:
     """Execute a run and, with elastic depth, the runs of every other K. Returns the run's record, or a failed record.
 
     The processes of `torchrun` can form only one group, so all these runs share it.
     """
+    from layerdrop.runs.folder import check_folder
     from layerdrop.runs.summary import metrics_words
 
-    run = recipe().run
+    run, others = recipe().run, list(_other_depths(spec, options))
+    for _, other, own in others:  # before the training
+        from_first_process(partial(check_folder, other, own))
     record = run(spec, options)
-    for k, other, own in _other_depths(spec, options):
+    for k, other, own in others:
         if record.status != "success":
             break
         if (its := run(other, own)).status != "success":

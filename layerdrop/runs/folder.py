@@ -25,7 +25,7 @@ from layerdrop.runs.predictions import predictions_file
 from layerdrop.runs.record import RECORD_FILE, Clock, RunRecord
 from layerdrop.runs.results import CARD_FILE, RESULT_FILES, result_files
 from layerdrop.runs.spec import Options, RunSpec
-from layerdrop.runs.status import Needs, changed_inputs, need_model, status_of
+from layerdrop.runs.status import Needs, Status, changed_inputs, need_model, status_of
 from layerdrop.runs.store import find_record
 from layerdrop.system.distributed import finish, from_first_process, is_first, log, world_size
 from layerdrop.system.faults import fault
@@ -214,9 +214,7 @@ def open_folder(record: RunRecord, options: Options) -> FolderState:
         raise UserError(f"{reason}. Move the file away, or choose another folder.")
     if status.word == "changed":
         raise UserError(f"--output_dir {status.note}. {_alternatives(folder)}")
-    if status.word == "other" and status.record.status == "success":
-        difference = _difference(status.record.spec, record.spec, status.record.id)
-        raise UserError(f"--output_dir {folder}: holds a run with {difference}. {_alternatives(folder)}")
+    _refuse_other_run(status, record.spec, folder)
     if status.must_train:
         missing = ", ".join(status.missing)
         if options.resume != "auto":
@@ -237,6 +235,24 @@ def open_folder(record: RunRecord, options: Options) -> FolderState:
             "Resume it with --resume_from_checkpoint, or start over with --overwrite_output_dir."
         )
     return _start(record, options)  # replaces a failed or killed run
+
+
+def check_folder(spec: RunSpec, options: Options) -> None:
+    """Raise UserError if a run's folder holds another finished run, or files of the user that the run would replace.
+
+    Changes nothing. `open_folder` repeats these checks when the run starts.
+    """
+    data = {split: {} for split in RunRecord(spec, options.folder).task.splits("validation")}
+    record = RunRecord(spec, options.folder, data=data)
+    if not options.overwrite:
+        _refuse_other_run(status_of(options.folder, spec, {}, Needs.of(options)), spec, options.folder)
+    OwnFiles(options.folder).refuse_clashes(_names(record, options))
+
+
+def _refuse_other_run(status: Status, spec: RunSpec, folder: str) -> None:
+    if status.word == "other" and status.record.status == "success":
+        difference = _difference(status.record.spec, spec, status.record.id)
+        raise UserError(f"--output_dir {folder}: holds a run with {difference}. {_alternatives(folder)}")
 
 
 def _alternatives(folder: str) -> str:

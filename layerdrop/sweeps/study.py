@@ -12,6 +12,7 @@ from typing import Any
 from layerdrop.architectures import HubOptions, ModelSpec
 from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
 from layerdrop.errors import UserError, unknown
+from layerdrop.finetune.spec import WhenSpec
 from layerdrop.runs.checks import check_selection
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store
@@ -224,7 +225,8 @@ class _Planner:
         try:
             arguments = self.parse(self.settings | _settings(cell), self.flags)
             trained = [k for k in all_k if k is not None]
-            if arguments.when.drop_when == "elastic" and arguments.when.elastic_k is None and trained:
+            shared = arguments.when.drop_when == "elastic" and arguments.when.elastic_k is None and trained
+            if shared:
                 arguments = self.parse(self.settings | {"elastic_k": trained} | _settings(cell), self.flags)
         except UserError as error:
             raise UserError(_with_axes(str(error))) from error
@@ -236,6 +238,7 @@ class _Planner:
         except UserError as error:
             self.study.impossible[", ".join(f"{axis} {value}" for axis, value in cell.items())] = str(error)
             return None
+        spec = self._possible_depths(spec, options) if shared else spec
         error = self._check(spec, options)
         self.study.gives_precision &= bool(error) or arguments.gives_precision
         self.parsed[others], self.seeds[seed] = (spec, options, error), spec.seed
@@ -269,6 +272,14 @@ class _Planner:
             if not Path(path).is_file():
                 self._note(f"--{split}_file {path}: no such file on this machine.")
         return None
+
+    def _possible_depths(self, spec: RunSpec, options: Options) -> RunSpec:
+        """The run without the values of K in its elastic training that its model is too small for."""
+        config = self._config(spec, options)
+        if isinstance(config, UserError):
+            return spec
+        ks = tuple(k for k in spec.elastic_k if k < config.num_hidden_layers)
+        return replace(spec, start=replace(spec.start, when=WhenSpec(elastic_k=ks))) if ks else spec
 
     def _config(self, spec: RunSpec, options: Options) -> Any:
         key = spec.model, options.hub

@@ -52,7 +52,13 @@ def test_links_lead_somewhere(page):
         assert target.startswith("http") or (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if list(commands(page))], ids=lambda page: page.name)
+IN_ORDER = ROOT / "docs" / "getting_started.md"
+"""Its commands need each other's results: they run as they stand."""
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page != IN_ORDER and list(commands(page))], ids=lambda page: page.name
+)
 def test_commands_run(page, tmp_path, monkeypatch, in_process):
     monkeypatch.chdir(tmp_path)
     for name in ("configs", "docs", "README.md"):
@@ -63,6 +69,27 @@ def test_commands_run(page, tmp_path, monkeypatch, in_process):
         assert program == "layerdrop" and command in SHORTENED, (command, words)
         words = [word.replace("random:bert", "demo") for word in words]
         assert run_command(command, [*words, *SHORTENED[command]]) == 0, (command, words)
+
+
+@pytest.mark.slow
+def test_getting_started(tmp_path, monkeypatch, in_process, capsys):
+    """Its data and its five commands, and the lines of their output that do not depend on the machine."""
+    pytest.importorskip("onnxruntime")
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    text = IN_ORDER.read_text()
+    exec(re.search(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[1], {})
+    run = list(commands(IN_ORDER))
+    assert [words[1] for words in run] == ["run", "run", "report", "export", "predict"]
+    for _, command, *words in run:
+        assert run_command(command, [*words, "--use_cpu"] if command == "run" else words) == 0, (command, words)
+    out = capsys.readouterr().out
+    for line in ("kept       0, 1, 2, 3, 4, 5", "parameters 2,515,458 -> 1,325,826 (-47.3%)", "reviews acc"):
+        assert line in text and line in out
+    assert len(Path("train.csv").read_text().splitlines()) == 1001
+    assert len(Path("predictions.tsv").read_text().splitlines()) == 501
+    assert Path("runs/top6/export/model.onnx").is_file()
 
 
 def listed(page: str, column: int) -> list[str]:
@@ -112,7 +139,43 @@ def test_readme_is_short():
 
 def test_every_page_is_linked_from_the_readme():
     linked = set(re.findall(r"\((docs/[\w/]+\.md)", (ROOT / "README.md").read_text()))
-    assert linked == {str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md")}
+    pages = {str(page.relative_to(ROOT)) for page in [*(ROOT / "docs").glob("*.md"), ROOT / "docs/results/README.md"]}
+    assert linked == pages
+
+
+def test_every_page_is_in_the_sites_navigation():
+    """And each page of measurements is linked from a page on its subject."""
+
+    def paths(entry):
+        return [entry] if isinstance(entry, str) else [path for part in entry for path in paths_of(part)]
+
+    def paths_of(part):
+        return paths(*part.values()) if isinstance(part, dict) else [part]
+
+    navigation = paths(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
+    pages = [str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")]
+    assert sorted(navigation) == sorted([*pages, "index.md", "CONTRIBUTING.md"])
+    text = "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    assert all(f"({page}" in text for page in pages if page.startswith("results/"))
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.M), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_anchors_exist(page):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert anchor in anchors(page.parent / target if target else page), (target, anchor)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_pages_are_short(page):
+    """Long tables are in docs/results."""
+    assert len(page.read_text().splitlines()) <= 150
 
 
 def test_citation():

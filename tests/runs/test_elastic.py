@@ -92,6 +92,31 @@ def test_a_depth_in_use_is_one_line(run):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("name", ["record.json", "predictions_dev.tsv", "config.json"])
+def test_a_file_of_the_user_in_the_folder_of_a_depth_is_refused_before_the_training(run, name):
+    Path("out/k1").mkdir(parents=True)
+    (Path("out/k1") / name).write_text("mine")
+    code, _, _, err = run(f"{WORDS} --drop_k 2 --max_steps 2")
+    assert code == 2 and f"--output_dir out/k1: holds {name}, which this run did not write" in err
+    assert (Path("out/k1") / name).read_text() == "mine" and not Path("out/prior").exists()
+
+
+def test_another_run_in_the_folder_of_a_depth_is_refused_before_the_training(run):
+    assert run("--task_name rte --drop_strategy top --drop_k 1 --max_steps 2", output="out/k1")[0] == 0
+    words = f"{WORDS} --drop_k 2 --max_steps 2"
+    code, _, _, err = run(words)
+    assert code == 2 and "out/k1: holds a run with other settings" in err and not Path("out/prior").exists()
+    code, _, _, err = run(f"{words} --overwrite_output_dir")
+    assert code == 0 and read_record("out/k1").spec.drop_when == "elastic", err
+
+
+def test_a_preview_names_the_training_and_the_other_depths(run):
+    code, record, _, err = run(f"{WORDS} --drop_k 3 --elastic_k 2 3 --dry_run")
+    assert code == 0, err
+    assert "trains first: tinybert_rte_full_k0_elastic_seed" in err and "K = 0: out/k0\nK = 2: out/k2\n" in err
+    assert not list(Path().rglob("record.json"))
+
+
 def test_the_other_depths_are_not_uploaded_and_begin_anew():
     words = (
         "--model_name_or_path demo --task_name demo-rte --drop_when elastic --drop_k 2 --output_dir out --do_predict"

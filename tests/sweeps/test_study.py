@@ -143,6 +143,15 @@ def test_elastic_depth_is_one_training_for_every_k(write):
     assert job.spec.elastic_k == (1, 2, 3)
 
 
+def test_elastic_depths_that_a_smaller_model_lacks_do_not_prevent_its_other_depths(write, bert):
+    axes = {"models": ["demo", bert], "tasks": "demo-rte", "k": [0, 2, 6, 8], "seeds": [1, 2], "drop_when": "elastic"}
+    made = write(json.dumps({"grid": axes}))
+    ks = {(job.spec.model.name == bert, job.spec.drop.k or 0, job.spec.elastic_k) for job in made.jobs}
+    assert ks == {(False, k, (2, 6, 8)) for k in (0, 2, 6, 8)} | {(True, k, (2,)) for k in (0, 2)}
+    assert len({job.spec.start.id for job in made.jobs}) == 4
+    assert len(made.impossible) == 4 and all("6 layers" in reason for reason in made.impossible.values())
+
+
 def test_exclusions(write):
     made = write(GRID + "exclude: [{strategies: bottom, seeds: [1, 3]}, {tasks: demo-rte, k: 2, strategies: top}]")
     kept = set(map(what, made.jobs))
