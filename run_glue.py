@@ -1,8 +1,15 @@
 #!/usr/bin/env python
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["layerdrop"]
+# [tool.uv.sources]
+# layerdrop = { path = ".", editable = true }  # a copy of this file: the path of the clone, relative to the copy
+# ///
 """One run: drop layers of a pre-trained encoder, fine-tune it on a task, record the results.
 
     python run_glue.py --drop_strategy top --drop_k 6
     torchrun --nproc_per_node 2 run_glue.py --task_name rte --drop_strategy symmetric --drop_k 4
+    uv run run_glue.py --drop_strategy top --drop_k 6       # in a clone, without an installed environment
 
 All flags: --help. The terms are explained in README.md.
 """

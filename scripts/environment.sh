@@ -15,7 +15,7 @@ debian_install() {
 }
 
 find_python() {
-    for python in ${LAYERDROP_PYTHON:-} python3 python3.13 python3.12 python3.11 python3.10; do
+    for python in ${LAYERDROP_PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
         if usable "$python"; then return 0; fi
     done
     return 1

@@ -267,7 +267,8 @@ LIBRARY = {
     "max_grad_norm": ("X", "Maximum norm of the gradient. Default: 1."),
     "seed": ("N", "Random seed. Default: 42."),
     "load_best_model_at_end": ("", "Keep the checkpoint with the best --metric_for_best_model."),
-    "report_to": ("VALUE", "Logging integrations: none, tensorboard, wandb ... Default: none."),
+    "report_to": ("VALUE", "Tracker: none, tensorboard, trackio, wandb, mlflow ... Default: none."),
+    "project": ("NAME", "Project of --report_to. For a study: the study's name. Default: huggingface."),
     "use_cpu": ("", "Use no GPU."),
 }
 """Flags of the library's TrainingArguments that --help shows -> (name of the value, help). --help_all shows all."""

@@ -24,6 +24,7 @@ from layerdrop.finetune.interrupt import Interrupt
 from layerdrop.finetune.log import Bar, LogLine, Losses, log_entries
 from layerdrop.finetune.objectives import Objective
 from layerdrop.finetune.speedups.capture import CapturedSteps, can_capture
+from layerdrop.finetune.tracking import tracking
 from layerdrop.loading import quiet
 from layerdrop.system.faults import fault
 from layerdrop.system.own_files import OwnFiles
@@ -124,7 +125,8 @@ class FineTuner(Trainer):
             self.resumed_at_step = json.loads(state)["global_step"]
         start = time.perf_counter()
         try:
-            loss = super().train(resume_from_checkpoint=resume_from_checkpoint).training_loss
+            with tracking(self.args):
+                loss = super().train(resume_from_checkpoint=resume_from_checkpoint).training_loss
         except ImportError as error:  # names the package that --optim needs
             raise UserError(" ".join(str(error).split())) from error
         except (EOFError, UnpicklingError, SafetensorError, JSONDecodeError) as error:

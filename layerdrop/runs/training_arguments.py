@@ -1,6 +1,7 @@
 """The library's TrainingArguments of a run."""
 
 import dataclasses
+from pathlib import Path
 
 import torch
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig, TrainingArguments
@@ -22,6 +23,8 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
     }
     if train.layerdrop_rate or spec.theseus or spec.when.every_epochs:  # some layers have no gradient in some steps
         values["ddp_find_unused_parameters"] = True
+    if options.trainer.get("report_to"):
+        values["run_name"] = Path(options.folder).name
     recipe["num_train_epochs"] += gradual_epochs(spec)
     values |= recipe | dict(options.trainer) | dict(train.other)
     if not options.evaluate or spec.train is None:

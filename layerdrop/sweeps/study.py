@@ -40,6 +40,7 @@ SINGLE_RUN_FLAGS = {
     "json": "prints a single run (--dry_run). A study writes record.json into the folder of each run. Leave --json out",
     "output_dir": "is the folder of a single run. Use --store FOLDER for many",
     "overwrite_output_dir": "starts a single run over. Delete the folders of the runs to repeat",
+    "run_name": "names a single run. The runs of a study are named after their folders. Leave it out",
     "resume_from_checkpoint": "is not needed: repeat the command to execute missing runs. Leave it out",
 }
 """Flags of run_glue.py that are invalid for many runs -> the reason and the alternative."""
@@ -251,7 +252,8 @@ class _Planner:
         prior = Path(self.store.root) / PRIOR_FOLDER
         scores = options.score_store or str(prior / SCORE_FOLDER)
         paths = {"folder": self.store.folder(spec), "prior_store": str(prior), "score_store": scores}
-        return Job(spec, replace(options, **paths, resume="auto", overwrite=False))
+        trainer = {"project": self.study.name} | options.trainer if "report_to" in options.trainer else options.trainer
+        return Job(spec, replace(options, **paths, trainer=trainer, resume="auto", overwrite=False))
 
     def _check(self, spec: RunSpec, options: Options) -> str | None:
         """The reason why a selection is impossible, else None. Notes models and data that this machine cannot read."""

@@ -8,6 +8,7 @@ import pytest
 
 from layerdrop.cli.parsing import parse_settings
 from layerdrop.errors import UserError
+from layerdrop.runs.training_arguments import training_arguments
 from layerdrop.sweeps import study
 from layerdrop.sweeps.study import SINGLE_RUN_FLAGS, idle_axis, read_study
 
@@ -261,6 +262,18 @@ def test_idle_axes_by_hand():
     assert idle_axis("a", planned((1, 0, "full"), (2, 0, "full"), (1, 2, "p"), (2, 2, "q"))) is None
     # one value of each run: no published figures
     assert idle_axis("a", planned((1, 1, "x"), (2, 2, "y"))) is None
+
+
+def test_a_study_reports_to_one_project_with_a_run_for_each_run(write):
+    """A tracker changes no id. --project overrides the study's name."""
+    plain = write(GRID).jobs
+    for flags, project in ([], "s"), (["--project", "mine"], "mine"):
+        jobs = write(GRID, ["--report_to", "tensorboard", *flags]).jobs
+        assert [job.spec.id for job in jobs] == [job.spec.id for job in plain]
+        args = [training_arguments(job.spec, job.options) for job in jobs]
+        assert {a.project for a in args} == {project} and all(a.report_to == ["tensorboard"] for a in args)
+        assert [a.run_name for a in args] == [Path(job.options.folder).name for job in jobs]
+    assert all("project" not in job.options.trainer for job in plain)
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------

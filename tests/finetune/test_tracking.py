@@ -1,0 +1,76 @@
+"""The project and the end of a training's run in trackers, which are stand-ins here."""
+
+import os
+import sys
+from contextlib import suppress
+from types import SimpleNamespace
+
+import pytest
+from transformers import TrainingArguments
+
+from layerdrop.finetune.tracking import VARIABLES, tracking
+
+
+class Tracker:
+    """W&B, MLflow or trackio with at most one open run."""
+
+    def __init__(self):
+        self.run, self.ended = None, []
+        self.context_vars = SimpleNamespace(current_run=SimpleNamespace(get=lambda: self.run))
+
+    def active_run(self):
+        return self.run
+
+    def finish(self, exit_code=None):
+        self.run = None
+        self.ended.append(exit_code)
+
+    end_run = finish
+
+
+@pytest.fixture
+def trackers(monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    trackers = {name: Tracker() for name in ("wandb", "mlflow", "trackio")}
+    for name, tracker in trackers.items():
+        monkeypatch.setitem(sys.modules, name, tracker)
+    return trackers
+
+
+def settings(folder, **values):
+    return TrainingArguments(str(folder), use_cpu=True, report_to=[], **values)
+
+
+def test_project_of_every_integration(trackers, tmp_path, monkeypatch):
+    """During the training only. The user's variable counts, and so does the library's default of each integration."""
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    with tracking(settings(tmp_path, project="study")):
+        assert [os.environ[name] for name in VARIABLES] == ["mine"] + ["study"] * (len(VARIABLES) - 1)
+    with tracking(settings(tmp_path)):
+        assert [name for name in VARIABLES if name in os.environ] == ["WANDB_PROJECT"]
+    assert [name for name in VARIABLES if name in os.environ] == ["WANDB_PROJECT"]
+
+
+@pytest.mark.parametrize("fails, ended", [(False, [0, "FINISHED", None]), (True, [1, "FAILED", None])])
+def test_open_runs_end_with_the_training(trackers, tmp_path, fails, ended):
+    with suppress(ZeroDivisionError), tracking(settings(tmp_path)):
+        for tracker in trackers.values():
+            tracker.run = "a run"
+        1 / (not fails)
+    assert [tracker.ended for tracker in trackers.values()] == [[end] for end in ended]
+
+
+def test_a_run_of_the_caller_stays_open(trackers, tmp_path):
+    trackers["wandb"].run = "the caller's"
+    with tracking(settings(tmp_path)):
+        trackers["mlflow"].run = "the training's"
+    assert trackers["wandb"].run == "the caller's" and trackers["mlflow"].ended == ["FINISHED"]
+
+
+def test_trackers_are_not_imported(tmp_path, monkeypatch):
+    for name in ("wandb", "mlflow", "trackio"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with tracking(settings(tmp_path)):
+        pass
+    assert not {"wandb", "mlflow", "trackio"} & sys.modules.keys()
