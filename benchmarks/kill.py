@@ -132,6 +132,11 @@ class _Fork(ForkContext):
         return ends
 
 
+def fork_workers() -> None:
+    """Fork the workers of a sweep from this process instead of spawning them."""
+    multiprocessing.get_context = lambda method=None: _Fork()
+
+
 def execute(
     commands: Sequence[Callable[[], int]],
     work: Path,
@@ -173,7 +178,7 @@ def _fork(command, work, events, ledger, output, prepare, kill) -> int:
         os.dup2(output, 2)
         sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
         os.chdir(work)
-        multiprocessing.get_context = lambda method=None: _Fork()
+        fork_workers()
         process = Process(work, events, ledger, kill)
         prepare(process)
         sys.addaudithook(process.audit)

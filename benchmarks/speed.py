@@ -244,10 +244,16 @@ def machine() -> str:
     return f"{where['device']}, {where['cores']} cores, Python {platform.python_version()}, {versions}"
 
 
+def child(mode: str, warm_up: str, steps: str, script: str, *words: str) -> None:
+    """Execute what `run` asks of a separate process. mode: --profiled or --timed."""
+    if mode == "--profiled":
+        profiled(script, list(words), int(warm_up))
+    else:
+        timed(script, list(words), int(warm_up), int(steps) if steps else None)
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--profiled"]:
-        profiled(sys.argv[4], sys.argv[5:], int(sys.argv[2]))
-    elif sys.argv[1:2] == ["--timed"]:
-        timed(sys.argv[4], sys.argv[5:], int(sys.argv[2]), int(sys.argv[3]) if sys.argv[3] else None)
+    if sys.argv[1:2] in (["--profiled"], ["--timed"]):
+        child(*sys.argv[1:])
     else:
         main()

@@ -1,3 +1,4 @@
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -12,6 +13,21 @@ from tests.made_up import InProcessEngine
 from tests.running import QUICK, read_record
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_machine():
+    """No run waits 0.1 s to measure the load of other processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("layerdrop.runs.describe.busy_note", lambda: None)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_imports():
+    """Exclude imported modules from garbage collection: the Trainer collects garbage after each training."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

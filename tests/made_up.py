@@ -1,11 +1,10 @@
-"""An engine whose runs are made up, in this process."""
+"""An engine whose runs are made up, in this process. This module must not import torch: workers import it."""
 
 from layerdrop.runs.record import RECORD_FILE, RunRecord
 from layerdrop.runs.results import result_files
 from layerdrop.runs.status import MODEL, Needs, missing_outputs
 from layerdrop.sweeps.engines.base import Result
 from layerdrop.sweeps.engines.worker import work
-from layerdrop.sweeps.execute import statuses
 from layerdrop.system.own_files import OwnFiles
 
 
@@ -24,6 +23,8 @@ def write_run(record, options=None):
 
 def state_of(job) -> str:
     """The word of a job's status."""
+    from layerdrop.sweeps.execute import statuses  # imports torch
+
     return statuses([job])[0].word
 
 

@@ -1,4 +1,4 @@
-"""Several processes of one run, as torchrun starts them. They are copies of this process: none imports torch again."""
+"""Processes of tests: copies of this process, so that none imports torch again."""
 
 import multiprocessing
 import os
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from accelerate.state import AcceleratorState, PartialState
 
+from benchmarks.kill import fork_workers
 from layerdrop.cli.command import run_command
 
 
@@ -21,40 +22,86 @@ class Ended(NamedTuple):
     err: str
 
 
+class Forked:
+    """A copy of this process that executes a function and exits with its result. It starts at once.
+
+    name: its output goes to the files out{name}.txt and err{name}.txt of the current folder.
+    """
+
+    def __init__(self, function: Callable[[], int | None], name: str = ""):
+        self.files = [Path(f"{stream}{name}.txt").absolute() for stream in ("out", "err")]
+        self.process = multiprocessing.get_context("fork").Process(target=self._execute, args=(function,))
+        self.process.start()
+        self.pid = self.process.pid
+
+    def _execute(self, function: Callable[[], int | None]) -> None:
+        for number, path in enumerate(self.files, 1):
+            stream = open(path, "w")  # noqa: SIM115
+            os.dup2(stream.fileno(), number)
+            setattr(sys, ("stdout", "stderr")[number - 1], stream)
+        try:
+            sys.exit(function())
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the process."""
+        os.kill(self.pid, number)
+
+    def wait(self, seconds: float = 100) -> Ended:
+        """Wait for the end of the process. Fails if it does not end in time."""
+        (ended,) = wait_for_all([self], seconds)
+        return ended
+
+
+def wait_for_all(processes: list[Forked], seconds: float = 100) -> list[Ended]:
+    """Wait for the end of processes. Fails if one does not end in time."""
+    for forked in processes:
+        forked.process.join(seconds)
+    hanging = [forked for forked in processes if forked.process.is_alive()]
+    for forked in hanging:
+        forked.process.kill()
+        forked.process.join()
+    ended = [Ended(each.process.exitcode, *(file.read_text() for file in each.files)) for each in processes]
+    assert not hanging, ended
+    return ended
+
+
+def start_command(name: str, words: list[str]) -> Forked:
+    """`layerdrop NAME WORDS` in the current folder, with workers that are copies of this process."""
+
+    def command() -> int:
+        fork_workers()
+        return run_command(name, words)
+
+    return Forked(command)
+
+
 def run_in_processes(n: int, words: list[str], prepare: Callable[[int], None] = lambda rank: None) -> list[Ended]:
-    """`layerdrop run` in n processes of one group, in the current folder.
+    """`layerdrop run` in n processes of one group, as torchrun starts them, in the current folder.
 
     prepare: called in each process with its rank, before the run.
     """
+
+    def run(rank: int) -> int:
+        prepare(rank)
+        return run_command("run", words)
+
+    return group_of(n, run)
+
+
+def group_of(n: int, function: Callable[[int], int | None]) -> list[Ended]:
+    """Call function(rank) in n processes with the variables of torchrun. Files: out{rank}.txt, err{rank}.txt."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     variables = {"WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=_run, args=(rank, variables, words, prepare)) for rank in range(n)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(100)
-    hanging = [process for process in processes if process.is_alive()]
-    for process in hanging:
-        process.kill()
-        process.join()
-    texts = [[Path(f"{stream}{rank}.txt").read_text() for stream in ("out", "err")] for rank in range(n)]
-    assert not hanging, texts
-    return [Ended(process.exitcode, *text) for process, text in zip(processes, texts, strict=True)]
 
+    def member(rank: int) -> int | None:
+        os.environ.update(variables | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run of this process was alone
+        PartialState._reset_state()
+        return function(rank)
 
-def _run(rank: int, variables: dict[str, str], words: list[str], prepare: Callable[[int], None]) -> None:
-    os.environ.update(variables | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
-    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run of this process was alone
-    PartialState._reset_state()
-    for name in ("out", "err"):
-        stream = open(f"{name}{rank}.txt", "w")  # noqa: SIM115
-        os.dup2(stream.fileno(), {"out": 1, "err": 2}[name])
-        setattr(sys, f"std{name}", stream)
-    prepare(rank)
-    code = run_command("run", words)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    sys.exit(code)
+    return wait_for_all([Forked(lambda rank=rank: member(rank), str(rank)) for rank in range(n)])

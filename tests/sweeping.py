@@ -1,4 +1,4 @@
-"""Runs that only pretend, and a sweep of them for tests that kill it: python -m tests.sweeping STORE WORKERS SEED ...
+"""Runs that only pretend, and a sweep of them for tests that kill it.
 
 A run notes in STORE/ledger.txt when it begins and ends. Seed 13 kills its own worker, 14 has unusable input, 15 a
 defect. Workers import this module: it must not import torch.
@@ -76,7 +76,7 @@ def note(store: Path, what: str, spec: RunSpec) -> None:
 
 
 def main(store: str, workers: str, *seeds: str) -> int:
-    """Sweep; prints how many runs were done, how many failed, and how many were done before."""
+    """Sweep in a store; prints how many runs were done, how many failed, and how many were done before."""
     from layerdrop.sweeps.execute import execute  # imports torch
 
     engine = LocalEngine(pretend, [WorkerSlot((min(os.sched_getaffinity(0)),))] * int(workers))
@@ -86,7 +86,3 @@ def main(store: str, workers: str, *seeds: str) -> int:
         engine.close()
     print(len(progress.done), len(progress.failed), len(progress.already))
     return 1 if progress.failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import pickle
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +17,7 @@ from layerdrop.criteria.selection import Selection
 from layerdrop.data.batches import Collator
 from layerdrop.data.labels import Labels
 from layerdrop.data.tasks import TASKS
+from layerdrop.finetune import teacher as teacher_module
 from layerdrop.finetune.distillation import Distillation, attention_loss, layers_loss, patient_loss
 from layerdrop.finetune.spec import DistilSpec
 from layerdrop.finetune.teacher import (
@@ -33,9 +31,11 @@ from layerdrop.finetune.teacher import (
 from layerdrop.runs.spec import RunSpec
 from layerdrop.states import layer_states
 from layerdrop.surgery import drop_layers, layer_list
+from layerdrop.system.distributed import finish, gather
 from tests import tiny
 from tests.finetune.test_finetune import TOKENIZER, dataset
-from tests.running import ROOT, same, weights
+from tests.processes import group_of
+from tests.running import same, weights
 from tests.training import CLASSES, VALUES
 
 LOG3 = math.log(3)
@@ -221,51 +221,38 @@ def test_attention_of_an_identical_student_costs_nothing(tmp_path, model_type):
 
 
 # ---- several processes -----------------------------------------------------------------------------------------------
-PROCESS = """
-import sys, torch
-from pathlib import Path
-from layerdrop.data.batches import Collator
-from layerdrop.system.distributed import finish, gather
-from layerdrop.finetune import teacher as module
-from layerdrop.finetune.teacher import eager_attention, teacher_outputs
-from tests import tiny
-from tests.finetune.test_finetune import TOKENIZER, dataset
+def outputs_in_a_group(folder: Path, number: int, size: int) -> None:
+    """The outputs of a teacher, in a process of two; saved with the rows that it saw and the files that it made."""
+    method = f"file://{folder}/meet"
+    torch.distributed.init_process_group("gloo", init_method=method, rank=number, world_size=2)
+    files, new = [], teacher_module._new_file
+    teacher_module._new_file = lambda *of: files.append(new(*of)) or files[-1]
+    teacher, data, seen = tiny.model("bert"), dataset(classes=2), []
+    teacher.register_forward_hook(lambda _, args, given, output: seen.append(len(given["input_ids"])), with_kwargs=True)
+    of = {"kind": "layers", "layers": [1, 4], "attention": True, "folder": folder / "out", "batch_size": size}
+    with eager_attention(teacher):
+        outputs = teacher_outputs(teacher, data, Collator.of(TOKENIZER), **of)
+    left = gather([str(path) for path in Path(folder, "out").iterdir()])
+    torch.save([*(outputs[name].values for name in OUTPUTS), seen, len(files), left], folder / f"found{number}.pt")
+    finish()
 
-folder, number, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet{size}", rank=number, world_size=2)
-files, new = [], module._new_file
-module._new_file = lambda *of: files.append(new(*of)) or files[-1]
-teacher, data, seen = tiny.model("bert"), dataset(classes=2), []
-teacher.register_forward_hook(lambda _, args, kwargs, output: seen.append(len(kwargs["input_ids"])), with_kwargs=True)
-with eager_attention(teacher):
-    outputs = teacher_outputs(teacher, data, Collator.of(TOKENIZER), kind="layers", layers=[1, 4], attention=True,
-                              folder=Path(folder, "out"), batch_size=size)
-left = gather([str(path) for path in Path(folder, "out").iterdir()])
-names = "teacher_logits", "teacher_states", "teacher_attention"
-torch.save([*(outputs[name].values for name in names), seen, len(files), left],
-           Path(folder, f"found{number}_{size}.pt"))
-finish()
-"""
+
+OUTPUTS = ("teacher_logits", "teacher_states", "teacher_attention")
 
 
 @pytest.mark.parametrize("size", [5, 1000])
-def test_processes_share_one_pass_and_its_files(tmp_path, size):
+def test_processes_share_one_pass_and_its_files(tmp_path, size, monkeypatch):
     """Each row is computed once, by one of them, and all see every row; also where one has no batch at all."""
-    words = [sys.executable, "-c", PROCESS, str(tmp_path)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen([*words, number, str(size)], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-        for number in "01"
-    ]
-    errors = [process.communicate(timeout=100)[1] for process in processes]
-    assert not any(process.returncode for process in processes), errors
-    found = [torch.load(tmp_path / f"found{number}_{size}.pt") for number in "01"]
+    monkeypatch.chdir(tmp_path)
+    ended = group_of(2, lambda number: outputs_in_a_group(tmp_path, number, size))
+    assert [process.code for process in ended] == [0, 0], ended
+    found = [torch.load(tmp_path / f"found{number}.pt") for number in "01"]
     teacher, data = tiny.model("bert"), dataset(classes=2)
     of = {"kind": "layers", "layers": [1, 4], "attention": True, "folder": tmp_path, "batch_size": size}
     with eager_attention(teacher):
         alone = teacher_outputs(teacher, data, Collator.of(TOKENIZER), **of)
     for process in found:
-        for ours, name in zip(process[:3], ("teacher_logits", "teacher_states", "teacher_attention"), strict=True):
+        for ours, name in zip(process[:3], OUTPUTS, strict=True):
             assert torch.equal(ours, alone[name].values)
     assert sum(map(sum, (process[3] for process in found))) == len(data)
     assert len(found[0][3]) - len(found[1][3]) in (0, 1)

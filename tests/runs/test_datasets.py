@@ -91,7 +91,7 @@ def test_resumed_is_bit_identical(call, monkeypatch):
     assert same(weights("whole"), weights("out")) and record["metrics"] == read_record("whole")["metrics"]
 
 
-def test_a_search_holds_rows_out_of_the_rest(call, bert, capsys):
+def test_a_search_holds_rows_out_of_the_rest(call, bert, capsys, in_process):
     words = ["--model_name_or_path", bert, *SHARE.split(), "--use_cpu", "--precision", "fp32", "--max_steps", "1"]
     assert run_command("search", [*words, "--max_k", "1", "--hold_out", "0.25", "--workers", "1"]) == 0
     out, err = capsys.readouterr()
@@ -104,7 +104,7 @@ def test_a_search_holds_rows_out_of_the_rest(call, bert, capsys):
     assert code == 0 and record["data"]["validation"]["rows"] == 6, err
 
 
-def test_a_study_and_its_report(call, bert, capsys):
+def test_a_study_and_its_report(call, bert, capsys, in_process):
     settings = {"model_name_or_path": bert, "use_cpu": True, "precision": "fp32", "max_steps": 1}
     grid = {"dataset_name": ["reviews"], "validation_share": [0.2, 0.3], "strategies": ["top"], "k": [2]}
     Path("study.yaml").write_text(json.dumps({"settings": settings, "grid": grid}))
@@ -116,7 +116,7 @@ def test_a_study_and_its_report(call, bert, capsys):
     assert "reviews (validation_share 0.2)" in table and "reviews (validation_share 0.3)" in table
 
 
-def test_layers_of_a_run_and_choose_k(call, bert, capsys):
+def test_layers_of_a_run_and_choose_k(call, bert, capsys, in_process):
     assert call(f"{SHARE} --save_model yes")[0] == 0
     capsys.readouterr()
     assert run_command("layers", ["scores", "--models", "out", "--criteria", "cka"]) == 0

@@ -113,7 +113,7 @@ class EveryKind:
         code, record, _, err = own(f"{CUT} {variant} --num_train_epochs 1")
         assert code == 0 and record["kept"] == [0, 1, 2, 3] and tuple(record["metrics"])[1:] == self.metrics, err
 
-    def test_search(self, own, bert, capsys):
+    def test_search(self, own, bert, capsys, in_process):
         own("--max_steps 1", output="unused")
         words = "--max_k 1 --method optimal --hold_out 0.25 --max_steps 1 --use_cpu --workers 1"
         argv = ["--model_name_or_path", bert, "--train_file", "train.jsonl", "--precision", "fp32", *words.split()]

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +15,8 @@ from layerdrop.runs.results import RESULT_FILES
 from layerdrop.runs.spec import RunSpec
 from layerdrop.runs.status import Needs, status_of
 from layerdrop.system.own_files import CHECKPOINTS, OwnFiles
-from tests.running import QUICK, ROOT, predictions, read_record, same, weights
+from tests.processes import start_command
+from tests.running import QUICK, predictions, read_record, same, weights
 from tests.runs.test_store import cut
 
 
@@ -237,18 +236,15 @@ def test_a_finished_run_with_kept_checkpoints_keeps_its_record(run):
 def test_two_at_once_in_one_folder(run, bert, glue, tmp_path):
     """The second is told, and the first is not disturbed."""
     flags = ["--model_name_or_path", bert, "--data_dir", glue, *QUICK, "--output_dir", "out", "--task_name", "rte"]
-    slow = [*flags, "--num_train_epochs", "400"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    first = subprocess.Popen([sys.executable, ROOT / "run_glue.py", *slow], cwd=tmp_path, env=environment,
-                             stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # fmt: skip
+    first = start_command("run", [*flags, "--num_train_epochs", "400"])
     try:
         deadline = time.monotonic() + 60
         while not (tmp_path / "out" / "spec.json").exists():
-            assert time.monotonic() < deadline and first.poll() is None
+            assert time.monotonic() < deadline and first.process.is_alive()
             time.sleep(0.05)
         code, _, out, err = run("--task_name rte --overwrite_output_dir")
         assert code == 2 and "another process uses this folder" in err and len(err.splitlines()) == 1 and out == ""
-        assert (tmp_path / "out" / "spec.json").exists() and first.poll() is None
+        assert (tmp_path / "out" / "spec.json").exists() and first.process.is_alive()
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait()

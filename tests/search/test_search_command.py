@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,19 +13,25 @@ from layerdrop.criteria.orders import read_order_file, read_sets_file
 from layerdrop.runs.record import read_record
 from layerdrop.search.methods import PROPOSED_BY
 from tests import tiny
+from tests.processes import start_command
 
-ROOT = Path(__file__).parent.parent.parent
 RECIPE = "task_name: rte\nprecision: fp32\nper_device_train_batch_size: 8\nnum_train_epochs: 1\n"
 
 
 @pytest.fixture
-def words(tmp_path, monkeypatch, bert, in_process):
+def words_of_workers(tmp_path, monkeypatch, bert):
     """The words of a small search on RTE, of which the validation set cannot be read; the working folder is new."""
     monkeypatch.chdir(tmp_path)
     tiny.glue(tmp_path / "glue", "rte", rows=24)
     Path("glue/RTE/dev.tsv").write_text("poison")
     Path("small.yaml").write_text(RECIPE)
     return ["small.yaml", "--model_name_or_path", bert, "--data_dir", "glue", "--use_cpu", "--workers", "1"]
+
+
+@pytest.fixture
+def words(words_of_workers, in_process):
+    """The same words, of a search whose runs execute in this process."""
+    return words_of_workers
 
 
 def test_greedy_then_optimal_then_a_run(words, bert, capsys):
@@ -145,11 +149,10 @@ def test_candidates_share_what_must_be_trained_first(words, capsys):
     assert read_order_file("after/tinybert_rte_shortlist.txt")
 
 
-def test_killed_in_the_middle_of_a_level(words):
+def test_killed_in_the_middle_of_a_level(words_of_workers):
     """What was done before the kill is not done again; at most the run in flight is lost."""
-    words = [sys.executable, "-m", "layerdrop", "search", *words, "--max_k", "1"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    words = [*words_of_workers, "--max_k", "1"]
+    process = start_command("search", words)
     end = time.monotonic() + 100
     while len(list(Path("runs/search").glob("*/record.json"))) < 2 and time.monotonic() < end:
         time.sleep(0.02)
@@ -157,9 +160,9 @@ def test_killed_in_the_middle_of_a_level(words):
     process.wait()
     time.sleep(0.5)  # its workers end by themselves
     times = {path: os.stat(path).st_mtime_ns for path in Path("runs/search").glob("*/record.json")}
-    again = subprocess.run(words, capture_output=True, text=True, env=environment)
-    assert again.returncode == 0, again.stderr
-    assert 2 <= len(times) < 6 and again.stderr.count("done  ") == 6 - len(times)
+    again = start_command("search", words).wait()
+    assert again.code == 0, again.err
+    assert 2 <= len(times) < 6 and again.err.count("done  ") == 6 - len(times)
     assert all(os.stat(path).st_mtime_ns == before for path, before in times.items())
 
 

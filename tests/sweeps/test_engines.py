@@ -4,8 +4,6 @@ import os
 import pickle
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -24,10 +22,11 @@ from layerdrop.sweeps.engines.slots import WorkerSlot
 from layerdrop.sweeps.engines.worker import load_run, record_failure, work
 from layerdrop.sweeps.execute import execute
 from layerdrop.system import process
+from tests import sweeping
 from tests.made_up import state_of
+from tests.processes import Forked, wait_for_all
 from tests.sweeping import jobs, pretend
 
-ROOT = Path(__file__).parent.parent.parent
 CORE = (min(os.sched_getaffinity(0)),) if hasattr(os, "sched_getaffinity") else (0,)
 GIB = 2**30
 
@@ -238,9 +237,9 @@ def test_a_worker_that_died_is_recorded_without_cuda(store, monkeypatch):
 SEEDS = tuple(range(20, 44))
 
 
-def begin(folder: Path, workers: int = 2) -> subprocess.Popen:
-    words = [sys.executable, "-m", "tests.sweeping", folder / "store", str(workers), *map(str, SEEDS)]
-    return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def begin(folder: Path, workers: int = 2, name: str = "") -> Forked:
+    """A sweep in a process of its own. Its workers are spawned."""
+    return Forked(lambda: sweeping.main(str(folder / "store"), str(workers), *map(str, SEEDS)), name)
 
 
 def children(pid: int) -> list[int]:
@@ -260,25 +259,26 @@ def until(condition, seconds: float = 60.0) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
-def test_killed_at_random_moments(store, tmp_path):
+def test_killed_at_random_moments(store, tmp_path, monkeypatch):
     """Of the sweep or a worker; then a last sweep finishes, with every record there and made once after success."""
+    monkeypatch.chdir(tmp_path)
     study = jobs(store, *SEEDS)
     moments = random.Random(5)
     for _ in range(2):
         before = len(ledger(tmp_path))
         process = begin(tmp_path)
-        until(lambda process=process, before=before: len(ledger(tmp_path)) > before or process.poll() is not None)
+        until(lambda process=process, before=before: len(ledger(tmp_path)) > before or not process.process.is_alive())
         time.sleep(moments.random() * 0.3)
         workers = children(process.pid)
         os.kill(moments.choice(workers), signal.SIGKILL)
         time.sleep(moments.random() * 0.2)
-        process.kill()
+        process.send_signal(signal.SIGKILL)
         process.wait()
         until(lambda workers=workers: not any(Path(f"/proc/{pid}/task").exists() for pid in workers))  # none lives on
     assert 0 < sum(state_of(job) == "done" for job in study) < 24
     done_before = {job.spec.id for job in study if state_of(job) == "done"}
     begun_before = Counter(run for what, run in ledger(tmp_path) if what == "begin")
-    out, err = begin(tmp_path).communicate(timeout=120)
+    _, out, err = begin(tmp_path).wait()
     assert out.split() == [str(24 - len(done_before)), "0", str(len(done_before))], err
     assert all(job.record().metrics == {"accuracy": float(job.spec.seed)} for job in study)
     begun = Counter(run for what, run in ledger(tmp_path) if what == "begin")
@@ -287,9 +287,9 @@ def test_killed_at_random_moments(store, tmp_path):
     assert len(ended) <= 24 and max(ended.values()) == 1
 
 
-def test_two_sweeps_at_once(store, tmp_path):
-    sweeps = [begin(tmp_path, workers=1) for _ in range(2)]
-    outputs = [sweep.communicate(timeout=120) for sweep in sweeps]
-    assert [sweep.returncode for sweep in sweeps] == [0, 0], outputs
+def test_two_sweeps_at_once(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sweeps = wait_for_all([begin(tmp_path, 1, name) for name in "ab"])
+    assert [sweep.code for sweep in sweeps] == [0, 0], sweeps
     assert Counter(what for what, _ in ledger(tmp_path)) == {"begin": 24, "end": 24}
     assert {state_of(job) for job in jobs(store, *SEEDS)} == {"done"}

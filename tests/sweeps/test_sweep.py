@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+import run_glue
 from layerdrop.cli.command import run_command
 from layerdrop.runs.record import RunRecord, read_record
 from tests.made_up import MadeUp
+from tests.processes import Forked
+from tests.sweeping import pretend_slowly
 
 ROOT = Path(__file__).parent.parent.parent
 STUDY = """
@@ -111,30 +114,15 @@ def test_wrong_words(study, words, said, capsys):
     assert said in err and len(err.splitlines()) == 1
 
 
-SLOW_SWEEP = """
-import sys
-import run_glue
-from layerdrop.cli.command import run_command
-from tests.sweeping import pretend_slowly
-run_glue.run = pretend_slowly
-sys.exit(run_command("sweep", sys.argv[1:]))
-"""
-
-
-def test_ctrl_c_finishes_what_is_in_flight(study):
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_SWEEP, *study],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
-    )
+def test_ctrl_c_finishes_what_is_in_flight(study, monkeypatch):
+    monkeypatch.setattr(run_glue, "run", pretend_slowly)
+    process = Forked(lambda: run_command("sweep", study))
     end = time.monotonic() + 100
     while not list(Path("runs").glob("small/*/began")) and time.monotonic() < end:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=100)
-    assert process.returncode == 130 and "finishing the running runs" in err, err
+    code, out, err = process.wait()
+    assert code == 130 and "finishing the running runs" in err, err
     assert "8 runs: 1 done (0 of them before), 0 failed, 7 missing" in out
     assert "[1/8] done" in err  # nothing is left of a sweep that stops
 

@@ -1,97 +1,136 @@
 """Several processes of one run: values and failures reach all of them, and none waits for one that is gone."""
 
+import datetime
 import json
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from layerdrop.system.distributed import finish, from_first_process, is_first, leave, rank, world_size
-
-ROOT = Path(__file__).parent.parent.parent
-PROCESS = """
-import json, sys, time, datetime, torch
-from layerdrop.system.distributed import finish, from_first_process, is_first, leave, rank, world_size
 from layerdrop.errors import UserError
+from layerdrop.system.distributed import (
+    finish,
+    from_first_process,
+    gather,
+    is_first,
+    leave,
+    leaves_group,
+    rank,
+    world_size,
+)
+from tests.processes import group_of
+
 
 class Awkward(Exception):
-    def __init__(self, text, lock):  # goes into pickle and does not come out
+    """Goes into pickle and does not come out."""
+
+    def __init__(self, text, lock):
         super().__init__(text)
 
-def fail(error):
-    def function():
+
+def attempt(function, error: BaseException | None = None) -> list[str] | None:
+    """Call `function` in the first process; with an error, raise that one there. The exception of this process."""
+
+    def fail():
         assert rank() == 0
         raise error
-    return function
 
-folder, number = sys.argv[1], int(sys.argv[2])
-def meet(name):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/{name}", rank=number, world_size=2,
-                                         timeout=datetime.timedelta(seconds=60))
-meet("first")
-said = [[rank(), world_size()], from_first_process(lambda: {"rank": rank()})]
-def attempt(function):
     try:
-        from_first_process(function)
-    except BaseException as error:
-        said.append([type(error).__name__, str(error)])
-attempt(fail(UserError("one line")))
-attempt(fail(ZeroDivisionError("a defect")))
-attempt(fail(Awkward("text", None)))
-attempt(fail(KeyboardInterrupt()))
-attempt(lambda: lambda: "a value that pickle cannot carry")
-finish()
-said.append(torch.distributed.is_initialized())
-meet("second")
-began = time.monotonic()
-if number == 1:
-    leave()
-    said.append(torch.distributed.is_initialized())
-else:
-    try:
+        from_first_process(fail if error else function)
+    except BaseException as caught:
+        return [type(caught).__name__, str(caught)]
+
+
+def communicate(folder: Path, number: int) -> dict:
+    """What a process of two sees."""
+
+    def meet(name):
+        timeout = datetime.timedelta(seconds=60)
+        method = f"file://{folder}/{name}"
+        torch.distributed.init_process_group("gloo", init_method=method, rank=number, world_size=2, timeout=timeout)
+
+    @leaves_group
+    def run(depth):
+        if depth:
+            run(depth - 1)
+            return gather(f"{number} after the inner run")
         finish()
-        said.append("finished")
-    except RuntimeError:
-        said.append(time.monotonic() - began < 20)
-print(json.dumps(said), flush=True)
-if number == 1:
-    time.sleep(float(sys.argv[3]))  # it is the leaving that is noticed, not the end of the process
-"""
+        return None
+
+    @leaves_group
+    def broken():
+        raise ZeroDivisionError
+
+    said = {}
+    meet("first")
+    said["group"] = [rank(), world_size()]
+    said["value"] = from_first_process(lambda: {"rank": rank()})
+    said["gathered"] = gather({"rank": rank()})
+    errors = (UserError("one line"), ZeroDivisionError("a defect"), Awkward("text", None), KeyboardInterrupt())
+    said["errors"] = [attempt(None, error) for error in errors]
+    said["unpicklable"] = attempt(lambda: lambda: "a value that pickle cannot carry")
+    finish()
+    said["joined after finish"] = torch.distributed.is_initialized()
+    meet("second")
+    said["nested"] = run(1)
+    said["joined after a run"] = torch.distributed.is_initialized()
+    meet("third")
+    began = time.monotonic()
+    if number == 1:
+        with pytest.raises(ZeroDivisionError):
+            broken()
+        said["joined after an error"] = torch.distributed.is_initialized()
+        until_noticed = Path(folder, "noticed")
+        while not until_noticed.exists() and time.monotonic() - began < 30:
+            time.sleep(0.01)  # it is the leaving that is noticed, not the end of the process
+        said["noticed"] = until_noticed.exists()
+    else:
+        with pytest.raises(RuntimeError):
+            finish()
+        Path(folder, "noticed").touch()
+    return said
 
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
-    """What two processes print, in the order of their ranks."""
-    folder = str(tmp_path_factory.mktemp("meet"))
-    words = [sys.executable, "-c", PROCESS, folder]
-    processes = [
-        subprocess.Popen([*words, number, "3"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for number in "01"
-    ]
-    outputs = [process.communicate(timeout=100) for process in processes]
-    assert all(out for out, _ in outputs), outputs
-    return [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+    """What two processes see, in the order of their ranks."""
+    folder = tmp_path_factory.mktemp("meet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        ended = group_of(2, lambda number: print(json.dumps(communicate(folder, number))))
+    assert [process.code for process in ended] == [0, 0], ended
+    return [json.loads(process.out.splitlines()[-1]) for process in ended]
 
 
 def test_a_value_of_the_first_process_reaches_all(said):
-    assert [process[:2] for process in said] == [[[0, 2], {"rank": 0}], [[1, 2], {"rank": 0}]]
+    assert [process["group"] for process in said] == [[0, 2], [1, 2]]
+    assert [process["value"] for process in said] == [{"rank": 0}] * 2
+
+
+def test_the_values_of_all_processes_reach_all(said):
+    assert [process["gathered"] for process in said] == [[{"rank": 0}, {"rank": 1}]] * 2
 
 
 def test_any_failure_of_the_first_process_reaches_all(said):
-    first, second = (process[2:7] for process in said)
+    first, second = (process["errors"] for process in said)
     assert first[:2] == second[:2] == [["UserError", "one line"], ["ZeroDivisionError", "a defect"]]
     assert first[2] == ["Awkward", "text"] and second[2] == ["RuntimeError", "Awkward: text"]
     assert first[3] == second[3] == ["KeyboardInterrupt", ""]
-    assert "pickle" in first[4][1].lower() and first[4] == second[4]
+    assert "pickle" in said[0]["unpicklable"][1].lower() and said[0]["unpicklable"] == said[1]["unpicklable"]
 
 
 def test_nobody_waits_for_a_process_that_left(said):
-    assert said[1][8] is False and said[0][8] is True
+    assert said[1]["joined after an error"] is False and said[1]["noticed"] is True
 
 
 def test_all_finish_together(said):
-    assert said[0][7] is said[1][7] is False
+    assert said[0]["joined after finish"] is said[1]["joined after finish"] is False
+
+
+def test_only_the_outermost_run_leaves_the_group(said):
+    assert [process["nested"] for process in said] == [["0 after the inner run", "1 after the inner run"]] * 2
+    assert [process["joined after a run"] for process in said] == [False, False]
 
 
 def test_one_process_alone(monkeypatch):
