@@ -45,6 +45,8 @@ def test_every_study_is_a_valid_grid(monkeypatch):
         "elastic": 5 * 3 * 2 * 5,
         "elastic6": 4 * 3 * 2 * 4,
         "elastic12": 4 * 3 * 2 * 6,
+        "labels6": 2 * 4 * 3,
+        "labels12": 2 * 3 * 3,
         "layerdrop": 2 * 3 * 3 * (1 + 2 * 3),
         "variants_encoder6": 2 * 3 * (1 + 2 * (3 + 1 + 1 + 2 + 1 + 3 + 1 + 2) + 2 + 2 * (5 + 3 + 1)),
         "variants_encoder6_seeds": 5 * (2 * (3 + 1 + 1) + 1 + 2 + 1 + 3 + 1),
