@@ -426,7 +426,7 @@ def test_a_model_that_is_no_teacher(run, tmp_path, bert):
         ("--teacher auto --distill_weight 2", "--distill_weight 2.0: must be from 0 to 1"),
         ("--teacher auto --distill_temperature 0", "--distill_temperature 0.0: must be above 0"),
         ("--teacher auto --distill layers --layerdrop_rate 0.1", "but --layerdrop_rate changes them in training"),
-        ("--teacher auto --distill patient --drop_when gradual", "which --drop_when gradual changes"),
+        ("--teacher auto --distill patient --drop_when gradual", "but --drop_when gradual changes"),
         ("--teacher auto --do_eval", "needs training, but this run does not train"),
         ("--teacher auto --distill patient --drop_k 5", "the model keeps only one layer"),
     ],
