@@ -176,7 +176,7 @@ def _variants(flags: Flags) -> Iterator[str]:
         "--drop_when gradual": when.drop_when == "gradual",
     }
     for name in (name for name, value in changing.items() if value and teacher.distill in ("patient", "layers")):
-        yield f"--distill {teacher.distill}: pairs layers, which {name} changes during training. Use --distill logits."
+        yield f"--distill {teacher.distill}: pairs layers, but {name} changes them in training. Use --distill logits."
 
 
 def _elastic(flags: Flags) -> Iterator[str]:

@@ -23,7 +23,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop choose-k`."""
     add = parser.add_argument
     add("--max_loss", nargs="+", type=float, default=[1.0], help="maximum loss in points")
-    add("--percent", action="store_true", help="--max_loss in percent of the full model's score instead of points")
+    add("--percent", action="store_true", help="--max_loss is in percent of the full model's score")
     add("--tasks", nargs="+", help="tasks (default: the task of own data (--train_file, --dataset_name), else mrpc)")
     add("--seeds", nargs="+", type=int, default=[42], help="seeds; scores are medians over seeds")
     add("--k", nargs="+", type=int, help="values of K to choose from (default: all)")

@@ -17,8 +17,10 @@ OWN_DATA = ("train_file", "validation_file", "test_file", "dataset_name")
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that select the execution engine."""
-    group = parser.add_argument_group("engine")
-    group.add_argument("--engine", choices=("local", "ray"), default="local", help="where the runs execute")
+    group = parser.add_argument_group("parallel execution")
+    group.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="local: this machine; ray: a Ray cluster"
+    )
     group.add_argument("--workers", type=int, help="local: worker processes (default: one per GPU, or per core)")
     group.add_argument("--runs_per_gpu", type=int, default=1, help="number of runs that share a GPU")
     group.add_argument("--address", default="auto", help="ray: address of the cluster")

@@ -1,6 +1,6 @@
-"""The flags of one run in groups, each with its --help text. Imports neither torch nor transformers."""
+"""The flags of one run, with their --help texts and sections. Imports neither torch nor transformers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from layerdrop.criteria.table import STRATEGIES
@@ -19,15 +19,15 @@ class ModelArguments:
     """The pre-trained checkpoint."""
 
     model_name_or_path: LocalPath = flag(
-        "Folder or hub name of a pre-trained checkpoint; demo: the bundled demo model.", "bert-base-uncased"
+        "Folder or hub name of a pre-trained checkpoint. demo: the bundled demo model.", "bert-base-uncased"
     )
     tokenizer_name: LocalPath | None = flag("Folder or hub name of another tokenizer. Default: the checkpoint's own.")
     model_revision: str = flag("Branch, tag or commit on the hub.", "main")
     cache_dir: LocalPath | None = flag("Folder of the download cache.")
     token: str | None = flag("Access token for private models on the hub.")
-    trust_remote_code: bool = flag("Run code that comes with the checkpoint.", False)
+    trust_remote_code: bool = flag("Run Python code that comes with the checkpoint.", False)
     from_scratch: bool = flag(
-        "Train from random weights: the baseline without pre-training. Strategies still score the pre-trained layers.",
+        "Train from random weights, as a baseline without pre-training. Strategies still score the pre-trained layers.",
         False,
     )
 
@@ -36,8 +36,8 @@ class ModelArguments:
 class DataArguments:
     """The task and its data: GLUE, or own data (files, a dataset). Without --data_dir, GLUE is loaded from the hub."""
 
-    task_name: str | None = flag(f"Task (mrpc without own data): {', '.join([*TASKS, *DEMO_TASKS])}.")
-    data_dir: LocalPath | None = flag("Local GLUE folder in the classical layout (RTE/train.tsv, ...).")
+    task_name: str | None = flag(f"Task: {', '.join([*TASKS, *DEMO_TASKS])}. Default without own data: mrpc.")
+    data_dir: LocalPath | None = flag("Local GLUE folder with one subfolder for each task (RTE/train.tsv, ...).")
     train_file: LocalPath | None = flag("Own training file: .csv, .tsv, .json, .jsonl, .parquet or .conll.")
     validation_file: LocalPath | None = flag("Own validation file.")
     test_file: LocalPath | None = flag("Own test file, without labels.")
@@ -54,21 +54,22 @@ class DataArguments:
     text_columns: str | None = flag("Own data: the one or two text columns, separated by a comma.")
     label_column: str = flag("Own data: the label column.", "label")
     label_type: Literal["auto", "class", "number", "multi", "token"] = flag(
-        "Own data: a class, a number, several labels (multi), or a label for each token of a row.",
+        "Own data: the label of a row is a class, a number, several labels (multi), or a label for each token. "
+        "auto: infer it from the data.",
         "auto",
         aliases=["--task_type"],
     )
     label_separator: str | None = flag(
-        'Own data with several labels in a row: the text between two labels. Default: lists, as ["a", "b"].'
+        'Own data with several labels in a row: the separator between labels. Default: cells are lists, as ["a", "b"].'
     )
     positive_label: str | None = flag(
-        "Own data with two classes: the class that f1 measures. Default: by name (yes/no: yes), else the rarer class."
+        "Own data with two classes: the positive class of f1. Default: by name (yes/no: yes), else the rarer class."
     )
     skip_bad_rows: bool = flag(
         "Own data and --data_dir: skip and count malformed rows. Default: stop at the first malformed row.",
         False,
     )
-    max_seq_length: int = flag("Maximum number of tokens; longer inputs are truncated.", 128)
+    max_seq_length: int = flag("Maximum number of tokens. Longer inputs are truncated.", 128)
     pad_to_max_length: bool = flag("Pad every batch to --max_seq_length instead of its longest example.", False)
     max_train_samples: int | None = flag("Use the first N training examples only.")
     max_eval_samples: int | None = flag("Use the first N validation examples only.")
@@ -113,26 +114,27 @@ class DropArguments:
     drop_layers: str | None = flag("Ids of the layers to drop, as 9,10,11.", aliases=["--remove_layers"])
     keep_layers: str | None = flag("Ids of the layers to keep, as 0,1,2. All others are dropped.")
     drop_order_file: LocalPath | None = flag(
-        "File of a search result. greedy, shortlist: one id per line, in the order of dropping; optimal: the best set "
-        "of k layers on line k, as 10-11; list: the layers.json of a run."
+        "File of a search result. greedy, shortlist: one id per line, in the order of dropping. optimal: the best set "
+        "of k layers on line k, as 10-11. list: the layers.json of a run."
     )
     drop_order: str | None = flag("Search result as ids in the order of dropping, as 9,2,11.")
     weight_scope: Literal["final", "layer"] = flag(
-        "variance, aggregation: score the second feed-forward matrix (final) or all matrices (layer).", "final"
+        "variance, aggregation: matrices to score, the second feed-forward matrix (final) or all (layer).",
+        "final",
     )
     score_on: LocalPath | None = flag(
-        "Compute the scores on this checkpoint of the same architecture instead of the model."
+        "Compute the scores on this checkpoint instead of the model. It must have the same architecture."
     )
     score_split: Literal["train", "validation", "test"] | None = flag(
-        "Criteria that read texts: the split to score (MNLI: matched). Default: train; contribution: validation."
+        "Criteria that read texts: the split to read (MNLI: matched). Default: train, or validation for contribution."
     )
-    max_score_samples: int | None = flag("Criteria that read texts: use the first N examples of that split only.")
+    max_score_samples: int | None = flag("Criteria that read texts: use only the first N examples of --score_split.")
     score_store: LocalPath | None = flag(
-        "Folder of cached scores to reuse and extend. layerdrop layers scores also writes it."
+        "Folder of cached scores to reuse and extend. `layerdrop layers scores` also writes to this folder."
     )
     freeze_layers: str | None = flag("Ids of kept layers to freeze during fine-tuning, as 0,1,2.")
     freeze_embeddings: bool = flag("Freeze the embeddings during fine-tuning.", False)
-    dry_run: bool = flag("Print dropped and kept layers, scores and parameters without training.", False)
+    dry_run: bool = flag("Print the dropped and kept layers, scores and parameters, without training.", False)
     json: bool = flag("With --dry_run: print one JSON object.", False)
 
 
@@ -147,17 +149,18 @@ class WhenArguments:
         "pretrained",
     )
     elastic_k: list[str] | None = flag(
-        "elastic: every K of the training, such as 2 4 6, or all. Each K gets its own run, in kK under --output_dir. "
-        "Default: 1 to --drop_k."
+        "elastic: the values of K to train, such as 2 4 6, or all. Each K gets its own run, in the subfolder kK of "
+        "--output_dir. Default: 1 to --drop_k."
     )
-    finetune_again: bool = flag("elastic: fine-tune the model of --drop_k once more.", False)
+    finetune_again: bool = flag("elastic: after the elastic training, fine-tune the model of --drop_k again.", False)
     freeze_dropped: bool = flag("finetuned: freeze the layers to be dropped during the first fine-tuning.", False)
     drop_step: int | None = flag("gradual: number of layers to drop at once. Default: 1.")
     drop_every_epochs: int | None = flag(
-        "gradual: epochs before each drop. Default: 2. Training continues for --num_train_epochs after the last drop."
+        "gradual: number of epochs before each drop. Default: 2. After the last drop, training continues for "
+        "--num_train_epochs."
     )
     start_num_train_epochs: float | None = flag(
-        "finetuned, after, elastic: epochs of the first fine-tuning. Default: --num_train_epochs."
+        "finetuned, after, elastic: number of epochs of the first fine-tuning. Default: --num_train_epochs."
     )
     start_learning_rate: float | None = flag(
         "finetuned, after, elastic: peak learning rate of the first fine-tuning. Default: --learning_rate."
@@ -173,43 +176,43 @@ class WhenArguments:
     )
     replacing_rate: float | None = flag("theseus: probability of replacing a module at the first step. Default: 0.5.")
     replacing_schedule: Literal["linear", "constant"] | None = flag(
-        "theseus: schedule of the probability up to 1. Default: linear."
+        "theseus: how the probability rises to 1: linearly, or in one step (constant). Default: linear."
     )
     replacing_steps: float | None = flag(
-        "theseus: first step with probability 1 (below 1: fraction of all steps). Default: 0.5."
+        "theseus: training step from which the probability is 1. Below 1: a fraction of all steps. Default: 0.5."
     )
 
 
 @dataclass
 class TeacherArguments:
-    """Distillation from a teacher. Loss: (1 - weight) task loss + weight logits loss + states weight states loss."""
+    """Loss: (1 - w) task loss + w logits loss + s states loss. w: --distill_weight, s: --distill_states_weight."""
 
     teacher: LocalPath | None = flag(
-        "Fine-tuned model: folder of a run or checkpoint, or hub name; auto: fine-tune the full model first."
+        "Folder or hub name of the fine-tuned teacher. auto: fine-tune the full model first."
     )
     teacher_num_train_epochs: float | None = flag(
-        "--teacher auto: epochs of the teacher's training. Default: --num_train_epochs."
+        "--teacher auto: number of epochs of the teacher's training. Default: --num_train_epochs."
     )
     teacher_learning_rate: float | None = flag(
         "--teacher auto: peak learning rate of the teacher's training. Default: --learning_rate."
     )
     distill: Literal["logits", "patient", "layers"] | None = flag(
-        "logits (Hinton et al.); patient: also the states of the sentence token (Sun et al.); layers: also the states "
-        "of every token after each kept layer. Default with --teacher: logits."
+        "logits: match the logits (Hinton et al.). patient: also match the states of the sentence token (Sun et al.). "
+        "layers: also match the states of every token after each kept layer. Default with --teacher: logits."
     )
     distill_temperature: float | None = flag(
-        "Divisor of the teacher's and the student's logits. Default: 5; layers: 1."
+        "Temperature: divisor of the teacher's and the student's logits. Default: 5, or 1 with --distill layers."
     )
-    distill_weight: float | None = flag("Weight of the logits loss, from 0 to 1. Default: 0.5; layers: 1.")
+    distill_weight: float | None = flag("Weight of the logits loss, 0 to 1. Default: 0.5, or 1 with --distill layers.")
     distill_states_weight: float | None = flag("Weight of the states loss. Default: patient 100, layers 1.")
     distill_attention: bool = flag(
-        "layers: also match the attention weights, with the weight --distill_states_weight.", False
+        "layers: also match the attention weights. The weight of this loss is --distill_states_weight.", False
     )
 
 
 @dataclass
 class TrainFlags:
-    """The papers' recipe: 3 epochs, batch size 32, AdamW with a linear schedule."""
+    """The defaults are the papers' recipe: 3 epochs, batch size 32, AdamW with a linear schedule."""
 
     output_dir: LocalPath | None = flag("Folder of the run. Default: runs/MODEL_TASK_STRATEGY_kK_seedS.")
     per_device_train_batch_size: int = flag("Training batch size on each device.", 32)
@@ -228,7 +231,7 @@ class TrainFlags:
         "Default: on with fp16, whose loss scaling skips these steps, else off."
     )
     save_strategy: Literal["no", "steps", "epoch", "best"] = flag(
-        "When to save a checkpoint. Default: at the end of an epoch, at most once a minute; a successful run deletes "
+        "When to save a checkpoint. Default: at the end of an epoch, at most once a minute. A successful run deletes "
         "these checkpoints.",
         TRAINER_DEFAULTS["save_strategy"],
     )
@@ -237,17 +240,17 @@ class TrainFlags:
         "Order of the training examples.", "group_by_length"
     )
     class_weights: Literal["balanced"] | None = flag(
-        "balanced: weigh the classes in the training loss, so that rare classes count as much as frequent ones."
+        "balanced: weight the training loss so that rare classes count as much as frequent classes."
     )
     remove_unused_columns: bool = flag("No effect: batches contain only the model's inputs.", False)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(
         "auto: bf16 if the hardware supports it, else fp32.", "auto"
     )
-    no_speedups: bool = flag("Train without the speed-ups of layerdrop.", False)
-    save_model: bool = flag("Keep the fine-tuned model in the run's folder. --save_model no: delete it.", True)
+    no_speedups: bool = flag("Train without layerdrop's speed-ups.", False)
+    save_model: bool = flag("Keep the fine-tuned model in the run's folder. --save_model no: do not keep it.", True)
     resume_from_checkpoint: LocalPath | None = flag(
-        "Folder of the checkpoint to resume from. Without a value, or last: the last usable checkpoint in the run's "
-        "folder. auto: the same, but start from the beginning if there is none."
+        "Folder of the checkpoint to resume from. Without a value, or last: the last complete checkpoint in the run's "
+        "folder. auto: like last, but start from the beginning if the folder has no checkpoint."
     )
     overwrite_output_dir: bool = flag("Delete the run in the output folder and start over.", False)
 
@@ -262,13 +265,64 @@ LIBRARY = {
     "gradient_accumulation_steps": ("N", "Batches in each optimizer step. Default: 1."),
     "optim": ("VALUE", "Optimizer: adamw_torch, adafactor ... Default: adamw_torch_fused."),
     "weight_decay": ("X", "Weight decay. Default: 0."),
-    "warmup_steps": ("X", "Warm-up steps (below 1: fraction of all steps). Default: 0."),
+    "warmup_steps": ("X", "Number of warm-up steps. Below 1: a fraction of all steps. Default: 0."),
     "lr_scheduler_type": ("VALUE", "Schedule: linear, cosine, constant_with_warmup ... Default: linear."),
     "max_grad_norm": ("X", "Maximum norm of the gradient. Default: 1."),
     "seed": ("N", "Random seed. Default: 42."),
     "load_best_model_at_end": ("", "Keep the checkpoint with the best --metric_for_best_model."),
-    "report_to": ("VALUE", "Tracker: none, tensorboard, trackio, wandb, mlflow ... Default: none."),
-    "project": ("NAME", "Project of --report_to. For a study: the study's name. Default: huggingface."),
+    "report_to": ("VALUE", "Experiment tracker: none, tensorboard, trackio, wandb, mlflow ... Default: none."),
+    "project": ("NAME", "Name of the tracker's project. In a study: the study's name. Default: huggingface."),
     "use_cpu": ("", "Use no GPU."),
 }
 """Flags of the library's TrainingArguments that --help shows -> (name of the value, help). --help_all shows all."""
+
+
+def _names(group: type, without: tuple[str, ...] = ()) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(group) if f.name not in without)
+
+
+_FREEZE, _STEPS = ("freeze_layers", "freeze_embeddings"), ("do_train", "do_eval", "do_predict", "dry_run", "json")
+SECTIONS = {
+    "model": ("The pre-trained checkpoint, its tokenizer, and access to the hub.", _names(ModelArguments)),
+    "data": (
+        "A GLUE task, or your own files or dataset. Without --data_dir, GLUE is loaded from the hub.",
+        _names(DataArguments),
+    ),
+    "layers to drop": (
+        "Layer ids count from 0. Layer 0 is next to the embeddings.",
+        _names(DropArguments, (*_FREEZE, *_STEPS)),
+    ),
+    "when layers are dropped": (
+        "Training variants: time of dropping, LayerDrop, and module replacing.",
+        _names(WhenArguments),
+    ),
+    "distillation from a teacher": (TeacherArguments.__doc__, _names(TeacherArguments)),
+    "training": (
+        TrainFlags.__doc__,
+        (
+            *("num_train_epochs", "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps"),
+            *("per_device_train_batch_size", "gradient_accumulation_steps", "optim", "weight_decay", "max_grad_norm"),
+            *("seed", "class_weights", *_FREEZE, "train_sampling_strategy", "remove_unused_columns"),
+        ),
+    ),
+    "precision and speed": (
+        "These flags change seconds and memory, and the scores slightly.",
+        ("precision", "no_speedups", "use_cpu"),
+    ),
+    "steps": ("Without any --do_ flag, the run trains and evaluates.", _STEPS),
+    "evaluation and logging": (
+        "Evaluations during training, and reports of the training.",
+        (
+            *("per_device_eval_batch_size", "eval_strategy", "load_best_model_at_end", "logging_strategy"),
+            *("logging_nan_inf_filter", "report_to", "project"),
+        ),
+    ),
+    "output and checkpoints": (
+        "The run's folder contains record.json, the predictions and the fine-tuned model.",
+        (
+            *("output_dir", "overwrite_output_dir", "save_model", "save_strategy", "save_total_limit"),
+            "resume_from_checkpoint",
+        ),
+    ),
+}
+"""Sections of `layerdrop run --help`: title -> (description, flags)."""

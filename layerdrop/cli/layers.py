@@ -29,9 +29,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("analysis", help="scores, probe, drift, profile, similarity")
     add("--models", type=LocalPath, nargs="+", required=True, help="checkpoints, or folders of runs")
     add("--tasks", nargs="+", help="tasks (default: the task of own data or of a run, else mrpc)")
-    add("--split", choices=("train", "validation", "test"), default="train", help="texts to read")
+    add("--split", choices=("train", "validation", "test"), default="train", help="split to read")
     add("--criteria", nargs="+", help="scores: criteria to compare (default: all)")
-    add("--token", choices=("sentence", "mean"), default="sentence", help="probe: state to classify")
+    add(
+        "--token",
+        choices=("sentence", "mean"),
+        default="sentence",
+        help="probe: classify the state of the sentence token, or the mean state",
+    )
     add("--pretrained", type=LocalPath, help="drift: the model before fine-tuning")
     add("--store", type=LocalPath, default="runs/layers", help="folder of results")
     add("--figures", type=LocalPath, help="folder of the figures (PNG and PDF)")

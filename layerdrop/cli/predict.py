@@ -33,7 +33,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token", help="access token for private datasets on the hub")
     parser.add_argument("--text_columns", help="the one or two text columns, separated by a comma (default: the run's)")
     parser.add_argument("--max_seq_length", type=int, help="maximum number of tokens (default: the run's)")
-    parser.add_argument("--skip_bad_rows", action="store_true", help="empty predictions for malformed rows")
+    parser.add_argument("--skip_bad_rows", action="store_true", help="write an empty prediction for each malformed row")
     parser.add_argument("--output", type=LocalPath, help="file of the predictions (default: stdout)")
     parser.add_argument("--batch_size", type=int, default=32, help="texts in a batch")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from layerdrop.cli.command import recipe
-from layerdrop.cli.flags import GROUPS, LIBRARY
+from layerdrop.cli.flags import GROUPS, LIBRARY, SECTIONS
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.errors import UserError
 from layerdrop.runs.record import RunRecord
@@ -31,20 +31,19 @@ METAVARS = {int: "N", float: "X", str: "VALUE", LocalPath: "PATH"}
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Describe the flags of a run for --help and shell completion; `layerdrop.cli.parsing` parses them."""
     parser.usage = "layerdrop run [CONFIG.yaml] [--flag value ...]"
-    for group in GROUPS:
-        section = parser.add_argument_group(group.__name__.removesuffix("Arguments").removesuffix("Flags").lower())
-        section.description = group.__doc__
-        describe_flags(section, [f.name for f in fields(group)])
-    describe_flags(parser.add_argument_group("library", "Flags of transformers' TrainingArguments."), LIBRARY)
-    parser.add_argument("--help_all", action="store_true", help="show every flag of TrainingArguments too")
+    for title, (description, names) in SECTIONS.items():
+        describe_flags(parser.add_argument_group(title, description), names)
+    parser.add_argument("--help_all", action="store_true", help="also show all flags of TrainingArguments")
 
 
 def describe_flags(section, names: Collection[str]) -> None:
-    """Add flags of a run to a group of flags, in the order of the groups."""
-    for f in (f for group in GROUPS for f in fields(group) if f.name in names):
-        section.add_argument(f"--{f.name}", default=f.default, help=f.metadata["help"], **_takes(f.type))
-    for name, (value, text) in LIBRARY.items():
-        if name in names:
+    """Add flags of a run to a section, in the order of `names`. Other names are ignored."""
+    described = {f.name: f for group in GROUPS for f in fields(group)}
+    for name in names:
+        if f := described.get(name):
+            section.add_argument(f"--{name}", default=f.default, help=f.metadata["help"], **_takes(f.type))
+        elif name in LIBRARY:
+            value, text = LIBRARY[name]
             section.add_argument(f"--{name}", help=text, **({"metavar": value} if value else {"action": "store_true"}))
 
 

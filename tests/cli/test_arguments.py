@@ -16,7 +16,7 @@ from transformers.trainer_utils import SchedulerType
 from layerdrop.architectures import ModelSpec
 from layerdrop.cli import checks
 from layerdrop.cli.checks import ranges
-from layerdrop.cli.flags import GROUPS, LIBRARY
+from layerdrop.cli.flags import GROUPS, LIBRARY, SECTIONS
 from layerdrop.cli.limits import RANGES, SEED, Range, out_of_range
 from layerdrop.cli.parsing import MISNOMERS, RENAMED, WITHOUT_EFFECT, _choose_precision, parse, run_parser
 from layerdrop.cli.run import unused_gpus
@@ -1191,7 +1191,8 @@ def test_flags_that_help_shows_are_those_that_are_parsed():
         if default:
             shown = getattr(actions[name].default, "value", actions[name].default)
             assert default == (f"{shown:g}" if isinstance(shown, float) else str(shown)), name
-    assert not {f.name for group in GROUPS for f in dataclasses.fields(group)} & set(LIBRARY)
+    described = [f.name for group in GROUPS for f in dataclasses.fields(group)] + list(LIBRARY)
+    assert sorted(described) == sorted(name for _, names in SECTIONS.values() for name in names)
 
 
 # ---- words of messages

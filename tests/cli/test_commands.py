@@ -10,6 +10,7 @@ import pytest
 from layerdrop.cli import command
 from layerdrop.cli.command import COMMANDS, command_module, command_parser, run_command
 from layerdrop.cli.cut import SHARED
+from layerdrop.cli.flags import SECTIONS
 from layerdrop.errors import UserError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -45,7 +46,7 @@ def test_help_of_a_run(capsys):
     assert run_command("run", ["--help"]) == 0
     text = capsys.readouterr().out
     sections = [line[:-1] for line in text.splitlines() if line and line[0] != " " and line.endswith(":")]
-    assert sections == ["options", "model", "data", "drop", "when", "teacher", "train", "library"]
+    assert sections == ["options", *SECTIONS]
     assert "--no_speedups" in text and "--resume_from_checkpoint PATH" in text and "--adam_beta1" not in text
     assert "%(" not in text and max(map(len, text.splitlines())) <= 120
     assert run_command("run", ["--help_all"]) == 0 and "--adam_beta1" in capsys.readouterr().out
