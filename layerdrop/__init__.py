@@ -1,6 +1,7 @@
 """layerdrop: drop layers of a pre-trained transformer encoder, fine-tune the reduced model, and report the results."""
 
 from importlib import import_module
+from typing import Any
 
 __version__ = "0.2.0"
 _PUBLIC = {
@@ -33,7 +34,7 @@ _PUBLIC = {
 __all__ = list(_PUBLIC)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """Import a public name on first use: torch and transformers take seconds to import."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'layerdrop' has no attribute '{name}'")

@@ -8,7 +8,7 @@ Contract of a family, tested for every row by tests/small/test_surgery.py:
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from .errors import UserError
 
@@ -169,7 +169,7 @@ REFUSED = {
 """Model types without a single list of layers -> reason."""
 
 
-def family_of(config) -> Family:
+def family_of(config: Any) -> Family:
     """Return the family of a `PreTrainedConfig`. Raises UserError for a model type that is not in the table."""
     for family in FAMILIES:
         if config.model_type in family.model_types:
@@ -190,14 +190,14 @@ def family_of(config) -> Family:
     )
 
 
-def original_layers(config) -> tuple[int, list[int]]:
+def original_layers(config: Any) -> tuple[int, list[int]]:
     """Return (depth of the original model, original ids of the remaining layers)."""
     record = getattr(config, CONFIG_KEY, None) or {}
     n_layers = config.num_hidden_layers
     return record.get("n_layers", n_layers), list(record.get("kept", range(n_layers)))
 
 
-def has_valid_layers(config) -> bool:
+def has_valid_layers(config: Any) -> bool:
     """Whether CONFIG_KEY is missing, or names as many layers as the model has, ascending, within the original depth."""
     record = getattr(config, CONFIG_KEY, None)
     if record is None:

@@ -11,5 +11,6 @@ python -c 'import onnxruntime, onnxscript' 2>/dev/null ||
 ruff check .
 ruff format --check .
 lint-imports
+mypy
 export OMP_NUM_THREADS=1  # the tests themselves are spread over the cores
 exec python -m pytest -n auto --maxprocesses 8 --dist worksteal -rs "$@"

@@ -19,8 +19,8 @@ from layerdrop.runs.store import Store, prior_store
 class Fingerprints:
     """Fingerprints of inputs. Each checkpoint is opened once. Unreadable inputs have no fingerprint."""
 
-    def __init__(self):
-        self._checkpoints: dict[tuple, Checkpoint | None] = {}
+    def __init__(self) -> None:
+        self._checkpoints: dict[tuple[Any, ...], Checkpoint | None] = {}
 
     def of(self, spec: RunSpec, options: Options) -> dict[str, Any]:
         """Name -> fingerprint of every input, as in RunRecord.inputs.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -38,7 +39,7 @@ def quiet_options(options: Options) -> Options:
     """Options of a prerequisite run or a search candidate: no predictions, reports or uploads."""
     quiet = {"eval_strategy": "no", "disable_tqdm": True, "report_to": []}
     trainer = {name: value for name, value in options.trainer.items() if not name.startswith(("push_to", "hub_"))}
-    changes = {"predict": False, "evaluate": True, "test": None, "start": None, "notes": ()}
+    changes: dict[str, Any] = {"predict": False, "evaluate": True, "test": None, "start": None, "notes": ()}
     return replace(options, trainer=trainer | quiet, overwrite=False, rolling_checkpoints=True, **changes)
 
 

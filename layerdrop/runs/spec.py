@@ -103,7 +103,7 @@ class RunSpec:
 
     def with_seed(self, seed: int) -> "RunSpec":
         """The run with another seed, which its prerequisite runs share."""
-        runs = {
+        runs: dict[str, Any] = {
             "start": self.start and self.start.with_seed(seed),
             "teacher": self.teacher and self.teacher.with_seed(seed),
         }
@@ -169,12 +169,12 @@ class RunSpec:
             raise ValueError("a record of version 1, which this version cannot read (layerdrop 0.2 can)")
         values = _renamed(values)
         parts = {name: kind for name, kind in _PARTS.items() if values.get(name) is not None}
-        built = {name: _build(kind, values[name]) for name, kind in parts.items()}
-        rest = {name: values[name] for name in _SCALARS if name in values}
+        built: dict[str, Any] = {name: _build(kind, values[name]) for name, kind in parts.items()}
+        rest: dict[str, Any] = {name: values[name] for name in _SCALARS if name in values}
         for name in ("start", "teacher"):
             if values.get(name) is not None:
                 rest[name] = cls.from_dict(values[name])
-        return cls(**built, **rest, **({} if "train" in built else {"train": None}))
+        return cls(**{"train": None, **built, **rest})
 
 
 OWN_RECIPE = ("num_train_epochs", "learning_rate")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig, TrainingArguments
@@ -16,7 +17,7 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
     """The TrainingArguments of a run. A run without training gets the default recipe, which has no effect."""
     train = spec.train or TrainSpec()
     recipe = {f.name: getattr(train, f.name) for f in dataclasses.fields(train) if f.name not in OWN_SETTINGS}
-    values = {
+    values: dict[str, Any] = {
         # A loss that is not finite fails the run. With fp16, loss scaling skips such steps.
         "logging_nan_inf_filter": spec.precision == "fp16",
         "dataloader_pin_memory": torch.cuda.is_available(),
