@@ -8,10 +8,10 @@
   profile     contribution of each layer, layers above three thresholds, variance and magnitude of the weights
   similarity  cosine and CKA of every two layers, and the angle across blocks of K layers
 
-M: a checkpoint, or the folder of a run that kept its model. A run is analyzed on its own task or own data unless you
-give --tasks. The other flags are the data flags of `layerdrop run` (--data_dir, --train_file, --max_seq_length,
---max_train_samples, ...). Results are stored in --store and reused. Tables are printed to stdout, figures are written
-to --figures.
+M: a checkpoint, or the folder of a run that kept its model. A run is analyzed on its own task or own data, with its
+limits of rows and tokens, unless you give --tasks. The other flags are the data flags of `layerdrop run` (--data_dir,
+--train_file, --max_seq_length, --max_train_samples, ...). Results are stored in --store and reused. Tables are printed
+to stdout, figures are written to --figures.
 """
 
 import argparse
@@ -79,6 +79,7 @@ def _inputs(args: argparse.Namespace, words: list[str]) -> tuple[list, list]:
     from layerdrop.runs.record import read_record
     from layerdrop.system.text import short_name
 
+    splits = ("train", "validation") if args.analysis == "probe" else (args.split,)
     inputs, names = [], []
     for model in args.models:
         try:
@@ -88,28 +89,27 @@ def _inputs(args: argparse.Namespace, words: list[str]) -> tuple[list, list]:
         name, training = short_name(record.spec.model.name if record else model), ""
         if record:
             training = f"{record.spec.drop.strategy}, K = {len(record.dropped)}" if record.dropped else "fine-tuned"
-        for flags in data_of(record, args.tasks, words):
-            inputs.append(_input(args, model, [*flags, *words]))
+        for flags in data_of(record, args.tasks, words, splits):
+            inputs.append(_input(model, splits, [*flags, *words]))
             names.append(AnalyzedModel(name, training, inputs[-1].spec.data.task, short_name(model)))
     return inputs, names
 
 
-def data_of(record, tasks: list[str] | None, words: list[str]) -> list[list[str]]:
-    """Data flags for each task: from --tasks or own data in `words`, else from the record of a run."""
+def data_of(record, tasks: list[str] | None, words: list[str], splits: tuple[str, ...]) -> list[list[str]]:
+    """Data flags for each task to read `splits`: from --tasks or own data in `words`, else from the record of a run."""
     from layerdrop.runs.command import data_flags
 
     if record and not tasks and not own_data(words):
-        return [data_flags(record.spec.data)]
+        return [data_flags(record.spec.data, splits)]
     return [["--task_name", task] if task else [] for task in tasks_of(tasks, words)]
 
 
-def _input(args: argparse.Namespace, model: str, words: list[str]):
+def _input(model: str, splits: tuple[str, ...], words: list[str]):
     """A model and the data of a task. Raises UserError for flags that do not apply here."""
     from layerdrop.analysis.inputs import AnalysisInput
     from layerdrop.checkpoints import work_offline_unless_reachable
     from layerdrop.cli.parsing import parse
 
-    splits = ("train", "validation") if args.analysis == "probe" else (args.split,)
     steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
     arguments = parse(["--model_name_or_path", model, *[steps[split] for split in splits], *words])
     if arguments.named_strategy or arguments.when.drop_when != "pretrained" or arguments.teacher.teacher:

@@ -2,7 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from layerdrop.architectures import ModelSpec
@@ -30,6 +31,8 @@ FLAG_OF = {
 """Keys of `RunSpec.flat()` -> the flag, if it has another name."""
 WITHOUT_FLAG = {"processes": "torchrun --nproc_per_node", "frozen": "freezing instead of dropping"}
 """Keys of `RunSpec.flat()` that no flag of run_glue.py sets -> their description."""
+SOURCES = ("hub", "demo", "files", "dataset")
+"""Sources of rows that are not a GLUE folder."""
 DEFAULTS = RunSpec(ModelSpec(""), DataSpec("")).flat()
 
 
@@ -44,19 +47,15 @@ def command_of(spec: RunSpec) -> str:
     return shlex.join([*torchrun, "layerdrop", "run", *_flags(spec)])
 
 
-def data_flags(data: DataSpec) -> list[str]:
-    """Flags to read the data of a run again, without the run's limits on rows and tokens."""
-    if not data.files:
-        folder = [] if data.source in ("hub", "demo") else [f"--data_dir={data.source}"]
-        return ["--task_name", data.task, *folder]
-    names = (
-        *("dataset_name", "dataset_config_name", "validation_share", "text_columns", "label_column", "label_type"),
-        *("label_separator", "positive_label", "skip_bad_rows", "hold_out"),
-    )
-    task = ["--task_name", data.task] if data.task in TASKS | DEMO_TASKS else []
+def data_flags(data: DataSpec, splits: Sequence[str]) -> list[str]:
+    """Flags to read some splits of a run's data again, with all settings of the data."""
+    task = ["--task_name", data.task] if not data.files or data.task in TASKS | DEMO_TASKS else []
+    folder = [f"--data_dir={data.source}"] if data.source not in SOURCES else []
     files = [f"{data.flag(split)}={path}" for split, path in data.files]
+    elsewhere = {"task", "source", "files"} | ({"max_train_samples"} if "train" not in splits else set())
+    names = [field.name for field in fields(data) if field.name not in elsewhere]
     options = [f"--{name}={_word(getattr(data, name))}" for name in names if getattr(data, name) != DEFAULTS[name]]
-    return [*task, *files, *options]
+    return [*task, *folder, *files, *options]
 
 
 def _flags(spec: RunSpec) -> Iterator[str]:
@@ -69,7 +68,7 @@ def _flags(spec: RunSpec) -> Iterator[str]:
     if drop.found:  # --drop_order keeps the order of dropping
         yield from ("--drop_order", ",".join(map(str, drop.found)))
     skipped = {"model", "task", "files", "found", "training", "no_speedups", "precision", *WITHOUT_FLAG}
-    skipped |= {"source"} if data.source in ("hub", "demo", "files", "dataset") else set()
+    skipped |= {"source"} if data.source in SOURCES else set()
     skipped |= {"strategy"} if drop.strategy == "list" else set()
     for name, value in values.items():
         if name not in skipped and value is not None and value != DEFAULTS.get(name) and value not in ((), {}, []):

@@ -4,6 +4,8 @@ import copy
 import csv
 import io
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from layerdrop.analysis.probing import features, fit_and_score, probe
 from layerdrop.architectures import ModelSpec
 from layerdrop.cli.command import run_command
 from layerdrop.cli.layers import data_of
+from layerdrop.cli.parsing import parse
 from layerdrop.criteria.states import score_states
 from layerdrop.data.batches import Collator
 from layerdrop.data.examples import Examples
@@ -30,6 +33,9 @@ from layerdrop.states import States, layer_states
 from layerdrop.surgery import drop_layers, layer_list
 from tests import tiny
 from tests.small.test_surgery import MODEL_TYPES
+
+PROBE = ("train", "validation")
+"""Splits that a probe reads."""
 
 
 def batches(model_type="bert", n=3):
@@ -341,7 +347,46 @@ def test_a_run_of_own_files_is_looked_at_on_them(own, capsys):
 def test_a_run_is_looked_at_on_its_own_folder_of_data(glue):
     data = DataSpec("rte", glue)
     record = RunRecord(RunSpec(ModelSpec("m"), data), "f")
-    assert data_of(record, None, []) == [["--task_name", "rte", f"--data_dir={glue}"]]
-    assert data_of(record, ["sst2"], []) == [["--task_name", "sst2"]]
-    assert data_of(None, None, []) == [["--task_name", "mrpc"]]
-    assert data_of(None, None, ["--train-file=x.csv"]) == [[]]
+    assert data_of(record, None, [], PROBE) == [["--task_name", "rte", f"--data_dir={glue}"]]
+    assert data_of(record, ["sst2"], [], PROBE) == [["--task_name", "sst2"]]
+    assert data_of(None, None, [], PROBE) == [["--task_name", "mrpc"]]
+    assert data_of(None, None, ["--train-file=x.csv"], PROBE) == [[]]
+
+
+OWN = DataSpec(
+    "x", "files", (("train", "x.csv"), ("validation", "y.csv")), ("a", "b"), "l", "multi", ";", skip_bad_rows=True
+)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        DataSpec(
+            "demo-rte", "demo", max_seq_length=32, pad_to_max_length=True, max_train_samples=5, max_eval_samples=3
+        ),
+        DataSpec("rte", "glue", hold_out=0.25, skip_bad_rows=True, max_train_samples=8),
+        replace(OWN, positive_label="p", label_separator=None, label_type="class"),
+        replace(OWN, max_train_samples=7, max_eval_samples=2, max_seq_length=16),
+        replace(OWN, task="d", source="dataset", files=(("train", "train"),), dataset_name="d", validation_share=0.2),
+    ],
+)
+def test_a_run_is_looked_at_with_all_its_data_settings(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("glue").mkdir()
+    Path("x.csv").write_text("a,b,l\n")
+    Path("y.csv").write_text("a,b,l\n")
+    flags = data_of(RunRecord(RunSpec(ModelSpec("m"), data), "f"), None, [], PROBE)[0]
+    assert parse(["--do_train", "--do_eval", "--use_cpu", *flags]).to_spec()[0].data == data
+
+
+def test_a_run_is_looked_at_on_its_rows(own, capsys):
+    """`made` was trained on all rows, `few` on the first 6."""
+    words = ["--models", "few", "--use_cpu"]
+    shutil.copytree("made", "few")
+    record = json.loads(Path("few/record.json").read_text())
+    record["spec"]["data"] |= {"max_train_samples": 6, "max_eval_samples": 5}
+    Path("few/record.json").write_text(json.dumps(record))
+    for limit, more in ((6, []), (8, ["--max_train_samples", "8"]), (5, ["--split", "validation"])):
+        assert run_command("layers", ["scores", "--criteria", "linearity", *words, *more]) == 0
+        out, err = capsys.readouterr()
+        assert f"{limit} texts of" in out + err

@@ -264,6 +264,16 @@ def test_bilou_is_read_as_iobes():
     assert kind.measure(("entity_f1",), predicted, labels) == {"entity_f1": 0.5}
 
 
+@pytest.mark.parametrize(
+    ("label", "predicted", "correct"),
+    [("U-a I-a", "U-a O", 1), ("B-a L-a I-a", "B-a L-a O", 1), ("B-a I-a I-a", "B-a I-a O", 0)],
+)
+def test_an_entity_ends_at_u_and_l(label, predicted, correct):
+    kind = TokenTags(("B-a", "I-a", "L-a", "O", "U-a"))
+    measured = kind.measure(("entity_precision",), *map(kind.read, ([predicted], [label])))
+    assert measured == {"entity_precision": correct}
+
+
 def test_shown_and_read():
     rows = ids([0, 2, -1], [3])
     assert KIND.shown(rows) == ["B-a I-a _", "O"]
