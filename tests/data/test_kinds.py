@@ -1,11 +1,16 @@
 """Kinds of labels: values worked by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from layerdrop.data.kinds import Classes, Values
+from layerdrop.data.labels import Labels
+from layerdrop.data.tasks import custom_task
+from layerdrop.data.tokens import ragged
 
 
 def test_predictions_that_differ():
@@ -40,3 +45,18 @@ def test_balanced_weights_are_those_of_scikit_learn():
     loss = kind.loss(logits, torch.tensor([0, 3]), class_weights=torch.from_numpy(weights))
     assert float(loss) == pytest.approx((weights[0] * np.log(4) + weights[3] * np.log(8)) / (weights[0] + weights[3]))
     assert Values().balanced_weights(np.array([0.5])) is None
+
+
+@pytest.mark.parametrize(
+    ("label_type", "of_task", "of_model"),
+    [
+        ("class", np.array([0, 1, 2]), np.array([1, 2, 0])),
+        ("multi", np.array([[1, 0, 0], [0, 1, 1]]), np.array([[0, 1, 0], [1, 0, 1]])),
+        ("token", ragged([np.array([0, 1]), np.array([2, -1])]), ragged([np.array([1, 2]), np.array([0, -1])])),
+    ],
+)
+def test_the_order_of_a_checkpoint_that_is_no_swap(label_type, of_task, of_model):
+    task = custom_task("x", ("text",), "label", ("a", "b", "c"), label_type=label_type)
+    labels = Labels(task, SimpleNamespace(label_names=["c", "a", "b"]))
+    for converted, expected in ((labels.to_model(of_task), of_model), (labels.to_task(of_model), of_task)):
+        assert [np.asarray(row).tolist() for row in converted] == [np.asarray(row).tolist() for row in expected]
