@@ -10,6 +10,7 @@ import resource
 import selectors
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from dataclasses import dataclass, field
 from multiprocessing.context import ForkContext
 from multiprocessing.util import register_after_fork
 from pathlib import Path
+
+from tqdm import tqdm
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 CHANGES = {
@@ -133,7 +136,11 @@ class _Fork(ForkContext):
 
 
 def fork_workers() -> None:
-    """Fork the workers of a sweep from this process instead of spawning them."""
+    """Fork the workers of a sweep from this process instead of spawning them.
+
+    Forked processes share the lock of tqdm, and a killed process never releases it. So this process gets its own lock.
+    """
+    tqdm.set_lock(threading.RLock())
     multiprocessing.get_context = lambda method=None: _Fork()
 
 
