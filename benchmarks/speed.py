@@ -245,7 +245,7 @@ def machine() -> str:
 
 
 def child(mode: str, warm_up: str, steps: str, script: str, *words: str) -> None:
-    """Execute what `run` asks of a separate process. mode: --profiled or --timed."""
+    """Profile or time a script in this process, for `run` in the parent process. mode: --profiled or --timed."""
     if mode == "--profiled":
         profiled(script, list(words), int(warm_up))
     else:

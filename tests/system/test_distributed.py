@@ -43,7 +43,7 @@ def attempt(function, error: BaseException | None = None) -> list[str] | None:
 
 
 def communicate(folder: Path, number: int) -> dict:
-    """What a process of two sees."""
+    """Results of collective operations in one of two processes."""
 
     def meet(name):
         timeout = datetime.timedelta(seconds=60)
@@ -94,7 +94,7 @@ def communicate(folder: Path, number: int) -> dict:
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
-    """What two processes see, in the order of their ranks."""
+    """Results of `communicate` in two processes, in the order of their ranks."""
     folder = tmp_path_factory.mktemp("meet")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
