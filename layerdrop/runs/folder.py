@@ -240,16 +240,20 @@ def open_folder(record: RunRecord, options: Options) -> FolderState:
 def check_folder(spec: RunSpec, options: Options) -> None:
     """Raise UserError if a run's folder holds another finished run, or files of the user that the run would replace.
 
-    Changes nothing. `open_folder` repeats these checks when the run starts.
+    Changes nothing. `open_folder` repeats these checks when the run starts. A finished run replaces no files.
     """
+    if not options.overwrite:
+        status = status_of(options.folder, spec, {}, Needs.of(options))
+        _refuse_other_run(status, spec, options.folder)
+        if status.word in ("done", "incomplete"):
+            return
     data = {split: {} for split in RunRecord(spec, options.folder).task.splits("validation")}
     record = RunRecord(spec, options.folder, data=data)
-    if not options.overwrite:
-        _refuse_other_run(status_of(options.folder, spec, {}, Needs.of(options)), spec, options.folder)
     OwnFiles(options.folder).refuse_clashes(_names(record, options))
 
 
 def _refuse_other_run(status: Status, spec: RunSpec, folder: str) -> None:
+    """Raise UserError if the folder holds a finished run with other settings. status: of `spec` in the folder."""
     if status.word == "other" and status.record.status == "success":
         difference = _difference(status.record.spec, spec, status.record.id)
         raise UserError(f"--output_dir {folder}: holds a run with {difference}. {_alternatives(folder)}")

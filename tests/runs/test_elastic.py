@@ -110,6 +110,18 @@ def test_another_run_in_the_folder_of_a_depth_is_refused_before_the_training(run
     assert code == 0 and read_record("out/k1").spec.drop_when == "elastic", err
 
 
+def test_a_file_of_a_finished_depth_that_the_user_has_changed_is_kept(run):
+    words = f"{WORDS} --drop_k 2 --max_steps 2"
+    assert run(words)[0] == 0
+    Path("out/k1/README.md").write_text("mine")
+    code, _, _, err = run(words)
+    assert code == 0 and err.count("already done") == 3, err
+    assert Path("out/k1/README.md").read_text() == "mine"
+    code, _, _, err = run(f"{words} --overwrite_output_dir")
+    assert code == 2 and "out/k1: holds README.md, which this run did not write" in err
+    assert read_record("out").status == "success"
+
+
 def test_a_preview_names_the_training_and_the_other_depths(run):
     code, record, _, err = run(f"{WORDS} --drop_k 3 --elastic_k 2 3 --dry_run")
     assert code == 0, err
