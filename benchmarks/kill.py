@@ -20,7 +20,7 @@ from multiprocessing.context import ForkContext
 from multiprocessing.util import register_after_fork
 from pathlib import Path
 
-from tqdm import tqdm
+from tqdm.std import tqdm
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 CHANGES = {
@@ -136,12 +136,19 @@ class _Fork(ForkContext):
 
 
 def fork_workers() -> None:
-    """Fork the workers of a sweep from this process instead of spawning them.
-
-    Forked processes share the lock of tqdm, and a killed process never releases it. So this process gets its own lock.
-    """
-    tqdm.set_lock(threading.RLock())
+    """Fork the workers of a sweep from this process instead of spawning them."""
     multiprocessing.get_context = lambda method=None: _Fork()
+
+
+def _own_lock_of_progress_bars() -> None:
+    """Replace tqdm's lock in a forked process. All processes share it, and a killed process never releases it."""
+    lock, classes = threading.RLock(), [tqdm]
+    for progress_bar in classes:
+        progress_bar.set_lock(lock)
+        classes += progress_bar.__subclasses__()
+
+
+os.register_at_fork(after_in_child=_own_lock_of_progress_bars)
 
 
 def execute(
@@ -149,7 +156,7 @@ def execute(
     work: Path,
     prepare: Callable[[Process], None],
     kill: Kill | None = None,
-    timeout: float = 600,
+    timeout: float = 120,
 ) -> Attempt:
     """Execute commands at the same time, each in a child process in the folder `work`. Wait for all their processes.
 

@@ -35,6 +35,6 @@ required=$(cat "$root/requirements.txt" "$root/constraints.txt" "$root/pyproject
 if [ "$(cat "$root/.venv/wanted" 2>/dev/null)" != "$required" ]; then
     echo "installing layerdrop and its requirements into .venv (a few minutes the first time) ..." >&2
     pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" -e "$root" \
-        hypothesis import-linter mypy pytest pytest-xdist ruff
+        hypothesis import-linter mypy pytest pytest-timeout pytest-xdist ruff
     echo "$required" >"$root/.venv/wanted"
 fi

@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tqdm.std import TqdmDefaultWriteLock
 
 from benchmarks.faults import compare, lost, main, trained_again
 from benchmarks.kill import Kill, execute
@@ -93,6 +95,23 @@ def test_a_process_dies_before_an_event_or_within_a_write(tmp_path):
     assert result(Kill(3)) == ([-signal.SIGKILL], True, {"a": "12345", "b": "12345"})
     assert result(Kill(2, cut=2)) == ([-signal.SIGXFSZ], True, {"a": "12345", "b": "12"})
     assert result(Kill(4)) == ([3], False, {"a": "12345", "c": "12345"})
+
+
+def test_forked_processes_do_not_share_the_lock_of_progress_bars(tmp_path):
+    from tqdm.auto import tqdm
+
+    class Bar(tqdm):
+        """A subclass with a lock of its own, as other libraries have."""
+
+        _lock = TqdmDefaultWriteLock()
+
+    (tmp_path / "work").mkdir()
+    for bar in (Bar, tqdm):
+        with ThreadPoolExecutor(1) as other:
+            other.submit(bar.get_lock().acquire).result()
+            attempt = execute([lambda bar=bar: len(list(bar([1])))], tmp_path / "work", id, timeout=20)
+            other.submit(bar.get_lock().release).result()
+        assert attempt.codes == [1], attempt.output
 
 
 def test_twenty_kills_without_a_fault(tmp_path, capsys):
