@@ -91,7 +91,7 @@ def run(spec: RunSpec, options: Options) -> RunRecord:
                     prerequisites.train(run)
                 record.prerequisites = prerequisites.cost
                 record.fingerprints |= fingerprints.models(spec, options)
-                from_first_process(lambda: note_inputs(record))
+                from_first_process(lambda: note_inputs(record, options))
             reduced = reduced_model(spec, options, inputs, prerequisites, record, clock)
             model, resume_from = reduced.model, folder.resume_from
             if spec.train:

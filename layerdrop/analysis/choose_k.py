@@ -9,9 +9,11 @@ from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
 from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
 from layerdrop.runs.checks import check_selection
+from layerdrop.runs.folder import keeps_model
 from layerdrop.runs.predictions import read_predictions
 from layerdrop.runs.record import RunRecord
-from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store
+from layerdrop.runs.spec import RunSpec
+from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store, find_record
 from layerdrop.surgery import droppable
 from layerdrop.sweeps.engines.base import Job
 from layerdrop.sweeps.execute import statuses
@@ -147,8 +149,14 @@ class TaskTolerance:
             prior = Path(self.settings.store) / PRIOR_FOLDER
             places = {"folder": Store(self.settings.store).folder(spec), "prior_store": str(prior)}
             places["score_store"] = options.score_store or str(prior / SCORE_FOLDER)
-            self.jobs[key] = Job(spec, replace(options, **places, resume="auto", save_model=False))
+            self.jobs[key] = Job(
+                spec, replace(options, **places, resume="auto", save_model=self._is_repeating(spec, places["folder"]))
+            )
         return self.jobs[key]
+
+    def _is_repeating(self, spec: RunSpec, folder: str) -> bool:
+        """Whether a command was killed while it repeated this run to keep its model."""
+        return self.keeps_model and keeps_model(folder) and find_record(folder, spec) is None
 
     @property
     def task(self) -> Task:
@@ -200,7 +208,9 @@ def find_tolerances(tasks: Sequence[TaskTolerance], train: Train, log: Callable[
         records = train(further)
         for task in tasks:
             task.finetuned = [records[job.spec.id] for job in task.further_trainings()]
-    if again := [job for task in tasks if (job := task.kept_job()) and not statuses([job])[0].has_model]:
-        for job in again:
+    kept = [job for task in tasks if (job := task.kept_job())]
+    for job, status in zip(kept, statuses(kept), strict=True):
+        if not status.has_model:
             log(f"repeating {job.name} to keep its model")
-        train(again)
+    if kept:
+        train(kept)

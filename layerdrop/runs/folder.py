@@ -273,7 +273,7 @@ def _start(record: RunRecord, options: Options, *notes: str) -> FolderState:
     """
     own = OwnFiles(record.folder)
     own.refuse_clashes(_names(record, options))
-    own.remove()
+    own.clear({"keeps_model": options.save_model})
     _begin(record, options)
     return FolderState(notes=notes)
 
@@ -283,7 +283,7 @@ def _begin(record: RunRecord, options: Options) -> None:
     own = OwnFiles(record.folder)
     own.refuse_clashes(_names(record, options))
     own.remove_leftovers()
-    note_inputs(record)
+    note_inputs(record, options)
     hub = (*MODEL_PATTERNS, CARD_FILE) if options.trainer.get("push_to_hub") else ()
     own.reserve([CHECKPOINTS, *hub])
 
@@ -297,13 +297,22 @@ def _names(record: RunRecord, options: Options) -> list[str]:
     return names + ([*MODEL_PATTERNS, CARD_FILE] if options.save_model else [])
 
 
-def note_inputs(record: RunRecord) -> None:
-    """Write the spec and the input fingerprints into `spec.json`. Raises UserError if the folder is not writable."""
+def note_inputs(record: RunRecord, options: Options) -> None:
+    """Write the spec, the input fingerprints and `keeps_model` into `spec.json`.
+
+    Raises UserError if the folder is not writable.
+    """
     read = {"data": record.data, "fingerprints": record.fingerprints}
     try:
-        OwnFiles(record.folder).describe({"id": record.spec.id, **record.spec.to_dict(), "read": read})
+        values = {"id": record.spec.id, **record.spec.to_dict(), "read": read, "keeps_model": options.save_model}
+        OwnFiles(record.folder).describe(values)
     except OSError as error:
         raise _not_writable(record.folder, error) from None
+
+
+def keeps_model(folder: str | Path) -> bool:
+    """Whether the run in a folder was started with --save_model, also if its process was killed."""
+    return (OwnFiles(folder).spec or {}).get("keeps_model") is True
 
 
 # ---- checkpoints to resume from --------------------------------------------------------------------------------------

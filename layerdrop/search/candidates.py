@@ -5,6 +5,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from layerdrop.criteria.spec import DropSpec
@@ -98,7 +99,7 @@ class Candidates:
 
     def _train(self, specs: Sequence[RunSpec], save_model: bool = False) -> list[RunRecord | None]:
         """Train the missing runs. Returns their records, None for a failure. Raises the errors of `__call__`."""
-        known = [None if save_model else self._known(spec) for spec in specs]
+        known = [None if save_model else self._known_elsewhere(spec) for spec in specs]
         missing = [spec for spec, record in zip(specs, known, strict=True) if record is None]
         for prerequisite in {run.id: run for spec in missing for run in spec.prerequisites}.values():
             self.model(prerequisite)
@@ -142,6 +143,11 @@ class Candidates:
 
     def _known(self, spec: RunSpec) -> RunRecord | None:
         return self.known.get(_key(spec, spec.drop.layers))
+
+    def _known_elsewhere(self, spec: RunSpec) -> RunRecord | None:
+        """A record from another folder than the run's own. `execute` completes the run's own folder after a kill."""
+        record = self._known(spec)
+        return record if record and Path(record.folder) != Path(self.store.folder(spec)) else None
 
     def _spec(self, ids: Ids, seed: int) -> RunSpec:
         drop = DropSpec("list", layers=tuple(sorted(ids))) if ids else DropSpec()

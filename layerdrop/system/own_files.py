@@ -155,16 +155,26 @@ class OwnFiles:
     # ---- deleting
     def remove(self) -> None:
         """Delete the run's files and checkpoints, and `spec.json` last. The user's files are kept."""
+        if self.spec is not None:
+            self.clear({})
+            self.path.unlink()
+
+    def clear(self, values: Mapping[str, Any]) -> None:
+        """Delete the run's files and checkpoints. `spec.json` then has only `values`.
+
+        The values are written before the first deletion, so a killed process does not lose them.
+        """
         spec = self.spec
         if spec is None:
             return
+        self._save(spec, **values)
         self.remove_leftovers()
         for path in self._reserved_paths(spec):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         for name in spec["files"]:
             if self._owns(spec, name):
                 (self.folder / name).unlink()
-        self.path.unlink()
+        self._save({}, **values)
 
     def remove_leftovers(self) -> None:
         """Delete the temporary files and folders of a killed process."""

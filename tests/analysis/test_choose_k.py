@@ -126,6 +126,14 @@ def test_command(call):
     code, again, err = call(words)
     assert code == 0 and again == out and "done  " not in err
 
+    for name in ("record.json", "model.safetensors"):  # as a process leaves it that is killed in the repetition
+        (folder / name).unlink()
+    code, again, err = call(words)
+    assert code == 0 and again == out and err.count("done  ") == 1 and "repeating" not in err
+    assert (folder / "model.safetensors").exists()
+    (folder / "README.md").unlink()  # killed after the record
+    assert call(words)[0] == 0 and (folder / "README.md").exists()
+
 
 def test_a_run_that_fails_ends_the_command(call):
     code, _, err = call("--tasks rte --max_loss 100 --learning_rate 1e30")

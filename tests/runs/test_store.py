@@ -327,7 +327,12 @@ def test_a_removal_that_is_cut_off_can_be_repeated(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "unlink", killed)
     with pytest.raises(KeyboardInterrupt):
         own.remove()
+    with pytest.raises(KeyboardInterrupt):
+        own.clear({"keeps_model": True})
+    assert own.spec["keeps_model"]
     monkeypatch.undo()
+    own.clear({"keeps_model": True})
+    assert own.spec == {"files": {}, "reserved": [], "keeps_model": True} and files(tmp_path) == {"spec.json"}
     own.remove()
     assert files(tmp_path) == set()
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -219,3 +220,13 @@ def test_a_model_that_was_not_kept_is_trained_again(candidates, tmp_path):
     assert [job.options.save_model for job in engine.started] == [False, True]
     assert folder == Store(str(tmp_path)).folder(spec) and evaluate.cost["trainings"] == 1
     assert evaluate.model(spec) == folder and len(engine.started) == 2
+
+
+def test_files_that_a_kill_prevented_are_added(candidates):
+    """The run of the candidate itself is reused only if it is done: a record is not enough."""
+    evaluate, engine = candidates()
+    scores = evaluate(sets([3], [0]))
+    Path(engine.started[0].options.folder, "all_results.json").unlink()
+    again, engine = candidates()
+    assert again(sets([3], [0])) == scores and [job.spec.drop.layers for job in engine.started] == [(3,)]
+    assert Path(engine.started[0].options.folder, "all_results.json").exists()
