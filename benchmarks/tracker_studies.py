@@ -122,7 +122,8 @@ def optuna_study(trainings: int) -> dict[int, float]:
     storage = optuna.storages.RDBStorage(
         "sqlite:///study.db",
         engine_kwargs={"connect_args": {"timeout": 60}},
-        heartbeat_interval=1,
+        heartbeat_interval=60,
+        grace_period=120,
         heartbeat_stale_trial_callback=optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=3),
     )
     sampler = optuna.samplers.GridSampler(space, seed=1)

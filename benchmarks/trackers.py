@@ -55,8 +55,10 @@ class Study:
         self.words = [python, "-m", "benchmarks.tracker_studies", tool, str(trainings)]
         self.environment = os.environ | {
             **{LEDGER: str(self.ledger), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-            **{"HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": ray_folder},
+            **{"HF_HUB_OFFLINE": "1", "RAY_TMPDIR": ray_folder, "RAY_USAGE_STATS_ENABLED": "0"},
+            **{"RAY_AUTH_MODE": "disabled"},
         }
+        self.kill_all()  # of an earlier execution of this script
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self.ledger.write_bytes(b"")
@@ -145,10 +147,16 @@ def count(
     return faults
 
 
-def kill_study(study: Study, number: int, seed: int, undisturbed: Mapping[int, Any]) -> dict[str, Any] | None:
+def undisturbed(study: Study) -> dict[str, Any]:
+    """Execute a study without a kill. Returns the first line of kills.jsonl. Raises SystemExit if the study fails."""
+    if study.execute()[0] or len(results := study.results()) < TRAININGS:
+        raise SystemExit(f"the undisturbed command fails: see {study.log}")
+    return {"kill": -1, "results": results, "faults": count(study.lines(), results, results)}
+
+
+def kill_study(study: Study, number: int, draw: random.Random, whole: Mapping[int, Any]) -> dict[str, Any] | None:
     """Kill a study, and repeat it. Returns the line of kills.jsonl; None if the command ended before the kill."""
-    draw, target = random.Random(f"{seed} {number}"), TARGETS[number % len(TARGETS)]
-    event, share = draw.randint(1, 2 * len(undisturbed)), draw.random()
+    event, share, target = draw.randint(1, 2 * len(whole)), draw.random(), TARGETS[number % len(TARGETS)]
     code, killed = study.execute((event, share, target))
     codes = [code]
     while killed and codes[-1] and len(codes) <= ATTEMPTS:
@@ -156,7 +164,7 @@ def kill_study(study: Study, number: int, seed: int, undisturbed: Mapping[int, A
     study.kill_all()
     if not killed:
         return None
-    faults = count(study.lines(), None if codes[-1] else study.results(), undisturbed)
+    faults = count(study.lines(), None if codes[-1] else study.results(), whole)
     return {"kill": number, "event": event, "share": share, "target": target, "codes": codes, "faults": faults}
 
 
@@ -166,18 +174,13 @@ def kill_tool(folder: Path, kills: int, seed: int, **settings: str) -> None:
     lines = [line for line in read_lines(path) if line["kill"] < kills]
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    results: dict[int, Any] = {
-        int(number): value for line in lines for number, value in line.get("results", {}).items()
-    }
+    results = {int(number): value for line in lines for number, value in line.get("results", {}).items()}
     for number in sorted(set(range(-1, kills)) - {line["kill"] for line in lines}):
-        line = None
+        draw, line = random.Random(f"{seed} {number}"), None
         while line is None:
             study = Study(folder / "work", trainings=TRAININGS, **settings)
-            line = kill_study(study, number, seed, results) if results else {"kill": -1, "codes": [study.execute()[0]]}
-        if number == -1:
-            if line["codes"] != [0] or len(results := study.results()) < TRAININGS:
-                raise SystemExit(f"the undisturbed command fails: see {study.log}")
-            line |= {"results": results, "faults": count(study.lines(), results, results)}
+            line = kill_study(study, number, draw, results) if results else undisturbed(study)
+        results = results or line["results"]
         with open(path, "a") as file:
             file.write(f"{json.dumps(line)}\n")
 
@@ -187,11 +190,9 @@ def kill_table(folder: Path, tools: Iterable[str]) -> list[list[Any]]:
     rows: list[list[Any]] = [["tool", "kills", *FAULTS, "again, undisturbed"]]
     for tool in tools:
         lines = {line["kill"]: line["faults"] for line in read_lines(folder / tool / "kills.jsonl")}
-        undisturbed = lines.pop(-1, {}).get("again", [])
+        whole = lines.pop(-1, {}).get("again", [])
         faults = Counter(kind for line in lines.values() for kind, numbers in line.items() for _ in numbers)
-        rows.append(
-            [STUDIES[tool][0], len(lines), *(faults[kind] for kind in FAULTS), len(undisturbed.get("again", []))]
-        )
+        rows.append([STUDIES[tool][0], len(lines), *(faults[kind] for kind in FAULTS), len(whole)])
     return rows
 
 
