@@ -91,7 +91,7 @@ def test_done_or_interrupted_on_other_data_or_weights_is_not_the_same(tmp_path, 
     path = checkpoint(tmp_path / "killed", 10)
     more = inputs | {"data": inputs["data"] | {"test": {"rows": 2}}}  # has no part in the training
     assert opened(SPEC, tmp_path / "killed", resume="last", **more).resume_from == str(path)
-    with pytest.raises(UserError, match=f"checkpoint-10 was made with .* but {name} changed since"):
+    with pytest.raises(UserError, match=f"checkpoint-10 is of a run with .* but {name} changed since"):
         opened(SPEC, tmp_path / "killed", resume="last", **changed)
 
 
@@ -427,7 +427,7 @@ def test_a_model_that_was_not_kept_is_trained_again_where_it_is_asked_for(tmp_pa
 def test_done_by_another_version_is_said(tmp_path):
     record = RunRecord(SPEC, str(tmp_path), "success", id="0123456789abcdef")
     record.write()
-    with pytest.raises(UserError, match="the same settings, made by another version"):
+    with pytest.raises(UserError, match="the same settings, but of another version"):
         opened(SPEC, tmp_path)
 
 
