@@ -57,10 +57,10 @@ def refused(folder, message: str) -> None:
         ({"num_attention_heads": 0}, "config.json cannot be used"),
         ({"hidden_size": 8}, "do not fit config.json"),
         ({"quantization_config": {}}, "is quantized"),
-        ({"layer_dropping": 7}, r"its list of kept layers \('layer_dropping'\) does not match"),
-        ({"layer_dropping": {"n_layers": 12, "kept": [0, 1]}}, r"its list of kept layers \('layer_dropping'\) does not match"),
-        ({"layer_dropping": {"n_layers": 6, "kept": [0, 1, 2, 3, 4, 6]}}, r"its list of kept layers \('layer_dropping'\) does not match"),
-        ({"layer_dropping": {"n_layers": 12, "kept": [0, 1, 2, 3, 5, 4]}}, r"its list of kept layers \('layer_dropping'\) does not match"),
+        ({"layer_dropping": 7}, "its list of kept layers .* does not match"),
+        ({"layer_dropping": {"n_layers": 12, "kept": [0, 1]}}, "its list of kept layers .* does not match"),
+        ({"layer_dropping": {"n_layers": 6, "kept": [0, 1, 2, 3, 4, 6]}}, "its list of kept layers .* does not match"),
+        ({"layer_dropping": {"n_layers": 12, "kept": [0, 1, 2, 3, 5, 4]}}, "its list of kept layers .* does not match"),
     ],
 )
 def test_wrong_configurations(folder, values, message):
