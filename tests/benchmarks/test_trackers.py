@@ -56,10 +56,10 @@ SCRIPT = """\
 import json, sys
 from pathlib import Path
 from benchmarks import tracker_studies
-tracker_studies.STEP_SECONDS = 0.001
+tracker_studies.STEP_SECONDS = 0.004
 results = Path("results.json")
 done = json.loads(results.read_text()) if results.exists() else {}
-for number in range(10):
+for number in range(int(sys.argv[-1])):
     if REMEMBERS and str(number) in done:
         continue
     done[str(number)] = tracker_studies.train(number)
@@ -73,8 +73,9 @@ for number in range(10):
 def test_kills_of_a_small_study(remembers, tmp_path, monkeypatch, capsys):
     (tmp_path / "study.py").write_text(SCRIPT.replace("REMEMBERS", str(remembers)))
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] || exec {sys.executable} {tmp_path}/study.py\n')
+    python.write_text(f'#!/bin/sh\n[ "$1" = -c ] || exec {sys.executable} {tmp_path}/study.py "$@"\n')
     python.chmod(0o755)
+    monkeypatch.setattr(trackers, "TRAININGS", 4)
     words = ["--tools", "optuna", "--python", str(python), "--folder", str(tmp_path / "out")]
     assert main(["kill", *words, "--kills", "3"]) == 0
     path = tmp_path / "out/optuna/kills.jsonl"
@@ -87,7 +88,7 @@ def test_kills_of_a_small_study(remembers, tmp_path, monkeypatch, capsys):
     assert cells[:2] == ["Optuna, SQLite", "3"] and (cells[3] == "0") == remembers
     assert [*cells[2:3], *cells[4:]] == ["0"] * 5
     assert {tuple(json.loads(line).get("codes")) for line in path.read_text().splitlines()[1:]} == {(-9, 0)}
-    assert main(["overhead", *words, "--trainings", "10"]) == 0
+    assert main(["overhead", *words, "--trainings", "4"]) == 0
 
 
 def test_missing_packages(tmp_path, capsys):
