@@ -5,9 +5,9 @@
     python benchmarks/trackers.py overhead --trainings 200    time for each training beside the training itself
 
 The studies are in benchmarks/tracker_studies.py. Kill I is after a random event of the trainings: a beginning, or a
-result. Up to the mean time between two events passes before the kill. Events and times are the same for all tools. The
-command is repeated until its exit code is 0. FOLDER/TOOL has a line for each kill. Repeat the script to resume. The
-tools may be in separate processes, with --tools. Linux only."""
+result. Up to the mean time between two events passes before the kill. The seed is the same for all tools; if a command
+ends before its kill, another event is drawn. The command is repeated until its exit code is 0. FOLDER/TOOL has a line
+for each kill. Repeat the script to resume. The tools may be in separate processes, with --tools. Linux only."""
 
 import argparse
 import json
