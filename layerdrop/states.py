@@ -11,7 +11,6 @@ from transformers import PreTrainedModel
 from .architectures import family_of
 from .surgery import layer_list, without
 
-
 LayerOutput = torch.Tensor | tuple[Any, ...]
 """What a layer returns: its hidden states, or a tuple that begins with them."""
 

@@ -253,7 +253,9 @@ def order_of_dropping(
         return lowest_block(scores, k, among) if row.unit == "block" else lowest_by_steps(scores[:k], among)
     order = list(found or ())
     if len(order) != k:
-        raise UserError(f"--drop_k {k}: the search found {len(order)} layers to drop. Give a search result of K layers.")
+        raise UserError(
+            f"--drop_k {k}: the search found {len(order)} layers to drop. Give a search result of K layers."
+        )
     check_ids("--drop_order_file", order, n_layers)
     return order
 
