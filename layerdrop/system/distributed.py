@@ -5,10 +5,12 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from layerdrop.system.process import is_first
 from layerdrop.system.text import printable
+
+Value = TypeVar("Value")
 
 _active = 0
 """Number of functions of `leaves_group` that are executed now, each called by the one before."""
@@ -64,7 +66,7 @@ def leave() -> None:
         group.destroy_process_group()
 
 
-def from_first_process(function: Callable[[], Any]) -> Any:
+def from_first_process(function: Callable[[], Value]) -> Value:
     """Call `function` in the first process. Return its value, or raise its exception, in every process.
 
     Without torch.distributed, this is a plain call. The value must be picklable. In the other processes, an exception
