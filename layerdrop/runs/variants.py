@@ -86,7 +86,7 @@ def training_variant(
             device=args.device,
             batch_size=args.per_device_eval_batch_size,
             precision=spec.precision,
-            folder=str(args.output_dir),  # always set in an object
+            folder=str(args.output_dir),  # the library replaces None
         )
         variant.loss = Distillation(loss, model, spec.distil, layers)
         if spec.distil.distill_attention:

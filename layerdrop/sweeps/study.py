@@ -254,8 +254,16 @@ class _Planner:
         prior = Path(self.store.root) / PRIOR_FOLDER
         scores = options.score_store or str(prior / SCORE_FOLDER)
         project = {"project": self.study.name} if "report_to" in options.trainer else {}
-        paths = replace(options, folder=self.store.folder(spec), prior_store=str(prior), score_store=scores)
-        return Job(spec, replace(paths, trainer={**project, **options.trainer}, resume="auto", overwrite=False))
+        options = replace(
+            options,
+            folder=self.store.folder(spec),
+            prior_store=str(prior),
+            score_store=scores,
+            trainer={**project, **options.trainer},
+            resume="auto",
+            overwrite=False,
+        )
+        return Job(spec, options)
 
     def _check(self, spec: RunSpec, options: Options) -> str | None:
         """The reason why a selection is impossible, else None. Notes models and data that this machine cannot read."""
