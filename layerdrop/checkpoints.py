@@ -193,7 +193,7 @@ class Checkpoint:
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own)
         if tokenizer.pad_token is None:  # GPT-2 and Llama: pad with the end-of-text token
             if tokenizer.eos_token is None:
-                raise UserError(f"{self._tokenizer_flag}: has no padding token. Give a tokenizer with one.")
+                raise UserError(f"{self._tokenizer_flag}: has no padding token. Give a tokenizer that has one.")
             tokenizer.pad_token = tokenizer.eos_token
         if tokenizer.pad_token_id >= (size := self.embeddings.get("input_ids", tokenizer.pad_token_id + 1)):
             raise UserError(
@@ -295,8 +295,8 @@ def _check_config(config: PreTrainedConfig, checkpoint: str) -> None:
         )
     if not has_valid_layers(config):
         raise UserError(
-            f"{checkpoint}: config.json has {n_layers} layers, but other ones in '{CONFIG_KEY}', the list of kept "
-            "layers. Get the checkpoint again, or delete the list."
+            f"{checkpoint}: config.json has {n_layers} layers, but its list of kept layers ('{CONFIG_KEY}') does "
+            "not match. Get the checkpoint again, or delete the list."
         )
     classes = config.id2label or {}
     if not isinstance(classes, dict) or sorted(classes) != list(range(len(classes))):

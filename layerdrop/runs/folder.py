@@ -398,10 +398,12 @@ def _resume_from(record: RunRecord, checkpoint: Path, options: Options, *notes: 
             "Give a checkpoint of a run's folder."
         ) from None
     if differing:
-        raise UserError(f"--resume_from_checkpoint: {checkpoint} was made with {differing}. Give the same flags again.")
+        raise UserError(
+            f"--resume_from_checkpoint: {checkpoint} is of a run with {differing}. Give the flags of that run."
+        )
     if changed := _changed_since(old, record):
         raise UserError(
-            f"--resume_from_checkpoint: {checkpoint} was made with the same settings, but "
+            f"--resume_from_checkpoint: {checkpoint} is of a run with the same settings, but "
             f"{', '.join(changed)} changed since. Start over with --overwrite_output_dir, which deletes the checkpoint."
         )
     _begin(record, options)
@@ -422,4 +424,4 @@ def _difference(old: RunSpec, new: RunSpec, old_id: str | None) -> str:
     before, now = (json.loads(json.dumps(spec.flat(), default=str)) for spec in (old, new))
     names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     changes = "; ".join(f"{flag_of(name)}: {before.get(name)}, now {now.get(name)}" for name in names)
-    return f"other settings ({changes})" if changes else "the same settings, made by another version of layerdrop"
+    return f"other settings ({changes})" if changes else "the same settings, but of another version of layerdrop"
