@@ -1,5 +1,7 @@
 import gc
 import os
+from contextlib import suppress
+from functools import cache
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("LAYERDROP_TEST_GPU", "")
@@ -17,9 +19,10 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet_machine():
-    """No run waits 0.1 s to measure the load of other processes."""
+    """No run waits 0.1 s to measure the load of other processes, and no write waits for the disk."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("layerdrop.runs.describe.busy_note", lambda: None)
+        patch.setattr(os, "fsync", lambda number: None)
         yield
 
 
@@ -28,6 +31,17 @@ def frozen_imports():
     """Exclude imported modules from garbage collection: the Trainer collects garbage after each training."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def operators_once():
+    """PyTorch's ONNX exporter reads its table of operators once. Otherwise each export reads it again."""
+    with pytest.MonkeyPatch.context() as patch:
+        with suppress(ImportError, AttributeError):  # another version of PyTorch has another exporter
+            from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+            patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -47,8 +61,14 @@ def glue(tmp_path_factory):
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Commands execute their runs in this process, instead of in workers that import torch first."""
+    """Commands execute their runs in this process, instead of in workers that import torch first.
+
+    `cost` also measures the memory in this process.
+    """
+    from layerdrop.deploy.cost import _peaks_here
+
     monkeypatch.setattr("layerdrop.cli.engines.make_engine", lambda *rest: InProcessEngine(recipe().run))
+    monkeypatch.setattr("layerdrop.deploy.measure.peaks", _peaks_here)
 
 
 @pytest.fixture

@@ -41,6 +41,8 @@ def test_it_runs(monkeypatch, tmp_path, capsys):
         return subprocess.CompletedProcess(words, ended.code, ended.out, ended.err)
 
     monkeypatch.setattr(subprocess, "run", start)
+    monkeypatch.setattr(speed, "WARM_UP", 2)
+    monkeypatch.setattr(speed, "STEPS", 6)
     assert gpu.main(["--tiny", "--without_compile"]) == 0
     out = capsys.readouterr().out
     rows = re.findall(r"^\| ([^|]+) \| ([\d,]+) \| ([\d.]+) x \|", out, re.MULTILINE)

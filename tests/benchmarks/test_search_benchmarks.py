@@ -8,6 +8,7 @@ import pytest
 from benchmarks import search
 from benchmarks.search import EVERY, RANDOM, Choice, Task, spread, table
 from tests import tiny
+from tests.made_up import InProcessEngine
 from tests.search.test_search_command import RECIPE
 
 PAIR = frozenset([1, 2])
@@ -78,7 +79,9 @@ def test_an_unwritable_folder_of_pictures_is_named_before_anything_is_trained(tm
 
 
 def test_on_a_small_model(tmp_path, monkeypatch, bert, capsys):
+    """Its runs execute in this process."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("layerdrop.sweeps.engines.local.LocalEngine", lambda run, slots: InProcessEngine(run))
     tiny.glue(tmp_path / "glue", "rte", rows=24)
     Path("small.yaml").write_text(RECIPE)
     words = ["small.yaml", "--tasks", "rte", "--model_name_or_path", bert, "--data_dir", "glue", "--use_cpu"]

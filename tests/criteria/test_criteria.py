@@ -1,6 +1,7 @@
 """Criteria on models with known answers."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -227,10 +228,10 @@ def test_values_too():
 # ---- from a checkpoint -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_every_criterion_for_every_family(tmp_path, model_type):
-    """The tiny checkpoints have a classifier of two classes."""
-    checkpoint = Checkpoint.open(tiny.save(tmp_path / model_type, model_type))
-    names = [name for name in CRITERIA]
-    found = score_layers(names, checkpoint, examples(), TASKS["rte"], k=2)
+    """The tiny checkpoints have a classifier of two classes. All criteria are computed in one pass over the texts."""
+    checkpoint, store = Checkpoint.open(tiny.save(tmp_path / model_type, model_type)), str(tmp_path / "scores")
+    names, how = [name for name in CRITERIA], {"tokenizer": checkpoint.tokenizer, "weight_scope": "final"}
+    found = stored.stored_scores(names, checkpoint, examples(), TASKS["rte"], folder=store, k=2, **how)
     assert found.head == "the checkpoint's classifier" and set(found.rows) == set(names)
     first = model_type == "modernbert"  # its first layer cannot go
     for name, rows in found.rows.items():
@@ -239,9 +240,10 @@ def test_every_criterion_for_every_family(tmp_path, model_type):
         assert missing == (first and name in ("loss-drop", "sleb", "logit-kl", "sleb-kl")), name
     for name in names:
         drop = DropSpec(name, 2, score_split="train")
-        selection = select_layers(drop, checkpoint, examples(), TASKS["rte"])
+        selection = select_layers(drop, checkpoint, examples(), TASKS["rte"], score_store=store)
         assert len(selection.dropped) == 2 == len(selection.order) and not (first and 0 in selection.dropped), name
         assert len(selection.scores) == 6 and selection.why == f"{name}, K = 2"
+    assert len(list(Path(store).iterdir())) == 1  # the selections have read the scores of the pass
 
 
 def test_a_masked_language_model_is_its_own_judge(tmp_path):
@@ -262,6 +264,16 @@ def test_without_any_head(tmp_path):
     tiny.tokenizer().save_pretrained(tmp_path)
     with pytest.raises(UserError, match="neither a trained classifier for this task nor a masked-LM head"):
         score_layers(["taylor"], Checkpoint.open(str(tmp_path)), examples(), TASKS["rte"])
+
+
+def test_scores_without_their_inputs(bert):
+    """The flags always give both; a call in Python may not."""
+    checkpoint = Checkpoint.open(str(bert))
+    with pytest.raises(UserError, match="contribution, loss-drop: scores are measured on texts. Give examples"):
+        score_layers(["variance", "contribution", "loss-drop"], checkpoint)
+    with pytest.raises(UserError, match="loss-drop: scores are measured with a head. Give the task"):
+        score_layers(["variance", "loss-drop"], checkpoint, examples())
+    assert len(score_layers(["variance"], checkpoint).rows["variance"][0]) == checkpoint.n_layers
 
 
 def test_another_order_of_labels_changes_no_score(tmp_path):

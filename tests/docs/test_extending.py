@@ -34,17 +34,10 @@ def patched(tmp_path_factory):
     return root
 
 
-def execute(root: Path, *words: str) -> str:
-    result = subprocess.run([sys.executable, *words], cwd=root, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-def test_strategy_and_criterion(patched):
-    """Each strategy's layers in a dry run. `weight-norm` has the scores that numpy computes from the weights."""
-    script = """
+SCRIPT = """
 import contextlib, io, json, sys
 import numpy as np
+import pytest
 from layerdrop.cli.command import run_command
 from safetensors.numpy import load_file
 flags = ["configs/demo.yaml", "--use_cpu", "--dry_run", "--json", "--drop_k", "4", "--drop_strategy"]
@@ -58,16 +51,28 @@ norms = [(key, float(np.linalg.norm(w.astype(float)))) for key, w in weights.ite
          if key.endswith("output.dense.weight") and "attention" not in key]
 results["norms"] = [norm for _, norm in sorted(norms, key=lambda pair: int(pair[0].split("layer.")[1].split(".")[0]))]
 print(json.dumps(results))
+files = [f"tests/{name}.py" for name in ("small/test_surgery", "criteria/test_scorers", "criteria/test_criteria")]
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", "gemma", *files]))
 """
-    found = json.loads(execute(patched, "-c", script))
+
+
+@pytest.fixture(scope="module")
+def results(patched) -> list[str]:
+    """Lines of the output of SCRIPT in the copy: the results of dry runs, then the tests of the new model type."""
+    result = subprocess.run([sys.executable, "-c", SCRIPT], cwd=patched, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout.splitlines()
+
+
+def test_strategy_and_criterion(results):
+    """Each strategy's layers in a dry run. `weight-norm` has the scores that numpy computes from the weights."""
+    found = json.loads(results[0])
     assert found["ends"]["dropped"] == [0, 1, 10, 11]
     scores, norms = found["weight-norm"]["scores"], found["norms"]
     assert scores == pytest.approx(norms, rel=1e-6) and len(scores) == 12
     assert found["weight-norm"]["dropped"] == sorted(sorted(range(12), key=lambda i: norms[i])[:4])
 
 
-def test_family(patched):
+def test_family(results):
     """The contract tests of the new model type pass in the copy."""
-    files = [f"tests/{name}.py" for name in ("small/test_surgery", "criteria/test_scorers", "criteria/test_criteria")]
-    out = execute(patched, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "gemma", *files)
-    assert int(re.search(r"(\d+) passed", out)[1]) > 15, out
+    assert int(re.search(r"(\d+) passed", results[-1])[1]) > 15, results

@@ -46,6 +46,7 @@ class EveryKind:
             Path(f"{name}.jsonl").write_text("".join(json.dumps(self.row(i)) + "\n" for i in range(rows)))
         return lambda words, output="out", **how: run(f"{self.files} {words}", data=None, output=output, **how)
 
+    @pytest.mark.usefixtures("operators_once")
     def test_train_evaluate_predict_export(self, own, capsys):
         code, record, out, err = own(
             f"{CUT} --learning_rate 1e-2 --test_file dev.jsonl --do_train --do_eval --do_predict"

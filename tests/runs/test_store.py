@@ -158,8 +158,11 @@ def test_nothing_to_resume(tmp_path):
     with pytest.raises(UserError, match="no checkpoint there"):
         opened(SPEC, tmp_path, resume=str(tmp_path))
     path = checkpoint(tmp_path / "foreign", 3)
-    with pytest.raises(UserError, match="its folder has no readable spec.json"):
-        opened(SPEC, tmp_path, resume=str(path))
+    for content in (None, {"files": {}, "reserved": []}, {"files": {}, "reserved": [], "id": SPEC.id}):  # no version
+        if content:
+            (tmp_path / "foreign" / "spec.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="its folder has no readable spec.json"):
+            opened(SPEC, tmp_path, resume=str(path))
 
 
 @pytest.mark.parametrize("resume", ["last", "auto", "checkpoint-9"])

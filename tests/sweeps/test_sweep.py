@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import run_glue
 from layerdrop.cli.command import run_command
 from layerdrop.runs.record import RunRecord, read_record
 from tests.made_up import MadeUp
-from tests.processes import Forked
+from tests.processes import Forked, start_command
 from tests.sweeping import pretend_slowly
 
 ROOT = Path(__file__).parent.parent.parent
@@ -40,10 +39,9 @@ def test_plan_sweep_plan(study, bert, glue, capsys):
 
     (bad := Path("bad")).mkdir()
     words = ["--data_dir", str(bad), "--tasks", "rte", "--k", "0"]
-    assert run_command("sweep", [*study, *words]) == 1
-    out, err = capsys.readouterr()
+    code, out, err = start_command("sweep", [*study, *words]).wait()
     # data that is not there is said once, and recorded
-    assert "1 failed" in out and "cannot read bad/train.tsv" in err and "[1/1]" in err
+    assert code == 1 and "1 failed" in out and "cannot read bad/train.tsv" in err and "[1/1]" in err
     assert (out + err).count("cannot read bad/train.tsv") == 1
 
     assert run_command("sweep", study) == 0
@@ -131,16 +129,15 @@ def test_ctrl_c_finishes_what_is_in_flight(study, monkeypatch):
     ("script", "words", "runs"),
     [("sweep_k.sh", ["rte", "0 2 3", "top"], 3), ("sweep_tasks.sh", ["rte stsb", "2", "top symmetric", "1 2"], 12)],
 )
-def test_short_forms(study, bert, tmp_path, script, words, runs):
+def test_short_forms(study, bert, tmp_path, monkeypatch, capsys, script, words, runs):
+    """The words that a script gives to `layerdrop` plan so many runs."""
+    (tmp_path / "layerdrop").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "layerdrop").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     words = ["bash", ROOT / "scripts" / script, bert, *words, *study[3:], "--plan"]
-    done = subprocess.run(words, capture_output=True, text=True, env=_with_command(tmp_path))
-    assert done.returncode == 0 and f"{runs} runs: 0 done, 0 failed, {runs} missing" in done.stdout, done.stderr
+    done = subprocess.run(words, capture_output=True, text=True)
+    name, *given = done.stdout.splitlines()
+    assert done.returncode == 0 and run_command(name, given) == 0, done.stderr
+    assert f"{runs} runs: 0 done, 0 failed, {runs} missing" in capsys.readouterr().out
     done = subprocess.run(words[:4], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("usage:")
-
-
-def _with_command(folder: Path) -> dict[str, str]:
-    """An environment in which `layerdrop` is the command of this repository."""
-    (folder / "layerdrop").write_text(f'#!/bin/sh\nexec {sys.executable} -m layerdrop "$@"\n')
-    (folder / "layerdrop").chmod(0o755)
-    return os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
