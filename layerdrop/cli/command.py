@@ -63,7 +63,7 @@ def unknown_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> list
 
 
 class OneLineErrors:
-    """Mixin of argument parsers: errors are UserErrors."""
+    """Mixin of argument parsers: errors are UserErrors. `--` is a value after `=`."""
 
     def error(self, message: str):
         """Raise UserError with argparse's message, reordered: flag, received value, allowed values."""
@@ -72,6 +72,14 @@ class OneLineErrors:
         message = message.replace("invalid float value:", "not a number:")
         message = message.replace("invalid LocalPath value:", "not a path:")
         raise UserError(f"{message.rstrip('.')}. See {self.prog} --help.")
+
+    def _get_values(self, action, arg_strings):
+        """Keep the value of `--flag=--`, which argparse removes before Python 3.13."""
+        if not (action.option_strings and arg_strings == ["--"]):
+            return super()._get_values(action, arg_strings)
+        value = self._get_value(action, "--")
+        self._check_value(action, value)
+        return value if action.nargs in (None, "?") else [value]
 
 
 class CommandParser(OneLineErrors, argparse.ArgumentParser):

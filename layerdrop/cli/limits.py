@@ -44,6 +44,8 @@ FINITE = Range()
 POSITIVE, NOT_NEGATIVE, COUNT = Range(0, above=True), Range(0), Range(1)
 SHARE, PROBABILITY = Range(0, 1), Range(0, 1, below=True)
 SEED = Range(0, 2**32 - 1)
+MOST_LAYERS = 10_000
+"""Limit for numbers of layers, so that a typing error does not list a billion of them. No model is as deep."""
 
 RANGES: Mapping[str, Range] = {
     # data
@@ -52,7 +54,7 @@ RANGES: Mapping[str, Range] = {
     "validation_share": Range(0, 1, above=True, below=True, hint="A fraction of the training set, such as 0.1."),
     "hold_out": Range(0, 1, above=True, below=True, hint="A fraction of the training set, such as 0.15."),
     # layers
-    "drop_k": Range(0, hint="A number of layers."),
+    "drop_k": Range(0, MOST_LAYERS, hint="A number of layers."),
     "drop_threshold": Range(-1, 1, hint="A cosine similarity; the paper's: 0.95, 0.925, 0.9."),
     **dict.fromkeys(("drop_step", "drop_every_epochs"), COUNT),
     "layerdrop_rate": Range(0, 1, below=True, hint="A probability, such as 0.2."),
@@ -89,7 +91,7 @@ RANGES: Mapping[str, Range] = {
     # other commands
     **dict.fromkeys(("workers", "runs_per_gpu", "cores_per_run"), COUNT),
     **dict.fromkeys(("texts", "length", "batch_size", "repeats"), COUNT),
-    "k": Range(0, hint="Numbers of layers."),
+    "k": Range(0, MOST_LAYERS, hint="Numbers of layers."),
     "seeds": SEED,
     "round": NOT_NEGATIVE,
 }
