@@ -92,7 +92,7 @@ def check_answer(code: int, err: str) -> None:
     assert any(line.startswith("error: ") for line in lines) is (code == 2)
 
 
-@settings(max_examples=LINES or 60, **DRAWN)
+@settings(max_examples=LINES or 40, **DRAWN)
 @given(command_lines())
 def test_a_run_answers_any_flags_in_one_line(files, capfd, line):
     words = [word for flag in line for word in flag]
@@ -109,7 +109,7 @@ def parsed(words: list[str]) -> tuple[Arguments, tuple[RunSpec, Options]]:
     return arguments, (spec, replace(options, notes=()))
 
 
-@settings(max_examples=LINES or 60, **DRAWN)
+@settings(max_examples=LINES or 40, **DRAWN)
 @given(command_lines())
 def test_every_accepted_flag_has_an_effect_or_a_note(files, line):
     """The same command line without the flag is another run, has other options, or lacks a note about the flag."""
