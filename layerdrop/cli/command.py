@@ -16,7 +16,7 @@ from importlib import import_module
 from layerdrop.errors import UserError, unknown
 from layerdrop.system.faults import UNUSABLE_PATH, fault
 from layerdrop.system.process import STOPPED, handle_interrupts, is_first, prepare_process
-from layerdrop.system.text import printable
+from layerdrop.system.text import cut_middle, printable
 
 COMMANDS = {
     "run": "drop layers, fine-tune and evaluate: one run (same as python run_glue.py)",
@@ -122,7 +122,8 @@ def run_command(name: str, words: Sequence[str]) -> int:
     try:
         return command_module(name).main(command_parser(name), list(words))
     except UserError as error:
-        text, code = "\n".join(f"error: {line}" for line in printable(str(error)).split("\n") if line), 2
+        lines = printable(str(error)).split("\n")
+        text, code = "\n".join(f"error: {cut_middle(line)}" for line in lines if line), 2
     except KeyboardInterrupt as stop:
         text, code = f"stopped. {stop}" if str(stop) else STOPPED, 130
     except Exception as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerdrop.errors import UserError
+from layerdrop.strategies import MOST_LAYERS
 from layerdrop.system.typecheck import LARGEST
 
 
@@ -44,8 +45,6 @@ FINITE = Range()
 POSITIVE, NOT_NEGATIVE, COUNT = Range(0, above=True), Range(0), Range(1)
 SHARE, PROBABILITY = Range(0, 1), Range(0, 1, below=True)
 SEED = Range(0, 2**32 - 1)
-MOST_LAYERS = 10_000
-"""Limit for numbers of layers, so that a typing error does not list a billion of them. No model is as deep."""
 
 RANGES: Mapping[str, Range] = {
     # data

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from layerdrop.system.process import is_first
-from layerdrop.system.text import one_line, printable
+from layerdrop.system.text import cut_middle, one_line, printable
 
 _active = 0
 """Number of functions of `leaves_group` that are executed now, each called by the one before."""
@@ -137,7 +137,7 @@ def leaves_group(function: Callable) -> Callable:
 def log(text: str) -> None:
     """Print a line to stderr, only in the first process."""
     if is_first():
-        print(printable(text), file=sys.stderr, flush=True)
+        print(printable(cut_middle(text)), file=sys.stderr, flush=True)
 
 
 def log_notes(notes: Iterable[str]) -> None:

@@ -138,7 +138,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--drop_strategy top --drop_k -1", "--drop_k -1"),
         (
             "--drop_when elastic --drop_k 99999999999",
-            "--drop_k 99999999999: must be from 0 to 10000.",
+            "--drop_k 99999999999: must be from 0 to 1000.",
         ),
         ("--label_separator=-- --label_type class", "--label_separator: only with --label_type multi, not class"),
         ("--drop_strategy top --drop_k two", "--drop_k.*not a whole number: 'two'"),
