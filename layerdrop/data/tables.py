@@ -141,7 +141,7 @@ def text_cell(row: Row, column: str) -> str:
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         raise BadRow(f"an empty cell in column '{column}'")
     if isinstance(cell, str) and UNUSABLE.search(cell):
-        raise BadRow(f"column '{column}' holds a character that is no text, such as NUL (is the file binary?)")
+        raise BadRow(f"column '{column}' holds a non-text character, such as NUL (is the file binary?)")
     if isinstance(cell, bytes):
         raise BadRow(f"column '{column}' holds bytes that are not UTF-8 text")
     if isinstance(cell, (list, tuple, dict)):
@@ -165,7 +165,7 @@ def listed(cell: object) -> list[str] | None:
     if other := [item for item in cell if not isinstance(item, (str, int)) or item == ""]:
         raise BadRow(f"a list contains {other[0]!r}, which is not a name")
     if UNUSABLE.search(" ".join(map(str, cell))):
-        raise BadRow("a list contains a character that is no text")
+        raise BadRow("a list contains a non-text character")
     return list(map(str, cell))
 
 
@@ -331,13 +331,13 @@ def _read_json(flag: str, path: Path) -> tuple[tuple[str, ...], Rows]:
         message = getattr(error, "msg", str(error))
         if content.lstrip().startswith("[") and message != "Extra data":
             raise UserError(
-                f"{flag} {path}: one JSON array that cannot be read ({message}{at_line}). Fix it, or write one object "
+                f"{flag} {path}: its JSON array cannot be read ({message}{at_line}). Fix it, or write one object "
                 "on each line."
             ) from None
         whole = None
     if isinstance(whole, dict) and sum(bool(line.strip()) for line in lines) > 1:
         raise UserError(
-            f"{flag} {path}: one JSON object over several lines. Write one object for each row, on a line of its own "
+            f"{flag} {path}: its JSON object spans several lines. Write one object for each row, each on one line "
             "(pandas: orient='records', lines=True)."
         )
     if isinstance(whole, list):
@@ -359,7 +359,7 @@ def _read_delimited(flag: str, path: Path) -> tuple[list[str], Rows]:
     lines = _text_lines(flag, path)
     _, header = next(delimited_rows(lines, separator), (1, []))
     if isinstance(header, BadRow):
-        raise UserError(f"{flag} {path}: the first line must name the columns, and cannot be read ({header}).")
+        raise UserError(f"{flag} {path}: the first line must name the columns, but cannot be read ({header}).")
     if len(header) == 1 and (other := next((other for other in ";\t," if other in header[0]), None)):
         raise UserError(
             f"{flag} {path}: the first line has {NAMES_OF_SEPARATORS[other]} between "
@@ -455,7 +455,7 @@ def _read_conll(flag: str, path: Path) -> tuple[list[str], Rows]:
     def convert(words: list[list[str]]) -> Row | BadRow:
         for i, fields in enumerate(words, 1):
             if len(fields) != width or not all(fields):
-                n = f"{len(fields)} columns instead of {width}, or an empty one"
+                n = f"{len(fields)} columns instead of {width}, or an empty column"
                 return BadRow(f"line {i} of the sentence has {n}")
         return dict(zip(columns, map(list, zip(*words, strict=True)), strict=True))
 

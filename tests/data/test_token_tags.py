@@ -99,7 +99,7 @@ def test_malformed_rows(tmp_path, row, message):
 def test_malformed_files(tmp_path):
     for content, message in (
         ("w1 O\nw2\n\nw3 O\n", "x.conll:1: line 2 of the sentence has 1 columns instead of 2"),
-        ("w1\tO\n\nw2\t\n", "x.conll:3: line 1 of the sentence has 2 columns instead of 2, or an empty one"),
+        ("w1\tO\n\nw2\t\n", "x.conll:3: line 1 of the sentence has 2 columns instead of 2, or an empty column"),
         ("\n\n", "no usable row. Write one word on each line"),
         ("w1\nw2\n", "--label_column: .*x.conll has no column label"),
         ("w1 O\nw2 O\n", "only one class, 'O'"),
