@@ -6,14 +6,22 @@
 Kill I kills a process of one scenario (SCENARIOS, in turn) before a random event: see benchmarks/kill.py. The same
 command is then repeated until it ends with exit code 0. The folder is compared with the folder of an undisturbed
 command. FOLDER/kills.jsonl has a line for each kill. Repeat the command to resume. --break atomic, lock or status takes
-out a part of layerdrop in the killed commands: the script must then report faults. Linux only."""
+out a part of layerdrop in the killed commands: the script must then report faults. Linux only.
+
+    python benchmarks/faults.py --kills 36 --processes 2 --ways kill raise stop
+
+Each run has two processes, as `torchrun` starts them. In turn, one of them is killed, one raises an exception, or
+Ctrl-C stops both. A process that waits for the other one for two minutes is a fault (`hand`)."""
 
 import argparse
+import io
 import json
 import os
+import pickle
 import random
 import re
 import shutil
+import socket
 import sys
 import time
 from collections import Counter
@@ -98,6 +106,13 @@ SCENARIOS = {
         )
     ),
 }
+RUNS = [name for name in SCENARIOS if name.endswith(" run")]
+"""Scenarios of one run, which can have several processes."""
+WAYS = {
+    "kill": "kill -9",
+    "raise": "an exception in one process",
+    "stop": "Ctrl-C, a signal to all processes",
+}
 
 
 def import_all() -> None:
@@ -125,10 +140,23 @@ def import_all() -> None:
     gc.freeze()  # a child then collects only its own garbage
 
 
-def command(words: str) -> Callable[[], int]:
-    """A function that executes a command of layerdrop in this process."""
+def processes_of(words: str, n: int) -> list[Callable[[], int]]:
+    """Functions that execute a command in n processes, as `torchrun` starts them."""
+    if n == 1:
+        return [command(words)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    group = {"WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [group | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(n)]
+    return [command(words, variables) for variables in ranks]
+
+
+def command(words: str, variables: Mapping[str, str] = {}) -> Callable[[], int]:
+    """A function that executes a command of layerdrop in this process. variables: of its environment."""
 
     def call() -> int:
+        os.environ.update(variables)
         from layerdrop.cli.command import run_command
 
         name, *rest = words.split()
@@ -145,14 +173,17 @@ def observe(process: Process) -> None:
     from layerdrop.finetune import evaluate, interrupt
     from layerdrop.finetune.trainer import FineTuner
     from layerdrop.runs.record import RunRecord
+    from layerdrop.system.process import handle_interrupts, is_first
 
+    handle_interrupts()
     interrupt.CHECKPOINT_SECONDS = 0.0
     os.environ["SOURCE_DATE_EPOCH"] = "0"  # the date in a PDF
 
     train, step, logits, write = FineTuner.train, FineTuner.training_step, evaluate.logits_of, RunRecord.write
 
     def note(word: str, folder: str) -> None:
-        process.note(word, str(os.getpid()), os.path.relpath(os.path.realpath(folder), process.work))
+        if is_first():  # of the processes of a run
+            process.note(word, str(os.getpid()), os.path.relpath(os.path.realpath(folder), process.work))
 
     def noted_train(self, *args):
         note("train", self.args.output_dir)
@@ -248,12 +279,24 @@ def result(name: str, content: bytes | None) -> Any:
     base = Path(name).name
     if content is None or base == "log.txt":
         return None
+    if base == "training_args.bin":  # the bytes depend on which of its equal values are one object
+        return settings(content)
     if base.endswith(".json"):
         values = json.loads(content)
         if base == "spec.json":
             values["files"] = sorted(values["files"])
         return _reproducible(values, MEANS.get(base.replace("train_results", "all_results"), ()))
     return re.sub(rb'\S+ s of training|"made": "[^"]*"', b"", content) if base.endswith((".md", ".html")) else content
+
+
+def settings(content: bytes) -> str:
+    """The values in a training_args.bin. Raises ValueError for a torn file."""
+    import torch
+
+    try:
+        return str(torch.load(io.BytesIO(content), weights_only=False))
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(str(error)) from error
 
 
 def _reproducible(values: Any, means: Sequence[str]) -> Any:
@@ -318,9 +361,9 @@ def lost(ledger: Iterable[list[str]], ended: Mapping[str, bytes | None]) -> list
 class Benchmark:
     """The undisturbed commands of the scenarios, and kills of them."""
 
-    def __init__(self, folder: Path, names: Iterable[str], broken: str | None):
-        self.folder, self.broken = folder, broken
-        self.names = list(names)
+    def __init__(self, folder: Path, names: Iterable[str], broken: str | None, processes: int, ways: Iterable[str]):
+        self.folder, self.broken, self.processes = folder, broken, processes
+        self.names, self.ways = list(names), list(ways)
         self.bases: dict[str, Path] = {}
         self.undisturbed: dict[str, tuple[dict[str, bytes | None], Attempt]] = {}
 
@@ -337,11 +380,14 @@ class Benchmark:
         attempt = self._undisturbed(scenario.commands, work)
         self.bases[name], self.undisturbed[name] = base, (tree(work), attempt)
 
-    def _undisturbed(self, commands: Iterable[str], work: Path) -> Attempt:
-        attempt = execute([command(words) for words in commands], work, observe)
+    def _undisturbed(self, commands: Sequence[str], work: Path) -> Attempt:
+        attempt = execute(self._functions(commands), work, observe)
         if any(attempt.codes):
             raise SystemExit(f"{'; '.join(commands)}: exit codes {attempt.codes}\n{attempt.output}")
         return attempt
+
+    def _functions(self, commands: Sequence[str]) -> list[Callable[[], int]]:
+        return [function for words in commands for function in processes_of(words, self.processes)]
 
     def _work(self, base: Path) -> Path:
         work = self.folder / "work"
@@ -352,6 +398,7 @@ class Benchmark:
     def kill(self, number: int, seed: int) -> dict[str, Any]:
         """Kill a command once, and repeat it. Returns the line of kills.jsonl."""
         name, draw = self.names[number % len(self.names)], random.Random(f"{seed} {number}")
+        way = self.ways[number // len(self.names) % len(self.ways)]
         if name not in self.bases:
             self.prepare(name)
         start, scenario = time.monotonic(), SCENARIOS[name]
@@ -359,7 +406,7 @@ class Benchmark:
         while True:
             work = self._work(self.bases[name])
             cut = draw.choice((None, None, None, 0, 100, 10_000))
-            kill = Kill(draw.randint(1, len(whole.events)), draw.random() < 0.5, cut)
+            kill = Kill(draw.randint(1, len(whole.events)), draw.random() < 0.5, cut, way)
             attempts = [self._attempt(scenario, work, kill)]
             if attempts[0].killed:
                 break
@@ -374,7 +421,7 @@ class Benchmark:
             shutil.rmtree(kept := self.folder / f"fault_{number}", ignore_errors=True)
             shutil.copytree(work, kept)
         return {
-            "kill": number, "scenario": name, "event": kill.event, "of": len(whole.events),
+            "kill": number, "scenario": name, "way": way, "event": kill.event, "of": len(whole.events),
             "before": NAMES[attempts[0].events[kill.event - 1]], "cut": kill.cut, "with_command": kill.command,
             "codes": [attempt.codes for attempt in attempts], "seconds": round(time.monotonic() - start, 1),
             "faults": faults,
@@ -386,7 +433,7 @@ class Benchmark:
             if self.broken:
                 BREAKS[self.broken]()
 
-        return execute([command(words) for words in scenario.commands], work, prepare, kill)
+        return execute(self._functions(scenario.commands), work, prepare, kill)
 
 
 # ---- table -----------------------------------------------------------------------------------------------------------
@@ -420,9 +467,13 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="seed of the events")
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="NAME")
     parser.add_argument("--break", dest="broken", choices=BREAKS, help="part of layerdrop to take out")
+    parser.add_argument("--processes", type=int, default=1, help="processes of each run, as torchrun starts them")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["kill"], help="how a process fails, in turn")
     parser.add_argument("--folder", type=Path, help="folder of the results (default: runs/faults_seedS)")
     args = parser.parse_args(words)
-    folder = args.folder or Path(f"runs/faults_seed{args.seed}" + (f"_{args.broken}" if args.broken else ""))
+    names = [name for name in args.scenarios if args.processes == 1 or name in RUNS]
+    settings = [f"seed{args.seed}", args.broken, f"{args.processes}_processes" if args.processes > 1 else None]
+    folder = args.folder or Path("runs/faults_" + "_".join(filter(None, settings)))
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "kills.jsonl"
@@ -431,7 +482,7 @@ def main(words: list[str] | None = None) -> int:
     missing = sorted(set(range(args.kills)) - {line["kill"] for line in lines})
     if missing:
         import_all()
-    benchmark = Benchmark(folder, args.scenarios, args.broken)
+    benchmark = Benchmark(folder, names, args.broken, args.processes, args.ways)
     for number in missing:
         lines.append(line := benchmark.kill(number, args.seed))
         with open(path, "a") as file:

@@ -46,6 +46,8 @@ class Kill:
     """Kill also the command, if the process of the event is a worker. The other workers then end by themselves."""
     cut: int | None = None
     """Let the process die in the middle of a later write, when its file has this number of bytes."""
+    way: str = "kill"
+    """`kill`; `raise`: an exception in the process; `stop`: Ctrl-C, a signal to all processes."""
 
 
 @dataclass
@@ -116,6 +118,12 @@ class Process:
 
     def _die(self) -> None:
         self.note("killed", str(os.getpid()))
+        if self.kill.way == "stop":
+            os.killpg(0, signal.SIGINT)
+            return
+        if self.kill.way == "raise":
+            self.busy = False
+            raise RuntimeError("raised on purpose")
         if self.kill.cut is None:
             if self.kill.command:
                 os.kill(self.command, signal.SIGKILL)
@@ -165,7 +173,11 @@ def execute(
     events = work.with_name(f"{work.name}.events")
     events.write_bytes(b"")
     (ledger_end, ledger), (output_end, output) = os.pipe(), os.pipe()
-    children = [_fork(command, work, events, ledger, output, prepare, kill) for command in commands]
+    children: list[int] = []
+    for command in commands:
+        child = _fork(command, work, events, ledger, output, prepare, kill)
+        children.append(child)
+        os.setpgid(child, children[0])  # Ctrl-C reaches all of them, and not this process
     os.close(ledger)
     os.close(output)
     attempt = Attempt([], "")

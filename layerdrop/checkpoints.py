@@ -9,6 +9,7 @@ import re
 import threading
 import urllib.request
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,6 +31,7 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from .architectures import CONFIG_KEY, Family, HubOptions, ModelSpec, family_of, has_valid_layers, original_layers
 from .errors import UserError
+from .strategies import MOST_LAYERS
 
 EMBEDDED = {"demo": Path(__file__).parent / "demo" / "checkpoint"}
 """Names of the checkpoints in the package -> folders."""
@@ -59,8 +61,8 @@ CONFIG = "config.json of a known model type"
 """Name of the configuration in messages."""
 PICKLE = b"\x80"
 """The first byte of a pickle."""
-MOST_LAYERS, MOST_CLASSES = 1000, 1_000_000
-"""Maximum depth and number of classes. Building a model with wrong numbers, such as 1,000,000,000, would not end."""
+MOST_CLASSES = 1_000_000
+"""Maximum number of classes. Building a model with 1,000,000,000 classes would not end."""
 PARAMETERS = ("weight", "bias", "gamma", "beta")
 """Ends of the names of parameters. Buffers can be integers (`position_ids`, and the 4-dimensional mask `attn.bias`)."""
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -317,6 +319,10 @@ def _check_config(config: PreTrainedConfig, checkpoint: str) -> None:
     classes = config.id2label or {}
     if not isinstance(classes, dict) or sorted(classes) != list(range(len(classes))):
         raise UserError(f"{checkpoint}: config.json numbers its classes wrongly (id2label). Number them from 0.")
+    if twice := [name for name, n in Counter(map(str, classes.values())).items() if n > 1]:
+        raise UserError(f"{checkpoint}: config.json names two classes '{twice[0]}' (id2label). Rename one of them.")
+    if getattr(config, "chunk_size_feed_forward", 0) not in (0, 1):
+        raise UserError(f"{checkpoint}: chunk_size_feed_forward in config.json fits no length of texts. Set it to 0.")
     if getattr(config, "quantization_config", None) is not None:
         raise UserError(f"{checkpoint}: is quantized (quantization_config in config.json). Give the unquantized model.")
     if config.model_type in family.positions_after_padding and config.pad_token_id is None:

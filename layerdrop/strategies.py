@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from .errors import UserError, unknown
 
+MOST_LAYERS = 1000
+"""Maximum depth of a model. Building or listing 1,000,000,000 layers would not end."""
 Positions = Callable[[int, int], list[int]]
 """(n_layers, k) -> ids of the k layers to drop, ascending."""
 

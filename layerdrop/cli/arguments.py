@@ -17,6 +17,7 @@ from layerdrop.cli.flags import (
     WhenArguments,
     flag,
 )
+from layerdrop.cli.limits import RANGES
 from layerdrop.criteria.orders import read_layers_file
 from layerdrop.criteria.table import Criterion, get_strategy
 from layerdrop.data.files import dataset_task_name, own_task_name
@@ -85,7 +86,8 @@ class Flags:
         if self.when.drop_when != "elastic" or given == ["all"]:
             return ()
         if given is None:
-            ks = range(1, (self.drop.drop_k or 0) + 1)
+            k = self.drop.drop_k or 0
+            ks = range(1, k + 1) if k in RANGES["drop_k"] else ()
         else:
             ks = parse_ids("--elastic_k", " ".join(given), what="numbers of layers")
         return tuple(k for k in dict.fromkeys(ks) if k)

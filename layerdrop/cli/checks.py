@@ -269,10 +269,16 @@ def _library(flags: Flags) -> Iterator[str]:
             yield f"--report_to: unknown value '{name}'. Allowed: none, all, {', '.join(INTEGRATION_TO_CALLBACK)}."
     if train.fsdp and train.world_size == 1:
         yield "--fsdp: shards a model over several processes. Start them: torchrun --nproc_per_node N run_glue.py ..."
-    if train.dataloader_persistent_workers and not train.dataloader_num_workers:
-        yield "--dataloader_persistent_workers: needs --dataloader_num_workers above 0. Give both, or leave it out."
+    for name in ("dataloader_persistent_workers", "dataloader_multiprocessing_context"):
+        if getattr(train, name) and not train.dataloader_num_workers:
+            yield f"--{name}: needs --dataloader_num_workers above 0. Give both, or leave it out."
+    if train.torch_compile:
+        try:  # looks up the names, compiles nothing
+            torch.compile(torch.nn.Identity(), backend=train.torch_compile_backend, mode=train.torch_compile_mode)
+        except RuntimeError as error:
+            yield f"--torch_compile: cannot be used ({one_line(str(error))}). Change --torch_compile_backend or _mode."
     launched = {"ACCELERATE_USE_FSDP": train.fsdp, "ACCELERATE_USE_DEEPSPEED": train.deepspeed}
-    launched |= {"ACCELERATE_USE_MEGATRON_LM": None, "ACCELERATE_DYNAMO_BACKEND": None}
+    launched |= dict.fromkeys(("ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_DYNAMO_BACKEND", "ACCELERATE_TORCH_DEVICE"))
     for name, flag in launched.items():
         if (value := os.environ.get(name, "no")).lower() not in ("no", "false", "0", "") and not flag:
             yield (

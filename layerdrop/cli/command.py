@@ -16,7 +16,7 @@ from importlib import import_module
 from layerdrop.errors import UserError, unknown
 from layerdrop.system.faults import UNUSABLE_PATH, fault
 from layerdrop.system.process import STOPPED, handle_interrupts, is_first, prepare_process
-from layerdrop.system.text import printable
+from layerdrop.system.text import cut_middle, printable
 
 COMMANDS = {
     "run": "drop layers, fine-tune and evaluate: one run (same as python run_glue.py)",
@@ -63,7 +63,7 @@ def unknown_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> list
 
 
 class OneLineErrors:
-    """Mixin of argument parsers: errors are UserErrors."""
+    """Mixin of argument parsers: errors are UserErrors. `--` is a value after `=`."""
 
     def error(self, message: str):
         """Raise UserError with argparse's message, reordered: flag, received value, allowed values."""
@@ -72,6 +72,14 @@ class OneLineErrors:
         message = message.replace("invalid float value:", "not a number:")
         message = message.replace("invalid LocalPath value:", "not a path:")
         raise UserError(f"{message.rstrip('.')}. See {self.prog} --help.")
+
+    def _get_values(self, action, arg_strings):
+        """Keep the value of `--flag=--`, which argparse removes before Python 3.13."""
+        if not (action.option_strings and arg_strings == ["--"]):
+            return super()._get_values(action, arg_strings)
+        value = self._get_value(action, "--")
+        self._check_value(action, value)
+        return value if action.nargs in (None, "?") else [value]
 
 
 class CommandParser(OneLineErrors, argparse.ArgumentParser):
@@ -114,7 +122,8 @@ def run_command(name: str, words: Sequence[str]) -> int:
     try:
         return command_module(name).main(command_parser(name), list(words))
     except UserError as error:
-        text, code = "\n".join(f"error: {line}" for line in printable(str(error)).split("\n") if line), 2
+        lines = printable(str(error)).split("\n")
+        text, code = "\n".join(f"error: {cut_middle(line)}" for line in lines if line), 2
     except KeyboardInterrupt as stop:
         text, code = f"stopped. {stop}" if str(stop) else STOPPED, 130
     except Exception as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerdrop.errors import UserError
+from layerdrop.strategies import MOST_LAYERS
 from layerdrop.system.typecheck import LARGEST
 
 
@@ -52,7 +53,7 @@ RANGES: Mapping[str, Range] = {
     "validation_share": Range(0, 1, above=True, below=True, hint="A fraction of the training set, such as 0.1."),
     "hold_out": Range(0, 1, above=True, below=True, hint="A fraction of the training set, such as 0.15."),
     # layers
-    "drop_k": Range(0, hint="A number of layers."),
+    "drop_k": Range(0, MOST_LAYERS, hint="A number of layers."),
     "drop_threshold": Range(-1, 1, hint="A cosine similarity; the paper's: 0.95, 0.925, 0.9."),
     **dict.fromkeys(("drop_step", "drop_every_epochs"), COUNT),
     "layerdrop_rate": Range(0, 1, below=True, hint="A probability, such as 0.2."),
@@ -89,7 +90,7 @@ RANGES: Mapping[str, Range] = {
     # other commands
     **dict.fromkeys(("workers", "runs_per_gpu", "cores_per_run"), COUNT),
     **dict.fromkeys(("texts", "length", "batch_size", "repeats"), COUNT),
-    "k": Range(0, hint="Numbers of layers."),
+    "k": Range(0, MOST_LAYERS, hint="Numbers of layers."),
     "seeds": SEED,
     "round": NOT_NEGATIVE,
 }

@@ -23,7 +23,7 @@ from layerdrop.data.hub import is_folder
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.system.files import LocalPath
-from layerdrop.system.process import has_bf16
+from layerdrop.system.process import check_launcher, has_bf16
 from layerdrop.system.settings import read_settings
 from layerdrop.system.text import one_line
 
@@ -34,6 +34,8 @@ DICTIONARIES = TrainingArguments._VALID_DICT_FIELDS
 """Flags that take a JSON object."""
 OR_FILE = ("accelerator_config", "deepspeed", "fsdp_config")
 """Flags that take a JSON object or the path of a JSON file."""
+DASHES = "‐‑‒–—−"
+"""Characters that word processors write instead of hyphens."""
 RESUME = {"true": "last", "last": "last", "auto": "auto", "false": None, "none": None, "": None}
 """Values of --resume_from_checkpoint other than folders -> Options.resume."""
 RENAMED = {
@@ -50,8 +52,9 @@ current flag."""
 WITHOUT_EFFECT = {
     "model_type": "the checkpoint's configuration contains the type",
     "do_lower_case": "the checkpoint's tokenizer contains this setting",
+    "local_rank": "torchrun sets the environment variable LOCAL_RANK",
 }
-"""Flags of the same scripts that are accepted without effect -> the reason."""
+"""Flags of the same scripts and of old launchers that are accepted without effect -> the reason."""
 MISNOMERS = {
     **dict.fromkeys(("model", "model_path", "checkpoint"), "--model_name_or_path"),
     **dict.fromkeys(("epochs", "num_epochs"), "--num_train_epochs"),
@@ -140,6 +143,7 @@ def parse(argv: Sequence[str]) -> Arguments:
 
     Raises one UserError for all problems, one line each.
     """
+    check_launcher()
     notes: list[str] = []
     words = list(argv)
     if words and not words[0].startswith("-") and words[0].endswith(CONFIGURATIONS):
@@ -209,6 +213,8 @@ def _namespace(words: list[str]) -> argparse.Namespace:
         raise UserError("\n".join(no_such_flag(word, known, "layerdrop run --help_all", MISNOMERS) for word in flags))
     if unknown:
         how = "Write layer ids without spaces, as 9,10,11"
+        if unknown[0].startswith(tuple(DASHES)):
+            how = f"Write it with two hyphens: --{unknown[0].lstrip(DASHES)}"
         if unknown[0].endswith(CONFIGURATIONS):
             how = "Write the name of a configuration file before all flags"
         raise UserError(f"'{unknown[0]}' is not the value of a flag. {how}.")

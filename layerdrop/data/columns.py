@@ -27,8 +27,11 @@ UNCLEAR_NUMBERS = 0.5
 """A label column with decimals is unclear if its share of numbers is between this value and MOSTLY_NUMBERS."""
 MAYBE_MISSING = ("none", "null", "n/a", "na", "#n/a", "?", "-")
 """Words that can name a class or mark a missing label."""
-OTHER_FORMAT = re.compile(r"[$€£]? ?[+-]?([0-9]{1,3}([,.' ][0-9]{3})+([.,][0-9]+)?|[0-9]+([.,][0-9]+)?) ?[%$€£]?")
-"""Numbers, including a decimal comma, thousands separators, a percent sign or a currency sign."""
+OTHER_FORMAT = re.compile(
+    r"[$€£¥]? ?[+−–-]?(\d{1,3}([,.'’ \u00a0\u202f]\d{3})+([.,٫]\d+)?|\d+([.,٫]\d+)?) ?([%‰$€£¥]|/ ?\d+)?"
+)
+"""Numbers, including a decimal comma, thousands separators, a percent or currency sign, a fraction such as 4/5, and
+digits and minus signs that are not ASCII."""
 AFFIRMATIVE = {
     **{"1": ("0", "-1"), "+1": ("-1",), "true": ("false",), "t": ("f",), "yes": ("no",), "y": ("n",)},
     **{"positive": ("negative",), "pos": ("neg",)},

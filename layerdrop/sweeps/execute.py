@@ -3,8 +3,8 @@
 A study or a search gives the jobs. This module does not distinguish the two.
 """
 
-import statistics
 import time
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -45,6 +45,7 @@ class Estimate:
 
     def __init__(self, records: Iterable[RunRecord] = ()):
         self.durations: dict[tuple[object, ...], list[float]] = {}
+        """Key -> seconds of its finished runs, ascending."""
         for record in records:
             self.add(record)
 
@@ -52,7 +53,7 @@ class Estimate:
         """Add a finished run. A resumed run is ignored, because its seconds cover only a part of the run."""
         if record.resumed_at_step is None and "total" in record.seconds:
             for key in self._keys(record.spec):
-                self.durations.setdefault(key, []).append(record.seconds["total"])
+                insort(self.durations.setdefault(key, []), record.seconds["total"])
 
     @staticmethod
     def _keys(spec: RunSpec) -> list[tuple[object, ...]]:
@@ -64,8 +65,11 @@ class Estimate:
 
     def seconds(self, job: Job) -> float | None:
         """Median seconds of the most similar finished runs; None if no run has finished."""
-        keys = self._keys(job.spec)
-        return next((statistics.median(self.durations[key]) for key in keys if key in self.durations), None)
+        for key in self._keys(job.spec):
+            if durations := self.durations.get(key):
+                n = len(durations)
+                return (durations[(n - 1) // 2] + durations[n // 2]) / 2
+        return None
 
     def remaining(self, waiting: list[Job], running: Iterable[tuple[Job, float]] = (), slots: int = 1) -> float | None:
         """Seconds until all jobs are done, at least the remaining seconds of the longest job; None if unknown.

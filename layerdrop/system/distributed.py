@@ -1,14 +1,16 @@
 """Communication between the processes of a run (`torchrun`). A failure of one process ends all processes."""
 
+import errno
 import pickle
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import wraps
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar
 
 from layerdrop.system.process import is_first
-from layerdrop.system.text import printable
+from layerdrop.system.text import cut_middle, one_line, printable
 
 Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
@@ -47,18 +49,30 @@ def gather(value: Any) -> list[Any]:
     if group is None:
         return [value]
     values: list[Any] = [None] * world_size()
-    group.all_gather_object(values, value)
+    with _collective():
+        group.all_gather_object(values, value)
     return values
+
+
+@contextmanager
+def _collective() -> Iterator[None]:
+    """Raise ConnectionResetError, a fault of the environment, if another process has left the group or died."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = f"another process of this run has ended ({one_line(str(error), 200)})"
+        raise ConnectionResetError(errno.ECONNRESET, reason) from error
 
 
 def finish() -> None:
     """After a success, wait for every process, then leave the group. Leaving earlier could abort other processes.
 
-    Inside several functions of `leaves_group`, do not leave. Raises RuntimeError if another process has called `leave`
-    or died.
+    Inside several functions of `leaves_group`, do not leave. Raises ConnectionResetError if another process has called
+    `leave` or died.
     """
     if group := _joined():
-        group.barrier()
+        with _collective():
+            group.barrier()
         if _active < 2:
             group.destroy_process_group()
 
@@ -73,7 +87,8 @@ def from_first_process(function: Callable[[], Value]) -> Value:
     """Call `function` in the first process. Return its value, or raise its exception, in every process.
 
     Without torch.distributed, this is a plain call. The value must be picklable. In the other processes, an exception
-    that is not picklable becomes a RuntimeError with its text.
+    that is not picklable becomes a RuntimeError with its text. Raises ConnectionResetError if another process has
+    ended.
     """
     group = _joined()
     if group is None:
@@ -86,7 +101,8 @@ def from_first_process(function: Callable[[], Value]) -> Value:
             message[0] = pickle.dumps(value)
         except BaseException as caught:  # also KeyboardInterrupt: the other processes wait for a message
             error, message[1] = caught, _pickled_error(caught)
-    group.broadcast_object_list(message, src=0)
+    with suppress(*(() if error is None else (ConnectionResetError,))), _collective():  # the first error is the reason
+        group.broadcast_object_list(message, src=0)
     if error is not None:
         raise error
     if message[1]:
@@ -126,7 +142,7 @@ def leaves_group(function: Callable[Arguments, Value]) -> Callable[Arguments, Va
 def log(text: str) -> None:
     """Print a line to stderr, only in the first process."""
     if is_first():
-        print(printable(text), file=sys.stderr, flush=True)
+        print(printable(cut_middle(text)), file=sys.stderr, flush=True)
 
 
 def log_notes(notes: Iterable[str]) -> None:

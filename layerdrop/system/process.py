@@ -8,15 +8,22 @@ import ctypes
 import gc
 import io
 import os
+import re
 import signal
 import sys
 import time
 from types import FrameType
 
+from layerdrop.errors import UserError
+
 SPIN_COUNT = "1000"
 """Spin count of an OpenMP thread before it sleeps. See docs/speed.md for other values."""
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Environment variables for waiting threads. If the user has set one of them, all are left unchanged."""
+OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Environment variables that `torchrun` sets in each of its processes."""
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Environment variables with a number of processes, of torchrun and of MPI. The library joins a group for each."""
 STOPPED = "stopped. Repeat the command to continue."
 """The message of a command that the user has stopped."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
@@ -59,7 +66,23 @@ def is_first() -> bool:
 
     Also valid before the process group is initialized. RANK is ignored for a single process: a scheduler may set it.
     """
-    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+    alone = os.environ.get("WORLD_SIZE", "1") == "1" or not all(map(os.environ.get, OF_TORCHRUN))
+    return alone or os.environ["RANK"] == "0"
+
+
+def check_launcher() -> None:
+    """Raise UserError for unusable variables of a launcher, and for only some of them.
+
+    The library would wait for processes that nobody has started.
+    """
+    sizes, numbers = [name for name in SIZES if os.environ.get(name) not in (None, "1")], (*OF_TORCHRUN[:2], *SIZES)
+    for name in numbers:
+        if (value := os.environ.get(name)) is not None and not re.fullmatch("-1|[0-9]+", value):
+            raise UserError(f"{name}={value}: must be a whole number. Unset this variable, or start with torchrun.")
+    several = sizes or [name for name in ("LOCAL_RANK",) if os.environ.get(name, "-1") != "-1"]
+    if several and (missing := [name for name in OF_TORCHRUN if not os.environ.get(name)]):
+        given = f"{several[0]}={os.environ[several[0]]}: is set without {', '.join(missing)}"
+        raise UserError(f"{given}. Unset this variable, or start with torchrun, which sets all of them.")
 
 
 class _TolerantFile(io.FileIO):

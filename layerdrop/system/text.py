@@ -27,6 +27,12 @@ def one_line(text: str | None, width: int | None = None) -> str:
     return short if short != ELLIPSIS else line[: width - len(ELLIPSIS)] + ELLIPSIS
 
 
+def cut_middle(line: str, width: int = 2000) -> str:
+    """Replace the middle of a line longer than `width` by an ellipsis: a message ends with its advice."""
+    half = (width - len(ELLIPSIS)) // 2
+    return line if len(line) <= width else f"{line[:half]}{ELLIPSIS}{line[-half:]}"
+
+
 def printable(text: str) -> str:
     """Replace control characters other than line ends and tabs, which could command a terminal, by their escapes."""
     return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

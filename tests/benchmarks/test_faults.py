@@ -1,14 +1,17 @@
 """benchmarks/faults.py: what it counts, and that it finds faults only in a layerdrop without one of its parts."""
 
+import io
 import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 from tqdm.std import TqdmDefaultWriteLock
+from transformers import TrainingArguments
 
-from benchmarks.faults import compare, lost, main, trained_again
+from benchmarks.faults import WAYS, compare, lost, main, result, trained_again
 from benchmarks.kill import Kill, execute
 
 SOME = ["plain run", "distilled run", "2 sweeps on one store", "export", "report"]
@@ -125,6 +128,31 @@ def test_ten_kills_without_a_fault(tmp_path, capsys):
     path.write_text("".join(lines[:-1]) + lines[-1][:20])  # the benchmark itself was killed
     assert main([*words[:1], "9", *words[2:]]) == 0
     assert "| all | 9 | 0" in capsys.readouterr().out and len(path.read_text().splitlines()) == 9
+
+
+def test_a_process_of_two_fails(tmp_path, capsys):
+    """One is killed, one raises, both get Ctrl-C: none waits for the other one, and the same command ends with the
+    same bits."""
+    words = ["--kills", "3", "--scenarios", "plain run", "--folder", str(tmp_path)]
+    code = main([*words, "--processes", "2", "--ways", *WAYS])
+    assert code == 0, capsys.readouterr().err
+    lines = [json.loads(line) for line in (tmp_path / "kills.jsonl").read_text().splitlines()]
+    assert [line["way"] for line in lines] == list(WAYS) and all(len(line["codes"][0]) == 2 for line in lines)
+
+
+def test_settings_are_compared_by_value():
+    def saved(args) -> bytes:
+        file = io.BytesIO()
+        torch.save(args, file)
+        return file.getvalue()
+
+    content, other = (saved(TrainingArguments(folder, use_cpu=True)) for folder in ("out", "x"))
+    assert result("out/training_args.bin", content) == result("training_args.bin", content)
+    assert result("training_args.bin", content) != result(
+        "training_args.bin", saved(TrainingArguments("x", use_cpu=True))
+    )
+    with pytest.raises(ValueError):
+        result("training_args.bin", content[:500])
 
 
 @pytest.mark.parametrize(

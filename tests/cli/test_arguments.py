@@ -136,6 +136,11 @@ def test_every_flag_of_the_library_goes_through():
             "--drop_threshold: only with --drop_strategy contribution, not top",
         ),
         ("--drop_strategy top --drop_k -1", "--drop_k -1"),
+        (
+            "--drop_when elastic --drop_k 99999999999",
+            "--drop_k 99999999999: must be from 0 to 1000.",
+        ),
+        ("--label_separator=-- --label_type class", "--label_separator: only with --label_type multi, not class"),
         ("--drop_strategy top --drop_k two", "--drop_k.*not a whole number: 'two'"),
         ("--drop_strategy list", "needs the ids. Add --drop_layers"),
         ("--drop_layers ,", "--drop_layers: has no layer ids. Write ids as 9,10,11"),
@@ -196,6 +201,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--precision fp32 --bf16", "--precision fp32 and --bf16 contradict each other"),
         ("--precision fp16 --bf16", "--precision fp16 and --bf16 contradict each other"),
         ("--precision bf16 --bf16 False", "--precision bf16 and --bf16 False contradict each other"),
+        ("–drop_k 2", "'–drop_k' is not the value of a flag. Write it with two hyphens: --drop_k"),
         ("--drop_layers 10 11", "^'11' is not the value of a flag. Write layer ids without spaces, as 9,10,11"),
         (
             "--remove_layers 10 11 --seed 1",
@@ -327,6 +333,9 @@ def test_words_of_a_range():
         ("--eval_strategy xyz", "--eval_strategy: invalid choice: 'xyz' (choose from"),
         ("--fsdp full_shard", "--fsdp: shards a model over several processes. Start them: torchrun"),
         ("--dataloader_persistent_workers", "--dataloader_persistent_workers: needs --dataloader_num_workers"),
+        ("--dataloader_multiprocessing_context spawn", "--dataloader_multiprocessing_context: needs --dataloader_num"),
+        ("--torch_compile_mode fast", "--torch_compile: cannot be used (Unrecognized mode=fast"),
+        ("--torch_compile_backend x", "--torch_compile: cannot be used (Invalid backend: 'x'"),
         ('--accelerator_config {"x":1}', "AcceleratorConfig.__init__() got an unexpected keyword argument 'x'"),
     ],
 )
@@ -355,6 +364,7 @@ def test_what_the_librarys_training_takes(words):
     [
         ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", True),
         ("ACCELERATE_DYNAMO_BACKEND", "NO", False),
+        ("ACCELERATE_TORCH_DEVICE", "cuda", True),
         ("ACCELERATE_USE_FSDP", "true", True),
         ("ACCELERATE_USE_DEEPSPEED", "true", True),
         ("ACCELERATE_USE_DEEPSPEED", "false", False),
@@ -639,7 +649,7 @@ CASES = {
     "log_level_replica": (TOP, "error"),
     "include_num_input_tokens_seen": (TOP, "True"),
     "disable_tqdm": (f"{TOP} --disable_tqdm", "False"),
-    "dataloader_multiprocessing_context": (TOP, "spawn"),
+    "dataloader_multiprocessing_context": (f"{TOP} --dataloader_num_workers 2", "spawn"),
     "debug": (TOP, "underflow_overflow"),
     "metric_for_best_model": (TOP, "accuracy"),
     "train_sampling_strategy": (TOP, "random"),

@@ -12,6 +12,7 @@ from layerdrop.cli.command import COMMANDS, command_module, command_parser, run_
 from layerdrop.cli.cut import SHARED
 from layerdrop.cli.flags import SECTIONS
 from layerdrop.errors import UserError
+from layerdrop.system.process import OF_TORCHRUN
 
 ROOT = Path(__file__).parent.parent.parent
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"} | {"PYTHONPATH": str(ROOT)}
@@ -110,8 +111,8 @@ def test_exit_codes(name, raised, code, said, monkeypatch, capsys):
 
     monkeypatch.setattr(command_module(name), "main", main)
     assert run_command(name, []) == code and capsys.readouterr().err == said
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
+    for variable, value in zip(OF_TORCHRUN, ("1", "1", "2", "127.0.0.1", "29500"), strict=True):
+        monkeypatch.setenv(variable, value)
     assert run_command(name, []) == code and not capsys.readouterr().err
 
 

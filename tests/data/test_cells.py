@@ -172,6 +172,11 @@ def test_classes_that_may_be_missing_labels_are_noted(tmp_path, labels, named):
         (["1.200,5", "3.400,1"], "1.200,5"),
         (["1", "2", "2,5"], "2,5"),
         (["$5", "€6"], "$5"),
+        (["1\u202f000", "2\u00a0500", "2’000"], "1\u202f000"),
+        (["1", "2", "−1"], "−1"),
+        (["4/5", "3/5", "1 / 5"], "4/5"),
+        (["１２", "１３"], "１２"),
+        (["٢٫٥", "٣٫٥"], "٢٫٥"),
     ],
 )
 def test_numbers_of_another_spelling_are_refused(tmp_path, labels, first):
@@ -182,7 +187,9 @@ def test_numbers_of_another_spelling_are_refused(tmp_path, labels, first):
     assert len(read(path, label_type="class").task.labels) == len(labels)
 
 
-@pytest.mark.parametrize("labels", [["1.2.3", "1.2.4"], ["1-2", "3-4"], ["a,b", "c"], ["2,5", "good", "bad"]])
+@pytest.mark.parametrize(
+    "labels", [["1.2.3", "1.2.4"], ["1-2", "3-4"], ["1/2/3", "①"], ["a,b", "c"], ["2,5", "good", "bad"]]
+)
 def test_other_labels_are_classes(tmp_path, labels):
     assert len(read(column(tmp_path / "x.tsv", labels)).task.labels) == len(labels)
 

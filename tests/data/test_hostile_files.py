@@ -114,9 +114,9 @@ def test_halves_of_characters_and_digits_of_other_scripts(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"text": "w", "\\ud800": "a"}\n')
     with pytest.raises(UserError, match="is not the name of a column"):
         read(tmp_path / "x.jsonl")
-    (tmp_path / "x.csv").write_text(rows(6, lambda i: "0１"[i % 2]))
+    (tmp_path / "x.csv").write_text(rows(6, lambda i: "0①"[i % 2]))
     data = read(tmp_path / "x.csv")
-    assert data.task.labels == ("0", "１") and "both numbers and words are classes" in " ".join(data.notes)
+    assert data.task.labels == ("0", "①") and "both numbers and words are classes" in " ".join(data.notes)
 
 
 # ---- as far as needed

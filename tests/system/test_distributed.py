@@ -4,11 +4,13 @@ import datetime
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from layerdrop.errors import UserError
+from layerdrop.system import distributed
 from layerdrop.system.distributed import (
     finish,
     from_first_process,
@@ -19,6 +21,8 @@ from layerdrop.system.distributed import (
     rank,
     world_size,
 )
+from layerdrop.system.faults import fault
+from layerdrop.system.process import OF_TORCHRUN, SIZES, check_launcher
 from tests.processes import group_of
 
 
@@ -86,7 +90,7 @@ def communicate(folder: Path, number: int) -> dict:
             time.sleep(0.01)  # it is the leaving that is noticed, not the end of the process
         said["noticed"] = until_noticed.exists()
     else:
-        with pytest.raises(RuntimeError):
+        with pytest.raises(ConnectionResetError):
             finish()
         Path(folder, "noticed").touch()
     return said
@@ -141,19 +145,81 @@ def test_one_process_alone(monkeypatch):
     leave()
 
 
+TORCHRUN = {"LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """launched(variables): only these variables of launchers are set."""
+
+    def launch(variables):
+        for name in (*OF_TORCHRUN, *SIZES):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return launch
+
+
 @pytest.mark.parametrize(
     ("variables", "first"),
     [
         ({}, True),
         ({"RANK": "1"}, True),  # left by a scheduler
         ({"RANK": "1", "WORLD_SIZE": "1"}, True),
-        ({"RANK": "0", "WORLD_SIZE": "2"}, True),
-        ({"RANK": "1", "WORLD_SIZE": "2"}, False),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, True),
+        ({"RANK": "1", "WORLD_SIZE": "1", **TORCHRUN}, True),
+        ({"RANK": "0", "WORLD_SIZE": "2", **TORCHRUN}, True),
+        ({"RANK": "1", "WORLD_SIZE": "2", **TORCHRUN}, False),
     ],
 )
-def test_one_process_is_the_first_one_whatever_rank_says(variables, first, monkeypatch):
-    for name in ("RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+def test_one_process_is_the_first_one_whatever_rank_says(variables, first, launched):
+    launched(variables)
     assert is_first() is first
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({}, None),
+        ({"RANK": "1"}, None),
+        ({"RANK": "1", "WORLD_SIZE": "1"}, None),
+        ({"LOCAL_RANK": "-1"}, None),
+        ({"RANK": "0", "WORLD_SIZE": "1", **TORCHRUN}, None),
+        ({"RANK": "1", "WORLD_SIZE": "2", **TORCHRUN}, None),
+        ({"LOCAL_RANK": "1"}, "LOCAL_RANK=1: is set without RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT. Unset"),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, "WORLD_SIZE=2: is set without LOCAL_RANK, MASTER_ADDR, MASTER_PORT."),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "OMPI_COMM_WORLD_SIZE=2: is set without RANK"),
+        ({"WORLD_SIZE": "abc"}, "WORLD_SIZE=abc: must be a whole number. Unset this variable, or start with torchrun."),
+        ({"LOCAL_RANK": ""}, "LOCAL_RANK=: must be a whole number."),
+    ],
+)
+def test_variables_of_a_launcher_that_did_not_start_this_process(variables, line, launched):
+    """The library would wait for the other processes, or end with `invalid literal for int()`."""
+    launched(variables)
+    if line is None:
+        check_launcher()
+        return
+    with pytest.raises(UserError) as error:
+        check_launcher()
+    assert str(error.value).startswith(line)
+
+
+def test_the_first_error_is_the_reason(monkeypatch):
+    """If the other process has ended, the exception of this process is raised, not that of the broadcast."""
+
+    def ended(*args, **kwargs):
+        raise RuntimeError("Connection closed by peer")
+
+    def stop():
+        raise KeyboardInterrupt
+
+    group = SimpleNamespace(get_rank=lambda: 0, broadcast_object_list=ended, barrier=ended)
+    monkeypatch.setattr(distributed, "_joined", lambda: group)
+    with pytest.raises(KeyboardInterrupt):
+        from_first_process(stop)
+    for function in (finish, lambda: from_first_process(lambda: 1)):
+        with pytest.raises(ConnectionResetError) as error:
+            function()
+        line = fault(error.value)
+        assert "another process of this run has ended (Connection closed by peer)" in line and "\n" not in line

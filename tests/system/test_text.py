@@ -5,7 +5,12 @@ from hypothesis import strategies as st
 from layerdrop.architectures import ModelSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.runs.spec import RunSpec
-from layerdrop.system.text import one_line, short_name
+from layerdrop.system.text import cut_middle, one_line, short_name
+
+
+def test_the_middle_of_a_long_line_is_cut():
+    assert cut_middle("x" * 9, 9) == "x" * 9
+    assert cut_middle("abcde" + "x" * 10**6 + "vwxyz", 11) == "abcde…vwxyz"
 
 
 @pytest.mark.parametrize(
