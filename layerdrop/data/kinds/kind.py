@@ -44,6 +44,8 @@ class Kind(Protocol):
     """Names of a label column other than --label_column."""
     pooled: bool = True
     """Whether the head reads one vector for each text."""
+    correct_row: str = ""
+    """When the prediction of a row is correct, as a sentence, if a row has several predictions."""
     smoothed: bool
     """Whether label smoothing changes the loss."""
     threshold: float | None = None
@@ -154,6 +156,10 @@ class Kind(Protocol):
 
     def notes(self, column: str) -> list[str]:
         """Notes for the user if the contents of a file have decided the kind. column: of the labels."""
+        return []
+
+    def notes_on_names(self, column: str) -> list[str]:
+        """Notes for the user on the class names of own data. column: of the labels."""
         return []
 
     def text(self, cell: Any) -> Any:
