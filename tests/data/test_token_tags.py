@@ -82,7 +82,7 @@ def test_other_columns_and_schemes(tmp_path):
 @pytest.mark.parametrize(
     ("tags", "note"),
     [
-        (["B-a", "B_b"], "metrics count words, not entities: no tag of an entity .* in 'ner_tags' is B_b"),
+        (["B-a", "B_b"], "metrics count words, not entities, because 'ner_tags' has other tags .*: B_b"),
         (["B-a", "O"], None),
         (["N", "V"], None),
         ([0, 1], "the tags in 'ner_tags' are numbers"),

@@ -179,7 +179,7 @@ class TokenTags(Classes):
         if not any(map(ENTITY_TAG.fullmatch, self.names)) or not others:
             return []
         return [
-            f"metrics count words, not entities: no tag of an entity (B-person, I-person ...) or O in '{column}' is "
+            f"metrics count words, not entities, because '{column}' has other tags than O, B-person, I-person ...: "
             f"{shortened(others)}"
         ]
 
