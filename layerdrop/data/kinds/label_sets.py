@@ -33,6 +33,7 @@ class LabelSets(Kind):
     correct_row = "A row is correct if all of its labels are."
     smoothed = False
     threshold = 0.5
+    pipeline_options = "top_k=None"  # otherwise the pipeline gives one label
 
     @property
     @override
