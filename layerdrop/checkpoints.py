@@ -14,20 +14,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Protocol
 
 import huggingface_hub
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import (
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
     WEIGHTS_INDEX_NAME,
     WEIGHTS_NAME,
-    cached_file,
 )
-from transformers.utils.hub import extract_commit_hash
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from .architectures import CONFIG_KEY, Family, HubOptions, ModelSpec, family_of, has_valid_layers, original_layers
 from .errors import UserError
@@ -66,6 +65,21 @@ PARAMETERS = ("weight", "bias", "gamma", "beta")
 """Ends of the names of parameters. Buffers can be integers (`position_ids`, and the 4-dimensional mask `attn.bias`)."""
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Weight types by their safetensors names. All other types are quantized."""
+
+
+class UnreadWeight(Protocol):
+    """A weight of a safetensors file. Indexing it (`[...]`) reads it from disk."""
+
+    def get_shape(self) -> list[int]:
+        """The shape."""
+
+    def get_dtype(self) -> str:
+        """The type, by its safetensors name."""
+
+    def __getitem__(self, index: Any) -> torch.Tensor: ...
+
+
+Weight = torch.Tensor | UnreadWeight
 
 
 HEADS = ("ForSequenceClassification", "ForTokenClassification")
@@ -114,7 +128,8 @@ class Checkpoint:
     @property
     def n_layers(self) -> int:
         """Depth."""
-        return self.config.num_hidden_layers
+        n_layers: int = self.config.num_hidden_layers
+        return n_layers
 
     @property
     def n_original(self) -> int:
@@ -140,7 +155,7 @@ class Checkpoint:
     @property
     def classes(self) -> list[str]:
         """Class names in id order. LABEL_0, LABEL_1, ... if the checkpoint has none."""
-        return [str(self.config.id2label[i]) for i in sorted(self.config.id2label or {})]
+        return [str(name) for _, name in sorted((self.config.id2label or {}).items())]
 
     @property
     def label_names(self) -> list[str]:
@@ -153,7 +168,7 @@ class Checkpoint:
         return getattr(self.config, POSITIVE_KEY, None)
 
     @cached_property
-    def tokenizer(self):
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the checkpoint or of the ModelSpec, with the padding that the model needs.
 
         Raises UserError for a missing tokenizer, or a tokenizer that cannot pad.
@@ -175,25 +190,26 @@ class Checkpoint:
         A decoder's classifier finds the last token of a text by this id.
         """
         try:
-            return self.tokenizer.pad_token_id
+            padding: int = self.tokenizer.pad_token_id
         except NotFound:
             if self.config.pad_token_id is None:
                 raise
-            return self.config.pad_token_id
+            padding = self.config.pad_token_id
+        return padding
 
     @property
     def _tokenizer_flag(self) -> str:
         """The tokenizer's flag and name, for messages."""
         return f"--tokenizer_name {self.model.tokenizer}" if self.model.tokenizer else f"{self.flag} {self.name}"
 
-    def _set_padding(self, tokenizer) -> None:
+    def _set_padding(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Set the padding token, if the tokenizer has none, and the padding side that the model needs."""
         own, side = self.config.pad_token_id, self.family.padding_side
         if tokenizer.pad_token is None and own is not None and 0 <= own < len(tokenizer):
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own)
         if tokenizer.pad_token is None:  # GPT-2 and Llama: pad with the end-of-text token
             if tokenizer.eos_token is None:
-                raise UserError(f"{self._tokenizer_flag}: has no padding token. Give a tokenizer with one.")
+                raise UserError(f"{self._tokenizer_flag}: has no padding token. Give a tokenizer that has one.")
             tokenizer.pad_token = tokenizer.eos_token
         if tokenizer.pad_token_id >= (size := self.embeddings.get("input_ids", tokenizer.pad_token_id + 1)):
             raise UserError(
@@ -239,7 +255,7 @@ class Checkpoint:
         first = self.config.pad_token_id + 1 if self.config.model_type in self.family.positions_after_padding else 0
         return min(limit, positions - first)
 
-    def weights(self) -> Mapping[str, Any]:
+    def weights(self) -> Mapping[str, Weight]:
         """Name in the checkpoint -> weight. Indexing a weight (`[...]`) reads it from disk.
 
         Formats: safetensors, or PyTorch files (loaded with `weights_only`), whole or in shards. Raises UserError for
@@ -295,8 +311,8 @@ def _check_config(config: PreTrainedConfig, checkpoint: str) -> None:
         )
     if not has_valid_layers(config):
         raise UserError(
-            f"{checkpoint}: config.json has {n_layers} layers, but other ones in '{CONFIG_KEY}', the list of kept "
-            "layers. Get the checkpoint again, or delete the list."
+            f"{checkpoint}: config.json has {n_layers} layers, but its list of kept layers ('{CONFIG_KEY}') does "
+            "not match. Get the checkpoint again, or delete the list."
         )
     classes = config.id2label or {}
     if not isinstance(classes, dict) or sorted(classes) != list(range(len(classes))):
@@ -310,7 +326,7 @@ def _check_config(config: PreTrainedConfig, checkpoint: str) -> None:
         )
 
 
-def unusable(checkpoint: str, part: str, error: Exception) -> UserError:
+def unusable(checkpoint: str, part: str, error: BaseException) -> UserError:
     """The error for a part of a checkpoint that the library fails on. checkpoint: flag and name."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
     return UserError(f"{checkpoint}: {part} cannot be used ({reason}). Repair it, or get the checkpoint again.")
@@ -394,7 +410,8 @@ def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConf
     name, where = folder_or_name(model.name), _hub_arguments(model.revision, hub)
     try:
         _check_values(PreTrainedConfig.get_config_dict(name, **where)[0])
-        return AutoConfig.from_pretrained(name, trust_remote_code=hub.trust_remote_code, **where)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=hub.trust_remote_code, **where)
+        return config
     except (OSError, ValueError) as error:
         if "trust_remote_code" in str(error):
             raise UserError(
@@ -405,7 +422,7 @@ def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConf
         raise unusable(f"{flag} {model.name}", "config.json", error) from error
 
 
-def _load_tokenizer(model: ModelSpec, hub: HubOptions):
+def _load_tokenizer(model: ModelSpec, hub: HubOptions) -> PreTrainedTokenizerBase:
     """Load the tokenizer, in the model's revision. A tokenizer from another repository has the revision `main`.
 
     Raises UserError, also for a tokenizer that cannot tokenize a text.
@@ -430,7 +447,7 @@ def _load_tokenizer(model: ModelSpec, hub: HubOptions):
     return tokenizer
 
 
-def _check_tokenizer(tokenizer) -> None:
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise TypeError for a tokenizer without token ids or one of its inputs, or with a wrong length limit."""
     limit, names = tokenizer.model_max_length, tokenizer.model_input_names
     if not isinstance(limit, (int, float)) or limit < 1 or limit != int(limit):
@@ -470,17 +487,22 @@ def _hash(path: Path, *state: int) -> str:
     return digest.hexdigest()
 
 
-def _open_weights(model: ModelSpec, hub: HubOptions, flag: str) -> Mapping[str, Any]:
+def _open_weights(model: ModelSpec, hub: HubOptions, flag: str) -> Mapping[str, Weight]:
     name, look_up = model.name, _hub_arguments(model.revision, hub)
 
     def find(filename: str) -> str | None:
         return cached_file(folder_or_name(name), filename, _raise_exceptions_for_missing_entries=False, **look_up)
 
+    def shard(filename: str) -> str:
+        if path := cached_file(folder_or_name(name), filename, **look_up):
+            return path
+        raise OSError(f"no {filename}")
+
     for whole, index in ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
         try:
             files = [path] if (path := find(whole)) else []
             if not files and (path := find(index)):
-                files = [cached_file(folder_or_name(name), shard, **look_up) for shard in _shards(path, flag)]
+                files = [shard(filename) for filename in _shards(path, flag)]
         except OSError as error:
             raise _not_found(flag, name, "weights", error) from error
         if files:
@@ -501,15 +523,22 @@ def _shards(path: str, flag: str) -> list[str]:
     raise UserError(f"{flag}: {path} does not map weights to files ('weight_map'). Get the checkpoint again.")
 
 
-def _check_types(weights: Mapping[str, Any], checkpoint: str) -> None:
+def _check_types(weights: Mapping[str, Weight], checkpoint: str) -> None:
     """Raise UserError for quantized weights (integers or 8-bit floats): their scales are separate weights."""
     for name, tensor in weights.items():
-        lazy = hasattr(tensor, "get_dtype")  # a slice of a safetensors file
-        kind = tensor.get_dtype() if lazy else str(tensor.dtype).removeprefix("torch.")
-        floats = kind in FLOATS if lazy else tensor.dtype.is_floating_point and tensor.dtype.itemsize > 1
-        n_dimensions = len(tensor.get_shape() if lazy else tensor.shape)
-        if name.endswith(PARAMETERS) and n_dimensions < 4 and not floats:
+        if isinstance(tensor, torch.Tensor):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            floats = tensor.dtype.is_floating_point and tensor.dtype.itemsize > 1
+        else:
+            kind = tensor.get_dtype()
+            floats = kind in FLOATS
+        if name.endswith(PARAMETERS) and len(shape_of(tensor)) < 4 and not floats:
             raise UserError(f"{checkpoint}: is quantized ({name} is {kind}). Give the unquantized model.")
+
+
+def shape_of(weight: Weight) -> tuple[int, ...]:
+    """The shape of a weight, read or not."""
+    return tuple(weight.shape if isinstance(weight, torch.Tensor) else weight.get_shape())
 
 
 def _first_bytes(path: str | Path, flag: str) -> bytes:
@@ -521,12 +550,13 @@ def _first_bytes(path: str | Path, flag: str) -> bytes:
     return beginning
 
 
-def _open_file(path: str, flag: str) -> Mapping[str, Any]:
+def _open_file(path: str, flag: str) -> Mapping[str, Weight]:
     first_bytes = _first_bytes(path, flag)
     try:
         if path.endswith(".safetensors"):
             file = safe_open(path, framework="pt")
-            return {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  not a dictionary
+            names: list[str] = file.keys()  # type: ignore[no-untyped-call]
+            return {name: file.get_slice(name) for name in names}  # type: ignore[no-untyped-call]
         mmap = zipfile.is_zipfile(path)  # the format before PyTorch 1.6 cannot be memory-mapped
         if not mmap and not first_bytes.startswith(PICKLE):
             raise EOFError("neither an archive nor a pickle")

@@ -2,8 +2,10 @@
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from logging import ERROR
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -16,23 +18,26 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from .checkpoints import HEADS, Checkpoint, unusable
+from .checkpoints import HEADS, Checkpoint, Weight, shape_of, unusable
 from .errors import UserError
 from .surgery import kept_layers, reduced_config
+
+ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
+"""The library's names for the tasks of a sequence classifier."""
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence the library's reports and progress bars during loading and saving."""
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity(ERROR)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
         if bar:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def load_classifier(
@@ -40,7 +45,7 @@ def load_classifier(
     dropped: Sequence[int] = (),
     *,
     labels: Sequence[str] | None = None,
-    problem_type: str | None = None,
+    problem_type: ProblemType | None = None,
     auto_class: str | None = None,
     replace_head: bool = True,
     weights: Mapping[str, torch.Tensor] | None = None,
@@ -82,7 +87,7 @@ def random_classifier(
     dropped: Sequence[int] = (),
     *,
     labels: Sequence[str] | None = None,
-    problem_type: str | None = None,
+    problem_type: ProblemType | None = None,
     auto_class: str | None = None,
 ) -> PreTrainedModel:
     """Make the same classifier as `load_classifier`, with random weights: the baseline without pre-training.
@@ -90,13 +95,15 @@ def random_classifier(
     Set the seed before the call.
     """
     config = reduced_config(_config(checkpoint, labels, problem_type), dropped)
-    return _classifier(checkpoint, config, auto_class).eval()
+    model = _classifier(checkpoint, config, auto_class)
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
 
 
 def load_encoder(checkpoint: Checkpoint) -> PreTrainedModel:
     """Load the full encoder without a head, in fp32, on the CPU, in evaluation mode."""
     with torch.device("meta"):
-        empty = _model(checkpoint, AutoModel, checkpoint.config)
+        empty = _model(checkpoint, AutoModel.from_config, checkpoint.config)
     prefix = empty.base_model_prefix + "."
     weights = {key.removeprefix(prefix): value for key, value in checkpoint.weights().items()}
     return _build(type(empty), copy.deepcopy(checkpoint.config), weights, checkpoint)[0]
@@ -110,7 +117,7 @@ def load_masked_lm(checkpoint: Checkpoint) -> PreTrainedModel | None:
     if type(checkpoint.config) not in MODEL_FOR_MASKED_LM_MAPPING:
         return None
     with torch.device("meta"):
-        empty = _model(checkpoint, AutoModelForMaskedLM, checkpoint.config)
+        empty = _model(checkpoint, AutoModelForMaskedLM.from_config, checkpoint.config)
     model, new = _build(type(empty), copy.deepcopy(checkpoint.config), dict(checkpoint.weights()), checkpoint)
     return None if new else model
 
@@ -120,7 +127,7 @@ def number_of_parameters(
     dropped: Sequence[int] = (),
     *,
     labels: Sequence[str] | None = None,
-    problem_type: str | None = None,
+    problem_type: ProblemType | None = None,
     auto_class: str | None = None,
 ) -> int:
     """Count the parameters of the classifier that `load_classifier` would load, without reading weights."""
@@ -128,7 +135,7 @@ def number_of_parameters(
     return sum(parameter.numel() for parameter in empty.parameters())
 
 
-def _config(checkpoint: Checkpoint, labels: Sequence[str] | None, problem_type: str | None) -> PreTrainedConfig:
+def _config(checkpoint: Checkpoint, labels: Sequence[str] | None, problem_type: ProblemType | None) -> PreTrainedConfig:
     """A copy of the checkpoint's configuration for a classifier with these labels."""
     config = copy.deepcopy(checkpoint.config)
     if checkpoint.family.sentence_token == -1 or config.pad_token_id is None:  # decoders find the last token by this id
@@ -152,7 +159,7 @@ def _classifier(checkpoint: Checkpoint, config: PreTrainedConfig, auto_class: st
             f"{checkpoint.flag} {checkpoint.name}: the library has no {name.removeprefix('AutoModelFor')} head for "
             f"{config.model_type} models. Choose another model."
         )
-    return _model(checkpoint, library_class, config)
+    return _model(checkpoint, library_class.from_config, config)
 
 
 def _empty(
@@ -163,25 +170,29 @@ def _empty(
         return _classifier(checkpoint, reduced_config(config, dropped), auto_class)
 
 
-def _model(checkpoint: Checkpoint, auto_class: type, config: PreTrainedConfig) -> PreTrainedModel:
+def _model(
+    checkpoint: Checkpoint, from_config: Callable[..., PreTrainedModel], config: PreTrainedConfig
+) -> PreTrainedModel:
     """A model with random weights in fp32. Raises UserError for a configuration that the library cannot build."""
     try:
-        return auto_class.from_config(config, dtype=torch.float32, trust_remote_code=checkpoint.hub.trust_remote_code)
+        return from_config(config, dtype=torch.float32, trust_remote_code=checkpoint.hub.trust_remote_code)
     except Exception as error:  # whatever the model's class raises for values out of range
         raise unusable(f"{checkpoint.flag} {checkpoint.name}", "config.json", error) from error
 
 
 def renumbered(
     checkpoint: Checkpoint, dropped: Sequence[int], base_prefix: str, in_memory: Mapping[str, torch.Tensor]
-) -> dict:
+) -> dict[str, Weight]:
     """The kept weights under their names in the reduced model."""
     prefix = base_prefix + "."
-    weights = {key: in_memory.get(key.removeprefix(prefix), tensor) for key, tensor in checkpoint.weights().items()}
+    weights: dict[str, Weight] = {
+        key: in_memory.get(key.removeprefix(prefix), tensor) for key, tensor in checkpoint.weights().items()
+    }
     if not dropped or checkpoint.family.shared:
         return weights
     new_id = {old: new for new, old in enumerate(kept_layers(checkpoint.config, dropped))}
     pattern = re.compile(rf"((?:{re.escape(prefix)})?{re.escape(checkpoint.family.layers)}\.)(\d+)(\..*)")
-    renumbered = {}
+    renumbered: dict[str, Weight] = {}
     for key, tensor in weights.items():
         match = pattern.fullmatch(key)
         if match is None:
@@ -191,7 +202,9 @@ def renumbered(
     return renumbered
 
 
-def _check_layers(checkpoint: Checkpoint, dropped: Sequence[int], weights: Mapping, model: PreTrainedModel) -> None:
+def _check_layers(
+    checkpoint: Checkpoint, dropped: Sequence[int], weights: Mapping[str, Weight], model: PreTrainedModel
+) -> None:
     """Raise UserError if a weight of a kept layer was loaded under another name, possibly from another layer.
 
     The library renames the weights of some model types. weights: the result of `renumbered`.
@@ -207,19 +220,14 @@ def _check_layers(checkpoint: Checkpoint, dropped: Sequence[int], weights: Mappi
         )
 
 
-def missing_layer_weights(checkpoint: Checkpoint, weights: Mapping, model: PreTrainedModel) -> list[str]:
+def missing_layer_weights(checkpoint: Checkpoint, weights: Mapping[str, Weight], model: PreTrainedModel) -> list[str]:
     """Names of the layers' weights that a model needs and `weights` lacks. weights: the result of `renumbered`."""
     prefix, layers = f"{model.base_model_prefix}.", f"{checkpoint.family.layers}."
     present = {re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", key)).removeprefix(prefix) for key in weights}
     return [name for name in model.base_model.state_dict() if name.startswith(layers) and name not in present]
 
 
-def shape_of(tensor) -> tuple[int, ...]:
-    """The shape of a weight, read or not."""
-    return tuple(tensor.get_shape() if hasattr(tensor, "get_shape") else tensor.shape)
-
-
-def _unfit_head(weights: Mapping, empty: PreTrainedModel, other_task: bool) -> list[str]:
+def _unfit_head(weights: Mapping[str, Weight], empty: PreTrainedModel, other_task: bool) -> list[str]:
     """Names of the head weights that do not fit the model, because of their size or their task."""
     shapes = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
     outside = [key for key in weights if key in shapes and not key.startswith(empty.base_model_prefix + ".")]
@@ -249,7 +257,7 @@ def _head_error(checkpoint: Checkpoint, empty: PreTrainedModel, has: str, needed
 def _initial_weights_of_depth(model_class: type[PreTrainedModel], n_layers: int) -> Iterator[None]:
     """Initialize new weights as in a model of n_layers layers. ModernBERT scales its new head by the depth."""
     inherited = "_init_weights" not in vars(model_class)
-    own = model_class._init_weights
+    own: Callable[[PreTrainedModel, torch.nn.Module], None] = model_class._init_weights
 
     def init_weights(model: PreTrainedModel, module: torch.nn.Module) -> None:
         depth = model.config.num_hidden_layers
@@ -259,29 +267,31 @@ def _initial_weights_of_depth(model_class: type[PreTrainedModel], n_layers: int)
         finally:
             model.config.num_hidden_layers = depth
 
-    model_class._init_weights = init_weights
+    model_class._init_weights = init_weights  # type: ignore[method-assign]
     try:
         yield
     finally:
         if inherited:
             del model_class._init_weights
         else:
-            model_class._init_weights = own
+            model_class._init_weights = own  # type: ignore[method-assign]
 
 
 def _build(
-    model_class: type[PreTrainedModel], config: PreTrainedConfig, weights: dict, checkpoint: Checkpoint
+    model_class: type[PreTrainedModel], config: PreTrainedConfig, weights: dict[str, Weight], checkpoint: Checkpoint
 ) -> tuple[PreTrainedModel, list[str]]:
     """Return (model in fp32 with these weights, names of its new parameters).
 
     Raises UserError if the encoder lacks weights, or the sizes do not fit.
     """
     named = f"{checkpoint.flag} {checkpoint.name}"
+    model: PreTrainedModel
     try:
         with quiet():  # the caller reports new and unused weights
-            model, info = model_class.from_pretrained(
+            loaded: Any = model_class.from_pretrained(
                 None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
             )
+        model, info = loaded  # annotated as the model alone
     except RuntimeError as error:
         if "mismatched_sizes" not in str(error):
             raise

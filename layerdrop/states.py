@@ -11,6 +11,9 @@ from transformers import PreTrainedModel
 from .architectures import family_of
 from .surgery import layer_list, without
 
+LayerOutput = torch.Tensor | tuple[Any, ...]
+"""What a layer returns: its hidden states, or a tuple that begins with them."""
+
 
 @dataclass(frozen=True)
 class States:
@@ -25,9 +28,9 @@ class States:
 
 
 @contextmanager
-def record_outputs(model: PreTrainedModel) -> Iterator[list]:
+def record_outputs(model: PreTrainedModel) -> Iterator[list[LayerOutput]]:
     """Collect the output of each layer, as the layer returns it, of the forward pass inside the block, id 0 first."""
-    outputs: list = []
+    outputs: list[LayerOutput] = []
     hooks = [layer.register_forward_hook(lambda _, args, output: outputs.append(output)) for layer in layer_list(model)]
     try:
         yield outputs
@@ -39,10 +42,10 @@ def record_outputs(model: PreTrainedModel) -> Iterator[list]:
 class _Stored:
     """The `forward` of layers inside `replay`: each call returns the next output."""
 
-    def __init__(self, outputs: Sequence):
+    def __init__(self, outputs: Sequence[LayerOutput]):
         self.outputs = iter(outputs)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> LayerOutput:
         return next(self.outputs)
 
 
@@ -52,7 +55,7 @@ def is_replaying(model: PreTrainedModel) -> bool:
 
 
 @contextmanager
-def replay(model: PreTrainedModel, outputs: Sequence) -> Iterator[PreTrainedModel]:
+def replay(model: PreTrainedModel, outputs: Sequence[LayerOutput]) -> Iterator[PreTrainedModel]:
     """Inside the block, the model has only its first `len(outputs)` layers, which return `outputs`.
 
     Allows one forward pass, on the inputs that gave these outputs. The pass computes the pooler and the head. Its
@@ -78,10 +81,10 @@ def record_states(model: PreTrainedModel, tokens: int) -> Iterator[States]:
     """Record the hidden states of the forward pass inside the block, not detached. tokens: length of the batch."""
     states, sequence_first = States(), family_of(model.config).sequence_first
 
-    def batch_states(output) -> torch.Tensor:
-        output = output[0] if isinstance(output, tuple) else output
-        output = output.transpose(0, 1) if sequence_first else output
-        return output[:, :tokens]  # Longformer pads to whole windows
+    def batch_states(output: LayerOutput) -> torch.Tensor:
+        hidden: torch.Tensor = output[0] if isinstance(output, tuple) else output
+        hidden = hidden.transpose(0, 1) if sequence_first else hidden
+        return hidden[:, :tokens]  # Longformer pads to whole windows
 
     hooks = []
     for layer in layer_list(model):

@@ -221,10 +221,9 @@ def order_of_dropping(
 
     Raises UserError for an unknown strategy, a k or id out of range, or a k that the strategy cannot drop.
     """
-    if isinstance(strategy, Strategy):
-        row = strategy
-    elif (row := WITHOUT_SCORES.get(strategy)) is None:
-        raise unknown("--drop_strategy", strategy, WITHOUT_SCORES)
+    row = strategy if isinstance(strategy, Strategy) else WITHOUT_SCORES.get(strategy)
+    if row is None:
+        raise unknown("--drop_strategy", str(strategy), WITHOUT_SCORES)
     if row.listed:
         dropped = check_ids("--drop_layers", layers or [], n_layers)
         check_k(len(dropped), n_layers, "--drop_layers: number of layers")
@@ -234,6 +233,8 @@ def order_of_dropping(
             f"{len(scores or ())} scores for a model of {n_layers} layers: there must be one for each layer."
         )
     if threshold is not None:
+        if scores is None:
+            raise UserError(f"--drop_threshold {threshold}: {row.name} is given no scores. Give scores, or k.")
         return above_threshold(scores, threshold, among)
     if k is None:
         raise UserError(f"--drop_strategy {row.name}: needs the number of layers. Give k.")
@@ -245,19 +246,18 @@ def order_of_dropping(
     if row.at_random:
         return at_random(range(n_layers) if among is None else among, k, seed)
     if row.drops:
-        return _by_scores(row, scores, k, among)
-    if len(found or ()) != k:
+        if scores is None:
+            raise UserError(f"--drop_strategy {row.name}: is given no scores. Give a score for each {row.unit}.")
+        if row.unit == "layer":
+            return by_score(scores, k, row.drops, among)
+        return lowest_block(scores, k, among) if row.unit == "block" else lowest_by_steps(scores[:k], among)
+    order = list(found or ())
+    if len(order) != k:
         raise UserError(
-            f"--drop_k {k}: the search found {len(found or ())} layers to drop. Give a search result of K layers."
+            f"--drop_k {k}: the search found {len(order)} layers to drop. Give a search result of K layers."
         )
-    check_ids("--drop_order_file", found, n_layers)
-    return list(found)
-
-
-def _by_scores(row: Strategy, scores: Sequence[Any], k: int, among: Sequence[int] | None) -> list[int]:
-    if row.unit == "block":
-        return lowest_block(scores, k, among)
-    return lowest_by_steps(scores[:k], among) if row.unit == "steps" else by_score(scores, k, row.drops, among)
+    check_ids("--drop_order_file", order, n_layers)
+    return order
 
 
 def select(strategy: str | Strategy, n_layers: int, **arguments: Any) -> list[int]:

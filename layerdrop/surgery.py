@@ -67,8 +67,12 @@ def positions(flag: str, kept: Sequence[int], ids: Sequence[int]) -> list[int]:
 
 
 def layer_list(model: PreTrainedModel) -> torch.nn.ModuleList:
-    """The model's layers, id 0 first. ALBERT: the one shared layer."""
-    return model.base_model.get_submodule(family_of(model.config).layers)
+    """The model's layers, id 0 first. ALBERT: the one shared layer. Raises TypeError for a wrong row in the table."""
+    path = family_of(model.config).layers
+    layers = model.base_model.get_submodule(path)
+    if not isinstance(layers, torch.nn.ModuleList):
+        raise TypeError(f"{path} of {type(model).__name__} is a {type(layers).__name__}, not a ModuleList")
+    return layers
 
 
 def drop_layers(model: PreTrainedModel, dropped: Sequence[int]) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""Find the largest K within a tolerated loss.
+"""Find the largest K within a maximum loss.
 
   layerdrop choose-k --max_loss 1 2 3 --tasks sst2 rte --drop_strategy top
 
@@ -28,8 +28,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--seeds", nargs="+", type=int, default=[42], help="seeds; scores are medians over seeds")
     add("--k", nargs="+", type=int, help="values of K to choose from (default: all)")
     add("--exhaustive", action="store_true", help="try every K; bisection assumes that the loss grows with K")
-    add("--finetune_chosen", action="store_true", help="with --drop_when elastic: fine-tune the chosen K once more")
-    add("--compare", choices=("sajjad2023",), help="published figures for comparison")
+    add("--finetune_chosen", action="store_true", help="--drop_when elastic: fine-tune the chosen model once more")
+    add("--compare", choices=("sajjad2023",), help="also show the K and the loss of this paper")
     add("--store", type=LocalPath, default="runs/choose_k", help="folder of the runs")
     add("--figures", type=LocalPath, help="folder of the figures (PNG and PDF)")
     add("--format", choices=("md", "latex", "csv"), default="md", help="format of the table")

@@ -20,13 +20,13 @@ from layerdrop.system.text import printable
 
 COMMANDS = {
     "run": "drop layers, fine-tune and evaluate: one run (same as python run_glue.py)",
-    "cut": "drop layers of any checkpoint without training: an ordinary checkpoint of the same class",
-    "sweep": "execute the runs of a study that are not done yet",
-    "search": "find the layers to drop by training candidates",
+    "cut": "drop layers of a checkpoint without training, and write a checkpoint of the same class",
+    "sweep": "execute the missing and failed runs of a study",
+    "search": "select the layers to drop by training and comparing reduced models",
     "report": "make tables, figures and a web page from finished runs",
     "compare": "show finished runs of one task side by side",
     "layers": "compare criteria and analyze the layers of models",
-    "choose-k": "find the largest K within a tolerated loss",
+    "choose-k": "find the largest K within a maximum loss",
     "cost": "measure parameters, operations, time and memory of models",
     "export": "export the model of a run as safetensors or ONNX",
     "predict": "predict with a fine-tuned or exported model",

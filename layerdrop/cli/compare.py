@@ -10,7 +10,7 @@ from layerdrop.system.files import LocalPath
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop compare`."""
-    text = "folders of runs; the others are compared with the first"
+    text = "folders of runs; every run is compared with the first one"
     parser.add_argument("folders", type=LocalPath, nargs="+", metavar="FOLDER", help=text)
 
 

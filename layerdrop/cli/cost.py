@@ -3,10 +3,10 @@
   layerdrop cost MODEL_OR_RUN [MODEL_OR_RUN ...] --k 0 2 4 6
 
 MODEL is a folder or hub name, or random:TYPE for the library's default size of a model type (random:bert is BERT-base).
-Models are timed in turn, round by round, so that load on the machine slows all models alike. Ratios are relative to the
-first model. The table also shows the ratio of operations. Texts are random ids: a single text of 128 tokens, and
-pairs with QQP's lengths in batches (Peer et al. 2022, Table 2; Sajjad et al. 2023, Table 3). Each call writes a record
-to --store; layerdrop report STORE --table cost shows all records.
+Models are timed alternately, in several rounds, so that load on the machine slows down all models alike. Ratios are
+relative to the first model. The table also shows the ratio of operations. Texts are random token ids: a single text of
+128 tokens, and pairs with QQP's lengths in batches (Peer et al. 2022, Table 2; Sajjad et al. 2023, Table 3). Each call
+writes a record to --store. To show all records, use layerdrop report STORE --table cost.
 """
 
 import argparse
@@ -22,12 +22,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--drop_strategy", default="top", help="strategy without scores that selects the layers")
     add("--k", nargs="+", type=int, default=[0], help="numbers of layers to drop from each model")
     add("--texts", type=int, default=256, help="number of pairs with QQP's lengths")
-    add("--length", type=int, default=128, help="number of tokens in the single text, also for the operations")
-    add("--batch_size", type=int, default=32, help="pairs in a batch")
-    add("--repeats", type=int, default=5, help="rounds of timing")
+    add("--length", type=int, default=128, help="tokens of the single text, for which operations are counted")
+    add("--batch_size", type=int, default=32, help="number of pairs in a batch")
+    add("--repeats", type=int, default=5, help="number of timing rounds")
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="precision of all models")
-    add("--use_cpu", action="store_true", help="use no GPU")
-    add("--compare", choices=("sajjad2023", "peer2022"), help="published figures for comparison")
+    add("--use_cpu", action="store_true", help="run on the CPU, without a GPU")
+    add("--compare", choices=("sajjad2023", "peer2022"), help="also show the figures of this paper")
     add("--store", type=LocalPath, default="runs/cost", help="folder of the records")
     add("--format", choices=("md", "latex", "csv"), default="md", help="format of the table")
 

@@ -10,8 +10,8 @@ training script.
 Criteria that read texts need --texts: a file of lines, or a .csv, .tsv, .json, .jsonl or .parquet file. Criteria that
 need a head use the checkpoint's masked-LM head.
 
---trim_vocabulary also removes the tokens that do not occur in TEXTS. These texts keep their tokens. It makes
-multilingual models much smaller: their embeddings are larger than all layers together.
+--trim_vocabulary also removes the tokens that do not occur in TEXTS. The tokens of TEXTS do not change.
+Trimming makes multilingual models much smaller, because their embeddings are larger than all layers together.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def _add_own_flags(parser: argparse.ArgumentParser) -> None:
         "--trim_vocabulary",
         type=LocalPath,
         metavar="TEXTS",
-        help="remove all tokens that occur neither in these texts nor among special tokens and single characters",
+        help="keep only the tokens of these texts, special tokens, and tokens of one character or byte",
     )
     parser.add_argument("--push_to_hub", metavar="NAME", help="also upload the result to this repository on the hub")
 

@@ -4,7 +4,7 @@
 
 The exported model is evaluated on the validation set in its target runtime, and compared with the run's model. A model
 that loses more than --max_loss points is not written. The output folder is RUN/export, or --output. It contains a card
-with code that runs the model. A table shows score, size and latency of all exports, which are timed in turn.
+with code that runs the model. A table shows score, size and latency of all exports, timed alternately.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="write the model even if it loses more than --max_loss")
     parser.add_argument("--output", type=LocalPath, help="folder of the exported model (one run)")
     for name in DATA:
-        parser.add_argument(f"--{name}", type=LocalPath, help="new path of the runs' data, if it was moved")
+        parser.add_argument(f"--{name}", type=LocalPath, help="new path of the runs' data, if you moved them")
     parser.add_argument("--table_format", choices=("md", "latex", "csv"), default="md", help="format of the table")
 
 

@@ -54,13 +54,14 @@ class DataArguments:
     text_columns: str | None = flag("Own data: the one or two text columns, separated by a comma.")
     label_column: str = flag("Own data: the label column.", "label")
     label_type: Literal["auto", "class", "number", "multi", "token"] = flag(
-        "Own data: the label of a row is a class, a number, several labels (multi), or a label for each token. "
+        "Own data: whether a row has a class, a number, several labels (multi), or a label for each token. "
         "auto: infer it from the data.",
         "auto",
         aliases=["--task_type"],
     )
     label_separator: str | None = flag(
-        'Own data with several labels in a row: the separator between labels. Default: cells are lists, as ["a", "b"].'
+        "Own data with several labels in a row: the separator between labels. "
+        'Default: each cell is a list, as ["a", "b"].'
     )
     positive_label: str | None = flag(
         "Own data with two classes: the positive class of f1. Default: by name (yes/no: yes), else the rarer class."
@@ -272,7 +273,7 @@ LIBRARY = {
     "load_best_model_at_end": ("", "Keep the checkpoint with the best --metric_for_best_model."),
     "report_to": ("VALUE", "Experiment tracker: none, tensorboard, trackio, wandb, mlflow ... Default: none."),
     "project": ("NAME", "Name of the tracker's project. In a study: the study's name. Default: huggingface."),
-    "use_cpu": ("", "Use no GPU."),
+    "use_cpu": ("", "Run on the CPU, without a GPU."),
 }
 """Flags of the library's TrainingArguments that --help shows -> (name of the value, help). --help_all shows all."""
 
@@ -306,7 +307,7 @@ SECTIONS = {
         ),
     ),
     "precision and speed": (
-        "These flags change seconds and memory, and the scores slightly.",
+        "These flags change the speed and the memory of a run. Scores change only slightly.",
         ("precision", "no_speedups", "use_cpu"),
     ),
     "steps": ("Without any --do_ flag, the run trains and evaluates.", _STEPS),

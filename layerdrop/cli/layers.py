@@ -2,16 +2,16 @@
 
   layerdrop layers ANALYSIS --models M [M ...] --tasks T [T ...]
 
-  scores      all criteria: scores, the implied order of dropping, agreement of the orders
+  scores      all criteria: scores, order of dropping, and agreement of the orders (Kendall's tau)
   probe       a linear classifier on every layer: validation score by layer
-  drift       change of each layer's states by fine-tuning (--pretrained M)
+  drift       how much fine-tuning changes the states after each layer (--pretrained M)
   profile     contribution of each layer, layers above three thresholds, variance and magnitude of the weights
   similarity  cosine and CKA of every two layers, and the angle across blocks of K layers
 
-M: a checkpoint, or the folder of a run that kept its model. A run is analyzed on its own task or own data, with its
-limits of rows and tokens, unless you give --tasks. The other flags are the data flags of `layerdrop run` (--data_dir,
---train_file, --max_seq_length, --max_train_samples, ...). Results are stored in --store and reused. Tables are printed
-to stdout, figures are written to --figures.
+M: a checkpoint, or the folder of a run that kept its model. A run is analyzed on its own task or data, with its
+maximum numbers of rows and tokens, unless you give --tasks. The other flags are the data flags of `layerdrop run`
+(--data_dir, --train_file, --max_seq_length, --max_train_samples, ...). Results are stored in --store and reused. Tables
+are printed to stdout, figures are written to --figures.
 """
 
 import argparse
@@ -113,7 +113,7 @@ def _input(model: str, splits: tuple[str, ...], words: list[str]):
     steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
     arguments = parse(["--model_name_or_path", model, *[steps[split] for split in splits], *words])
     if arguments.named_strategy or arguments.when.drop_when != "pretrained" or arguments.teacher.teacher:
-        raise UserError("layerdrop layers neither drops layers nor trains. Leave such flags out.")
+        raise UserError("layerdrop layers does not drop layers or train. Leave out the flags for this.")
     if arguments.needs_hub:
         work_offline_unless_reachable()
     spec, options = arguments.to_spec()

@@ -77,10 +77,10 @@ RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("seed", "data_seed"), SEED),
     # evaluation, logging, checkpoints
     **dict.fromkeys(("logging_steps", "save_steps"), POSITIVE),
-    "eval_steps": Range(0, hint="0: as --logging_steps."),
+    "eval_steps": Range(0, hint="0: the value of --logging_steps."),
     "eval_delay": NOT_NEGATIVE,
     "eval_accumulation_steps": COUNT,
-    "save_total_limit": Range(hint="0 or less: all."),
+    "save_total_limit": Range(hint="0 or less: keep all checkpoints."),
     # memory, data loading, processes
     **dict.fromkeys(("torch_empty_cache_steps", "dataloader_prefetch_factor"), COUNT),
     "dataloader_num_workers": NOT_NEGATIVE,

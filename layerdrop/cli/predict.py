@@ -9,7 +9,7 @@ FILE: a .csv, .tsv, .json, .jsonl, .parquet or .conll file, as for layerdrop run
 columns. Any other file, and stdin, contain plain lines: one text, or two texts separated by a tab. --dataset_name
 predicts a split of a dataset, as for layerdrop run. Each input row gives one output row: its index (column index, idx
 or id, else the row number from 0), then a class and its probability, or a value. With several labels in a row, the
-prediction is a list. With labels of tokens, it has a tag for each word, and blanks between tags. The prediction of an
+prediction is a list. With labels of tokens, it has a tag for each word, separated by blanks. The prediction of an
 empty line is empty.
 """
 
@@ -35,7 +35,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max_seq_length", type=int, help="maximum number of tokens (default: the run's)")
     parser.add_argument("--skip_bad_rows", action="store_true", help="write an empty prediction for each malformed row")
     parser.add_argument("--output", type=LocalPath, help="file of the predictions (default: stdout)")
-    parser.add_argument("--batch_size", type=int, default=32, help="texts in a batch")
+    parser.add_argument("--batch_size", type=int, default=32, help="number of texts in a batch")
 
 
 def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
@@ -76,14 +76,14 @@ def _check(args: argparse.Namespace) -> None:
 
     sources = {"--text": args.text, "a file": args.file, "--dataset_name": args.dataset_name}
     if len(given := [name for name, value in sources.items() if value]) > 1:
-        raise UserError(f"{given[0]} and {given[1]} both give the texts. Give one of them.")
+        raise UserError(f"{given[0]} and {given[1]}: only one input is allowed. Leave one of them out.")
     for name in ("dataset_config_name", "test_split"):
         if getattr(args, name) and not args.dataset_name:
             raise UserError(f"--{name}: only with --dataset_name. Leave it out.")
     if args.text and not all(text.strip() for text in args.text):
         raise UserError("--text: an empty text has no prediction. Give a text.")
     if args.text and len(args.text) > 2:
-        raise UserError(f"--text: takes one or two texts, not {len(args.text)}. Put each between quotes.")
+        raise UserError(f"--text: takes one or two texts, not {len(args.text)}. Quote each text.")
     if not given and sys.stdin.isatty():
         raise UserError("nothing to predict. Give a file, --text, --dataset_name, or lines on stdin.")
     if args.text_columns and not (args.dataset_name or (args.file and is_table(args.file))):

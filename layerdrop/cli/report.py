@@ -3,7 +3,7 @@
   layerdrop report runs/demo --figures figures --html report.html
 
 Tables: tasks (scores by strategy and K, as Sajjad et al.'s Table 2), glue (Peer et al.'s Table 1), cost (parameters,
-speed-up, inference time; also records of layerdrop cost), significance (against the full model, from predictions).
+speed-up, inference time; also records of layerdrop cost), significance (paired tests against the full model).
 """
 
 import argparse
@@ -21,20 +21,23 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("store", type=LocalPath, nargs="+", help="folders of runs, or a csv file written by --runs")
     add("--table", nargs="+", choices=TABLES, default=["tasks", "cost"], help="tables to print")
     add("--format", choices=("md", "latex", "csv"), default="md", help="format of the tables")
-    add("--tasks", nargs="+", help="tasks to show, and to average over (default: all)")
+    add("--tasks", nargs="+", help="tasks of the table and of the mean (default: all)")
     add(
-        "--rows", nargs="+", default=[], help="settings with a row for each value, instead of a table: num_train_epochs"
+        "--rows",
+        nargs="+",
+        default=[],
+        help="settings, such as num_train_epochs: show each value as a row, instead of a separate table",
     )
     add(
         "--columns",
         nargs="+",
         default=[],
-        help="settings with a column for each value, instead of a table: max_train_samples",
+        help="settings, such as max_train_samples: show each value as a column, instead of a separate table",
     )
     add("--all_metrics", action="store_true", help="show every metric of a task (csv always contains all metrics)")
-    add("--plain", action="store_true", help="significance: test training variants against plain runs")
+    add("--plain", action="store_true", help="significance: compare training variants with plain runs")
     add("--holm", action="store_true", help="significance: apply Holm's correction to all tests of a table")
-    add("--compare", help="published figures for comparison: sajjad2023, peer2022")
+    add("--compare", help="also show published scores: sajjad2023, peer2022")
     add("--figures", type=LocalPath, help="folder for the figures (PNG and PDF)")
     add("--runs", type=LocalPath, help="csv file to write: settings, metrics, seconds and versions of each run")
     add("--html", type=LocalPath, help="web page to write: sortable tables, charts, the runs of each row")

@@ -1,4 +1,4 @@
-"""Find the layers to drop by training candidates.
+"""Select the layers to drop: train reduced models as candidates, and compare them.
 
   layerdrop search FILE.yaml --method greedy --max_k 6
 
@@ -23,9 +23,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.usage = "layerdrop search [FILE.yaml] [--flag value ...]"
     parser.add_argument("--method", default="greedy", help=methods)
     parser.add_argument("--max_k", type=int, help="maximum number of dropped layers (default: half of the layers)")
-    parser.add_argument("--seeds", nargs="+", type=int, help="seeds to average scores over (default: --seed)")
-    parser.add_argument("--select_on", help="metric, or loss (default: the task's F1, Spearman, Matthews or accuracy)")
-    parser.add_argument("--round", type=int, help="compare scores rounded to this many decimals (Peer et al.: 3)")
+    parser.add_argument("--seeds", nargs="+", type=int, help="average the scores over these seeds (default: --seed)")
+    parser.add_argument(
+        "--select_on", help="metric to select by, or loss (default: the task's F1, Spearman, Matthews or accuracy)"
+    )
+    parser.add_argument(
+        "--round", type=int, help="round scores to this many decimals before comparing them (Peer et al.: 3)"
+    )
     parser.add_argument("--store", type=LocalPath, default="runs/search", help="folder of the runs and of the result")
     add_engine_flags(parser)
 

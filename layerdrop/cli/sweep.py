@@ -1,9 +1,9 @@
-"""Execute the runs of a study that are not done yet.
+"""Execute the missing and failed runs of a study.
 
   layerdrop sweep configs/studies/demo.yaml --plan    status of every run
   layerdrop sweep configs/studies/demo.yaml           execute missing and failed runs
 
-Flags of `layerdrop run` (--data_dir, --learning_rate, ...) may follow. They apply to every run.
+You can add flags of `layerdrop run` (--data_dir, --learning_rate, ...). They apply to every run.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from layerdrop.system.files import LocalPath
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop sweep`."""
     parser.add_argument("study", type=LocalPath, help="YAML file of the study")
-    parser.add_argument("--store", type=LocalPath, help="folder of its runs (default: runs/NAME of the study)")
+    parser.add_argument("--store", type=LocalPath, help="folder of the runs (default: runs/NAME of the study)")
     parser.add_argument("--plan", action="store_true", help="list the runs and their status without executing them")
     parser.add_argument("--recipe", type=LocalPath, help="YAML file of flags that replaces the study's recipe")
     parser.add_argument("--models", type=LocalPath, nargs="+", help="models instead of the study's")

@@ -67,7 +67,8 @@ def _by_steps(model: PreTrainedModel, k: int, score: Callable[[list[int], list[i
 
     score: (ids dropped before, ids that can be dropped next) -> score of each candidate.
     """
-    ids, n_layers, rows = droppable(model.config), model.config.num_hidden_layers, []
+    ids, n_layers = droppable(model.config), model.config.num_hidden_layers
+    rows: Rows = []
     for _ in range(k):
         dropped = lowest_by_steps(rows, ids)
         one_left = len(dropped) == n_layers - 1
@@ -81,8 +82,8 @@ def taylor(model: PreTrainedModel, batches: Batches) -> Rows:
     units = sum(len(_targets(model, batch)) for batch in batches)
     model.zero_grad()
     for batch in batches:
-        (_losses(model, batch).sum() / units).backward()
-    scores = [sum(float((p.detach() * p.grad).abs().sum()) for p in layer) for layer in _parameters(model)]
+        (_losses(model, batch).sum() / units).backward()  # type: ignore[no-untyped-call]
+    scores = [sum((float((p * g).abs().sum()) for p, g in layer), 0.0) for layer in _gradients(model)]
     model.zero_grad()
     return [scores]
 
@@ -96,17 +97,17 @@ def fisher(model: PreTrainedModel, batches: Batches) -> Rows:
             if not len(_targets(model, example)):
                 continue
             model.zero_grad()
-            _losses(model, example).mean().backward()
-            squares = [sum(float(p.grad.double().square().sum()) for p in layer) for layer in _parameters(model)]
+            _losses(model, example).mean().backward()  # type: ignore[no-untyped-call]
+            squares = [sum((float(g.double().square().sum()) for _, g in layer), 0.0) for layer in _gradients(model)]
             total = [a + b for a, b in zip(total, squares, strict=True)]
             rows += 1
     model.zero_grad()
     return [[value / rows for value in total]]
 
 
-def _parameters(model: PreTrainedModel) -> list[list[torch.nn.Parameter]]:
-    """For each layer, the parameters that have a gradient."""
-    return [[p for p in layer.parameters() if p.grad is not None] for layer in each_layer(model)]
+def _gradients(model: PreTrainedModel) -> list[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """For each layer, (parameter, gradient) of every parameter that has a gradient."""
+    return [[(p.detach(), p.grad) for p in layer.parameters() if p.grad is not None] for layer in each_layer(model)]
 
 
 def mean_loss(model: PreTrainedModel, batches: Batches, dropped: Sequence[int] = ()) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.criteria.states import score_states
@@ -46,7 +46,7 @@ def score_layers(
     task: Task | None = None,
     *,
     k: int = 1,
-    tokenizer=None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     weight_scope: str = "final",
     max_seq_length: int = 128,
     device: torch.device | str = "cpu",
@@ -56,32 +56,46 @@ def score_layers(
 
     examples, task: texts and their task; not needed for criteria on weights. k: number of steps. tokenizer: None for
     the checkpoint's. Criteria that need a head use the checkpoint's classifier if it fits the task, else its
-    masked-LM head. Raises UserError if it has neither.
+    masked-LM head. Raises UserError if it has neither, and for missing texts or a missing task.
     """
     scores, rows = Scores(), [CRITERIA[name] for name in names]
     data, tokenizer = None, tokenizer or checkpoint.tokenizer
-    if any(row.needs_data for row in rows):
+    if need_texts := [row.name for row in rows if row.needs_data]:
+        if examples is None:
+            raise UserError(f"{', '.join(need_texts)}: scores are measured on texts. Give examples.")
         length = min(max_seq_length, checkpoint.max_length())
         data = tokenize(examples, tokenizer, length, sizes=checkpoint.embeddings)
     collate = Collator.of(tokenizer, max_seq_length)
     if any(not row.needs_head for row in rows):
-        encoder = load_encoder(checkpoint).to(device)
+        encoder = load_encoder(checkpoint)
+        encoder.to(device)  # type: ignore[arg-type]
         scores.rows |= {row.name: [row.function(encoder, weight_scope)] for row in rows if row.looks_at == "weights"}
-        if collectors := {row.name: row.function() for row in rows if row.looks_at == "states"}:
+        collectors = {row.name: row.function() for row in rows if row.looks_at == "states"}
+        if collectors and data is not None:
             parts = map(collate, tqdm(batches(data, batch_size), desc="scores", delay=2, leave=False))
             scores.rows |= score_states(collectors, encoder, parts)
         scores.encoder_weights = {name: weight.cpu() for name, weight in encoder.state_dict().items()}
-    if with_head := [row for row in rows if row.needs_head]:
-        model, parts, scores.head = _with_head(checkpoint, data, task, tokenizer, collate, batch_size)
-        model.to(device)
+    with_head = [row for row in rows if row.needs_head]
+    if with_head and data is not None:
+        if task is None:
+            raise UserError(
+                f"{', '.join(row.name for row in with_head)}: scores are measured with a head. Give the task."
+            )
+        model, labelled, scores.head = _with_head(checkpoint, data, task, tokenizer, collate, batch_size)
+        model.to(device)  # type: ignore[arg-type]
         for row in tqdm(with_head, desc="scores", delay=2, leave=False):
             steps = (k,) if row.unit == "steps" else ()
-            scores.rows[row.name] = row.function(model, parts, *steps)
+            scores.rows[row.name] = row.function(model, labelled, *steps)
     return scores
 
 
 def _with_head(
-    checkpoint: Checkpoint, data: TokenizedDataset, task: Task, tokenizer, collate: Collator, batch_size: int
+    checkpoint: Checkpoint,
+    data: TokenizedDataset,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    collate: Collator,
+    batch_size: int,
 ) -> tuple[PreTrainedModel, list[dict[str, torch.Tensor]], str]:
     """Return (model with a trained head, batches with its targets as `labels`, description of the head)."""
     labels = Labels(task, checkpoint)
@@ -92,16 +106,18 @@ def _with_head(
             pairs = labels.pairs
             head = f"the checkpoint's classifier ({pairs})" if pairs else "the checkpoint's classifier"
             return model, [collate(part) for part in batches(labelled, batch_size)], head
-    model = load_masked_lm(checkpoint)
-    if model is None or tokenizer.mask_token_id is None:
+    masked_lm = load_masked_lm(checkpoint)
+    if masked_lm is None or tokenizer.mask_token_id is None:
         raise UserError(
             f"{checkpoint.flag} {checkpoint.name}: this criterion needs a head, and the checkpoint has neither a "
             "trained classifier for this task nor a masked-LM head. Give a fine-tuned checkpoint with --score_on."
         )
-    return model, list(_masked(data, tokenizer, collate, batch_size)), "the checkpoint's masked-LM head"
+    return masked_lm, list(_masked(data, tokenizer, collate, batch_size)), "the checkpoint's masked-LM head"
 
 
-def _masked(data: TokenizedDataset, tokenizer, collate: Collator, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
+def _masked(
+    data: TokenizedDataset, tokenizer: PreTrainedTokenizerBase, collate: Collator, batch_size: int
+) -> Iterator[dict[str, torch.Tensor]]:
     """Yield batches in which a fraction MASKED of each text's ordinary tokens is masked.
 
     `labels` (batch, tokens) has the ids of the masked tokens, else -100. The draw depends only on the row number.

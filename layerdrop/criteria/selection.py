@@ -43,13 +43,13 @@ class Selection:
     """The checkpoint's encoder weights on the CPU, if scoring has read them, for reuse in loading. They are not sent to
     other processes, which read only the kept layers."""
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"encoder_weights": None}
 
 
 def split_to_score(drop: DropSpec) -> str | None:
     """The split with the rows to score; None if the strategy reads no rows."""
-    criterion = CRITERIA.get(drop.strategy)
+    criterion = CRITERIA.get(drop.strategy or "")
     return drop.score_split if criterion and criterion.needs_data else None
 
 

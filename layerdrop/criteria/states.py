@@ -59,7 +59,8 @@ def influence(before: Tensor, after: Tensor) -> Tensor:
 
 def added(before: Tensor, after: Tensor) -> Tensor:
     """Norm of the layer's update, relative to the norm of its output."""
-    return (after - before).norm(dim=-1) / after.norm(dim=-1)
+    relative: Tensor = (after - before).norm(dim=-1) / after.norm(dim=-1)
+    return relative
 
 
 class Mean:
@@ -96,8 +97,9 @@ class Blocks:
     Row K - 1 has one number for each layer at which a block of K layers can begin.
     """
 
-    def __init__(self):
-        self.total: Tensor | float = 0.0
+    def __init__(self) -> None:
+        self.total: Tensor | None = None
+        """Sum over texts of the distance between two states: (n_layers + 1, n_layers + 1)."""
         self.n = 0
 
     def add(self, states: States, real: Tensor, token: Tensor) -> None:
@@ -106,11 +108,14 @@ class Blocks:
         points = torch.stack([state[row, token].double() for state in [*states.inputs, states.outputs[-1]]])
         points = torch.nn.functional.normalize(points, dim=-1)
         cosines = torch.einsum("ard,brd->abr", points, points).clamp(-1, 1)
-        self.total = self.total + (cosines.arccos() / torch.pi).sum(-1).cpu()
+        total = (cosines.arccos() / torch.pi).sum(-1).cpu()
+        self.total = total if self.total is None else self.total + total
         self.n += len(row)
 
     def rows(self) -> list[list[float]]:
         """See Collector."""
+        if self.total is None:
+            return []
         distances = self.total / self.n
         n_layers = len(distances) - 1
         return [[float(distances[i, i + k]) for i in range(n_layers - k + 1)] for k in range(1, n_layers + 1)]

@@ -141,7 +141,7 @@ def text_cell(row: Row, column: str) -> str:
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         raise BadRow(f"an empty cell in column '{column}'")
     if isinstance(cell, str) and UNUSABLE.search(cell):
-        raise BadRow(f"column '{column}' holds a character that is no text, such as NUL (is the file binary?)")
+        raise BadRow(f"column '{column}' holds a non-text character, such as NUL (is the file binary?)")
     if isinstance(cell, bytes):
         raise BadRow(f"column '{column}' holds bytes that are not UTF-8 text")
     if isinstance(cell, (list, tuple, dict)):
@@ -166,7 +166,7 @@ def listed(cell: object, column: str = "label") -> list[str] | None:
         item = "an empty text" if other[0] == "" else one_line(repr(other[0]), 40)
         raise BadRow(f"the list in column '{column}' contains {item}, which is not a word")
     if UNUSABLE.search(" ".join(map(str, cell))):
-        raise BadRow(f"the list in column '{column}' contains a character that is no text, such as NUL")
+        raise BadRow(f"the list in column '{column}' contains a non-text character")
     return list(map(str, cell))
 
 
@@ -336,13 +336,13 @@ def _read_json(flag: str, path: Path) -> tuple[tuple[str, ...], Rows]:
         message = getattr(error, "msg", str(error))
         if content.lstrip().startswith("[") and message != "Extra data":
             raise UserError(
-                f"{flag} {path}: one JSON array that cannot be read ({message}{at_line}). Fix it, or write one object "
+                f"{flag} {path}: its JSON array cannot be read ({message}{at_line}). Fix it, or write one object "
                 "on each line."
             ) from None
         whole = None
     if isinstance(whole, dict) and sum(bool(line.strip()) for line in lines) > 1:
         raise UserError(
-            f"{flag} {path}: one JSON object over several lines. Write one object for each row, on a line of its own "
+            f"{flag} {path}: its JSON object spans several lines. Write one object for each row, each on one line "
             "(pandas: orient='records', lines=True)."
         )
     if isinstance(whole, list):
@@ -364,7 +364,7 @@ def _read_delimited(flag: str, path: Path) -> tuple[list[str], Rows]:
     lines = _text_lines(flag, path)
     _, header = next(delimited_rows(lines, separator), (1, []))
     if isinstance(header, BadRow):
-        raise UserError(f"{flag} {path}: the first line must name the columns, and cannot be read ({header}).")
+        raise UserError(f"{flag} {path}: the first line must name the columns, but cannot be read ({header}).")
     if len(header) == 1 and (other := next((other for other in ";\t," if other in header[0]), None)):
         raise UserError(
             f"{flag} {path}: the first line has {NAMES_OF_SEPARATORS[other]} between "

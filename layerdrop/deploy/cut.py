@@ -20,12 +20,12 @@ from jinja2 import Template
 from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from layerdrop.architectures import HubOptions, original_layers
-from layerdrop.checkpoints import PARAMETERS, TOKENIZER, Checkpoint, folder_or_name, is_local, unusable
+from layerdrop.checkpoints import PARAMETERS, TOKENIZER, Checkpoint, folder_or_name, is_local, shape_of, unusable
 from layerdrop.criteria.selection import Selection
 from layerdrop.deploy.folder import check_output
 from layerdrop.deploy.trim import TOKENIZER_FILE, trim
 from layerdrop.errors import UserError
-from layerdrop.loading import missing_layer_weights, renumbered, shape_of
+from layerdrop.loading import missing_layer_weights, renumbered
 from layerdrop.runs.card import hub_name
 from layerdrop.runs.record import plain
 from layerdrop.runs.results import CARD_FILE, LAYERS_FILE, layer_facts

@@ -21,12 +21,12 @@ def result_name(logged: str) -> str:
     return logged.removeprefix("eval_") if logged.startswith("eval_") and not logged.endswith(TECHNICAL) else ""
 
 
-def log_entries(history: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
+def log_entries(history: Iterable[Mapping[str, Any]]) -> list[dict[str, float | None]]:
     """Results by logging step: `step`, `epoch`, `train_loss`, and `loss` and metrics on the validation set.
 
     history: `TrainerState.log_history`, which has an entry for each call of `Trainer.log`.
     """
-    entries: dict[int, dict[str, float]] = {}
+    entries: dict[int, dict[str, float | None]] = {}
     for logs in history:
         if results := {name: value for logged, value in logs.items() if (name := result_name(logged))}:
             start = {"step": logs["step"], "epoch": round(logs.get("epoch") or 0.0, 4)}

@@ -12,12 +12,17 @@ class WhenSpec:
     frozen: bool | None = None
     """True: freeze the layers instead of dropping them."""
     step: int | None = None
-    """Gradual dropping: number of layers in each drop; None: drop all layers before training."""
+    """Gradual dropping: number of layers in each drop; None: 1."""
     every_epochs: int | None = None
-    """Gradual dropping: epochs before each drop."""
+    """Gradual dropping: epochs before each drop; None: drop all layers before training."""
     elastic_k: tuple[int, ...] = ()
     """Elastic depth: train the full model, and at the same time the models without their last k layers. No layer is
     dropped. Empty: no elastic depth."""
+
+    @property
+    def gradual(self) -> tuple[int, int] | None:
+        """(number of layers in each drop, epochs before each drop). None without gradual dropping."""
+        return (self.step or 1, self.every_epochs) if self.every_epochs else None
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ class FineTuner(Trainer):
         return by_split if step == self.state.global_step and not self.args.load_best_model_at_end else {}
 
     @property
-    def epochs(self) -> list[dict[str, float]]:
+    def epochs(self) -> list[dict[str, float | None]]:
         """Results by logging step: see log_entries."""
         return log_entries(self.state.log_history)
 

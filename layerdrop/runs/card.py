@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from jinja2 import Template
 
 from layerdrop.checkpoints import EMBEDDED
@@ -175,7 +175,7 @@ def _measured_on(record: RunRecord) -> str:
 def _text(record: RunRecord, use: str) -> str:
     spec = record.spec
     teacher = spec.distil and spec.distil.teacher
-    return TEXT.render(
+    text: str = TEXT.render(
         record=record,
         spec=spec,
         use=use,
@@ -192,6 +192,7 @@ def _text(record: RunRecord, use: str) -> str:
         command=one_line(command_of(spec)),
         local=spec.data.source not in ("hub", "demo") and not (spec.data.dataset_name and _hub_dataset(spec.data)),
     )
+    return text
 
 
 def _shown(model: str) -> str:

@@ -42,7 +42,7 @@ def inputs(record: RunRecord, read: RunInputs, teacher: Checkpoint | None) -> No
     if labels.order is not None:
         notes.append(f"the checkpoint's order of labels is used: {', '.join(labels.names)}")
     for head in (labels, Labels(task, teacher)) if teacher else (labels,):
-        if pairs := head.pairs:
+        if head.checkpoint and (pairs := head.pairs):
             notes.append(
                 f"{head.checkpoint.flag} {head.checkpoint.name}: its labels differ from those of {task.name}: {pairs}. "
                 "If this is wrong, correct its config.json (id2label, label2id)"
@@ -76,9 +76,8 @@ def selection(record: RunRecord, checkpoint: Checkpoint, selection: Selection, l
 
 def drop_schedule(spec: RunSpec, checkpoint: Checkpoint, selection: Selection) -> DropSchedule | None:
     """The schedule of gradual dropping; None for a run without gradual dropping."""
-    when, ids = spec.when, checkpoint.original_ids
-    order = tuple(ids[i] for i in selection.order)
-    return DropSchedule(order, when.step, when.every_epochs) if when.every_epochs else None
+    order = tuple(checkpoint.original_ids[i] for i in selection.order)
+    return DropSchedule(order, *spec.when.gradual) if spec.when.gradual else None
 
 
 def gradual_cuts(record: RunRecord, checkpoint: Checkpoint, selection: Selection, steps_per_epoch: int = 0) -> None:
@@ -102,7 +101,9 @@ def class_weights(record: RunRecord, train: TokenizedDataset, labels: Labels) ->
 
     train: the training set, with labels in the model's order.
     """
-    if not record.spec.train.class_weights or (weights := labels.kind.balanced_weights(train.labels)) is None:
+    weighted = record.spec.train and record.spec.train.class_weights
+    weights: np.ndarray | None = labels.kind.balanced_weights(train.labels) if weighted else None
+    if weights is None:
         return None
     record.class_weights = {name: float(weight) for name, weight in zip(labels.names, weights, strict=True)}
     return weights

@@ -7,16 +7,20 @@ from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+
+from layerdrop.runs.record import Environment
 
 VERSION_OF = ("torch", "transformers", "accelerate", "datasets", "numpy", "scikit-learn", "scipy", "tokenizers")
 
 
-def environment(use_cpu: bool = False) -> dict[str, Any]:
+def environment(use_cpu: bool = False) -> Environment:
     """Versions, hardware and the commit of the code, for the record. use_cpu: name the processor, not the GPU."""
     import torch
 
-    versions = {"python": platform.python_version(), **{name: version(name) for name in VERSION_OF}}
+    versions: dict[str, str | None] = {
+        "python": platform.python_version(),
+        **{name: version(name) for name in VERSION_OF},
+    }
     cuda = torch.cuda.is_available() and not use_cpu
     return {
         "versions": versions,
@@ -38,7 +42,7 @@ def _processor() -> str:
 
 
 @cache
-def _commit() -> dict[str, Any]:
+def _commit() -> Environment:
     """`commit`: the commit of this process's code; `dirty`: whether tracked files differed from it. None without git.
 
     The result of the first call is cached: a later checkout does not change the code of a running process.

@@ -52,7 +52,7 @@ class Fingerprints:
         """The teacher; None if the run has no teacher, or if it is not trained yet."""
         if spec.distil and spec.distil.teacher:
             return self._open(ModelSpec(spec.distil.teacher), options)
-        return self.trained(spec.teacher, spec, options) if spec.distil else None
+        return self.trained(spec.teacher, spec, options) if spec.distil and spec.teacher else None
 
     def trained(self, prerequisite: RunSpec, spec: RunSpec, options: Options) -> Checkpoint | None:
         """The model that a prerequisite run of `spec` has trained; None if it is not trained yet."""

@@ -9,7 +9,7 @@ import shutil
 import sys
 import traceback
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +22,16 @@ from layerdrop.errors import UserError
 from layerdrop.runs.command import flag_of
 from layerdrop.runs.environment import peak_memory
 from layerdrop.runs.predictions import predictions_file
-from layerdrop.runs.record import RECORD_FILE, Clock, RunRecord
+from layerdrop.runs.record import RECORD_FILE, Clock, RunRecord, SplitRead
 from layerdrop.runs.results import CARD_FILE, RESULT_FILES, result_files
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import Needs, Status, changed_inputs, need_model, status_of
 from layerdrop.runs.store import find_record
-from layerdrop.system.distributed import finish, from_first_process, is_first, log, world_size
+from layerdrop.system.distributed import finish, from_first_process, log, world_size
 from layerdrop.system.faults import fault
 from layerdrop.system.files import read_json
 from layerdrop.system.own_files import CHECKPOINTS, MODEL_PATTERNS, SPEC_FILE, OwnFiles, is_checkpoint
+from layerdrop.system.process import is_first
 
 LOCK_FILE = ".lock"
 
@@ -87,7 +88,7 @@ def run_folder(record: RunRecord, options: Options, clock: Clock) -> Iterator[Fo
         yield state
         finish()
         if state.missing and is_first():
-            _add_outputs(state, record, options, clock)
+            _add_outputs(state.done, state.missing, record, options, clock)
 
 
 @contextmanager
@@ -121,17 +122,17 @@ def _recording(record: RunRecord, options: Options, clock: Clock) -> Iterator[No
                 _write_results(record, options)
 
 
-def _add_outputs(state: FolderState, read: RunRecord, options: Options, clock: Clock) -> None:
+def _add_outputs(done: RunRecord, missing: Sequence[str], read: RunRecord, options: Options, clock: Clock) -> None:
     """Write the missing outputs of a finished run, and its completed record.
 
     read: a record with the splits that this process has read.
     """
-    done = state.done
-    splits = [split for split in read.data if state.lacks(split) and not split.startswith("train")]
+    read_now = [split for split in read.data if not split.startswith("train")]
+    splits = [split for split in read_now if predictions_file(done.task, split) in missing]
     done.data |= {split: read.data[split] for split in splits}
     done.seconds |= clock.only("evaluate", "inference", "predict")
     done.write()
-    names = set(state.missing)
+    names = set(missing)
     if splits:
         names = {CARD_FILE, *result_files(done)}
         for name in OwnFiles(done.folder).clashes(names):
@@ -227,7 +228,7 @@ def open_folder(record: RunRecord, options: Options) -> FolderState:
     if status.word in ("done", "incomplete"):
         return FolderState(status.record, status.missing)
     if options.resume:
-        return _resume(record, options)
+        return _resume(record, options.resume, options)
     if paths := checkpoints(folder):
         OwnFiles(folder).refuse_clashes([path.name for path in paths])
         raise UserError(
@@ -247,15 +248,16 @@ def check_folder(spec: RunSpec, options: Options) -> None:
         _refuse_other_run(status, spec, options.folder)
         if status.word in ("done", "incomplete"):
             return
-    data = {split: {} for split in RunRecord(spec, options.folder).task.splits("validation")}
+    data: dict[str, SplitRead] = {split: {} for split in RunRecord(spec, options.folder).task.splits("validation")}
     record = RunRecord(spec, options.folder, data=data)
     OwnFiles(options.folder).refuse_clashes(_names(record, options))
 
 
 def _refuse_other_run(status: Status, spec: RunSpec, folder: str) -> None:
     """Raise UserError if the folder holds a finished run with other settings. status: of `spec` in the folder."""
-    if status.word == "other" and status.record.status == "success":
-        difference = _difference(status.record.spec, spec, status.record.id)
+    record = status.record
+    if status.word == "other" and record and record.status == "success":
+        difference = _difference(record.spec, spec, record.id)
         raise UserError(f"--output_dir {folder}: holds a run with {difference}. {_alternatives(folder)}")
 
 
@@ -353,14 +355,14 @@ def _is_readable(path: Path) -> bool:
         return False
 
 
-def _resume(record: RunRecord, options: Options) -> FolderState:
-    """Resume from the checkpoint that `options.resume` names: `last`, `auto` or a folder.
+def _resume(record: RunRecord, resume: str, options: Options) -> FolderState:
+    """Resume from a checkpoint. resume: `last`, `auto` or the checkpoint's folder.
 
     Raises UserError for a checkpoint of another run, and for a user's file with a name that the run would write.
     """
-    folder, auto = Path(record.folder), options.resume == "auto"
-    if options.resume not in ("last", "auto"):
-        return _resume_from(record, Path(options.resume), options)
+    folder, auto = Path(record.folder), resume == "auto"
+    if resume not in ("last", "auto"):
+        return _resume_from(record, Path(resume), options)
     paths = checkpoints(folder)
     usable = list(filter(is_complete, paths))
     notes = [f"{path.name} is incomplete and is not used" for path in paths if path not in usable]
@@ -389,19 +391,21 @@ def _resume_from(record: RunRecord, checkpoint: Path, options: Options, *notes: 
             f"--resume_from_checkpoint {checkpoint}: is incomplete. Give an older checkpoint, or "
             "start over with --overwrite_output_dir."
         )
+    old = OwnFiles(checkpoint.parent).spec or {}
     try:
-        old = OwnFiles(checkpoint.parent).spec
         differing = _difference(RunSpec.from_dict(old), record.spec, old.get("id"))
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise UserError(
             f"--resume_from_checkpoint {checkpoint}: its folder has no readable {SPEC_FILE} that identifies its run. "
             "Give a checkpoint of a run's folder."
         ) from None
     if differing:
-        raise UserError(f"--resume_from_checkpoint: {checkpoint} was made with {differing}. Give the same flags again.")
+        raise UserError(
+            f"--resume_from_checkpoint: {checkpoint} is of a run with {differing}. Give the flags of that run."
+        )
     if changed := _changed_since(old, record):
         raise UserError(
-            f"--resume_from_checkpoint: {checkpoint} was made with the same settings, but "
+            f"--resume_from_checkpoint: {checkpoint} is of a run with the same settings, but "
             f"{', '.join(changed)} changed since. Start over with --overwrite_output_dir, which deletes the checkpoint."
         )
     _begin(record, options)
@@ -422,4 +426,4 @@ def _difference(old: RunSpec, new: RunSpec, old_id: str | None) -> str:
     before, now = (json.loads(json.dumps(spec.flat(), default=str)) for spec in (old, new))
     names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     changes = "; ".join(f"{flag_of(name)}: {before.get(name)}, now {now.get(name)}" for name in names)
-    return f"other settings ({changes})" if changes else "the same settings, made by another version of layerdrop"
+    return f"other settings ({changes})" if changes else "the same settings, but of another version of layerdrop"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.criteria.selection import split_to_score
@@ -85,7 +85,7 @@ class RunInputs:
         return cls(checkpoint, data, labels, collate, max_length, args.device, size)
 
     @property
-    def tokenizer(self):
+    def tokenizer(self) -> PreTrainedTokenizerBase:
         """The checkpoint's tokenizer."""
         return self.checkpoint.tokenizer
 

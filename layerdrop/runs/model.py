@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from layerdrop.checkpoints import POSITIVE_KEY, Checkpoint
 from layerdrop.criteria.selection import Selection, select_layers, split_to_score
@@ -13,8 +13,8 @@ from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier, quiet, random_classifier
 from layerdrop.runs.inputs import RunInputs
 from layerdrop.runs.spec import Options, RunSpec
-from layerdrop.system.distributed import is_first
 from layerdrop.system.own_files import OwnFiles
+from layerdrop.system.process import is_first
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _absent_layers(start: Checkpoint, kept: list[int]) -> list[int]:
     return [position for position, i in enumerate(start.original_ids) if i not in kept]
 
 
-def save_untrained(model: PreTrainedModel, tokenizer, folder: str | Path) -> None:
+def save_untrained(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
     """Save the reduced model of a run without training."""
     if is_first():
         with quiet(), OwnFiles(folder).saving() as temporary:

@@ -8,8 +8,8 @@ import numpy as np
 
 from layerdrop.data.examples import Examples
 from layerdrop.data.tasks import Task
-from layerdrop.system.distributed import is_first
 from layerdrop.system.own_files import OwnFiles
+from layerdrop.system.process import is_first
 
 SUFFIXES = {"": "", "_matched": "-m", "_mismatched": "-mm"}
 """Ending of a test split -> ending of its submission file."""
@@ -17,7 +17,7 @@ DIAGNOSTIC = "AX.tsv"
 """Submission of GLUE's diagnostic set, the split `test_ax`."""
 
 
-def _table(header: tuple[str, ...], rows: Iterable[tuple]) -> str:
+def _table(header: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
     """Format rows as tab-separated text without quoting."""
     lines = ["\t".join(map(str, row)) for row in (header, *rows)]
     return "\n".join(lines) + "\n"
@@ -58,9 +58,9 @@ def read_predictions(folder: str) -> tuple[list[str], list[str], list[str]] | No
     try:
         with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-        columns = tuple([row[name] for row in rows] for name in ("index", "label", "prediction"))
+        index, labels, predictions = ([row[name] for row in rows] for name in ("index", "label", "prediction"))
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise ValueError(f"{path}: no predictions: {error}") from error
-    if any(None in column for column in columns):
+    if None in (*index, *labels, *predictions):
         raise ValueError(f"{path}: no predictions: a line is cut off")
-    return columns
+    return index, labels, predictions

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
@@ -52,15 +53,16 @@ class Prerequisites:
     @property
     def cost(self) -> dict[str, float]:
         """Total cost of direct and indirect prerequisite runs: trainings, steps, seconds. Empty if there are none."""
-        records = [find_record(self._folder(prerequisite), prerequisite) for prerequisite in self.spec.prerequisites]
-        costs = [{"trainings": 1, "steps": r.steps, "seconds": r.seconds.get("train", 0.0)} for r in records]
+        found = (find_record(self._folder(prerequisite), prerequisite) for prerequisite in self.spec.prerequisites)
+        records = [record for record in found if record]
+        costs = [{"trainings": 1, "steps": r.steps or 0, "seconds": r.seconds.get("train", 0.0)} for r in records]
         costs += [record.prerequisites for record in records if record.prerequisites]
         return {name: sum(cost[name] for cost in costs) for name in costs[0]} if costs else {}
 
     def train(self, run: Run) -> None:
         """Train the missing prerequisite runs one after the other. Raises UserError if a run fails."""
         for prerequisite in self.spec.prerequisites:
-            if from_first_process(lambda run=prerequisite: self._is_complete(run)):
+            if from_first_process(partial(self._is_complete, prerequisite)):
                 log(f"using the trained model of {prerequisite.name} in {self._folder(prerequisite)}")
             else:
                 self._train(prerequisite, run)

@@ -121,12 +121,12 @@ class RunRecord:
     """Hashes of the contents of `model`, `tokenizer`, `score_on`, `start`, `teacher`."""
     notes: list[str] = field(default_factory=list)
     """Notes to the user."""
-    environment: Environment = field(default_factory=dict)
+    environment: Environment = field(default_factory=Environment)
     error: str | None = None
     id: str = ""
     """The id of the spec, or the id in the file that the record was read from."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.id = self.id or self.spec.id
 
     @property
@@ -162,7 +162,8 @@ class RunRecord:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values |= {"spec": self.spec.to_dict(), "cuts": [dataclasses.asdict(cut) for cut in self.cuts]}
         derived = {"dropped": self.dropped, "kept": self.kept, "scores": self.scores}
-        return plain({"id": values.pop("id"), **values, **derived})
+        json_values: dict[str, Any] = plain({"id": values.pop("id"), **values, **derived})
+        return json_values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunRecord":
@@ -214,8 +215,8 @@ Run = Callable[[RunSpec, Options], RunRecord]
 for unusable input, and Locked if another process uses the folder."""
 
 
-def _with_nan(scores: list | None) -> list | None:
-    return scores and [math.nan if score is None else score for score in scores]
+def _with_nan(scores: list[float | None] | None) -> list[float] | None:
+    return None if scores is None else [math.nan if score is None else score for score in scores]
 
 
 def plain(value: Any) -> Any:
@@ -229,7 +230,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def read_record(folder: str | os.PathLike) -> RunRecord | None:
+def read_record(folder: str | os.PathLike[str]) -> RunRecord | None:
     """The record in a run's folder; None without a record. The folder may have been moved.
 
     Raises ValueError, which names the path, for an unreadable record.
@@ -253,7 +254,7 @@ def _no_number(name: str) -> float:
 class Clock:
     """Seconds by stage. A repeated stage adds to its seconds."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.began = time.perf_counter()
 

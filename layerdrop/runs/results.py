@@ -38,7 +38,7 @@ def train_results(record: RunRecord) -> dict[str, float]:
         "train_runtime": seconds,
         "train_samples": rows,
         "train_samples_per_second": now and epochs and rows and now * epochs * rows / seconds,
-        "train_steps_per_second": now and now * steps / seconds,
+        "train_steps_per_second": now and steps and now * steps / seconds,
     }
     return {name: value for name, value in results.items() if value is not None}
 

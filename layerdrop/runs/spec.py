@@ -200,13 +200,14 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _without_empty(values: Any) -> dict[str, Any]:
-    """The values of a dict or dataclass, nested as JSON, without None and empty values."""
-    items = (
-        values.items() if isinstance(values, dict) else ((name, getattr(values, name)) for name in _names(type(values)))
-    )
-    plain = {name: _without_empty(v) if isinstance(v, dict) or _names(type(v)) else v for name, v in items}
-    return {name: value for name, value in plain.items() if value is not None and value not in ((), {}, [])}
+def _without_empty(value: Any) -> Any:
+    """A dict or dataclass, nested as JSON, without None and empty values. Any other value unchanged."""
+    kind: type = type(value)
+    if not isinstance(value, dict) and not _names(kind):
+        return value
+    items = value.items() if isinstance(value, dict) else ((name, getattr(value, name)) for name in _names(kind))
+    plain = {name: _without_empty(item) for name, item in items}
+    return {name: item for name, item in plain.items() if item is not None and item not in ((), {}, [])}
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:

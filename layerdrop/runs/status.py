@@ -54,12 +54,12 @@ class Status:
     @property
     def has_model(self) -> bool:
         """Whether the folder holds the model, trained on the same inputs."""
-        return self.word in ("done", "incomplete") and holds_model(self.record.folder)
+        return self.word in ("done", "incomplete") and self.record is not None and holds_model(self.record.folder)
 
     @property
     def must_train(self) -> bool:
         """Whether a missing output needs the trained model, which was not kept."""
-        if self.word != "incomplete" or self.record.spec.train is None or holds_model(self.record.folder):
+        if self.word != "incomplete" or self.record is None or self.record.spec.train is None or self.has_model:
             return False
         return need_model(self.record, self.missing)
 

@@ -5,7 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedConfig, TrainingArguments
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    PreTrainedConfig,
+    PreTrainedModel,
+    TrainingArguments,
+)
 
 from layerdrop.errors import UserError
 from layerdrop.finetune.spec import OWN_SETTINGS, TrainSpec
@@ -39,14 +44,18 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
 
 def gradual_epochs(spec: RunSpec) -> int:
     """Epochs before the last drop; 0 if all layers are dropped before training."""
-    drop, when = spec.drop, spec.when
-    return -(-(len(drop.layers) or drop.k) // when.step) * when.every_epochs if when.every_epochs else 0
+    if spec.when.gradual is None:
+        return 0
+    step, every_epochs = spec.when.gradual
+    return -(-(len(spec.drop.layers) or spec.drop.k or 0) // step) * every_epochs
 
 
 def check_checkpointing(args: TrainingArguments, config: PreTrainedConfig) -> None:
     """Raise UserError for --gradient_checkpointing if the model's class does not support it."""
     kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(config), None)
-    if args.activation_checkpointing and kind and not kind.supports_gradient_checkpointing:
+    if not (args.activation_checkpointing and isinstance(kind, type) and issubclass(kind, PreTrainedModel)):
+        return
+    if not kind.supports_gradient_checkpointing:
         raise UserError(
             f"--gradient_checkpointing: the library cannot checkpoint the activations of {config.model_type} models. "
             "Leave it out."

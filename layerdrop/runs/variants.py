@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
+import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from layerdrop.checkpoints import Checkpoint
@@ -18,7 +19,7 @@ from layerdrop.finetune.elastic import ElasticDepth
 from layerdrop.finetune.gradual import DropSchedule, GradualDrop, cut_to_checkpoint
 from layerdrop.finetune.layer_drop import LayerDropLoss
 from layerdrop.finetune.objectives import Objective, TaskLoss
-from layerdrop.finetune.teacher import attach_teacher, eager_attention
+from layerdrop.finetune.teacher import TeacherCollator, attach_teacher, eager_attention
 from layerdrop.finetune.theseus import TheseusLoss, freeze_outside_layers
 from layerdrop.loading import load_classifier
 from layerdrop.runs.model import dropped_before_training
@@ -31,11 +32,11 @@ class Variant:
     """The training set, collator, loss and callbacks of a training."""
 
     train_dataset: TokenizedDataset
-    collate: Collator
+    collate: Collator | TeacherCollator
     """Collator of the batches. With distillation, it adds the teacher's outputs."""
     loss: Objective
     callbacks: list[TrainerCallback] = field(default_factory=list)
-    attention: AbstractContextManager = field(default_factory=nullcontext)
+    attention: AbstractContextManager[object] = field(default_factory=nullcontext)
     """A context for the training: eager attention if attention is distilled."""
 
     @property
@@ -54,7 +55,7 @@ def training_variant(
     *,
     examples: Examples,
     teacher: Checkpoint | None = None,
-    predecessor: Checkpoint | None = None,
+    predecessor: Checkpoint,
     new_parameters: Sequence[str] = (),
     schedule: DropSchedule | None = None,
     args: TrainingArguments,
@@ -67,10 +68,12 @@ def training_variant(
     lack. schedule: for gradual dropping. resume_from: a checkpoint's folder; gradual dropping first cuts the model to
     the checkpoint's depth.
 
-    Raises UserError for an unsuitable teacher or predecessor.
+    Raises UserError for a missing or unsuitable teacher, and for an unsuitable predecessor.
     """
     variant = Variant(train_dataset, collate, loss)
     if spec.distil:
+        if teacher is None:
+            raise UserError(f"--distill {spec.distil.distill}: the run has no teacher. Add --teacher.")
         variant.train_dataset, variant.collate, layers = attach_teacher(
             spec.distil,
             teacher,
@@ -83,7 +86,7 @@ def training_variant(
             device=args.device,
             batch_size=args.per_device_eval_batch_size,
             precision=spec.precision,
-            folder=args.output_dir,
+            folder=str(args.output_dir),  # the library replaces None
         )
         variant.loss = Distillation(loss, model, spec.distil, layers)
         if spec.distil.distill_attention:
@@ -93,7 +96,7 @@ def training_variant(
         elastic = ElasticDepth(loss, model, [n_layers - k for k in spec.when.elastic_k])
         variant.loss = elastic
         variant.callbacks.append(elastic)
-    if spec.train.layerdrop_rate:
+    if spec.train and spec.train.layerdrop_rate:
         variant.callbacks.append(LayerDropLoss(model, spec.train.layerdrop_rate, spec.seed))
     if spec.theseus:
         check_predecessor(predecessor, new_parameters)
@@ -124,8 +127,8 @@ def freeze(model: PreTrainedModel, layers: list[int], embeddings: bool = False) 
     for i in layers:
         layer_list(model)[i].requires_grad_(False)
     if embeddings:
-        base = model.base_model
-        getattr(base, "embeddings", base.get_input_embeddings()).requires_grad_(False)
+        module: torch.nn.Module = getattr(model.base_model, "embeddings", None) or model.get_input_embeddings()
+        module.requires_grad_(False)
 
 
 def frozen_layers(spec: RunSpec, checkpoint: Checkpoint, selection: Selection) -> list[int]:
@@ -134,7 +137,7 @@ def frozen_layers(spec: RunSpec, checkpoint: Checkpoint, selection: Selection) -
     Raises UserError if all layers share their weights, or one of --freeze_layers is dropped.
     """
     kept = kept_layers(checkpoint.config, dropped_before_training(spec, selection))
-    frozen = positions("--freeze_layers", kept, spec.train.freeze_layers)
+    frozen = positions("--freeze_layers", kept, spec.train.freeze_layers if spec.train else ())
     frozen += selection.dropped if spec.when.frozen else []
     if frozen and checkpoint.family.shared:
         raise UserError("--freeze_layers: this model's layers share their weights and cannot be frozen. Leave it out.")

@@ -1,1 +1,1 @@
-"""Searches for the layers to drop, by training candidates."""
+"""Searches: train reduced models as candidates, and select the layers to drop."""

@@ -89,7 +89,8 @@ class SearchRecord:
         if _writer_of(path) not in (None, self.id):
             path = Path(f"{path}_{self.id[:8]}")
         write_atomically(Path(f"{path}.json"), json.dumps(self.to_dict(), indent=1) + "\n")
-        text = sets_text(self.sets) if self.strategy == "optimal" else order_text(self.order)
+        order = None if self.strategy == "optimal" else self.order
+        text = sets_text(self.sets) if order is None else order_text(order)
         write_atomically(Path(f"{path}.txt"), text)
         return f"{path}.txt"
 
@@ -97,7 +98,7 @@ class SearchRecord:
 def _writer_of(path: Path) -> str | None:
     """The id of the search that wrote PATH.json and PATH.txt. Empty for other files; None if neither exists."""
     try:
-        return read_json(f"{path}.json")["id"]
+        return str(read_json(f"{path}.json")["id"])
     except FileNotFoundError:  # .json is written first
         return "" if Path(f"{path}.txt").exists() else None
     except (ValueError, KeyError, TypeError):

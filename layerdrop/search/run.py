@@ -1,6 +1,6 @@
 """Run a search: train the candidates of each level, and return the record."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,9 +35,11 @@ def search(
     decimals to which scores are rounded before they are compared. on_level: called with each level. Raises the
     errors of Candidates.
     """
-    row, cost = METHODS[method], {}
+    row = METHODS[method]
+    cost: dict[str, float] = {}
     record = SearchRecord(row.name, candidates.full_run.spec, candidates.seeds, digits=digits)
-    if row.proposes:
+    levels: Iterable[Level]
+    if row.search is None:
         proposed = {name: select(_proposal(name, max_k, candidates)) for name in PROPOSED_BY}
         cost["scoring_seconds"] = sum(selection.seconds for selection in proposed.values())
         levels = [shortlist({name: selection.order for name, selection in proposed.items()}, candidates, digits)]

@@ -44,7 +44,7 @@ class Estimate:
     """Duration estimates from the records of finished runs."""
 
     def __init__(self, records: Iterable[RunRecord] = ()):
-        self.durations: dict[tuple, list[float]] = {}
+        self.durations: dict[tuple[object, ...], list[float]] = {}
         for record in records:
             self.add(record)
 
@@ -55,7 +55,7 @@ class Estimate:
                 self.durations.setdefault(key, []).append(record.seconds["total"])
 
     @staticmethod
-    def _keys(spec: RunSpec) -> list[tuple]:
+    def _keys(spec: RunSpec) -> list[tuple[object, ...]]:
         """Keys from specific to general: (model, task, K, training variant), then without the last items."""
         k, train = len(spec.drop.layers) or spec.drop.k, spec.train
         variant = spec.variants, train and train.num_train_epochs, train and train.max_steps
@@ -72,12 +72,12 @@ class Estimate:
 
         running: (job, start) as in Progress. A run that exceeds its estimate counts as 0 s.
         """
-        each = [(self.seconds(job), 0.0) for job in waiting]
-        each += [(self.seconds(job), time.monotonic() - began) for job, began in running]
-        if not each or any(seconds is None for seconds, _ in each):
-            return None
-        left = [max(0.0, seconds - spent) for seconds, spent in each]
-        return max(max(left), sum(left) / slots)
+        now, left = time.monotonic(), []
+        for job, began in [*((job, now) for job in waiting), *running]:
+            if (seconds := self.seconds(job)) is None:
+                return None
+            left.append(max(0.0, seconds - (now - began)))
+        return max(max(left), sum(left) / slots) if left else None
 
 
 @dataclass
@@ -150,7 +150,7 @@ class _Execution:
             unique.setdefault(job.spec.id, job)
         self.jobs = list(unique.values())
         states = statuses(self.jobs, inputs)
-        done = [state.record for state in states if state.word == "done"]
+        done = [state.record for state in states if state.word == "done" and state.record]
         self.waiting = deque(job for job, state in zip(unique.values(), states, strict=True) if state.word != "done")
         self.progress, self.estimate = Progress(len(unique), done), Estimate(done)
         self.retried: set[str] = set()
@@ -196,7 +196,7 @@ class _Execution:
     def end(self, result: Result) -> None:
         """Count a job as done or failed, or queue its second attempt."""
         job, record, progress = result.job, result.record, self.progress
-        error = result.error or record.error or record.status
+        error = result.error or (record.error or record.status if record else "no record")
         retry = any(word in error for word in WORTH_RETRYING) and job.spec.id not in self.retried
         if record is not None and record.status == "success":
             progress.done.append(record)

@@ -28,7 +28,7 @@ def plan(study: Study, slots: int) -> str:
     lines = []
     for job, state in states:
         missing = f"lacks {', '.join(state.missing)}" if state.missing else None
-        reason = state.note or missing or (state.record.error if state.word == "failed" else None)
+        reason = state.note or missing or (state.record.error if state.word == "failed" and state.record else None)
         lines.append(_line(state.word, job.name, reason))
     lines += [_line("impossible", name, why) for name, why in study.impossible.items()]
     counts = Counter(state.word for _, state in states)
@@ -37,10 +37,10 @@ def plan(study: Study, slots: int) -> str:
     sums += [f"{len(study.impossible)} impossible"] if study.impossible else []
     lines.append(f"{_runs(len(study.jobs))}: {', '.join(sums)}")
     if left := [job for job, state in states if state.word not in ("done", "changed")]:
-        estimate = Estimate(state.record for _, state in states if state.word == "done")
+        estimate = Estimate(state.record for _, state in states if state.word == "done" and state.record)
         seconds = estimate.remaining(left, slots=slots)
-        words = "unknown until a run is done" if seconds is None else f"{about(seconds)}, {slots} at once"
-        lines.append(f"time left: {words}")
+        duration_words = "unknown until a run is done" if seconds is None else f"{about(seconds)}, {slots} at once"
+        lines.append(f"time left: {duration_words}")
     return "\n".join(lines)
 
 
@@ -140,7 +140,7 @@ class Display:
     def _ended(progress: Progress, result: Result) -> str:
         name, record = result.job.name, result.record
         if record is None or record.status != "success":
-            error = one_line(result.error or record.error, ERROR_WIDTH)
+            error = one_line(result.error or (record and record.error) or "", ERROR_WIDTH)
             again = "" if any(job is result.job for job, _ in progress.failed) else " (will be retried once)"
             return f"{_word(progress, result.job):<8}{name}{again}: {error}"
         metrics = [f"{name} {value:.4f}" for name, value in record.metrics.items() if not name.endswith("loss")]

@@ -9,6 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedConfig
+
 from layerdrop.architectures import HubOptions, ModelSpec
 from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
 from layerdrop.errors import UserError, unknown
@@ -64,7 +66,7 @@ def read_study(
     path: str,
     store: str,
     parse: Parse,
-    axes: Mapping[str, list | None] | None = None,
+    axes: Mapping[str, list[Any] | None] | None = None,
     flags: Sequence[str] = (),
     recipe: str | None = None,
 ) -> Study:
@@ -155,7 +157,7 @@ def _cells(grid: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield dict(zip(grid, values, strict=True))
 
 
-def _values(value: Any) -> list:
+def _values(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
@@ -176,7 +178,7 @@ class _Planner:
     def __init__(self, study: Study, store: Store, parse: Parse, settings: dict[str, Any], flags: Sequence[str]):
         self.study, self.store, self.parse, self.settings, self.flags = study, store, parse, settings, flags
         self.ids: set[str] = set()
-        self.configs: dict[tuple[ModelSpec, HubOptions], Any] = {}
+        self.configs: dict[tuple[ModelSpec, HubOptions], PreTrainedConfig | UserError] = {}
         """Model -> its configuration, or the UserError if it cannot be read."""
         self.asked_hub = False
         self.parsed: dict[str, tuple[RunSpec, Options, str | None]] = {}
@@ -211,7 +213,7 @@ class _Planner:
 
         self.study.jobs = [with_saved_model(job) for job in self.study.jobs]
 
-    def _job(self, cell: dict[str, Any], all_k: Sequence) -> Job | None:
+    def _job(self, cell: dict[str, Any], all_k: Sequence[Any]) -> Job | None:
         """The job of a cell. None for an impossible run.
 
         all_k: the values of K in the cell's grid. With elastic depth, one training serves all of them.
@@ -220,8 +222,8 @@ class _Planner:
         seed = repr(settings.pop("seed", None))
         others = repr((settings, all_k))
         if others in self.parsed and seed in self.seeds:
-            spec, options, error = self.parsed[others]
-            return self._job_of(spec.with_seed(self.seeds[seed]), options, error)
+            spec, options, reason = self.parsed[others]
+            return self._job_of(spec.with_seed(self.seeds[seed]), options, reason)
         try:
             arguments = self.parse(self.settings | _settings(cell), self.flags)
             trained = [k for k in all_k if k is not None]
@@ -239,21 +241,29 @@ class _Planner:
             self.study.impossible[", ".join(f"{axis} {value}" for axis, value in cell.items())] = str(error)
             return None
         spec = self._possible_depths(spec, options) if shared else spec
-        error = self._check(spec, options)
-        self.study.gives_precision &= bool(error) or arguments.gives_precision
-        self.parsed[others], self.seeds[seed] = (spec, options, error), spec.seed
-        return self._job_of(spec, options, error)
+        reason = self._check(spec, options)
+        self.study.gives_precision &= bool(reason) or arguments.gives_precision
+        self.parsed[others], self.seeds[seed] = (spec, options, reason), spec.seed
+        return self._job_of(spec, options, reason)
 
-    def _job_of(self, spec: RunSpec, options: Options, error: str | None) -> Job | None:
-        """error: the reason why the run is impossible."""
-        if error is not None:
-            self.study.impossible[spec.name] = error
+    def _job_of(self, spec: RunSpec, options: Options, impossible: str | None) -> Job | None:
+        """impossible: the reason why the run is impossible."""
+        if impossible is not None:
+            self.study.impossible[spec.name] = impossible
             return None
         prior = Path(self.store.root) / PRIOR_FOLDER
         scores = options.score_store or str(prior / SCORE_FOLDER)
-        paths = {"folder": self.store.folder(spec), "prior_store": str(prior), "score_store": scores}
-        trainer = {"project": self.study.name} | options.trainer if "report_to" in options.trainer else options.trainer
-        return Job(spec, replace(options, **paths, trainer=trainer, resume="auto", overwrite=False))
+        project = {"project": self.study.name} if "report_to" in options.trainer else {}
+        options = replace(
+            options,
+            folder=self.store.folder(spec),
+            prior_store=str(prior),
+            score_store=scores,
+            trainer={**project, **options.trainer},
+            resume="auto",
+            overwrite=False,
+        )
+        return Job(spec, options)
 
     def _check(self, spec: RunSpec, options: Options) -> str | None:
         """The reason why a selection is impossible, else None. Notes models and data that this machine cannot read."""
@@ -276,12 +286,12 @@ class _Planner:
     def _possible_depths(self, spec: RunSpec, options: Options) -> RunSpec:
         """The run without the values of K in its elastic training that its model is too small for."""
         config = self._config(spec, options)
-        if isinstance(config, UserError):
+        if isinstance(config, UserError) or spec.start is None:
             return spec
         ks = tuple(k for k in spec.elastic_k if k < config.num_hidden_layers)
         return replace(spec, start=replace(spec.start, when=WhenSpec(elastic_k=ks))) if ks else spec
 
-    def _config(self, spec: RunSpec, options: Options) -> Any:
+    def _config(self, spec: RunSpec, options: Options) -> PreTrainedConfig | UserError:
         key = spec.model, options.hub
         if key not in self.configs:
             try:

@@ -5,10 +5,13 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from layerdrop.system.process import is_first
 from layerdrop.system.text import printable
+
+Arguments = ParamSpec("Arguments")
+Value = TypeVar("Value")
 
 _active = 0
 """Number of functions of `leaves_group` that are executed now, each called by the one before."""
@@ -20,8 +23,10 @@ def _joined() -> ModuleType | None:
     Does not import torch, which takes a report longer than its tables. A process without torch has joined no group.
     """
     torch = sys.modules.get("torch")
-    joined = torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed if joined else None
+    if torch is None or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return None
+    distributed: ModuleType = torch.distributed
+    return distributed
 
 
 def rank() -> int:
@@ -64,7 +69,7 @@ def leave() -> None:
         group.destroy_process_group()
 
 
-def from_first_process(function: Callable[[], Any]) -> Any:
+def from_first_process(function: Callable[[], Value]) -> Value:
     """Call `function` in the first process. Return its value, or raise its exception, in every process.
 
     Without torch.distributed, this is a plain call. The value must be picklable. In the other processes, an exception
@@ -74,7 +79,7 @@ def from_first_process(function: Callable[[], Any]) -> Any:
     if group is None:
         return function()
     error: BaseException | None = None
-    message: list[bytes | None] = [None, None]
+    message = [b"", b""]  # the pickled value, the pickled exception
     if rank() == 0:
         try:
             value = function()
@@ -84,7 +89,7 @@ def from_first_process(function: Callable[[], Any]) -> Any:
     group.broadcast_object_list(message, src=0)
     if error is not None:
         raise error
-    if message[1] is not None:
+    if message[1]:
         raise pickle.loads(message[1])
     return value if rank() == 0 else pickle.loads(message[0])
 
@@ -98,14 +103,14 @@ def _pickled_error(error: BaseException) -> bytes:
         return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
 
 
-def leaves_group(function: Callable) -> Callable:
+def leaves_group(function: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
     """Decorate a function to call `leave` at its end, also after an error.
 
     If decorated functions call each other, only the outermost leaves the group: a group is joined once in a process.
     """
 
     @wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Value:
         global _active
         _active += 1
         try:

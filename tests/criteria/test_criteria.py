@@ -264,6 +264,16 @@ def test_without_any_head(tmp_path):
         score_layers(["taylor"], Checkpoint.open(str(tmp_path)), examples(), TASKS["rte"])
 
 
+def test_scores_without_their_inputs(bert):
+    """The flags always give both; a call in Python may not."""
+    checkpoint = Checkpoint.open(str(bert))
+    with pytest.raises(UserError, match="contribution, loss-drop: scores are measured on texts. Give examples"):
+        score_layers(["variance", "contribution", "loss-drop"], checkpoint)
+    with pytest.raises(UserError, match="loss-drop: scores are measured with a head. Give the task"):
+        score_layers(["variance", "loss-drop"], checkpoint, examples())
+    assert len(score_layers(["variance"], checkpoint).rows["variance"][0]) == checkpoint.n_layers
+
+
 def test_another_order_of_labels_changes_no_score(tmp_path):
     """With three classes: an order of two is its own inverse."""
     model = tiny.model("bert", num_labels=3)

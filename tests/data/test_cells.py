@@ -27,8 +27,8 @@ def test_a_json_array_is_read(tmp_path, indent):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[\n{"text": "a", "label": 1},\n{"text": "b"', "x.json: one JSON array that cannot be read .* at line 3"),
-        ('{\n"version": 1,\n"data": []\n}', "x.json: one JSON object over several lines. Write one object for each"),
+        ('[\n{"text": "a", "label": 1},\n{"text": "b"', "x.json: its JSON array cannot be read .* at line 3"),
+        ('{\n"version": 1,\n"data": []\n}', "x.json: its JSON object spans several lines. Write one object for each"),
         ("[]", "x.json: no usable row"),
     ],
 )

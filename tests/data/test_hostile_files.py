@@ -66,7 +66,7 @@ def test_any_bytes_are_one_line_or_read(kind, content, edits, skip):
     ("cell", "message"),
     [
         ("   ", "x.csv:3: an empty cell in column 'text'"),
-        ("w\0w", "x.csv:3: column 'text' holds a character that is no text"),
+        ("w\0w", "x.csv:3: column 'text' holds a non-text character"),
     ],
 )
 def test_cells_without_a_text(tmp_path, cell, message):
@@ -109,7 +109,7 @@ def test_json_nested_too_deep_and_numbers_too_long(tmp_path):
 
 def test_halves_of_characters_and_digits_of_other_scripts(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"text": "w", "label": "\\ud800"}\n{"text": "w", "label": "a"}\n')
-    with pytest.raises(UserError, match="x.jsonl:1: column 'label' holds a character that is no text"):
+    with pytest.raises(UserError, match="x.jsonl:1: column 'label' holds a non-text character"):
         read(tmp_path / "x.jsonl", label_type="class")
     (tmp_path / "x.jsonl").write_text('{"text": "w", "\\ud800": "a"}\n')
     with pytest.raises(UserError, match="is not the name of a column"):

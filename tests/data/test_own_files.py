@@ -167,7 +167,7 @@ def test_one_column_is_no_mistake(tmp_path):
 
 def test_a_header_that_cannot_be_read(tmp_path):
     (tmp_path / "x.csv").write_text('"text"x,label\nw1,a\nw2,b\n')
-    with pytest.raises(UserError, match="the first line must name the columns, and cannot be read"):
+    with pytest.raises(UserError, match="the first line must name the columns, but cannot be read"):
         read(str(tmp_path / "x.csv"))
 
 

@@ -201,7 +201,7 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
     [
         (["nowhere.txt"], b"", "nowhere.txt: cannot read the file"),
         ([], b"", "nothing to predict. Give a file, --text, --dataset_name, or lines on stdin"),
-        (["x.txt", "--text", "w1"], b"", "--text and a file both give the texts"),
+        (["x.txt", "--text", "w1"], b"", "--text and a file: only one input is allowed"),
         (["-"], b"\n\n", "stdin: contains no text"),
         (["-"], b"w1\tw2\tw3\n", "stdin:1: 3 texts, separated by tabs. Give one or two texts on each line"),
         (["-"], b"w1\n\nw1\tw2\n", "stdin:3: 2 texts, but 1 in the lines above"),

@@ -38,6 +38,8 @@ def test_plan():
     assert epochs(DropSpec("top", k=5), WhenSpec(step=2, every_epochs=3)) == 9
     assert epochs(DropSpec("list", layers=(1, 2)), WhenSpec(step=1, every_epochs=2)) == 4
     assert epochs(DropSpec("top", k=5), WhenSpec()) == 0
+    assert WhenSpec(every_epochs=2).gradual == (1, 2) and WhenSpec().gradual is None
+    assert epochs(DropSpec("top", k=5), WhenSpec(every_epochs=2)) == 10  # one layer at a time
 
 
 @pytest.mark.parametrize(("done", "left"), [(None, 6), (0.5, 6), (1 - 1e-9, 5), (1.0, 5)])

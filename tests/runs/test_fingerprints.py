@@ -11,6 +11,8 @@ import run_glue
 from layerdrop.cli.parsing import parse
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data import read as reading
+from layerdrop.errors import UserError
+from layerdrop.finetune.spec import DistilSpec
 from layerdrop.runs.fingerprints import Fingerprints
 from layerdrop.runs.record import read_record
 from layerdrop.sweeps.engines.base import Job
@@ -54,6 +56,15 @@ WAYS = {
     "distilled": "--drop_strategy top --drop_k 2 --teacher auto",
     "tokenizer": "--tokenizer_name other",
 }
+
+
+def test_distillation_without_a_teacher(job):
+    """The flags always name one; a spec made in Python may not."""
+    made = job("--drop_strategy top --drop_k 2")
+    spec = replace(made.spec, distil=DistilSpec("logits"))
+    assert Fingerprints().teacher(spec, made.options) is None
+    with pytest.raises(UserError, match="--distill logits: the run has no teacher. Add --teacher."):
+        run_glue.run(spec, made.options)
 
 
 @pytest.mark.parametrize("way", WAYS)

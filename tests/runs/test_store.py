@@ -91,7 +91,7 @@ def test_done_or_interrupted_on_other_data_or_weights_is_not_the_same(tmp_path, 
     path = checkpoint(tmp_path / "killed", 10)
     more = inputs | {"data": inputs["data"] | {"test": {"rows": 2}}}  # has no part in the training
     assert opened(SPEC, tmp_path / "killed", resume="last", **more).resume_from == str(path)
-    with pytest.raises(UserError, match=f"checkpoint-10 was made with .* but {name} changed since"):
+    with pytest.raises(UserError, match=f"checkpoint-10 is of a run with .* but {name} changed since"):
         opened(SPEC, tmp_path / "killed", resume="last", **changed)
 
 
@@ -141,12 +141,12 @@ def test_never_resumes_unasked(tmp_path):
 def test_resuming_as_something_else(tmp_path):
     opened(SPEC, tmp_path)
     path = checkpoint(tmp_path, 10)
-    with pytest.raises(UserError, match="made with other settings .--drop_k: 2, now 3"):
+    with pytest.raises(UserError, match="of a run with other settings .--drop_k: 2, now 3"):
         opened(OTHER, tmp_path, resume="last")
     assert opened(SPEC, tmp_path, resume=str(path)).resume_from == str(path)
     assert opened(SPEC, tmp_path / "elsewhere", resume=str(path)).resume_from == str(path)
     assert json.loads((tmp_path / "spec.json").read_text())["id"] == SPEC.id
-    with pytest.raises(UserError, match="made with other settings"):
+    with pytest.raises(UserError, match="of a run with other settings"):
         opened(OTHER, tmp_path, resume="auto")
     assert path.exists() and opened(OTHER, tmp_path, overwrite=True) == FolderState() and not path.exists()
 
@@ -158,8 +158,11 @@ def test_nothing_to_resume(tmp_path):
     with pytest.raises(UserError, match="no checkpoint there"):
         opened(SPEC, tmp_path, resume=str(tmp_path))
     path = checkpoint(tmp_path / "foreign", 3)
-    with pytest.raises(UserError, match="its folder has no readable spec.json"):
-        opened(SPEC, tmp_path, resume=str(path))
+    for content in (None, {"files": {}, "reserved": []}, {"files": {}, "reserved": [], "id": SPEC.id}):  # no version
+        if content:
+            (tmp_path / "foreign" / "spec.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="its folder has no readable spec.json"):
+            opened(SPEC, tmp_path, resume=str(path))
 
 
 @pytest.mark.parametrize("resume", ["last", "auto", "checkpoint-9"])
@@ -410,7 +413,7 @@ def test_an_interrupted_run_on_data_that_have_changed_starts_again(tmp_path):
     state = opened(SPEC, tmp_path, resume="auto", data={"train": {"rows": 4}})
     assert state.resume_from is None and not path.exists() and "written with other inputs" in state.notes[0]
     path = checkpoint(tmp_path, 10)
-    with pytest.raises(UserError, match="made with other settings"):
+    with pytest.raises(UserError, match="of a run with other settings"):
         opened(OTHER, tmp_path, resume="auto", data={"train": {"rows": 5}})
     assert path.exists()
 
@@ -427,7 +430,7 @@ def test_a_model_that_was_not_kept_is_trained_again_where_it_is_asked_for(tmp_pa
 def test_done_by_another_version_is_said(tmp_path):
     record = RunRecord(SPEC, str(tmp_path), "success", id="0123456789abcdef")
     record.write()
-    with pytest.raises(UserError, match="the same settings, made by another version"):
+    with pytest.raises(UserError, match="the same settings, but of another version"):
         opened(SPEC, tmp_path)
 
 

@@ -142,8 +142,9 @@ def test_another_search_of_the_same_name_overwrites_nothing(tmp_path):
     paths = [search.write(str(tmp_path)) for search in other]
     assert paths == [f"{tmp_path}/bert_rte_greedy_{search.id[:8]}.txt" for search in other]
     assert len({path, *paths}) == 6 and read_order_file(path) == (3, 1) and read_order_file(paths[0]) == (3,)
-    (tmp_path / "bert_rte_greedy.json").write_text("{}")  # without an id: of an earlier version
-    assert one.write(str(tmp_path)) == f"{tmp_path}/bert_rte_greedy_{one.id[:8]}.txt"
+    for content in ("{}", '{"id": null}'):  # without an id: of an earlier version, or of another program
+        (tmp_path / "bert_rte_greedy.json").write_text(content)
+        assert one.write(str(tmp_path)) == f"{tmp_path}/bert_rte_greedy_{one.id[:8]}.txt"
 
 
 @pytest.mark.parametrize("name", ["bert_rte_greedy.json", "bert_rte_greedy.txt"])

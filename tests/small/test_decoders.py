@@ -75,7 +75,7 @@ def test_a_padding_token_is_found(run, tmp_path):
     assert json.loads(Path("out/config.json").read_text())["pad_token_id"] == 3
     words.pop("eos_token")
     (folder / "tokenizer_config.json").write_text(json.dumps(words))
-    with pytest.raises(UserError, match="has no padding token. Give a tokenizer with one"):
+    with pytest.raises(UserError, match="has no padding token. Give a tokenizer that has one"):
         Checkpoint.open(str(folder)).tokenizer  # noqa: B018
 
 

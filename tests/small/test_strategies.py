@@ -110,6 +110,14 @@ def test_scores_of_another_depth():
         select(CRITERIA["contribution"], 6, k=1, scores=SCORES)
 
 
+def test_no_scores():
+    with pytest.raises(UserError, match="--drop_threshold 0.5: top is given no scores"):
+        select("top", 5, threshold=0.5)
+    with pytest.raises(UserError, match="angular-block: is given no scores. Give a score for each block"):
+        select(CRITERIA["angular-block"], 5, k=2)
+    assert select(CRITERIA["angular-block"], 5, k=0) == []
+
+
 def test_threshold():
     assert above_threshold(SCORES, 0.5) == [3, 1]  # above, not at
     assert above_threshold(SCORES, 0.95) == []

@@ -1,6 +1,7 @@
 """The contract of every family, with exact oracles: what is compared is compared bit for bit."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -167,6 +168,14 @@ def test_unknown_model_type():
     config = AutoConfig.for_model("opt")
     with pytest.raises(UserError, match="model type 'opt' is not in the table"):
         family_of(config)
+
+
+def test_a_row_whose_path_is_not_a_list_of_layers(checkpoints, monkeypatch):
+    _, full = checkpoints("bert")
+    row = dataclasses.replace(family_of(full.config), layers="encoder")
+    monkeypatch.setattr(surgery, "family_of", lambda config: row)
+    with pytest.raises(TypeError, match="encoder of BertForSequenceClassification is a BertEncoder, not a ModuleList"):
+        layer_list(full)
 
 
 def test_frozen_ids_are_those_of_the_checkpoint():

@@ -29,8 +29,9 @@ class LocalEngine:
 
     def wait(self, seconds: float) -> list[Result]:
         """See Engine."""
-        busy = {worker.connection: worker for worker in self.workers if worker.job is not None}
-        return [busy[connection].result() for connection in wait(list(busy), seconds)]
+        busy = [(worker, worker.job) for worker in self.workers if worker.job is not None]
+        ready = wait([worker.connection for worker, _ in busy], seconds)
+        return [worker.result(job) for worker, job in busy if worker.connection in ready]
 
     def close(self) -> None:
         """See Engine."""
@@ -76,23 +77,23 @@ class _Worker:
         with suppress(OSError):  # the process has died: result() reports it
             self.connection.send(job)
 
-    def result(self) -> Result:
-        """Return the result of the job that ended. Start a new process if the worker died."""
-        job, self.job = self.job, None
+    def result(self, job: Job) -> Result:
+        """Return the result of the worker's job, which has ended. Start a new process if the worker died."""
+        self.job = None
         try:
             return Result(job, self.connection.recv())
         except (EOFError, OSError):
             self.process.join()
             code = self.process.exitcode
             self._restart()
-            ending = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            ending = f"was ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
             return Result(job, error=f"the worker process {ending} (memory? see {LOG_FILE})")
 
 
 def _serve(run: bytes, slot: WorkerSlot, connection: Connection) -> None:
     os.setsid()  # Ctrl-C is handled by the parent
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     _use_cores(slot.cores)
     function = load_run(run)
     while True:
@@ -101,6 +102,12 @@ def _serve(run: bytes, slot: WorkerSlot, connection: Connection) -> None:
         except EOFError:
             return
         connection.send(work(function, job))
+
+
+def _end_with(sentinel: int) -> None:
+    """Wait for the end of the process with this sentinel, then end this process."""
+    wait([sentinel])
+    os._exit(1)
 
 
 def _use_cores(cores: tuple[int, ...]) -> None:

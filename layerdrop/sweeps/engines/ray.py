@@ -4,6 +4,7 @@ import os
 import pickle
 import socket
 from pathlib import Path
+from typing import Any
 
 from layerdrop.errors import UserError
 from layerdrop.runs.record import Run, RunRecord
@@ -37,7 +38,8 @@ class RayEngine:
             max_retries=3,
         )
         self.run, self.cores_per_run = pickle.dumps(run), cores_per_run
-        self.jobs: dict = {}
+        self.jobs: dict[Any, Job] = {}
+        """Ray's reference of a task -> its job."""
 
     def start(self, job: Job) -> None:
         """See Engine."""

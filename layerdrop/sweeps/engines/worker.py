@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from layerdrop.errors import UserError
-from layerdrop.runs.record import Run, RunRecord, read_record
+from layerdrop.runs.record import Environment, Run, RunRecord, read_record
 from layerdrop.sweeps.engines.base import LOG_FILE, Job
 from layerdrop.system.faults import fault
 from layerdrop.system.process import free_memory, prepare_process
@@ -18,7 +18,8 @@ from layerdrop.system.process import free_memory, prepare_process
 def load_run(pickled: bytes) -> Run:
     """Prepare this process, then unpickle the function that executes a run. Unpickling imports torch."""
     prepare_process()
-    return pickle.loads(pickled)
+    run: Run = pickle.loads(pickled)
+    return run
 
 
 def work(run: Run, job: Job) -> RunRecord | None:
@@ -49,7 +50,7 @@ def work(run: Run, job: Job) -> RunRecord | None:
     return record_failure(job, reason, environment(job.options.use_cpu))
 
 
-def record_failure(job: Job, error: str, environment: dict | None = None) -> RunRecord:
+def record_failure(job: Job, error: str, environment: Environment | None = None) -> RunRecord:
     """Return a record with status `failed` for a job that failed without a record.
 
     Write it into the folder, unless the folder is locked, or has the record of a success or of another run.
