@@ -28,7 +28,7 @@ def halves(labels: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
 
 
 def score(predictions: np.ndarray, labels: np.ndarray, rows: np.ndarray, task: Task) -> float:
-    """Score of some rows in points: F1 for MRPC and QQP, Spearman for STS-B, Matthews for CoLA, else accuracy."""
+    """Score of some rows in points, by the task's selection metric."""
     name = task.selection_metric
     return 100 * task.kind.measure((name,), predictions[rows], labels[rows])[name]
 

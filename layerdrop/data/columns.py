@@ -103,14 +103,18 @@ def label_is_number(table: Table, column: str) -> bool:
     return share >= MOSTLY_NUMBERS
 
 
-def check_blanks(table: Table, column: str) -> None:
-    """Raise UserError for a label that begins or ends with a blank: ` 1` would be another class than `1`."""
-    for line, label in table.values(column).items():
-        if isinstance(label, str) and label != label.strip():
-            raise UserError(
-                f"{table.path}:{line}: label {label!r} of column '{column}' begins or ends with a blank. Remove the "
-                "blank, or use --label_type class."
-            )
+def check_blanks(table: Table, column: str, label_type: str = "class") -> None:
+    """Raise UserError for a label that begins or ends with a blank: ` 1` would be another class than `1`.
+
+    label_type: of the column, to accept such labels.
+    """
+    for line, cell in table.values(column).items():
+        for label in cell if isinstance(cell, list) else [cell]:
+            if isinstance(label, str) and label != label.strip():
+                raise UserError(
+                    f"{table.path}:{line}: label {label!r} of column '{column}' begins or ends with a blank. Remove "
+                    f"the blank, or use --label_type {label_type}."
+                )
 
 
 def maybe_missing(names: Sequence[str]) -> list[str]:

@@ -118,23 +118,32 @@ def own_examples(
     kind = type(task.kind) if task else _kind(first, spec, head)
     label = kind.label_column(first, spec.label_column)
     texts = kind.text_columns(first, label, spec.text_columns, task)
+    if label in texts and list(tables) != ["test"]:
+        raise UserError(
+            f"{first.path}: column '{label}' has both the texts and the labels. Name another column with "
+            "--text_columns or --label_column."
+        )
+    notes = [] if spec.text_columns else [_note_on_texts(first, texts, label)]
+    notes += _note_on_separator(first, label, spec.label_separator)
     tables = {
         name: _converted(table, kind, texts, None if name == "test" else label, spec) for name, table in tables.items()
     }
     first = tables[split]
-    notes = [] if spec.text_columns else [_note_on_texts(first, texts, label)]
     known_names = (head.labels if head.label_type in (None, kind.label_type) else ()) or first.classes.get(label)
     known_classes = bool(task or known_names)
     if task:
         task = replace(task, texts=texts, label=label, suffixes=("",))
     else:
         if spec.label_type == "auto":
-            check_blanks(first.with_all_labels, label)
+            check_blanks(first.with_all_labels, label, kind.label_type)
         cells = _label_cells(first, kind, label, spec)
-        names = tuple(known_names or _classes(first, kind, label, cells, spec)) if kind.named else ()
+        names = (known_names or _classes(first, kind, label, cells, spec)) if kind.named else ()
+        if kind.named and len(names) < 2:
+            raise _too_few_classes(first, label, names)
         task = custom_task(spec.task, texts, label, names, label_type=kind.label_type)
         if not known_classes and spec.label_type == "auto":
             notes += [*task.kind.notes(label), *_notes_on_classes(task)]
+        notes += task.kind.notes_on_names(label) if split == "train" else []
         counts = Counter(name for cell in cells for name in kind.names_in(cell)) if split == "train" else None
         positive, reason = _positive(first.path, task, spec.positive_label, head.positive, counts)
         task = replace(task, positive=positive)
@@ -197,17 +206,19 @@ def _label_cells(table: Table, kind: type[Kind], label: str, spec: DataSpec) -> 
 
 
 def _classes(table: Table, kind: type[Kind], label: str, cells: Sequence, spec: DataSpec) -> tuple[str, ...]:
-    """Class names in id order. cells: the result of `_label_cells`. Raises UserError for fewer than two classes."""
+    """Class names in id order. cells: the result of `_label_cells`. Raises UserError for an unusable name."""
     table.require("--label_column", [label])
     names = (name for cell in cells for name in kind.names_in(cell))
     names = class_names(name for name in names if spec.label_type != "auto" or not is_missing(name))
     if broken := next((name for name in names if _breaks_tsv(name)), None):
         raise UserError(f"{table.path}: class {broken!r} has a tab or a line end in its name. Rename it.")
-    if len(names) < 2:
-        classes = f"only one class, '{names[0]}'" if names else f"no label in column '{label}'"
-        numbers = ", or add --label_type number" if names and as_number(names[0]) is not None else ""
-        raise UserError(f"{table.path}: {classes}. Name another --label_column{numbers}.")
     return names
+
+
+def _too_few_classes(table: Table, label: str, names: Sequence[str]) -> UserError:
+    classes = f"only one class, '{names[0]}'" if names else f"no label in column '{label}'"
+    numbers = ", or add --label_type number" if names and as_number(names[0]) is not None else ""
+    return UserError(f"{table.path}: {classes}. Name another --label_column{numbers}.")
 
 
 def _positive(
@@ -231,6 +242,12 @@ def _note_on_texts(table: Table, texts: tuple[str, ...], label: str) -> str:
     rest = [name for name in table.columns if name not in (*texts, label, *INDEX_COLUMNS)]
     unused = f"; not used: {shortened(rest)}" if rest else ""
     return f"text taken from {' and '.join(texts)} of {table.path}{unused} (to change: --text_columns)"
+
+
+def _note_on_separator(table: Table, label: str, separator: str | None) -> list[str]:
+    if separator is None or any(separator in str(cell) for cell in table.with_all_labels.values(label).values()):
+        return []
+    return [f"no cell of column '{label}' of {table.path} contains '{separator}' (--label_separator)"]
 
 
 def _notes_on_classes(task: Task) -> list[str]:

@@ -150,10 +150,10 @@ def text_cell(row: Row, column: str) -> str:
     return str(cell)
 
 
-def listed(cell: object) -> list[str] | None:
-    """The names in a list, or in a text that contains a list in JSON's or Python's notation. None for other cells.
+def listed(cell: object, column: str = "label") -> list[str] | None:
+    """The words in a list, or in a text that contains a list in JSON's or Python's notation. None for other cells.
 
-    Raises BadRow for another notation, and for a list with other items than names.
+    column: of the cell, for messages. Raises BadRow for another notation, and for a list with other items than words.
     """
     if isinstance(cell, str):
         text = cell.strip()
@@ -163,9 +163,10 @@ def listed(cell: object) -> list[str] | None:
     if not isinstance(cell, (list, tuple)):
         return None
     if other := [item for item in cell if not isinstance(item, (str, int)) or item == ""]:
-        raise BadRow(f"a list contains {other[0]!r}, which is not a name")
+        item = "an empty text" if other[0] == "" else one_line(repr(other[0]), 40)
+        raise BadRow(f"the list in column '{column}' contains {item}, which is not a word")
     if UNUSABLE.search(" ".join(map(str, cell))):
-        raise BadRow("a list contains a non-text character")
+        raise BadRow(f"the list in column '{column}' contains a non-text character")
     return list(map(str, cell))
 
 
@@ -197,7 +198,8 @@ def _label(task: Task, class_ids: Mapping[str, int], cell: object) -> object:
         raise
     except BadRow as error:
         own = task.name not in TASKS | DEMO_TASKS
-        raise BadRow(f"{error} (for classes: --label_type class)") if own else error from None
+        kind = task.label_type if task.kind.named else "class"
+        raise BadRow(f"{error} (to use it as a class: --label_type {kind})") if own else error from None
 
 
 # ---- files of any type -----------------------------------------------------------------------------------------------
@@ -227,7 +229,10 @@ def read_table(
     if other_type and kind not in FILE_TYPES:
         kind = other_type
     if kind not in FILE_TYPES:
-        raise UserError(f"{flag} {path}: unknown file type '{path.suffix}'. Allowed: {', '.join(FILE_TYPES)}.")
+        raise UserError(
+            f"{flag} {path}: unknown file type '{path.suffix}'. Allowed: {', '.join(FILE_TYPES)}; any other with "
+            "--label_type token (CoNLL)."
+        )
     try:
         columns, rows = _reader(kind)(flag, path)
         table = _collect(path, columns, rows, None if skip_bad_rows else limit, labels)
@@ -455,7 +460,7 @@ def _read_conll(flag: str, path: Path) -> tuple[list[str], Rows]:
     def convert(words: list[list[str]]) -> Row | BadRow:
         for i, fields in enumerate(words, 1):
             if len(fields) != width or not all(fields):
-                n = f"{len(fields)} columns instead of {width}, or an empty column"
+                n = "an empty column" if len(fields) == width else f"{len(fields)} of {width} columns"
                 return BadRow(f"line {i} of the sentence has {n}")
         return dict(zip(columns, map(list, zip(*words, strict=True)), strict=True))
 

@@ -42,11 +42,13 @@ class MeasuredModel:
     """Folder of a run or checkpoint, hub name, or random:TYPE."""
     strategy: str = "top"
     k: int = 0
+    whole_path: bool = False
+    """Whether the name is `given`, not its last part."""
 
     @property
     def name(self) -> str:
         """Name in tables."""
-        name = short_name(self.given)
+        name = self.given if self.whole_path else short_name(self.given)
         return f"{name}, {self.strategy} K = {self.k}" if self.k else name
 
     def load(self, use_cpu: bool = False) -> PreTrainedModel:

@@ -36,7 +36,7 @@ TEXTS = ('"A first text."', '"A second text."')
 PIPELINE = """\
 from transformers import pipeline
 
-classify = pipeline("{pipeline}", ".", {options})
+classify = pipeline({arguments})
 print(classify({texts}))
 """
 ONNX = """\
@@ -197,12 +197,13 @@ class ExportedRun:
         texts = ", ".join(TEXTS[: 1 + pairs])
         if pairs and not onnx:
             texts = f'{{"text": {TEXTS[0]}, "text_pair": {TEXTS[1]}}}'
+        kind, length = self.task.kind, self.input.max_length
+        truncated = (f"truncation=True, max_length={length}",) if kind.pooled else ()
         code = (ONNX if onnx else PIPELINE).format(
             texts=texts,
-            length=self.input.max_length,
+            length=length,
             file=FILE,
-            pipeline=self.task.kind.pipeline,
-            options=self.task.kind.pipeline_options.format(length=self.input.max_length),
+            arguments=kind.pipeline_arguments(".", *truncated),
         )
         scores = f"{last.score:.1f} points of {result.metric} on the validation set ({model.name}: {model.score:.1f})"
         classes = " The logits are in the order of `id2label` in config.json." if self.task.labels else ""

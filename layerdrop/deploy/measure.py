@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from layerdrop.deploy.cost import (
 from layerdrop.errors import UserError
 from layerdrop.runs.environment import environment
 from layerdrop.system.files import write_atomically
+from layerdrop.system.text import short_name
 
 SINGLES = 8
 """Single texts in a round."""
@@ -47,7 +49,8 @@ def measure(
     if not row.positions:
         raise UserError(f"--drop_strategy {row.name}: needs scores or a search result. Give folders of runs instead.")
     measured = {}
-    for model in (MeasuredModel(given, row.name, k) for given in models for k in ks):
+    twice = Counter(map(short_name, dict.fromkeys(models)))  # different folders with the same name
+    for model in (MeasuredModel(given, row.name, k, twice[short_name(given)] > 1) for given in models for k in ks):
         if model.name in measured:
             raise UserError(f"{model.given}: a second model named '{model.name}'. Give each name once.")
         measured[model.name] = model

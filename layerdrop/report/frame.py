@@ -198,7 +198,10 @@ def _differing(values: Mapping[str, list], alike: Sequence[str], names: Iterable
 
 
 def _word(value: Any) -> str:
-    return ",".join(map(_word, value)) if isinstance(value, tuple) else str(value)
+    """A setting in a label. Pairs, such as the files of splits, as `train=a.csv,validation=b.csv`."""
+    if not isinstance(value, tuple):
+        return str(value)
+    return ",".join("=".join(map(str, item)) if isinstance(item, tuple) else str(item) for item in value)
 
 
 def _facts(record: RunRecord) -> dict[str, Any]:

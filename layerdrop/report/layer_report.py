@@ -145,7 +145,8 @@ def probe(results: Values, means: Means) -> Report:
     ids = range(-1, len(next(iter(rows.values()))) - 1)
     note = (
         f"Logistic or ridge regression on {features}; regularization chosen on 15% of the training "
-        "set; points on the validation set: F1 for MRPC and QQP, Spearman for STS-B, Matthews for CoLA, else accuracy."
+        "set; points on the validation set: F1 for MRPC and QQP, Spearman for STS-B and numbers, Matthews for "
+        "CoLA, micro F1 for several labels, else accuracy."
     )
     table = _by_layer("probe", "probe: score after each layer", rows, _points(ids), [note])
     return [table], {"layers": lines({name: (ids, values) for name, values in rows.items()}, "score of a probe")}

@@ -17,7 +17,7 @@ from layerdrop.system.text import markdown, one_line
 USE = """```python
 from transformers import pipeline
 
-classify = pipeline("{pipeline}", "THIS_FOLDER")
+classify = pipeline({arguments})
 ```"""
 LIMITS = ("validation_share", "hold_out", "max_eval_samples")
 """Settings that select the rows of the evaluation."""
@@ -88,7 +88,7 @@ def push_card(record: RunRecord, hub_model_id: str | None, token: str | None) ->
 
 def card(record: RunRecord, use: str | None = None) -> ModelCard:
     """The model card of a successful run. use: Markdown with instructions to load the model; None: a pipeline."""
-    use = use or USE.format(pipeline=record.task.kind.pipeline)
+    use = use or USE.format(arguments=record.task.kind.pipeline_arguments("THIS_FOLDER"))
     text = f"---\n{_metadata(record).to_yaml()}\n---\n{CARD_MARK}\n{_text(record, use)}\n"
     return ModelCard(text, ignore_metadata_errors=True)
 

@@ -12,6 +12,7 @@ from layerdrop.criteria.selection import split_to_score
 from layerdrop.data.batches import Collator
 from layerdrop.data.labels import Labels
 from layerdrop.data.read import Data, read_splits
+from layerdrop.data.tasks import Task
 from layerdrop.data.tokens import TokenizedDataset, tokenize
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import Options, RunSpec
@@ -80,11 +81,7 @@ class RunInputs:
         multiple = 1 if args.device.type == "cpu" else MULTIPLE
         collate = Collator.of(checkpoint.tokenizer, max_length, spec.data.pad_to_max_length, multiple)
         labels, size = Labels(data.task, checkpoint), args.per_device_eval_batch_size
-        if spec.distil and spec.distil.distill == "patient" and not labels.kind.pooled:
-            raise UserError(
-                f"--distill patient: compares the states of the sentence token, but the labels of {data.task.name} are "
-                f"{labels.kind}. Use --distill layers or logits."
-            )
+        _check_kind(spec, args, data.task)
         return cls(checkpoint, data, labels, collate, max_length, args.device, size)
 
     @property
@@ -97,3 +94,18 @@ class RunInputs:
         examples, sizes = self.data.examples[split], self.checkpoint.embeddings
         labels = None if examples.labels is None else self.labels.to_model(examples.labels)
         return tokenize(examples, self.tokenizer, self.max_length, labels, sizes)
+
+
+def _check_kind(spec: RunSpec, args: TrainingArguments, task: Task) -> None:
+    """Raise UserError for settings that do not fit the kind of labels, which own data decide."""
+    if spec.distil and spec.distil.distill == "patient" and not task.kind.pooled:
+        raise UserError(
+            f"--distill patient: compares the states of the sentence token, but the labels of {task.name} are "
+            f"{task.kind}. Use --distill layers or logits."
+        )
+    best, allowed = args.metric_for_best_model, ("loss", *task.metrics)
+    if spec.train and spec.data.source in ("files", "dataset") and best and best not in allowed:
+        raise UserError(
+            f"--metric_for_best_model {best}: not a metric of {task.name}, whose labels are {task.kind}. Allowed: "
+            f"{', '.join(allowed)}."
+        )

@@ -75,6 +75,8 @@ class Prerequisites:
     def _train(self, prerequisite: RunSpec, run: Run) -> None:
         folder, store = self._folder(prerequisite), prior_store(self.options).root
         own = replace(quiet_options(self.options), folder=folder, prior_store=store, save_model=True, resume="auto")
+        if self.spec.train is None and "report_to" in self.options.trainer:  # the only training that can be reported
+            own = replace(own, trainer={**own.trainer, "report_to": self.options.trainer["report_to"]})
 
         def changed() -> tuple[str, ...]:
             fingerprints = self.fingerprints.of(prerequisite, own)

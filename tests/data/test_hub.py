@@ -71,6 +71,13 @@ def test_a_saved_dataset(saved):
     assert not any("is a class" in note for note in data.notes)
 
 
+def test_a_class_label_with_one_name_is_refused(tmp_path):
+    one = datasets.Features(features() | {"label": datasets.ClassLabel(names=["pos"])})
+    datasets.Dataset.from_dict({"text": ["w w", "v v"], "label": [0, 0]}, one).save_to_disk(str(tmp_path / "one"))
+    with pytest.raises(UserError, match=r"one \(train\): only one class, 'pos'. Name another --label_column"):
+        read_splits(spec(str(tmp_path / "one"), validation=None), ["train"])
+
+
 def test_a_saved_dataset_without_splits_is_its_training_set(tmp_path):
     dataset(40).save_to_disk(str(tmp_path / "one"))
     data = read_splits(spec(str(tmp_path / "one"), validation=None, validation_share=0.25), ["train", "validation"])

@@ -78,13 +78,13 @@ def test_a_name_in_brackets_is_a_class(tmp_path):
     ("cell", "message"),
     [
         ("a", r"label 'a' of column 'label' is not a list. Write it as \[\"a\", \"b\"\], or give --label_separator"),
-        ([["a"]], r"a list contains \['a'\], which is not a name"),
-        (["a", None], "a list contains None"),
-        (["a", ""], "a list contains ''"),
+        ([["a"]], r"the list in column 'label' contains \['a'\], which is not a word"),
+        (["a", None], "contains None"),
+        (["a", ""], "contains an empty text, which is not a word"),
         (None, "an empty cell in column 'label'"),
         ({"a": 1}, "holds an object"),
         (["a", "x"], "label 'x' is none of a, b, c"),
-        (["nan"], "label 'nan' stands for a missing label"),
+        (["nan"], "label 'nan' stands for a missing label .to use it as a class: --label_type multi"),
     ],
 )
 def test_malformed_lists(tmp_path, cell, message):
@@ -93,6 +93,20 @@ def test_malformed_lists(tmp_path, cell, message):
         read(train, path)
     data = read(train, path, skip_bad_rows=True)
     assert data.examples["validation"].bad_lines == (2,) and len(data.examples["validation"]) == 1
+
+
+def test_a_label_with_a_blank_at_its_end_is_no_other_label(tmp_path):
+    path = write(tmp_path / "x.jsonl", rows([["a"], ["b"], ["a "]]))
+    with pytest.raises(UserError, match="x.jsonl:3: label 'a ' .* a blank. Remove the blank, or use --label_type mult"):
+        read(path)
+    assert read(path, label_type="multi").task.labels == ("a", "a ", "b")
+
+
+def test_a_separator_that_no_cell_contains_is_noted(tmp_path):
+    path = write(tmp_path / "x.csv", rows(["a;b", "b", "a"]))
+    for separator, noted in ((";", False), ("|", True)):
+        notes = "\n".join(read(path, label_type="multi", label_separator=separator).notes)
+        assert ("no cell of column 'label'" in notes) == noted
 
 
 def test_one_label_alone_is_refused(tmp_path):

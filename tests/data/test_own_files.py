@@ -80,7 +80,7 @@ def test_own_files(tmp_path, kind):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("x.txt", "unknown file type '.txt'. Allowed: .csv, .tsv"),
+        ("x.txt", "unknown file type '.txt'. Allowed: .csv, .tsv.* any other with --label_type token"),
         ("gone.csv", "--train_file .*gone.csv: cannot read the file"),
         ("x.parquet", "--train_file .*: not a readable parquet file"),
         ("x.json", "not a JSON object on one line"),
@@ -511,6 +511,16 @@ def test_a_label_column_without_labels(tmp_path):
         read(path)
     with pytest.raises(UserError, match=r"x.csv: no label in column 'label'. Name another --label_column"):
         read(path, skip_bad_rows=True)
+
+
+@pytest.mark.parametrize("columns", [{"text_columns": ("label",)}, {"label_column": "text", "text_columns": ("text",)}])
+def test_one_column_is_not_both_text_and_label(tmp_path, columns):
+    path = write(tmp_path / "x.csv", [{"text": f"w{i} w", "label": f"v{i % 2} v"} for i in range(4)])
+    with pytest.raises(UserError, match="x.csv: column '(label|text)' has both the texts and the labels. Name another"):
+        read(path, **columns)
+    assert (
+        read(None, None, path, known_labels=("n", "p"), text_columns=("label",)).examples["test"].texts[0][0] == "v0 v"
+    )
 
 
 # ---- the task

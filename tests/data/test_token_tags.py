@@ -1,6 +1,7 @@
 """Labels of tokens: files, alignment against the library's word_ids, losses by hand, metrics against seqeval."""
 
 import json
+import re
 
 import datasets
 import numpy as np
@@ -79,13 +80,33 @@ def test_other_columns_and_schemes(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("tags", "note"),
+    [
+        (["B-a", "B_b"], "metrics count words, not entities, because 'ner_tags' has other tags .*: B_b"),
+        (["B-a", "O"], None),
+        (["N", "V"], None),
+        ([0, 1], "the tags in 'ner_tags' are numbers"),
+    ],
+)
+def test_a_note_says_why_no_entities_are_measured(tmp_path, tags, note):
+    path = write(tmp_path / "x.jsonl", [{"tokens": ["w1", "w2"], "ner_tags": tags}] * 2)
+    for label_type in ("auto", "token"):
+        notes = "\n".join(read_files(path, label_type=label_type).notes)
+        assert re.search(note, notes) if note else "entities" not in notes
+
+
+@pytest.mark.parametrize(
     ("row", "message"),
     [
         ({"tokens": ["w1", "w2"], "ner_tags": ["O"]}, "2 words, but 1 tags"),
         ({"tokens": ["w1"], "ner_tags": ["B-c"]}, "label 'B-c' is none of B-b, B-a, I-a, O"),
         ({"tokens": [], "ner_tags": []}, "no word in column 'tokens'"),
-        ({"tokens": ["w1", None], "ner_tags": ["O", "O"]}, "a list contains None, which is not a name"),
+        (
+            {"tokens": ["w1", None], "ner_tags": ["O", "O"]},
+            "the list in column 'tokens' contains None, which is not a word",
+        ),
         ({"tokens": ["w1"], "ner_tags": ["B a"]}, "column 'ner_tags' contains the tag 'B a', which has a blank"),
+        ({"tokens": ["w1", "w2"], "ner_tags": ["O", ""]}, "the list in column 'ner_tags' contains an empty text"),
         ({"tokens": ["w1"], "ner_tags": None}, "an empty cell in column 'ner_tags'"),
     ],
 )
@@ -98,8 +119,8 @@ def test_malformed_rows(tmp_path, row, message):
 
 def test_malformed_files(tmp_path):
     for content, message in (
-        ("w1 O\nw2\n\nw3 O\n", "x.conll:1: line 2 of the sentence has 1 columns instead of 2"),
-        ("w1\tO\n\nw2\t\n", "x.conll:3: line 1 of the sentence has 2 columns instead of 2, or an empty column"),
+        ("w1 O\nw2\n\nw3 O\n", "x.conll:1: line 2 of the sentence has 1 of 2 columns"),
+        ("w1\tO\n\nw2\t\n", "x.conll:3: line 1 of the sentence has an empty column"),
         ("\n\n", "no usable row. Write one word on each line"),
         ("w1\nw2\n", "--label_column: .*x.conll has no column label"),
         ("w1 O\nw2 O\n", "only one class, 'O'"),

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from layerdrop.deploy.cost import (
     time_inference,
     time_training,
 )
+from layerdrop.deploy.measure import measure
+from layerdrop.errors import UserError
 from layerdrop.report.published import published_cost
 from layerdrop.report.tables.model_cost import ratios
 from layerdrop.surgery import drop_layers
@@ -125,6 +128,19 @@ def test_command(bert, tmp_path, capsys, monkeypatch, in_process):
     path.write_text("{}")
     assert run_command("report", ["runs/cost", "--table", "cost"]) == 2
     assert "not a cost record" in capsys.readouterr().err
+
+
+def test_folders_of_the_same_name(bert, tmp_path, monkeypatch):
+    """Their rows have the whole paths; a folder that is given twice is refused."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/plain", "b/plain"):
+        shutil.copytree(bert, name)
+    monkeypatch.setattr("layerdrop.deploy.measure.peaks", lambda *_: (None, None))
+    how = {"ks": [2], "strategy": "top", "texts": 8, "length": 8, "batch_size": 4, "repeats": 1, "use_cpu": True}
+    found = measure(["a/plain", "b/plain", bert], **how)["models"]
+    assert [row["name"] for row in found] == ["a/plain, top K = 2", "b/plain, top K = 2", "tinybert, top K = 2"]
+    with pytest.raises(UserError, match="a second model named 'tinybert, top K = 2'"):
+        measure([bert, bert], **how)
 
 
 @pytest.mark.parametrize(

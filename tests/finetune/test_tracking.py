@@ -3,10 +3,12 @@
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from layerdrop.finetune.tracking import VARIABLES, tracking
 
@@ -74,3 +76,27 @@ def test_trackers_are_not_imported(tmp_path, monkeypatch):
     with tracking(settings(tmp_path)):
         pass
     assert not {"wandb", "mlflow", "trackio"} & sys.modules.keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "reported"),
+    [
+        ("--drop_when elastic --elastic_k 2 --drop_k 2", ["prior"]),  # nothing else trains
+        ("--drop_when after --drop_strategy top --drop_k 2", ["prior"]),
+        ("--drop_when finetuned --drop_strategy top --drop_k 2", ["out"]),
+        ("--drop_strategy top --drop_k 2", ["out"]),
+    ],
+)
+def test_one_training_of_each_run_is_reported(run, monkeypatch, words, reported):
+    folders = []
+
+    class Tracker(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            """See TrainerCallback."""
+            folder = Path(args.output_dir)
+            assert args.run_name == folder.name
+            folders.append(folder.parent.name if folder.parent.name == "prior" else folder.name)
+
+    monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
+    code, _, _, err = run(f"--task_name rte --max_steps 1 --report_to tensorboard {words}")
+    assert code == 0 and folders == reported, err

@@ -913,6 +913,12 @@ def test_settings_that_make_columns():
         frame(runs, column_settings=["k"])
 
 
+def test_the_files_of_different_columns_have_their_splits():
+    files = ((("train", "a.csv"), ("validation", "b.csv")), (("validation", "b.csv"),))
+    columns = frame([record("own", files=these, source="files") for these in files])["column"]
+    assert ["train=a.csv,validation=b.csv" in columns[0], "(files validation=b.csv)" in columns[1]] == [True, True]
+
+
 def test_f1_of_different_classes_is_never_one_figure():
     """Records of 0.2 do not name the class: it was the last one by name."""
     runs = [record("own", seed=seed, files=(("train", "t.csv"),), source="files") for seed in (1, 2, 3)]

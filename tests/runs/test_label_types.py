@@ -33,6 +33,10 @@ class EveryKind:
     """Metrics of a run; the first is the selection metric."""
     text: str
     """A text to predict."""
+    caption: str
+    """A part of the caption of the table of significance."""
+    options: str
+    """Arguments of the library's pipeline in cards."""
     files = "--train_file train.jsonl --validation_file dev.jsonl"
 
     def row(self, number: int) -> dict:
@@ -59,7 +63,10 @@ class EveryKind:
         )
         tested = [line.split("\t")[1] for line in Path("out/predictions_test.tsv").read_text().splitlines()[1:]]
         assert tested == predicted
-        assert self.tag in Path("out/README.md").read_text()
+        assert (
+            self.tag in Path("out/README.md").read_text()
+            and f'"THIS_FOLDER", {self.options})' in Path("out/README.md").read_text()
+        )
         assert run_command("predict", ["out", "dev.jsonl"]) == 0
         table = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
         assert [row[1] for row in table[1:]] == predicted
@@ -68,9 +75,15 @@ class EveryKind:
                 pytest.importorskip("onnxruntime")
             assert run_command("export", f"out {words} --output small --max_loss 0.1".split()) == 0
             assert "0 of 12 predictions differ" in capsys.readouterr().err
+            assert words or f'".", {self.options}' in Path("small/README.md").read_text()
             assert layerdrop.load("small")(self.text).label == layerdrop.load("out")(self.text).label
         code, again, _, err = own("--do_eval --seed 3", output="again", model="out")  # the head decides the labels
         assert code == 0 and again["metrics"] == pytest.approx(record["metrics"], abs=1e-5), err
+
+    def test_a_metric_of_another_kind_is_refused(self, own):
+        code, _, _, err = own("--load_best_model_at_end --metric_for_best_model f1 --eval_strategy epoch")
+        assert code == 2 and err.splitlines()[-1].startswith("error: --metric_for_best_model f1: not a metric of"), err
+        assert f"Allowed: loss, {', '.join(self.metrics)}." in err
 
     def test_resumed_is_bit_identical(self, own, monkeypatch):
         own(CUT, output="whole")
@@ -99,7 +112,7 @@ class EveryKind:
             assert code == 0 and "the checkpoint's classifier" in err and "scores" in out, err
         assert run_command("report", ["out", "--table", "tasks", "significance"]) == 0
         shown = capsys.readouterr().out
-        assert "distill-logits" in shown and "none of 1" in shown, shown
+        assert "distill-logits" in shown and "none of 1" in shown and self.caption in shown, shown
 
     @pytest.mark.parametrize(
         "variant",
@@ -125,7 +138,9 @@ class EveryKind:
 
 class TestSeveralLabels(EveryKind):
     label_type, text, tag = "multi", "w1 w2", "pipeline_tag: text-classification"
+    options = "top_k=None"
     metrics = "f1_micro", "f1_macro", "exact_match"
+    caption = "A row is correct if all of its labels are."
 
     def row(self, number):
         return {"text": f"w{number} w{number + 1}", "label": ["a", "b", "c"][: number % 4]}
@@ -168,7 +183,9 @@ class TestSeveralLabels(EveryKind):
 
 class TestTokens(EveryKind):
     label_type, text, tag = "token", "w1 w2 w3", "pipeline_tag: token-classification"
+    options = 'aggregation_strategy="first"'
     metrics = "entity_f1", "entity_precision", "entity_recall", "accuracy"
+    caption = "A row is correct if all of its tags are."
 
     def row(self, number):
         tags = ["O", "B-a", "I-a", "B-b", "O"]

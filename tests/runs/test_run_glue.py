@@ -18,6 +18,7 @@ from layerdrop.cli.command import run_command
 from layerdrop.data.tasks import TASKS
 from layerdrop.finetune import evaluate as module
 from layerdrop.runs.results import RESULT_FILES
+from layerdrop.system import process
 from tests import tiny
 from tests.running import ROOT, read_record, same, weights, write_table
 
@@ -468,3 +469,14 @@ def test_help(capsys):
         assert flag in short and flag in whole
     assert "--adam_beta1" in whole and "--adam_beta1" not in short and len(short.splitlines()) < 300  # 100 flags
     assert "--drop-strategy" not in whole
+
+
+@pytest.mark.parametrize(("seconds", "noted"), [(0.0, False), (100.0, True)])
+def test_the_load_of_other_processes_is_in_the_record(run, monkeypatch, seconds, noted):
+    """conftest.py turns the measurement off for all other tests."""
+    clock = iter((0.0, seconds))
+    monkeypatch.setattr(process, "_busy_seconds", lambda cores: next(clock))
+    monkeypatch.setattr("layerdrop.runs.describe.busy_note", process.busy_note)
+    code, record, _, err = run("--task_name rte --max_steps 1")
+    notes = [note for note in record["notes"] if note.startswith("other processes occupy")]
+    assert code == 0 and len(notes) == noted == ("times are not comparable" in err), err

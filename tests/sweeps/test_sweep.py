@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 
@@ -68,6 +69,43 @@ def test_plan_sweep_plan(study, bert, glue, capsys):
         torch.set_num_threads(threads)
     alone = read_record("alone")
     assert alone.id == last.id and alone.metrics == last.metrics and alone.epochs == last.epochs
+
+
+def test_datasets_and_label_types_reach_spawned_workers(bert, tmp_path, monkeypatch, capsys):
+    """Each kind of labels, from files and from a dataset with class names, in a worker that imports everything anew."""
+    monkeypatch.chdir(tmp_path)
+    words, tags, sets = [["w1", "w2"], ["w3", "w4"]] * 4, [[0, 1], [0, 0]] * 4, [[0], [0, 1]] * 4
+    names = datasets.List(datasets.ClassLabel(names=["O", "B-a"]))
+    columns = {"tokens": datasets.List(datasets.Value("string")), "ner_tags": names}
+    saved = datasets.Dataset.from_dict({"tokens": words, "ner_tags": tags}, datasets.Features(columns))
+    datasets.DatasetDict(train=saved, validation=saved).save_to_disk("tagged")
+    columns = {"text": datasets.Value("string"), "label": names}
+    saved = datasets.Dataset.from_dict({"text": ["w1", "w2"] * 4, "label": sets}, datasets.Features(columns))
+    datasets.DatasetDict(train=saved).save_to_disk("sets")
+    Path("x.csv").write_text("text,label\n" + "w1 w2,a;b\nw3,\nw4 w5,b\n" * 3)
+    Path("x.txt").write_text("w1 B-a\nw2 O\n\nw3 O\n\n" * 4)
+    Path("values.csv").write_text("text,label\n" + "w1 w2,1.5\nw3,2.5\nw4 w5,0.5\n" * 3)
+    Path("s.yaml").write_text("""
+settings: {precision: fp32, max_steps: 1}
+grid:
+  - {dataset_name: tagged}
+  - {dataset_name: sets, validation_share: 0.25}
+  - {train_file: x.csv, validation_file: x.csv, label_separator: ;}
+  - {train_file: x.txt, validation_file: x.txt, label_type: token}
+  - {train_file: values.csv, validation_file: values.csv}
+""")
+    shared = ["--models", bert, "--strategies", "top", "--k", "2", "--seeds", "1", "--use_cpu", "--workers", "1"]
+    assert run_command("sweep", ["s.yaml", *shared]) == 0, capsys.readouterr().err
+    records = [read_record(path.parent) for path in Path("runs/s").glob("*/record.json")]
+    kinds = {(record.spec.data.task, record.task.kind.label_type, record.task.labels) for record in records}
+    assert kinds == {
+        ("tagged", "token", ("O", "B-a")),
+        ("sets", "multi", ("O", "B-a")),
+        ("x", "multi", ("a", "b")),
+        ("x", "token", ("B-a", "O")),
+        ("values", "number", ()),
+    }
+    assert run_command("sweep", ["s.yaml", *shared, "--plan"]) == 0 and "5 done" in capsys.readouterr().out
 
 
 def test_an_unreadable_record_is_said_and_stays(study, capsys, monkeypatch):

@@ -38,12 +38,14 @@ class Kind(Protocol):
     """The library's pipeline for the models, and the task on the hub."""
     named: bool = True
     """Whether the outputs have class names."""
-    pipeline_options: str = "truncation=True, max_length={length}"
-    """Arguments of the pipeline."""
+    pipeline_options: str = ""
+    """Arguments of the pipeline that this kind needs, as code."""
     label_columns: tuple[str, ...] = ()
     """Names of a label column other than --label_column."""
     pooled: bool = True
     """Whether the head reads one vector for each text."""
+    correct_row: str = ""
+    """When the prediction of a row is correct, as a sentence, if a row has several predictions."""
     smoothed: bool
     """Whether label smoothing changes the loss."""
     threshold: float | None = None
@@ -154,6 +156,14 @@ class Kind(Protocol):
 
     def notes(self, column: str) -> list[str]:
         """Notes for the user if the contents of a file have decided the kind. column: of the labels."""
+        return []
+
+    def pipeline_arguments(self, folder: str, *more: str) -> str:
+        """Arguments of the library's `pipeline` for a model in a folder, as code."""
+        return ", ".join(filter(None, (f'"{self.pipeline}"', f'"{folder}"', self.pipeline_options, *more)))
+
+    def notes_on_names(self, column: str) -> list[str]:
+        """Notes for the user on the class names of own data. column: of the labels."""
         return []
 
     def text(self, cell: Any) -> Any:

@@ -30,8 +30,10 @@ class LabelSets(Kind):
     names: tuple[str, ...]
     label_type = "multi"
     problem_type = "multi_label_classification"
+    correct_row = "A row is correct if all of its labels are."
     smoothed = False
     threshold = 0.5
+    pipeline_options = "top_k=None"  # otherwise the pipeline gives one label
 
     @property
     @override
@@ -114,7 +116,7 @@ class LabelSets(Kind):
         With a separator, an empty text is also valid.
         """
         cell = row.get(column)
-        if (names := listed(cell)) is not None:
+        if (names := listed(cell, column)) is not None:
             return names
         if separator is None:
             text = text_cell(row, column)

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from layerdrop.data import metrics
 from layerdrop.data.columns import is_whole_number
-from layerdrop.data.examples import BadRow
+from layerdrop.data.examples import BadRow, shortened
 from layerdrop.data.kinds.classes import Classes
 from layerdrop.data.kinds.kind import class_id
 from layerdrop.data.tables import Row, Table, listed, text_cell
@@ -47,6 +47,7 @@ class TokenTags(Classes):
     auto_class = "AutoModelForTokenClassification"
     pipeline = "token-classification"
     pooled = False
+    correct_row = "A row is correct if all of its tags are."
     label_columns = TAG_COLUMNS
     pipeline_options = 'aggregation_strategy="first"'
 
@@ -168,10 +169,19 @@ class TokenTags(Classes):
 
     @override
     def notes(self, column: str) -> list[str]:
-        notes = [f"labels of column '{column}': {self} (to change: --label_type)"]
+        return [f"labels of column '{column}': {self} (to change: --label_type)"]
+
+    def notes_on_names(self, column: str) -> list[str]:
+        """Numbers instead of tags; tags of entities beside other tags."""
         if all(map(is_whole_number, self.names)):
-            notes.append(f"the tags in '{column}' are numbers: write their names (O, B-person ...) to measure entities")
-        return notes
+            return [f"the tags in '{column}' are numbers: write their names (O, B-person ...) to measure entities"]
+        others = [name for name in self.names if name != OUTSIDE and not ENTITY_TAG.fullmatch(name)]
+        if not any(map(ENTITY_TAG.fullmatch, self.names)) or not others:
+            return []
+        return [
+            f"metrics count words, not entities, because '{column}' has other tags than O, B-person, I-person ...: "
+            f"{shortened(others)}"
+        ]
 
     @override
     def text(self, cell: str | list[str]) -> list[str]:
@@ -259,7 +269,7 @@ class TokenTags(Classes):
 
 def split_cell(row: Row, column: str) -> list[str]:
     """The items of a list, or the words of a text. Raises BadRow."""
-    items = listed(row.get(column))
+    items = listed(row.get(column), column)
     if items is None:
         items = text_cell(row, column).split()
     if not items:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import pandas as pd
 
@@ -47,7 +47,8 @@ def significance_tables(
             tests.loc[tested, "p"] = holm(list(tests.loc[tested, "p"]))
             tests["significant"] = tests["p"].astype(float) < LEVEL
         table = Table("significance", f"{results.title}: significance", ["strategy", "K", *map(task_name, columns)])
-        table.notes = [_note(int(tested.sum()), correct, plain)]
+        kinds = [record.task.kind for row in rows for record in results.records(row, columns) if record]
+        table.notes = [_note(int(tested.sum()), correct, plain, {kind.correct_row for kind in kinds} - {""})]
         table.notes += [f"Unreadable predictions: {shorten(list(unreadable))}."] * bool(unreadable)
         for row in rows:
             verdicts = {c: _verdict(tests[(tests["row"] == row) & (tests["column"] == c)]) for c in columns}
@@ -103,12 +104,14 @@ def _compare(first: RunRecord, second: RunRecord) -> Comparison | None:
         raise ValueError(f"{first.folder}, {second.folder}: no predictions: {error}") from error
 
 
-def _note(n: int, correct: bool, plain: bool) -> str:
+def _note(n: int, correct: bool, plain: bool, correct_rows: Collection[str] = ()) -> str:
     base = "plain run of the same strategy, K and seed" if plain else "full model of the same seed"
     tests = (
         f"Against the {base}, on the validation set. McNemar's test (exact below 25 disagreements), for regression a "
-        "paired bootstrap of the difference in Pearson's r. A cell has the number of seeds that are significantly "
-        f"worse or better at p = {LEVEL}, and the lowest and highest p of the seeds."
+        "paired bootstrap of the difference in Pearson's r. "
+        + "".join(f"{sentence} " for sentence in sorted(correct_rows))
+        + f"A cell has the number of seeds that are significantly worse or better at p = {LEVEL}, and the lowest and "
+        "highest p of the seeds."
     )
     if correct:
         return f"{tests} p values are Holm's, for the {n} tests of this table."
