@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import layerdrop.deploy.measure
 from layerdrop.cli.command import run_command
-from layerdrop.deploy import measure
 from layerdrop.deploy.cost import (
     MeasuredModel,
     Setting,
@@ -85,7 +85,7 @@ def test_ratios():
 
 def test_peak_memory(bert):
     """Of a process of its own: libraries, weights; a training step has gradients and two moments besides."""
-    assert measure.peaks is peaks  # other tests replace it: see the fixture `in_process`
+    assert layerdrop.deploy.measure.peaks is peaks  # other tests replace it: see the fixture `in_process`
     setting = Setting((30,) * 8, 8)
     inference, training = peaks(MeasuredModel("random:distilbert", k=3), setting, use_cpu=True)
     parameters = 4 * describe(MeasuredModel("random:distilbert", k=3).load(use_cpu=True), 8).parameters
