@@ -124,7 +124,7 @@ def own_examples(
             "--text_columns or --label_column."
         )
     notes = [] if spec.text_columns else [_note_on_texts(first, texts, label)]
-    notes += _note_on_separator(first, label, spec.label_separator)
+    notes += _note_on_separator(first, label, spec.label_separator) if split != "test" else []
     tables = {
         name: _converted(table, kind, texts, None if name == "test" else label, spec) for name, table in tables.items()
     }

@@ -107,6 +107,9 @@ def test_a_separator_that_no_cell_contains_is_noted(tmp_path):
     for separator, noted in ((";", False), ("|", True)):
         notes = "\n".join(read(path, label_type="multi", label_separator=separator).notes)
         assert ("no cell of column 'label'" in notes) == noted
+    texts = write(tmp_path / "texts.csv", [{"text": "w"}])  # to predict: nothing reads labels
+    data = read(None, None, texts, label_type="multi", label_separator="|", known_labels=("a", "b"))
+    assert not any("no cell of column" in note for note in data.notes)
 
 
 def test_one_label_alone_is_refused(tmp_path):
