@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -34,8 +35,8 @@ DICTIONARIES = TrainingArguments._VALID_DICT_FIELDS
 """Flags that take a JSON object."""
 OR_FILE = ("accelerator_config", "deepspeed", "fsdp_config")
 """Flags that take a JSON object or the path of a JSON file."""
-DASHES = "‐‑‒–—−"
-"""Characters that word processors write instead of hyphens."""
+DASHED = re.compile("[‐‑‒–—−]+([A-Za-z].*)", re.DOTALL)
+"""A flag with the characters that word processors write instead of hyphens."""
 RESUME = {"true": "last", "last": "last", "auto": "auto", "false": None, "none": None, "": None}
 """Values of --resume_from_checkpoint other than folders -> Options.resume."""
 RENAMED = {
@@ -213,8 +214,8 @@ def _namespace(words: list[str]) -> argparse.Namespace:
         raise UserError("\n".join(no_such_flag(word, known, "layerdrop run --help_all", MISNOMERS) for word in flags))
     if unknown:
         how = "Write layer ids without spaces, as 9,10,11"
-        if unknown[0].startswith(tuple(DASHES)):
-            how = f"Write it with two hyphens: --{unknown[0].lstrip(DASHES)}"
+        if dashed := DASHED.fullmatch(unknown[0]):
+            how = f"Write it with two hyphens: --{dashed[1]}"
         if unknown[0].endswith(CONFIGURATIONS):
             how = "Write the name of a configuration file before all flags"
         raise UserError(f"'{unknown[0]}' is not the value of a flag. {how}.")

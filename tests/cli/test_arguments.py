@@ -202,6 +202,8 @@ def test_every_flag_of_the_library_goes_through():
         ("--precision fp16 --bf16", "--precision fp16 and --bf16 contradict each other"),
         ("--precision bf16 --bf16 False", "--precision bf16 and --bf16 False contradict each other"),
         ("–drop_k 2", "'–drop_k' is not the value of a flag. Write it with two hyphens: --drop_k"),
+        ("–––drop_k 2", "Write it with two hyphens: --drop_k"),
+        ("--seed 1 −1", "^'−1' is not the value of a flag. Write layer ids"),
         ("--drop_layers 10 11", "^'11' is not the value of a flag. Write layer ids without spaces, as 9,10,11"),
         (
             "--remove_layers 10 11 --seed 1",
@@ -309,6 +311,7 @@ def test_words_of_a_range():
         "--seeds -1: must be from 0 to 4294967295.",
         "--max_loss nan: must be a finite number.",
     ]
+    assert len(list(out_of_range({"k": [0, 1001], "drop_k": 1001}))) == 2
 
 
 @pytest.mark.parametrize(
@@ -376,6 +379,13 @@ def test_what_a_launcher_sets_and_no_record_says_is_refused(variable, value, ref
     monkeypatch.setenv(variable, value)
     problems = list(checks._library(flags))
     assert bool(problems) == refused and all(text.startswith(f"{variable}={value}, set by `accel") for text in problems)
+
+
+def test_a_run_is_refused_in_a_process_of_no_launcher(monkeypatch):
+    """See check_launcher for the variables."""
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(UserError, match="LOCAL_RANK=1: is set without RANK"):
+        parse(CPU)
 
 
 # ---- configuration files
