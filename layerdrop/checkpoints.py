@@ -321,8 +321,11 @@ def _check_config(config: PreTrainedConfig, checkpoint: str) -> None:
         raise UserError(f"{checkpoint}: config.json numbers its classes wrongly (id2label). Number them from 0.")
     if twice := [name for name, n in Counter(map(str, classes.values())).items() if n > 1]:
         raise UserError(f"{checkpoint}: config.json names two classes '{twice[0]}' (id2label). Rename one of them.")
-    if getattr(config, "chunk_size_feed_forward", 0) not in (0, 1):
-        raise UserError(f"{checkpoint}: chunk_size_feed_forward in config.json fits no length of texts. Set it to 0.")
+    if (size := getattr(config, "chunk_size_feed_forward", 0)) not in (0, 1):
+        raise UserError(
+            f"{checkpoint}: config.json splits texts into parts of {size!r} tokens (chunk_size_feed_forward), which "
+            "most lengths do not allow. Set it to 0."
+        )
     if getattr(config, "quantization_config", None) is not None:
         raise UserError(f"{checkpoint}: is quantized (quantization_config in config.json). Give the unquantized model.")
     if config.model_type in family.positions_after_padding and config.pad_token_id is None:

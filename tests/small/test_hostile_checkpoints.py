@@ -52,7 +52,7 @@ def refused(folder, message: str) -> None:
         ({"architectures": [7]}, "architectures"),
         ({"id2label": {"1": "a", "2": "b"}}, "numbers its classes wrongly"),
         ({"id2label": {"0": "a", "1": "a"}}, "names two classes 'a'"),
-        ({"chunk_size_feed_forward": 3}, "Set it to 0"),
+        ({"chunk_size_feed_forward": 3}, "parts of 3 tokens .* Set it to 0"),
         ({"vocab_size": 2.5}, "config.json cannot be used"),
         ({"hidden_act": "nonsense"}, "config.json cannot be used"),
         ({"num_attention_heads": 3}, "config.json cannot be used"),
@@ -70,8 +70,9 @@ def test_wrong_configurations(folder, values, message):
     refused(folder, message)
 
 
-def test_a_right_list_of_kept_layers_is_taken(folder):
-    change(folder / "config.json", layer_dropping={"n_layers": 12, "kept": [0, 2, 4, 6, 8, 10]})
+def test_right_values_are_taken(folder):
+    kept = {"n_layers": 12, "kept": [0, 2, 4, 6, 8, 10]}
+    change(folder / "config.json", layer_dropping=kept, chunk_size_feed_forward=1)
     assert Checkpoint.open(str(folder)).original_ids == [0, 2, 4, 6, 8, 10]
 
 
