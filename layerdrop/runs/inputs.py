@@ -104,7 +104,7 @@ def _check_kind(spec: RunSpec, args: TrainingArguments, task: Task) -> None:
             f"{task.kind}. Use --distill layers or logits."
         )
     best, allowed = args.metric_for_best_model, ("loss", *task.metrics)
-    if spec.train and spec.data.source in ("files", "dataset") and best and best not in allowed:
+    if spec.data.source in ("files", "dataset") and best and best not in allowed:
         raise UserError(
             f"--metric_for_best_model {best}: not a metric of {task.name}, whose labels are {task.kind}. Allowed: "
             f"{', '.join(allowed)}."
