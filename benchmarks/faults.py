@@ -472,6 +472,8 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, help="folder of the results (default: runs/faults_seedS)")
     args = parser.parse_args(words)
     names = [name for name in args.scenarios if args.processes == 1 or name in RUNS]
+    if not names:
+        parser.error(f"--processes {args.processes}: only with a scenario of one run: {', '.join(RUNS)}")
     settings = [f"seed{args.seed}", args.broken, f"{args.processes}_processes" if args.processes > 1 else None]
     folder = args.folder or Path("runs/faults_" + "_".join(filter(None, settings)))
     folder = folder.absolute()

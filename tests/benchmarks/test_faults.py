@@ -140,6 +140,12 @@ def test_a_process_of_two_fails(tmp_path, capsys):
     assert [line["way"] for line in lines] == list(WAYS) and all(len(line["codes"][0]) == 2 for line in lines)
 
 
+def test_several_processes_need_a_run(capsys):
+    with pytest.raises(SystemExit):
+        main(["--processes", "2", "--scenarios", "report"])
+    assert "--processes 2: only with a scenario of one run: plain run" in capsys.readouterr().err
+
+
 def test_settings_are_compared_by_value():
     def saved(args) -> bytes:
         file = io.BytesIO()
