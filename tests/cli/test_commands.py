@@ -13,6 +13,7 @@ from layerdrop.cli.cut import SHARED
 from layerdrop.cli.flags import SECTIONS
 from layerdrop.errors import UserError
 from layerdrop.system.process import OF_TORCHRUN
+from layerdrop.system.text import cut_middle
 
 ROOT = Path(__file__).parent.parent.parent
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"} | {"PYTHONPATH": str(ROOT)}
@@ -88,6 +89,7 @@ def test_words_after_two_dashes_are_no_flags():
     parser = command_parser("predict")
     assert parser.parse_args(["--", "--model"]).model == "--model"
     assert parser.parse_args(["m", "--text=--x"]).text == ["--x"]
+    assert parser.parse_args(["m", "--text=--"]).text == ["--"]
 
 
 def test_help_of_cut_names_the_flags_that_select_layers(capsys):
@@ -100,6 +102,7 @@ def test_help_of_cut_names_the_flags_that_select_layers(capsys):
     ("raised", "code", "said"),
     [
         (UserError("a: b\nc: d"), 2, "error: a: b\nerror: c: d\n"),
+        (UserError(f"a: {'x' * 10**6}. Do this."), 2, f"error: {cut_middle('a: ' + 'x' * 10**6 + '. Do this.')}\n"),
         (KeyboardInterrupt(), 130, "stopped. Repeat the command to continue.\n"),
         (KeyboardInterrupt("Do this."), 130, "stopped. Do this.\n"),
     ],

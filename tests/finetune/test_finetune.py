@@ -42,9 +42,25 @@ def test_freezing(model_type):
     model = tiny.model(model_type)
     freeze(model, (1, 3), embeddings=True)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    assert any("embedding" in name for name in frozen)
+    assert frozen >= {name for name, _ in model.named_parameters() if "embedding" in name} != set()
     in_layers = {int(name.split("layer.")[1].split(".")[0]) for name in frozen if "layer." in name}
     assert in_layers == {1, 3} and "classifier.weight" not in frozen
+
+
+def test_the_loader_of_batches_grouped_by_length_has_the_librarys_settings(tmp_path):
+    names = {"num_workers": 2, "prefetch_factor": 3, "persistent_workers": True, "pin_memory": False}
+    args = TrainingArguments(
+        str(tmp_path),
+        use_cpu=True,
+        report_to=[],
+        train_sampling_strategy="group_by_length",
+        dataloader_multiprocessing_context="spawn",
+        **{f"dataloader_{name}": value for name, value in names.items()},
+    )
+    trainer = FineTuner(tiny.model("bert"), args, COLLATE, dataset(), objective=CLASSES, capture=False)
+    loader = trainer.get_train_dataloader()
+    assert {name: getattr(loader, name) for name in names} == names
+    assert loader.multiprocessing_context.get_start_method() == "spawn"
 
 
 def test_nothing_is_frozen_unasked():

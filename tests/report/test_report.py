@@ -625,7 +625,7 @@ def test_ways_are_tested_against_the_ordinary_run(tmp_path):
         runs.append(made)
     (table,) = significance_tables(frame(runs), plain=True)
     assert [row[:2] for row in table.rows] == [["top, finetuned", "2"]] and table.rows[0][2].startswith("1 better of 1")
-    assert "plain run of the same strategy" in table.notes[0]
+    assert "plain run of the same strategy" in table.notes[0] and "  " not in table.notes[0]
     (table,) = significance_tables(frame(runs))
     assert [row[2][:7] for row in table.rows] == ["1 worse", "1 worse"]
     longer = record(k=2, recipe=TrainSpec(num_train_epochs=6.0))

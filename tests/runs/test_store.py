@@ -15,7 +15,15 @@ from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.errors import UserError
 from layerdrop.finetune.spec import TrainSpec
-from layerdrop.runs.folder import FolderState, Locked, is_complete, lock_folder, open_folder, remove_checkpoints
+from layerdrop.runs.folder import (
+    FolderState,
+    Locked,
+    is_complete,
+    keeps_model,
+    lock_folder,
+    open_folder,
+    remove_checkpoints,
+)
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import Needs, status_of
@@ -416,6 +424,20 @@ def test_an_interrupted_run_on_data_that_have_changed_starts_again(tmp_path):
     with pytest.raises(UserError, match="of a run with other settings"):
         opened(OTHER, tmp_path, resume="auto", data={"train": {"rows": 5}})
     assert path.exists()
+
+
+def test_a_kill_before_the_spec_is_written_does_not_forget_that_the_model_is_kept(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    opened(SPEC, tmp_path)
+    assert not keeps_model(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("layerdrop.runs.folder._begin", killed)
+        opened(SPEC, tmp_path, resume="auto", save_model=True)
+    assert keeps_model(tmp_path)
+    opened(SPEC, tmp_path, resume="auto")
+    assert not keeps_model(tmp_path)
 
 
 def test_a_model_that_was_not_kept_is_trained_again_where_it_is_asked_for(tmp_path):

@@ -232,6 +232,7 @@ def test_estimates_by_hand(make):
     estimate = Estimate([success(full, 30.0), success(top, 10.0)])
     assert estimate.seconds(other_seed) == 30 and estimate.seconds(bottom) == 10  # same task and K
     assert estimate.seconds(make(k=4)) == estimate.seconds(other_task) == estimate.seconds(other_model) == 20
+    assert Estimate(success(full, seconds) for seconds in (30.0, 10.0, 20.0)).seconds(full) == 20  # the median
     estimate.add(success(make("sst2", 1), 90.0))
     assert estimate.seconds(make(k=4)) == 20 and estimate.seconds(other_task) == 90  # same task
     estimate.add(success(make(model="n"), 1.0))

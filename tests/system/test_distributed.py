@@ -214,11 +214,12 @@ def test_the_first_error_is_the_reason(monkeypatch):
     def stop():
         raise KeyboardInterrupt
 
-    group = SimpleNamespace(get_rank=lambda: 0, broadcast_object_list=ended, barrier=ended)
+    operations = dict.fromkeys(("broadcast_object_list", "all_gather_object", "barrier"), ended)
+    group = SimpleNamespace(get_rank=lambda: 0, get_world_size=lambda: 2, **operations)
     monkeypatch.setattr(distributed, "_joined", lambda: group)
     with pytest.raises(KeyboardInterrupt):
         from_first_process(stop)
-    for function in (finish, lambda: from_first_process(lambda: 1)):
+    for function in (finish, lambda: gather(1), lambda: from_first_process(lambda: 1)):
         with pytest.raises(ConnectionResetError) as error:
             function()
         line = fault(error.value)
