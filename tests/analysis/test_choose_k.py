@@ -131,6 +131,8 @@ def test_command(call):
     code, again, err = call(words)
     assert code == 0 and again == out and err.count("done  ") == 1 and "repeating" not in err
     assert (folder / "model.safetensors").exists()
+    (folder / "model.safetensors").unlink()  # no process was killed
+    assert "to keep its model" in call(words)[2] and (folder / "model.safetensors").exists()
     (folder / "README.md").unlink()  # killed after the record
     assert call(words)[0] == 0 and (folder / "README.md").exists()
 

@@ -93,6 +93,8 @@ def test_a_note_says_why_no_entities_are_measured(tmp_path, tags, note):
     for label_type in ("auto", "token"):
         notes = "\n".join(read_files(path, label_type=label_type).notes)
         assert re.search(note, notes) if note else "entities" not in notes
+    known = read_files(None, path, label_type="token", known_labels=tuple(map(str, sorted(set(tags)))))
+    assert not any("entities" in text for text in known.notes)  # its tags were noted when the model was trained
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from layerdrop.system.distributed import (
     is_first,
     leave,
     leaves_group,
+    log,
     rank,
     world_size,
 )
@@ -203,6 +204,11 @@ def test_variables_of_a_launcher_that_did_not_start_this_process(variables, line
     with pytest.raises(UserError) as error:
         check_launcher()
     assert str(error.value).startswith(line)
+
+
+def test_a_long_line_does_not_fill_the_terminal(capsys):
+    log("x" * 10**6)
+    assert len(capsys.readouterr().err) < 3000
 
 
 def test_the_first_error_is_the_reason(monkeypatch):
