@@ -235,9 +235,9 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--trainings", type=int, default=200, help="overhead: number of trainings")
     parser.add_argument("--tools", nargs="+", choices=STUDIES, default=list(STUDIES), metavar="TOOL")
     parser.add_argument("--python", default=sys.executable, help="Python that has the other tools (default: this one)")
-    parser.add_argument("--folder", type=Path, default=Path("runs/trackers"), help="folder of the results")
+    parser.add_argument("--folder", type=Path, help="folder of the results (default: runs/trackers_seedS)")
     args = parser.parse_args(words)
-    folder = args.folder.absolute()
+    folder = (args.folder or Path(f"runs/trackers_seed{args.seed}")).absolute()  # a seed never reads another's kills
     if (
         args.tools != ["layerdrop"]
         and subprocess.run([args.python, "-c", IMPORTS], stderr=subprocess.DEVNULL).returncode

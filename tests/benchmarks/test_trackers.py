@@ -97,6 +97,15 @@ def test_missing_packages(tmp_path, capsys):
     assert "/bin/false -m pip install ray[tune]" in capsys.readouterr().err
 
 
+def test_kills_of_another_seed_are_not_counted(tmp_path, monkeypatch):
+    folders = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trackers, "kill_tool", lambda folder, *_, **__: folders.append(folder))
+    for words in ([], ["--seed", "2"], ["--folder", "x"]):
+        assert main(["kill", "--tools", "layerdrop", *words]) == 0
+    assert folders == [tmp_path / name / "layerdrop" for name in ("runs/trackers_seed1", "runs/trackers_seed2", "x")]
+
+
 def test_the_training_of_the_other_tools(tmp_path, monkeypatch):
     monkeypatch.setenv(tracker_studies.LEDGER, str(tmp_path / "ledger"))
     monkeypatch.setattr(tracker_studies, "STEP_SECONDS", 0)
