@@ -44,8 +44,8 @@ VALUES = {
 """Flag -> plausible values, if its type does not tell them."""
 ACTIONS = {action.dest: action for action in run_parser()._actions if action.option_strings}
 OWN = [field.name for group in GROUPS for field in fields(group)]
-SILENT = ("dry_run", "json", "freeze_layers")
-"""Flags that decide what a command prints, and a list that may be empty."""
+SILENT = ("dry_run", "json", "freeze_layers", "drop_k", "drop_threshold")
+"""Flags that decide what a command prints, a list that may be empty, and numbers that may be 0."""
 FLAGS = st.sampled_from(OWN) | st.sampled_from(list(ACTIONS))
 
 
