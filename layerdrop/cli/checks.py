@@ -98,7 +98,8 @@ def _strategy(flags: Flags) -> Iterator[str]:
         return
     if row is None:
         for name in ("drop_k", "drop_threshold", "drop_order_file", "drop_order", "score_on"):
-            if getattr(drop, name) not in (None, 0) and drop.drop_layers is None:
+            named = getattr(drop, name) is not None and (name != "drop_k" or drop.drop_k != 0)
+            if named and drop.drop_layers is None:
                 yield f"--{name} needs a strategy. Choose --drop_strategy: {', '.join(STRATEGIES)}."
     elif row.listed and not flags.drops_nothing:
         if not flags.drop_layers and drop.drop_layers is None:

@@ -50,8 +50,8 @@ def csv_cell(value: object) -> object:
 
 
 def names_in(text: str | None) -> tuple[str, ...]:
-    """`a, b` -> ("a", "b"). Empty for None."""
-    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+    """`a, b` -> ("a", "b"). Empty for None and for blanks."""
+    return tuple(name.strip() for name in text.split(",")) if text and text.strip() else ()
 
 
 def short_name(path: str) -> str:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from layerdrop.architectures import ModelSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.runs.spec import RunSpec
-from layerdrop.system.text import cut_middle, one_line, short_name
+from layerdrop.system.text import cut_middle, names_in, one_line, short_name
 
 
 def test_the_middle_of_a_long_line_is_cut():
@@ -67,3 +67,11 @@ def test_a_folder_without_a_name_has_that_of_the_place(path, tmp_path, monkeypat
     (tmp_path / "above" / "here").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "above" / "here")
     assert short_name(path) == {".": "here", "./": "here", "..": "above", "x/..": "here", "/": "model"}[path]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"), [(None, ()), (" ", ()), ("a, b", ("a", "b")), ("a,", ("a", "")), (",", ("", ""))]
+)
+def test_names_in_a_text(text, names):
+    """An empty name is kept, so that no column has it and the flag is refused."""
+    assert names_in(text) == names
