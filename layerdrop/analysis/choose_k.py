@@ -42,6 +42,8 @@ class ToleranceSettings:
     """Whether to try every K instead of bisection. Always with elastic depth, where one training serves every K."""
     finetune_chosen: bool = False
     """Whether to fine-tune the chosen model of an elastic training once more."""
+    select_on: str | None = None
+    """Metric of the losses; None: the task's selection metric."""
 
 
 class TaskTolerance:
@@ -168,8 +170,11 @@ class TaskTolerance:
 
     @property
     def metric(self) -> str:
-        """Name of the metric of the losses."""
-        return self.task.selection_metric
+        """Name of the metric of the losses. Raises UserError for a metric that the task does not have."""
+        metric, task = self.settings.select_on or self.task.selection_metric, self.task
+        if metric not in task.metrics:
+            raise UserError(f"--select_on {metric}: not a metric of {task.name}. Allowed: {', '.join(task.metrics)}.")
+        return metric
 
     def n_rows(self, half: int) -> int:
         """Number of rows of a half."""
@@ -184,7 +189,7 @@ class TaskTolerance:
         errors = []
         for full, cut in zip(self.known[0], self.known[k], strict=True):
             (labels, before), (_, after) = self._read(full, half), self._read(cut, half)
-            errors.append(standard_error(before, after, labels, self.task))
+            errors.append(standard_error(before, after, labels, self.task, self.metric))
         whole = abs(self.full_score(half)) if self.settings.percent else 0
         return statistics.median(errors) * (100 / whole if whole else 1)
 
@@ -203,7 +208,7 @@ class TaskTolerance:
     def _score(self, record: RunRecord, half: int | None) -> float:
         if (record.id, half) not in self.scores:
             labels, predictions = self._read(record, half)
-            self.scores[record.id, half] = score(predictions, labels, np.arange(len(labels)), self.task)
+            self.scores[record.id, half] = score(predictions, labels, np.arange(len(labels)), self.task, self.metric)
         return self.scores[record.id, half]
 
     def _read(self, record: RunRecord, half: int | None) -> tuple[np.ndarray, np.ndarray]:

@@ -29,9 +29,11 @@ def halves(labels: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
     return chosen, np.setdiff1d(np.arange(len(labels)), chosen)
 
 
-def score(predictions: np.ndarray, labels: np.ndarray, rows: np.ndarray, task: Task) -> float:
-    """Score of some rows in points, by the task's selection metric."""
-    name = task.selection_metric
+def score(
+    predictions: np.ndarray, labels: np.ndarray, rows: np.ndarray, task: Task, metric: str | None = None
+) -> float:
+    """Score of some rows in points. metric: None for the task's selection metric."""
+    name = metric or task.selection_metric
     return 100 * task.kind.measure((name,), predictions[rows], labels[rows])[name]
 
 
@@ -41,7 +43,9 @@ def loss(full: Sequence[float], cut: Sequence[float], percent: bool = False) -> 
     return 100 * (before - after) / abs(before) if percent and before else before - after
 
 
-def standard_error(full: np.ndarray, cut: np.ndarray, labels: np.ndarray, task: Task) -> float:
+def standard_error(
+    full: np.ndarray, cut: np.ndarray, labels: np.ndarray, task: Task, metric: str | None = None
+) -> float:
     """Standard error in points of the paired difference of two models' scores on the same n rows.
 
     full, cut, labels: predictions and labels, (n,). The error is 100 sqrt(V + 1 / n^2). V is the jackknife variance of
@@ -52,7 +56,7 @@ def standard_error(full: np.ndarray, cut: np.ndarray, labels: np.ndarray, task: 
     """
     n = len(labels)
     left_out = [np.flatnonzero(np.arange(n) % BLOCKS != block) for block in range(min(n, BLOCKS) if n > 1 else 0)]
-    both = ([score(predictions, labels, rows, task) for rows in left_out] for predictions in (full, cut))
+    both = ([score(predictions, labels, rows, task, metric) for rows in left_out] for predictions in (full, cut))
     before, after = (np.nan_to_num(scores) for scores in both)
     variance = (len(left_out) - 1) * np.var(before - after) if left_out else 0
     return float(np.sqrt(variance + (100 / max(n, 1)) ** 2))

@@ -58,6 +58,16 @@ def test_standard_error():
     assert standard_error(labels, cut, labels, TASKS["rte"]) == pytest.approx(100 * (by_block + 1 / 200**2) ** 0.5)
 
 
+def test_another_metric():
+    """3 of 4 positive rows and 0 of 2 negative rows are right: accuracy 1/2, F1 = 2 * 3 / (3 + 2 + 4)."""
+    labels, predictions, task = np.array([1, 1, 1, 1, 0, 0]), np.array([1, 1, 1, 0, 1, 1]), TASKS["mrpc"]
+    assert score(predictions, labels, np.arange(6), task) == pytest.approx(100 * 6 / 9)
+    assert score(predictions, labels, np.arange(6), task, "accuracy") == 50
+    accuracy = 100 * ((3 - 3 * 3 / 6) / 30 + 1 / 36) ** 0.5
+    assert standard_error(labels, predictions, labels, task, "accuracy") == pytest.approx(accuracy)
+    assert standard_error(labels, predictions, labels, task) != pytest.approx(accuracy)
+
+
 @pytest.mark.parametrize(("name", "spread"), [("mrpc", 0.4), ("stsb", 0.3), ("cola", 0.4)])
 def test_standard_error_is_that_of_resampled_rows(name, spread):
     """For F1, Spearman and Matthews: within 30% of the spread of the difference over 300 new sets of rows."""
@@ -96,6 +106,20 @@ def test_losses_and_their_errors_of_files(tmp_path):
     assert task.standard_error(2, None) == pytest.approx(100 * (32 / (40 * 39) + 1 / 40**2) ** 0.5)
     task.settings = ToleranceSettings([1.0], [1], "x", percent=True)
     assert task.standard_error(1, None) == pytest.approx(expected / 0.6)
+    task.settings, task.scores = ToleranceSettings([1.0], [1], "x", select_on="f1"), {}
+    with pytest.raises(UserError, match="--select_on f1: not a metric of rte. Allowed: accuracy"):
+        task.full_score(0)
+
+
+def test_select_on_decides_the_scores(tmp_path):
+    names = TASKS["mrpc"].labels
+    rows = "".join(f"{i}\t{names[i < 4]}\t{names[i != 3]}\n" for i in range(6))
+    (tmp_path / "predictions_dev.tsv").write_text(f"index\tlabel\tprediction\n{rows}")
+    task = TaskTolerance.__new__(TaskTolerance)
+    task.known = {0: [RunRecord(RunSpec(ModelSpec("m"), DataSpec("mrpc")), str(tmp_path), "success")]}
+    for metric, expected in ((None, 100 * 6 / 9), ("accuracy", 50)):
+        task.settings, task.scores = ToleranceSettings([1.0], [1], "x", select_on=metric), {}
+        assert task.full_score(None) == pytest.approx(expected) and task.metric == (metric or "f1")
 
 
 @pytest.mark.parametrize("content", [None, "index\tlabel\n0\t1\n", "index\tlabel\tprediction\n0\tmaybe\tnever\n"])
@@ -255,6 +279,8 @@ def test_k_that_the_strategy_cannot_drop_are_left_out(call):
         ("--tasks rt", "--tasks: unknown"),
         ("--tasks rte --drop_strategy greedy", "greedy: nothing is published for tinybert"),
         ("--tasks rte --finetune_chosen", "--finetune_chosen: fine-tunes a model of an elastic training"),
+        ("--tasks rte --select_on f1", "--select_on f1: not a metric of rte. Allowed: accuracy."),
+        ("--tasks rte --select_on loss", "--select_on loss: not a metric of rte. Allowed: accuracy."),
         ("--tasks rte --output_dir x", "--output_dir: is the folder of a single run"),
     ],
 )
@@ -321,5 +347,8 @@ def test_own_files(call, tmp_path):
     rows = "".join(f"w{i} w{i % 7},{'good' if i % 3 else 'bad'}\n" for i in range(24))
     Path("reviews.csv").write_text(f"text,label\n{rows}")
     words = "--train_file reviews.csv --hold_out 0.4 --max_loss 100 --k 2 --max_steps 1 --save_model no"
-    code, out, err = call(words, data=None)
+    code, out, err = call(f"{words} --select_on f1_macro", data=None)
     assert code == 0 and "| reviews " in out and "K = 2 within a loss of 100" in err, err
+    assert "reviews: f1_macro of the full model is " in out
+    code, _, err = call(f"{words} --select_on loss", data=None)
+    assert code == 2 and err.startswith("error: --select_on loss: not a metric of own data. Allowed: ")
