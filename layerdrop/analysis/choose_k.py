@@ -1,10 +1,13 @@
 """Find the largest K within a maximum loss, and execute the needed runs. Protocol: layerdrop.analysis.tolerance."""
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score
+import numpy as np
+
+from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score, standard_error
 from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
 from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
@@ -39,6 +42,8 @@ class ToleranceSettings:
     """Whether to try every K instead of bisection. Always with elastic depth, where one training serves every K."""
     finetune_chosen: bool = False
     """Whether to fine-tune the chosen model of an elastic training once more."""
+    select_on: str | None = None
+    """Metric of the losses; None: the task's selection metric."""
 
 
 class TaskTolerance:
@@ -77,8 +82,8 @@ class TaskTolerance:
         """K -> records, one for each seed."""
         self.finetuned: list[RunRecord] = []
         """Records of the chosen K after a further fine-tuning, one for each seed."""
-        self.scores: dict[tuple[str, int], float] = {}
-        """(run id, half) -> score in points."""
+        self.scores: dict[tuple[str, int | None], float] = {}
+        """(run id, half) -> score in points. Half None: both halves."""
         self.jobs: dict[tuple[int, int, bool], Job] = {}
         """(K, seed, whether it is fine-tuned again) -> run."""
         self.impossible: dict[int, str] = {}
@@ -163,29 +168,62 @@ class TaskTolerance:
         """The task of the records."""
         return self.known[0][0].task
 
-    def loss_at(self, k: int, half: int) -> float:
-        """Loss with K dropped layers on a half of the validation set (0: to choose K, 1: to report)."""
+    @property
+    def metric(self) -> str:
+        """Name of the metric of the losses. Raises UserError for a metric that the task does not have."""
+        metric, task = self.settings.select_on or self.task.selection_metric, self.task
+        if metric not in task.metrics:
+            raise UserError(f"--select_on {metric}: not a metric of {task.name}. Allowed: {', '.join(task.metrics)}.")
+        return metric
+
+    def n_rows(self, half: int) -> int:
+        """Number of rows of a half."""
+        return len(self._read(self.known[0][0], half)[0])
+
+    def full_score(self, half: int | None) -> float:
+        """Score of the full model in points, the median over seeds. half: as `loss_at`."""
+        return statistics.median(float(np.nan_to_num(self._score(record, half))) for record in self.known[0])
+
+    def standard_error(self, k: int, half: int | None) -> float:
+        """Standard error of `loss_at` over the rows, the median over seeds. Unit and arguments as `loss_at`."""
+        errors = []
+        for full, cut in zip(self.known[0], self.known[k], strict=True):
+            (labels, before), (_, after) = self._read(full, half), self._read(cut, half)
+            errors.append(standard_error(before, after, labels, self.task, self.metric))
+        whole = abs(self.full_score(half)) if self.settings.percent else 0
+        return statistics.median(errors) * (100 / whole if whole else 1)
+
+    def loss_at(self, k: int, half: int | None) -> float:
+        """Loss with K dropped layers on a half of the validation set (0: to choose K, 1: to report, None: both)."""
         return self._loss(self.known[k], half)
 
     def loss_finetuned(self, half: int) -> float:
         """Loss of the chosen K after its further fine-tuning, as `loss_at`."""
         return self._loss(self.finetuned, half)
 
-    def _loss(self, records: Sequence[RunRecord], half: int) -> float:
+    def _loss(self, records: Sequence[RunRecord], half: int | None) -> float:
         full, cut = ([self._score(record, half) for record in of] for of in (self.known[0], records))
         return loss(full, cut, self.settings.percent)
 
-    def _score(self, record: RunRecord, half: int) -> float:
+    def _score(self, record: RunRecord, half: int | None) -> float:
         if (record.id, half) not in self.scores:
-            try:
-                labels, predictions = (self.task.kind.read(shown) for shown in read_predictions(record.folder)[1:])
-            except (TypeError, ValueError) as error:  # no file, or a damaged file
-                raise UserError(
-                    f"{record.folder}: its predictions for the validation set cannot be read ({error}). Delete the "
-                    "folder to repeat the run."
-                ) from None
-            self.scores[record.id, half] = score(predictions, labels, halves(labels, self.task)[half], self.task)
+            labels, predictions = self._read(record, half)
+            self.scores[record.id, half] = score(predictions, labels, np.arange(len(labels)), self.task, self.metric)
         return self.scores[record.id, half]
+
+    def _read(self, record: RunRecord, half: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """(labels, predictions) of a run on a half. Raises UserError."""
+        try:
+            labels, predictions = (self.task.kind.read(shown) for shown in read_predictions(record.folder)[1:])
+        except (TypeError, ValueError) as error:  # no file, or a damaged file
+            raise UserError(
+                f"{record.folder}: its predictions for the validation set cannot be read ({error}). Delete the "
+                "folder to repeat the run."
+            ) from None
+        if half is None:
+            return labels, predictions
+        rows = halves(labels, self.task)[half]
+        return labels[rows], predictions[rows]
 
 
 def find_tolerances(tasks: Sequence[TaskTolerance], train: Train, log: Callable[[str], None]) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 from layerdrop.data.tasks import Task
 
 SEED = 41
+BLOCKS = 50
+"""Number of blocks of rows of the jackknife. With 50 blocks, a standard error is exact to about 10%."""
 
 
 def halves(labels: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
@@ -27,9 +29,11 @@ def halves(labels: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
     return chosen, np.setdiff1d(np.arange(len(labels)), chosen)
 
 
-def score(predictions: np.ndarray, labels: np.ndarray, rows: np.ndarray, task: Task) -> float:
-    """Score of some rows in points, by the task's selection metric."""
-    name = task.selection_metric
+def score(
+    predictions: np.ndarray, labels: np.ndarray, rows: np.ndarray, task: Task, metric: str | None = None
+) -> float:
+    """Score of some rows in points. metric: None for the task's selection metric."""
+    name = metric or task.selection_metric
     return 100 * task.kind.measure((name,), predictions[rows], labels[rows])[name]
 
 
@@ -37,6 +41,25 @@ def loss(full: Sequence[float], cut: Sequence[float], percent: bool = False) -> 
     """Difference of the medians over seeds, in points or in percent of the full score. Undefined scores are 0."""
     before, after = (statistics.median(np.nan_to_num(scores)) for scores in (full, cut))
     return 100 * (before - after) / abs(before) if percent and before else before - after
+
+
+def standard_error(
+    full: np.ndarray, cut: np.ndarray, labels: np.ndarray, task: Task, metric: str | None = None
+) -> float:
+    """Standard error in points of the paired difference of two models' scores on the same n rows.
+
+    full, cut, labels: predictions and labels, (n,). The error is 100 sqrt(V + 1 / n^2). V is the jackknife variance of
+    the difference: (g - 1) / g times the sum of squared deviations, where each of g = min(n, BLOCKS) blocks of rows is
+    left out once. For accuracy and g = n, V = (b + c - (b - c)^2 / n) / (n (n - 1)), the binomial variance with b rows
+    that only one model gets right, and c rows that only the other gets right. 1 / n^2 adds one such row, as Agresti and
+    Min (2005): the error of models that never disagree is not zero. Undefined scores are 0.
+    """
+    n = len(labels)
+    left_out = [np.flatnonzero(np.arange(n) % BLOCKS != block) for block in range(min(n, BLOCKS) if n > 1 else 0)]
+    both = ([score(predictions, labels, rows, task, metric) for rows in left_out] for predictions in (full, cut))
+    before, after = (np.nan_to_num(scores) for scores in both)
+    variance = (len(left_out) - 1) * np.var(before - after) if left_out else 0
+    return float(np.sqrt(variance + (100 / max(n, 1)) ** 2))
 
 
 @dataclass

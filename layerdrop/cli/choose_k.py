@@ -29,6 +29,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--k", nargs="+", type=int, help="values of K to choose from (default: all)")
     add("--exhaustive", action="store_true", help="try every K; bisection assumes that the loss grows with K")
     add("--finetune_chosen", action="store_true", help="--drop_when elastic: fine-tune the chosen model once more")
+    add("--select_on", help="metric of the losses (default: the task's F1, Spearman, Matthews or accuracy)")
     add("--compare", choices=("sajjad2023",), help="also show the K and the loss of this paper")
     add("--store", type=LocalPath, default="runs/choose_k", help="folder of the runs")
     add("--figures", type=LocalPath, help="folder of the figures (PNG and PDF)")
@@ -40,6 +41,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Choose K for every task, and print the table. Returns the exit code."""
     args, rest = parse_known(parser, words)
     from layerdrop.analysis.choose_k import TaskTolerance, ToleranceSettings, find_tolerances
+    from layerdrop.cli.checks import check_select_on, logged_metrics
     from layerdrop.cli.parsing import parse_settings
     from layerdrop.report.figures import FIGURE_MARK, lines, save_figure
     from layerdrop.report.table import render
@@ -49,9 +51,16 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     from layerdrop.system.files import make_folder, refuse_foreign
 
     slots = find_slots(args)
-    choice = args.k, args.percent, args.exhaustive, args.finetune_chosen
+    choice = args.k, args.percent, args.exhaustive, args.finetune_chosen, args.select_on
+
+    def parse(defaults, words):
+        arguments = parse_settings(defaults, words)
+        task = arguments.data.task
+        check_select_on(args.select_on, arguments, list(task.metrics) if task else logged_metrics(arguments)[1:])
+        return arguments
+
     settings = ToleranceSettings(args.max_loss, args.seeds, args.store, *choice)
-    tasks = [TaskTolerance(name, rest, settings, parse_settings) for name in tasks_of(args.tasks, rest)]
+    tasks = [TaskTolerance(name, rest, settings, parse) for name in tasks_of(args.tasks, rest)]
     make_folder("--store", args.store)
     if args.figures:
         make_folder("--figures", args.figures)

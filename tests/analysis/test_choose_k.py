@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from layerdrop.analysis.choose_k import TaskTolerance, ToleranceSettings
-from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score
+from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score, standard_error
 from layerdrop.architectures import ModelSpec
 from layerdrop.cli.command import run_command
 from layerdrop.cli.engines import tasks_of
@@ -42,6 +42,84 @@ def test_loss():
     labels, rows = np.array([0, 1, 1, 0]), np.array([0, 1])
     assert score(np.array([0, 1, 0, 1]), labels, rows, TASKS["rte"]) == 100
     assert score(np.array([0, 1, 0, 1]), labels, np.array([2, 3]), TASKS["rte"]) == 0
+
+
+def test_standard_error():
+    """Of accuracy: 3 rows only right by one model and 1 only by the other give (4 - 4/10) / 90 + 1/100 = 0.05."""
+    labels, full = np.zeros(10, int), np.zeros(10, int)
+    full[9], cut = 1, np.array([1, 1, 1] + [0] * 7)
+    assert standard_error(full, cut, labels, TASKS["rte"]) == pytest.approx(100 * 0.05**0.5)
+    assert standard_error(cut, full, labels, TASKS["rte"]) == pytest.approx(100 * 0.05**0.5)
+    assert standard_error(full, full, labels, TASKS["rte"]) == 10  # one row
+    assert standard_error(full[:1], cut[:1], labels[:1], TASKS["rte"]) == 100
+    # 200 rows in 50 blocks of 4: the last 20 blocks' first rows are errors of `cut`. Block means are 1/4 and 0.
+    labels, cut = np.zeros(200, int), np.repeat([0, 1, 0], [30, 20, 150])
+    by_block = 49 * np.var([20 / 196] * 30 + [19 / 196] * 20)
+    assert standard_error(labels, cut, labels, TASKS["rte"]) == pytest.approx(100 * (by_block + 1 / 200**2) ** 0.5)
+
+
+def test_another_metric():
+    """3 of 4 positive rows and 0 of 2 negative rows are right: accuracy 1/2, F1 = 2 * 3 / (3 + 2 + 4)."""
+    labels, predictions, task = np.array([1, 1, 1, 1, 0, 0]), np.array([1, 1, 1, 0, 1, 1]), TASKS["mrpc"]
+    assert score(predictions, labels, np.arange(6), task) == pytest.approx(100 * 6 / 9)
+    assert score(predictions, labels, np.arange(6), task, "accuracy") == 50
+    accuracy = 100 * ((3 - 3 * 3 / 6) / 30 + 1 / 36) ** 0.5
+    assert standard_error(labels, predictions, labels, task, "accuracy") == pytest.approx(accuracy)
+    assert standard_error(labels, predictions, labels, task) != pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize(("name", "spread"), [("mrpc", 0.4), ("stsb", 0.3), ("cola", 0.4)])
+def test_standard_error_is_that_of_resampled_rows(name, spread):
+    """For F1, Spearman and Matthews: within 30% of the spread of the difference over 300 new sets of rows."""
+    rng, task, errors, differences = np.random.default_rng(0), TASKS[name], [], []
+    for _ in range(300):
+        labels = rng.normal(size=120) if name == "stsb" else rng.integers(0, 2, 120)
+        systems = []
+        for noise in (0.1, spread):
+            other = labels + 3 * noise * rng.normal(size=120) if name == "stsb" else 1 - labels
+            systems.append(other if name == "stsb" else np.where(rng.random(120) < noise, other, labels))
+        scores = [score(system, labels, np.arange(120), task) for system in systems]
+        differences.append(scores[0] - scores[1])
+        errors.append(standard_error(*systems, labels, task) if len(errors) < 20 else errors[0])
+    assert np.mean(errors[:20]) == pytest.approx(np.std(differences), rel=0.3)
+
+
+def test_losses_and_their_errors_of_files(tmp_path):
+    """40 rows: the full model is right on 24, K = 1 on all of them and on 8 more, K = 2 on 24 others."""
+
+    def record(k, right):
+        folder = tmp_path / str(k)
+        folder.mkdir()
+        names = TASKS["rte"].labels
+        rows = "".join(f"{i}\t{names[0]}\t{names[i not in right]}\n" for i in range(40))
+        (folder / "predictions_dev.tsv").write_text(f"index\tlabel\tprediction\n{rows}")
+        return RunRecord(RunSpec(ModelSpec(f"m{k}"), DataSpec("rte")), str(folder), "success")
+
+    task = TaskTolerance.__new__(TaskTolerance)
+    task.settings, task.scores = ToleranceSettings([1.0], [1], "x"), {}
+    task.known = {0: [record(0, range(24))], 1: [record(1, range(32))], 2: [record(2, range(16, 40))]}
+    assert task.metric == "accuracy" and [task.n_rows(half) for half in (0, 1)] == [20, 20]
+    assert task.full_score(None) == 60 == (task.full_score(0) + task.full_score(1)) / 2
+    assert task.loss_at(1, None) == -20 and task.loss_at(2, None) == 0
+    expected = 100 * ((8 - 8 * 8 / 40) / (40 * 39) + 1 / 40**2) ** 0.5
+    assert task.standard_error(1, None) == pytest.approx(expected)
+    assert task.standard_error(2, None) == pytest.approx(100 * (32 / (40 * 39) + 1 / 40**2) ** 0.5)
+    task.settings = ToleranceSettings([1.0], [1], "x", percent=True)
+    assert task.standard_error(1, None) == pytest.approx(expected / 0.6)
+    task.settings, task.scores = ToleranceSettings([1.0], [1], "x", select_on="f1"), {}
+    with pytest.raises(UserError, match="--select_on f1: not a metric of rte. Allowed: accuracy"):
+        task.full_score(0)
+
+
+def test_select_on_decides_the_scores(tmp_path):
+    names = TASKS["mrpc"].labels
+    rows = "".join(f"{i}\t{names[i < 4]}\t{names[i != 3]}\n" for i in range(6))
+    (tmp_path / "predictions_dev.tsv").write_text(f"index\tlabel\tprediction\n{rows}")
+    task = TaskTolerance.__new__(TaskTolerance)
+    task.known = {0: [RunRecord(RunSpec(ModelSpec("m"), DataSpec("mrpc")), str(tmp_path), "success")]}
+    for metric, expected in ((None, 100 * 6 / 9), ("accuracy", 50)):
+        task.settings, task.scores = ToleranceSettings([1.0], [1], "x", select_on=metric), {}
+        assert task.full_score(None) == pytest.approx(expected) and task.metric == (metric or "f1")
 
 
 @pytest.mark.parametrize("content", [None, "index\tlabel\n0\t1\n", "index\tlabel\tprediction\n0\tmaybe\tnever\n"])
@@ -203,6 +281,8 @@ def test_k_that_the_strategy_cannot_drop_are_left_out(call):
         ("--tasks rt", "--tasks: unknown"),
         ("--tasks rte --drop_strategy greedy", "greedy: nothing is published for tinybert"),
         ("--tasks rte --finetune_chosen", "--finetune_chosen: fine-tunes a model of an elastic training"),
+        ("--tasks rte --select_on f1", "--select_on f1: not a metric of rte. Allowed: accuracy."),
+        ("--tasks rte --select_on loss", "--select_on loss: not a metric of rte. Allowed: accuracy."),
         ("--tasks rte --output_dir x", "--output_dir: is the folder of a single run"),
     ],
 )
@@ -219,11 +299,31 @@ def test_what_a_reader_must_know_is_said():
         name="rte", model="m", strategy="top", task=TASKS["rte"],
         settings=ToleranceSettings([1.0], [1, 2], "x", exhaustive=True),
         tolerances=[Tolerance(1.0, 3, [1, 2, 3], [2])], loss_at=lambda k, half: 0.5, exhaustive=True, finetuned=[],
+        metric="accuracy", full_score=lambda half: 60.0 + half, n_rows=lambda half: 6 + half,
+        standard_error=lambda k, half: 0.9,
         known={0: [runs[1], runs[1]], 2: [runs[1], runs[0]], 3: [runs[0], runs[0]]},
     )  # fmt: skip
     notes = " ".join(tolerance_table([task]).notes)
     assert "rte: a larger K loses less than K = 2." in notes
     assert "rte: one prediction for every row at K = 2 (1 of 2 seeds), K = 3 (2 of 2 seeds)." in notes
+    assert "rte: accuracy of the full model is 60.00 on 6 rows (selection half), 61.00 on 7 rows (other half)." in notes
+    assert "undertrained" not in notes and "standard error" not in notes
+    (value,) = tolerance_table([task]).values
+    assert [value[name] for name in ("metric", "full_chosen_on", "full_reported")] == ["accuracy", 60, 61]
+    assert [value[name] for name in ("rows_chosen_on", "rows_reported")] == [6, 7]
+
+    task.tolerances = [Tolerance(most, k, [2, 3]) for most, k in ((-2, 0), (1.0, 2), (1.5, 2), (4.0, 3))]
+    task.standard_error = lambda k, half: {2: 2.0, 3: 3.0}[k] + (half is None)
+    task.loss_at = lambda k, half: {2: -3.5, 3: -4.0}[k] if half is None else -9.0 * (k > 0)
+    notes = " ".join(tolerance_table([task]).notes)  # the loss of K = 3 is not beyond its error
+    assert (
+        "rte: the full model may be undertrained. Train for more epochs. On all rows, K = 2 is better by 3.50 "
+        "(standard error 3.00)." in notes
+    )
+    assert (
+        "rte: --max_loss 1 1.5 is below one standard error of the loss on the 6 rows of the selection half (2.00 at "
+        "K = 2). Use more validation rows, or a larger --max_loss." in notes
+    )
 
 
 def test_published_figures_stand_beside():
@@ -249,5 +349,8 @@ def test_own_files(call, tmp_path):
     rows = "".join(f"w{i} w{i % 7},{'good' if i % 3 else 'bad'}\n" for i in range(24))
     Path("reviews.csv").write_text(f"text,label\n{rows}")
     words = "--train_file reviews.csv --hold_out 0.4 --max_loss 100 --k 2 --max_steps 1 --save_model no"
-    code, out, err = call(words, data=None)
+    code, out, err = call(f"{words} --select_on f1_macro", data=None)
     assert code == 0 and "| reviews " in out and "K = 2 within a loss of 100" in err, err
+    assert "reviews: f1_macro of the full model is " in out
+    code, _, err = call(f"{words} --select_on loss", data=None)
+    assert code == 2 and err.startswith("error: --select_on loss: not a metric of own data. Allowed: ")

@@ -24,6 +24,8 @@ def tolerance_table(tasks: Sequence[Any], compare: bool = False) -> Table:
             on = [task.loss_at(tolerance.k, half) for half in (0, 1)]
             value = {"model": name, "task": task.name, "max_loss": tolerance.max_loss, "k": tolerance.k}
             value |= {"loss_chosen_on": on[0], "loss_reported": on[1], "tried": len(tolerance.tried)}
+            value |= {"metric": task.metric, "full_chosen_on": task.full_score(0), "full_reported": task.full_score(1)}
+            value |= {"rows_chosen_on": task.n_rows(0), "rows_reported": task.n_rows(1)}
             row = [task.name, f"{tolerance.max_loss:g}", str(tolerance.k), f"{on[0]:.2f}", f"{on[1]:.2f}"]
             row.append(" ".join(map(str, tolerance.tried)))
             if compare:
@@ -43,6 +45,8 @@ def _notes(tasks: Sequence[Any]) -> list[str]:
         f"Losses in {unit}, median over {seeds}. K is chosen on one half of the validation set. The loss on "
         "the other half is unbiased."
     ]
+    notes += [_full_model(task) for task in tasks]
+    notes += [note for task in tasks for note in (_undertrained(task), _imprecise(task)) if note]
     if not all(task.exhaustive for task in tasks):
         notes.append("By bisection, which assumes that the loss grows with K. Add --exhaustive to try every K.")
     for task in (task for task in tasks if task.finetuned):
@@ -66,3 +70,38 @@ def _notes(tasks: Sequence[Any]) -> list[str]:
                 "the label frequencies."
             )
     return notes
+
+
+def _full_model(task: Any) -> str:
+    scores = [f"{task.full_score(i):.2f} on {task.n_rows(i)} rows ({('selection', 'other')[i]} half)" for i in (0, 1)]
+    return f"{task.name}: {task.metric} of the full model is {', '.join(scores)}."
+
+
+def _undertrained(task: Any) -> str | None:
+    """A note if reduced models are better than the full model by more than the standard error of the difference."""
+    gains = {k: -task.loss_at(k, None) for k in sorted(task.known) if k}
+    better = [k for k, gain in gains.items() if gain > 0 and gain > task.standard_error(k, None)]
+    if not better:
+        return None
+    k = max(better, key=lambda k: gains[k])
+    return (
+        f"{task.name}: the full model may be undertrained. Train for more epochs. On all rows, K = {k} is better by "
+        f"{gains[k]:.2f} (standard error {task.standard_error(k, None):.2f})."
+    )
+
+
+def _imprecise(task: Any) -> str | None:
+    """A note if --max_loss is below one standard error on the selection half: at K, or at the smallest tried K."""
+    below = {}
+    for tolerance in task.tolerances:
+        k = tolerance.k or tolerance.tried[0]
+        error = task.standard_error(k, 0)
+        if abs(tolerance.max_loss) < error:
+            below[f"{tolerance.max_loss:g}"] = f"{error:.2f} at K = {k}"
+    if not below:
+        return None
+    errors = ", ".join(dict.fromkeys(below.values()))
+    return (
+        f"{task.name}: --max_loss {' '.join(below)} is below one standard error of the loss on the {task.n_rows(0)} "
+        f"rows of the selection half ({errors}). Use more validation rows, or a larger --max_loss."
+    )
