@@ -20,7 +20,7 @@ from layerdrop.finetune.spec import DistilSpec, TrainSpec, WhenSpec
 from layerdrop.report import figures
 from layerdrop.report.frame import frame
 from layerdrop.report.model_results import model_results, summarize
-from layerdrop.report.notes import constant_predictions, mixtures, repeated, without_full_model
+from layerdrop.report.notes import busy, constant_predictions, mixtures, repeated, without_full_model
 from layerdrop.report.published import FOLDER, published
 from layerdrop.report.records import StoredRuns, failures, incomplete_notes, read_store
 from layerdrop.report.runs_csv import read_runs_csv, runs_csv
@@ -32,6 +32,7 @@ from layerdrop.report.tables.significance import significance_tables
 from layerdrop.runs.record import Cut, RunRecord
 from layerdrop.runs.spec import RunSpec
 from layerdrop.runs.summary import summary
+from layerdrop.system.process import BUSY
 from tests.running import write_table
 
 LARGE = ["sst2", "mnli", "qnli", "qqp", "stsb"]
@@ -540,6 +541,29 @@ def test_resumed_runs_are_not_in_the_speed_up():
     runs[2].resumed_at_step = 7
     (table,) = cost_tables(frame(runs))
     assert table.rows[1][3] == "2.00" and "Training seconds exclude 1 resumed run." in table.notes
+
+
+def test_times_beside_other_processes_are_said(tmp_path, capsys):
+    """In the legend of the cost table, in one note, in the figure; also from a csv file of runs."""
+    runs = [record(k=k, seed=s) for k in (0, 2) for s in (1, 2)] + [record("cola", k=k) for k in (0, 2)]
+    assert busy(frame(runs)) == [] and "beside" not in render(cost_tables(frame(runs)), "md")
+    for run in (runs[1], runs[4]):
+        run.notes = ["another note", f"{BUSY} 1.3 of 2 cores: this run takes longer"]
+    for run in runs:
+        run.folder = str(tmp_path / "store" / run.spec.id)
+        run.write()
+    file = tmp_path / "runs.csv"
+    file.write_text(runs_csv(frame(runs)))
+    for found in (frame(runs), read_runs_csv(str(file))):
+        of_all = "imes of 2 of 6 runs were measured beside other processes and are not comparable"
+        assert busy(found) == [f"t{of_all}"] and f"*T{of_all}.*" in render(cost_tables(found), "md")
+        assert f"*T{of_all.replace('2 of 6', '1 of 4')}.*" in render(cost_tables(found, ["rte"]), "md")
+        (results,) = model_results(found)
+        drawn = figures.speed(results, results.columns())
+        assert drawn.legends[0].get_title().get_text() == f"t{of_all}".replace(" and", "\nand")
+        figures.plt.close(drawn)
+    assert run_command("report", [str(tmp_path / "store")]) == 0
+    assert capsys.readouterr().err.count("beside other processes") == 1
 
 
 def test_no_share_of_nothing():
