@@ -24,7 +24,7 @@ from layerdrop.report.notes import busy, constant_predictions, mixtures, repeate
 from layerdrop.report.published import FOLDER, published
 from layerdrop.report.records import StoredRuns, failures, incomplete_notes, read_store
 from layerdrop.report.runs_csv import read_runs_csv, runs_csv
-from layerdrop.report.table import render
+from layerdrop.report.table import Table, render
 from layerdrop.report.table_row import FULL, TableRow
 from layerdrop.report.tables.cost import cost_tables
 from layerdrop.report.tables.scores import glue_tables, task_tables
@@ -606,6 +606,22 @@ def test_latex_meets_at_the_decimal_point():
     assert r"contribution \ensuremath{>} 0.9" in render(
         task_tables(frame([record(k=None, strategy="contribution", threshold=0.9) for _ in "a"])), "latex"
     )
+
+
+def test_latex_of_powers_and_percentages():
+    rows = [["a 2e-05", "0", "-20%", "4.6e-05 [-1e-05, 2]"], ["b1e-05", "1", "+0%", "-3e+20"]]
+    table = Table("cost", "t", ["strategy", "K", "time", "value"], rows)
+    lines = [" ".join(line.split()) for line in render([table], "latex").splitlines()]
+    assert r"\begin{tabular}{lrrr@{ }l}" in lines
+    assert r"a $2\times10^{-5}$ & 0 & $-$20\% & $4.6\times10^{-5}$ & [$-1\times10^{-5}$, 2] \\" in lines
+    assert r"b1e-05 & 1 & +0\% & $-3\times10^{20}$ & \\" in lines
+
+
+def test_latex_keeps_a_verdict_in_one_column(tmp_path):
+    found = predicted(tmp_path, [record(), record(k=2)], [[RIGHT] * 40, [WRONG] * 20 + [RIGHT] * 20])
+    lines = [" ".join(line.split()) for line in render(significance_tables(found), "latex").splitlines()]
+    assert r"\begin{tabular}{lrl}" in lines and r"strategy & K & RTE \\" in lines
+    assert r"top & 2 & 1 worse of 1 (p $1.9\times10^{-6}$) \\" in lines
 
 
 RIGHT, WRONG = "entailment", "not_entailment"

@@ -47,6 +47,7 @@ def significance_tables(
             tests.loc[tested, "p"] = holm(list(tests.loc[tested, "p"]))
             tests["significant"] = tests["p"].astype(float) < LEVEL
         table = Table("significance", f"{results.title}: significance", ["strategy", "K", *map(task_name, columns)])
+        table.phrases = True
         kinds = [record.task.kind for row in rows for record in results.records(row, columns) if record]
         table.notes = [_note(int(tested.sum()), correct, plain, {kind.correct_row for kind in kinds} - {""})]
         table.notes += [f"Unreadable predictions: {shorten(list(unreadable))}."] * bool(unreadable)
