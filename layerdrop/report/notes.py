@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from layerdrop.report.model_results import model_results, task_name
 from layerdrop.report.records import StoredRuns, failures, incomplete_notes, shorten
 
 
-def notes_on(stored: StoredRuns, runs: pd.DataFrame) -> list[str]:
-    """All notes. runs: the frame of `stored`."""
+def notes_on(stored: StoredRuns, runs: pd.DataFrame, tasks: list[str] | None = None) -> list[str]:
+    """All notes. runs: the frame of `stored`. tasks: leave out the runs of other tasks; None: all."""
+    if tasks:
+        runs = runs[runs["task"].isin(tasks)]
+        stored = replace(stored, failed=[record for record in stored.failed if record.spec.data.task in tasks])
     of_tables = mixtures(runs) + constant_predictions(runs) + repeated(runs) + without_full_model(runs) + busy(runs)
     return failures(stored) + incomplete_notes(stored) + of_tables
 

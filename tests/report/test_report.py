@@ -284,6 +284,27 @@ def test_constant_predictions_are_named():
     ]
 
 
+def test_notes_follow_the_tasks(tmp_path, capsys):
+    """Notes on runs and on failures of other tasks are left out; the page has all tasks, and all notes."""
+    runs = [record(task, k=k) for task in ("rte", "cola") for k in (0, 2)]
+    failed = [record(task, k=4) for task in ("rte", "cola")]
+    for run in runs:
+        run.distinct_predictions = {"validation": 1}
+    for run in failed:
+        run.status, run.error, run.metrics = "failed", f"{run.spec.data.task} broke", {}
+    for run in (*runs, *failed):
+        run.folder = str(tmp_path / "store" / run.spec.id)
+        run.write()
+    words = [str(tmp_path / "store"), "--html", str(tmp_path / "p.html")]
+    for flags, cells, failures_of in ((["--tasks", "rte"], 2, {"rte"}), ([], 4, {"rte", "cola"})):
+        assert run_command("report", [*words, *flags]) == 0
+        err, page = capsys.readouterr().err, (tmp_path / "p.html").read_text()
+        assert f"constant predictions in {cells} cells" in err and ("CoLA" in err) == ("cola" in failures_of)
+        n = len(failures_of)
+        assert f"{n} run{'s have' if n > 1 else ' has'} failed" in err
+        assert "constant predictions in 4 cells" in page
+
+
 def test_nearly_constant_predictions_are_said_with_their_number():
     """195 values are not one prediction."""
     runs = [record("stsb", k=2, accuracy={"pearson": 0.1}), record("stsb", k=2, seed=2, accuracy={"pearson": 0.1})]
