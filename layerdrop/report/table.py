@@ -15,6 +15,8 @@ POWER = r"(\d+(?:\.\d+)?)e([-+]\d+)(?!\w)"
 NUMBER = re.compile(r"(?P<number>[-+]?(?:[\d,]+(?:\.\d+)?(?:e[-+]\d+)?)%?)(?P<rest>.*)", re.DOTALL)
 """A cell that begins with a number or a percentage, and the rest of the cell."""
 
+PREAMBLE = r"% needs \usepackage{booktabs}"
+
 
 @dataclass
 class Table:
@@ -39,7 +41,8 @@ def render(tables: list[Table], form: str) -> str:
         for table in tables:
             kinds.setdefault(table.kind, []).extend({"table": table.kind} | value for value in table.values)
         return "\n\n".join(_csv(values) for values in kinds.values() if values)
-    return "\n\n".join({"md": _markdown, "latex": _latex}[form](table) for table in tables)
+    text = "\n\n".join({"md": _markdown, "latex": _latex}[form](table) for table in tables)
+    return f"{PREAMBLE}\n{text}" if form == "latex" and text else text
 
 
 def _markdown(table: Table) -> str:

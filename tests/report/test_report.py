@@ -629,6 +629,14 @@ def test_latex_meets_at_the_decimal_point():
     )
 
 
+def test_latex_names_its_package_once():
+    """Before the first table; a legend is a comment below its table."""
+    tables = [Table("cost", title, ["strategy", "K"], [["full", "0"]], ["A legend."]) for title in ("t", "u")]
+    lines = render(tables, "latex").splitlines()
+    assert lines[:2] == [r"% needs \usepackage{booktabs}", "% t"] and lines.count(lines[0]) == 1
+    assert lines.count("% A legend.") == 2 and render([], "latex") == "" and "usepackage" not in render(tables, "md")
+
+
 def test_latex_of_powers_and_percentages():
     rows = [["a 2e-05", "0", "-20%", "4.6e-05 [-1e-05, 2]"], ["b1e-05", "1", "+0%", "-3e+20"]]
     table = Table("cost", "t", ["strategy", "K", "time", "value"], rows)
