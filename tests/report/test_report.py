@@ -650,6 +650,7 @@ def test_latex_keeps_a_verdict_in_one_column(tmp_path):
     found = predicted(tmp_path, [record(), record(k=2)], [[RIGHT] * 40, [WRONG] * 20 + [RIGHT] * 20])
     lines = [" ".join(line.split()) for line in render(significance_tables(found), "latex").splitlines()]
     assert r"\begin{tabular}{lrl}" in lines and r"strategy & K & RTE \\" in lines
+    assert "% " in lines[-1] and "(2,000 resamples, so p is at least 0.001)" in lines[-1]
     assert r"top & 2 & 1 worse of 1 (p $1.9\times10^{-6}$) \\" in lines
 
 

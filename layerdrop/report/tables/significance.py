@@ -8,7 +8,15 @@ import pandas as pd
 
 from layerdrop.report.model_results import ModelResults, model_results, task_name
 from layerdrop.report.records import shorten
-from layerdrop.report.significance import LEVEL, Comparison, compare_systems, holm
+from layerdrop.report.significance import (
+    EXACT_BELOW,
+    LEVEL,
+    RESAMPLES,
+    SMALLEST_P,
+    Comparison,
+    compare_systems,
+    holm,
+)
 from layerdrop.report.table import Table
 from layerdrop.report.table_row import TableRow
 from layerdrop.report.tables.scores import MISSING
@@ -108,8 +116,9 @@ def _compare(first: RunRecord, second: RunRecord) -> Comparison | None:
 def _note(n: int, correct: bool, plain: bool, correct_rows: Collection[str] = ()) -> str:
     base = "plain run of the same strategy, K and seed" if plain else "full model of the same seed"
     tests = (
-        f"Against the {base}, on the validation set. McNemar's test (exact below 25 disagreements), for regression a "
-        "paired bootstrap of the difference in Pearson's r. "
+        f"Against the {base}, on the validation set. McNemar's test (exact below {EXACT_BELOW} disagreements), for "
+        f"regression a paired bootstrap of the difference in Pearson's r ({RESAMPLES:,} resamples, so p is at least "
+        f"{SMALLEST_P:.1g}). "
         + "".join(f"{sentence} " for sentence in sorted(correct_rows))
         + f"A cell has the number of seeds that are significantly worse or better at p = {LEVEL}, and the lowest and "
         "highest p of the seeds."
