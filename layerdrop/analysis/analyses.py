@@ -30,6 +30,10 @@ class AnalysisSettings:
     pretrained: str | None = None
 
 
+SHOWN = {"steps": "scores of the first step", "block": "K = 1"}
+"""Unit of a criterion -> which of its scores the table shows. Criteria of single layers show all."""
+
+
 def scores(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
     """The scores of every criterion, and the order of dropping that each implies."""
     for name in settings.criteria or ():
@@ -45,7 +49,7 @@ def scores(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
         )  # fmt: skip
 
     texts = f"{len(item.examples(settings.split)):,} texts of {settings.split}"
-    notes = [f"{texts}. sleb: scores of the first step. angular-block: K = 1."]
+    notes = []
     stored = compute(settings.criteria or [name for name in CRITERIA if not CRITERIA[name].needs_head])
     if not settings.criteria:
         with_head = [name for name in CRITERIA if CRITERIA[name].needs_head]
@@ -54,6 +58,8 @@ def scores(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
             stored.head = more.head
         except UserError:
             notes.append(f"{', '.join(with_head)}: no scores, because the checkpoint has no trained head.")
+    shown = [f"{name}: {SHOWN[unit]}." for name in stored.rows if (unit := CRITERIA[name].unit) in SHOWN]
+    notes.insert(0, " ".join([f"{texts}.", *shown]))
     if stored.head:
         notes.append(f"Criteria that need a head use {stored.head}.")
     notes.append(f"Stored in {folder}, also for layerdrop run --score_store.")

@@ -71,7 +71,7 @@ def read_contents(settings: ReportSettings) -> Contents:
     if tasks and not set(tasks) & set(available):
         raise UserError(f"--tasks {' '.join(settings.tasks)}: no run of these tasks. Allowed: {', '.join(available)}.")
     paper_results = published(settings.compare) if settings.compare else None
-    notes = notes_on(stored, runs)
+    notes = notes_on(stored, runs, tasks)
     if paper_results is not None:
         notes.append(NOTES[settings.compare])
         if runs.merge(paper_results, on=["model", "task"]).empty:
@@ -114,7 +114,7 @@ def write_files(contents: Contents, runs: str | None, html: str | None, figures:
         write_atomically(Path(runs), runs_csv(contents.runs))
         files.append(runs)
     if html:
-        write_atomically(Path(html), page(contents.stored, contents.runs, contents.notes))
+        write_atomically(Path(html), page(contents.stored, contents.runs, notes_on(contents.stored, contents.runs)))
         files.append(html)
     if figures:
         from layerdrop.report.figures import draw

@@ -20,6 +20,7 @@ import pandas as pd
 
 from layerdrop.report.marks import COLORS, GREY, MARKERS, Marks, marks_of, style_of
 from layerdrop.report.model_results import ModelResults, Summary, metric_word, model_results, task_name
+from layerdrop.report.notes import busy
 from layerdrop.report.table_row import TableRow
 from layerdrop.system.files import refuse_foreign, write_atomically
 
@@ -202,7 +203,8 @@ def speed(results: ModelResults, columns: list[str], marks: Marks | None = None)
     axes.set_xlabel("fine-tuning speed-up, times the full model")
     axes.set_ylabel(f"mean over {len(columns)} task{'s' * (len(columns) != 1)}, points")
     axes.set_title(results.title, fontsize=7)
-    _legend(figure, *axes.get_legend_handles_labels())
+    note = "".join(busy(results.runs[results.runs["column"].isin(columns)])).replace(" and", "\nand")
+    _legend(figure, *axes.get_legend_handles_labels(), note or None)
     return figure
 
 

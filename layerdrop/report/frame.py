@@ -14,6 +14,7 @@ from layerdrop.finetune.spec import TrainSpec
 from layerdrop.report.table_row import TableRow
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import OWN_RECIPE
+from layerdrop.system.process import BUSY
 
 ROW = ("model", "task", "strategy", "k", "threshold", "layers", "seed", "from_scratch")
 """Settings that determine the place of a run in a table."""
@@ -58,10 +59,10 @@ AUXILIARY = ("found", "order", "start_run", "teacher_run")
 """Columns of _settings that separate rows, in addition to settings and fingerprints."""
 RUN_COLUMNS = (
     *("model", "setting", "row", "plain", "task", "column", "seed", "parameters", "train", "inference"),
-    *("device", "threads", "torch", "transformers", "commit", "constant", "resumed", "record"),
+    *("device", "threads", "torch", "transformers", "commit", "constant", "resumed", "busy", "record"),
 )
 """`plain`: the row without its training variant. `constant`: number of distinct predictions, for runs with
-constant or nearly constant predictions.
+constant or nearly constant predictions. `busy`: whether its times were measured beside other processes.
 
 All other columns of a frame are metrics, in points (hundredths). NaN: not measured. Minus infinity, which ranks below
 every number: undefined (a constant prediction)."""
@@ -220,6 +221,7 @@ def _facts(record: RunRecord) -> dict[str, Any]:
         "commit": commit and commit[:8] + (" with changes" if where.get("dirty") else ""),
         "constant": min(record.constant_predictions("validation").values(), default=None),
         "resumed": resumed,
+        "busy": any(note.startswith(BUSY) for note in record.notes),
         "record": record,
     }
 

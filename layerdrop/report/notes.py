@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from layerdrop.report.model_results import model_results, task_name
 from layerdrop.report.records import StoredRuns, failures, incomplete_notes, shorten
 
 
-def notes_on(stored: StoredRuns, runs: pd.DataFrame) -> list[str]:
-    """All notes. runs: the frame of `stored`."""
-    of_tables = mixtures(runs) + constant_predictions(runs) + repeated(runs) + without_full_model(runs)
+def notes_on(stored: StoredRuns, runs: pd.DataFrame, tasks: list[str] | None = None) -> list[str]:
+    """All notes. runs: the frame of `stored`. tasks: leave out the runs of other tasks; None: all."""
+    if tasks:
+        runs = runs[runs["task"].isin(tasks)]
+        stored = replace(stored, failed=[record for record in stored.failed if record.spec.data.task in tasks])
+    of_tables = mixtures(runs) + constant_predictions(runs) + repeated(runs) + without_full_model(runs) + busy(runs)
     return failures(stored) + incomplete_notes(stored) + of_tables
 
 
@@ -44,6 +49,12 @@ def constant_predictions(runs: pd.DataFrame) -> list[str]:
     return [
         f"{kind} {len(cells)} cell{'s' * (len(cells) > 1)}: {shorten(cells)}" for kind, cells in kinds.items() if cells
     ]
+
+
+def busy(runs: pd.DataFrame) -> list[str]:
+    """The number of runs whose times were measured beside other processes."""
+    n, of = int(runs["busy"].sum()), len(runs)
+    return [f"times of {n} of {of} runs were measured beside other processes and are not comparable"] * bool(n)
 
 
 def without_full_model(runs: pd.DataFrame) -> list[str]:

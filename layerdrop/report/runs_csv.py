@@ -17,7 +17,9 @@ SECONDS = {"train_seconds": "train", "inference_seconds": "inference"}
 """Column of the csv -> column of a frame."""
 MACHINE = ("device", "threads", "torch", "transformers", "commit")
 OF_RUN = ("id", "model", "setting", "task", "strategy", "k", "dropped", "seed", "precision", "parameters", *SECONDS)
-OF_RUN += ("tokens_per_second", *MACHINE)
+LATER = ("commit", "busy")
+"""Columns that files of earlier versions do not have."""
+OF_RUN += ("tokens_per_second", *MACHINE, "busy")
 """All other columns of the csv are metrics."""
 CSV_MARK = rb"\Aid,model,setting,task,strategy,k,"
 """Start of every file of `runs_csv`."""
@@ -46,6 +48,7 @@ def runs_csv(runs: pd.DataFrame) -> str:
             **{name: runs[column] for name, column in SECONDS.items()},
             "tokens_per_second": records.map(lambda record: record.tokens_per_second),
             **{name: runs[name] for name in MACHINE},
+            "busy": runs["busy"],
         }
     )
     table = table.replace([np.inf, -np.inf], np.nan).map(csv_cell)
@@ -61,7 +64,7 @@ def read_runs_csv(path: str, row_settings: Sequence[str] = (), column_settings: 
         table = pd.read_csv(path, dtype={"strategy": str, "setting": str, "torch": str, "transformers": str})
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise UserError(f"{path}: cannot be read ({error}). {ADVICE}") from None
-    if missing := [name for name in OF_RUN if name not in table and name != "commit"]:
+    if missing := [name for name in OF_RUN if name not in table and name not in LATER]:
         raise UserError(f"{path}: has no column {', '.join(missing)}. {ADVICE}")
     metrics = [name for name in table if name not in OF_RUN]
     if wrong := [n for n in ("seed", "parameters", *SECONDS, *metrics) if not pd.api.types.is_numeric_dtype(table[n])]:
@@ -104,6 +107,7 @@ def _row(
         "column": f"{task} ({parts})" if parts else task,
         "constant": None,
         "resumed": False,
+        "busy": str(line.get("busy")) == "True",
         "record": None,
         **values,
     }

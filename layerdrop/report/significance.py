@@ -15,6 +15,8 @@ LEVEL = 0.05
 EXACT_BELOW = 25
 """Number of disagreements below which McNemar's test is exact."""
 RESAMPLES = 2000
+SMALLEST_P = 2 / (RESAMPLES + 1)
+"""The smallest p of the bootstrap, which counts the observed difference as one more resample."""
 
 
 @dataclass(frozen=True)

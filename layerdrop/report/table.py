@@ -10,8 +10,12 @@ from tabulate import tabulate
 
 from layerdrop.system.text import csv_cell, printable
 
-NUMBER = re.compile(r"(?P<number>[-+]?[\d,]+(?:\.\d+)?)(?P<rest>.*)", re.DOTALL)
-"""A cell that begins with a number, and the rest of the cell."""
+POWER = r"(\d+(?:\.\d+)?)e([-+]\d+)(?!\w)"
+"""A number with an exponent, such as 4.6e-05."""
+NUMBER = re.compile(r"(?P<number>[-+]?(?:[\d,]+(?:\.\d+)?(?:e[-+]\d+)?)%?)(?P<rest>.*)", re.DOTALL)
+"""A cell that begins with a number or a percentage, and the rest of the cell."""
+
+PREAMBLE = r"% needs \usepackage{booktabs}"
 
 
 @dataclass
@@ -26,6 +30,8 @@ class Table:
     notes: list[str] = field(default_factory=list)
     values: list[dict[str, object]] = field(default_factory=list)
     """Machine-readable rows: column of the csv -> number or text; None for a missing value."""
+    phrases: bool = False
+    """Whether cells are phrases, in which the first number has no special place."""
 
 
 def render(tables: list[Table], form: str) -> str:
@@ -35,7 +41,8 @@ def render(tables: list[Table], form: str) -> str:
         for table in tables:
             kinds.setdefault(table.kind, []).extend({"table": table.kind} | value for value in table.values)
         return "\n\n".join(_csv(values) for values in kinds.values() if values)
-    return "\n\n".join({"md": _markdown, "latex": _latex}[form](table) for table in tables)
+    text = "\n\n".join({"md": _markdown, "latex": _latex}[form](table) for table in tables)
+    return f"{PREAMBLE}\n{text}" if form == "latex" and text else text
 
 
 def _markdown(table: Table) -> str:
@@ -65,12 +72,12 @@ def _latex(table: Table) -> str:
     """Format a table for LaTeX with booktabs, aligned at the decimal point.
 
     A column of numbers is right-aligned, and has one decimal place throughout. The rest of its cells (spread,
-    difference) forms a column beside it.
+    difference) forms a column beside it. A column of phrases is left-aligned.
     """
     columns, header, form = [], [], ""
     for i, name in enumerate(table.header):
         cells = [_line(row[i]) for row in table.rows]
-        matches = [NUMBER.fullmatch(cell) if i > 1 else None for cell in cells]
+        matches = [NUMBER.fullmatch(cell) if i > 1 and not table.phrases else None for cell in cells]
         columns.append([m["number"] if m else cell for m, cell in zip(matches, cells, strict=True)])
         header.append(_line(name))
         form += "r" if i == 1 or any(matches) else "l"
@@ -80,5 +87,6 @@ def _latex(table: Table) -> str:
             form += "@{ }l"
     text = tabulate([*zip(*columns, strict=True)], header, tablefmt="latex_booktabs", disable_numparse=True)
     text = re.sub(r"(?<=\\begin\{tabular\})\{.*\}", lambda _: f"{{{form}}}", text)
-    text = re.sub(r"(?<![\w.,])-(\d)", r"$-$\1", text)
+    text = re.sub(rf"(?<![\w.,])-(?!{POWER})(\d)", r"$-$\3", text)
+    text = re.sub(rf"(?<![\w.,])(-?){POWER}", lambda m: rf"${m[1]}{m[2]}\times10^{{{int(m[3])}}}$", text)
     return "\n".join([f"% {_line(table.title)}", text, *(f"% {_line(note)}" for note in table.notes)])

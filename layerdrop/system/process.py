@@ -24,6 +24,8 @@ OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that `torchrun` sets in each of its processes."""
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """Environment variables with a number of processes, of torchrun and of MPI. The library joins a group for each."""
+BUSY = "other processes occupy"
+"""Start of the note of `busy_note`."""
 STOPPED = "stopped. Repeat the command to continue."
 """The message of a command that the user has stopped."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
@@ -149,7 +151,7 @@ def busy_note(seconds: float = 0.1) -> str | None:
     if others < 0.5:
         return None
     others = f"{min(others, len(cores)):.1f} of {len(cores)} cores"
-    return f"other processes occupy {others}: this run takes longer, and its times are not comparable"
+    return f"{BUSY} {others}: this run takes longer, and its times are not comparable"
 
 
 def _cores() -> list[int]:

@@ -219,6 +219,7 @@ def call(bert, glue, tmp_path, monkeypatch, capsys):
 def test_scores_side_by_side(call, run, bert):
     code, out, err = call("scores --tasks rte stsb")
     assert code == 0 and out.count("scores\n") == 2 and "Kendall's tau" in out, err
+    assert "sleb: scores of the first step." in out and "angular-block: K = 1." in out
     assert "use the checkpoint's classifier" in out and len(list(Path("figures").glob("scores_*.png"))) == 2
     assert "the checkpoint has no trained head" in out  # no head for stsb, no masked-LM head
     code, record, _, err = run(
@@ -226,6 +227,8 @@ def test_scores_side_by_side(call, run, bert):
     )
     order = next(line for line in out.splitlines() if line.startswith("| linearity") and "." not in line)
     assert code == 0 and set(map(int, order.split("|")[2].split()[:2])) == set(record["dropped"])
+    code, out, err = call("scores --tasks rte --criteria variance block-influence")
+    assert code == 0 and "texts of train.*" in out and "sleb" not in out and "angular-block" not in out, err
 
 
 def test_probe_drift_profile_similarity(call, bert, tmp_path):

@@ -20,11 +20,11 @@ from layerdrop.finetune.spec import DistilSpec, TrainSpec, WhenSpec
 from layerdrop.report import figures
 from layerdrop.report.frame import frame
 from layerdrop.report.model_results import model_results, summarize
-from layerdrop.report.notes import constant_predictions, mixtures, repeated, without_full_model
+from layerdrop.report.notes import busy, constant_predictions, mixtures, repeated, without_full_model
 from layerdrop.report.published import FOLDER, published
 from layerdrop.report.records import StoredRuns, failures, incomplete_notes, read_store
 from layerdrop.report.runs_csv import read_runs_csv, runs_csv
-from layerdrop.report.table import render
+from layerdrop.report.table import Table, render
 from layerdrop.report.table_row import FULL, TableRow
 from layerdrop.report.tables.cost import cost_tables
 from layerdrop.report.tables.scores import glue_tables, task_tables
@@ -32,6 +32,7 @@ from layerdrop.report.tables.significance import significance_tables
 from layerdrop.runs.record import Cut, RunRecord
 from layerdrop.runs.spec import RunSpec
 from layerdrop.runs.summary import summary
+from layerdrop.system.process import BUSY
 from tests.running import write_table
 
 LARGE = ["sst2", "mnli", "qnli", "qqp", "stsb"]
@@ -281,6 +282,27 @@ def test_constant_predictions_are_named():
     assert constant_predictions(frame(runs)) == [
         "constant predictions in 1 cell: bert-base-uncased, top 2, RTE (1 of 2 seeds)"
     ]
+
+
+def test_notes_follow_the_tasks(tmp_path, capsys):
+    """Notes on runs and on failures of other tasks are left out; the page has all tasks, and all notes."""
+    runs = [record(task, k=k) for task in ("rte", "cola") for k in (0, 2)]
+    failed = [record(task, k=4) for task in ("rte", "cola")]
+    for run in runs:
+        run.distinct_predictions = {"validation": 1}
+    for run in failed:
+        run.status, run.error, run.metrics = "failed", f"{run.spec.data.task} broke", {}
+    for run in (*runs, *failed):
+        run.folder = str(tmp_path / "store" / run.spec.id)
+        run.write()
+    words = [str(tmp_path / "store"), "--html", str(tmp_path / "p.html")]
+    for flags, cells, failures_of in ((["--tasks", "rte"], 2, {"rte"}), ([], 4, {"rte", "cola"})):
+        assert run_command("report", [*words, *flags]) == 0
+        err, page = capsys.readouterr().err, (tmp_path / "p.html").read_text()
+        assert f"constant predictions in {cells} cells" in err and ("CoLA" in err) == ("cola" in failures_of)
+        n = len(failures_of)
+        assert f"{n} run{'s have' if n > 1 else ' has'} failed" in err
+        assert "constant predictions in 4 cells" in page
 
 
 def test_nearly_constant_predictions_are_said_with_their_number():
@@ -542,6 +564,29 @@ def test_resumed_runs_are_not_in_the_speed_up():
     assert table.rows[1][3] == "2.00" and "Training seconds exclude 1 resumed run." in table.notes
 
 
+def test_times_beside_other_processes_are_said(tmp_path, capsys):
+    """In the legend of the cost table, in one note, in the figure; also from a csv file of runs."""
+    runs = [record(k=k, seed=s) for k in (0, 2) for s in (1, 2)] + [record("cola", k=k) for k in (0, 2)]
+    assert busy(frame(runs)) == [] and "beside" not in render(cost_tables(frame(runs)), "md")
+    for run in (runs[1], runs[4]):
+        run.notes = ["another note", f"{BUSY} 1.3 of 2 cores: this run takes longer"]
+    for run in runs:
+        run.folder = str(tmp_path / "store" / run.spec.id)
+        run.write()
+    file = tmp_path / "runs.csv"
+    file.write_text(runs_csv(frame(runs)))
+    for found in (frame(runs), read_runs_csv(str(file))):
+        of_all = "imes of 2 of 6 runs were measured beside other processes and are not comparable"
+        assert busy(found) == [f"t{of_all}"] and f"*T{of_all}.*" in render(cost_tables(found), "md")
+        assert f"*T{of_all.replace('2 of 6', '1 of 4')}.*" in render(cost_tables(found, ["rte"]), "md")
+        (results,) = model_results(found)
+        drawn = figures.speed(results, results.columns())
+        assert drawn.legends[0].get_title().get_text() == f"t{of_all}".replace(" and", "\nand")
+        figures.plt.close(drawn)
+    assert run_command("report", [str(tmp_path / "store")]) == 0
+    assert capsys.readouterr().err.count("beside other processes") == 1
+
+
 def test_no_share_of_nothing():
     def scores(value):
         return {"matthews_correlation": value, "accuracy": 0.5}
@@ -582,6 +627,31 @@ def test_latex_meets_at_the_decimal_point():
     assert r"contribution \ensuremath{>} 0.9" in render(
         task_tables(frame([record(k=None, strategy="contribution", threshold=0.9) for _ in "a"])), "latex"
     )
+
+
+def test_latex_names_its_package_once():
+    """Before the first table; a legend is a comment below its table."""
+    tables = [Table("cost", title, ["strategy", "K"], [["full", "0"]], ["A legend."]) for title in ("t", "u")]
+    lines = render(tables, "latex").splitlines()
+    assert lines[:2] == [r"% needs \usepackage{booktabs}", "% t"] and lines.count(lines[0]) == 1
+    assert lines.count("% A legend.") == 2 and render([], "latex") == "" and "usepackage" not in render(tables, "md")
+
+
+def test_latex_of_powers_and_percentages():
+    rows = [["a 2e-05", "0", "-20%", "4.6e-05 [-1e-05, 2]"], ["b1e-05", "1", "+0%", "-3e+20"]]
+    table = Table("cost", "t", ["strategy", "K", "time", "value"], rows)
+    lines = [" ".join(line.split()) for line in render([table], "latex").splitlines()]
+    assert r"\begin{tabular}{lrrr@{ }l}" in lines
+    assert r"a $2\times10^{-5}$ & 0 & $-$20\% & $4.6\times10^{-5}$ & [$-1\times10^{-5}$, 2] \\" in lines
+    assert r"b1e-05 & 1 & +0\% & $-3\times10^{20}$ & \\" in lines
+
+
+def test_latex_keeps_a_verdict_in_one_column(tmp_path):
+    found = predicted(tmp_path, [record(), record(k=2)], [[RIGHT] * 40, [WRONG] * 20 + [RIGHT] * 20])
+    lines = [" ".join(line.split()) for line in render(significance_tables(found), "latex").splitlines()]
+    assert r"\begin{tabular}{lrl}" in lines and r"strategy & K & RTE \\" in lines
+    assert "% " in lines[-1] and "(2,000 resamples, so p is at least 0.001)" in lines[-1]
+    assert r"top & 2 & 1 worse of 1 (p $1.9\times10^{-6}$) \\" in lines
 
 
 RIGHT, WRONG = "entailment", "not_entailment"

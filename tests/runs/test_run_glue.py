@@ -478,5 +478,5 @@ def test_the_load_of_other_processes_is_in_the_record(run, monkeypatch, seconds,
     monkeypatch.setattr(process, "_busy_seconds", lambda cores: next(clock))
     monkeypatch.setattr("layerdrop.runs.describe.busy_note", process.busy_note)
     code, record, _, err = run("--task_name rte --max_steps 1")
-    notes = [note for note in record["notes"] if note.startswith("other processes occupy")]
+    notes = [note for note in record["notes"] if note.startswith(process.BUSY)]
     assert code == 0 and len(notes) == noted == ("times are not comparable" in err), err

@@ -159,7 +159,7 @@ def test_other_processes_are_noted(monkeypatch, cores, busy, own, said):
 def test_the_real_clocks_are_read():
     start = time.perf_counter()
     note = process.busy_note(0.02)
-    assert note is None or note.startswith("other processes occupy")
+    assert note is None or note.startswith(process.BUSY)
     assert 0.02 < time.perf_counter() - start < 5 and set(process._cores()) <= set(range(os.cpu_count()))
     first = process._busy_seconds(process._cores())
     end = time.process_time() + 0.05

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from layerdrop.report.model_results import ModelResults, model_results
+from layerdrop.report.notes import busy
 from layerdrop.report.table import Table
 from layerdrop.report.tables.scores import MISSING, names
 
@@ -42,6 +43,7 @@ def _notes(results: ModelResults, columns: list[str], runs: pd.DataFrame) -> lis
         "prerequisite runs and the teacher's pass. Inference: a pass over the validation set. "
         "Other processes on the machine distort the seconds."
     ]
+    notes += [f"{note.capitalize()}." for note in busy(results.runs[results.runs["column"].isin(columns)])]
     if n := int(results.runs["resumed"].sum()):
         notes.append(f"Training seconds exclude {n} resumed run{'s' * (n > 1)}.")
     of_model = runs.loc[runs["model"] == results.model, ["device", "threads"]].drop_duplicates()

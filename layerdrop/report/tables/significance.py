@@ -8,7 +8,15 @@ import pandas as pd
 
 from layerdrop.report.model_results import ModelResults, model_results, task_name
 from layerdrop.report.records import shorten
-from layerdrop.report.significance import LEVEL, Comparison, compare_systems, holm
+from layerdrop.report.significance import (
+    EXACT_BELOW,
+    LEVEL,
+    RESAMPLES,
+    SMALLEST_P,
+    Comparison,
+    compare_systems,
+    holm,
+)
 from layerdrop.report.table import Table
 from layerdrop.report.table_row import TableRow
 from layerdrop.report.tables.scores import MISSING
@@ -47,6 +55,7 @@ def significance_tables(
             tests.loc[tested, "p"] = holm(list(tests.loc[tested, "p"]))
             tests["significant"] = tests["p"].astype(float) < LEVEL
         table = Table("significance", f"{results.title}: significance", ["strategy", "K", *map(task_name, columns)])
+        table.phrases = True
         kinds = [record.task.kind for row in rows for record in results.records(row, columns) if record]
         table.notes = [_note(int(tested.sum()), correct, plain, {kind.correct_row for kind in kinds} - {""})]
         table.notes += [f"Unreadable predictions: {shorten(list(unreadable))}."] * bool(unreadable)
@@ -107,8 +116,9 @@ def _compare(first: RunRecord, second: RunRecord) -> Comparison | None:
 def _note(n: int, correct: bool, plain: bool, correct_rows: Collection[str] = ()) -> str:
     base = "plain run of the same strategy, K and seed" if plain else "full model of the same seed"
     tests = (
-        f"Against the {base}, on the validation set. McNemar's test (exact below 25 disagreements), for regression a "
-        "paired bootstrap of the difference in Pearson's r. "
+        f"Against the {base}, on the validation set. McNemar's test (exact below {EXACT_BELOW} disagreements), for "
+        f"regression a paired bootstrap of the difference in Pearson's r ({RESAMPLES:,} resamples, so p is at least "
+        f"{SMALLEST_P:.1g}). "
         + "".join(f"{sentence} " for sentence in sorted(correct_rows))
         + f"A cell has the number of seeds that are significantly worse or better at p = {LEVEL}, and the lowest and "
         "highest p of the seeds."
