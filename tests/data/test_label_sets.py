@@ -97,8 +97,9 @@ def test_malformed_lists(tmp_path, cell, message):
 
 def test_a_label_with_a_blank_at_its_end_is_no_other_label(tmp_path):
     path = write(tmp_path / "x.jsonl", rows([["a"], ["b"], ["a "]]))
-    with pytest.raises(UserError, match="x.jsonl:3: label 'a ' .* a blank. Remove the blank, or use --label_type mult"):
+    with pytest.raises(UserError, match="x.jsonl:3: label 'a ' .* a blank. Fix the row, or add --skip_bad_rows"):
         read(path)
+    assert read(path, skip_bad_rows=True).task.labels == ("a", "b")
     assert read(path, label_type="multi").task.labels == ("a", "a ", "b")
 
 
