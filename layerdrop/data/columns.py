@@ -4,6 +4,7 @@ In unclear cases, a UserError names the columns and the flag to add.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from layerdrop.data.examples import BadRow, as_number, is_missing, shortened
@@ -49,7 +50,8 @@ def text_columns(table: Table, label: str, chosen: Sequence[str], task: Task | N
     if chosen:
         table.require("--text_columns", chosen)
         return tuple(chosen)
-    cells = {name: [*table.values(name).values()] for name in table.columns if name not in (label, *table.classes)}
+    others = [name for name in table.columns if name != label]
+    cells = {name: [*table.values(name).values()] for name in others if name not in table.classes}
     candidates = [name for name in cells if not _all_numbers(cells[name])]
     for usual in (task.texts, task.hub_texts) if task else ():
         if set(usual) <= set(candidates):
@@ -59,7 +61,7 @@ def text_columns(table: Table, label: str, chosen: Sequence[str], task: Task | N
     rest = [(name,) for name in candidates if name not in INDEX_COLUMNS and _are_texts(cells[name])]
     usable = pairs + singles or rest
     if len(usable) != 1:
-        known = ", ".join(table.columns)
+        known = ", ".join(others)
         raise UserError(f"{table.path}: cannot choose the text columns from {known}. Name them: --text_columns A,B.")
     return usable[0]
 
@@ -101,6 +103,20 @@ def label_is_number(table: Table, column: str) -> bool:
             f"{len(labels)} labels are. Add --label_type number (with --skip_bad_rows to leave such rows out) or class."
         )
     return share >= MOSTLY_NUMBERS
+
+
+def separator_in(table: Table, column: str) -> str | None:
+    """The character between the labels of a cell, `;`, `|` or `,`, by a label that occurs in two different cells. None
+    without such a label. Lists do not count."""
+    cells = {
+        cell for cell in table.values(column).values() if isinstance(cell, str) and not cell.lstrip().startswith("[")
+    }
+    for separator in ";|,":
+        parts = [{part.strip() for part in cell.split(separator)} for cell in cells]
+        counts = Counter(part for of in parts for part in of if part)
+        if any(counts[part] > 1 for of in parts if len(of) > 1 for part in of):
+            return separator
+    return None
 
 
 def check_blanks(names: Iterable[str], column: str) -> None:

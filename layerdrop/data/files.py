@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -15,8 +16,9 @@ from layerdrop.data.columns import (
     maybe_missing,
     note_on_blanks,
     positive_class,
+    separator_in,
 )
-from layerdrop.data.examples import Examples, as_number, is_missing, shortened
+from layerdrop.data.examples import BadRow, Examples, as_number, is_missing, shortened
 from layerdrop.data.hub import read_dataset_split
 from layerdrop.data.kinds import KINDS, Kind
 from layerdrop.data.labels import head_kind
@@ -196,10 +198,17 @@ def _converted(table: Table, kind: type[Kind], texts: Sequence[str], label: str 
     """Convert the cells of the texts and the label. label: None for a table without labels. Raises UserError."""
     table.require("--text_columns", texts)
     table.require("--label_column", [label] if label else [])
+    separator = cache(lambda: separator_in(table, label))
 
     def convert(row: Row) -> Row:
         cells = {name: kind.text_cell(row, name) for name in texts}
-        return row | cells | ({label: _label_cell(row, kind, label, spec)} if label else {})
+        try:
+            return row | cells | ({label: _label_cell(row, kind, label, spec)} if label else {})
+        except BadRow as error:
+            empty = row.get(label) == ""  # with a separator, a row without labels
+            if not (empty and spec.label_type in ("auto", "multi") and kind.named and kind.pooled and separator()):
+                raise
+            raise BadRow(f"{error} (for several labels in a row: --label_separator '{separator()}')") from None
 
     return table.map(convert, spec.skip_bad_rows)
 
