@@ -10,15 +10,22 @@ columns. Any other file, and stdin, contain plain lines: one text, or two texts 
 predicts a split of a dataset, as for layerdrop run. Each input row gives one output row: its index (column index, idx
 or id, else the row number from 0), then a class and its probability, or a value. With several labels in a row, the
 prediction is a list. With labels of tokens, it has a tag for each word, separated by blanks. The prediction of an
-empty line is empty.
+empty line is empty. An --output file with the ending .csv is separated by commas, any other by tabs.
 """
 
 import argparse
+import csv
+import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from layerdrop.errors import UserError
 from layerdrop.system.files import LocalPath
+from layerdrop.system.text import csv_cell
+
+EARLIER = rb"\A(([^\n]*\t)?index\t)?prediction(\tprobability)?\n|\A([^\n]*,)?index,prediction(,probability)?\n"
+"""Start of every file of predictions."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +41,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text_columns", help="the one or two text columns, separated by a comma (default: the run's)")
     parser.add_argument("--max_seq_length", type=int, help="maximum number of tokens (default: the run's)")
     parser.add_argument("--skip_bad_rows", action="store_true", help="write an empty prediction for each malformed row")
+    parser.add_argument("--keep_columns", action="store_true", help="write the input's columns before the predictions")
     parser.add_argument("--output", type=LocalPath, help="file of the predictions (default: stdout)")
     parser.add_argument("--batch_size", type=int, default=32, help="number of texts in a batch")
 
@@ -49,15 +57,18 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
     freeze_imports()
     if args.output:
-        make_folder_of("--output", args.output, rb"\A(index\t)?prediction(\tprobability)?\n")
+        make_folder_of("--output", args.output, EARLIER)
         if OwnFiles(Path(args.output).parent).owns(Path(args.output).name):
             raise UserError(f"--output {args.output}: belongs to the run in this folder. Give another name.")
+        if args.file and Path(args.output).resolve() == Path(args.file).resolve():
+            raise UserError(f"--output {args.output}: is the file to predict. Give another name.")
     predictor = Predictor(args.model, args.max_seq_length)
     texts = _read(args, predictor)
-    text = "".join("\t".join(row) + "\n" for row in predictor.table(texts, args.batch_size))
+    as_csv = Path(args.output or "").suffix.lower() == ".csv"
+    kept = _kept_columns(texts, as_csv) if args.keep_columns else [()] * (len(texts.texts) + 1)
+    rows = predictor.table(texts, args.batch_size)
+    text = _formatted([own + row for own, row in zip(kept, rows, strict=True)], as_csv)
     notes = list(texts.notes)
-    if n_empty := len(texts.texts) - len(texts.rows):
-        notes.append(f"{n_empty} of {len(texts.texts)} rows have no text and get an empty prediction")
     if args.max_seq_length and predictor.length < args.max_seq_length:
         notes.append(f"--max_seq_length {args.max_seq_length}: the model takes at most {predictor.length} tokens")
     for note in notes:
@@ -67,6 +78,29 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     else:
         print(text, end="")
     return 0
+
+
+def _kept_columns(texts, as_csv: bool) -> list[tuple[str, ...]]:
+    """A header, then the input's cells of each row. Raises UserError for cells that do not fit into the output."""
+    if clash := next((name for name in ("index", "prediction", "probability") if name in texts.columns), None):
+        raise UserError(f"--keep_columns: {texts.source} has a column '{clash}', as the output has. Rename the column.")
+    rows = [texts.columns, *texts.cells]
+    broken = (name for row in rows for name, cell in zip(texts.columns, row, strict=True) if set(cell) & set("\t\r\n"))
+    if not as_csv and (name := next(broken, None)):
+        raise UserError(
+            f"--keep_columns: column {name!r} of {texts.source} has a tab or a line end in a cell, which tsv cannot "
+            "hold. Give an --output with the ending .csv."
+        )
+    return rows
+
+
+def _formatted(rows: Sequence[Sequence[str]], as_csv: bool) -> str:
+    """Rows as csv, in which no cell is a formula, or as tsv without quoting."""
+    if not as_csv:
+        return "".join("\t".join(row) + "\n" for row in rows)
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(map(csv_cell, row) for row in rows)
+    return text.getvalue()
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -86,8 +120,9 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--text: takes one or two texts, not {len(args.text)}. Quote each text.")
     if not given and sys.stdin.isatty():
         raise UserError("nothing to predict. Give a file, --text, --dataset_name, or lines on stdin.")
-    if args.text_columns and not (args.dataset_name or (args.file and is_table(args.file))):
-        raise UserError("--text_columns: only for datasets and csv, tsv, JSON and parquet files. Leave it out.")
+    for name in ("text_columns", "keep_columns"):
+        if getattr(args, name) and not (args.dataset_name or (args.file and is_table(args.file))):
+            raise UserError(f"--{name}: only for datasets and csv, tsv, JSON and parquet files. Leave it out.")
     check_numbers(vars(args))
 
 

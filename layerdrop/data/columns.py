@@ -4,9 +4,10 @@ In unclear cases, a UserError names the columns and the flag to add.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from layerdrop.data.examples import as_number, is_missing
+from layerdrop.data.examples import BadRow, as_number, is_missing, shortened
 from layerdrop.data.tables import Table
 from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
@@ -49,7 +50,8 @@ def text_columns(table: Table, label: str, chosen: Sequence[str], task: Task | N
     if chosen:
         table.require("--text_columns", chosen)
         return tuple(chosen)
-    cells = {name: [*table.values(name).values()] for name in table.columns if name not in (label, *table.classes)}
+    others = [name for name in table.columns if name != label]
+    cells = {name: [*table.values(name).values()] for name in others if name not in table.classes}
     candidates = [name for name in cells if not _all_numbers(cells[name])]
     for usual in (task.texts, task.hub_texts) if task else ():
         if set(usual) <= set(candidates):
@@ -59,7 +61,7 @@ def text_columns(table: Table, label: str, chosen: Sequence[str], task: Task | N
     rest = [(name,) for name in candidates if name not in INDEX_COLUMNS and _are_texts(cells[name])]
     usable = pairs + singles or rest
     if len(usable) != 1:
-        known = ", ".join(table.columns)
+        known = ", ".join(others)
         raise UserError(f"{table.path}: cannot choose the text columns from {known}. Name them: --text_columns A,B.")
     return usable[0]
 
@@ -91,7 +93,7 @@ def label_is_number(table: Table, column: str) -> bool:
             f"{table.path}:{line}: label '{label}' of column '{column}' is a number in another format. Write it "
             "like 1200.5, or use --label_type class."
         )
-    if all(map(is_whole_number, numbers)):
+    if all(is_whole_number(label.strip()) for label in numbers):
         return False
     share = len(numbers) / len(labels)
     if UNCLEAR_NUMBERS <= share < MOSTLY_NUMBERS:
@@ -103,18 +105,36 @@ def label_is_number(table: Table, column: str) -> bool:
     return share >= MOSTLY_NUMBERS
 
 
-def check_blanks(table: Table, column: str, label_type: str = "class") -> None:
-    """Raise UserError for a label that begins or ends with a blank: ` 1` would be another class than `1`.
+def separator_in(table: Table, column: str) -> str | None:
+    """The character between the labels of a cell, `;`, `|` or `,`, by a label that occurs in two different cells. None
+    without such a label. Lists do not count."""
+    cells = {
+        cell for cell in table.values(column).values() if isinstance(cell, str) and not cell.lstrip().startswith("[")
+    }
+    for separator in ";|,":
+        parts = [{part.strip() for part in cell.split(separator)} for cell in cells]
+        counts = Counter(part for of in parts for part in of if part)
+        if any(counts[part] > 1 for of in parts if len(of) > 1 for part in of):
+            return separator
+    return None
 
-    label_type: of the column, to accept such labels.
-    """
-    for line, cell in table.values(column).items():
-        for label in cell if isinstance(cell, list) else [cell]:
-            if isinstance(label, str) and label != label.strip():
-                raise UserError(
-                    f"{table.path}:{line}: label {label!r} of column '{column}' begins or ends with a blank. Remove "
-                    f"the blank, or use --label_type {label_type}."
-                )
+
+def check_blanks(names: Iterable[str], column: str) -> None:
+    """Raise BadRow for a label that begins or ends with a blank: ` 1` would be another class than `1`."""
+    for name in names:
+        if name != name.strip():
+            raise BadRow(f"label {name!r} of column '{column}' begins or ends with a blank")
+
+
+def note_on_blanks(names: Sequence[str], column: str) -> list[str]:
+    """The note on classes that differ only by blanks at their ends. Empty without such classes."""
+    same: dict[str, list[str]] = {}
+    for name in names:
+        same.setdefault(name.strip(), []).append(name)
+    groups = [" and ".join(map(repr, group)) for group in same.values() if len(group) > 1]
+    if not groups:
+        return []
+    return [f"classes of column '{column}' differ only by blanks: {shortened(groups)}. To join them, remove the blanks"]
 
 
 def maybe_missing(names: Sequence[str]) -> list[str]:

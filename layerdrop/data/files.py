@@ -3,13 +3,22 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from layerdrop.checkpoints import Checkpoint
-from layerdrop.data.columns import INDEX_COLUMNS, check_blanks, class_names, maybe_missing, positive_class
-from layerdrop.data.examples import Examples, as_number, is_missing, shortened
+from layerdrop.data.columns import (
+    INDEX_COLUMNS,
+    check_blanks,
+    class_names,
+    maybe_missing,
+    note_on_blanks,
+    positive_class,
+    separator_in,
+)
+from layerdrop.data.examples import BadRow, Examples, as_number, is_missing, shortened
 from layerdrop.data.hub import read_dataset_split
 from layerdrop.data.kinds import KINDS, Kind
 from layerdrop.data.labels import head_kind
@@ -134,8 +143,6 @@ def own_examples(
     if task:
         task = replace(task, texts=texts, label=label, suffixes=("",))
     else:
-        if spec.label_type == "auto":
-            check_blanks(first.with_all_labels, label, kind.label_type)
         cells = _label_cells(first, kind, label, spec)
         names = (known_names or _classes(first, kind, label, cells, spec)) if kind.named else ()
         if kind.named and len(names) < 2:
@@ -143,7 +150,7 @@ def own_examples(
         task = custom_task(spec.task, texts, label, names, label_type=kind.label_type)
         if not known_classes and spec.label_type == "auto":
             notes += [*task.kind.notes(label), *_notes_on_classes(task)]
-        notes += task.kind.notes_on_names(label) if split == "train" else []
+        notes += [*task.kind.notes_on_names(label), *note_on_blanks(names, label)] if split == "train" else []
         counts = Counter(name for cell in cells for name in kind.names_in(cell)) if split == "train" else None
         positive, reason = _positive(first.path, task, spec.positive_label, head.positive, counts)
         task = replace(task, positive=positive)
@@ -191,17 +198,33 @@ def _converted(table: Table, kind: type[Kind], texts: Sequence[str], label: str 
     """Convert the cells of the texts and the label. label: None for a table without labels. Raises UserError."""
     table.require("--text_columns", texts)
     table.require("--label_column", [label] if label else [])
+    separator = cache(lambda: separator_in(table, label))
 
     def convert(row: Row) -> Row:
         cells = {name: kind.text_cell(row, name) for name in texts}
-        return row | cells | ({label: kind.label_cell(row, label, spec.label_separator)} if label else {})
+        try:
+            return row | cells | ({label: _label_cell(row, kind, label, spec)} if label else {})
+        except BadRow as error:
+            empty = row.get(label) == ""  # with a separator, a row without labels
+            if not (empty and spec.label_type in ("auto", "multi") and kind.named and kind.pooled and separator()):
+                raise
+            raise BadRow(f"{error} (for several labels in a row: --label_separator '{separator()}')") from None
 
     return table.map(convert, spec.skip_bad_rows)
 
 
+def _label_cell(row: Row, kind: type[Kind], label: str, spec: DataSpec) -> Any:
+    """The result of `Kind.label_cell`. Raises BadRow, also for blanks at the ends of a name unless the user has given
+    the kind."""
+    cell = kind.label_cell(row, label, spec.label_separator)
+    if spec.label_type == "auto":
+        check_blanks(kind.names_in(cell), label)
+    return cell
+
+
 def _label_cells(table: Table, kind: type[Kind], label: str, spec: DataSpec) -> list:
     """The usable label cells of all rows of a file: results of `Kind.label_cell`."""
-    table = table.with_all_labels.map(lambda row: kind.label_cell(row, label, spec.label_separator), True)
+    table = table.with_all_labels.map(lambda row: _label_cell(row, kind, label, spec), True)
     return list(table.rows.values())
 
 

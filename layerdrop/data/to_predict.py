@@ -1,14 +1,15 @@
 """Texts to predict: a table, plain lines, or a single text. Unusable rows become None."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from layerdrop.data.columns import PAIRS, SINGLES, text_columns
-from layerdrop.data.examples import Examples
+from layerdrop.data.examples import Examples, shortened
 from layerdrop.data.files import index_column
 from layerdrop.data.kinds import Classes, Kind
-from layerdrop.data.tables import FILE_TYPES, Table
+from layerdrop.data.tables import FILE_TYPES, UNUSABLE, Table
 from layerdrop.errors import UserError
 
 COUNTS = {1: "one text", 2: "two texts"}
@@ -25,6 +26,10 @@ class ToPredict:
     texts: list[tuple | None]
     """n single texts or pairs. None for an empty line or a malformed row."""
     notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    """m columns of a table, without its column `index` if this column names the rows."""
+    cells: Sequence[tuple[str, ...]] = ()
+    """n rows of m cells of a table. The cells of a row that cannot be read are empty."""
 
     @property
     def rows(self) -> list[int]:
@@ -65,12 +70,33 @@ def read_columns(
     """
     names = _columns(table, columns, chosen)
     index, note = index_column(table)
-    usable = table.map(lambda row: {name: kind.text_cell(row, name) for name in names}, skip_bad_rows).rows
+    converted = table.map(lambda row: {name: kind.text_cell(row, name) for name in names}, skip_bad_rows)
+    usable, bad = converted.rows, converted.bad
     texts = [tuple(usable[line][name] for name in names) if line in usable else None for line in table.lines]
     ids = [str(number) for number in range(len(texts))]
     if index:
         ids = [str(table.rows[line][index]) if line in table.rows else "" for line in table.lines]
-    return ToPredict(table.path, ids, texts, (note,) if note else ())
+    reasons = {line: f"{'' if line in table.rows else 'malformed row: '}{error}" for line, error in bad.items()}
+    notes = tuple(filter(None, (note, _note_on_empty(len(texts), reasons))))
+    kept = tuple(name for name in table.columns if (name, index) != ("index", "index"))
+    cells = [tuple(_shown(table.rows.get(line, {}).get(name)) for name in kept) for line in table.lines]
+    return ToPredict(table.path, ids, texts, notes, kept, cells)
+
+
+def _shown(cell: object) -> str:
+    """A cell as a text: lists and objects in JSON's notation, empty for a missing cell."""
+    nested = isinstance(cell, (list, tuple, dict))
+    text = json.dumps(cell, ensure_ascii=False, default=str) if nested else "" if cell is None else str(cell)
+    return UNUSABLE.sub("\ufffd", text)
+
+
+def _note_on_empty(n: int, reasons: Mapping[int, str]) -> str:
+    """The note about n rows, some of which have no prediction. reasons: 1-based line -> reason. Empty without any."""
+    lines: dict[str, list[int]] = {}
+    for line in sorted(reasons):
+        lines.setdefault(reasons[line], []).append(line)
+    parts = [f"{reason} (line{'s' * (len(of) > 1)} {shortened(of)})" for reason, of in lines.items()]
+    return f"{len(reasons)} of {n} rows without a prediction: {shortened(parts)}" if parts else ""
 
 
 def _columns(table: Table, known: Sequence[tuple[str, ...]], chosen: Sequence[str]) -> tuple[str, ...]:
@@ -104,4 +130,6 @@ def read_lines(content: bytes, source: str) -> ToPredict:
             raise UserError(f"{source}:{number}: {first} texts, separated by tabs. Give one or two texts on each line.")
         if row and len(row) != first:
             raise UserError(f"{source}:{number}: {len(row)} texts, but {first} in the lines above.")
-    return ToPredict(source, [str(i) for i in range(len(lines))], texts)
+    empty = {number: "an empty line" for number, row in enumerate(texts, 1) if row is None}
+    note = _note_on_empty(len(texts), empty)
+    return ToPredict(source, [str(i) for i in range(len(lines))], texts, (note,) if note else ())

@@ -30,6 +30,8 @@ MODEL_PATTERNS = (
     *("vocab.txt", "vocab.json", "merges.txt", "*.model"),
 )
 """Patterns of the file names of a saved model and its tokenizer."""
+SHOWN = 3
+"""Maximum number of files in a message. The message counts the others."""
 CHECKPOINTS = "checkpoint-[0-9]*"
 """Pattern of the Trainer's checkpoint folders. `is_checkpoint` also requires that only digits follow the hyphen."""
 
@@ -108,10 +110,11 @@ class OwnFiles:
             raise self._refused(foreign)
 
     def _refused(self, names: list[str]) -> UserError:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        shown = ", ".join(names[:SHOWN]) + more
         return UserError(
-            f"--output_dir {self.folder}: holds {names[0]}{more}, which this run did not write with this content. "
-            "Choose another --output_dir, or move it away."
+            f"--output_dir {self.folder}: holds {shown}, which this run did not write with this "
+            "content. Choose another --output_dir, or move it away."
         )
 
     # ---- writing

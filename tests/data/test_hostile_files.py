@@ -82,9 +82,37 @@ def test_labels_with_blanks_are_no_decimals(tmp_path, label):
     (tmp_path / "x.jsonl").write_text(
         "".join(json.dumps({"text": f"w{i} w", "label": ["0", label][i % 2]}) + "\n" for i in range(6))
     )
-    with pytest.raises(UserError, match="begins or ends with a blank"):
+    with pytest.raises(
+        UserError, match="x.jsonl:2: label .* begins or ends with a blank. Fix the row, or add --skip_b"
+    ):
         read(tmp_path / "x.jsonl")
+    with pytest.raises(UserError, match="only one class, '0'"):
+        read(tmp_path / "x.jsonl", skip_bad_rows=True)
     assert read(tmp_path / "x.jsonl", label_type="class").task.labels == tuple(sorted(["0", label]))
+
+
+def test_rows_whose_label_has_a_blank_at_its_end(tmp_path):
+    """Malformed, also in a validation file and beyond --max_train_samples. A given --label_type keeps the class."""
+    labels = ["a", "b", "a ", "b"]
+    (tmp_path / "x.csv").write_text(rows(8, lambda i: labels[i % 4]))
+    (tmp_path / "good.csv").write_text(rows(8, lambda i: "ab"[i % 2]))
+    message = "x.csv:4: label 'a ' of column 'label' begins or ends with a blank. Fix the row, or add --skip_bad_rows"
+    for files in (("x.csv",), ("good.csv", ("train", "validation"), tmp_path / "x.csv")):
+        with pytest.raises(UserError, match=message):
+            read(tmp_path / files[0], *files[1:])
+        data = read(tmp_path / files[0], *files[1:], skip_bad_rows=True)
+        assert data.task.labels == ("a", "b") and [*data.examples.values()][-1].bad_lines == (4, 8)
+        assert not any("differ only" in note for note in data.notes)
+    assert read(tmp_path / "x.csv", max_train_samples=2).task.labels == ("a", "b")
+    data = read(tmp_path / "x.csv", label_type="class")
+    note = "classes of column 'label' differ only by blanks: 'a' and 'a '. To join them, remove the blanks"
+    assert data.task.labels == ("a", "a ", "b") and note in data.notes
+
+
+def test_numbers_with_blanks_are_numbers(tmp_path):
+    (tmp_path / "x.csv").write_text(rows(4, lambda i: f" {i / 2}"))
+    data = read(tmp_path / "x.csv")
+    assert data.task.label_type == "number" and data.examples["train"].labels.tolist() == [0, 0.5, 1, 1.5]
 
 
 @pytest.mark.parametrize("kind", FILE_TYPES)

@@ -1,6 +1,7 @@
 """Several labels at once: every type of file, losses and metrics by hand and against the library and scikit-learn."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -97,9 +98,36 @@ def test_malformed_lists(tmp_path, cell, message):
 
 def test_a_label_with_a_blank_at_its_end_is_no_other_label(tmp_path):
     path = write(tmp_path / "x.jsonl", rows([["a"], ["b"], ["a "]]))
-    with pytest.raises(UserError, match="x.jsonl:3: label 'a ' .* a blank. Remove the blank, or use --label_type mult"):
+    with pytest.raises(UserError, match="x.jsonl:3: label 'a ' .* a blank. Fix the row, or add --skip_bad_rows"):
         read(path)
+    assert read(path, skip_bad_rows=True).task.labels == ("a", "b")
     assert read(path, label_type="multi").task.labels == ("a", "a ", "b")
+
+
+@pytest.mark.parametrize(
+    ("labels", "separator"),
+    [
+        (["a;b", "b", ""], ";"),
+        (["a, b", "b, c", ""], ","),
+        (["a|b", "b|a", ""], "|"),
+        (["a|b", "b|a", " "], None),
+        (["a, x; b", "b", ""], ";"),
+        (["a", "b", ""], None),
+        (["a, of b", "a, of b", ""], None),
+        (["[a, b]", "[b, c]", ""], None),
+    ],
+)
+def test_an_empty_cell_beside_labels_with_a_separator(tmp_path, labels, separator):
+    """The message proposes the separator, with which an empty cell is a row without labels."""
+    path = write(tmp_path / "x.csv", rows(labels))
+    hint = f" (for several labels in a row: --label_separator '{separator}')" if separator else ""
+    message = f"x.csv:4: an empty cell in column 'label'{hint}. Fix the row, or add --skip_bad_rows"
+    with pytest.raises(UserError, match=re.escape(message)):
+        read(path)
+    if separator:
+        assert len(read(path, label_type="multi", label_separator=separator).examples["train"]) == 3
+        with pytest.raises(UserError, match="in column 'label'. Fix"):
+            read(path, label_type="class")
 
 
 def test_a_separator_that_no_cell_contains_is_noted(tmp_path):

@@ -335,7 +335,7 @@ def test_text_is_not_guessed_among_several_columns(tmp_path, columns, texts):
     rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     path = write(tmp_path / "x.csv", [row | {"label": "ab"[i]} for i, row in enumerate(rows)])
     if texts is None:
-        message = f"x.csv: cannot choose the text columns from {', '.join(columns)}, label. .*--text_columns"
+        message = f"x.csv: cannot choose the text columns from {', '.join(columns)}. Name them: --text_columns"
         with pytest.raises(UserError, match=message):
             read(path)
     else:

@@ -1,5 +1,6 @@
 """layerdrop predict: one prediction for each row of whatever run_glue.py reads, in order."""
 
+import csv
 import io
 import json
 import re
@@ -85,7 +86,10 @@ def test_a_prediction_for_every_line(call, single, tmp_path, text, empty, n):
     code, rows, err = call(single, "x.txt")
     assert code == 0 and [row[0] for row in rows] == [str(i) for i in range(n)]
     assert [i for i, row in enumerate(rows) if row[1:] == ["", ""]] == empty
-    assert ("have no text" in err) == bool(empty) and call(single, "-", stdin=text)[1] == rows
+    lines = ", ".join(str(i + 1) for i in empty)
+    assert bool(empty) == (f"{len(empty)} of {n} rows without a prediction: an empty line (line" in err)
+    assert f" {lines})" in err or not empty
+    assert call(single, "-", stdin=text)[1] == rows
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text(call, single):
@@ -136,8 +140,27 @@ def test_malformed_rows(call, single, tmp_path):
     code, _, err = call(single, "x.csv")
     assert code == 2 and "x.csv:4: 3 columns instead of 2" in err and "--skip_bad_rows" in err
     code, rows, err = call(single, "x.csv", "--skip_bad_rows")
-    assert code == 0 and [row[0] for row in rows] == ["r0", "r1", "", "r3"] and "2 of 4 rows have no text" in err
+    assert (
+        code == 0
+        and [row[0] for row in rows] == ["r0", "r1", "", "r3"]
+        and (
+            "2 of 4 rows without a prediction: an empty cell in column 'review' (line 3), malformed row: 3 columns "
+            "instead of 2 (line 4)\n"
+        )
+        in err
+    )
     assert [bool(row[1]) for row in rows] == [True, False, False, True]
+
+
+def test_notes_name_the_empty_column_and_the_lines(call, pair, tmp_path):
+    (tmp_path / "x.csv").write_text('id,a,b\nr0,w1,w2\nr1,w1,\nr2,w3,w4\nr3,w1,\nr4,"w1,w2\nr5,,w2\n')
+    code, rows, err = call(pair, "x.csv", "--text_columns", "a,b", "--skip_bad_rows")
+    assert code == 0 and [row[0] for row in rows] == ["r0", "r1", "r2", "r3", "", "r5"]
+    assert [bool(row[1]) for row in rows] == [True, False, True, False, False, False]
+    assert err == (
+        "note: 4 of 6 rows without a prediction: an empty cell in column 'b' (lines 3, 5), malformed row: not readable "
+        "as csv: unexpected end of data (line 6), an empty cell in column 'a' (line 7)\n"
+    )
 
 
 def test_the_columns_of_the_run(call, single, pair, tmp_path):
@@ -210,6 +233,7 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
         (["--text", "a", "--batch_size", "0"], b"", "--batch_size 0: must be 1 or more"),
         (["--text", "a", "--max_seq_length", "1"], b"", "--max_seq_length 1: must be 2 or more"),
         (["--text", "a", "--text_columns", "x"], b"", "--text_columns: only for datasets and csv"),
+        (["--text", "a", "--keep_columns"], b"", "--keep_columns: only for datasets and csv"),
     ],
 )
 def test_bad_input_is_one_line(call, single, words, stdin, message):
@@ -234,3 +258,67 @@ def test_output(call, single, tmp_path):
     assert code == 2 and "RTE.tsv: belongs to the run in this folder" in err
     code, _, err = call(single, "--text", "")
     assert code == 2 and "--text: an empty text has no prediction" in err
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_csv_output(call, single, tmp_path):
+    """The cells of stdout, quoted. A text that a spreadsheet would execute gets an apostrophe."""
+    ids = ["a,b", 'q"', "=1+1", "-3", "@x"]
+    path = write(tmp_path / "x.csv", [{"id": name, "review": f"w{i}"} for i, name in enumerate(ids)])
+    rows = call(single, path)[1]
+    for _ in range(2):  # an earlier result is replaced
+        assert call(single, path, "--output", "p.CSV") == (0, [], "")
+    header, *written = read_csv(tmp_path / "p.CSV")
+    assert header == ["index", "prediction", "probability"] and [row[1:] for row in written] == [r[1:] for r in rows]
+    assert [row[0] for row in written] == ["a,b", 'q"', "'=1+1", "-3", "'@x"]
+    (tmp_path / "p.CSV").write_text("index,prediction,of mine\n")
+    assert call(single, path, "--output", "p.CSV")[0] == 2
+    (tmp_path / "own.csv").write_text("review,index,prediction\nw1,0,a\n")
+    assert "own.csv: is the file to predict" in call(single, "own.csv", "--output", "own.csv")[2]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_keep_columns(call, single, tmp_path, kind):
+    """All rows in the input's order, also rows without a text and malformed rows."""
+    (tmp_path / "x.csv").write_text('id,review,n\nr0,w1 w2,1\nr1,"",2\nr2,w3,w4,3\nr3,w5,4\n')
+    (tmp_path / "x.tsv").write_text("id\treview\tn\nr0\tw1 w2\t1\nr1\t\t2\nr2\tw3\tw4\t3\nr3\tw5\t4\n")
+    (tmp_path / "x.jsonl").write_text(
+        '{"id": "r0", "review": "w1 w2", "n": 1}\n{"id": "r1", "review": null, "n": 2}\nbroken\n'
+        '{"id": "r3", "review": "w5", "n": 4}\n'
+    )
+    words = single, f"x.{kind}", "--skip_bad_rows"
+    rows, kept = call(*words)[1], [["r0", "w1 w2", "1"], ["r1", "", "2"], ["", "", ""], ["r3", "w5", "4"]]
+    expected = [own + row for own, row in zip(kept, rows, strict=True)]
+    assert call(*words, "--keep_columns")[1] == expected
+    for _ in range(2):
+        assert call(*words, "--keep_columns", "--output", "p.csv")[0] == 0
+    assert read_csv(tmp_path / "p.csv") == [["id", "review", "n", "index", "prediction", "probability"], *expected]
+
+
+def test_keep_columns_of_a_dataset(call, single, tmp_path):
+    import datasets
+
+    datasets.DatasetDict({"test": datasets.Dataset.from_list([{"review": "w1", "tags": ["a", "b"]}])}).save_to_disk(
+        tmp_path / "d"
+    )
+    rows = call(single, "--dataset_name", str(tmp_path / "d"), "--keep_columns")[1]
+    assert [row[:3] for row in rows] == [["w1", '["a", "b"]', "0"]]
+
+
+def test_keep_columns_with_names_of_the_output(call, single, tmp_path):
+    """The column `index` that names the rows is written once."""
+    (tmp_path / "x.csv").write_text("index,review\n7,w1\n")
+    assert [row[:2] for row in call(single, "x.csv", "--keep_columns")[1]] == [["w1", "7"]]
+    for header, name in (("prediction,review", "prediction"), ("review,probability", "probability")):
+        (tmp_path / "x.csv").write_text(f"{header}\nw1,w2\n")
+        code, _, err = call(single, "x.csv", "--keep_columns")
+        assert code == 2 and f"--keep_columns: x.csv has a column '{name}', as the output has" in err
+    (tmp_path / "x.csv").write_text('review\n"w1\nw2"\n')
+    code, _, err = call(single, "x.csv", "--keep_columns")
+    assert code == 2 and "column 'review' of x.csv has a tab or a line end in a cell" in err
+    assert call(single, "x.csv", "--keep_columns", "--output", "p.csv")[0] == 0
+    assert read_csv(tmp_path / "p.csv")[1][:2] == ["w1\nw2", "0"]

@@ -268,8 +268,17 @@ def test_a_file_that_is_not_in_the_way_is_no_reason_to_refuse(tmp_path):
     for name in ("train.csv", "setup.py", "RTE.tsv", "vocab.txt", "README.md"):
         (tmp_path / name).write_text("mine")
     assert opened(SPEC, tmp_path, **DATA) == FolderState()  # without a model and without predictions for the test set
-    with pytest.raises(UserError, match="holds README.md and 1 more, which"):
+    with pytest.raises(UserError, match="holds README.md, vocab.txt, which"):
         opened(SPEC, tmp_path, save_model=True, **DATA)
+
+
+def test_a_message_names_up_to_three_files(tmp_path):
+    names = ["a", "b", "c", "d", "e"]
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    for n, named in ((1, "a"), (3, "a, b, c"), (5, "a, b, c and 2 more")):
+        with pytest.raises(UserError, match=f"holds {named}, which this run did not write"):
+            OwnFiles(tmp_path).write(dict.fromkeys(names[:n], "other"))
 
 
 @pytest.mark.parametrize("ended", [False, True])
