@@ -1,5 +1,6 @@
 """The model card of a run: README.md with the hub's metadata."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
@@ -12,6 +13,7 @@ from layerdrop.data.tasks import TASKS, metric_prefix
 from layerdrop.runs.command import command_of
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE, CARD_MARK
+from layerdrop.runs.summary import constant_words
 from layerdrop.system.text import markdown, one_line
 
 USE = """```python
@@ -21,6 +23,8 @@ classify = pipeline({arguments})
 ```"""
 LIMITS = ("validation_share", "hold_out", "max_eval_samples")
 """Settings that select the rows of the evaluation."""
+MOST_CLASSES, LOWEST = 20, 5
+"""Number of classes whose F1 a card shows; with more classes, it shows the lowest ones."""
 MOMENTS = {
     "finetuned": "after fine-tuning the full model, before a second fine-tuning",
     "after": "after fine-tuning the full model, without a second fine-tuning",
@@ -55,9 +59,26 @@ Distilled from {{ teacher }} (`--distill {{ spec.distil.distill }}`).
 {%- endfor %}
 
 The values are fractions, measured on {{ rows }}.
+{%- if n_rows %}
+Rows: {{ n_rows | join(", ") }}.
+{%- endif %}
 {%- if record.label_threshold %}
 A label is predicted if its probability is above {{ record.label_threshold }}.
 {%- endif %}
+{%- for words in constant %}
+
+**Warning:** the model gives {{ words }}.
+{%- endfor %}
+{%- for split, classes, lowest in by_class %}
+
+F1 of {{ "the %d lowest of %d classes" | format(classes | length, lowest) if lowest else "each class" }} on {{ split }}:
+
+| class | F1 |
+|---|---|
+{%- for name, value in classes.items() %}
+| {{ name }} | {{ "%.4f" % value }} |
+{%- endfor %}
+{%- endfor %}
 {%- else %}
 Not evaluated.
 {%- endif %}
@@ -172,6 +193,23 @@ def _measured_on(record: RunRecord) -> str:
     return first + " and ".join(dict.fromkeys(split for split, _, _ in _measured(record)))
 
 
+def _numbers_of_rows(record: RunRecord) -> list[str]:
+    """The rows of training and validation sets: `1,000 of train (3 malformed rows left out)`."""
+    shown = []
+    for split, read in record.data.items():
+        bad = f" ({n:,} malformed row{'s' * (n != 1)} left out)" if (n := read.get("bad_rows")) else ""
+        if split.startswith(("train", "validation")):
+            shown.append(f"{read.get('rows', 0):,} of {split}{bad}")
+    return shown
+
+
+def _shown_f1(values: Mapping[str, float]) -> tuple[dict[str, float], int]:
+    """(class -> F1, 0) of all classes. With more than MOST_CLASSES: (class -> F1 of the LOWEST, number of classes)."""
+    many = len(values) > MOST_CLASSES
+    names = sorted(values, key=lambda name: values[name])[:LOWEST] if many else values
+    return {markdown(name): values[name] for name in names}, len(values) if many else 0
+
+
 def _text(record: RunRecord, use: str) -> str:
     spec = record.spec
     teacher = spec.distil and spec.distil.teacher
@@ -187,6 +225,9 @@ def _text(record: RunRecord, use: str) -> str:
         teacher=f"`{_shown(teacher)}`" if teacher else "the full model, fine-tuned first",
         metrics={markdown(name): value for name, value in record.named_metrics.items()},
         rows=_measured_on(record),
+        n_rows=_numbers_of_rows(record),
+        constant=constant_words(record, "validation"),
+        by_class=[(split, *_shown_f1(values)) for split, values in record.class_f1.items()],
         seconds=record.seconds.get("train"),
         device=record.environment.get("device"),
         command=one_line(command_of(spec)),

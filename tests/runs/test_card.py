@@ -74,6 +74,26 @@ def test_a_card_names_a_dataset_of_the_hub(tmp_path):
     assert files.datasets is None and files.eval_results[0].dataset_name == "rte"  # GLUE's task on other rows
 
 
+def test_a_card_shows_constant_predictions_classes_and_rows():
+    """All classes up to 20, else the five lowest."""
+    made = recorded()
+    assert "Warning" not in card(made).content and "F1 of" not in card(made).content
+    made.distinct_predictions = {"validation": 1, "test": 1}
+    made.class_f1 = {"validation": {"yes": 0.25, "a|b": 0.5}}
+    made.data = {"train": {"rows": 1200, "bad_rows": 1}, "validation": {"rows": 9, "bad_rows": 0}, "test": {"rows": 3}}
+    text = card(made).content
+    assert text.count("**Warning:** the model gives the same prediction for every row of validation.") == 1
+    assert "Rows: 1,200 of train (1 malformed row left out), 9 of validation.\n" in text
+    assert "F1 of each class on validation:\n\n| class | F1 |\n" in text
+    assert "| yes | 0.2500 |\n| a\\|b | 0.5000 |\n" in text
+    made.class_f1 = {"validation": {f"c{i}": 1 - i / 100 for i in range(20)}}
+    assert card(made).content.count("| c") == 21  # with the heading
+    made.class_f1["validation"]["c20"] = 0.8
+    text = card(made).content
+    shown = [line.split()[1] for line in text.splitlines() if line.startswith("| c")]
+    assert shown == ["class", "c20", "c19", "c18", "c17", "c16"] and "F1 of the 5 lowest of 21 classes on" in text
+
+
 def test_each_metric_of_mnli_is_of_its_split():
     metrics = {"matched_loss": 1.0, "matched_accuracy": 0.5, "mismatched_loss": 1.0, "mismatched_accuracy": 0.25}
     made = card(recorded("mnli", metrics=metrics, splits=("train", "validation_matched", "validation_mismatched")))
