@@ -20,7 +20,9 @@ USE = """```python
 from transformers import pipeline
 
 classify = pipeline({arguments})
+print(classify({texts}))
 ```"""
+TEXTS = ('"A first text."', '"A second text."')
 LIMITS = ("validation_share", "hold_out", "max_eval_samples")
 """Settings that select the rows of the evaluation."""
 MOST_CLASSES, LOWEST = 20, 5
@@ -39,9 +41,20 @@ TEXT = Template("""
 
 ## Layers
 
-Dropped: {{ record.dropped | join(", ") or "none" }} (ids count from 0, next to the embeddings), by `{{ strategy }}`,
+{%- if record.dropped_before %}
+The starting checkpoint already lacks layers {{ record.dropped_before | join(", ") }} of the original model, which has
+{{ record.n_layers }} layers.
+{% endif %}
+{%- if spec.drop.strategy or dropped %}
+Dropped{% if record.dropped_before %} by this run{% endif %}: {{ dropped | join(", ") or "none" }}
+{#- #} (ids count from 0, next to the embeddings), by `{{ strategy }}`,
 {{ moment }}.
-Parameters: {{ "{:,}".format(record.parameters_before) }} -> {{ "{:,}".format(record.parameters_after) }}.
+{%- else %}
+{{ "This run drops no further layer" if record.dropped_before else "Dropped: none" }}.
+{%- endif %}
+Parameters: {{ "{:,}".format(record.parameters_before) }}
+{%- if record.parameters_after != record.parameters_before %} -> {{ "{:,}".format(record.parameters_after) }}
+{%- endif %}.
 {%- if spec.distil %}
 Distilled from {{ teacher }} (`--distill {{ spec.distil.distill }}`).
 {%- endif %}
@@ -107,14 +120,25 @@ def push_card(record: RunRecord, hub_model_id: str | None, token: str | None) ->
     api.upload_file(path_or_fileobj=Path(record.folder) / CARD_FILE, path_in_repo=CARD_FILE, repo_id=repository)
 
 
-def card(record: RunRecord, use: str | None = None) -> ModelCard:
-    """The model card of a successful run. use: Markdown with instructions to load the model; None: a pipeline."""
-    use = use or USE.format(arguments=record.task.kind.pipeline_arguments("THIS_FOLDER"))
-    text = f"---\n{_metadata(record).to_yaml()}\n---\n{CARD_MARK}\n{_text(record, use)}\n"
+def card(record: RunRecord, use: str | None = None, library: str = "transformers") -> ModelCard:
+    """The model card of a successful run.
+
+    use: Markdown with instructions to load the model; None: a pipeline. library: the hub's name of the library that
+    loads the model.
+    """
+    pairs = len(record.text_columns or record.task.texts) > 1
+    use = use or pipeline_use(record.task.kind.pipeline_arguments("THIS_FOLDER"), pairs)
+    text = f"---\n{_metadata(record, library).to_yaml()}\n---\n{CARD_MARK}\n{_text(record, use)}\n"
     return ModelCard(text, ignore_metadata_errors=True)
 
 
-def _metadata(record: RunRecord) -> ModelCardData:
+def pipeline_use(arguments: str, pairs: bool) -> str:
+    """Markdown with code that calls the library's pipeline. pairs: whether the model reads two texts."""
+    texts = f'{{"text": {TEXTS[0]}, "text_pair": {TEXTS[1]}}}' if pairs else TEXTS[0]
+    return USE.format(arguments=arguments, texts=texts)
+
+
+def _metadata(record: RunRecord, library: str) -> ModelCardData:
     spec, task = record.spec, record.spec.data.task
     glue, dataset, pipeline = _is_glue(spec.data), _hub_dataset(spec.data), record.task.kind.pipeline
     names = dict(spec.data.files) if spec.data.dataset_name else {}
@@ -136,14 +160,20 @@ def _metadata(record: RunRecord) -> ModelCardData:
         if not name.endswith("loss") and value == value
     ]
     return ModelCardData(
-        library_name="transformers",
+        library_name=library,
         pipeline_tag=pipeline,
         tags=["layerdrop", "layer-dropping"],
         base_model=hub_name(spec.model.name),
         datasets=[dataset] if dataset else None,
-        model_name=spec.name,
+        model_name=_name(record),
         eval_results=results or None,
     )
+
+
+def _name(record: RunRecord) -> str:
+    """The name of the run's spec. For a full model whose checkpoint lacks layers: with the number of its layers."""
+    name, layers = record.spec.name, f"{len(record.kept)}_of_{record.n_layers}_layers"
+    return name.replace("_full_k0_", f"_{layers}_") if record.dropped_before else name
 
 
 def _is_glue(data: DataSpec) -> bool:
@@ -217,7 +247,8 @@ def _text(record: RunRecord, use: str) -> str:
         record=record,
         spec=spec,
         use=use,
-        title=markdown(spec.name),
+        title=markdown(_name(record)),
+        dropped=[i for i in record.dropped if i not in record.dropped_before],
         task=markdown(spec.data.task),
         base=_shown(spec.model.name),
         strategy=spec.drop.strategy or "none",

@@ -59,6 +59,35 @@ def test_a_card_names_the_rows_that_were_measured():
     assert (usual.dataset_split, usual.dataset_args, usual.metric_value) == ("validation", None, 0.5)
 
 
+def test_the_code_of_a_card_calls_the_pipeline():
+    """With one text, or with a pair of texts."""
+    assert 'classify({"text": "A first text.", "text_pair": "A second text."})' in card(recorded()).content
+    assert 'classify("A first text.")' in card(recorded("sst2")).content
+    own = recorded("mine", source="files", files=(("train", "a.csv"),))
+    own.text_columns, own.labels = ["question", "answer"], ["no", "yes"]
+    assert '"text_pair": "A second text."' in card(own).content
+    own.text_columns = ["question"]
+    assert "text_pair" not in card(own).content
+
+
+def test_a_card_of_a_checkpoint_that_lacks_layers(run):
+    """A run of all its layers, and a run that drops further ones, on the folder of an earlier run."""
+    assert run(f"{WORDS} --do_train")[0] == 0
+    text = Path("out/README.md").read_text()
+    assert "lacks" not in text and "Dropped: 4, 5 (ids" in text and " -> " in text.partition("## Use")[0]
+    cut = WORDS.partition("--drop_strategy")[0] + "--max_steps 1 --do_train"
+    assert run(cut, model="out", output="same")[0] == 0
+    text = Path("same/README.md").read_text()
+    assert "The starting checkpoint already lacks layers 4, 5 of the original model, which has\n6 layers.\n" in text
+    assert "This run drops no further layer.\nParameters: " in text and " -> " not in text.partition("## Use")[0]
+    assert "Dropped" not in text and "full" not in text.partition("## Use")[0] and "_4_of_6_layers_seed" in text
+    assert run(f"{cut} --drop_strategy top --drop_k 1", model="out", output="fewer")[0] == 0
+    text = Path("fewer/README.md").read_text()
+    assert "already lacks layers 4, 5 of" in text and "Dropped by this run: 3 (ids count from 0" in text
+    assert run(cut, output="whole")[0] == 0
+    assert "\nDropped: none.\nParameters: " in Path("whole/README.md").read_text()
+
+
 def test_a_card_names_a_dataset_of_the_hub(tmp_path):
     splits = (("train", "train"), ("validation", "dev"))
     how = {"source": "dataset", "files": splits, "dataset_name": "some/reviews", "dataset_config_name": "en"}
