@@ -59,6 +59,8 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
             f"{export.changed} of {export.rows} predictions differ.",
             file=sys.stderr,
         )
+        if export.warning:
+            print(f"warning: {folder}: {export.variants[-1].name} {export.warning}.", file=sys.stderr)
         exports.append(export)
     time_in_turn(runs, exports)
     print(render([exports_table(exports)], args.table_format), flush=True)

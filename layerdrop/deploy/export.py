@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from layerdrop.errors import UserError
 from layerdrop.finetune.evaluate import logits_of
 from layerdrop.loading import load_classifier, quiet
 from layerdrop.runs.inputs import RunInputs
-from layerdrop.runs.record import RunRecord, read_record
+from layerdrop.runs.record import RunRecord, is_constant, read_record
 from layerdrop.runs.results import CARD_FILE
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import holds_model
@@ -32,21 +33,18 @@ EXPORT_FILE = "export.json"
 """File with the results of an export and the hashes of its other files."""
 SINGLE, BATCH = 1, 32
 """Batch sizes of the latencies."""
-TEXTS = ('"A first text."', '"A second text."')
-PIPELINE = """\
-from transformers import pipeline
-
-classify = pipeline({arguments})
-print(classify({texts}))
-"""
-ONNX = """\
+ONNX = """```python
+import numpy as np
 import onnxruntime
-from transformers import AutoTokenizer
+from transformers import {classes}
 
-tokens = AutoTokenizer.from_pretrained(".")({texts}, truncation=True, max_length={length}, return_tensors="np")
+text = {texts}
+tokens = AutoTokenizer.from_pretrained(".")({arguments}, return_tensors="np")
 session = onnxruntime.InferenceSession("{file}")
-print(session.run(None, {{given.name: tokens[given.name] for given in session.get_inputs()}}))
-"""
+(logits,) = session.run(None, {{given.name: tokens[given.name] for given in session.get_inputs()}})
+{output}
+```"""
+NAMES = 'names = AutoConfig.from_pretrained(".").id2label\n'
 Classifier = Callable[[dict[str, torch.Tensor]], Any]
 
 
@@ -71,10 +69,12 @@ class Export:
     variants: list[Variant]
     """The run's model in torch (fp32) first, the exported model last."""
     largest_difference: float = 0.0
-    """Largest difference of a logit between the fp32 export and torch."""
+    """Largest difference of a logit between the exported model and torch."""
     changed: int = 0
-    """Number of validation rows whose prediction by the fp32 export differs; for values, by more than 0.001."""
+    """Number of validation rows whose prediction by the exported model differs; for values, by more than 0.001."""
     rows: int = 0
+    warning: str | None = None
+    """Reason why the exported model may be useless: constant predictions, or a score at chance."""
     models: dict[str, Classifier] = field(default_factory=dict)
     """Name of a variant -> the classifier to time."""
     written: bool = False
@@ -99,6 +99,7 @@ class ExportedRun:
         args = training_arguments(spec, options)
         self.input = RunInputs.read(spec, options, args, checkpoint, ("validation",))
         self.labels, self.task, self.metric = self.input.labels, self.input.data.task, self.record.task.selection_metric
+        self.pairs = len(self.task.texts) > 1
         self.data = self.input.dataset(self.input.data.splits("validation")[0])
         self.model: PreTrainedModel = load_classifier(checkpoint, replace_head=False)[0]
 
@@ -145,9 +146,12 @@ class ExportedRun:
         if int8:
             small = folder / "int8.onnx"
             quantize(folder / FILE, small)
-            result.models["onnx int8"] = classifier = OnnxClassifier(small)
-            score = self._score(classifier.logits(self.data, self.input.collate))
-            result.variants.append(Variant("onnx int8", _megabytes(small), score))
+            classifiers, fp32 = result.models, result.variants[-1]
+            classifiers["onnx int8"] = classifier = OnnxClassifier(small)
+            logits = classifier.logits(self.data, self.input.collate)
+            result = self._compared("onnx int8", _megabytes(small), logits)
+            result.variants.insert(1, fp32)
+            result.models = classifiers
             for file in folder.glob(f"{FILE}*"):
                 file.unlink()
             small.rename(folder / FILE)
@@ -161,6 +165,11 @@ class ExportedRun:
     def _torch_logits(self, model: PreTrainedModel) -> np.ndarray:
         return logits_of(model, self.data, self.input.collate, BATCH, "fp32")
 
+    @cached_property
+    def _reference(self) -> np.ndarray:
+        """Logits of the run's model."""
+        return self._torch_logits(self.model)
+
     def _score(self, logits: np.ndarray) -> float:
         scores = self.task.kind.measure(
             (self.metric,), self.labels.decide(logits, self.data), self.labels.to_task(self.data.labels)
@@ -169,19 +178,35 @@ class ExportedRun:
 
     def _compared(self, name: str, megabytes: float, logits: np.ndarray) -> Export:
         """Compare the logits of an exported model with those of the run's model."""
-        reference = self._torch_logits(self.model)
+        reference = self._reference
         size = 4 * sum(p.numel() for p in self.model.parameters()) / 1e6
-        changed = self.task.kind.differs(*(self.labels.decide(of, self.data) for of in (reference, logits)))
+        before, after = (self.labels.decide(of, self.data) for of in (reference, logits))
+        changed = self.task.kind.differs(before, after)
         variants = [Variant("torch fp32", size, self._score(reference)), Variant(name, megabytes, self._score(logits))]
         worst = float(np.abs(reference - logits).max())
-        return Export(self.folder, self.metric, variants, worst, int(changed.sum()), len(changed))
+        warning = self._warning(after, variants[-1].score)
+        return Export(self.folder, self.metric, variants, worst, int(changed.sum()), len(changed), warning)
+
+    def _warning(self, predictions: np.ndarray, score: float) -> str | None:
+        """A warning of predictions that are constant, or score at most as much as constant predictions."""
+        kind, labels = self.task.kind, self.labels.to_task(self.data.labels)
+        if is_constant(kind.n_distinct(predictions), kind.range_in_deviations(predictions, labels)):
+            return "gives (nearly) the same prediction for every row of the validation set"
+        constant = kind.constant_scores(self.metric, labels)
+        best = max(constant, key=lambda name: constant[name], default=None)
+        if best is None or score > 100 * constant[best]:
+            return None
+        return (
+            f"scores {score:.1f}, at most as much as the prediction '{best}' for every row ({100 * constant[best]:.1f})"
+        )
 
     def _write_other_files(self, folder: Path, result: Export) -> None:
         """Write the tokenizer and the card, then the results with the list of files."""
         from layerdrop.runs.card import card
 
+        library = "onnx" if (folder / FILE).exists() else "transformers"
         self.input.checkpoint.tokenizer.save_pretrained(folder)
-        write_atomically(folder / CARD_FILE, str(card(self.record, self._use(result))))
+        write_atomically(folder / CARD_FILE, str(card(self.record, self._use(result), library)))
         record, score = self.record, result.variants[-1].score
         facts = {"run": record.id, "base_model": record.spec.model.name, "task": record.spec.data.task}
         facts |= {"kept": record.kept, "dropped": record.dropped, "labels": self.labels.names}
@@ -193,21 +218,30 @@ class ExportedRun:
     def _use(self, result: Export) -> str:
         """The section of the card with the code that runs the model."""
         model, last = result.variants[0], result.variants[-1]
-        pairs, onnx = len(self.task.texts) > 1, last.name.startswith("onnx")
-        texts = ", ".join(TEXTS[: 1 + pairs])
-        if pairs and not onnx:
-            texts = f'{{"text": {TEXTS[0]}, "text_pair": {TEXTS[1]}}}'
-        kind, length = self.task.kind, self.input.max_length
-        truncated = (f"truncation=True, max_length={length}",) if kind.pooled else ()
-        code = (ONNX if onnx else PIPELINE).format(
-            texts=texts,
-            length=length,
-            file=FILE,
-            arguments=kind.pipeline_arguments(".", *truncated),
-        )
         scores = f"{last.score:.1f} points of {result.metric} on the validation set ({model.name}: {model.score:.1f})"
-        classes = " The logits are in the order of `id2label` in config.json." if self.task.labels else ""
-        return f"The run's model, exported as {last.name}: {scores}.{classes} In this folder:\n\n```python\n{code}```"
+        code = self._onnx_code() if last.name.startswith("onnx") else self._pipeline_code()
+        return f"The run's model, exported as {last.name}: {scores}. In this folder:\n\n{code}"
+
+    def _pipeline_code(self) -> str:
+        from layerdrop.runs.card import pipeline_use
+
+        kind = self.task.kind
+        truncated = (f"truncation=True, max_length={self.input.max_length}",) if kind.pooled else ()
+        return pipeline_use(kind.pipeline_arguments(".", *truncated), self.pairs)
+
+    def _onnx_code(self) -> str:
+        from layerdrop.runs.card import TEXTS
+
+        kind = self.task.kind
+        texts = ", ".join(TEXTS[: 1 + self.pairs])
+        given = ("*text" if self.pairs else "text", "truncation=True", f"max_length={self.input.max_length}")
+        return ONNX.format(
+            texts=texts,
+            classes="AutoConfig, AutoTokenizer" if kind.named else "AutoTokenizer",
+            arguments=", ".join((*given, *kind.tokenizer_options)),
+            file=FILE,
+            output=NAMES * kind.named + kind.output_code,
+        )
 
 
 def _megabytes(path: Path) -> float:

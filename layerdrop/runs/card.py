@@ -1,5 +1,6 @@
 """The model card of a run: README.md with the hub's metadata."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
@@ -12,15 +13,20 @@ from layerdrop.data.tasks import TASKS, metric_prefix
 from layerdrop.runs.command import command_of
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE, CARD_MARK
+from layerdrop.runs.summary import constant_words
 from layerdrop.system.text import markdown, one_line
 
 USE = """```python
 from transformers import pipeline
 
 classify = pipeline({arguments})
+print(classify({texts}))
 ```"""
+TEXTS = ('"A first text."', '"A second text."')
 LIMITS = ("validation_share", "hold_out", "max_eval_samples")
 """Settings that select the rows of the evaluation."""
+MOST_CLASSES, LOWEST = 20, 5
+"""Number of classes whose F1 a card shows; with more classes, it shows the lowest ones."""
 MOMENTS = {
     "finetuned": "after fine-tuning the full model, before a second fine-tuning",
     "after": "after fine-tuning the full model, without a second fine-tuning",
@@ -35,9 +41,20 @@ TEXT = Template("""
 
 ## Layers
 
-Dropped: {{ record.dropped | join(", ") or "none" }} (ids count from 0, next to the embeddings), by `{{ strategy }}`,
+{%- if record.dropped_before %}
+The starting checkpoint already lacks layers {{ record.dropped_before | join(", ") }} of the original model, which has
+{{ record.n_layers }} layers.
+{% endif %}
+{%- if spec.drop.strategy or dropped %}
+Dropped{% if record.dropped_before %} by this run{% endif %}: {{ dropped | join(", ") or "none" }}
+{#- #} (ids count from 0, next to the embeddings), by `{{ strategy }}`,
 {{ moment }}.
-Parameters: {{ "{:,}".format(record.parameters_before) }} -> {{ "{:,}".format(record.parameters_after) }}.
+{%- else %}
+{{ "This run drops no further layer" if record.dropped_before else "Dropped: none" }}.
+{%- endif %}
+Parameters: {{ "{:,}".format(record.parameters_before) }}
+{%- if record.parameters_after != record.parameters_before %} -> {{ "{:,}".format(record.parameters_after) }}
+{%- endif %}.
 {%- if spec.distil %}
 Distilled from {{ teacher }} (`--distill {{ spec.distil.distill }}`).
 {%- endif %}
@@ -55,9 +72,26 @@ Distilled from {{ teacher }} (`--distill {{ spec.distil.distill }}`).
 {%- endfor %}
 
 The values are fractions, measured on {{ rows }}.
+{%- if n_rows %}
+Rows: {{ n_rows | join(", ") }}.
+{%- endif %}
 {%- if record.label_threshold %}
 A label is predicted if its probability is above {{ record.label_threshold }}.
 {%- endif %}
+{%- for words in constant %}
+
+**Warning:** the model gives {{ words }}.
+{%- endfor %}
+{%- for split, classes, lowest in by_class %}
+
+F1 of {{ "the %d lowest of %d classes" | format(classes | length, lowest) if lowest else "each class" }} on {{ split }}:
+
+| class | F1 |
+|---|---|
+{%- for name, value in classes.items() %}
+| {{ name }} | {{ "%.4f" % value }} |
+{%- endfor %}
+{%- endfor %}
 {%- else %}
 Not evaluated.
 {%- endif %}
@@ -86,14 +120,25 @@ def push_card(record: RunRecord, hub_model_id: str | None, token: str | None) ->
     api.upload_file(path_or_fileobj=Path(record.folder) / CARD_FILE, path_in_repo=CARD_FILE, repo_id=repository)
 
 
-def card(record: RunRecord, use: str | None = None) -> ModelCard:
-    """The model card of a successful run. use: Markdown with instructions to load the model; None: a pipeline."""
-    use = use or USE.format(arguments=record.task.kind.pipeline_arguments("THIS_FOLDER"))
-    text = f"---\n{_metadata(record).to_yaml()}\n---\n{CARD_MARK}\n{_text(record, use)}\n"
+def card(record: RunRecord, use: str | None = None, library: str = "transformers") -> ModelCard:
+    """The model card of a successful run.
+
+    use: Markdown with instructions to load the model; None: a pipeline. library: the hub's name of the library that
+    loads the model.
+    """
+    pairs = len(record.text_columns or record.task.texts) > 1
+    use = use or pipeline_use(record.task.kind.pipeline_arguments("THIS_FOLDER"), pairs)
+    text = f"---\n{_metadata(record, library).to_yaml()}\n---\n{CARD_MARK}\n{_text(record, use)}\n"
     return ModelCard(text, ignore_metadata_errors=True)
 
 
-def _metadata(record: RunRecord) -> ModelCardData:
+def pipeline_use(arguments: str, pairs: bool) -> str:
+    """Markdown with code that calls the library's pipeline. pairs: whether the model reads two texts."""
+    texts = f'{{"text": {TEXTS[0]}, "text_pair": {TEXTS[1]}}}' if pairs else TEXTS[0]
+    return USE.format(arguments=arguments, texts=texts)
+
+
+def _metadata(record: RunRecord, library: str) -> ModelCardData:
     spec, task = record.spec, record.spec.data.task
     glue, dataset, pipeline = _is_glue(spec.data), _hub_dataset(spec.data), record.task.kind.pipeline
     names = dict(spec.data.files) if spec.data.dataset_name else {}
@@ -115,14 +160,20 @@ def _metadata(record: RunRecord) -> ModelCardData:
         if not name.endswith("loss") and value == value
     ]
     return ModelCardData(
-        library_name="transformers",
+        library_name=library,
         pipeline_tag=pipeline,
         tags=["layerdrop", "layer-dropping"],
         base_model=hub_name(spec.model.name),
         datasets=[dataset] if dataset else None,
-        model_name=spec.name,
+        model_name=_name(record),
         eval_results=results or None,
     )
+
+
+def _name(record: RunRecord) -> str:
+    """The name of the run's spec. For a full model whose checkpoint lacks layers: with the number of its layers."""
+    name, layers = record.spec.name, f"{len(record.kept)}_of_{record.n_layers}_layers"
+    return name.replace("_full_k0_", f"_{layers}_") if record.dropped_before else name
 
 
 def _is_glue(data: DataSpec) -> bool:
@@ -172,6 +223,23 @@ def _measured_on(record: RunRecord) -> str:
     return first + " and ".join(dict.fromkeys(split for split, _, _ in _measured(record)))
 
 
+def _numbers_of_rows(record: RunRecord) -> list[str]:
+    """The rows of training and validation sets: `1,000 of train (3 malformed rows left out)`."""
+    shown = []
+    for split, read in record.data.items():
+        bad = f" ({n:,} malformed row{'s' * (n != 1)} left out)" if (n := read.get("bad_rows")) else ""
+        if split.startswith(("train", "validation")):
+            shown.append(f"{read.get('rows', 0):,} of {split}{bad}")
+    return shown
+
+
+def _shown_f1(values: Mapping[str, float]) -> tuple[dict[str, float], int]:
+    """(class -> F1, 0) of all classes. With more than MOST_CLASSES: (class -> F1 of the LOWEST, number of classes)."""
+    many = len(values) > MOST_CLASSES
+    names = sorted(values, key=lambda name: values[name])[:LOWEST] if many else values
+    return {markdown(name): values[name] for name in names}, len(values) if many else 0
+
+
 def _text(record: RunRecord, use: str) -> str:
     spec = record.spec
     teacher = spec.distil and spec.distil.teacher
@@ -179,7 +247,8 @@ def _text(record: RunRecord, use: str) -> str:
         record=record,
         spec=spec,
         use=use,
-        title=markdown(spec.name),
+        title=markdown(_name(record)),
+        dropped=[i for i in record.dropped if i not in record.dropped_before],
         task=markdown(spec.data.task),
         base=_shown(spec.model.name),
         strategy=spec.drop.strategy or "none",
@@ -187,6 +256,9 @@ def _text(record: RunRecord, use: str) -> str:
         teacher=f"`{_shown(teacher)}`" if teacher else "the full model, fine-tuned first",
         metrics={markdown(name): value for name, value in record.named_metrics.items()},
         rows=_measured_on(record),
+        n_rows=_numbers_of_rows(record),
+        constant=constant_words(record, "validation"),
+        by_class=[(split, *_shown_f1(values)) for split, values in record.class_f1.items()],
         seconds=record.seconds.get("train"),
         device=record.environment.get("device"),
         command=one_line(command_of(spec)),

@@ -194,7 +194,7 @@ class RunRecord:
         kind: `validation` for validation splits only.
         """
         width, distinct = self.prediction_range, self.distinct_predictions
-        constant = {split: n for split, n in distinct.items() if n == 1 or width.get(split, math.inf) < NEARLY_CONSTANT}
+        constant = {split: n for split, n in distinct.items() if is_constant(n, width.get(split))}
         return {split: n for split, n in constant.items() if split.startswith(kind)}
 
     def write(self) -> Path:
@@ -213,6 +213,14 @@ class RunRecord:
 Run = Callable[[RunSpec, Options], RunRecord]
 """Executes a run, writes its record, and returns the record. The status is `failed` if the run fails. Raises UserError
 for unusable input, and Locked if another process uses the folder."""
+
+
+def is_constant(n_distinct: int, width: float | None) -> bool:
+    """Whether predictions are constant or nearly constant.
+
+    n_distinct: number of different predictions. width: range of values in standard deviations of the labels.
+    """
+    return n_distinct == 1 or (width is not None and width < NEARLY_CONSTANT)
 
 
 def _with_nan(scores: list[float | None] | None) -> list[float] | None:

@@ -23,7 +23,7 @@ def summary(record: RunRecord) -> str:
         lines.append(("parameters", f"{before:,} -> {after:,} ({100 * (after - before) / before:+.1f}%)"))
     if record.metrics:
         lines.append(("metrics", metrics_words(record)))
-    lines += [("warning", _constant(record, split, n)) for split, n in record.constant_predictions().items()]
+    lines += [("warning", words) for words in constant_words(record)]
     if record.resumed_at_step is not None:
         lines.append(("resumed", f"at step {record.resumed_at_step:,}: seconds count from this step"))
     if record.seconds:
@@ -41,6 +41,11 @@ def metrics_words(record: RunRecord) -> str:
     """`accuracy 0.9120  f1 0.9034`: the metrics without losses."""
     shown = (f"{name} {value:.4f}" for name, value in record.named_metrics.items() if not name.endswith("loss"))
     return "  ".join(shown)
+
+
+def constant_words(record: RunRecord, kind: str = "") -> list[str]:
+    """One sentence for each split with constant or nearly constant predictions. kind: as constant_predictions."""
+    return [_constant(record, split, n) for split, n in record.constant_predictions(kind).items()]
 
 
 def _constant(record: RunRecord, split: str, n: int) -> str:

@@ -59,6 +59,35 @@ def test_a_card_names_the_rows_that_were_measured():
     assert (usual.dataset_split, usual.dataset_args, usual.metric_value) == ("validation", None, 0.5)
 
 
+def test_the_code_of_a_card_calls_the_pipeline():
+    """With one text, or with a pair of texts."""
+    assert 'classify({"text": "A first text.", "text_pair": "A second text."})' in card(recorded()).content
+    assert 'classify("A first text.")' in card(recorded("sst2")).content
+    own = recorded("mine", source="files", files=(("train", "a.csv"),))
+    own.text_columns, own.labels = ["question", "answer"], ["no", "yes"]
+    assert '"text_pair": "A second text."' in card(own).content
+    own.text_columns = ["question"]
+    assert "text_pair" not in card(own).content
+
+
+def test_a_card_of_a_checkpoint_that_lacks_layers(run):
+    """A run of all its layers, and a run that drops further ones, on the folder of an earlier run."""
+    assert run(f"{WORDS} --do_train")[0] == 0
+    text = Path("out/README.md").read_text()
+    assert "lacks" not in text and "Dropped: 4, 5 (ids" in text and " -> " in text.partition("## Use")[0]
+    cut = WORDS.partition("--drop_strategy")[0] + "--max_steps 1 --do_train"
+    assert run(cut, model="out", output="same")[0] == 0
+    text = Path("same/README.md").read_text()
+    assert "The starting checkpoint already lacks layers 4, 5 of the original model, which has\n6 layers.\n" in text
+    assert "This run drops no further layer.\nParameters: " in text and " -> " not in text.partition("## Use")[0]
+    assert "Dropped" not in text and "full" not in text.partition("## Use")[0] and "_4_of_6_layers_seed" in text
+    assert run(f"{cut} --drop_strategy top --drop_k 1", model="out", output="fewer")[0] == 0
+    text = Path("fewer/README.md").read_text()
+    assert "already lacks layers 4, 5 of" in text and "Dropped by this run: 3 (ids count from 0" in text
+    assert run(cut, output="whole")[0] == 0
+    assert "\nDropped: none.\nParameters: " in Path("whole/README.md").read_text()
+
+
 def test_a_card_names_a_dataset_of_the_hub(tmp_path):
     splits = (("train", "train"), ("validation", "dev"))
     how = {"source": "dataset", "files": splits, "dataset_name": "some/reviews", "dataset_config_name": "en"}
@@ -72,6 +101,26 @@ def test_a_card_names_a_dataset_of_the_hub(tmp_path):
     assert local.data.datasets is None and local.data.eval_results[0].dataset_type == "reviews-en"
     files = card(recorded("rte", source="files", files=(("train", "a.csv"), ("validation", "b.csv")))).data
     assert files.datasets is None and files.eval_results[0].dataset_name == "rte"  # GLUE's task on other rows
+
+
+def test_a_card_shows_constant_predictions_classes_and_rows():
+    """All classes up to 20, else the five lowest."""
+    made = recorded()
+    assert "Warning" not in card(made).content and "F1 of" not in card(made).content
+    made.distinct_predictions = {"validation": 1, "test": 1}
+    made.class_f1 = {"validation": {"yes": 0.25, "a|b": 0.5}}
+    made.data = {"train": {"rows": 1200, "bad_rows": 1}, "validation": {"rows": 9, "bad_rows": 0}, "test": {"rows": 3}}
+    text = card(made).content
+    assert text.count("**Warning:** the model gives the same prediction for every row of validation.") == 1
+    assert "Rows: 1,200 of train (1 malformed row left out), 9 of validation.\n" in text
+    assert "F1 of each class on validation:\n\n| class | F1 |\n" in text
+    assert "| yes | 0.2500 |\n| a\\|b | 0.5000 |\n" in text
+    made.class_f1 = {"validation": {f"c{i}": 1 - i / 100 for i in range(20)}}
+    assert card(made).content.count("| c") == 21  # with the heading
+    made.class_f1["validation"]["c20"] = 0.8
+    text = card(made).content
+    shown = [line.split()[1] for line in text.splitlines() if line.startswith("| c")]
+    assert shown == ["class", "c20", "c19", "c18", "c17", "c16"] and "F1 of the 5 lowest of 21 classes on" in text
 
 
 def test_each_metric_of_mnli_is_of_its_split():

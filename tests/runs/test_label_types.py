@@ -1,7 +1,9 @@
 """Every kind of labels end to end: one class for each kind, one contract for all."""
 
+import ast
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from transformers import (
 
 import layerdrop
 from layerdrop.cli.command import run_command
+from layerdrop.data.kinds import TokenTags
 from layerdrop.finetune import interrupt
 from layerdrop.runs.predictions import read_predictions
 from tests.running import same, weights
@@ -79,8 +82,18 @@ class EveryKind:
             text = Path("small/README.md").read_text()
             assert words or (f'".", {self.options}' in text and ("truncation" in text) == (self.label_type == "multi"))
             assert layerdrop.load("small")(self.text).label == layerdrop.load("out")(self.text).label
+        assert self.printed_by_the_card(capsys) == self.as_printed(layerdrop.load("small")(self.text))
         code, again, _, err = own("--do_eval --seed 3", output="again", model="out")  # the head decides the labels
         assert code == 0 and again["metrics"] == pytest.approx(record["metrics"], abs=1e-5), err
+
+    def printed_by_the_card(self, capsys):
+        """What the code in the card of the export prints, for another text."""
+        (code,) = re.findall(r"```python\n(.*?)```", Path("small/README.md").read_text(), re.DOTALL)
+        assert '"A first text."' in code
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir("small")
+            exec(code.replace('"A first text."', json.dumps(self.text)), {})
+        return ast.literal_eval(capsys.readouterr().out)
 
     def test_a_metric_of_another_kind_is_refused(self, own, run):
         """Of files and of a dataset."""
@@ -158,6 +171,9 @@ class TestSeveralLabels(EveryKind):
         scores = {f"f1_{average}": f1_score(y, p, average=average, zero_division=0) for average in ("micro", "macro")}
         return scores | {"exact_match": accuracy_score(y, p)}
 
+    def as_printed(self, prediction):
+        return [(name, pytest.approx(score, abs=1e-6)) for name, score in zip(*prediction, strict=True)]
+
     def test_the_model_is_the_librarys_own(self, own):
         """Its pipeline gives the sigmoid of each label; the record has the threshold."""
         _, record, _, err = own(f"{CUT} --max_steps 3 --learning_rate 1e-3")
@@ -203,6 +219,17 @@ class TestTokens(EveryKind):
         scores = {"f1": seqeval.f1_score, "precision": seqeval.precision_score, "recall": seqeval.recall_score}
         scores = {f"entity_{name}": score(y, p, zero_division=0) for name, score in scores.items()}
         return scores | {"accuracy": seqeval.accuracy_score(y, p)}
+
+    def as_printed(self, prediction):
+        return list(zip(self.text.split(), prediction.label, strict=True))
+
+    def test_the_code_of_a_card_reads_the_first_sub_token(self, capsys):
+        """Also if it is a blank alone, or contains the blank before the word. A word that is cut off has no tag."""
+        spans = [(0, 0), (0, 1), (1, 2), (2, 4), (4, 5), (5, 8), (0, 0)]
+        given = {"text": "ab c def gh", "tokens": {"offset_mapping": [spans]}, "logits": np.eye(7)[None], "np": np}
+        exec(TokenTags.output_code, given | {"names": dict(enumerate("0123456"))})
+        printed = ast.literal_eval(capsys.readouterr().out)
+        assert printed == [("ab", "1"), ("c", "3"), ("def", "4"), ("gh", None)]
 
     def test_the_model_is_the_librarys_own(self, own):
         """The predictions are the largest logits at the first sub-token of each word."""

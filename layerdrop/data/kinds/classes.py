@@ -32,6 +32,9 @@ class Classes(Kind):
     """Id of the class that `f1` measures."""
     label_type = "class"
     problem_type = "single_label_classification"
+    output_code = """\
+odds = np.exp(logits[0] - logits[0].max())
+print(names[int(odds.argmax())], float(odds.max() / odds.sum()))"""
     smoothed = True
 
     @classmethod
@@ -152,6 +155,11 @@ class Classes(Kind):
     @override
     def measure(self, names: Sequence[str], predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         return metrics.compute(names, predictions, labels, self.positive)
+
+    @override
+    def constant_scores(self, metric: str, labels: np.ndarray) -> dict[str, float]:
+        every = {name: np.full_like(labels, i) for i, name in enumerate(self.names)}
+        return {name: self.measure((metric,), same, labels)[metric] for name, same in every.items()}
 
     @override
     def f1_by_class(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -40,6 +40,11 @@ class Kind(Protocol):
     """Whether the outputs have class names."""
     pipeline_options: str = ""
     """Arguments of the pipeline that this kind needs, as code."""
+    tokenizer_options: tuple[str, ...] = ()
+    """Arguments of the tokenizer that `output_code` needs, as code."""
+    output_code: str
+    """Code that prints the prediction for one text, from `logits` (1, ..., n_outputs), `names` (id -> name), `text` and
+    `tokens`, the tokenizer's result."""
     label_columns: tuple[str, ...] = ()
     """Names of a label column other than --label_column."""
     pooled: bool = True
@@ -206,6 +211,10 @@ class Kind(Protocol):
 
     def f1_by_class(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """Class name -> F1; empty for values."""
+        return {}
+
+    def constant_scores(self, metric: str, labels: np.ndarray) -> dict[str, float]:
+        """Class name -> the metric of this prediction for every row; empty for other kinds than single classes."""
         return {}
 
     def n_distinct(self, predictions: np.ndarray) -> int:

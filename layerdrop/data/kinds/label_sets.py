@@ -33,6 +33,9 @@ class LabelSets(Kind):
     correct_row = "A row is correct if all of its labels are."
     smoothed = False
     threshold = 0.5
+    output_code = """\
+probabilities = 1 / (1 + np.exp(-logits[0]))
+print([(names[i], float(p)) for i, p in enumerate(probabilities) if p > 0.5])"""
     pipeline_options = "top_k=None"  # otherwise the pipeline gives one label
 
     @property

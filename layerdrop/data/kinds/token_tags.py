@@ -49,6 +49,14 @@ class TokenTags(Classes):
     pooled = False
     correct_row = "A row is correct if all of its tags are."
     label_columns = TAG_COLUMNS
+    tokenizer_options = ("return_offsets_mapping=True",)
+    output_code = """\
+tags = {}  # number of a word -> tag of its first sub-token
+for (start, end), scores in zip(tokens["offset_mapping"][0], logits[0]):
+    before = text[: start + text[start:end].startswith(" ")]
+    if start < end:
+        tags.setdefault(len((before + "x").split()) - 1, names[int(np.argmax(scores))])
+print([(word, tags.get(i)) for i, word in enumerate(text.split())])"""
     pipeline_options = 'aggregation_strategy="first"'
 
     @property
@@ -237,6 +245,10 @@ class TokenTags(Classes):
         if of_entities:
             values |= metrics.entities(*map(self._tags, (predictions, labels)))
         return {name: values[name] for name in names}
+
+    @override
+    def constant_scores(self, metric: str, labels: np.ndarray) -> dict[str, float]:
+        return {}
 
     def f1_by_class(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """Type of the entity, or class -> F1."""

@@ -31,6 +31,7 @@ class Values(Kind):
     names = words = ()
     label_type = "number"
     problem_type = "regression"
+    output_code = "print(float(np.squeeze(logits)))"
     named = smoothed = False
     n_outputs = 1
 
