@@ -2,9 +2,11 @@
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from transformers.integrations import integration_utils
 
 from layerdrop.cli.parsing import parse_settings
 from layerdrop.errors import UserError
@@ -264,8 +266,9 @@ def test_idle_axes_by_hand():
     assert idle_axis("a", planned((1, 1, "x"), (2, 2, "y"))) is None
 
 
-def test_a_study_reports_to_one_project_with_a_run_for_each_run(write):
+def test_a_study_reports_to_one_project_with_a_run_for_each_run(write, monkeypatch):
     """A tracker changes no id. --project overrides the study's name."""
+    monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: True)
     plain = write(GRID).jobs
     for flags, project in ([], "s"), (["--project", "mine"], "mine"):
         jobs = write(GRID, ["--report_to", "tensorboard", *flags]).jobs
@@ -365,3 +368,13 @@ def test_hostile_studies(tmp_path, monkeypatch, text, message):
     with pytest.raises(UserError, match=message):
         read_study(str(tmp_path / "x.yaml"), str(tmp_path), parse_settings)
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("available", [True, False])
+def test_a_study_with_a_tracker_that_is_not_installed(write, monkeypatch, available):
+    monkeypatch.setattr("layerdrop.finetune.tracking.find_spec", lambda name: None)
+    monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: available)
+    with nullcontext() if available else pytest.raises(UserError) as caught:
+        write(GRID, ["--report_to", "tensorboard"])
+    needs = "--report_to tensorboard: needs a package that is not installed. Run: pip install tensorboard"
+    assert available or str(caught.value).startswith(needs)
