@@ -38,7 +38,7 @@ MOST_CELLS = 100_000
 QUIET = {"save_strategy": "no", "save_model": "no", "disable_tqdm": True, "report_to": "none"}
 """Default settings of a study's runs. Saving the weights of hundreds of runs would fill a disk."""
 SINGLE_RUN_FLAGS = {
-    "dry_run": "previews a single run. Use --plan for the runs of a study",
+    "dry_run": "previews a single run. Leave it out. layerdrop sweep lists its runs with --plan",
     "json": "prints a single run (--dry_run). A study writes record.json into the folder of each run. Leave --json out",
     "output_dir": "is the folder of a single run. Use --store FOLDER for many",
     "overwrite_output_dir": "starts a single run over. Delete the folders of the runs to repeat",
