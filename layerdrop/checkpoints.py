@@ -55,6 +55,9 @@ FAST_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map
 """The files that are read if there is a tokenizer.json."""
 ADAPTER = "adapter_config.json"
 """PEFT's configuration file. The weights in its folder extend a base model."""
+RECORD = "record.json"
+"""The file that each run writes into its folder."""
+NO_MODEL = "this run did not keep its model. Repeat it with --save_model (in a study: settings: {save_model: true})"
 LFS_POINTER = b"version https://git-lfs"
 """First bytes of a Git LFS pointer: Git has not fetched the file."""
 CONFIG = "config.json of a known model type"
@@ -364,16 +367,24 @@ def _not_found(flag: str, name: str, what: str, error: Exception) -> NotFound:
 
 
 def _checkpoint_elsewhere(folder: Path) -> str | None:
-    """The advice for a folder that holds an adapter, or checkpoints in subfolders. None for other folders."""
+    """The advice for the folder of an adapter, of checkpoints in subfolders, or of a run. None for other folders."""
     if (folder / ADAPTER).is_file():
         return f"is an adapter ({ADAPTER}): merge it into its base model, and give the folder of the merged model"
     folders = [
         path.parent for path in sorted(folder.glob("*/config.json")) if '"model_type"' in path.read_text("utf-8")
     ]
     if not folders:
-        return None
+        return NO_MODEL if _is_run(folder) else None
     contents = f"one of {len(folders)} checkpoints" if len(folders) > 1 else "the checkpoint"
     return f"{contents} is in {folders[-1]}. Give that folder"
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder has the record of a run."""
+    try:
+        return '"spec"' in (folder / RECORD).read_text("utf-8")
+    except (OSError, ValueError):
+        return False
 
 
 def is_local(name: str) -> bool:

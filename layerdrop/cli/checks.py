@@ -265,9 +265,13 @@ def _library(flags: Flags) -> Iterator[str]:
         yield "nothing to do: --do_train, --do_eval and --do_predict are all off. Add one of these flags."
     if train.report_to:
         from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+        from layerdrop.finetune.tracking import missing_package
     for name in train.report_to:
         if name not in INTEGRATION_TO_CALLBACK:
             yield f"--report_to: unknown value '{name}'. Allowed: none, all, {', '.join(INTEGRATION_TO_CALLBACK)}."
+        elif package := missing_package(name):
+            yield f"--report_to {name}: needs a package that is not installed. Run: pip install {package}"
     if train.fsdp and train.world_size == 1:
         yield "--fsdp: shards a model over several processes. Start them: torchrun --nproc_per_node N run_glue.py ..."
     for name in ("dataloader_persistent_workers", "dataloader_multiprocessing_context"):

@@ -91,6 +91,7 @@ RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("workers", "runs_per_gpu", "cores_per_run"), COUNT),
     **dict.fromkeys(("texts", "length", "batch_size", "repeats"), COUNT),
     "k": Range(0, MOST_LAYERS, hint="Numbers of layers."),
+    "max_loss": NOT_NEGATIVE,
     "seeds": SEED,
     "round": NOT_NEGATIVE,
 }

@@ -1,14 +1,29 @@
-"""The project of a training in the library's logging integrations (--report_to, --project)."""
+"""The library's logging integrations (--report_to, --project): their packages, and the project of a training."""
 
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from transformers import TrainingArguments
+from transformers.integrations import integration_utils
 
 VARIABLES = ("WANDB_PROJECT", "MLFLOW_EXPERIMENT_NAME", "COMET_PROJECT_NAME", "CLEARML_PROJECT", "SWANLAB_PROJECT")
 """Environment variables from which the library reads the project. Only trackio reads `TrainingArguments.project`."""
+MODULES = {"azure_ml": "azureml", "flyte": "flytekit"}
+"""Tracker -> module of its package, if the names differ."""
+PACKAGES = {"azure_ml": "azureml-sdk", "comet_ml": "comet-ml", "flyte": "flytekit"}
+"""Tracker -> package to install, if the names differ."""
+
+
+def missing_package(tracker: str) -> str | None:
+    """The package to install for a tracker of the library; None if it is installed, or if no package is needed."""
+    module = MODULES.get(tracker, tracker)
+    if tracker == "kubeflow" or find_spec(module) is not None:  # Kubeflow only needs an environment variable
+        return None
+    available = getattr(integration_utils, f"is_{module.removesuffix('_ml')}_available")
+    return None if available() else PACKAGES.get(tracker, tracker)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 
 from layerdrop.architectures import HubOptions, ModelSpec
 from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
-from layerdrop.errors import UserError, unknown
+from layerdrop.errors import UserError
 from layerdrop.finetune.spec import WhenSpec
 from layerdrop.runs.checks import check_selection
 from layerdrop.runs.spec import Options, RunSpec
@@ -38,7 +38,7 @@ MOST_CELLS = 100_000
 QUIET = {"save_strategy": "no", "save_model": "no", "disable_tqdm": True, "report_to": "none"}
 """Default settings of a study's runs. Saving the weights of hundreds of runs would fill a disk."""
 SINGLE_RUN_FLAGS = {
-    "dry_run": "previews a single run. Use --plan for the runs of a study",
+    "dry_run": "previews a single run. Leave it out. layerdrop sweep lists its runs with --plan",
     "json": "prints a single run (--dry_run). A study writes record.json into the folder of each run. Leave --json out",
     "output_dir": "is the folder of a single run. Use --store FOLDER for many",
     "overwrite_output_dir": "starts a single run over. Delete the folders of the runs to repeat",
@@ -86,7 +86,12 @@ def read_study(
     planner = _Planner(Study(Path(path).stem), Store(store), parse, QUIET | settings, flags)
     replaced_axes = {name: values for name, values in (axes or {}).items() if values}
     for grid in (grid | replaced_axes for grid in grids if grid or replaced_axes):
-        planner.add_grid(grid, exclude)
+        try:
+            planner.add_grid(grid, exclude)
+        except UserError as error:
+            given = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in flags}
+            own = set(content.get("settings") or {}) - given
+            raise UserError(_with_file(str(error), path, own)) from error
     planner.keep_needed_models()
     study = planner.study
     if not study.jobs and not study.impossible:
@@ -107,7 +112,9 @@ def _read(path: str) -> dict[str, Any]:
         )
     for key in content:
         if key not in KEYS:
-            raise UserError(f"{path}: {unknown('key', key, KEYS)}")
+            near = get_close_matches(str(key), KEYS, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise UserError(f"{path}: unknown key '{key}'.{hint} Allowed: {', '.join(KEYS)}.")
     if not isinstance(content.get("recipe") or "", str):
         raise UserError(f"{path}: 'recipe' is the path of a file of flags. Put flags of this study under 'settings'.")
     if not isinstance(content.get("settings") or {}, dict):
@@ -196,7 +203,9 @@ class _Planner:
                 try:
                     job = self._job(cell, _values(grid.get("k", grid.get("drop_k"))))
                 except UserError as error:
-                    raise UserError(f"{error}{_where(grid, cell)}") from error
+                    first, last = ({axis: _values(value)[i] for axis, value in grid.items()} for i in (0, -1))
+                    everywhere = cell == first != last and self._refusal(last) == str(error)  # no axis is at fault
+                    raise UserError(f"{error}{'' if everywhere else _where(grid, cell)}") from error
                 if job is not None:
                     self._add(job)
                     planned.append((cell, job.spec.id))
@@ -245,6 +254,14 @@ class _Planner:
         self.study.gives_precision &= bool(reason) or arguments.gives_precision
         self.parsed[others], self.seeds[seed] = (spec, options, reason), spec.seed
         return self._job_of(spec, options, reason)
+
+    def _refusal(self, cell: dict[str, Any]) -> str | None:
+        """The error of a cell; None if it is allowed."""
+        try:
+            self._job(cell, ())
+        except UserError as error:
+            return str(error)
+        return None
 
     def _job_of(self, spec: RunSpec, options: Options, impossible: str | None) -> Job | None:
         """impossible: the reason why the run is impossible."""
@@ -315,6 +332,15 @@ def _where(grid: dict[str, Any], cell: dict[str, Any]) -> str:
     """The end of an error message: the cell's value on each axis that has several values."""
     words = ", ".join(f"{axis} {cell[axis]}" for axis in grid if len(_values(grid[axis])) > 1)
     return f" (At {words}.)" if words else ""
+
+
+def _with_file(text: str, path: str, settings: set[str]) -> str:
+    """Replace the flag at the beginning of an error line by the study's file and the key of its settings."""
+
+    def key(flag: re.Match[str]) -> str:
+        return f"{path}: settings: {flag[1]}" if flag[1] in settings else flag[0]
+
+    return re.sub(r"^--(\w+)", key, text, flags=re.MULTILINE)
 
 
 def _with_axes(text: str) -> str:

@@ -665,7 +665,7 @@ CASES = {
     "metric_for_best_model": (TOP, "accuracy"),
     "train_sampling_strategy": (TOP, "random"),
     "dataloader_prefetch_factor": (f"{TOP} --dataloader_num_workers 2", "3"),
-    "report_to": (TOP, "tensorboard"),
+    "report_to": (TOP, "kubeflow"),  # needs no package
     "resume_from_checkpoint": (TOP, "auto"),
     "adam_epsilon": (TOP, "1e-6"),
     "fsdp_config": (TOP, '{"min_num_params": 1}'),

@@ -7,6 +7,7 @@ import torch
 from transformers import TrainingArguments
 
 from layerdrop.architectures import ModelSpec
+from layerdrop.cli.command import run_command
 from layerdrop.data.spec import DataSpec
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import Options, RunSpec
@@ -60,3 +61,8 @@ def test_activation_checkpointing_needs_a_model_that_supports_it(model_type, sup
         else:
             with pytest.raises(UserError, match=f"^--gradient_checkpointing: .* {model_type} .*Leave it out.$"):
                 check_checkpointing(args, config)
+
+
+def test_a_negative_maximum_loss_is_refused_before_anything_is_read(capsys):
+    assert run_command("choose-k", ["--max_loss", "1", "-1", "--model_name_or_path", "nowhere/at-all"]) == 2
+    assert capsys.readouterr().err == "error: --max_loss -1.0: must be 0 or more.\n"

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 from transformers import TrainerCallback, TrainingArguments
+from transformers.integrations import integration_utils
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from layerdrop.finetune.tracking import VARIABLES, tracking
+from layerdrop.finetune import tracking as module
+from layerdrop.finetune.tracking import VARIABLES, missing_package, tracking
 
 
 class Tracker:
@@ -98,5 +100,20 @@ def test_one_training_of_each_run_is_reported(run, monkeypatch, words, reported)
             folders.append(folder.parent.name if folder.parent.name == "prior" else folder.name)
 
     monkeypatch.setitem(INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
+    monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: True)
     code, _, _, err = run(f"--task_name rte --max_steps 1 --report_to tensorboard {words}")
     assert code == 0 and folders == reported, err
+
+
+def test_the_missing_package_of_every_tracker(monkeypatch):
+    """tensorboard, for example, also runs with tensorboardX: the library decides if the module is missing."""
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    for name in [name for name in dir(integration_utils) if name.startswith("is_") and name.endswith("_available")]:
+        monkeypatch.setattr(integration_utils, name, lambda: False)
+    packages = {name: missing_package(name) for name in INTEGRATION_TO_CALLBACK}
+    others = {"azure_ml": "azureml-sdk", "comet_ml": "comet-ml", "flyte": "flytekit", "kubeflow": None}
+    assert packages == {name: name for name in INTEGRATION_TO_CALLBACK} | others
+    monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: True)
+    assert missing_package("tensorboard") is None
+    monkeypatch.setattr(module, "find_spec", lambda name: name == "comet_ml" or None)
+    assert missing_package("comet_ml") is None and missing_package("wandb") == "wandb"

@@ -1,4 +1,5 @@
 import http.server
+import re
 import threading
 import time
 from pathlib import Path
@@ -393,3 +394,19 @@ def test_they_are_found_before_anything_is_trained(run, bert, tmp_path, words, m
         words += f" --tokenizer_name {big}"
     code, _, _, err = run(words, model=model, data=str(glue), output=None if "dry_run" in words else "out")
     assert code == 2 and "gives ids up to 65, the model has 65 embeddings" in err.splitlines()[-1], err
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ('{"spec": {}}', "this run did not keep its model. Repeat it with --save_model (in a study: settings: {"),
+        ("{}", "no config.json of a known model type in this folder"),
+        (None, "no config.json of a known model type in this folder"),
+    ],
+)
+def test_a_run_without_its_model(tmp_path, record, said):
+    (tmp_path / "other.txt").touch()
+    if record:
+        (tmp_path / "record.json").write_text(record)
+    with pytest.raises(UserError, match=f"^MODEL {re.escape(f'{tmp_path}: {said}')}"):
+        Checkpoint.open(str(tmp_path), flag="MODEL")

@@ -2,9 +2,11 @@
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from transformers.integrations import integration_utils
 
 from layerdrop.cli.parsing import parse_settings
 from layerdrop.errors import UserError
@@ -264,8 +266,9 @@ def test_idle_axes_by_hand():
     assert idle_axis("a", planned((1, 1, "x"), (2, 2, "y"))) is None
 
 
-def test_a_study_reports_to_one_project_with_a_run_for_each_run(write):
+def test_a_study_reports_to_one_project_with_a_run_for_each_run(write, monkeypatch):
     """A tracker changes no id. --project overrides the study's name."""
+    monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: True)
     plain = write(GRID).jobs
     for flags, project in ([], "s"), (["--project", "mine"], "mine"):
         jobs = write(GRID, ["--report_to", "tensorboard", *flags]).jobs
@@ -315,8 +318,12 @@ def test_the_hub_is_asked_once_and_only_if_needed(write, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("grids: {}", "unknown value 'grids'. Did you mean 'grid'?"),
-        ("grid: {k: 0}\nsettings: {learning_rat: 1}", "--learning_rat: no such flag. Did you mean --learning_rate"),
+        ("grids: {}", "s.yaml: unknown key 'grids'. Did you mean 'grid'?"),
+        ("grid: {k: 0}\nexlude: {}", "s.yaml: unknown key 'exlude'. Did you mean 'exclude'?"),
+        (
+            "grid: {k: 0}\nsettings: {learning_rat: 1}",
+            "s.yaml: settings: learning_rat: no such flag. Did you mean --learning_rate",
+        ),
         ("grid: {task: [rte]}", "s.yaml: grid: no axis 'task'. Did you mean 'tasks'?"),
         ("grid: {k: 0}\nexclude: [{strategy: top}]", "s.yaml: exclude: no axis 'strategy'. Did you mean 'strategies'?"),
         ("grid: {learning_rat: 1}", "--learning_rat: no such flag. Did you mean --learning_rate?"),
@@ -365,3 +372,32 @@ def test_hostile_studies(tmp_path, monkeypatch, text, message):
     with pytest.raises(UserError, match=message):
         read_study(str(tmp_path / "x.yaml"), str(tmp_path), parse_settings)
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("available", [True, False])
+def test_a_study_with_a_tracker_that_is_not_installed(write, monkeypatch, available):
+    monkeypatch.setattr("layerdrop.finetune.tracking.find_spec", lambda name: None)
+    monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: available)
+    with nullcontext() if available else pytest.raises(UserError) as caught:
+        write(GRID, ["--report_to", "tensorboard"])
+    needs = "--report_to tensorboard: needs a package that is not installed. Run: pip install tensorboard"
+    assert available or str(caught.value).startswith(needs)
+
+
+@pytest.mark.parametrize(
+    ("grid", "flags", "said"),
+    [
+        ("settings: {learning_rate: -1}\ngrid: {k: [0, 2]}", [], "s.yaml: settings: learning_rate -1.0: .*[^)]$"),
+        ("settings: {learning_rate: 1}\ngrid: {k: [0, 2]}", ["--learning_rate", "-1"], "--learning_rate -1.0: .*[^)]$"),
+        (
+            "grid: {learning_rate: [1, -1], k: 2, seeds: [1, 2]}",
+            [],
+            r"--learning_rate -1.0: .* \(At learning_rate -1, seeds 1",
+        ),
+    ],
+)
+def test_an_error_of_every_cell_names_the_setting_and_no_cell(write, grid, flags, said):
+    """An axis at fault is named, also if its last value is the wrong one."""
+    text = grid.replace("settings: {", "settings: {model_name_or_path: demo, ")
+    with pytest.raises(UserError, match=f"^{said}"):
+        write(text.replace("grid: {", "grid: {tasks: demo-rte, strategies: top, "), flags)
