@@ -50,7 +50,8 @@ Dropped{% if record.dropped_before %} by this run{% endif %}: {{ dropped | join(
 {#- #} (ids count from 0, next to the embeddings), by `{{ strategy }}`,
 {{ moment }}.
 {%- else %}
-{{ "This run drops no further layer" if record.dropped_before else "Dropped: none" }}.
+{{ "This run drops no further layer" if record.dropped_before else "Dropped: none" }}
+{%- if spec.start %}, {{ moment }}{% endif %}.
 {%- endif %}
 Parameters: {{ "{:,}".format(record.parameters_before) }}
 {%- if record.parameters_after != record.parameters_before %} -> {{ "{:,}".format(record.parameters_after) }}

@@ -14,6 +14,7 @@ from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, nex
 from layerdrop.architectures import ModelSpec
 from layerdrop.cli.command import run_command
 from layerdrop.cli.engines import tasks_of
+from layerdrop.cli.limits import RANGES, Range
 from layerdrop.cli.parsing import parse_settings
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
@@ -220,7 +221,9 @@ def test_a_run_that_fails_ends_the_command(call):
     assert code == 2 and "this run failed" in err.splitlines()[-1] and "diverged" in err, err
 
 
-def test_nothing_can_go(call):
+def test_nothing_can_go(call, monkeypatch):
+    """A negative tolerance, which no model of this test reaches, is refused on the command line."""
+    monkeypatch.setitem(RANGES, "max_loss", Range(-1000))
     code, out, err = call("--tasks rte --max_loss -200 --exhaustive --k 2 4")
     assert code == 0 and "| 0 " in out and "the model of K" not in out, err
     assert "[3/3] done" in err  # every K and the full model at once
