@@ -309,7 +309,7 @@ def test_words_of_a_range():
     ]
     assert list(out_of_range({"seeds": [1, -1], "max_loss": [1.0, math.nan], "seed": None, "no_speedups": True})) == [
         "--seeds -1: must be from 0 to 4294967295.",
-        "--max_loss nan: must be a finite number.",
+        "--max_loss nan: must be a finite number, 0 or more.",
     ]
     assert len(list(out_of_range({"k": [0, 1001], "drop_k": 1001}))) == 2
 
