@@ -20,7 +20,9 @@ PACKAGES = {"azure_ml": "azureml-sdk", "comet_ml": "comet-ml", "flyte": "flyteki
 def missing_package(tracker: str) -> str | None:
     """The package to install for a tracker of the library; None if it is installed, or if no package is needed."""
     module = MODULES.get(tracker, tracker)
-    if tracker == "kubeflow" or find_spec(module) is not None:  # Kubeflow only needs an environment variable
+    spec = find_spec(module)
+    installed = spec is not None and spec.origin is not None  # a folder, such as the logs in ./wandb, has no origin
+    if tracker == "kubeflow" or installed:  # Kubeflow only needs an environment variable
         return None
     available = getattr(integration_utils, f"is_{module.removesuffix('_ml')}_available")
     return None if available() else PACKAGES.get(tracker, tracker)

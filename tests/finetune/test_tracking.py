@@ -3,6 +3,7 @@
 import os
 import sys
 from contextlib import suppress
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -115,5 +116,6 @@ def test_the_missing_package_of_every_tracker(monkeypatch):
     assert packages == {name: name for name in INTEGRATION_TO_CALLBACK} | others
     monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: True)
     assert missing_package("tensorboard") is None
-    monkeypatch.setattr(module, "find_spec", lambda name: name == "comet_ml" or None)
+    found = {"comet_ml": ModuleSpec("comet_ml", None, origin="__init__.py"), "wandb": ModuleSpec("wandb", None)}
+    monkeypatch.setattr(module, "find_spec", found.get)  # wandb is a folder of logs
     assert missing_package("comet_ml") is None and missing_package("wandb") == "wandb"
