@@ -84,6 +84,8 @@ class TaskTolerance:
         """Records of the chosen K after a further fine-tuning, one for each seed."""
         self.scores: dict[tuple[str, int | None], float] = {}
         """(run id, half) -> score in points. Half None: both halves."""
+        self.predictions: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        """Run id -> (labels, predictions) of the validation set, (n,) each."""
         self.jobs: dict[tuple[int, int, bool], Job] = {}
         """(K, seed, whether it is fine-tuned again) -> run."""
         self.impossible: dict[int, str] = {}
@@ -212,14 +214,17 @@ class TaskTolerance:
         return self.scores[record.id, half]
 
     def _read(self, record: RunRecord, half: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """(labels, predictions) of a run on a half. Raises UserError."""
-        try:
-            labels, predictions = (self.task.kind.read(shown) for shown in read_predictions(record.folder)[1:])
-        except (TypeError, ValueError) as error:  # no file, or a damaged file
-            raise UserError(
-                f"{record.folder}: its predictions for the validation set cannot be read ({error}). Delete the "
-                "folder to repeat the run."
-            ) from None
+        """(labels, predictions) of a run on a half, read from disk once. Raises UserError."""
+        if record.id not in self.predictions:
+            try:
+                labels, predictions = (self.task.kind.read(shown) for shown in read_predictions(record.folder)[1:])
+            except (TypeError, ValueError) as error:  # no file, or a damaged file
+                raise UserError(
+                    f"{record.folder}: its predictions for the validation set cannot be read ({error}). Delete the "
+                    "folder to repeat the run."
+                ) from None
+            self.predictions[record.id] = labels, predictions
+        labels, predictions = self.predictions[record.id]
         if half is None:
             return labels, predictions
         rows = halves(labels, self.task)[half]

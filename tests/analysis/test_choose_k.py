@@ -46,7 +46,7 @@ def test_loss():
 
 
 def test_standard_error():
-    """Of accuracy: 3 rows only right by one model and 1 only by the other give (4 - 4/10) / 90 + 1/100 = 0.05."""
+    """Accuracy: 3 rows that only one model gets right, and 1 row of the other, give (4 - 4/10) / 90 + 1/100 = 0.05."""
     labels, full = np.zeros(10, int), np.zeros(10, int)
     full[9], cut = 1, np.array([1, 1, 1] + [0] * 7)
     assert standard_error(full, cut, labels, TASKS["rte"]) == pytest.approx(100 * 0.05**0.5)
@@ -97,6 +97,7 @@ def test_losses_and_their_errors_of_files(tmp_path):
         return RunRecord(RunSpec(ModelSpec(f"m{k}"), DataSpec("rte")), str(folder), "success")
 
     task = TaskTolerance.__new__(TaskTolerance)
+    task.predictions = {}
     task.settings, task.scores = ToleranceSettings([1.0], [1], "x"), {}
     task.known = {0: [record(0, range(24))], 1: [record(1, range(32))], 2: [record(2, range(16, 40))]}
     assert task.metric == "accuracy" and [task.n_rows(half) for half in (0, 1)] == [20, 20]
@@ -117,6 +118,7 @@ def test_select_on_decides_the_scores(tmp_path):
     rows = "".join(f"{i}\t{names[i < 4]}\t{names[i != 3]}\n" for i in range(6))
     (tmp_path / "predictions_dev.tsv").write_text(f"index\tlabel\tprediction\n{rows}")
     task = TaskTolerance.__new__(TaskTolerance)
+    task.predictions = {}
     task.known = {0: [RunRecord(RunSpec(ModelSpec("m"), DataSpec("mrpc")), str(tmp_path), "success")]}
     for metric, expected in ((None, 100 * 6 / 9), ("accuracy", 50)):
         task.settings, task.scores = ToleranceSettings([1.0], [1], "x", select_on=metric), {}
@@ -129,7 +131,7 @@ def test_predictions_that_cannot_be_read(tmp_path, content):
         (tmp_path / "predictions_dev.tsv").write_text(content)
     record = RunRecord(RunSpec(ModelSpec("m"), DataSpec("rte")), str(tmp_path), "success")
     tolerance = TaskTolerance.__new__(TaskTolerance)
-    tolerance.known, tolerance.scores = {0: [record]}, {}
+    tolerance.known, tolerance.scores, tolerance.predictions = {0: [record]}, {}, {}
     with pytest.raises(UserError, match="its predictions for the validation set cannot be read"):
         tolerance._score(record, 0)
 
