@@ -36,7 +36,7 @@ IMPORTS = "import pandas, ray.tune, optuna, hydra_plugins.hydra_submitit_launche
 TRAININGS, ATTEMPTS, TIMEOUT = 10, 4, 900
 """Trainings of a study that is killed; repetitions of a command; seconds until a command counts as hung."""
 TARGETS = "all", "command", "training"
-"""What is killed: every process of the command, its first process, or the process of the last training that began."""
+"""Processes to kill: all of the command, its first process, or that of the last training that began."""
 FAULTS = {
     "lost": "finished trainings without a result",
     "again": "trainings that were trained after they had finished, or twice at the same time",

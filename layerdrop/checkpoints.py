@@ -55,7 +55,7 @@ FAST_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map
 """The files that are read if there is a tokenizer.json."""
 ADAPTER = "adapter_config.json"
 """PEFT's configuration file. The weights in its folder extend a base model."""
-RECORD = "record.json"
+RECORD_FILE = "record.json"
 """The file that each run writes into its folder."""
 NO_MODEL = "this run did not keep its model. Repeat it with --save_model (in a study: settings: {save_model: true})"
 LFS_POINTER = b"version https://git-lfs"
@@ -382,7 +382,7 @@ def _checkpoint_elsewhere(folder: Path) -> str | None:
 def _is_run(folder: Path) -> bool:
     """Whether a folder has the record of a run."""
     try:
-        return '"spec"' in (folder / RECORD).read_text("utf-8")
+        return '"spec"' in (folder / RECORD_FILE).read_text("utf-8")
     except (OSError, ValueError):
         return False
 

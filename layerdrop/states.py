@@ -12,7 +12,7 @@ from .architectures import family_of
 from .surgery import layer_list, without
 
 LayerOutput = torch.Tensor | tuple[Any, ...]
-"""What a layer returns: its hidden states, or a tuple that begins with them."""
+"""Output of a layer: hidden states (batch, tokens, hidden size), or a tuple that begins with them."""
 
 
 @dataclass(frozen=True)

@@ -112,9 +112,9 @@ def separator_in(table: Table, column: str) -> str | None:
         cell for cell in table.values(column).values() if isinstance(cell, str) and not cell.lstrip().startswith("[")
     }
     for separator in ";|,":
-        parts = [{part.strip() for part in cell.split(separator)} for cell in cells]
-        counts = Counter(part for of in parts for part in of if part)
-        if any(counts[part] > 1 for of in parts if len(of) > 1 for part in of):
+        labels = [{label.strip() for label in cell.split(separator)} for cell in cells]
+        n_cells = Counter(label for in_cell in labels for label in in_cell if label)
+        if any(n_cells[label] > 1 for in_cell in labels if len(in_cell) > 1 for label in in_cell):
             return separator
     return None
 

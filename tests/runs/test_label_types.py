@@ -87,7 +87,7 @@ class EveryKind:
         assert code == 0 and again["metrics"] == pytest.approx(record["metrics"], abs=1e-5), err
 
     def printed_by_the_card(self, capsys):
-        """What the code in the card of the export prints, for another text."""
+        """The output of the code in the card of the export, for another text."""
         (code,) = re.findall(r"```python\n(.*?)```", Path("small/README.md").read_text(), re.DOTALL)
         assert '"A first text."' in code
         with pytest.MonkeyPatch.context() as patch:
@@ -96,7 +96,7 @@ class EveryKind:
         return ast.literal_eval(capsys.readouterr().out)
 
     def test_a_metric_of_another_kind_is_refused(self, own, run):
-        """Of files and of a dataset."""
+        """Both for files and for a dataset."""
         words = "--load_best_model_at_end --metric_for_best_model f1 --eval_strategy epoch"
         datasets.Dataset.from_list([self.row(i) for i in range(24)]).save_to_disk("saved")
         dataset = run(f"--dataset_name saved --validation_share 0.25 {words}", data=None)
