@@ -116,6 +116,8 @@ WITHOUT_SCORES = {
     )
 }
 """Name -> strategy, for strategies without scores."""
+BY_POSITION = tuple(name for name, row in WITHOUT_SCORES.items() if row.positions)
+"""Names of the strategies that select layers by position."""
 
 
 def check_ids(flag: str, ids: Sequence[int], n_layers: int) -> list[int]:

@@ -8,10 +8,11 @@ question answering, decoder, sentence encoder (its pooling and dense modules are
 training script.
 
 Criteria that read texts need --texts: a file of lines, or a .csv, .tsv, .json, .jsonl or .parquet file. Criteria that
-need a head use the checkpoint's masked-LM head.
+need a head use the checkpoint's masked-LM head. A table of all criteria is in docs/criteria.md.
 
---trim_vocabulary also removes the tokens that do not occur in TEXTS. The tokens of TEXTS do not change.
-Trimming makes multilingual models much smaller, because their embeddings are larger than all layers together.
+--trim_vocabulary FILE also removes the tokens that do not occur in FILE. The trimmed tokenizer splits the texts of FILE
+into the same tokens as before. Trimming makes multilingual models much smaller, because their embeddings are larger
+than all layers together.
 """
 
 import argparse
@@ -29,26 +30,32 @@ SHARED = (
     *("model_revision", "cache_dir", "token", "trust_remote_code", "use_cpu"),
 )
 """Flags of a run that this command takes."""
+HELP = {"max_score_samples": "Criteria that read texts: use only the first N texts of --texts."}
+"""Flag of a run -> its help text in this command, where it has another meaning."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop cut`, and describe the flags of a run that it takes."""
     _add_own_flags(parser)
-    describe_flags(parser.add_argument_group("selection of layers, model and device, as in layerdrop run"), SHARED)
+    describe_flags(
+        parser.add_argument_group("selection of layers, model and device, as in layerdrop run"), SHARED, HELP
+    )
 
 
 def _add_own_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=LocalPath, help="folder or hub name of a checkpoint")
     parser.add_argument("--output_dir", type=LocalPath, required=True, help="folder of the cut checkpoint")
     parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="type of the weights (default: unchanged)")
-    parser.add_argument("--texts", type=LocalPath, help="file of texts, for criteria that read texts")
+    parser.add_argument("--texts", type=LocalPath, metavar="FILE", help="file of texts, for criteria that read texts")
     parser.add_argument("--text_columns", help="text columns of --texts and --trim_vocabulary, separated by a comma")
-    parser.add_argument("--skip_bad_rows", action="store_true", help="skip malformed rows of these files")
+    parser.add_argument(
+        "--skip_bad_rows", action="store_true", help="skip malformed rows of --texts and --trim_vocabulary"
+    )
     parser.add_argument(
         "--trim_vocabulary",
         type=LocalPath,
-        metavar="TEXTS",
-        help="keep only the tokens of these texts, special tokens, and tokens of one character or byte",
+        metavar="FILE",
+        help="keep only the tokens of the texts in FILE, special tokens, and tokens of one character or byte",
     )
     parser.add_argument("--push_to_hub", metavar="NAME", help="also upload the result to this repository on the hub")
 

@@ -5,13 +5,15 @@
   scores      all criteria: scores, order of dropping, and agreement of the orders (Kendall's tau)
   probe       a linear classifier on every layer: validation score by layer
   drift       how much fine-tuning changes the states after each layer (--pretrained M)
-  profile     contribution of each layer, layers above three thresholds, variance and magnitude of the weights
+  profile     contribution of each layer (cosine of its input and output), layers with a cosine above 0.95, 0.925 and
+              0.9, variance and magnitude of the weights
   similarity  cosine and CKA of every two layers, and the angle across blocks of K layers
 
-M: a checkpoint, or the folder of a run that kept its model. A run is analyzed on its own task or data, with its
-maximum numbers of rows and tokens, unless you give --tasks. The other flags are the data flags of `layerdrop run`
-(--data_dir, --train_file, --max_seq_length, --max_train_samples, ...). Results are stored in --store and reused. Tables
-are printed to stdout, figures are written to --figures.
+M: a checkpoint, or the folder of a run that kept its model. A run is analyzed on its own task or data, with its own
+--max_train_samples, --max_eval_samples and --max_seq_length. --tasks and your own data replace these settings.
+
+The other flags are the data flags of `layerdrop run` (--data_dir, --train_file, --max_seq_length, --max_train_samples,
+...). Results are stored in --store and reused. Tables are printed to stdout, figures are written to --figures.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import re
 import sys
 
 from layerdrop.cli.engines import own_data, parse_known, tasks_of
+from layerdrop.criteria.table import CRITERIA
 from layerdrop.errors import UserError, unknown
 from layerdrop.system.files import LocalPath
 
@@ -29,8 +32,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("analysis", help="scores, probe, drift, profile, similarity")
     add("--models", type=LocalPath, nargs="+", required=True, help="checkpoints, or folders of runs")
     add("--tasks", nargs="+", help="tasks (default: the task of own data or of a run, else mrpc)")
-    add("--split", choices=("train", "validation", "test"), default="train", help="split to read")
-    add("--criteria", nargs="+", help="scores: criteria to compare (default: all)")
+    add(
+        "--split",
+        choices=("train", "validation", "test"),
+        default="train",
+        help="split to read (default: train). probe always reads train and validation",
+    )
+    add("--criteria", nargs="+", help=f"scores: criteria to compare: {', '.join(CRITERIA)} (default: all)")
     add(
         "--token",
         choices=("sentence", "mean"),
