@@ -123,7 +123,11 @@ def _selection(args: argparse.Namespace, spec, options, checkpoint):
 
     examples, task = None, None
     if args.texts and not split_to_score(spec.drop):
-        raise UserError("--texts: only for criteria that read texts. Leave it out.")
+        chosen = f"--drop_strategy {spec.drop.strategy}" if spec.drop.strategy else "a command that drops no layer"
+        raise UserError(
+            f"--texts {args.texts}: {chosen} reads no texts. Leave it out, or use --trim_vocabulary FILE to trim the "
+            "vocabulary."
+        )
     if split_to_score(spec.drop):
         if not args.texts:
             raise UserError(f"--drop_strategy {spec.drop.strategy}: reads texts. Add --texts FILE.")

@@ -25,6 +25,9 @@ from layerdrop.criteria.table import CRITERIA
 from layerdrop.errors import UserError, unknown
 from layerdrop.system.files import LocalPath
 
+DROPPING = ("drop_strategy", "drop_layers", "remove_layers", "keep_layers", "drop_when", "teacher")
+"""Flags of a run that this command refuses."""
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop layers`."""
@@ -93,7 +96,7 @@ def _inputs(args: argparse.Namespace, words: list[str]) -> tuple[list, list]:
         try:
             record = read_record(model)  # None for a checkpoint that is not a run
         except ValueError as error:
-            raise UserError(str(error)) from None
+            raise UserError(f"{error}. Give a checkpoint, or the folder of a finished run.") from None
         name, training = short_name(record.spec.model.name if record else model), ""
         if record:
             training = f"{record.spec.drop.strategy}, K = {len(record.dropped)}" if record.dropped else "fine-tuned"
@@ -121,7 +124,8 @@ def _input(model: str, splits: tuple[str, ...], words: list[str]):
     steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
     arguments = parse(["--model_name_or_path", model, *[steps[split] for split in splits], *words])
     if arguments.named_strategy or arguments.when.drop_when != "pretrained" or arguments.teacher.teacher:
-        raise UserError("layerdrop layers does not drop layers or train. Leave out the flags for this.")
+        given = ", ".join(f"--{name}" for name in DROPPING if name in arguments.given)
+        raise UserError(f"{given}: layerdrop layers does not drop layers or train. Leave {given} out.")
     if arguments.needs_hub:
         work_offline_unless_reachable()
     spec, options = arguments.to_spec()

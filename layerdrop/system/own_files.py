@@ -112,9 +112,10 @@ class OwnFiles:
     def _refused(self, names: list[str]) -> UserError:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         shown = ", ".join(names[:SHOWN]) + more
+        files, them = ("These files were", "them") if len(names) > 1 else ("This file was", "it")
         return UserError(
-            f"--output_dir {self.folder}: holds {shown}, which this run did not write with this "
-            "content. Choose another --output_dir, or move it away."
+            f"--output_dir {self.folder}: holds {shown}. {files} not written by this run, or changed since. Move "
+            f"{them} away, or choose another --output_dir."
         )
 
     # ---- writing

@@ -278,9 +278,9 @@ def test_k_that_the_strategy_cannot_drop_are_left_out(call):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--tasks rte --k 6", "--k 6: 1 to 5 layers of this model can be dropped"),
-        ("--tasks rte --drop_when elastic --k 2 6", "--k 2 6: 1 to 5 layers of this model can be dropped"),
-        ("--tasks rte --drop_when elastic --k 0", "--k 0: 1 to 5 layers of this model can be dropped"),
+        ("--tasks rte --k 6", "--k 6: must be from 1 to 5 for this model. Leave out 6"),
+        ("--tasks rte --drop_when elastic --k 2 6", "--k 6: must be from 1 to 5 for this model. Leave out 6"),
+        ("--tasks rte --drop_when elastic --k 0", "--k 0: must be from 1 to 5 for this model. Leave out 0"),
         ("--tasks rte --do_eval", "choosing K trains and evaluates"),
         ("--tasks rte --max_los 1", "Did you mean --max_loss?"),
         ("--tasks rt", "--tasks: unknown"),

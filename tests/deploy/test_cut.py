@@ -203,7 +203,10 @@ def test_scores_read_texts(tmp_path, monkeypatch, capsys, strategy):
         (["--texs", "t"], "--texs: no such flag. Did you mean --texts?"),
         (["model", "--drop_layers", "4", "5"], "'5' is not the value of a flag. Write layer ids without spaces"),
         (["model", "x"], "'x' is not the value of a flag"),
-        (["model", "--drop_strategy", "top", "--drop_k", "2", "--texts", "t"], "--texts: only for criteria"),
+        (
+            ["model", "--drop_strategy", "top", "--drop_k", "2", "--texts", "t"],
+            "--texts t: --drop_strategy top reads no texts",
+        ),
         (["model"], "no layer to drop. Add --drop_strategy"),
         (["model", "--drop_k", "2"], "--drop_k needs a strategy"),
         (["model", "--drop_strategy", "top", "--drop_k", "6"], "must keep at least one"),
@@ -249,7 +252,7 @@ def test_modules_outside_the_folder_are_refused(tmp_path, capsys):
         modules = [{"idx": 0, "path": ""}, {"idx": 1, "path": path}]
         (tmp_path / "model" / "modules.json").write_text(json.dumps(modules))
         words = [folder, "--drop_strategy", "top", "--drop_k", "4", "--output_dir", str(tmp_path / "out")]
-        assert run_command("cut", words) == 2 and "is outside its folder" in capsys.readouterr().err
+        assert run_command("cut", words) == 2 and "is outside the folder of the checkpoint" in capsys.readouterr().err
 
 
 def test_the_models_own_folder_is_no_output(tmp_path, capsys, monkeypatch):

@@ -150,7 +150,7 @@ def test_a_folder_of_the_users_own_is_refused(tmp_path, name, content):
     with pytest.raises(UserError) as error:
         check_output("--output", str(tmp_path), "export.json")
     assert str(error.value) == (
-        f"--output {tmp_path}: holds {name}, which this command did not write or which was changed since. "
+        f"--output {tmp_path}: holds {name}. This file was not written by this command, or changed since. "
         "Move it away, or choose another folder."
     )
     assert files_in(tmp_path) == {name: content.encode()}
