@@ -90,6 +90,7 @@ def run(spec: RunSpec, options: Options) -> RunRecord:
                 with clock("prerequisites"):
                     prerequisites.train(run)
                 record.prerequisites = prerequisites.cost
+                record.notes += prerequisites.notes
                 record.fingerprints |= fingerprints.models(spec, options)
                 from_first_process(lambda: note_inputs(record, options))
             reduced = reduced_model(spec, options, inputs, prerequisites, record, clock)
