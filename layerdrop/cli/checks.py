@@ -316,14 +316,6 @@ def logged_metrics(flags: Flags) -> list[str]:
     return list(dict.fromkeys(["loss", *metrics]))
 
 
-def check_select_on(metric: str | None, flags: Flags, allowed: list[str]) -> None:
-    """Raise UserError if --select_on is not in `allowed`, the metrics of the task."""
-    if metric and metric not in allowed:
-        task = flags.data.task
-        name = task.name if task else "own data"
-        raise UserError(f"--select_on {metric}: not a metric of {name}. Allowed: {', '.join(allowed)}.")
-
-
 # ---- flags without effect --------------------------------------------------------------------------------------------
 def idle_flags(flags: Flags) -> list[str]:
     """Make a note for each given flag that has no effect on this run."""

@@ -21,6 +21,8 @@ from layerdrop.system.typecheck import check_type
 RECORD_FILE = "record.json"
 NEARLY_CONSTANT = 0.05
 """Predictions with a smaller range count as nearly constant. Unit: standard deviations of the labels."""
+CHOICE_OF_K = "layerdrop choose-k selects K on half of the validation rows"
+"""Note of every run that choose-k executes. The card of a model that it keeps says so, too."""
 
 
 class SplitRead(TypedDict, total=False):

@@ -173,6 +173,9 @@ def test_only_what_a_threshold_needed_counts_as_tried():
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
+SELECTED = "`layerdrop choose-k` selected K on half of these rows, so these scores are too high on average."
+
+
 @pytest.fixture
 def call(bert, glue, tmp_path, monkeypatch, capsys, in_process):
     monkeypatch.chdir(tmp_path)
@@ -203,6 +206,7 @@ def test_command(call):
     assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 1
     assert list(Path("runs/choose_k").glob("*/model.safetensors")) == [folder / "model.safetensors"]
     assert Path("figures/loss_by_k.png").exists()
+    assert SELECTED in (folder / "README.md").read_text()
 
     code, again, err = call(words)
     assert code == 0 and again == out and "done  " not in err
@@ -212,6 +216,7 @@ def test_command(call):
     code, again, err = call(words)
     assert code == 0 and again == out and err.count("done  ") == 1 and "repeating" not in err
     assert (folder / "model.safetensors").exists()
+    assert SELECTED in (folder / "README.md").read_text()
     (folder / "model.safetensors").unlink()  # no process was killed
     assert "to keep its model" in call(words)[2] and (folder / "model.safetensors").exists()
     (folder / "README.md").unlink()  # killed after the record
@@ -245,6 +250,8 @@ def test_one_training_serves_every_k(call):
     assert sorted(len(r["dropped"]) for r in records) == [0, 1, 2, 3, 4, 5]
     trained = [json.loads(path.read_text()) for path in Path("runs/choose_k/prior").glob("*/record.json")]
     assert len(trained) == 1 and trained[0]["steps"] and not any(record["steps"] for record in records)
+    cards = [path.read_text() for path in Path("runs/choose_k").rglob("README.md")]  # of the cut model, of the training
+    assert sorted(SELECTED in card for card in cards) == [False, True]
 
 
 def test_elastic_depth_tries_every_k_of_one_training_and_fine_tunes_the_chosen_one_again(call):
@@ -258,6 +265,7 @@ def test_elastic_depth_tries_every_k_of_one_training_and_fine_tunes_the_chosen_o
     assert "rte: K = 5 fine-tuned once more loses " in out and "repeating" not in err
     folder = Path(out.split("the model of K = 5 is in ")[1].strip())
     assert "elastic-finetuned_seed1" in folder.name and (folder / "model.safetensors").is_file()
+    assert SELECTED in (folder / "README.md").read_text()
     code, again, err = call("--tasks rte --max_loss 100 --drop_when elastic --k 2 3 5 --seeds 1 2 --finetune_chosen")
     assert code == 0 and again == out and "done  " not in err
 
@@ -358,4 +366,6 @@ def test_own_files(call, tmp_path):
     assert code == 0 and "| reviews " in out and "K = 2 within a loss of 100" in err, err
     assert "reviews: f1_macro of the full model is " in out
     code, _, err = call(f"{words} --select_on loss", data=None)
-    assert code == 2 and err.startswith("error: --select_on loss: not a metric of own data. Allowed: ")
+    assert code == 2 and err.startswith("error: --select_on loss: not a metric of reviews. Allowed: ")
+    code, _, err = call(f"{words} --select_on pearson", data=None)  # the data decide the kind of labels
+    assert code == 2 and "error: --select_on pearson: not a metric of reviews. Allowed: accuracy, f1, f1_macro." in err
