@@ -122,7 +122,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("nothing to predict. Give a file, --text, --dataset_name, or lines on stdin.")
     for name in ("text_columns", "keep_columns"):
         if getattr(args, name) and not (args.dataset_name or (args.file and is_table(args.file))):
-            raise UserError(f"--{name}: only for datasets and csv, tsv, JSON and parquet files. Leave it out.")
+            raise UserError(f"--{name}: only for datasets and files with columns (csv, tsv, JSON, parquet, CoNLL). Leave it out.")
     check_numbers(vars(args))
 
 
@@ -142,12 +142,12 @@ def _read(args: argparse.Namespace, predictor):
             work_offline_unless_reachable()
         dataset = args.dataset_name, args.dataset_config_name, args.test_split or "test"
         table = read_dataset_split(*dataset, "--test_split", args.cache_dir, args.token)
-        return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind)
+        return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind.text_cell)
     if args.file in (None, "-"):
         return read_lines(sys.stdin.buffer.read(), "stdin")
     if is_table(args.file):
         table = read_table("FILE", args.file, args.skip_bad_rows)
-        return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind)
+        return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind.text_cell)
     try:
         content = Path(args.file).expanduser().read_bytes()
     except OSError as error:

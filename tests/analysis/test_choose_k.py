@@ -20,7 +20,8 @@ from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
 from layerdrop.errors import UserError
 from layerdrop.report.tables.tolerance import published_tolerance, tolerance_table
-from layerdrop.runs.record import RunRecord
+from layerdrop.runs.predictions import read_predictions
+from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.spec import RunSpec
 
 
@@ -268,6 +269,22 @@ def test_elastic_depth_tries_every_k_of_one_training_and_fine_tunes_the_chosen_o
     assert SELECTED in (folder / "README.md").read_text()
     code, again, err = call("--tasks rte --max_loss 100 --drop_when elastic --k 2 3 5 --seeds 1 2 --finetune_chosen")
     assert code == 0 and again == out and "done  " not in err
+
+
+def test_select_on_with_elastic_depth(call):
+    """The losses are those of the metric, from the same runs; each metric has its own scores."""
+    words = "--tasks mrpc --max_loss 100 --drop_when elastic --k 2 3 --format csv --save_model no"
+    for metric, again in (("f1", False), ("accuracy", True)):
+        code, out, err = call(f"{words} --select_on {metric}")
+        assert code == 0 and ("done  " not in err) == again, err
+        (cell,) = list(csv.DictReader(io.StringIO(out)))
+        (full,) = [r for r in map(read_record, Path("runs/choose_k").glob("*k0*")) if r]
+        task = TASKS["mrpc"]
+        labels, predictions = (task.kind.read(shown) for shown in read_predictions(full.folder)[1:])
+        for half, name in enumerate(("full_chosen_on", "full_reported")):
+            rows = halves(labels, task)[half]
+            assert float(cell[name]) == pytest.approx(score(predictions, labels, rows, task, metric), abs=1e-3)
+        assert (cell["metric"], cell["k"], cell["tried"]) == (metric, "3", "2")
 
 
 def test_k_that_the_variant_cannot_drop_are_left_out(call):
