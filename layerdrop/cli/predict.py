@@ -122,7 +122,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("nothing to predict. Give a file, --text, --dataset_name, or lines on stdin.")
     for name in ("text_columns", "keep_columns"):
         if getattr(args, name) and not (args.dataset_name or (args.file and is_table(args.file))):
-            raise UserError(f"--{name}: only for datasets and files with columns (csv, tsv, JSON, parquet, CoNLL). Leave it out.")
+            raise UserError(f"--{name}: only for datasets and files with columns, such as csv or CoNLL. Leave it out.")
     check_numbers(vars(args))
 
 

@@ -42,7 +42,8 @@ TEXT = Template("""
 ## Layers
 
 {%- if record.dropped_before %}
-The starting checkpoint already lacks layers {{ record.dropped_before | join(", ") }} of the original model, which has
+The starting checkpoint already lacks layer{{ "s" if record.dropped_before | length > 1 }}
+{#- #} {{ record.dropped_before | join(", ") }} of the original model, which has
 {{ record.n_layers }} layers.
 {% endif %}
 {%- if spec.drop.strategy or dropped %}

@@ -198,7 +198,7 @@ def test_one_process_is_the_run_without_torchrun(bert, glue, tmp_path, monkeypat
     assert same(weights("one"), weights("alone"))
 
 
-@pytest.mark.parametrize(("way", "reported"), [("", "out"), ("--drop_strategy top --drop_k 2 --drop_when elastic", "prior")])
+@pytest.mark.parametrize(("way", "reported"), [("", "out"), ("--drop_when elastic --elastic_k 2", "prior")])
 def test_only_the_first_process_reports(bert, glue, tmp_path, monkeypatch, way, reported):
     """To the library's own callback, with a stand-in for its writer. One training of a command is reported."""
 

@@ -74,7 +74,7 @@ def test_plan_sweep_plan(study, bert, glue, capsys):
 
 
 def test_a_study_of_a_cut_checkpoint(study, bert, capsys):
-    """K counts the layers that a run drops further. Ids count in the original model, and reports part the two models."""
+    """K counts the layers that a run drops further. Ids count in the original model."""
     assert run_command("cut", [bert, "--drop_layers", "1,3", "--output_dir", "cut"]) == 0
     words = ["--models", "cut", bert, "--tasks", "rte", "--strategies", "top", "--k", "0", "2"]
     assert run_command("sweep", [*study, *words]) == 0
