@@ -149,8 +149,8 @@ class EveryKind:
         words = ["--format", "latex", "--all_metrics", "--table", "tasks", "cost", "significance"]
         capsys.readouterr()
         assert run_command("report", ["out", *words]) == 0
-        latex = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("%")]
-        assert any(line.startswith("top, elastic") for line in latex) and latex.count(r"\end{tabular}") == 3
+        latex = [line.strip() for line in capsys.readouterr().out.splitlines() if not line.startswith("%")]
+        assert any(line.startswith("top, elastic") for line in latex) and latex.count(r"\end{tabular}") == 3, latex
         assert not [line for line in latex if re.search(r"(?<!\\)[_%#]|(?<!\\ensuremath\{)[<>]", line)], latex
 
     @pytest.mark.parametrize(
