@@ -14,6 +14,8 @@ from layerdrop.checkpoints import Checkpoint
 from layerdrop.cli.command import run_command
 from layerdrop.criteria.orders import read_layers_file
 from layerdrop.criteria.selection import Selection
+from layerdrop.data.tables import read_table
+from layerdrop.data.to_predict import read_columns
 from layerdrop.deploy import cut as writing
 from layerdrop.deploy.cut import Source, write_cut
 from layerdrop.errors import UserError
@@ -200,6 +202,8 @@ def test_words_of_conll_are_joined(tmp_path, monkeypatch):
     Path("x.txt").write_text("w1 w2\nw3\n")
     Path("x.conll").write_text("-DOCSTART- O\n\nw1 B-a\nw2 O\n\nw3 O\n")
     Path("x.jsonl").write_text('{"words": ["w1", "w2"], "tags": [1, 0]}\n{"words": ["w3"], "tags": [0]}\n')
+    for name in ("x.conll", "x.jsonl"):
+        assert read_columns(read_table("--texts", name), ()).texts == [("w1 w2",), ("w3",)]
     for name in ("x.txt", "x.conll", "x.jsonl"):
         assert run_command("cut", ["model", "--trim_vocabulary", name, "--output_dir", name[2:]]) == 0
     vocabulary = set(AutoTokenizer.from_pretrained("txt").get_vocab())
