@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from layerdrop.cli.arguments import Flags, TrainArguments
-from layerdrop.cli.limits import out_of_range
 from layerdrop.cli.to_spec import DISTILL_DEFAULTS, has_effect
 from layerdrop.criteria.table import CRITERIA, STRATEGIES
 from layerdrop.data.kinds import KINDS
 from layerdrop.data.tasks import metric_prefix
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import OWN_RECIPE
+from layerdrop.system.limits import out_of_range
 from layerdrop.system.text import one_line
 
 EXCLUSIVE = {

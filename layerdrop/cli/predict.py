@@ -105,8 +105,8 @@ def _formatted(rows: Sequence[Sequence[str]], as_csv: bool) -> str:
 
 def _check(args: argparse.Namespace) -> None:
     """Raise UserError for incompatible flags."""
-    from layerdrop.cli.limits import check_numbers
     from layerdrop.data.to_predict import is_table
+    from layerdrop.system.limits import check_numbers
 
     sources = {"--text": args.text, "a file": args.file, "--dataset_name": args.dataset_name}
     if len(given := [name for name, value in sources.items() if value]) > 1:

@@ -14,7 +14,6 @@ from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, nex
 from layerdrop.architectures import ModelSpec
 from layerdrop.cli.command import run_command
 from layerdrop.cli.engines import tasks_of
-from layerdrop.cli.limits import RANGES, Range
 from layerdrop.cli.parsing import parse_settings
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
@@ -23,6 +22,7 @@ from layerdrop.report.tables.tolerance import published_tolerance, tolerance_tab
 from layerdrop.runs.predictions import read_predictions
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.spec import RunSpec
+from layerdrop.system.limits import RANGES, Range
 
 
 def test_halves():

@@ -234,10 +234,10 @@ def test_accumulated_batches_of_several_labels_a_row():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"ks": []}, "ks .. must be 1 to 5"),
-        ({"ks": [6]}, "ks .6. must be 1 to 5"),
-        ({"ks": [0, 2]}, "must be 1 to 5"),
-        ({"ks": [2], "distill_weight": 1.5}, "distill_weight 1.5 must be between 0 and 1"),
+        ({"ks": []}, "ks .. must be .* from 1 to 5"),
+        ({"ks": [6]}, "ks .6. must be .* from 1 to 5"),
+        ({"ks": [0, 2]}, "must be .* from 1 to 5"),
+        ({"ks": [2], "distill_weight": 1.5}, "distill_weight 1.5: must be from 0 to 1"),
         ({"ks": [2], "begin": 0.7, "end": 0.5}, "begin <= end"),
         ({"ks": [2], "end": 1.0}, "begin <= end < 1"),
     ],
