@@ -35,7 +35,7 @@ from layerdrop.finetune.speedups import speedups
 from layerdrop.finetune.trainer import FineTuner
 from layerdrop.loading import load_classifier
 from layerdrop.runs import describe
-from layerdrop.runs.checks import check_run
+from layerdrop.runs.checks import check_run, check_values
 from layerdrop.runs.environment import environment, reset_peak_memory
 from layerdrop.runs.fingerprints import Fingerprints
 from layerdrop.runs.folder import note_inputs, run_folder
@@ -58,6 +58,7 @@ def run(spec: RunSpec, options: Options) -> RunRecord:
     Reuse a finished run and add only the missing outputs. Raises UserError (unusable input), Locked (another process
     uses this folder) and KeyboardInterrupt (stopped by the user).
     """
+    check_values(spec, options)
     record, clock = RunRecord(spec, options.folder, notes=list(options.notes)), Clock()
     args = training_arguments(spec, options)
     reset_peak_memory()
@@ -90,6 +91,7 @@ def run(spec: RunSpec, options: Options) -> RunRecord:
                 with clock("prerequisites"):
                     prerequisites.train(run)
                 record.prerequisites = prerequisites.cost
+                record.notes += prerequisites.notes
                 record.fingerprints |= fingerprints.models(spec, options)
                 from_first_process(lambda: note_inputs(record, options))
             reduced = reduced_model(spec, options, inputs, prerequisites, record, clock)

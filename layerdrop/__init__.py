@@ -23,7 +23,7 @@ _PUBLIC = {
     "Options": "layerdrop.runs.spec",
     "original_layers": "layerdrop.architectures",
     "reduced_config": "layerdrop.surgery",
-    "select": "layerdrop.strategies",
+    "select": "layerdrop.criteria.table",
     "STRATEGIES": "layerdrop.criteria.table",
     "FAMILIES": "layerdrop.architectures",
     "TASKS": "layerdrop.data.tasks",

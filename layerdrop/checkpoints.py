@@ -106,13 +106,16 @@ class Checkpoint:
 
     @classmethod
     def open(
-        cls, model: ModelSpec | str, hub: HubOptions = HubOptions(), flag: str = "--model_name_or_path"
+        cls,
+        model: ModelSpec | str | os.PathLike[str],
+        hub: HubOptions = HubOptions(),
+        flag: str = "--model_name_or_path",
     ) -> "Checkpoint":
         """Open the checkpoint of a folder or hub name.
 
         Raises UserError for a missing checkpoint, an unknown family or a quantized checkpoint.
         """
-        model = ModelSpec(model) if isinstance(model, str) else model
+        model = model if isinstance(model, ModelSpec) else ModelSpec(str(model))
         config = _load_config(model, hub, flag)
         _check_config(config, f"{flag} {model.name}")
         checkpoint = cls(model, hub, config, flag)
@@ -516,19 +519,15 @@ def _hash(path: Path, *state: int) -> str:
 def _open_weights(model: ModelSpec, hub: HubOptions, flag: str) -> Mapping[str, Weight]:
     name, look_up = model.name, _hub_arguments(model.revision, hub)
 
-    def find(filename: str) -> str | None:
-        return cached_file(folder_or_name(name), filename, _raise_exceptions_for_missing_entries=False, **look_up)
-
-    def shard(filename: str) -> str:
-        if path := cached_file(folder_or_name(name), filename, **look_up):
-            return path
-        raise OSError(f"no {filename}")
+    def find(filename: str, required: bool = True) -> Any:
+        """The path of a file; None for a missing file that is not required."""
+        return cached_file(folder_or_name(name), filename, _raise_exceptions_for_missing_entries=required, **look_up)
 
     for whole, index in ((SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME), (WEIGHTS_NAME, WEIGHTS_INDEX_NAME)):
         try:
-            files = [path] if (path := find(whole)) else []
-            if not files and (path := find(index)):
-                files = [shard(filename) for filename in _shards(path, flag)]
+            files = [path] if (path := find(whole, required=False)) else []
+            if not files and (path := find(index, required=False)):
+                files = [find(filename) for filename in _shards(path, flag)]
         except OSError as error:
             raise _not_found(flag, name, "weights", error) from error
         if files:

@@ -1,11 +1,12 @@
 """Load a checkpoint without its dropped layers. Only the kept weights are read."""
 
 import copy
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from logging import ERROR
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import transformers
@@ -19,11 +20,13 @@ from transformers import (
 from transformers.utils import logging
 
 from .checkpoints import HEADS, Checkpoint, Weight, shape_of, unusable
-from .errors import UserError
+from .errors import UserError, unknown
 from .surgery import kept_layers, reduced_config
 
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 """The library's names for the tasks of a sequence classifier."""
+AUTO_CLASSES = tuple(f"AutoModel{head}" for head in HEADS)
+"""The library's classes that load a classifier."""
 
 
 @contextmanager
@@ -41,7 +44,7 @@ def quiet() -> Iterator[None]:
 
 
 def load_classifier(
-    checkpoint: Checkpoint | str,
+    checkpoint: Checkpoint | str | os.PathLike[str],
     dropped: Sequence[int] = (),
     *,
     labels: Sequence[str] | None = None,
@@ -55,17 +58,17 @@ def load_classifier(
     Peak memory is proportional to the size of the kept weights. checkpoint: a Checkpoint, a folder or a hub name.
     labels: class names in id order, empty for regression; None: the checkpoint's. problem_type: the library's name for
     the task of a sequence classifier; None: single-label classification, or regression without labels. auto_class: the
-    library's class, one of HEADS; None: the class of the checkpoint's head, or a sequence classifier. replace_head:
-    whether a new head replaces a trained head of another size or task. weights: weights of the full encoder that are
-    already in memory, by their names in the base model.
+    library's class, one of AUTO_CLASSES; None: the class of the checkpoint's head, or a sequence classifier.
+    replace_head: whether a new head replaces a trained head of another size or task. weights: weights of the full
+    encoder that are already in memory, by their names in the base model.
 
     Set the seed before the call: missing weights (the head) are drawn from torch's generator. The draws are identical
     for every set of dropped layers.
 
-    Returns the model in evaluation mode, and the names of its new parameters. Raises UserError if the checkpoint lacks
-    encoder weights, its head does not fit, or its layers cannot be identified by name.
+    Returns the model in evaluation mode, and the names of its new parameters. Raises UserError if an argument is
+    unusable, the checkpoint lacks encoder weights, its head does not fit, or its layers cannot be identified by name.
     """
-    checkpoint = Checkpoint.open(checkpoint) if isinstance(checkpoint, str) else checkpoint
+    checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
     config = _config(checkpoint, labels, problem_type)
     empty = _empty(checkpoint, config, dropped, auto_class)
     kept = renumbered(checkpoint, dropped, empty.base_model_prefix, weights or {})
@@ -141,6 +144,7 @@ def _config(checkpoint: Checkpoint, labels: Sequence[str] | None, problem_type: 
     if checkpoint.family.sentence_token == -1 or config.pad_token_id is None:  # decoders find the last token by this id
         config.pad_token_id = checkpoint.pad_token_id
     if labels is not None:
+        _check_labels(labels, problem_type)
         config.num_labels = max(1, len(labels))
         config.problem_type = problem_type or ("single_label_classification" if labels else "regression")
         if labels:
@@ -149,8 +153,18 @@ def _config(checkpoint: Checkpoint, labels: Sequence[str] | None, problem_type: 
     return config
 
 
+def _check_labels(labels: Sequence[str], problem_type: ProblemType | None) -> None:
+    """Raise UserError for labels that are not different names, and for an unknown problem_type."""
+    if isinstance(labels, str) or not all(isinstance(name, str) for name in labels) or len(set(labels)) < len(labels):
+        raise UserError(f"labels {labels!r}: must be a list of names of classes, each once. For a regression: [].")
+    if problem_type not in (None, *get_args(ProblemType)):
+        raise unknown("problem_type", str(problem_type), get_args(ProblemType))
+
+
 def _classifier(checkpoint: Checkpoint, config: PreTrainedConfig, auto_class: str | None) -> PreTrainedModel:
     """The classifier of a configuration. Raises UserError if the library has no such class for the model type."""
+    if auto_class not in (None, *AUTO_CLASSES):
+        raise unknown("auto_class", str(auto_class), AUTO_CLASSES)
     name = auto_class or checkpoint.head_class or "AutoModelForSequenceClassification"
     library_class = getattr(transformers, name)
     custom = name in (getattr(config, "auto_map", None) or {})

@@ -7,8 +7,9 @@ Transformer Models", Section 3; Peer et al. (2022), "Greedy-layer pruning".
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal
 
 from .errors import UserError, unknown
@@ -120,8 +121,15 @@ BY_POSITION = tuple(name for name, row in WITHOUT_SCORES.items() if row.position
 """Names of the strategies that select layers by position."""
 
 
+def is_whole(value: Any) -> bool:
+    """Whether a value of any type is a whole number and not a Boolean."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def check_ids(flag: str, ids: Sequence[int], n_layers: int) -> list[int]:
-    """Return `ids` in ascending order. Raises UserError for an id that is out of range or repeated."""
+    """Return `ids` in ascending order. Raises UserError for an id that is no whole number, out of range or repeated."""
+    if not isinstance(ids, Collection) or not all(map(is_whole, ids)):
+        raise UserError(f"{flag}: {ids!r} is no list of layer ids. Give whole numbers, such as [3, 4].")
     wrong = sorted({i for i in ids if not 0 <= i < n_layers})
     if wrong:
         raise UserError(
@@ -135,7 +143,9 @@ def check_ids(flag: str, ids: Sequence[int], n_layers: int) -> list[int]:
 
 
 def check_k(k: int, n_layers: int, flag: str = "--drop_k") -> int:
-    """Return `k`. Raises UserError unless 0 <= k < n_layers."""
+    """Return `k`. Raises UserError unless k is a whole number and 0 <= k < n_layers."""
+    if not is_whole(k):
+        raise UserError(f"{flag} {k!r}: must be a whole number. Choose 0 to {n_layers - 1}.")
     if not 0 <= k < n_layers:
         raise UserError(f"{flag} {k}: a model of {n_layers} layers must keep at least one. Choose 0 to {n_layers - 1}.")
     return k
@@ -188,10 +198,32 @@ def above_threshold(scores: Sequence[float], threshold: float, among: Sequence[i
 
 
 def _check_scores(scores: Sequence[float], among: Sequence[int]) -> None:
-    bad = [i for i in among if not math.isfinite(scores[i])]
+    bad = [i for i in among if not _is_finite(scores[i])]
     if bad:
         more = f" (the first of {len(bad)})" if len(bad) > 1 else ""
-        raise UserError(f"the score of layer {bad[0]}{more} is not finite. Check the weights of that layer.")
+        raise UserError(f"the score of layer {bad[0]}{more} is not a finite number. Check the weights of that layer.")
+
+
+def _is_finite(score: Any) -> bool:
+    try:
+        return math.isfinite(score)
+    except TypeError:
+        return False
+
+
+def _checked(row: Strategy, scores: Sequence[Any] | None, n_layers: int, k: int) -> Sequence[Any]:
+    """Return the scores. Raises UserError for missing scores, or another number of scores than the strategy needs."""
+    if scores is None:
+        raise UserError(f"--drop_strategy {row.name}: is given no scores. Give a score for each {row.unit}.")
+    needed = [n_layers - k + 1 if row.unit == "block" else n_layers] * (k if row.unit == "steps" else 1)
+    lengths = [len(each) for each in (scores[:k] if row.unit == "steps" else [scores])]
+    if lengths != needed:
+        given, wanted = (", ".join(map(str, counts)) or "no" for counts in (lengths, needed))
+        raise UserError(
+            f"--drop_strategy {row.name}: {given} scores for a model of {n_layers} layers. Give {wanted}, one for each "
+            f"{row.unit}."
+        )
+    return scores
 
 
 def at_random(among: Sequence[int], k: int, seed: int) -> list[int]:
@@ -228,18 +260,18 @@ def order_of_dropping(
     row = strategy if isinstance(strategy, Strategy) else WITHOUT_SCORES.get(strategy)
     if row is None:
         raise unknown("--drop_strategy", str(strategy), WITHOUT_SCORES)
+    if not is_whole(n_layers) or not 1 <= n_layers <= MOST_LAYERS:
+        raise UserError(f"n_layers {n_layers!r}: must be a number of layers from 1 to {MOST_LAYERS}.")
     if row.listed:
-        dropped = check_ids("--drop_layers", layers or [], n_layers)
+        dropped = check_ids("--drop_layers", [] if layers is None else layers, n_layers)
         check_k(len(dropped), n_layers, "--drop_layers: number of layers")
         return dropped[::-1]
-    if row.drops and row.unit == "layer" and len(scores or ()) != n_layers:
-        raise UserError(
-            f"{len(scores or ())} scores for a model of {n_layers} layers: there must be one for each layer."
-        )
     if threshold is not None:
-        if scores is None:
-            raise UserError(f"--drop_threshold {threshold}: {row.name} is given no scores. Give scores, or k.")
-        return above_threshold(scores, threshold, among)
+        if not row.threshold:
+            raise UserError(
+                f"--drop_threshold {threshold}: {row.name} drops K layers, not all above a threshold. Give k."
+            )
+        return above_threshold(_checked(row, scores, n_layers, 1), threshold, among)
     if k is None:
         raise UserError(f"--drop_strategy {row.name}: needs the number of layers. Give k.")
     check_k(k, n_layers)
@@ -250,17 +282,15 @@ def order_of_dropping(
     if row.at_random:
         return at_random(range(n_layers) if among is None else among, k, seed)
     if row.drops:
-        if scores is None:
-            raise UserError(f"--drop_strategy {row.name}: is given no scores. Give a score for each {row.unit}.")
+        scores = _checked(row, scores, n_layers, k)
         if row.unit == "layer":
             return by_score(scores, k, row.drops, among)
         return lowest_block(scores, k, among) if row.unit == "block" else lowest_by_steps(scores[:k], among)
-    order = list(found or ())
+    check_ids("--drop_order_file", order := [] if found is None else list(found), n_layers)
     if len(order) != k:
         raise UserError(
             f"--drop_k {k}: the search found {len(order)} layers to drop. Give a search result of K layers."
         )
-    check_ids("--drop_order_file", order, n_layers)
     return order
 
 

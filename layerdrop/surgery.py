@@ -47,7 +47,7 @@ def reduced_config(config: PreTrainedConfig, dropped: Sequence[int]) -> PreTrain
     """
     kept = kept_layers(config, dropped)
     reduced = copy.deepcopy(config)
-    if not dropped:
+    if len(kept) == config.num_hidden_layers:
         return reduced
     n_original, original_ids = original_layers(config)
     for name in family_of(config).per_layer:
@@ -79,10 +79,11 @@ def drop_layers(model: PreTrainedModel, dropped: Sequence[int]) -> PreTrainedMod
     """Remove the layers `dropped` (ids in the model's own numbering) from a model in memory, in place.
 
     Update the configuration and all copies of the depth and layer indices, so that the model can be saved and loaded.
-    Returns the same model. `loading.load_classifier` needs less memory.
+    Returns the same model. Raises UserError as `kept_layers`. `loading.load_classifier` needs less memory.
     """
-    if dropped:
-        _set(model, _reduced(model, dropped))
+    reduced = _reduced(model, dropped)
+    if len(dropped):
+        _set(model, reduced)
     return model
 
 

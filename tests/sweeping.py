@@ -75,6 +75,16 @@ def note(store: Path, what: str, spec: RunSpec) -> None:
         ledger.write(f"{what} {spec.id}\n")
 
 
+def show_a_bar(spec: RunSpec, options: Options) -> RunRecord:
+    """A run that shows a progress bar and does not end."""
+    from tqdm.auto import tqdm
+
+    with tqdm(total=1):
+        (Path(options.folder) / "began").touch()
+        time.sleep(60)
+    raise AssertionError
+
+
 def main(store: str, workers: str, *seeds: str) -> int:
     """Sweep in a store; prints how many runs were done, how many failed, and how many were done before."""
     from layerdrop.sweeps.execute import execute  # imports torch

@@ -9,12 +9,12 @@ import numpy as np
 
 from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score, standard_error
 from layerdrop.checkpoints import Checkpoint, work_offline_unless_reachable
-from layerdrop.data.tasks import Task
+from layerdrop.data.tasks import Task, check_metric
 from layerdrop.errors import UserError
 from layerdrop.runs.checks import check_selection
 from layerdrop.runs.folder import keeps_model
 from layerdrop.runs.predictions import read_predictions
-from layerdrop.runs.record import RunRecord
+from layerdrop.runs.record import CHOICE_OF_K, RunRecord
 from layerdrop.runs.spec import RunSpec
 from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store, find_record
 from layerdrop.surgery import droppable
@@ -159,9 +159,9 @@ class TaskTolerance:
             prior = Path(self.settings.store) / PRIOR_FOLDER
             places = {"folder": Store(self.settings.store).folder(spec), "prior_store": str(prior)}
             places["score_store"] = options.score_store or str(prior / SCORE_FOLDER)
-            self.jobs[key] = Job(
-                spec, replace(options, **places, resume="auto", save_model=self._is_repeating(spec, places["folder"]))
-            )
+            save_model, notes = self._is_repeating(spec, places["folder"]), (*options.notes, CHOICE_OF_K)
+            options = replace(options, **places, resume="auto", save_model=save_model, notes=notes)
+            self.jobs[key] = Job(spec, options)
         return self.jobs[key]
 
     def _is_repeating(self, spec: RunSpec, folder: str) -> bool:
@@ -176,9 +176,8 @@ class TaskTolerance:
     @property
     def metric(self) -> str:
         """Name of the metric of the losses. Raises UserError for a metric that the task does not have."""
-        metric, task = self.settings.select_on or self.task.selection_metric, self.task
-        if metric not in task.metrics:
-            raise UserError(f"--select_on {metric}: not a metric of {task.name}. Allowed: {', '.join(task.metrics)}.")
+        metric = self.settings.select_on or self.task.selection_metric
+        check_metric("--select_on", metric, self.known[0][0].spec.data.task, self.task.metrics)
         return metric
 
     def n_rows(self, half: int) -> int:

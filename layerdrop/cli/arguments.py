@@ -17,12 +17,12 @@ from layerdrop.cli.flags import (
     WhenArguments,
     flag,
 )
-from layerdrop.cli.limits import RANGES
 from layerdrop.criteria.orders import read_layers_file
 from layerdrop.criteria.table import Criterion, get_strategy
 from layerdrop.data.files import dataset_task_name, own_task_name
 from layerdrop.errors import UserError
 from layerdrop.strategies import Strategy
+from layerdrop.system.limits import RANGES
 
 
 @dataclass

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from layerdrop.cli.arguments import Flags, TrainArguments
-from layerdrop.cli.limits import out_of_range
 from layerdrop.cli.to_spec import DISTILL_DEFAULTS, has_effect
 from layerdrop.criteria.table import CRITERIA, STRATEGIES
 from layerdrop.data.kinds import KINDS
 from layerdrop.data.tasks import metric_prefix
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import OWN_RECIPE
+from layerdrop.system.limits import out_of_range
 from layerdrop.system.text import one_line
 
 EXCLUSIVE = {
@@ -321,14 +321,6 @@ def logged_metrics(flags: Flags) -> list[str]:
     examples = ("a", "b"), ("a", "b", "c"), ("B-a", "O")  # the class names also decide the metrics
     metrics = [name for kind in kinds for names in examples for name in kind.own_metrics(names)[0]]
     return list(dict.fromkeys(["loss", *metrics]))
-
-
-def check_select_on(metric: str | None, flags: Flags, allowed: list[str]) -> None:
-    """Raise UserError if --select_on is not in `allowed`, the metrics of the task."""
-    if metric and metric not in allowed:
-        task = flags.data.task
-        name = task.name if task else "own data"
-        raise UserError(f"--select_on {metric}: not a metric of {name}. Allowed: {', '.join(allowed)}.")
 
 
 # ---- flags without effect --------------------------------------------------------------------------------------------

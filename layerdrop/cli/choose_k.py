@@ -45,8 +45,9 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Choose K for every task, and print the table. Returns the exit code."""
     args, rest = parse_known(parser, words)
     from layerdrop.analysis.choose_k import TaskTolerance, ToleranceSettings, find_tolerances
-    from layerdrop.cli.checks import check_select_on, logged_metrics
+    from layerdrop.cli.checks import logged_metrics
     from layerdrop.cli.parsing import parse_settings
+    from layerdrop.data.tasks import check_metric
     from layerdrop.report.figures import FIGURE_MARK, lines, save_figure
     from layerdrop.report.table import render
     from layerdrop.report.tables.tolerance import tolerance_table
@@ -60,7 +61,8 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     def parse(defaults, words):
         arguments = parse_settings(defaults, words)
         task = arguments.data.task
-        check_select_on(args.select_on, arguments, list(task.metrics) if task else logged_metrics(arguments)[1:])
+        allowed = task.metrics if task else logged_metrics(arguments)[1:]
+        check_metric("--select_on", args.select_on, arguments.task_name, allowed)
         return arguments
 
     settings = ToleranceSettings(args.max_loss, args.seeds, args.store, *choice)

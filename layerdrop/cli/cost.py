@@ -38,11 +38,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Measure, write the record, and print its table. Returns the exit code."""
     args = parser.parse_args(words)
-    from layerdrop.cli.limits import check_numbers
     from layerdrop.deploy.measure import measure, write_record
     from layerdrop.report.table import render
     from layerdrop.report.tables.model_cost import model_cost_table
     from layerdrop.system.files import check_folder
+    from layerdrop.system.limits import check_numbers
     from layerdrop.system.process import busy_note, freeze_imports
 
     freeze_imports()

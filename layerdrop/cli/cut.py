@@ -7,8 +7,9 @@ MODEL is any checkpoint of a supported family with any head: base model, masked 
 question answering, decoder, sentence encoder (its pooling and dense modules are kept). Use the result with your own
 training script.
 
-Criteria that read texts need --texts: a file of lines, or a .csv, .tsv, .json, .jsonl or .parquet file. Criteria that
-need a head use the checkpoint's masked-LM head. A table of all criteria is in docs/criteria.md.
+Criteria that read texts need --texts: a file of lines, or a .csv, .tsv, .json, .jsonl, .parquet or .conll file. The
+words of a list, or of a CoNLL file, are joined with blanks. Criteria that need a head use the checkpoint's masked-LM
+head. A table of all criteria is in docs/criteria.md.
 
 --trim_vocabulary FILE also removes the tokens that do not occur in FILE. The trimmed tokenizer splits the texts of FILE
 into the same tokens as before. Trimming makes multilingual models much smaller, because their embeddings are larger

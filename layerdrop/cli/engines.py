@@ -63,8 +63,8 @@ def tasks_of(given: list[str] | None, words: list[str]) -> list[str | None]:
 
 def find_slots(args: argparse.Namespace) -> list:
     """The slots of local workers; empty for Ray. Raises UserError for a number out of its flag's range."""
-    from layerdrop.cli.limits import check_numbers
     from layerdrop.sweeps.engines.slots import slots
+    from layerdrop.system.limits import check_numbers
 
     check_numbers(vars(args))
     return [] if args.engine == "ray" else slots(args.workers, args.runs_per_gpu)

@@ -33,11 +33,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Export every run, and print one table. Returns the exit code: 2 if a model loses too much."""
     args = parser.parse_args(words)
-    from layerdrop.cli.limits import check_numbers
     from layerdrop.deploy.export import EXPORT_FILE, ExportedRun, time_in_turn
     from layerdrop.deploy.folder import check_output
     from layerdrop.report.table import render
     from layerdrop.report.tables.exports import exports_table
+    from layerdrop.system.limits import check_numbers
     from layerdrop.system.process import freeze_imports
 
     freeze_imports()

@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from layerdrop.criteria.spec import ScoreSplit, WeightScope
 from layerdrop.criteria.table import STRATEGIES
+from layerdrop.data.spec import LabelType
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task, get_task
+from layerdrop.finetune.spec import Distill, ReplacingSchedule, SamplingStrategy
 from layerdrop.runs.spec import TRAINER_DEFAULTS
 from layerdrop.system.files import LocalPath
 
@@ -53,7 +56,7 @@ class DataArguments:
     )
     text_columns: str | None = flag("Own data: the one or two text columns, separated by a comma.")
     label_column: str = flag("Own data: the label column.", "label")
-    label_type: Literal["auto", "class", "number", "multi", "token"] = flag(
+    label_type: LabelType = flag(
         "Own data: whether a row has a class, a number, several labels (multi), or a label for each token. "
         "auto: infer it from the data.",
         "auto",
@@ -119,14 +122,14 @@ class DropArguments:
         "of k layers on line k, as 10-11. list: the layers.json of a run."
     )
     drop_order: str | None = flag("Search result as ids in the order of dropping, as 9,2,11.")
-    weight_scope: Literal["final", "layer"] = flag(
+    weight_scope: WeightScope = flag(
         "variance, aggregation: matrices to score, the second feed-forward matrix (final) or all (layer).",
         "final",
     )
     score_on: LocalPath | None = flag(
         "Compute the scores on this checkpoint instead of the model. It must have the same architecture."
     )
-    score_split: Literal["train", "validation", "test"] | None = flag(
+    score_split: ScoreSplit | None = flag(
         "Criteria that read texts: the split to read (MNLI: matched). Default: train, or validation for contribution."
     )
     max_score_samples: int | None = flag("Criteria that read texts: use only the first N examples of --score_split.")
@@ -177,7 +180,7 @@ class WhenArguments:
         False,
     )
     replacing_rate: float | None = flag("theseus: probability of replacing a module at the first step. Default: 0.5.")
-    replacing_schedule: Literal["linear", "constant"] | None = flag(
+    replacing_schedule: ReplacingSchedule | None = flag(
         "theseus: how the probability rises to 1: linearly, or in one step (constant). Default: linear."
     )
     replacing_steps: float | None = flag(
@@ -198,7 +201,7 @@ class TeacherArguments:
     teacher_learning_rate: float | None = flag(
         "--teacher auto: peak learning rate of the teacher's training. Default: --learning_rate."
     )
-    distill: Literal["logits", "patient", "layers"] | None = flag(
+    distill: Distill | None = flag(
         "logits: match the logits (Hinton et al.). patient: also match the states of the sentence token (Sun et al.). "
         "layers: also match the states of every token after each kept layer. Default with --teacher: logits."
     )
@@ -238,9 +241,7 @@ class TrainFlags:
         TRAINER_DEFAULTS["save_strategy"],
     )
     save_total_limit: int | None = flag("Number of checkpoints to keep.", TRAINER_DEFAULTS["save_total_limit"])
-    train_sampling_strategy: Literal["group_by_length", "random", "sequential"] = flag(
-        "Order of the training examples.", "group_by_length"
-    )
+    train_sampling_strategy: SamplingStrategy = flag("Order of the training examples.", "group_by_length")
     class_weights: Literal["balanced"] | None = flag(
         "balanced: weight the training loss so that rare classes count as much as frequent classes."
     )

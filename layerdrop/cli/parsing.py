@@ -18,12 +18,12 @@ from layerdrop.checkpoints import is_local
 from layerdrop.cli.arguments import ALL_GROUPS, Flags
 from layerdrop.cli.checks import check, idle_flags
 from layerdrop.cli.command import OneLineErrors, flag_name, no_such_flag
-from layerdrop.cli.limits import out_of_range
 from layerdrop.cli.to_spec import to_spec
 from layerdrop.data.hub import is_folder
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.system.files import LocalPath
+from layerdrop.system.limits import out_of_range
 from layerdrop.system.process import check_launcher, has_bf16
 from layerdrop.system.settings import read_settings
 from layerdrop.system.text import one_line

@@ -111,8 +111,8 @@ def _formatted(rows: Sequence[Sequence[str]], as_csv: bool) -> str:
 
 def _check(args: argparse.Namespace) -> None:
     """Raise UserError for incompatible flags."""
-    from layerdrop.cli.limits import check_numbers
     from layerdrop.data.to_predict import is_table
+    from layerdrop.system.limits import check_numbers
 
     sources = {"--text": args.text, "a file": args.file, "--dataset_name": args.dataset_name}
     if len(given := [name for name, value in sources.items() if value]) > 1:
@@ -128,7 +128,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("nothing to predict. Give a file, --text, --dataset_name, or lines on stdin.")
     for name in ("text_columns", "keep_columns"):
         if getattr(args, name) and not (args.dataset_name or (args.file and is_table(args.file))):
-            raise UserError(f"--{name}: only for datasets and csv, tsv, JSON and parquet files. Leave it out.")
+            raise UserError(f"--{name}: only for datasets and files with columns, such as csv or CoNLL. Leave it out.")
     check_numbers(vars(args))
 
 
@@ -148,12 +148,12 @@ def _read(args: argparse.Namespace, predictor):
             work_offline_unless_reachable()
         dataset = args.dataset_name, args.dataset_config_name, args.test_split or "test"
         table = replace(read_dataset_split(*dataset, "--test_split", args.cache_dir, args.token), skipping=SKIPPING)
-        return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind)
+        return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind.text_cell)
     if args.file in (None, "-"):
         return read_lines(sys.stdin.buffer.read(), "stdin")
     if is_table(args.file):
         table = read_table("FILE", args.file, args.skip_bad_rows, skipping=SKIPPING)
-        return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind)
+        return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind.text_cell)
     try:
         content = Path(args.file).expanduser().read_bytes()
     except OSError as error:

@@ -106,8 +106,9 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]):
         own = [action.dest for action in parser._actions]
         parser.set_defaults(**{name: settings.pop(name) for name in own if name in settings})
     args, rest = parse_known(parser, words)
-    from layerdrop.cli.checks import check_select_on, logged_metrics
+    from layerdrop.cli.checks import logged_metrics
     from layerdrop.cli.parsing import parse_settings
+    from layerdrop.data.tasks import check_metric
     from layerdrop.search.methods import METHODS
     from layerdrop.search.run import HOLD_OUT
     from layerdrop.sweeps.study import QUIET, refuse_flags_of_one_run
@@ -123,7 +124,7 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]):
         raise UserError("--drop_when gradual and elastic, --freeze_dropped: not available in a search. Leave them out.")
     if arguments.given & {"do_train", "do_eval", "do_predict"}:
         raise UserError("--do_train, --do_eval, --do_predict: a search trains and evaluates. Leave them out.")
-    check_select_on(args.select_on, arguments, logged_metrics(arguments))
+    check_metric("--select_on", args.select_on, arguments.task_name, logged_metrics(arguments))
     return args, arguments
 
 

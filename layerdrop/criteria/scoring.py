@@ -59,7 +59,8 @@ def score_layers(
     masked-LM head. Raises UserError if it has neither, and for missing texts or a missing task.
     """
     scores, rows = Scores(), [CRITERIA[name] for name in names]
-    data, tokenizer = None, tokenizer or checkpoint.tokenizer
+    tokenizer = tokenizer or checkpoint.tokenizer
+    data = TokenizedDataset({}, np.zeros(1, np.int64))  # no texts
     if need_texts := [row.name for row in rows if row.needs_data]:
         if examples is None:
             raise UserError(f"{', '.join(need_texts)}: scores are measured on texts. Give examples.")
@@ -71,12 +72,11 @@ def score_layers(
         encoder.to(device)  # type: ignore[arg-type]
         scores.rows |= {row.name: [row.function(encoder, weight_scope)] for row in rows if row.looks_at == "weights"}
         collectors = {row.name: row.function() for row in rows if row.looks_at == "states"}
-        if collectors and data is not None:
+        if collectors:
             parts = map(collate, tqdm(batches(data, batch_size), desc="scores", delay=2, leave=False))
             scores.rows |= score_states(collectors, encoder, parts)
         scores.encoder_weights = {name: weight.cpu() for name, weight in encoder.state_dict().items()}
-    with_head = [row for row in rows if row.needs_head]
-    if with_head and data is not None:
+    if with_head := [row for row in rows if row.needs_head]:
         if task is None:
             raise UserError(
                 f"{', '.join(row.name for row in with_head)}: scores are measured with a head. Give the task."

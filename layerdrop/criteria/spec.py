@@ -1,6 +1,11 @@
 """The layer selection of a run."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+ScoreSplit = Literal["train", "validation", "test"]
+WeightScope = Literal["final", "layer"]
+"""Matrices to score: the second feed-forward matrix (final), or all matrices of the layer."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +22,6 @@ class DropSpec:
     """k ids of a search result, ascending. For gradual dropping: in the order of the search."""
     score_on: str | None = None
     """Checkpoint to score instead of the model."""
-    score_split: str | None = None
+    score_split: ScoreSplit | None = None
     score_samples: int | None = None
-    weight_scope: str | None = None
+    weight_scope: WeightScope | None = None

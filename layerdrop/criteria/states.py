@@ -98,7 +98,7 @@ class Blocks:
     """
 
     def __init__(self) -> None:
-        self.total: Tensor | None = None
+        self.total = torch.zeros(())
         """Sum over texts of the distance between two states: (n_layers + 1, n_layers + 1)."""
         self.n = 0
 
@@ -108,14 +108,11 @@ class Blocks:
         points = torch.stack([state[row, token].double() for state in [*states.inputs, states.outputs[-1]]])
         points = torch.nn.functional.normalize(points, dim=-1)
         cosines = torch.einsum("ard,brd->abr", points, points).clamp(-1, 1)
-        total = (cosines.arccos() / torch.pi).sum(-1).cpu()
-        self.total = total if self.total is None else self.total + total
+        self.total = self.total + (cosines.arccos() / torch.pi).sum(-1).cpu()
         self.n += len(row)
 
     def rows(self) -> list[list[float]]:
         """See Collector."""
-        if self.total is None:
-            return []
         distances = self.total / self.n
         n_layers = len(distances) - 1
         return [[float(distances[i, i + k]) for i in range(n_layers - k + 1)] for k in range(1, n_layers + 1)]

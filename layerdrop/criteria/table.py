@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
 
+from layerdrop import strategies
 from layerdrop.errors import unknown
 from layerdrop.strategies import WITHOUT_SCORES, Strategy
+from layerdrop.system.limits import RANGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,3 +122,15 @@ def get_strategy(name: str) -> Strategy:
     if name not in STRATEGIES:
         raise unknown("--drop_strategy", name, STRATEGIES)
     return STRATEGIES[name]
+
+
+def select(strategy: str | Strategy, n_layers: int, **arguments: Any) -> list[int]:
+    """The ids that a strategy drops, ascending.
+
+    strategy: a name in STRATEGIES, or a row. Other arguments and errors: `layerdrop.strategies.order_of_dropping`.
+    """
+    if arguments.get("threshold") is not None:
+        RANGES["drop_threshold"].check("--drop_threshold", arguments["threshold"])
+    return strategies.select(
+        strategy if isinstance(strategy, Strategy) else get_strategy(strategy), n_layers, **arguments
+    )

@@ -1,6 +1,10 @@
 """The data part of a run's spec."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+LabelType = Literal["auto", "class", "number", "multi", "token"]
+"""`auto`, or a key of layerdrop.data.kinds.KINDS."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +20,8 @@ class DataSpec:
     text_columns: tuple[str, ...] = ()
     """Own data: one or two names. Empty: choose by the contents of the data."""
     label_column: str = "label"
-    label_type: str = "auto"
-    """Own data: a key of layerdrop.data.kinds.KINDS, or `auto`."""
+    label_type: LabelType = "auto"
+    """Own data: the kind of the labels."""
     label_separator: str | None = None
     """Own data with several labels in a row: the text between two labels of a cell. None: cells are lists."""
     positive_label: str | None = None

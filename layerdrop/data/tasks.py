@@ -4,9 +4,10 @@ Label order, columns and metrics are those of the GLUE benchmark (Wang et al. 20
 al. (2022) select layers by `selection_metric`.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from layerdrop.errors import unknown
+from layerdrop.errors import UserError, unknown
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,12 @@ def get_task(name: str, flag: str = "--task_name") -> Task:
     if key not in tasks:
         raise unknown(flag, name, tasks)
     return tasks[key]
+
+
+def check_metric(flag: str, metric: str | None, task: str, allowed: Collection[str]) -> None:
+    """Raise UserError for a metric that a task does not have."""
+    if metric and metric not in allowed:
+        raise UserError(f"{flag} {metric}: not a metric of {task}. Allowed: {', '.join(allowed)}.")
 
 
 def custom_task(

@@ -1,15 +1,16 @@
 """Texts to predict: a table, plain lines, or a single text. Unusable rows become None."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from layerdrop.data.columns import PAIRS, SINGLES, text_columns
 from layerdrop.data.examples import Examples, shortened
 from layerdrop.data.files import index_column
-from layerdrop.data.kinds import Classes, Kind
-from layerdrop.data.tables import FILE_TYPES, UNUSABLE, Table
+from layerdrop.data.kinds.token_tags import WORD_COLUMNS, split_cell
+from layerdrop.data.tables import FILE_TYPES, UNUSABLE, Row, Table, text_cell
 from layerdrop.errors import UserError
 
 COUNTS = {1: "one text", 2: "two texts"}
@@ -59,22 +60,28 @@ def is_table(path: str) -> bool:
     return Path(path).suffix.lower() in FILE_TYPES
 
 
+def joined_cell(row: Row, column: str) -> str:
+    """The text in a cell. The words of a list are joined with blanks, as for labels of tokens. Raises BadRow."""
+    cell = row.get(column)
+    return " ".join(split_cell(row, column)) if isinstance(cell, (list, tuple)) else text_cell(row, column)
+
+
 def read_columns(
     table: Table,
     columns: Sequence[tuple[str, ...]],
     chosen: Sequence[str] = (),
     skip_bad_rows: bool = False,
-    kind: Kind | type[Kind] = Classes,
+    read_cell: Callable[[Row, str], Any] = joined_cell,
 ) -> ToPredict:
     """Take the texts of a table.
 
     columns: the text columns that the model was trained on, under all of their known names. chosen: the user's
-    columns. kind: of the model's labels.
+    columns. read_cell: (row, column) -> text.
     skip_bad_rows: replace a malformed row by None. Otherwise a malformed row raises UserError with its line.
     """
     names = _columns(table, columns, chosen)
     index, note = index_column(table)
-    converted = table.map(lambda row: {name: kind.text_cell(row, name) for name in names}, skip_bad_rows)
+    converted = table.map(lambda row: {name: read_cell(row, name) for name in names}, skip_bad_rows)
     usable, bad = converted.rows, converted.bad
     texts = [tuple(usable[line][name] for name in names) if line in usable else None for line in table.lines]
     ids = [str(number) for number in range(len(texts))]
@@ -108,6 +115,8 @@ def _columns(table: Table, known: Sequence[tuple[str, ...]], chosen: Sequence[st
         return text_columns(table, "", chosen, None)
     usual = known or [*PAIRS, *((name,) for name in SINGLES)]
     complete = [names for names in usual if set(names) <= set(table.columns)]
+    if not (known or complete):
+        complete = [(name,) for name in WORD_COLUMNS if name in table.columns][:1]
     if complete and (known or len(complete) == 1):
         return complete[0]
     columns = ", ".join(table.columns)

@@ -25,7 +25,6 @@ from layerdrop.loading import load_classifier
 from layerdrop.runs.environment import peak_memory, reset_peak_memory
 from layerdrop.strategies import check_k, select
 from layerdrop.surgery import drop_layers, layer_list
-from layerdrop.system.text import short_name
 
 SEED = 41
 RANDOM = "random:"
@@ -42,14 +41,6 @@ class MeasuredModel:
     """Folder of a run or checkpoint, hub name, or random:TYPE."""
     strategy: str = "top"
     k: int = 0
-    whole_path: bool = False
-    """Whether the name is `given`, not its last part."""
-
-    @property
-    def name(self) -> str:
-        """Name in tables."""
-        name = self.given if self.whole_path else short_name(self.given)
-        return f"{name}, {self.strategy} K = {self.k}" if self.k else name
 
     def load(self, use_cpu: bool = False) -> PreTrainedModel:
         """Load the classifier, on the GPU if there is one. Raises UserError."""

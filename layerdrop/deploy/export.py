@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -134,27 +133,22 @@ class ExportedRun:
             self.model.save_pretrained(folder)
         loaded = load_classifier(str(folder), replace_head=False)[0]
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
-        return self._compared("safetensors", size, self._torch_logits(loaded))
+        return self._compared([("safetensors", size, self._torch_logits(loaded))])
 
     def _onnx(self, folder: Path, int8: bool) -> Export:
+        files = {"onnx fp32": folder / FILE}
         export_onnx(self.model, self.input.checkpoint.tokenizer.model_input_names, folder / FILE)
-        classifier = OnnxClassifier(folder / FILE)
-        result = self._compared(
-            "onnx fp32", _megabytes(folder / FILE), classifier.logits(self.data, self.input.collate)
-        )
-        result.models = {result.variants[0].name: self._torch, "onnx fp32": classifier}
         if int8:
-            small = folder / "int8.onnx"
-            quantize(folder / FILE, small)
-            classifiers, fp32 = result.models, result.variants[-1]
-            classifiers["onnx int8"] = classifier = OnnxClassifier(small)
-            logits = classifier.logits(self.data, self.input.collate)
-            result = self._compared("onnx int8", _megabytes(small), logits)
-            result.variants.insert(1, fp32)
-            result.models = classifiers
+            files["onnx int8"] = folder / "int8.onnx"
+            quantize(folder / FILE, files["onnx int8"])
+        models = {name: OnnxClassifier(path) for name, path in files.items()}
+        logits = {name: model.logits(self.data, self.input.collate) for name, model in models.items()}
+        result = self._compared([(name, _megabytes(files[name]), logits[name]) for name in files])
+        result.models = {result.variants[0].name: self._torch, **models}
+        if int8:
             for file in folder.glob(f"{FILE}*"):
                 file.unlink()
-            small.rename(folder / FILE)
+            files["onnx int8"].rename(folder / FILE)
         self.model.config.save_pretrained(folder)
         return result
 
@@ -165,24 +159,20 @@ class ExportedRun:
     def _torch_logits(self, model: PreTrainedModel) -> np.ndarray:
         return logits_of(model, self.data, self.input.collate, BATCH, "fp32")
 
-    @cached_property
-    def _reference(self) -> np.ndarray:
-        """Logits of the run's model."""
-        return self._torch_logits(self.model)
-
     def _score(self, logits: np.ndarray) -> float:
         scores = self.task.kind.measure(
             (self.metric,), self.labels.decide(logits, self.data), self.labels.to_task(self.data.labels)
         )
         return 100 * scores[self.metric]
 
-    def _compared(self, name: str, megabytes: float, logits: np.ndarray) -> Export:
-        """Compare the logits of an exported model with those of the run's model."""
-        reference = self._reference
+    def _compared(self, forms: Sequence[tuple[str, float, np.ndarray]]) -> Export:
+        """Compare the last form with the run's model. forms: (name, megabytes, logits) of each exported form."""
+        reference, logits = self._torch_logits(self.model), forms[-1][-1]
         size = 4 * sum(p.numel() for p in self.model.parameters()) / 1e6
         before, after = (self.labels.decide(of, self.data) for of in (reference, logits))
         changed = self.task.kind.differs(before, after)
-        variants = [Variant("torch fp32", size, self._score(reference)), Variant(name, megabytes, self._score(logits))]
+        forms = [("torch fp32", size, reference), *forms]
+        variants = [Variant(name, megabytes, self._score(logits)) for name, megabytes, logits in forms]
         worst = float(np.abs(reference - logits).max())
         warning = self._warning(after, variants[-1].score)
         return Export(self.folder, self.metric, variants, worst, int(changed.sum()), len(changed), warning)

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,12 @@ def measure(
         )
     measured = {}
     twice = Counter(map(short_name, dict.fromkeys(models)))  # different folders with the same name
-    for model in (MeasuredModel(given, row.name, k, twice[short_name(given)] > 1) for given in models for k in ks):
-        if model.name in measured:
-            raise UserError(f"{model.given}: a second model named '{model.name}'. Give each name once.")
-        measured[model.name] = model
+    for given, k in product(models, ks):
+        name = given if twice[short_name(given)] > 1 else short_name(given)
+        name += f", {row.name} K = {k}" * bool(k)
+        if name in measured:
+            raise UserError(f"{given}: a second model named '{name}'. Give each name once.")
+        measured[name] = MeasuredModel(given, row.name, k)
     loaded = {name: model.load(use_cpu) for name, model in measured.items()}
     if (longest := min(map(longest_input, loaded.values()))) < length:
         log(f"--length {length}: the models read at most {longest} tokens, so {longest} is used")

@@ -1,5 +1,6 @@
 """Predictions of a trained classifier, by torch or onnxruntime."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,7 @@ from layerdrop.finetune.evaluate import logits_of
 from layerdrop.loading import load_classifier
 from layerdrop.runs.record import read_record
 from layerdrop.system.files import read_json
+from layerdrop.system.limits import RANGES
 from layerdrop.system.typecheck import check_type
 
 Text = str | tuple[str, str]
@@ -44,7 +46,7 @@ class Prediction(NamedTuple):
     """Probability of the class, or of each predicted label. None for a value."""
 
 
-def load(folder: str, max_seq_length: int | None = None) -> "Predictor":
+def load(folder: str | os.PathLike[str], max_seq_length: int | None = None) -> "Predictor":
     """Load the trained classifier of a run, of an export (`model.onnx` runs in onnxruntime), or of any other folder.
 
     >>> classify = layerdrop.load("runs/x")
@@ -52,7 +54,8 @@ def load(folder: str, max_seq_length: int | None = None) -> "Predictor":
     Prediction(label='positive', score=0.98)
     >>> classify([("a text", "another one"), ("a third", "a fourth")])  # a list of texts or pairs gives a list
 
-    max_seq_length: maximum number of tokens; None: as in training. Raises UserError without a trained classifier.
+    max_seq_length: maximum number of tokens; None: as in training. Raises UserError without a trained classifier, and
+    for a length out of range.
     """
     return Predictor(folder, max_seq_length)
 
@@ -60,8 +63,11 @@ def load(folder: str, max_seq_length: int | None = None) -> "Predictor":
 class Predictor:
     """A trained classifier, with the text columns and the maximum length of its training."""
 
-    def __init__(self, folder: str, max_seq_length: int | None = None):
+    def __init__(self, folder: str | os.PathLike[str], max_seq_length: int | None = None):
         """See `load`."""
+        folder = str(folder)
+        if max_seq_length is not None:
+            RANGES["max_seq_length"].check("max_seq_length", max_seq_length)
         if not is_local(folder):
             work_offline_unless_reachable()
         self.checkpoint = Checkpoint.open(folder, flag="MODEL")
@@ -75,6 +81,7 @@ class Predictor:
 
     def __call__(self, texts: Text | Sequence[Text], batch_size: int = 32) -> Prediction | list[Prediction]:
         """Predict one text or pair, or a list of them. A tuple is a pair. Raises UserError."""
+        RANGES["batch_size"].check("batch_size", batch_size)
         if isinstance(texts, (str, tuple)):
             return self([texts])[0]
         if not isinstance(texts, Sequence) or not all(isinstance(text, (str, tuple)) for text in texts):

@@ -3,6 +3,7 @@ Distillation"), states of every kept layer (as in DeepSpeed's XTC, Wu et al. 202
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from typing import get_args
 
 import torch
 from torch import nn
@@ -12,9 +13,10 @@ from transformers import PreTrainedModel
 from layerdrop.data.kinds import kind_of
 from layerdrop.data.tokens import IGNORED
 from layerdrop.errors import UserError, unknown
-from layerdrop.finetune.objectives import TaskLoss, model_inputs
-from layerdrop.finetune.spec import KINDS, DistilSpec
+from layerdrop.finetune.objectives import TaskLoss, check_alike, model_inputs
+from layerdrop.finetune.spec import Distill, DistilSpec
 from layerdrop.states import record_states, sentence_tokens
+from layerdrop.system.limits import RANGES, Range
 
 
 def patient_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -116,19 +118,20 @@ class Distillation:
 
 
 def _check_pairs(
-    distill: str, pairs: Sequence[tuple[int, int]], states_weight: float | None, n_student: int, n_teacher: int
+    distill: Distill, pairs: Sequence[tuple[int, int]], states_weight: float | None, n_student: int, n_teacher: int
 ) -> None:
     """Raise UserError for an unknown kind of distillation, and for pairs or a weight that do not fit it."""
-    if distill not in KINDS:
-        raise unknown("distill", distill, KINDS)
+    if distill not in get_args(Distill):
+        raise unknown("distill", str(distill), get_args(Distill))
     given = {bool(pairs), bool(states_weight)}
     if given != {distill != "logits"}:
         needs = "no pairs and no distill_states_weight" if distill == "logits" else "pairs and distill_states_weight"
         raise UserError(f"distill '{distill}': needs {needs}.")
+    ours, theirs = Range(0, n_student - 1, whole=True), Range(0, n_teacher - 1, whole=True)
     for pair in pairs:
-        if not (0 <= pair[0] < n_student and 0 <= pair[1] < n_teacher):
+        if not isinstance(pair, Sequence) or len(pair) != 2 or pair[0] not in ours or pair[1] not in theirs:
             raise UserError(
-                f"pairs: {tuple(pair)} is no pair of layers. The student has layers 0 to {n_student - 1}, the teacher "
+                f"pairs: {pair} is no pair of layers. The student has layers 0 to {n_student - 1}, the teacher "
                 f"has layers 0 to {n_teacher - 1}."
             )
 
@@ -147,7 +150,7 @@ class DistillationLoss:
         self,
         student: PreTrainedModel,
         teacher: PreTrainedModel,
-        distill: str = "logits",
+        distill: Distill = "logits",
         *,
         pairs: Sequence[tuple[int, int]] = (),
         distill_temperature: float = 1.0,
@@ -156,10 +159,15 @@ class DistillationLoss:
     ):
         """pairs: (student's layer, teacher's layer), ids in each model's own numbering. Other arguments: DistilSpec.
 
-        Raises UserError for an unknown kind, and for pairs or a weight that do not fit it.
+        Raises UserError for an unknown kind, for pairs or a weight that do not fit it, for values out of range, and for
+        models that do not fit each other.
         """
         depths = student.config.num_hidden_layers, teacher.config.num_hidden_layers
         _check_pairs(distill, pairs, distill_states_weight, *depths)
+        check_alike("DistillationLoss", student, teacher, ("num_labels", *(["hidden_size"] if pairs else [])))
+        weights = {"distill_temperature": distill_temperature, "distill_weight": distill_weight}
+        for name, value in (weights | {"distill_states_weight": distill_states_weight or 0}).items():
+            RANGES[name].check(f"DistillationLoss: {name}", value)
         spec = DistilSpec(distill, None, distill_temperature, distill_weight, distill_states_weight)
         self.teacher_layers = [teacher_layer for _, teacher_layer in pairs]
         student_layers = [student_layer for student_layer, _ in pairs]

@@ -17,6 +17,7 @@ from layerdrop.errors import UserError
 from layerdrop.finetune.objectives import TaskLoss, model_inputs
 from layerdrop.states import record_outputs, replay
 from layerdrop.surgery import layer_list
+from layerdrop.system.limits import PROBABILITY, RANGES, Range
 
 
 class ElasticDepth(TrainerCallback):
@@ -105,11 +106,11 @@ class ElasticDepthLoss(ElasticDepth):
         Raises UserError for values out of range.
         """
         n_layers = len(layer_list(model))
-        if not ks or not all(0 < k < n_layers for k in ks):
-            raise UserError(f"ElasticDepthLoss: ks {list(ks)} must be 1 to {n_layers - 1}, the layers to drop.")
-        if not 0 <= distill_weight <= 1:
-            raise UserError(f"ElasticDepthLoss: distill_weight {distill_weight} must be between 0 and 1.")
-        if not 0 <= begin <= end < 1:
+        possible = Range(1, n_layers - 1, whole=True)
+        if not isinstance(ks, Sequence) or not ks or not all(k in possible for k in ks):
+            raise UserError(f"ElasticDepthLoss: ks {ks!r} must be a list of numbers of layers to drop, {possible}.")
+        RANGES["distill_weight"].check("ElasticDepthLoss: distill_weight", distill_weight)
+        if begin not in PROBABILITY or end not in PROBABILITY or begin > end:
             raise UserError(f"ElasticDepthLoss: begin {begin} and end {end} must be fractions with begin <= end < 1.")
         depths = [n_layers - k for k in ks]
         task = TaskLoss(kind_of(model.config, type(model).__name__))

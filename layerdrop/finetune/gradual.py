@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from transformers import AutoConfig, PreTrainedModel, TrainerCallback
 
 from layerdrop.architectures import family_of, original_layers
-from layerdrop.errors import UserError
-from layerdrop.strategies import check_ids, check_k
-from layerdrop.surgery import drop_layers, layer_list
+from layerdrop.strategies import check_ids
+from layerdrop.surgery import drop_layers, kept_layers, layer_list
+from layerdrop.system.limits import RANGES
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,9 @@ class DropSchedule:
     every_epochs: int
 
     def __post_init__(self):
-        """Raise UserError for a step or a number of epochs below 1."""
-        if self.step < 1 or self.every_epochs < 1:
-            raise UserError(
-                f"DropSchedule: step {self.step} and every_epochs {self.every_epochs} must both be 1 or more."
-            )
+        """Raise UserError for a step or a number of epochs out of range."""
+        for name in ("step", "every_epochs"):
+            RANGES[f"drop_{name}"].check(f"DropSchedule: {name}", getattr(self, name))
 
     def dropped(self, epochs: int) -> tuple[int, ...]:
         """Layers that are dropped after a number of epochs, in the order of dropping."""
@@ -45,10 +43,10 @@ class GradualDrop(TrainerCallback):
     """
 
     def __init__(self, model: PreTrainedModel, schedule: DropSchedule):
-        """model: the trained model, unwrapped. Raises UserError for layers that the original model lacks, or if no
-        layer would be kept."""
+        """model: the trained model, unwrapped. Raises UserError for layers that the original model lacks, or that
+        cannot be dropped."""
         check_ids("DropSchedule: order", schedule.order, original_layers(model.config)[0])
-        check_k(len(schedule.order), original_layers(model.config)[0], "DropSchedule: number of layers in order")
+        kept_layers(model.config, _positions(model, schedule.order))
         self.model, self.schedule = model, schedule
 
     def on_epoch_begin(self, args, state, control, optimizer=None, **kwargs):

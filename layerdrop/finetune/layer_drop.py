@@ -5,8 +5,8 @@ from contextlib import ExitStack
 import numpy as np
 from transformers import PreTrainedModel, TrainerCallback
 
-from layerdrop.errors import UserError
 from layerdrop.surgery import droppable, without
+from layerdrop.system.limits import RANGES
 
 
 class LayerDropLoss(TrainerCallback):
@@ -17,9 +17,9 @@ class LayerDropLoss(TrainerCallback):
     """
 
     def __init__(self, model: PreTrainedModel, rate: float, seed: int = 42):
-        """model: the trained model, unwrapped. Raises UserError for a rate outside [0, 1)."""
-        if not 0 <= rate < 1:
-            raise UserError(f"LayerDropLoss: rate {rate} must be 0 or more and below 1, such as 0.2.")
+        """model: the trained model, unwrapped. Raises UserError for a rate or a seed out of range."""
+        RANGES["layerdrop_rate"].check("LayerDropLoss: rate", rate)
+        RANGES["seed"].check("LayerDropLoss: seed", seed)
         self.model, self.rate, self.seed = model, rate, seed
         self.skipped = ExitStack()
 

@@ -1,13 +1,15 @@
 """Objectives: losses that a training minimizes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from layerdrop.data.kinds import Kind
+from layerdrop.errors import UserError
 
 FROM_TEACHER = "teacher_"
 """Prefix of a teacher's outputs in a batch."""
@@ -23,6 +25,15 @@ class Objective(Protocol):
 def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The entries of a batch that the model takes as inputs."""
     return {name: value for name, value in batch.items() if name != "labels" and not name.startswith(FROM_TEACHER)}
+
+
+def check_alike(loss: str, model: PreTrainedModel, other: PreTrainedModel, names: Iterable[str]) -> None:
+    """Raise UserError if a field of the configurations differs. loss: the class for the message. names: the fields."""
+    for name in names:
+        if (ours := getattr(model.config, name)) != (theirs := getattr(other.config, name)):
+            raise UserError(
+                f"{loss}: {name} is {ours} in the one model and {theirs} in the other. It must be the same."
+            )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+SamplingStrategy = Literal["group_by_length", "random", "sequential"]
+"""Order of the training examples."""
+Distill = Literal["logits", "patient", "layers"]
+"""Kinds of distillation."""
+ReplacingSchedule = Literal["linear", "constant"]
+"""How the rate of module replacing changes before it reaches 1."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +50,12 @@ class TrainSpec:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     label_smoothing_factor: float = 0.0
-    train_sampling_strategy: str = "group_by_length"
+    train_sampling_strategy: SamplingStrategy = "group_by_length"
     data_seed: int | None = None
     freeze_layers: tuple[int, ...] = ()
     """Ids of kept layers to freeze, in the checkpoint's numbering."""
     freeze_embeddings: bool = False
-    class_weights: str | None = None
+    class_weights: Literal["balanced"] | None = None
     """`balanced`: weights of the classes in the loss, by their frequency in the training set. None: no weights."""
     layerdrop_rate: float | None = None
     """LayerDrop: probability that a training step skips a layer; None: no LayerDrop."""
@@ -62,15 +69,11 @@ OWN_SETTINGS = ("freeze_layers", "freeze_embeddings", "class_weights", "layerdro
 """Fields of TrainSpec that are not settings of `TrainingArguments`."""
 
 
-KINDS = ("logits", "patient", "layers")
-"""Kinds of distillation."""
-
-
 @dataclass(frozen=True)
 class DistilSpec:
     """Distillation: loss = (1 - weight) task loss + weight logits loss + states weight x states loss."""
 
-    distill: str
+    distill: Distill
     """`logits`; `patient`: logits and sentence-token states; `layers`: logits and the states of every token."""
     teacher: str | None = None
     """Folder or hub name of the teacher; None: the trained model of a prerequisite run."""
@@ -89,5 +92,5 @@ class TheseusSpec:
     """Probability of replacing a module at the first step."""
     replacing_steps: float
     """First step at which the rate is 1. A value below 1 is a fraction of all steps."""
-    replacing_schedule: str
+    replacing_schedule: ReplacingSchedule
     """The rate before this step: `constant`, or `linear`, which increases to 1."""

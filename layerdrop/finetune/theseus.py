@@ -5,16 +5,17 @@ one layer of the successor. Only the successor's layers are trained.
 """
 
 from contextlib import ExitStack
+from typing import get_args
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
 from layerdrop.errors import UserError, unknown
+from layerdrop.finetune.objectives import check_alike
+from layerdrop.finetune.spec import ReplacingSchedule
 from layerdrop.surgery import layer_list, with_layers
-
-SCHEDULES = ("linear", "constant")
-"""How the rate changes before it reaches 1."""
+from layerdrop.system.limits import RANGES
 
 
 def modules(n_predecessor: int, n_successor: int) -> list[range]:
@@ -46,20 +47,21 @@ class TheseusLoss(TrainerCallback):
         predecessor: PreTrainedModel,
         rate: float = 0.5,
         steps: float = 0.5,
-        schedule: str = "linear",
+        schedule: ReplacingSchedule = "linear",
         seed: int = 42,
     ):
         """model: the trained successor, unwrapped. rate, steps, schedule: see TheseusSpec.
 
-        Raises UserError for values out of range, and for a predecessor with fewer layers than the successor.
+        Raises UserError for values out of range, for a predecessor of another architecture, and for a predecessor with
+        fewer layers than the successor.
         """
         n_predecessor, n_successor = len(layer_list(predecessor)), len(layer_list(model))
-        if not 0 <= rate <= 1:
-            raise UserError(f"TheseusLoss: rate {rate} must be between 0 and 1. It is a probability.")
-        if steps < 0:
-            raise UserError(f"TheseusLoss: steps {steps} must be 0 or more. Below 1 it is a fraction of all steps.")
-        if schedule not in SCHEDULES:
-            raise unknown("TheseusLoss: schedule", schedule, SCHEDULES)
+        for name, value in {"rate": rate, "steps": steps}.items():
+            RANGES[f"replacing_{name}"].check(f"TheseusLoss: {name}", value)
+        RANGES["seed"].check("TheseusLoss: seed", seed)
+        if schedule not in get_args(ReplacingSchedule):
+            raise unknown("TheseusLoss: schedule", str(schedule), get_args(ReplacingSchedule))
+        check_alike("TheseusLoss", model, predecessor, ("model_type", "hidden_size"))
         if n_predecessor < n_successor:
             raise UserError(
                 f"TheseusLoss: the predecessor has {n_predecessor} layers, and the model has {n_successor}. "

@@ -9,6 +9,9 @@ from layerdrop.report.records import differing_inputs
 from layerdrop.report.table_row import TableRow
 from layerdrop.runs.record import RunRecord, read_record
 
+BUSY_MARK = "*"
+BUSY_MEANING = "other processes ran beside this run or its prerequisite run: these seconds are not comparable"
+
 
 def read_runs(folders: list[str]) -> list[RunRecord]:
     """Read the records of finished runs of one task. Raises UserError."""
@@ -30,7 +33,8 @@ def read_runs(folders: list[str]) -> list[RunRecord]:
 def compare(records: list[RunRecord]) -> str:
     """Format runs of a task as columns. Differences to the first run are in points for metrics, else in percent.
 
-    The last line names the inputs of each run whose contents differ from the first run's.
+    The last row names the inputs of each run whose contents differ from the first run's. Seconds measured beside other
+    processes have a mark, which the last line explains.
     """
     first = records[0]
     metrics = dict.fromkeys(name for record in records for name in record.metrics if not name.endswith("loss"))
@@ -40,7 +44,8 @@ def compare(records: list[RunRecord]) -> str:
             column | {"different inputs": names or "-"} for column, names in zip(columns, different, strict=True)
         ]
     lines = [[name, *(column[name] for column in columns)] for name in columns[0]]
-    return tabulate(lines, tablefmt="plain", colalign=("left", *["right"] * len(records)), disable_numparse=True)
+    table = tabulate(lines, tablefmt="plain", colalign=("left", *["right"] * len(records)), disable_numparse=True)
+    return table + f"\n{BUSY_MARK} {BUSY_MEANING}" * any(record.busy for record in records)
 
 
 def _column(record: RunRecord, first: RunRecord, metrics: list[str]) -> dict[str, str]:
@@ -58,7 +63,8 @@ def _column(record: RunRecord, first: RunRecord, metrics: list[str]) -> dict[str
     }
     column |= {name: _points(record.metrics.get(name), base and base.metrics.get(name)) for name in metrics}
     for name, stage in (("training", "train"), ("evaluation", "evaluate")):
-        column[name] = _change(_seconds(record, stage), base and _seconds(base, stage), "{:.1f} s")
+        seconds = "{:.1f} s" + BUSY_MARK * record.busy
+        column[name] = _change(_seconds(record, stage), base and _seconds(base, stage), seconds)
     return column
 
 

@@ -172,31 +172,30 @@ def _drawable(summary: Summary | None) -> Summary | None:
 def speed(results: ModelResults, columns: list[str], marks: Marks | None = None) -> plt.Figure | None:
     """The mean score over tasks against the fine-tuning speed-up, with a line for each strategy.
 
-    marks: as for `strategies`. Returns None unless the full model and another row have all tasks and seconds.
+    A line starts at K = 0 of its training variant. Without such a run, it starts at the plain full model, or at its
+    first K if all K are of one training. marks: as for `strategies`. Returns None unless the full model and another
+    row have all tasks and seconds.
     """
     marks = marks or marks_of(results.rows)
-    points: dict[str, list[tuple[float, float, int]]] = {}
+    points: dict[TableRow, tuple[float, float, int]] = {}
     for row in results.rows:
         ratio, score = results.seconds_ratio(row, columns, "train"), results.mean(row, results.main_cells(columns))
-        if row.from_scratch or not row.k or ratio is None or score is None or math.isnan(score):
-            continue
-        points.setdefault("" if row.is_full else row.legend, []).append((1 / ratio, score, int(row.k)))
-    full = points.pop("", [])
-    if not points or not full:
+        if not (row.from_scratch or not row.k or ratio is None or score is None or math.isnan(score)):
+            points[row] = 1 / ratio, score, int(row.k)
+    full = [row for row in points if row.is_full]
+    series = _series(list(points), full)
+    if not series or not full:
         return None
-    figure, axes = plt.subplots(figsize=(WIDTH, 2.1 + _legend_height([*points, FULL_NAME])))
-    start = full if len(full) == 1 else []
-    for name, line in points.items():
-        x, y, _ = zip(*sorted(start + line, key=lambda point: point[2]), strict=True)
+    figure, axes = plt.subplots(figsize=(WIDTH, 2.1 + _legend_height([*series, FULL_NAME])))
+    for name, line in series.items():
+        x, y, k = zip(*sorted((points[row] for row in line), key=lambda point: point[2]), strict=True)
         style = style_of(marks[name])
-        style["linestyle"] = (
-            "-" if len({k for _, _, k in line}) == len(line) else ""
-        )  # layer lists of the same K are not connected
+        style["linestyle"] = "-" if len(set(k)) == len(k) else ""  # layer lists of the same K are not connected
         axes.plot(x, y, **style, markersize=3, linewidth=0.8, label=name)
-    axes.plot(*zip(*(point[:2] for point in full), strict=True), "o", color=GREY, markersize=4, label=FULL_NAME)
+    axes.plot(*zip(*(points[row][:2] for row in full), strict=True), "o", color=GREY, markersize=4, label=FULL_NAME)
     axes.margins(y=0.15)
     _widen(axes)
-    dots = [point for line in points.values() for point in line]
+    dots = [point for row, point in points.items() if row not in full]
     for k in sorted({k for _, _, k in dots}):  # one label for each K, at its highest dot: speeds at one K are similar
         x, y, _ = max((dot for dot in dots if dot[2] == k), key=lambda dot: dot[1])
         axes.annotate(f"K = {k}", (x, y), fontsize=5.5, xytext=(2, 3), textcoords="offset points")
@@ -206,6 +205,22 @@ def speed(results: ModelResults, columns: list[str], marks: Marks | None = None)
     note = "".join(busy(results.runs[results.runs["column"].isin(columns)])).replace(" and", "\nand")
     _legend(figure, *axes.get_legend_handles_labels(), note or None)
     return figure
+
+
+def _series(rows: list[TableRow], full: list[TableRow]) -> dict[str, list[TableRow]]:
+    """Name in the legend -> the rows of its line, with the row at its start. full: rows of the plain full model."""
+    series: dict[str, list[TableRow]] = {}
+    for row in (row for row in rows if row not in full):
+        series.setdefault(row.legend, []).append(row)
+    started = set()
+    for line in series.values():
+        own, plain = line[0].full_depth, full if len(full) == 1 and not line[0].is_one_training else []
+        if own in rows and own not in (*line, *full):
+            started.add(own)
+            line.insert(0, own)
+        elif own not in line:
+            line[:0] = plain
+    return {name: line for name, line in series.items() if line[0] not in started or len(line) > 1}
 
 
 # ---- analyses of layers ----------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from layerdrop.finetune.spec import TrainSpec
 from layerdrop.report.table_row import TableRow
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import OWN_RECIPE
-from layerdrop.system.process import BUSY
 
 ROW = ("model", "task", "strategy", "k", "threshold", "layers", "seed", "from_scratch")
 """Settings that determine the place of a run in a table."""
@@ -221,7 +220,7 @@ def _facts(record: RunRecord) -> dict[str, Any]:
         "commit": commit and commit[:8] + (" with changes" if where.get("dirty") else ""),
         "constant": min(record.constant_predictions("validation").values(), default=None),
         "resumed": resumed,
-        "busy": any(note.startswith(BUSY) for note in record.notes),
+        "busy": record.busy,
         "record": record,
     }
 

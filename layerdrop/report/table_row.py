@@ -68,6 +68,17 @@ class TableRow(NamedTuple):
         return self._parts["name"] == "full" and not (self.variant or self.from_scratch)
 
     @property
+    def full_depth(self) -> TableRow:
+        """The row of K = 0 with the same training and settings. Dropping `after` it does not change it."""
+        variant = ", ".join(word for word in self.variant.split(", ") if word != "after")
+        return TableRow(_words(", ".join(filter(None, ["full", variant])), self._parts["settings"], scratch=False))
+
+    @property
+    def is_one_training(self) -> bool:
+        """Whether one training other than the plain full model's serves the rows of every K."""
+        return bool({"elastic", "after"} & set(self.variant.split(", "))) and not self.full_depth.is_full
+
+    @property
     def from_scratch(self) -> bool:
         """Whether the model was trained from random weights."""
         return bool(self._parts["scratch"])

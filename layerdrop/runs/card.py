@@ -11,7 +11,7 @@ from layerdrop.checkpoints import EMBEDDED
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS, metric_prefix
 from layerdrop.runs.command import command_of
-from layerdrop.runs.record import RunRecord, read_record
+from layerdrop.runs.record import CHOICE_OF_K, RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE, CARD_MARK
 from layerdrop.runs.summary import constant_words
 from layerdrop.system.text import markdown, one_line
@@ -42,7 +42,8 @@ TEXT = Template("""
 ## Layers
 
 {%- if record.dropped_before %}
-The starting checkpoint already lacks layers {{ record.dropped_before | join(", ") }} of the original model, which has
+The starting checkpoint already lacks layer{{ "s" if record.dropped_before | length > 1 }}
+{#- #} {{ record.dropped_before | join(", ") }} of the original model, which has
 {{ record.n_layers }} layers.
 {% endif %}
 {%- if spec.drop.strategy or dropped %}
@@ -75,6 +76,9 @@ Distilled from {{ teacher }} (`--distill {{ spec.distil.distill }}`).
 The values are fractions, measured on {{ rows }}.
 {%- if n_rows %}
 Rows: {{ n_rows | join(", ") }}.
+{%- endif %}
+{%- if chosen %}
+`layerdrop choose-k` selected K on half of these rows, so these scores are too high on average.
 {%- endif %}
 {%- if record.label_threshold %}
 A label is predicted if its probability is above {{ record.label_threshold }}.
@@ -258,6 +262,7 @@ def _text(record: RunRecord, use: str) -> str:
         metrics={markdown(name): value for name, value in record.named_metrics.items()},
         rows=_measured_on(record),
         n_rows=_numbers_of_rows(record),
+        chosen=CHOICE_OF_K in record.notes,
         constant=constant_words(record, "validation"),
         by_class=[(split, *_shown_f1(values)) for split, values in record.class_f1.items()],
         seconds=record.seconds.get("train"),

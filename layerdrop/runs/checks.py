@@ -1,12 +1,28 @@
-"""Checks of a run's spec against its model, before anything is computed or written."""
+"""Checks of a run's spec and options, before anything is computed or written."""
 
 from transformers import PreTrainedConfig, TrainingArguments
 
 from layerdrop.criteria import selection
+from layerdrop.errors import UserError
 from layerdrop.finetune.distillation import check_depth
 from layerdrop.finetune.precision import check_precision
-from layerdrop.runs.spec import RunSpec
+from layerdrop.runs.command import FLAG_OF
+from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.strategies import check_k
+from layerdrop.system.limits import check_numbers
+from layerdrop.system.typecheck import check_type
+
+
+def check_values(spec: RunSpec, options: Options) -> None:
+    """Raise UserError for a value of another type than its field, out of range or unknown."""
+    try:
+        check_type(spec, RunSpec, "spec")
+        check_type(options, Options, "options")
+    except TypeError as error:
+        raise UserError(f"{error}.") from None
+    settings = {"max_predict_samples": options.max_predict_samples, **options.trainer}
+    for run in (spec, *spec.prerequisites):
+        check_numbers({FLAG_OF.get(name, name): value for name, value in run.flat().items()} | settings)
 
 
 def check_run(spec: RunSpec, args: TrainingArguments, config: PreTrainedConfig) -> None:

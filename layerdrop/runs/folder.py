@@ -128,8 +128,7 @@ def _add_outputs(done: RunRecord, missing: Sequence[str], read: RunRecord, optio
 
     read: a record with the splits that this process has read.
     """
-    read_now = [split for split in read.data if not split.startswith("train")]
-    splits = [split for split in read_now if predictions_file(done.task, split) in missing]
+    splits = [split for split in read.data if predictions_file(done.task, split) in missing]
     done.data |= {split: read.data[split] for split in splits}
     done.seconds |= clock.only("evaluate", "inference", "predict")
     done.write()

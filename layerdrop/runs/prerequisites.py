@@ -16,7 +16,7 @@ from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import Needs, Status, status_of
 from layerdrop.runs.store import find_record, prior_store
 from layerdrop.system.distributed import from_first_process, log
-from layerdrop.system.process import free_memory
+from layerdrop.system.process import BUSY, free_memory
 
 POLL = 1.0
 """Seconds between attempts to lock a folder that another process uses."""
@@ -53,11 +53,22 @@ class Prerequisites:
     @property
     def cost(self) -> dict[str, float]:
         """Total cost of direct and indirect prerequisite runs: trainings, steps, seconds. Empty if there are none."""
-        found = (find_record(self._folder(prerequisite), prerequisite) for prerequisite in self.spec.prerequisites)
-        records = [record for record in found if record]
+        records = self._records
         costs = [{"trainings": 1, "steps": r.steps or 0, "seconds": r.seconds.get("train", 0.0)} for r in records]
         costs += [record.prerequisites for record in records if record.prerequisites]
         return {name: sum(cost[name] for cost in costs) for name in costs[0]} if costs else {}
+
+    @property
+    def notes(self) -> list[str]:
+        """A note that names the runs whose times were measured beside other processes. Empty if there are none."""
+        names = ", ".join(record.spec.name for record in self._records if record.busy)
+        return [f"{BUSY} cores during the prerequisite run {names}: its times are not comparable"] * bool(names)
+
+    @property
+    def _records(self) -> list[RunRecord]:
+        """The records of the direct prerequisite runs."""
+        found = (find_record(self._folder(prerequisite), prerequisite) for prerequisite in self.spec.prerequisites)
+        return [record for record in found if record]
 
     def train(self, run: Run) -> None:
         """Train the missing prerequisite runs one after the other. Raises UserError if a run fails."""

@@ -15,11 +15,14 @@ from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task, custom_task
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.system.files import read_json
 from layerdrop.system.own_files import OwnFiles
+from layerdrop.system.process import BUSY
 from layerdrop.system.typecheck import check_type
 
 RECORD_FILE = "record.json"
 NEARLY_CONSTANT = 0.05
 """Predictions with a smaller range count as nearly constant. Unit: standard deviations of the labels."""
+CHOICE_OF_K = "layerdrop choose-k selects K on half of the validation rows"
+"""Note of every run that choose-k executes. The card of a model that it keeps says so, too."""
 
 
 class SplitRead(TypedDict, total=False):
@@ -156,6 +159,11 @@ class RunRecord:
     def scores(self) -> list[float] | None:
         """Scores of the last cut."""
         return self.cuts[-1].scores if self.cuts else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether times of the run, or of a prerequisite run, were measured beside other processes."""
+        return any(note.startswith(BUSY) for note in self.notes)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, with null for NaN. `dropped`, `kept` and `scores` come from the last cut."""

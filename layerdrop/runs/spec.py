@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, Literal
 
 from layerdrop.architectures import HubOptions, ModelSpec
 from layerdrop.criteria.spec import DropSpec
@@ -32,7 +32,7 @@ class RunSpec:
     train: TrainSpec | None = TrainSpec()
     """None: evaluate the checkpoint without training."""
     seed: int = 42
-    precision: str = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     processes: int = 1
     no_speedups: bool = False
     """True: train without this project's speed-ups, which change dropout draws and rounding."""

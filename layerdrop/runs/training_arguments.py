@@ -16,10 +16,14 @@ from layerdrop.errors import UserError
 from layerdrop.finetune.spec import OWN_SETTINGS, TrainSpec
 from layerdrop.finetune.trainer import OneGPU
 from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.system.text import one_line
 
 
 def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
-    """The TrainingArguments of a run. A run without training gets the default recipe, which has no effect."""
+    """The TrainingArguments of a run. A run without training gets the default recipe, which has no effect.
+
+    Raises UserError for settings that the library refuses.
+    """
     train = spec.train or TrainSpec()
     recipe = {f.name: getattr(train, f.name) for f in dataclasses.fields(train) if f.name not in OWN_SETTINGS}
     values: dict[str, Any] = {
@@ -37,7 +41,12 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
         values["eval_strategy"] = "no"
     values |= {"bf16": spec.precision == "bf16", "fp16": spec.precision == "fp16"}
     values["remove_unused_columns"] = False  # the extra column `row` selects the teacher's outputs
-    args = OneGPU(output_dir=options.folder, seed=spec.seed, use_cpu=options.use_cpu, **values)
+    try:
+        args = OneGPU(output_dir=options.folder, seed=spec.seed, use_cpu=options.use_cpu, **values)
+    except (ValueError, TypeError, KeyError, ImportError) as error:
+        raise UserError(
+            f"TrainingArguments: {one_line(str(error))}. Correct the TrainSpec or Options.trainer."
+        ) from error
     args.mixed_precision = "no" if spec.precision == "fp32" else spec.precision  # overrides a launcher's environment
     return args
 

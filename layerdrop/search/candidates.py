@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.tasks import check_metric
 from layerdrop.errors import UserError
 from layerdrop.runs.fingerprints import Fingerprints
 from layerdrop.runs.record import RunRecord
@@ -139,8 +140,7 @@ class Candidates:
         if record is None:
             return math.nan
         name = self.select_on or record.task.selection_metric
-        if name not in record.metrics:
-            raise UserError(f"--select_on {name}: was not measured. Allowed: {', '.join(record.metrics)}.")
+        check_metric("--select_on", name, record.spec.data.task, record.metrics)
         return -record.metrics[name] if name == "loss" else record.metrics[name]
 
     def _known(self, spec: RunSpec) -> RunRecord | None:

@@ -2,6 +2,7 @@
 
 import errno
 import pickle
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,10 @@ from layerdrop.system.text import cut_middle, one_line, printable
 Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
 
+LOST = re.compile(
+    "connection.*(closed|reset)|broken pipe|timed? ?out|remote process|aborted", re.IGNORECASE | re.DOTALL
+)
+"""Messages of the libraries `gloo` and `nccl` about a process that has left the group or died."""
 _active = 0
 """Number of functions of `leaves_group` that are executed now, each called by the one before."""
 
@@ -56,10 +61,15 @@ def gather(value: Any) -> list[Any]:
 
 @contextmanager
 def _collective() -> Iterator[None]:
-    """Raise ConnectionResetError, a fault of the environment, if another process has left the group or died."""
+    """Raise ConnectionResetError, a fault of the environment, if another process has left the group or died.
+
+    Other errors are unchanged.
+    """
     try:
         yield
     except RuntimeError as error:
+        if not LOST.search(str(error)):
+            raise
         reason = f"another process of this run has ended ({one_line(str(error), 200)})"
         raise ConnectionResetError(errno.ECONNRESET, reason) from error
 
@@ -101,7 +111,10 @@ def from_first_process(function: Callable[[], Value]) -> Value:
             message[0] = pickle.dumps(value)
         except BaseException as caught:  # also KeyboardInterrupt: the other processes wait for a message
             error, message[1] = caught, _pickled_error(caught)
-    with suppress(*(() if error is None else (ConnectionResetError,))), _collective():  # the first error is the reason
+    with (
+        suppress(*(() if error is None else (ConnectionResetError, RuntimeError))),
+        _collective(),
+    ):  # the first error is the reason
         group.broadcast_object_list(message, src=0)
     if error is not None:
         raise error

@@ -13,7 +13,7 @@ STUDY, SEARCH = "a study of many runs", "a search"
 COMMANDS = {STUDY: "sweep", SEARCH: "search"}
 """Kind of file -> the command that reads it. All other files contain the flags of one run."""
 SEARCH_ONLY = {"method", "max_k", "seeds", "select_on", "round"}
-"""Flags of `layerdrop search` that no other command has."""
+"""Flags of `layerdrop search` that are not flags of a run: a file with one of them is the file of a search."""
 
 
 class _Loader(yaml.SafeLoader):

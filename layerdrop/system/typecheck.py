@@ -5,7 +5,7 @@ import math
 import types
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 LARGEST = 2**63
 """Limit of integers in pandas and other programs."""
@@ -29,8 +29,8 @@ class _WrongType(Exception):
 def check_type(value: Any, hint: Any, where: str = "") -> None:
     """Raise TypeError if a value or a part of it does not have the hinted type. The message names the part.
 
-    hint: Any, None, a class, a dataclass, a TypedDict, a union, or a list, tuple[X, ...], dict or Mapping of these. An
-    integer counts as a float. A Boolean is not a number. NaN is allowed as a float, infinity is not.
+    hint: Any, None, a class, a dataclass, a TypedDict, a Literal, a union, or a list, tuple[X, ...], dict or Mapping of
+    these. An integer counts as a float. A Boolean is not a number. NaN is allowed as a float, infinity is not.
     """
     try:
         _check_of(hint)(value)
@@ -50,6 +50,8 @@ def _check_of(hint: Any) -> Check:
         return _check_parts(hint, dict, lambda value: value)
     if kind in (Union, types.UnionType):
         return _check_union(inner)
+    if kind is Literal:
+        return _check_name(inner)
     if kind is list or (kind is tuple and inner[-1] is ...):
         return _check_items(hint, kind, _check_of(inner[0]))
     if kind is tuple:
@@ -141,6 +143,14 @@ def _check_union(kinds: tuple) -> Check:
             except _WrongType:
                 pass
         checks[-1](value)
+
+    return check
+
+
+def _check_name(names: tuple) -> Check:
+    def check(value: Any) -> None:
+        if value not in names:
+            raise _WrongType(f"unknown value {_shown(value)}. Allowed: {', '.join(map(str, names))}")
 
     return check
 

@@ -14,14 +14,15 @@ from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, nex
 from layerdrop.architectures import ModelSpec
 from layerdrop.cli.command import run_command
 from layerdrop.cli.engines import tasks_of
-from layerdrop.cli.limits import RANGES, Range
 from layerdrop.cli.parsing import parse_settings
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
 from layerdrop.errors import UserError
 from layerdrop.report.tables.tolerance import published_tolerance, tolerance_table
-from layerdrop.runs.record import RunRecord
+from layerdrop.runs.predictions import read_predictions
+from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.spec import RunSpec
+from layerdrop.system.limits import RANGES, Range
 
 
 def test_halves():
@@ -173,6 +174,9 @@ def test_only_what_a_threshold_needed_counts_as_tried():
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
+SELECTED = "`layerdrop choose-k` selected K on half of these rows, so these scores are too high on average."
+
+
 @pytest.fixture
 def call(bert, glue, tmp_path, monkeypatch, capsys, in_process):
     monkeypatch.chdir(tmp_path)
@@ -203,6 +207,7 @@ def test_command(call):
     assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 1
     assert list(Path("runs/choose_k").glob("*/model.safetensors")) == [folder / "model.safetensors"]
     assert Path("figures/loss_by_k.png").exists()
+    assert SELECTED in (folder / "README.md").read_text()
 
     code, again, err = call(words)
     assert code == 0 and again == out and "done  " not in err
@@ -212,6 +217,7 @@ def test_command(call):
     code, again, err = call(words)
     assert code == 0 and again == out and err.count("done  ") == 1 and "repeating" not in err
     assert (folder / "model.safetensors").exists()
+    assert SELECTED in (folder / "README.md").read_text()
     (folder / "model.safetensors").unlink()  # no process was killed
     assert "to keep its model" in call(words)[2] and (folder / "model.safetensors").exists()
     (folder / "README.md").unlink()  # killed after the record
@@ -245,6 +251,8 @@ def test_one_training_serves_every_k(call):
     assert sorted(len(r["dropped"]) for r in records) == [0, 1, 2, 3, 4, 5]
     trained = [json.loads(path.read_text()) for path in Path("runs/choose_k/prior").glob("*/record.json")]
     assert len(trained) == 1 and trained[0]["steps"] and not any(record["steps"] for record in records)
+    cards = [path.read_text() for path in Path("runs/choose_k").rglob("README.md")]  # of the cut model, of the training
+    assert sorted(SELECTED in card for card in cards) == [False, True]
 
 
 def test_elastic_depth_tries_every_k_of_one_training_and_fine_tunes_the_chosen_one_again(call):
@@ -258,8 +266,25 @@ def test_elastic_depth_tries_every_k_of_one_training_and_fine_tunes_the_chosen_o
     assert "rte: K = 5 fine-tuned once more loses " in out and "repeating" not in err
     folder = Path(out.split("the model of K = 5 is in ")[1].strip())
     assert "elastic-finetuned_seed1" in folder.name and (folder / "model.safetensors").is_file()
+    assert SELECTED in (folder / "README.md").read_text()
     code, again, err = call("--tasks rte --max_loss 100 --drop_when elastic --k 2 3 5 --seeds 1 2 --finetune_chosen")
     assert code == 0 and again == out and "done  " not in err
+
+
+def test_select_on_with_elastic_depth(call):
+    """The losses are those of the metric, from the same runs; each metric has its own scores."""
+    words = "--tasks mrpc --max_loss 100 --drop_when elastic --k 2 3 --format csv --save_model no"
+    for metric, again in (("f1", False), ("accuracy", True)):
+        code, out, err = call(f"{words} --select_on {metric}")
+        assert code == 0 and ("done  " not in err) == again, err
+        (cell,) = list(csv.DictReader(io.StringIO(out)))
+        (full,) = [r for r in map(read_record, Path("runs/choose_k").glob("*k0*")) if r]
+        task = TASKS["mrpc"]
+        labels, predictions = (task.kind.read(shown) for shown in read_predictions(full.folder)[1:])
+        for half, name in enumerate(("full_chosen_on", "full_reported")):
+            rows = halves(labels, task)[half]
+            assert float(cell[name]) == pytest.approx(score(predictions, labels, rows, task, metric), abs=1e-3)
+        assert (cell["metric"], cell["k"], cell["tried"]) == (metric, "3", "2")
 
 
 def test_k_that_the_variant_cannot_drop_are_left_out(call):
@@ -358,4 +383,6 @@ def test_own_files(call, tmp_path):
     assert code == 0 and "| reviews " in out and "K = 2 within a loss of 100" in err, err
     assert "reviews: f1_macro of the full model is " in out
     code, _, err = call(f"{words} --select_on loss", data=None)
-    assert code == 2 and err.startswith("error: --select_on loss: not a metric of own data. Allowed: ")
+    assert code == 2 and err.startswith("error: --select_on loss: not a metric of reviews. Allowed: ")
+    code, _, err = call(f"{words} --select_on pearson", data=None)  # the data decide the kind of labels
+    assert code == 2 and "error: --select_on pearson: not a metric of reviews. Allowed: accuracy, f1, f1_macro." in err

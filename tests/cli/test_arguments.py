@@ -5,6 +5,7 @@ import re
 import sys
 from argparse import Namespace
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -17,7 +18,6 @@ from layerdrop.architectures import ModelSpec
 from layerdrop.cli import checks
 from layerdrop.cli.checks import ranges
 from layerdrop.cli.flags import GROUPS, LIBRARY, SECTIONS
-from layerdrop.cli.limits import RANGES, SEED, Range, out_of_range
 from layerdrop.cli.parsing import MISNOMERS, RENAMED, WITHOUT_EFFECT, _choose_precision, parse, run_parser
 from layerdrop.cli.run import unused_gpus
 from layerdrop.cli.to_spec import NO_EFFECT, _plain
@@ -28,6 +28,7 @@ from layerdrop.errors import UserError
 from layerdrop.finetune.spec import OWN_SETTINGS, TrainSpec, WhenSpec
 from layerdrop.runs.command import FLAG_OF, WITHOUT_FLAG, flag_of
 from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.system.limits import RANGES, SEED, Range, out_of_range
 
 CPU = ["--use_cpu", "--report_to", "none"]
 NEED_SETTINGS = ("cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "inverse_sqrt")
@@ -312,6 +313,21 @@ def test_words_of_a_range():
         "--max_loss nan: must be a finite number, 0 or more.",
     ]
     assert len(list(out_of_range({"k": [0, 1001], "drop_k": 1001}))) == 2
+    assert Range(1, whole=True).refusal("n", 1.5) == "n 1.5: must be a whole number, 1 or more."
+    assert Range(1).refusal("n", "x") == "n x: must be a finite number, 1 or more."
+
+
+def test_which_values_are_numbers_of_a_range():
+    for value in (1, 2.5, np.int64(1), np.float32(1.5)):
+        assert value in Range(1)
+    for value in (True, "1", None, [1], math.inf, math.nan, 2**63, 0.5):
+        assert value not in Range(1)
+    assert np.int64(1) in Range(1, whole=True) and 1.0 not in Range(1, whole=True)
+
+
+def test_the_range_of_a_flag_is_whole_as_its_type():
+    types = {action.dest: action.type for action in run_parser()._actions if action.type in (int, float)}
+    assert {name for name, kind in types.items() if name in RANGES and RANGES[name].whole != (kind is int)} == set()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from layerdrop.checkpoints import Checkpoint
 from layerdrop.cli.command import run_command
 from layerdrop.criteria.orders import read_layers_file
 from layerdrop.criteria.selection import Selection
+from layerdrop.data.tables import read_table
+from layerdrop.data.to_predict import read_columns
 from layerdrop.deploy import cut as writing
 from layerdrop.deploy.cut import Source, write_cut
 from layerdrop.errors import UserError
@@ -182,14 +184,31 @@ def test_scores_read_texts(tmp_path, monkeypatch, capsys, strategy):
     saved(tmp_path / "model", with_head("bert", "ForMaskedLM"))
     Path("texts.txt").write_text("".join(f"w{i} w{i + 1} w{i + 2}\n" for i in range(20)))
     Path("texts.csv").write_text("text,id\n" + "".join(f"w{i} w{i + 1} w{i + 2},{i}\n" for i in range(20)))
+    Path("texts.conll").write_text("\n".join(f"w{i} B\nw{i + 1} I\nw{i + 2} O\n" for i in range(20)))
     words = ["model", "--drop_strategy", strategy, "--drop_k", "2", "--output_dir", "out"]
     if strategy != "variance":
         assert run_command("cut", words) == 2 and "reads texts. Add --texts FILE" in capsys.readouterr().err
     kept = []
-    for name in ("texts.txt", "texts.csv"):
+    for name in ("texts.txt", "texts.csv", "texts.conll"):
         assert run_command("cut", [*words, *(["--texts", name] if strategy != "variance" else [])]) == 0
         kept.append(json.loads(Path("out/layers.json").read_text())["kept"])
-    assert kept[0] == kept[1] and len(kept[0]) == 4
+    assert kept[0] == kept[1] == kept[2] and len(kept[0]) == 4
+
+
+def test_words_of_conll_are_joined(tmp_path, monkeypatch):
+    """As the words of a list; the same vocabulary remains as for the lines."""
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "model", with_head("bert", "ForTokenClassification"))
+    Path("x.txt").write_text("w1 w2\nw3\n")
+    Path("x.conll").write_text("-DOCSTART- O\n\nw1 B-a\nw2 O\n\nw3 O\n")
+    Path("x.jsonl").write_text('{"words": ["w1", "w2"], "tags": [1, 0]}\n{"words": ["w3"], "tags": [0]}\n')
+    for name in ("x.conll", "x.jsonl"):
+        assert read_columns(read_table("--texts", name), ()).texts == [("w1 w2",), ("w3",)]
+    for name in ("x.txt", "x.conll", "x.jsonl"):
+        assert run_command("cut", ["model", "--trim_vocabulary", name, "--output_dir", name[2:]]) == 0
+    vocabulary = set(AutoTokenizer.from_pretrained("txt").get_vocab())
+    assert {"w1", "w2", "w3"} <= vocabulary and not {"w4", "B-a", "O"} & vocabulary
+    assert files_in("txt") == files_in("conll") == files_in("jsonl")
 
 
 @pytest.mark.parametrize(

@@ -239,8 +239,8 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
         (["--text", "a", "b", "c"], b"", "--text: takes one or two texts"),
         (["--text", "a", "--batch_size", "0"], b"", "--batch_size 0: must be 1 or more"),
         (["--text", "a", "--max_seq_length", "1"], b"", "--max_seq_length 1: must be 2 or more"),
-        (["--text", "a", "--text_columns", "x"], b"", "--text_columns: only for datasets and csv"),
-        (["--text", "a", "--keep_columns"], b"", "--keep_columns: only for datasets and csv"),
+        (["--text", "a", "--text_columns", "x"], b"", "--text_columns: only for datasets and files with columns"),
+        (["--text", "a", "--keep_columns"], b"", "--keep_columns: only for datasets and files with columns"),
     ],
 )
 def test_bad_input_is_one_line(call, single, words, stdin, message):

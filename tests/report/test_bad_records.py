@@ -3,7 +3,7 @@
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import pytest
 
@@ -212,7 +212,8 @@ class Part:
         (2**63, int, "x"), (1.0, int, "x"), ("a", str, None), ("\udc00", str, "x"), (None, int | None, None),
         ("a", int | None, "x"), ([1, "a"], list[int], "x[1]"), ((1, 2), tuple[int, ...], None),
         ((1,), tuple[str, str], "x"), ((("a", 1),), tuple[tuple[str, str], ...], "x[0][1]"),
-        ([1], tuple[int, ...], "x"), ({"a": 1}, dict[str, int], None),
+        ([1], tuple[int, ...], "x"), ({"a": 1}, dict[str, int], None), ("b", Literal["a"], "x"),
+        ("a", Literal["a"] | None, None), ([], Literal["a"] | None, "x"),
         ({"a": []}, dict[str, int], "x.a"), ({1: 1}, dict[str, int], "a key of x"),
         ({"a": "b", "c": 1}, Typed, "x.a"), ({"c": object()}, Typed, None), ([], Typed, "x"),
         (Part("a"), Part, "x.b"), (Part(), Part, None), ({}, Part, "x"), (object(), Any, None),

@@ -9,6 +9,7 @@ from layerdrop.data.spec import DataSpec
 from layerdrop.report.compare import compare
 from layerdrop.runs.record import Cut, RunRecord
 from layerdrop.runs.spec import RunSpec
+from layerdrop.system.process import BUSY
 
 
 def record(kept, parameters=1000, metrics=None, seconds=None, folder="x", seed=42, task="demo-sst2"):
@@ -47,6 +48,16 @@ def test_the_training_of_a_resumed_run_is_not_compared():
     resumed = record([0, 1])
     resumed.resumed_at_step = 5
     assert columns(record([0, 1, 2, 3]), resumed)[2][-2:] == ["-", "-"]
+
+
+def test_times_beside_other_processes_are_marked():
+    quiet, busy = record([0, 1, 2, 3], folder="a"), record([0, 1], folder="b")
+    busy.notes = [f"{BUSY} 1.0 of 2 cores: this run takes longer"]
+    assert "*" not in compare([quiet, quiet])
+    table, _, meaning = compare([quiet, busy, quiet]).rpartition("\n* ")
+    assert meaning.startswith("other processes ran beside this run or its prerequisite run")
+    for line in table.splitlines()[-2:]:
+        assert re.findall(r"s(\*?)(?: |$)", line) == ["", "*", ""]
 
 
 def test_constant_predictions_and_other_metrics():

@@ -442,6 +442,29 @@ def test_figures_show_every_row():
     figures.plt.close("all")
 
 
+def test_a_line_is_of_one_training():
+    """Elastic depth, and LayerDrop before `after`, start at K = 0 of their own training, or at their first K."""
+    elastic, layerdrop = record(elastic_k=(2, 4)).spec, TrainSpec(layerdrop_rate=0.2)
+    dropping = record(recipe=layerdrop)
+    ways = {"elastic": elastic, "after, layerdrop": dropping.spec, "after": record().spec}
+    runs = [record(accuracy=0.9, train=20.0)]
+    for start in ways.values():
+        runs += [record(k=k, recipe=None, start=start, accuracy=0.7 - 0.1 * k, train=10.0) for k in (2, 4)]
+    own = [record(recipe=None, start=elastic, accuracy=0.8), record(recipe=layerdrop, accuracy=0.85)]
+
+    def lines(runs):
+        (results,) = model_results(frame(runs))
+        drawn = figures.speed(results, ["rte"]).axes[0].get_lines()
+        figures.plt.close("all")
+        return {line.get_label(): [round(y) for y in line.get_ydata()] for line in drawn}
+
+    below = {"top, elastic": [50, 30], "top, after": [90, 50, 30], "top, after, layerdrop": [50, 30]}
+    assert lines(runs) == below | {"full model": [90]}
+    expected = {"top, elastic": [80, 50, 30], "top, after, layerdrop": [85, 50, 30], "top, after": [90, 50, 30]}
+    assert lines(runs + own) == expected | {"full model": [90]}
+    assert lines([runs[0], *own]) == {"full, elastic": [80], "full, layerdrop": [85], "full model": [90]}
+
+
 def test_a_title_is_no_formula(tmp_path):
     runs = frame([record(name="a$x^$b"), record(name="a$x^$b", k=2, train=5.0)])
     assert len(figures.draw(runs, str(tmp_path))[0]) == 4

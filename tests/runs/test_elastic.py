@@ -9,6 +9,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 import run_glue
+from layerdrop.cli.command import run_command
 from layerdrop.cli.parsing import parse
 from layerdrop.cli.run import _other_depths
 from layerdrop.runs.folder import lock_folder
@@ -42,6 +43,21 @@ def test_one_training_and_a_run_for_each_k(run):
     assert f"K = 0: accuracy {training['metrics']['accuracy']:.4f}  out/k0" in err
     code, again, _, err = run(f"{WORDS} --drop_k 3 --elastic_k 0 2 3")
     assert code == 0 and again == record and err.count("already done") == 3 and len(trainings("out")) == 1
+
+
+def test_a_training_of_a_cut_checkpoint(run, bert):
+    """The cards name the layers that the checkpoint lacks, and those that the run drops; ids count in the original."""
+    assert run_command("cut", [bert, "--drop_layers", "1", "--output_dir", "cut"]) == 0
+    code, _, _, err = run(f"{WORDS} --drop_k 2 --elastic_k 1 2 --max_steps 2", model="cut")
+    assert code == 0, err
+    dropped = {"out/k0": "", "out/k1": "Dropped by this run: 5 (ids", "out": "Dropped by this run: 4, 5 (ids"}
+    for (folder, said), kept in zip(dropped.items(), ([0, 2, 3, 4, 5], [0, 2, 3, 4], [0, 2, 3]), strict=True):
+        text = Path(folder, "README.md").read_text()
+        assert "already lacks layer 1 of the original model, which has\n6 layers.\n" in text
+        assert (said or "This run drops no further layer, after one fine-tuning of the full model") in text
+        assert f"with {len(kept)} of 6 layers" in text and "full_k0" not in text.partition("## Use")[0]
+        assert read_record(folder).kept == json.loads(Path(folder, "layers.json").read_text())["kept"] == kept
+        assert AutoModelForSequenceClassification.from_pretrained(folder).config.num_hidden_layers == len(kept)
 
 
 def test_every_k_by_default(run):

@@ -1,6 +1,7 @@
 """Every kind of labels end to end: one class for each kind, one contract for all."""
 
 import ast
+import csv
 import json
 import os
 import re
@@ -74,6 +75,7 @@ class EveryKind:
         assert run_command("predict", ["out", "dev.jsonl"]) == 0
         table = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
         assert [row[1] for row in table[1:]] == predicted
+        self.check_kept_columns("dev.jsonl", [self.row(i) for i in range(12)], table, capsys)
         for words in ("", "--format onnx"):
             if words:
                 pytest.importorskip("onnxruntime")
@@ -85,6 +87,16 @@ class EveryKind:
         assert self.printed_by_the_card(capsys) == self.as_printed(layerdrop.load("small")(self.text))
         code, again, _, err = own("--do_eval --seed 3", output="again", model="out")  # the head decides the labels
         assert code == 0 and again["metrics"] == pytest.approx(record["metrics"], abs=1e-5), err
+
+    def check_kept_columns(self, path, rows, table, capsys):
+        """The input's columns, lists as JSON, stand before the same predictions; in tsv and csv."""
+        kept = [[cell if isinstance(cell, str) else json.dumps(cell) for cell in row.values()] for row in rows]
+        expected = [own + of for own, of in zip([list(rows[0]), *kept], table, strict=True)]
+        assert run_command("predict", ["out", path, "--keep_columns"]) == 0
+        assert [line.split("\t") for line in capsys.readouterr().out.splitlines()] == expected
+        assert run_command("predict", ["out", path, "--keep_columns", "--output", "kept.csv"]) == 0
+        with open("kept.csv", newline="") as file:
+            assert list(csv.reader(file)) == expected
 
     def printed_by_the_card(self, capsys):
         """The output of the code in the card of the export, for another text."""
@@ -133,11 +145,19 @@ class EveryKind:
         assert run_command("report", ["out", "--table", "tasks", "significance"]) == 0
         shown = capsys.readouterr().out
         assert "distill-logits" in shown and "none of 1" in shown and self.caption in shown, shown
+        own(f"{CUT} --drop_when elastic --elastic_k 2 --num_train_epochs 1", output="out/elastic")
+        words = ["--format", "latex", "--all_metrics", "--table", "tasks", "cost", "significance"]
+        capsys.readouterr()
+        assert run_command("report", ["out", *words]) == 0
+        latex = [line.strip() for line in capsys.readouterr().out.splitlines() if not line.startswith("%")]
+        assert any(line.startswith("top, elastic") for line in latex) and latex.count(r"\end{tabular}") == 3, latex
+        assert not [line for line in latex if re.search(r"(?<!\\)[_%#]|(?<!\\ensuremath\{)[<>]", line)], latex
 
     @pytest.mark.parametrize(
         "variant",
         [
             "--drop_when elastic --elastic_k 2",
+            "--drop_when elastic --elastic_k 1 2 --hold_out 0.25",
             "--drop_when gradual --drop_every_epochs 1",
             "--drop_when finetuned --theseus",
             "--layerdrop_rate 0.2",
@@ -146,6 +166,10 @@ class EveryKind:
     def test_training_variants(self, own, variant):
         code, record, _, err = own(f"{CUT} {variant} --num_train_epochs 1")
         assert code == 0 and record["kept"] == [0, 1, 2, 3] and tuple(record["metrics"])[1:] == self.metrics, err
+        held_out = "hold_out" in variant
+        for path in Path("out").rglob("record.json"):  # also of the training and of the other K
+            read = json.loads(path.read_text())["data"]
+            assert (read["train"]["rows"], read["validation"]["rows"]) == ((18, 6) if held_out else (24, 12))
 
     def test_search(self, own, bert, capsys, in_process):
         own("--max_steps 1", output="unused")
@@ -248,15 +272,20 @@ class TestTokens(EveryKind):
         assert "f1_macro" not in json.loads(Path("out/record.json").read_text())["metrics"]
         assert pipeline("token-classification", "out", aggregation_strategy="first")(self.text) is not None
 
-    def test_conll_files_give_the_same_model(self, own):
+    def test_conll_files_give_the_same_model(self, own, capsys):
         own(f"{CUT} --max_steps 3", output="json")
         for name in ("train", "dev"):
             rows = [json.loads(line) for line in Path(f"{name}.jsonl").read_text().splitlines()]
             lines = ["\n".join(map(" ".join, zip(row["tokens"], row["ner_tags"], strict=True))) for row in rows]
             Path(f"{name}.txt").write_text("\n\n".join(lines) + "\n")
         words = f"--train_file train.txt --validation_file dev.txt --task_type token {CUT} --max_steps 3"
-        code, record, _, err = own(words, output="conll")
-        assert code == 0 and same(weights("json"), weights("conll")), err
+        code, record, _, err = own(words)
+        assert code == 0 and same(weights("json"), weights("out")), err
+        Path("dev.conll").write_text(Path("dev.txt").read_text())
+        assert run_command("predict", ["out", "dev.conll"]) == 0
+        table = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+        assert [row[1] for row in table[1:]] == read_predictions("out")[2]
+        self.check_kept_columns("dev.conll", rows, table, capsys)
 
     def test_words_beyond_the_limit_are_outside_of_entities(self, own):
         """A shorter limit changes neither the number of tags of a row nor the labels."""
@@ -304,3 +333,22 @@ def test_balanced_class_weights(run):
     code, record, _, err = run("--task_name stsb --max_steps 1 --class_weights balanced", output="values")
     assert code == 0 and "--class_weights has no effect on stsb, whose labels are values" in err
     assert record["class_weights"] == {}
+
+
+@pytest.mark.parametrize("way", ["--drop_when elastic --elastic_k 2", "--teacher auto --distill logits"])
+def test_class_weights_in_prerequisite_runs(run, way):
+    """The only training of elastic depth, the teacher and the student have the weights, and train with them."""
+    for name, n in (("train", 12), ("dev", 6)):
+        rows = [{"text": f"w{i}", "label": "ab"[i % 4 == 0]} for i in range(n)]
+        Path(f"{name}.json").write_text(json.dumps(rows))
+    words = f"--train_file train.json --validation_file dev.json --max_steps 2 {CUT} {way}"
+    losses = []
+    for more, expected in (("", {}), (" --class_weights balanced", {"a": 12 / 18, "b": 12 / 6})):
+        code, _, _, err = run(words + more, data=None, output=f"out{len(losses)}")
+        assert code == 0, err
+        records = [json.loads(path.read_text()) for path in Path(f"out{len(losses)}").rglob("record.json")]
+        trained = [record for record in records if record["steps"]]
+        assert len(trained) == (1 if "elastic" in way else 2)
+        assert all(record["class_weights"] == pytest.approx(expected) for record in trained)
+        losses.append({record["train_loss"] for record in trained})
+    assert not losses[0] & losses[1]

@@ -23,6 +23,7 @@ from layerdrop.runs.spec import RunSpec
 from layerdrop.surgery import drop_layers
 from layerdrop.sweeps.study import read_study
 from layerdrop.system.own_files import CHECKPOINTS, OwnFiles
+from layerdrop.system.process import BUSY
 from tests.running import QUICK, same, weights
 from tests.running import read_record as read_json
 
@@ -69,6 +70,22 @@ def test_the_cost_of_a_start_includes_that_of_its_own_start(first):
     record = run_glue.run(two, replace(options, folder="deep/two"))
     assert record.status == "success" and record.prerequisites["trainings"] == 2
     assert record.prerequisites["steps"] == 1 + spec.train.max_steps
+
+
+def test_a_start_beside_other_processes_is_noted(first, monkeypatch):
+    """Also if only the start of the start was, and by a run that reuses the trained start."""
+    spec, options = first
+    two = without([1, 3], without([3], spec, max_steps=1), max_steps=1).with_seed(3)
+    notes = iter([None, None, f"{BUSY} 1.0 of 2 cores", None, None])  # the start is described after its dependent run
+    monkeypatch.setattr("layerdrop.runs.describe.busy_note", lambda: next(notes))
+    records = [run_glue.run(two, replace(options, folder="two", prior_store="prior"))]
+    other = replace(two, drop=DropSpec("top", 3))
+    records.append(run_glue.run(other, replace(options, folder="other", prior_store="prior")))
+    for record in records:
+        (note,) = [note for note in record.notes if note.startswith(BUSY)]
+        assert note == f"{BUSY} cores during the prerequisite run {two.start.name}: its times are not comparable"
+        assert record.busy and read_record(record.folder).busy
+    assert not run_glue.run(without([3], spec), replace(options, folder="quiet", start="first")).busy
 
 
 def test_a_prerequisite_publishes_nothing_and_makes_only_what_is_needed(first):

@@ -6,9 +6,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers.integrations import integration_utils
 
 import run_glue
 from layerdrop.cli.command import run_command
@@ -194,3 +196,37 @@ def test_one_process_is_the_run_without_torchrun(bert, glue, tmp_path, monkeypat
     one, alone = read_record("one"), read_record("alone")
     assert one["metrics"] == alone["metrics"] and one["id"] == alone["id"]
     assert same(weights("one"), weights("alone"))
+
+
+@pytest.mark.parametrize(("way", "reported"), [("", "out"), ("--drop_when elastic --elastic_k 2", "prior")])
+def test_only_the_first_process_reports(bert, glue, tmp_path, monkeypatch, way, reported):
+    """To the library's own callback, with a stand-in for its writer. One training of a command is reported."""
+
+    def prepare(rank):
+        class Writer:
+            def __init__(self, log_dir):
+                self.add_scalar("folder", log_dir, 0)
+
+            def add_text(self, name, text):
+                """See SummaryWriter."""
+
+            def add_scalar(self, name, value, step):
+                """See SummaryWriter."""
+                with open(f"reported{rank}.txt", "a") as file:
+                    print(name, value, step, file=file)
+
+            flush = close = lambda self: None
+
+        sys.modules["tensorboardX"] = SimpleNamespace(SummaryWriter=Writer)
+        integration_utils.is_tensorboard_available = lambda: True
+
+    monkeypatch.chdir(tmp_path)
+    flags = flags_of(bert, glue, "--output_dir", "out", "--max_steps", "2", *way.split())
+    flags += ["--logging_strategy", "steps", "--logging_steps", "1"]
+    ended = run_in_processes(2, [*flags, "--report_to", "tensorboard"], prepare)
+    assert [process.code for process in ended] == [0, 0], ended
+    assert [path.name for path in Path().glob("reported*.txt")] == ["reported0.txt"]
+    lines = Path("reported0.txt").read_text().splitlines()
+    assert [line.split()[2] for line in lines if line.startswith("train/loss ")] == ["1", "2"]
+    (folder,) = [line for line in lines if line.startswith("folder ")]
+    assert f"/{reported}/" in folder.replace("folder ", "/")

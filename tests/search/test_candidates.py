@@ -72,7 +72,7 @@ def test_scores_are_the_main_metric_one_a_seed(candidates):
 
 def test_loss_counts_with_the_sign_turned_round(candidates):
     assert candidates(select_on="loss")[0](sets([3])) == [(pytest.approx(-0.3),)]
-    with pytest.raises(UserError, match="--select_on f1: was not measured. Allowed: loss, accuracy"):
+    with pytest.raises(UserError, match="--select_on f1: not a metric of rte. Allowed: loss, accuracy"):
         candidates(select_on="f1")[0](sets([2]))
 
 

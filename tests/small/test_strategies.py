@@ -101,7 +101,7 @@ def test_scores_direction_and_ties():
 
 
 def test_scores_that_are_not_numbers():
-    with pytest.raises(UserError, match="score of layer 1 is not finite"):
+    with pytest.raises(UserError, match="score of layer 1 is not a finite number"):
         by_score([0.1, float("nan"), 0.2], 1, "highest")
 
 
@@ -111,7 +111,7 @@ def test_scores_of_another_depth():
 
 
 def test_no_scores():
-    with pytest.raises(UserError, match="--drop_threshold 0.5: top is given no scores"):
+    with pytest.raises(UserError, match="--drop_threshold 0.5: top drops K layers"):
         select("top", 5, threshold=0.5)
     with pytest.raises(UserError, match="angular-block: is given no scores. Give a score for each block"):
         select(CRITERIA["angular-block"], 5, k=2)

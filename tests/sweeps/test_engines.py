@@ -4,6 +4,8 @@ import os
 import pickle
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -25,6 +27,7 @@ from layerdrop.system import process
 from tests import sweeping
 from tests.made_up import state_of
 from tests.processes import Forked, wait_for_all
+from tests.running import ROOT
 from tests.sweeping import jobs, pretend
 
 CORE = (min(os.sched_getaffinity(0)),) if hasattr(os, "sched_getaffinity") else (0,)
@@ -105,6 +108,32 @@ def test_a_worker_that_dies_as_it_gets_its_job(store):
     (job,) = jobs(store, 1)
     one.begin(job)
     assert one.job is job
+
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from layerdrop.sweeps.engines.local import LocalEngine
+from layerdrop.sweeps.engines.slots import WorkerSlot
+from tests.sweeping import jobs, show_a_bar
+
+(job,) = jobs(sys.argv[1], 1)
+engine = LocalEngine(show_a_bar, [WorkerSlot((int(sys.argv[2]),))])
+engine.start(job)
+began, end = Path(job.options.folder, "began"), time.monotonic() + 60
+while not began.exists() and time.monotonic() < end:
+    time.sleep(0.02)
+engine.close()
+print(began.exists())
+"""
+"""Ends a worker in the middle of a run, as the second Ctrl-C does."""
+
+
+def test_a_worker_that_is_ended_in_a_run_leaves_no_semaphore(store):
+    """Python would report it on stderr."""
+    words = [sys.executable, "-c", PROGRAM, store, str(CORE[0])]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 
 def test_a_worker_sees_its_own_gpu_from_the_start(store, monkeypatch):

@@ -1,5 +1,7 @@
 """layerdrop sweep: with real runs on small models where it matters, else with runs that only pretend."""
 
+import csv
+import io
 import os
 import signal
 import subprocess
@@ -69,6 +71,20 @@ def test_plan_sweep_plan(study, bert, glue, capsys):
         torch.set_num_threads(threads)
     alone = read_record("alone")
     assert alone.id == last.id and alone.metrics == last.metrics and alone.epochs == last.epochs
+
+
+def test_a_study_of_a_cut_checkpoint(study, bert, capsys):
+    """K counts the layers that a run drops further. Ids count in the original model."""
+    assert run_command("cut", [bert, "--drop_layers", "1,3", "--output_dir", "cut"]) == 0
+    words = ["--models", "cut", bert, "--tasks", "rte", "--strategies", "top", "--k", "0", "2"]
+    assert run_command("sweep", [*study, *words]) == 0
+    records = [read_record(path.parent) for path in Path("runs/small").glob("*/record.json")]
+    kept = {(record.spec.model.name, record.spec.drop.k or 0): record.kept for record in records}
+    assert kept == {("cut", 0): [0, 2, 4, 5], ("cut", 2): [0, 2], (bert, 0): [*range(6)], (bert, 2): [0, 1, 2, 3]}
+    capsys.readouterr()
+    assert run_command("report", ["runs/small", "--format", "csv", "--table", "tasks"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert {(row["model"], row["k"]) for row in rows} == {(model, str(k)) for model, k in kept}
 
 
 def test_datasets_and_label_types_reach_spawned_workers(bert, tmp_path, monkeypatch, capsys):

@@ -211,11 +211,12 @@ def test_a_long_line_does_not_fill_the_terminal(capsys):
     assert len(capsys.readouterr().err) < 3000
 
 
-def test_the_first_error_is_the_reason(monkeypatch):
-    """If the other process has ended, the exception of this process is raised, not that of the broadcast."""
+@pytest.mark.parametrize("message", ["Connection closed by peer", "CUDA out of memory"])
+def test_the_first_error_is_the_reason(monkeypatch, message):
+    """The exception of the first process is raised, not that of the broadcast."""
 
     def ended(*args, **kwargs):
-        raise RuntimeError("Connection closed by peer")
+        raise RuntimeError(message)
 
     def stop():
         raise KeyboardInterrupt
@@ -226,7 +227,37 @@ def test_the_first_error_is_the_reason(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         from_first_process(stop)
     for function in (finish, lambda: gather(1), lambda: from_first_process(lambda: 1)):
-        with pytest.raises(ConnectionResetError) as error:
+        with pytest.raises((ConnectionResetError, RuntimeError)) as error:
             function()
-        line = fault(error.value)
-        assert "another process of this run has ended (Connection closed by peer)" in line and "\n" not in line
+        line = fault(error.value) or ""
+        assert ("another process of this run has ended (Connection closed by peer)" in line) == ("peer" in message)
+        assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("message", "lost"),
+    [
+        ("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4242", True),
+        (
+            "[../gloo/transport/tcp/pair.cc:547] Read error [127.0.0.1]:4242: Connection reset by peer",
+            True,
+        ),
+        ("[../gloo/transport/tcp/pair.cc:598] writev [127.0.0.1]:4242: Broken pipe", True),
+        ("[../gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1800000ms for recv", True),
+        ("NCCL error: a call failed possibly due to a network error or a remote process exiting prematurely", True),
+        ("failed to recv, got 0 bytes. Connection was likely closed. Did the remote server shutdown or crash?", True),
+        ("The size of tensor a (3) must match the size of tensor b (4) at non-singleton dimension 1", False),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", False),
+        ("[enforce fail at allreduce.cc:30] op.preamble.length <= op.nbytes. 8 vs 4", False),
+    ],
+)
+def test_only_a_lost_process_is_a_fault(monkeypatch, message, lost):
+    def fail(*args, **kwargs):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(
+        distributed, "_joined", lambda: SimpleNamespace(all_gather_object=fail, get_world_size=lambda: 2)
+    )
+    with pytest.raises(ConnectionResetError if lost else RuntimeError) as error:
+        gather(1)
+    assert message in str(error.value) and (fault(error.value) is not None) == lost

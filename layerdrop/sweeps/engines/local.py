@@ -10,6 +10,8 @@ import threading
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
+from tqdm import tqdm
+
 from layerdrop.runs.record import Run
 from layerdrop.sweeps.engines.base import LOG_FILE, Job, Result
 from layerdrop.sweeps.engines.slots import WorkerSlot
@@ -94,6 +96,7 @@ def _serve(run: bytes, slot: WorkerSlot, connection: Connection) -> None:
     os.setsid()  # Ctrl-C is handled by the parent
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    tqdm.set_lock(threading.RLock())  # the default is a named semaphore, which a killed process would leave behind
     _use_cores(slot.cores)
     function = load_run(run)
     while True:
