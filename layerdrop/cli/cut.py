@@ -17,7 +17,6 @@ than all layers together.
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from layerdrop.cli.command import CommandParser, flag_name, no_such_flag, unknown_flags
@@ -71,6 +70,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     own = CommandParser(parser.prog, allow_abbrev=False)
     _add_own_flags(own)
     args, rest = own.parse_known_args(words)
+    from layerdrop.architectures import HubOptions, ModelSpec
     from layerdrop.checkpoints import Checkpoint, is_local, work_offline_unless_reachable
     from layerdrop.deploy.cut import Source, push, write_cut
     from layerdrop.deploy.folder import check_output
@@ -83,9 +83,12 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     if not is_local(args.model):
         work_offline_unless_reachable()
     check_output("--output_dir", args.output_dir, LAYERS_FILE)
+    model = arguments.model
+    hub = HubOptions(model.cache_dir, model.token, model.trust_remote_code)
+    source = Source(args.model, hub, model.model_revision)
+    checkpoint = Checkpoint.open(ModelSpec(source.name, model.model_revision), hub, "MODEL")
+    model.model_name_or_path = source.name
     spec, options = arguments.to_spec()
-    source = Source(args.model, options.hub, spec.model.revision)
-    checkpoint = Checkpoint.open(replace(spec.model, name=source.name), options.hub, "MODEL")
     selection = _selection(args, spec, options, checkpoint)
     log_notes(checkpoint.notes)
     columns = _texts(args, "--trim_vocabulary").texts if args.trim_vocabulary else ()

@@ -130,7 +130,7 @@ def test_every_flag_of_the_library_goes_through():
         ),
         (
             "--drop_strategy contribution --drop_threshold 95",
-            "--drop_threshold 95.0: must be from -1 to 1. A cosine similarity; the paper's: 0.95",
+            "--drop_threshold 95.0: must be from -1 to 1. Give a cosine similarity. The paper's: 0.95",
         ),
         (
             "--drop_strategy top --drop_threshold 0.9",

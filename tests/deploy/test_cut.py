@@ -132,6 +132,20 @@ def test_a_sentence_encoder_keeps_its_modules(tmp_path, transformer):
     assert "library_name: sentence-transformers" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_kept_layers_of_a_sentence_encoder_in_a_subfolder(tmp_path):
+    folder = sentence_encoder(tmp_path / "model", "0_Transformer")
+    assert run_command("cut", [folder, "--keep_layers", "0,2", "--output_dir", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out" / "layers.json").read_text())["kept"] == [0, 2]
+
+
+def test_a_refused_model_is_named_as_the_argument_of_the_command(tmp_path, capsys):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    words = [str(tmp_path / "model"), "--keep_layers", "0,2", "--output_dir", str(tmp_path / "out")]
+    assert run_command("cut", words) == 2
+    assert f"error: MODEL {tmp_path / 'model'}: model type 't5' cannot be reduced" in capsys.readouterr().err
+
+
 def test_command(tmp_path, monkeypatch, capsys):
     """It cuts a cut checkpoint again, replaces its own folder, and keeps everything else."""
     monkeypatch.chdir(tmp_path)
@@ -150,13 +164,13 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert Checkpoint.open("again").original_ids == [0, 4, 5]  # a run of it counts in the original model
     assert run_command("cut", words) == 0  # its own folder
     Path("out/notes.txt").write_text("mine")
-    assert run_command("cut", words) == 2 and "holds notes.txt, which this command did not write" in (
+    assert run_command("cut", words) == 2 and "holds notes.txt. This command did not write it" in (
         capsys.readouterr().err
     )
     assert Path("out/notes.txt").read_text() == "mine" and not list(tmp_path.glob(".*"))
     Path("out/notes.txt").unlink()
     Path("out/plans/later").mkdir(parents=True)  # a folder without files is the user's, too
-    assert run_command("cut", words) == 2 and "holds plans, which this command did not write" in capsys.readouterr().err
+    assert run_command("cut", words) == 2 and "holds plans. This command did not write it" in capsys.readouterr().err
     assert Path("out/plans/later").is_dir()
 
 

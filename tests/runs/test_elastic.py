@@ -113,7 +113,7 @@ def test_a_file_of_the_user_in_the_folder_of_a_depth_is_refused_before_the_train
     Path("out/k1").mkdir(parents=True)
     (Path("out/k1") / name).write_text("mine")
     code, _, _, err = run(f"{WORDS} --drop_k 2 --max_steps 2")
-    assert code == 2 and f"--output_dir out/k1: holds {name}. This file was not written by this run" in err
+    assert code == 2 and f"--output_dir out/k1: holds {name}. This run did not write it" in err
     assert (Path("out/k1") / name).read_text() == "mine" and not Path("out/prior").exists()
 
 
@@ -134,7 +134,7 @@ def test_a_file_of_a_finished_depth_that_the_user_has_changed_is_kept(run):
     assert code == 0 and err.count("already done") == 3, err
     assert Path("out/k1/README.md").read_text() == "mine"
     code, _, _, err = run(f"{words} --overwrite_output_dir")
-    assert code == 2 and "out/k1: holds README.md. This file was not written by this run" in err
+    assert code == 2 and "out/k1: holds README.md. This run did not write it" in err
     assert read_record("out").status == "success"
 
 

@@ -256,7 +256,7 @@ def test_a_file_that_the_user_has_changed_is_the_users(tmp_path, name):
     own.settle()
     (tmp_path / name).write_text("mine")
     with pytest.raises(
-        UserError, match=f"holds {name}. This file was not written by this run, or changed since. Move it away"
+        UserError, match=f"holds {name}. This run did not write it, or it was changed since. Move it away"
     ):
         opened(OTHER, tmp_path, overwrite=True, save_model=True, **DATA)
     assert files(tmp_path) == {*RUNS, "spec.json"}, "nothing is deleted"
@@ -270,7 +270,7 @@ def test_a_file_that_is_not_in_the_way_is_no_reason_to_refuse(tmp_path):
     for name in ("train.csv", "setup.py", "RTE.tsv", "vocab.txt", "README.md"):
         (tmp_path / name).write_text("mine")
     assert opened(SPEC, tmp_path, **DATA) == FolderState()  # without a model and without predictions for the test set
-    with pytest.raises(UserError, match=r"holds README.md, vocab.txt\. These files were not written by this run"):
+    with pytest.raises(UserError, match=r"holds README.md, vocab.txt\. This run did not write these files"):
         opened(SPEC, tmp_path, save_model=True, **DATA)
 
 
@@ -279,7 +279,7 @@ def test_a_message_names_up_to_three_files(tmp_path):
     for name in names:
         (tmp_path / name).write_text("mine")
     for n, named in ((1, "a"), (3, "a, b, c"), (5, "a, b, c and 2 more")):
-        with pytest.raises(UserError, match=f"holds {named}. (This file was|These files were) not written by this run"):
+        with pytest.raises(UserError, match=f"holds {named}. This run did not write (it|these files), or"):
             OwnFiles(tmp_path).write(dict.fromkeys(names[:n], "other"))
 
 
@@ -383,7 +383,7 @@ def test_a_foreign_spec_does_not_make_a_folder_ours(tmp_path, content):
     (tmp_path / "spec.json").write_text(content)
     (tmp_path / "model.safetensors").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(UserError, match="--output_dir .* not written by this run"):
+        with pytest.raises(UserError, match="--output_dir .* This run did not write"):
             opened(SPEC, tmp_path, overwrite, save_model=True)
     with lock_folder(str(tmp_path)):
         pass

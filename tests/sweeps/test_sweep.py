@@ -138,7 +138,7 @@ def test_an_unreadable_record_is_said_and_stays(study, capsys, monkeypatch):
     assert "counts as missing" in out and "note:" not in err and "1 missing" in out
     assert run_command("sweep", words) == 2 and path.read_bytes() == b"\xff["
     out, err = capsys.readouterr()
-    assert err.count("counts as missing") == 1 and "holds record.json. This file was not written by this run" in err
+    assert err.count("counts as missing") == 1 and "holds record.json. This run did not write it" in err
 
 
 @pytest.mark.parametrize(
