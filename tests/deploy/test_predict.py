@@ -233,7 +233,7 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
         (
             ["-"],
             b"w1\n\nw1\tw2\n",
-            "stdin:3: 2 texts, but 1 in the lines above (a tab separates texts). Give the same number",
+            r"stdin:3: 2 texts, but 1 in the lines above \(a tab separates texts\). Give the same number",
         ),
         (["-"], b"\xff\n", "stdin: not UTF-8 text .* at byte 0"),
         (["--text", "a", "b", "c"], b"", "--text: takes one or two texts"),
