@@ -4,13 +4,17 @@ LAYERDROP_TEST_LINES=1200: the number of command lines. Default: as many as a fe
 """
 
 import os
+import re
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from layerdrop.cli.arguments import Flags
 from layerdrop.cli.command import run_command
 from layerdrop.cli.flags import GROUPS
 from layerdrop.cli.parsing import Arguments, parse, run_parser
@@ -44,8 +48,8 @@ VALUES = {
 """Flag -> plausible values, if its type does not tell them."""
 ACTIONS = {action.dest: action for action in run_parser()._actions if action.option_strings}
 OWN = [field.name for group in GROUPS for field in fields(group)]
-SILENT = ("dry_run", "json", "freeze_layers", "distill")
-"""Flags that decide what a command prints, a list that may be empty, and a flag whose default depends on another."""
+PRINTED = ("dry_run", "json")
+"""Flags that decide what a command prints."""
 FLAGS = st.sampled_from(OWN) | st.sampled_from(list(ACTIONS))
 
 
@@ -102,32 +106,64 @@ def test_a_run_answers_any_flags_in_one_line(files, capfd, line):
     assert {path.name for path in Path().iterdir()} <= {"bert", "train.csv", "dev.csv", "order.txt", "x.json", "out"}
 
 
-def parsed(words: list[str]) -> tuple[Arguments, tuple[RunSpec, Options]]:
+def parsed(words: list[str]) -> tuple[Arguments, RunSpec, Options]:
     arguments = parse(words)
     spec, options = arguments.to_spec()
     arguments.notes = [*options.notes]
-    return arguments, (spec, replace(options, notes=()))
+    return arguments, spec, replace(options, notes=())
+
+
+def written(name: str, flag: list[str], files: list[str], arguments: Arguments) -> Any:
+    """The value of a flag on the command line, without the influence of other flags if it can be alone."""
+    with suppress(UserError):
+        arguments = parse([*files, *flag])
+    return value_of(name, arguments)
+
+
+def value_of(name: str, arguments: Arguments) -> Any:
+    """The value of a flag after parsing."""
+    return getattr(arguments, name) if hasattr(Flags, name) else arguments.values().get(name)
+
+
+def in_effect(name: str, arguments: Arguments, spec: RunSpec) -> Any:
+    """The value of a flag in a run: as in the record, else after parsing."""
+    recorded = spec.flat() | {"k": len(spec.drop.layers) or spec.drop.k}
+    for key in (name, re.sub("^(drop|start|teacher)_", "", name)):
+        if recorded.get(key) is not None:
+            return recorded[key]
+    return value_of(name, arguments)
+
+
+def same_value(first: Any, second: Any) -> bool:
+    """Whether two values are equal. False, 0 and an empty text or list are no value."""
+    first, second = (value.strip() if isinstance(value, str) else value for value in (first, second))
+    return (first or None) == (second or None)
 
 
 @settings(max_examples=LINES or 40, **DRAWN)
 @given(command_lines())
 def test_every_accepted_flag_has_an_effect_or_a_note(files, line):
-    """The same command line without the flag is another run, has other options, or lacks a note about the flag."""
+    """Without the flag, a command line is another run, has other options, lacks a note about the flag, or is an error.
+
+    Exceptions: a flag with the value that the run has without it, and a file that no step of the run reads. Recipes
+    write both out.
+    """
     words = [word for flag in line for word in flag]
     try:
-        arguments, result = parsed([*files, *words])
+        arguments, *result = parsed([*files, *words])
     except (UserError, OSError):
         assume(False)
     for flag in line:
         others = [word for other in line if other is not flag for word in other]
         name = flag[0][2:].partition("=")[0]
-        if f"--{name}" in " ".join(arguments.notes) or name in SILENT:
+        split = re.sub("_(file|split)$", "", name)
+        not_read = split in arguments.data.own and split not in arguments.run_splits
+        if name in PRINTED or not_read or f"--{name}" in " ".join(arguments.notes):
             continue
         try:
-            without, result_without = parsed([*files, *others])
+            without, *result_without = parsed([*files, *others])
         except UserError:
             continue  # another flag needs this one
-        values = [one.values().get(name) for one in (arguments, without)]
-        values = [(each.strip() if isinstance(each, str) else each) or None for each in values]  # "" is no value
-        same_value = values[0] == values[1]
-        assert same_value or result != result_without, f"--{name} is accepted without an effect"
+        default = in_effect(name, without, result_without[0])
+        same = same_value(written(name, flag, files, arguments), default)
+        assert same or result != result_without, f"--{name} is accepted without an effect"
