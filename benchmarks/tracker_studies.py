@@ -67,20 +67,26 @@ def layerdrop_run(spec, options):
         FineTuner.train, RunRecord.write = learn, write
 
 
+def layerdrop_words(trainings: int, folder: Path = Path()) -> list[str]:
+    """Write the study of layerdrop into a folder. Returns the words of `layerdrop sweep`."""
+    from benchmarks.faults import RECIPE
+    from layerdrop.system.files import write_atomically
+
+    write_atomically(folder / "recipe.yaml", RECIPE)  # several sweeps may read it
+    grid = {"tasks": ["demo-rte"], "strategies": ["top"], "k": [11], "seeds": list(range(trainings))}
+    write_atomically(folder / "study.yaml", json.dumps({"recipe": "recipe.yaml", "grid": grid}))
+    return ["study.yaml", *f"--store runs --workers {WORKERS} --num_train_epochs 1".split()]
+
+
 def layerdrop_study(trainings: int) -> dict[int, Any]:
     """`layerdrop sweep STUDY --workers 2`."""
     import run_glue
     from benchmarks import tracker_studies
-    from benchmarks.faults import RECIPE
     from layerdrop.cli.command import run_command
     from layerdrop.runs.store import Store
-    from layerdrop.system.files import write_atomically
 
-    write_atomically(Path("recipe.yaml"), RECIPE)  # several sweeps may read it
-    grid = {"tasks": ["demo-rte"], "strategies": ["top"], "k": [11], "seeds": list(range(trainings))}
-    write_atomically(Path("study.yaml"), json.dumps({"recipe": "recipe.yaml", "grid": grid}))
     run, run_glue.run = run_glue.run, tracker_studies.layerdrop_run
-    code = run_command("sweep", ["study.yaml", *f"--store runs --workers {WORKERS} --num_train_epochs 1".split()])
+    code = run_command("sweep", layerdrop_words(trainings))
     run_glue.run = run
     if code:
         raise SystemExit(code)

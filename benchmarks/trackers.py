@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -30,7 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.faults import read_lines, trained_again
-from benchmarks.tracker_studies import LEDGER, STUDIES, WORKERS
+from benchmarks.tracker_studies import LEDGER, STUDIES, WORKERS, layerdrop_words
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = "ray[tune] pandas optuna hydra-core hydra-submitit-launcher"
@@ -242,22 +243,24 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 def load(study: Study, trainings: int, sweeps: int, seconds: float = 30) -> dict[str, float]:
     """Start sweeps on a store whose runs are all locked. Measure while they wait, then unlock the runs.
 
-    Returns the row of the table. seconds: to wait before the measurement, and its length.
+    Returns the row of the table. seconds: length of the measurement, and half of the time before it.
     """
     from layerdrop.runs.folder import lock_folder
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     study.environment["TRACKERS_WORKERS"] = "1"
+    words = [sys.executable, "-m", "layerdrop", "sweep", *layerdrop_words(trainings, study.folder), "--plan"]
+    plan = subprocess.check_output(words, cwd=study.folder, env=study.environment, text=True)
     with ExitStack() as locks, open(study.log, "ab") as log:
-        for number in range(trainings):
-            locks.enter_context(lock_folder(f"{study.folder}/runs/demo_demo-rte_top_k11_seed{number}"))
+        for name in re.findall(r"^missing +(\S+)$", plan, re.MULTILINE):
+            locks.enter_context(lock_folder(f"{study.folder}/runs/{name}"))
         start = [
             subprocess.Popen(study.words, cwd=study.folder, env=study.environment, stdout=log, stderr=log)
             for _ in range(sweeps)
         ]
         while study.log.read_text().count("runs to do") < sweeps and all(process.poll() is None for process in start):
             time.sleep(1)
-        time.sleep(seconds)
+        time.sleep(2 * seconds)
         pids = study._processes()
         before = cpu_seconds(pids)
         time.sleep(seconds)
