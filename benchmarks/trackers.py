@@ -44,7 +44,7 @@ FAULTS = {
     "lost": "finished trainings without a result",
     "again": "trainings that were trained after they had finished, or twice at the same time",
     "never": "trainings that were not finished, though the command ended with exit code 0",
-    "torn": "results that differ from those of the undisturbed command",
+    "differs": "results that differ from those of the undisturbed command",
     "hand": "kills after which no repetition ended with exit code 0",
 }
 
@@ -146,7 +146,7 @@ def count(
         return faults | {"hand": [1]}
     faults["lost"] = sorted(finished - set(results))
     faults["never"] = sorted(set(undisturbed) - finished - set(results))
-    faults["torn"] = sorted(number for number, value in results.items() if value != undisturbed.get(number))
+    faults["differs"] = sorted(number for number, value in results.items() if value != undisturbed.get(number))
     return faults
 
 

@@ -247,7 +247,7 @@ class TrainFlags:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = flag(
         "auto: bf16 if the hardware supports it, else fp32.", "auto"
     )
-    no_speedups: bool = flag("Train without layerdrop's speed-ups.", False)
+    no_speedups: bool = flag("Turn off the speed-ups of the model and of the training step.", False)
     save_model: bool = flag("Keep the fine-tuned model in the run's folder. --save_model no: do not keep it.", True)
     resume_from_checkpoint: LocalPath | None = flag(
         "Folder of the checkpoint to resume from. Without a value, or last: the last complete checkpoint in the run's "

@@ -16,8 +16,8 @@ def summary(record: RunRecord) -> str:
     if record.scores:
         lines.append(("scores", "  ".join(f"{i}: {score:.4g}" for i, score in enumerate(record.scores))))
     if cost := record.prerequisites:
-        trainings = f"{cost['trainings']:,} training{'s' * (cost['trainings'] != 1)}"
-        lines.append(("prior runs", f"{trainings}, {cost['steps']:,} steps, {cost['seconds']:,.0f} s"))
+        runs = f"{cost['trainings']:,} prerequisite run{'s' * (cost['trainings'] != 1)}"
+        lines.append(("requires", f"{runs}, {cost['steps']:,} steps, {cost['seconds']:,.0f} s"))
     if record.parameters_after is not None and record.parameters_before:
         before, after = record.parameters_before, record.parameters_after
         lines.append(("parameters", f"{before:,} -> {after:,} ({100 * (after - before) / before:+.1f}%)"))
