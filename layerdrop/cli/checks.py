@@ -17,7 +17,7 @@ from layerdrop.system.text import one_line
 
 EXCLUSIVE = {
     "keep_layers": ("drop_layers", "drop_strategy", "drop_k", "drop_threshold", "drop_order_file", "drop_order"),
-    "drop_layers": ("drop_strategy",),
+    "drop_layers": ("drop_strategy", "drop_order_file"),
     "drop_k": ("drop_threshold",),
     "drop_order": ("drop_order_file",),
     "data_dir": ("train_file", "validation_file", "test_file"),

@@ -147,6 +147,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--drop_layers=", "--drop_layers: has no layer ids"),
         ("--drop_layers 9,x", "--drop_layers '9,x': not a list of layer ids"),
         ("--drop_layers 9 --drop_strategy top --drop_k 1", "--drop_layers and --drop_strategy top contradict"),
+        ("--drop_layers 9 --drop_order_file x", "--drop_layers and --drop_order_file contradict"),
         ("--drop_layers 9 --drop_k 2", "--drop_k 2: --drop_layers names 1 layers"),
         (
             "--drop_strategy top --drop_k 1 --score_on x",
