@@ -17,11 +17,12 @@ from typing import Any
 
 LEDGER = "TRACKERS_LEDGER"
 """Environment variable of all processes of a study: the path of its ledger."""
-WORKERS, STEPS, STEP_SECONDS = 2, 20, 0.02
+WORKERS = int(os.environ.get("TRACKERS_WORKERS", 2))
+STEPS, STEP_SECONDS = 20, 0.02
 
 
 def note(word: str, number: int) -> None:
-    """Add a line to the ledger: the time, a word, the process, the number of a training."""
+    """Add a line to the ledger: the time, a word, the process, the training. With `cpu`: milliseconds instead."""
     with open(os.environ[LEDGER], "ab", buffering=0) as ledger:
         ledger.write(f"{time.time():.4f} {word} {os.getpid()} {number}\n".encode())
 
@@ -48,8 +49,10 @@ def layerdrop_run(spec, options):
 
     def noted_train(self, *args):
         note("train", spec.seed)
+        before = time.process_time()
         result = learn(self, *args)
         note("trained", spec.seed)
+        note("cpu", round(1000 * (time.process_time() - before)))
         return result
 
     def noted_write(self):
@@ -64,19 +67,26 @@ def layerdrop_run(spec, options):
         FineTuner.train, RunRecord.write = learn, write
 
 
+def layerdrop_words(trainings: int, folder: Path = Path()) -> list[str]:
+    """Write the study of layerdrop into a folder. Returns the words of `layerdrop sweep`."""
+    from benchmarks.faults import RECIPE
+    from layerdrop.system.files import write_atomically
+
+    write_atomically(folder / "recipe.yaml", RECIPE)  # several sweeps may read it
+    grid = {"tasks": ["demo-rte"], "strategies": ["top"], "k": [11], "seeds": list(range(trainings))}
+    write_atomically(folder / "study.yaml", json.dumps({"recipe": "recipe.yaml", "grid": grid}))
+    return ["study.yaml", *f"--store runs --workers {WORKERS} --num_train_epochs 1".split()]
+
+
 def layerdrop_study(trainings: int) -> dict[int, Any]:
     """`layerdrop sweep STUDY --workers 2`."""
     import run_glue
     from benchmarks import tracker_studies
-    from benchmarks.faults import RECIPE
     from layerdrop.cli.command import run_command
     from layerdrop.runs.store import Store
 
-    Path("recipe.yaml").write_text(RECIPE)
-    grid = {"tasks": ["demo-rte"], "strategies": ["top"], "k": [11], "seeds": list(range(trainings))}
-    Path("study.yaml").write_text(json.dumps({"recipe": "recipe.yaml", "grid": grid}))
     run, run_glue.run = run_glue.run, tracker_studies.layerdrop_run
-    code = run_command("sweep", ["study.yaml", *f"--store runs --workers {WORKERS} --num_train_epochs 1".split()])
+    code = run_command("sweep", layerdrop_words(trainings))
     run_glue.run = run
     if code:
         raise SystemExit(code)

@@ -3,6 +3,7 @@
 
     python benchmarks/trackers.py kill --kills 30             trainings that are lost or trained again
     python benchmarks/trackers.py overhead --trainings 200    time for each training beside the training itself
+    python benchmarks/trackers.py load --trainings 1000       eight sweeps on one store: CPU time while they wait
 
 The studies are in benchmarks/tracker_studies.py. Kill I is after a random event of the trainings: a beginning, or a
 result. Up to the mean time between two events passes before the kill. The seed is the same for all tools; if a command
@@ -13,6 +14,8 @@ import argparse
 import json
 import os
 import random
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -21,14 +24,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.faults import read_lines, trained_again
-from benchmarks.tracker_studies import LEDGER, STUDIES, WORKERS
+from benchmarks.tracker_studies import LEDGER, STUDIES, WORKERS, layerdrop_words
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = "ray[tune] pandas optuna hydra-core hydra-submitit-launcher"
@@ -226,18 +229,69 @@ def overhead_table(folder: Path, tools: Iterable[str], trainings: int, **setting
     return rows
 
 
+# ---- several sweeps on one store -------------------------------------------------------------------------------------
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """Seconds of CPU that processes have used until now."""
+    ticks = 0
+    for pid in pids:
+        with suppress(OSError):  # it has ended
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def load(study: Study, trainings: int, sweeps: int, seconds: float = 30) -> dict[str, float]:
+    """Start sweeps on a store whose runs are all locked. Measure while they wait, then unlock the runs.
+
+    Returns the row of the table. seconds: length of the measurement, and half of the time before it.
+    """
+    from layerdrop.runs.folder import lock_folder
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    study.environment["TRACKERS_WORKERS"] = "1"
+    words = [sys.executable, "-m", "layerdrop", "sweep", *layerdrop_words(trainings, study.folder), "--plan"]
+    plan = subprocess.check_output(words, cwd=study.folder, env=study.environment, text=True)
+    with ExitStack() as locks, open(study.log, "ab") as log:
+        for name in re.findall(r"^missing +(\S+)$", plan, re.MULTILINE):
+            locks.enter_context(lock_folder(f"{study.folder}/runs/{name}"))
+        start = [
+            subprocess.Popen(study.words, cwd=study.folder, env=study.environment, stdout=log, stderr=log)
+            for _ in range(sweeps)
+        ]
+        while study.log.read_text().count("runs to do") < sweeps and all(process.poll() is None for process in start):
+            time.sleep(1)
+        time.sleep(2 * seconds)
+        pids = study._processes()
+        before = cpu_seconds(pids)
+        time.sleep(seconds)
+        after = cpu_seconds(pids)
+    codes = [process.wait() for process in start]
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    training = sum(int(line[3]) for line in study.lines() if line[1] == "cpu") / 1000
+    faults = count(study.lines(), None if any(codes) else study.results(), dict.fromkeys(range(trainings)))
+    return {
+        "runs": trainings, "sweeps": sweeps, "again": len(faults["again"]), "never": len(faults.get("never", "?")),
+        "waiting, CPU of a sweep": round((after - before) / seconds / sweeps, 3),
+        "each run, CPU (ms)": round(1000 * (usage.ru_utime + usage.ru_stime - after) / trainings),
+        "of which training (ms)": round(1000 * training / trainings),
+    }  # fmt: skip
+
+
 def main(words: list[str] | None = None) -> int:
     """Execute what is not done yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("kill", "overhead"))
+    parser.add_argument("command", choices=("kill", "overhead", "load"))
     parser.add_argument("--kills", type=int, default=30, help="number of kills of each tool")
     parser.add_argument("--seed", type=int, default=1, help="seed of the kills")
-    parser.add_argument("--trainings", type=int, default=200, help="overhead: number of trainings")
+    parser.add_argument("--trainings", type=int, default=200, help="overhead, load: number of trainings")
+    parser.add_argument("--sweeps", type=int, default=8, help="load: number of sweeps on one store")
     parser.add_argument("--tools", nargs="+", choices=STUDIES, default=list(STUDIES), metavar="TOOL")
     parser.add_argument("--python", default=sys.executable, help="Python that has the other tools (default: this one)")
     parser.add_argument("--folder", type=Path, help="folder of the results (default: runs/trackers_seedS)")
     args = parser.parse_args(words)
     folder = (args.folder or Path(f"runs/trackers_seed{args.seed}")).absolute()  # a seed never reads another's kills
+    if args.command == "load":
+        args.tools = ["layerdrop"]
     if (
         args.tools != ["layerdrop"]
         and subprocess.run([args.python, "-c", IMPORTS], stderr=subprocess.DEVNULL).returncode
@@ -252,6 +306,10 @@ def main(words: list[str] | None = None) -> int:
             for tool in args.tools:
                 kill_tool(folder / tool, args.kills, args.seed, tool=tool, **settings)
             rows = kill_table(folder, args.tools)
+        elif args.command == "load":
+            study = Study(folder / "load", "layerdrop", args.trainings, **settings)
+            row = load(study, args.trainings, args.sweeps)
+            rows = [list(row), list(row.values())]
         else:
             rows = overhead_table(folder, args.tools, args.trainings, **settings)
     rows.insert(1, ["---"] * len(rows[0]))

@@ -12,12 +12,12 @@ from layerdrop.data.kinds import KINDS
 from layerdrop.data.tasks import metric_prefix
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import OWN_RECIPE
-from layerdrop.system.limits import out_of_range
+from layerdrop.system.limits import STRATEGY_OF, out_of_range
 from layerdrop.system.text import one_line
 
 EXCLUSIVE = {
     "keep_layers": ("drop_layers", "drop_strategy", "drop_k", "drop_threshold", "drop_order_file", "drop_order"),
-    "drop_layers": ("drop_strategy",),
+    "drop_layers": ("drop_strategy", "drop_order_file"),
     "drop_k": ("drop_threshold",),
     "drop_order": ("drop_order_file",),
     "data_dir": ("train_file", "validation_file", "test_file"),
@@ -340,6 +340,12 @@ def idle_flags(flags: Flags) -> list[str]:
         notes.append("--skip_bad_rows has no effect without own files, a dataset or --data_dir")
     if data.source == "demo" and data.data_dir:
         notes.append(f"--data_dir has no effect on {flags.task_name}")
+    values = flags.values()
+    by_epoch = [(name, kind) for name, kind in STRATEGY_OF.items() if name in given and values[kind] != "steps"]
+    notes += [f"--{name} has no effect without --{kind} steps" for name, kind in by_epoch]
+    if flags.when.drop_when in ("after", "elastic") and not flags.when.finetune_again:
+        replaced = [name for name in OWN_RECIPE if {name, f"start_{name}"} <= given]
+        notes += [f"--{name} has no effect: --start_{name} replaces it" for name in replaced]
     if not flags.train.do_train and (idle := _given_training_flags(flags)):
         notes.append(f"no effect without training: {', '.join(f'--{name}' for name in idle)}")
     return notes

@@ -154,7 +154,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     words = _translate(words, notes)
     namespace = _namespace(words)
     given = frozenset(flag_name(word) for word in words if word.startswith("--"))
-    _choose_steps(namespace, given)
+    notes += _choose_steps(namespace, given)
     notes += _choose_precision(namespace, given)
     if "disable_tqdm" not in given:
         namespace.disable_tqdm = not sys.stderr.isatty()
@@ -235,16 +235,18 @@ def _namespace(words: list[str]) -> argparse.Namespace:
     return namespace
 
 
-def _choose_steps(namespace: argparse.Namespace, given: frozenset[str]) -> None:
-    """Train and evaluate by default. Evaluate during training only if the run trains and evaluates."""
+def _choose_steps(namespace: argparse.Namespace, given: frozenset[str]) -> list[str]:
+    """Train and evaluate by default. Evaluate during training only if the run trains and evaluates. Returns notes."""
     if not {"do_train", "do_eval", "do_predict"} & given:
         namespace.do_train = namespace.do_eval = True
     if namespace.do_train and namespace.do_eval:
-        return
+        return []
+    idle = "eval_strategy" in given and namespace.eval_strategy != "no"
     namespace.eval_strategy = "no"  # the library would turn do_eval on
     if namespace.do_train and namespace.load_best_model_at_end:
         raise UserError("--load_best_model_at_end: needs evaluations to select a checkpoint. Add --do_eval.")
     namespace.load_best_model_at_end = False
+    return ["--eval_strategy has no effect without --do_train and --do_eval"] if idle else []
 
 
 def _choose_precision(namespace: argparse.Namespace, given: frozenset[str]) -> list[str]:

@@ -138,6 +138,8 @@ class FineTuner(Trainer):
             ) from error
         finally:
             self.interrupt.restore_signals()
+            if self.captured is not None:
+                self.captured.release()
             self._unwrap_model()
         if not math.isfinite(loss):
             raise FloatingPointError(

@@ -23,6 +23,8 @@ WORTH_RETRYING = ("out of memory", "OutOfMemoryError", "MemoryError", "OSError",
 ANOTHER_STORE = "Choose another --store to keep these results, or delete the folder to repeat the run."
 POLL = 1.0
 """Polling interval for runs of other processes, in seconds."""
+POLLED = 32
+"""Number of runs of other processes to poll at once. With 1,000 such runs, polling all would take more than POLL."""
 
 
 def statuses(jobs: Iterable[Job], inputs: Fingerprints | None = None) -> list[Status]:
@@ -164,12 +166,14 @@ class _Execution:
         """Start jobs until the engine has no free slot."""
         progress = self.progress
         if progress.elsewhere and time.monotonic() >= self.next_poll:
-            self.waiting.extend(progress.elsewhere)
-            progress.elsewhere.clear()
+            self.next_poll = time.monotonic() + POLL
+            self.waiting.extend(progress.elsewhere[:POLLED])
+            del progress.elsewhere[:POLLED]
         while self.waiting and len(progress.running) < self.engine.slots:
             job = self.waiting.popleft()
             state = _status(job, self.inputs)
             if state.word == "done":  # finished by another process
+                self.next_poll = 0.0  # other runs may have finished, too
                 self.end(Result(job, state.record))
             elif state.word == "changed" and not job.options.overwrite:
                 progress.changed.add(job.spec.id)
@@ -186,12 +190,11 @@ class _Execution:
         if self.progress.running:
             results = self.engine.wait(POLL)
         elif self.progress.elsewhere:
-            time.sleep(POLL)
+            time.sleep(max(0.0, min(POLL, self.next_poll - time.monotonic())))
         for result in results:
             del self.progress.running[result.job.spec.id]
             if result.record is None and result.error is None:
                 self.progress.elsewhere.append(result.job)
-                self.next_poll = time.monotonic() + POLL
             else:
                 self.end(result)
         if not results:

@@ -162,15 +162,16 @@ def test_settings_are_compared_by_value():
 
 
 @pytest.mark.parametrize(
-    ("part", "scenario", "kinds"),
+    ("part", "scenario", "kinds", "first"),
     [
-        ("atomic", "report", {"torn", "hand"}),
-        ("lock", "2 sweeps on one store", {"again"}),
-        ("status", "sweep with 2 workers", {"again"}),
+        ("atomic", "report", {"torn", "hand"}, 2),
+        ("lock", "2 sweeps on one store", {"again"}, 1),
+        ("status", "sweep with 2 workers", {"again"}, 1),
     ],
 )
-def test_it_finds_the_faults_of_a_broken_layerdrop(part, scenario, kinds, tmp_path, capsys):
-    words = ["--kills", "6", "--scenarios", scenario, "--folder", str(tmp_path)]
-    assert main([*words, "--break", part]) == 1
+def test_it_finds_the_faults_of_a_broken_layerdrop(part, scenario, kinds, first, tmp_path, capsys):
+    """first: number of the first kill that finds one. If layerdrop writes its files in another order: one of six."""
+    words = ["--scenarios", scenario, "--folder", str(tmp_path), "--break", part]
+    assert any(main(["--kills", str(kills), *words]) == 1 for kills in (first, 6))
     lines = [json.loads(line) for line in (tmp_path / "kills.jsonl").read_text().splitlines()]
     assert kinds & {kind for line in lines for kind in line["faults"]}

@@ -148,6 +148,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--drop_layers=", "--drop_layers: has no layer ids"),
         ("--drop_layers 9,x", "--drop_layers '9,x': not a list of layer ids"),
         ("--drop_layers 9 --drop_strategy top --drop_k 1", "--drop_layers and --drop_strategy top contradict"),
+        ("--drop_layers 9 --drop_order_file x", "--drop_layers and --drop_order_file contradict"),
         ("--drop_layers 9 --drop_k 2", "--drop_k 2: --drop_layers names 1 layers"),
         (
             "--drop_strategy top --drop_k 1 --score_on x",
@@ -1008,6 +1009,25 @@ def test_flags_of_own_files_move_no_other_id(words, source, skips, idle):
 def test_flags_without_effect_are_said(words, idle):
     notes = options(f"--drop_k 2 --drop_strategy {words}").notes
     assert [note.split()[0] for note in notes] == idle and all("has no effect on --drop_strategy" in n for n in notes)
+
+
+@pytest.mark.parametrize(
+    ("words", "idle"),
+    [
+        ("--logging_steps 5 --eval_steps 5 --save_steps 5", ["--logging_steps", "--eval_steps", "--save_steps"]),
+        ("--logging_steps 5 --logging_strategy steps --save_steps 5 --save_strategy steps", []),
+        ("--do_train --eval_steps 5 --eval_strategy steps", ["--eval_strategy", "--eval_steps"]),
+        ("--do_train --eval_strategy no", []),
+        ("--drop_when after --start_learning_rate 1e-3 --learning_rate 1e-4", ["--learning_rate"]),
+        ("--drop_when finetuned --start_learning_rate 1e-3 --learning_rate 1e-4", []),
+        ("--drop_when elastic --start_num_train_epochs 2 --num_train_epochs 4", ["--num_train_epochs"]),
+        ("--drop_when elastic --start_num_train_epochs 2 --num_train_epochs 4 --finetune_again", []),
+        ("--drop_when elastic --num_train_epochs 4", []),
+    ],
+)
+def test_flags_that_another_flag_makes_idle_are_said(words, idle):
+    notes = options(f"--drop_k 2 --drop_strategy top {words}").notes
+    assert [note.split()[0] for note in notes] == idle and all("has no effect" in note for note in notes)
 
 
 def test_splits_to_read():

@@ -4,13 +4,17 @@ LAYERDROP_TEST_LINES=1200: the number of command lines. Default: as many as a fe
 """
 
 import os
+import re
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from layerdrop.cli.arguments import Flags
 from layerdrop.cli.command import run_command
 from layerdrop.cli.flags import GROUPS
 from layerdrop.cli.parsing import Arguments, parse, run_parser
@@ -44,9 +48,25 @@ VALUES = {
 """Flag -> plausible values, if its type does not tell them."""
 ACTIONS = {action.dest: action for action in run_parser()._actions if action.option_strings}
 OWN = [field.name for group in GROUPS for field in fields(group)]
-SILENT = ("dry_run", "json", "freeze_layers", "distill")
-"""Flags that decide what a command prints, a list that may be empty, and a flag whose default depends on another."""
+PRINTED = ("dry_run", "json")
+"""Flags that decide what a command prints."""
 FLAGS = st.sampled_from(OWN) | st.sampled_from(list(ACTIONS))
+TOP, RECIPE = "--drop_strategy top --drop_k 2", ["num_train_epochs", "learning_rate"]
+START = ["start_num_train_epochs", "start_learning_rate", *RECIPE]
+CONTEXTS = {
+    "": OWN,
+    f"{TOP} --drop_when gradual": ["drop_step", "drop_every_epochs", "layerdrop_rate", "drop_layers"],
+    f"{TOP} --drop_when elastic": ["elastic_k", "finetune_again", *START],
+    f"{TOP} --drop_when finetuned": ["freeze_dropped", "freeze_layers", *START],
+    f"{TOP} --theseus": [name for name in OWN if name.startswith("replacing")],
+    f"{TOP} --teacher auto": [name for name in OWN if name.startswith(("distill", "teacher_"))],
+    f"{TOP} --teacher auto --distill layers": [name for name in OWN if name.startswith("distill_")],
+    "--drop_strategy contribution --drop_k 2": ["score_split", "max_score_samples", "score_on", "weight_scope"],
+    "--drop_strategy variance --drop_k 2": ["score_split", "max_score_samples", "score_on", "weight_scope"],
+    "--drop_layers 4,5": ["drop_k", "drop_strategy", "freeze_layers", "keep_layers", "drop_when"],
+    "--do_eval": ["eval_strategy", "freeze_embeddings", "class_weights", "max_train_samples", *RECIPE],
+}
+"""Flags that give other flags an effect -> these other flags."""
 
 
 @st.composite
@@ -66,9 +86,11 @@ def words_of(draw, action) -> list[str]:
 
 @st.composite
 def command_lines(draw) -> list[list[str]]:
-    """The words of one to six different flags of a run."""
-    names = draw(st.lists(FLAGS, min_size=1, max_size=draw(st.sampled_from([1, 1, 2, 3, 6])), unique=True))
-    return [draw(words_of(ACTIONS[name])) for name in names]
+    """The words of one of CONTEXTS, and of one to six different flags of a run."""
+    context = draw(st.sampled_from(list(CONTEXTS)))
+    flags = FLAGS | st.sampled_from(CONTEXTS[context])
+    names = draw(st.lists(flags, min_size=1, max_size=draw(st.sampled_from([1, 1, 2, 3, 6])), unique=True))
+    return [context.split(), *(draw(words_of(ACTIONS[name])) for name in names)]
 
 
 @pytest.fixture
@@ -102,32 +124,64 @@ def test_a_run_answers_any_flags_in_one_line(files, capfd, line):
     assert {path.name for path in Path().iterdir()} <= {"bert", "train.csv", "dev.csv", "order.txt", "x.json", "out"}
 
 
-def parsed(words: list[str]) -> tuple[Arguments, tuple[RunSpec, Options]]:
+def parsed(words: list[str]) -> tuple[Arguments, RunSpec, Options]:
     arguments = parse(words)
     spec, options = arguments.to_spec()
     arguments.notes = [*options.notes]
-    return arguments, (spec, replace(options, notes=()))
+    return arguments, spec, replace(options, notes=())
+
+
+def written(name: str, flag: list[str], files: list[str], arguments: Arguments) -> Any:
+    """The value of a flag on the command line, without the influence of other flags if it can be alone."""
+    with suppress(UserError):
+        arguments = parse([*files, *flag])
+    return value_of(name, arguments)
+
+
+def value_of(name: str, arguments: Arguments) -> Any:
+    """The value of a flag after parsing."""
+    return getattr(arguments, name) if hasattr(Flags, name) else arguments.values().get(name)
+
+
+def in_effect(name: str, arguments: Arguments, spec: RunSpec) -> Any:
+    """The value of a flag in a run: as in the record, else after parsing."""
+    recorded = spec.flat() | {"k": len(spec.drop.layers) or spec.drop.k}
+    for key in (name, re.sub("^(drop|start|teacher)_", "", name)):
+        if recorded.get(key) is not None:
+            return recorded[key]
+    return value_of(name, arguments)
+
+
+def same_value(first: Any, second: Any) -> bool:
+    """Whether two values are equal. False, 0 and an empty text or list are no value."""
+    first, second = (value.strip() if isinstance(value, str) else value for value in (first, second))
+    return (first or None) == (second or None)
 
 
 @settings(max_examples=LINES or 40, **DRAWN)
 @given(command_lines())
 def test_every_accepted_flag_has_an_effect_or_a_note(files, line):
-    """The same command line without the flag is another run, has other options, or lacks a note about the flag."""
+    """Without the flag, a command line is another run, has other options, lacks a note about the flag, or is an error.
+
+    Exceptions: a flag with the value that the run has without it, and a file that no step of the run reads. Recipes
+    write both out.
+    """
     words = [word for flag in line for word in flag]
     try:
-        arguments, result = parsed([*files, *words])
+        arguments, *result = parsed([*files, *words])
     except (UserError, OSError):
         assume(False)
-    for flag in line:
+    for flag in line[1:]:
         others = [word for other in line if other is not flag for word in other]
         name = flag[0][2:].partition("=")[0]
-        if f"--{name}" in " ".join(arguments.notes) or name in SILENT:
+        split = re.sub("_(file|split)$", "", name)
+        not_read = split in arguments.data.own and split not in arguments.run_splits
+        if name in PRINTED or not_read or f"--{name}" in " ".join(arguments.notes):
             continue
         try:
-            without, result_without = parsed([*files, *others])
+            without, *result_without = parsed([*files, *others])
         except UserError:
             continue  # another flag needs this one
-        values = [one.values().get(name) for one in (arguments, without)]
-        values = [(each.strip() if isinstance(each, str) else each) or None for each in values]  # "" is no value
-        same_value = values[0] == values[1]
-        assert same_value or result != result_without, f"--{name} is accepted without an effect"
+        default = in_effect(name, without, result_without[0])
+        same = same_value(written(name, flag, files, arguments), default)
+        assert same or result != result_without, f"--{name} is accepted without an effect"

@@ -118,7 +118,7 @@ def test_a_run_with_recorded_steps(run, flags, tmp_path, monkeypatch):
 
     class Counted(Replayed):
         def _graph(self, function):
-            recordings.append(function)
+            recordings.append(self)
             return super()._graph(function)
 
     monkeypatch.setattr("layerdrop.finetune.trainer.CapturedSteps", Counted)
@@ -129,6 +129,7 @@ def test_a_run_with_recorded_steps(run, flags, tmp_path, monkeypatch):
     assert run(words, model, output="recorded")[0] == 0
     assert bool(recordings) == ("accumulation" not in flags and "layerdrop" not in flags)
     assert same(weights("ordinary"), weights("recorded"))
+    assert not any(each.graphs or each.gradients or each.pool for each in recordings)  # freed
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a copy from the host"), torch.OutOfMemoryError("no memory")])

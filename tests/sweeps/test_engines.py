@@ -146,6 +146,28 @@ def test_a_worker_sees_its_own_gpu_from_the_start(store, monkeypatch):
     assert "GPU 3" in logs[0] and "GPU 5" in logs[1] and "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
+def test_a_worker_starts_when_a_job_needs_it(store, monkeypatch):
+    class Worker:
+        def __init__(self, run, slot):
+            self.job = None
+            started.append(slot.gpu)
+
+        def begin(self, job):
+            self.job = job
+
+    started = []
+    monkeypatch.setattr(local, "_Worker", Worker)
+    engine = LocalEngine(pretend, [WorkerSlot(CORE, "0"), WorkerSlot(CORE, "1")])
+    first, second, third = jobs(store, 1, 2, 3)
+    assert engine.slots == 2 and not started
+    engine.start(first)
+    engine.workers[0].job = None  # it has ended
+    engine.start(second)
+    assert started == ["0"]
+    engine.start(third)
+    assert started == ["0", "1"] and [worker.job for worker in engine.workers] == [second, third]
+
+
 def test_a_claimed_job_is_left_alone(store):
     (job,) = jobs(store, 1)
     began = []

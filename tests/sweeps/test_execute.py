@@ -3,7 +3,9 @@
 import shutil
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -193,6 +195,27 @@ def test_a_run_of_another_process_is_waited_for(make):
 
     progress = execute(study, MadeUp(outcome))
     assert len(progress.done) == 6 and len(looks) == 3
+
+
+def test_few_runs_of_other_processes_are_polled_at_once(make, monkeypatch):
+    """All at once would occupy a core. After the first one that has finished, the others are polled without a pause."""
+    study, now, started = seeds(make, 100), [0.0], []
+    engine = MadeUp(lambda job: None)
+
+    def sleep(seconds):
+        if seconds == 0:
+            return
+        now[0] += seconds
+        started.append(len(engine.started))
+        if len(started) == 9:
+            for job in study:
+                write_run(success(job), job.options)
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    monkeypatch.setattr(module, "POLL", 1.0)
+    assert len(execute(study, engine).done) == 100 and now[0] == 9.0
+    assert started[0] == 101 and started[-1] == 101 + 8 * module.POLLED
+    assert [after - before for before, after in pairwise(started)] == [module.POLLED] * 8
 
 
 def test_a_run_that_another_process_did_meanwhile_is_not_started(make):

@@ -47,9 +47,8 @@ def test_plan_sweep_plan(study, bert, glue, capsys):
     assert code == 1 and "1 failed" in out and "cannot read bad/train.tsv" in err and "[1/1]" in err
     assert (out + err).count("cannot read bad/train.tsv") == 1
 
-    assert run_command("sweep", study) == 0
-    out, err = capsys.readouterr()
-    assert "8 runs: 8 done (0 of them before), 0 failed" in out and err.count("done  ") == 8
+    code, out, err = start_command("sweep", study).wait()
+    assert code == 0 and "8 runs: 8 done (0 of them before), 0 failed" in out and err.count("done  ") == 8
     records = [read_record(path.parent) for path in Path("runs/small").glob("*/record.json")]
     done = [record for record in records if record.status == "success"]
     assert {(r.spec.data.task, r.spec.drop.strategy, r.spec.drop.k) for r in done} == {

@@ -87,6 +87,12 @@ class CapturedSteps:
         graph.replay()
         return graph.loss.clone()
 
+    def release(self) -> None:
+        """Free the graphs and their memory."""
+        self.graphs.clear()
+        self.gradients.clear()
+        self.pool = None
+
     def _first(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         loss = self.step(model, batch)
         for parameter in model.parameters():

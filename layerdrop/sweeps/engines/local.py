@@ -19,15 +19,20 @@ from layerdrop.sweeps.engines.worker import load_run, work
 
 
 class LocalEngine:
-    """Engine with one worker process for each slot."""
+    """Engine with at most one worker process for each slot. A worker starts when a job needs it."""
 
     def __init__(self, run: Run, slots: list[WorkerSlot]):
-        self.workers = [_Worker(pickle.dumps(run), slot) for slot in slots]
-        self.slots = len(self.workers)
+        self.run, self.unused = pickle.dumps(run), list(slots)
+        self.workers: list[_Worker] = []
+        self.slots = len(slots)
 
     def start(self, job: Job) -> None:
-        """Start a job on a free worker."""
-        next(worker for worker in self.workers if worker.job is None).begin(job)
+        """Start a job on a free worker, or on a new one."""
+        worker = next((worker for worker in self.workers if worker.job is None), None)
+        if worker is None:
+            worker = _Worker(self.run, self.unused.pop(0))
+            self.workers.append(worker)
+        worker.begin(job)
 
     def wait(self, seconds: float) -> list[Result]:
         """See Engine."""
