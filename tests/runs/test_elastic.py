@@ -206,7 +206,7 @@ def test_a_resumed_training_has_the_same_bits(bert, glue, tmp_path, monkeypatch)
             "Use --drop_strategy top, not",
         ),
         ("--task_name rte --drop_strategy top --drop_k 2 --elastic_k 2", "--elastic_k: only with --drop_when elastic"),
-        (f"{WORDS} --drop_k 2 --teacher auto", "--teacher: needs training"),
+        (f"{WORDS} --drop_k 2 --teacher auto", "--teacher: cannot be combined with --drop_when elastic"),
         (f"{WORDS} --drop_k 2 --theseus", "--theseus: needs --drop_when"),
         (f"{WORDS} --drop_k 2 --layerdrop_rate 0.1", "--layerdrop_rate: cannot be combined"),
     ],
