@@ -183,7 +183,10 @@ def test_every_flag_of_the_library_goes_through():
             "--dataset_name x --validation_split v --validation_share 0.1",
             "--validation_share and --validation_split contradict each other",
         ),
-        ("--train_file a.csv --validation_share 1", "--validation_share 1.0: must be above 0 and below 1. A fraction"),
+        (
+            "--train_file a.csv --validation_share 1",
+            "--validation_share 1.0: must be above 0 and below 1. Give a fraction",
+        ),
         ("--train_split v", "--train_split: only with --dataset_name. Leave it out"),
         ("--dataset_config_name v", "--dataset_config_name: only with --dataset_name. Leave it out"),
         ("--dataset x", "--dataset: no such flag. Did you mean --dataset_name?"),
