@@ -59,7 +59,7 @@ WITHOUT_EFFECT = {
 }
 """Flags of the same scripts and of old launchers that are accepted without effect -> the reason."""
 MISNOMERS = {
-    **dict.fromkeys(("model", "model_path", "checkpoint"), "--model_name_or_path"),
+    **dict.fromkeys(("model", "models", "model_path", "checkpoint"), "--model_name_or_path"),
     **dict.fromkeys(("epochs", "num_epochs"), "--num_train_epochs"),
     **dict.fromkeys(("batch_size", "train_batch_size"), "--per_device_train_batch_size"),
     "dataset": "--dataset_name",

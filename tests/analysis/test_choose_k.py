@@ -321,6 +321,15 @@ def test_bad_input_is_one_line(call, words, said):
     assert code == 2 and said in err and len(err.splitlines()) == 1, err
 
 
+def test_a_model_of_one_layer(bert, tmp_path, capsys):
+    one = str(tmp_path / "one")
+    assert run_command("cut", [bert, "--keep_layers", "0", "--output_dir", one]) == 0
+    for command in (["choose-k", "--tasks", "demo-rte"], ["search", "--task_name", "demo-rte", "--method", "greedy"]):
+        capsys.readouterr()
+        assert run_command(command[0], [*command[1:], "--model_name_or_path", one]) == 2
+        assert "a model of one layer has no layer to drop." in capsys.readouterr().err
+
+
 def test_what_a_reader_must_know_is_said():
     """A loss that does not grow, and models that predict the same for every row."""
     spec = RunSpec(ModelSpec("m"), DataSpec("rte"))

@@ -190,6 +190,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--train_split v", "--train_split: only with --dataset_name. Leave it out"),
         ("--dataset_config_name v", "--dataset_config_name: only with --dataset_name. Leave it out"),
         ("--dataset x", "--dataset: no such flag. Did you mean --dataset_name?"),
+        ("--models x", "--models: no such flag. Did you mean --model_name_or_path?"),
         ("--max_train_samples 0", "--max_train_samples 0: must be 1 or more"),
         (
             "--drop_strategy contribution --drop_k 1 --score_split test --do_train --max_predict_samples 5",
