@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from layerdrop.checkpoints import LFS_POINTER
 from layerdrop.data.examples import BadRow, Examples, UnknownLabel
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task
 from layerdrop.errors import UserError
@@ -280,13 +279,10 @@ def _collect(path: Path, columns: Sequence[str], rows: Rows, limit: int | None, 
     return Table(str(path), names, kept, bad, label_rows=further)
 
 
-def _text_lines(flag: str, path: Path) -> list[str]:
+def _text_lines(path: Path) -> list[str]:
     """The lines of a text file with their ends."""
     with open(regular(path), encoding="utf-8-sig", newline="") as file:
-        lines = file.readlines()
-    if lines and lines[0].startswith(LFS_POINTER.decode()):
-        raise UserError(f"{flag} {path}: is a pointer of Git LFS, not the file. Fetch it: git lfs pull")
-    return lines
+        return file.readlines()
 
 
 def _plain(row: object) -> Row | BadRow:
@@ -325,7 +321,7 @@ def _read_parquet(flag: str, path: Path) -> tuple[list[str], Rows]:
 
 def _read_json(flag: str, path: Path) -> tuple[tuple[str, ...], Rows]:
     """Read JSON lines, or a JSON array of objects."""
-    lines = _text_lines(flag, path)
+    lines = _text_lines(path)
     content = "".join(lines)
     try:
         whole = json.loads(content)  # JSON lines raise an error here
@@ -361,7 +357,7 @@ def _json_line(line: str) -> Row | BadRow:
 def _read_delimited(flag: str, path: Path) -> tuple[list[str], Rows]:
     kind = path.suffix.lower()
     separator = SEPARATORS[kind]
-    lines = _text_lines(flag, path)
+    lines = _text_lines(path)
     _, header = next(delimited_rows(lines, separator), (1, []))
     if isinstance(header, BadRow):
         raise UserError(f"{flag} {path}: the first line must name the columns, but cannot be read ({header}).")
@@ -442,7 +438,7 @@ def _read_conll(flag: str, path: Path) -> tuple[list[str], Rows]:
     Columns: `tokens`, then `2`, `3` ... , and `ner_tags` for the last column. Lines `-DOCSTART-` are skipped, and lines
     with `#` but without a tab in a file with tabs.
     """
-    lines = _text_lines(flag, path)
+    lines = _text_lines(path)
     separator = "\t" if any("\t" in line for line in lines) else None
     sentences: dict[int, list[list[str]]] = {}
     start = 0

@@ -11,7 +11,7 @@ from layerdrop.data.examples import Examples, shortened
 from layerdrop.data.files import index_column
 from layerdrop.data.kinds.token_tags import WORD_COLUMNS, split_cell
 from layerdrop.data.tables import FILE_TYPES, UNUSABLE, Row, Table, text_cell
-from layerdrop.errors import UserError
+from layerdrop.errors import UserError, refuse_pointer
 
 COUNTS = {1: "one text", 2: "two texts"}
 
@@ -126,6 +126,7 @@ def _columns(table: Table, known: Sequence[tuple[str, ...]], chosen: Sequence[st
 
 def read_lines(content: bytes, source: str) -> ToPredict:
     """Read plain lines: one text, or two texts separated by a tab. Lines end with LF or CR LF. Raises UserError."""
+    refuse_pointer(source, content)
     try:
         lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:

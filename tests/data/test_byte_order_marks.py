@@ -15,7 +15,7 @@ from layerdrop.system.settings import read_settings
 MARK = "\ufeff"
 
 
-@pytest.mark.parametrize(
+USER_FILES = pytest.mark.parametrize(
     ("name", "text", "read", "value"),
     [
         ("order.txt", "5\n4\n", read_order_file, (5, 4)),
@@ -25,10 +25,20 @@ MARK = "\ufeff"
         ("flags.yaml", "seed: 3\n", read_settings, {"seed": 3}),
     ],
 )
+
+
+@USER_FILES
 def test_a_users_file_is_read(tmp_path, name, text, read, value):
     for mark in ("", MARK):
         (tmp_path / name).write_text(mark + text, encoding="utf-8")
         assert read(str(tmp_path / name)) == value
+
+
+@USER_FILES
+def test_a_pointer_of_git_lfs_is_named(tmp_path, name, text, read, value):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(UserError, match=f"{name} is a pointer of Git LFS, not the file. Fetch it: git lfs pull$"):
+        read(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,7 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
         (["-"], b"w1\tw2\tw3\n", "stdin:1: 3 texts, separated by tabs. Give one or two texts on each line"),
         (["-"], b"w1\n\nw1\tw2\n", "stdin:3: 2 texts, but 1 in the lines above"),
         (["-"], b"\xff\n", "stdin: not UTF-8 text .* at byte 0"),
+        (["-"], b"version https://git-lfs.github.com/spec/v1\noid", "stdin is a pointer of Git LFS, not the file"),
         (["--text", "a", "b", "c"], b"", "--text: takes one or two texts"),
         (["--text", "a", "--batch_size", "0"], b"", "--batch_size 0: must be 1 or more"),
         (["--text", "a", "--max_seq_length", "1"], b"", "--max_seq_length 1: must be 2 or more"),
