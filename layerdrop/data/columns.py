@@ -61,9 +61,26 @@ def text_columns(table: Table, label: str, chosen: Sequence[str], task: Task | N
     rest = [(name,) for name in candidates if name not in INDEX_COLUMNS and _are_texts(cells[name])]
     usable = pairs + singles or rest
     if len(usable) != 1:
-        known = ", ".join(others)
+        numbers = [name for name in cells if cells[name] and name not in candidates]
+        hint = f" (only numbers: {shortened(numbers)})" if numbers and not usable else ""
+        known = ", ".join(others) + hint
         raise UserError(f"{table.path}: cannot choose the text columns from {known}. Name them: --text_columns A,B.")
     return usable[0]
+
+
+def note_on_quotes(table: Table, columns: Sequence[str]) -> list[str]:
+    """The note on texts of a .tsv file that are quoted as in csv, with doubled quotes. Empty without such texts."""
+    cells = {name: table.values(name).values() for name in columns if table.path.lower().endswith(".tsv")}
+    quoted = [name for name in cells if any(isinstance(cell, str) and _is_quoted(cell) for cell in cells[name])]
+    if not quoted:
+        return []
+    where = f"column '{quoted[0]}' of {table.path}"
+    return [f"the texts of {where} keep their quotes, because .tsv has no quoting. To remove them, write a .csv file"]
+
+
+def _is_quoted(cell: str) -> bool:
+    inner = cell[1:-1]
+    return cell[:1] == cell[-1:] == '"' and '""' in inner and '"' not in inner.replace('""', "")
 
 
 def _all_numbers(cells: list[object]) -> bool:

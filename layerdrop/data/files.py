@@ -15,6 +15,7 @@ from layerdrop.data.columns import (
     class_names,
     maybe_missing,
     note_on_blanks,
+    note_on_quotes,
     positive_class,
     separator_in,
 )
@@ -160,7 +161,7 @@ def own_examples(
     examples = {}
     for split, table in tables.items():
         index, note = index_column(table)
-        notes += [note] if note else []
+        notes += [*([note] if note else []), *note_on_quotes(table, texts)]
         examples[split] = table.examples(task, class_ids, index, split != "test", spec.skip_bad_rows)
     return task, examples, notes
 

@@ -9,6 +9,7 @@ import pytest
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.criteria.orders import read_layers_file, read_order_file, read_sets_file
+from layerdrop.data.tables import read_table
 from layerdrop.errors import UserError
 from layerdrop.system.settings import read_settings
 
@@ -32,6 +33,21 @@ def test_a_users_file_is_read(tmp_path, name, text, read, value):
     for mark in ("", MARK):
         (tmp_path / name).write_text(mark + text, encoding="utf-8")
         assert read(str(tmp_path / name)) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.csv", "{0}{0}text,label\nw w,a\n{0}v v,b\n"),
+        ("x.tsv", "{0}text\tlabel\nw w\ta\n{0}v v\tb\n"),
+        ("x.jsonl", '{0}{{"text": "w w", "label": "a"}}\n{0}{{"text": "v v", "label": "b"}}\n'),
+        ("x.json", '{0}{0}[{{"text": "w w", "label": "a"}}, {{"text": "v v", "label": "b"}}]\n'),
+    ],
+)
+def test_marks_of_joined_files_are_no_part_of_the_rows(tmp_path, name, text):
+    (tmp_path / name).write_text(text.format(MARK), encoding="utf-8")
+    table = read_table("--train_file", str(tmp_path / name))
+    assert list(table.rows.values()) == [{"text": "w w", "label": "a"}, {"text": "v v", "label": "b"}]
 
 
 @USER_FILES
