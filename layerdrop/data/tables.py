@@ -26,8 +26,8 @@ CONLL_TYPES = (CONLL, ".iob", ".bio")
 FILE_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", *CONLL_TYPES)
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 NAMES_OF_SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "vertical bars"}
-LIST_OF_TEXTS = re.compile(r"""\[\s*["'].*["']\s*\]$""", re.DOTALL)
-"""A text in brackets that looks like a list of texts."""
+OTHER_LIST = re.compile(r"""\[\s*(["'].*["']|[-+]?\d+\.?\d*(\s+[-+]?\d+\.?\d*)+)\s*\]$""", re.DOTALL)
+"""A text in brackets that looks like a list of texts, or like NumPy's array of numbers."""
 csv.field_size_limit(2**31 - 1)  # the csv module refuses cells of more than 131,072 characters by default
 
 BOM = "\ufeff"
@@ -161,13 +161,14 @@ def listed(cell: object, column: str = "label") -> list[str] | None:
     if isinstance(cell, str):
         text = cell.strip()
         cell = _parsed(text) if text[:1] == "[" and text[-1:] == "]" else None
-        if cell is None and LIST_OF_TEXTS.match(text):
+        if cell is None and OTHER_LIST.match(text):
             raise BadRow(f'\'{one_line(text, 40)}\' is not a list in the notation of JSON, which is ["a", "b"]')
     if not isinstance(cell, (list, tuple)):
         return None
     if other := [item for item in cell if not isinstance(item, (str, int)) or item == ""]:
         item = "an empty text" if other[0] == "" else one_line(repr(other[0]), 40)
-        raise BadRow(f"the list in column '{column}' contains {item}, which is not a word")
+        hint = " (write the names of the classes)" if isinstance(other[0], float) else ""
+        raise BadRow(f"the list in column '{column}' contains {item}, which is not a word{hint}")
     if UNUSABLE.search(" ".join(map(str, cell))):
         raise BadRow(f"the list in column '{column}' contains a non-text character")
     return list(map(str, cell))

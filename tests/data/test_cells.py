@@ -180,6 +180,12 @@ def test_a_column_of_numbers_with_gaps_is_no_text(tmp_path):
         (["-1", "1"], None),
         (["-2", "-1", "0", "1"], None),
         (["neg", "pos"], None),
+        (["0", "1", "-100"], "-100"),
+        (["-100", "1", "2"], None),
+        (["#tag", "#top"], None),
+        (["+", "*"], None),
+        *((["neg", "pos", word], word) for word in ("NaT", "#REF!", "#VALUE!", "#DIV/0!", "--", ".", "???", "Unknown")),
+        *((["neg", "pos", word], word) for word in ("missing", "undefined", "unlabeled", "no label", "TBD", "#N/A")),
     ],
 )
 def test_classes_that_may_be_missing_labels_are_noted(tmp_path, labels, named):
@@ -195,6 +201,7 @@ def test_classes_that_may_be_missing_labels_are_noted(tmp_path, labels, named):
         (["3,5", "4,0", "1,2"], "3,5"),
         (["35%", "12.5%", "8%"], "35%"),
         (["1,200.5", "3,400.1"], "1,200.5"),
+        (["1_000", "2_500"], "1_000"),
         (["1.200,5", "3.400,1"], "1.200,5"),
         (["1", "2", "2,5"], "2,5"),
         (["$5", "€6"], "$5"),
@@ -211,6 +218,44 @@ def test_numbers_of_another_spelling_are_refused(tmp_path, labels, first):
     with pytest.raises(UserError, match=f"{message}.*--label_type class"):
         read(path)
     assert len(read(path, label_type="class").task.labels) == len(labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["True", "true", "FALSE"], "'True' and 'true'"),
+        (["Pos", "pos", "Neg", "neg"], "'Neg' and 'neg', 'Pos' and 'pos'"),
+        (["1", "01", "2"], "'01' and '1'"),
+        (["a", "b"], None),
+    ],
+)
+def test_classes_that_differ_in_spelling_are_noted(tmp_path, labels, names):
+    notes = [note for note in read(column(tmp_path / "x.csv", labels)).notes if "in spelling" in note]
+    assert notes == (
+        [f"classes of column 'label' differ only in spelling: {names}. To join them, correct it"] * bool(names)
+    )
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [([0.0, 1.0, 0.0], "0.0, 1.0"), ([3.0, 1.0, 2.0], "1.0, 2.0, 3.0"), (["0", "1", "1.0"], "0.0, 1.0")],
+)
+def test_few_whole_numbers_as_decimals_are_unclear(tmp_path, kind, labels, shown):
+    """pandas writes class ids so if a cell of the column is missing."""
+    path = column(tmp_path / f"x.{kind}", [*labels, *labels])
+    message = f"x.{kind}: labels of column 'label' are whole numbers, some of them written as decimals: {shown}. Add -"
+    with pytest.raises(UserError, match=re.escape(message)):
+        read(path, skip_bad_rows=True)
+    assert not read(path, label_type="number").task.labels
+    assert read(path, label_type="class").task.labels == tuple(sorted(set(map(str, labels))))
+
+
+@pytest.mark.parametrize("labels", [[f"{i}.0" for i in range(11)], ["0.0", "1.0", "0.5"]])
+def test_other_decimals_are_numbers_with_a_note(tmp_path, labels):
+    data = read(column(tmp_path / "x.csv", labels))
+    assert not data.task.labels and "labels of column 'label': values (to change: --label_type)" in data.notes
+    assert not any("values" in note for note in read(str(tmp_path / "x.csv"), label_type="number").notes)
 
 
 @pytest.mark.parametrize(
