@@ -30,7 +30,7 @@ from transformers.utils import (
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from .architectures import CONFIG_KEY, Family, HubOptions, ModelSpec, family_of, has_valid_layers, original_layers
-from .errors import UserError
+from .errors import LFS_POINTER, UserError, refuse_pointer
 from .strategies import MOST_LAYERS
 
 EMBEDDED = {"demo": Path(__file__).parent / "demo" / "checkpoint"}
@@ -58,8 +58,6 @@ ADAPTER = "adapter_config.json"
 RECORD_FILE = "record.json"
 """The file that each run writes into its folder."""
 NO_MODEL = "this run did not keep its model. Repeat it with --save_model (in a study: settings: {save_model: true})"
-LFS_POINTER = b"version https://git-lfs"
-"""First bytes of a Git LFS pointer: Git has not fetched the file."""
 CONFIG = "config.json of a known model type"
 """Name of the configuration in messages."""
 PICKLE = b"\x80"
@@ -570,8 +568,7 @@ def _first_bytes(path: str | Path, flag: str) -> bytes:
     """Read the first bytes of a file. Raises UserError for a Git LFS pointer."""
     with open(path, "rb") as file:
         beginning = file.read(len(LFS_POINTER))
-    if beginning == LFS_POINTER:
-        raise UserError(f"{flag}: {path} is a pointer of Git LFS, not the file. Fetch it: git lfs pull")
+    refuse_pointer(f"{flag}: {path}", beginning)
     return beginning
 
 

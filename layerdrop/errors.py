@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LFS_POINTER = b"version https://git-lfs"
+"""First bytes of a Git LFS pointer: Git has not fetched the file."""
+
 
 class UserError(ValueError):
     """Unusable input. The message is one line: the received value, the allowed values, the next step.
@@ -17,3 +20,9 @@ def unknown(flag: str, received: str, allowed: Iterable[str]) -> UserError:
     near = get_close_matches(str(received), allowed, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return UserError(f"{flag}: unknown value '{received}'.{hint} Allowed: {', '.join(allowed)}.")
+
+
+def refuse_pointer(name: str, content: bytes) -> None:
+    """Raise UserError for a Git LFS pointer. name: of the file, for the message. content: at least its first bytes."""
+    if content.startswith(LFS_POINTER):
+        raise UserError(f"{name} is a pointer of Git LFS, not the file. Fetch it: git lfs pull")

@@ -164,4 +164,4 @@ def _texts(args: argparse.Namespace, flag: str):
         content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{flag} {path}: cannot read the file ({error.strerror}). Check the path.") from None
-    return read_lines(content, path).examples(())
+    return read_lines(content, path, args.skip_bad_rows).examples(())

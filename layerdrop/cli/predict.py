@@ -150,7 +150,7 @@ def _read(args: argparse.Namespace, predictor):
         table = replace(read_dataset_split(*dataset, "--test_split", args.cache_dir, args.token), skipping=SKIPPING)
         return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind.text_cell)
     if args.file in (None, "-"):
-        return read_lines(sys.stdin.buffer.read(), "stdin")
+        return read_lines(sys.stdin.buffer.read(), "stdin", args.skip_bad_rows)
     if is_table(args.file):
         table = read_table("FILE", args.file, args.skip_bad_rows, skipping=SKIPPING)
         return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind.text_cell)
@@ -158,4 +158,4 @@ def _read(args: argparse.Namespace, predictor):
         content = Path(args.file).expanduser().read_bytes()
     except OSError as error:
         raise UserError(f"{args.file}: cannot read the file ({error.strerror}). Check the path.") from None
-    return read_lines(content, args.file)
+    return read_lines(content, args.file, args.skip_bad_rows)

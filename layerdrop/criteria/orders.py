@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerdrop.criteria.table import get_strategy
-from layerdrop.errors import UserError
+from layerdrop.errors import UserError, refuse_pointer
 
 PUBLISHED = Path(__file__).parent.parent / "report" / "published"
 """Results from the authors' repository: greedy orders (layer_files/), best sets of one and two layers
@@ -110,7 +110,9 @@ def sets_text(sets: Sequence[Sequence[int]]) -> str:
 
 def _read(path: str, expected: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        content = Path(path).read_bytes()
+        refuse_pointer(f"--drop_order_file {path}", content)
+        return content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"--drop_order_file {path}: cannot read it ({reason}). {expected}") from None

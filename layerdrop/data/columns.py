@@ -26,10 +26,16 @@ MOSTLY_NUMBERS = 0.9
 """A label column with decimals is numeric from this share of numbers. All other labels are then malformed."""
 UNCLEAR_NUMBERS = 0.5
 """A label column with decimals is unclear if its share of numbers is between this value and MOSTLY_NUMBERS."""
-MAYBE_MISSING = ("none", "null", "n/a", "na", "#n/a", "?", "-")
+MAYBE_MISSING = re.compile(
+    r"none|null|nil|n/?a|nat|[-–—.?_]+|#(n/a|ref!|value!|div/0!|name\?|num!|null!)|unknown|missing|undefined|empty|"
+    r"unlabell?ed|no label|not available|tbd",
+    re.IGNORECASE,
+)
 """Words that can name a class or mark a missing label."""
+IGNORED_IDS = (-1, -100)
+"""Class ids that libraries ignore: labels of rows without a class."""
 OTHER_FORMAT = re.compile(
-    r"[$€£¥]? ?[+−–-]?(\d{1,3}([,.'’ \u00a0\u202f]\d{3})+([.,٫]\d+)?|\d+([.,٫]\d+)?) ?([%‰$€£¥]|/ ?\d+)?"
+    r"[$€£¥]? ?[+−–-]?(\d{1,3}([,._'’ \u00a0\u202f]\d{3})+([.,٫]\d+)?|\d+([.,٫]\d+)?) ?([%‰$€£¥]|/ ?\d+)?"
 )
 """Numbers, including a decimal comma, thousands separators, a percent or currency sign, a fraction such as 4/5, and
 digits and minus signs that are not ASCII."""
@@ -61,9 +67,26 @@ def text_columns(table: Table, label: str, chosen: Sequence[str], task: Task | N
     rest = [(name,) for name in candidates if name not in INDEX_COLUMNS and _are_texts(cells[name])]
     usable = pairs + singles or rest
     if len(usable) != 1:
-        known = ", ".join(others)
+        numbers = [name for name in cells if cells[name] and name not in candidates]
+        hint = f" (only numbers: {shortened(numbers)})" if numbers and not usable else ""
+        known = ", ".join(others) + hint
         raise UserError(f"{table.path}: cannot choose the text columns from {known}. Name them: --text_columns A,B.")
     return usable[0]
+
+
+def note_on_quotes(table: Table, columns: Sequence[str]) -> list[str]:
+    """The note on texts of a .tsv file that are quoted as in csv, with doubled quotes. Empty without such texts."""
+    cells = {name: table.values(name).values() for name in columns if table.path.lower().endswith(".tsv")}
+    quoted = [name for name in cells if any(isinstance(cell, str) and _is_quoted(cell) for cell in cells[name])]
+    if not quoted:
+        return []
+    where = f"column '{quoted[0]}' of {table.path}"
+    return [f"the texts of {where} keep their quotes, because .tsv has no quoting. To remove them, write a .csv file"]
+
+
+def _is_quoted(cell: str) -> bool:
+    inner = cell[1:-1]
+    return cell[:1] == cell[-1:] == '"' and '""' in inner and '"' not in inner.replace('""', "")
 
 
 def _all_numbers(cells: list[object]) -> bool:
@@ -81,7 +104,8 @@ def label_is_number(table: Table, column: str) -> bool:
     """Whether a label column holds numbers to predict instead of classes. Missing labels do not count.
 
     Numbers: at least one label is a decimal, and at least 90% are numbers. Classes: no label is a decimal, or fewer
-    than 50% are numbers. Raises UserError between 50% and 90%, and for numbers in another format (`3,5`, `35%`).
+    than 50% are numbers. Raises UserError between 50% and 90%, for numbers in another format (`3,5`, `35%`), and for
+    two whole numbers as decimals (`0.0`, `1.0`), as pandas writes the class ids of a column with missing cells.
     """
     labels = {line: text for line, cell in table.values(column).items() if not is_missing(text := str(cell))}
     words = {line: label for line, label in labels.items() if as_number(label) is None}
@@ -101,6 +125,13 @@ def label_is_number(table: Table, column: str) -> bool:
         raise UserError(
             f"{table.path}:{line}: label '{label}' of column '{column}' is not a number, but {len(numbers)} of "
             f"{len(labels)} labels are. Add --label_type number (with --skip_bad_rows to leave such rows out) or class."
+        )
+    values = {as_number(label) for label in numbers}
+    if share >= MOSTLY_NUMBERS and len(values) == 2 and all(value.is_integer() for value in values):
+        shown = shortened([f"{value:.1f}" for value in sorted(values)])
+        raise UserError(
+            f"{table.path}: labels of column '{column}' are two whole numbers, written as decimals: {shown}. "
+            "Add --label_type class or number."
         )
     return share >= MOSTLY_NUMBERS
 
@@ -126,23 +157,25 @@ def check_blanks(names: Iterable[str], column: str) -> None:
             raise BadRow(f"label {name!r} of column '{column}' begins or ends with a blank")
 
 
-def note_on_blanks(names: Sequence[str], column: str) -> list[str]:
-    """The note on classes that differ only by blanks at their ends. Empty without such classes."""
-    same: dict[str, list[str]] = {}
+def note_on_spelling(names: Sequence[str], column: str) -> list[str]:
+    """The note on classes that differ only by blanks at their ends, by case, or as `1` and `1.0`. May be empty."""
+    same: dict[object, list[str]] = {}
     for name in names:
-        same.setdefault(name.strip(), []).append(name)
+        number = as_number(name)
+        same.setdefault(name.strip().lower() if number is None else number, []).append(name)
     groups = [" and ".join(map(repr, group)) for group in same.values() if len(group) > 1]
     if not groups:
         return []
-    return [f"classes of column '{column}' differ only by blanks: {shortened(groups)}. To join them, remove the blanks"]
+    return [f"classes of column '{column}' differ only in spelling: {shortened(groups)}. To join them, correct it"]
 
 
 def maybe_missing(names: Sequence[str]) -> list[str]:
-    """Classes that may mark a missing label: `None`, `?`, or -1 if the other classes count from 0."""
-    words = [name for name in names if name.lower() in MAYBE_MISSING]
-    ids = sorted(int(name) for name in names if is_whole_number(name))
-    counted = len(ids) == len(names) > 2 and ids == list(range(-1, len(ids) - 1))
-    return words + [name for name in names if counted and int(name) == -1]
+    """Classes that may mark a missing label: `None`, `?`, or -1 or -100 if the other classes count from 0."""
+    words = [name for name in names if MAYBE_MISSING.fullmatch(name)]
+    ids = {name: int(name) for name in names if is_whole_number(name)}
+    classes = sorted(i for i in ids.values() if i not in IGNORED_IDS)
+    counted = len(ids) == len(names) and len(classes) > 1 and classes == list(range(len(classes)))
+    return words + [name for name in ids if counted and ids[name] in IGNORED_IDS]
 
 
 def is_whole_number(label: str) -> bool:

@@ -14,7 +14,8 @@ from layerdrop.data.columns import (
     check_blanks,
     class_names,
     maybe_missing,
-    note_on_blanks,
+    note_on_quotes,
+    note_on_spelling,
     positive_class,
     separator_in,
 )
@@ -150,7 +151,7 @@ def own_examples(
         task = custom_task(spec.task, texts, label, names, label_type=kind.label_type)
         if not known_classes and spec.label_type == "auto":
             notes += [*task.kind.notes(label), *_notes_on_classes(task)]
-        notes += [*task.kind.notes_on_names(label), *note_on_blanks(names, label)] if split == "train" else []
+        notes += [*task.kind.notes_on_names(label), *note_on_spelling(names, label)] if split == "train" else []
         counts = Counter(name for cell in cells for name in kind.names_in(cell)) if split == "train" else None
         positive, reason = _positive(first.path, task, spec.positive_label, head.positive, counts)
         task = replace(task, positive=positive)
@@ -160,7 +161,7 @@ def own_examples(
     examples = {}
     for split, table in tables.items():
         index, note = index_column(table)
-        notes += [note] if note else []
+        notes += [*([note] if note else []), *note_on_quotes(table, texts)]
         examples[split] = table.examples(task, class_ids, index, split != "test", spec.skip_bad_rows)
     return task, examples, notes
 
@@ -210,7 +211,10 @@ def _converted(table: Table, kind: type[Kind], texts: Sequence[str], label: str 
                 raise
             raise BadRow(f"{error} (for several labels in a row: --label_separator '{separator()}')") from None
 
-    return table.map(convert, spec.skip_bad_rows)
+    table = table.map(convert, spec.skip_bad_rows)
+    if label:
+        kind.check_cells([row[label] for row in table.rows.values()], f"{table.path}: column '{label}'")
+    return table
 
 
 def _label_cell(row: Row, kind: type[Kind], label: str, spec: DataSpec) -> Any:

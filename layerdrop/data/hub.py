@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from layerdrop.data.tables import Table, plain_cells
+from layerdrop.data.tables import FILE_TYPES, Table, plain_cells
 from layerdrop.errors import UserError
+from layerdrop.system.files import regular
 from layerdrop.system.text import one_line
 
 SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"
@@ -57,6 +58,9 @@ def load_splits(name: str, config: str | None, cache_dir: str | None = None, tok
         raise UserError(
             f"--dataset_config_name {config}: the saved dataset {name} has no configurations. Leave it out."
         )
+    for path in folder.rglob("*") if is_folder(name) else ():
+        if path.suffix in (".arrow", *FILE_TYPES) and path.is_file():
+            regular(path)
     datasets.logging.set_verbosity(logging.CRITICAL)  # its errors are raised, too
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()

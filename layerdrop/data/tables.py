@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from layerdrop.checkpoints import LFS_POINTER
 from layerdrop.data.examples import BadRow, Examples, UnknownLabel
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task
 from layerdrop.errors import UserError
@@ -25,13 +25,16 @@ CONLL = ".conll"
 CONLL_TYPES = (CONLL, ".iob", ".bio")
 FILE_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", *CONLL_TYPES)
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-NAMES_OF_SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons"}
-LIST_OF_TEXTS = re.compile(r"""\[\s*["'].*["']\s*\]$""", re.DOTALL)
-"""A text in brackets that looks like a list of texts."""
+NAMES_OF_SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "vertical bars"}
+OTHER_LIST = re.compile(r"""\[\s*(["'].*["']|[-+]?\d+\.?\d*(\s+[-+]?\d+\.?\d*)+)\s*\]$""", re.DOTALL)
+"""A text in brackets that looks like a list of texts, or like NumPy's array of numbers."""
 csv.field_size_limit(2**31 - 1)  # the csv module refuses cells of more than 131,072 characters by default
 
+BOM = "\ufeff"
+"""Byte-order mark. `cat a.csv b.csv` writes one before each header."""
 UNUSABLE = re.compile("[\0\ud800-\udfff]")
 """Characters that no text contains: NUL, and halves of characters, which JSON can escape."""
+BETWEEN_OBJECTS = re.compile(r"[\s,]*")
 
 Row = dict[str, object]
 """Column -> cell. Missing cells and NaN are None. Bytes are decoded if they are UTF-8 text."""
@@ -160,13 +163,14 @@ def listed(cell: object, column: str = "label") -> list[str] | None:
     if isinstance(cell, str):
         text = cell.strip()
         cell = _parsed(text) if text[:1] == "[" and text[-1:] == "]" else None
-        if cell is None and LIST_OF_TEXTS.match(text):
+        if cell is None and OTHER_LIST.match(text):
             raise BadRow(f'\'{one_line(text, 40)}\' is not a list in the notation of JSON, which is ["a", "b"]')
     if not isinstance(cell, (list, tuple)):
         return None
     if other := [item for item in cell if not isinstance(item, (str, int)) or item == ""]:
         item = "an empty text" if other[0] == "" else one_line(repr(other[0]), 40)
-        raise BadRow(f"the list in column '{column}' contains {item}, which is not a word")
+        hint = " (write the names of the classes)" if isinstance(other[0], float) else ""
+        raise BadRow(f"the list in column '{column}' contains {item}, which is not a word{hint}")
     if UNUSABLE.search(" ".join(map(str, cell))):
         raise BadRow(f"the list in column '{column}' contains a non-text character")
     return list(map(str, cell))
@@ -286,13 +290,10 @@ def _collect(path: Path, columns: Sequence[str], rows: Rows, limit: int | None, 
     return Table(str(path), names, kept, bad, label_rows=further)
 
 
-def _text_lines(flag: str, path: Path) -> list[str]:
-    """The lines of a text file with their ends."""
-    with open(regular(path), encoding="utf-8-sig", newline="") as file:
-        lines = file.readlines()
-    if lines and lines[0].startswith(LFS_POINTER.decode()):
-        raise UserError(f"{flag} {path}: is a pointer of Git LFS, not the file. Fetch it: git lfs pull")
-    return lines
+def _text_lines(path: Path) -> list[str]:
+    """The lines of a text file with their ends, without byte-order marks at their beginnings."""
+    with open(regular(path), encoding="utf-8", newline="") as file:
+        return [line.lstrip(BOM) for line in file]
 
 
 def _plain(row: object) -> Row | BadRow:
@@ -332,7 +333,7 @@ def _read_parquet(flag: str, path: Path) -> tuple[list[str], Rows]:
 
 def _read_json(flag: str, path: Path) -> tuple[tuple[str, ...], Rows]:
     """Read JSON lines, or a JSON array of objects."""
-    lines = _text_lines(flag, path)
+    lines = _text_lines(path)
     content = "".join(lines)
     try:
         whole = json.loads(content)  # JSON lines raise an error here
@@ -347,14 +348,52 @@ def _read_json(flag: str, path: Path) -> tuple[tuple[str, ...], Rows]:
                 "on each line."
             ) from None
         whole = None
-    if isinstance(whole, dict) and sum(bool(line.strip()) for line in lines) > 1:
+    rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if reason := _other_layout(whole, content, [line for _, line in rows]):
         raise UserError(
-            f"{flag} {path}: its JSON object spans several lines. Write one object for each row, each on one line "
+            f"{flag} {path}: {reason}. Write one object for each row, each on one line "
             "(pandas: orient='records', lines=True)."
         )
     if isinstance(whole, list):
         return (), enumerate(map(_plain, whole), 1)
-    return (), ((number, _json_line(line)) for number, line in enumerate(lines, 1) if line.strip())
+    return (), ((number, _json_line(line)) for number, line in rows)
+
+
+def _other_layout(whole: object, content: str, lines: list[str]) -> str | None:
+    """Why a JSON file has neither an object on each line nor an array of objects. None if it has, or may have.
+
+    whole: the parsed content; None if it is not one JSON value. lines: that are not blank.
+    """
+    if isinstance(whole, list):
+        return "its JSON array holds lists" if whole and all(isinstance(row, list) for row in whole) else None
+    if isinstance(whole, dict):
+        one_row = len(lines) == 1 and not _holds_rows(whole)
+        return None if one_row else f"its JSON object {'holds all rows' if len(lines) == 1 else 'spans several lines'}"
+    broken = lines and all(isinstance(_json_line(line), BadRow) for line in lines[:-1])
+    return "its JSON objects are not on one line each" if broken and _are_objects(content) else None
+
+
+def _holds_rows(whole: dict[str, object]) -> bool:
+    """Whether a JSON object is a table: `{"text": {"0": ...}}`, `{"text": ["w w", ...]}`, `{"data": [...]}`. The object
+    of one row may have lists of words and labels."""
+    cells = list(whole.values())
+    if all(isinstance(cell, list) for cell in cells) and any(" " in str(item) for cell in cells for item in cell):
+        return True
+    data = whole.get("data") if all(isinstance(cell, (list, dict)) for cell in cells) else None
+    return bool(data) or {type(cell) for cell in cells} == {dict}
+
+
+def _are_objects(content: str) -> bool:
+    """Whether a text is a series of JSON objects, with blanks, line ends and commas between them."""
+    decoder, start = json.JSONDecoder(), 0
+    try:
+        while (start := BETWEEN_OBJECTS.match(content, start).end()) < len(content):
+            row, start = decoder.raw_decode(content, start)
+            if not isinstance(row, dict):
+                return False
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _json_line(line: str) -> Row | BadRow:
@@ -368,17 +407,17 @@ def _json_line(line: str) -> Row | BadRow:
 def _read_delimited(flag: str, path: Path) -> tuple[list[str], Rows]:
     kind = path.suffix.lower()
     separator = SEPARATORS[kind]
-    lines = _text_lines(flag, path)
+    lines = _text_lines(path)
     _, header = next(delimited_rows(lines, separator), (1, []))
     if isinstance(header, BadRow):
         raise UserError(
             f"{flag} {path}: the first line must name the columns, but cannot be read ({header}). Correct this line."
         )
-    if len(header) == 1 and (other := next((other for other in ";\t," if other in header[0]), None)):
+    if other := _other_separator(lines, separator, header):
         raise UserError(
             f"{flag} {path}: the first line has {NAMES_OF_SEPARATORS[other]} between "
-            f"{', '.join(header[0].split(other))}, but a {kind} file has {NAMES_OF_SEPARATORS[separator]}. Convert the "
-            f"file{', or name it .tsv (which has no quoting)' if other == chr(9) else ''}."
+            f"{', '.join(separator.join(header).split(other))}, but a {kind} file has {NAMES_OF_SEPARATORS[separator]}."
+            f" Convert the file{', or name it .tsv (which has no quoting)' if other == chr(9) else ''}."
         )
     used = dict(enumerate(header))
     if blank := [i for i, name in used.items() if not name.strip()]:
@@ -392,14 +431,30 @@ def _read_delimited(flag: str, path: Path) -> tuple[list[str], Rows]:
     )
 
 
+def _other_separator(lines: list[str], separator: str, header: list[str]) -> str | None:
+    """Another character that separates the columns: it is in a header of one column, or the first rows have one number
+    of columns only with it. None if there is no such character."""
+
+    def widths(mark: str) -> set[int]:
+        rows = islice(delimited_rows(lines, mark), 10)
+        return {0 if isinstance(row, BadRow) else len(row) for _, row in rows}
+
+    others = [other for other in NAMES_OF_SEPARATORS if other != separator]
+    if len(header) == 1:
+        return next((other for other in others if other in header[0]), None)
+    fits = len(widths(separator)) == 1
+    return None if fits else next((other for other in others if len(of := widths(other)) == 1 and max(of) > 1), None)
+
+
 def _checked_rows(lines: list[str], separator: str, header: list[str]) -> Iterator[tuple[int, list[str] | BadRow]]:
     """(line, cells) of every row below the header."""
     rows = delimited_rows(lines, separator)
     next(rows, None)
+    names = [name.strip().lower() for name in header]
     for line, fields in rows:
         if isinstance(fields, BadRow):
             yield line, fields
-        elif fields == header and len(header) > 1:
+        elif len(header) > 1 and [cell.strip().lower() for cell in fields] == names:
             yield line, BadRow("a repeated header line")
         elif len(fields) != len(header):
             yield line, BadRow(_wrong_width(header, fields))
@@ -451,7 +506,7 @@ def _read_conll(flag: str, path: Path) -> tuple[list[str], Rows]:
     Columns: `tokens`, then `2`, `3` ... , and `ner_tags` for the last column. Lines `-DOCSTART-` are skipped, and lines
     with `#` but without a tab in a file with tabs.
     """
-    lines = _text_lines(flag, path)
+    lines = _text_lines(path)
     separator = "\t" if any("\t" in line for line in lines) else None
     sentences: dict[int, list[list[str]]] = {}
     start = 0

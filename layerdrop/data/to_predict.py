@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerdrop.data.columns import PAIRS, SINGLES, text_columns
+from layerdrop.data.columns import PAIRS, SINGLES, note_on_quotes, text_columns
 from layerdrop.data.examples import Examples, shortened
 from layerdrop.data.files import index_column
 from layerdrop.data.kinds.token_tags import WORD_COLUMNS, split_cell
-from layerdrop.data.tables import FILE_TYPES, UNUSABLE, Row, Table, text_cell
-from layerdrop.errors import UserError
+from layerdrop.data.tables import BOM, FILE_TYPES, UNUSABLE, Row, Table, text_cell
+from layerdrop.errors import UserError, refuse_pointer
 
 COUNTS = {1: "one text", 2: "two texts"}
 
@@ -88,7 +88,7 @@ def read_columns(
     if index:
         ids = [str(table.rows[line][index]) if line in table.rows else "" for line in table.lines]
     reasons = {line: f"{'' if line in table.rows else 'malformed row: '}{error}" for line, error in bad.items()}
-    notes = tuple(filter(None, (note, _note_on_empty(len(texts), reasons))))
+    notes = tuple(filter(None, (note, *note_on_quotes(table, names), _note_on_empty(len(texts), reasons))))
     kept = tuple(name for name in table.columns if (name, index) != ("index", "index"))
     cells = [tuple(_shown(table.rows.get(line, {}).get(name)) for name in kept) for line in table.lines]
     return ToPredict(table.path, ids, texts, notes, kept, cells)
@@ -128,15 +128,25 @@ def _columns(table: Table, known: Sequence[tuple[str, ...]], chosen: Sequence[st
     )
 
 
-def read_lines(content: bytes, source: str) -> ToPredict:
-    """Read plain lines: one text, or two texts separated by a tab. Lines end with LF or CR LF. Raises UserError."""
+def read_lines(content: bytes, source: str, skip_bad_rows: bool = False) -> ToPredict:
+    """Read plain lines: one text, or two texts separated by a tab. Lines end with LF or CR LF.
+
+    skip_bad_rows: replace a line with NUL by None. Otherwise it raises UserError.
+    """
+    refuse_pointer(source, content)
     try:
-        lines = content.decode("utf-8-sig").split("\n")
+        lines = [line.lstrip(BOM) for line in content.decode().split("\n")]
     except UnicodeDecodeError as error:
         raise UserError(f"{source}: not UTF-8 text ({error.reason} at byte {error.start}). Convert the file.") from None
     if not lines[-1]:
         lines.pop()
-    texts = [tuple(line.removesuffix("\r").split("\t")) if line.strip() else None for line in lines]
+    empty = {number: "an empty line" for number, line in enumerate(lines, 1) if not line.strip()}
+    binary = {number: "a non-text character, such as NUL" for number, line in enumerate(lines, 1) if "\0" in line}
+    if binary and not skip_bad_rows:
+        line, reason = next(iter(binary.items()))
+        raise UserError(f"{source}:{line}: {reason} (is the file binary?). Fix the line, or add --skip_bad_rows.")
+    bad = empty | binary
+    texts = [None if i in bad else tuple(line.removesuffix("\r").split("\t")) for i, line in enumerate(lines, 1)]
     first = next((len(row) for row in texts if row), 0)
     for number, row in enumerate(texts, 1):
         if row and first > 2:
@@ -146,6 +156,5 @@ def read_lines(content: bytes, source: str) -> ToPredict:
                 f"{source}:{number}: {len(row)} text{'s' * (len(row) > 1)}, but {first} in the lines above (a tab "
                 "separates texts). Give the same number on each line."
             )
-    empty = {number: "an empty line" for number, row in enumerate(texts, 1) if row is None}
-    note = _note_on_empty(len(texts), empty)
+    note = _note_on_empty(len(texts), bad)
     return ToPredict(source, [str(i) for i in range(len(lines))], texts, (note,) if note else ())

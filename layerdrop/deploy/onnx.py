@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from layerdrop.data.batches import Collator, batches
 from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.errors import UserError
+from layerdrop.system.files import regular
 from layerdrop.system.text import one_line
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -103,8 +104,9 @@ class OnnxClassifier:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        name = str(regular(path))
         try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self.session = onnxruntime.InferenceSession(name, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has an error class for each status
             raise UserError(f"{path}: is damaged ({one_line(str(error), 200)}). Export the run again.") from error
         self.inputs = [given.name for given in self.session.get_inputs()]

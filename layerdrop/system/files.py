@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from layerdrop.errors import UserError
+from layerdrop.errors import LFS_POINTER, UserError, refuse_pointer
 
 
 class LocalPath(str):
@@ -40,10 +40,16 @@ killed process."""
 
 # ---- files -----------------------------------------------------------------------------------------------------------
 def regular(path: str | Path) -> Path:
-    """Return the path of a file to open. Raises OSError for a pipe or a device, because opening it could wait."""
+    """Return the path of a file to open. Raises OSError for a pipe or a device, because opening it could wait.
+
+    Raises UserError for a Git LFS pointer.
+    """
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    if path.is_file():
+        with open(path, "rb") as file:
+            refuse_pointer(str(path), file.read(len(LFS_POINTER)))
     return path
 
 

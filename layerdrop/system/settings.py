@@ -49,6 +49,8 @@ def read_settings(path: str, kind: str | None = None) -> dict[str, Any]:
     try:
         text = regular(Path(path).expanduser()).read_text(encoding="utf-8-sig")
         settings = json.loads(text) if path.endswith(".json") else yaml.load(text, _Loader)
+    except UserError:  # a Git LFS pointer
+        raise
     except OSError as error:
         raise UserError(f"{path}: cannot read the configuration ({error.strerror}). Check the path.") from None
     except (yaml.YAMLError, ValueError) as error:

@@ -9,13 +9,14 @@ import pytest
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.criteria.orders import read_layers_file, read_order_file, read_sets_file
+from layerdrop.data.tables import read_table
 from layerdrop.errors import UserError
 from layerdrop.system.settings import read_settings
 
 MARK = "\ufeff"
 
 
-@pytest.mark.parametrize(
+USER_FILES = pytest.mark.parametrize(
     ("name", "text", "read", "value"),
     [
         ("order.txt", "5\n4\n", read_order_file, (5, 4)),
@@ -25,10 +26,35 @@ MARK = "\ufeff"
         ("flags.yaml", "seed: 3\n", read_settings, {"seed": 3}),
     ],
 )
+
+
+@USER_FILES
 def test_a_users_file_is_read(tmp_path, name, text, read, value):
     for mark in ("", MARK):
         (tmp_path / name).write_text(mark + text, encoding="utf-8")
         assert read(str(tmp_path / name)) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.csv", "{0}{0}text,label\nw w,a\n{0}v v,b\n"),
+        ("x.tsv", "{0}text\tlabel\nw w\ta\n{0}v v\tb\n"),
+        ("x.jsonl", '{0}{{"text": "w w", "label": "a"}}\n{0}{{"text": "v v", "label": "b"}}\n'),
+        ("x.json", '{0}{0}[{{"text": "w w", "label": "a"}}, {{"text": "v v", "label": "b"}}]\n'),
+    ],
+)
+def test_marks_of_joined_files_are_no_part_of_the_rows(tmp_path, name, text):
+    (tmp_path / name).write_text(text.format(MARK), encoding="utf-8")
+    table = read_table("--train_file", str(tmp_path / name))
+    assert list(table.rows.values()) == [{"text": "w w", "label": "a"}, {"text": "v v", "label": "b"}]
+
+
+@USER_FILES
+def test_a_pointer_of_git_lfs_is_named(tmp_path, name, text, read, value):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(UserError, match=f"{name} is a pointer of Git LFS, not the file. Fetch it: git lfs pull$"):
+        read(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(

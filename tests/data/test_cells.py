@@ -4,6 +4,7 @@ import json
 import re
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,18 +25,41 @@ def test_a_json_array_is_read(tmp_path, indent):
     assert examples.bad_lines == (4, 5) and len(examples) == 3
 
 
+frame = pandas.DataFrame({"text": ["a b", "c"], "label": [0, 1]})
+ORIENTS = dict.fromkeys(("columns", "split", "index", "table"), "object holds all rows")
+ORIENTS["values"] = "array holds lists"
+ONE_ROW = r"Write one object for each row, each on one line \(pandas: orient='records', lines=True\)"
+OBJECTS = [json.dumps(row) for row in frame.to_dict("records")]
+SERIES = [" ".join(OBJECTS), ",\n".join(OBJECTS), ",\n".join([*OBJECTS, ""]), "\n".join(OBJECTS).replace("{", "{\n")]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('[\n{"text": "a", "label": 1},\n{"text": "b"', "x.json: its JSON array cannot be read .* at line 3"),
         ('{\n"version": 1,\n"data": []\n}', "x.json: its JSON object spans several lines. Write one object for each"),
         ("[]", "x.json: no usable row"),
+        ("", "x.json: no usable row"),
+        *((frame.to_json(orient=orient), f"x.json: its JSON {what}. {ONE_ROW}") for orient, what in ORIENTS.items()),
+        *(
+            (json.dumps(table), f"x.json: its JSON object holds all rows. {ONE_ROW}")
+            for table in (frame.to_dict("list"), {"data": frame.to_dict("records")})
+        ),
+        *((text, f"x.json: its JSON objects are not on one line each. {ONE_ROW}") for text in SERIES),
     ],
 )
 def test_other_json_is_refused_with_its_shape(tmp_path, text, message):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(UserError, match=message):
         read(str(tmp_path / "x.json"), skip_bad_rows=True)
+
+
+@pytest.mark.parametrize(
+    "row", ['{"tokens": ["w", "v"], "ner_tags": ["O", "O"]}', '{"text": "w w", "label": ["a", "b"], "data": [[1]]}']
+)
+def test_one_row_may_have_lists(tmp_path, row):
+    (tmp_path / "x.json").write_text(row + "\n")
+    assert read_table("--test_file", str(tmp_path / "x.json")).rows == {1: json.loads(row)}
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
@@ -62,9 +86,11 @@ def test_columns_without_a_name(tmp_path):
 def test_a_repeated_header_is_no_row(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("text,label\nw,a\nv,b\ntext,label\nw,a\n")
-    with pytest.raises(UserError, match="x.csv:4: a repeated header line"):
-        read(str(path))
-    assert read(str(path), skip_bad_rows=True).task.labels == ("a", "b")
+    for header in ("text,label", "Text, LABEL", "\ufefftext,label", '\ufeff"text","label"'):
+        path.write_text(f"\ufefftext,label\nw,a\nv,b\n{header}\nw,a\n", encoding="utf-8")
+        with pytest.raises(UserError, match="x.csv:4: a repeated header line"):
+            read(str(path))
+        assert read(str(path), skip_bad_rows=True).task.labels == ("a", "b")
     path.write_text("text\ntext\nw w\n")  # with one column it may be a text
     assert len(read(None, None, str(path), known_labels=("a", "b")).examples["test"]) == 2
 
@@ -154,6 +180,12 @@ def test_a_column_of_numbers_with_gaps_is_no_text(tmp_path):
         (["-1", "1"], None),
         (["-2", "-1", "0", "1"], None),
         (["neg", "pos"], None),
+        (["0", "1", "-100"], "-100"),
+        (["-100", "1", "2"], None),
+        (["#tag", "#top"], None),
+        (["+", "*"], None),
+        *((["neg", "pos", word], word) for word in ("NaT", "#REF!", "#VALUE!", "#DIV/0!", "--", ".", "???", "Unknown")),
+        *((["neg", "pos", word], word) for word in ("missing", "undefined", "unlabeled", "no label", "TBD", "#N/A")),
     ],
 )
 def test_classes_that_may_be_missing_labels_are_noted(tmp_path, labels, named):
@@ -169,6 +201,7 @@ def test_classes_that_may_be_missing_labels_are_noted(tmp_path, labels, named):
         (["3,5", "4,0", "1,2"], "3,5"),
         (["35%", "12.5%", "8%"], "35%"),
         (["1,200.5", "3,400.1"], "1,200.5"),
+        (["1_000", "2_500"], "1_000"),
         (["1.200,5", "3.400,1"], "1.200,5"),
         (["1", "2", "2,5"], "2,5"),
         (["$5", "€6"], "$5"),
@@ -185,6 +218,44 @@ def test_numbers_of_another_spelling_are_refused(tmp_path, labels, first):
     with pytest.raises(UserError, match=f"{message}.*--label_type class"):
         read(path)
     assert len(read(path, label_type="class").task.labels) == len(labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["True", "true", "FALSE"], "'True' and 'true'"),
+        (["Pos", "pos", "Neg", "neg"], "'Neg' and 'neg', 'Pos' and 'pos'"),
+        (["1", "01", "2"], "'01' and '1'"),
+        (["a", "b"], None),
+    ],
+)
+def test_classes_that_differ_in_spelling_are_noted(tmp_path, labels, names):
+    notes = [note for note in read(column(tmp_path / "x.csv", labels)).notes if "in spelling" in note]
+    assert notes == (
+        [f"classes of column 'label' differ only in spelling: {names}. To join them, correct it"] * bool(names)
+    )
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [([0.0, 1.0, 0.0], "0.0, 1.0"), (["0", "1", "1.0"], "0.0, 1.0")],
+)
+def test_two_whole_numbers_as_decimals_are_unclear(tmp_path, kind, labels, shown):
+    """pandas writes class ids so if a cell of the column is missing."""
+    path = column(tmp_path / f"x.{kind}", [*labels, *labels])
+    message = f"x.{kind}: labels of column 'label' are two whole numbers, written as decimals: {shown}. Add -"
+    with pytest.raises(UserError, match=re.escape(message)):
+        read(path, skip_bad_rows=True)
+    assert not read(path, label_type="number").task.labels
+    assert read(path, label_type="class").task.labels == tuple(sorted(set(map(str, labels))))
+
+
+@pytest.mark.parametrize("labels", [["1.0", "2.0", "3.0"], ["0.0", "1.0", "0.5"]])
+def test_other_decimals_are_numbers_with_a_note(tmp_path, labels):
+    data = read(column(tmp_path / "x.csv", labels))
+    assert not data.task.labels and "labels of column 'label': values (to change: --label_type)" in data.notes
+    assert not any("values" in note for note in read(str(tmp_path / "x.csv"), label_type="number").notes)
 
 
 @pytest.mark.parametrize(

@@ -265,9 +265,12 @@ def test_bad_input_is_one_line(tmp_path, saved, capfd):
     (tmp_path / "rows.csv").write_text("text,label\na,b\n")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "train.json").write_text("{")
+    (tmp_path / "pointer").mkdir()
+    (tmp_path / "pointer" / "train.csv").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     cases = {
         "--dataset_name .*empty: .* cannot read this folder .*any data files.*Give a folder": {"name": "empty"},
         "--dataset_name .*broken: .* cannot read this folder": {"name": "broken"},
+        ".*pointer/train.csv is a pointer of Git LFS, not the file. Fetch it": {"name": "pointer"},
         "--dataset_name .*rows.csv: is a file. Give it as --train_file": {"name": "rows.csv"},
         r"--train_split train\[:0\]: .*reviews has no rows in this split": {"train": "train[:0]"},
         "--dataset_config_name x: the saved dataset .*reviews has no configurations": {

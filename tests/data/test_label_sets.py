@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from layerdrop.data.kinds import Classes, LabelSets, Values, kind_of
 from layerdrop.errors import UserError
-from tests.data.test_own_files import read, write
+from tests.data.test_own_files import column, read, write
 
 LABELS = [["b"], [], ["a", "c"], ["c", "c"]]
 IDS = [[0, 1, 0], [0, 0, 0], [1, 0, 1], [0, 0, 1]]
@@ -253,3 +253,44 @@ def test_kinds_of_configurations():
         ({"num_labels": 3}, Classes),
     ):
         assert type(kind_of(BertConfig(**words))) is kind
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "n"),
+    [
+        ("x.jsonl", [[1, 0, 0], [0, 1, 1]], 3),
+        ("x.jsonl", [[True, False], [False, True]], 2),
+        ("x.csv", ["[1, 0]", "[0, 1]"], 2),
+        ("x.parquet", [[0, 0, 0, 1], [0, 0, 1, 0]], 4),
+    ],
+)
+def test_labels_by_position_are_refused(tmp_path, name, cells, n):
+    """Also in a validation file: 0 and 1 could be ids of the model's classes."""
+    path = column(tmp_path / name, cells)
+    message = f"{name}: column 'label' marks labels by their position in lists of {n}. Write the names of each row"
+    for files, how in (((path,), {}), ((path,), {"label_type": "multi"}), ((None, path), {"label_type": "multi"})):
+        with pytest.raises(UserError, match=message):
+            read(*files, known_labels=("a", "b"), **how)
+
+
+@pytest.mark.parametrize("cells", [[["0", "1"]] * 4, [[1], [0], [1, 0]], [[1, 2], [2, 1]]])
+def test_ids_of_classes_are_labels(tmp_path, cells):
+    assert len(read(column(tmp_path / "x.jsonl", cells)).task.labels) == 2
+
+
+def test_positions_as_decimals_are_refused_with_advice(tmp_path):
+    path = column(tmp_path / "x.jsonl", [[1.0, 0.0], [0.0, 1.0]])
+    with pytest.raises(UserError, match=r"contains 1.0, which is not a word \(write the names of the classes\)"):
+        read(path)
+
+
+@pytest.mark.parametrize("label", ["[0 1 0]", "[0. 1. 0.]", "[ 12  -3 ]"])
+def test_arrays_of_numpy_are_no_classes(tmp_path, label):
+    path = column(tmp_path / "x.csv", [label, label.replace("1", "7")] * 2)
+    with pytest.raises(UserError, match=r"x.csv:2: .* is not a list in the notation of JSON"):
+        read(path)
+
+
+@pytest.mark.parametrize("label", ["[2020-01-01]", "[a 1]", "[1.2.3]"])
+def test_other_words_in_brackets_are_classes(tmp_path, label):
+    assert read(column(tmp_path / "x.csv", [label, "b"])).task.labels == (label, "b")

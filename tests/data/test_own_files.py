@@ -151,12 +151,60 @@ def test_two_columns_of_one_name_are_refused(tmp_path, kind):
         ("x.csv", "\t", "has tabs between text, label, but a .csv file has commas. Convert the file, or name it .tsv"),
         ("x.tsv", ",", "has commas between text, label, but a .tsv file has tabs"),
         ("x.tsv", ";", "has semicolons between text, label, but a .tsv file has tabs"),
+        ("x.csv", "|", "has vertical bars between text, label, but a .csv file has commas"),
+        ("x.tsv", "|", "has vertical bars between text, label, but a .tsv file has tabs"),
     ],
 )
 def test_another_separator_is_named(tmp_path, name, separator, message):
     (tmp_path / name).write_text("text,label\nw1 w,a\nw2 w,b\n".replace(",", separator))
     with pytest.raises(UserError, match=message):
         read(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.csv", "id;text, full;label\n1;w, w;a\n2;w;b\n", "semicolons between id, text, full, label, but"),
+        ("x.csv", "text, full|label\nw|a\nw|b\n", "vertical bars between text, full, label, but"),
+        ("x.tsv", "id,text\tfull,label\n1,w,a\n2,w,b\n", "commas between id, text\tfull, label, but"),
+    ],
+)
+def test_another_separator_is_named_in_a_header_with_both(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=f"the first line has {message}"):
+        read(str(tmp_path / name), skip_bad_rows=True)
+
+
+def test_names_of_columns_may_contain_other_separators(tmp_path):
+    """Also beside a malformed row."""
+    (tmp_path / "x.csv").write_text("text;a|b,label\nw;w|w,a\nw,w,w\nw;w,b\n")
+    data = read(str(tmp_path / "x.csv"), skip_bad_rows=True, text_columns=("text;a|b",))
+    assert data.examples["train"].texts == (["w;w|w", "w;w"],)
+
+
+def test_a_column_of_numbers_is_named_as_such(tmp_path):
+    message = (
+        r"cannot choose the text columns from text, stars \(only numbers: text, stars\). Name them: --text_columns"
+    )
+    path = write(tmp_path / "x.csv", [{"text": i, "stars": i, "label": "ab"[i % 2]} for i in range(4)])
+    with pytest.raises(UserError, match=message):
+        read(path)
+    assert read(path, text_columns=("text",)).examples["train"].texts == (["0", "1", "2", "3"],)
+
+
+QUOTED = '"the ""dog"" 0"'
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "n"),
+    [("x.tsv", QUOTED, 1), ("x.tsv", '"the dog"', 0), ("x.tsv", 'a "" b', 0), ("x.csv", QUOTED, 0)],
+)
+def test_texts_of_tsv_in_quotes_are_noted(tmp_path, name, cell, n):
+    path = tmp_path / name
+    path.write_text(f"text,label\n{cell},a\nw,b\n".replace(",", "," if name == "x.csv" else "\t"))
+    data = read(str(path))
+    assert data.examples["train"].texts[0][0] == (cell if name == "x.tsv" else 'the "dog" 0')
+    assert sum("the texts of column 'text' of" in note and "keep their quotes" in note for note in data.notes) == n
 
 
 def test_one_column_is_no_mistake(tmp_path):
@@ -335,7 +383,7 @@ def test_text_is_not_guessed_among_several_columns(tmp_path, columns, texts):
     rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     path = write(tmp_path / "x.csv", [row | {"label": "ab"[i]} for i, row in enumerate(rows)])
     if texts is None:
-        message = f"x.csv: cannot choose the text columns from {', '.join(columns)}. Name them: --text_columns"
+        message = f"x.csv: cannot choose the text columns from {', '.join(columns)}.*Name them: --text_columns"
         with pytest.raises(UserError, match=message):
             read(path)
     else:

@@ -388,6 +388,13 @@ def test_onnx_and_its_predictions(made, capsys):
     assert Path("out.tsv").read_text().splitlines() == lines
 
 
+@needs_onnx
+def test_a_pointer_of_git_lfs_is_no_export(tmp_path):
+    (tmp_path / "model.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(UserError, match="model.onnx is a pointer of Git LFS, not the file. Fetch it: git lfs pull"):
+        OnnxClassifier(tmp_path / "model.onnx")
+
+
 def test_predictions_are_those_of_plain_transformers(made, capsys):
     pairs = [("w1 w2 w3", "w4"), ("w5 w9 w11 w12 w13", "w6 w7")]
     Path("texts.txt").write_text("".join("\t".join(pair) + "\n" for pair in pairs))

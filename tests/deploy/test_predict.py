@@ -93,7 +93,19 @@ def test_a_prediction_for_every_line(call, single, tmp_path, text, empty, n):
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text(call, single):
-    assert call(single, stdin=b"\xef\xbb\xbfw1 w2\n")[1] == call(single, stdin=b"w1 w2\n")[1]
+    expected = call(single, stdin=b"w1 w2\nw3\n")[1]
+    assert call(single, stdin=b"\xef\xbb\xbfw1 w2\n\xef\xbb\xbfw3\n")[1] == expected
+
+
+def test_a_line_with_nul_can_be_skipped(call, single):
+    code, rows, err = call(single, "--skip_bad_rows", stdin=b"w1\nw1\0w2\n\nw2\n")
+    assert code == 0 and [bool(row[1]) for row in rows] == [True, False, False, True]
+    assert "2 of 4 rows without a prediction: a non-text character, such as NUL (line 2), an empty line (line 3)" in err
+
+
+def test_quotes_of_tsv_are_noted(call, single, tmp_path):
+    (tmp_path / "x.tsv").write_text('review\n"w1 ""w2"""\n')
+    assert "note: the texts of column 'review' of x.tsv keep their quotes" in call(single, "x.tsv")[2]
 
 
 def test_a_text_as_an_argument(call, single, pair):
@@ -236,6 +248,8 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
             r"stdin:3: 2 texts, but 1 in the lines above \(a tab separates texts\). Give the same number",
         ),
         (["-"], b"\xff\n", "stdin: not UTF-8 text .* at byte 0"),
+        (["-"], b"w1\nw1\0w2\n", "stdin:2: a non-text character, such as NUL .* or add --skip_bad_rows"),
+        (["-"], b"version https://git-lfs.github.com/spec/v1\noid", "stdin is a pointer of Git LFS, not the file"),
         (["--text", "a", "b", "c"], b"", "--text: takes one or two texts"),
         (["--text", "a", "--batch_size", "0"], b"", "--batch_size 0: must be 1 or more"),
         (["--text", "a", "--max_seq_length", "1"], b"", "--max_seq_length 1: must be 2 or more"),

@@ -125,6 +125,10 @@ print(names[int(odds.argmax())], float(odds.max() / odds.sum()))"""
         return ("accuracy", *(["f1"] if len(names) == 2 else []), "f1_macro"), "accuracy"
 
     @override
+    def notes(self, column: str) -> list[str]:
+        return []
+
+    @override
     def encoded(self, cell: str, class_ids: Mapping[str, int], column: str = "label") -> int:
         return class_id(cell, class_ids, self.words)
 

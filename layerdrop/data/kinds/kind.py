@@ -152,6 +152,10 @@ class Kind(Protocol):
         return text_cell(row, column)
 
     @classmethod
+    def check_cells(cls, cells: Sequence[Any], where: str) -> None:
+        """Raise UserError if the label cells of a file are not names. cells: results of `label_cell`."""
+
+    @classmethod
     def names_in(cls, cell: Any) -> Sequence[str]:
         """The class names in a cell. cell: result of `label_cell`."""
 
@@ -161,7 +165,7 @@ class Kind(Protocol):
 
     def notes(self, column: str) -> list[str]:
         """Notes for the user if the contents of a file have decided the kind. column: of the labels."""
-        return []
+        return [f"labels of column '{column}': {self} (to change: --label_type)"]
 
     def pipeline_arguments(self, folder: str, *more: str) -> str:
         """Arguments of the library's `pipeline` for a model in a folder, as code."""

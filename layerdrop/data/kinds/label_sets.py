@@ -14,6 +14,7 @@ from layerdrop.data import metrics
 from layerdrop.data.examples import BadRow
 from layerdrop.data.kinds.kind import Kind, class_id
 from layerdrop.data.tables import Row, Table, is_list, listed, text_cell
+from layerdrop.errors import UserError
 from layerdrop.system.text import one_line
 
 if TYPE_CHECKING:
@@ -131,6 +132,17 @@ print([(names[i], float(p)) for i, p in enumerate(probabilities) if p > 0.5])"""
         return [name for part in text.split(separator) if (name := part.strip())]
 
     @classmethod
+    def check_cells(cls, cells: Sequence[list[str]], where: str) -> None:
+        """Refuse lists of one length with only 0 and 1, which say for each label whether a row has it."""
+        lengths, names = {len(cell) for cell in cells}, {name.lower() for cell in cells for name in cell}
+        named = all(cell == sorted(set(cell)) for cell in cells)  # they may be lists of the classes 0 and 1
+        if not named and len(lengths) == 1 and (names <= {"0", "1"} or names <= {"false", "true"}):
+            raise UserError(
+                f"{where} marks labels by their position in lists of {max(lengths)}. Write the names of each row's "
+                'labels, as ["a", "b"].'
+            )
+
+    @classmethod
     @override
     def names_in(cls, cell: list[str]) -> Sequence[str]:
         return cell
@@ -139,10 +151,6 @@ print([(names[i], float(p)) for i, p in enumerate(probabilities) if p > 0.5])"""
     @override
     def own_metrics(cls, names: Sequence[str]) -> tuple[tuple[str, ...], str]:
         return ("f1_micro", "f1_macro", "exact_match"), "f1_micro"
-
-    @override
-    def notes(self, column: str) -> list[str]:
-        return [f"labels of column '{column}': {self} (to change: --label_type)"]
 
     @override
     def encoded(self, cell: list[str], class_ids: Mapping[str, int], column: str = "label") -> np.ndarray:
