@@ -169,23 +169,25 @@ REFUSED = {
 """Model types without a single list of layers -> reason."""
 
 
-def family_of(config: Any) -> Family:
-    """Return the family of a `PreTrainedConfig`. Raises UserError for a model type that is not in the table."""
+def family_of(config: Any, checkpoint: str = "") -> Family:
+    """Return the family of a `PreTrainedConfig`. Raises UserError for a model type that is not in the table.
+
+    checkpoint: flag and name of the checkpoint, for the message.
+    """
+    start = checkpoint and f"{checkpoint}: "
     for family in FAMILIES:
         if config.model_type in family.model_types:
             if family.shared and getattr(config, "num_hidden_groups", 1) > 1:
                 raise UserError(
-                    f"--model_name_or_path: this {family.name} has {config.num_hidden_groups} groups of shared layers; "
+                    f"{start}this {family.name} has {config.num_hidden_groups} groups of shared layers; "
                     "only models with one group can be reduced. Choose another checkpoint."
                 )
             return family
     if why := REFUSED.get(config.model_type):
-        raise UserError(
-            f"--model_name_or_path: model type '{config.model_type}' cannot be reduced: {why}. Choose another model."
-        )
+        raise UserError(f"{start}model type '{config.model_type}' cannot be reduced: {why}. Choose another model.")
     allowed = ", ".join(name for family in FAMILIES for name in family.model_types)
     raise UserError(
-        f"--model_name_or_path: model type '{config.model_type}' is not in the table of families. "
+        f"{start}model type '{config.model_type}' is not in the table of families. "
         f"Allowed: {allowed}. To add a family, see docs/extending.md."
     )
 

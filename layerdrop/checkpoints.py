@@ -251,7 +251,10 @@ class Checkpoint:
                 "the tokenizer's id is used"
             )
         if side != "either" and tokenizer.padding_side != side:
-            self.notes.append(f"the tokenizer pads on the {tokenizer.padding_side}, this model needs the {side}")
+            self.notes.append(
+                f"the tokenizer pads on the {tokenizer.padding_side}, but this model needs the {side}: texts are "
+                f"padded on the {side}"
+            )
             tokenizer.padding_side = side
 
     @cached_property
@@ -332,7 +335,7 @@ def work_offline_unless_reachable() -> bool:
 
 def _check_config(config: PreTrainedConfig, checkpoint: str) -> None:
     """Raise UserError for a model that cannot be reduced. checkpoint: flag and name, for the message."""
-    family, n_layers = family_of(config), config.num_hidden_layers
+    family, n_layers = family_of(config, checkpoint), config.num_hidden_layers
     if not isinstance(n_layers, int) or not 0 < n_layers <= MOST_LAYERS:
         raise UserError(
             f"{checkpoint}: config.json has {n_layers!r} layers (num_hidden_layers). Allowed: 1 to {MOST_LAYERS}. "
@@ -408,7 +411,10 @@ def _not_found(flag: str, name: str, what: str, error: Exception) -> NotFound:
         return NotFound(
             f"{flag} {name}: no such folder; {what} is not in the local cache and the hub cannot be reached. {ways}."
         )
-    return NotFound(f"{flag} {name}: the hub has no {what} under this name and revision, or it is private (--token).")
+    how = "Check the name, or log in for a private model: hf auth login"
+    if flag == "--model_name_or_path":
+        how = "Check the name and --model_revision, or add --token for a private model"
+    return NotFound(f"{flag} {name}: the hub has no {what} under this name and revision, or it is private. {how}.")
 
 
 def _checkpoint_elsewhere(folder: Path) -> str | None:

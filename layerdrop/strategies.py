@@ -117,6 +117,8 @@ WITHOUT_SCORES = {
     )
 }
 """Name -> strategy, for strategies without scores."""
+BY_POSITION = tuple(name for name, row in WITHOUT_SCORES.items() if row.positions)
+"""Names of the strategies that select layers by position."""
 
 
 def is_whole(value: Any) -> bool:

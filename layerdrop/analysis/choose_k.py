@@ -70,9 +70,14 @@ class TaskTolerance:
             raise UserError("--do_train, --do_eval, --do_predict: choosing K trains and evaluates. Leave them out.")
         self.config = Checkpoint.open(spec.model, options.hub).config
         most = min(len(droppable(self.config)), self.config.num_hidden_layers - 1)
+        if most < 1:
+            raise UserError(f"--model_name_or_path {spec.model.name}: a model of one layer has no layer to drop.")
         all_k = sorted(set(settings.k or range(1, most + 1)))
-        if not 1 <= all_k[0] <= all_k[-1] <= most:
-            raise UserError(f"--k {' '.join(map(str, all_k))}: 1 to {most} layers of this model can be dropped.")
+        if wrong := [k for k in all_k if not 1 <= k <= most]:
+            raise UserError(
+                f"--k {' '.join(map(str, wrong))}: must be from 1 to {most} for this model. Leave out "
+                f"{' '.join(map(str, wrong))}. The full model (K = 0) is always trained."
+            )
         self.name = spec.data.task
         self.model = spec.model.name
         self.strategy = ", ".join((arguments.drop.drop_strategy, *spec.variants))

@@ -46,7 +46,10 @@ def probe(
     stored in temporary files. Only the features of one point are in memory.
     """
     if train.words is not None:
-        raise UserError(f"probe: {task.name} has labels of tokens, but a probe predicts one label for each text.")
+        raise UserError(
+            f"probe: {task.name} has labels of tokens, but a probe predicts one label for each text. Choose another "
+            "task, or another analysis."
+        )
     with tempfile.TemporaryDirectory() as folder:
         x, x_val = (
             features(model, data, collate, token, batch_size, Path(folder) / name)

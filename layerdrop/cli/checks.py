@@ -169,8 +169,13 @@ def _variants(flags: Flags) -> Iterator[str]:
         yield from _elastic(flags)
     if when.theseus and when.drop_when in ("after", "gradual", "elastic"):
         yield f"--theseus: needs --drop_when pretrained or finetuned, not {when.drop_when}."
-    if teacher.teacher and (not train.do_train or when.drop_when in ("after", "elastic")):
-        yield "--teacher: needs training, but this run does not train. Leave it out, or add --do_train."
+    if teacher.teacher and when.drop_when in ("after", "elastic"):
+        yield (
+            f"--teacher: cannot be combined with {variant}. Leave it out, or use --drop_when pretrained, finetuned or "
+            "gradual."
+        )
+    elif teacher.teacher and not train.do_train:
+        yield "--teacher: needs training, but --do_train is off. Leave it out, or add --do_train."
     changing = {
         "--layerdrop_rate": when.layerdrop_rate,
         "--theseus": when.theseus,
@@ -186,11 +191,12 @@ def _elastic(flags: Flags) -> Iterator[str]:
         yield f"--drop_when elastic: drops the last layers. Use --drop_strategy top, not {row.name}."
     given = flags.when.elastic_k
     if negative := [k for k in flags.elastic_k if k < 0]:
-        yield f"--elastic_k {negative[0]}: must be 0 or more. Numbers of layers."
+        yield f"--elastic_k {negative[0]}: must be 0 or more. Give numbers of layers to drop, such as 2 4 6."
     if not flags.elastic_k and given != ["all"] and (k is None or given is not None):
         yield "--drop_when elastic: needs the numbers of layers. Add --elastic_k 2 4 6, or --drop_k N."
     elif k and flags.elastic_k and k not in flags.elastic_k:
-        yield f"--drop_k {k}: is not trained. --elastic_k names {', '.join(map(str, flags.elastic_k))}. Add it there."
+        names = ", ".join(map(str, flags.elastic_k))
+        yield f"--drop_k {k}: the elastic training has only K = {names} (--elastic_k). Add {k} to --elastic_k."
     if flags.when.layerdrop_rate:
         yield "--layerdrop_rate: cannot be combined with --drop_when elastic. Leave it out."
 
@@ -273,7 +279,8 @@ def _library(flags: Flags) -> Iterator[str]:
         elif package := missing_package(name):
             yield f"--report_to {name}: needs a package that is not installed. Run: pip install {package}"
     if train.fsdp and train.world_size == 1:
-        yield "--fsdp: shards a model over several processes. Start them: torchrun --nproc_per_node N run_glue.py ..."
+        start = "torchrun --nproc_per_node N run_glue.py ..."
+        yield f"--fsdp: needs several processes, but this run has one. Start them: {start}"
     for name in ("dataloader_persistent_workers", "dataloader_multiprocessing_context"):
         if getattr(train, name) and not train.dataloader_num_workers:
             yield f"--{name}: needs --dataloader_num_workers above 0. Give both, or leave it out."

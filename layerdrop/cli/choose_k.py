@@ -4,8 +4,8 @@
 
 The validation set is split in halves. The command selects the largest K whose loss on one half is within --max_loss,
 and reports its loss on the other half (Sajjad et al. 2023, Table 4). Missing runs are executed in --store. Repeat the
-command to resume. The other flags are those of `layerdrop run`. Output: a table, a figure of loss by K, and the folder
-of the chosen model.
+command to resume. The other flags are those of `layerdrop run`. Output: a table, the folder of the model of the largest
+--max_loss and the first seed, and with --figures a figure of loss by K.
 """
 
 import argparse
@@ -27,8 +27,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--tasks", nargs="+", help="tasks (default: the task of own data (--train_file, --dataset_name), else mrpc)")
     add("--seeds", nargs="+", type=int, default=[42], help="seeds; scores are medians over seeds")
     add("--k", nargs="+", type=int, help="values of K to choose from (default: all)")
-    add("--exhaustive", action="store_true", help="try every K; bisection assumes that the loss grows with K")
-    add("--finetune_chosen", action="store_true", help="--drop_when elastic: fine-tune the chosen model once more")
+    add(
+        "--exhaustive",
+        action="store_true",
+        help="try every K (default: bisection, which assumes that the loss grows with K)",
+    )
+    add("--finetune_chosen", action="store_true", help="with --drop_when elastic: fine-tune the chosen model once more")
     add("--select_on", help="metric of the losses (default: the task's F1, Spearman, Matthews or accuracy)")
     add("--compare", choices=("sajjad2023",), help="also show the K and the loss of this paper")
     add("--store", type=LocalPath, default="runs/choose_k", help="folder of the runs")

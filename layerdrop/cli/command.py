@@ -34,12 +34,13 @@ COMMANDS = {
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Show defaults other than None and False."""
+    """Show defaults other than None, False and an empty list."""
 
     def _get_help_string(self, action) -> str:
-        text = action.help or ""
-        shown = action.default in (None, False, argparse.SUPPRESS) or "default" in text.lower()
-        return text if shown else f"{text} (default: %(default)s)"
+        text, default = action.help or "", action.default
+        shown = default in (None, False, [], argparse.SUPPRESS) or "default" in text.lower()
+        words = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+        return text if shown else f"{text} (default: {words.replace('%', '%%')})"
 
 
 def flag_name(word: str) -> str:

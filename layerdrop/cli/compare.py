@@ -1,6 +1,8 @@
-"""Show finished runs of one task side by side.
+"""Show layers, parameters, scores and seconds of finished runs of one task side by side.
 
-layerdrop compare runs/FULL runs/REDUCED ...
+  layerdrop compare runs/FULL runs/REDUCED ...
+
+Values in parentheses are differences to the first run: in points for scores, in percent for parameters and seconds.
 """
 
 import argparse

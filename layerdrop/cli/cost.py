@@ -12,6 +12,7 @@ writes a record to --store. To show all records, use layerdrop report STORE --ta
 import argparse
 import sys
 
+from layerdrop.strategies import BY_POSITION
 from layerdrop.system.files import LocalPath
 
 
@@ -19,7 +20,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop cost`."""
     add = parser.add_argument
     add("models", type=LocalPath, nargs="+", help="folders of runs or checkpoints, hub names, random:TYPE")
-    add("--drop_strategy", default="top", help="strategy without scores that selects the layers")
+    add(
+        "--drop_strategy", default="top", help=f"strategy that selects the layers by position: {', '.join(BY_POSITION)}"
+    )
     add("--k", nargs="+", type=int, default=[0], help="numbers of layers to drop from each model")
     add("--texts", type=int, default=256, help="number of pairs with QQP's lengths")
     add("--length", type=int, default=128, help="tokens of the single text, for which operations are counted")

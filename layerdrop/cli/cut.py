@@ -9,14 +9,14 @@ training script.
 
 Criteria that read texts need --texts: a file of lines, or a .csv, .tsv, .json, .jsonl, .parquet or .conll file. The
 words of a list, or of a CoNLL file, are joined with blanks. Criteria that need a head use the checkpoint's masked-LM
-head.
+head. A table of all criteria is in docs/criteria.md.
 
---trim_vocabulary also removes the tokens that do not occur in TEXTS. The tokens of TEXTS do not change.
-Trimming makes multilingual models much smaller, because their embeddings are larger than all layers together.
+--trim_vocabulary FILE also removes the tokens that do not occur in FILE. The trimmed tokenizer splits the texts of FILE
+into the same tokens as before. Trimming makes multilingual models much smaller, because their embeddings are larger
+than all layers together.
 """
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from layerdrop.cli.command import CommandParser, flag_name, no_such_flag, unknown_flags
@@ -30,26 +30,32 @@ SHARED = (
     *("model_revision", "cache_dir", "token", "trust_remote_code", "use_cpu"),
 )
 """Flags of a run that this command takes."""
+HELP = {"max_score_samples": "Criteria that read texts: use only the first N texts of --texts."}
+"""Flag of a run -> its help text in this command, where it has another meaning."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop cut`, and describe the flags of a run that it takes."""
     _add_own_flags(parser)
-    describe_flags(parser.add_argument_group("selection of layers, model and device, as in layerdrop run"), SHARED)
+    describe_flags(
+        parser.add_argument_group("selection of layers, model and device, as in layerdrop run"), SHARED, HELP
+    )
 
 
 def _add_own_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=LocalPath, help="folder or hub name of a checkpoint")
     parser.add_argument("--output_dir", type=LocalPath, required=True, help="folder of the cut checkpoint")
     parser.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), help="type of the weights (default: unchanged)")
-    parser.add_argument("--texts", type=LocalPath, help="file of texts, for criteria that read texts")
+    parser.add_argument("--texts", type=LocalPath, metavar="FILE", help="file of texts, for criteria that read texts")
     parser.add_argument("--text_columns", help="text columns of --texts and --trim_vocabulary, separated by a comma")
-    parser.add_argument("--skip_bad_rows", action="store_true", help="skip malformed rows of these files")
+    parser.add_argument(
+        "--skip_bad_rows", action="store_true", help="skip malformed rows of --texts and --trim_vocabulary"
+    )
     parser.add_argument(
         "--trim_vocabulary",
         type=LocalPath,
-        metavar="TEXTS",
-        help="keep only the tokens of these texts, special tokens, and tokens of one character or byte",
+        metavar="FILE",
+        help="keep only the tokens of the texts in FILE, special tokens, and tokens of one character or byte",
     )
     parser.add_argument("--push_to_hub", metavar="NAME", help="also upload the result to this repository on the hub")
 
@@ -64,6 +70,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     own = CommandParser(parser.prog, allow_abbrev=False)
     _add_own_flags(own)
     args, rest = own.parse_known_args(words)
+    from layerdrop.architectures import HubOptions, ModelSpec
     from layerdrop.checkpoints import Checkpoint, is_local, work_offline_unless_reachable
     from layerdrop.deploy.cut import Source, push, write_cut
     from layerdrop.deploy.folder import check_output
@@ -76,9 +83,12 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     if not is_local(args.model):
         work_offline_unless_reachable()
     check_output("--output_dir", args.output_dir, LAYERS_FILE)
+    model = arguments.model
+    hub = HubOptions(model.cache_dir, model.token, model.trust_remote_code)
+    source = Source(args.model, hub, model.model_revision)
+    checkpoint = Checkpoint.open(ModelSpec(source.name, model.model_revision), hub, "MODEL")
+    model.model_name_or_path = source.name
     spec, options = arguments.to_spec()
-    source = Source(args.model, options.hub, spec.model.revision)
-    checkpoint = Checkpoint.open(replace(spec.model, name=source.name), options.hub, "MODEL")
     selection = _selection(args, spec, options, checkpoint)
     log_notes(checkpoint.notes)
     columns = _texts(args, "--trim_vocabulary").texts if args.trim_vocabulary else ()
@@ -117,7 +127,11 @@ def _selection(args: argparse.Namespace, spec, options, checkpoint):
 
     examples, task = None, None
     if args.texts and not split_to_score(spec.drop):
-        raise UserError("--texts: only for criteria that read texts. Leave it out.")
+        chosen = f"--drop_strategy {spec.drop.strategy}" if spec.drop.strategy else "a command that drops no layer"
+        raise UserError(
+            f"--texts {args.texts}: {chosen} reads no texts. Leave it out, or use --trim_vocabulary FILE to trim the "
+            "vocabulary."
+        )
     if split_to_score(spec.drop):
         if not args.texts:
             raise UserError(f"--drop_strategy {spec.drop.strategy}: reads texts. Add --texts FILE.")

@@ -55,8 +55,8 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
         export = run.export(args.format, output, int8=args.quantize == "int8", max_loss=args.max_loss, force=args.force)
         where = f"is in {output}" if export.written else "is not written"
         print(
-            f"{folder}: {export.variants[-1].name} {where}. Logits differ by at most {export.largest_difference:.1e}; "
-            f"{export.changed} of {export.rows} predictions differ.",
+            f"{folder}: {export.variants[-1].name} {where}. Compared with the run's model: logits differ by at most "
+            f"{export.largest_difference:.1e}, and {export.changed} of {export.rows} predictions differ.",
             file=sys.stderr,
         )
         if export.warning:

@@ -134,7 +134,8 @@ class DropArguments:
     )
     max_score_samples: int | None = flag("Criteria that read texts: use only the first N examples of --score_split.")
     score_store: LocalPath | None = flag(
-        "Folder of cached scores to reuse and extend. `layerdrop layers scores` also writes to this folder."
+        "Folder of cached scores to reuse and extend. `layerdrop layers scores` writes such a folder: "
+        "runs/layers/scores, or scores in its --store."
     )
     freeze_layers: str | None = flag("Ids of kept layers to freeze during fine-tuning, as 0,1,2.")
     freeze_embeddings: bool = flag("Freeze the embeddings during fine-tuning.", False)
@@ -153,8 +154,8 @@ class WhenArguments:
         "pretrained",
     )
     elastic_k: list[str] | None = flag(
-        "elastic: the values of K to train, such as 2 4 6, or all. Each K gets its own run, in the subfolder kK of "
-        "--output_dir. Default: 1 to --drop_k."
+        "elastic: the values of K to train, such as 2 4 6, or all. Each K gets its own run, in a subfolder of "
+        "--output_dir: k2, k4 ... Default: 1 to --drop_k."
     )
     finetune_again: bool = flag("elastic: after the elastic training, fine-tune the model of --drop_k again.", False)
     freeze_dropped: bool = flag("finetuned: freeze the layers to be dropped during the first fine-tuning.", False)
@@ -173,9 +174,9 @@ class WhenArguments:
         "Probability of skipping a layer in a training step (LayerDrop, Fan et al.). Evaluation uses every layer."
     )
     theseus: bool = flag(
-        "Module replacing (Xu et al.): the kept layers randomly replace modules of the fine-tuned full model. "
-        "With --drop_when finetuned, the first fine-tuning trains this full model. Otherwise, the checkpoint is "
-        "this model.",
+        "Module replacing (Xu et al.): in training, each kept layer randomly replaces its module, a group of layers of "
+        "the fine-tuned full model. With --drop_when finetuned, the first fine-tuning trains this full model. "
+        "Otherwise, --model_name_or_path must be this model.",
         False,
     )
     replacing_rate: float | None = flag("theseus: probability of replacing a module at the first step. Default: 0.5.")

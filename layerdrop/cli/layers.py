@@ -5,13 +5,15 @@
   scores      all criteria: scores, order of dropping, and agreement of the orders (Kendall's tau)
   probe       a linear classifier on every layer: validation score by layer
   drift       how much fine-tuning changes the states after each layer (--pretrained M)
-  profile     contribution of each layer, layers above three thresholds, variance and magnitude of the weights
+  profile     contribution of each layer (cosine of its input and output), layers with a cosine above 0.95, 0.925 and
+              0.9, variance and magnitude of the weights
   similarity  cosine and CKA of every two layers, and the angle across blocks of K layers
 
-M: a checkpoint, or the folder of a run that kept its model. A run is analyzed on its own task or data, with its
-maximum numbers of rows and tokens, unless you give --tasks. The other flags are the data flags of `layerdrop run`
-(--data_dir, --train_file, --max_seq_length, --max_train_samples, ...). Results are stored in --store and reused. Tables
-are printed to stdout, figures are written to --figures.
+M: a checkpoint, or the folder of a run that kept its model. A run is analyzed on its own task or data, with its own
+--max_train_samples, --max_eval_samples and --max_seq_length. --tasks and your own data replace these settings.
+
+The other flags are the data flags of `layerdrop run` (--data_dir, --train_file, --max_seq_length, --max_train_samples,
+...). Results are stored in --store and reused. Tables are printed to stdout, figures are written to --figures.
 """
 
 import argparse
@@ -19,8 +21,12 @@ import re
 import sys
 
 from layerdrop.cli.engines import own_data, parse_known, tasks_of
+from layerdrop.criteria.table import CRITERIA
 from layerdrop.errors import UserError, unknown
 from layerdrop.system.files import LocalPath
+
+DROPPING = ("drop_strategy", "drop_layers", "remove_layers", "keep_layers", "drop_when", "teacher")
+"""Flags of a run that this command refuses."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +35,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("analysis", help="scores, probe, drift, profile, similarity")
     add("--models", type=LocalPath, nargs="+", required=True, help="checkpoints, or folders of runs")
     add("--tasks", nargs="+", help="tasks (default: the task of own data or of a run, else mrpc)")
-    add("--split", choices=("train", "validation", "test"), default="train", help="split to read")
-    add("--criteria", nargs="+", help="scores: criteria to compare (default: all)")
+    add(
+        "--split",
+        choices=("train", "validation", "test"),
+        default="train",
+        help="split to read (default: train). probe always reads train and validation",
+    )
+    add("--criteria", nargs="+", help=f"scores: criteria to compare: {', '.join(CRITERIA)} (default: all)")
     add(
         "--token",
         choices=("sentence", "mean"),
@@ -85,7 +96,7 @@ def _inputs(args: argparse.Namespace, words: list[str]) -> tuple[list, list]:
         try:
             record = read_record(model)  # None for a checkpoint that is not a run
         except ValueError as error:
-            raise UserError(str(error)) from None
+            raise UserError(f"{error}. Give a checkpoint, or the folder of a finished run.") from None
         name, training = short_name(record.spec.model.name if record else model), ""
         if record:
             training = f"{record.spec.drop.strategy}, K = {len(record.dropped)}" if record.dropped else "fine-tuned"
@@ -113,7 +124,8 @@ def _input(model: str, splits: tuple[str, ...], words: list[str]):
     steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
     arguments = parse(["--model_name_or_path", model, *[steps[split] for split in splits], *words])
     if arguments.named_strategy or arguments.when.drop_when != "pretrained" or arguments.teacher.teacher:
-        raise UserError("layerdrop layers does not drop layers or train. Leave out the flags for this.")
+        given = ", ".join(f"--{name}" for name in DROPPING if name in arguments.given)
+        raise UserError(f"{given}: layerdrop layers does not drop layers or train. Leave {given} out.")
     if arguments.needs_hub:
         work_offline_unless_reachable()
     spec, options = arguments.to_spec()

@@ -37,6 +37,8 @@ OR_FILE = ("accelerator_config", "deepspeed", "fsdp_config")
 """Flags that take a JSON object or the path of a JSON file."""
 DASHED = re.compile("[‐‑‒–—−]+([A-Za-z].*)", re.DOTALL)
 """A flag with the characters that word processors write instead of hyphens."""
+LAYER_IDS = re.compile(r"[\d,\[\]]+")
+"""A part of a list of layer ids that was written with spaces."""
 RESUME = {"true": "last", "last": "last", "auto": "auto", "false": None, "none": None, "": None}
 """Values of --resume_from_checkpoint other than folders -> Options.resume."""
 RENAMED = {
@@ -57,7 +59,7 @@ WITHOUT_EFFECT = {
 }
 """Flags of the same scripts and of old launchers that are accepted without effect -> the reason."""
 MISNOMERS = {
-    **dict.fromkeys(("model", "model_path", "checkpoint"), "--model_name_or_path"),
+    **dict.fromkeys(("model", "models", "model_path", "checkpoint"), "--model_name_or_path"),
     **dict.fromkeys(("epochs", "num_epochs"), "--num_train_epochs"),
     **dict.fromkeys(("batch_size", "train_batch_size"), "--per_device_train_batch_size"),
     "dataset": "--dataset_name",
@@ -213,7 +215,9 @@ def _namespace(words: list[str]) -> argparse.Namespace:
         known = [option for action in parser._actions for option in action.option_strings]
         raise UserError("\n".join(no_such_flag(word, known, "layerdrop run --help_all", MISNOMERS) for word in flags))
     if unknown:
-        how = "Write layer ids without spaces, as 9,10,11"
+        how = "Write --flag value, for example --seed 1"
+        if LAYER_IDS.fullmatch(unknown[0]):
+            how = "Write layer ids without spaces, as 9,10,11"
         if dashed := DASHED.fullmatch(unknown[0]):
             how = f"Write it with two hyphens: --{dashed[1]}"
         if unknown[0].endswith(CONFIGURATIONS):

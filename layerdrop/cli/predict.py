@@ -18,6 +18,7 @@ import csv
 import io
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from layerdrop.errors import UserError
@@ -26,6 +27,8 @@ from layerdrop.system.text import csv_cell
 
 EARLIER = rb"\A(([^\n]*\t)?index\t)?prediction(\tprobability)?\n|\A([^\n]*,)?index,prediction(,probability)?\n"
 """Start of every file of predictions."""
+SKIPPING = "write an empty prediction for it"
+"""The effect of --skip_bad_rows on a malformed row."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +73,10 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     text = _formatted([own + row for own, row in zip(kept, rows, strict=True)], as_csv)
     notes = list(texts.notes)
     if args.max_seq_length and predictor.length < args.max_seq_length:
-        notes.append(f"--max_seq_length {args.max_seq_length}: the model takes at most {predictor.length} tokens")
+        given, n = args.max_seq_length, predictor.length
+        notes.append(
+            f"--max_seq_length {given}: the model reads at most {n} tokens, so longer texts are truncated to {n}"
+        )
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if args.output:
@@ -141,12 +147,12 @@ def _read(args: argparse.Namespace, predictor):
         if not is_folder(args.dataset_name):
             work_offline_unless_reachable()
         dataset = args.dataset_name, args.dataset_config_name, args.test_split or "test"
-        table = read_dataset_split(*dataset, "--test_split", args.cache_dir, args.token)
+        table = replace(read_dataset_split(*dataset, "--test_split", args.cache_dir, args.token), skipping=SKIPPING)
         return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind.text_cell)
     if args.file in (None, "-"):
         return read_lines(sys.stdin.buffer.read(), "stdin")
     if is_table(args.file):
-        table = read_table("FILE", args.file, args.skip_bad_rows)
+        table = read_table("FILE", args.file, args.skip_bad_rows, skipping=SKIPPING)
         return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind.text_cell)
     try:
         content = Path(args.file).expanduser().read_bytes()

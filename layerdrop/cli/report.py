@@ -35,7 +35,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="settings, such as max_train_samples: show each value as a column, instead of a separate table",
     )
     add("--all_metrics", action="store_true", help="show every metric of a task (csv always contains all metrics)")
-    add("--plain", action="store_true", help="significance: compare training variants with plain runs")
+    add(
+        "--plain",
+        action="store_true",
+        help="significance: compare each run of a training variant with the run of the same strategy, K and seed "
+        "without the variant",
+    )
     add("--holm", action="store_true", help="significance: apply Holm's correction to all tests of a table")
     add("--compare", help="also show published scores: sajjad2023, peer2022")
     add("--figures", type=LocalPath, help="folder for the figures (PNG and PDF)")

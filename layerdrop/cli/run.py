@@ -9,7 +9,7 @@
 
 import argparse
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -36,12 +36,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--help_all", action="store_true", help="also show all flags of TrainingArguments")
 
 
-def describe_flags(section, names: Collection[str]) -> None:
-    """Add flags of a run to a section, in the order of `names`. Other names are ignored."""
+def describe_flags(section, names: Collection[str], texts: Mapping[str, str] = {}) -> None:
+    """Add flags of a run to a section, in the order of `names`. Other names are ignored.
+
+    texts: name -> help text, instead of the flag's own.
+    """
     described = {f.name: f for group in GROUPS for f in fields(group)}
     for name in names:
         if f := described.get(name):
-            section.add_argument(f"--{name}", default=f.default, help=f.metadata["help"], **_takes(f.type))
+            section.add_argument(
+                f"--{name}", default=f.default, help=texts.get(name, f.metadata["help"]), **_takes(f.type)
+            )
         elif name in LIBRARY:
             value, text = LIBRARY[name]
             section.add_argument(f"--{name}", help=text, **({"metavar": value} if value else {"action": "store_true"}))

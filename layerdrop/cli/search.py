@@ -65,7 +65,7 @@ def search_layers(parser: argparse.ArgumentParser, words: list[str]):
     spec, n_layers = full_run.spec, full_run.checkpoint.n_layers
     method, seeds = METHODS[args.method], tuple(args.seeds or [spec.seed])
     max_k = n_layers // 2 if args.max_k is None else args.max_k
-    layers = search_space(full_run.checkpoint.config, max_k, "--max_k")
+    layers = search_space(full_run.checkpoint, max_k, "--max_k")
     check_depth(spec.distil, n_layers - max_k)
     make_folder("--store", args.store)
     log_notes(full_run.record.notes)

@@ -3,6 +3,12 @@
   layerdrop sweep configs/studies/demo.yaml --plan    status of every run
   layerdrop sweep configs/studies/demo.yaml           execute missing and failed runs
 
+Status of a run: done, failed, missing, or
+  incomplete   done, but without a requested output
+  changed      done with other contents of the model or the data
+  other        the folder has a run with other settings
+  impossible   settings that are refused, such as a K that is too large for the model
+
 You can add flags of `layerdrop run` (--data_dir, --learning_rate, ...). They apply to every run.
 """
 

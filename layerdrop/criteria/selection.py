@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from layerdrop.architectures import ModelSpec, family_of
+from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.criteria.stored import stored_scores
@@ -53,14 +53,19 @@ def split_to_score(drop: DropSpec) -> str | None:
     return drop.score_split if criterion and criterion.needs_data else None
 
 
-def search_space(config: PreTrainedConfig, max_k: int, flag: str) -> list[int]:
+def search_space(checkpoint: Checkpoint, max_k: int, flag: str) -> list[int]:
     """The layers from which a search can select up to max_k. flag: the flag of max_k. Raises UserError."""
-    family, layers = family_of(config), droppable(config)
+    config, family, layers = checkpoint.config, checkpoint.family, droppable(checkpoint.config)
     if family.shared:
-        raise UserError(f"{family.name} shares one layer, so all sets of K layers give the same model. Choose top.")
+        raise UserError(
+            f"{checkpoint.flag} {checkpoint.name}: {family.name} shares one layer, so all sets of K layers give the "
+            "same model. No search is needed. Use: layerdrop run --drop_strategy top"
+        )
     most = min(len(layers), config.num_hidden_layers - 1)
+    if most < 1:
+        raise UserError(f"{flag} {max_k}: a model of one layer has no layer to drop.")
     if not 1 <= max_k <= most:
-        raise UserError(f"{flag} {max_k}: a model of {config.num_hidden_layers} layers allows 1 to {most}.")
+        raise UserError(f"{flag} {max_k}: must be from 1 to {most} for a model of {config.num_hidden_layers} layers.")
     return layers
 
 

@@ -57,6 +57,8 @@ class Table:
     """Column -> names of its classes in id order, for datasets that name them. The cells are names."""
     label_rows: dict[int, Row] = field(default_factory=dict)
     """Further rows, beyond the limit of read_table, with the label columns alone."""
+    skipping: str = "leave it out"
+    """The effect of --skip_bad_rows on a malformed row, for messages."""
 
     @property
     def lines(self) -> list[int]:
@@ -94,7 +96,7 @@ class Table:
                 bad[line] = error
         if bad and not skip_bad_rows:
             line = min(bad)
-            raise UserError(f"{self.path}:{line}: {bad[line]}. Fix the row, or add --skip_bad_rows to leave it out.")
+            raise UserError(f"{self.path}:{line}: {bad[line]}. Fix the row, or add --skip_bad_rows to {self.skipping}.")
         return replace(self, rows=rows, bad=bad)
 
     def as_text(self, columns: Sequence[str], skip_bad_rows: bool = False) -> "Table":
@@ -214,8 +216,9 @@ def read_table(
     limit: int | None = None,
     labels: Sequence[str] = (),
     other_type: str | None = None,
+    skipping: str = Table.skipping,
 ) -> Table:
-    """Read a csv, tsv, JSON, parquet or CoNLL file. flag: the user's flag, for messages.
+    """Read a csv, tsv, JSON, parquet or CoNLL file. flag, skipping (see Table): for messages.
 
     limit: the number of rows to keep; without effect with `skip_bad_rows`. labels: columns of all further rows to keep
     in `Table.label_rows`, if a row has them; empty: do not read further rows. other_type: the type of a file with
@@ -235,14 +238,17 @@ def read_table(
         )
     try:
         columns, rows = _reader(kind)(flag, path)
-        table = _collect(path, columns, rows, None if skip_bad_rows else limit, labels)
+        table = replace(_collect(path, columns, rows, None if skip_bad_rows else limit, labels), skipping=skipping)
     except OSError as error:
         reason = error.strerror or one_line(str(error))
         raise UserError(f"{flag} {path}: cannot read the file ({reason}). Check the path.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Convert the file.") from None
     if wrong := [name for name in table.columns if UNUSABLE.search(name)]:
-        raise UserError(f"{flag} {path}: {wrong[0]!r} is not the name of a column (is the file UTF-16 or binary?).")
+        raise UserError(
+            f"{flag} {path}: {wrong[0]!r} is not the name of a column (is the file UTF-16 or binary?). Save the file "
+            "as UTF-8 text."
+        )
     if twice := [name for name, n in Counter(table.columns).items() if n > 1]:
         raise UserError(f"{flag} {path}: two columns are named '{twice[0]}'. Rename one of them.")
     table = table.map(lambda row: row, skip_bad_rows)
@@ -320,7 +326,8 @@ def _read_parquet(flag: str, path: Path) -> tuple[list[str], Rows]:
         rows = (_plain(row) for batch in batches for row in batch.to_pylist())
         return table.column_names, enumerate(rows, 1)
     except pyarrow.ArrowException as error:
-        raise UserError(f"{flag} {path}: not a readable parquet file ({one_line(str(error), 200)}).") from None
+        reason = one_line(str(error), 200)
+        raise UserError(f"{flag} {path}: not a readable parquet file ({reason}). Write the file again.") from None
 
 
 def _read_json(flag: str, path: Path) -> tuple[tuple[str, ...], Rows]:
@@ -364,7 +371,9 @@ def _read_delimited(flag: str, path: Path) -> tuple[list[str], Rows]:
     lines = _text_lines(flag, path)
     _, header = next(delimited_rows(lines, separator), (1, []))
     if isinstance(header, BadRow):
-        raise UserError(f"{flag} {path}: the first line must name the columns, but cannot be read ({header}).")
+        raise UserError(
+            f"{flag} {path}: the first line must name the columns, but cannot be read ({header}). Correct this line."
+        )
     if len(header) == 1 and (other := next((other for other in ";\t," if other in header[0]), None)):
         raise UserError(
             f"{flag} {path}: the first line has {NAMES_OF_SEPARATORS[other]} between "

@@ -47,7 +47,11 @@ class ToPredict:
             raise UserError(f"{self.source}: contains no text. Give one or two texts on each line.")
         n, expected = len(texts[0]), len(columns[0] if columns else texts[0])
         if n != expected:
-            raise UserError(f"{self.source}: {COUNTS[n]} in a row, but the model takes {COUNTS[expected].split()[0]}.")
+            count = COUNTS[expected]
+            how = f"Give {count} in each row"
+            if self.columns:
+                how += f", or name the column{'s' * (expected > 1)}: --text_columns {'A,B'[: 2 * expected - 1]}"
+            raise UserError(f"{self.source}: {COUNTS[n]} in a row, but the model takes {count.split()[0]}. {how}.")
         return Examples(tuple(map(list, zip(*texts, strict=True))), None, [self.index[i] for i in self.rows])
 
 
@@ -138,7 +142,10 @@ def read_lines(content: bytes, source: str) -> ToPredict:
         if row and first > 2:
             raise UserError(f"{source}:{number}: {first} texts, separated by tabs. Give one or two texts on each line.")
         if row and len(row) != first:
-            raise UserError(f"{source}:{number}: {len(row)} texts, but {first} in the lines above.")
+            raise UserError(
+                f"{source}:{number}: {len(row)} text{'s' * (len(row) > 1)}, but {first} in the lines above (a tab "
+                "separates texts). Give the same number on each line."
+            )
     empty = {number: "an empty line" for number, row in enumerate(texts, 1) if row is None}
     note = _note_on_empty(len(texts), empty)
     return ToPredict(source, [str(i) for i in range(len(lines))], texts, (note,) if note else ())

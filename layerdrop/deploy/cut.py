@@ -99,11 +99,15 @@ class Source:
         try:
             paths = [Path(module["path"]) for module in read_json(path)]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not a list of sentence-transformers' modules ({error}).") from None
+            raise UserError(
+                f"{path}: not a list of sentence-transformers' modules ({error}). Get the checkpoint again."
+            ) from None
         if outside := [
             module for module in paths if not (self.root / module).resolve().is_relative_to(self.root.resolve())
         ]:
-            raise UserError(f"{path}: the module {outside[0]} is outside its folder.")
+            raise UserError(
+                f"{path}: the module {outside[0]} is outside the folder of the checkpoint. Get the checkpoint again."
+            )
         return list(dict.fromkeys("" if module == Path() else module.as_posix() for module in paths))
 
     def copy_to(self, folder: Path) -> None:
@@ -124,7 +128,10 @@ class Source:
         for module in filter(None, self.modules[1:]):
             if tokenizer := next((folder / module).rglob(TOKENIZER_FILE), None):
                 name = tokenizer.relative_to(folder)
-                raise UserError(f"--trim_vocabulary: {self.root} has a module with its own tokenizer, {name}.")
+                raise UserError(
+                    f"--trim_vocabulary: {self.root} has a module with its own tokenizer, {name}. Leave "
+                    "--trim_vocabulary out."
+                )
             path = folder / module / CONFIG
             settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             if "pooling_strategy" in settings and settings.get(DIMENSION) == old:
@@ -156,7 +163,8 @@ def _snapshot(name: str, hub: HubOptions, revision: str) -> Path:
         folder = snapshot_download(name, cache_dir=hub.cache_dir, allow_patterns=files, **where)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"MODEL {name}: no such folder, and the hub gives no such model ({str(error).splitlines()[0]})."
+            f"MODEL {name}: no such folder, and the hub gives no such model ({str(error).splitlines()[0]}). Check the "
+            "name and --model_revision, or add --token for a private model."
         ) from None
     return Path(folder)
 
@@ -251,9 +259,15 @@ def _vocabulary_dimensions(checkpoint: Checkpoint, weights: Mapping[str, torch.T
     }
     for name, weight in weights.items():
         if name not in before and n in weight.shape:
-            raise UserError(f"--trim_vocabulary: {name} is not a weight of {_model_class(checkpoint)}. Save it first.")
+            kind = _model_class(checkpoint)
+            raise UserError(
+                f"--trim_vocabulary: {name} has the size of the vocabulary, but is not a weight of {kind}. Load the "
+                f"model as {kind}, save it, and cut the saved folder."
+            )
     if not dimensions.keys() & weights.keys():
-        raise UserError(f"--trim_vocabulary: {checkpoint.name} has no embedding under its usual name.")
+        raise UserError(
+            f"--trim_vocabulary: {checkpoint.name} has no embedding under its usual name. Leave --trim_vocabulary out."
+        )
     return dimensions
 
 

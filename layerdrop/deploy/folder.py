@@ -21,8 +21,8 @@ def check_output(flag: str, folder: str, list_file: str) -> Path:
         raise UserError(f"{flag} {folder}: is the working folder or a mount point. Name a folder in it.")
     if name := foreign_file(target, _listed(target / list_file)):
         raise UserError(
-            f"{flag} {folder}: holds {name}, which this command did not write or which was changed since. Move it "
-            "away, or choose another folder."
+            f"{flag} {folder}: holds {name}. This command did not write it, or it was changed since. Move it away, "
+            "or choose another folder."
         )
     return target
 

@@ -22,6 +22,7 @@ from layerdrop.deploy.cost import (
 )
 from layerdrop.errors import UserError
 from layerdrop.runs.environment import environment
+from layerdrop.strategies import BY_POSITION
 from layerdrop.system.files import write_atomically
 from layerdrop.system.text import short_name
 
@@ -48,7 +49,10 @@ def measure(
     """
     row = get_strategy(strategy)
     if not row.positions:
-        raise UserError(f"--drop_strategy {row.name}: needs scores or a search result. Give folders of runs instead.")
+        raise UserError(
+            f"--drop_strategy {row.name}: cost selects layers by position only. Use {', '.join(BY_POSITION)}, or "
+            "give the folders of runs that dropped these layers."
+        )
     measured = {}
     twice = Counter(map(short_name, dict.fromkeys(models)))  # different folders with the same name
     for given, k in product(models, ks):
@@ -59,7 +63,7 @@ def measure(
         measured[name] = MeasuredModel(given, row.name, k)
     loaded = {name: model.load(use_cpu) for name, model in measured.items()}
     if (longest := min(map(longest_input, loaded.values()))) < length:
-        log(f"--length {length}: the models take at most {longest} tokens")
+        log(f"--length {length}: the models read at most {longest} tokens, so {longest} is used")
         length = longest
     costs = {name: describe(model, length) for name, model in loaded.items()}
     single = Setting((length,) * SINGLES, 1, precision)

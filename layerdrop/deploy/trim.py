@@ -69,7 +69,10 @@ class Trimmed:
         """Set the vocabulary's size and the ids of special tokens in a configuration, in place. Raises UserError."""
         new, pad = self.new_ids, config.pad_token_id
         if config.model_type in family_of(config).positions_after_padding and new.get(pad) != pad:
-            raise UserError("--trim_vocabulary: this model counts positions from its padding id, which would change.")
+            raise UserError(
+                "--trim_vocabulary: this model counts positions from its padding id, which would change. Leave "
+                "--trim_vocabulary out."
+            )
         config.vocab_size = len(self.kept)
         for name, value in _with_new_ids(config.to_dict(), new).items():
             if hasattr(config, name) and name not in ("model_type", "vocab_size"):
@@ -82,12 +85,17 @@ class Trimmed:
         another size, or if the tokenizer has more tokens than n.
         """
         if self.kept[-1] >= n:
-            raise UserError(f"--trim_vocabulary: the tokenizer has more tokens than the embedding, {n}.")
+            raise UserError(
+                f"--trim_vocabulary: the tokenizer has more tokens than the embedding, {n}. Leave --trim_vocabulary "
+                "out."
+            )
         kept, trimmed = torch.tensor(self.kept), dict(weights)
         for name, weight in weights.items():
             if name in dimensions:
-                if weight.shape[dimensions[name]] != n:
-                    raise UserError(f"--trim_vocabulary: {name} has {weight.shape[dimensions[name]]} tokens, not {n}.")
+                if (size := weight.shape[dimensions[name]]) != n:
+                    raise UserError(
+                        f"--trim_vocabulary: {name} has {size} tokens, not {n}. Leave --trim_vocabulary out."
+                    )
                 trimmed[name] = weight.index_select(dimensions[name], kept)
         return trimmed
 
@@ -107,7 +115,10 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return read_json(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"--trim_vocabulary: {path} cannot be read ({error}).") from None
+        raise UserError(
+            f"--trim_vocabulary: {path} cannot be read ({error}). Get the checkpoint again, or leave --trim_vocabulary "
+            "out."
+        ) from None
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
@@ -126,7 +137,10 @@ def trim(path: Path, texts: Iterable[tuple[str, ...]]) -> Trimmed:
     model = content.get("model") or {}
     kind = model.get("type") or ("BPE" if "merges" in model else None)
     if kind not in _KEEP:
-        raise UserError(f"--trim_vocabulary: cannot trim a tokenizer of kind {kind}. Allowed: {', '.join(_KEEP)}.")
+        raise UserError(
+            f"--trim_vocabulary: cannot trim a tokenizer of kind {kind}. Allowed: {', '.join(_KEEP)}. Leave "
+            "--trim_vocabulary out."
+        )
     full = Tokenizer.from_file(str(path))
     ids = _encode(full, texts)
     size = max(full.get_vocab(with_added_tokens=True).values()) + 1
@@ -138,7 +152,10 @@ def trim(path: Path, texts: Iterable[tuple[str, ...]]) -> Trimmed:
     new = np.full(size, -1)
     new[kept] = np.arange(len(kept))
     if any(not np.array_equal(new[old], found) for old, found in zip(ids, _encode(small, texts), strict=True)):
-        raise UserError("--trim_vocabulary: the smaller tokenizer would split these texts into other tokens.")
+        raise UserError(
+            "--trim_vocabulary: the smaller tokenizer would split these texts into other tokens. Leave "
+            "--trim_vocabulary out, or give other texts."
+        )
     return trimmed
 
 

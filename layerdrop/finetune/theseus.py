@@ -79,8 +79,8 @@ class TheseusLoss(TrainerCallback):
         self.until = self.steps * state.max_steps if self.steps < 1 else self.steps
         if self.until >= state.max_steps:
             raise UserError(
-                f"--replacing_steps {self.steps:g}: the training has {state.max_steps} steps, so no step would use "
-                "only the successor. Give fewer, or a fraction such as 0.5."
+                f"--replacing_steps {self.steps:g}: the training has {state.max_steps} steps, so the model of the kept "
+                "layers would never be trained alone. Give fewer steps, or a fraction such as 0.5."
             )
         self.predecessor.to(self.model.device).train()
 

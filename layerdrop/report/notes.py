@@ -68,4 +68,5 @@ def repeated(runs: pd.DataFrame) -> list[str]:
     """Name runs with the same cell and seed. Their median counts them as several seeds."""
     twice = runs[runs.duplicated(["model", "setting", "row", "column", "seed"], keep=False)]
     folders = [record.folder if record else "a csv file" for record in twice["record"]]
-    return [f"{len(folders)} runs share a cell and seed with another run: {shorten(folders)}"] * bool(folders)
+    effect = "have the same cell and seed as another run, so the median counts them as several seeds"
+    return [f"{len(folders)} runs {effect}: {shorten(folders)}"] * bool(folders)

@@ -38,7 +38,10 @@ def inputs(record: RunRecord, read: RunInputs, teacher: Checkpoint | None) -> No
             f"the checkpoint has {checkpoint.n_layers} of {checkpoint.n_original} layers: the others were dropped"
         )
     if read.max_length < (requested := spec.data.max_seq_length):
-        notes.append(f"--max_seq_length {requested}: the model reads at most {read.max_length} tokens")
+        n = read.max_length
+        notes.append(
+            f"--max_seq_length {requested}: the model reads at most {n} tokens, so longer texts are truncated to {n}"
+        )
     if labels.order is not None:
         notes.append(f"the checkpoint's order of labels is used: {', '.join(labels.names)}")
     for head in (labels, Labels(task, teacher)) if teacher else (labels,):

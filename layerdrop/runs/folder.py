@@ -34,6 +34,7 @@ from layerdrop.system.own_files import CHECKPOINTS, MODEL_PATTERNS, SPEC_FILE, O
 from layerdrop.system.process import is_first
 
 LOCK_FILE = ".lock"
+OTHER_VERSION = "the same settings, but of another version of layerdrop"
 
 
 class Locked(Exception):
@@ -398,6 +399,11 @@ def _resume_from(record: RunRecord, checkpoint: Path, options: Options, *notes: 
             f"--resume_from_checkpoint {checkpoint}: its folder has no readable {SPEC_FILE} that identifies its run. "
             "Give a checkpoint of a run's folder."
         ) from None
+    if differing == OTHER_VERSION:
+        raise UserError(
+            f"--resume_from_checkpoint: {checkpoint} is of a run with {differing}. Start over with "
+            "--overwrite_output_dir, which deletes the checkpoint."
+        )
     if differing:
         raise UserError(
             f"--resume_from_checkpoint: {checkpoint} is of a run with {differing}. Give the flags of that run."
@@ -419,10 +425,13 @@ def _changed_since(old: Mapping[str, Any], record: RunRecord) -> list[str]:
 
 
 def _difference(old: RunSpec, new: RunSpec, old_id: str | None) -> str:
-    """The settings that differ, by flag: `other settings (--drop_k: 2, now 3)`; empty for the same id."""
+    """The settings that differ, by flag: `other settings (--drop_k: 2, now 3)`; empty for the same id.
+
+    OTHER_VERSION if the ids differ, and no setting does.
+    """
     if old_id == new.id:
         return ""
     before, now = (json.loads(json.dumps(spec.flat(), default=str)) for spec in (old, new))
     names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     changes = "; ".join(f"{flag_of(name)}: {before.get(name)}, now {now.get(name)}" for name in names)
-    return f"other settings ({changes})" if changes else "the same settings, but of another version of layerdrop"
+    return f"other settings ({changes})" if changes else OTHER_VERSION

@@ -75,7 +75,11 @@ def load_model(
 def _absent_layers(start: Checkpoint, kept: list[int]) -> list[int]:
     """Layers to drop from the start model, in its own numbering. kept: ids of the original model."""
     if missing := [i for i in kept if i not in start.original_ids]:
-        raise UserError(f"{start.name}: lacks layer {', '.join(map(str, missing))}, which this run keeps.")
+        ids = ", ".join(map(str, missing))
+        raise UserError(
+            f"{start.name}: lacks layer {ids}, which this run keeps. Give --drop_layers with {ids}, or another start "
+            "model."
+        )
     return [position for position, i in enumerate(start.original_ids) if i not in kept]
 
 

@@ -16,6 +16,12 @@ from layerdrop.system.own_files import SPEC_FILE, WEIGHTS, OwnFiles
 
 MODEL = "the model"
 """Name of the output that consists of the model's files and its card."""
+INPUTS = {
+    **{name: f"the {name}" for name in ("model", "tokenizer", "teacher")},
+    "start": "the start model",
+    "score_on": "the model of --score_on",
+}
+"""Name of an input other than a split -> words for messages."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +100,14 @@ def status_of(folder: str, spec: RunSpec, inputs: Mapping[str, Any], needs: Need
 
 
 def changed_inputs(before: Mapping[str, Any], now: Mapping[str, Any], spec: RunSpec) -> list[str]:
-    """Names of the inputs that differ, in words: `train`, `the model`, `the start`.
+    """Names of the inputs that differ, in words: `the rows of train`, `the model`, `the start model`.
 
     Inputs that are unknown on one side count as equal. Test rows count as equal unless they score layers.
     """
     counts = [name for name in now if not name.startswith("test") or spec.drop.score_split == "test"]
     changed = [name for name in counts if before.get(name) is not None and before[name] != now[name]]
     splits = ("train", "validation", "test")
-    return [name if name.startswith(splits) else f"the {name.replace('_', ' ')}" for name in changed]
+    return [f"the rows of {name}" if name.startswith(splits) else INPUTS.get(name, name) for name in changed]
 
 
 def holds_model(folder: str | Path) -> bool:

@@ -114,7 +114,8 @@ def training_variant(
 def check_predecessor(predecessor: Checkpoint, new_parameters: Sequence[str]) -> None:
     """Raise UserError for an unsuitable predecessor of module replacing. new_parameters: names that it lacks."""
     if predecessor.family.shared:
-        raise UserError(f"--theseus: {predecessor.family.name} shares one layer. Modules cannot be replaced.")
+        name = predecessor.family.name
+        raise UserError(f"--theseus: {name} shares one layer, so modules cannot be replaced. Leave it out.")
     if new_parameters:
         raise UserError(
             f"--theseus: {predecessor.name} is not fine-tuned: it lacks {new_parameters[0]}. "

@@ -69,7 +69,9 @@ class Candidates:
         """Train a run if its model is missing. Returns the folder of the model. Raises the errors of `__call__`."""
         self._train([spec], save_model=True)
         if not holds_model(folder := self.store.folder(spec)):
-            raise UserError(f"{spec.name}: the run is done, but its model is not in {folder}.")
+            raise UserError(
+                f"{spec.name}: the run is done, but its model is not in {folder}. Delete the folder to repeat the run."
+            )
         return folder
 
     def predicts_one_value(self, ids: Ids) -> bool:

@@ -19,7 +19,7 @@ from layerdrop.runs.checks import check_selection
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.store import PRIOR_FOLDER, SCORE_FOLDER, Store
 from layerdrop.sweeps.engines.base import Job
-from layerdrop.system.settings import STUDY, read_settings
+from layerdrop.system.settings import STUDY, kind_of, read_settings
 from layerdrop.system.text import one_line
 
 Parse = Callable[[Mapping[str, Any], Sequence[str]], Any]
@@ -116,9 +116,15 @@ def _read(path: str) -> dict[str, Any]:
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise UserError(f"{path}: unknown key '{key}'.{hint} Allowed: {', '.join(KEYS)}.")
     if not isinstance(content.get("recipe") or "", str):
-        raise UserError(f"{path}: 'recipe' is the path of a file of flags. Put flags of this study under 'settings'.")
+        raise UserError(
+            f"{path}: 'recipe' must be the path of a file of flags, not {kind_of(content['recipe'])}. Put flags of "
+            "this study under 'settings'."
+        )
     if not isinstance(content.get("settings") or {}, dict):
-        raise UserError(f"{path}: 'settings' is a mapping of flags to values.")
+        raise UserError(
+            f"{path}: 'settings' must be a mapping of flags to values, not {kind_of(content['settings'])}. Write it as "
+            "`settings: {learning_rate: 3e-5}`."
+        )
     return content
 
 
@@ -126,8 +132,13 @@ def _mappings(path: str, content: dict[str, Any], key: str) -> list[dict[str, An
     """The entries of `grid` or `exclude`, whose names are axes."""
     entries = content.get(key) or ({} if key == "grid" else [])
     entries = [entries] if isinstance(entries, dict) else entries
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UserError(f"{path}: '{key}' is a mapping of axes to lists of values, or a list of such mappings.")
+    listed = isinstance(entries, list)
+    if not listed or not all(isinstance(entry, dict) for entry in entries):
+        wrong = next((entry for entry in entries if not isinstance(entry, dict)), None) if listed else entries
+        raise UserError(
+            f"{path}: '{key}' must be a mapping of axes to lists of values, or a list of such mappings, not "
+            f"{'a list with ' * listed}{kind_of(wrong)}. Write it as `{key}: {{k: [2, 4]}}`."
+        )
     return entries
 
 

@@ -112,9 +112,11 @@ class OwnFiles:
     def _refused(self, names: list[str]) -> UserError:
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         shown = ", ".join(names[:SHOWN]) + more
+        several = len(names) > 1
+        it, was, them = ("these files", "they were", "them") if several else ("it", "it was", "it")
         return UserError(
-            f"--output_dir {self.folder}: holds {shown}, which this run did not write with this "
-            "content. Choose another --output_dir, or move it away."
+            f"--output_dir {self.folder}: holds {shown}. This run did not write {it}, or {was} changed since. "
+            f"Move {them} away, or choose another --output_dir."
         )
 
     # ---- writing

@@ -35,6 +35,12 @@ class _Loader(yaml.SafeLoader):
         super().flatten_mapping(node)
 
 
+def kind_of(value: object) -> str:
+    """What a value of a configuration file is, for messages."""
+    kinds = {dict: "a mapping", list: "a list", str: "a text", bool: "a boolean", type(None): "empty"}
+    return kinds.get(type(value), "a number" if isinstance(value, (int, float)) else f"'{value}'")
+
+
 def read_settings(path: str, kind: str | None = None) -> dict[str, Any]:
     """Read the mapping in a YAML or JSON file.
 
@@ -46,11 +52,17 @@ def read_settings(path: str, kind: str | None = None) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot read the configuration ({error.strerror}). Check the path.") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path}: not valid YAML or JSON ({' '.join(str(error).split())}).") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not valid YAML or JSON ({reason}). Correct the file.") from None
     except RecursionError:
-        raise UserError(f"{path}: its lists and mappings are nested too deep.") from None
-    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
-        raise UserError(f"{path}: a configuration is a list of `flag: value` lines.")
+        raise UserError(
+            f"{path}: its lists and mappings are nested too deep. Write one `flag: value` on each line."
+        ) from None
+    how = "Write `flag: value` lines, such as `learning_rate: 3e-5`"
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: must consist of `flag: value` lines, but is {kind_of(settings)}. {how}.")
+    if wrong := [name for name in settings if not isinstance(name, str)]:
+        raise UserError(f"{path}: {wrong[0]!r} is not the name of a flag. {how}.")
     actual = STUDY if "grid" in settings else SEARCH if SEARCH_ONLY & set(settings) else None
     if actual not in (None, kind):
         raise UserError(f"{path}: is {actual}. Execute it with: layerdrop {COMMANDS[actual]} {path}")

@@ -303,9 +303,9 @@ def test_k_that_the_strategy_cannot_drop_are_left_out(call):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--tasks rte --k 6", "--k 6: 1 to 5 layers of this model can be dropped"),
-        ("--tasks rte --drop_when elastic --k 2 6", "--k 2 6: 1 to 5 layers of this model can be dropped"),
-        ("--tasks rte --drop_when elastic --k 0", "--k 0: 1 to 5 layers of this model can be dropped"),
+        ("--tasks rte --k 6", "--k 6: must be from 1 to 5 for this model. Leave out 6"),
+        ("--tasks rte --drop_when elastic --k 2 6", "--k 6: must be from 1 to 5 for this model. Leave out 6"),
+        ("--tasks rte --drop_when elastic --k 0", "--k 0: must be from 1 to 5 for this model. Leave out 0"),
         ("--tasks rte --do_eval", "choosing K trains and evaluates"),
         ("--tasks rte --max_los 1", "Did you mean --max_loss?"),
         ("--tasks rt", "--tasks: unknown"),
@@ -319,6 +319,15 @@ def test_k_that_the_strategy_cannot_drop_are_left_out(call):
 def test_bad_input_is_one_line(call, words, said):
     code, _, err = call(words)
     assert code == 2 and said in err and len(err.splitlines()) == 1, err
+
+
+def test_a_model_of_one_layer(bert, tmp_path, capsys):
+    one = str(tmp_path / "one")
+    assert run_command("cut", [bert, "--keep_layers", "0", "--output_dir", one]) == 0
+    for command in (["choose-k", "--tasks", "demo-rte"], ["search", "--task_name", "demo-rte", "--method", "greedy"]):
+        capsys.readouterr()
+        assert run_command(command[0], [*command[1:], "--model_name_or_path", one]) == 2
+        assert "a model of one layer has no layer to drop." in capsys.readouterr().err
 
 
 def test_what_a_reader_must_know_is_said():

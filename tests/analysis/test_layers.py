@@ -286,7 +286,10 @@ def test_runs_are_looked_at_on_their_own_task(call, run, bert):
         ("score --tasks rte", "Did you mean 'scores'?"),
         ("scores --tasks rte --criteria linear", "Did you mean 'linearity'?"),
         ("profile --tasks rt", "--tasks: unknown"),
-        ("profile --tasks rte --drop_strategy top --drop_k 2", "does not drop layers or train"),
+        (
+            "profile --tasks rte --drop_strategy top --drop_k 2",
+            "--drop_strategy: layerdrop layers does not drop layers or",
+        ),
         ("profile --tasks rte --figure x", "--figure: no such flag. Did you mean --figures?"),
     ],
 )

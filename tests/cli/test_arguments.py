@@ -130,7 +130,7 @@ def test_every_flag_of_the_library_goes_through():
         ),
         (
             "--drop_strategy contribution --drop_threshold 95",
-            "--drop_threshold 95.0: must be from -1 to 1. A cosine similarity; the paper's: 0.95",
+            "--drop_threshold 95.0: must be from -1 to 1. Give a cosine similarity. The paper's: 0.95",
         ),
         (
             "--drop_strategy top --drop_threshold 0.9",
@@ -183,10 +183,14 @@ def test_every_flag_of_the_library_goes_through():
             "--dataset_name x --validation_split v --validation_share 0.1",
             "--validation_share and --validation_split contradict each other",
         ),
-        ("--train_file a.csv --validation_share 1", "--validation_share 1.0: must be above 0 and below 1. A fraction"),
+        (
+            "--train_file a.csv --validation_share 1",
+            "--validation_share 1.0: must be above 0 and below 1. Give a fraction",
+        ),
         ("--train_split v", "--train_split: only with --dataset_name. Leave it out"),
         ("--dataset_config_name v", "--dataset_config_name: only with --dataset_name. Leave it out"),
         ("--dataset x", "--dataset: no such flag. Did you mean --dataset_name?"),
+        ("--models x", "--models: no such flag. Did you mean --model_name_or_path?"),
         ("--max_train_samples 0", "--max_train_samples 0: must be 1 or more"),
         (
             "--drop_strategy contribution --drop_k 1 --score_split test --do_train --max_predict_samples 5",
@@ -205,7 +209,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--precision bf16 --bf16 False", "--precision bf16 and --bf16 False contradict each other"),
         ("–drop_k 2", "'–drop_k' is not the value of a flag. Write it with two hyphens: --drop_k"),
         ("–––drop_k 2", "Write it with two hyphens: --drop_k"),
-        ("--seed 1 −1", "^'−1' is not the value of a flag. Write layer ids"),
+        ("--seed 1 −1", "^'−1' is not the value of a flag. Write --flag value, for example --seed 1"),
         ("--drop_layers 10 11", "^'11' is not the value of a flag. Write layer ids without spaces, as 9,10,11"),
         (
             "--remove_layers 10 11 --seed 1",
@@ -221,7 +225,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--json", "--json: only with --dry_run"),
         ("--drop_stratgy top", "--drop_stratgy: no such flag. Did you mean --drop_strategy?"),
         ("--dropk 6", "--dropk: no such flag"),
-        ("top", "'top' is not the value of a flag"),
+        ("top", "'top' is not the value of a flag. Write --flag value, for example --seed 1"),
         ("nowhere.yaml", "nowhere.yaml: cannot read the configuration"),
         ("--eval_strategy sometimes", "sometimes"),
     ],
@@ -351,7 +355,7 @@ def test_the_range_of_a_flag_is_whole_as_its_type():
         ("--report_to xyz", "--report_to: unknown value 'xyz'. Allowed: none, all, azure_ml,"),
         ("--train_sampling_strategy xyz", "--train_sampling_strategy: invalid choice: 'xyz' (choose from"),
         ("--eval_strategy xyz", "--eval_strategy: invalid choice: 'xyz' (choose from"),
-        ("--fsdp full_shard", "--fsdp: shards a model over several processes. Start them: torchrun"),
+        ("--fsdp full_shard", "--fsdp: needs several processes, but this run has one. Start them: torchrun"),
         ("--dataloader_persistent_workers", "--dataloader_persistent_workers: needs --dataloader_num_workers"),
         ("--dataloader_multiprocessing_context spawn", "--dataloader_multiprocessing_context: needs --dataloader_num"),
         ("--torch_compile_mode fast", "--torch_compile: cannot be used (Unrecognized mode=fast"),

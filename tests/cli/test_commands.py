@@ -1,6 +1,7 @@
 """The installed command: its overview, help without the library, exit codes, process settings, completion."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,12 @@ def test_help_of_cut_names_the_flags_that_select_layers(capsys):
     assert run_command("cut", ["model", "--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"  --{name} " in text for name in SHARED if name != "remove_layers") and "--learning_rate" not in text
+
+
+def test_help_of_cut_mentions_only_its_own_flags():
+    parser = command_parser("cut")
+    named = set(re.findall(r"--\w+", parser.format_help())) - {"--store"}  # of `layerdrop layers scores`
+    assert named <= set(parser._option_string_actions)
 
 
 @pytest.mark.parametrize(

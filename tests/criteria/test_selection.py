@@ -8,7 +8,7 @@ from layerdrop.architectures import HubOptions, ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.cli.parsing import parse
 from layerdrop.criteria.scoring import Scores
-from layerdrop.criteria.selection import select_layers, split_to_score
+from layerdrop.criteria.selection import search_space, select_layers, split_to_score
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.criteria.weights import variance
 from layerdrop.data.batches import Collator, batches
@@ -167,3 +167,10 @@ def test_the_cache_of_a_larger_k_gives_the_same_scores(bert, glue, tmp_path):
     alone = scores(1, "a")
     assert str(scores(3, "b")) != str(alone)
     assert str(scores(1, "b")) == str(alone)
+
+
+def test_a_search_of_layers_that_share_their_weights_is_refused(tmp_path):
+    folder = tiny.save(tmp_path / "albert", "albert")
+    said = f"^--model_name_or_path {folder}: ALBERT shares one layer, .* Use: layerdrop run --drop_strategy top$"
+    with pytest.raises(UserError, match=said):
+        search_space(Checkpoint.open(folder), 2, "--max_k")

@@ -68,7 +68,7 @@ def test_a_whole_run(run, tmp_path, glue):
     assert len((tmp_path / "out" / "predictions_dev.tsv").read_text().splitlines()) == 13
     code, _, _, err = run(words.replace("0.5", "1.5"))
     assert code == 2 and err == (
-        "error: --hold_out 1.5: must be above 0 and below 1. A fraction of the training set, such as 0.15.\n"
+        "error: --hold_out 1.5: must be above 0 and below 1. Give a fraction of the training set, such as 0.15.\n"
     )
 
 

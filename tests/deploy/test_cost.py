@@ -114,7 +114,7 @@ def test_command(bert, tmp_path, capsys, monkeypatch, in_process):
     full, cut = csv.DictReader(io.StringIO(out))
     assert (full["layers"], cut["layers"]) == ("6", "3") and float(cut["flops_ratio"]) < 0.6
     assert float(full["single_ratio"]) == float(full["training_speed_up"]) == 1
-    assert "takes 64 tokens" not in err and "the models take at most 64 tokens" in err
+    assert "takes 64 tokens" not in err and "the models read at most 64 tokens, so 64 is used" in err
     (path,) = Path("runs/cost").glob("cost_*.json")
     result = json.loads(path.read_text())
     assert set(result) == {"settings", "environment", "models"} and len(result["models"]) == 2
@@ -148,7 +148,10 @@ def test_folders_of_the_same_name(bert, tmp_path, monkeypatch):
     [
         ("random:bertt", "Did you mean 'bert'?"),
         ("nowhere/x --k 0", "nowhere/x"),
-        ("demo --drop_strategy contribution", "needs scores or a search result"),
+        (
+            "demo --drop_strategy contribution",
+            "--drop_strategy contribution: cost selects layers by position only. Use top, bottom",
+        ),
         ("demo --k 12", "--k 12"),
         ("demo --repeats 0", "--repeats 0: must be 1 or more"),
         ("demo --k 2 2", "a second model named 'demo, top K = 2'"),

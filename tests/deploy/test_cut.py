@@ -132,6 +132,20 @@ def test_a_sentence_encoder_keeps_its_modules(tmp_path, transformer):
     assert "library_name: sentence-transformers" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_kept_layers_of_a_sentence_encoder_in_a_subfolder(tmp_path):
+    folder = sentence_encoder(tmp_path / "model", "0_Transformer")
+    assert run_command("cut", [folder, "--keep_layers", "0,2", "--output_dir", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out" / "layers.json").read_text())["kept"] == [0, 2]
+
+
+def test_a_refused_model_is_named_as_the_argument_of_the_command(tmp_path, capsys):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    words = [str(tmp_path / "model"), "--keep_layers", "0,2", "--output_dir", str(tmp_path / "out")]
+    assert run_command("cut", words) == 2
+    assert f"error: MODEL {tmp_path / 'model'}: model type 't5' cannot be reduced" in capsys.readouterr().err
+
+
 def test_command(tmp_path, monkeypatch, capsys):
     """It cuts a cut checkpoint again, replaces its own folder, and keeps everything else."""
     monkeypatch.chdir(tmp_path)
@@ -150,13 +164,13 @@ def test_command(tmp_path, monkeypatch, capsys):
     assert Checkpoint.open("again").original_ids == [0, 4, 5]  # a run of it counts in the original model
     assert run_command("cut", words) == 0  # its own folder
     Path("out/notes.txt").write_text("mine")
-    assert run_command("cut", words) == 2 and "holds notes.txt, which this command did not write" in (
+    assert run_command("cut", words) == 2 and "holds notes.txt. This command did not write it" in (
         capsys.readouterr().err
     )
     assert Path("out/notes.txt").read_text() == "mine" and not list(tmp_path.glob(".*"))
     Path("out/notes.txt").unlink()
     Path("out/plans/later").mkdir(parents=True)  # a folder without files is the user's, too
-    assert run_command("cut", words) == 2 and "holds plans, which this command did not write" in capsys.readouterr().err
+    assert run_command("cut", words) == 2 and "holds plans. This command did not write it" in capsys.readouterr().err
     assert Path("out/plans/later").is_dir()
 
 
@@ -222,7 +236,10 @@ def test_words_of_conll_are_joined(tmp_path, monkeypatch):
         (["--texs", "t"], "--texs: no such flag. Did you mean --texts?"),
         (["model", "--drop_layers", "4", "5"], "'5' is not the value of a flag. Write layer ids without spaces"),
         (["model", "x"], "'x' is not the value of a flag"),
-        (["model", "--drop_strategy", "top", "--drop_k", "2", "--texts", "t"], "--texts: only for criteria"),
+        (
+            ["model", "--drop_strategy", "top", "--drop_k", "2", "--texts", "t"],
+            "--texts t: --drop_strategy top reads no texts",
+        ),
         (["model"], "no layer to drop. Add --drop_strategy"),
         (["model", "--drop_k", "2"], "--drop_k needs a strategy"),
         (["model", "--drop_strategy", "top", "--drop_k", "6"], "must keep at least one"),
@@ -268,7 +285,7 @@ def test_modules_outside_the_folder_are_refused(tmp_path, capsys):
         modules = [{"idx": 0, "path": ""}, {"idx": 1, "path": path}]
         (tmp_path / "model" / "modules.json").write_text(json.dumps(modules))
         words = [folder, "--drop_strategy", "top", "--drop_k", "4", "--output_dir", str(tmp_path / "out")]
-        assert run_command("cut", words) == 2 and "is outside its folder" in capsys.readouterr().err
+        assert run_command("cut", words) == 2 and "is outside the folder of the checkpoint" in capsys.readouterr().err
 
 
 def test_the_models_own_folder_is_no_output(tmp_path, capsys, monkeypatch):

@@ -167,7 +167,7 @@ def test_a_folder_of_the_users_own_is_refused(tmp_path, name, content):
     with pytest.raises(UserError) as error:
         check_output("--output", str(tmp_path), "export.json")
     assert str(error.value) == (
-        f"--output {tmp_path}: holds {name}, which this command did not write or which was changed since. "
+        f"--output {tmp_path}: holds {name}. This command did not write it, or it was changed since. "
         "Move it away, or choose another folder."
     )
     assert files_in(tmp_path) == {name: content.encode()}
@@ -181,7 +181,7 @@ def test_an_earlier_export_is_replaced_unless_something_was_added_or_changed(mad
     for name in ("notes.txt", "README.md"):
         Path("made/export", name).write_text("mine")
         code, _, err = call("made", capsys)
-        assert code == 2 and f"--output made/export: holds {name}, which this command did not write or" in err
+        assert code == 2 and f"--output made/export: holds {name}. This command did not write it, or" in err
         assert files_in("made/export") == before | {name: b"mine"}
         Path("made/export", name).unlink()
         if name in before:

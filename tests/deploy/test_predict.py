@@ -138,7 +138,7 @@ def test_load_of_values_and_of_a_decoder(tmp_path, model_type):
 def test_malformed_rows(call, single, tmp_path):
     (tmp_path / "x.csv").write_text('id,review\nr0,w1 w2\nr1,""\nr2,w3,w4\nr3,w5\n')
     code, _, err = call(single, "x.csv")
-    assert code == 2 and "x.csv:4: 3 columns instead of 2" in err and "--skip_bad_rows" in err
+    assert code == 2 and "x.csv:4: 3 columns instead of 2" in err and "--skip_bad_rows to write an empty" in err
     code, rows, err = call(single, "x.csv", "--skip_bad_rows")
     assert (
         code == 0
@@ -175,8 +175,11 @@ def test_the_columns_of_the_run(call, single, pair, tmp_path):
     for words, message in (
         ((pair, "own.csv"), "own.csv: no column #1 String, #2 String, .* found: a, b. .*--text_columns"),
         ((single, "hub.csv"), "hub.csv: no column review"),
-        ((single, "own.csv", "--text_columns", "a,b"), "two texts in a row, but the model takes one"),
-        ((pair, "--text", "w1"), "one text in a row, but the model takes two"),
+        (
+            (single, "own.csv", "--text_columns", "a,b"),
+            "but the model takes one. Give one text in each row, or name the column: --text_columns A.",
+        ),
+        ((pair, "--text", "w1"), "one text in a row, but the model takes two. Give two texts in each row."),
         ((pair, "own.csv", "--text_columns", "a,c"), "--text_columns: own.csv has no column c"),
     ):
         code, _, err = call(*words)
@@ -227,7 +230,11 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
         (["x.txt", "--text", "w1"], b"", "--text and a file: only one input is allowed"),
         (["-"], b"\n\n", "stdin: contains no text"),
         (["-"], b"w1\tw2\tw3\n", "stdin:1: 3 texts, separated by tabs. Give one or two texts on each line"),
-        (["-"], b"w1\n\nw1\tw2\n", "stdin:3: 2 texts, but 1 in the lines above"),
+        (
+            ["-"],
+            b"w1\n\nw1\tw2\n",
+            r"stdin:3: 2 texts, but 1 in the lines above \(a tab separates texts\). Give the same number",
+        ),
         (["-"], b"\xff\n", "stdin: not UTF-8 text .* at byte 0"),
         (["--text", "a", "b", "c"], b"", "--text: takes one or two texts"),
         (["--text", "a", "--batch_size", "0"], b"", "--batch_size 0: must be 1 or more"),

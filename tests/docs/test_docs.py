@@ -79,7 +79,7 @@ def test_getting_started(tmp_path, monkeypatch, in_process, capsys):
     assert [words[1] for words in run] == ["run", "run", "report", "export", "predict"]
     for _, command, *words in run:
         if command == "run":
-            words += ["--use_cpu", "--num_train_epochs", "1"]
+            words += ["--use_cpu", "--max_steps", "8"]
         assert run_command(command, words) == 0, (command, words)
     out = capsys.readouterr().out
     for line in ("kept       0, 1, 2, 3, 4, 5", "parameters 2,515,458 -> 1,325,826 (-47.3%)", "reviews acc"):

@@ -414,7 +414,12 @@ def test_a_model_that_is_no_teacher(run, tmp_path, bert):
         ("--teacher auto --distill_temperature 0", "--distill_temperature 0.0: must be above 0"),
         ("--teacher auto --distill layers --layerdrop_rate 0.1", "but --layerdrop_rate changes them in training"),
         ("--teacher auto --distill patient --drop_when gradual", "but --drop_when gradual changes"),
-        ("--teacher auto --do_eval", "needs training, but this run does not train"),
+        (
+            "--teacher auto --do_eval",
+            "--teacher: needs training, but --do_train is off. Leave it out, or add --do_train",
+        ),
+        ("--teacher auto --drop_when after", "--teacher: cannot be combined with --drop_when after. Leave it out, or"),
+        ("--teacher auto --drop_when elastic", "--teacher: cannot be combined with --drop_when elastic. Leave it out"),
         ("--teacher auto --distill patient --drop_k 5", "the model keeps only one layer"),
     ],
 )

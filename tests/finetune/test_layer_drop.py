@@ -85,7 +85,7 @@ def test_each_step_draws_anew(run, monkeypatch):
 
 def test_a_rate_out_of_range(run):
     code, _, _, err = run("--task_name rte --layerdrop_rate 1")
-    said = "error: --layerdrop_rate 1.0: must be 0 or more and below 1. A probability, such as 0.2.\n"
+    said = "error: --layerdrop_rate 1.0: must be 0 or more and below 1. Give a probability, such as 0.2.\n"
     assert code == 2 and err == said
 
 

@@ -112,7 +112,7 @@ def test_a_step_that_replaces_nothing_stops_nobody(tmp_path):
 def test_a_rate_that_never_reaches_1_is_refused(run):
     code, _, _, err = run(f"{WORDS} --drop_when finetuned --replacing_steps 6")
     assert (
-        code == 2 and "--replacing_steps 6: the training has 6 steps, so no step would use only the successor" in err
+        code == 2 and "--replacing_steps 6: the training has 6 steps, so the model of the kept layers would" in err
     ), err
     assert run(f"{WORDS} --drop_when finetuned --replacing_steps 5", output="five")[0] == 0
 
@@ -163,7 +163,7 @@ def test_what_cannot_be(run, tmp_path):
     assert code == 0, err  # the tiny checkpoint has a head of its own
     albert = tiny.save(tmp_path / "albert", "albert")
     code, _, _, err = run(WORDS, model=albert, output="shared")
-    assert code == 2 and "ALBERT shares one layer. Modules cannot be replaced" in err, err
+    assert code == 2 and "ALBERT shares one layer, so modules cannot be replaced. Leave it out." in err, err
     encoder = tiny.save(tmp_path / "other", num_labels=3)
     code, _, _, err = run(WORDS, model=encoder, output="new")
     assert code == 2 and "is not fine-tuned: it lacks classifier" in err and "Add --drop_when finetuned" in err, err

@@ -570,7 +570,8 @@ def test_contents_that_no_record_names_part_nothing():
 def test_runs_of_one_cell_and_seed_are_said():
     runs = [record(), record(), record(seed=2)]
     assert repeated(frame(runs)) == [
-        f"2 runs share a cell and seed with another run: {runs[0].folder}; {runs[1].folder}"
+        "2 runs have the same cell and seed as another run, so the median counts them as several seeds: "
+        f"{runs[0].folder}; {runs[1].folder}"
     ]
     assert repeated(frame(runs[1:])) == []
 

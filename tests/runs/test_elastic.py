@@ -113,7 +113,7 @@ def test_a_file_of_the_user_in_the_folder_of_a_depth_is_refused_before_the_train
     Path("out/k1").mkdir(parents=True)
     (Path("out/k1") / name).write_text("mine")
     code, _, _, err = run(f"{WORDS} --drop_k 2 --max_steps 2")
-    assert code == 2 and f"--output_dir out/k1: holds {name}, which this run did not write" in err
+    assert code == 2 and f"--output_dir out/k1: holds {name}. This run did not write it" in err
     assert (Path("out/k1") / name).read_text() == "mine" and not Path("out/prior").exists()
 
 
@@ -134,7 +134,7 @@ def test_a_file_of_a_finished_depth_that_the_user_has_changed_is_kept(run):
     assert code == 0 and err.count("already done") == 3, err
     assert Path("out/k1/README.md").read_text() == "mine"
     code, _, _, err = run(f"{words} --overwrite_output_dir")
-    assert code == 2 and "out/k1: holds README.md, which this run did not write" in err
+    assert code == 2 and "out/k1: holds README.md. This run did not write it" in err
     assert read_record("out").status == "success"
 
 
@@ -190,7 +190,10 @@ def test_a_resumed_training_has_the_same_bits(bert, glue, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (f"{WORDS} --drop_k 3 --elastic_k 2", "--drop_k 3: is not trained. --elastic_k names 2"),
+        (
+            f"{WORDS} --drop_k 3 --elastic_k 2",
+            "--drop_k 3: the elastic training has only K = 2 (--elastic_k). Add 3 to --elastic_k",
+        ),
         ("--task_name rte --drop_when elastic", "needs the numbers of layers. Add --elastic_k 2 4 6, or --drop_k N"),
         (f"{WORDS} --drop_k 2 --elastic_k two", "--elastic_k 'two': not a list of numbers of layers"),
         (f"{WORDS} --drop_k 2 --elastic_k -1 2", "--elastic_k -1: must be 0 or more"),
@@ -203,7 +206,7 @@ def test_a_resumed_training_has_the_same_bits(bert, glue, tmp_path, monkeypatch)
             "Use --drop_strategy top, not",
         ),
         ("--task_name rte --drop_strategy top --drop_k 2 --elastic_k 2", "--elastic_k: only with --drop_when elastic"),
-        (f"{WORDS} --drop_k 2 --teacher auto", "--teacher: needs training"),
+        (f"{WORDS} --drop_k 2 --teacher auto", "--teacher: cannot be combined with --drop_when elastic"),
         (f"{WORDS} --drop_k 2 --theseus", "--theseus: needs --drop_when"),
         (f"{WORDS} --drop_k 2 --layerdrop_rate 0.1", "--layerdrop_rate: cannot be combined"),
     ],

@@ -79,11 +79,16 @@ def test_they_are_those_of_the_record(job, way):
 
 
 CHANGES = {
-    "train": ("plain", "glue/RTE/train.tsv", "\tentailment", "\tnot_entailment"),
-    "validation": ("plain", "glue/RTE/dev.tsv", "\tentailment", "\tnot_entailment"),
+    "the rows of train": ("plain", "glue/RTE/train.tsv", "\tentailment", "\tnot_entailment"),
+    "the rows of validation": ("plain", "glue/RTE/dev.tsv", "\tentailment", "\tnot_entailment"),
     "the model": ("plain", "model/config.json", '"hidden_dropout_prob": 0.1', '"hidden_dropout_prob": 0.2'),
     "the tokenizer": ("plain", "model/tokenizer_config.json", "{", '{"x": 1, '),
-    "the score on": ("scored", "other/config.json", '"hidden_dropout_prob": 0.1', '"hidden_dropout_prob": 0.2'),
+    "the model of --score_on": (
+        "scored",
+        "other/config.json",
+        '"hidden_dropout_prob": 0.1',
+        '"hidden_dropout_prob": 0.2',
+    ),
 }
 
 
@@ -141,7 +146,7 @@ def test_a_start_that_is_trained_again_has_another_fingerprint(job):
     save_file({name: tensor + 1 for name, tensor in tensors.items()}, model)
     after = inputs.of(made.spec, made.options)
     assert {name for name in before if before[name] != after[name]} == {"start"}
-    assert statuses([made], inputs)[0].changed == ("the start",)
+    assert statuses([made], inputs)[0].changed == ("the start model",)
 
 
 def test_validation_rows_do_not_change_a_trained_model(job):
@@ -151,8 +156,8 @@ def test_validation_rows_do_not_change_a_trained_model(job):
     (folder,) = Path("out").glob("prior/*/")
     change("glue/RTE/dev.tsv", "\tentailment", "\tnot_entailment")
     assert Fingerprints().status(made.spec.start, str(folder), made.options).has_model
-    assert statuses([made])[0].changed == ("validation",)
+    assert statuses([made])[0].changed == ("the rows of validation",)
     scored = replace(made.spec.start, drop=DropSpec("contribution", 2, score_split="validation"))
     record = replace(read_record(folder), spec=scored, id="")
     record.write()
-    assert Fingerprints().status(scored, str(folder), made.options).changed == ("validation",)
+    assert Fingerprints().status(scored, str(folder), made.options).changed == ("the rows of validation",)

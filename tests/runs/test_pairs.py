@@ -17,6 +17,7 @@ from layerdrop.finetune.spec import DistilSpec, TheseusSpec, TrainSpec, WhenSpec
 from layerdrop.report.frame import frame
 from layerdrop.runs.record import Cut, RunRecord
 from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.runs.status import INPUTS as INPUT_WORDS
 from layerdrop.runs.status import Needs, status_of
 from layerdrop.runs.store import Store
 from layerdrop.search.candidates import Candidates
@@ -108,7 +109,7 @@ def test_a_run_is_done_for_itself_alone(store, case):
             assert status_of(store.folder(spec), spec_of(*other), {}, Needs()).word == "other"
     for name in inputs_of(spec):
         changed = status_of(store.folder(spec), spec, record_of(spec, "", **{name: "b"}).inputs, Needs())
-        assert changed.word == "changed" and changed.changed[0].removeprefix("the ") == name.replace("_", " ")
+        assert changed.word == "changed" and changed.changed[0] == INPUT_WORDS.get(name, f"the rows of {name}")
     assert status_of(store.folder(spec), spec, record_of(spec, "").inputs, Needs(predict=True)).missing == ("RTE.tsv",)
     assert status_of(store.folder(spec), spec, {}, Needs()).word == "done", (
         "an input that cannot be read here counts as unchanged"

@@ -278,7 +278,7 @@ def test_an_unreadable_record(run, content):
     code, _, _, err = run("--task_name rte")
     assert code == 2 and "out/record.json" in err and "Move the file away" in err
     code, _, _, err = run("--task_name rte --overwrite_output_dir")
-    assert code == 2 and "out: holds record.json, which this run did not write" in err
+    assert code == 2 and "out: holds record.json. This run did not write it" in err
     assert Path("out/record.json").read_bytes() == content
 
 
@@ -328,7 +328,7 @@ def test_a_folder_with_the_users_files(run):
         Path("out", name).write_text(text)
     for words in ("", " --overwrite_output_dir", " --resume_from_checkpoint auto"):
         code, _, out, err = run("--task_name rte" + words)
-        assert code == 2 and "out: holds vocab.txt, which this run did not write" in err.splitlines()[-1] and not out
+        assert code == 2 and "out: holds vocab.txt. This run did not write it" in err.splitlines()[-1] and not out
         assert {path.name: path.read_text() for path in Path("out").iterdir()} == mine
     Path("out/vocab.txt").rename("out/mine.txt")
     assert run("--task_name rte --num_train_epochs 1")[0] == 0

@@ -113,7 +113,7 @@ def test_what_it_goes_on_from_is_recorded_and_looked_at(first):
     run_glue.run(without([3], spec), there)
     assert read_record("on").fingerprints["start"] not in ("", read_record("on").fingerprints["model"])
     drop_layers(AutoModelForSequenceClassification.from_pretrained("first"), []).half().save_pretrained("first")
-    with pytest.raises(UserError, match="the start changed since"):
+    with pytest.raises(UserError, match="the start model changed since"):
         run_glue.run(without([3], spec), there)
 
 
@@ -126,7 +126,7 @@ def test_a_start_that_cannot_be(first):
         run_glue.run(without([3], replace(spec, seed=7)), on)
     one = without([3], spec, learning_rate=0.0)
     run_glue.run(one, replace(on, folder="one"))
-    with pytest.raises(UserError, match="one: lacks layer 3, which this run keeps"):
+    with pytest.raises(UserError, match="one: lacks layer 3, which this run keeps. Give --drop_layers with 3"):
         run_glue.run(without([1], one), replace(on, start="one"))
     run_glue.run(without([4], spec, max_steps=1), replace(on, folder="light", save_model=False))
     with pytest.raises(UserError, match="light: no trained model"):
@@ -295,9 +295,9 @@ def test_a_start_or_teacher_on_data_that_have_changed_is_trained_again(run, glue
     name = "teacher" if "teacher" in how else "start"
     flip(data)
     code, _, _, err = run(words, data=data)
-    assert code == 2 and "but train changed since" in err
+    assert code == 2 and "but the rows of train changed since" in err
     code, after, _, err = run(words + " --overwrite_output_dir", data=data)
-    assert code == 0 and "again (train" in err and len(prior()) == 1, err
+    assert code == 0 and "again (the rows of train" in err and len(prior()) == 1, err
     assert after["fingerprints"][name] != before["fingerprints"][name] and after["id"] == before["id"]
     assert prior()[0]["data"]["train"] == after["data"]["train"] != before["data"]["train"]
     code, again, _, err = run(words, data=data)
@@ -339,7 +339,7 @@ def test_a_lost_start_beside_other_validation_rows_is_trained_again(run, glue):
     path = Path(data, "RTE", "dev.tsv")
     path.write_text(path.read_text().replace("\tentailment", "\tnot_entailment"))
     code, record, _, err = run(words + " --overwrite_output_dir", data=data)
-    assert code == 0 and "again (validation changed since)" in err and len(prior()) == 1, err
+    assert code == 0 and "again (the rows of validation changed since)" in err and len(prior()) == 1, err
     assert prior()[0]["data"]["validation"] == record["data"]["validation"]
 
 

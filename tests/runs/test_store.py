@@ -85,7 +85,7 @@ def test_settings_that_differ_are_named_by_their_flag(tmp_path):
 @pytest.mark.parametrize(
     ("name", "changed"),
     [
-        ("train", {"data": {"train": {"rows": 4}}, "fingerprints": {"model": "a"}}),
+        ("the rows of train", {"data": {"train": {"rows": 4}}, "fingerprints": {"model": "a"}}),
         ("the model", {"data": {"train": {"rows": 3}}, "fingerprints": {"model": "b"}}),
     ],
 )
@@ -255,7 +255,9 @@ def test_a_file_that_the_user_has_changed_is_the_users(tmp_path, name):
     own.write(dict.fromkeys(RUNS, "{}"))
     own.settle()
     (tmp_path / name).write_text("mine")
-    with pytest.raises(UserError, match=f"holds {name}, which this run did not write with this content"):
+    with pytest.raises(
+        UserError, match=f"holds {name}. This run did not write it, or it was changed since. Move it away"
+    ):
         opened(OTHER, tmp_path, overwrite=True, save_model=True, **DATA)
     assert files(tmp_path) == {*RUNS, "spec.json"}, "nothing is deleted"
     with pytest.raises(UserError, match=name):
@@ -268,7 +270,7 @@ def test_a_file_that_is_not_in_the_way_is_no_reason_to_refuse(tmp_path):
     for name in ("train.csv", "setup.py", "RTE.tsv", "vocab.txt", "README.md"):
         (tmp_path / name).write_text("mine")
     assert opened(SPEC, tmp_path, **DATA) == FolderState()  # without a model and without predictions for the test set
-    with pytest.raises(UserError, match="holds README.md, vocab.txt, which"):
+    with pytest.raises(UserError, match=r"holds README.md, vocab.txt\. This run did not write these files"):
         opened(SPEC, tmp_path, save_model=True, **DATA)
 
 
@@ -277,7 +279,7 @@ def test_a_message_names_up_to_three_files(tmp_path):
     for name in names:
         (tmp_path / name).write_text("mine")
     for n, named in ((1, "a"), (3, "a, b, c"), (5, "a, b, c and 2 more")):
-        with pytest.raises(UserError, match=f"holds {named}, which this run did not write"):
+        with pytest.raises(UserError, match=f"holds {named}. This run did not write (it|these files), or"):
             OwnFiles(tmp_path).write(dict.fromkeys(names[:n], "other"))
 
 
@@ -381,7 +383,7 @@ def test_a_foreign_spec_does_not_make_a_folder_ours(tmp_path, content):
     (tmp_path / "spec.json").write_text(content)
     (tmp_path / "model.safetensors").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(UserError, match="--output_dir .*which this run did not write"):
+        with pytest.raises(UserError, match="--output_dir .* This run did not write"):
             opened(SPEC, tmp_path, overwrite, save_model=True)
     with lock_folder(str(tmp_path)):
         pass
@@ -463,6 +465,16 @@ def test_done_by_another_version_is_said(tmp_path):
     record.write()
     with pytest.raises(UserError, match="the same settings, but of another version"):
         opened(SPEC, tmp_path)
+
+
+def test_a_checkpoint_of_another_version_cannot_be_resumed(tmp_path):
+    """The flags are the same, so the message does not ask for other flags."""
+    opened(SPEC, tmp_path)
+    checkpoint(tmp_path, 10)
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"id": "0123456789abcdef"}))
+    with pytest.raises(UserError, match="of another version of layerdrop. Start over with --overwrite_output_dir"):
+        opened(SPEC, tmp_path, resume="last")
 
 
 # ---- claims ----------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from layerdrop.errors import UserError
 from layerdrop.finetune.spec import WhenSpec
 from layerdrop.runs.record import Cut, RunRecord
 from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.runs.status import INPUTS
 from layerdrop.runs.store import Store
 from layerdrop.search.candidates import Candidates, Stopped
 from layerdrop.search.methods import greedy
@@ -148,8 +149,8 @@ def test_failures_have_no_score_and_are_counted(candidates):
     ("now", "said"),
     [
         ({"fingerprints": {"model": "b"}}, "the model"),
-        ({"data": {"train": {"rows": 85}, "validation": {"rows": 16}}}, "validation"),
-        ({"data": {"train": {"rows": 84}, "validation": {"rows": 15}}}, "train"),
+        ({"data": {"train": {"rows": 85}, "validation": {"rows": 16}}}, "the rows of validation"),
+        ({"data": {"train": {"rows": 84}, "validation": {"rows": 15}}}, "the rows of train"),
     ],
 )
 def test_other_contents_under_the_same_name(candidates, now, said):
@@ -194,7 +195,7 @@ def test_only_a_plain_run_is_a_candidate(candidates, tmp_path):
 def test_a_candidate_on_other_inputs_is_refused(candidates, name):
     candidates(contents=CONTENTS | {"fingerprints": {name: "a"}}, outcome=with_fingerprint(name))[0](sets([3]))
     changed, _ = candidates(contents=CONTENTS | {"fingerprints": {name: "b"}}, outcome=with_fingerprint(name))
-    with pytest.raises(UserError, match=f": the {name.replace('_', ' ')} changed since"):
+    with pytest.raises(UserError, match=f": {INPUTS[name]} changed since"):
         changed(sets([3]))
 
 
@@ -207,7 +208,9 @@ def test_a_model_that_vanishes_is_an_error(candidates, tmp_path):
     spec = replace(SPEC, seed=1)
     evaluate.store = Store(str(tmp_path / "elsewhere"))  # where the engine's runs are not
     engine.outcome = lambda job: replace(record_of(job), folder=str(tmp_path / "lost"))
-    with pytest.raises(UserError, match="the run is done, but its model is not in"):
+    with pytest.raises(
+        UserError, match="the run is done, but its model is not in .* Delete the folder to repeat the run"
+    ):
         evaluate.model(spec)
     assert len(engine.started) == 1
 

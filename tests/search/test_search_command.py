@@ -171,9 +171,9 @@ def test_killed_in_the_middle_of_a_level(words_of_workers):
     ("more", "said"),
     [
         ("--method greed", "--method: unknown value 'greed'. Did you mean 'greedy'?"),
-        ("--max_k 6", "--max_k 6: a model of 6 layers allows 1 to 5"),
+        ("--max_k 6", "--max_k 6: must be from 1 to 5 for a model of 6 layers"),
         ("--dry_run", "--dry_run: previews a single run. Leave it out. layerdrop sweep lists"),
-        ("--max_k 0", "--max_k 0: a model of 6 layers allows 1 to 5"),
+        ("--max_k 0", "--max_k 0: must be from 1 to 5 for a model of 6 layers"),
         ("--metod greedy", "--metod: no such flag. Did you mean --method?"),
         ("--hold_out 2", "--hold_out 2.0: must be above 0 and below 1"),
         ("--drop_strategy top --drop_k 2", "--keep_layers: a search selects the layers"),

@@ -84,7 +84,14 @@ def test_what_is_not_one_list_of_layers_is_refused_by_name(run, tmp_path, model_
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "config.json").write_text(json.dumps({"model_type": model_type}))
     code, _, _, err = run("--task_name rte", model=str(tmp_path / "x"))
-    assert code == 2 and f"model type '{model_type}' cannot be reduced: it" in err and len(err.splitlines()) == 1, err
+    said = f"--model_name_or_path {tmp_path / 'x'}: model type '{model_type}' cannot be reduced: it"
+    assert code == 2 and said in err and len(err.splitlines()) == 1, err
+
+
+def test_a_refused_model_type_is_named_with_the_flag_of_the_command(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    with pytest.raises(UserError, match=f"^--teacher {tmp_path}: model type 't5' cannot be reduced"):
+        Checkpoint.open(str(tmp_path), flag="--teacher")
 
 
 def test_twenty_four_layers(run, tmp_path):
@@ -154,7 +161,9 @@ def test_an_encoders_first_token_is_in_the_first_column(tmp_path, model_type):
     settings(folder, "tokenizer_config.json", padding_side="left")
     checkpoint = Checkpoint.open(folder)
     assert batched_and_alone(checkpoint)[0] == pytest.approx(expected, abs=1e-6)
-    assert checkpoint.notes == ["the tokenizer pads on the left, this model needs the right"]
+    assert checkpoint.notes == [
+        "the tokenizer pads on the left, but this model needs the right: texts are padded on the right"
+    ]
 
 
 @pytest.mark.parametrize(("model_type", "pad"), [("bert", 4), ("roberta", 4), ("distilbert", 1)])

@@ -54,7 +54,7 @@ print([(names[i], float(p)) for i, p in enumerate(probabilities) if p > 0.5])"""
         return cls(names)
 
     def __str__(self) -> str:
-        return f"any of {len(self.names)} labels"
+        return f"subsets of {len(self.names)} labels"
 
     def loss(
         self,
