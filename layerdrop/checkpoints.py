@@ -49,8 +49,11 @@ WAYS_WITHOUT_HUB = {
 """Flag of a checkpoint -> the advice for a machine that cannot reach the hub."""
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 CONFIGURATION = ("config.json",)
-TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
+VOCABULARY = ("tokenizer.json", "vocab*", "merges.txt", "*.model")
+TOKENIZER = ("tokenizer*", *VOCABULARY[1:], "special_tokens_map.json", "added_tokens.json")
 """Name patterns of a checkpoint's files."""
+UNREAD_TOKENIZER = re.compile("instantiate the backend tokenizer|`tiktoken` is required")
+"""The library's messages for a tokenizer that it cannot read. They do not name the cause."""
 FAST_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 """The files that are read if there is a tokenizer.json."""
 ADAPTER = "adapter_config.json"
@@ -64,6 +67,8 @@ PICKLE = b"\x80"
 """The first byte of a pickle."""
 MOST_CLASSES = 1_000_000
 """Maximum number of classes. Building a model with 1,000,000,000 classes would not end."""
+OUTPUTS = {"return_dict": True, "output_hidden_states": False, "output_attentions": False}
+"""Keys of a configuration for what a model returns -> the values that are used, whatever config.json says."""
 PARAMETERS = ("weight", "bias", "gamma", "beta")
 """Ends of the names of parameters. Buffers can be integers (`position_ids`, and the 4-dimensional mask `attn.bias`)."""
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -166,12 +171,28 @@ class Checkpoint:
     @property
     def label_names(self) -> list[str]:
         """Class names from the configuration, in id order. Empty if they are LABEL_0, LABEL_1, ..."""
-        return [] if all(re.fullmatch(r"LABEL_\d+", name) for name in self.classes) else self.classes
+        return [] if all(map(_is_default, self.classes)) else self.classes
 
     @property
     def positive_label(self) -> str | None:
         """The class whose F1 was the metric `f1` in training; None if it was not recorded."""
         return getattr(self.config, POSITIVE_KEY, None)
+
+    def check_head(self) -> None:
+        """Raise UserError if config.json contradicts itself about the outputs of the trained head."""
+        named, config = f"{self.flag} {self.name}", self.config
+        if config.problem_type == "regression" and config.num_labels != 1:
+            raise UserError(
+                f"{named}: config.json says regression (problem_type) with {config.num_labels} outputs. Regression has "
+                "one output. Correct config.json, or fine-tune the model with --do_train."
+            )
+        ids = config.label2id if isinstance(config.label2id, dict) else {}
+        for i, name in enumerate(self.classes):
+            if str(i) != str(other := ids.get(name, i)):
+                raise UserError(
+                    f"{named}: config.json contradicts itself: class '{name}' is {i} in id2label, {other} in label2id. "
+                    "Correct the wrong one."
+                )
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -340,6 +361,14 @@ def _check_config(config: PreTrainedConfig, checkpoint: str) -> None:
             f"{checkpoint}: its config.json has no pad_token_id, but this model counts positions from it. "
             'Add the padding id of its training (RoBERTa: "pad_token_id": 1).'
         )
+    if (
+        config.model_type in family.positions_after_padding
+        and config.max_position_embeddings <= config.pad_token_id + 1
+    ):
+        raise UserError(
+            f"{checkpoint}: its config.json has pad_token_id {config.pad_token_id}. Positions are counted from it, "
+            f"up to {config.max_position_embeddings} (max_position_embeddings). Correct pad_token_id (RoBERTa: 1)."
+        )
 
 
 def unusable(checkpoint: str, part: str, error: BaseException) -> UserError:
@@ -353,14 +382,27 @@ class NotFound(UserError):
 
 
 def _not_found(flag: str, name: str, what: str, error: Exception) -> NotFound:
-    if Path(name).is_file():
-        return NotFound(f"{flag} {name}: is a file. Give the folder of the checkpoint.")
-    if name.startswith((".", "/", "~")) and not Path(name).exists():
+    folder = Path(folder_or_name(name))
+    if "trust_remote_code" in str(error):
+        return NotFound(f"{flag} {name}: needs custom code. If you trust it, add --trust_remote_code.")
+    if name.startswith((".", "/", "~")) and not folder.exists():
         return NotFound(f"{flag} {name}: no such folder. Give the folder of a checkpoint, or a name on the hub.")
-    if Path(name).exists():
-        if what == CONFIG and (elsewhere := _checkpoint_elsewhere(Path(name))):
+    if folder.exists():
+        if what == CONFIG and (elsewhere := _checkpoint_elsewhere(folder)):
             return NotFound(f"{flag} {name}: {elsewhere}.")
         reason = str(error).strip().split("\n")[0]
+        if what == "tokenizer" and UNREAD_TOKENIZER.search(str(error)):
+            reason = f"none of {', '.join(VOCABULARY)}"
+            if files := ", ".join(path.name for path in _files(name, VOCABULARY)):
+                return NotFound(
+                    f"{flag} {name}: the tokenizer cannot be read from {files}: a file is damaged, the tokenizer_class "
+                    "in tokenizer_config.json is unknown, or a package is missing (sentencepiece, tiktoken). "
+                    "Get the tokenizer again."
+                )
+        if what == "weights":
+            _check_files(flag, name, (*WEIGHTS, "*.index.json"))
+        if what == CONFIG and not (folder / "config.json").exists():
+            reason = "there is no config.json"
         return NotFound(f"{flag} {name}: no {what} in this folder ({reason}). Give the folder of a checkpoint.")
     if huggingface_hub.is_offline_mode():
         ways = WAYS_WITHOUT_HUB.get(flag, "Give the folder of a checkpoint")
@@ -377,19 +419,22 @@ def _checkpoint_elsewhere(folder: Path) -> str | None:
     """The advice for the folder of an adapter, of checkpoints in subfolders, or of a run. None for other folders."""
     if (folder / ADAPTER).is_file():
         return f"is an adapter ({ADAPTER}): merge it into its base model, and give the folder of the merged model"
-    folders = [
-        path.parent for path in sorted(folder.glob("*/config.json")) if '"model_type"' in path.read_text("utf-8")
-    ]
-    if not folders:
-        return NO_MODEL if _is_run(folder) else None
-    contents = f"one of {len(folders)} checkpoints" if len(folders) > 1 else "the checkpoint"
-    return f"{contents} is in {folders[-1]}. Give that folder"
+    for pattern in ("*/config.json", "*/*/config.json"):  # the second one: the hub's cache has snapshots/COMMIT
+        if folders := [path.parent for path in folder.glob(pattern) if _contains(path, '"model_type"')]:
+            contents = f"one of {len(folders)} checkpoints" if len(folders) > 1 else "the checkpoint"
+            return f"{contents} is in {max(folders, key=_natural)}. Give that folder"
+    return NO_MODEL if _contains(folder / RECORD_FILE, '"spec"') else None
 
 
-def _is_run(folder: Path) -> bool:
-    """Whether a folder has the record of a run."""
+def _natural(path: Path) -> list[str | int]:
+    """Sort key that puts `checkpoint-9` before `checkpoint-500`."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", str(path)))]
+
+
+def _contains(path: Path, text: str) -> bool:
+    """Whether a file contains a text. False for a file that cannot be read."""
     try:
-        return '"spec"' in (folder / RECORD_FILE).read_text("utf-8")
+        return path.is_file() and text in path.read_text("utf-8")
     except (OSError, ValueError):
         return False
 
@@ -411,11 +456,15 @@ def _hub_arguments(revision: str, hub: HubOptions) -> dict[str, Any]:
 def _check_files(flag: str, name: str, patterns: tuple[str, ...]) -> None:
     """Raise UserError for files in a folder that the library would wait for, fail on, or read wrongly.
 
-    These are pipes and devices, Git LFS pointers, and files with a byte-order mark.
+    These are pipes and devices, broken links, Git LFS pointers, and files with a byte-order mark.
     """
-    for path in sorted({path for pattern in patterns for path in Path(folder_or_name(name)).glob(pattern)}):
-        if path.is_dir():
+    if Path(folder_or_name(name)).is_file():
+        raise NotFound(f"{flag} {name}: is a file. Give the folder of the checkpoint.")
+    for path in sorted(Path(folder_or_name(name)).glob("*")):
+        if path.is_dir() or not any(map(path.match, patterns)):
             continue
+        if path.is_symlink() and not path.exists():
+            raise UserError(f"{flag}: {path} is a link to a file that does not exist. Get the checkpoint again.")
         if path.exists() and not path.is_file():
             raise UserError(f"{flag}: {path} is a pipe or a device, not a file. Get the checkpoint again.")
         if path.is_file() and _first_bytes(path, flag).startswith(codecs.BOM_UTF8):
@@ -431,19 +480,37 @@ def _check_values(config: Mapping[str, Any]) -> None:
         raise TypeError(f"architectures: a list of names is expected, not {architectures!r}")
 
 
+def _classes_of_label2id(config: Mapping[str, Any]) -> dict[int, str] | None:
+    """The classes of a config.json that names them only in `label2id`. None for any other config.json."""
+    ids, names = config.get("label2id"), config.get("id2label") or {}
+    if not isinstance(ids, dict) or not isinstance(names, dict) or not all(map(_is_default, names.values())):
+        return None
+    classes = {i: name for name, i in ids.items() if type(i) is int}
+    n_classes = len(names) or config.get("num_labels") or len(ids)
+    if sorted(classes) != list(range(n_classes)) or len(ids) != n_classes or all(map(_is_default, ids)):
+        return None
+    return dict(sorted(classes.items()))
+
+
+def _is_default(name: object) -> bool:
+    """Whether a class has no name of its own: LABEL_0, LABEL_1, ..."""
+    return re.fullmatch(r"LABEL_\d+", str(name)) is not None
+
+
 def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConfig:
     """Load the configuration. Raises UserError, also for values that the library does not accept."""
     _check_files(flag, model.name, (*CONFIGURATION, "*.index.json"))
     name, where = folder_or_name(model.name), _hub_arguments(model.revision, hub)
     try:
-        _check_values(PreTrainedConfig.get_config_dict(name, **where)[0])
+        content = PreTrainedConfig.get_config_dict(name, **where)[0]
+        _check_values(content)
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=hub.trust_remote_code, **where)
+        for key, value in OUTPUTS.items():
+            setattr(config, key, value)
+        if classes := _classes_of_label2id(content):
+            config.id2label, config.label2id = classes, {name: i for i, name in classes.items()}
         return config
     except (OSError, ValueError) as error:
-        if "trust_remote_code" in str(error):
-            raise UserError(
-                f"{flag} {model.name}: needs custom code. If you trust it, add --trust_remote_code."
-            ) from error
         raise _not_found(flag, model.name, CONFIG, error) from None
     except Exception as error:  # the library's checks, and code of the configuration's class
         raise unusable(f"{flag} {model.name}", "config.json", error) from error

@@ -3,7 +3,7 @@
 import copy
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from logging import ERROR
 from typing import Any, Literal, get_args
@@ -69,6 +69,8 @@ def load_classifier(
     unusable, the checkpoint lacks encoder weights, its head does not fit, or its layers cannot be identified by name.
     """
     checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
+    if not replace_head and checkpoint.has_classifier:
+        checkpoint.check_head()
     config = _config(checkpoint, labels, problem_type)
     empty = _empty(checkpoint, config, dropped, auto_class)
     kept = renumbered(checkpoint, dropped, empty.base_model_prefix, weights or {})
@@ -76,7 +78,7 @@ def load_classifier(
     trained = _head_task(checkpoint.config, checkpoint.head_class) if checkpoint.head_class else task
     unfit = _unfit_head(kept, empty, trained != task)
     if not replace_head and (unfit or trained != task):
-        raise _head_error(checkpoint, empty, trained, task)
+        raise _head_error(checkpoint, kept, empty, trained, task)
     kept = {key: tensor for key, tensor in kept.items() if key not in unfit}
     with _initial_weights_of_depth(type(empty), checkpoint.n_original):
         model, new = _build(type(empty), reduced_config(config, dropped), kept, checkpoint)
@@ -241,6 +243,24 @@ def missing_layer_weights(checkpoint: Checkpoint, weights: Mapping[str, Weight],
     return [name for name in model.base_model.state_dict() if name.startswith(layers) and name not in present]
 
 
+def check_prefix(checkpoint: Checkpoint, weights: Iterable[str], missing: Iterable[str], base_prefix: str) -> None:
+    """Raise UserError if a missing weight of a layer has its name with a prefix in the files: a wrapper was saved.
+
+    weights: names in the files. missing: names in the model or in its base model.
+    """
+    layers = f"{checkpoint.family.layers}."
+    name = next((name for name in missing if name.removeprefix(f"{base_prefix}.").startswith(layers)), None)
+    if name is None:
+        return
+    name = name.removeprefix(f"{base_prefix}.")
+    for needed in (f".{base_prefix}.{name}", f".{name}"):
+        if named := next((key for key in weights if key.endswith(needed)), None):
+            raise UserError(
+                f"{checkpoint.flag} {checkpoint.name}: its weights have the prefix '{named.removesuffix(needed[1:])}' "
+                f"of a wrapper ({named}). Save the model inside the wrapper, or remove the prefix from the names."
+            )
+
+
 def _unfit_head(weights: Mapping[str, Weight], empty: PreTrainedModel, other_task: bool) -> list[str]:
     """Names of the head weights that do not fit the model, because of their size or their task."""
     shapes = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
@@ -256,8 +276,15 @@ def _head_task(config: PreTrainedConfig, architecture: str) -> str:
     return (config.problem_type or default).replace("_", " ")
 
 
-def _head_error(checkpoint: Checkpoint, empty: PreTrainedModel, has: str, needed: str) -> UserError:
-    """has, needed: tasks in words. Other numbers of outputs are shown instead."""
+def _head_error(
+    checkpoint: Checkpoint, weights: Mapping[str, Weight], empty: PreTrainedModel, has: str, needed: str
+) -> UserError:
+    """weights: the result of `renumbered`. has, needed: tasks in words. Other numbers of outputs are shown instead."""
+    if wrong := _unfit_head(weights, _empty(checkpoint, checkpoint.config, (), None), False):
+        return UserError(
+            f"{checkpoint.flag} {checkpoint.name}: its head has {shape_of(weights[wrong[0]])[0]} outputs ({wrong[0]}), "
+            f"config.json has {checkpoint.config.num_labels} (id2label, num_labels). Correct config.json."
+        )
     sizes = checkpoint.config.num_labels, empty.config.num_labels
     if sizes[0] != sizes[1]:
         has, needed = ("one value" if n == 1 else f"{n} classes" for n in sizes)
@@ -315,6 +342,7 @@ def _build(
     encoder = {key for key, _ in model.base_model.named_parameters() if "pooler" not in key}
     missing = [key for key in new if key.removeprefix(model.base_model_prefix + ".") in encoder]
     if missing:
+        check_prefix(checkpoint, weights, missing, model.base_model_prefix)
         raise UserError(
             f"{named}: the checkpoint has no {missing[0]} ({len(missing)} weights of the encoder are missing). "
             "Give a complete checkpoint."

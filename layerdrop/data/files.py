@@ -158,6 +158,7 @@ def own_examples(
         if reason and list(tables) != ["test"]:
             notes.append(f"f1 measures class '{task.positive_label}' ({reason}; to change: --positive_label)")
     class_ids = _class_ids(task, known_classes)
+    notes += _note_on_ids(first, task, class_ids) if split != "test" else []
     examples = {}
     for split, table in tables.items():
         index, note = index_column(table)
@@ -289,6 +290,14 @@ def _notes_on_classes(task: Task) -> list[str]:
     if numbers and words:
         notes.append(f"both numbers and words are classes in '{column}': {shortened(words)} and {shortened(numbers)}")
     return notes
+
+
+def _note_on_ids(table: Table, task: Task, class_ids: Mapping[str, int]) -> list[str]:
+    """Note the class of each class id that is a label in a table. table: with converted labels."""
+    names = {name for cell in table.values(task.label).values() for name in task.kind.names_in(cell)}
+    ids = sorted((names & class_ids.keys()) - {*task.labels, *task.words}, key=int)
+    pairs = [f"{i} counts as {task.labels[class_ids[i]]}" for i in ids]
+    return [f"column '{task.label}' has class ids: {shortened(pairs)}"] if pairs else []
 
 
 def _class_ids(task: Task, known_classes: bool) -> dict[str, int]:

@@ -25,7 +25,7 @@ from layerdrop.criteria.selection import Selection
 from layerdrop.deploy.folder import check_output
 from layerdrop.deploy.trim import TOKENIZER_FILE, trim
 from layerdrop.errors import UserError
-from layerdrop.loading import missing_layer_weights, renumbered
+from layerdrop.loading import check_prefix, missing_layer_weights, renumbered
 from layerdrop.runs.card import hub_name
 from layerdrop.runs.record import plain
 from layerdrop.runs.results import CARD_FILE, LAYERS_FILE, layer_facts
@@ -279,6 +279,7 @@ def _weights(checkpoint: Checkpoint, dropped: Sequence[int]) -> Mapping[str, Any
     empty = _empty(checkpoint, reduced_config(checkpoint.config, dropped))
     weights = renumbered(checkpoint, dropped, empty.base_model_prefix, {})
     if missing := missing_layer_weights(checkpoint, weights, empty):
+        check_prefix(checkpoint, weights, missing, empty.base_model_prefix)
         raise UserError(
             f"MODEL {checkpoint.name}: its files have no weight {missing[0]} of a kept layer ({len(missing)} are "
             "missing), so layers cannot be dropped safely. Load and save the model with transformers first."

@@ -512,6 +512,19 @@ def test_a_label_is_no_class_id_where_the_files_name_the_classes(tmp_path, label
     assert read(train, dev, skip_bad_rows=True).examples["validation"].labels.tolist() == [0]
 
 
+def test_class_ids_in_a_file_are_noted(tmp_path):
+    """The order of a model's classes is a matter of its configuration."""
+    path, words = column(tmp_path / "x.csv", [0, 1, 1, "NEG"]), column(tmp_path / "y.csv", ["POS", "NEG"])
+    note = "column 'label' has class ids: 0 counts as POS, 1 counts as NEG"
+    assert note in read(None, path, known_labels=("POS", "NEG")).notes
+    assert "class ids" not in " ".join(read(None, words, known_labels=("POS", "NEG")).notes)
+    assert "class ids" not in " ".join(read(None, path, known_labels=("0", "1", "NEG")).notes)
+    assert "class ids: 0 counts as entailment" in " ".join(
+        read(None, column(tmp_path / "z.csv", [0, 1]), task="rte").notes
+    )
+    assert "class ids" not in " ".join(read(None, column(tmp_path / "z.csv", [0, 1]), task="sst2").notes)
+
+
 def test_class_ids_of_known_classes(tmp_path):
     path = column(tmp_path / "x.csv", ["1", "0", "yes"])
     assert read(None, path, known_labels=("yes", "no")).examples["validation"].labels.tolist() == [1, 0, 0]

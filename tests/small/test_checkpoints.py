@@ -335,6 +335,19 @@ def test_a_folder_whose_checkpoint_is_further_in(tmp_path):
     tiny.save(tmp_path / "runs" / "checkpoint-9")
     with pytest.raises(UserError, match=f"one of 2 checkpoints is in {tmp_path}/runs/checkpoint-9. Give that folder"):
         Checkpoint.open(str(tmp_path / "runs"))
+    tiny.save(tmp_path / "runs" / "checkpoint-50")
+    (tmp_path / "runs" / "other").mkdir()
+    (tmp_path / "runs" / "other" / "config.json").write_bytes(b'\xff "model_type"')
+    with pytest.raises(UserError, match=f"one of 3 checkpoints is in {tmp_path}/runs/checkpoint-50. Give that folder"):
+        Checkpoint.open(str(tmp_path / "runs"))
+
+
+def test_a_folder_of_the_hubs_cache(tmp_path):
+    tiny.save(tmp_path / "models--x--y" / "snapshots" / "abc")
+    with pytest.raises(UserError, match="the checkpoint is in .*/models--x--y/snapshots/abc. Give that folder"):
+        Checkpoint.open(str(tmp_path / "models--x--y"))
+    with pytest.raises(UserError, match=f"{tmp_path}: no config.json .*there is no config.json"):
+        Checkpoint.open(str(tmp_path))
 
 
 @pytest.mark.parametrize("model_type", ["roberta", "xlm-roberta", "mpnet", "longformer"])

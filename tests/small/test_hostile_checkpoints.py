@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier
@@ -74,6 +75,131 @@ def test_right_values_are_taken(folder):
     kept = {"n_layers": 12, "kept": [0, 2, 4, 6, 8, 10]}
     change(folder / "config.json", layer_dropping=kept, chunk_size_feed_forward=1)
     assert Checkpoint.open(str(folder)).original_ids == [0, 2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize("values", [{"return_dict": False}, {"return_dict": None}, {"output_attentions": True}])
+def test_what_a_model_returns_does_not_depend_on_its_configuration(folder, values, tmp_path):
+    """`return_dict: false` gave a tuple; a model with `output_attentions: true` could not be saved."""
+    change(folder / "config.json", output_hidden_states=True, **values)
+    model, _ = load_classifier(str(folder), [1])
+    assert list(model(**tiny.batch())) == ["logits"]
+    model.save_pretrained(tmp_path / "saved")
+
+
+# ---- the trained head
+def head_of(folder, **options):
+    """The class names of the model with its trained head."""
+    return load_classifier(str(folder), replace_head=False, **options)[0].config.id2label
+
+
+THREE = {"id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"problem_type": "regression"}, r"says regression \(problem_type\) with 2 outputs"),
+        (THREE, r"its head has 2 outputs \(classifier.bias\), config.json has 3 \(id2label, num_labels\)"),
+        ({"num_labels": 3}, "its head has 2 outputs .* config.json has 3"),
+        (
+            {"problem_type": "regression", "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}},
+            "its head has 2 outputs .* config.json has 1",
+        ),
+        (
+            {"id2label": {"0": "neg", "1": "pos"}, "label2id": {"pos": 0, "neg": 1}},
+            "contradicts itself: class 'neg' is 0 in id2label, 1 in label2id",
+        ),
+    ],
+)
+def test_a_head_that_contradicts_config_json(folder, values, message):
+    """It matters only if the trained head is used."""
+    change(folder / "config.json", **values)
+    with pytest.raises(UserError, match=f"^--model_name_or_path {folder}: .*{message}"):
+        head_of(folder)
+    assert load_classifier(str(folder), labels=["x", "y", "z"])[0].config.num_labels == 3
+
+
+def test_other_numbers_of_classes_than_the_heads_are_named(folder):
+    with pytest.raises(UserError, match="its trained head gives 2 classes, the task has 3 classes"):
+        head_of(folder, labels=["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("label2id", "id2label", "names"),
+    [
+        ({"pos": 1, "neg": 0}, None, ["neg", "pos"]),
+        ({"pos": 0, "neg": 1}, {"0": "LABEL_0", "1": "LABEL_1"}, ["pos", "neg"]),
+        ({"LABEL_0": 0, "LABEL_1": 1}, {"0": "neg", "1": "pos"}, ["neg", "pos"]),
+        ({"pos": 1, "neg": 0, "bad": 0}, None, ["LABEL_0", "LABEL_1"]),
+        ([1], None, ["LABEL_0", "LABEL_1"]),
+        ([1], {"0": "neg", "1": "pos"}, ["neg", "pos"]),
+        ({"pos": "1", "neg": "0"}, {"0": "neg", "1": "pos"}, ["neg", "pos"]),
+        ({"pos": 2, "neg": 1}, None, ["LABEL_0", "LABEL_1"]),
+        ({"a": 0, "b": 1, "c": 2}, {"0": "LABEL_0", "1": "LABEL_1"}, ["LABEL_0", "LABEL_1"]),
+    ],
+)
+def test_classes_that_only_label2id_names(folder, label2id, id2label, names):
+    """Names in any order; synonyms, gaps and another number of classes are left."""
+    change(folder / "config.json", label2id=label2id, id2label=id2label)
+    assert Checkpoint.open(str(folder)).classes == names
+    assert list(head_of(folder).values()) == names
+
+
+# ---- files
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS])
+def test_links_without_a_target(folder, name):
+    """A folder of the hub's cache that was copied without its blobs."""
+    (folder / name).unlink()
+    (folder / name).symlink_to("../../blobs/0123")
+    with pytest.raises(UserError, match=f"{folder / name} is a link to a file that does not exist"):
+        checkpoint = Checkpoint.open(str(folder))
+        checkpoint.tokenizer, checkpoint.weights()
+
+
+def test_a_link_beside_what_is_read_does_not_matter(folder):
+    (folder / "pytorch_model.bin").symlink_to("../../blobs/0123")
+    (folder / "vocab.txt").symlink_to("../../blobs/0123")
+    assert Checkpoint.open(str(folder)).weights() and Checkpoint.open(str(folder)).tokenizer
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_file_instead_of_a_folder(folder, name):
+    message = f"{folder / name}: is a file. Give the folder of the checkpoint"
+    with pytest.raises(UserError, match=message):
+        Checkpoint.open(str(folder / name))
+    with pytest.raises(UserError, match=message):
+        print(Checkpoint.open(ModelSpec(str(folder), tokenizer=str(folder / name))).tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer_class", "file", "content", "message"),
+    [
+        (
+            "NoSuchTokenizer",
+            "vocab.txt",
+            "\n".join(tiny.VOCABULARY),
+            "cannot be read from vocab.txt: a file is damaged",
+        ),
+        ("AlbertTokenizer", "spiece.model", "not a model" * 9, "cannot be read from spiece.model: a file is damaged"),
+        ("NoSuchTokenizer", "other.txt", "", "no tokenizer in this folder .none of tokenizer.json, vocab*"),
+    ],
+)
+def test_tokenizers_that_the_library_cannot_read(folder, tokenizer_class, file, content, message):
+    (folder / "tokenizer.json").unlink()
+    (folder / file).write_text(content)
+    change(folder / "tokenizer_config.json", tokenizer_class=tokenizer_class)
+    with pytest.raises(UserError, match=message) as error:
+        print(Checkpoint.open(str(folder)).tokenizer)
+    assert "backend" not in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("padding", [63, 3000])
+def test_a_padding_id_beyond_the_positions(tmp_path, padding):
+    folder = Path(tiny.save(tmp_path / "roberta", "roberta"))
+    change(folder / "config.json", pad_token_id=padding)
+    refused(folder, f"config.json has pad_token_id {padding}.* up to 64 .max_position_embeddings")
+    change(folder / "config.json", pad_token_id=62)
+    assert Checkpoint.open(str(folder)).max_length() == 1
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
@@ -193,6 +319,30 @@ def test_a_single_quantized_weight(folder, name, kind):
     weights = load_file(folder / WEIGHTS)
     save_file({key: w.to(kind) if name in key else w for key, w in weights.items()}, folder / WEIGHTS)
     refused(folder, "is quantized")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "prefix"),
+    [("bert", "module."), ("bert", "model."), ("modernbert", "_orig_mod.")],
+)
+@pytest.mark.parametrize("dropped", [[], [1]])
+def test_weights_of_a_wrapped_model(tmp_path, model_type, prefix, dropped):
+    """Saved by DDP, torch.compile or Lightning."""
+    folder = Path(tiny.save(tmp_path / "wrapped", model_type))
+    save_file({prefix + name: w for name, w in load_file(folder / WEIGHTS).items()}, folder / WEIGHTS)
+    with pytest.raises(
+        UserError, match=rf"its weights have the prefix '{prefix}' of a wrapper \({prefix}(bert|model)\."
+    ):
+        load_classifier(str(folder), dropped)
+
+
+def test_missing_weights_are_not_a_prefix(folder):
+    """The name of a missing weight can be the end of another name."""
+    weights = load_file(folder / WEIGHTS)
+    del weights["bert.embeddings.LayerNorm.weight"], weights["bert.encoder.layer.2.output.dense.weight"]
+    save_file(weights, folder / WEIGHTS)
+    with pytest.raises(UserError, match="has no .* weights of the encoder are missing"):
+        load_classifier(str(folder))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
