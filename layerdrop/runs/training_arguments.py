@@ -16,14 +16,16 @@ from layerdrop.errors import UserError
 from layerdrop.finetune.spec import OWN_SETTINGS, TrainSpec
 from layerdrop.finetune.trainer import OneGPU
 from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.system.process import check_launcher
 from layerdrop.system.text import one_line
 
 
 def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
     """The TrainingArguments of a run. A run without training gets the default recipe, which has no effect.
 
-    Raises UserError for settings that the library refuses.
+    Raises UserError for settings that the library refuses, and for unusable variables of a launcher.
     """
+    check_launcher()
     train = spec.train or TrainSpec()
     recipe = {f.name: getattr(train, f.name) for f in dataclasses.fields(train) if f.name not in OWN_SETTINGS}
     values: dict[str, Any] = {

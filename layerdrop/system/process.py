@@ -77,7 +77,8 @@ def is_first() -> bool:
 def check_launcher() -> None:
     """Raise UserError for unusable variables of a launcher, and for only some of them.
 
-    The library would wait for processes that nobody has started.
+    The library would wait for processes that nobody has started. It would also wait for the address in variables that
+    are left over, so a single process that torchrun has not started gets an address of its own.
     """
     sizes, numbers = [name for name in SIZES if os.environ.get(name) not in (None, "1")], (*OF_TORCHRUN[:2], *SIZES)
     for name in numbers:
@@ -87,6 +88,10 @@ def check_launcher() -> None:
     if several and (missing := [name for name in OF_TORCHRUN if not os.environ.get(name)]):
         given = f"{several[0]}={os.environ[several[0]]}: is set without {', '.join(missing)}"
         raise UserError(f"{given}. Unset this variable, or start with torchrun, which sets all of them.")
+    if several and not sizes and "TORCHELASTIC_RUN_ID" not in os.environ:
+        os.environ |= {"RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}  # 0: any free port
+    elif several and not re.fullmatch("[0-9]{1,5}", port := os.environ["MASTER_PORT"]):
+        raise UserError(f"MASTER_PORT={port}: must be the number of a port. Correct it, or start with torchrun.")
 
 
 class _TolerantFile(io.FileIO):
