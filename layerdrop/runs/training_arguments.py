@@ -16,6 +16,7 @@ from layerdrop.errors import UserError
 from layerdrop.finetune.spec import OWN_SETTINGS, TrainSpec
 from layerdrop.finetune.trainer import OneGPU
 from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.system.faults import fault
 from layerdrop.system.process import check_launcher
 from layerdrop.system.text import one_line
 
@@ -47,7 +48,7 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
         args = OneGPU(output_dir=options.folder, seed=spec.seed, use_cpu=options.use_cpu, **values)
     except (ValueError, TypeError, KeyError, ImportError) as error:
         raise UserError(
-            f"TrainingArguments: {one_line(str(error))}. Correct the TrainSpec or Options.trainer."
+            f"TrainingArguments: {fault(error) or one_line(str(error))}. Correct the TrainSpec or Options.trainer."
         ) from error
     args.mixed_precision = "no" if spec.precision == "fp32" else spec.precision  # overrides a launcher's environment
     return args
