@@ -39,34 +39,6 @@ def train(number: int) -> float:
     return weight
 
 
-def layerdrop_run(spec, options):
-    """A run of layerdrop that writes into the ledger. Its number is its seed."""
-    import run_glue
-    from layerdrop.finetune.trainer import FineTuner
-    from layerdrop.runs.record import RunRecord
-
-    learn, write = FineTuner.train, RunRecord.write
-
-    def noted_train(self, *args):
-        note("train", spec.seed)
-        before = time.process_time()
-        result = learn(self, *args)
-        note("trained", spec.seed)
-        note("cpu", round(1000 * (time.process_time() - before)))
-        return result
-
-    def noted_write(self):
-        if self.status == "success":
-            note("success", spec.seed)
-        return write(self)
-
-    FineTuner.train, RunRecord.write = noted_train, noted_write
-    try:
-        return run_glue.run(spec, options)
-    finally:
-        FineTuner.train, RunRecord.write = learn, write
-
-
 def layerdrop_words(trainings: int, folder: Path = Path()) -> list[str]:
     """Write the study of layerdrop into a folder. Returns the words of `layerdrop sweep`."""
     from benchmarks.faults import RECIPE
@@ -81,11 +53,11 @@ def layerdrop_words(trainings: int, folder: Path = Path()) -> list[str]:
 def layerdrop_study(trainings: int) -> dict[int, Any]:
     """`layerdrop sweep STUDY --workers 2`."""
     import run_glue
-    from benchmarks import tracker_studies
+    from benchmarks.tracker_run import noted_run
     from layerdrop.cli.command import run_command
     from layerdrop.runs.store import Store
 
-    run, run_glue.run = run_glue.run, tracker_studies.layerdrop_run
+    run, run_glue.run = run_glue.run, noted_run
     code = run_command("sweep", layerdrop_words(trainings))
     run_glue.run = run
     if code:

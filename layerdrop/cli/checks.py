@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from layerdrop.cli.arguments import Flags, TrainArguments
 from layerdrop.cli.to_spec import DISTILL_DEFAULTS, has_effect
@@ -11,6 +12,7 @@ from layerdrop.criteria.table import CRITERIA, STRATEGIES
 from layerdrop.data.kinds import KINDS
 from layerdrop.data.tasks import metric_prefix
 from layerdrop.errors import UserError
+from layerdrop.finetune.spec import ADAPTIVE
 from layerdrop.runs.spec import OWN_RECIPE
 from layerdrop.system.limits import STRATEGY_OF, out_of_range
 from layerdrop.system.text import one_line
@@ -40,7 +42,19 @@ OPTIMIZER = ("optim", "optim_args", "optim_target_modules", "lr_scheduler_type",
 def check(flags: Flags) -> None:
     """Raise one UserError for all problems with the flags, one line each."""
     problems: list[str] = []
-    checks = (_exclusive, _ids, _strategy, _only_with, _variants, _data, _numbers, _optimizer, _library, _best)
+    checks = (
+        _exclusive,
+        _ids,
+        _strategy,
+        _only_with,
+        _variants,
+        _data,
+        _numbers,
+        _optimizer,
+        _checkpointing,
+        _library,
+        _best,
+    )
     for find_problems in checks:
         try:
             problems += find_problems(flags)
@@ -248,7 +262,7 @@ def _optimizer(flags: Flags) -> Iterator[str]:
         return
     from transformers import Trainer, get_scheduler  # takes as long to import as the parser of all flags
 
-    model, reasons = torch.nn.Linear(1, 1), (ValueError, TypeError, ImportError, KeyError)
+    model, reasons = torch.nn.Linear(1, 1), (ValueError, TypeError, ImportError, KeyError, ArithmeticError)
     try:
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(train, model)
         optimizer = kind(model.parameters(), **settings)
@@ -257,11 +271,29 @@ def _optimizer(flags: Flags) -> Iterator[str]:
         yield f"{given}: cannot be used ({one_line(str(error))}). --optim_args takes name=value,name=value."
         return
     try:
-        get_scheduler(train.lr_scheduler_type, optimizer, 1, 10, scheduler_specific_kwargs=train.lr_scheduler_kwargs)
+        schedule = get_scheduler(train.lr_scheduler_type, optimizer, 1, 10, train.lr_scheduler_kwargs)
+        if train.lr_scheduler_type in ADAPTIVE:
+            schedule.step(1.0)
+        for rate in getattr(schedule, "lr_lambdas", ()):
+            list(map(rate, range(11)))
     except reasons as error:
         given = f"--lr_scheduler_type {train.lr_scheduler_type.value}"
         how = "--lr_scheduler_kwargs '{\"name\": value}'"
         yield f"{given}: cannot be used ({one_line(str(error))}). Give its settings as {how}."
+
+
+def _checkpointing(flags: Flags) -> Iterator[str]:
+    """Find unusable settings of activation checkpointing: checkpoint a layer without parameters."""
+    train = flags.train
+    if not (train.activation_checkpointing and train.activation_checkpointing_kwargs):
+        return
+    settings, name = dict(train.activation_checkpointing_kwargs), "activation_checkpointing_kwargs"
+    try:
+        _ = 0 % settings.pop("every_n_layers", 1), settings.pop("offload", False)  # the library's own two settings
+        checkpoint(torch.nn.Identity(), torch.ones(1, requires_grad=True), **(settings or {"use_reentrant": False}))
+    except (ValueError, TypeError, ArithmeticError) as error:
+        name = name if name in flags.given else "gradient_checkpointing_kwargs"
+        yield f"--{name}: cannot be used ({one_line(str(error))}). Correct it, or leave it out."
 
 
 def _library(flags: Flags) -> Iterator[str]:

@@ -15,7 +15,7 @@ from importlib import import_module
 
 from layerdrop.errors import UserError, unknown
 from layerdrop.system.faults import UNUSABLE_PATH, fault
-from layerdrop.system.process import STOPPED, handle_interrupts, is_first, prepare_process
+from layerdrop.system.process import STOPPED, handle_interrupts, is_first, lost_output, prepare_process
 from layerdrop.system.text import cut_middle, printable
 
 COMMANDS = {
@@ -168,5 +168,8 @@ def main(words: Sequence[str] | None = None) -> int:
     if "_ARGCOMPLETE" in os.environ:
         complete()
     code = run_command(words[0], words[1:]) if words and words[0] in COMMANDS else overview(words)
+    if (error := lost_output()) and is_first():
+        print(f"error: stdout: {fault(error)}", file=sys.stderr)
+        code = code or 1
     gc.freeze()  # skip the search for garbage among imported modules at exit
     return code

@@ -96,7 +96,7 @@ def _inputs(args: argparse.Namespace, words: list[str]) -> tuple[list, list]:
         try:
             record = read_record(model)  # None for a checkpoint that is not a run
         except ValueError as error:
-            raise UserError(f"{error}. Give a checkpoint, or the folder of a finished run.") from None
+            raise UserError(f"{error}. Restore the file, or give a checkpoint without a record.") from None
         name, training = short_name(record.spec.model.name if record else model), ""
         if record:
             training = f"{record.spec.drop.strategy}, K = {len(record.dropped)}" if record.dropped else "fine-tuned"

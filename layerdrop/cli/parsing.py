@@ -22,7 +22,8 @@ from layerdrop.cli.to_spec import to_spec
 from layerdrop.data.hub import is_folder
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import Options, RunSpec
-from layerdrop.system.files import LocalPath
+from layerdrop.system.faults import fault
+from layerdrop.system.files import LocalPath, read_json
 from layerdrop.system.limits import out_of_range
 from layerdrop.system.process import check_launcher, has_bf16
 from layerdrop.system.settings import read_settings
@@ -89,7 +90,16 @@ def _json_object(text: str) -> str:
 
 def _json_object_or_file(text: str) -> str:
     path = LocalPath(text)
-    return path if Path(path).is_file() else _json_object(text)
+    if not (path.endswith(".json") or Path(path).is_file()):
+        return _json_object(text)
+    try:
+        if isinstance(read_json(path), dict):
+            return path
+    except OSError as error:
+        raise argparse.ArgumentTypeError(fault(error)) from None
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"the file {path} holds no JSON object. Correct it")
 
 
 class Parser(OneLineErrors, HfArgumentParser):
@@ -161,7 +171,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     try:
         groups = [kind(**{f.name: getattr(namespace, f.name) for f in fields(kind) if f.init}) for kind in ALL_GROUPS]
     except Exception as error:  # the library's own checks of its flags
-        raise UserError("\n".join(out_of_range(vars(namespace))) or one_line(str(error))) from error
+        raise UserError("\n".join(out_of_range(vars(namespace))) or fault(error) or one_line(str(error))) from error
     arguments = Arguments(*groups, given=given, notes=notes)
     arguments.train.output_dir = namespace.output_dir  # None instead of the library's default
     check(arguments)

@@ -155,7 +155,7 @@ def _read(args: argparse.Namespace, predictor):
         table = read_table("FILE", args.file, args.skip_bad_rows, skipping=SKIPPING)
         return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind.text_cell)
     try:
-        content = Path(args.file).expanduser().read_bytes()
+        content = Path(args.file).read_bytes()
     except OSError as error:
         raise UserError(f"{args.file}: cannot read the file ({error.strerror}). Check the path.") from None
     return read_lines(content, args.file, args.skip_bad_rows)

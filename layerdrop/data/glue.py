@@ -1,5 +1,6 @@
 """Read GLUE's splits from a folder in the classical layout, or from the hub's `nyu-mll/glue` and its local cache."""
 
+import os
 from pathlib import Path
 
 from layerdrop.checkpoints import WAYS_WITHOUT_HUB
@@ -23,7 +24,7 @@ def read_glue_split(data_dir: str, task: Task, split: str, skip_bad_rows: bool =
 
     data_dir: the folder that contains the task's folder (`RTE`), or the task's folder.
     """
-    folder = Path(data_dir).expanduser()
+    folder = Path(os.path.expanduser(data_dir))
     if not folder.is_dir():
         raise UserError(f"--data_dir {data_dir}: no such folder. {_expected_layout(task)}")
     if (folder / task.folder).is_dir():
@@ -34,7 +35,9 @@ def read_glue_split(data_dir: str, task: Task, split: str, skip_bad_rows: bool =
 
 def read_glue_diagnostic(data_dir: str, task: Task, skip_bad_rows: bool = False) -> Examples | None:
     """Read GLUE's diagnostic set with MNLI's columns, without labels. None if the folder does not contain it."""
-    path = next((path for name in DIAGNOSTIC_FILES if (path := Path(data_dir).expanduser() / name).is_file()), None)
+    path = next(
+        (path for name in DIAGNOSTIC_FILES if (path := Path(os.path.expanduser(data_dir)) / name).is_file()), None
+    )
     return None if path is None else read_glue_tsv(path, task, False, skip_bad_rows)
 
 

@@ -1,5 +1,6 @@
 """Read the splits of a run: own files, a dataset, the demo, GLUE. Hold out rows of the training set."""
 
+import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,9 +137,9 @@ def _rows_key(
         files = sorted(path for path in Path(spec.dataset_name).rglob("*") if path.is_file())
     elif spec.source not in ("hub", "demo"):
         files = sorted(
-            path for pattern in ("*.tsv", "*/*.tsv") for path in Path(spec.source).expanduser().glob(pattern)
+            path for pattern in ("*.tsv", "*/*.tsv") for path in Path(os.path.expanduser(spec.source)).glob(pattern)
         )
-    states = [path.stat() for file in files if (path := Path(file).expanduser()).exists()]
+    states = [path.stat() for file in files if (path := Path(os.path.expanduser(file))).exists()]
     return spec, kind, to_predict, others, tuple((state.st_size, state.st_mtime_ns, state.st_ino) for state in states)
 
 

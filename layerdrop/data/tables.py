@@ -6,6 +6,7 @@ The csv module, the json module and pyarrow parse the files. pandas and `dataset
 import ast
 import csv
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -231,7 +232,7 @@ def read_table(
     Raises UserError for an unknown type, an unreadable file, an unusable header, and the first malformed row unless
     `skip_bad_rows`.
     """
-    path = Path(path_name).expanduser()
+    path = Path(os.path.expanduser(path_name))
     kind = path.suffix.lower()
     if other_type and kind not in FILE_TYPES:
         kind = other_type

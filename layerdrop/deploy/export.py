@@ -24,7 +24,7 @@ from layerdrop.runs.inputs import RunInputs
 from layerdrop.runs.record import RunRecord, is_constant, read_record
 from layerdrop.runs.results import CARD_FILE
 from layerdrop.runs.spec import Options, RunSpec
-from layerdrop.runs.status import holds_model
+from layerdrop.runs.status import changed_inputs, holds_model
 from layerdrop.runs.training_arguments import training_arguments
 from layerdrop.system.files import hashes_in, replace_folder, temporary_folder_for, write_atomically
 
@@ -88,8 +88,8 @@ class ExportedRun:
     """The model of a run, and the validation set to evaluate its export on."""
 
     def __init__(self, folder: str, new_paths: Mapping[str, str] | None = None):
-        """new_paths: as in `validation_data`. Raises UserError without a trained model of a successful run, or without
-        data."""
+        """new_paths: as in `validation_data`. Raises UserError without a trained model of a successful run, without
+        data, and for other rows than the run's."""
         self.folder, self.record = folder, _record(folder)
         spec = RunSpec(ModelSpec(folder), validation_data(self.record, new_paths or {}))
         if on_hub(spec.data):
@@ -100,7 +100,27 @@ class ExportedRun:
         self.labels, self.task, self.metric = self.input.labels, self.input.data.task, self.record.task.selection_metric
         self.pairs = len(self.task.texts) > 1
         self.data = self.input.dataset(self.input.data.splits("validation")[0])
+        self._check_rows(new_paths or {})
         self.model: PreTrainedModel = load_classifier(checkpoint, replace_head=False)[0]
+
+    def _check_rows(self, new_paths: Mapping[str, str]) -> None:
+        """Raise UserError if the validation set has changed since the run."""
+        data, folder = self.record.spec.data, self.folder
+        if "validation_file" in new_paths and (data.hold_out or data.validation_share):
+            return  # given instead of the run's rows
+        names, known = self.task.labels, self.record.labels
+        if sorted(names) != sorted(known):
+            return  # the classes count by their order, so the labels have no common ids
+        now, ids = {}, np.array([known.index(name) for name in names])
+        for split, rows in self.input.data.examples.items():
+            in_record = replace(rows, labels=self.task.kind.renumbered(rows.labels, ids))
+            now[split] = [len(rows), in_record.fingerprint()]
+        if changed := changed_inputs(self.record.inputs, now, self.record.spec):
+            flags = "".join(f"--{name} {path}: " for name, path in new_paths.items())
+            raise UserError(
+                f"{flags}the texts or labels of {', '.join(changed)} are not those of the run in {folder} (record.json "
+                "has their hash). Give the run's data, or execute the run again."
+            )
 
     def export(
         self, form: str, folder: str, *, int8: bool = False, max_loss: float = 1.0, force: bool = False
@@ -261,7 +281,7 @@ def validation_data(record: RunRecord, new_paths: Mapping[str, str]) -> DataSpec
     if data.dataset_name:
         splits = data.files if split in files else (*data.files, (split, split))
         return replace(data, dataset_name=path, files=splits, text_columns=tuple(record.text_columns))
-    if path not in ("hub", "demo") and not Path(path).expanduser().exists():
+    if path not in ("hub", "demo") and not Path(os.path.expanduser(path)).exists():
         raise UserError(
             f"--{flag} {path}: the run in {folder} reads this path, but the path does not exist. "
             f"Give the new path with --{flag}."
@@ -290,7 +310,7 @@ def _record(folder: str) -> RunRecord:
     try:
         record = read_record(folder)
     except ValueError as error:
-        raise UserError(str(error)) from None
+        raise UserError(f"{error}. Restore the file, or execute the run again.") from None
     if record is None or record.status != "success" or not holds_model(folder):
         raise UserError(f"{folder}: not a run with a trained model. Give the folder of a run that kept its model.")
     return record

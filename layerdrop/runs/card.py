@@ -1,5 +1,6 @@
 """The model card of a run: README.md with the hub's metadata."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -195,7 +196,7 @@ def _hub_dataset(data: DataSpec) -> str | None:
 def hub_name(model: str) -> str | None:
     """The hub name of a checkpoint. For a run's folder: the hub name of its model. None for other local checkpoints."""
     try:
-        if not Path(model).expanduser().exists():
+        if not Path(os.path.expanduser(model)).exists():
             validate_repo_id(model)
             return None if model in EMBEDDED else model
         record = read_record(model)

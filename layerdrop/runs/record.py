@@ -247,17 +247,17 @@ def plain(value: Any) -> Any:
 
 
 def read_record(folder: str | os.PathLike[str]) -> RunRecord | None:
-    """The record in a run's folder; None without a record. The folder may have been moved.
+    """The record in a run's folder; None without a record, and for a file. The folder may have been moved.
 
     Raises ValueError, which names the path, for an unreadable record.
     """
     path = Path(folder) / RECORD_FILE
     try:
         record = RunRecord.from_dict(read_json(path, parse_constant=_no_number))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
     record.folder = str(folder)
     return record
 

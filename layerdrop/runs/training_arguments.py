@@ -16,14 +16,17 @@ from layerdrop.errors import UserError
 from layerdrop.finetune.spec import OWN_SETTINGS, TrainSpec
 from layerdrop.finetune.trainer import OneGPU
 from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.system.faults import fault
+from layerdrop.system.process import check_launcher
 from layerdrop.system.text import one_line
 
 
 def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
     """The TrainingArguments of a run. A run without training gets the default recipe, which has no effect.
 
-    Raises UserError for settings that the library refuses.
+    Raises UserError for settings that the library refuses, and for unusable variables of a launcher.
     """
+    check_launcher()
     train = spec.train or TrainSpec()
     recipe = {f.name: getattr(train, f.name) for f in dataclasses.fields(train) if f.name not in OWN_SETTINGS}
     values: dict[str, Any] = {
@@ -45,7 +48,7 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
         args = OneGPU(output_dir=options.folder, seed=spec.seed, use_cpu=options.use_cpu, **values)
     except (ValueError, TypeError, KeyError, ImportError) as error:
         raise UserError(
-            f"TrainingArguments: {one_line(str(error))}. Correct the TrainSpec or Options.trainer."
+            f"TrainingArguments: {fault(error) or one_line(str(error))}. Correct the TrainSpec or Options.trainer."
         ) from error
     args.mixed_precision = "no" if spec.precision == "fp32" else spec.precision  # overrides a launcher's environment
     return args

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -77,7 +78,7 @@ def read_study(
     """
     content = _read(path)
     if recipe is None and content.get("recipe"):
-        recipe = str(Path(path).parent / Path(content["recipe"]).expanduser())
+        recipe = str(Path(path).parent / Path(os.path.expanduser(content["recipe"])))
     settings = (read_settings(recipe) if recipe else {}) | (content.get("settings") or {})
     grids, exclude = _mappings(path, content, "grid"), _mappings(path, content, "exclude")
     _check_axes(path, grids, exclude)

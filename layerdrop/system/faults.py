@@ -22,6 +22,8 @@ IN_RUST = re.compile(r"\(os error (\d+)\)")
 """System errors in messages of `safetensors` and `tokenizers`."""
 IN_TORCH = re.compile(r"PytorchStreamWriter|inline_container\.cc|iostream error")
 """Messages of `torch.save` for a file that cannot be written. They do not contain the reason."""
+NO_PACKAGE = re.compile(r"'([\w.-]+)[^']*' distribution was not found")
+"""The library's message for a package that a setting needs."""
 
 
 def fault(error: BaseException) -> str | None:
@@ -33,6 +35,8 @@ def fault(error: BaseException) -> str | None:
     if match := IN_RUST.search(str(error)):
         number = int(match[1])
         return f"{os.strerror(number)}. {ADVICE.get(number, OTHER_ADVICE)}."
+    if match := NO_PACKAGE.search(str(error)):
+        return f"{match[1]}: needs a package that is not installed. Run: pip install {match[1]}"
     if isinstance(error, RuntimeError) and IN_TORCH.search(str(error)):
         return "a checkpoint cannot be written. Check the space and the permissions of --output_dir, then repeat."
     return None

@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 import tempfile
+from argparse import ArgumentTypeError
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,11 +27,16 @@ class LocalPath(str):
     def __new__(cls, text: str) -> str:
         """Expand `~`. A shell does not expand it in `--flag=~/x`, and YAML never does.
 
-        Raises ValueError for a text that cannot be the name of a file: with NUL, or not in UTF-8.
+        Raises ValueError for a text that cannot be the name of a file: with NUL, or not in UTF-8. Raises
+        ArgumentTypeError for the home of an unknown user, and for a variable, unless a file has this name.
         """
         if "\0" in text or text != text.encode("utf-8", "replace").decode():
             raise ValueError("not a path")
-        return os.path.expanduser(text)
+        path = os.path.expanduser(text)
+        if not os.path.lexists(path) and (path[:1] in ("~", "$") or path != os.path.expandvars(path)):
+            reason = "no such user" if path[0] == "~" else "variables are not replaced in this place"
+            raise ArgumentTypeError(f"{text}: {reason}. Write the whole path")
+        return path
 
 
 TEMPORARY = ".layerdrop-tmp-"

@@ -5,11 +5,13 @@ because both read some settings when they are imported.
 """
 
 import ctypes
+import errno
 import gc
 import io
 import os
 import re
 import signal
+import stat
 import sys
 import time
 from types import FrameType
@@ -75,7 +77,8 @@ def is_first() -> bool:
 def check_launcher() -> None:
     """Raise UserError for unusable variables of a launcher, and for only some of them.
 
-    The library would wait for processes that nobody has started.
+    The library would wait for processes that nobody has started. It would also wait for the address in variables that
+    are left over, so a single process that torchrun has not started gets an address of its own.
     """
     sizes, numbers = [name for name in SIZES if os.environ.get(name) not in (None, "1")], (*OF_TORCHRUN[:2], *SIZES)
     for name in numbers:
@@ -85,24 +88,33 @@ def check_launcher() -> None:
     if several and (missing := [name for name in OF_TORCHRUN if not os.environ.get(name)]):
         given = f"{several[0]}={os.environ[several[0]]}: is set without {', '.join(missing)}"
         raise UserError(f"{given}. Unset this variable, or start with torchrun, which sets all of them.")
+    if several and not sizes and "TORCHELASTIC_RUN_ID" not in os.environ:
+        os.environ |= {"RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}  # 0: any free port
+    elif several and not re.fullmatch("[0-9]{1,5}", port := os.environ["MASTER_PORT"]):
+        raise UserError(f"MASTER_PORT={port}: must be the number of a port. Correct it, or start with torchrun.")
 
 
 class _TolerantFile(io.FileIO):
     """A file descriptor whose writes never fail. Unwritable output is discarded."""
 
+    error: OSError | None = None
+    """The first error of a write."""
+
     def write(self, data) -> int | None:
         """Write, or discard the output after an error of the operating system."""
         try:
             return super().write(data)
-        except OSError:
+        except OSError as error:
+            self.error = self.error or error
             return len(data)
 
 
 def tolerate_broken_output() -> None:
     """Make printing safe against closed pipes (`| head -1`), full disks and characters that the terminal cannot encode.
 
-    Call it at the start of a command.
+    A closed stdin (`<&-`) is an empty one. Call it at the start of a command, and `lost_output` at its end.
     """
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the shell (`2>&-`)
@@ -113,6 +125,17 @@ def tolerate_broken_output() -> None:
             at_once = stream.line_buffering or stream.write_through
             tolerant = io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, "backslashreplace", None, at_once)
             setattr(sys, name, tolerant)
+
+
+def lost_output() -> OSError | None:
+    """The first error of writing to stdout, such as a full disk. None if its reader or its terminal has left."""
+    sys.stdout.flush()
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    error = raw.error if isinstance(raw, _TolerantFile) else None
+    if isinstance(error, ConnectionError):  # a closed pipe
+        return None
+    closed_terminal = error and error.errno == errno.EIO and not stat.S_ISREG(os.fstat(raw.fileno()).st_mode)
+    return None if closed_terminal else error
 
 
 def _keep_freed_memory() -> None:

@@ -1,6 +1,7 @@
 """Configuration files, YAML or JSON: mappings of flags to values."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def read_settings(path: str, kind: str | None = None) -> dict[str, Any]:
     kind: STUDY, SEARCH, or None for the flags of one run. Raises UserError for an unreadable file or another kind.
     """
     try:
-        text = regular(Path(path).expanduser()).read_text(encoding="utf-8-sig")
+        text = regular(Path(os.path.expanduser(path))).read_text(encoding="utf-8-sig")
         settings = json.loads(text) if path.endswith(".json") else yaml.load(text, _Loader)
     except UserError:  # a Git LFS pointer
         raise

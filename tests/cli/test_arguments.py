@@ -344,6 +344,23 @@ def test_the_range_of_a_flag_is_whole_as_its_type():
             "--lr_scheduler_type cosine_with_min_lr: cannot be used (One",
         ),
         ("--lr_scheduler_type warmup_stable_decay", "--lr_scheduler_type warmup_stable_decay: cannot be used (get_wsd"),
+        (
+            '--lr_scheduler_type cosine_with_restarts --lr_scheduler_kwargs {"num_cycles":"x"}',
+            "--lr_scheduler_type cosine_with_restarts: cannot be used (could not",
+        ),
+        ('--lr_scheduler_type polynomial --lr_scheduler_kwargs {"power":-1}', "--lr_scheduler_type polynomial: cannot"),
+        (
+            '--lr_scheduler_type reduce_lr_on_plateau --lr_scheduler_kwargs {"patience":"x"}',
+            "--lr_scheduler_type reduce_lr_on_plateau: cannot be used (",
+        ),
+        *(
+            (f"--{name} --{name}_kwargs {settings}", f"--{name}_kwargs: cannot be used (")
+            for name in ("activation_checkpointing", "gradient_checkpointing")
+            for settings in ('{"a":1}', '{"debug":true}', '{"every_n_layers":0}')
+        ),
+        ("--deepspeed x.json", "--deepspeed: x.json: No such file or directory. Correct this"),
+        ('--deepspeed {"a":1}', "deepspeed: needs a package that is not installed. Run: pip install deepspeed"),
+        ("--accelerator_config mkdocs.yml", "--accelerator_config: the file mkdocs.yml holds no JSON object. Correct"),
         ('--lr_scheduler_kwargs {"x":1}', "--lr_scheduler_type linear: cannot be used ("),
         (
             "--lr_scheduler_kwargs nan",
@@ -376,6 +393,10 @@ def test_what_only_the_librarys_training_would_refuse(words, said):
         *(f"--lr_scheduler_type {name.value}" for name in SchedulerType if name.value not in NEED_SETTINGS),
         '--lr_scheduler_type cosine_with_min_lr --lr_scheduler_kwargs {"min_lr":1e-6}',
         '--lr_scheduler_type warmup_stable_decay --lr_scheduler_kwargs {"num_decay_steps":3}',
+        '--lr_scheduler_type reduce_lr_on_plateau --lr_scheduler_kwargs {"patience":2}',
+        '--lr_scheduler_type inverse_sqrt --lr_scheduler_kwargs {"timescale":100}',
+        '--activation_checkpointing --activation_checkpointing_kwargs {"every_n_layers":2,"offload":true}',
+        '--activation_checkpointing --activation_checkpointing_kwargs {"use_reentrant":true}',
         *(f"--optim {name}" for name in ("adamw_torch", "sgd", "adafactor", "rmsprop", "adagrad")),
     ],
 )

@@ -19,9 +19,25 @@ def home(monkeypatch, tmp_path):
 
 def test_a_path_is_an_ordinary_text(home):
     assert LocalPath("~/x") == f"{home}/x" and type(LocalPath("~/x")) is str
-    assert [LocalPath(text) for text in ("x/~", "bert-base-uncased", "~nobody-of-this-name/x")] == [
-        "x/~", "bert-base-uncased", "~nobody-of-this-name/x"
-    ]  # fmt: skip
+    for text in ("x/~", "bert-base-uncased", "a$", "a$nothing_of_this_name.csv"):
+        assert LocalPath(text) == text
+
+
+def test_what_only_a_shell_would_replace(monkeypatch, tmp_path):
+    """A folder of this name would be made. Files of such names are read."""
+    monkeypatch.chdir(tmp_path)
+    for text, why in (
+        ("~nobody-of-this-name/x", "no such user"),
+        ("$HOME/x", "variables are not replaced in this place"),
+        ("runs/${HOME}", "variables are not replaced in this place"),
+        ("$nothing_of_this_name/x", "variables are not replaced in this place"),
+    ):
+        with pytest.raises(UserError) as error:
+            parse_settings({"output_dir": text}, ["--use_cpu"])
+        assert str(error.value).startswith(f"--output_dir: {text}: {why}. Write the whole path.")
+    for name in ("~x.csv", "$HOME.csv"):
+        (tmp_path / name).touch()
+        assert LocalPath(name) == name
 
 
 PATHS = (

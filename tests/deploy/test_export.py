@@ -95,6 +95,25 @@ def test_a_useless_model_is_warned_of():
     assert made._warning(np.array([0.0, 1, 2, 3]), 50.0) is None
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (None, "x: not a run with a trained model. Give the folder of a run that kept its model."),
+        ("{", "x/record.json: cannot be read (Expecting property name enclosed in double quotes"),
+    ],
+)
+def test_what_is_no_run(content, line, tmp_path, monkeypatch, capsys):
+    """A file, and a run whose record is cut off."""
+    monkeypatch.chdir(tmp_path)
+    if content is None:
+        Path("x").write_text("text,label")
+    else:
+        Path("x").mkdir()
+        Path("x/record.json").write_text(content)
+    code, _, err = call("x", capsys)
+    assert code == 2 and err.startswith(f"error: {line}") and err.endswith("again.\n" if content else "its model.\n")
+
+
 def test_models_take_turns():
     order = []
     text = {"input_ids": torch.ones(4, 2)}
@@ -289,6 +308,23 @@ def test_data_that_has_moved(own, capsys, monkeypatch):
     assert code == 0 and "of 12 predictions differ" in err, err
 
 
+def test_other_rows_than_the_runs(own, capsys):
+    """The scores would be taken for the run's. Equal rows pass, whatever the order of the head's classes."""
+    own("--train_file train.csv --validation_file dev.csv")
+    content = Path("dev.csv").read_text()
+    for words in ("--validation_file train.csv", ""):
+        code, out, err = call(f"made {words}", capsys)
+        assert (code, out) == (2, "") and not Path("made/export").exists()
+        assert "the texts or labels of validation are not those of the run in made (record.json has" in err
+        Path("dev.csv").write_text(content.replace("w3 w4,b", "w3 w4,a"))
+    Path("dev.csv").write_text(content)
+    config = json.loads(Path("made/config.json").read_text())
+    assert config["id2label"] == {"0": "a", "1": "b"}
+    config |= {"id2label": {"0": "b", "1": "a"}, "label2id": {"b": 0, "a": 1}}
+    Path("made/config.json").write_text(json.dumps(config))
+    assert call("made", capsys)[0] == 0
+
+
 def test_a_glue_folder_that_has_moved(made, capsys, glue):
     said = json.loads(Path("made/record.json").read_text())
     said["spec"]["data"]["source"] = "gone"
@@ -420,7 +456,7 @@ def test_a_model_that_is_spoilt_is_refused(run, capsys, monkeypatch):
     assert run(words, data=None, output="made")[0] == 0
     found = [line.split("\t")[2] for line in Path("made/predictions_dev.tsv").read_text().splitlines()[1:]]
     Path("dev.tsv").write_text("sentence\tlabel\n" + "".join(f"{t}\t{y}\n" for t, y in zip(texts, found, strict=True)))
-
+    monkeypatch.setattr(exported.ExportedRun, "_check_rows", lambda *_: None)
     assert call("made --format onnx --max_loss 0 --output good", capsys)[0] == 0  # as it is, it loses nothing
     monkeypatch.setattr(exported, "export_onnx", export_turned_round)
     code, out, err = call("made --format onnx --max_loss 99.5", capsys)

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,7 +155,7 @@ def launched(monkeypatch):
     """launched(variables): only these variables of launchers are set."""
 
     def launch(variables):
-        for name in (*OF_TORCHRUN, *SIZES):
+        for name in (*OF_TORCHRUN, *SIZES, "TORCHELASTIC_RUN_ID"):
             monkeypatch.delenv(name, raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
@@ -193,6 +194,9 @@ def test_one_process_is_the_first_one_whatever_rank_says(variables, first, launc
         ({"OMPI_COMM_WORLD_SIZE": "2"}, "OMPI_COMM_WORLD_SIZE=2: is set without RANK"),
         ({"WORLD_SIZE": "abc"}, "WORLD_SIZE=abc: must be a whole number. Unset this variable, or start with torchrun."),
         ({"LOCAL_RANK": ""}, "LOCAL_RANK=: must be a whole number."),
+        ({"MASTER_PORT": "tcp://10.0.0.1:80"}, None),  # a service of this name in Kubernetes
+        ({"RANK": "0", "WORLD_SIZE": "1", **TORCHRUN, "MASTER_PORT": "abc"}, None),
+        ({"RANK": "0", "WORLD_SIZE": "2", **TORCHRUN, "MASTER_PORT": "abc"}, "MASTER_PORT=abc: must be the number"),
     ],
 )
 def test_variables_of_a_launcher_that_did_not_start_this_process(variables, line, launched):
@@ -204,6 +208,22 @@ def test_variables_of_a_launcher_that_did_not_start_this_process(variables, line
     with pytest.raises(UserError) as error:
         check_launcher()
     assert str(error.value).startswith(line)
+
+
+LEFT_OVER = {"RANK": "1", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "no.such.host", "MASTER_PORT": "abc"}
+
+
+def test_one_process_needs_no_address(launched):
+    """Left-over variables: the library would wait for their host. Those of torchrun's only process stay."""
+    for variables, address in ((LEFT_OVER, "localhost"), (LEFT_OVER | {"TORCHELASTIC_RUN_ID": "x"}, "no.such.host")):
+        launched(variables | {"MASTER_PORT": "29500"})
+        check_launcher()
+        assert os.environ["MASTER_ADDR"] == address
+    launched(LEFT_OVER)
+    check_launcher()
+    torch.distributed.init_process_group("gloo")
+    assert (rank(), world_size()) == (0, 1)
+    leave()
 
 
 def test_a_long_line_does_not_fill_the_terminal(capsys):

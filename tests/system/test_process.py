@@ -11,7 +11,8 @@ import pytest
 
 from layerdrop.system import process
 
-ROOT = Path(__file__).parent.parent.parent
+HERE = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)}
+"""The environment of a process that imports this layerdrop."""
 
 
 @pytest.fixture
@@ -112,11 +113,45 @@ def test_printing_never_fails_a_command(redirection, tmp_path):
     script.write_text(PRINTS)
     line = f"set -o pipefail; {sys.executable} {script} {done} {redirection} > {tmp_path}/out"
     line = line if "|" in redirection else f"{sys.executable} {script} {done} {redirection}"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    environment = HERE | {"PYTHONIOENCODING": "ascii"}
     ended = subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True)
     assert ended.returncode == 0 and done.read_text() == "done", ended.stderr
     if redirection == "2>&1 | cat":
         assert (tmp_path / "out").read_text().startswith("a\\u03b1\n")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "line"),
+    [
+        ("> /dev/full", 1, "error: stdout: No space left on device. Free some space, then repeat the command.\n"),
+        ("> cut", 1, "error: stdout: File too large. Correct this, then repeat the command.\n"),
+        ("> /dev/full 2>&1", 1, ""),
+        ("2> /dev/full", 0, ""),
+        ("| head -1", 0, ""),
+        (">&-", 0, ""),
+        ("<&-", 0, ""),
+    ],
+)
+def test_output_that_is_lost_is_an_error(redirection, code, line, tmp_path):
+    """A prediction that is not written is lost. Only a reader may leave. A closed stdin is an empty one."""
+    script = "import sys; from layerdrop.cli import command; command.overview = lambda words: run(); "
+    script += "run = lambda: print(sys.stdin.isatty() or 'x\\n' * 10**5, flush=True); sys.exit(command.main([]) or 0)"
+    call = f'ulimit -f 40; set -o pipefail; {sys.executable} -c "{script}" {redirection}'
+    ended = subprocess.run(["bash", "-c", call], cwd=tmp_path, capture_output=True, text=True, env=HERE)
+    assert (ended.returncode, ended.stderr) == (code, line)
+
+
+def test_a_terminal_that_has_left_is_no_error():
+    reader, writer = os.openpty()
+    code = (
+        "import os; from layerdrop.system.process import *; tolerate_broken_output(); input(); print(1, flush=True); "
+    )
+    code += "assert sys.stdout.buffer.raw.error; sys.exit(lost_output() is not None)"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=writer, env=HERE)
+    os.close(writer)
+    os.close(reader)
+    child.communicate(b"\n")
+    assert child.returncode == 0
 
 
 class Cores:
