@@ -152,7 +152,7 @@ def _selection(args: argparse.Namespace, spec, options, checkpoint):
 
 def _texts(args: argparse.Namespace, flag: str):
     """Read the file of --texts or --trim_vocabulary. Raises UserError."""
-    from layerdrop.data.tables import read_table
+    from layerdrop.data.readers import read_table
     from layerdrop.data.to_predict import is_table, read_columns, read_lines
     from layerdrop.system.text import names_in
 

@@ -136,7 +136,7 @@ def _read(args: argparse.Namespace, predictor):
     """Read the texts for a Predictor. Raises UserError."""
     from layerdrop.checkpoints import work_offline_unless_reachable
     from layerdrop.data.hub import is_folder, read_dataset_split
-    from layerdrop.data.tables import read_table
+    from layerdrop.data.readers import read_table
     from layerdrop.data.to_predict import ToPredict, is_table, read_columns, read_lines
     from layerdrop.system.text import names_in
 

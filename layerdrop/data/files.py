@@ -23,8 +23,9 @@ from layerdrop.data.examples import BadRow, Examples, as_number, is_missing, sho
 from layerdrop.data.hub import read_dataset_split
 from layerdrop.data.kinds import KINDS, Kind
 from layerdrop.data.labels import head_kind
+from layerdrop.data.readers import CONLL, read_table
 from layerdrop.data.spec import DataSpec
-from layerdrop.data.tables import CONLL, Row, Table, read_table
+from layerdrop.data.tables import Row, Table
 from layerdrop.data.tasks import Task, custom_task, get_task
 from layerdrop.errors import UserError, unknown
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from layerdrop.checkpoints import WAYS_WITHOUT_HUB
 from layerdrop.data.examples import Examples
-from layerdrop.data.tables import Table, check_width
+from layerdrop.data.readers import check_width
+from layerdrop.data.tables import Table
 from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
 from layerdrop.system.files import regular

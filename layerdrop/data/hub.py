@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from layerdrop.data.tables import FILE_TYPES, Table, plain_cells
+from layerdrop.data.readers import FILE_TYPES, plain_cells
+from layerdrop.data.tables import Table
 from layerdrop.errors import UserError
 from layerdrop.system.files import regular
 from layerdrop.system.text import one_line

@@ -10,7 +10,8 @@ from layerdrop.data.columns import PAIRS, SINGLES, note_on_quotes, text_columns
 from layerdrop.data.examples import Examples, shortened
 from layerdrop.data.files import index_column
 from layerdrop.data.kinds.token_tags import WORD_COLUMNS, split_cell
-from layerdrop.data.tables import BOM, FILE_TYPES, UNUSABLE, Row, Table, text_cell
+from layerdrop.data.readers import BOM, FILE_TYPES
+from layerdrop.data.tables import UNUSABLE, Row, Table, text_cell
 from layerdrop.errors import UserError, refuse_pointer
 
 COUNTS = {1: "one text", 2: "two texts"}

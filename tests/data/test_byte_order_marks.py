@@ -9,7 +9,7 @@ import pytest
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.criteria.orders import read_layers_file, read_order_file, read_sets_file
-from layerdrop.data.tables import read_table
+from layerdrop.data.readers import read_table
 from layerdrop.errors import UserError
 from layerdrop.system.settings import read_settings
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from layerdrop.data.tables import read_table
+from layerdrop.data.readers import read_table
 from layerdrop.errors import UserError
 from tests.data.test_own_files import column, read, write
 

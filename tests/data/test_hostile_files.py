@@ -14,8 +14,8 @@ from transformers import AutoTokenizer
 
 from layerdrop.data.examples import Examples
 from layerdrop.data.read import read_splits
+from layerdrop.data.readers import FILE_TYPES, read_table
 from layerdrop.data.spec import DataSpec
-from layerdrop.data.tables import FILE_TYPES, read_table
 from layerdrop.data.tokens import CHARACTERS, tokenize
 from layerdrop.errors import UserError
 from tests import tiny

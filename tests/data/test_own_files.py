@@ -16,8 +16,8 @@ from layerdrop.data.columns import class_names
 from layerdrop.data.examples import BadRow
 from layerdrop.data.files import own_task_name
 from layerdrop.data.read import Data, read_splits
+from layerdrop.data.readers import delimited_rows, read_table
 from layerdrop.data.spec import DataSpec
-from layerdrop.data.tables import delimited_rows, read_table
 from layerdrop.errors import UserError
 
 ROWS = [

@@ -14,7 +14,7 @@ from layerdrop.checkpoints import Checkpoint
 from layerdrop.cli.command import run_command
 from layerdrop.criteria.orders import read_layers_file
 from layerdrop.criteria.selection import Selection
-from layerdrop.data.tables import read_table
+from layerdrop.data.readers import read_table
 from layerdrop.data.to_predict import read_columns
 from layerdrop.deploy import cut as writing
 from layerdrop.deploy.cut import Source, write_cut
