@@ -148,10 +148,11 @@ sys.argv = ["x", "--drop_strategy", "top"]
     assert (done.returncode, done.stdout) == (3, "True\n"), done
 
 
-def test_a_full_disk_is_tolerated():
+def test_output_that_a_full_disk_loses_is_one_line():
     with open("/dev/full", "w") as full:
         words = [sys.executable, "-m", "layerdrop", "run", "--help"]
-        assert subprocess.run(words, stdout=full, env=ENVIRONMENT).returncode == 0
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    assert done.returncode == 1 and re.fullmatch("error: stdout: No space left on device[^\n]*\n", done.stderr)
 
 
 def test_the_entry_point_exists():

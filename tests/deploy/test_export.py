@@ -315,7 +315,7 @@ def test_other_rows_than_the_runs(own, capsys):
     for words in ("--validation_file train.csv", ""):
         code, out, err = call(f"made {words}", capsys)
         assert (code, out) == (2, "") and not Path("made/export").exists()
-        assert "the texts or labels of validation are not those of the run in made (record.json has" in err
+        assert "the texts or labels of the rows of validation are not those of the run in made (record.json has" in err
         Path("dev.csv").write_text(content.replace("w3 w4,b", "w3 w4,a"))
     Path("dev.csv").write_text(content)
     config = json.loads(Path("made/config.json").read_text())
@@ -403,7 +403,7 @@ def test_onnx_and_its_predictions(made, capsys):
     assert code == 0 and all(f"| {form}" in out for form in ("torch fp32", "onnx fp32", "onnx int8")), err
     assert {path.name for path in Path("made/export").iterdir()} >= {"model.onnx", "config.json", "tokenizer.json"}
     assert not list(Path("made/export").glob("*int8*"))
-    said = re.search(r"onnx int8 is in made/export\. Logits differ by at most (\S+); \d+ of 12", err)
+    said = re.search(r"onnx int8 is in made/export\. .*logits differ by at most (\S+), and \d+ of 12", err)
     run = exported.ExportedRun("made")  # the int8 file's own difference
     logits = OnnxClassifier("made/export/model.onnx").logits(run.data, run.input.collate)
     expected = np.abs(logits - run._torch_logits(run.model)).max()

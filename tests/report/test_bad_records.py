@@ -165,8 +165,8 @@ def test_a_bad_record_is_named_and_the_others_are_shown(tmp_path, capsys):
     (note,) = incomplete_notes(found)
     assert note.startswith("3 unreadable records, in no table: ")
     assert (
-        f"{tmp_path / 'bad' / 'record.json'}: not the record of a run: seconds.train: float is expected, not 'long'"
-        in note
+        f"{tmp_path / 'bad' / 'record.json'}: cannot be read (not the record of a run: seconds.train: float is "
+        "expected, not 'long')" in note
     )
     assert run_command("report", [str(tmp_path)]) == 0 and "seconds.train" in capsys.readouterr().err
 
