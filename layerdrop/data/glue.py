@@ -5,7 +5,7 @@ from pathlib import Path
 
 from layerdrop.checkpoints import WAYS_WITHOUT_HUB
 from layerdrop.data.examples import Examples
-from layerdrop.data.readers import check_width
+from layerdrop.data.readers import BOM, check_width
 from layerdrop.data.tables import Table
 from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
@@ -48,12 +48,12 @@ def read_glue_tsv(path: Path, task: Task, labeled: bool, skip_bad_rows: bool = F
     Raises UserError for a missing file or column, and with file and line for a malformed row.
     """
     try:
-        text = regular(path).read_bytes().decode("utf-8-sig")
+        text = regular(path).read_bytes().decode()
     except OSError as error:
         raise UserError(f"--data_dir: cannot read {path} ({error.strerror}). {_expected_layout(task)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Convert the file.") from None
-    lines = {number: line.rstrip("\r") for number, line in enumerate(text.split("\n"), 1)}
+    lines = {number: line.lstrip(BOM).rstrip("\r") for number, line in enumerate(text.split("\n"), 1)}
     header = task.header if task.header and labeled else tuple(lines.pop(1).split("\t"))
     columns = (*task.texts, task.label) if labeled else task.texts
     if missing := [column for column in columns if column not in header]:

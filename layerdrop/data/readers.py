@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from layerdrop.data.examples import BadRow
+from layerdrop.data.kinds.token_tags import WORD_COLUMNS
 from layerdrop.data.tables import UNUSABLE, Row, Table
 from layerdrop.errors import UserError
 from layerdrop.system.files import regular
@@ -197,11 +198,13 @@ def _other_layout(whole: object, content: str, lines: list[str]) -> str | None:
 def _holds_rows(whole: dict[str, object]) -> bool:
     """Whether a JSON object is a table: `{"text": {"0": ...}}`, `{"text": ["w w", ...]}`, `{"data": [...]}`. The object
     of one row may have lists of words and labels."""
-    cells = list(whole.values())
-    if all(isinstance(cell, list) for cell in cells) and any(" " in str(item) for cell in cells for item in cell):
+    cells, data = list(whole.values()), whole.get("data")
+    if not all(isinstance(cell, (list, dict)) for cell in cells):
+        return False
+    if isinstance(data, list) and any(isinstance(row, (list, dict)) for row in data):
         return True
-    data = whole.get("data") if all(isinstance(cell, (list, dict)) for cell in cells) else None
-    return bool(data) or {type(cell) for cell in cells} == {dict}
+    texts = not set(WORD_COLUMNS) & whole.keys() and any(" " in str(item) for cell in cells for item in cell)
+    return texts or {type(cell) for cell in cells} == {dict}
 
 
 def _are_objects(content: str) -> bool:

@@ -12,7 +12,7 @@ from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task
 from layerdrop.errors import UserError
 from layerdrop.system.text import one_line
 
-OTHER_LIST = re.compile(r"""\[\s*(["'].*["']|[-+]?\d+\.?\d*(\s+[-+]?\d+\.?\d*)+)\s*\]$""", re.DOTALL)
+OTHER_LIST = re.compile(r"""\[\s*(["'].*["']|[-+]?\d+(\.\d*)?(\s+[-+]?\d+(\.\d*)?)+)\s*\]""", re.DOTALL)
 """A text in brackets that looks like a list of texts, or like NumPy's array of numbers."""
 UNUSABLE = re.compile("[\0\ud800-\udfff]")
 """Characters that no text contains: NUL, and halves of characters, which JSON can escape."""
@@ -144,7 +144,7 @@ def listed(cell: object, column: str = "label") -> list[str] | None:
     if isinstance(cell, str):
         text = cell.strip()
         cell = _parsed(text) if text[:1] == "[" and text[-1:] == "]" else None
-        if cell is None and OTHER_LIST.match(text):
+        if cell is None and OTHER_LIST.fullmatch(text):
             raise BadRow(f'\'{one_line(text, 40)}\' is not a list in the notation of JSON, which is ["a", "b"]')
     if not isinstance(cell, (list, tuple)):
         return None

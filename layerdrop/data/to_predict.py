@@ -129,10 +129,23 @@ def _columns(table: Table, known: Sequence[tuple[str, ...]], chosen: Sequence[st
     )
 
 
+def _malformed(row: tuple[str, ...] | None, n_texts: int) -> str | None:
+    """Why a line has no prediction; None for a good line. row: its texts. n_texts: texts of the first good line."""
+    if row is None:
+        return "an empty line"
+    if any("\0" in text for text in row):
+        return "a non-text character, such as NUL (is the file binary?)"
+    if len(row) > 2:
+        return f"{len(row)} texts, separated by tabs, but a line has one text or two"
+    if len(row) != n_texts:
+        return f"{len(row)} text{'s' * (len(row) > 1)}, separated by tabs, but the first line has {n_texts}"
+    return None
+
+
 def read_lines(content: bytes, source: str, skip_bad_rows: bool = False) -> ToPredict:
     """Read plain lines: one text, or two texts separated by a tab. Lines end with LF or CR LF.
 
-    skip_bad_rows: replace a line with NUL by None. Otherwise it raises UserError.
+    An empty line gives None. Any other malformed line raises UserError; with skip_bad_rows, it gives None.
     """
     refuse_pointer(source, content)
     try:
@@ -141,21 +154,14 @@ def read_lines(content: bytes, source: str, skip_bad_rows: bool = False) -> ToPr
         raise UserError(f"{source}: not UTF-8 text ({error.reason} at byte {error.start}). Convert the file.") from None
     if not lines[-1]:
         lines.pop()
-    empty = {number: "an empty line" for number, line in enumerate(lines, 1) if not line.strip()}
-    binary = {number: "a non-text character, such as NUL" for number, line in enumerate(lines, 1) if "\0" in line}
-    if binary and not skip_bad_rows:
-        line, reason = next(iter(binary.items()))
-        raise UserError(f"{source}:{line}: {reason} (is the file binary?). Fix the line, or add --skip_bad_rows.")
-    bad = empty | binary
-    texts = [None if i in bad else tuple(line.removesuffix("\r").split("\t")) for i, line in enumerate(lines, 1)]
-    first = next((len(row) for row in texts if row), 0)
-    for number, row in enumerate(texts, 1):
-        if row and first > 2:
-            raise UserError(f"{source}:{number}: {first} texts, separated by tabs. Give one or two texts on each line.")
-        if row and len(row) != first:
-            raise UserError(
-                f"{source}:{number}: {len(row)} text{'s' * (len(row) > 1)}, but {first} in the lines above (a tab "
-                "separates texts). Give the same number on each line."
-            )
+    rows = [tuple(line.removesuffix("\r").split("\t")) if line.strip() else None for line in lines]
+    n_texts = next((len(row) for row in rows if row and len(row) < 3), 0)
+    bad = {}
+    for number, row in enumerate(rows, 1):
+        if reason := _malformed(row, n_texts):
+            bad[number] = reason
+            if row and not skip_bad_rows:
+                raise UserError(f"{source}:{number}: {reason}. Correct the line, or add --skip_bad_rows.")
+    texts = [None if number in bad else row for number, row in enumerate(rows, 1)]
     note = _note_on_empty(len(texts), bad)
     return ToPredict(source, [str(i) for i in range(len(lines))], texts, (note,) if note else ())

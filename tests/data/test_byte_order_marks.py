@@ -9,7 +9,9 @@ import pytest
 from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.criteria.orders import read_layers_file, read_order_file, read_sets_file
+from layerdrop.data.glue import read_glue_tsv
 from layerdrop.data.readers import read_table
+from layerdrop.data.tasks import TASKS
 from layerdrop.errors import UserError
 from layerdrop.system.settings import read_settings
 
@@ -48,6 +50,11 @@ def test_marks_of_joined_files_are_no_part_of_the_rows(tmp_path, name, text):
     (tmp_path / name).write_text(text.format(MARK), encoding="utf-8")
     table = read_table("--train_file", str(tmp_path / name))
     assert list(table.rows.values()) == [{"text": "w w", "label": "a"}, {"text": "v v", "label": "b"}]
+
+
+def test_marks_of_joined_files_of_glue(tmp_path):
+    (tmp_path / "dev.tsv").write_text(f"{MARK}sentence\tlabel\nw w\t0\n{MARK}v v\t1\n", encoding="utf-8")
+    assert read_glue_tsv(tmp_path / "dev.tsv", TASKS["sst2"], labeled=True).texts == (["w w", "v v"],)
 
 
 @USER_FILES

@@ -55,7 +55,12 @@ def test_other_json_is_refused_with_its_shape(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
-    "row", ['{"tokens": ["w", "v"], "ner_tags": ["O", "O"]}', '{"text": "w w", "label": ["a", "b"], "data": [[1]]}']
+    "row",
+    [
+        '{"tokens": ["New York", "v"], "ner_tags": ["O", "O"]}',
+        '{"text": "w w", "label": ["a", "b"], "data": [[1]]}',
+        '{"words": ["w"], "data": [1]}',
+    ],
 )
 def test_one_row_may_have_lists(tmp_path, row):
     (tmp_path / "x.json").write_text(row + "\n")

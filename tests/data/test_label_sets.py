@@ -284,6 +284,12 @@ def test_positions_as_decimals_are_refused_with_advice(tmp_path):
         read(path)
 
 
+def test_a_long_text_in_a_bracket_is_no_array(tmp_path):
+    """A pattern that backtracks would take years."""
+    label = "[" + "10 " * 60
+    assert read(column(tmp_path / "x.csv", [f"{label}and more", f"{label}x]"] * 2)).task.labels
+
+
 @pytest.mark.parametrize("label", ["[0 1 0]", "[0. 1. 0.]", "[ 12  -3 ]"])
 def test_arrays_of_numpy_are_no_classes(tmp_path, label):
     path = column(tmp_path / "x.csv", [label, label.replace("1", "7")] * 2)

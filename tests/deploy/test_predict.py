@@ -97,10 +97,13 @@ def test_a_byte_order_mark_is_no_part_of_the_text(call, single):
     assert call(single, stdin=b"\xef\xbb\xbfw1 w2\n\xef\xbb\xbfw3\n")[1] == expected
 
 
-def test_a_line_with_nul_can_be_skipped(call, single):
+def test_malformed_lines_can_be_skipped(call, single):
     code, rows, err = call(single, "--skip_bad_rows", stdin=b"w1\nw1\0w2\n\nw2\n")
     assert code == 0 and [bool(row[1]) for row in rows] == [True, False, False, True]
-    assert "2 of 4 rows without a prediction: a non-text character, such as NUL (line 2), an empty line (line 3)" in err
+    assert "2 of 4 rows without a prediction: a non-text character, such as NUL (is the file binary?) (line 2), " in err
+    code, rows, err = call(single, "--skip_bad_rows", stdin=b"a\tb\tc\nw1\nw2\tw3\n")
+    assert code == 0 and [bool(row[1]) for row in rows] == [False, True, False]
+    assert "2 texts, separated by tabs, but the first line has 1 (line 3)" in err
 
 
 def test_quotes_of_tsv_are_noted(call, single, tmp_path):
@@ -241,11 +244,15 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
         ([], b"", "nothing to predict. Give a file, --text, --dataset_name, or lines on stdin"),
         (["x.txt", "--text", "w1"], b"", "--text and a file: only one input is allowed"),
         (["-"], b"\n\n", "stdin: contains no text"),
-        (["-"], b"w1\tw2\tw3\n", "stdin:1: 3 texts, separated by tabs. Give one or two texts on each line"),
+        (
+            ["-"],
+            b"w1\tw2\tw3\n",
+            "stdin:1: 3 texts, separated by tabs, but a line has one text or two. Correct the line",
+        ),
         (
             ["-"],
             b"w1\n\nw1\tw2\n",
-            r"stdin:3: 2 texts, but 1 in the lines above \(a tab separates texts\). Give the same number",
+            r"stdin:3: 2 texts, separated by tabs, but the first line has 1. Correct the line",
         ),
         (["-"], b"\xff\n", "stdin: not UTF-8 text .* at byte 0"),
         (["-"], b"w1\nw1\0w2\n", "stdin:2: a non-text character, such as NUL .* or add --skip_bad_rows"),
