@@ -11,6 +11,7 @@ import layerdrop
 import run_glue
 from layerdrop import DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
 from layerdrop.finetune.spec import DistilSpec, TheseusSpec, WhenSpec
+from layerdrop.runs.checks import check_values
 from tests import tiny
 
 NAN = float("nan")
@@ -279,6 +280,18 @@ def test_a_run_refuses_options_before_it_writes(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(lambda: run_glue.run(SPEC, Options(**words)))
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_paths_of_a_run(tmp_path):
+    """A `Path` is as good as its text: also in the id and the record of the run."""
+    folder, text = tmp_path / "out", str(tmp_path / "out")
+    names = ("folder", "test", "resume", "cache_dir", "start", "prior_store", "score_store")
+    assert Options(**dict.fromkeys(names, folder)) == Options(**dict.fromkeys(names, text))
+    spec = replace(SPEC, model=ModelSpec(folder, tokenizer=folder))
+    assert spec == replace(SPEC, model=ModelSpec(text, tokenizer=text))
+    check_values(spec, Options(folder))
+    with pytest.raises(layerdrop.UserError, match="spec.seed: int is expected"):
+        check_values(replace(SPEC, seed=np.int64(3)), Options(folder))
 
 
 def test_a_run_of_something_else():
