@@ -221,10 +221,10 @@ def _checked(row: Strategy, scores: Sequence[Any] | None, n_layers: int, k: int)
     """Return the scores. Raises UserError for missing scores, or another number of scores than the strategy needs."""
     if scores is None:
         raise UserError(f"--drop_strategy {row.name}: is given no scores. Give a score for each {row.unit}.")
-    rows = [scores] if row.unit != "steps" else scores[:k] if is_list(scores) else [None]
+    rows: Sequence[Any] = [scores] if row.unit != "steps" else scores[:k] if is_list(scores) else [None]
     if not all(map(is_list, rows)):
         wanted = "row of scores for each step" if row.unit == "steps" else f"score for each {row.unit}"
-        raise UserError(f"--drop_strategy {row.name}: {scores!r} is no list of scores. Give a list of a {wanted}.")
+        raise UserError(f"--drop_strategy {row.name}: {scores!r} is no list of scores. Give a list with a {wanted}.")
     needed = [n_layers - k + 1 if row.unit == "block" else n_layers] * (k if row.unit == "steps" else 1)
     lengths = [len(each) for each in rows]
     if lengths != needed:

@@ -75,19 +75,19 @@ def refused(make) -> str:
         ({"strategy": "random", "k": 1, "among": [4]}, "among: no layer 4"),
         (
             {"strategy": "cka", "k": 2, "scores": 0.5},
-            "cka: 0.5 is no list of scores. Give a list of a score for each layer",
+            "cka: 0.5 is no list of scores. Give a list with a score for each layer",
         ),
         ({"strategy": "cka", "k": 2, "scores": np.array(0.5)}, "is no list of scores"),
         ({"strategy": "cka", "k": 2, "scores": {0: 0.5}}, "is no list of scores"),
         (
             {"strategy": "angular-block", "k": 2, "scores": 0.5},
-            "0.5 is no list of scores. Give a list of a score for each block",
+            "0.5 is no list of scores. Give a list with a score for each block",
         ),
         ({"strategy": "contribution", "threshold": 0.5, "scores": 0.1}, "contribution: 0.1 is no list of scores"),
         ({"strategy": "sleb", "k": 2, "scores": 0.1}, "sleb: 0.1 is no list of scores"),
         (
             {"strategy": "sleb", "k": 2, "scores": [0.1] * 4},
-            "is no list of scores. Give a list of a row of scores for each step",
+            "is no list of scores. Give a list with a row of scores for each step",
         ),
     ],
 )
