@@ -7,13 +7,21 @@ Contract of a family, tested for every row by tests/small/test_surgery.py:
 - building the model from the reduced configuration and loading the kept layers' weights gives the reduced model.
 """
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from .errors import UserError
 
 CONFIG_KEY = "layer_dropping"
 """Our key in a saved configuration: {"n_layers": original depth, "kept": original ids}. (`layerdrop` is Wav2Vec2's.)"""
+
+
+def paths_to_text(settings: Any) -> None:
+    """Replace the paths (`os.PathLike`) in the fields of a frozen dataclass by their text."""
+    for each in fields(settings):
+        if isinstance(value := getattr(settings, each.name), os.PathLike):
+            object.__setattr__(settings, each.name, os.fspath(value))
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,9 @@ class ModelSpec:
     """Folder or hub name of the tokenizer; None: the checkpoint's own."""
     from_scratch: bool = False
     """Random weights instead of the pre-trained ones."""
+
+    def __post_init__(self) -> None:
+        paths_to_text(self)
 
 
 @dataclass(frozen=True)

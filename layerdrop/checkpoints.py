@@ -52,6 +52,13 @@ CONFIGURATION = ("config.json",)
 VOCABULARY = ("tokenizer.json", "vocab*", "merges.txt", "*.model")
 TOKENIZER = ("tokenizer*", *VOCABULARY[1:], "special_tokens_map.json", "added_tokens.json")
 """Name patterns of a checkpoint's files."""
+ALTERNATIVES = {
+    "*.index.json": (SAFE_WEIGHTS_NAME, WEIGHTS_NAME, "*.index.json"),
+    "tokenizer.json": ("vocab.txt", "merges.txt", "*.model"),
+    "special_tokens_map.json": ("tokenizer.json", "tokenizer_config.json"),
+    "added_tokens.json": ("tokenizer.json", "tokenizer_config.json"),
+}
+"""Name pattern -> patterns of the files that replace a missing file of this name. One of them is enough."""
 UNREAD_TOKENIZER = re.compile("instantiate the backend tokenizer|`tiktoken` is required")
 """The library's messages for a tokenizer that it cannot read. They do not name the cause."""
 FAST_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -200,7 +207,7 @@ class Checkpoint:
 
         Raises UserError for a missing tokenizer, or a tokenizer that cannot pad.
         """
-        tokenizer = _load_tokenizer(self.model, self.hub)
+        tokenizer = _load_tokenizer(self.model, self.hub, self._tokenizer_flag)
         self._set_padding(tokenizer)
         return tokenizer
 
@@ -226,21 +233,22 @@ class Checkpoint:
 
     @property
     def _tokenizer_flag(self) -> str:
-        """The tokenizer's flag and name, for messages."""
-        return f"--tokenizer_name {self.model.tokenizer}" if self.model.tokenizer else f"{self.flag} {self.name}"
+        """The flag that gives the tokenizer, for messages."""
+        return self.flag if self.model.tokenizer is None else "--tokenizer_name"
 
     def _set_padding(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Set the padding token, if the tokenizer has none, and the padding side that the model needs."""
         own, side = self.config.pad_token_id, self.family.padding_side
+        named = f"{self._tokenizer_flag} {self.name if self.model.tokenizer is None else self.model.tokenizer}"
         if tokenizer.pad_token is None and own is not None and 0 <= own < len(tokenizer):
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(own)
         if tokenizer.pad_token is None:  # GPT-2 and Llama: pad with the end-of-text token
             if tokenizer.eos_token is None:
-                raise UserError(f"{self._tokenizer_flag}: has no padding token. Give a tokenizer that has one.")
+                raise UserError(f"{named}: has no padding token. Give a tokenizer that has one.")
             tokenizer.pad_token = tokenizer.eos_token
         if tokenizer.pad_token_id >= (size := self.embeddings.get("input_ids", tokenizer.pad_token_id + 1)):
             raise UserError(
-                f"{self._tokenizer_flag}: the tokenizer pads with id {tokenizer.pad_token_id}, the model has {size} "
+                f"{named}: the tokenizer pads with id {tokenizer.pad_token_id}, the model has {size} "
                 "embeddings. Give the model's own tokenizer, or resize the embeddings (resize_token_embeddings)."
             )
         if self.family.sentence_token == -1 and own not in (None, tokenizer.pad_token_id):
@@ -392,6 +400,7 @@ def _not_found(flag: str, name: str, what: str, error: Exception) -> NotFound:
             return NotFound(f"{flag} {name}: {elsewhere}.")
         reason = str(error).strip().split("\n")[0]
         if what == "tokenizer" and UNREAD_TOKENIZER.search(str(error)):
+            _check_files(flag, name, VOCABULARY, {})
             reason = f"none of {', '.join(VOCABULARY)}"
             if files := ", ".join(path.name for path in _files(name, VOCABULARY)):
                 return NotFound(
@@ -400,7 +409,7 @@ def _not_found(flag: str, name: str, what: str, error: Exception) -> NotFound:
                     "Get the tokenizer again."
                 )
         if what == "weights":
-            _check_files(flag, name, (*WEIGHTS, "*.index.json"))
+            _check_files(flag, name, (*WEIGHTS, "*.index.json"), {})
         if what == CONFIG and not (folder / "config.json").exists():
             reason = "there is no config.json"
         return NotFound(f"{flag} {name}: no {what} in this folder ({reason}). Give the folder of a checkpoint.")
@@ -453,17 +462,21 @@ def _hub_arguments(revision: str, hub: HubOptions) -> dict[str, Any]:
     return {"revision": revision, "cache_dir": hub.cache_dir, "token": hub.token}
 
 
-def _check_files(flag: str, name: str, patterns: tuple[str, ...]) -> None:
+def _check_files(
+    flag: str, name: str, patterns: tuple[str, ...], alternatives: Mapping[str, tuple[str, ...]] = ALTERNATIVES
+) -> None:
     """Raise UserError for files in a folder that the library would wait for, fail on, or read wrongly.
 
-    These are pipes and devices, broken links, Git LFS pointers, and files with a byte-order mark.
+    These are pipes and devices, broken links, Git LFS pointers, and files with a byte-order mark. A broken link is
+    allowed if a file that replaces its target is there. alternatives: see ALTERNATIVES.
     """
     if Path(folder_or_name(name)).is_file():
         raise NotFound(f"{flag} {name}: is a file. Give the folder of the checkpoint.")
     for path in sorted(Path(folder_or_name(name)).glob("*")):
         if path.is_dir() or not any(map(path.match, patterns)):
             continue
-        if path.is_symlink() and not path.exists():
+        others = next((others for pattern, others in alternatives.items() if path.match(pattern)), ())
+        if path.is_symlink() and not path.exists() and not _files(name, others):
             raise UserError(f"{flag}: {path} is a link to a file that does not exist. Get the checkpoint again.")
         if path.exists() and not path.is_file():
             raise UserError(f"{flag}: {path} is a pipe or a device, not a file. Get the checkpoint again.")
@@ -516,28 +529,28 @@ def _load_config(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedConf
         raise unusable(f"{flag} {model.name}", "config.json", error) from error
 
 
-def _load_tokenizer(model: ModelSpec, hub: HubOptions) -> PreTrainedTokenizerBase:
+def _load_tokenizer(model: ModelSpec, hub: HubOptions, flag: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer, in the model's revision. A tokenizer from another repository has the revision `main`.
 
     Raises UserError, also for a tokenizer that cannot tokenize a text.
     """
     name, revision = (model.name, model.revision) if model.tokenizer is None else (model.tokenizer, "main")
-    _check_files("--tokenizer_name", name, FAST_TOKENIZER if _files(name, FAST_TOKENIZER[:1]) else TOKENIZER)
+    _check_files(flag, name, FAST_TOKENIZER if _files(name, FAST_TOKENIZER[:1]) else TOKENIZER)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             folder_or_name(name), trust_remote_code=hub.trust_remote_code, **_hub_arguments(revision, hub)
         )
         _check_tokenizer(tokenizer)
     except (OSError, ValueError, ImportError) as error:
-        raise _not_found("--tokenizer_name", name, "tokenizer", error) from error
+        raise _not_found(flag, name, "tokenizer", error) from error
     except BaseException as error:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":  # both from `tokenizers`
-            raise unusable(f"--tokenizer_name {name}", "the tokenizer", error) from error
+            raise unusable(f"{flag} {name}", "the tokenizer", error) from error
         raise
     if len(tokenizer) <= len(
         set(tokenizer.all_special_tokens)
     ):  # the library makes an empty tokenizer if the files are missing
-        raise _not_found("--tokenizer_name", name, "tokenizer", OSError("its vocabulary is empty"))
+        raise _not_found(flag, name, "tokenizer", OSError("its vocabulary is empty"))
     return tokenizer
 
 

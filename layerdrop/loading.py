@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from .checkpoints import HEADS, Checkpoint, Weight, shape_of, unusable
 from .errors import UserError, unknown
+from .strategies import is_list
 from .surgery import kept_layers, reduced_config
 
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
@@ -157,7 +158,7 @@ def _config(checkpoint: Checkpoint, labels: Sequence[str] | None, problem_type: 
 
 def _check_labels(labels: Sequence[str], problem_type: ProblemType | None) -> None:
     """Raise UserError for labels that are not different names, and for an unknown problem_type."""
-    if isinstance(labels, str) or not all(isinstance(name, str) for name in labels) or len(set(labels)) < len(labels):
+    if not is_list(labels) or not all(isinstance(name, str) for name in labels) or len(set(labels)) < len(labels):
         raise UserError(f"labels {labels!r}: must be a list of names of classes, each once. For a regression: [].")
     if problem_type not in (None, *get_args(ProblemType)):
         raise unknown("problem_type", str(problem_type), get_args(ProblemType))

@@ -7,7 +7,7 @@ Transformer Models", Section 3; Peer et al. (2022), "Greedy-layer pruning".
 
 import math
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal
@@ -126,9 +126,15 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+def is_list(value: Any) -> bool:
+    """Whether a value of any type has items in order: a sequence or an array, but no text and no single number."""
+    ordered = isinstance(value, Collection) and hasattr(value, "__getitem__") and not isinstance(value, (str, Mapping))
+    return ordered and getattr(value, "ndim", 1) > 0
+
+
 def check_ids(flag: str, ids: Sequence[int], n_layers: int) -> list[int]:
     """Return `ids` in ascending order. Raises UserError for an id that is no whole number, out of range or repeated."""
-    if not isinstance(ids, Collection) or not all(map(is_whole, ids)):
+    if not (is_list(ids) or isinstance(ids, Set)) or not all(map(is_whole, ids)):
         raise UserError(f"{flag}: {ids!r} is no list of layer ids. Give whole numbers, such as [3, 4].")
     wrong = sorted({i for i in ids if not 0 <= i < n_layers})
     if wrong:
@@ -215,8 +221,12 @@ def _checked(row: Strategy, scores: Sequence[Any] | None, n_layers: int, k: int)
     """Return the scores. Raises UserError for missing scores, or another number of scores than the strategy needs."""
     if scores is None:
         raise UserError(f"--drop_strategy {row.name}: is given no scores. Give a score for each {row.unit}.")
+    rows: Sequence[Any] = [scores] if row.unit != "steps" else scores[:k] if is_list(scores) else [None]
+    if not all(map(is_list, rows)):
+        wanted = "row of scores for each step" if row.unit == "steps" else f"score for each {row.unit}"
+        raise UserError(f"--drop_strategy {row.name}: {scores!r} is no list of scores. Give a list with a {wanted}.")
     needed = [n_layers - k + 1 if row.unit == "block" else n_layers] * (k if row.unit == "steps" else 1)
-    lengths = [len(each) for each in (scores[:k] if row.unit == "steps" else [scores])]
+    lengths = [len(each) for each in rows]
     if lengths != needed:
         given, wanted = (", ".join(map(str, counts)) or "no" for counts in (lengths, needed))
         raise UserError(
@@ -262,6 +272,8 @@ def order_of_dropping(
         raise unknown("--drop_strategy", str(strategy), WITHOUT_SCORES)
     if not is_whole(n_layers) or not 1 <= n_layers <= MOST_LAYERS:
         raise UserError(f"n_layers {n_layers!r}: must be a number of layers from 1 to {MOST_LAYERS}.")
+    if among is not None:
+        check_ids("among", among, n_layers)
     if row.listed:
         dropped = check_ids("--drop_layers", [] if layers is None else layers, n_layers)
         check_k(len(dropped), n_layers, "--drop_layers: number of layers")
@@ -286,12 +298,13 @@ def order_of_dropping(
         if row.unit == "layer":
             return by_score(scores, k, row.drops, among)
         return lowest_block(scores, k, among) if row.unit == "block" else lowest_by_steps(scores[:k], among)
-    check_ids("--drop_order_file", order := [] if found is None else list(found), n_layers)
+    order = [] if found is None else found
+    check_ids("--drop_order_file", order, n_layers)
     if len(order) != k:
         raise UserError(
             f"--drop_k {k}: the search found {len(order)} layers to drop. Give a search result of K layers."
         )
-    return order
+    return list(order)
 
 
 def select(strategy: str | Strategy, n_layers: int, **arguments: Any) -> list[int]:

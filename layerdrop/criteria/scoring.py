@@ -56,13 +56,13 @@ def score_layers(
 
     examples, task: texts and their task; not needed for criteria on weights. k: number of steps. tokenizer: None for
     the checkpoint's. Criteria that need a head use the checkpoint's classifier if it fits the task, else its
-    masked-LM head. Raises UserError if it has neither, and for missing texts or a missing task.
+    masked-LM head. Raises UserError if it has neither, and for no texts or a missing task.
     """
     scores, rows = Scores(), [CRITERIA[name] for name in names]
     tokenizer = tokenizer or checkpoint.tokenizer
-    data = TokenizedDataset({}, np.zeros(1, np.int64))  # no texts
+    data = None
     if need_texts := [row.name for row in rows if row.needs_data]:
-        if examples is None:
+        if not examples:
             raise UserError(f"{', '.join(need_texts)}: scores are measured on texts. Give examples.")
         length = min(max_seq_length, checkpoint.max_length())
         data = tokenize(examples, tokenizer, length, sizes=checkpoint.embeddings)
@@ -72,11 +72,11 @@ def score_layers(
         encoder.to(device)  # type: ignore[arg-type]
         scores.rows |= {row.name: [row.function(encoder, weight_scope)] for row in rows if row.looks_at == "weights"}
         collectors = {row.name: row.function() for row in rows if row.looks_at == "states"}
-        if collectors:
+        if collectors and data:
             parts = map(collate, tqdm(batches(data, batch_size), desc="scores", delay=2, leave=False))
             scores.rows |= score_states(collectors, encoder, parts)
         scores.encoder_weights = {name: weight.cpu() for name, weight in encoder.state_dict().items()}
-    if with_head := [row for row in rows if row.needs_head]:
+    if (with_head := [row for row in rows if row.needs_head]) and data:
         if task is None:
             raise UserError(
                 f"{', '.join(row.name for row in with_head)}: scores are measured with a head. Give the task."

@@ -113,6 +113,8 @@ class Blocks:
 
     def rows(self) -> list[list[float]]:
         """See Collector."""
+        if not self.n:
+            return []
         distances = self.total / self.n
         n_layers = len(distances) - 1
         return [[float(distances[i, i + k]) for i in range(n_layers - k + 1)] for k in range(1, n_layers + 1)]

@@ -20,7 +20,16 @@ from jinja2 import Template
 from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from layerdrop.architectures import HubOptions, original_layers
-from layerdrop.checkpoints import PARAMETERS, TOKENIZER, Checkpoint, folder_or_name, is_local, shape_of, unusable
+from layerdrop.checkpoints import (
+    OUTPUTS,
+    PARAMETERS,
+    TOKENIZER,
+    Checkpoint,
+    folder_or_name,
+    is_local,
+    shape_of,
+    unusable,
+)
 from layerdrop.criteria.selection import Selection
 from layerdrop.deploy.folder import check_output
 from layerdrop.deploy.trim import TOKENIZER_FILE, trim
@@ -210,6 +219,9 @@ def write_cut(
         folder = new / source.transformer
         if dtype:
             config.dtype = DTYPES[dtype]
+        own = read_json(source.root / source.transformer / CONFIG)
+        for key in OUTPUTS.keys() & own.keys():
+            setattr(config, key, own[key])
         config.save_pretrained(folder)
         save_torch_state_dict(weights, folder, metadata={"format": "pt"})
         if trimmed:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any, Literal
 
-from layerdrop.architectures import HubOptions, ModelSpec
+from layerdrop.architectures import HubOptions, ModelSpec, paths_to_text
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.finetune.spec import DistilSpec, TheseusSpec, TrainSpec, WhenSpec
@@ -265,6 +265,9 @@ class Options:
     """Folder of cached layer scores; None: no cache."""
     notes: tuple[str, ...] = ()
     """Notes to the user from before the run. They are added to the record."""
+
+    def __post_init__(self) -> None:
+        paths_to_text(self)
 
     @property
     def hub(self) -> HubOptions:

@@ -271,6 +271,10 @@ def test_scores_without_their_inputs(bert):
     checkpoint = Checkpoint.open(str(bert))
     with pytest.raises(UserError, match="contribution, loss-drop: scores are measured on texts. Give examples"):
         score_layers(["variance", "contribution", "loss-drop"], checkpoint)
+    for name in ("angular-block", "linearity", "taylor"):
+        with pytest.raises(UserError, match=f"{name}: scores are measured on texts. Give examples"):
+            score_layers([name], checkpoint, examples(0), TASKS["rte"])
+    assert Blocks().rows() == []
     with pytest.raises(UserError, match="loss-drop: scores are measured with a head. Give the task"):
         score_layers(["variance", "loss-drop"], checkpoint, examples())
     assert len(score_layers(["variance"], checkpoint).rows["variance"][0]) == checkpoint.n_layers

@@ -98,6 +98,19 @@ def test_the_types_of_the_weights(tmp_path):
         assert loaded.dtype == expected and AutoConfig.from_pretrained(tmp_path / "out").dtype == expected
 
 
+def test_the_outputs_that_a_script_asks_for(tmp_path):
+    """Settings that layerdrop itself does not use stay in config.json."""
+    folder = saved(tmp_path / "model", with_head("bert", "ForMaskedLM"))
+    asked = {"output_hidden_states": True, "output_attentions": True, "return_dict": False}
+    path = tmp_path / "model" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | asked))
+    cut(folder, str(tmp_path / "out"))
+    assert json.loads((tmp_path / "out" / "config.json").read_text()).items() >= asked.items()
+    loaded = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out", attn_implementation="eager")
+    _, states, attentions = loaded(**tiny.batch())
+    assert len(states) == len(attentions) + 1 == loaded.config.num_hidden_layers + 1
+
+
 def sentence_encoder(folder: Path, transformer: str) -> str:
     """A sentence encoder in the layout of sentence-transformers."""
     saved(folder / transformer, with_head("bert", "AutoModel"))

@@ -4,12 +4,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import layerdrop
 import run_glue
 from layerdrop import DataSpec, DropSpec, ModelSpec, Options, RunSpec, TrainSpec
 from layerdrop.finetune.spec import DistilSpec, TheseusSpec, WhenSpec
+from layerdrop.runs.checks import check_values
 from tests import tiny
 
 NAN = float("nan")
@@ -68,6 +70,25 @@ def refused(make) -> str:
         ({"strategy": "greedy", "k": 1}, "the search found 0 layers"),
         ({"strategy": "greedy", "k": 1, "found": [9]}, "no layer 9"),
         ({"strategy": "greedy", "k": 1, "found": [0.5]}, "is no list of layer ids"),
+        ({"strategy": "greedy", "k": 1, "found": 3}, "drop_order_file: 3 is no list of layer ids"),
+        ({"strategy": "cka", "k": 1, "scores": [1] * 4, "among": 3}, "among: 3 is no list of layer ids"),
+        ({"strategy": "random", "k": 1, "among": [4]}, "among: no layer 4"),
+        (
+            {"strategy": "cka", "k": 2, "scores": 0.5},
+            "cka: 0.5 is no list of scores. Give a list with a score for each layer",
+        ),
+        ({"strategy": "cka", "k": 2, "scores": np.array(0.5)}, "is no list of scores"),
+        ({"strategy": "cka", "k": 2, "scores": {0: 0.5}}, "is no list of scores"),
+        (
+            {"strategy": "angular-block", "k": 2, "scores": 0.5},
+            "0.5 is no list of scores. Give a list with a score for each block",
+        ),
+        ({"strategy": "contribution", "threshold": 0.5, "scores": 0.1}, "contribution: 0.1 is no list of scores"),
+        ({"strategy": "sleb", "k": 2, "scores": 0.1}, "sleb: 0.1 is no list of scores"),
+        (
+            {"strategy": "sleb", "k": 2, "scores": [0.1] * 4},
+            "is no list of scores. Give a list with a row of scores for each step",
+        ),
     ],
 )
 def test_select(words, said):
@@ -82,6 +103,10 @@ def test_select_takes_every_name():
         more = {"scores": scores[row.unit]} if row.drops else {"found": [1, 2], "layers": [1, 2]}
         assert len(layerdrop.select(name, 4, k=2, **more)) == 2, name
         assert layerdrop.select(name, 4, k=0) == [], name
+        if row.drops:  # arrays are as good as lists
+            assert layerdrop.select(name, 4, k=2, scores=np.array(scores[row.unit])) == layerdrop.select(
+                name, 4, k=2, **more
+            )
 
 
 @pytest.mark.parametrize(
@@ -116,7 +141,7 @@ def test_checkpoints_and_predictions(bert, tmp_path):
     load = partial(layerdrop.load_classifier, bert)
     assert layerdrop.load_classifier(Path(bert))[1] == [] and layerdrop.Checkpoint.open(Path(bert)).n_layers == 6
     assert "no such folder" in refused(lambda: layerdrop.load_classifier(str(tmp_path / "none")))
-    for labels in ("ab", ["a", "a"], ["a", 1]):
+    for labels in ("ab", ["a", "a"], ["a", 1], 5, [5]):
         assert "must be a list of names of classes, each once" in refused(lambda labels=labels: load(labels=labels))
     assert "problem_type: unknown value 'x'" in refused(lambda: load(labels=["a", "b"], problem_type="x"))
     assert "auto_class: unknown value 'AutoModel'" in refused(lambda: load(auto_class="AutoModel"))
@@ -255,6 +280,18 @@ def test_a_run_refuses_options_before_it_writes(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(lambda: run_glue.run(SPEC, Options(**words)))
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_paths_of_a_run(tmp_path):
+    """A `Path` is as good as its text: also in the id and the record of the run."""
+    folder, text = tmp_path / "out", str(tmp_path / "out")
+    names = ("folder", "test", "resume", "cache_dir", "start", "prior_store", "score_store")
+    assert Options(**dict.fromkeys(names, folder)) == Options(**dict.fromkeys(names, text))
+    spec = replace(SPEC, model=ModelSpec(folder, tokenizer=folder))
+    assert spec == replace(SPEC, model=ModelSpec(text, tokenizer=text))
+    check_values(spec, Options(folder))
+    with pytest.raises(layerdrop.UserError, match="spec.seed: int is expected"):
+        check_values(replace(SPEC, seed=np.int64(3)), Options(folder))
 
 
 def test_a_run_of_something_else():

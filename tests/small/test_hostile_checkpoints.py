@@ -162,6 +162,47 @@ def test_a_link_beside_what_is_read_does_not_matter(folder):
     assert Checkpoint.open(str(folder)).weights() and Checkpoint.open(str(folder)).tokenizer
 
 
+@pytest.mark.parametrize(
+    "name", [INDEX, "pytorch_model.bin.index.json", "special_tokens_map.json", "added_tokens.json"]
+)
+def test_a_link_to_what_another_file_replaces(folder, name):
+    (folder / name).symlink_to("../../blobs/0123")
+    checkpoint = Checkpoint.open(str(folder))
+    assert checkpoint.weights() and checkpoint.tokenizer("a")["input_ids"]
+
+
+def test_a_vocabulary_beside_a_link_without_a_target(folder):
+    words = Checkpoint.open(str(folder)).tokenizer
+    vocabulary = words.get_vocab()
+    (folder / "vocab.txt").write_text("\n".join(sorted(vocabulary, key=vocabulary.get)) + "\n")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").symlink_to("../../blobs/0123")
+    with pytest.raises(UserError, match="tokenizer.json is a link to a file"):  # its class reads no vocab.txt
+        _ = Checkpoint.open(str(folder)).tokenizer
+    change(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer")
+    assert Checkpoint.open(str(folder)).tokenizer.get_vocab() == vocabulary
+
+
+def test_links_that_no_other_file_replaces(folder):
+    (folder / WEIGHTS).rename(folder / "model-00001-of-00001.safetensors")
+    (folder / INDEX).symlink_to("../../blobs/0123")
+    with pytest.raises(UserError, match=f"{INDEX} is a link to a file that does not exist"):
+        Checkpoint.open(str(folder))
+
+
+def test_the_flag_of_a_tokenizer_that_cannot_be_read(folder, bert):
+    (folder / "tokenizer.json").unlink()
+    for model, flag in (
+        (ModelSpec(str(folder)), "MODEL"),
+        (ModelSpec(bert, tokenizer=str(folder)), "--tokenizer_name"),
+    ):
+        with pytest.raises(UserError, match=f"^{flag} {folder}: no tokenizer in this folder"):
+            _ = Checkpoint.open(model, flag="MODEL").tokenizer
+    (folder / "tokenizer.json").symlink_to("../../blobs/0123")
+    with pytest.raises(UserError, match=f"^MODEL: {folder}/tokenizer.json is a link"):
+        _ = Checkpoint.open(str(folder), flag="MODEL").tokenizer
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
 def test_a_file_instead_of_a_folder(folder, name):
     message = f"{folder / name}: is a file. Give the folder of the checkpoint"
