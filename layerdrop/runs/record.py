@@ -147,7 +147,7 @@ class RunRecord:
         Other kinds of labels are found again. To name the kind `class` would make classes of missing labels.
         """
         data = self.spec.data
-        numbers = data.source in ("files", "dataset") and data.label_type == "auto" and self.task.label_type == "number"
+        numbers = data.source in ("files", "dataset") and data.label_type == "auto" and self.label_type == "number"
         return replace(data, label_type="number") if numbers else data
 
     @property
