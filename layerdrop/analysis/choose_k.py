@@ -179,7 +179,7 @@ class TaskTolerance:
     def metric(self) -> str:
         """Name of the metric of the losses. Raises UserError for a metric that the task does not have."""
         metric = self.settings.select_on or self.task.selection_metric
-        check_metric("--select_on", metric, self.known[0][0].spec.data.task, self.task.metrics)
+        check_metric("--select_on", metric, self.name, self.task.metrics)
         return metric
 
     def n_rows(self, half: int) -> int:

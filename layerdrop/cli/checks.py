@@ -14,7 +14,7 @@ from layerdrop.data.tasks import metric_prefix
 from layerdrop.errors import UserError
 from layerdrop.finetune.spec import ADAPTIVE
 from layerdrop.runs.spec import OWN_RECIPE
-from layerdrop.system.limits import STRATEGY_OF, out_of_range
+from layerdrop.system.limits import RANGES, STRATEGY_OF, out_of_range
 from layerdrop.system.text import one_line
 
 EXCLUSIVE = {
@@ -204,8 +204,9 @@ def _elastic(flags: Flags) -> Iterator[str]:
     if row is not None and row.name != "top":
         yield f"--drop_when elastic: drops the last layers. Use --drop_strategy top, not {row.name}."
     given = flags.when.elastic_k
-    if negative := [k for k in flags.elastic_k if k < 0]:
-        yield f"--elastic_k {negative[0]}: must be 0 or more. Give numbers of layers to drop, such as 2 4 6."
+    allowed = RANGES["elastic_k"]
+    if outside := [k for k in flags.elastic_k if k not in allowed]:
+        yield allowed.refusal("--elastic_k", outside[0])
     if not flags.elastic_k and given != ["all"] and (k is None or given is not None):
         yield "--drop_when elastic: needs the numbers of layers. Add --elastic_k 2 4 6, or --drop_k N."
     elif k and flags.elastic_k and k not in flags.elastic_k:

@@ -70,7 +70,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     own = CommandParser(parser.prog, allow_abbrev=False)
     _add_own_flags(own)
     args, rest = own.parse_known_args(words)
-    from layerdrop.architectures import HubOptions, ModelSpec
+    from layerdrop.architectures import ModelSpec
     from layerdrop.checkpoints import Checkpoint, is_local, work_offline_unless_reachable
     from layerdrop.deploy.cut import Source, push, write_cut
     from layerdrop.deploy.folder import check_output
@@ -84,9 +84,8 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
         work_offline_unless_reachable()
     check_output("--output_dir", args.output_dir, LAYERS_FILE)
     model = arguments.model
-    hub = HubOptions(model.cache_dir, model.token, model.trust_remote_code)
-    source = Source(args.model, hub, model.model_revision)
-    checkpoint = Checkpoint.open(ModelSpec(source.name, model.model_revision), hub, "MODEL")
+    source = Source(args.model, model.hub, model.model_revision)
+    checkpoint = Checkpoint.open(ModelSpec(source.name, model.model_revision), model.hub, "MODEL")
     model.model_name_or_path = source.name
     spec, options = arguments.to_spec()
     selection = _selection(args, spec, options, checkpoint)

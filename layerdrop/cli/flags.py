@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from layerdrop.architectures import HubOptions
 from layerdrop.criteria.spec import ScoreSplit, WeightScope
 from layerdrop.criteria.table import STRATEGIES
 from layerdrop.data.spec import LabelType
@@ -33,6 +34,11 @@ class ModelArguments:
         "Train from random weights, as a baseline without pre-training. Strategies still score the pre-trained layers.",
         False,
     )
+
+    @property
+    def hub(self) -> HubOptions:
+        """Access to the hub."""
+        return HubOptions(self.cache_dir, self.token, self.trust_remote_code)
 
 
 @dataclass

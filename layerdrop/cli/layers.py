@@ -111,7 +111,7 @@ def data_of(record, tasks: list[str] | None, words: list[str], splits: tuple[str
     from layerdrop.runs.command import data_flags
 
     if record and not tasks and not own_data(words):
-        return [data_flags(record.spec.data, splits)]
+        return [data_flags(record.data_to_read, splits)]
     return [["--task_name", task] if task else [] for task in tasks_of(tasks, words)]
 
 

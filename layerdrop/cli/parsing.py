@@ -89,6 +89,8 @@ def _json_object(text: str) -> str:
 
 
 def _json_object_or_file(text: str) -> str:
+    if text.lstrip().startswith("{"):
+        return _json_object(text)
     path = LocalPath(text)
     if not (path.endswith(".json") or Path(path).is_file()):
         return _json_object(text)
@@ -97,6 +99,8 @@ def _json_object_or_file(text: str) -> str:
             return path
     except OSError as error:
         raise argparse.ArgumentTypeError(fault(error)) from None
+    except UserError as error:  # a pointer of Git LFS
+        raise argparse.ArgumentTypeError(str(error)) from None
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"the file {path} holds no JSON object. Correct it")

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from layerdrop.architectures import HubOptions, ModelSpec
+from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.cli.arguments import Flags
 from layerdrop.criteria.orders import find_layers, published_note
@@ -206,8 +206,7 @@ def _when(flags: Flags, drop: DropSpec) -> WhenSpec:
 def _n_layers(flags: Flags) -> int:
     """Number of layers of the checkpoint. Raises UserError if it cannot be read."""
     model = flags.model
-    hub = HubOptions(model.cache_dir, model.token, model.trust_remote_code)
-    return Checkpoint.open(ModelSpec(model.model_name_or_path, model.model_revision), hub).n_layers
+    return Checkpoint.open(ModelSpec(model.model_name_or_path, model.model_revision), model.hub).n_layers
 
 
 def _complement(flags: Flags) -> tuple[int, ...]:

@@ -265,7 +265,7 @@ def validation_data(record: RunRecord, new_paths: Mapping[str, str]) -> DataSpec
     new_paths: `train_file`, `validation_file`, `dataset_name`, `data_dir` -> new path of moved data. Raises UserError
     for missing data.
     """
-    data, folder = record.spec.data, record.folder
+    data, folder = record.data_to_read, record.folder
     files = dict(data.files)
     held_out = data.files and (data.hold_out or data.validation_share) and "validation_file" not in new_paths
     split = "train" if held_out else "validation"

@@ -7,10 +7,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task, custom_task
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.system.files import read_json
@@ -138,6 +139,16 @@ class RunRecord:
         positive = self.labels.index(self.positive_label) if self.positive_label in self.labels else 1
         task = (TASKS | DEMO_TASKS).get(self.spec.data.task)
         return task or custom_task("", (), "", tuple(self.labels), positive, self.label_type)
+
+    @property
+    def data_to_read(self) -> DataSpec:
+        """The data of the run, to read their rows again. Numbers stay numbers: the file alone may leave this unclear.
+
+        Other kinds of labels are found again. To name the kind `class` would make classes of missing labels.
+        """
+        data = self.spec.data
+        numbers = data.source in ("files", "dataset") and data.label_type == "auto" and self.label_type == "number"
+        return replace(data, label_type="number") if numbers else data
 
     @property
     def named_metrics(self) -> dict[str, float]:

@@ -47,9 +47,8 @@ def training_arguments(spec: RunSpec, options: Options) -> OneGPU:
     try:
         args = OneGPU(output_dir=options.folder, seed=spec.seed, use_cpu=options.use_cpu, **values)
     except (ValueError, TypeError, KeyError, ImportError) as error:
-        raise UserError(
-            f"TrainingArguments: {fault(error) or one_line(str(error))}. Correct the TrainSpec or Options.trainer."
-        ) from error
+        reason = fault(error) or one_line(str(error))
+        raise UserError(f"TrainingArguments: {reason}. Correct the training settings.") from error
     args.mixed_precision = "no" if spec.precision == "fp32" else spec.precision  # overrides a launcher's environment
     return args
 

@@ -40,6 +40,7 @@ def prepare_process() -> None:
     """
     tolerate_broken_output()
     gc.disable()
+    give_own_address()
     if not any(name in os.environ for name in WAITING):
         os.environ["GOMP_SPINCOUNT"] = SPIN_COUNT
     # PyTorch caches up to 1,024 oneDNN primitives of 0.25 MB each, in addition to oneDNN's own cache.
@@ -77,21 +78,33 @@ def is_first() -> bool:
 def check_launcher() -> None:
     """Raise UserError for unusable variables of a launcher, and for only some of them.
 
-    The library would wait for processes that nobody has started. It would also wait for the address in variables that
-    are left over, so a single process that torchrun has not started gets an address of its own.
+    The library would wait for processes that nobody has started.
     """
-    sizes, numbers = [name for name in SIZES if os.environ.get(name) not in (None, "1")], (*OF_TORCHRUN[:2], *SIZES)
-    for name in numbers:
+    for name in (*OF_TORCHRUN[:2], *SIZES):
         if (value := os.environ.get(name)) is not None and not re.fullmatch("-1|[0-9]+", value):
             raise UserError(f"{name}={value}: must be a whole number. Unset this variable, or start with torchrun.")
-    several = sizes or [name for name in ("LOCAL_RANK",) if os.environ.get(name, "-1") != "-1"]
+    several = _joining()
     if several and (missing := [name for name in OF_TORCHRUN if not os.environ.get(name)]):
         given = f"{several[0]}={os.environ[several[0]]}: is set without {', '.join(missing)}"
         raise UserError(f"{given}. Unset this variable, or start with torchrun, which sets all of them.")
-    if several and not sizes and "TORCHELASTIC_RUN_ID" not in os.environ:
-        os.environ |= {"RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}  # 0: any free port
-    elif several and not re.fullmatch("[0-9]{1,5}", port := os.environ["MASTER_PORT"]):
+    if several and not re.fullmatch("[0-9]{1,5}", port := os.environ["MASTER_PORT"]):
         raise UserError(f"MASTER_PORT={port}: must be the number of a port. Correct it, or start with torchrun.")
+
+
+def _joining() -> list[str]:
+    """The variables that let the library join a group of processes: sizes of several, else LOCAL_RANK."""
+    sizes = [name for name in SIZES if os.environ.get(name) not in (None, "1")]
+    return sizes or [name for name in ("LOCAL_RANK",) if os.environ.get(name, "-1") != "-1"]
+
+
+def give_own_address() -> None:
+    """Give a single process that torchrun has not started an address of its own.
+
+    The library would wait for the address in variables that are left over.
+    """
+    complete = all(map(os.environ.get, OF_TORCHRUN))
+    if complete and _joining() == ["LOCAL_RANK"] and "TORCHELASTIC_RUN_ID" not in os.environ:
+        os.environ |= {"RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}  # 0: any free port
 
 
 class _TolerantFile(io.FileIO):

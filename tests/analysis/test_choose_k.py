@@ -98,6 +98,7 @@ def test_losses_and_their_errors_of_files(tmp_path):
         return RunRecord(RunSpec(ModelSpec(f"m{k}"), DataSpec("rte")), str(folder), "success")
 
     task = TaskTolerance.__new__(TaskTolerance)
+    task.name = "rte"
     task.predictions = {}
     task.settings, task.scores = ToleranceSettings([1.0], [1], "x"), {}
     task.known = {0: [record(0, range(24))], 1: [record(1, range(32))], 2: [record(2, range(16, 40))]}
@@ -119,6 +120,7 @@ def test_select_on_decides_the_scores(tmp_path):
     rows = "".join(f"{i}\t{names[i < 4]}\t{names[i != 3]}\n" for i in range(6))
     (tmp_path / "predictions_dev.tsv").write_text(f"index\tlabel\tprediction\n{rows}")
     task = TaskTolerance.__new__(TaskTolerance)
+    task.name = "mrpc"
     task.predictions = {}
     task.known = {0: [RunRecord(RunSpec(ModelSpec("m"), DataSpec("mrpc")), str(tmp_path), "success")]}
     for metric, expected in ((None, 100 * 6 / 9), ("accuracy", 50)):

@@ -385,6 +385,12 @@ def test_a_run_is_looked_at_with_all_its_data_settings(data, tmp_path, monkeypat
     assert parse(["--do_train", "--do_eval", "--use_cpu", *flags]).to_spec()[0].data == data
 
 
+def test_a_run_is_looked_at_with_its_kind_of_labels():
+    record = RunRecord(RunSpec(ModelSpec("m"), replace(OWN, label_separator=None, label_type="auto")), "f")
+    record.label_type = "number"
+    assert "--label_type=number" in data_of(record, None, [], PROBE)[0]
+
+
 def test_a_run_is_looked_at_on_its_rows(own, capsys):
     """`made` was trained on all rows, `few` on the first 6."""
     words = ["--models", "few", "--use_cpu"]

@@ -4,6 +4,7 @@ import math
 import re
 import sys
 from argparse import Namespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from layerdrop.cli.to_spec import NO_EFFECT, _plain
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
-from layerdrop.errors import UserError
+from layerdrop.errors import LFS_POINTER, UserError
 from layerdrop.finetune.spec import OWN_SETTINGS, TrainSpec, WhenSpec
 from layerdrop.runs.command import FLAG_OF, WITHOUT_FLAG, flag_of
 from layerdrop.runs.spec import Options, RunSpec
@@ -385,6 +386,17 @@ def test_what_only_the_librarys_training_would_refuse(words, said):
         parse(["--use_cpu", *words.split()])
     refused = str(error.value)
     assert refused.startswith(said) and len(refused.splitlines()) == 1, refused
+
+
+def test_a_json_object_of_a_file_or_of_the_command_line(tmp_path, monkeypatch):
+    """A pointer of Git LFS is named. A value in braces is no path, so that its `$` names no variable."""
+    monkeypatch.chdir(tmp_path)
+    Path("acc.json").write_bytes(LFS_POINTER + b"\noid sha256:0\n")
+    with pytest.raises(UserError, match="^--accelerator_config: acc.json is a pointer of Git LFS, not the file. Fetch"):
+        parse([*CPU, "--accelerator_config", "acc.json"])
+    given = '{"even_batches": false, "x": "$HOME"}'
+    with pytest.raises(UserError, match="unexpected keyword argument 'x'"):
+        parse([*CPU, "--accelerator_config", given])
 
 
 @pytest.mark.parametrize(

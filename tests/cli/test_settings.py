@@ -20,6 +20,13 @@ def built(tmp_path, precision="fp32", **trainer):
     return training_arguments(RunSpec(ModelSpec("x"), DataSpec("rte"), precision=precision), options)
 
 
+def test_a_setting_that_the_library_refuses(tmp_path):
+    """The advice holds for flags, too."""
+    with pytest.raises(UserError, match=r"^TrainingArguments: .*Correct the training settings\.$") as error:
+        built(tmp_path, no_such_setting=1)
+    assert "TrainSpec" not in str(error.value) and "Options" not in str(error.value)
+
+
 def test_saved_settings_are_the_librarys_own(tmp_path):
     """Readable where this project is not installed: the file names none of its modules."""
     args, path = built(tmp_path, hub_token="hf_secret", run_name="a name"), tmp_path / "training_args.bin"

@@ -334,6 +334,16 @@ def test_a_glue_folder_that_has_moved(made, capsys, glue):
     assert call(f"made --data_dir {glue}", capsys)[0] == 0
 
 
+def test_whole_numbers_that_a_run_took_for_numbers():
+    """`0.0` and `1.0`, without other decimals: the file alone leaves the kind unclear. Classes are found again."""
+    files = ("train", __file__), ("validation", __file__)
+    spec = DataSpec("x", "files", files, validation_share=0.2)
+    record = RunRecord(RunSpec(ModelSpec("bert"), spec), "made", label_type="number")
+    assert exported.validation_data(record, {}).label_type == "number"
+    record.labels, record.label_type = ["a", "b"], "class"
+    assert exported.validation_data(record, {}).label_type == "auto"
+
+
 @pytest.mark.parametrize(
     ("spec", "flag"),
     [

@@ -99,6 +99,15 @@ def test_a_loss_stays_as_it_was():
     assert losses[1] == losses[0] != losses[2]
 
 
+def test_the_gradients_are_freed():
+    recorded, model, (batch,) = Replayed(loss_and_gradients), tiny.model("bert"), batches(1)
+    for _ in range(2):
+        recorded(model, batch)
+    assert any(parameter.grad is not None for parameter in model.parameters())
+    recorded.release()
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
 @pytest.mark.parametrize(
     "flags",
     [

@@ -24,7 +24,7 @@ from layerdrop.system.distributed import (
     world_size,
 )
 from layerdrop.system.faults import fault
-from layerdrop.system.process import OF_TORCHRUN, SIZES, check_launcher
+from layerdrop.system.process import OF_TORCHRUN, SIZES, check_launcher, give_own_address
 from tests.processes import group_of
 
 
@@ -202,24 +202,33 @@ def test_one_process_is_the_first_one_whatever_rank_says(variables, first, launc
 def test_variables_of_a_launcher_that_did_not_start_this_process(variables, line, launched):
     """The library would wait for the other processes, or end with `invalid literal for int()`."""
     launched(variables)
+    before = dict(os.environ)
     if line is None:
+        give_own_address()
         check_launcher()
         return
     with pytest.raises(UserError) as error:
         check_launcher()
-    assert str(error.value).startswith(line)
+    give_own_address()
+    assert str(error.value).startswith(line) and dict(os.environ) == before
 
 
 LEFT_OVER = {"RANK": "1", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "no.such.host", "MASTER_PORT": "abc"}
 
 
 def test_one_process_needs_no_address(launched):
-    """Left-over variables: the library would wait for their host. Those of torchrun's only process stay."""
+    """Left-over variables: the library would wait for their host. Those of torchrun's only process stay.
+
+    The check alone, in a process of the caller's own, changes no variable.
+    """
     for variables, address in ((LEFT_OVER, "localhost"), (LEFT_OVER | {"TORCHELASTIC_RUN_ID": "x"}, "no.such.host")):
         launched(variables | {"MASTER_PORT": "29500"})
         check_launcher()
+        assert os.environ["MASTER_ADDR"] == "no.such.host" and os.environ["RANK"] == "1"
+        give_own_address()
         assert os.environ["MASTER_ADDR"] == address
     launched(LEFT_OVER)
+    give_own_address()
     check_launcher()
     torch.distributed.init_process_group("gloo")
     assert (rank(), world_size()) == (0, 1)

@@ -58,6 +58,17 @@ def test_how_threads_wait_is_the_users_choice_first(settings, name):
     assert found == ({name: "7"} if name else {"GOMP_SPINCOUNT": process.SPIN_COUNT})
 
 
+def test_one_process_gets_an_address_of_its_own(settings):
+    """Variables of a launcher that are left over."""
+    for name in process.SIZES:
+        settings.delenv(name, raising=False)
+    settings.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    for name in process.OF_TORCHRUN:
+        settings.setenv(name, "1")
+    process.prepare_process()
+    assert (os.environ["RANK"], os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("0", "localhost", "0")
+
+
 def test_few_primitives_are_kept_unless_the_user_says_so(settings):
     process.prepare_process()
     assert os.environ["LRU_CACHE_CAPACITY"] == "1"

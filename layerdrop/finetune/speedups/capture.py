@@ -88,7 +88,9 @@ class CapturedSteps:
         return graph.loss.clone()
 
     def release(self) -> None:
-        """Free the graphs and their memory."""
+        """Free the graphs and their memory, also the gradients of the parameters."""
+        for parameter in self.gradients:
+            parameter.grad = None
         self.graphs.clear()
         self.gradients.clear()
         self.pool = None
