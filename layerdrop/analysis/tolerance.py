@@ -50,9 +50,9 @@ def standard_error(
 
     full, cut, labels: predictions and labels, (n,). The error is 100 sqrt(V + 1 / n^2). V is the jackknife variance of
     the difference: (g - 1) / g times the sum of squared deviations, where each of g = min(n, BLOCKS) blocks of rows is
-    left out once. For accuracy and g = n, V = (b + c - (b - c)^2 / n) / (n (n - 1)), the binomial variance with b rows
-    that only one model gets right, and c rows that only the other gets right. 1 / n^2 adds one such row, as Agresti and
-    Min (2005): the error of models that never disagree is not zero. Undefined scores are 0.
+    left out once. For accuracy and g = n, V = (b + c - (b - c)^2 / n) / (n (n - 1)), the binomial variance: on b rows
+    only the full model is correct, on c rows only the reduced model. The term 1 / n^2 stands for one more row on which
+    the models differ. Without it, models that never differ have error 0 (Agresti and Min 2005). Undefined scores are 0.
     """
     n = len(labels)
     left_out = [np.flatnonzero(np.arange(n) % BLOCKS != block) for block in range(min(n, BLOCKS) if n > 1 else 0)]

@@ -111,10 +111,8 @@ def from_first_process(function: Callable[[], Value]) -> Value:
             message[0] = pickle.dumps(value)
         except BaseException as caught:  # also KeyboardInterrupt: the other processes wait for a message
             error, message[1] = caught, _pickled_error(caught)
-    with (
-        suppress(*(() if error is None else (ConnectionResetError, RuntimeError))),
-        _collective(),
-    ):  # the first error is the reason
+    later = () if error is None else (ConnectionResetError, RuntimeError)  # the first error is the reason
+    with suppress(*later), _collective():
         group.broadcast_object_list(message, src=0)
     if error is not None:
         raise error

@@ -7,15 +7,15 @@ from numbers import Integral, Real
 from typing import Any
 
 from layerdrop.errors import UserError
-from layerdrop.strategies import MOST_LAYERS
+from layerdrop.strategies import MOST_LAYERS, is_whole
 from layerdrop.system.typecheck import LARGEST
 
 
 def is_number(value: Any, whole: bool = False) -> bool:
     """Whether a value is a finite number and not a Boolean. whole: whether it must be a whole number."""
-    if isinstance(value, (bool, Integral)):
-        return not isinstance(value, bool)
-    return not whole and isinstance(value, Real) and math.isfinite(value)
+    if is_whole(value):
+        return True
+    return not (whole or isinstance(value, bool)) and isinstance(value, Real) and math.isfinite(value)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def kind_of(value: object) -> str:
-    """What a value of a configuration file is, for messages."""
+    """Kind of a value in a configuration file, for messages."""
     kinds = {dict: "a mapping", list: "a list", str: "a text", bool: "a boolean", type(None): "empty"}
     return kinds.get(type(value), "a number" if isinstance(value, (int, float)) else f"'{value}'")
 

@@ -1,4 +1,4 @@
-"""What each speed-up saves, counted: random numbers, operations, values read, bytes, executions of a step.
+"""Savings of each speed-up as counts: random numbers, operations, values read, bytes, executions of a step.
 
 The tests that they are undone: test_speedups.py, and for graph capture test_capture.py.
 """
