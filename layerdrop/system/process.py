@@ -14,7 +14,7 @@ import signal
 import stat
 import sys
 import time
-from types import FrameType
+from types import FrameType, TracebackType
 
 from layerdrop.errors import UserError
 
@@ -39,6 +39,7 @@ def prepare_process() -> None:
     Garbage collection is off until `freeze_imports` is called.
     """
     tolerate_broken_output()
+    sys.excepthook = _uncaught
     gc.disable()
     give_own_address()
     if not any(name in os.environ for name in WAITING):
@@ -46,6 +47,15 @@ def prepare_process() -> None:
     # PyTorch caches up to 1,024 oneDNN primitives of 0.25 MB each, in addition to oneDNN's own cache.
     os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
     _keep_freed_memory()
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of an error, or one line for a package that this Python lacks: no environment is active."""
+    if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name:
+        advice = "Activate the environment (. .venv/bin/activate), or install layerdrop with pip install ."
+        print(f"error: package {error.name} is not installed for {sys.executable}. {advice}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def handle_interrupts() -> None:

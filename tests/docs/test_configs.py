@@ -1,8 +1,11 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
+import layerdrop
 from layerdrop.architectures import ModelSpec
 from layerdrop.cli.parsing import parse, parse_settings
 from layerdrop.criteria.spec import DropSpec
@@ -86,3 +89,10 @@ def test_recipes_of_teachers_say_their_sources():
     assert theseus.variants == ("finetuned", "theseus") and theseus.theseus.replacing_schedule == "linear"
     assert (tinybert.distil.distill_weight, tinybert.distil.distill_temperature) == (1, 1)
     assert select(xtc.drop.strategy, 12, k=6) == [0, 2, 4, 6, 8, 10]  # they keep 1, 3, 5, 7, 9, 11
+
+
+def test_citation_and_changelog_name_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    newest = re.search(r"^## (\S+) \((\S+)\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert (citation["version"], str(citation["date-released"])) == (layerdrop.__version__, newest[2])
+    assert newest[1] == layerdrop.__version__

@@ -21,6 +21,7 @@ def settings(monkeypatch):
     for name in (*process.WAITING, "LRU_CACHE_CAPACITY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(process, "_keep_freed_memory", lambda: None)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     yield monkeypatch
     gc.enable()
     gc.unfreeze()
@@ -113,6 +114,22 @@ for _ in range(5000):
 print("traceback", file=sys.stderr, flush=True)
 open(sys.argv[1], "w").write("done")
 """
+
+
+@pytest.mark.parametrize(
+    "words", [["run_glue.py"], ["-c", "from layerdrop.cli.command import main; main(['cost', 'x'])"]]
+)
+def test_a_python_without_the_packages_is_one_line(words):
+    """Python without its installed packages (-S), as without the environment."""
+    ended = subprocess.run([sys.executable, "-S", *words], cwd=HERE["PYTHONPATH"], capture_output=True, text=True)
+    assert ended.returncode == 1 and ended.stdout == "" and len(ended.stderr.splitlines()) == 1
+    assert f"is not installed for {sys.executable}. Activate the environment (. .venv/bin/activate)" in ended.stderr
+
+
+def test_an_error_in_the_code_keeps_its_traceback():
+    code = "from layerdrop.system.process import prepare_process; prepare_process(); import layerdrop.absent"
+    ended = subprocess.run([sys.executable, "-c", code], env=HERE, capture_output=True, text=True)
+    assert ended.returncode == 1 and "Traceback" in ended.stderr and "layerdrop.absent" in ended.stderr
 
 
 @pytest.mark.parametrize(
