@@ -11,9 +11,9 @@ Criteria that read texts need --texts: a file of lines, or a .csv, .tsv, .json, 
 words of a list, or of a CoNLL file, are joined with blanks. Criteria that need a head use the checkpoint's masked-LM
 head. A table of all criteria is in docs/criteria.md.
 
---trim_vocabulary FILE also removes the tokens that do not occur in FILE. The trimmed tokenizer splits the texts of FILE
-into the same tokens as before. Trimming makes multilingual models much smaller, because their embeddings are larger
-than all layers together.
+--trim_vocabulary FILE keeps only the tokens of the texts in FILE, special tokens, and tokens of one character or byte.
+The trimmed tokenizer splits the texts of FILE into the same tokens as before. Trimming makes multilingual models much
+smaller: in models of base size, the embeddings are larger than all layers together.
 """
 
 import argparse

@@ -55,7 +55,7 @@ def search_layers(parser: argparse.ArgumentParser, words: list[str]):
     from layerdrop.runs.store import Store
     from layerdrop.search.candidates import Candidates
     from layerdrop.search.methods import METHODS
-    from layerdrop.search.record import step_words
+    from layerdrop.search.record import level_words
     from layerdrop.search.run import search
     from layerdrop.system.distributed import log_notes
     from layerdrop.system.files import make_folder
@@ -79,7 +79,7 @@ def search_layers(parser: argparse.ArgumentParser, words: list[str]):
         )  # fmt: skip
         record = search(
             method.name, layers, max_k, candidates, full_run.choose,
-            digits=args.round, on_level=lambda level: display.log(step_words(level)),
+            digits=args.round, on_level=lambda level: display.log(level_words(level)),
         )  # fmt: skip
     return record, record.write(args.store), _beyond_spec(arguments)
 

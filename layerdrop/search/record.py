@@ -122,7 +122,7 @@ def _name(ids: Ids) -> str:
 
 
 # ---- summary ---------------------------------------------------------------------------------------------------------
-def step_words(level: Level) -> str:
+def level_words(level: Level) -> str:
     """Describe a level, with its tie or small margin if any: `K = 2: drop 10, 11  0.5780  margin 0.0020`."""
     ids = ", ".join(map(str, sorted(level.best)))
     by = f" (by {', '.join(level.proposed[level.best].by)})" if level.proposed else ""
@@ -145,7 +145,7 @@ def _doubt(level: Level) -> str:
 
 
 def summary(record: SearchRecord, file: str, more: Sequence[str] = ()) -> str:
-    """The steps with the scores behind each decision, the cost, and the command that uses the result.
+    """The levels with the scores behind each decision, the cost, and the command that uses the result.
 
     more: additional words of the command, which are not in the search's spec.
     """
@@ -153,9 +153,9 @@ def summary(record: SearchRecord, file: str, more: Sequence[str] = ()) -> str:
     on = f"{record.select_on} (negated)" if record.select_on == "loss" else record.select_on
     held_out = f"{spec.data.hold_out:.0%} of the training set held out, {n_seeds} seed{'s' * (n_seeds > 1)}"
     lines = [f"{record.method}: {spec.model.name} on {spec.data.task}; {on} on {held_out}"]
-    lines += [step_words(level) for level in record.levels]
+    lines += [level_words(level) for level in record.levels]
     if doubtful := sum(bool(_doubt(level)) for level in record.levels):
-        lines.append(f"{doubtful} of {len(record.levels)} steps are not decisive: other layers may be as good")
+        lines.append(f"{doubtful} of {len(record.levels)} levels are not decisive: other layers may be as good")
     elif n_seeds == 1:
         lines.append("one seed: margins cannot be compared with the spread over seeds. Add --seeds 1 2 3")
     further = ". Try --select_on loss" if record.select_on != "loss" else ""

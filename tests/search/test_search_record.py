@@ -1,4 +1,4 @@
-"""What a search says about its steps, and what it writes."""
+"""What a search says about its levels, and what it writes."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from layerdrop.data.spec import DataSpec
 from layerdrop.finetune.spec import TrainSpec
 from layerdrop.runs.spec import RunSpec
 from layerdrop.search.methods import Level, Proposal
-from layerdrop.search.record import SearchRecord, step_words, summary
+from layerdrop.search.record import SearchRecord, level_words, summary
 
 COST = {"trainings": 12, "steps": 3000, "seconds": 90.0}
 
@@ -41,8 +41,8 @@ def record(method, *levels, **changes):
         ({(0, 1): 0.5, (1, 2): math.nan}, "K = 2: drop 0, 1  0.5000  1 of 2 without a score"),
     ],
 )
-def test_words_of_a_step(scores, words):
-    assert step_words(level(scores)).endswith(words)
+def test_words_of_a_level(scores, words):
+    assert level_words(level(scores)).endswith(words)
 
 
 FIRST, SECOND = level({(0,): 0.5, (3,): 0.75}), level({(0, 3): 0.25, (1, 3): 0.5})
@@ -105,13 +105,13 @@ def test_an_order_that_was_proposed(tmp_path):
     words = summary(found, path)
     assert "K = 3: drop 0, 2, 3 (by logit-kl, fisher)  0.7500  margin 0.2500" in words
     tie = Level({ids: (0.5,), frozenset({1, 2, 3}): (0.5,)}, None, proposed)
-    assert step_words(tie).endswith("margin 0.0000, a tie of 2: the first proposal wins")
+    assert level_words(tie).endswith("margin 0.0000, a tie of 2: the first proposal wins")
     assert words.endswith(f"--drop_strategy shortlist --drop_order_file {path} --drop_k 3")
 
 
-def test_doubtful_steps_are_counted():
+def test_doubtful_levels_are_counted():
     found = record("greedy", FIRST, level({(0, 3): 0.5, (1, 3): 0.5}))
-    assert "1 of 2 steps are not decisive" in summary(found, "x")
+    assert "1 of 2 levels are not decisive" in summary(found, "x")
 
 
 def test_a_choice_that_predicts_one_class_is_said():
