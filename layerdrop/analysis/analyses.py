@@ -30,7 +30,7 @@ class AnalysisSettings:
     pretrained: str | None = None
 
 
-SHOWN = {"steps": "scores of the first step", "block": "K = 1"}
+SHOWN = {"steps": "scores of the first step only", "block": "scores of blocks of one layer (K = 1)"}
 """Unit of a criterion -> which of its scores the table shows. Criteria of single layers show all."""
 
 
@@ -57,12 +57,13 @@ def scores(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
             stored.rows |= (more := compute(with_head)).rows
             stored.head = more.head
         except UserError:
-            notes.append(f"{', '.join(with_head)}: no scores, because the checkpoint has no trained head.")
+            reason = "because the checkpoint has no trained head. Give a fine-tuned model."
+            notes.append(f"{', '.join(with_head)}: no scores, {reason}")
     shown = [f"{name}: {SHOWN[unit]}." for name in stored.rows if (unit := CRITERIA[name].unit) in SHOWN]
     notes.insert(0, " ".join([f"{texts}.", *shown]))
     if stored.head:
         notes.append(f"Criteria that need a head use {stored.head}.")
-    notes.append(f"Stored in {folder}, also for layerdrop run --score_store.")
+    notes.append(f"The scores are stored in {folder}. To use them: layerdrop run --score_store {folder}")
     return {
         "scores": {name: [*rows[0], *[None] * (n - len(rows[0]))] for name, rows in stored.rows.items()},
         "orders": {name: whole_order(name, rows, item.checkpoint) for name, rows in stored.rows.items()},
@@ -99,9 +100,10 @@ def drift(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
         raise UserError("drift: needs the model before fine-tuning. Add --pretrained M.")
     before = Checkpoint.open(settings.pretrained, flag="--pretrained")
     if item.checkpoint.n_original != before.n_original:
+        name, n = item.checkpoint.name, item.checkpoint.n_original
         raise UserError(
-            f"--pretrained {settings.pretrained}: has {before.n_original} layers, {item.checkpoint.name} had "
-            f"{item.checkpoint.n_original}. Give the model that it was fine-tuned from."
+            f"--pretrained {settings.pretrained}: has {before.n_original} layers, but {name} is made from a model of "
+            f"{n}. Give the model from which {name} was fine-tuned."
         )
 
     def compute():

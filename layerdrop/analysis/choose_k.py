@@ -67,7 +67,8 @@ class TaskTolerance:
         self.gives_precision = arguments.gives_precision
         spec, options = arguments.to_spec()
         if not ((spec.train or spec.start) and options.evaluate):
-            raise UserError("--do_train, --do_eval, --do_predict: choosing K trains and evaluates. Leave them out.")
+            given = ", ".join(f"--{name}" for name in ("do_train", "do_eval", "do_predict") if name in arguments.given)
+            raise UserError(f"{given}: choosing K trains and evaluates. Leave {given} out.")
         self.config = Checkpoint.open(spec.model, options.hub).config
         most = min(len(droppable(self.config)), self.config.num_hidden_layers - 1)
         if most < 1:
@@ -99,10 +100,10 @@ class TaskTolerance:
             try:
                 self.job(k, settings.seeds[0])
             except UserError as error:
-                self.impossible[k] = str(error)
+                self.impossible[k] = str(error).removeprefix(f"--drop_k {k}: ")
         self.all_k = [k for k in all_k if k not in self.impossible]
         if not self.all_k:
-            raise UserError(self.impossible[all_k[0]])
+            raise UserError(f"K = {all_k[0]}: {self.impossible[all_k[0]]}")
 
     def needed(self) -> list[Job]:
         """The runs to execute next; empty once every threshold is decided."""
@@ -221,8 +222,10 @@ class TaskTolerance:
         """(labels, predictions) of a run on a half, read from disk once. Raises UserError."""
         if record.id not in self.predictions:
             try:
-                labels, predictions = (self.task.kind.read(shown) for shown in read_predictions(record.folder)[1:])
-            except (TypeError, ValueError) as error:  # no file, or a damaged file
+                if (columns := read_predictions(record.folder)) is None:
+                    raise ValueError("the file is missing")
+                labels, predictions = map(self.task.kind.read, columns[1:])
+            except ValueError as error:
                 raise UserError(
                     f"{record.folder}: its predictions for the validation set cannot be read ({error}). Delete the "
                     "folder to repeat the run."
@@ -241,8 +244,8 @@ def find_tolerances(tasks: Sequence[TaskTolerance], train: Train, log: Callable[
     log: receives lines of progress. Raises the errors of `train`.
     """
     for task in tasks:
-        for reason in task.impossible.values():
-            log(f"note: {reason}")
+        for k, reason in task.impossible.items():
+            log(f"note: K = {k} is not tried: {reason}")
     while jobs := [job for task in tasks for job in task.needed()]:
         records = train(jobs)
         for task in tasks:

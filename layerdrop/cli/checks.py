@@ -117,7 +117,10 @@ def _strategy(flags: Flags) -> Iterator[str]:
                 yield f"--{name} needs a strategy. Choose --drop_strategy: {', '.join(STRATEGIES)}."
     elif row.listed and not flags.drops_nothing:
         if not flags.drop_layers and drop.drop_layers is None:
-            yield "--drop_strategy list: needs the ids. Add --drop_layers 9,10,11, or --drop_order_file layers.json."
+            if file := drop.drop_order_file:
+                yield f"--drop_order_file {file}: this run dropped no layer. Give the layers.json of another run."
+            else:
+                yield "--drop_strategy list: needs the ids. Add --drop_layers 9,10,11, or --drop_order_file FILE."
         if drop.drop_k not in (None, len(flags.drop_layers)):
             yield f"--drop_k {drop.drop_k}: --drop_layers names {len(flags.drop_layers)} layers. Leave --drop_k out."
     elif drop.drop_k is None and drop.drop_threshold is None and not flags.drop_layers:
@@ -150,7 +153,7 @@ def _only_with(flags: Flags) -> Iterator[str]:
         (["distill_attention"], kind == "layers", f"--distill layers, not {kind}"),
         (set(unused) - {"distill_attention"}, False, f"--distill patient and layers, not {kind}"),
         (DATASET_ONLY, flags.data.dataset_name, "--dataset_name"),
-        (["json"], flags.drop.dry_run, "--dry_run. A run's own JSON is record.json in its folder"),
+        (["json"], flags.drop.dry_run, "--dry_run. A run writes record.json into its folder"),
     ]
     if row is not None:
         rules += [
@@ -161,7 +164,7 @@ def _only_with(flags: Flags) -> Iterator[str]:
         ]
     for names, holds, needed in rules:
         for name in () if holds else _given(values, names):
-            yield f"--{name}: only with {needed}. Leave it out."
+            yield f"--{name}: only with {needed}. Leave --{name} out."
 
 
 # ---- training variants -----------------------------------------------------------------------------------------------
@@ -225,7 +228,7 @@ def _data(flags: Flags) -> Iterator[str]:
             "or leave --task_name out."
         )
     if data.label_separator is not None and data.label_type not in ("auto", "multi"):
-        yield f"--label_separator: only with --label_type multi, not {data.label_type}. Leave it out."
+        yield f"--label_separator: only with --label_type multi, not {data.label_type}. Leave --label_separator out."
     if data.label_separator == "":
         yield "--label_separator: is empty. Give the text between two labels, such as ';'."
     if flags.scored_split == "test" and data.max_predict_samples is not None:
@@ -234,13 +237,14 @@ def _data(flags: Flags) -> Iterator[str]:
             "Leave it out, or score another split."
         )
     instead = " --validation_share 0.1 uses a fraction of the training set instead."
+    steps = {"train": "do_train", "validation": "do_eval", "test": "do_predict"}
+    usual = "" if set(steps.values()) & flags.given else " (without any --do_ flag, a run trains and evaluates)"
     for split in flags.splits if own else ():
         if split not in own:
-            steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
-            yield (
-                f"--{split}_file is missing: {steps[split]} or --score_split {split} needs it "
-                f"(without any --do_* flag, training and evaluation are on).{instead if split == 'validation' else ''}"
-            )
+            uses = [f"--{steps[split]}{usual}"] * getattr(flags.train, steps[split])
+            uses += [f"--score_split {split}"] * (split == flags.scored_split)
+            needed = f"--{split}_file is missing, but needed for {' and '.join(uses) or 'held-out rows'}."
+            yield needed + (instead if split == "validation" else "")
     name, folder = flags.model.model_name_or_path, flags.train.output_dir
     if folder and os.path.isdir(name) and os.path.realpath(name) == os.path.realpath(folder):
         yield f"--output_dir {folder}: is the folder of the checkpoint. Choose another --output_dir."
@@ -316,7 +320,7 @@ def _library(flags: Flags) -> Iterator[str]:
         yield f"--fsdp: needs several processes, but this run has one. Start them: {start}"
     for name in ("dataloader_persistent_workers", "dataloader_multiprocessing_context"):
         if getattr(train, name) and not train.dataloader_num_workers:
-            yield f"--{name}: needs --dataloader_num_workers above 0. Give both, or leave it out."
+            yield f"--{name}: needs --dataloader_num_workers above 0. Give both, or leave --{name} out."
     if train.torch_compile:
         try:  # looks up the names, compiles nothing
             torch.compile(torch.nn.Identity(), backend=train.torch_compile_backend, mode=train.torch_compile_mode)

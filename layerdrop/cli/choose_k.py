@@ -1,22 +1,25 @@
-"""Find the largest K within a maximum loss.
+"""Find the largest number of layers K that can be dropped within a maximum loss of score.
 
   layerdrop choose-k --max_loss 1 2 3 --tasks sst2 rte --drop_strategy top
 
 The validation set is split in halves. The command selects the largest K whose loss on one half is within --max_loss,
 and reports its loss on the other half (Sajjad et al. 2023, Table 4). Missing runs are executed in --store. Repeat the
-command to resume. The other flags are those of `layerdrop run`. Output: a table, the folder of the model of the largest
---max_loss and the first seed, and with --figures a figure of loss by K.
+command to resume. The other flags are those of `layerdrop run`. Use --k and --seeds instead of --drop_k and --seed.
+Output: a table, the folder of the model chosen for the largest --max_loss (first seed), and with --figures a figure of
+loss by K.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from layerdrop.cli.engines import add_engine_flags, executing, find_slots, parse_known, tasks_of
+from layerdrop.cli.engines import add_engine_flags, executing, find_slots, parse_known, refuse_flags, tasks_of
 from layerdrop.errors import UserError
 from layerdrop.system.files import LocalPath
 
 FIGURE_NAME = "loss_by_k"
+REPLACED = ("seed", "drop_k", "drop_threshold", "drop_layers", "remove_layers", "keep_layers")
+"""Flags of a run that this command does not take."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +47,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Choose K for every task, and print the table. Returns the exit code."""
     args, rest = parse_known(parser, words)
+    refuse_flags(rest, REPLACED, "choosing K takes --k, --seeds and --drop_strategy instead")
     from layerdrop.analysis.choose_k import TaskTolerance, ToleranceSettings, find_tolerances
     from layerdrop.cli.checks import logged_metrics
     from layerdrop.cli.parsing import parse_settings
@@ -52,6 +56,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     from layerdrop.report.table import render
     from layerdrop.report.tables.tolerance import tolerance_table
     from layerdrop.search.candidates import Stopped
+    from layerdrop.sweeps.engines.base import LOG_FILE
     from layerdrop.sweeps.execute import execute
     from layerdrop.system.files import make_folder, refuse_foreign
 
@@ -80,7 +85,8 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
                 raise Stopped
             if progress.failed:
                 job, error = progress.failed[0]
-                raise UserError(f"{job.name}: this run failed. {error}")
+                log_file = Path(job.options.folder) / LOG_FILE
+                raise UserError(f"{job.name}: this run failed ({error}). See {log_file}, then repeat the command.")
             return progress.records
 
         find_tolerances(tasks, train, display.log)

@@ -21,13 +21,13 @@ from layerdrop.system.text import cut_middle, printable
 COMMANDS = {
     "run": "drop layers, fine-tune and evaluate: one run (same as python run_glue.py)",
     "cut": "drop layers of a checkpoint without training, and write a checkpoint of the same class",
-    "sweep": "execute the missing and failed runs of a study",
+    "sweep": "execute the runs of a study that are not done",
     "search": "select the layers to drop by training and comparing reduced models",
     "report": "make tables, figures and a web page from finished runs",
     "compare": "show finished runs of one task side by side",
     "layers": "compare criteria and analyze the layers of models",
-    "choose-k": "find the largest K within a maximum loss",
-    "cost": "measure parameters, operations, time and memory of models",
+    "choose-k": "find the largest number of layers that can be dropped within a maximum loss",
+    "cost": "measure parameters, FLOPs, time and memory of models",
     "export": "export the model of a run as safetensors or ONNX",
     "predict": "predict with a fine-tuned or exported model",
 }
@@ -92,7 +92,7 @@ class CommandParser(OneLineErrors, argparse.ArgumentParser):
             raise UserError(no_such_flag(unknown[0], self._option_string_actions, f"{self.prog} --help"))
         values, rest = self.parse_known_args(args, namespace)
         if rest:
-            self.error(f"'{rest[0]}' is not the value of a flag")
+            self.error(f"unexpected argument '{rest[0]}'")
         return values
 
 
@@ -156,7 +156,8 @@ def overview(words: Sequence[str]) -> int:
         print(f"error: {unknown('layerdrop', words[0], COMMANDS)}", file=sys.stderr)
         return 2
     rows = "\n".join(f"  {name:10}{summary}" for name, summary in COMMANDS.items())
-    print(f"usage: layerdrop COMMAND [--flag value ...]\n\n{rows}\n\nThe flags of a command: layerdrop COMMAND --help")
+    more = "The flags of a command: layerdrop COMMAND --help\nThe version: layerdrop --version"
+    print(f"usage: layerdrop COMMAND [--flag value ...]\n\n{rows}\n\n{more}")
     return 0
 
 

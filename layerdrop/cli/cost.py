@@ -1,12 +1,12 @@
-"""Measure parameters, checkpoint size, operations, seconds of inference and fine-tuning, peak memory.
+"""Measure parameters, checkpoint size, FLOPs, seconds of inference and fine-tuning, peak memory.
 
-  layerdrop cost MODEL_OR_RUN [MODEL_OR_RUN ...] --k 0 2 4 6
+  layerdrop cost MODEL [MODEL ...] --k 0 2 4 6
 
-MODEL is a folder or hub name, or random:TYPE for the library's default size of a model type (random:bert is BERT-base).
-Models are timed alternately, in several rounds, so that load on the machine slows down all models alike. Ratios are
-relative to the first model. The table also shows the ratio of operations. Texts are random token ids: a single text of
-128 tokens, and pairs with QQP's lengths in batches (Peer et al. 2022, Table 2; Sajjad et al. 2023, Table 3). Each call
-writes a record to --store. To show all records, use layerdrop report STORE --table cost.
+MODEL is the folder of a run or checkpoint, a hub name, or random:TYPE for the library's default size of a model type
+(random:bert is BERT-base). Models are timed alternately, in several rounds, so that load on the machine slows down all
+models alike. The table compares the FLOPs and the seconds of each model with the first model. Texts are random token
+ids: a single text of 128 tokens, and pairs with QQP's lengths in batches (Peer et al. 2022, Table 2; Sajjad et al.
+2023, Table 3). Each call writes a record to --store. To show all records, use layerdrop report STORE --table cost.
 """
 
 import argparse
@@ -24,9 +24,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--drop_strategy", default="top", help=f"strategy that selects the layers by position: {', '.join(BY_POSITION)}"
     )
     add("--k", nargs="+", type=int, default=[0], help="numbers of layers to drop from each model")
-    add("--texts", type=int, default=256, help="number of pairs with QQP's lengths")
-    add("--length", type=int, default=128, help="tokens of the single text, for which operations are counted")
-    add("--batch_size", type=int, default=32, help="number of pairs in a batch")
+    add("--texts", type=int, default=256, help="number of texts in the measurements in batches")
+    add("--length", type=int, default=128, help="tokens of the single text, for which FLOPs are counted")
+    add("--batch_size", type=int, default=32, help="number of texts in a batch")
     add("--repeats", type=int, default=5, help="number of timing rounds")
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="precision of all models")
     add("--use_cpu", action="store_true", help="run on the CPU, without a GPU")

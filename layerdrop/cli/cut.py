@@ -8,8 +8,8 @@ question answering, decoder, sentence encoder (its pooling and dense modules are
 training script.
 
 Criteria that read texts need --texts: a file of lines, or a .csv, .tsv, .json, .jsonl, .parquet or .conll file. The
-words of a list, or of a CoNLL file, are joined with blanks. Criteria that need a head use the checkpoint's masked-LM
-head. A table of all criteria is in docs/criteria.md.
+words of a text that is a list, or of a CoNLL file, are joined with blanks. Criteria that need a head use the
+checkpoint's masked-LM head. A table of all criteria is in docs/criteria.md.
 
 --trim_vocabulary FILE keeps only the tokens of the texts in FILE, special tokens, and tokens of one character or byte.
 The trimmed tokenizer splits the texts of FILE into the same tokens as before. Trimming makes multilingual models much
@@ -110,10 +110,14 @@ def _arguments(args: argparse.Namespace, words: list[str]):
     from layerdrop.cli.parsing import parse
 
     if words and not words[0].startswith("--"):
-        raise UserError(f"'{words[0]}' is not the value of a flag. See layerdrop cut --help.")
+        raise UserError(f"unexpected argument '{words[0]}'. See layerdrop cut --help.")
     arguments = parse(["--model_name_or_path", args.model, "--task_name", "demo-rte", "--do_eval", *words])
     if arguments.strategy is None and not args.trim_vocabulary and not args.dtype:
-        raise UserError("no layer to drop. Add --drop_strategy and --drop_k, or --drop_layers, or --keep_layers.")
+        also = "To keep all layers, add --trim_vocabulary or --dtype."
+        raise UserError(f"no layer to drop. Add --drop_strategy and --drop_k, --drop_layers, or --keep_layers. {also}")
+    drop, row = arguments.drop, arguments.strategy
+    if row and row.searched and not (drop.drop_order_file or drop.drop_order):
+        raise UserError(f"--drop_strategy {row.name}: needs the result of a search. Add --drop_order_file FILE.")
     return arguments
 
 
@@ -128,8 +132,8 @@ def _selection(args: argparse.Namespace, spec, options, checkpoint):
     if args.texts and not split_to_score(spec.drop):
         chosen = f"--drop_strategy {spec.drop.strategy}" if spec.drop.strategy else "a command that drops no layer"
         raise UserError(
-            f"--texts {args.texts}: {chosen} reads no texts. Leave it out, or use --trim_vocabulary FILE to trim the "
-            "vocabulary."
+            f"--texts {args.texts}: {chosen} reads no texts. Leave --texts out, or use --trim_vocabulary FILE to "
+            "trim the vocabulary."
         )
     if split_to_score(spec.drop):
         if not args.texts:

@@ -3,7 +3,7 @@
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
@@ -13,6 +13,11 @@ from layerdrop.errors import UserError
 
 OWN_DATA = ("train_file", "validation_file", "test_file", "dataset_name")
 """Flags of a run that name the user's own data."""
+SELECTION = (
+    *("drop_strategy", "drop_k", "drop_threshold", "drop_layers", "remove_layers", "keep_layers", "drop_order_file"),
+    *("drop_order", "score_on"),
+)
+"""Flags of a run that select the layers to drop."""
 
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +47,13 @@ def parse_known(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argp
     return parser.parse_known_args(words)
 
 
+def refuse_flags(words: Iterable[str], names: Iterable[str], reason: str) -> None:
+    """Raise UserError for the flags of a run among `words` that a command does not take."""
+    used = {flag_name(word) for word in words if word.startswith("--")}
+    if given := ", ".join(f"--{name}" for name in names if name in used):
+        raise UserError(f"{given}: {reason}. Leave {given} out.")
+
+
 def own_data(words: list[str]) -> list[str]:
     """The flags among a run's words that name own data."""
     flags = [word.partition("=")[0] for word in words if word.startswith("--")]
@@ -55,7 +67,7 @@ def tasks_of(given: list[str] | None, words: list[str]) -> list[str | None]:
     """
     own = own_data(words)
     if own and given and len(given) > 1:
-        raise UserError(f"--tasks {' '.join(given)}: own data are one task. Name one, or leave --tasks out.")
+        raise UserError(f"--tasks {' '.join(given)}: own data are one task. Give one name, or leave --tasks out.")
     for name in given or () if not own else ():
         get_task(name, "--tasks")
     return given or [None if own else "mrpc"]

@@ -21,12 +21,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop export`."""
     parser.add_argument("runs", type=LocalPath, nargs="+", help="folders of runs that kept their model")
     parser.add_argument("--format", choices=("safetensors", "onnx"), default="safetensors", help="output format")
-    parser.add_argument("--quantize", choices=("int8",), help="onnx: weights of matrix products in int8")
+    parser.add_argument("--quantize", choices=("int8",), help="onnx: store the weights of matrix products as int8")
     parser.add_argument("--max_loss", type=float, default=1.0, help="maximum loss in points of the task's metric")
     parser.add_argument("--force", action="store_true", help="write the model even if it loses more than --max_loss")
     parser.add_argument("--output", type=LocalPath, help="folder of the exported model (one run)")
     for name in DATA:
-        parser.add_argument(f"--{name}", type=LocalPath, help="new path of the runs' data, if you moved them")
+        parser.add_argument(f"--{name}", type=LocalPath, help=f"new --{name} of the runs, if you moved their data")
     parser.add_argument("--table_format", choices=("md", "latex", "csv"), default="md", help="format of the table")
 
 

@@ -124,24 +124,28 @@ class DropArguments:
     drop_layers: str | None = flag("Ids of the layers to drop, as 9,10,11.", aliases=["--remove_layers"])
     keep_layers: str | None = flag("Ids of the layers to keep, as 0,1,2. All others are dropped.")
     drop_order_file: LocalPath | None = flag(
-        "File of a search result. greedy, shortlist: one id per line, in the order of dropping. optimal: the best set "
-        "of k layers on line k, as 10-11. list: the layers.json of a run."
+        "Layers to drop, from a file. greedy, shortlist: one id per line, in the order of dropping. optimal: the best "
+        "set of k layers on line k, as 10-11. list: the layers.json of a run."
     )
-    drop_order: str | None = flag("Search result as ids in the order of dropping, as 9,2,11.")
+    drop_order: str | None = flag(
+        "greedy, shortlist, optimal: the search result as ids in the order of dropping, as 9,2,11."
+    )
     weight_scope: WeightScope = flag(
-        "variance, aggregation: matrices to score, the second feed-forward matrix (final) or all (layer).",
+        "variance, aggregation: weights to score. final: the second feed-forward matrix of each layer. layer: all "
+        "matrices of each layer.",
         "final",
     )
     score_on: LocalPath | None = flag(
         "Compute the scores on this checkpoint instead of the model. It must have the same architecture."
     )
     score_split: ScoreSplit | None = flag(
-        "Criteria that read texts: the split to read (MNLI: matched). Default: train, or validation for contribution."
+        "Criteria that read texts: the split to read (MNLI: the matched set). Default: train, or validation for "
+        "contribution."
     )
     max_score_samples: int | None = flag("Criteria that read texts: use only the first N examples of --score_split.")
     score_store: LocalPath | None = flag(
         "Folder of cached scores to reuse and extend. `layerdrop layers scores` writes such a folder: "
-        "runs/layers/scores, or scores in its --store."
+        "runs/layers/scores, or STORE/scores with --store STORE."
     )
     freeze_layers: str | None = flag("Ids of kept layers to freeze during fine-tuning, as 0,1,2.")
     freeze_embeddings: bool = flag("Freeze the embeddings during fine-tuning.", False)
@@ -155,39 +159,46 @@ class WhenArguments:
 
     drop_when: Literal["pretrained", "finetuned", "after", "gradual", "elastic"] = flag(
         "pretrained: drop before fine-tuning. finetuned: fine-tune the full model, drop, fine-tune again. after: "
-        "fine-tune the full model, then drop. gradual: drop layers one by one during fine-tuning. "
+        "fine-tune the full model, then drop. gradual: drop layers in steps during fine-tuning. "
         "elastic: fine-tune the full model and shallower models in one training, then drop the last layers.",
         "pretrained",
     )
     elastic_k: list[str] | None = flag(
-        "elastic: the values of K to train, such as 2 4 6, or all. Each K gets its own run, in a subfolder of "
-        "--output_dir: k2, k4 ... Default: 1 to --drop_k."
+        "elastic: the values of K to train, such as 2 4 6, or all. --output_dir contains the run of --drop_k. "
+        "K = 0 and every other K have a run in a subfolder: k0, k2, k4 ... Default: 1 to --drop_k."
     )
     finetune_again: bool = flag("elastic: after the elastic training, fine-tune the model of --drop_k again.", False)
-    freeze_dropped: bool = flag("finetuned: freeze the layers to be dropped during the first fine-tuning.", False)
-    drop_step: int | None = flag("gradual: number of layers to drop at once. Default: 1.")
+    freeze_dropped: bool = flag(
+        "finetuned: in the fine-tuning before layers are dropped, freeze the layers that will be dropped.", False
+    )
+    drop_step: int | None = flag("gradual: number of layers to drop in each step. Default: 1.")
     drop_every_epochs: int | None = flag(
         "gradual: number of epochs before each drop. Default: 2. After the last drop, training continues for "
         "--num_train_epochs."
     )
     start_num_train_epochs: float | None = flag(
-        "finetuned, after, elastic: number of epochs of the first fine-tuning. Default: --num_train_epochs."
+        "finetuned, after, elastic: number of epochs of the fine-tuning before layers are dropped. Default: "
+        "--num_train_epochs."
     )
     start_learning_rate: float | None = flag(
-        "finetuned, after, elastic: peak learning rate of the first fine-tuning. Default: --learning_rate."
+        "finetuned, after, elastic: peak learning rate of the fine-tuning before layers are dropped. Default: "
+        "--learning_rate."
     )
     layerdrop_rate: float | None = flag(
         "Probability of skipping a layer in a training step (LayerDrop, Fan et al.). Evaluation uses every layer."
     )
     theseus: bool = flag(
-        "Module replacing (Xu et al.): in training, each kept layer randomly replaces its module, a group of layers of "
-        "the fine-tuned full model. With --drop_when finetuned, the first fine-tuning trains this full model. "
-        "Otherwise, --model_name_or_path must be this model.",
+        "Module replacing (Xu et al.): in training, each kept layer randomly replaces a group of layers of the "
+        "fine-tuned full model. --drop_when finetuned fine-tunes the full model first. Otherwise, give a fine-tuned "
+        "model as --model_name_or_path.",
         False,
     )
-    replacing_rate: float | None = flag("theseus: probability of replacing a module at the first step. Default: 0.5.")
+    replacing_rate: float | None = flag(
+        "theseus: probability of replacing a group of layers at the first step. Default: 0.5."
+    )
     replacing_schedule: ReplacingSchedule | None = flag(
-        "theseus: how the probability rises to 1: linearly, or in one step (constant). Default: linear."
+        "theseus: linear: raise the probability linearly to 1. constant: keep --replacing_rate until "
+        "--replacing_steps, then use 1. Default: linear."
     )
     replacing_steps: float | None = flag(
         "theseus: training step from which the probability is 1. Below 1: a fraction of all steps. Default: 0.5."
@@ -232,18 +243,18 @@ class TrainFlags:
     )
     learning_rate: float = flag("Peak learning rate.", 2e-5)
     eval_strategy: Literal["no", "steps", "epoch"] = flag(
-        "When to evaluate during training.", TRAINER_DEFAULTS["eval_strategy"]
+        "When to evaluate during training. steps: see --eval_steps in --help_all.", TRAINER_DEFAULTS["eval_strategy"]
     )
     logging_strategy: Literal["no", "steps", "epoch"] = flag(
-        "When to log the training loss.", TRAINER_DEFAULTS["logging_strategy"]
+        "When to log the training loss. steps: see --logging_steps in --help_all.", TRAINER_DEFAULTS["logging_strategy"]
     )
     logging_nan_inf_filter: bool | None = flag(
         "Exclude non-finite losses from the logged loss. This synchronizes with the GPU at each step. "
-        "Default: on with fp16, whose loss scaling skips these steps, else off."
+        "Default: on with fp16, where loss scaling skips the steps with such losses, else off."
     )
     save_strategy: Literal["no", "steps", "epoch", "best"] = flag(
-        "When to save a checkpoint. Default: at the end of an epoch, at most once a minute. A successful run deletes "
-        "these checkpoints.",
+        "When to save a checkpoint. steps: see --save_steps in --help_all. Default: at the end of an epoch, at most "
+        "once a minute. A successful run deletes its checkpoints without this flag and --load_best_model_at_end.",
         TRAINER_DEFAULTS["save_strategy"],
     )
     save_total_limit: int | None = flag("Number of checkpoints to keep.", TRAINER_DEFAULTS["save_total_limit"])
@@ -278,12 +289,29 @@ LIBRARY = {
     "lr_scheduler_type": ("VALUE", "Schedule: linear, cosine, constant_with_warmup ... Default: linear."),
     "max_grad_norm": ("X", "Maximum norm of the gradient. Default: 1."),
     "seed": ("N", "Random seed. Default: 42."),
-    "load_best_model_at_end": ("", "Keep the checkpoint with the best --metric_for_best_model."),
+    "load_best_model_at_end": (
+        "",
+        "Keep the checkpoint with the lowest loss, or the best --metric_for_best_model (in --help_all).",
+    ),
     "report_to": ("VALUE", "Experiment tracker: none, tensorboard, trackio, wandb, mlflow ... Default: none."),
     "project": ("NAME", "Name of the tracker's project. In a study: the study's name. Default: huggingface."),
     "use_cpu": ("", "Run on the CPU, without a GPU."),
 }
 """Flags of the library's TrainingArguments that --help shows -> (name of the value, help). --help_all shows all."""
+LIBRARY_HELP = {
+    **dict.fromkeys(
+        (
+            *("prediction_loss_only", "eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps"),
+            *("include_for_metrics", "batch_eval_metrics", "bf16_full_eval", "fp16_full_eval"),
+        ),
+        "No effect: layerdrop does not use the library's evaluation.",
+    ),
+    **{name: f"True: the same as --precision {name}. False: not {name}." for name in ("bf16", "fp16")},
+    "disable_tqdm": "Show no progress bars. Default: False on a terminal, else True.",
+    "length_column_name": "No effect: layerdrop computes the lengths.",
+    "local_rank": "No effect: torchrun sets the environment variable LOCAL_RANK.",
+}
+"""Flags that only --help_all shows -> help, where the library's own text does not hold."""
 
 
 def _names(group: type, without: tuple[str, ...] = ()) -> tuple[str, ...]:

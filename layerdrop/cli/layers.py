@@ -20,13 +20,10 @@ import argparse
 import re
 import sys
 
-from layerdrop.cli.engines import own_data, parse_known, tasks_of
+from layerdrop.cli.engines import SELECTION, own_data, parse_known, refuse_flags, tasks_of
 from layerdrop.criteria.table import CRITERIA
 from layerdrop.errors import UserError, unknown
 from layerdrop.system.files import LocalPath
-
-DROPPING = ("drop_strategy", "drop_layers", "remove_layers", "keep_layers", "drop_when", "teacher")
-"""Flags of a run that this command refuses."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +43,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--token",
         choices=("sentence", "mean"),
         default="sentence",
-        help="probe: classify the state of the sentence token, or the mean state",
+        help="probe: classify the state of the sentence token, or the mean state. This is not the access token of the "
+        "hub: for private models, set HF_TOKEN",
     )
     add("--pretrained", type=LocalPath, help="drift: the model before fine-tuning")
     add("--store", type=LocalPath, default="runs/layers", help="folder of results")
@@ -57,6 +55,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Compute missing results, print the tables, draw the figures. Returns the exit code."""
     args, rest = parse_known(parser, words)
+    refuse_flags(rest, (*SELECTION, "drop_when", "teacher"), "layerdrop layers does not drop layers or train")
     from layerdrop.analysis.analyses import ANALYSES, AnalysisSettings
     from layerdrop.report.figures import save_figure
     from layerdrop.report.layer_report import REPORTS, labels, means
@@ -123,9 +122,6 @@ def _input(model: str, splits: tuple[str, ...], words: list[str]):
 
     steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
     arguments = parse(["--model_name_or_path", model, *[steps[split] for split in splits], *words])
-    if arguments.named_strategy or arguments.when.drop_when != "pretrained" or arguments.teacher.teacher:
-        given = ", ".join(f"--{name}" for name in DROPPING if name in arguments.given)
-        raise UserError(f"{given}: layerdrop layers does not drop layers or train. Leave {given} out.")
     if arguments.needs_hub:
         work_offline_unless_reachable()
     spec, options = arguments.to_spec()

@@ -110,7 +110,7 @@ class Parser(OneLineErrors, HfArgumentParser):
     """The library's parser of all flags of a run."""
 
     def __init__(self):
-        super().__init__(ALL_GROUPS, prog="run_glue.py", allow_abbrev=False, add_help=False)
+        super().__init__(ALL_GROUPS, prog="layerdrop run", allow_abbrev=False, add_help=False)
         for action in self._actions:
             if action.type is string_to_bool and action.nargs is None:  # `bool | None`: --disable_tqdm alone is True
                 action.nargs, action.const = "?", True
@@ -164,7 +164,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     notes: list[str] = []
     words = list(argv)
     if words and not words[0].startswith("-") and words[0].endswith(CONFIGURATIONS):
-        words = flags_of(read_settings(words[0])) + words[1:]
+        words = flags_of(read_settings(words[0]), f"{words[0]}: ") + words[1:]
     words = _translate(words, notes)
     namespace = _namespace(words)
     given = frozenset(flag_name(word) for word in words if word.startswith("--"))
@@ -183,10 +183,13 @@ def parse(argv: Sequence[str]) -> Arguments:
     return arguments
 
 
-def flags_of(settings: Mapping[str, Any]) -> list[str]:
-    """Convert settings (flag name -> value) to the words of a command line, without None values."""
+def flags_of(settings: Mapping[str, Any], where: str = "") -> list[str]:
+    """Convert settings (flag name -> value) to the words of a command line, without None values.
+
+    where: beginning of an error message.
+    """
     if nested := [name for name, value in settings.items() if isinstance(value, dict) and name not in DICTIONARIES]:
-        raise UserError(f"'{nested[0]}' contains nested settings. Write every flag on a line of its own.")
+        raise UserError(f"{where}'{nested[0]}' contains nested settings. Write every flag on a line of its own.")
     several = {action.dest for action in run_parser()._actions if action.nargs in ("+", "*")}
     words = []
     for name, value in settings.items():

@@ -4,13 +4,14 @@
   layerdrop predict MODEL --text "a text" ["a second text"]
   some-command | layerdrop predict MODEL
 
-MODEL: the folder of a run that kept its model, of an export (model.onnx runs in onnxruntime), or of another classifier.
+MODEL: the folder of a run that kept its model, of an export (model.onnx runs in onnxruntime), or the folder or
+hub name of another classifier.
 FILE: a .csv, .tsv, .json, .jsonl, .parquet or .conll file, as for layerdrop run --test_file, with the run's text
 columns. Any other file, and stdin, contain plain lines: one text, or two texts separated by a tab. --dataset_name
-predicts a split of a dataset, as for layerdrop run. Each input row gives one output row: its index (column index, idx
-or id, else the row number from 0), then a class and its probability, or a value. With several labels in a row, the
-prediction is a list. With labels of tokens, it has a tag for each word, separated by blanks. The prediction of an
-empty line is empty. An --output file with the ending .csv is separated by commas, any other by tabs.
+predicts a split of a dataset, as for layerdrop run. Each input row gives one output row: its index (the value in
+a column index, idx or id, else the row number from 0), then a class and its probability, or a value. With several
+labels in a row, the prediction is a list. With labels of tokens, it has a tag for each word, separated by blanks. The
+prediction of an empty line is empty. An --output file with the ending .csv is separated by commas, any other by tabs.
 """
 
 import argparse
@@ -33,8 +34,8 @@ SKIPPING = "write an empty prediction for it"
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop predict`."""
-    parser.add_argument("model", type=LocalPath, help="folder of a classifier")
-    parser.add_argument("file", type=LocalPath, nargs="?", help="file of texts; default, or -: stdin")
+    parser.add_argument("model", type=LocalPath, help="folder or hub name of a classifier")
+    parser.add_argument("file", type=LocalPath, nargs="?", help="file of texts, or - for stdin (default: stdin)")
     parser.add_argument("--text", nargs="+", help="one text, or a pair of texts")
     parser.add_argument("--dataset_name", type=LocalPath, help="dataset on the hub, or in a folder")
     parser.add_argument("--dataset_config_name", help="configuration of the dataset")
@@ -119,7 +120,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"{given[0]} and {given[1]}: only one input is allowed. Leave one of them out.")
     for name in ("dataset_config_name", "test_split"):
         if getattr(args, name) and not args.dataset_name:
-            raise UserError(f"--{name}: only with --dataset_name. Leave it out.")
+            raise UserError(f"--{name}: only with --dataset_name. Leave --{name} out.")
     if args.text and not all(text.strip() for text in args.text):
         raise UserError("--text: an empty text has no prediction. Give a text.")
     if args.text and len(args.text) > 2:
@@ -128,7 +129,9 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("nothing to predict. Give a file, --text, --dataset_name, or lines on stdin.")
     for name in ("text_columns", "keep_columns"):
         if getattr(args, name) and not (args.dataset_name or (args.file and is_table(args.file))):
-            raise UserError(f"--{name}: only for datasets and files with columns, such as csv or CoNLL. Leave it out.")
+            raise UserError(
+                f"--{name}: only for datasets and files with columns, such as csv or CoNLL. Leave --{name} out."
+            )
     check_numbers(vars(args))
 
 

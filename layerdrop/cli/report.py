@@ -81,5 +81,5 @@ def _check(args: argparse.Namespace) -> None:
     needs = {"--table significance": "significance" in args.table, "--runs": args.runs, "--watch": args.watch}
     if files and (flags := [flag for flag, given in needs.items() if given]):
         raise UserError(
-            f"{flags[0]}: needs the folders of the runs, but {files[0]} has only their values. Leave it out."
+            f"{flags[0]}: needs the folders of the runs, but {files[0]} has only their values. Leave {flags[0]} out."
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from layerdrop.cli.command import recipe
-from layerdrop.cli.flags import GROUPS, LIBRARY, SECTIONS
+from layerdrop.cli.flags import GROUPS, LIBRARY, LIBRARY_HELP, SECTIONS
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.errors import UserError
 from layerdrop.runs.record import RunRecord
@@ -90,6 +90,8 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
         raise UserError(str(error)) from None
     except Interrupted as stop:
         raise KeyboardInterrupt(f"Add --resume_from_checkpoint to continue from {stop.checkpoint}.") from None
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Repeat the command with --resume_from_checkpoint auto to continue.") from None
     if is_first():
         print(json.dumps(record.to_dict(), indent=1) if arguments.drop.json else summary(record))
     return 1 if record.status == "failed" else 0
@@ -99,7 +101,7 @@ def _preview(spec: RunSpec, options: Options) -> RunRecord:
     """Preview a run, and log its prerequisite trainings and the runs of every other K."""
     record = recipe().preview(spec, options)
     for prerequisite in spec.prerequisites:
-        log(f"trains first: {prerequisite.name}")
+        log(f"prerequisite run: {prerequisite.name}")
     for k, _, own in _other_depths(spec, options):
         log(f"K = {k}: {own.folder}")
     return record
@@ -158,4 +160,5 @@ def _add_library_flags(parser: argparse.ArgumentParser) -> None:
         if action.dest not in described:
             described.add(action.dest)
             default = getattr(action.default, "value", action.default)
-            section.add_argument(f"--{action.dest}", help=action.help, default=default, metavar="VALUE")
+            text = LIBRARY_HELP.get(action.dest, action.help)
+            section.add_argument(f"--{action.dest}", help=text, default=default, metavar="VALUE")

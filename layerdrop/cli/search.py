@@ -3,7 +3,7 @@
   layerdrop search FILE.yaml --method greedy --max_k 6
 
 Candidates are trained on one part of the training set and compared on the rest. The validation set is not read. FILE
-contains flags, one per line. The other flags are those of `layerdrop run` (--model_name_or_path, --task_name, ...).
+contains lines `flag: value`. The other flags are those of `layerdrop run` (--model_name_or_path, --task_name, ...).
 Repeat the command to resume a search.
 """
 
@@ -11,7 +11,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from layerdrop.cli.engines import add_engine_flags, executing, find_slots, parse_known
+from layerdrop.cli.engines import SELECTION, add_engine_flags, executing, find_slots, parse_known, refuse_flags
 from layerdrop.errors import UserError, unknown
 from layerdrop.system.files import LocalPath
 from layerdrop.system.settings import SEARCH, read_settings
@@ -19,7 +19,7 @@ from layerdrop.system.settings import SEARCH, read_settings
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop search`."""
-    methods = "greedy (Peer et al. 2022), optimal (every set), or shortlist (few candidates, proposed by criteria)"
+    methods = "greedy (Peer et al. 2022), optimal (every set), or shortlist (the sets that four strategies select)"
     parser.usage = "layerdrop search [FILE.yaml] [--flag value ...]"
     parser.add_argument("--method", default="greedy", help=methods)
     parser.add_argument("--max_k", type=int, help="maximum number of dropped layers (default: half of the layers)")
@@ -115,15 +115,14 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]):
 
     if args.method not in METHODS:
         raise unknown("--method", args.method, METHODS)
-    refuse_flags_of_one_run(rest)
+    given = [*(f"--{name}" for name, value in settings.items() if value is not None), *rest]
+    refuse_flags_of_one_run(given)
+    refuse_flags(given, SELECTION, "a search selects the layers, for every K up to --max_k")
+    refuse_flags(given, ("freeze_dropped",), "needs the layers to drop, which a search selects later")
+    refuse_flags(given, ("do_train", "do_eval", "do_predict"), "a search trains and evaluates")
     arguments = parse_settings(QUIET | {"eval_strategy": "no", "hold_out": HOLD_OUT} | settings, rest)
-    if arguments.named_strategy:
-        raise UserError("--drop_strategy, --drop_layers, --keep_layers: a search selects the layers. Leave them out.")
-    when = arguments.when
-    if when.drop_when in ("gradual", "elastic") or when.freeze_dropped:
-        raise UserError("--drop_when gradual and elastic, --freeze_dropped: not available in a search. Leave them out.")
-    if arguments.given & {"do_train", "do_eval", "do_predict"}:
-        raise UserError("--do_train, --do_eval, --do_predict: a search trains and evaluates. Leave them out.")
+    if (when := arguments.when.drop_when) in ("gradual", "elastic"):
+        raise UserError(f"--drop_when {when}: not available in a search. Use pretrained, finetuned or after.")
     check_metric("--select_on", args.select_on, arguments.task_name, logged_metrics(arguments))
     return args, arguments
 

@@ -1,12 +1,13 @@
-"""Execute the missing and failed runs of a study.
+"""Execute the runs of a study that are not done.
 
   layerdrop sweep configs/studies/demo.yaml --plan    status of every run
-  layerdrop sweep configs/studies/demo.yaml           execute missing and failed runs
+  layerdrop sweep configs/studies/demo.yaml           execute the runs that are not done
 
 Status of a run: done, failed, missing, or
   incomplete   done, but without a requested output
-  changed      done with other contents of the model or the data
-  other        the folder has a run with other settings
+  changed      done with other contents of the model or the data. Not repeated: choose another --store, or delete its
+               folder
+  other        the folder has a run with other settings. Choose another --store, or delete the folder
   impossible   settings that are refused, such as a K that is too large for the model
 
 You can add flags of `layerdrop run` (--data_dir, --learning_rate, ...). They apply to every run.
@@ -25,7 +26,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", type=LocalPath, help="YAML file of the study")
     parser.add_argument("--store", type=LocalPath, help="folder of the runs (default: runs/NAME of the study)")
     parser.add_argument("--plan", action="store_true", help="list the runs and their status without executing them")
-    parser.add_argument("--recipe", type=LocalPath, help="YAML file of flags that replaces the study's recipe")
+    parser.add_argument(
+        "--recipe", type=LocalPath, help="YAML file of flags, instead of the file that the study names as its recipe"
+    )
     parser.add_argument("--models", type=LocalPath, nargs="+", help="models instead of the study's")
     parser.add_argument("--tasks", nargs="+", help="tasks instead of the study's")
     parser.add_argument("--strategies", nargs="+", help="strategies instead of the study's")

@@ -132,5 +132,9 @@ def watch(settings: ReportSettings, html: str) -> None:
         if stored.done:
             runs = frame(stored.done, settings.rows, settings.columns)
             write_atomically(Path(html), page(stored, runs, notes_on(stored, runs), REFRESH))
-            print(f"{html}: {len(stored.done)} runs, {stored.unfinished} running", file=sys.stderr, flush=True)
+            print(
+                f"{html}: {len(stored.done)} finished runs, {stored.unfinished} without a record (running or killed)",
+                file=sys.stderr,
+                flush=True,
+            )
         time.sleep(REFRESH)

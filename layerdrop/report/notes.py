@@ -44,7 +44,9 @@ def constant_predictions(runs: pd.DataFrame) -> list[str]:
             if n := numbers.count(1):
                 constant.append(f"{where} ({n} {seeds})")
             if more := numbers[n:]:
-                nearly.append(f"{where} ({len(more)} {seeds}: {', '.join(map(str, more))} values in a narrow range)")
+                nearly.append(
+                    f"{where} ({len(more)} {seeds}: {' and '.join(map(str, more))} different values in a narrow range)"
+                )
     kinds = {"constant predictions in": constant, "nearly constant predictions in": nearly}
     return [
         f"{kind} {len(cells)} cell{'s' * (len(cells) > 1)}: {shorten(cells)}" for kind, cells in kinds.items() if cells
@@ -68,5 +70,5 @@ def repeated(runs: pd.DataFrame) -> list[str]:
     """Name runs with the same cell and seed. Their median counts them as several seeds."""
     twice = runs[runs.duplicated(["model", "setting", "row", "column", "seed"], keep=False)]
     folders = [record.folder if record else "a csv file" for record in twice["record"]]
-    effect = "have the same cell and seed as another run, so the median counts them as several seeds"
+    effect = "have the table cell and the seed of another run, so the median counts them as several seeds"
     return [f"{len(folders)} runs {effect}: {shorten(folders)}"] * bool(folders)

@@ -62,11 +62,9 @@ def read_store(folders: Iterable[str], may_be_empty: bool = False, unreadable: I
     stored.done = [record for records in done.values() for record in records]
     stored.failed = [record for records in failed.values() for record in records if not _is_in(done, record)]
     if not done and not may_be_empty:
-        advice = (
-            "".join((failures(stored) or incomplete_notes(stored))[:1])
-            or "Run a study first: layerdrop sweep STUDY.yaml."
-        )
-        raise UserError(f"{', '.join(folders)}: no record of a successful run. {advice}")
+        reason = "".join(f"{note.rstrip('.')}. " for note in (failures(stored) or incomplete_notes(stored))[:1])
+        advice = "Execute the runs of a study: layerdrop sweep STUDY.yaml."
+        raise UserError(f"{', '.join(folders)}: no record of a successful run. {reason}{advice}")
     return stored
 
 

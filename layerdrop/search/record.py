@@ -172,7 +172,7 @@ def summary(record: SearchRecord, file: str, more: Sequence[str] = ()) -> str:
     lacks_file = spec.data.source == "files" and not spec.data.validation_share and "--validation_file" not in more
     lines.append(
         "use the result"
-        + (" (add --validation_file FILE with rows that no search has read)" if lacks_file else "")
+        + (" (add --validation_file FILE with rows that this search has not read)" if lacks_file else "")
         + ":"
     )
     drop = ["--drop_strategy", record.strategy, "--drop_order_file", file, "--drop_k", str(len(record.sets))]

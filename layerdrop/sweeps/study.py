@@ -34,16 +34,17 @@ AXES = {
 }
 """Name of an axis -> the flag that it varies. Any other flag of a run can be an axis under its own name."""
 KEYS = ("recipe", "settings", "grid", "exclude")
+ELSEWHERE = "Correct the path, unless another machine executes the runs."
 MOST_CELLS = 100_000
 """Maximum number of cells of a grid."""
 QUIET = {"save_strategy": "no", "save_model": "no", "disable_tqdm": True, "report_to": "none"}
 """Default settings of a study's runs. Saving the weights of hundreds of runs would fill a disk."""
 SINGLE_RUN_FLAGS = {
-    "dry_run": "previews a single run. Leave it out. layerdrop sweep lists its runs with --plan",
-    "json": "prints a single run (--dry_run). A study writes record.json into the folder of each run. Leave --json out",
+    "dry_run": "previews a single run. {preview}",
+    "json": "prints a single run (--dry_run). Each run writes record.json into its folder. Leave --json out",
     "output_dir": "is the folder of a single run. Use --store FOLDER for many",
     "overwrite_output_dir": "starts a single run over. Delete the folders of the runs to repeat",
-    "run_name": "names a single run. The runs of a study are named after their folders. Leave it out",
+    "run_name": "names a single run. Many runs are named after their folders. Leave --run_name out",
     "resume_from_checkpoint": "is not needed: repeat the command to execute missing runs. Leave it out",
 }
 """Flags of run_glue.py that are invalid for many runs -> the reason and the alternative."""
@@ -83,7 +84,7 @@ def read_study(
     grids, exclude = _mappings(path, content, "grid"), _mappings(path, content, "exclude")
     _check_axes(path, grids, exclude)
     names = [*settings, *(name for grid in grids for name in grid)]
-    refuse_flags_of_one_run([*(f"--{name}" for name in names), *flags])
+    refuse_flags_of_one_run([*(f"--{name}" for name in names), *flags], "Use --plan to list the runs of the study")
     planner = _Planner(Study(Path(path).stem), Store(store), parse, QUIET | settings, flags)
     replaced_axes = {name: values for name, values in (axes or {}).items() if values}
     for grid in (grid | replaced_axes for grid in grids if grid or replaced_axes):
@@ -160,12 +161,12 @@ def _check_axes(path: str, grids: list[dict[str, Any]], exclude: list[dict[str, 
                 raise UserError(f"{path}: {key}: no axis '{name}'.{hint} {known}")
 
 
-def refuse_flags_of_one_run(words: Sequence[str]) -> None:
-    """Raise UserError for a flag of run_glue.py that is invalid for many runs."""
+def refuse_flags_of_one_run(words: Sequence[str], preview: str = "Leave --dry_run out") -> None:
+    """Raise UserError for a flag of run_glue.py that is invalid for many runs. preview: the advice for --dry_run."""
     for word in words:
         name = word.partition("=")[0].removeprefix("--").replace("-", "_")
         if word.startswith("--") and name in SINGLE_RUN_FLAGS:
-            raise UserError(f"--{name}: {SINGLE_RUN_FLAGS[name]}.")
+            raise UserError(f"--{name}: {SINGLE_RUN_FLAGS[name].format(preview=preview)}.")
 
 
 def _cells(grid: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -298,7 +299,9 @@ class _Planner:
         """The reason why a selection is impossible, else None. Notes models and data that this machine cannot read."""
         config = self._config(spec, options)
         if isinstance(config, UserError):
-            self._note(f"{config} So K was not checked.")
+            self._note(
+                f"{spec.model.name} cannot be read on this machine, so K was not checked. {_with_axes(str(config))}"
+            )
         else:
             try:
                 check_selection(spec, config)
@@ -306,10 +309,10 @@ class _Planner:
                 return str(error)
         source = spec.data.source
         if source not in ("hub", "demo", "files", "dataset") and not Path(source).is_dir():
-            self._note(f"--data_dir {source}: no such folder on this machine.")
+            self._note(f"--data_dir {source}: no such folder on this machine. {ELSEWHERE}")
         for split, path in spec.data.files if source == "files" else ():
             if not Path(path).is_file():
-                self._note(f"--{split}_file {path}: no such file on this machine.")
+                self._note(f"--{split}_file {path}: no such file on this machine. {ELSEWHERE}")
         return None
 
     def _possible_depths(self, spec: RunSpec, options: Options) -> RunSpec:
@@ -347,18 +350,19 @@ def _where(grid: dict[str, Any], cell: dict[str, Any]) -> str:
 
 
 def _with_file(text: str, path: str, settings: set[str]) -> str:
-    """Replace the flag at the beginning of an error line by the study's file and the key of its settings."""
+    """Add the study's file to an error: the flag at the beginning of a line becomes a key of the file's settings."""
 
     def key(flag: re.Match[str]) -> str:
         return f"{path}: settings: {flag[1]}" if flag[1] in settings else flag[0]
 
+    text = f"{path}: {text}" if text.startswith("grid: ") else text
     return re.sub(r"^--(\w+)", key, text, flags=re.MULTILINE)
 
 
 def _with_axes(text: str) -> str:
     """Replace flags in an error message by the names of the axes that vary them."""
     for axis, flag in AXES.items():
-        text = re.sub(rf"--{flag}\b", axis, text)
+        text = re.sub(rf"--{flag}\b", axis, re.sub(rf"--{flag} N\b", f"{axis}: [N]", text))
     return text
 
 

@@ -76,7 +76,7 @@ RANGES: Mapping[str, Range] = {
     "hold_out": Range(0, 1, above=True, below=True, hint="Give a fraction of the training set, such as 0.15."),
     # layers
     "drop_k": Range(0, MOST_LAYERS, hint="Give a number of layers to drop.", whole=True),
-    "drop_threshold": Range(-1, 1, hint="Give a cosine similarity. The paper's: 0.95, 0.925, 0.9."),
+    "drop_threshold": Range(-1, 1, hint="Give a cosine similarity. Sajjad et al. use 0.95, 0.925, 0.9."),
     **dict.fromkeys(("drop_step", "drop_every_epochs"), COUNT),
     "elastic_k": Range(1, MOST_LAYERS, hint="Give numbers of layers to drop, such as 2 4 6.", whole=True),
     "layerdrop_rate": Range(0, 1, below=True, hint="Give a probability, such as 0.2."),
@@ -93,7 +93,7 @@ RANGES: Mapping[str, Range] = {
     "per_device_eval_batch_size": COUNT,
     "gradient_accumulation_steps": COUNT,
     "num_train_epochs": Range(0, above=True, hint="To evaluate without training, use --do_eval."),
-    "max_steps": Range(0, above=True, hint="Leave it out to train --num_train_epochs.", also=-1, whole=True),
+    "max_steps": Range(0, above=True, hint="To train --num_train_epochs, leave --max_steps out.", also=-1, whole=True),
     "learning_rate": NOT_NEGATIVE,
     **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor"), PROBABILITY),
     **dict.fromkeys(("adam_epsilon", "weight_decay", "max_grad_norm", "warmup_steps"), NOT_NEGATIVE),
@@ -101,10 +101,10 @@ RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("seed", "data_seed"), SEED),
     # evaluation, logging, checkpoints
     **dict.fromkeys(("logging_steps", "save_steps"), POSITIVE),
-    "eval_steps": Range(0, hint="0: the value of --logging_steps."),
+    "eval_steps": Range(0, hint="Give 0 to use the value of --logging_steps."),
     "eval_delay": NOT_NEGATIVE,
     "eval_accumulation_steps": COUNT,
-    "save_total_limit": Range(hint="0 or less: keep all checkpoints.", whole=True),
+    "save_total_limit": Range(hint="Give 0 to keep all checkpoints.", whole=True),
     # memory, data loading, processes
     **dict.fromkeys(("torch_empty_cache_steps", "dataloader_prefetch_factor"), COUNT),
     "dataloader_num_workers": NOT_NEGATIVE_COUNT,

@@ -128,14 +128,21 @@ def test_select_on_decides_the_scores(tmp_path):
         assert task.full_score(None) == pytest.approx(expected) and task.metric == (metric or "f1")
 
 
-@pytest.mark.parametrize("content", [None, "index\tlabel\n0\t1\n", "index\tlabel\tprediction\n0\tmaybe\tnever\n"])
-def test_predictions_that_cannot_be_read(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "the file is missing"),
+        ("index\tlabel\n0\t1\n", "'prediction'"),
+        ("index\tlabel\tprediction\n0\tmaybe\tnever\n", "'maybe' is not a class"),
+    ],
+)
+def test_predictions_that_cannot_be_read(tmp_path, content, reason):
     if content:
         (tmp_path / "predictions_dev.tsv").write_text(content)
     record = RunRecord(RunSpec(ModelSpec("m"), DataSpec("rte")), str(tmp_path), "success")
     tolerance = TaskTolerance.__new__(TaskTolerance)
     tolerance.known, tolerance.scores, tolerance.predictions = {0: [record]}, {}, {}
-    with pytest.raises(UserError, match="its predictions for the validation set cannot be read"):
+    with pytest.raises(UserError, match=f"its predictions for the validation set cannot be read .*{reason}"):
         tolerance._score(record, 0)
 
 
@@ -292,7 +299,11 @@ def test_select_on_with_elastic_depth(call):
 def test_k_that_the_variant_cannot_drop_are_left_out(call):
     words = "--teacher auto --distill patient --k 4 5 --save_model no"
     code, out, err = call(f"--tasks rte --max_loss 100 {words}")
-    assert code == 0 and "note: --distill patient: pairs all layers but the last" in err and "K = 4 within" in err, err
+    assert (
+        code == 0
+        and "note: K = 5 is not tried: --distill patient: pairs all layers but the last" in err
+        and "K = 4 within" in err
+    ), err
 
 
 def test_k_that_the_strategy_cannot_drop_are_left_out(call):
@@ -308,7 +319,9 @@ def test_k_that_the_strategy_cannot_drop_are_left_out(call):
         ("--tasks rte --k 6", "--k 6: must be from 1 to 5 for this model. Leave out 6"),
         ("--tasks rte --drop_when elastic --k 2 6", "--k 6: must be from 1 to 5 for this model. Leave out 6"),
         ("--tasks rte --drop_when elastic --k 0", "--k 0: must be from 1 to 5 for this model. Leave out 0"),
-        ("--tasks rte --do_eval", "choosing K trains and evaluates"),
+        ("--tasks rte --seed 1 --drop_k=2", "error: --seed, --drop_k: choosing K takes --k, --seeds and"),
+        ("--tasks rte --drop_strategy symmetric --k 3", "error: K = 3: symmetric"),
+        ("--tasks rte --do_eval", "error: --do_eval: choosing K trains and evaluates"),
         ("--tasks rte --max_los 1", "Did you mean --max_loss?"),
         ("--tasks rt", "--tasks: unknown"),
         ("--tasks rte --drop_strategy greedy", "greedy: nothing is published for tinybert"),

@@ -219,7 +219,7 @@ def call(bert, glue, tmp_path, monkeypatch, capsys):
 def test_scores_side_by_side(call, run, bert):
     code, out, err = call("scores --tasks rte stsb")
     assert code == 0 and out.count("scores\n") == 2 and "Kendall's tau" in out, err
-    assert "sleb: scores of the first step." in out and "angular-block: K = 1." in out
+    assert "sleb: scores of the first step only." in out and "blocks of one layer (K = 1)." in out
     assert "use the checkpoint's classifier" in out and len(list(Path("figures").glob("scores_*.png"))) == 2
     assert "the checkpoint has no trained head" in out  # no head for stsb, no masked-LM head
     code, record, _, err = run(
@@ -288,7 +288,11 @@ def test_runs_are_looked_at_on_their_own_task(call, run, bert):
         ("profile --tasks rt", "--tasks: unknown"),
         (
             "profile --tasks rte --drop_strategy top --drop_k 2",
-            "--drop_strategy: layerdrop layers does not drop layers or",
+            "--drop_strategy, --drop_k: layerdrop layers does not drop layers or",
+        ),
+        (
+            "profile --tasks rte --drop_k 2",
+            "--drop_k: layerdrop layers does not drop layers or train. Leave --drop_k out.",
         ),
         ("profile --tasks rte --figure x", "--figure: no such flag. Did you mean --figures?"),
     ],

@@ -131,7 +131,7 @@ def test_every_flag_of_the_library_goes_through():
         ),
         (
             "--drop_strategy contribution --drop_threshold 95",
-            "--drop_threshold 95.0: must be from -1 to 1. Give a cosine similarity. The paper's: 0.95",
+            "--drop_threshold 95.0: must be from -1 to 1. Give a cosine similarity. Sajjad et al. use 0.95",
         ),
         (
             "--drop_strategy top --drop_threshold 0.9",
@@ -171,7 +171,7 @@ def test_every_flag_of_the_library_goes_through():
         ),
         ("--freeze_layers=-1,3,-2", "^--freeze_layers -2, -1: not a layer id. Ids count from 0"),
         ("--task_name mprc", "--task_name: unknown value 'mprc'. Did you mean 'mrpc'"),
-        ("--train_file a.csv", "--validation_file is missing: --do_eval or --score_split validation needs it"),
+        ("--train_file a.csv", "--validation_file is missing, but needed for --do_eval .without any --do_ flag"),
         ("--train_file a.csv", "--validation_share 0.1 uses a fraction of the training set instead"),
         ("--train_file a.csv --do_train --drop_strategy contribution --drop_k 1", "--validation_file is missing"),
         (
@@ -188,8 +188,8 @@ def test_every_flag_of_the_library_goes_through():
             "--train_file a.csv --validation_share 1",
             "--validation_share 1.0: must be above 0 and below 1. Give a fraction",
         ),
-        ("--train_split v", "--train_split: only with --dataset_name. Leave it out"),
-        ("--dataset_config_name v", "--dataset_config_name: only with --dataset_name. Leave it out"),
+        ("--train_split v", "--train_split: only with --dataset_name. Leave --train_split out"),
+        ("--dataset_config_name v", "--dataset_config_name: only with --dataset_name. Leave --dataset_config_name out"),
         ("--dataset x", "--dataset: no such flag. Did you mean --dataset_name?"),
         ("--models x", "--models: no such flag. Did you mean --model_name_or_path?"),
         ("--max_train_samples 0", "--max_train_samples 0: must be 1 or more"),
@@ -198,7 +198,7 @@ def test_every_flag_of_the_library_goes_through():
             "--max_predict_samples: cannot be combined with --score_split test",
         ),
         ("--num_train_epochs 0", "--num_train_epochs 0.0: must be above 0"),
-        ("--max_steps 0", "--max_steps 0: must be above 0. Leave it out to train --num_train_epochs"),
+        ("--max_steps 0", "--max_steps 0: must be above 0. To train --num_train_epochs, leave --max_steps out"),
         ("--save_strategy best", "--save_strategy best: needs --metric_for_best_model. Allowed: loss, accuracy, f1"),
         ("--per_device_train_batch_size 0", "--per_device_train_batch_size 0: must be 1 or more"),
         ("--learning_rate -1", "--learning_rate -1.0: must be 0 or more"),

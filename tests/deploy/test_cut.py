@@ -248,12 +248,17 @@ def test_words_of_conll_are_joined(tmp_path, monkeypatch):
         ),
         (["--texs", "t"], "--texs: no such flag. Did you mean --texts?"),
         (["model", "--drop_layers", "4", "5"], "'5' is not the value of a flag. Write layer ids without spaces"),
-        (["model", "x"], "'x' is not the value of a flag"),
+        (["model", "x"], "unexpected argument 'x'. See layerdrop cut --help."),
         (
             ["model", "--drop_strategy", "top", "--drop_k", "2", "--texts", "t"],
             "--texts t: --drop_strategy top reads no texts",
         ),
         (["model"], "no layer to drop. Add --drop_strategy"),
+        (
+            ["model", "--drop_strategy", "greedy", "--drop_k", "2"],
+            "needs the result of a search. Add --drop_order_file",
+        ),
+        (["model", "--drop_k", "x"], "--drop_k: not a whole number: 'x'. See layerdrop run --help."),
         (["model", "--drop_k", "2"], "--drop_k needs a strategy"),
         (["model", "--drop_strategy", "top", "--drop_k", "6"], "must keep at least one"),
         (["model", "--drop_strategy", "top", "--drop_k", "2", "--learning_rate", "1"], "--learning_rate: no such flag"),

@@ -184,7 +184,7 @@ def test_bad_predictions_are_missing(tmp_path):
         runs.append(run)
     (table,) = significance_tables(frame(runs))
     assert [row[2] for row in table.rows] == ["missing"] * (len(contents) - 1)
-    assert "Unreadable predictions: " in table.notes[1] and f"{tmp_path / '3'}" in table.notes[1]
+    assert "Not compared: " in table.notes[1] and f"{tmp_path / '3'}" in table.notes[1]
 
 
 def test_a_bad_cost_record_is_set_aside(tmp_path, capsys):

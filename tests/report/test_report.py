@@ -312,7 +312,7 @@ def test_nearly_constant_predictions_are_said_with_their_number():
         run.distinct_predictions, run.prediction_range = {"validation": 195}, {"validation": width}
         run.parameters_before = run.parameters_after
     (note,) = constant_predictions(frame(runs))
-    where = "bert-base-uncased, top 2, STS-B (1 of 2 seeds: 195 values in a narrow range)"
+    where = "bert-base-uncased, top 2, STS-B (1 of 2 seeds: 195 different values in a narrow range)"
     assert note == f"nearly constant predictions in 1 cell: {where}"
     assert "nearly the same prediction" in summary(runs[0]) and "195 values within 0.02" in summary(runs[0])
     assert "the same prediction" not in summary(runs[1])
@@ -570,7 +570,7 @@ def test_contents_that_no_record_names_part_nothing():
 def test_runs_of_one_cell_and_seed_are_said():
     runs = [record(), record(), record(seed=2)]
     assert repeated(frame(runs)) == [
-        "2 runs have the same cell and seed as another run, so the median counts them as several seeds: "
+        "2 runs have the table cell and the seed of another run, so the median counts them as several seeds: "
         f"{runs[0].folder}; {runs[1].folder}"
     ]
     assert repeated(frame(runs[1:])) == []

@@ -206,6 +206,10 @@ def test_layers_file_cuts_the_same_layers(run, bert):
     said = "bad.json: names no dropped layers. The layers.json of a run is expected."
     assert code == 2 and err.splitlines()[-1].endswith(said), err
 
+    Path("none.json").write_text('{"dropped": []}')
+    code, _, _, err = run("--task_name rte --drop_strategy list --drop_order_file none.json", output="bad")
+    assert code == 2 and "--drop_order_file none.json: this run dropped no layer." in err, err
+
 
 def test_the_card_is_pushed(run, monkeypatch):
     """A stand-in of the hub's client: the Trainer's own card is replaced, and ours goes after it."""

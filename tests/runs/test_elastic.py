@@ -141,7 +141,7 @@ def test_a_file_of_a_finished_depth_that_the_user_has_changed_is_kept(run):
 def test_a_preview_names_the_training_and_the_other_depths(run):
     code, record, _, err = run(f"{WORDS} --drop_k 3 --elastic_k 2 3 --dry_run")
     assert code == 0, err
-    assert "trains first: tinybert_rte_full_k0_elastic_seed" in err and "K = 0: out/k0\nK = 2: out/k2\n" in err
+    assert "prerequisite run: tinybert_rte_full_k0_elastic_seed" in err and "K = 0: out/k0\nK = 2: out/k2\n" in err
     assert not list(Path().rglob("record.json"))
 
 

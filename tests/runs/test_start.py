@@ -182,7 +182,10 @@ def test_interrupted_in_the_first_training(run, monkeypatch):
 
     monkeypatch.setattr(run_glue, "fine_tune", interrupted)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
-    assert code == 130 and err.splitlines()[-1] == "stopped. Repeat the command to continue."
+    assert (
+        code == 130
+        and err.splitlines()[-1] == "stopped. Repeat the command with --resume_from_checkpoint auto to continue."
+    )
     monkeypatch.setattr(run_glue, "fine_tune", fine_tune)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
     assert code == 0 and record["status"] == "success" and len(prior()) == 1, err

@@ -12,7 +12,7 @@ from layerdrop.cli.parsing import parse_settings
 from layerdrop.errors import UserError
 from layerdrop.runs.training_arguments import training_arguments
 from layerdrop.sweeps import study
-from layerdrop.sweeps.study import SINGLE_RUN_FLAGS, idle_axis, read_study
+from layerdrop.sweeps.study import ELSEWHERE, SINGLE_RUN_FLAGS, idle_axis, read_study
 
 CPU = ("--use_cpu",)
 
@@ -209,7 +209,7 @@ def test_what_cannot_be_read_is_said(write):
     (text,) = made.notes
     assert len(made.jobs) == 2 and "no-such" in text and "K was not checked" in text
     made = write("settings: {model_name_or_path: demo, task_name: rte, data_dir: nowhere}\ngrid: {seeds: [1, 2]}")
-    assert made.notes == ["--data_dir nowhere: no such folder on this machine."]
+    assert made.notes == [f"--data_dir nowhere: no such folder on this machine. {ELSEWHERE}"]
 
 
 def test_own_files_that_are_not_here_are_said(write):
@@ -217,7 +217,9 @@ def test_own_files_that_are_not_here_are_said(write):
     made = write(
         "settings: {model_name_or_path: demo, train_file: train.csv, validation_file: no.csv}\ngrid: {seeds: [1, 2]}"
     )
-    assert made.notes == ["--validation_file no.csv: no such file on this machine."] and len(made.jobs) == 2
+    assert (
+        made.notes == [f"--validation_file no.csv: no such file on this machine. {ELSEWHERE}"] and len(made.jobs) == 2
+    )
 
 
 def test_an_order_that_nobody_knows_is_impossible_and_no_end(write):
@@ -329,6 +331,7 @@ def test_the_hub_is_asked_once_and_only_if_needed(write, monkeypatch):
         ("grid: {learning_rat: 1}", "--learning_rat: no such flag. Did you mean --learning_rate?"),
         ("grid: {tasks: [rto]}", "unknown value 'rto'. Did you mean 'rte'?"),
         ("grid: {k: [2]}", "k needs a strategy. Choose strategies: top"),
+        ("grid: {strategies: [contribution]}", "needs the number of layers. Add k: [N] or --drop_threshold X."),
         ("grid: 3", "'grid' must be a mapping of axes to lists of values, or a list of such mappings, not a number"),
         ("grid: {1: 2}", "--1: no such flag"),
         ("recipe: {learning_rate: 1}\ngrid: {k: 0}", "'recipe' must be the path of a file of flags, not a mapping"),
@@ -361,7 +364,7 @@ def test_a_search_is_no_study(tmp_path):
         ("grid: " + "[" * 5000 + "]" * 5000, "nested too deep"),
         (
             "grid: {" + ", ".join(f"{axis}: {list(range(100))}" for axis in ("k", "seeds", "max_steps")) + "}",
-            "1,000,000",
+            "x.yaml: grid: has 1,000,000 cells",
         ),
         ("!!python/object/apply:os.mkdir ['executed']", "not valid YAML"),
     ],

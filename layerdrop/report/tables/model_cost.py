@@ -35,7 +35,7 @@ def model_cost_table(record: dict, paper: str | None = None) -> Table:
     settings, where, first = record["settings"], record["environment"], record["models"][0]
     theirs = published_cost(paper, first["model_type"]) if paper else {}
     headings = sorted({heading for cells in theirs.values() for heading in cells}, reverse=True)
-    header = ["model", "parameters, M", "of the layers, M", "embeddings, M", "MB", "GFLOPs", "ratio"]
+    header = ["model", "parameters, M", "layers, M", "embeddings, M", "MB", "GFLOPs", "FLOPs ratio"]
     header += ["one text (ratio)", f"text in batches of {settings['batch_size']} (ratio)"]
     header += ["training, 1,000 texts (speed-up)", "peak MB, inference", "peak MB, training", *headings]
     table = Table("model cost", f"Cost relative to {first['name']}", header, notes=_notes(settings, where))
@@ -71,10 +71,10 @@ def _value(model: dict, first: dict, settings: dict) -> dict[str, Any]:
 def _notes(settings: dict, where: dict) -> list[str]:
     versions = where["versions"]
     return [
-        f"Medians of {settings['repeats']} rounds; ratios to the first row, round by round: median [lowest, highest]. "
-        f"One text: {settings['length']} tokens, as for the FLOPs. Batches and training: {settings['texts']:,} random "
-        f"texts of {settings['mean_length']:.0f} tokens on average, padded by batch. Peak memory: of a process, "
-        "including libraries; on a GPU, its allocations.",
+        f"Medians of {settings['repeats']} rounds. Ratios to the first row: median [lowest, highest] over the rounds. "
+        f"One text: {settings['length']} tokens, also for the FLOPs. Batches and training: {settings['texts']:,} "
+        f"random texts of {settings['mean_length']:.0f} tokens on average, padded to the longest text of a batch. "
+        "Peak memory: of the process with its libraries. On a GPU: of its allocations.",
         f"{where['device']}, {where['threads']} threads, {settings['precision']}, torch {versions['torch']}, "
         f"transformers {versions['transformers']}, {settings['date']}.",
     ]

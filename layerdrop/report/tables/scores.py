@@ -94,9 +94,9 @@ def _words(value: Mapping, seeds: int) -> str:
 def _note(results: ModelResults, cells: list[Cell]) -> str:
     several, metrics = results.seeds > 1, ", ".join(dict.fromkeys(map(metric_word, cells)))
     return (
-        f"Median over {results.seeds} seed{'s' * several} on the validation set in points, "
-        f"{'[lowest, highest], ' * several}then the difference to the full model. "
-        f"mean and difference: over {names([column for column, _ in cells])} ({metrics})."
+        f"Cells: median over {results.seeds} seed{'s' * several} in points on the validation set, "
+        f"{'[lowest, highest], ' * several}difference to the full model. "
+        f"Columns mean and difference: over {names([column for column, _ in cells])} ({metrics})."
     )
 
 

@@ -58,7 +58,7 @@ def significance_tables(
         table.phrases = True
         kinds = [record.task.kind for row in rows for record in results.records(row, columns) if record]
         table.notes = [_note(int(tested.sum()), correct, plain, {kind.correct_row for kind in kinds} - {""})]
-        table.notes += [f"Unreadable predictions: {shorten(list(unreadable))}."] * bool(unreadable)
+        table.notes += [f"Not compared: {shorten(list(unreadable))}."] * bool(unreadable)
         for row in rows:
             verdicts = {c: _verdict(tests[(tests["row"] == row) & (tests["column"] == c)]) for c in columns}
             table.rows.append([*row, *map(_words, verdicts.values())])
@@ -110,7 +110,7 @@ def _compare(first: RunRecord, second: RunRecord) -> Comparison | None:
     try:
         return compare_systems(a[2], b[2], a[1], first.task.kind)
     except ValueError as error:
-        raise ValueError(f"{first.folder}, {second.folder}: no predictions: {error}") from error
+        raise ValueError(f"predictions of {first.folder} or {second.folder}: {error}") from error
 
 
 def _note(n: int, correct: bool, plain: bool, correct_rows: Collection[str] = ()) -> str:

@@ -94,7 +94,7 @@ class _Worker:
             code = self.process.exitcode
             self._restart()
             ending = f"was ended by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
-            return Result(job, error=f"the worker process {ending} (memory? see {LOG_FILE})")
+            return Result(job, error=f"the worker process {ending} (out of memory? See {LOG_FILE} in the run's folder)")
 
 
 def _serve(run: bytes, slot: WorkerSlot, connection: Connection) -> None:
