@@ -198,7 +198,7 @@ def family_of(config: Any, checkpoint: str = "") -> Family:
         raise UserError(f"{start}model type '{config.model_type}' cannot be reduced: {why}. Choose another model.")
     allowed = ", ".join(name for family in FAMILIES for name in family.model_types)
     raise UserError(
-        f"{start}model type '{config.model_type}' is not in the table of families. "
+        f"{start}model type '{config.model_type}' is not supported. "
         f"Allowed: {allowed}. To add a family, see docs/extending.md."
     )
 

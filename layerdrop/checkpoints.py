@@ -42,8 +42,8 @@ NO_LIMIT = 2**31 - 1
 HUB_TIMEOUT = 3.0
 """Timeout of the hub, in seconds."""
 WAYS_WITHOUT_HUB = {
-    "--model_name_or_path": "Without a hub: --model_name_or_path FOLDER of a local checkpoint and --data_dir FOLDER of "
-    "GLUE's .tsv files (or --train_file and --validation_file), or the demo model: layerdrop run configs/demo.yaml",
+    "--model_name_or_path": "Give the folder of a checkpoint (for GLUE, also --data_dir), or try the demo model: "
+    "layerdrop run configs/demo.yaml",
     "--teacher": "Give the folder of a fine-tuned model, or auto",
 }
 """Flag of a checkpoint -> the advice for a machine that cannot reach the hub."""
@@ -67,8 +67,11 @@ ADAPTER = "adapter_config.json"
 """PEFT's configuration file. The weights in its folder extend a base model."""
 RECORD_FILE = "record.json"
 """The file that each run writes into its folder."""
-NO_MODEL = "this run did not keep its model. Repeat it with --save_model (in a study: settings: {save_model: true})"
-CONFIG = "config.json of a known model type"
+NO_MODEL = (
+    "this run did not keep its model. Repeat it with --save_model and --overwrite_output_dir "
+    "(in a study: settings: {save_model: true})"
+)
+CONFIG = "config.json"
 """Name of the configuration in messages."""
 PICKLE = b"\x80"
 """The first byte of a pickle."""
@@ -130,7 +133,7 @@ class Checkpoint:
         _check_config(config, f"{flag} {model.name}")
         checkpoint = cls(model, hub, config, flag)
         if Path(folder_or_name(model.name), ADAPTER).is_file():
-            checkpoint.notes.append(f"{model.name} also holds an adapter ({ADAPTER}), which is not used")
+            checkpoint.notes.append(f"{model.name}: its adapter ({ADAPTER}) is ignored. To use it, merge it first")
         return checkpoint
 
     @property
@@ -392,7 +395,9 @@ class NotFound(UserError):
 def _not_found(flag: str, name: str, what: str, error: Exception) -> NotFound:
     folder = Path(folder_or_name(name))
     if "trust_remote_code" in str(error):
-        return NotFound(f"{flag} {name}: needs custom code. If you trust it, add --trust_remote_code.")
+        return NotFound(
+            f"{flag} {name}: needs custom code. If you trust it, use layerdrop run or cut with --trust_remote_code."
+        )
     if name.startswith((".", "/", "~")) and not folder.exists():
         return NotFound(f"{flag} {name}: no such folder. Give the folder of a checkpoint, or a name on the hub.")
     if folder.exists():
@@ -411,17 +416,17 @@ def _not_found(flag: str, name: str, what: str, error: Exception) -> NotFound:
         if what == "weights":
             _check_files(flag, name, (*WEIGHTS, "*.index.json"), {})
         if what == CONFIG and not (folder / "config.json").exists():
-            reason = "there is no config.json"
-        return NotFound(f"{flag} {name}: no {what} in this folder ({reason}). Give the folder of a checkpoint.")
+            reason = "no such file"
+        return NotFound(f"{flag} {name}: no usable {what} in this folder ({reason}). Give the folder of a checkpoint.")
     if huggingface_hub.is_offline_mode():
         ways = WAYS_WITHOUT_HUB.get(flag, "Give the folder of a checkpoint")
         return NotFound(
-            f"{flag} {name}: no such folder; {what} is not in the local cache and the hub cannot be reached. {ways}."
+            f"{flag} {name}: not a folder, not in the local cache (no {what}), and the hub cannot be reached. {ways}."
         )
     how = "Check the name, or log in for a private model: hf auth login"
     if flag == "--model_name_or_path":
         how = "Check the name and --model_revision, or add --token for a private model"
-    return NotFound(f"{flag} {name}: the hub has no {what} under this name and revision, or it is private. {how}.")
+    return NotFound(f"{flag} {name}: the hub has no usable {what} for this name and revision, or it is private. {how}.")
 
 
 def _checkpoint_elsewhere(folder: Path) -> str | None:

@@ -14,12 +14,12 @@ class UserError(ValueError):
     """
 
 
-def unknown(flag: str, received: str, allowed: Iterable[str]) -> UserError:
+def unknown(flag: str, received: str, allowed: Iterable[str], noun: str = "value") -> UserError:
     """Return the error for an unknown name, with the nearest match and all allowed names."""
     allowed = [str(name) for name in allowed]
     near = get_close_matches(str(received), allowed, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return UserError(f"{flag}: unknown value '{received}'.{hint} Allowed: {', '.join(allowed)}.")
+    return UserError(f"{flag}: unknown {noun} '{received}'.{hint} Allowed: {', '.join(allowed)}.")
 
 
 def refuse_pointer(name: str, content: bytes) -> None:

@@ -148,6 +148,14 @@ def check_ids(flag: str, ids: Sequence[int], n_layers: int) -> list[int]:
     return sorted(ids)
 
 
+def check_dropped(ids: Sequence[int], n_layers: int) -> list[int]:
+    """Return the dropped `ids` in ascending order. Raises UserError as `check_ids`, and if no layer is kept."""
+    dropped = check_ids("--drop_layers", ids, n_layers)
+    if len(dropped) == n_layers:
+        raise UserError(f"--drop_layers: names all {n_layers} layers. A model must keep at least one. Leave one out.")
+    return dropped
+
+
 def check_k(k: int, n_layers: int, flag: str = "--drop_k") -> int:
     """Return `k`. Raises UserError unless k is a whole number and 0 <= k < n_layers."""
     if not is_whole(k):
@@ -275,9 +283,7 @@ def order_of_dropping(
     if among is not None:
         check_ids("among", among, n_layers)
     if row.listed:
-        dropped = check_ids("--drop_layers", [] if layers is None else layers, n_layers)
-        check_k(len(dropped), n_layers, "--drop_layers: number of layers")
-        return dropped[::-1]
+        return check_dropped([] if layers is None else layers, n_layers)[::-1]
     if threshold is not None:
         if not row.threshold:
             raise UserError(
@@ -299,7 +305,7 @@ def order_of_dropping(
             return by_score(scores, k, row.drops, among)
         return lowest_block(scores, k, among) if row.unit == "block" else lowest_by_steps(scores[:k], among)
     order = [] if found is None else found
-    check_ids("--drop_order_file", order, n_layers)
+    check_ids("search result", order, n_layers)
     if len(order) != k:
         raise UserError(
             f"--drop_k {k}: the search found {len(order)} layers to drop. Give a search result of K layers."

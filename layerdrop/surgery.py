@@ -16,14 +16,13 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from .architectures import CONFIG_KEY, family_of, original_layers
 from .errors import UserError
-from .strategies import check_ids, check_k
+from .strategies import check_dropped
 
 
 def kept_layers(config: PreTrainedConfig, dropped: Sequence[int]) -> list[int]:
     """Ids of the kept layers, ascending. Raises UserError if the layers cannot be dropped from this model."""
     n_layers, family = config.num_hidden_layers, family_of(config)
-    drop = set(check_ids("--drop_layers", dropped, n_layers))
-    check_k(len(drop), n_layers, "--drop_layers: number of layers")
+    drop = set(check_dropped(dropped, n_layers))
     if family.fixed_first and 0 in drop:
         raise UserError(f"layer 0 of {family.name} cannot be dropped: {family.fixed_first}. Drop other layers.")
     kept = [i for i in range(n_layers) if i not in drop]

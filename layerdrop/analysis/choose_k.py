@@ -72,7 +72,8 @@ class TaskTolerance:
         self.config = Checkpoint.open(spec.model, options.hub).config
         most = min(len(droppable(self.config)), self.config.num_hidden_layers - 1)
         if most < 1:
-            raise UserError(f"--model_name_or_path {spec.model.name}: a model of one layer has no layer to drop.")
+            named = f"--model_name_or_path {spec.model.name}"
+            raise UserError(f"{named}: a model of one layer has no layer to drop. Give a deeper model.")
         all_k = sorted(set(settings.k or range(1, most + 1)))
         if wrong := [k for k in all_k if not 1 <= k <= most]:
             raise UserError(

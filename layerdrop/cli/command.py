@@ -153,7 +153,7 @@ def overview(words: Sequence[str]) -> int:
         print(f"layerdrop {sys.modules['layerdrop'].__version__}")
         return 0
     if words and words[0] not in ("-h", "--help"):
-        print(f"error: {unknown('layerdrop', words[0], COMMANDS)}", file=sys.stderr)
+        print(f"error: {unknown('layerdrop', words[0], COMMANDS, 'command')}", file=sys.stderr)
         return 2
     rows = "\n".join(f"  {name:10}{summary}" for name, summary in COMMANDS.items())
     more = "The flags of a command: layerdrop COMMAND --help\nThe version: layerdrop --version"

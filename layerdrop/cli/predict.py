@@ -150,7 +150,8 @@ def _read(args: argparse.Namespace, predictor):
         if not is_folder(args.dataset_name):
             work_offline_unless_reachable()
         dataset = args.dataset_name, args.dataset_config_name, args.test_split or "test"
-        table = replace(read_dataset_split(*dataset, "--test_split", args.cache_dir, args.token), skipping=SKIPPING)
+        table = read_dataset_split(*dataset, "--test_split", args.cache_dir, args.token, "FILE")
+        table = replace(table, skipping=SKIPPING)
         return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind.text_cell)
     if args.file in (None, "-"):
         return read_lines(sys.stdin.buffer.read(), "stdin", args.skip_bad_rows)

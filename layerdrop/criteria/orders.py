@@ -53,9 +53,9 @@ def published_note(strategy: str | None, given: str | None, task: str) -> str | 
     if given:
         return None
     if strategy == "optimal":
-        return "the published best sets were selected on the validation set, so its scores are biased"
+        return "the published best sets were selected on the validation set, so scores on it are biased"
     if strategy == "greedy" and task == "mnli":
-        return "the published order for mnli was selected on the mismatched validation set, so its scores are biased"
+        return "the published order for mnli was selected on the mismatched validation set, so scores on it are biased"
     return None
 
 

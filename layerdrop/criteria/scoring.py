@@ -77,11 +77,10 @@ def score_layers(
             scores.rows |= score_states(collectors, encoder, parts)
         scores.encoder_weights = {name: weight.cpu() for name, weight in encoder.state_dict().items()}
     if (with_head := [row for row in rows if row.needs_head]) and data:
+        of = ", ".join(row.name for row in with_head)
         if task is None:
-            raise UserError(
-                f"{', '.join(row.name for row in with_head)}: scores are measured with a head. Give the task."
-            )
-        model, labelled, scores.head = _with_head(checkpoint, data, task, tokenizer, collate, batch_size)
+            raise UserError(f"{of}: scores are measured with a head. Give the task.")
+        model, labelled, scores.head = _with_head(of, checkpoint, data, task, tokenizer, collate, batch_size)
         model.to(device)  # type: ignore[arg-type]
         for row in tqdm(with_head, desc="scores", delay=2, leave=False):
             steps = (k,) if row.unit == "steps" else ()
@@ -90,6 +89,7 @@ def score_layers(
 
 
 def _with_head(
+    names: str,
     checkpoint: Checkpoint,
     data: TokenizedDataset,
     task: Task,
@@ -97,7 +97,10 @@ def _with_head(
     collate: Collator,
     batch_size: int,
 ) -> tuple[PreTrainedModel, list[dict[str, torch.Tensor]], str]:
-    """Return (model with a trained head, batches with its targets as `labels`, description of the head)."""
+    """Return (model with a trained head, batches with its targets as `labels`, description of the head).
+
+    names: of the criteria, for messages.
+    """
     labels = Labels(task, checkpoint)
     if labels.fits and data.labels is not None:
         model, new = load_classifier(checkpoint, replace_head=False)
@@ -109,8 +112,8 @@ def _with_head(
     masked_lm = load_masked_lm(checkpoint)
     if masked_lm is None or tokenizer.mask_token_id is None:
         raise UserError(
-            f"{checkpoint.flag} {checkpoint.name}: this criterion needs a head, and the checkpoint has neither a "
-            "trained classifier for this task nor a masked-LM head. Give a fine-tuned checkpoint with --score_on."
+            f"{checkpoint.flag} {checkpoint.name}: has no head for {names}, neither a trained classifier for this task "
+            "nor a masked-LM head. Choose another criterion, or give a checkpoint with such a head."
         )
     return masked_lm, list(_masked(data, tokenizer, collate, batch_size)), "the checkpoint's masked-LM head"
 

@@ -63,7 +63,7 @@ def search_space(checkpoint: Checkpoint, max_k: int, flag: str) -> list[int]:
         )
     most = min(len(layers), config.num_hidden_layers - 1)
     if most < 1:
-        raise UserError(f"{flag} {max_k}: a model of one layer has no layer to drop.")
+        raise UserError(f"{flag} {max_k}: a model of one layer has no layer to drop. Give a deeper model.")
     if not 1 <= max_k <= most:
         raise UserError(f"{flag} {max_k}: must be from 1 to {most} for a model of {config.num_hidden_layers} layers.")
     return layers

@@ -70,7 +70,7 @@ def text_columns(table: Table, label: str, chosen: Sequence[str], task: Task | N
         numbers = [name for name in cells if cells[name] and name not in candidates]
         hint = f" (only numbers: {shortened(numbers)})" if numbers and not usable else ""
         known = ", ".join(others) + hint
-        raise UserError(f"{table.path}: cannot choose the text columns from {known}. Name them: --text_columns A,B.")
+        raise UserError(f"{table.path}: cannot choose the text columns from {known}. Add --text_columns A, or A,B.")
     return usable[0]
 
 
@@ -124,7 +124,7 @@ def label_is_number(table: Table, column: str) -> bool:
         line, label = next(iter(words.items()))
         raise UserError(
             f"{table.path}:{line}: label '{label}' of column '{column}' is not a number, but {len(numbers)} of "
-            f"{len(labels)} labels are. Add --label_type number (with --skip_bad_rows to leave such rows out) or class."
+            f"{len(labels)} labels are. Add --label_type class, or --label_type number and --skip_bad_rows."
         )
     values = {as_number(label) for label in numbers}
     if share >= MOSTLY_NUMBERS and len(values) == 2 and all(value.is_integer() for value in values):
@@ -166,7 +166,7 @@ def note_on_spelling(names: Sequence[str], column: str) -> list[str]:
     groups = [" and ".join(map(repr, group)) for group in same.values() if len(group) > 1]
     if not groups:
         return []
-    return [f"classes of column '{column}' differ only in spelling: {shortened(groups)}. To join them, correct it"]
+    return [f"classes of column '{column}' differ only in spelling: {shortened(groups)}. To join them, rename one"]
 
 
 def maybe_missing(names: Sequence[str]) -> list[str]:
@@ -200,7 +200,7 @@ def positive_class(names: Sequence[str], counts: Mapping[str, int] | None) -> tu
     for name, other in (names, names[::-1]):
         word, negative = name.lower(), other.lower()
         if negative in AFFIRMATIVE.get(word, ()) or re.fullmatch(f"(not|no|non)[ _-]?{re.escape(word)}", negative):
-            return name, f"by its name; the other class is '{other}'"
+            return name, f"positive by its name, unlike '{other}'"
     if counts and counts[names[0]] != counts[names[1]]:
         return min(names, key=counts.__getitem__), "the rarer class in training"
-    return names[1], "the second class by name"
+    return names[1], "the second class in ascending order"

@@ -179,7 +179,7 @@ def index_column(table: Table) -> tuple[str | None, str]:
         return None, ""
     for line, row in table.rows.items():
         if row.get(name) in (None, "") or _breaks_tsv(str(row[name])):
-            return None, f"{table.path}:{line}: no {name}, so rows are named by their numbers from 0"
+            return None, f"{table.path}:{line}: no usable {name}, so rows are named by their numbers from 0"
     return name, ""
 
 
@@ -276,7 +276,7 @@ def _note_on_texts(table: Table, texts: tuple[str, ...], label: str) -> str:
 def _note_on_separator(table: Table, label: str, separator: str | None) -> list[str]:
     if separator is None or any(separator in str(cell) for cell in table.with_all_labels.values(label).values()):
         return []
-    return [f"no cell of column '{label}' of {table.path} contains '{separator}' (--label_separator)"]
+    return [f"no cell of column '{label}' of {table.path} contains '{separator}'. Check --label_separator"]
 
 
 def _notes_on_classes(task: Task) -> list[str]:

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-from layerdrop.checkpoints import WAYS_WITHOUT_HUB
 from layerdrop.data.examples import Examples
 from layerdrop.data.readers import BOM, check_width
 from layerdrop.data.tables import Table
@@ -94,7 +93,7 @@ def read_hub_split(
         reason = str(error).strip().split("\n")[0]
         raise UserError(
             f"--task_name {task.name}: cannot get {HUB_DATASET} ({config}, {split}) from the hub or the local cache "
-            f"({reason}). {WAYS_WITHOUT_HUB['--model_name_or_path']}."
+            f"({reason}). Without a hub: --data_dir FOLDER of GLUE's .tsv files."
         ) from error
     labels = task.kind.stacked(rows["label"])
     texts = tuple(list(rows[column]) for column in task.hub_texts)

@@ -163,7 +163,7 @@ def _read_glue(
         try:
             examples[DIAGNOSTIC_SPLIT] = read_hub_split(task, "test", cache_dir, token, DIAGNOSTIC_CONFIG)
         except UserError:
-            return examples, ["GLUE's diagnostic set is neither on the hub nor in the local cache: no AX.tsv"]
+            return examples, ["GLUE's diagnostic set is neither on the hub nor in the cache, so AX.tsv is not written"]
     return examples, []
 
 

@@ -81,6 +81,7 @@ def read_table(
     if not table.rows:
         how = "Write one object on each line" if kind in (".json", ".jsonl") else "The first line must name the columns"
         how = "Write one word on each line, and a blank line between sentences" if kind in CONLL_TYPES else how
+        how = "Give a file with rows" if kind == ".parquet" else how
         raise UserError(f"{flag} {path}: {table.no_usable_row()}. {how}.")
     return table
 

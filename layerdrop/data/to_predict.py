@@ -121,11 +121,12 @@ def _columns(table: Table, known: Sequence[tuple[str, ...]], chosen: Sequence[st
     if complete and (known or len(complete) == 1):
         return complete[0]
     columns = ", ".join(table.columns)
-    problem = f"cannot choose the text columns from {columns}"
+    problem, names = f"cannot choose the text columns from {columns}", "A, or A,B"
     if known:
+        names = "A,B"[: 2 * len(known[0]) - 1]
         problem = f"no column {', '.join(known[0])}, which the model was trained on; found: {columns}"
     raise UserError(
-        f"{table.path}: {problem}. Name them: --text_columns A,B. For plain lines, use an ending such as .txt."
+        f"{table.path}: {problem}. Add --text_columns {names}. For plain lines, use an ending such as .txt."
     )
 
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, set_seed
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from layerdrop.architectures import family_of
+from layerdrop.architectures import FAMILIES, family_of
 from layerdrop.checkpoints import Checkpoint, is_local, work_offline_unless_reachable
 from layerdrop.data.batches import Collator
 from layerdrop.errors import unknown
@@ -52,8 +52,9 @@ class MeasuredModel:
             model, _ = load_classifier(checkpoint, self._dropped(checkpoint.n_layers))
             return model.to(device)
         kind = self.given.removeprefix(RANDOM)
-        if kind not in CONFIG_MAPPING:
-            raise unknown(RANDOM, kind, CONFIG_MAPPING)
+        types = [name for family in FAMILIES for name in family.model_types]
+        if kind not in types:
+            raise unknown(f"MODEL {self.given}", kind, types)
         set_seed(SEED)
         model = AutoModelForSequenceClassification.from_config(CONFIG_MAPPING[kind](), dtype=torch.float32).eval()
         return drop_layers(model, self._dropped(model.config.num_hidden_layers)).to(device)

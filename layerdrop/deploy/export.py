@@ -94,7 +94,7 @@ class ExportedRun:
         spec = RunSpec(ModelSpec(folder), validation_data(self.record, new_paths or {}))
         if on_hub(spec.data):
             work_offline_unless_reachable()
-        checkpoint, options = Checkpoint.open(folder), Options(folder=folder, use_cpu=True)
+        checkpoint, options = Checkpoint.open(folder, flag="RUN"), Options(folder=folder, use_cpu=True)
         args = training_arguments(spec, options)
         self.input = RunInputs.read(spec, options, args, checkpoint, ("validation",))
         self.labels, self.task, self.metric = self.input.labels, self.input.data.task, self.record.task.selection_metric
@@ -207,7 +207,8 @@ class ExportedRun:
         if best is None or score > 100 * constant[best]:
             return None
         return (
-            f"scores {score:.1f}, at most as much as the prediction '{best}' for every row ({100 * constant[best]:.1f})"
+            f"scores {score:.1f}, not more than a constant prediction of '{best}' for every row "
+            f"({100 * constant[best]:.1f})"
         )
 
     def _write_other_files(self, folder: Path, result: Export) -> None:

@@ -50,8 +50,8 @@ def measure(
     row = get_strategy(strategy)
     if not row.positions:
         raise UserError(
-            f"--drop_strategy {row.name}: cost selects layers by position only. Use {', '.join(BY_POSITION)}, or "
-            "give the folders of runs that dropped these layers."
+            f"--drop_strategy {row.name}: does not select layers by position. Allowed: {', '.join(BY_POSITION)}. For "
+            "other strategies, give the folders of runs that dropped the layers."
         )
     measured = {}
     twice = Counter(map(short_name, dict.fromkeys(models)))  # different folders with the same name
@@ -59,7 +59,7 @@ def measure(
         name = given if twice[short_name(given)] > 1 else short_name(given)
         name += f", {row.name} K = {k}" * bool(k)
         if name in measured:
-            raise UserError(f"{given}: a second model named '{name}'. Give each name once.")
+            raise UserError(f"'{name}' is given twice. Give each model and each --k once.")
         measured[name] = MeasuredModel(given, row.name, k)
     loaded = {name: model.load(use_cpu) for name, model in measured.items()}
     if (longest := min(map(longest_input, loaded.values()))) < length:

@@ -48,7 +48,8 @@ def evaluate(
     logits = logits_of(model, dataset, collate, batch_size, precision)
     if not np.isfinite(logits).all():
         raise FloatingPointError(
-            "the model's outputs are not finite: training diverged. Try a lower --learning_rate or --precision fp32"
+            "the model's outputs are not finite: training diverged, or the checkpoint is damaged. "
+            "Try a lower --learning_rate or --precision fp32"
         )
     scores = {} if dataset.labels is None else labels.score(logits, dataset)
     return Evaluation(scores, labels.decide(logits, dataset), logits, time.perf_counter() - start)

@@ -47,7 +47,7 @@ class Interrupt(TrainerCallback):
         if self.stop_requested:
             raise KeyboardInterrupt
         self.stop_requested = True
-        tqdm.write("stopping after this step with a checkpoint (press again to stop at once) ...", file=sys.stderr)
+        tqdm.write("stopping after this step with a checkpoint (a second Ctrl-C stops at once) ...", file=sys.stderr)
 
     def on_step_end(self, args, state, control, train_dataloader=None, **kwargs):
         """Write a checkpoint if the user asked to stop. At the last step of an epoch, on_epoch_end writes it."""

@@ -24,9 +24,10 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def check_precision(precision: str, config: PreTrainedConfig) -> None:
     """Raise UserError if the library cannot compute a model in this precision."""
     if precision in DTYPES and config.model_type in FP32_ONLY:
+        auto = " (given, or chosen by auto)" * (precision == "bf16")
         raise UserError(
-            f"--precision {precision} (auto chooses it on this hardware): the library computes {config.model_type} "
-            "only in fp32. Add --precision fp32."
+            f"--precision {precision}{auto}: the library computes {config.model_type} only in fp32. "
+            "Add --precision fp32."
         )
 
 

@@ -37,9 +37,9 @@ def check_run(spec: RunSpec, args: TrainingArguments, config: PreTrainedConfig) 
 def check_selection(spec: RunSpec, config: PreTrainedConfig) -> None:
     """Raise UserError for a selection of layers that is impossible with any scores. config: the checkpoint's."""
     drop = spec.drop
-    if spec.elastic_k:
-        check_k(max(spec.elastic_k), config.num_hidden_layers, "--elastic_k")
     selection.check_selection(drop, spec.train.freeze_layers if spec.train else (), config)
+    if spec.elastic_k:  # after --drop_k, which decides the default
+        check_k(max(spec.elastic_k), config.num_hidden_layers, "--elastic_k")
     check_depth(
         spec.distil, config.num_hidden_layers - (drop.k or len(drop.layers))
     )  # with a threshold, K is checked after scoring

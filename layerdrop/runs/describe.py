@@ -35,7 +35,7 @@ def inputs(record: RunRecord, read: RunInputs, teacher: Checkpoint | None) -> No
     notes = [*data.notes, *checkpoint.notes]
     if record.dropped_before:
         notes.append(
-            f"the checkpoint has {checkpoint.n_layers} of {checkpoint.n_original} layers: the others were dropped"
+            f"the checkpoint has {checkpoint.n_layers} of {checkpoint.n_original} layers: it was already reduced"
         )
     if read.max_length < (requested := spec.data.max_seq_length):
         n = read.max_length

@@ -84,8 +84,8 @@ def run_folder(record: RunRecord, options: Options, clock: Clock) -> Iterator[Fo
             with _recording(record, options, clock):
                 yield state
             return
-        advice = f"added: {', '.join(state.missing)}" if state.missing else "run it again with --overwrite_output_dir"
-        log(f"note: already done with these settings; {advice}")
+        added, repeat = f"; added: {', '.join(state.missing)}", ". To repeat the run, add --overwrite_output_dir"
+        log(f"note: already done with these settings{added if state.missing else repeat}")
         yield state
         finish()
         if state.missing and is_first():
@@ -179,7 +179,7 @@ def lock_folder(folder: str) -> Iterator[None]:
         path.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise Locked(f"--output_dir {folder}: another process uses this folder. Wait, or choose another.") from None
+        raise Locked(f"--output_dir {folder}: another process uses this folder. Wait, or use another folder.") from None
     except OSError as error:
         raise _not_writable(folder, error) from None
     try:
@@ -264,8 +264,10 @@ def _refuse_other_run(status: Status, spec: RunSpec, folder: str) -> None:
 def _alternatives(folder: str) -> str:
     """The advice in messages about a folder that holds another finished run."""
     if OwnFiles(folder).spec is None:
-        return "The folder has no list of its files. Choose another --output_dir, or move the folder away."
-    return "Choose another --output_dir, or add --overwrite_output_dir to delete the run."
+        return (
+            f"Its list of files ({SPEC_FILE}) is missing or damaged. Choose another folder, or move this folder away."
+        )
+    return "Choose another folder, or delete the run (layerdrop run: add --overwrite_output_dir)."
 
 
 def _start(record: RunRecord, options: Options, *notes: str) -> FolderState:

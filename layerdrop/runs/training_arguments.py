@@ -68,6 +68,6 @@ def check_checkpointing(args: TrainingArguments, config: PreTrainedConfig) -> No
         return
     if not kind.supports_gradient_checkpointing:
         raise UserError(
-            f"--gradient_checkpointing: the library cannot checkpoint the activations of {config.model_type} models. "
-            "Leave it out."
+            f"--gradient_checkpointing, --activation_checkpointing: the library cannot checkpoint the activations of "
+            f"{config.model_type} models. Leave it out."
         )

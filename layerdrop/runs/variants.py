@@ -141,5 +141,6 @@ def frozen_layers(spec: RunSpec, checkpoint: Checkpoint, selection: Selection) -
     frozen = positions("--freeze_layers", kept, spec.train.freeze_layers if spec.train else ())
     frozen += selection.dropped if spec.when.frozen else []
     if frozen and checkpoint.family.shared:
-        raise UserError("--freeze_layers: this model's layers share their weights and cannot be frozen. Leave it out.")
+        flag = "--freeze_dropped" if spec.when.frozen else "--freeze_layers"
+        raise UserError(f"{flag}: this model's layers share their weights and cannot be frozen. Leave it out.")
     return frozen

@@ -116,7 +116,7 @@ class OwnFiles:
         it, was, them = ("these files", "they were", "them") if several else ("it", "it was", "it")
         return UserError(
             f"--output_dir {self.folder}: holds {shown}. This run did not write {it}, or {was} changed since. "
-            f"Move {them} away, or choose another --output_dir."
+            f"Move {them} away, or choose another folder."
         )
 
     # ---- writing

@@ -342,7 +342,7 @@ def test_a_model_of_one_layer(bert, tmp_path, capsys):
     for command in (["choose-k", "--tasks", "demo-rte"], ["search", "--task_name", "demo-rte", "--method", "greedy"]):
         capsys.readouterr()
         assert run_command(command[0], [*command[1:], "--model_name_or_path", one]) == 2
-        assert "a model of one layer has no layer to drop." in capsys.readouterr().err
+        assert "a model of one layer has no layer to drop. Give a deeper model." in capsys.readouterr().err
 
 
 def test_what_a_reader_must_know_is_said():

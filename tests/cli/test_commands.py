@@ -61,7 +61,7 @@ def test_every_command_is_described_and_has_a_module(capsys):
     out = capsys.readouterr().out
     for name in COMMANDS:
         assert f"\n  {name} " in out and command_parser(name).format_help().startswith(f"usage: layerdrop {name}")
-    assert command.overview(["swep"]) == 2 and "Did you mean 'sweep'?" in capsys.readouterr().err
+    assert command.overview(["swep"]) == 2 and "command 'swep'. Did you mean 'sweep'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

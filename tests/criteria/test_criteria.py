@@ -262,7 +262,7 @@ def test_a_masked_language_model_is_its_own_judge(tmp_path):
 def test_without_any_head(tmp_path):
     tiny.model("bert").base_model.save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="neither a trained classifier for this task nor a masked-LM head"):
+    with pytest.raises(UserError, match="has no head for taylor, neither a trained .* Choose another criterion"):
         score_layers(["taylor"], Checkpoint.open(str(tmp_path)), examples(), TASKS["rte"])
 
 

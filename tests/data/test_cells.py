@@ -237,7 +237,7 @@ def test_numbers_of_another_spelling_are_refused(tmp_path, labels, first):
 def test_classes_that_differ_in_spelling_are_noted(tmp_path, labels, names):
     notes = [note for note in read(column(tmp_path / "x.csv", labels)).notes if "in spelling" in note]
     assert notes == (
-        [f"classes of column 'label' differ only in spelling: {names}. To join them, correct it"] * bool(names)
+        [f"classes of column 'label' differ only in spelling: {names}. To join them, rename one"] * bool(names)
     )
 
 
@@ -259,8 +259,8 @@ def test_two_whole_numbers_as_decimals_are_unclear(tmp_path, kind, labels, shown
 @pytest.mark.parametrize("labels", [["1.0", "2.0", "3.0"], ["0.0", "1.0", "0.5"]])
 def test_other_decimals_are_numbers_with_a_note(tmp_path, labels):
     data = read(column(tmp_path / "x.csv", labels))
-    assert not data.task.labels and "labels of column 'label': values (to change: --label_type)" in data.notes
-    assert not any("values" in note for note in read(str(tmp_path / "x.csv"), label_type="number").notes)
+    assert not data.task.labels and "labels of column 'label': numbers (to change: --label_type)" in data.notes
+    assert not any("numbers" in note for note in read(str(tmp_path / "x.csv"), label_type="number").notes)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_ids_are_used_where_every_row_has_one(tmp_path):
     path.write_text("id,text,label\na7,w1 w2,a\n,w3 w4,b\nc9,w5 w6,a\n")
     data = read(str(path))
     assert data.examples["train"].index == ["0", "1", "2"]
-    assert any("x.csv:3: no id, so rows are named by their numbers from 0" in note for note in data.notes)
+    assert any("x.csv:3: no usable id, so rows are named by their numbers from 0" in note for note in data.notes)
     path.write_text("id,text,label\na7,w1 w2,a\nb8,,b\nc9,w5 w6,b\n")
     assert read(str(path), skip_bad_rows=True).examples["train"].index == ["a7", "c9"]
 

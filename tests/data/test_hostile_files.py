@@ -105,7 +105,7 @@ def test_rows_whose_label_has_a_blank_at_its_end(tmp_path):
         assert not any("differ only" in note for note in data.notes)
     assert read(tmp_path / "x.csv", max_train_samples=2).task.labels == ("a", "b")
     data = read(tmp_path / "x.csv", label_type="class")
-    note = "classes of column 'label' differ only in spelling: 'a' and 'a '. To join them, correct it"
+    note = "classes of column 'label' differ only in spelling: 'a' and 'a '. To join them, rename one"
     assert data.task.labels == ("a", "a ", "b") and note in data.notes
 
 

@@ -267,7 +267,7 @@ def test_kinds_of_configurations():
 def test_labels_by_position_are_refused(tmp_path, name, cells, n):
     """Also in a validation file: 0 and 1 could be ids of the model's classes."""
     path = column(tmp_path / name, cells)
-    message = f"{name}: column 'label' marks labels by their position in lists of {n}. Write the names of each row"
+    message = f"{name}: column 'label' has lists of {n} marks .0 or 1, true or false.. Write the names"
     for files, how in (((path,), {}), ((path,), {"label_type": "multi"}), ((None, path), {"label_type": "multi"})):
         with pytest.raises(UserError, match=message):
             read(*files, known_labels=("a", "b"), **how)

@@ -183,9 +183,7 @@ def test_names_of_columns_may_contain_other_separators(tmp_path):
 
 
 def test_a_column_of_numbers_is_named_as_such(tmp_path):
-    message = (
-        r"cannot choose the text columns from text, stars \(only numbers: text, stars\). Name them: --text_columns"
-    )
+    message = r"cannot choose the text columns from text, stars \(only numbers: text, stars\). Add --text_columns"
     path = write(tmp_path / "x.csv", [{"text": i, "stars": i, "label": "ab"[i % 2]} for i in range(4)])
     with pytest.raises(UserError, match=message):
         read(path)
@@ -383,7 +381,7 @@ def test_text_is_not_guessed_among_several_columns(tmp_path, columns, texts):
     rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     path = write(tmp_path / "x.csv", [row | {"label": "ab"[i]} for i, row in enumerate(rows)])
     if texts is None:
-        message = f"x.csv: cannot choose the text columns from {', '.join(columns)}.*Name them: --text_columns"
+        message = f"x.csv: cannot choose the text columns from {', '.join(columns)}.*Add --text_columns"
         with pytest.raises(UserError, match=message):
             read(path)
     else:

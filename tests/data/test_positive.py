@@ -73,7 +73,7 @@ def test_of_own_files(tmp_path):
     [
         (["a", "b"], "c", "--positive_label: unknown value 'c'.* Allowed: a, b"),
         (["a", "b", "c"], "a", "--positive_label a: needs two classes, and the labels of .*x.csv are 3 classes"),
-        (["0.5", "1.5"], "1.5", "--positive_label 1.5: needs two classes, and the labels of .*x.csv are values"),
+        (["0.5", "1.5"], "1.5", "--positive_label 1.5: needs two classes, and the labels of .*x.csv are numbers"),
     ],
 )
 def test_a_positive_label_that_cannot_be(tmp_path, labels, name, message):

@@ -131,7 +131,7 @@ def test_malformed_files(tmp_path):
         with pytest.raises(UserError, match=message):
             read_files(str(tmp_path / "x.conll"))
     path = write(tmp_path / "x.jsonl", [{"sentence": "w w", "ner_tags": ["O", "B-a"]}])
-    with pytest.raises(UserError, match="need one column of words. Name it with --text_columns: sentence, ner_tags"):
+    with pytest.raises(UserError, match="need one column of words. Name one with --text_columns: sentence, ner_tags"):
         read_files(path, label_type="token")
 
 

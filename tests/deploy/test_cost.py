@@ -139,22 +139,23 @@ def test_folders_of_the_same_name(bert, tmp_path, monkeypatch):
     how = {"ks": [2], "strategy": "top", "texts": 8, "length": 8, "batch_size": 4, "repeats": 1, "use_cpu": True}
     found = measure(["a/plain", "b/plain", bert], **how)["models"]
     assert [row["name"] for row in found] == ["a/plain, top K = 2", "b/plain, top K = 2", "tinybert, top K = 2"]
-    with pytest.raises(UserError, match="a second model named 'tinybert, top K = 2'"):
+    with pytest.raises(UserError, match="'tinybert, top K = 2' is given twice"):
         measure([bert, bert], **how)
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("random:bertt", "Did you mean 'bert'?"),
+        ("random:bertt", "MODEL random:bertt: unknown value 'bertt'. Did you mean 'bert'? Allowed: bert, "),
+        ("random:t5", "MODEL random:t5: unknown value 't5'"),
         ("nowhere/x --k 0", "nowhere/x"),
         (
             "demo --drop_strategy contribution",
-            "--drop_strategy contribution: cost selects layers by position only. Use top, bottom",
+            "--drop_strategy contribution: does not select layers by position. Allowed: top, bottom",
         ),
         ("demo --k 12", "--k 12"),
         ("demo --repeats 0", "--repeats 0: must be 1 or more"),
-        ("demo --k 2 2", "a second model named 'demo, top K = 2'"),
+        ("demo --k 2 2", "'demo, top K = 2' is given twice"),
     ],
 )
 def test_bad_input_is_one_line(words, said, capsys, monkeypatch):

@@ -87,7 +87,7 @@ def test_a_useless_model_is_warned_of():
     made.labels, made.metric = SimpleNamespace(to_task=lambda labels: labels), "accuracy"
     made.task, made.data = SimpleNamespace(kind=Classes(("a", "b"))), SimpleNamespace(labels=np.array([0, 1, 1, 1]))
     assert "the same prediction for every row" in made._warning(np.array([1, 1, 1, 1]), 75.0)
-    said = "scores 75.0, at most as much as the prediction 'b' for every row (75.0)"
+    said = "scores 75.0, not more than a constant prediction of 'b' for every row (75.0)"
     assert made._warning(np.array([1, 0, 1, 1]), 75.0) == said
     assert made._warning(np.array([0, 1, 1, 1]), 100.0) is None
     made.task.kind, made.data.labels, made.metric = Values(), np.array([0.0, 1, 2, 3]), "spearman"
@@ -514,6 +514,13 @@ def test_several_runs_are_timed_in_turn(made, capsys, monkeypatch):
 def test_bad_input_is_one_line(made, capsys, words, said):
     code, _, err = call(words, capsys)
     assert code == 2 and said in err and len(err.splitlines()) == 1, err
+
+
+def test_a_damaged_checkpoint_is_that_of_the_run(made, capsys):
+    shutil.copytree("made", "damaged")
+    Path("damaged/config.json").write_text('{"model_type": "bert", "num_hidden_layers": 0}')
+    code, _, err = call("damaged", capsys)
+    assert code == 2 and err.startswith("error: RUN damaged: config.json has 0 layers"), err
 
 
 def test_without_the_packages(made, capsys, monkeypatch):

@@ -225,7 +225,13 @@ def test_a_folder_without_a_record(call, tmp_path):
     write(tmp_path / "other.csv", [{"review": "w1 w2"}])
     assert call(folder, "usual.csv")[1][0][0] == "0"
     code, _, err = call(folder, "other.csv")
-    assert code == 2 and "other.csv: cannot choose the text columns from review. Name them: --text_columns" in err
+    assert code == 2 and "other.csv: cannot choose the text columns from review. Add --text_columns A, or A,B." in err
+
+
+def test_a_file_without_the_text_column(call, single, tmp_path):
+    write(tmp_path / "other.csv", [{"body": "w1 w2"}])
+    code, _, err = call(single, "other.csv")
+    assert code == 2 and "no column review, which the model" in err and "Add --text_columns A. For" in err, err
 
 
 def test_an_untrained_head_predicts_nothing(call, tmp_path):
@@ -257,6 +263,7 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
         (["-"], b"\xff\n", "stdin: not UTF-8 text .* at byte 0"),
         (["-"], b"w1\nw1\0w2\n", "stdin:2: a non-text character, such as NUL .* or add --skip_bad_rows"),
         (["-"], b"version https://git-lfs.github.com/spec/v1\noid", "stdin is a pointer of Git LFS, not the file"),
+        (["--dataset_name", __file__], b"", "test_predict.py: is a file. Use FILE instead"),
         (["--text", "a", "b", "c"], b"", "--text: takes one or two texts"),
         (["--text", "a", "--batch_size", "0"], b"", "--batch_size 0: must be 1 or more"),
         (["--text", "a", "--max_seq_length", "1"], b"", "--max_seq_length 1: must be 2 or more"),

@@ -70,7 +70,7 @@ def refused(make) -> str:
         ({"strategy": "greedy", "k": 1}, "the search found 0 layers"),
         ({"strategy": "greedy", "k": 1, "found": [9]}, "no layer 9"),
         ({"strategy": "greedy", "k": 1, "found": [0.5]}, "is no list of layer ids"),
-        ({"strategy": "greedy", "k": 1, "found": 3}, "drop_order_file: 3 is no list of layer ids"),
+        ({"strategy": "greedy", "k": 1, "found": 3}, "search result: 3 is no list of layer ids"),
         ({"strategy": "cka", "k": 1, "scores": [1] * 4, "among": 3}, "among: 3 is no list of layer ids"),
         ({"strategy": "random", "k": 1, "among": [4]}, "among: no layer 4"),
         (

@@ -367,7 +367,7 @@ def test_another_order_of_labels_is_put_right(run, teacher):
         ({"num_hidden_layers": 4}, "--distill layers", "lacks layers that the model has"),
         ({"num_labels": 3}, "", "predicts 3 classes, rte has 2 classes. Give another teacher"),
         ({"id2label": {0: "good", 1: "bad"}, "label2id": {"good": 0, "bad": 1}}, "", "its classes are good, bad"),
-        ({"num_labels": 1}, "", "predicts values, rte has 2 classes"),
+        ({"num_labels": 1}, "", "predicts numbers, rte has 2 classes"),
     ],
 )
 def test_a_teacher_that_does_not_fit(run, tmp_path, changes, words, said):

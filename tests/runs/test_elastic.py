@@ -202,6 +202,7 @@ def test_a_resumed_training_has_the_same_bits(bert, glue, tmp_path, monkeypatch)
         (f"{WORDS} --drop_k 0", "--drop_when elastic: no layer to drop. Add --elastic_k 2 4 6, or --drop_k N above 0"),
         (f"{WORDS} --drop_k 2 --do_eval", "Add --do_train"),
         ("--task_name rte --drop_when elastic --drop_layers 4,5 --elastic_k 2", "Use --drop_strategy top, not list"),
+        (f"{WORDS} --drop_k 6", "--drop_k 6: a model of 6 layers must keep at least one"),
         (f"{WORDS} --drop_k 2 --elastic_k 2 6", "--elastic_k 6: a model of 6 layers must keep at least one"),
         (
             "--task_name rte --drop_strategy bottom --drop_k 2 --drop_when elastic",

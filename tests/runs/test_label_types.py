@@ -331,7 +331,7 @@ def test_balanced_class_weights(run):
     assert plain["id"] != weighed["id"] and plain["train_loss"] != weighed["train_loss"]
     assert plain["parameters_after"] == weighed["parameters_after"]
     code, record, _, err = run("--task_name stsb --max_steps 1 --class_weights balanced", output="values")
-    assert code == 0 and "--class_weights has no effect on stsb, whose labels are values" in err
+    assert code == 0 and "--class_weights has no effect on stsb, whose labels are numbers" in err
     assert record["class_weights"] == {}
 
 

@@ -10,9 +10,13 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import run_glue
+from layerdrop.checkpoints import Checkpoint
 from layerdrop.cli.parsing import parse, parse_settings
+from layerdrop.criteria.selection import Selection
 from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.spec import DataSpec
 from layerdrop.errors import UserError
+from layerdrop.finetune.spec import TrainSpec, WhenSpec
 from layerdrop.finetune.trainer import FineTuner
 from layerdrop.report.records import read_store
 from layerdrop.runs import prerequisites
@@ -20,10 +24,12 @@ from layerdrop.runs.folder import Locked
 from layerdrop.runs.inputs import quiet_options
 from layerdrop.runs.record import read_record
 from layerdrop.runs.spec import RunSpec
+from layerdrop.runs.variants import frozen_layers
 from layerdrop.surgery import drop_layers
 from layerdrop.sweeps.study import read_study
 from layerdrop.system.own_files import CHECKPOINTS, OwnFiles
 from layerdrop.system.process import BUSY
+from tests import tiny
 from tests.running import QUICK, same, weights
 from tests.running import read_record as read_json
 
@@ -214,6 +220,15 @@ def test_what_will_go_is_frozen_in_the_first_training(run, bert):
     assert moved == {"0", "1", "2", "3"}
     assert run(f"{TOP} --drop_k 3 --drop_when finetuned --freeze_dropped --overwrite_output_dir")[0] == 0
     assert len(prior()) == 2  # other layers were frozen
+
+
+def test_shared_layers_cannot_be_frozen(tmp_path):
+    checkpoint = Checkpoint.open(tiny.save(tmp_path, "albert"))
+    spec = RunSpec(checkpoint.model, DataSpec("rte"))
+    dropped, kept = replace(spec, when=WhenSpec(frozen=True)), replace(spec, train=TrainSpec(freeze_layers=(0,)))
+    for flag, one in (("--freeze_dropped", dropped), ("--freeze_layers", kept)):
+        with pytest.raises(UserError, match=f"^{flag}: this model's layers share their weights"):
+            frozen_layers(one, checkpoint, Selection([5]))
 
 
 def test_the_first_training_has_its_own_recipe(run):

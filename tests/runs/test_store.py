@@ -301,7 +301,7 @@ def test_a_folder_without_a_list_is_not_said_to_be_overwritten(tmp_path):
     """One of version 0.2.0."""
     write_run(RunRecord(SPEC, str(tmp_path), "success"))
     (tmp_path / "spec.json").unlink()
-    with pytest.raises(UserError, match="The folder has no list of its files. Choose another --output_dir, or move"):
+    with pytest.raises(UserError, match=r"Its list of files \(spec.json\) is missing or damaged. Choose another"):
         opened(OTHER, tmp_path)
 
 

@@ -196,7 +196,7 @@ def test_the_flag_of_a_tokenizer_that_cannot_be_read(folder, bert):
         (ModelSpec(str(folder)), "MODEL"),
         (ModelSpec(bert, tokenizer=str(folder)), "--tokenizer_name"),
     ):
-        with pytest.raises(UserError, match=f"^{flag} {folder}: no tokenizer in this folder"):
+        with pytest.raises(UserError, match=f"^{flag} {folder}: no usable tokenizer in this folder"):
             _ = Checkpoint.open(model, flag="MODEL").tokenizer
     (folder / "tokenizer.json").symlink_to("../../blobs/0123")
     with pytest.raises(UserError, match=f"^MODEL: {folder}/tokenizer.json is a link"):
@@ -222,7 +222,7 @@ def test_a_file_instead_of_a_folder(folder, name):
             "cannot be read from vocab.txt: a file is damaged",
         ),
         ("AlbertTokenizer", "spiece.model", "not a model" * 9, "cannot be read from spiece.model: a file is damaged"),
-        ("NoSuchTokenizer", "other.txt", "", "no tokenizer in this folder .none of tokenizer.json, vocab*"),
+        ("NoSuchTokenizer", "other.txt", "", "no usable tokenizer in this folder .none of tokenizer.json, vocab*"),
     ],
 )
 def test_tokenizers_that_the_library_cannot_read(folder, tokenizer_class, file, content, message):
@@ -310,7 +310,7 @@ def test_damaged_weights(folder):
         ('{"weight_map": {"a": 1}}', "does not map weights to files"),
         ('{"weight_map": {"a": "b", "c": 1}}', "does not map weights to files"),
         ("[" * 100_000, "does not map weights to files"),
-        ('{"weight_map": {"a": "nosuch.safetensors"}}', "no weights in this folder"),
+        ('{"weight_map": {"a": "nosuch.safetensors"}}', "no usable weights in this folder"),
     ],
 )
 def test_damaged_indexes(folder, index, message):

@@ -166,7 +166,7 @@ def test_albert_with_groups_is_refused():
 
 def test_unknown_model_type():
     config = AutoConfig.for_model("opt")
-    with pytest.raises(UserError, match="model type 'opt' is not in the table"):
+    with pytest.raises(UserError, match="model type 'opt' is not supported. Allowed: bert"):
         family_of(config)
 
 

@@ -71,7 +71,7 @@ class Kind(Protocol):
         return len(self.names)
 
     def __str__(self) -> str:
-        """A description: `3 classes`, `values`."""
+        """A description: `3 classes`, `numbers`."""
 
     def head(self, names: Sequence[str]) -> dict[str, Any]:
         """Arguments of layerdrop.loading.load_classifier. names: class names in the model's order."""

@@ -55,7 +55,7 @@ print([(names[i], float(p)) for i, p in enumerate(probabilities) if p > 0.5])"""
         return cls(names)
 
     def __str__(self) -> str:
-        return f"subsets of {len(self.names)} labels"
+        return f"any number of {len(self.names)} classes"
 
     def loss(
         self,
@@ -138,8 +138,8 @@ print([(names[i], float(p)) for i, p in enumerate(probabilities) if p > 0.5])"""
         named = all(cell == sorted(set(cell)) for cell in cells)  # they may be lists of the classes 0 and 1
         if not named and len(lengths) == 1 and (names <= {"0", "1"} or names <= {"false", "true"}):
             raise UserError(
-                f"{where} marks labels by their position in lists of {max(lengths)}. Write the names of each row's "
-                'labels, as ["a", "b"].'
+                f"{where} has lists of {max(lengths)} marks (0 or 1, true or false). Write the names of each row's "
+                'labels instead, as ["a", "b"].'
             )
 
     @classmethod

@@ -137,7 +137,7 @@ print([(word, tags.get(i)) for i, word in enumerate(text.split())])"""
         if len(names) != 1:
             known = ", ".join(table.columns)
             raise UserError(
-                f"{table.path}: labels of tokens need one column of words. Name it with --text_columns: {known}."
+                f"{table.path}: labels of tokens need one column of words. Name one with --text_columns: {known}."
             )
         table.require("--text_columns", names)
         return tuple(names)

@@ -46,7 +46,7 @@ class Values(Kind):
         return cls(*task.value_range) if task and task.value_range else cls()
 
     def __str__(self) -> str:
-        return "values"
+        return "numbers"
 
     def loss(
         self,
