@@ -243,8 +243,7 @@ def test_the_head_and_the_training_file_count_for_own_files(tmp_path):
     assert rows[0] == rows[2] != rows[1]
 
 
-def test_rows_of_the_hub_are_known_once_they_were_read(hub, monkeypatch):
-    monkeypatch.setattr(read, "_fingerprints", {})
+def test_rows_of_the_hub_are_known_once_they_were_read(hub):
     assert row_fingerprints(DataSpec("rte"), ["train", "validation"]) == {} and not hub[0]
     data = read_splits(DataSpec("rte"), ["train", "validation"])
     assert row_fingerprints(DataSpec("rte"), ["train", "validation"]) == fingerprints(data)
@@ -267,6 +266,7 @@ def hub(monkeypatch):
         return datasets.Dataset.from_dict({**texts, "label": [labels[config]] * 3, "idx": [4, 5, 6]})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(read, "_fingerprints", {})  # the process remembers the rows of the hub
     return asked, labels
 
 
