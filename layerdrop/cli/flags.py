@@ -197,8 +197,8 @@ class WhenArguments:
         "theseus: probability of replacing a group of layers at the first step. Default: 0.5."
     )
     replacing_schedule: ReplacingSchedule | None = flag(
-        "theseus: linear: raise the probability linearly to 1. constant: keep --replacing_rate until "
-        "--replacing_steps, then use 1. Default: linear."
+        "theseus: linear: raise the probability linearly to 1. constant: keep it until --replacing_steps. Default: "
+        "linear."
     )
     replacing_steps: float | None = flag(
         "theseus: training step from which the probability is 1. Below 1: a fraction of all steps. Default: 0.5."
@@ -249,12 +249,12 @@ class TrainFlags:
         "When to log the training loss. steps: see --logging_steps in --help_all.", TRAINER_DEFAULTS["logging_strategy"]
     )
     logging_nan_inf_filter: bool | None = flag(
-        "Exclude non-finite losses from the logged loss. This synchronizes with the GPU at each step. "
-        "Default: on with fp16, where loss scaling skips the steps with such losses, else off."
+        "Exclude non-finite losses from the logged loss. This waits for the GPU at each step. Default: on with fp16, "
+        "else off."
     )
     save_strategy: Literal["no", "steps", "epoch", "best"] = flag(
         "When to save a checkpoint. steps: see --save_steps in --help_all. Default: at the end of an epoch, at most "
-        "once a minute. A successful run deletes its checkpoints without this flag and --load_best_model_at_end.",
+        "once a minute. Only a run with the default deletes its checkpoints at the end.",
         TRAINER_DEFAULTS["save_strategy"],
     )
     save_total_limit: int | None = flag("Number of checkpoints to keep.", TRAINER_DEFAULTS["save_total_limit"])

@@ -150,7 +150,7 @@ def test_an_unreadable_record_is_said_and_stays(study, capsys, monkeypatch):
         (["--learning_rat", "1"], "Did you mean --learning_rate"),
         (["--tasks", "rto"], "Did you mean 'rte'"),
         (["--engine", "ray"], "give --precision"),
-        (["--dry_run"], "Leave it out. layerdrop sweep lists its runs with --plan"),
+        (["--dry_run"], "Use --plan to list the runs of the study"),
         (["--output_dir", "x"], "Use --store"),
         (["--json"], "error: --json"),
         (["--overwrite_output_dir"], "error: --overwrite_output_dir"),
