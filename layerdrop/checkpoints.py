@@ -42,8 +42,7 @@ NO_LIMIT = 2**31 - 1
 HUB_TIMEOUT = 3.0
 """Timeout of the hub, in seconds."""
 WAYS_WITHOUT_HUB = {
-    "--model_name_or_path": "Give the folder of a checkpoint (for GLUE, also --data_dir), or try the demo model: "
-    "layerdrop run configs/demo.yaml",
+    "--model_name_or_path": "Give the folder of a checkpoint (for GLUE, also --data_dir), or the bundled model: demo",
     "--teacher": "Give the folder of a fine-tuned model, or auto",
 }
 """Flag of a checkpoint -> the advice for a machine that cannot reach the hub."""

@@ -305,7 +305,7 @@ def order_of_dropping(
             return by_score(scores, k, row.drops, among)
         return lowest_block(scores, k, among) if row.unit == "block" else lowest_by_steps(scores[:k], among)
     order = [] if found is None else found
-    check_ids("search result", order, n_layers)
+    check_ids(f"--drop_strategy {row.name}, search result", order, n_layers)
     if len(order) != k:
         raise UserError(
             f"--drop_k {k}: the search found {len(order)} layers to drop. Give a search result of K layers."

@@ -216,7 +216,7 @@ def _elastic(flags: Flags) -> Iterator[str]:
         names = ", ".join(map(str, flags.elastic_k))
         yield f"--drop_k {k}: the elastic training has only K = {names} (--elastic_k). Add {k} to --elastic_k."
     if flags.when.layerdrop_rate:
-        yield "--layerdrop_rate: cannot be combined with --drop_when elastic. Leave it out."
+        yield "--layerdrop_rate: cannot be combined with --drop_when elastic. Leave --layerdrop_rate out."
 
 
 # ---- data and numbers ------------------------------------------------------------------------------------------------

@@ -85,8 +85,9 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
                 raise Stopped
             if progress.failed:
                 job, error = progress.failed[0]
-                log_file = Path(job.options.folder) / LOG_FILE
-                raise UserError(f"{job.name}: this run failed ({error}). See {log_file}, then repeat the command.")
+                log = Path(job.options.folder) / LOG_FILE
+                more = f" See {log}." if log.is_file() and log.stat().st_size else ""
+                raise UserError(f"{job.name}: this run failed. {error}{more}")
             return progress.records
 
         find_tolerances(tasks, train, display.log)

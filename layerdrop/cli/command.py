@@ -21,7 +21,7 @@ from layerdrop.system.text import cut_middle, printable
 COMMANDS = {
     "run": "drop layers, fine-tune and evaluate: one run (same as python run_glue.py)",
     "cut": "drop layers of a checkpoint without training, and write a checkpoint of the same class",
-    "sweep": "execute the runs of a study that are not done",
+    "sweep": "execute the missing, failed and incomplete runs of a study",
     "search": "select the layers to drop by training and comparing reduced models",
     "report": "make tables, figures and a web page from finished runs",
     "compare": "show finished runs of one task side by side",

@@ -1,7 +1,7 @@
-"""Execute the runs of a study that are not done.
+"""Execute the missing, failed and incomplete runs of a study.
 
   layerdrop sweep configs/studies/demo.yaml --plan    status of every run
-  layerdrop sweep configs/studies/demo.yaml           execute the runs that are not done
+  layerdrop sweep configs/studies/demo.yaml           execute missing, failed and incomplete runs
 
 Status of a run: done, failed, missing, or
   incomplete   done, but without a requested output

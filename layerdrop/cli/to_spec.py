@@ -30,6 +30,7 @@ NO_EFFECT = (
     *("eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "eval_accumulation_steps"),
     *("eval_do_concat_batches", "eval_use_gather_object", "per_device_eval_batch_size", "prediction_loss_only"),
     *("include_for_metrics", "batch_eval_metrics", "metric_for_best_model", "greater_is_better"),
+    *("bf16_full_eval", "fp16_full_eval"),
     # logging
     *("logging_strategy", "logging_steps", "logging_first_step", "logging_nan_inf_filter", "log_level"),
     *("log_level_replica", "log_on_each_node", "include_num_input_tokens_seen", "disable_tqdm", "report_to"),

@@ -63,7 +63,7 @@ def load_splits(
 
     folder, flag = Path(name), "--dataset_name"
     if folder.is_file():
-        raise UserError(f"{flag} {name}: is a file. Use {files} instead.")
+        raise UserError(f"{flag} {name}: is a file, not a dataset. Give it as {files}, without {flag}.")
     saved = is_folder(name) and any((folder / file).is_file() for file in (SAVED, SAVED_SPLITS))
     if saved and config:
         raise UserError(

@@ -123,7 +123,7 @@ def _columns(table: Table, known: Sequence[tuple[str, ...]], chosen: Sequence[st
     columns = ", ".join(table.columns)
     problem, names = f"cannot choose the text columns from {columns}", "A, or A,B"
     if known:
-        names = "A,B"[: 2 * len(known[0]) - 1]
+        names = ",".join("AB"[: len(known[0])])
         problem = f"no column {', '.join(known[0])}, which the model was trained on; found: {columns}"
     raise UserError(
         f"{table.path}: {problem}. Add --text_columns {names}. For plain lines, use an ending such as .txt."

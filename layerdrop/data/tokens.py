@@ -181,13 +181,13 @@ def tokenize(
     if (empty := np.flatnonzero(np.diff(offsets) == 0)).size:
         row = examples.index[empty[0]]
         raise UserError(
-            f"{tokenizer.name_or_path}: the tokenizer gives no token for row {row} ({len(empty)} of "
+            f"tokenizer {tokenizer.name_or_path}: gives no token for row {row} ({len(empty)} of "
             f"{len(examples)} rows). Delete such rows, or give the model's own tokenizer."
         )
     for name, size in sizes.items():
         if name in columns and (highest := columns[name].max(initial=0)) >= size:
             raise UserError(
-                f"{tokenizer.name_or_path}: the tokenizer gives {KINDS[name]} up to {highest}, the "
+                f"tokenizer {tokenizer.name_or_path}: gives {KINDS[name]} up to {highest}, the "
                 f"model has {size} embedding{'s' * (size != 1)}. Give the model's own tokenizer, or resize the "
                 "embeddings (resize_token_embeddings)."
             )
@@ -267,7 +267,7 @@ def _tokenize_words(texts: Sequence[list[str]], tokenizer, max_seq_length: int, 
     """Tokenize lists of words. The columns also have WORDS."""
     if not tokenizer.is_fast:
         raise UserError(
-            f"{tokenizer.name_or_path}: labels of tokens need a fast tokenizer (tokenizer.json), "
+            f"tokenizer {tokenizer.name_or_path}: labels of tokens need a fast tokenizer (tokenizer.json), "
             "which gives the position of each token in the text. Give another tokenizer."
         )
     parts: dict[str, list[np.ndarray]] = {name: [] for name in (*names, WORDS)}

@@ -1,4 +1,4 @@
-"""Cost of a model: parameters, operations, seconds, memory. Texts are random ids of given lengths."""
+"""Cost of a model: parameters, FLOPs, seconds, memory. Texts are random ids of given lengths."""
 
 import multiprocessing
 import time
@@ -52,11 +52,13 @@ class MeasuredModel:
             model, _ = load_classifier(checkpoint, self._dropped(checkpoint.n_layers))
             return model.to(device)
         kind = self.given.removeprefix(RANDOM)
-        types = [name for family in FAMILIES for name in family.model_types]
-        if kind not in types:
-            raise unknown(f"MODEL {self.given}", kind, types)
+        if kind not in CONFIG_MAPPING:
+            raise unknown(f"MODEL {self.given}", kind, [name for family in FAMILIES for name in family.model_types])
+        config = CONFIG_MAPPING[kind]()
+        family_of(config, checkpoint=f"MODEL {self.given}")
+        config.pad_token_id = config.pad_token_id or 0  # random texts have no padding
         set_seed(SEED)
-        model = AutoModelForSequenceClassification.from_config(CONFIG_MAPPING[kind](), dtype=torch.float32).eval()
+        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).eval()
         return drop_layers(model, self._dropped(model.config.num_hidden_layers)).to(device)
 
     def _dropped(self, n_layers: int) -> list[int]:

@@ -69,5 +69,5 @@ def check_checkpointing(args: TrainingArguments, config: PreTrainedConfig) -> No
     if not kind.supports_gradient_checkpointing:
         raise UserError(
             f"--gradient_checkpointing, --activation_checkpointing: the library cannot checkpoint the activations of "
-            f"{config.model_type} models. Leave it out."
+            f"{config.model_type} models. Leave both out."
         )

@@ -45,7 +45,7 @@ SINGLE_RUN_FLAGS = {
     "output_dir": "is the folder of a single run. Use --store FOLDER for many",
     "overwrite_output_dir": "starts a single run over. Delete the folders of the runs to repeat",
     "run_name": "names a single run. Many runs are named after their folders. Leave --run_name out",
-    "resume_from_checkpoint": "is not needed: repeat the command to execute missing runs. Leave it out",
+    "resume_from_checkpoint": "is not needed: repeat the command to execute missing runs. Leave this flag out",
 }
 """Flags of run_glue.py that are invalid for many runs -> the reason and the alternative."""
 

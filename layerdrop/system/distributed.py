@@ -70,7 +70,7 @@ def _collective() -> Iterator[None]:
     except RuntimeError as error:
         if not LOST.search(str(error)):
             raise
-        reason = f"another process of this run has ended ({one_line(str(error), 200)})"
+        reason = f"another process of this run has ended, see its error above ({one_line(str(error), 200)})"
         raise ConnectionResetError(errno.ECONNRESET, reason) from error
 
 

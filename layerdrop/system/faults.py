@@ -11,7 +11,6 @@ ADVICE = {
     errno.EDQUOT: "Free some space, then repeat the command",
     errno.EACCES: "Correct the permissions, then repeat the command",
     errno.EPERM: "Correct the permissions, then repeat the command",
-    errno.ECONNRESET: "See the errors above, then repeat the command",
     errno.EROFS: "Choose another folder, or mount it writable",
 }
 """Number of a system error -> the next step."""

@@ -28,6 +28,8 @@ SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"
 """Environment variables with a number of processes, of torchrun and of MPI. The library joins a group for each."""
 BUSY = "other processes occupy"
 """Start of the note of `busy_note`."""
+IMPORTED_FIRST = ("filelock", "numpy", "torch")
+"""Packages that commands import first. If one of them is missing, no environment is active."""
 STOPPED = "stopped. Repeat the command to continue."
 """The message of a command that the user has stopped."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
@@ -50,8 +52,8 @@ def prepare_process() -> None:
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print the traceback of an error, or one line for a package that this Python lacks: no environment is active."""
-    if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name:
+    """Print the traceback of an error, or one line if no environment is active."""
+    if isinstance(error, ModuleNotFoundError) and error.name in IMPORTED_FIRST:
         advice = "Activate the environment (. .venv/bin/activate), or install layerdrop with pip install ."
         print(f"error: package {error.name} is not installed for {sys.executable}. {advice}", file=sys.stderr)
     else:

@@ -18,7 +18,7 @@ from transformers.trainer_utils import SchedulerType
 from layerdrop.architectures import ModelSpec
 from layerdrop.cli import checks
 from layerdrop.cli.checks import ranges
-from layerdrop.cli.flags import GROUPS, LIBRARY, SECTIONS
+from layerdrop.cli.flags import GROUPS, LIBRARY, LIBRARY_HELP, SECTIONS
 from layerdrop.cli.parsing import MISNOMERS, RENAMED, WITHOUT_EFFECT, _choose_precision, parse, run_parser
 from layerdrop.cli.run import unused_gpus
 from layerdrop.cli.to_spec import NO_EFFECT, _plain
@@ -818,7 +818,7 @@ CHANGES_A_RESULT = (
     "neftune_noise_alpha "
     "train_sampling_strategy dataloader_drop_last dataloader_in_order load_best_model_at_end ignore_data_skip "
     "full_determinism torch_compile torch_compile_backend torch_compile_mode use_liger_kernel liger_kernel_config "
-    "bf16_full_eval fp16_full_eval activation_checkpointing_kwargs gradient_checkpointing_kwargs accelerator_config "
+    "activation_checkpointing_kwargs gradient_checkpointing_kwargs accelerator_config "
     "average_tokens_across_devices parallelism_config deepspeed fsdp fsdp_config label_names"
 ).split()
 
@@ -1402,3 +1402,8 @@ def test_every_field_is_part_of_the_id(run, data):
     changed = dataclasses.replace(of, **{name: new})
     other = dataclasses.replace(run, **{part: changed}) if part else changed
     assert other.id != run.id, name
+
+
+def test_a_flag_without_effect_does_not_identify_a_run():
+    without = {name for name, text in LIBRARY_HELP.items() if text.startswith("No effect")}
+    assert len(without) > 8 and without <= {*NO_EFFECT}

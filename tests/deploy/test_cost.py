@@ -147,7 +147,7 @@ def test_folders_of_the_same_name(bert, tmp_path, monkeypatch):
     ("words", "said"),
     [
         ("random:bertt", "MODEL random:bertt: unknown value 'bertt'. Did you mean 'bert'? Allowed: bert, "),
-        ("random:t5", "MODEL random:t5: unknown value 't5'"),
+        ("random:t5", "MODEL random:t5: model type 't5' cannot be reduced"),
         ("nowhere/x --k 0", "nowhere/x"),
         (
             "demo --drop_strategy contribution",

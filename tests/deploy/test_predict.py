@@ -263,7 +263,11 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
         (["-"], b"\xff\n", "stdin: not UTF-8 text .* at byte 0"),
         (["-"], b"w1\nw1\0w2\n", "stdin:2: a non-text character, such as NUL .* or add --skip_bad_rows"),
         (["-"], b"version https://git-lfs.github.com/spec/v1\noid", "stdin is a pointer of Git LFS, not the file"),
-        (["--dataset_name", __file__], b"", "test_predict.py: is a file. Use FILE instead"),
+        (
+            ["--dataset_name", __file__],
+            b"",
+            "test_predict.py: is a file, not a dataset. Give it as FILE, without --dataset_name",
+        ),
         (["--text", "a", "b", "c"], b"", "--text: takes one or two texts"),
         (["--text", "a", "--batch_size", "0"], b"", "--batch_size 0: must be 1 or more"),
         (["--text", "a", "--max_seq_length", "1"], b"", "--max_seq_length 1: must be 2 or more"),

@@ -131,7 +131,7 @@ def test_what_a_search_found():
     assert select("optimal", 12, k=0, found=()) == []
     with pytest.raises(UserError, match="--drop_k 4: the search found 3 layers to drop"):
         select("greedy", 12, k=4, found=(8, 1, 11))
-    with pytest.raises(UserError, match="search result: no layer 11 in a model of 6"):
+    with pytest.raises(UserError, match="--drop_strategy optimal, search result: no layer 11 in a model of 6"):
         select("optimal", 6, k=1, found=(11,))
 
 

@@ -126,10 +126,11 @@ def test_a_python_without_the_packages_is_one_line(words):
     assert f"is not installed for {sys.executable}. Activate the environment (. .venv/bin/activate)" in ended.stderr
 
 
-def test_an_error_in_the_code_keeps_its_traceback():
-    code = "from layerdrop.system.process import prepare_process; prepare_process(); import layerdrop.absent"
+@pytest.mark.parametrize("name", ["layerdrop.absent", "numpi"])
+def test_an_error_in_the_code_keeps_its_traceback(name):
+    code = f"from layerdrop.system.process import prepare_process; prepare_process(); import {name}"
     ended = subprocess.run([sys.executable, "-c", code], env=HERE, capture_output=True, text=True)
-    assert ended.returncode == 1 and "Traceback" in ended.stderr and "layerdrop.absent" in ended.stderr
+    assert ended.returncode == 1 and "Traceback" in ended.stderr and name in ended.stderr
 
 
 @pytest.mark.parametrize(
