@@ -49,7 +49,7 @@ def test_every_study_is_a_valid_grid(monkeypatch):
         "elastic": 5 * 3 * 2 * 5,
         "elastic6": 4 * 3 * 2 * 4,
         "elastic12": 4 * 3 * 2 * 6,
-        "labels6": 2 * 4 * 3,
+        "labels6": 3 * 4 * 3,
         "labels12": 2 * 3 * 3,
         "layerdrop": 2 * 3 * 3 * (1 + 2 * 3),
         "variants_encoder6": 2 * 3 * (1 + 2 * (3 + 1 + 1 + 2 + 1 + 3 + 1 + 2) + 2 + 2 * (5 + 3 + 1)),
