@@ -46,7 +46,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Choose K for every task, and print the table. Returns the exit code."""
-    args, rest = parse_known(parser, words)
+    args, rest = parse_known(parser, words, REPLACED)
     refuse_flags(rest, REPLACED, "choosing K takes --k, --seeds and --drop_strategy instead")
     from layerdrop.analysis.choose_k import TaskTolerance, ToleranceSettings, find_tolerances
     from layerdrop.cli.checks import logged_metrics

@@ -28,7 +28,7 @@ class ModelArguments:
     tokenizer_name: LocalPath | None = flag("Folder or hub name of another tokenizer. Default: the checkpoint's own.")
     model_revision: str = flag("Branch, tag or commit on the hub.", "main")
     cache_dir: LocalPath | None = flag("Folder of the download cache.")
-    token: str | None = flag("Access token for private models on the hub.")
+    token: str | None = flag("Access token for private models and datasets on the hub.")
     trust_remote_code: bool = flag("Run Python code that comes with the checkpoint.", False)
     from_scratch: bool = flag(
         "Train from random weights, as a baseline without pre-training. Strategies still score the pre-trained layers.",
@@ -164,10 +164,14 @@ class WhenArguments:
         "pretrained",
     )
     elastic_k: list[str] | None = flag(
-        "elastic: the values of K to train, such as 2 4 6, or all. --output_dir contains the run of --drop_k. "
-        "K = 0 and every other K have a run in a subfolder: k0, k2, k4 ... Default: 1 to --drop_k."
+        "elastic: the values of K to train, such as 2 4 6, or all. Default: 1 to --drop_k. --output_dir contains the "
+        "run of --drop_k, or of K = 0 without --drop_k. The other runs are in subfolders: k0, k2, k4 ..."
     )
-    finetune_again: bool = flag("elastic: after the elastic training, fine-tune the model of --drop_k again.", False)
+    finetune_again: bool = flag(
+        "elastic: after the elastic training, fine-tune the model of --drop_k again. A subfolder contains the run of "
+        "this model before it is fine-tuned again.",
+        False,
+    )
     freeze_dropped: bool = flag(
         "finetuned: in the fine-tuning before layers are dropped, freeze the layers that will be dropped.", False
     )

@@ -105,7 +105,7 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]):
         settings = read_settings(words.pop(0), SEARCH)
         own = [action.dest for action in parser._actions]
         parser.set_defaults(**{name: settings.pop(name) for name in own if name in settings})
-    args, rest = parse_known(parser, words)
+    args, rest = parse_known(parser, words, SELECTION)
     from layerdrop.cli.checks import logged_metrics
     from layerdrop.cli.parsing import parse_settings
     from layerdrop.data.tasks import check_metric

@@ -322,6 +322,7 @@ def test_k_that_the_strategy_cannot_drop_are_left_out(call):
         ("--tasks rte --seed 1 --drop_k=2", "error: --seed, --drop_k: choosing K takes --k, --seeds and"),
         ("--tasks rte --drop_strategy symmetric --k 3", "error: K = 3: symmetric"),
         ("--tasks rte --do_eval", "error: --do_eval: choosing K trains and evaluates"),
+        ("--tasks rte --max_k 2", "--max_k: no such flag. Did you mean --k?"),
         ("--tasks rte --max_los 1", "Did you mean --max_loss?"),
         ("--tasks rt", "--tasks: unknown"),
         ("--tasks rte --drop_strategy greedy", "greedy: nothing is published for tinybert"),

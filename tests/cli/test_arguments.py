@@ -164,7 +164,9 @@ def test_every_flag_of_the_library_goes_through():
             "--drop_order and --drop_order_file contradict each other",
         ),
         ("--drop_strategy greedy --drop_k 1 --drop_order 3,3", "--drop_order 3,3: must be ids from 0, each once"),
-        ("--drop_order 3,1", "--drop_order needs a strategy"),
+        ("--drop_order 3,1", "--drop_order needs a strategy. Choose --drop_strategy: greedy, optimal, shortlist\\."),
+        ("--drop_threshold 0.9", "--drop_threshold needs a strategy. Choose --drop_strategy: contribution\\."),
+        ("--drop_order_file x", "Choose --drop_strategy: greedy, optimal, shortlist, list\\."),
         (
             "--drop_strategy top --drop_k 1 --drop_order_file x",
             "--drop_order_file: only with --drop_strategy greedy, optimal, shortlist, list, not top",
@@ -1298,7 +1300,7 @@ def test_every_setting_has_a_flag_that_exists():
             assert word.startswith("--") and word[2:] in flag_names(), name
     assert (flag_of("k"), flag_of("seed"), flag_of("text_columns")) == ("--drop_k", "--seed", "--text_columns")
     assert flag_of("files") == "--train_file/--validation_file/--train_split/--validation_split"
-    assert flag_of("processes") == "torchrun --nproc_per_node"
+    assert (flag_of("processes"), flag_of("source")) == ("torchrun --nproc_per_node", "source of the data")
 
 
 # ---- properties

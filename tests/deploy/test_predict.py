@@ -264,6 +264,7 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
         (["-"], b"w1\nw1\0w2\n", "stdin:2: a non-text character, such as NUL .* or add --skip_bad_rows"),
         (["-"], b"version https://git-lfs.github.com/spec/v1\noid", "stdin is a pointer of Git LFS, not the file"),
         (["--dataset_name", __file__], b"", "test_predict.py: is a file. Use FILE instead"),
+        (["--test_file", "x"], b"", "--test_file: no such flag. Did you mean the file without a flag?"),
         (["--text", "a", "b", "c"], b"", "--text: takes one or two texts"),
         (["--text", "a", "--batch_size", "0"], b"", "--batch_size 0: must be 1 or more"),
         (["--text", "a", "--max_seq_length", "1"], b"", "--max_seq_length 1: must be 2 or more"),

@@ -192,6 +192,8 @@ def test_interrupted_in_the_first_training(run, monkeypatch):
         code == 130
         and err.splitlines()[-1] == "stopped. Repeat the command with --resume_from_checkpoint auto to continue."
     )
+    err = run(f"{TOP} --drop_when finetuned --overwrite_output_dir")[3]
+    assert "--resume_from_checkpoint auto instead of --overwrite_output_dir to continue." in err
     monkeypatch.setattr(run_glue, "fine_tune", fine_tune)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
     assert code == 0 and record["status"] == "success" and len(prior()) == 1, err
