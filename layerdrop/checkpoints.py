@@ -194,7 +194,7 @@ class Checkpoint:
         if config.problem_type == "regression" and config.num_labels != 1:
             raise UserError(
                 f"{named}: config.json says regression (problem_type) with {config.num_labels} outputs. Regression has "
-                "one output. Correct config.json, or fine-tune the model with --do_train."
+                "one output. Correct config.json, or fine-tune the model: layerdrop run --do_train"
             )
         ids = config.label2id if isinstance(config.label2id, dict) else {}
         for i, name in enumerate(self.classes):

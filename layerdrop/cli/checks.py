@@ -246,9 +246,9 @@ def _data(flags: Flags) -> Iterator[str]:
     usual = "" if set(steps.values()) & flags.given else " (without any --do_ flag, a run trains and evaluates)"
     for split in flags.splits if own else ():
         if split not in own:
-            uses = [f"--{steps[split]}{usual}"] * getattr(flags.train, steps[split])
-            uses += [f"--score_split {split}"] * (split == flags.scored_split)
-            needed = f"--{split}_file is missing, but needed for {' and '.join(uses) or 'held-out rows'}."
+            why = usual if getattr(flags.train, steps[split]) else " for held-out rows"
+            why = f" for --score_split {split}" if split == flags.scored_split else why
+            needed = f"--{split}_file is missing, but the {split} set is read{why}."
             yield needed + (instead if split == "validation" else "")
     name, folder = flags.model.model_name_or_path, flags.train.output_dir
     if folder and os.path.isdir(name) and os.path.realpath(name) == os.path.realpath(folder):

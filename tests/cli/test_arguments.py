@@ -173,7 +173,8 @@ def test_every_flag_of_the_library_goes_through():
         ),
         ("--freeze_layers=-1,3,-2", "^--freeze_layers -2, -1: not a layer id. Ids count from 0"),
         ("--task_name mprc", "--task_name: unknown value 'mprc'. Did you mean 'mrpc'"),
-        ("--train_file a.csv", "--validation_file is missing, but needed for --do_eval .without any --do_ flag"),
+        ("--train_file a.csv --do_eval", "--validation_file is missing, but the validation set is read\\. --valid"),
+        ("--train_file a.csv", "--validation_file is missing, but the validation set is read .without any --do_ flag"),
         ("--train_file a.csv", "--validation_share 0.1 uses a fraction of the training set instead"),
         ("--train_file a.csv --do_train --drop_strategy contribution --drop_k 1", "--validation_file is missing"),
         (

@@ -389,7 +389,7 @@ def test_label_smoothing_of_values_is_said_to_do_nothing(run):
         ("--drop_strategy top --drop_k 6", "--drop_k 6: a model of 6 layers must keep at least one. Choose 0 to 5."),
         ("--drop_layers 9,9", "no layer 9 in a model of 6 layers"),
         ("--drop_layers 1,1", "given more than once"),
-        ("--drop_strategy symmetric --drop_k 3", "Nearest: --drop_k 2 or 4"),
+        ("--drop_strategy symmetric --drop_k 3", "--drop_k 3: symmetric keeps"),
         ("--drop_strategy greedy --drop_k 2", "nothing is published for tinybert"),
         ("--drop_strategy optimal --drop_k 2", "nothing is published for tinybert"),
         ("--drop_strategy top", "needs the number of layers"),
