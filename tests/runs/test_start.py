@@ -246,7 +246,7 @@ def test_the_first_training_has_its_own_recipe(run):
 def test_a_first_training_that_fails(run):
     code, _, _, err = run(f"{TOP} --drop_when finetuned --learning_rate 1e30")
     assert code == 2 and "tinybert_rte_full_k0_seed42: the prerequisite run failed" in err.splitlines()[-1]
-    assert "diverged" in err and not Path("out/record.json").exists()
+    assert "Its record is in out/prior/" in err and "diverged" in err and not Path("out/record.json").exists()
 
 
 @pytest.mark.parametrize(
