@@ -362,8 +362,8 @@ def _check_config(config: PreTrainedConfig, checkpoint: str) -> None:
         raise UserError(f"{checkpoint}: config.json names two classes '{twice[0]}' (id2label). Rename one of them.")
     if (size := getattr(config, "chunk_size_feed_forward", 0)) not in (0, 1):
         raise UserError(
-            f"{checkpoint}: config.json splits texts into parts of {size!r} tokens (chunk_size_feed_forward), which "
-            "most lengths do not allow. Set it to 0."
+            f"{checkpoint}: config.json processes texts in chunks of {size!r} tokens (chunk_size_feed_forward), but "
+            f"most text lengths are not a multiple of {size!r}. Set it to 0."
         )
     if getattr(config, "quantization_config", None) is not None:
         raise UserError(f"{checkpoint}: is quantized (quantization_config in config.json). Give the unquantized model.")

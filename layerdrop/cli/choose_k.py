@@ -5,8 +5,8 @@
 The validation set is split in halves. The command selects the largest K whose loss on one half is within --max_loss,
 and reports its loss on the other half (Sajjad et al. 2023, Table 4). Missing runs are executed in --store. Repeat the
 command to resume. The other flags are those of `layerdrop run`. Use --k and --seeds instead of --drop_k and --seed.
-Output: a table, the folder of the model chosen for the largest --max_loss (first seed), and with --figures a figure of
-loss by K.
+Output: a table, and the folder of the chosen model (largest --max_loss, first seed). --figures adds a figure of loss
+by K.
 """
 
 import argparse

@@ -7,8 +7,8 @@ MODEL is any checkpoint of a supported family with any head: base model, masked 
 question answering, decoder, sentence encoder (its pooling and dense modules are kept). Use the result with your own
 training script.
 
-Criteria that read texts need --texts: a file of lines, or a .csv, .tsv, .json, .jsonl, .parquet or .conll file. The
-words of a text that is a list, or of a CoNLL file, are joined with blanks. Criteria that need a head use the
+Criteria that read texts need --texts: a file of lines, or a .csv, .tsv, .json, .jsonl, .parquet or .conll file. If
+a text is a list of words, or the file is CoNLL, the words are joined with blanks. Criteria that need a head use the
 checkpoint's masked-LM head. A table of all criteria is in docs/criteria.md.
 
 --trim_vocabulary FILE keeps only the tokens of the texts in FILE, special tokens, and tokens of one character or byte.

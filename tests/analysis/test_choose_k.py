@@ -360,7 +360,7 @@ def test_what_a_reader_must_know_is_said():
     )  # fmt: skip
     notes = " ".join(tolerance_table([task]).notes)
     assert "rte: a larger K loses less than K = 2." in notes
-    assert "rte: one prediction for every row at K = 2 (1 of 2 seeds), K = 3 (2 of 2 seeds)." in notes
+    assert "rte: the same prediction for every row at K = 2 (1 of 2 seeds), K = 3 (2 of 2 seeds)." in notes
     assert "rte: accuracy of the full model is 60.00 on 6 rows (selection half), 61.00 on 7 rows (other half)." in notes
     assert "undertrained" not in notes and "standard error" not in notes
     (value,) = tolerance_table([task]).values
