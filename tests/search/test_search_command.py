@@ -187,6 +187,7 @@ def test_killed_in_the_middle_of_a_level(words_of_workers):
         ),
         ("--drop_k 4", "error: --drop_k: a search selects the layers, for every K up to --max_k. Leave --drop_k out."),
         ("--drop_when gradual --drop_strategy top --drop_k 2", "a search selects the layers"),
+        ("--num_train_epochs 0", "To evaluate without training, use layerdrop run with --do_eval."),
         ("--drop_when gradual", "--drop_when gradual: not available in a search. Use"),
         ("--drop_when elastic --elastic_k 2 3", "--drop_when elastic: not available in a search. Use"),
         ("--drop_when finetuned --freeze_dropped", "--freeze_dropped: needs the layers to drop"),
