@@ -123,8 +123,8 @@ def reduced_model(
         model, new_parameters = load_model(spec, checkpoint, prerequisites.start, selection, labels)
     reset_peak_memory()
     if new_parameters and spec.train is None:
-        names = ", ".join(new_parameters)
-        record.notes.append(f"untrained (not in the checkpoint), so scores are not meaningful: {names}")
+        lacking = f"the checkpoint lacks {', '.join(new_parameters)}, and this run does not train them"
+        record.notes.append(f"{lacking}, so scores are not meaningful")
     log_notes(record.notes)
     freeze_imports()
     return ReducedModel(model, selection, new_parameters)

@@ -193,7 +193,7 @@ class Checkpoint:
         if config.problem_type == "regression" and config.num_labels != 1:
             raise UserError(
                 f"{named}: config.json says regression (problem_type) with {config.num_labels} outputs. Regression has "
-                "one output. Correct config.json, or fine-tune the model with --do_train."
+                "one output. Correct config.json, or fine-tune the model: layerdrop run --do_train"
             )
         ids = config.label2id if isinstance(config.label2id, dict) else {}
         for i, name in enumerate(self.classes):
@@ -361,8 +361,8 @@ def _check_config(config: PreTrainedConfig, checkpoint: str) -> None:
         raise UserError(f"{checkpoint}: config.json names two classes '{twice[0]}' (id2label). Rename one of them.")
     if (size := getattr(config, "chunk_size_feed_forward", 0)) not in (0, 1):
         raise UserError(
-            f"{checkpoint}: config.json splits texts into parts of {size!r} tokens (chunk_size_feed_forward), which "
-            "most lengths do not allow. Set it to 0."
+            f"{checkpoint}: config.json processes texts in chunks of {size!r} tokens (chunk_size_feed_forward), but "
+            f"most text lengths are not a multiple of {size!r}. Set it to 0."
         )
     if getattr(config, "quantization_config", None) is not None:
         raise UserError(f"{checkpoint}: is quantized (quantization_config in config.json). Give the unquantized model.")

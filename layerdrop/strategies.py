@@ -44,7 +44,7 @@ def _alternate(name: str, n_layers: int, k: int, parity: int) -> list[int]:
     candidates = [number - 1 for number in range(n_layers, 0, -1) if number % 2 == parity]  # the paper counts from 1
     if k > len(candidates):
         raise UserError(
-            f"--drop_k {k}: {name} can drop at most {len(candidates)} of {n_layers} layers. "
+            f"{name} can drop at most {len(candidates)} of {n_layers} layers. "
             f"Choose 0 to {len(candidates)}, or another --drop_strategy."
         )
     return sorted(candidates[:k])
@@ -57,8 +57,8 @@ def symmetric(n_layers: int, k: int) -> list[int]:
     if (n_layers - k) % 2:
         near = [str(j) for j in (k - 1, k + 1) if j < n_layers]
         raise UserError(
-            f"--drop_k {k}: symmetric keeps the same number of layers at each end, so {n_layers} - K must be even. "
-            f"Nearest: --drop_k {' or '.join(near)}."
+            f"symmetric keeps the same number of layers at each end, so {n_layers} - K must be even. "
+            f"Nearest: K = {' or '.join(near)}."
         )
     start = (n_layers - k) // 2
     return list(range(start, start + k))
@@ -262,6 +262,7 @@ def order_of_dropping(
     layers: Sequence[int] | None = None,
     among: Sequence[int] | None = None,
     seed: int = 0,
+    flag: str = "--drop_k",
 ) -> list[int]:
     """Select the ids to drop from a model of `n_layers` layers, in the order of dropping.
 
@@ -271,7 +272,7 @@ def order_of_dropping(
     strategy: a name in WITHOUT_SCORES, or a row. k: number of layers, ignored for `list` and with a threshold.
     scores: one for each layer; for blocks one for each first layer of a block; for steps one row for each of k steps.
     found: k ids of a search result. layers: the ids of `list`. among: ids that can be dropped by score or at random;
-    None: all.
+    None: all. flag: the flag of k, for messages.
 
     Raises UserError for an unknown strategy, a k or id out of range, or a k that the strategy cannot drop.
     """
@@ -292,9 +293,12 @@ def order_of_dropping(
         return above_threshold(_checked(row, scores, n_layers, 1), threshold, among)
     if k is None:
         raise UserError(f"--drop_strategy {row.name}: needs the number of layers. Give k.")
-    check_k(k, n_layers)
+    check_k(k, n_layers, flag)
     if row.positions:
-        return sorted(row.positions(n_layers, k), reverse=row.positions is not bottom)
+        try:
+            return sorted(row.positions(n_layers, k), reverse=row.positions is not bottom)
+        except UserError as error:
+            raise UserError(f"{flag} {k}: {error}") from None
     if k == 0:
         return []
     if row.at_random:

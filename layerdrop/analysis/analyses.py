@@ -56,9 +56,8 @@ def scores(item: AnalysisInput, settings: AnalysisSettings) -> dict[str, Any]:
         try:
             stored.rows |= (more := compute(with_head)).rows
             stored.head = more.head
-        except UserError:
-            reason = "because the checkpoint has no trained head. Give a fine-tuned model."
-            notes.append(f"{', '.join(with_head)}: no scores, {reason}")
+        except UserError as error:
+            notes.append(f"No scores of {', '.join(with_head)}: {error}")
     shown = [f"{name}: {SHOWN[unit]}." for name in stored.rows if (unit := CRITERIA[name].unit) in SHOWN]
     notes.insert(0, " ".join([f"{texts}.", *shown]))
     if stored.head:

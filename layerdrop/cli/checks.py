@@ -29,6 +29,14 @@ EXCLUSIVE = {
     "resume_from_checkpoint": ("overwrite_output_dir",),
 }
 """Flag -> flags that contradict it."""
+FITTING = {
+    "drop_k": [name for name, row in STRATEGIES.items() if not row.listed],
+    "drop_threshold": [name for name, criterion in CRITERIA.items() if criterion.threshold],
+    "drop_order_file": [name for name, row in STRATEGIES.items() if row.searched or row.listed],
+    "drop_order": [name for name, row in STRATEGIES.items() if row.searched],
+    "score_on": list(CRITERIA),
+}
+"""Flag -> the strategies that use it."""
 OWN_DATA_ONLY = ("text_columns", "label_column", "label_type", "label_separator", "positive_label", "validation_share")
 DATASET_ONLY = ("dataset_config_name", "train_split", "validation_split", "test_split")
 DATA_SCORES_ONLY, WEIGHT_SCORES_ONLY = ("score_split", "max_score_samples"), ("weight_scope",)
@@ -111,10 +119,10 @@ def _strategy(flags: Flags) -> Iterator[str]:
     if drop.keep_layers is not None:
         return
     if row is None:
-        for name in ("drop_k", "drop_threshold", "drop_order_file", "drop_order", "score_on"):
+        for name, fitting in FITTING.items():
             named = getattr(drop, name) is not None and (name != "drop_k" or drop.drop_k != 0)
             if named and drop.drop_layers is None:
-                yield f"--{name} needs a strategy. Choose --drop_strategy: {', '.join(STRATEGIES)}."
+                yield f"--{name} needs a strategy. Choose --drop_strategy: {', '.join(fitting)}."
     elif row.listed and not flags.drops_nothing:
         if not flags.drop_layers and drop.drop_layers is None:
             if file := drop.drop_order_file:
@@ -122,7 +130,8 @@ def _strategy(flags: Flags) -> Iterator[str]:
             else:
                 yield "--drop_strategy list: needs the ids. Add --drop_layers 9,10,11, or --drop_order_file FILE."
         if drop.drop_k not in (None, len(flags.drop_layers)):
-            yield f"--drop_k {drop.drop_k}: --drop_layers names {len(flags.drop_layers)} layers. Leave --drop_k out."
+            source = "--drop_layers" if drop.drop_layers is not None else f"--drop_order_file {drop.drop_order_file}"
+            yield f"--drop_k {drop.drop_k}: {source} names {len(flags.drop_layers)} layers. Leave --drop_k out."
     elif drop.drop_k is None and drop.drop_threshold is None and not flags.drop_layers:
         also = " or --drop_threshold X" if row.threshold else ""
         yield f"--drop_strategy {row.name}: needs the number of layers. Add --drop_k N{also}."
@@ -136,8 +145,6 @@ def _only_with(flags: Flags) -> Iterator[str]:
     theseus = [name for name in values if name.startswith("replacing_")]
     distill = [name for name in values if name.startswith("distill") and teacher is None]
     unused = [name for name in values if name.startswith("distill_") and name not in DISTILL_DEFAULTS[kind]]
-    searched = ", ".join(name for name, strategy in STRATEGIES.items() if strategy.searched)
-    by_threshold = ", ".join(name for name, criterion in CRITERIA.items() if criterion.threshold)
     rules = [
         (["elastic_k", "finetune_again"], when == "elastic", f"--drop_when elastic, not {when}"),
         (["drop_step", "drop_every_epochs"], when == "gradual", f"--drop_when gradual, not {when}"),
@@ -157,10 +164,8 @@ def _only_with(flags: Flags) -> Iterator[str]:
     ]
     if row is not None:
         rules += [
-            (["drop_threshold"], row.threshold, f"--drop_strategy {by_threshold}, not {row.name}"),
-            (["drop_order_file"], row.searched or row.listed, f"--drop_strategy {searched}, list, not {row.name}"),
-            (["drop_order"], row.searched, f"--drop_strategy {searched}, not {row.name}"),
-            (["score_on"], row.name in CRITERIA, f"--drop_strategy {', '.join(CRITERIA)}, not {row.name}"),
+            ([name], name == "drop_k" or row.name in fitting, f"--drop_strategy {', '.join(fitting)}, not {row.name}")
+            for name, fitting in FITTING.items()
         ]
     for names, holds, needed in rules:
         for name in () if holds else _given(values, names):
@@ -241,9 +246,9 @@ def _data(flags: Flags) -> Iterator[str]:
     usual = "" if set(steps.values()) & flags.given else " (without any --do_ flag, a run trains and evaluates)"
     for split in flags.splits if own else ():
         if split not in own:
-            uses = [f"--{steps[split]}{usual}"] * getattr(flags.train, steps[split])
-            uses += [f"--score_split {split}"] * (split == flags.scored_split)
-            needed = f"--{split}_file is missing, but needed for {' and '.join(uses) or 'held-out rows'}."
+            why = usual if getattr(flags.train, steps[split]) else " for held-out rows"
+            why = f" for --score_split {split}" if split == flags.scored_split else why
+            needed = f"--{split}_file is missing, but the {split} set is read{why}."
             yield needed + (instead if split == "validation" else "")
     name, folder = flags.model.model_name_or_path, flags.train.output_dir
     if folder and os.path.isdir(name) and os.path.realpath(name) == os.path.realpath(folder):

@@ -5,8 +5,8 @@
 The validation set is split in halves. The command selects the largest K whose loss on one half is within --max_loss,
 and reports its loss on the other half (Sajjad et al. 2023, Table 4). Missing runs are executed in --store. Repeat the
 command to resume. The other flags are those of `layerdrop run`. Use --k and --seeds instead of --drop_k and --seed.
-Output: a table, the folder of the model chosen for the largest --max_loss (first seed), and with --figures a figure of
-loss by K.
+Output: a table, and the folder of the chosen model (largest --max_loss, first seed). --figures adds a figure of loss
+by K.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Choose K for every task, and print the table. Returns the exit code."""
-    args, rest = parse_known(parser, words)
+    args, rest = parse_known(parser, words, REPLACED)
     refuse_flags(rest, REPLACED, "choosing K takes --k, --seeds and --drop_strategy instead")
     from layerdrop.analysis.choose_k import TaskTolerance, ToleranceSettings, find_tolerances
     from layerdrop.cli.checks import logged_metrics

@@ -9,7 +9,7 @@ import gc
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
@@ -31,6 +31,16 @@ COMMANDS = {
     "export": "export the model of a run as safetensors or ONNX",
     "predict": "predict with a fine-tuned or exported model",
 }
+MISNOMERS = {
+    "layerdrop cut": {"k": "--drop_k"},
+    "layerdrop cost": {"drop_k": "--k"},
+    "layerdrop predict": {"test_file": "the file without a flag"},
+    "layerdrop choose-k": {"max_k": "--k"},
+    "layerdrop search": {"k": "--max_k"},
+    "layerdrop sweep": {"model": "--models", "strategy": "--strategies"},
+    "layerdrop layers": {"model": "--models"},
+}
+"""Command -> {common mistake: the correct flag}."""
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -48,11 +58,17 @@ def flag_name(word: str) -> str:
     return word.partition("=")[0][2:].replace("-", "_")
 
 
-def no_such_flag(word: str, known: Iterable[str], help: str, misnomers: Mapping[str, str] = {}) -> str:
-    """The error line for an unknown flag. help: the command that lists all flags. misnomers: name -> correct flag."""
+def no_such_flag(
+    word: str, known: Iterable[str], help: str, misnomers: Mapping[str, str] = {}, refused: Collection[str] = ()
+) -> str:
+    """The error line for an unknown flag.
+
+    help: the command that lists all flags. misnomers: name -> correct flag. refused: names of flags not to suggest.
+    """
     flag = word.partition("=")[0]
     near = get_close_matches(f"--{flag_name(word)}", [name for name in known if name.startswith("--")], n=1)
     hint = misnomers.get(flag_name(word), near[0] if near else "")
+    hint = "" if flag_name(hint.partition(" ")[0]) in refused else hint
     return f"{flag}: no such flag.{hint and f' Did you mean {hint}?'} All flags: {help}."
 
 
@@ -89,11 +105,19 @@ class CommandParser(OneLineErrors, argparse.ArgumentParser):
     def parse_args(self, args=None, namespace=None) -> argparse.Namespace:
         """Parse flags. Raises UserError for an unknown flag, with the nearest match, before a missing argument."""
         if unknown := unknown_flags(self, sys.argv[1:] if args is None else args):
-            raise UserError(no_such_flag(unknown[0], self._option_string_actions, f"{self.prog} --help"))
+            raise self.no_such_flag(unknown[0])
         values, rest = self.parse_known_args(args, namespace)
         if rest:
             self.error(f"unexpected argument '{rest[0]}'")
         return values
+
+    def no_such_flag(
+        self, word: str, others: Iterable[str] = (), misnomers: Mapping[str, str] = {}, refused: Collection[str] = ()
+    ) -> UserError:
+        """The error for an unknown flag. others: the flags of a run that the command takes, too."""
+        known = [*self._option_string_actions, *others]
+        help = f"{self.prog} --help" + ", layerdrop run --help_all" * bool(others)
+        return UserError(no_such_flag(word, known, help, {**misnomers, **MISNOMERS.get(self.prog, {})}, refused))
 
 
 def command_module(name: str):

@@ -30,7 +30,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--repeats", type=int, default=5, help="number of timing rounds")
     add("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="precision of all models")
     add("--use_cpu", action="store_true", help="run on the CPU, without a GPU")
-    add("--compare", choices=("sajjad2023", "peer2022"), help="also show the figures of this paper")
+    add("--compare", choices=("sajjad2023", "peer2022"), help="also show the values that this paper reports")
     add("--store", type=LocalPath, default="runs/cost", help="folder of the records")
     add("--format", choices=("md", "latex", "csv"), default="md", help="format of the table")
 

@@ -7,8 +7,8 @@ MODEL is any checkpoint of a supported family with any head: base model, masked 
 question answering, decoder, sentence encoder (its pooling and dense modules are kept). Use the result with your own
 training script.
 
-Criteria that read texts need --texts: a file of lines, or a .csv, .tsv, .json, .jsonl, .parquet or .conll file. The
-words of a text that is a list, or of a CoNLL file, are joined with blanks. Criteria that need a head use the
+Criteria that read texts need --texts: a file of lines, or a .csv, .tsv, .json, .jsonl, .parquet or .conll file. If
+a text is a list of words, or the file is CoNLL, the words are joined with blanks. Criteria that need a head use the
 checkpoint's masked-LM head. A table of all criteria is in docs/criteria.md.
 
 --trim_vocabulary FILE keeps only the tokens of the texts in FILE, special tokens, and tokens of one character or byte.
@@ -19,7 +19,7 @@ smaller: in models of base size, the embeddings are larger than all layers toget
 import argparse
 from pathlib import Path
 
-from layerdrop.cli.command import CommandParser, flag_name, no_such_flag, unknown_flags
+from layerdrop.cli.command import CommandParser, flag_name, unknown_flags
 from layerdrop.cli.run import describe_flags
 from layerdrop.errors import UserError
 from layerdrop.system.files import LocalPath
@@ -36,6 +36,7 @@ HELP = {"max_score_samples": "Criteria that read texts: use only the first N tex
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop cut`, and describe the flags of a run that it takes."""
+    parser.usage = "layerdrop cut MODEL --output_dir FOLDER [--flag value ...]"
     _add_own_flags(parser)
     describe_flags(
         parser.add_argument_group("selection of layers, model and device, as in layerdrop run"), SHARED, HELP
@@ -60,13 +61,13 @@ def _add_own_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--push_to_hub", metavar="NAME", help="also upload the result to this repository on the hub")
 
 
-def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
+def main(parser: CommandParser, words: list[str]) -> int:
     """Select the layers, write the checkpoint, and print its size. Returns the exit code."""
     if {"-h", "--help"} & set(words):
         parser.print_help()
         return 0
     if unknown := [word for word in unknown_flags(parser, words) if flag_name(word) not in SHARED]:
-        raise UserError(no_such_flag(unknown[0], parser._option_string_actions, f"{parser.prog} --help"))
+        raise parser.no_such_flag(unknown[0])
     own = CommandParser(parser.prog, allow_abbrev=False)
     _add_own_flags(own)
     args, rest = own.parse_known_args(words)

@@ -3,11 +3,10 @@
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 
-from layerdrop.cli.command import flag_name, recipe, unknown_flags
+from layerdrop.cli.command import CommandParser, flag_name, recipe, unknown_flags
 from layerdrop.data.tasks import get_task
 from layerdrop.errors import UserError
 
@@ -32,18 +31,20 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--cores_per_run", type=int, default=1, help="ray without GPUs: number of cores per run")
 
 
-def parse_known(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def parse_known(
+    parser: CommandParser, words: list[str], refused: Collection[str] = ()
+) -> tuple[argparse.Namespace, list[str]]:
     """The command's own flags, and the other words: flags of a run.
 
-    Raises UserError for an unknown flag that resembles a flag of the command.
+    Raises UserError for an unknown flag. refused: names of the flags of a run that the command does not take.
     """
-    for word in unknown_flags(parser, words):  # before a missing argument
-        flag = word.partition("=")[0]
-        if near := get_close_matches(flag, parser._option_string_actions, n=1, cutoff=0.8):
-            from layerdrop.cli.parsing import run_parser
+    if flags := unknown_flags(parser, words):  # before a missing argument
+        from layerdrop.cli.parsing import MISNOMERS, RENAMED, WITHOUT_EFFECT, run_parser
 
-            if flag_name(word) not in {action.dest for action in run_parser()._actions}:
-                raise UserError(f"{flag}: no such flag. Did you mean {near[0]}?")
+        of_run = run_parser()._option_string_actions
+        names = {*map(flag_name, of_run), *RENAMED, *WITHOUT_EFFECT}
+        if unknown := [word for word in flags if flag_name(word) not in names]:
+            raise parser.no_such_flag(unknown[0], of_run, MISNOMERS, refused)
     return parser.parse_known_args(words)
 
 

@@ -28,7 +28,7 @@ class ModelArguments:
     tokenizer_name: LocalPath | None = flag("Folder or hub name of another tokenizer. Default: the checkpoint's own.")
     model_revision: str = flag("Branch, tag or commit on the hub.", "main")
     cache_dir: LocalPath | None = flag("Folder of the download cache.")
-    token: str | None = flag("Access token for private models on the hub.")
+    token: str | None = flag("Access token for private models and data on the hub.")
     trust_remote_code: bool = flag("Run Python code that comes with the checkpoint.", False)
     from_scratch: bool = flag(
         "Train from random weights, as a baseline without pre-training. Strategies still score the pre-trained layers.",
@@ -131,8 +131,7 @@ class DropArguments:
         "greedy, shortlist, optimal: the search result as ids in the order of dropping, as 9,2,11."
     )
     weight_scope: WeightScope = flag(
-        "variance, aggregation: weights to score. final: the second feed-forward matrix of each layer. layer: all "
-        "matrices of each layer.",
+        "variance, aggregation: score the second feed-forward matrix of each layer (final), or all matrices (layer).",
         "final",
     )
     score_on: LocalPath | None = flag(
@@ -144,8 +143,8 @@ class DropArguments:
     )
     max_score_samples: int | None = flag("Criteria that read texts: use only the first N examples of --score_split.")
     score_store: LocalPath | None = flag(
-        "Folder of cached scores to reuse and extend. `layerdrop layers scores` writes such a folder: "
-        "runs/layers/scores, or STORE/scores with --store STORE."
+        "Folder of cached scores to reuse and extend. `layerdrop layers scores` writes runs/layers/scores, or "
+        "STORE/scores with --store STORE."
     )
     freeze_layers: str | None = flag("Ids of kept layers to freeze during fine-tuning, as 0,1,2.")
     freeze_embeddings: bool = flag("Freeze the embeddings during fine-tuning.", False)
@@ -159,19 +158,22 @@ class WhenArguments:
 
     drop_when: Literal["pretrained", "finetuned", "after", "gradual", "elastic"] = flag(
         "pretrained: drop before fine-tuning. finetuned: fine-tune the full model, drop, fine-tune again. after: "
-        "fine-tune the full model, then drop. gradual: drop layers in steps during fine-tuning. "
+        "fine-tune the full model, then drop. gradual: drop layers during fine-tuning. "
         "elastic: fine-tune the full model and shallower models in one training, then drop the last layers.",
         "pretrained",
     )
     elastic_k: list[str] | None = flag(
-        "elastic: the values of K to train, such as 2 4 6, or all. --output_dir contains the run of --drop_k. "
-        "K = 0 and every other K have a run in a subfolder: k0, k2, k4 ... Default: 1 to --drop_k."
+        "elastic: the values of K to train, such as 2 4 6, or all. Default: 1 to --drop_k. --output_dir contains the "
+        "run of --drop_k, or of K = 0 without --drop_k. The other runs are in subfolders: k0, k2, k4 ..."
     )
-    finetune_again: bool = flag("elastic: after the elastic training, fine-tune the model of --drop_k again.", False)
+    finetune_again: bool = flag(
+        "elastic: fine-tune the model of --drop_k once more. The run before that is in a subfolder.",
+        False,
+    )
     freeze_dropped: bool = flag(
         "finetuned: in the fine-tuning before layers are dropped, freeze the layers that will be dropped.", False
     )
-    drop_step: int | None = flag("gradual: number of layers to drop in each step. Default: 1.")
+    drop_step: int | None = flag("gradual: layers to drop at a time. Default: 1.")
     drop_every_epochs: int | None = flag(
         "gradual: number of epochs before each drop. Default: 2. After the last drop, training continues for "
         "--num_train_epochs."
@@ -197,8 +199,8 @@ class WhenArguments:
         "theseus: probability of replacing a group of layers at the first step. Default: 0.5."
     )
     replacing_schedule: ReplacingSchedule | None = flag(
-        "theseus: linear: raise the probability linearly to 1. constant: keep it until --replacing_steps. Default: "
-        "linear."
+        "theseus: raise the probability linearly to 1 (linear), or keep it until --replacing_steps (constant). "
+        "Default: linear."
     )
     replacing_steps: float | None = flag(
         "theseus: training step from which the probability is 1. Below 1: a fraction of all steps. Default: 0.5."

@@ -25,6 +25,9 @@ from layerdrop.criteria.table import CRITERIA
 from layerdrop.errors import UserError, unknown
 from layerdrop.system.files import LocalPath
 
+REFUSED = (*SELECTION, "drop_when", "teacher")
+"""Flags of a run that this command does not take."""
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop layers`."""
@@ -54,8 +57,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Compute missing results, print the tables, draw the figures. Returns the exit code."""
-    args, rest = parse_known(parser, words)
-    refuse_flags(rest, (*SELECTION, "drop_when", "teacher"), "layerdrop layers does not drop layers or train")
+    args, rest = parse_known(parser, words, REFUSED)
+    refuse_flags(rest, REFUSED, "layerdrop layers does not drop layers or train")
     from layerdrop.analysis.analyses import ANALYSES, AnalysisSettings
     from layerdrop.report.figures import save_figure
     from layerdrop.report.layer_report import REPORTS, labels, means

@@ -124,7 +124,10 @@ def _check(args: argparse.Namespace) -> None:
     if args.text and not all(text.strip() for text in args.text):
         raise UserError("--text: an empty text has no prediction. Give a text.")
     if args.text and len(args.text) > 2:
-        raise UserError(f"--text: takes one or two texts, not {len(args.text)}. Quote each text.")
+        raise UserError(
+            f"--text: takes one text or one pair, not {len(args.text)} texts. Quote each text. For several texts, give "
+            "a file with one text on each line."
+        )
     if not given and sys.stdin.isatty():
         raise UserError("nothing to predict. Give a file, --text, --dataset_name, or lines on stdin.")
     for name in ("text_columns", "keep_columns"):

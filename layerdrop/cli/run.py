@@ -84,14 +84,17 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
             raise UserError("--push_to_hub: the hub cannot be reached. Leave it out, and push the run's folder later.")
     arguments.notes += unused_gpus(arguments.train)
     spec, options = arguments.to_spec()
+    instead = " instead of --overwrite_output_dir" * arguments.train.overwrite_output_dir
     try:
         record = (_preview if arguments.drop.dry_run else _execute)(spec, options)
     except Locked as error:
         raise UserError(str(error)) from None
     except Interrupted as stop:
-        raise KeyboardInterrupt(f"Add --resume_from_checkpoint to continue from {stop.checkpoint}.") from None
+        raise KeyboardInterrupt(f"Add --resume_from_checkpoint{instead} to continue from {stop.checkpoint}.") from None
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("Repeat the command with --resume_from_checkpoint auto to continue.") from None
+        raise KeyboardInterrupt(
+            f"Repeat the command with --resume_from_checkpoint auto{instead} to continue."
+        ) from None
     if is_first():
         print(json.dumps(record.to_dict(), indent=1) if arguments.drop.json else summary(record))
     return 1 if record.status == "failed" else 0

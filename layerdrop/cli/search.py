@@ -11,6 +11,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from layerdrop.cli.command import CommandParser
 from layerdrop.cli.engines import SELECTION, add_engine_flags, executing, find_slots, parse_known, refuse_flags
 from layerdrop.errors import UserError, unknown
 from layerdrop.system.files import LocalPath
@@ -105,7 +106,7 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]):
         settings = read_settings(words.pop(0), SEARCH)
         own = [action.dest for action in parser._actions]
         parser.set_defaults(**{name: settings.pop(name) for name in own if name in settings})
-    args, rest = parse_known(parser, words)
+    args, rest = parse_known(parser, words, SELECTION)
     from layerdrop.cli.checks import logged_metrics
     from layerdrop.cli.parsing import parse_settings
     from layerdrop.data.tasks import check_metric
@@ -115,14 +116,16 @@ def _parse(parser: argparse.ArgumentParser, words: list[str]):
 
     if args.method not in METHODS:
         raise unknown("--method", args.method, METHODS)
-    given = [*(f"--{name}" for name, value in settings.items() if value is not None), *rest]
+    given = [*(f"--{name}" for name, value in settings.items() if value not in (None, False)), *rest]
     refuse_flags_of_one_run(given)
     refuse_flags(given, SELECTION, "a search selects the layers, for every K up to --max_k")
     refuse_flags(given, ("freeze_dropped",), "needs the layers to drop, which a search selects later")
     refuse_flags(given, ("do_train", "do_eval", "do_predict"), "a search trains and evaluates")
-    arguments = parse_settings(QUIET | {"eval_strategy": "no", "hold_out": HOLD_OUT} | settings, rest)
-    if (when := arguments.when.drop_when) in ("gradual", "elastic"):
+    start = CommandParser(parser.prog, allow_abbrev=False, add_help=False)
+    start.add_argument("--drop_when", default=settings.get("drop_when"))
+    if (when := start.parse_known_args(rest)[0].drop_when) in ("gradual", "elastic"):
         raise UserError(f"--drop_when {when}: not available in a search. Use pretrained, finetuned or after.")
+    arguments = parse_settings(QUIET | {"eval_strategy": "no", "hold_out": HOLD_OUT} | settings, rest)
     check_metric("--select_on", args.select_on, arguments.task_name, logged_metrics(arguments))
     return args, arguments
 

@@ -5,8 +5,8 @@
 
 Status of a run: done, failed, missing, or
   incomplete   done, but without a requested output
-  changed      done with other contents of the model or the data. Not repeated: choose another --store, or delete its
-               folder
+  changed      done, but the files of the model or the data have changed since. Not repeated: choose another --store, or
+               delete its folder
   other        the folder has a run with other settings. Choose another --store, or delete the folder
   impossible   settings that are refused, such as a K that is too large for the model
 

@@ -111,9 +111,10 @@ def _with_head(
             return model, [collate(part) for part in batches(labelled, batch_size)], head
     masked_lm = load_masked_lm(checkpoint)
     if masked_lm is None or tokenizer.mask_token_id is None:
+        trained = "" if data.labels is None else "a classifier trained on this task, or "
         raise UserError(
-            f"{checkpoint.flag} {checkpoint.name}: has no head for {names}, neither a trained classifier for this task "
-            "nor a masked-LM head. Choose another criterion, or give a checkpoint with such a head."
+            f"{checkpoint.flag} {checkpoint.name}: has no head for {names}. Needed: {trained}a masked-LM head. "
+            "Choose another criterion, or give a checkpoint with such a head."
         )
     return masked_lm, list(_masked(data, tokenizer, collate, batch_size)), "the checkpoint's masked-LM head"
 

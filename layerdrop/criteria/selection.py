@@ -59,7 +59,7 @@ def search_space(checkpoint: Checkpoint, max_k: int, flag: str) -> list[int]:
     if family.shared:
         raise UserError(
             f"{checkpoint.flag} {checkpoint.name}: {family.name} shares one layer, so all sets of K layers give the "
-            "same model. No search is needed. Use: layerdrop run --drop_strategy top"
+            "same model. No search is needed. Use: layerdrop run --drop_strategy top --drop_k K"
         )
     most = min(len(layers), config.num_hidden_layers - 1)
     if most < 1:

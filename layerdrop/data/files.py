@@ -123,8 +123,8 @@ def own_examples(
         head = Head()
     if split == "test" and not task and head == Head() and spec.label_column not in first.columns:
         raise UserError(
-            f"{spec.flag('test')}: the model is not fine-tuned, so its classes are unknown. Add --do_train, or give a "
-            "fine-tuned model."
+            f"{spec.flag('test')}: the model is not fine-tuned, so its classes are unknown. Give a fine-tuned "
+            "model. To fine-tune it: layerdrop run --do_train"
         )
     kind = type(task.kind) if task else _kind(first, spec, head)
     label = kind.label_column(first, spec.label_column)

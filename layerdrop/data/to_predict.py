@@ -48,11 +48,12 @@ class ToPredict:
             raise UserError(f"{self.source}: contains no text. Give one or two texts on each line.")
         n, expected = len(texts[0]), len(columns[0] if columns else texts[0])
         if n != expected:
-            count = COUNTS[expected]
-            how = f"Give {count} in each row"
+            how = f"Give {COUNTS[expected]}"
             if self.columns:
                 how += f", or name the column{'s' * (expected > 1)}: --text_columns {'A,B'[: 2 * expected - 1]}"
-            raise UserError(f"{self.source}: {COUNTS[n]} in a row, but the model takes {count.split()[0]}. {how}.")
+            where = "" if self.source == "--text" else " in each row"
+            taken = f"{COUNTS[expected]}{where}, not {COUNTS[n].split()[0]}"
+            raise UserError(f"{self.source}: the model takes {taken}. {how}.")
         return Examples(tuple(map(list, zip(*texts, strict=True))), None, [self.index[i] for i in self.rows])
 
 

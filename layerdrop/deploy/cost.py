@@ -23,7 +23,7 @@ from layerdrop.finetune.speedups.dropout import cheap_dropout
 from layerdrop.finetune.teacher import eager_attention
 from layerdrop.loading import load_classifier
 from layerdrop.runs.environment import peak_memory, reset_peak_memory
-from layerdrop.strategies import check_k, select
+from layerdrop.strategies import select
 from layerdrop.surgery import drop_layers, layer_list
 
 SEED = 41
@@ -62,7 +62,7 @@ class MeasuredModel:
         return drop_layers(model, self._dropped(model.config.num_hidden_layers)).to(device)
 
     def _dropped(self, n_layers: int) -> list[int]:
-        return select(self.strategy, n_layers, k=check_k(self.k, n_layers, "--k"))
+        return select(self.strategy, n_layers, k=self.k, flag="--k")
 
 
 @dataclass

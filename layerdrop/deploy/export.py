@@ -283,6 +283,8 @@ def validation_data(record: RunRecord, new_paths: Mapping[str, str]) -> DataSpec
         splits = data.files if split in files else (*data.files, (split, split))
         return replace(data, dataset_name=path, files=splits, text_columns=tuple(record.text_columns))
     if path not in ("hub", "demo") and not Path(os.path.expanduser(path)).exists():
+        if flag in new_paths:
+            raise UserError(f"--{flag} {path}: does not exist. Check the path.")
         raise UserError(
             f"--{flag} {path}: the run in {folder} reads this path, but the path does not exist. "
             f"Give the new path with --{flag}."

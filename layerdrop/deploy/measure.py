@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from layerdrop.criteria.table import get_strategy
+from layerdrop.criteria.table import STRATEGIES
 from layerdrop.deploy.cost import (
     MeasuredModel,
     Setting,
@@ -20,7 +20,7 @@ from layerdrop.deploy.cost import (
     time_inference,
     time_training,
 )
-from layerdrop.errors import UserError
+from layerdrop.errors import UserError, unknown
 from layerdrop.runs.environment import environment
 from layerdrop.strategies import BY_POSITION
 from layerdrop.system.files import write_atomically
@@ -47,20 +47,21 @@ def measure(
 
     models: folders, hub names, random:TYPE. texts: pairs with QQP's lengths. length: tokens of a single text.
     """
-    row = get_strategy(strategy)
-    if not row.positions:
+    if strategy not in STRATEGIES:
+        raise unknown("--drop_strategy", strategy, BY_POSITION)
+    if strategy not in BY_POSITION:
         raise UserError(
-            f"--drop_strategy {row.name}: does not select layers by position. Allowed: {', '.join(BY_POSITION)}. For "
+            f"--drop_strategy {strategy}: does not select layers by position. Allowed: {', '.join(BY_POSITION)}. For "
             "other strategies, give the folders of runs that dropped the layers."
         )
     measured = {}
     twice = Counter(map(short_name, dict.fromkeys(models)))  # different folders with the same name
     for given, k in product(models, ks):
         name = given if twice[short_name(given)] > 1 else short_name(given)
-        name += f", {row.name} K = {k}" * bool(k)
+        name += f", {strategy} K = {k}" * bool(k)
         if name in measured:
             raise UserError(f"'{name}' is given twice. Give each model and each --k once.")
-        measured[name] = MeasuredModel(given, row.name, k)
+        measured[name] = MeasuredModel(given, strategy, k)
     loaded = {name: model.load(use_cpu) for name, model in measured.items()}
     if (longest := min(map(longest_input, loaded.values()))) < length:
         log(f"--length {length}: the models read at most {longest} tokens, so {longest} is used")

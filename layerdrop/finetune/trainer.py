@@ -133,8 +133,8 @@ class FineTuner(Trainer):
             if resume_from_checkpoint is None or fault(error):
                 raise
             raise UserError(
-                f"--resume_from_checkpoint {resume_from_checkpoint}: is damaged ({type(error).__name__}). Give an "
-                "older checkpoint, or start over with --overwrite_output_dir."
+                f"{resume_from_checkpoint}: the checkpoint is damaged ({type(error).__name__}). Delete this folder, "
+                "and repeat the command (a single run: with --resume_from_checkpoint auto)."
             ) from error
         finally:
             self.interrupt.restore_signals()
@@ -281,8 +281,9 @@ class _Corrections(TrainerCallback):
             for moment in moments.values():
                 if getattr(moment, "ndim", 0) and moment.shape != parameter.shape:
                     raise UserError(
-                        "--resume_from_checkpoint: the optimizer's state belongs to other training data or another "
-                        "version. Start over with --overwrite_output_dir."
+                        f"{args.output_dir}: the optimizer's state belongs to other training data or another version. "
+                        "Delete the checkpoint folders, and repeat the command (a single run: with "
+                        "--resume_from_checkpoint auto)."
                     )
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):

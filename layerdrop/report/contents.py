@@ -75,7 +75,7 @@ def read_contents(settings: ReportSettings) -> Contents:
     if paper_results is not None:
         notes.append(NOTES[settings.compare])
         if runs.merge(paper_results, on=["model", "task"]).empty:
-            notes.append(f"--compare {settings.compare}: no published figures for these models and tasks")
+            notes.append(f"--compare {settings.compare}: no published values for these models and tasks")
     return Contents([*_tables(settings, runs, tasks, paper_results), *costs], notes, stored, runs, tasks)
 
 

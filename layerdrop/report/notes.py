@@ -70,5 +70,5 @@ def repeated(runs: pd.DataFrame) -> list[str]:
     """Name runs with the same cell and seed. Their median counts them as several seeds."""
     twice = runs[runs.duplicated(["model", "setting", "row", "column", "seed"], keep=False)]
     folders = [record.folder if record else "a csv file" for record in twice["record"]]
-    effect = "have the table cell and the seed of another run, so the median counts them as several seeds"
+    effect = "are in the same table cell with the same seed, so the median counts this seed more than once"
     return [f"{len(folders)} runs {effect}: {shorten(folders)}"] * bool(folders)

@@ -16,7 +16,6 @@ FLAG_OF = {
     "revision": "model_revision",
     "tokenizer": "tokenizer_name",
     "task": "task_name",
-    "source": "data_dir",
     "files": "train_file/--validation_file/--train_split/--validation_split",
     "strategy": "drop_strategy",
     "k": "drop_k",
@@ -29,8 +28,12 @@ FLAG_OF = {
     "training": "do_train",
 }
 """Keys of `RunSpec.flat()` -> the flag, if it has another name."""
-WITHOUT_FLAG = {"processes": "torchrun --nproc_per_node", "frozen": "freezing instead of dropping"}
-"""Keys of `RunSpec.flat()` that no flag of run_glue.py sets -> their description."""
+WITHOUT_FLAG = {
+    "source": "source of the data",
+    "processes": "torchrun --nproc_per_node",
+    "frozen": "freezing instead of dropping",
+}
+"""Keys of `RunSpec.flat()` that are no flag of run_glue.py -> their description."""
 SOURCES = ("hub", "demo", "files", "dataset")
 """Sources of rows that are not a GLUE folder."""
 DEFAULTS = RunSpec(ModelSpec(""), DataSpec("")).flat()
@@ -68,7 +71,8 @@ def _flags(spec: RunSpec) -> Iterator[str]:
     if drop.found:  # --drop_order keeps the order of dropping
         yield from ("--drop_order", ",".join(map(str, drop.found)))
     skipped = {"model", "task", "files", "found", "training", "no_speedups", "precision", *WITHOUT_FLAG}
-    skipped |= {"source"} if data.source in SOURCES else set()
+    if data.source not in SOURCES:
+        yield from ("--data_dir", data.source)
     skipped |= {"strategy"} if drop.strategy == "list" else set()
     for name, value in values.items():
         if name not in skipped and value is not None and value != DEFAULTS.get(name) and value not in ((), {}, []):

@@ -97,7 +97,10 @@ class Prerequisites:
         log(f"training the prerequisite run {prerequisite.name}{again} in {folder}")
         record = _run_when_free(run, prerequisite, lambda: replace(own, overwrite=bool(changed())))
         if record.status == "failed":
-            raise UserError(f"{prerequisite.name}: the prerequisite run failed. {record.error}")
+            raise UserError(
+                f"{prerequisite.name}: the prerequisite run failed ({record.error}). Its record is in {folder}. "
+                "Correct the cause, then repeat the command."
+            )
         if not from_first_process(lambda: self._status(prerequisite).has_model):
             raise UserError(
                 f"{prerequisite.name}: this prerequisite run was trained, but its model is not in {folder}. "

@@ -118,8 +118,8 @@ def check_predecessor(predecessor: Checkpoint, new_parameters: Sequence[str]) ->
         raise UserError(f"--theseus: {name} shares one layer, so modules cannot be replaced. Leave it out.")
     if new_parameters:
         raise UserError(
-            f"--theseus: {predecessor.name} is not fine-tuned: it lacks {new_parameters[0]}. "
-            "Add --drop_when finetuned, or give a fine-tuned model."
+            f"--theseus: the classification head of {predecessor.name} is missing or has another size "
+            f"({new_parameters[0]}). Add --drop_when finetuned, or give a model that is fine-tuned on this task."
         )
 
 

@@ -306,7 +306,7 @@ class _Planner:
             try:
                 check_selection(spec, config)
             except UserError as error:
-                return str(error)
+                return _with_axes(str(error))
         source = spec.data.source
         if source not in ("hub", "demo", "files", "dataset") and not Path(source).is_dir():
             self._note(f"--data_dir {source}: no such folder on this machine. {ELSEWHERE}")

@@ -92,7 +92,7 @@ RANGES: Mapping[str, Range] = {
     "per_device_train_batch_size": COUNT,
     "per_device_eval_batch_size": COUNT,
     "gradient_accumulation_steps": COUNT,
-    "num_train_epochs": Range(0, above=True, hint="To evaluate without training, use --do_eval."),
+    "num_train_epochs": Range(0, above=True, hint="To evaluate without training, use layerdrop run with --do_eval."),
     "max_steps": Range(0, above=True, hint="To train --num_train_epochs, leave --max_steps out.", also=-1, whole=True),
     "learning_rate": NOT_NEGATIVE,
     **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor"), PROBABILITY),

@@ -322,6 +322,7 @@ def test_k_that_the_strategy_cannot_drop_are_left_out(call):
         ("--tasks rte --seed 1 --drop_k=2", "error: --seed, --drop_k: choosing K takes --k, --seeds and"),
         ("--tasks rte --drop_strategy symmetric --k 3", "error: K = 3: symmetric"),
         ("--tasks rte --do_eval", "error: --do_eval: choosing K trains and evaluates"),
+        ("--tasks rte --max_k 2", "--max_k: no such flag. Did you mean --k?"),
         ("--tasks rte --max_los 1", "Did you mean --max_loss?"),
         ("--tasks rt", "--tasks: unknown"),
         ("--tasks rte --drop_strategy greedy", "greedy: nothing is published for tinybert"),
@@ -359,7 +360,7 @@ def test_what_a_reader_must_know_is_said():
     )  # fmt: skip
     notes = " ".join(tolerance_table([task]).notes)
     assert "rte: a larger K loses less than K = 2." in notes
-    assert "rte: one prediction for every row at K = 2 (1 of 2 seeds), K = 3 (2 of 2 seeds)." in notes
+    assert "rte: the same prediction for every row at K = 2 (1 of 2 seeds), K = 3 (2 of 2 seeds)." in notes
     assert "rte: accuracy of the full model is 60.00 on 6 rows (selection half), 61.00 on 7 rows (other half)." in notes
     assert "undertrained" not in notes and "standard error" not in notes
     (value,) = tolerance_table([task]).values

@@ -221,7 +221,7 @@ def test_scores_side_by_side(call, run, bert):
     assert code == 0 and out.count("scores\n") == 2 and "Kendall's tau" in out, err
     assert "sleb: scores of the first step only." in out and "blocks of one layer (K = 1)." in out
     assert "use the checkpoint's classifier" in out and len(list(Path("figures").glob("scores_*.png"))) == 2
-    assert "the checkpoint has no trained head" in out  # no head for stsb, no masked-LM head
+    assert "Needed: a classifier trained on this task, or a masked-LM head" in out  # stsb has neither
     code, record, _, err = run(
         "--task_name rte --max_steps 1 --drop_strategy linearity --drop_k 2 --score_store runs/layers/scores"
     )
@@ -295,6 +295,7 @@ def test_runs_are_looked_at_on_their_own_task(call, run, bert):
             "--drop_k: layerdrop layers does not drop layers or train. Leave --drop_k out.",
         ),
         ("profile --tasks rte --figure x", "--figure: no such flag. Did you mean --figures?"),
+        ("profile --k 3", "--k: no such flag. All flags: layerdrop layers --help, layerdrop run --help_all.\n"),
     ],
 )
 def test_bad_input_is_one_line(call, words, said):

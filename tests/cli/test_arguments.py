@@ -164,14 +164,17 @@ def test_every_flag_of_the_library_goes_through():
             "--drop_order and --drop_order_file contradict each other",
         ),
         ("--drop_strategy greedy --drop_k 1 --drop_order 3,3", "--drop_order 3,3: must be ids from 0, each once"),
-        ("--drop_order 3,1", "--drop_order needs a strategy"),
+        ("--drop_order 3,1", "--drop_order needs a strategy. Choose --drop_strategy: greedy, optimal, shortlist\\."),
+        ("--drop_threshold 0.9", "--drop_threshold needs a strategy. Choose --drop_strategy: contribution\\."),
+        ("--drop_order_file x", "Choose --drop_strategy: greedy, optimal, shortlist, list\\."),
         (
             "--drop_strategy top --drop_k 1 --drop_order_file x",
             "--drop_order_file: only with --drop_strategy greedy, optimal, shortlist, list, not top",
         ),
         ("--freeze_layers=-1,3,-2", "^--freeze_layers -2, -1: not a layer id. Ids count from 0"),
         ("--task_name mprc", "--task_name: unknown value 'mprc'. Did you mean 'mrpc'"),
-        ("--train_file a.csv", "--validation_file is missing, but needed for --do_eval .without any --do_ flag"),
+        ("--train_file a.csv --do_eval", "--validation_file is missing, but the validation set is read\\. --valid"),
+        ("--train_file a.csv", "--validation_file is missing, but the validation set is read .without any --do_ flag"),
         ("--train_file a.csv", "--validation_share 0.1 uses a fraction of the training set instead"),
         ("--train_file a.csv --do_train --drop_strategy contribution --drop_k 1", "--validation_file is missing"),
         (
@@ -1298,7 +1301,7 @@ def test_every_setting_has_a_flag_that_exists():
             assert word.startswith("--") and word[2:] in flag_names(), name
     assert (flag_of("k"), flag_of("seed"), flag_of("text_columns")) == ("--drop_k", "--seed", "--text_columns")
     assert flag_of("files") == "--train_file/--validation_file/--train_split/--validation_split"
-    assert flag_of("processes") == "torchrun --nproc_per_node"
+    assert (flag_of("processes"), flag_of("source")) == ("torchrun --nproc_per_node", "source of the data")
 
 
 # ---- properties

@@ -171,6 +171,6 @@ def test_the_cache_of_a_larger_k_gives_the_same_scores(bert, glue, tmp_path):
 
 def test_a_search_of_layers_that_share_their_weights_is_refused(tmp_path):
     folder = tiny.save(tmp_path / "albert", "albert")
-    said = f"^--model_name_or_path {folder}: ALBERT shares one layer, .* Use: layerdrop run --drop_strategy top$"
+    said = f"^--model_name_or_path {folder}: ALBERT shares one layer, .* run --drop_strategy top --drop_k K$"
     with pytest.raises(UserError, match=said):
         search_space(Checkpoint.open(folder), 2, "--max_k")

@@ -153,6 +153,12 @@ def test_folders_of_the_same_name(bert, tmp_path, monkeypatch):
             "demo --drop_strategy contribution",
             "--drop_strategy contribution: does not select layers by position. Allowed: top, bottom",
         ),
+        (
+            "demo --drop_strategy foo",
+            "'foo'. Allowed: top, bottom, odd-alternate, even-alternate, every-other, symmetric.",
+        ),
+        ("demo --drop_k 2", "--drop_k: no such flag. Did you mean --k?"),
+        ("demo --drop_strategy symmetric --k 1", "error: --k 1: symmetric keeps the same number of layers at each end"),
         ("demo --k 12", "--k 12"),
         ("demo --repeats 0", "--repeats 0: must be 1 or more"),
         ("demo --k 2 2", "'demo, top K = 2' is given twice"),

@@ -247,6 +247,11 @@ def test_words_of_conll_are_joined(tmp_path, monkeypatch):
             "--drop_startegy: no such flag. Did you mean --drop_strategy?",
         ),
         (["--texs", "t"], "--texs: no such flag. Did you mean --texts?"),
+        (["model", "--k", "2"], "--k: no such flag. Did you mean --drop_k?"),
+        (
+            ["model", "--drop_strategy", "taylor", "--drop_k", "1", "--texts", __file__],
+            "model: has no head for taylor. Needed: a masked-LM head. Choose another criterion",
+        ),
         (["model", "--drop_layers", "4", "5"], "'5' is not the value of a flag. Write layer ids without spaces"),
         (["model", "x"], "unexpected argument 'x'. See layerdrop cut --help."),
         (

@@ -282,6 +282,8 @@ def test_held_out_rows_are_the_validation_set(own, capsys):
         "error: --train_file train.csv: the run in made reads this path, but the path does not exist. "
         "Give the new path with --train_file.\n"
     )
+    code, _, err = call("made --train_file lost.csv", capsys)
+    assert code == 2 and err == "error: --train_file lost.csv: does not exist. Check the path.\n"
     code, _, err = call("made --validation_file dev.csv", capsys)
     assert code == 0 and "of 12 predictions differ" in err
 

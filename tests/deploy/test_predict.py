@@ -126,7 +126,7 @@ def test_load_is_called_with_a_text_a_pair_or_a_list(call, single, pair):
     both = layerdrop.load(pair)([("w1 w2", "w3"), ("w4", "w5")])
     assert layerdrop.load(pair)(("w1 w2", "w3")) == pytest.approx(both[0]) and len(both) == 2
     for model, texts, message in (
-        (pair, "w1", "one text in a row, but the model takes two"),
+        (pair, "w1", "the model takes two texts in each row, not one"),
         (single, ["w1", ("w2", "w3")], "the list mixes single texts and pairs"),
     ):
         with pytest.raises(UserError, match=message):
@@ -192,9 +192,10 @@ def test_the_columns_of_the_run(call, single, pair, tmp_path):
         ((single, "hub.csv"), "hub.csv: no column review"),
         (
             (single, "own.csv", "--text_columns", "a,b"),
-            "but the model takes one. Give one text in each row, or name the column: --text_columns A.",
+            "the model takes one text in each row, not two. Give one text, or name the column: --text_columns A.",
         ),
-        ((pair, "--text", "w1"), "one text in a row, but the model takes two. Give two texts in each row."),
+        ((pair, "--text", "w1"), "--text: the model takes two texts, not one. Give two texts."),
+        ((single, "--text", "w1", "w2"), "--text: the model takes one text, not two. Give one text."),
         ((pair, "own.csv", "--text_columns", "a,c"), "--text_columns: own.csv has no column c"),
     ):
         code, _, err = call(*words)
@@ -268,7 +269,8 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
             b"",
             "test_predict.py: is a file, not a dataset. Give it as FILE, without --dataset_name",
         ),
-        (["--text", "a", "b", "c"], b"", "--text: takes one or two texts"),
+        (["--test_file", "x"], b"", "--test_file: no such flag. Did you mean the file without a flag?"),
+        (["--text", "a", "b", "c"], b"", "--text: takes one text or one pair, not 3 texts"),
         (["--text", "a", "--batch_size", "0"], b"", "--batch_size 0: must be 1 or more"),
         (["--text", "a", "--max_seq_length", "1"], b"", "--max_seq_length 1: must be 2 or more"),
         (["--text", "a", "--text_columns", "x"], b"", "--text_columns: only for datasets and files with columns"),

@@ -394,7 +394,7 @@ def test_command(tmp_path, capsys):
     drawn = {path.name: path.stat().st_size for path in (tmp_path / "figures").iterdir()}
     names = {f"bert-base-uncased_{kind}.{ending}" for kind in ("strategies", "speed") for ending in ("png", "pdf")}
     assert set(drawn) == names and min(drawn.values()) > 2000
-    assert "no published figures" not in err
+    assert "no published values" not in err
     run = RunRecord(
         RunSpec(ModelSpec("demo"), DataSpec("demo-rte", "demo")),
         str(tmp_path / "demo"),
@@ -403,7 +403,7 @@ def test_command(tmp_path, capsys):
     )
     run.write()
     assert run_command("report", [str(tmp_path / "demo"), "--compare", "sajjad2023"]) == 0
-    assert "no published figures" in capsys.readouterr().err
+    assert "no published values" in capsys.readouterr().err
     assert run_command("report", [str(tmp_path / "none")]) == 2
     assert run_command("report", [*words, "--tasks", "cola"]) == 2
     assert "--tasks cola: no run of these tasks. Allowed: rte." in capsys.readouterr().err
@@ -570,7 +570,7 @@ def test_contents_that_no_record_names_part_nothing():
 def test_runs_of_one_cell_and_seed_are_said():
     runs = [record(), record(), record(seed=2)]
     assert repeated(frame(runs)) == [
-        "2 runs have the table cell and the seed of another run, so the median counts them as several seeds: "
+        "2 runs are in the same table cell with the same seed, so the median counts this seed more than once: "
         f"{runs[0].folder}; {runs[1].folder}"
     ]
     assert repeated(frame(runs[1:])) == []

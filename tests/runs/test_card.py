@@ -207,6 +207,8 @@ def test_layers_file_cuts_the_same_layers(run, bert):
     assert code == 2 and err.splitlines()[-1].endswith(said), err
 
     Path("none.json").write_text('{"dropped": []}')
+    code, _, _, err = run(f"{words} --drop_k 5", output="bad")
+    assert code == 2 and "--drop_k 5: --drop_order_file out/layers.json names 2 layers. Leave --drop_k out." in err, err
     code, _, _, err = run("--task_name rte --drop_strategy list --drop_order_file none.json", output="bad")
     assert code == 2 and "--drop_order_file none.json: this run dropped no layer." in err, err
 

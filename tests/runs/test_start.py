@@ -192,6 +192,8 @@ def test_interrupted_in_the_first_training(run, monkeypatch):
         code == 130
         and err.splitlines()[-1] == "stopped. Repeat the command with --resume_from_checkpoint auto to continue."
     )
+    err = run(f"{TOP} --drop_when finetuned --overwrite_output_dir")[3]
+    assert "--resume_from_checkpoint auto instead of --overwrite_output_dir to continue." in err
     monkeypatch.setattr(run_glue, "fine_tune", fine_tune)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
     assert code == 0 and record["status"] == "success" and len(prior()) == 1, err
@@ -244,7 +246,7 @@ def test_the_first_training_has_its_own_recipe(run):
 def test_a_first_training_that_fails(run):
     code, _, _, err = run(f"{TOP} --drop_when finetuned --learning_rate 1e30")
     assert code == 2 and "tinybert_rte_full_k0_seed42: the prerequisite run failed" in err.splitlines()[-1]
-    assert "diverged" in err and not Path("out/record.json").exists()
+    assert "Its record is in out/prior/" in err and "diverged" in err and not Path("out/record.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,11 @@ def test_killed_in_the_middle_of_a_level(words_of_workers):
         ("--dry_run", "--dry_run: previews a single run. Leave --dry_run out.\n"),
         ("--max_k 0", "--max_k 0: must be from 1 to 5 for a model of 6 layers"),
         ("--metod greedy", "--metod: no such flag. Did you mean --method?"),
+        (
+            "--k 3",
+            "--k: no such flag. Did you mean --max_k? All flags: layerdrop search --help, layerdrop run --help_all.",
+        ),
+        ("--strategy top", "--strategy: no such flag. All flags: layerdrop search --help"),
         ("--hold_out 2", "--hold_out 2.0: must be above 0 and below 1"),
         (
             "--drop_strategy top --drop_k 2",
@@ -182,6 +187,8 @@ def test_killed_in_the_middle_of_a_level(words_of_workers):
         ),
         ("--drop_k 4", "error: --drop_k: a search selects the layers, for every K up to --max_k. Leave --drop_k out."),
         ("--drop_when gradual --drop_strategy top --drop_k 2", "a search selects the layers"),
+        ("--num_train_epochs 0", "To evaluate without training, use layerdrop run with --do_eval."),
+        ("--drop_when gradual", "--drop_when gradual: not available in a search. Use"),
         ("--drop_when elastic --elastic_k 2 3", "--drop_when elastic: not available in a search. Use"),
         ("--drop_when finetuned --freeze_dropped", "--freeze_dropped: needs the layers to drop"),
         ("--do_eval", "error: --do_eval: a search trains and evaluates"),

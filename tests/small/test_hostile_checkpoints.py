@@ -53,7 +53,7 @@ def refused(folder, message: str) -> None:
         ({"architectures": [7]}, "architectures"),
         ({"id2label": {"1": "a", "2": "b"}}, "numbers its classes wrongly"),
         ({"id2label": {"0": "a", "1": "a"}}, "names two classes 'a'"),
-        ({"chunk_size_feed_forward": 3}, "parts of 3 tokens .* Set it to 0"),
+        ({"chunk_size_feed_forward": 3}, "chunks of 3 tokens .* Set it to 0"),
         ({"vocab_size": 2.5}, "config.json cannot be used"),
         ({"hidden_act": "nonsense"}, "config.json cannot be used"),
         ({"num_attention_heads": 3}, "config.json cannot be used"),

@@ -63,9 +63,9 @@ def test_one_layer_must_stay(strategy, k):
 
 
 def test_symmetric_names_the_nearest():
-    with pytest.raises(UserError, match="--drop_k 3: .*must be even.* Nearest: --drop_k 2 or 4"):
+    with pytest.raises(UserError, match="--drop_k 3: .*must be even.* Nearest: K = 2 or 4"):
         select("symmetric", 12, k=3)
-    with pytest.raises(UserError, match=r"Nearest: --drop_k 10\."):
+    with pytest.raises(UserError, match=r"Nearest: K = 10\."):
         select("symmetric", 12, k=11)
 
 

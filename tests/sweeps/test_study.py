@@ -104,7 +104,7 @@ def test_a_study_without_a_run_is_refused(write):
         write(model + "grid: {}")
     with pytest.raises(UserError, match="has no run"):
         write(model + "grid: {tasks: demo-rte, k: 0}\nexclude: [{k: 0}]")
-    with pytest.raises(UserError, match="none of its 2 runs is possible.*--drop_k 3"):
+    with pytest.raises(UserError, match="none of its 2 runs is possible.*: k 3: symmetric"):
         write(model + "grid: {tasks: demo-rte, strategies: symmetric, k: 3, seeds: [1, 2]}")
     assert len(write(model + "grid: {}", axes={"tasks": ["demo-rte"]}).jobs) == 1
 

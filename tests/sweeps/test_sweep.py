@@ -147,6 +147,7 @@ def test_an_unreadable_record_is_said_and_stays(study, capsys, monkeypatch):
         (["none.yaml"], "none.yaml: cannot read"),
         (["--workers", "0"], "--workers 0: must be 1 or more"),
         (["--strategys", "top"], "--strategys: no such flag. Did you mean --strategies?"),
+        (["--strategy", "top"], "Did you mean --strategies?"),
         (["--learning_rat", "1"], "Did you mean --learning_rate"),
         (["--tasks", "rto"], "Did you mean 'rte'"),
         (["--engine", "ray"], "give --precision"),

@@ -63,11 +63,11 @@ def _notes(tasks: Sequence[Any]) -> list[str]:
             for k, records in sorted(task.known.items())
         }
         constant = [f"K = {k} ({len(of)} of {len(task.known[k])} seeds)" for k, of in numbers.items() if of]
-        nearly = ", or nearly one," if max((n for of in numbers.values() for n in of), default=1) > 1 else ""
+        nearly = ", or nearly the same," if max((n for of in numbers.values() for n in of), default=1) > 1 else ""
         if constant:
             notes.append(
-                f"{task.name}: one prediction{nearly} for every row at {', '.join(constant)}. This loss reflects only "
-                "the label frequencies."
+                f"{task.name}: the same prediction{nearly} for every row at {', '.join(constant)}. This loss reflects "
+                "only the label frequencies."
             )
     return notes
 
