@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from layerdrop.cli.command import run_command
@@ -156,9 +157,10 @@ def test_killed_in_the_middle_of_a_level(words_of_workers):
     end = time.monotonic() + 100
     while len(list(Path("runs/search").glob("*/record.json"))) < 2 and time.monotonic() < end:
         time.sleep(0.02)
+    workers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    time.sleep(0.5)  # its workers end by themselves
+    psutil.wait_procs(workers, timeout=60)  # they end by themselves
     times = {path: os.stat(path).st_mtime_ns for path in Path("runs/search").glob("*/record.json")}
     again = start_command("search", words).wait()
     assert again.code == 0, again.err
