@@ -382,6 +382,8 @@ def idle_flags(flags: Flags) -> list[str]:
         notes.append("--skip_bad_rows has no effect without own files, a dataset or --data_dir")
     if data.source == "demo" and data.data_dir:
         notes.append(f"--data_dir has no effect on {flags.task_name}")
+    if "test_file" in given and not flags.train.do_predict and flags.scored_split != "test":
+        notes.append("--test_file has no effect without --do_predict")
     values = flags.values()
     by_epoch = [(name, kind) for name, kind in STRATEGY_OF.items() if name in given and values[kind] != "steps"]
     notes += [f"--{name} has no effect without --{kind} steps" for name, kind in by_epoch]

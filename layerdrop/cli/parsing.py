@@ -63,7 +63,7 @@ MISNOMERS = {
     **dict.fromkeys(("model", "models", "model_path", "checkpoint"), "--model_name_or_path"),
     **dict.fromkeys(("epochs", "num_epochs"), "--num_train_epochs"),
     **dict.fromkeys(("batch_size", "train_batch_size"), "--per_device_train_batch_size"),
-    "dataset": "--dataset_name",
+    **{"dataset": "--dataset_name", "train": "--do_train or --train_file", "resume": "--resume_from_checkpoint"},
     **dict.fromkeys(("alpha", "temperature"), "--distill_weight and --distill_temperature"),
     **{
         "lr": "--learning_rate",

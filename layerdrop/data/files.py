@@ -128,6 +128,8 @@ def own_examples(
         )
     kind = type(task.kind) if task else _kind(first, spec, head)
     label = kind.label_column(first, spec.label_column)
+    if list(tables) != ["test"]:
+        first.require("--label_column", [label])
     texts = kind.text_columns(first, label, spec.text_columns, task)
     if label in texts and list(tables) != ["test"]:
         raise UserError(
@@ -290,6 +292,11 @@ def _notes_on_classes(task: Task) -> list[str]:
         notes.append(f"{note}: if the class marks missing labels, delete its rows from the file")
     if numbers and words:
         notes.append(f"both numbers and words are classes in '{column}': {shortened(words)} and {shortened(numbers)}")
+    for separator in ";|,":
+        joined = [name for name in task.labels if set(task.labels) & {*map(str.strip, name.split(separator))} - {name}]
+        if joined:
+            note = f"'{shortened(joined)}' of column '{column}' is a class of its own. For several labels in a row, add"
+            notes.append(f"{note} --label_separator '{separator}'")
     return notes
 
 

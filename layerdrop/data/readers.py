@@ -69,7 +69,9 @@ def read_table(
         reason = error.strerror or one_line(str(error))
         raise UserError(f"{flag} {path}: cannot read the file ({reason}). Check the path.") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Convert the file.") from None
+        raise UserError(
+            f"{path}: not UTF-8 text ({error.reason}). Convert the file: iconv -f LATIN1 -t UTF-8 {path}"
+        ) from None
     if wrong := [name for name in table.columns if UNUSABLE.search(name)]:
         raise UserError(
             f"{flag} {path}: {wrong[0]!r} is not the name of a column (is the file UTF-16 or binary?). Save the file "

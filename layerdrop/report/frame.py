@@ -137,6 +137,11 @@ def _values(records: Sequence[RunRecord]) -> dict[str, list]:
             if name not in values:
                 values[name] = [None] * len(records)
             values[name][i] = value
+    for name in ("text_columns", "label_column", "skip_bad_rows"):
+        same: dict[tuple, Any] = {}  # whether a column was named or found, the same rows were read
+        for i, rows in enumerate(zip(values["task"], values["rows"], values["train_rows"], strict=True)):
+            if rows[1] and name in values:
+                values[name][i] = same.setdefault(rows, values[name][i])
     return values
 
 

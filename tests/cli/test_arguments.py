@@ -1410,3 +1410,9 @@ def test_every_field_is_part_of_the_id(run, data):
 def test_a_flag_without_effect_does_not_identify_a_run():
     without = {name for name, text in LIBRARY_HELP.items() if text.startswith("No effect")}
     assert len(without) > 8 and without <= {*NO_EFFECT}
+
+
+@pytest.mark.parametrize(("words", "noted"), [("", True), ("--do_train --do_eval --do_predict", False)])
+def test_a_test_file_without_predictions_is_noted(words, noted):
+    notes = asked(f"--train_file a.csv --validation_file b.csv --test_file c.csv {words}")[1].notes
+    assert ("--test_file has no effect without --do_predict" in notes) == noted

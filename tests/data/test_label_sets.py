@@ -49,6 +49,15 @@ def test_lists_in_every_type_of_file(tmp_path, ending, cells, separator):
     assert task.positive_label is None
 
 
+def test_classes_that_join_other_classes_are_noted(tmp_path):
+    path = write(tmp_path / "x.csv", rows(["a", "b", "a; b", "c", "c, d"]))
+    data = read(path, path)
+    note = "'a; b' of column 'label' is a class of its own. For several labels in a row, add --label_separator ';'"
+    assert note in data.notes and data.task.label_type == "class"
+    assert any("'c, d' of column 'label'" in line and line.endswith("','") for line in data.notes)
+    assert not any("--label_separator" in line for line in read(path, path, label_type="class").notes)
+
+
 @pytest.mark.parametrize(
     "how", [{}, {"label_type": "class"}, {"label_type": "number"}], ids=["auto", "class", "number"]
 )

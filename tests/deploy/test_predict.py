@@ -261,7 +261,7 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
             b"w1\n\nw1\tw2\n",
             r"stdin:3: 2 texts, separated by tabs, but the first line has 1. Correct the line",
         ),
-        (["-"], b"\xff\n", "stdin: not UTF-8 text .* at byte 0"),
+        (["-"], b"\xff\n", "stdin: not UTF-8 text .*. Convert the file: iconv"),
         (["-"], b"w1\nw1\0w2\n", "stdin:2: a non-text character, such as NUL .* or add --skip_bad_rows"),
         (["-"], b"version https://git-lfs.github.com/spec/v1\noid", "stdin is a pointer of Git LFS, not the file"),
         (

@@ -148,3 +148,9 @@ def test_flags_of_commands_in_the_text_exist(page):
         for flag in unknown:
             known = f"--{flag_name(flag)}" in of_run if takes is None else flag_name(flag) in takes
             assert known or flag in ("--help", "--help_all"), span
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_in_a_page_compiles(page):
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+        compile(block, page.name, "exec")

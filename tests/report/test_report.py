@@ -561,6 +561,18 @@ def test_equal_ids_on_other_contents_are_not_merged(tmp_path):
     assert table.header[2:4] == ["RTE (rows one) acc", "RTE (rows two) acc"]
 
 
+def test_a_text_column_that_is_named_and_one_that_is_found_are_one_column():
+    """If the same rows were read. Other rows are other columns of the table, with the name of the text column."""
+    files = {"source": "files", "files": (("train", "a.csv"),), "task": "a"}
+    runs = [record(**files, text_columns=("x",)), record(**files, k=2), record(**files, k=2, text_columns=("y",))]
+    for run, rows in zip(runs, ("one", "one", "two"), strict=True):
+        run.data = {"train": {"rows": 3, "fingerprint": rows}, "validation": {"rows": 3, "fingerprint": rows}}
+    (table,) = task_tables(frame(runs[:2]))
+    assert [row[2] for row in table.rows] == ["50.0", "50.0 +0.0"]
+    (table,) = task_tables(frame(runs))
+    assert len(table.header) > 4 and "(text_columns y" in " ".join(table.header)
+
+
 def test_contents_that_no_record_names_part_nothing():
     runs = [record(), record(k=2)]
     runs[0].fingerprints = {"model": "aaa"}
