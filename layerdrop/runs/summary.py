@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.examples import shortened
 from layerdrop.runs.record import RunRecord
 from layerdrop.system.text import printable
 
@@ -11,6 +12,8 @@ def summary(record: RunRecord) -> str:
     """Format a record. Each line has a label of at most ten letters, and values."""
     spec = record.spec
     lines = [("task", f"{spec.data.task} ({_source(record)})"), ("model", spec.model.name)]
+    if spec.data.files and record.labels:  # own data
+        lines.append(("labels", f"{record.task.kind}: {shortened(record.labels)}"))
     if record.n_layers is not None:
         lines += [("strategy", strategy_words(spec.drop)), ("dropped", _dropped(record)), ("kept", _ids(record.kept))]
     if record.scores:

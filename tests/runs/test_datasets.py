@@ -43,6 +43,7 @@ def test_train_evaluate_predict_and_once_more(call, capsys):
     assert {split: rows["rows"] for split, rows in record["data"].items()} == {"train": 24, "validation": 6, "test": 30}
     note = "6 of 30 training rows are the validation set (20% of each class at random, the same for every seed)"
     assert note in err and note in record["notes"] and "task       reviews (reviews: train)" in out
+    assert "labels     2 classes: pos, neg\n" in out
     assert call(words)[1] == record and "already done" in call(words)[3]
 
     loaded = ModelCard.load("out/README.md")
