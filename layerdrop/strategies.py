@@ -296,7 +296,8 @@ def order_of_dropping(
     check_k(k, n_layers, flag)
     if row.positions:
         try:
-            return sorted(row.positions(n_layers, k), reverse=row.positions is not bottom)
+            ids = check_ids(f"--drop_strategy {row.name}", row.positions(n_layers, k), n_layers)
+            return sorted(ids, reverse=row.positions is not bottom)
         except UserError as error:
             raise UserError(f"{flag} {k}: {error}") from None
     if k == 0:

@@ -372,7 +372,7 @@ def test_tokens_beyond_the_embeddings(tmp_path):
     words.add_tokens(["dog", "cat"])
     words.save_pretrained(folder)
     assert len(tokens_of(folder)) == 2
-    with pytest.raises(UserError, match="the tokenizer gives ids up to 66, the model has 65 embeddings"):
+    with pytest.raises(UserError, match="bert: gives ids up to 66, the model has 65 embeddings"):
         tokens_of(folder, Examples((["a cat", "w1"],), None, ["0", "1"]))
     words.add_special_tokens({"pad_token": "<pad>"})
     words.save_pretrained(folder)
@@ -383,7 +383,7 @@ def test_tokens_beyond_the_embeddings(tmp_path):
 def test_token_types_beyond_the_embeddings(tmp_path):
     folder = tiny.save(tmp_path / "roberta", "roberta", type_vocab_size=1)
     tiny.tokenizer().save_pretrained(folder)
-    with pytest.raises(UserError, match="the tokenizer gives token types up to 1, the model has 1 embedding. Give"):
+    with pytest.raises(UserError, match="roberta: gives token types up to 1, the model has 1 embedding. Give"):
         tokens_of(folder)
     assert len(tokens_of(folder, Examples(PAIRS.texts[:1], None, PAIRS.index))) == 2
 
