@@ -153,7 +153,9 @@ def read_lines(content: bytes, source: str, skip_bad_rows: bool = False) -> ToPr
     try:
         lines = [line.lstrip(BOM) for line in content.decode().split("\n")]
     except UnicodeDecodeError as error:
-        raise UserError(f"{source}: not UTF-8 text ({error.reason} at byte {error.start}). Convert the file.") from None
+        raise UserError(
+            f"{source}: not UTF-8 text ({error.reason}). Convert the file: iconv -f LATIN1 -t UTF-8"
+        ) from None
     if not lines[-1]:
         lines.pop()
     rows = [tuple(line.removesuffix("\r").split("\t")) if line.strip() else None for line in lines]

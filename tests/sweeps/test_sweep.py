@@ -37,7 +37,7 @@ def study(tmp_path, monkeypatch, bert, glue):
 def test_plan_sweep_plan(study, bert, glue, capsys):
     assert run_command("sweep", [*study, "--plan"]) == 0
     out = capsys.readouterr().out
-    assert "8 runs: 0 done, 0 failed, 8 missing, 2 impossible" in out and "--drop_k 2 or 4" in out
+    assert "8 runs: 0 done, 0 failed, 8 missing, 2 impossible" in out and "K = 2 or 4" in out
     assert not Path("runs").exists()
 
     (bad := Path("bad")).mkdir()

@@ -47,9 +47,7 @@ def _notes(results: ModelResults, columns: list[str], runs: pd.DataFrame) -> lis
     if n := int(results.runs["resumed"].sum()):
         notes.append(f"Training seconds exclude {n} resumed run{'s' * (n > 1)}.")
     of_model = runs.loc[runs["model"] == results.model, ["device", "threads"]].drop_duplicates()
-    machines = sorted(
-        {f"{row.device} with {row.threads} thread{'s' * (row.threads != 1)}" for row in of_model.itertuples()}
-    )
+    machines = sorted({f"{row.device}, threads: {row.threads}" for row in of_model.itertuples()})
     if len(machines) > 1:
         notes.append(f"Not comparable: machines or numbers of threads differ ({'; '.join(machines)}).")
     return notes
