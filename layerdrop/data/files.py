@@ -292,8 +292,9 @@ def _notes_on_classes(task: Task) -> list[str]:
         notes.append(f"{note}: if the class marks missing labels, delete its rows from the file")
     if numbers and words:
         notes.append(f"both numbers and words are classes in '{column}': {shortened(words)} and {shortened(numbers)}")
+    names = {*task.labels}
     for separator in ";|,":
-        joined = [name for name in task.labels if set(task.labels) & {*map(str.strip, name.split(separator))} - {name}]
+        joined = [name for name in task.labels if names & {*map(str.strip, name.split(separator))} - {name}]
         if joined:
             note = f"'{shortened(joined)}' of column '{column}' is a class of its own. For several labels in a row, add"
             notes.append(f"{note} --label_separator '{separator}'")

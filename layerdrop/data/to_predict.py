@@ -50,7 +50,7 @@ class ToPredict:
         if n != expected:
             how = f"Give {COUNTS[expected]}"
             if self.columns:
-                how += f", or name the column{'s' * (expected > 1)}: --text_columns {'A,B'[: 2 * expected - 1]}"
+                how += f", or name the column{'s' * (expected > 1)}: --text_columns {','.join('AB'[:expected])}"
             where = "" if self.source == "--text" else " in each row"
             taken = f"{COUNTS[expected]}{where}, not {COUNTS[n].split()[0]}"
             raise UserError(f"{self.source}: the model takes {taken}. {how}.")

@@ -1,4 +1,4 @@
-"""What a search says about its levels, and what it writes."""
+"""Messages about the levels of a search, and its files."""
 
 import json
 import math
