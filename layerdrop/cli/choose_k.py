@@ -56,7 +56,6 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     from layerdrop.report.table import render
     from layerdrop.report.tables.tolerance import tolerance_table
     from layerdrop.search.candidates import Stopped
-    from layerdrop.sweeps.engines.base import LOG_FILE
     from layerdrop.sweeps.execute import execute
     from layerdrop.system.files import make_folder, refuse_foreign
 
@@ -85,8 +84,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
                 raise Stopped
             if progress.failed:
                 job, error = progress.failed[0]
-                log = Path(job.options.folder) / LOG_FILE
-                more = f" See {log}." if log.is_file() and log.stat().st_size else ""
+                more = f" See {job.log}." if job.log.is_file() and job.log.stat().st_size else ""
                 raise UserError(f"{job.name}: this run failed. {error}{more}")
             return progress.records
 

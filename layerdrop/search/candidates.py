@@ -17,7 +17,7 @@ from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import changed_inputs, holds_model
 from layerdrop.runs.store import Store
 from layerdrop.search.methods import Ids
-from layerdrop.sweeps.engines.base import LOG_FILE, Engine, Job, Result
+from layerdrop.sweeps.engines.base import Engine, Job, Result
 from layerdrop.sweeps.execute import Progress, execute
 
 
@@ -128,7 +128,7 @@ class Candidates:
             job, error = progress.failed[0]
             raise UserError(
                 f"none of {len(specs)} trainings has a score. {job.name}: this run failed ({error}). "
-                f"See {Path(job.options.folder) / LOG_FILE}, then repeat the command."
+                f"See {job.log}, then repeat the command."
             )
         for record in done:
             if changed := changed_inputs(record.inputs, self.full_run.inputs, record.spec):

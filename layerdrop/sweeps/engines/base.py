@@ -26,6 +26,11 @@ class Job:
         """Name of the folder, without its parents."""
         return Path(self.options.folder).name
 
+    @property
+    def log(self) -> Path:
+        """The file with the output of the run. A worker makes it."""
+        return Path(self.options.folder) / LOG_FILE
+
     def record(self) -> RunRecord | None:
         """The record of the job's run; None if the folder has no readable record of this run."""
         from layerdrop.runs.store import find_record

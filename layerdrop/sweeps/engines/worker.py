@@ -10,7 +10,7 @@ from pathlib import Path
 
 from layerdrop.errors import UserError
 from layerdrop.runs.record import Environment, Run, RunRecord, read_record
-from layerdrop.sweeps.engines.base import LOG_FILE, Job
+from layerdrop.sweeps.engines.base import Job
 from layerdrop.system.faults import fault
 from layerdrop.system.process import free_memory, prepare_process
 
@@ -23,7 +23,7 @@ def load_run(pickled: bytes) -> Run:
 
 
 def work(run: Run, job: Job) -> RunRecord | None:
-    """Execute a job, and append its output to LOG_FILE.
+    """Execute a job, and append its output to `job.log`.
 
     Returns the record, also for a failed run. Returns None if another process uses the folder.
     """
@@ -31,7 +31,7 @@ def work(run: Run, job: Job) -> RunRecord | None:
     from layerdrop.runs.folder import Locked, lock_folder
 
     try:
-        with _output_to(Path(job.options.folder) / LOG_FILE):
+        with _output_to(job.log):
             try:
                 with lock_folder(job.options.folder):
                     pass  # raise Locked before the run reads its inputs
