@@ -63,15 +63,25 @@ class TableRow(NamedTuple):
         return self._parts["variant"].removeprefix(", ")
 
     @property
+    def has_full_depth(self) -> bool:
+        """Whether the row drops no layer, with any training."""
+        return self._parts["name"] == "full"
+
+    @property
     def is_full(self) -> bool:
         """Whether the row is the full model, with any recipe."""
-        return self._parts["name"] == "full" and not (self.variant or self.from_scratch)
+        return self.has_full_depth and not (self.variant or self.from_scratch)
+
+    @property
+    def training(self) -> tuple[str, bool]:
+        """The training variant, and whether it starts from scratch. Dropping `after` a training does not change it."""
+        return ", ".join(word for word in self.variant.split(", ") if word != "after"), self.from_scratch
 
     @property
     def full_depth(self) -> TableRow:
-        """The row of K = 0 with the same training and settings. Dropping `after` it does not change it."""
-        variant = ", ".join(word for word in self.variant.split(", ") if word != "after")
-        return TableRow(_words(", ".join(filter(None, ["full", variant])), self._parts["settings"], scratch=False))
+        """The row of K = 0 with the same training variant and settings."""
+        words = ", ".join(filter(None, ["full", self.training[0]]))
+        return TableRow(_words(words, self._parts["settings"], scratch=False))
 
     @property
     def is_one_training(self) -> bool:
