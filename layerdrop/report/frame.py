@@ -162,7 +162,10 @@ def _settings(record: RunRecord) -> dict[str, Any]:
     training_inputs = [
         inputs.get(name) for name in ("model", "tokenizer", "train")
     ]  # other inputs give another start model or teacher
-    return spec.flat() | {
+    settings = spec.flat()
+    if (settings["max_steps"] or 0) > 0:
+        settings["num_train_epochs"] = None  # max_steps takes its place
+    return settings | {
         "variant": ", ".join(spec.variants),
         "positive_label": _positive_label(record),
         "found": tuple(sorted(spec.drop.found)),
@@ -188,7 +191,7 @@ def _positive_label(record: RunRecord) -> str | None:
 
 
 def _differing(values: Mapping[str, list], alike: Sequence[str], names: Iterable[str]) -> list[list[tuple[str, str]]]:
-    """For each run, (name, value) of its distinguishing settings, and of SHOWN settings with other values than the default.
+    """For each run, (name, value) of its distinguishing settings, and of its SHOWN settings.
 
     values: as returned by _values. A setting is distinguishing if it differs between runs with equal values of `alike`.
     Unset settings are left out. Contents that are not recorded count as equal, and so does the recipe of a run without

@@ -225,6 +225,31 @@ def test_less_data_is_always_said():
     assert {table.title for table in tables} == titles
 
 
+@pytest.mark.parametrize(
+    ("changes", "title", "column"),
+    [
+        ({"recipe": TrainSpec(max_steps=20, num_train_epochs=9.0)}, " (max_steps 20)", "RTE acc"),
+        ({"recipe": TrainSpec(num_train_epochs=0.5)}, " (num_train_epochs 0.5)", "RTE acc"),
+        ({"recipe": TrainSpec(freeze_layers=(0, 1))}, " (freeze_layers 0,1)", "RTE acc"),
+        ({"recipe": TrainSpec(freeze_embeddings=True)}, " (freeze_embeddings True)", "RTE acc"),
+        ({"max_eval_samples": 9}, " (max_eval_samples 9)", "RTE acc"),
+        ({"validation_share": 0.2}, "", "RTE (validation_share 0.2) acc"),
+        ({"recipe": TrainSpec(learning_rate=1e-3)}, "", "RTE acc"),
+        ({"recipe": None}, "", "RTE acc"),
+    ],
+)
+def test_less_training_is_always_said(changes, title, column):
+    """Also if all runs have the same; a learning rate is no part of the training."""
+    (table,) = task_tables(frame([record(**changes), record(k=2, **changes)]))
+    assert (table.title, table.header[2]) == (f"bert-base-uncased{title}", column)
+
+
+def test_steps_instead_of_epochs_part_tables():
+    runs = [record(), record(recipe=TrainSpec(max_steps=20)), record(seed=2, recipe=TrainSpec(max_steps=20))]
+    titles = [table.title for table in task_tables(frame(runs))]
+    assert titles == [f"bert-base-uncased ({n})" for n in ("max_steps -1, num_train_epochs 3.0", "max_steps 20")]
+
+
 def test_scoring_parts_the_rows_of_its_strategy_alone():
     runs = [record(), record(k=2), record(k=2, strategy="contribution", score_split="validation")]
     assert [row[0] for table in task_tables(frame(runs)) for row in table.rows] == ["full", "top", "contribution"]
