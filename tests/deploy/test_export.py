@@ -327,6 +327,23 @@ def test_other_rows_than_the_runs(own, capsys):
     assert call("made", capsys)[0] == 0
 
 
+def test_flags_that_only_a_run_has(own, capsys):
+    """Advice on data that have changed names the command of each flag that an export lacks."""
+    own("--train_file train.csv --validation_file dev.csv")
+    content = Path("dev.csv").read_text()
+    of_run = "layerdrop run, not of layerdrop export."
+    Path("dev.csv").write_text(f"{content},b\n")
+    code, _, err = call("made", capsys)
+    assert code == 2 and "add --skip_bad_rows to" in err and f" --skip_bad_rows is a flag of {of_run}\n" in err, err
+    Path("dev.csv").write_text(content.replace("text,label", "words,label"))
+    code, _, err = call("made", capsys)
+    assert code == 2 and "no column text" in err and f" --text_columns is a flag of {of_run}\n" in err, err
+    code, _, err = call("made --label_column x --seed 1", capsys)
+    assert code == 2 and "--label_column: no such flag." in err and f" --label_column is a flag of {of_run}" in err
+    code, _, err = call("made --validation_file lost.csv", capsys)
+    assert code == 2 and "is a flag" not in err
+
+
 def test_a_glue_folder_that_has_moved(made, capsys, glue):
     said = json.loads(Path("made/record.json").read_text())
     said["spec"]["data"]["source"] = "gone"
