@@ -110,8 +110,8 @@ def _widen(axes: plt.Axes) -> None:
 def strategies(results: ModelResults, columns: list[str], marks: Marks | None = None) -> plt.Figure | None:
     """A panel for each task, with a dot for each strategy and K: the median over seeds.
 
-    Whiskers reach from the lowest to the highest seed. The full model of the differences is a dashed line. marks: colors and markers;
-    None: chosen for these rows. Returns None if no run has dropped layers.
+    Whiskers reach from the lowest to the highest seed. The full model of the differences is a dashed line. marks:
+    colors and markers; None: chosen for these rows. Returns None if no run has dropped layers.
     """
     rows = [row for row in results.rows if row.k not in ("", "0") and not row.from_scratch]
     if not rows:

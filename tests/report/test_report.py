@@ -136,6 +136,7 @@ def test_one_elastic_training_is_compared_with_its_own_full_model(tmp_path, caps
     (table,) = task_tables(mixed := frame([record(k=2), *elastic_runs()]))
     assert [row[-1] for row in table.rows] == ["", "", "", "-10.0", "-30.0"]  # full is missing, full, elastic ...
     assert table.rows[0][:3] == ["full", "0", "missing"] and len(without_full_model(mixed)) == 2
+    assert [row[0] for row in significance_tables(mixed)[0].rows] == ["top", "top, elastic", "top, elastic"]
 
 
 def test_a_variant_without_a_plain_full_model_is_compared_with_its_own_settings():

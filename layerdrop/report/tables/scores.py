@@ -72,8 +72,9 @@ def task_tables(
     """One table for each model: strategies and K as rows, tasks as columns.
 
     A cell has the median over seeds with its spread, and the difference to the full model over the seeds that both
-    have. The last columns are means over tasks (Loss in Sajjad et al.'s Table 3, with the opposite sign). tasks: the columns; None: all. published:
-    published figures. all_metrics: show every metric of a task, not only its main one; `values` always has all.
+    have. The last columns are means over tasks (Loss in Sajjad et al.'s Table 3, with the opposite sign). tasks: the
+    columns; None: all. published: published figures. all_metrics: show every metric of a task, not only its main one;
+    `values` always has all.
     """
     others = {results.model: results for results in model_results(pd.DataFrame() if published is None else published)}
     tables = []
