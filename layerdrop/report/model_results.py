@@ -93,6 +93,7 @@ class ModelResults:
 
     def __init__(self, runs: pd.DataFrame, title: str):
         self.runs, self.title = runs, title
+        self._scores_of: dict[tuple[TableRow, Cell], dict[float, list[float]]] = {}
         self._numbers: dict[str, list[float]] = {}
         """Column of the frame -> its values. Lists, because a report looks up single values of many cells."""
         self.model, self.setting = runs["model"].iloc[0], runs["setting"].iloc[0]
@@ -200,12 +201,13 @@ class ModelResults:
 
     def _scores(self, row: TableRow, cell: Cell) -> dict[float, list[float]]:
         """Seed -> the scores of its runs in a cell, usually one."""
-        column, metric = cell
-        scores: dict[float, list[float]] = {}
-        for i in self._positions(row, [column]) if metric in self.runs else ():
-            for seed in self.known("seed", [i]):
-                scores.setdefault(seed, []).extend(self.known(metric, [i]))
-        return {seed: values for seed, values in scores.items() if values}
+        if (row, cell) not in self._scores_of:
+            column, metric = cell
+            scores = self._scores_of[row, cell] = {}
+            for i in self._positions(row, [column]) if metric in self.runs else ():
+                for seed, score in zip(self.known("seed", [i]), self.known(metric, [i]), strict=False):
+                    scores.setdefault(seed, []).append(score)
+        return self._scores_of[row, cell]
 
     def _with_full_model(self, row: TableRow, cell: Cell) -> tuple[float, float, int] | None:
         """(median, median of the full model, number of seeds) over the seeds that both have.
