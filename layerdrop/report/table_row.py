@@ -74,14 +74,18 @@ class TableRow(NamedTuple):
 
     @property
     def training(self) -> tuple[str, bool]:
-        """The training variant, and whether it starts from scratch. Dropping `after` a training does not change it."""
-        return ", ".join(word for word in self.variant.split(", ") if word != "after"), self.from_scratch
+        """The training variant of the model before layers are dropped, and whether it starts from scratch.
+
+        `after` and `elastic-finetuned` do not change this model.
+        """
+        words = [word.removesuffix("-finetuned") for word in self.variant.split(", ") if word != "after"]
+        return ", ".join(words), self.from_scratch
 
     @property
     def full_depth(self) -> TableRow:
-        """The row of K = 0 with the same training variant and settings."""
-        words = ", ".join(filter(None, ["full", self.training[0]]))
-        return TableRow(_words(words, self._parts["settings"], scratch=False))
+        """The row of K = 0 with the same training and settings. Dropping `after` it does not change it."""
+        variant = ", ".join(word for word in self.variant.split(", ") if word != "after")
+        return TableRow(_words(", ".join(filter(None, ["full", variant])), self._parts["settings"], scratch=False))
 
     @property
     def is_one_training(self) -> bool:

@@ -130,6 +130,9 @@ def test_one_elastic_training_is_compared_with_its_own_full_model(tmp_path, caps
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["top, elastic", "full, elastic"]
     figures.plt.close("all")
 
+    again = record(k=4, start=record(elastic_k=(2, 4)).spec, accuracy=0.9)
+    cells = table_of(task_tables(frame([*elastic_runs(), again])))
+    assert cells["top, elastic-finetuned", "4"]["difference"] == "+10.0" and ("full", "0") not in cells
     (table,) = task_tables(both := frame([record(accuracy=0.9), *elastic_runs()]))
     assert table.title == "bert-base-uncased" and without_full_model(both) == []
     assert [row[-1] for row in table.rows] == ["", "-10.0", "-20.0", "-40.0"]
