@@ -31,6 +31,8 @@ COMMANDS = {
     "export": "export the model of a run as safetensors or ONNX",
     "predict": "predict with a fine-tuned or exported model",
 }
+WITH_FLAGS_OF_RUNS = ("run", "sweep", "search", "choose-k", "layers")
+"""Commands that take the flags of a run, too."""
 MISNOMERS = {
     "layerdrop cut": {"k": "--drop_k"},
     "layerdrop cost": {"drop_k": "--k"},
@@ -120,6 +122,21 @@ class CommandParser(OneLineErrors, argparse.ArgumentParser):
         return UserError(no_such_flag(word, known, help, {**misnomers, **MISNOMERS.get(self.prog, {})}, refused))
 
 
+def _flags_of_runs(name: str, line: str) -> str:
+    """A sentence if an error line of a command advises flags that only `layerdrop run` has; else empty."""
+    if name in WITH_FLAGS_OF_RUNS or "layerdrop run" in line:
+        return ""
+    from layerdrop.cli.flags import SECTIONS
+
+    own = command_parser(name)._option_string_actions
+    of_run = {f"--{flag}" for _, flags in SECTIONS.values() for flag in flags}
+    others = [flag for flag in dict.fromkeys(re.findall(r"--\w+", line)) if flag in of_run and flag not in own]
+    if not others:
+        return ""
+    words = f"{' and '.join(others)} {'is a flag' if len(others) == 1 else 'are flags'}"
+    return f" {words} of layerdrop run, not of layerdrop {name}."
+
+
 def command_module(name: str):
     """The module of a subcommand."""
     return import_module(f"layerdrop.cli.{name.replace('-', '_')}")
@@ -147,8 +164,8 @@ def run_command(name: str, words: Sequence[str]) -> int:
     try:
         return command_module(name).main(command_parser(name), list(words))
     except UserError as error:
-        lines = printable(str(error)).split("\n")
-        text, code = "\n".join(f"error: {cut_middle(line)}" for line in lines if line), 2
+        lines = [line for line in printable(str(error)).split("\n") if line]
+        text, code = "\n".join(f"error: {cut_middle(line)}{_flags_of_runs(name, line)}" for line in lines), 2
     except KeyboardInterrupt as stop:
         text, code = f"stopped. {stop}" if str(stop) else STOPPED, 130
     except Exception as error:

@@ -112,7 +112,8 @@ def _arguments(args: argparse.Namespace, words: list[str]):
 
     if words and not words[0].startswith("--"):
         raise UserError(f"unexpected argument '{words[0]}'. See layerdrop cut --help.")
-    arguments = parse(["--model_name_or_path", args.model, "--task_name", "demo-rte", "--do_eval", *words])
+    words = ["--model_name_or_path", args.model, "--task_name", "demo-rte", "--do_eval", *words]
+    arguments = parse(words, "layerdrop cut")
     if arguments.strategy is None and not args.trim_vocabulary and not args.dtype:
         also = "To keep all layers, add --trim_vocabulary or --dtype."
         raise UserError(f"no layer to drop. Add --drop_strategy and --drop_k, --drop_layers, or --keep_layers. {also}")

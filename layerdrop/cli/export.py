@@ -38,7 +38,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     from layerdrop.report.table import render
     from layerdrop.report.tables.exports import exports_table
     from layerdrop.system.limits import check_numbers
-    from layerdrop.system.process import freeze_imports
+    from layerdrop.system.process import busy_note, freeze_imports
 
     freeze_imports()
     check_numbers(vars(args))
@@ -62,8 +62,9 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
         if export.warning:
             print(f"warning: {folder}: {export.variants[-1].name} {export.warning}.", file=sys.stderr)
         exports.append(export)
+    busy = busy_note()
     time_in_turn(runs, exports)
-    print(render([exports_table(exports)], args.table_format), flush=True)
+    print(render([exports_table(exports, busy)], args.table_format), flush=True)
     if refused := [_refusal(export, args.max_loss) for export in exports if not export.written]:
         raise UserError("\n".join(refused))
     return 0

@@ -109,8 +109,8 @@ def _json_object_or_file(text: str) -> str:
 class Parser(OneLineErrors, HfArgumentParser):
     """The library's parser of all flags of a run."""
 
-    def __init__(self):
-        super().__init__(ALL_GROUPS, prog="layerdrop run", allow_abbrev=False, add_help=False)
+    def __init__(self, prog: str):
+        super().__init__(ALL_GROUPS, prog=prog, allow_abbrev=False, add_help=False)
         for action in self._actions:
             if action.type is string_to_bool and action.nargs is None:  # `bool | None`: --disable_tqdm alone is True
                 action.nargs, action.const = "?", True
@@ -119,9 +119,9 @@ class Parser(OneLineErrors, HfArgumentParser):
 
 
 @cache
-def run_parser() -> Parser:
-    """The parser of a run, built once."""
-    return Parser()
+def run_parser(prog: str = "layerdrop run") -> Parser:
+    """The parser of a run, built once. prog: the command that errors name."""
+    return Parser(prog)
 
 
 @dataclass
@@ -155,10 +155,10 @@ def parse_settings(settings: Mapping[str, Any], words: Sequence[str] = ()) -> Ar
     return parse([*flags_of(settings), *words])
 
 
-def parse(argv: Sequence[str]) -> Arguments:
+def parse(argv: Sequence[str], prog: str = "layerdrop run") -> Arguments:
     """Parse an optional YAML or JSON file and flags. The flags override the file.
 
-    Raises one UserError for all problems, one line each.
+    prog: the command whose --help describes the flags. Raises one UserError for all problems, one line each.
     """
     check_launcher()
     notes: list[str] = []
@@ -166,7 +166,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     if words and not words[0].startswith("-") and words[0].endswith(CONFIGURATIONS):
         words = flags_of(read_settings(words[0]), f"{words[0]}: ") + words[1:]
     words = _translate(words, notes)
-    namespace = _namespace(words)
+    namespace = _namespace(words, prog)
     given = frozenset(flag_name(word) for word in words if word.startswith("--"))
     notes += _choose_steps(namespace, given)
     notes += _choose_precision(namespace, given)
@@ -225,8 +225,8 @@ def _translate(words: list[str], notes: list[str]) -> list[str]:
     return out
 
 
-def _namespace(words: list[str]) -> argparse.Namespace:
-    parser = run_parser()
+def _namespace(words: list[str], prog: str) -> argparse.Namespace:
+    parser = run_parser(prog)
     namespace, unknown = parser.parse_known_args(words)
     if flags := [word for word in unknown if word.startswith("-")]:
         known = [option for action in parser._actions for option in action.option_strings]

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +219,7 @@ def hold_out(train: Examples, share: float, task: Task, *, all_classes: bool = T
     if not held:
         raise _too_few("--validation_share", share, "the training set", len(train))
     rest = np.setdiff1d(np.arange(len(train)), held).tolist()
-    return train.take(rest), train.take(sorted(held))
+    return train.take(rest), replace(train.take(sorted(held)), bad_lines=())  # malformed rows count once
 
 
 def _too_few(flag: str, share: float, name: str, n: int) -> UserError:

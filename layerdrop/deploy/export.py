@@ -67,16 +67,22 @@ class Export:
     metric: str
     variants: list[Variant]
     """The run's model in torch (fp32) first, the exported model last."""
+    validation_set: tuple[str, int, str] = ("", 0, "")
+    """Task, number of rows and fingerprint of the validation set."""
     largest_difference: float = 0.0
     """Largest difference of a logit between the exported model and torch."""
     changed: int = 0
     """Number of validation rows whose prediction by the exported model differs; for values, by more than 0.001."""
-    rows: int = 0
     warning: str | None = None
     """Reason why the exported model may be useless: constant predictions, or a score at chance."""
     models: dict[str, Classifier] = field(default_factory=dict)
     """Name of a variant -> the classifier to time."""
     written: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Number of validation rows."""
+        return self.validation_set[1]
 
     @property
     def loss(self) -> float:
@@ -99,7 +105,8 @@ class ExportedRun:
         self.input = RunInputs.read(spec, options, args, checkpoint, ("validation",))
         self.labels, self.task, self.metric = self.input.labels, self.input.data.task, self.record.task.selection_metric
         self.pairs = len(self.task.texts) > 1
-        self.data = self.input.dataset(self.input.data.splits("validation")[0])
+        self.split = self.input.data.splits("validation")[0]
+        self.data = self.input.dataset(self.split)
         self._check_rows(new_paths or {})
         self.model: PreTrainedModel = load_classifier(checkpoint, replace_head=False)[0]
 
@@ -195,7 +202,9 @@ class ExportedRun:
         variants = [Variant(name, megabytes, self._score(logits)) for name, megabytes, logits in forms]
         worst = float(np.abs(reference - logits).max())
         warning = self._warning(after, variants[-1].score)
-        return Export(self.folder, self.metric, variants, worst, int(changed.sum()), len(changed), warning)
+        rows = self.input.data.examples[self.split]
+        validation_set = self.record.spec.data.task, len(rows), rows.fingerprint()
+        return Export(self.folder, self.metric, variants, validation_set, worst, int(changed.sum()), warning)
 
     def _warning(self, predictions: np.ndarray, score: float) -> str | None:
         """A warning of predictions that are constant, or score at most as much as constant predictions."""

@@ -58,7 +58,7 @@ def draw(runs: pd.DataFrame, folder: str, tasks: list[str] | None = None) -> tup
         name += f"_{uses[name]}" if uses[name] > 1 else ""
         kinds = {
             "strategies": (strategies(results, columns, marks), "a run with dropped layers"),
-            "speed": (speed(results, columns, marks), "the full model, and a K > 0 with runs on every task"),
+            "speed": (speed(results, columns, marks), "the plain full model, and a K > 0 with runs on every task"),
         }
         for kind, (figure, needs) in kinds.items():
             if figure is None:
@@ -110,8 +110,8 @@ def _widen(axes: plt.Axes) -> None:
 def strategies(results: ModelResults, columns: list[str], marks: Marks | None = None) -> plt.Figure | None:
     """A panel for each task, with a dot for each strategy and K: the median over seeds.
 
-    Whiskers reach from the lowest to the highest seed. The full model is a dashed line. marks: colors and markers;
-    None: chosen for these rows. Returns None if no run has dropped layers.
+    Whiskers reach from the lowest to the highest seed. The full model of the differences is a dashed line. marks:
+    colors and markers; None: chosen for these rows. Returns None if no run has dropped layers.
     """
     rows = [row for row in results.rows if row.k not in ("", "0") and not row.from_scratch]
     if not rows:
@@ -120,7 +120,7 @@ def strategies(results: ModelResults, columns: list[str], marks: Marks | None = 
     marks = marks or marks_of(results.rows)
     across = min(2, len(columns))
     down = math.ceil(len(columns) / across)
-    full = [FULL_NAME] if results.only_full_model else []
+    full = [_name_of_full(results.only_full_model)] if results.only_full_model else []
     height = 1.5 * down + 0.45 + _legend_height([*names, *full])
     figure, grid = plt.subplots(down, across, figsize=(WIDTH, height), squeeze=False)
     gaps = [_panel(axes, results, c, rows, all_k, marks) for axes, c in zip(grid.flat, columns, strict=False)]
@@ -133,6 +133,10 @@ def strategies(results: ModelResults, columns: list[str], marks: Marks | None = 
     _legend(figure, handles, [*names, *full], f"{spread}{missing}")
     figure.suptitle(results.title, fontsize=7)
     return figure
+
+
+def _name_of_full(row: TableRow) -> str:
+    return FULL_NAME if row.is_full else row.legend
 
 
 def _panel(

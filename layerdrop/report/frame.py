@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from layerdrop.data.spec import DataSpec
 from layerdrop.errors import unknown
 from layerdrop.finetune.spec import TrainSpec
 from layerdrop.report.table_row import TableRow
@@ -20,7 +21,12 @@ ROW = ("model", "task", "strategy", "k", "threshold", "layers", "seed", "from_sc
 RECIPE = tuple(f.name for f in dataclasses.fields(TrainSpec))
 """Settings of the training. Unset in a run without training."""
 PARTIAL = ("max_train_samples", "max_eval_samples", "hold_out")
-"""Settings that are always shown, because the scores do not cover the whole task."""
+"""Settings that select rows of a task."""
+SHORTER = ("validation_share", "max_steps", "num_train_epochs", "freeze_layers", "freeze_embeddings")
+DEFAULTS = {f.name: f.default for kind in (DataSpec, TrainSpec) for f in dataclasses.fields(kind)}
+SHOWN = {name: DEFAULTS[name] for name in (*PARTIAL, *SHORTER)}
+"""Setting -> its default. All other values are shown even if all runs have them: without them, a table would look like
+one of full trainings on the whole task."""
 DETAILS = ("score_on", "score_split", "score_samples", "weight_scope")
 """Settings of a criterion. Runs with different values are separate rows."""
 VARIANT = ("drop_when", "finetune_again", "freeze_dropped", "frozen", "distill", "variant")
@@ -156,7 +162,10 @@ def _settings(record: RunRecord) -> dict[str, Any]:
     training_inputs = [
         inputs.get(name) for name in ("model", "tokenizer", "train")
     ]  # other inputs give another start model or teacher
-    return spec.flat() | {
+    settings = spec.flat()
+    if (settings["max_steps"] or 0) > 0:
+        settings["num_train_epochs"] = None  # max_steps takes its place
+    return settings | {
         "variant": ", ".join(spec.variants),
         "positive_label": _positive_label(record),
         "found": tuple(sorted(spec.drop.found)),
@@ -182,7 +191,7 @@ def _positive_label(record: RunRecord) -> str | None:
 
 
 def _differing(values: Mapping[str, list], alike: Sequence[str], names: Iterable[str]) -> list[list[tuple[str, str]]]:
-    """For each run, (name, value) of its distinguishing settings and of PARTIAL settings.
+    """For each run, (name, value) of its distinguishing settings, and of its SHOWN settings.
 
     values: as returned by _values. A setting is distinguishing if it differs between runs with equal values of `alike`.
     Unset settings are left out. Contents that are not recorded count as equal, and so does the recipe of a run without
@@ -197,7 +206,7 @@ def _differing(values: Mapping[str, list], alike: Sequence[str], names: Iterable
                 in_group.setdefault(group, set()).add(repr(value))
         several = {group for group, different in in_group.items() if len(different) > 1}
         for of_run, group, value in zip(differing, groups, values[name], strict=True):
-            if value is not None and (group in several or name in PARTIAL):
+            if value is not None and (group in several or value != SHOWN.get(name, value)):
                 of_run.append((NAMES.get(name, name), _word(value)))
     return differing
 

@@ -20,7 +20,7 @@ from layerdrop.report.marks import Marks, marks_of
 from layerdrop.report.model_results import ModelResults, model_results, title_of
 from layerdrop.report.records import StoredRuns
 from layerdrop.report.table_row import TableRow
-from layerdrop.report.tables.scores import points, signed, spread
+from layerdrop.report.tables.scores import difference, points, spread
 from layerdrop.runs.command import command_of
 from layerdrop.runs.record import RunRecord
 
@@ -56,7 +56,7 @@ def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
         for cell in results.main_cells(columns):
             value = results.value(row, cell)
             if value["score"] is not None:
-                more = " ".join(filter(None, [spread(value, results.seeds), signed(value["difference"])]))
+                more = " ".join(filter(None, [spread(value, results.seeds), difference(value)]))
                 score = {"score": _number(value["score"]), "words": points(value["score"]), "more": more}
                 cells[title_of(cell)] = score
         rows.append(

@@ -93,24 +93,31 @@ class ModelResults:
 
     def __init__(self, runs: pd.DataFrame, title: str):
         self.runs, self.title = runs, title
+        self._scores_of: dict[tuple[TableRow, Cell], dict[float, list[float]]] = {}
         self._numbers: dict[str, list[float]] = {}
         """Column of the frame -> its values. Lists, because a report looks up single values of many cells."""
         self.model, self.setting = runs["model"].iloc[0], runs["setting"].iloc[0]
         self.rows = sorted(set(runs["row"]), key=TableRow.order)
         self.task_of = dict(zip(runs["column"], runs["task"], strict=True))
         """Column -> task."""
-        self.full_models = [row for row in self.rows if row.is_full]
-        """Rows of the full model: one for each recipe."""
-        self.only_full_model = self.full_models[0] if len(self.full_models) == 1 else None
-        self.table_rows = [*(self.full_models or [FULL]), *(row for row in self.rows if not row.is_full)]
-        """The rows of a table. The full model's row comes first, even without a run."""
         self.cells: dict[tuple[TableRow, str], list[int]] = {}
         """(row, column) -> positions of its runs in `runs`."""
         for i, place in enumerate(zip(runs["row"], runs["column"], strict=True)):
             self.cells.setdefault(place, []).append(i)
         self.seeds = max(len(set(self.known("seed", positions))) for positions in self.cells.values())
         """Maximum number of seeds of a cell."""
-        self._full_models = {row: self._nearest_full_model(row) for row in self.table_rows}
+        self._full_models = {row: self._nearest_full_model(row) for row in self.rows}
+        self.full_models = [row for row in self.rows if self.is_compared_with_itself(row)]
+        """The rows that other rows are compared with."""
+        self.only_full_model = self.full_models[0] if len(self.full_models) == 1 else None
+        needed = FULL in self._full_models.values() and not any(row.is_full for row in self.rows)
+        missing = [FULL] * needed
+        self.table_rows = [*missing, *self.full_models, *(row for row in self.rows if row not in self.full_models)]
+        """The rows of a table. The full models come first, also FULL without a run if a row needs it."""
+        used = {self.full(row) for row in self.rows if not self.is_compared_with_itself(row)}
+        others = [row.strategy for row in self.full_models if row in used and not row.is_full]
+        self.compared = f"{title}, compared with {' and '.join(others)}" if others else title
+        """The title of a table with differences. Names the full models that have a training variant."""
 
     def columns(self, tasks: list[str] | None = None) -> list[str]:
         """Columns of tasks, in the given order; None: all tasks, in GLUE's order. A task without runs has a column."""
@@ -161,14 +168,20 @@ class ModelResults:
     def full(self, row: TableRow) -> TableRow:
         """The full model to compare a row with: the recipe that differs in the fewest settings.
 
-        FULL, a row without runs, if there is no full model, or if several differ in equally few settings.
+        Without a plain full model: K = 0 of the same training variant. FULL, a row without runs, if there is no full
+        model, or if several differ in equally few settings.
         """
-        return self._full_models[row]
+        return self._full_models.get(row, FULL)
+
+    def is_compared_with_itself(self, row: TableRow) -> bool:
+        """Whether a row is a full model that rows are compared with."""
+        return self.full(row) == row
 
     def _nearest_full_model(self, row: TableRow) -> TableRow:
-        distance = {
-            full: len({setting.split()[0] for setting in full.settings ^ row.settings}) for full in self.full_models
-        }
+        full_models = [full for full in self.rows if full.is_full] or [
+            full for full in self.rows if full.has_full_depth and full.training == row.training
+        ]
+        distance = {full: len({setting.split()[0] for setting in full.settings ^ row.settings}) for full in full_models}
         nearest = [full for full, n in distance.items() if n == min(distance.values())]
         return nearest[0] if len(nearest) == 1 else FULL
 
@@ -179,29 +192,59 @@ class ModelResults:
 
     def value(self, row: TableRow, cell: Cell, other: ModelResults | None = None) -> dict[str, object]:
         """A machine-readable cell, in points; None for missing values. other: published results."""
-        ours, full = self.summary(row, cell), self.summary(self.full(row), cell)
+        ours, pair = self.summary(row, cell), self._with_full_model(row, cell)
         theirs = other and other.summary(row, cell)
-        difference = None if ours is None or full is None or row.is_full else ours.median - full.median
         value = self.place(row) | {"task": cell[0], "metric": cell[1], "seeds": ours and ours.n}
         value |= {"score": ours and ours.median, "lowest": ours and ours.low, "highest": ours and ours.high}
-        return value | {"difference": difference, "published": theirs and theirs.median}
+        value |= {"difference": pair and pair[0] - pair[1], "difference_seeds": pair and pair[2]}
+        return value | {"published": theirs and theirs.median}
+
+    def _scores(self, row: TableRow, cell: Cell) -> dict[float, list[float]]:
+        """Seed -> the scores of its runs in a cell, usually one."""
+        if (row, cell) not in self._scores_of:
+            column, metric = cell
+            scores = self._scores_of[row, cell] = {}
+            for i in self._positions(row, [column]) if metric in self.runs else ():
+                for seed, score in zip(self.known("seed", [i]), self.known(metric, [i]), strict=False):
+                    scores.setdefault(seed, []).append(score)
+        return self._scores_of[row, cell]
+
+    def _with_full_model(self, row: TableRow, cell: Cell) -> tuple[float, float, int] | None:
+        """(median, median of the full model, number of seeds) over the seeds that both have.
+
+        Without a common seed: over all seeds, and 0. None without scores of both, and for the full model itself.
+        """
+        ours, full = self._scores(row, cell), self._scores(self.full(row), cell)
+        if not ours or not full or self.is_compared_with_itself(row):
+            return None
+        common = ours.keys() & full.keys()
+        medians = [
+            summarize(score for seed, scores in of_row.items() if seed in common or not common for score in scores)
+            for of_row in (ours, full)
+        ]
+        return medians[0].median, medians[1].median, len(common)
 
     def mean(self, row: TableRow, cells: Sequence[Cell]) -> float | None:
         """Mean of the medians over cells. None unless the row has every cell."""
         summaries = [self.summary(row, cell) for cell in cells]
         return None if None in summaries or not summaries else statistics.fmean(s.median for s in summaries)
 
+    def mean_with_full_model(self, row: TableRow, cells: Sequence[Cell]) -> tuple[float, float, int] | None:
+        """Means over cells of _with_full_model, and the lowest number of seeds. None unless all cells have both."""
+        pairs = [self._with_full_model(row, cell) for cell in cells]
+        known = [pair for pair in pairs if pair]
+        if not known or len(known) < len(pairs):
+            return None
+        ours, full, seeds = zip(*known, strict=True)
+        return statistics.fmean(ours), statistics.fmean(full), min(seeds)
+
     def mean_value(self, row: TableRow, cells: Sequence[Cell]) -> dict[str, object]:
         """The mean over cells, machine-readable, with its difference to the full model."""
-        mean, full = self.mean(row, cells), self.mean(self.full(row), cells)
-        difference = None if mean is None or full is None or row.is_full else mean - full
+        pair = self.mean_with_full_model(row, cells)
         value = dict.fromkeys(self.value(row, cells[0])) | self.place(row)
-        return value | {
-            "task": "mean",
-            "metric": f"over {' '.join(column for column, _ in cells)}",
-            "score": mean,
-            "difference": difference,
-        }
+        value |= {"task": "mean", "metric": f"over {' '.join(column for column, _ in cells)}"}
+        value |= {"difference": pair and pair[0] - pair[1], "difference_seeds": pair and pair[2]}
+        return value | {"score": self.mean(row, cells)}
 
     def median(self, row: TableRow, columns: Iterable[str], fact: str) -> float | None:
         """Median of a fact of the runs (`parameters`, `train`, `inference`). None if no run has the fact."""

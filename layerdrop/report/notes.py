@@ -60,10 +60,13 @@ def busy(runs: pd.DataFrame) -> list[str]:
 
 
 def without_full_model(runs: pd.DataFrame) -> list[str]:
-    """Name tables with rows that have no full model to compare with."""
-    tables = [r.title for r in model_results(runs) if any(r.full(row) not in r.rows for row in r.rows)]
+    """Name tables without a plain full model: those whose differences are to other rows, and those without any."""
+    results = model_results(runs)
+    compared = [r.compared for r in results if r.compared != r.title]
+    notes = [f"no plain full model (K = 0 without a training variant): {shorten(compared)}"] * bool(compared)
+    tables = [r.title for r in results if any(r.full(row) not in r.rows for row in r.rows)]
     advice = "so these rows have no differences. Add K = 0 to the study"
-    return [f"no full model to compare with in {shorten(tables)}, {advice}"] * bool(tables)
+    return notes + [f"no full model to compare with in {shorten(tables)}, {advice}"] * bool(tables)
 
 
 def repeated(runs: pd.DataFrame) -> list[str]:

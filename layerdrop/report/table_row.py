@@ -63,9 +63,23 @@ class TableRow(NamedTuple):
         return self._parts["variant"].removeprefix(", ")
 
     @property
+    def has_full_depth(self) -> bool:
+        """Whether the row drops no layer, with any training."""
+        return self._parts["name"] == "full"
+
+    @property
     def is_full(self) -> bool:
         """Whether the row is the full model, with any recipe."""
-        return self._parts["name"] == "full" and not (self.variant or self.from_scratch)
+        return self.has_full_depth and not (self.variant or self.from_scratch)
+
+    @property
+    def training(self) -> tuple[str, bool]:
+        """The training variant of the model before layers are dropped, and whether it starts from scratch.
+
+        `after` and `elastic-finetuned` do not change this model.
+        """
+        words = [word.removesuffix("-finetuned") for word in self.variant.split(", ") if word != "after"]
+        return ", ".join(words), self.from_scratch
 
     @property
     def full_depth(self) -> TableRow:

@@ -80,7 +80,8 @@ def read_study(
     content = _read(path)
     if recipe is None and content.get("recipe"):
         recipe = str(Path(path).parent / Path(os.path.expanduser(content["recipe"])))
-    settings = (read_settings(recipe) if recipe else {}) | (content.get("settings") or {})
+    own = content.get("settings") or {}
+    settings = (read_settings(recipe) if recipe else {}) | _of_every_run(path, own)
     grids, exclude = _mappings(path, content, "grid"), _mappings(path, content, "exclude")
     _check_axes(path, grids, exclude)
     names = [*settings, *(name for grid in grids for name in grid)]
@@ -92,8 +93,7 @@ def read_study(
             planner.add_grid(grid, exclude)
         except UserError as error:
             given = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in flags}
-            own = set(content.get("settings") or {}) - given
-            raise UserError(_with_file(str(error), path, own)) from error
+            raise UserError(_with_file(str(error), path, set(own) - given - set(grid))) from error
     planner.keep_needed_models()
     study = planner.study
     if not study.jobs and not study.impossible:
@@ -128,6 +128,21 @@ def _read(path: str) -> dict[str, Any]:
             "`settings: {learning_rate: 3e-5}`."
         )
     return content
+
+
+def _of_every_run(path: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The study's own settings, flag -> value. An axis with one value is a setting, too."""
+    flags: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name in AXES and AXES[name] in settings:
+            raise UserError(f"{path}: settings: '{name}' and '{AXES[name]}' are the same. Leave one of them out.")
+        if name in AXES and isinstance(value, list):
+            if len(value) != 1:
+                example = f"`grid: {{{name}: [{', '.join(map(str, value))}]}}`"
+                raise UserError(f"{path}: settings: {name}: takes one value. Put an axis under 'grid', as {example}.")
+            value = value[0]
+        flags[AXES.get(name, name)] = value
+    return flags
 
 
 def _mappings(path: str, content: dict[str, Any], key: str) -> list[dict[str, Any]]:
@@ -350,17 +365,19 @@ def _where(grid: dict[str, Any], cell: dict[str, Any]) -> str:
 
 
 def _with_file(text: str, path: str, settings: set[str]) -> str:
-    """Add the study's file to an error: the flag at the beginning of a line becomes a key of the file's settings."""
+    """Add the study's file to an error: the flag or axis at the beginning of a line becomes a key of its settings."""
 
     def key(flag: re.Match[str]) -> str:
-        return f"{path}: settings: {flag[1]}" if flag[1] in settings else flag[0]
+        return f"{path}: settings: {flag[2]}" if flag[2] in settings else flag[0]
 
     text = f"{path}: {text}" if text.startswith("grid: ") else text
-    return re.sub(r"^--(\w+)", key, text, flags=re.MULTILINE)
+    return re.sub(r"^(--)?(\w+)", key, text, flags=re.MULTILINE)
 
 
 def _with_axes(text: str) -> str:
     """Replace flags in an error message by the names of the axes that vary them."""
+    if "no such flag" in text:  # a name of the recipe or of a setting
+        return text
     for axis, flag in AXES.items():
         text = re.sub(rf"--{flag}\b", axis, re.sub(rf"--{flag} N\b", f"{axis}: [N]", text))
     return text

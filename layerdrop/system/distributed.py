@@ -22,6 +22,8 @@ LOST = re.compile(
 """Messages of the libraries `gloo` and `nccl` about a process that has left the group or died."""
 _active = 0
 """Number of functions of `leaves_group` that are executed now, each called by the one before."""
+_logged: set[str] = set()
+"""Notes that the outermost of these functions has logged."""
 
 
 def _joined() -> ModuleType | None:
@@ -145,6 +147,7 @@ def leaves_group(function: Callable[Arguments, Value]) -> Callable[Arguments, Va
         finally:
             _active -= 1
             if not _active:
+                _logged.clear()
                 leave()
 
     return run
@@ -157,6 +160,9 @@ def log(text: str) -> None:
 
 
 def log_notes(notes: Iterable[str]) -> None:
-    """Print notes to stderr, one on each line."""
+    """Print notes to stderr, one on each line. Runs of one command that share a note print it once."""
     for note in notes:
-        log(f"note: {note}")
+        if note not in _logged:
+            log(f"note: {note}")
+        if _active:
+            _logged.add(note)

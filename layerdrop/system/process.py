@@ -199,7 +199,7 @@ def busy_note(seconds: float = 0.1) -> str | None:
     if others < 0.5:
         return None
     others = f"{min(others, len(cores)):.1f} of {len(cores)} cores"
-    return f"{BUSY} {others}: this run takes longer, and its times are not comparable"
+    return f"{BUSY} {others}, so the measured times are not comparable"
 
 
 def _cores() -> list[int]:

@@ -55,6 +55,30 @@ def test_help_of_a_run(capsys):
     assert run_command("run", ["--help_all"]) == 0 and "--adam_beta1" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["cut", "predict", "report", "compare", "cost", "export"])
+def test_advice_names_the_command_of_a_flag(name, capsys, monkeypatch):
+    """One line for each problem, in every command without the flags of a run."""
+    lines = ["a: add --label_type class, or --label_type number and --theseus", "b: add --lost, or see layerdrop run"]
+    module = type("", (), {"add_flags": lambda parser: None, "main": lambda parser, words: fail()})
+
+    def fail():
+        raise UserError("\n".join(lines))
+
+    monkeypatch.setattr(command, "command_module", lambda name: module)
+    assert run_command(name, []) == 2
+    added = f" --label_type and --theseus are flags of layerdrop run, not of layerdrop {name}."
+    assert capsys.readouterr().err == f"error: {lines[0]}{added}\nerror: {lines[1]}\n"
+    assert run_command("sweep", []) == 2
+    assert capsys.readouterr().err == "".join(f"error: {line}\n" for line in lines)
+
+
+@pytest.mark.parametrize("words", ["--drop_k two", "--drop_k", "--drop_strategy", "--seed x", "--dtype int8"])
+def test_errors_of_cut_name_its_own_help(words, capsys):
+    assert run_command("cut", ["model", "--output_dir", "out", *words.split()]) == 2
+    err = capsys.readouterr().err
+    assert err.endswith("See layerdrop cut --help.\n") and "layerdrop run" not in err, err
+
+
 def test_every_command_is_described_and_has_a_module(capsys):
     modules = {path.stem.replace("_", "-") for path in (ROOT / "layerdrop" / "cli").glob("*.py")}
     assert set(COMMANDS) <= modules and command.overview([]) == 0

@@ -327,6 +327,23 @@ def test_other_rows_than_the_runs(own, capsys):
     assert call("made", capsys)[0] == 0
 
 
+def test_flags_that_only_a_run_has(own, capsys):
+    """Advice on data that have changed names the command of each flag that an export lacks."""
+    own("--train_file train.csv --validation_file dev.csv")
+    content = Path("dev.csv").read_text()
+    of_run = "layerdrop run, not of layerdrop export."
+    Path("dev.csv").write_text(f"{content},b\n")
+    code, _, err = call("made", capsys)
+    assert code == 2 and "add --skip_bad_rows to" in err and f" --skip_bad_rows is a flag of {of_run}\n" in err, err
+    Path("dev.csv").write_text(content.replace("text,label", "words,label"))
+    code, _, err = call("made", capsys)
+    assert code == 2 and "no column text" in err and f" --text_columns is a flag of {of_run}\n" in err, err
+    code, _, err = call("made --label_column x --seed 1", capsys)
+    assert code == 2 and "--label_column: no such flag." in err and f" --label_column is a flag of {of_run}" in err
+    code, _, err = call("made --validation_file lost.csv", capsys)
+    assert code == 2 and "is a flag" not in err
+
+
 def test_a_glue_folder_that_has_moved(made, capsys, glue):
     said = json.loads(Path("made/record.json").read_text())
     said["spec"]["data"]["source"] = "gone"
@@ -334,6 +351,23 @@ def test_a_glue_folder_that_has_moved(made, capsys, glue):
     code, _, err = call("made", capsys)
     assert code == 2 and "--data_dir gone: the run in made reads this path, but the path does not exist" in err
     assert call(f"made --data_dir {glue}", capsys)[0] == 0
+
+
+@pytest.mark.parametrize("label_type", ["class", "number"])
+def test_held_out_rows_whose_labels_are_decimals(run, capsys, label_type):
+    """`0.0` and `1.0`, which no file alone calls classes or numbers."""
+    rows = [f"w{i} w{i + 1},{i % 2}.0" for i in range(24)]
+    Path("train.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    words = f"--train_file train.csv --hold_out 0.25 --label_type {label_type} --drop_strategy top --drop_k 4"
+    code, record, _, err = run(f"{words} --max_steps 3 --learning_rate 1e-3", data=None, output="made")
+    assert code == 0 and record["label_type"] == label_type, err
+    code, out, err = call("made --max_loss 100", capsys)
+    n = record["data"]["validation"]["rows"]
+    assert code == 0 and n == 6 and f"0 of {n} predictions differ" in err, err
+    metric = {"class": "accuracy", "number": "spearmanr"}[label_type]
+    assert f"| {metric}" in out and f"| {100 * record['metrics'][metric]:.1f}" in out, out
+    labels = json.loads(Path("made/export/export.json").read_text())["labels"]
+    assert labels == (["0.0", "1.0"] if label_type == "class" else [])
 
 
 def test_whole_numbers_that_a_run_took_for_numbers():
@@ -502,6 +536,20 @@ def test_several_runs_are_timed_in_turn(made, capsys, monkeypatch):
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["form"] for row in rows] == ["torch fp32", "onnx fp32", "onnx int8"] * 2
     assert float(rows[5]["speed_up_batch_1"]) == pytest.approx(2 / 1.375, rel=1e-5)
+
+
+@needs_onnx
+def test_the_table_says_what_is_not_comparable(run, capsys, monkeypatch):
+    """Scores on different validation sets by different metrics; times beside other processes."""
+    assert run("--task_name rte --drop_strategy top --drop_k 4 --max_steps 1", output="made")[0] == 0
+    assert run("--task_name mrpc --drop_strategy top --drop_k 4 --max_steps 1 --max_eval_samples 9", output="b")[0] == 0
+    monkeypatch.setattr("layerdrop.system.process.busy_note", lambda: "other processes occupy 1.3 of 2 cores")
+    code, out, err = call("made b --format onnx --max_loss 100", capsys)
+    assert code == 0 and "| score " in out and re.search(r"\| b +\| torch fp32 \| \d+\.\d f1 +\|", out), out + err
+    assert "*The scores are not comparable: the validation sets differ (made: rte, 12 rows; b: mrpc, 9 rows).*" in out
+    assert "*Other processes occupy 1.3 of 2 cores.*" in out
+    code, out, _ = call("made made", capsys)  # safetensors are not timed
+    assert code == 0 and "not comparable" not in out and "cores" not in out and "milliseconds" not in out
 
 
 @pytest.mark.parametrize(

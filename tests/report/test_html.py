@@ -53,7 +53,7 @@ def test_what_it_holds():
     assert full["cells"]["RTE acc"] == {"score": 62.0, "words": "62.0", "more": "[60.0, 66.0]"}
     assert full["cells"]["STS-B Pearson"] == {"score": None, "words": "constant", "more": "n=1"}
     assert [row["mark"] for row in found["rows"]] == [None, 0, 0]  # top's
-    assert two["cells"]["RTE acc"]["more"] == "n=1 -7.0" and four["k"] == 4
+    assert two["cells"]["RTE acc"]["more"] == "n=1 -5.0" and four["k"] == 4
     assert two["speed_up"] is None  # not every task was run
     assert "--drop_strategy top --drop_k 2" in two["runs"][0]["command"]
     assert found["failed"][0]["error"] == "training diverged" and found["notes"] == ["some <note>"]

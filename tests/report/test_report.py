@@ -71,13 +71,89 @@ def test_medians_spread_and_differences_by_hand():
     runs += [record(k=4, seed=1, accuracy=0.5)]
     cells = table_of(task_tables(frame(runs)))
     assert cells["full", "0"]["RTE acc"] == "62.0 [60.0, 66.0]"
-    assert cells["top", "2"]["RTE acc"] == "58.0 [55.0, 61.0] n=2 -4.0"
+    assert cells["top", "2"]["RTE acc"] == "58.0 [55.0, 61.0] n=2 -5.0"  # seeds 1 and 2 of the full model: 63.0
     assert cells["top", "2"]["CoLA Matthews"] == "30.0 n=1 -20.0"
     assert cells["full", "0"]["mean"] == "56.0" and cells["top", "2"]["mean"] == "44.0"  # (62 + 50) / 2, (58 + 30) / 2
-    assert cells["top", "2"]["difference"] == "-12.0"
+    assert cells["top", "2"]["difference"] == "-12.5"  # (-5 - 20) / 2
     assert cells["top", "4"]["CoLA Matthews"] == cells["top", "4"]["mean"] == "missing"
     only = table_of(task_tables(frame(runs), ["rte"]))
-    assert set(only["top", "4"]) == {"RTE acc", "mean", "difference"} and only["top", "4"]["difference"] == "-12.0"
+    assert set(only["top", "4"]) == {"RTE acc", "mean", "difference"} and only["top", "4"]["difference"] == "-10.0"
+
+
+def test_differences_are_over_the_seeds_of_both():
+    """A full model with fewer or other seeds, in every format. Seed 2 is a bad one."""
+    runs = [record(seed=s, accuracy=a) for s, a in ((1, 0.6), (2, 0.2))]
+    runs += [record(k=2, seed=s, accuracy=a) for s, a in ((2, 0.1), (3, 0.6), (4, 0.6))]
+    runs += [record(k=4, seed=3, accuracy=0.5)]
+    tables = [*task_tables(frame(runs)), *glue_tables(frame(runs))]
+    cells = table_of(tables[:1])
+    assert cells["top", "2"] == {"RTE acc": "60.0 [10.0, 60.0] -10.0", "mean": "60.0", "difference": "-10.0"}
+    assert cells["top", "4"]["RTE acc"] == "50.0 n=1 +10.0 (other seeds)"
+    assert cells["top", "4"]["difference"] == "+10.0 (other seeds)"
+    assert "difference to the full model over the seeds of both" in tables[0].notes[0]
+    shares = table_of(tables[1:])
+    assert [shares["top", k]["of the full model"] for k in ("2", "4")] == ["50.0%", "125.0%"]
+    seeds = [(value["task"], value["difference_seeds"]) for value in tables[0].values]
+    assert seeds == [("rte", None), ("mean", None), ("rte", 1), ("mean", 1), ("rte", 0), ("mean", 0)]
+
+
+def elastic_runs(scores=((0, 0.8), (2, 0.7), (4, 0.5))):
+    """The runs of one elastic training: (K, accuracy)."""
+    start = record(elastic_k=(2, 4)).spec
+    return [record(k=k, recipe=None, start=start, accuracy=a, inference=6.0 - k) for k, a in scores]
+
+
+def test_one_elastic_training_is_compared_with_its_own_full_model(tmp_path, capsys):
+    """In tables, figures, notes, and on the page. With a plain full model, that one is compared with."""
+    for run in elastic_runs():
+        run.prerequisites = {"trainings": 1, "steps": 1, "seconds": 20.0}
+        run.folder = str(tmp_path / "store" / run.spec.id)
+        run.write()
+    words = [str(tmp_path / "store"), "--html", str(tmp_path / "p.html")]
+    assert run_command("report", [*words, "--table", "tasks", "glue", "cost", "significance"]) == 0
+    out, err = capsys.readouterr()
+    title = "bert-base-uncased, compared with full, elastic"
+    assert [line for line in out.splitlines() if line.startswith("#")] == [
+        f"### {title}{kind}" for kind in ("", ": GLUE", ": cost", ": significance")
+    ]
+    assert f"no plain full model (K = 0 without a training variant): {title}" in err and "no full model" not in err
+    assert title in (tmp_path / "p.html").read_text()
+    runs = frame(elastic_runs())
+    cells = table_of(task_tables(runs))
+    assert list(cells) == [("full, elastic", "0"), ("top, elastic", "2"), ("top, elastic", "4")]
+    assert [cell["RTE acc"] for cell in cells.values()] == ["80.0", "70.0 -10.0", "50.0 -30.0"]
+    assert [cell["difference"] for cell in cells.values()] == ["", "-10.0", "-30.0"]
+    assert table_of(glue_tables(runs))["top, elastic", "4"]["of the full model"] == "62.5%"
+    assert table_of(cost_tables(runs))["top, elastic", "4"]["inference time"] == "-67%"
+    assert [row[0] for row in significance_tables(runs)[0].rows] == ["top, elastic"] * 2
+    figure = figures.strategies(model_results(runs)[0], ["rte"])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["top, elastic", "full, elastic"]
+    figures.plt.close("all")
+
+    again = record(k=4, start=record(elastic_k=(2, 4)).spec, accuracy=0.9)
+    cells = table_of(task_tables(frame([*elastic_runs(), again])))
+    assert cells["top, elastic-finetuned", "4"]["difference"] == "+10.0" and ("full", "0") not in cells
+    (table,) = task_tables(both := frame([record(accuracy=0.9), *elastic_runs()]))
+    assert table.title == "bert-base-uncased" and without_full_model(both) == []
+    assert [row[-1] for row in table.rows] == ["", "-10.0", "-20.0", "-40.0"]
+    (table,) = task_tables(mixed := frame([record(k=2), *elastic_runs()]))
+    assert [row[-1] for row in table.rows] == ["", "", "", "-10.0", "-30.0"]  # full is missing, full, elastic ...
+    assert table.rows[0][:3] == ["full", "0", "missing"] and len(without_full_model(mixed)) == 2
+    assert [row[0] for row in significance_tables(mixed)[0].rows] == ["top", "top, elastic", "top, elastic"]
+
+
+def test_a_variant_without_a_plain_full_model_is_compared_with_its_own_settings():
+    """Two elastic trainings and a distillation; LayerDrop has no K = 0."""
+    other = record(elastic_k=(2,)).spec
+    runs = elastic_runs() + [record(k=k, recipe=None, start=other, accuracy=0.4 - 0.1 * k) for k in (0, 2)]
+    runs += [record(k=k, accuracy=0.3 - 0.01 * k, distil=DistilSpec("logits", teacher="t")) for k in (0, 2)]
+    runs += [record(k=2, recipe=TrainSpec(layerdrop_rate=0.2))]
+    (table,) = task_tables(frame(runs))
+    found = {(row[0], row[1]): row[-1] for row in table.rows}
+    assert found["top, elastic (elastic_k 2,4)", "2"] == "-10.0" and found["top, elastic (elastic_k 2)", "2"] == "-20.0"
+    assert found["top, distill-logits", "2"] == "-2.0" and found["top, layerdrop", "2"] == ""
+    names = "full, distill-logits and full, elastic (elastic_k 2) and full, elastic (elastic_k 2,4)"
+    assert table.title == f"bert-base-uncased, compared with {names}"
 
 
 def test_the_full_model_may_be_missing():
@@ -151,6 +227,31 @@ def test_less_data_is_always_said():
     tables = task_tables(frame([record(hold_out=0.15), record(), record(hold_out=0.3)]))
     titles = {f"bert-base-uncased{words}" for words in (" (hold_out 0.15)", "", " (hold_out 0.3)")}
     assert {table.title for table in tables} == titles
+
+
+@pytest.mark.parametrize(
+    ("changes", "title", "column"),
+    [
+        ({"recipe": TrainSpec(max_steps=20, num_train_epochs=9.0)}, " (max_steps 20)", "RTE acc"),
+        ({"recipe": TrainSpec(num_train_epochs=0.5)}, " (num_train_epochs 0.5)", "RTE acc"),
+        ({"recipe": TrainSpec(freeze_layers=(0, 1))}, " (freeze_layers 0,1)", "RTE acc"),
+        ({"recipe": TrainSpec(freeze_embeddings=True)}, " (freeze_embeddings True)", "RTE acc"),
+        ({"max_eval_samples": 9}, " (max_eval_samples 9)", "RTE acc"),
+        ({"validation_share": 0.2}, "", "RTE (validation_share 0.2) acc"),
+        ({"recipe": TrainSpec(learning_rate=1e-3)}, "", "RTE acc"),
+        ({"recipe": None}, "", "RTE acc"),
+    ],
+)
+def test_less_training_is_always_said(changes, title, column):
+    """Also if all runs have the same; a learning rate is no part of the training."""
+    (table,) = task_tables(frame([record(**changes), record(k=2, **changes)]))
+    assert (table.title, table.header[2]) == (f"bert-base-uncased{title}", column)
+
+
+def test_steps_instead_of_epochs_part_tables():
+    runs = [record(), record(recipe=TrainSpec(max_steps=20)), record(seed=2, recipe=TrainSpec(max_steps=20))]
+    titles = [table.title for table in task_tables(frame(runs))]
+    assert titles == [f"bert-base-uncased ({n})" for n in ("max_steps -1, num_train_epochs 3.0", "max_steps 20")]
 
 
 def test_scoring_parts_the_rows_of_its_strategy_alone():
@@ -659,7 +760,7 @@ def test_latex_meets_at_the_decimal_point():
     assert r"\begin{tabular}{lrr@{ }lrr}" in lines
     assert r"strategy & K & RTE acc & & mean & difference \\" in lines
     assert r"full & 0 & 65.0 & [60.0, 70.0] & 65.0 & \\" in lines
-    assert r"top & 2 & 5.0 & n=1 $-$60.0 & 5.0 & $-$60.0 \\" in lines
+    assert r"top & 2 & 5.0 & n=1 $-$55.0 & 5.0 & $-$55.0 \\" in lines
     assert r"contribution \ensuremath{>} 0.9" in render(
         task_tables(frame([record(k=None, strategy="contribution", threshold=0.9) for _ in "a"])), "latex"
     )

@@ -60,6 +60,27 @@ def test_a_training_of_a_cut_checkpoint(run, bert):
         assert AutoModelForSequenceClassification.from_pretrained(folder).config.num_hidden_layers == len(kept)
 
 
+def test_notes_on_the_data_are_printed_once(run):
+    """By a training and all its K. A malformed row counts once, also if the validation set is a part of the file."""
+    rows = [f"w{i} w{i + 1},{'ab'[i % 2]}" for i in range(24)]
+    Path("train.csv").write_text("\n".join(["text,label", *rows, ",b", ",a"]) + "\n")
+    words = "--train_file train.csv --validation_share 0.25 --skip_bad_rows --max_steps 2"
+    for _ in range(2):  # with the training, and with a training that is done
+        code, record, _, err = run(
+            f"{words} --drop_when elastic --drop_k 2 --elastic_k 1 2 --overwrite_output_dir", data=None
+        )
+        notes = [line for line in err.splitlines() if line.startswith("note: ")]
+        assert code == 0 and len(notes) == len(set(notes)), err
+        assert err.count("2 malformed rows of train left out: lines 26, 27") == 1, err
+    assert {split: read["bad_rows"] for split, read in record["data"].items()} == {"train": 2, "validation": 0}
+    assert run(words, data=None, output="plain")[0] == 0
+    text = Path("plain/README.md").read_text()
+    assert "Rows: 18 of train (2 malformed rows left out), 6 of validation." in text
+    for k in (0, 1):
+        assert read_record(f"out/k{k}").notes == read_record("out").notes
+        assert "(2 malformed rows left out), 6 of validation." in Path(f"out/k{k}/README.md").read_text()
+
+
 def test_every_k_by_default(run):
     code, record, _, err = run(f"{WORDS} --drop_k 2 --max_steps 2")
     assert code == 0 and read_record("out/k1").kept == [0, 1, 2, 3, 4], err

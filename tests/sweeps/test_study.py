@@ -77,6 +77,38 @@ def test_every_seed_is_checked(write):
         write("settings: {model_name_or_path: demo}\ngrid: {tasks: [demo-rte, demo-mrpc], seeds: [1, 2, -1]}")
 
 
+def test_settings_take_one_value_of_an_axis(write):
+    """Like its flag; the grid and the command line override it."""
+    axes = "{models: demo, tasks: [demo-rte], strategies: top, k: 6, seeds: 1}"
+    (job,) = write(f"settings: {axes}\ngrid: {{learning_rate: 1e-4}}").jobs
+    (same,) = write(f"grid: {axes.replace('}', ', learning_rate: 1e-4}')}").jobs
+    assert job == same and what(job) == ("demo-rte", "top", 6, 1)
+    assert [job.spec.drop.k for job in write(f"settings: {axes}\ngrid: {{k: [2, 4]}}").jobs] == [2, 4]
+    assert [job.spec.seed for job in write(f"settings: {axes}\ngrid: {{k: 2}}", axes={"seeds": [7, 8]}).jobs] == [7, 8]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("k: [2, 4]", "s.yaml: settings: k: takes one value. Put an axis under 'grid', as `grid: {k: [2, 4]}`."),
+        ("seeds: []", "s.yaml: settings: seeds: takes one value. Put an axis under 'grid', as `grid: {seeds: []}`."),
+        ("k: 2, drop_k: 4", "s.yaml: settings: 'k' and 'drop_k' are the same. Leave one of them out."),
+        ("k: two", "s.yaml: settings: k: not a whole number: 'two'. See layerdrop run --help."),
+        ("kk: 2", "s.yaml: settings: kk: no such flag."),
+    ],
+)
+def test_an_axis_in_settings_that_is_refused(write, settings, said):
+    with pytest.raises(UserError) as error:
+        write(f"settings: {{models: demo, {settings}}}\ngrid: {{tasks: demo-rte, strategies: top}}")
+    assert str(error.value).startswith(said), error.value
+
+
+def test_an_axis_in_a_recipe_is_no_flag(write, tmp_path):
+    (tmp_path / "r.yaml").write_text("k: 2")
+    with pytest.raises(UserError, match=r"--k: no such flag. Did you mean --drop_k\?"):
+        write("recipe: r.yaml\ngrid: {models: demo, tasks: demo-rte, strategies: top}")
+
+
 def test_the_order_is_the_files(write):
     order = [("top", 2, 1), ("top", 2, 2), ("bottom", 2, 1), ("bottom", 2, 2)]
     full = [(None, None, 1), (None, None, 2)]

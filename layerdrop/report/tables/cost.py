@@ -21,7 +21,7 @@ def cost_tables(runs: pd.DataFrame, tasks: list[str] | None = None) -> list[Tabl
     tables = []
     for results in model_results(runs):
         columns = results.columns(tasks)
-        table = Table("cost", f"{results.title}: cost", HEADER, notes=_notes(results, columns, runs))
+        table = Table("cost", f"{results.compared}: cost", HEADER, notes=_notes(results, columns, runs))
         for row in (row for row in results.table_rows if not row.from_scratch):
             parameters = results.median(row, columns, "parameters")
             training, inference = (results.seconds_ratio(row, columns, stage) for stage in ("train", "inference"))

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from layerdrop.report.table import Table
 
 
-def exports_table(exports: Sequence) -> Table:
-    """One row for each variant of each `layerdrop.deploy.export.Export`. Ratios are to the first row."""
-    first = exports[0].variants[0]
+def exports_table(exports: Sequence, busy: str | None = None) -> Table:
+    """One row for each variant of each `layerdrop.deploy.export.Export`. Ratios are to the first row.
+
+    busy: a note on other processes during the timing.
+    """
+    first, metrics = exports[0].variants[0], list(dict.fromkeys(export.metric for export in exports))
     sizes = next((list(variant.latency) for export in exports for variant in export.variants if variant.latency), [])
     rows, values = [], []
     for export in exports:
         for variant in export.variants:
-            row = [export.run, variant.name, f"{variant.score:.1f}", f"{variant.megabytes:.1f}"]
+            score = f"{variant.score:.1f}" + f" {export.metric}" * (len(metrics) > 1)
+            row = [export.run, variant.name, score, f"{variant.megabytes:.1f}"]
             value = {"run": export.run, "form": variant.name, "metric": export.metric, "score": variant.score}
             value["megabytes"] = variant.megabytes
             for size in sizes:
@@ -26,6 +30,13 @@ def exports_table(exports: Sequence) -> Table:
                     row.append("")
             rows.append(row)
             values.append(value)
-    header = ["run", "form", exports[0].metric, "MB", *(f"a text, batch {size}" for size in sizes)]
-    note = "Points on the validation set; milliseconds per validation text on the CPU, median of 3 rounds in turn."
-    return Table("export", "exported models", header, rows, [note], values)
+    header = ["run", "form", metrics[0] if len(metrics) == 1 else "score", "MB"]
+    header += [f"a text, batch {size}" for size in sizes]
+    time = "; milliseconds per validation text on the CPU, median of 3 rounds in turn"
+    notes = [f"Points on the validation set{time * bool(sizes)}."]
+    if len({export.validation_set for export in exports}) > 1:
+        sets = {export.run: f"{export.validation_set[0]}, {export.rows:,} rows" for export in exports}
+        different = "; ".join(f"{run}: {rows}" for run, rows in sets.items())
+        notes.append(f"The scores are not comparable: the validation sets differ ({different}).")
+    notes += [f"{busy[0].upper()}{busy[1:]}."] if busy and sizes else []
+    return Table("export", "exported models", header, rows, notes, values)

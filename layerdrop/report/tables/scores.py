@@ -17,6 +17,7 @@ from layerdrop.report.model_results import (
     title_of,
 )
 from layerdrop.report.table import Table
+from layerdrop.report.table_row import TableRow
 
 MISSING = "missing"
 
@@ -33,6 +34,12 @@ def signed(difference: float | None) -> str:
     """A difference with its sign: `+1.2`. Empty for None and NaN."""
     missing = difference is None or math.isnan(difference)
     return "" if missing else f"{round(difference, 1) + 0.0:+.1f}"  # no -0.0
+
+
+def difference(value: Mapping) -> str:
+    """The difference to the full model: `+1.2`; `+1.2 (other seeds)` without a common seed."""
+    words = signed(value["difference"])
+    return f"{words} (other seeds)" if words and value["difference_seeds"] == 0 else words
 
 
 def spread(value: Mapping, seeds: int) -> str:
@@ -64,9 +71,10 @@ def task_tables(
 ) -> list[Table]:
     """One table for each model: strategies and K as rows, tasks as columns.
 
-    A cell has the median over seeds with its spread, and the difference to the full model. The last columns are means
-    over tasks (Loss in Sajjad et al.'s Table 3, with the opposite sign). tasks: the columns; None: all. published:
-    published figures. all_metrics: show every metric of a task, not only its main one; `values` always has all.
+    A cell has the median over seeds with its spread, and the difference to the full model over the seeds that both
+    have. The last columns are means over tasks (Loss in Sajjad et al.'s Table 3, with the opposite sign). tasks: the
+    columns; None: all. published: published figures. all_metrics: show every metric of a task, not only its main one;
+    `values` always has all.
     """
     others = {results.model: results for results in model_results(pd.DataFrame() if published is None else published)}
     tables = []
@@ -75,19 +83,19 @@ def task_tables(
         cells = [(column, metric) for column in columns for metric in results.metrics(column)]
         shown = cells if all_metrics else main
         header = ["strategy", "K", *map(title_of, shown), "mean", "difference"]
-        table = Table("tasks", results.title, header, notes=[_note(results, main)])
+        table = Table("tasks", results.compared, header, notes=[_note(results, main)])
         for row in results.table_rows:
             values = {cell: results.value(row, cell, others.get(results.model)) for cell in cells}
             mean = results.mean_value(row, main)
             words = [_words(values[cell], results.seeds) for cell in shown]
-            table.rows.append([*row, *words, points(mean["score"]), signed(mean["difference"])])
+            table.rows.append([*row, *words, points(mean["score"]), difference(mean)])
             table.values += [*values.values(), mean]
         tables.append(table)
     return tables
 
 
 def _words(value: Mapping, seeds: int) -> str:
-    words = points(value["score"]), spread(value, seeds), signed(value["difference"]), against_published(value)
+    words = points(value["score"]), spread(value, seeds), difference(value), against_published(value)
     return " ".join(filter(None, words))
 
 
@@ -95,7 +103,7 @@ def _note(results: ModelResults, cells: list[Cell]) -> str:
     several, metrics = results.seeds > 1, ", ".join(dict.fromkeys(map(metric_word, cells)))
     return (
         f"Cells: median over {results.seeds} seed{'s' * several} in points on the validation set, "
-        f"{'[lowest, highest], ' * several}difference to the full model. "
+        f"{'[lowest, highest], ' * several}difference to the full model{' over the seeds of both' * several}. "
         f"Columns mean and difference: over {names([column for column, _ in cells])} ({metrics})."
     )
 
@@ -114,12 +122,12 @@ def glue_tables(
         cells = [(column, _selection_metric(results, column)) for column in columns]
         header = ["strategy", "K", *map(title_of, cells), "mean GLUE score", "of the full model"]
         note = f"Medians over seeds in points. Mean: over {names(columns)}."
-        table = Table("glue", f"{results.title}: GLUE", header, notes=[note])
+        table = Table("glue", f"{results.compared}: GLUE", header, notes=[note])
         for row in results.table_rows:
             values = [results.value(row, cell, others.get(results.model)) for cell in cells]
-            mean, full = results.mean_value(row, cells), results.mean(results.full(row), cells)
+            mean = results.mean_value(row, cells)
             words = [" ".join(filter(None, [points(v["score"]), against_published(v)])) for v in values]
-            table.rows.append([*row, *words, points(mean["score"]), _share(mean["score"], full)])
+            table.rows.append([*row, *words, points(mean["score"]), _share(results, row, cells)])
             table.values += [*values, mean]
         tables.append(table)
     return tables
@@ -134,9 +142,14 @@ def _selection_metric(results: ModelResults, column: str) -> str:
     )  # held-out rows have one split, also for MNLI
 
 
-def _share(mean: float | None, full: float | None) -> str:
-    """Percent of the full model's mean. `-` if the full model's mean is not positive."""
-    if mean is None or full is None:
+def _share(results: ModelResults, row: TableRow, cells: list[Cell]) -> str:
+    """Percent of the full model's mean, over the seeds of both. `-` if the full model's mean is not positive."""
+    mean = results.mean(row, cells)
+    if mean is not None and results.is_compared_with_itself(row):
+        ours = full = mean
+    elif pair := results.mean_with_full_model(row, cells):
+        ours, full, _ = pair
+    else:
         return MISSING
-    share = mean / full if full > 0 else math.nan
+    share = ours / full if full > 0 else math.nan
     return "-" if math.isnan(share) else f"{100 * share:.1f}%"

@@ -18,7 +18,7 @@ from layerdrop.report.significance import (
     holm,
 )
 from layerdrop.report.table import Table
-from layerdrop.report.table_row import TableRow
+from layerdrop.report.table_row import FULL, TableRow
 from layerdrop.report.tables.scores import MISSING
 from layerdrop.runs.predictions import read_predictions
 from layerdrop.runs.record import RunRecord
@@ -37,7 +37,8 @@ def significance_tables(
     tables = []
     for results in model_results(runs):
         columns = results.columns(tasks)
-        rows = [row for row in results.table_rows if (row.variant if plain else not row.is_full)]
+        left_out = [row for row in results.table_rows if not row.variant] if plain else [FULL, *results.full_models]
+        rows = [row for row in results.table_rows if row not in left_out]
         plain_rows = dict(zip(results.runs["row"], results.runs["plain"], strict=True))
         base = {row: plain_rows[row] if plain else results.full(row) for row in rows}
         unreadable: dict[str, None] = {}
@@ -50,11 +51,11 @@ def significance_tables(
             ],
             columns=["row", "column", "difference", "significant", "p"],
         )
-        tested = tests["p"].notna()
+        title, tested = results.title if plain else results.compared, tests["p"].notna()
         if correct:
             tests.loc[tested, "p"] = holm(list(tests.loc[tested, "p"]))
             tests["significant"] = tests["p"].astype(float) < LEVEL
-        table = Table("significance", f"{results.title}: significance", ["strategy", "K", *map(task_name, columns)])
+        table = Table("significance", f"{title}: significance", ["strategy", "K", *map(task_name, columns)])
         table.phrases = True
         kinds = [record.task.kind for row in rows for record in results.records(row, columns) if record]
         table.notes = [_note(int(tested.sum()), correct, plain, {kind.correct_row for kind in kinds} - {""})]
