@@ -212,9 +212,9 @@ def _differing(values: Mapping[str, list], alike: Sequence[str], names: Iterable
 
 
 def _word(value: Any) -> str:
-    """A setting in a label. Pairs, such as the files of splits, as `train=a.csv,validation=b.csv`."""
+    """A setting in a label. Pairs, such as the files of splits, as `train=a.csv,validation=b.csv`. 3.0 as `3`."""
     if not isinstance(value, tuple):
-        return str(value)
+        return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
     return ",".join("=".join(map(str, item)) if isinstance(item, tuple) else str(item) for item in value)
 
 
