@@ -30,13 +30,12 @@ EXCLUSIVE = {
 }
 """Flag -> flags that contradict it."""
 FITTING = {
-    "drop_k": [name for name, row in STRATEGIES.items() if not row.listed],
     "drop_threshold": [name for name, criterion in CRITERIA.items() if criterion.threshold],
     "drop_order_file": [name for name, row in STRATEGIES.items() if row.searched or row.listed],
     "drop_order": [name for name, row in STRATEGIES.items() if row.searched],
     "score_on": list(CRITERIA),
 }
-"""Flag -> the strategies that use it."""
+"""Flag -> the only strategies that use it."""
 OWN_DATA_ONLY = ("text_columns", "label_column", "label_type", "label_separator", "positive_label", "validation_share")
 DATASET_ONLY = ("dataset_config_name", "train_split", "validation_split", "test_split")
 DATA_SCORES_ONLY, WEIGHT_SCORES_ONLY = ("score_split", "max_score_samples"), ("weight_scope",)
@@ -119,9 +118,9 @@ def _strategy(flags: Flags) -> Iterator[str]:
     if drop.keep_layers is not None:
         return
     if row is None:
-        for name, fitting in FITTING.items():
-            named = getattr(drop, name) is not None and (name != "drop_k" or drop.drop_k != 0)
-            if named and drop.drop_layers is None:
+        for_k = [name for name, row in STRATEGIES.items() if not row.listed]  # K is 0 or None without a strategy
+        for name, fitting in (({"drop_k": for_k} if drop.drop_k else {}) | FITTING).items():
+            if getattr(drop, name) is not None and drop.drop_layers is None:
                 yield f"--{name} needs a strategy. Choose --drop_strategy: {', '.join(fitting)}."
     elif row.listed and not flags.drops_nothing:
         if not flags.drop_layers and drop.drop_layers is None:
@@ -164,7 +163,7 @@ def _only_with(flags: Flags) -> Iterator[str]:
     ]
     if row is not None:
         rules += [
-            ([name], name == "drop_k" or row.name in fitting, f"--drop_strategy {', '.join(fitting)}, not {row.name}")
+            ([name], row.name in fitting, f"--drop_strategy {', '.join(fitting)}, not {row.name}")
             for name, fitting in FITTING.items()
         ]
     for names, holds, needed in rules:
