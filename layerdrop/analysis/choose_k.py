@@ -190,7 +190,7 @@ class TaskTolerance:
 
     def full_score(self, half: int | None) -> float:
         """Score of the full model in points, the median over seeds. half: as `loss_at`."""
-        return statistics.median(float(np.nan_to_num(self._score(record, half))) for record in self.known[0])
+        return statistics.median(self._score(record, half) for record in self.known[0])
 
     def standard_error(self, k: int, half: int | None) -> float:
         """Standard error of `loss_at` over the rows, the median over seeds. Unit and arguments as `loss_at`."""

@@ -40,10 +40,11 @@ def test_loss():
     assert loss([80, 90, 85], [80, 70, 84]) == 5  # of medians
     assert loss([80.0], [76.0], percent=True) == pytest.approx(5)
     assert loss([-10.0], [-20.0], percent=True) == 100 and loss([-10.0], [20.0], percent=True) == -300  # worse, better
-    assert loss([80.0], [float("nan")]) == 80 and loss([0.0], [1.0], percent=True) == -1
+    assert loss([0.0], [1.0], percent=True) == -1
     labels, rows = np.array([0, 1, 1, 0]), np.array([0, 1])
     assert score(np.array([0, 1, 0, 1]), labels, rows, TASKS["rte"]) == 100
     assert score(np.array([0, 1, 0, 1]), labels, np.array([2, 3]), TASKS["rte"]) == 0
+    assert score(np.zeros(3), np.arange(3.0), np.arange(3), TASKS["stsb"]) == 0  # constant predictions: undefined
 
 
 def test_standard_error():
