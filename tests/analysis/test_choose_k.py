@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -236,7 +237,8 @@ def test_command(call):
 
 def test_a_run_that_fails_ends_the_command(call):
     code, _, err = call("--tasks rte --max_loss 100 --learning_rate 1e30")
-    assert code == 2 and "this run failed" in err.splitlines()[-1] and "diverged" in err, err
+    last = err.splitlines()[-1]
+    assert code == 2 and re.search("this run failed .*diverged.*[)]. Correct the cause, then repeat", last), err
 
 
 def test_nothing_can_go(call, monkeypatch):
