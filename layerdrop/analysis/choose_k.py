@@ -101,7 +101,7 @@ class TaskTolerance:
             try:
                 self.job(k, settings.seeds[0])
             except UserError as error:
-                self.impossible[k] = str(error).removeprefix(f"--drop_k {k}: ")
+                self.impossible[k] = error.text if error.flag == "--drop_k" else str(error)
         self.all_k = [k for k in all_k if k not in self.impossible]
         if not self.all_k:
             raise UserError(f"K = {all_k[0]}: {self.impossible[all_k[0]]}")
