@@ -30,7 +30,7 @@ from transformers.utils import (
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from .architectures import CONFIG_KEY, Family, HubOptions, ModelSpec, family_of, has_valid_layers, original_layers
-from .errors import LFS_POINTER, UserError, refuse_pointer
+from .errors import UserError, first_bytes
 from .strategies import MOST_LAYERS
 
 EMBEDDED = {"demo": Path(__file__).parent / "demo" / "checkpoint"}
@@ -484,7 +484,7 @@ def _check_files(
             raise UserError(f"{flag}: {path} is a link to a file that does not exist. Get the checkpoint again.")
         if path.exists() and not path.is_file():
             raise UserError(f"{flag}: {path} is a pipe or a device, not a file. Get the checkpoint again.")
-        if path.is_file() and _first_bytes(path, flag).startswith(codecs.BOM_UTF8):
+        if path.is_file() and first_bytes(path, f"{flag}: {path}").startswith(codecs.BOM_UTF8):
             raise UserError(f"{flag}: {path} begins with a byte-order mark (BOM). Save it as UTF-8 without a BOM.")
 
 
@@ -648,23 +648,15 @@ def shape_of(weight: Weight) -> tuple[int, ...]:
     return tuple(weight.shape if isinstance(weight, torch.Tensor) else weight.get_shape())
 
 
-def _first_bytes(path: str | Path, flag: str) -> bytes:
-    """Read the first bytes of a file. Raises UserError for a Git LFS pointer."""
-    with open(path, "rb") as file:
-        beginning = file.read(len(LFS_POINTER))
-    refuse_pointer(f"{flag}: {path}", beginning)
-    return beginning
-
-
 def _open_file(path: str, flag: str) -> Mapping[str, Weight]:
-    first_bytes = _first_bytes(path, flag)
+    beginning = first_bytes(path, f"{flag}: {path}")
     try:
         if path.endswith(".safetensors"):
             file = safe_open(path, framework="pt")
             names: list[str] = file.keys()  # type: ignore[no-untyped-call]
             return {name: file.get_slice(name) for name in names}  # type: ignore[no-untyped-call]
         mmap = zipfile.is_zipfile(path)  # the format before PyTorch 1.6 cannot be memory-mapped
-        if not mmap and not first_bytes.startswith(PICKLE):
+        if not mmap and not beginning.startswith(PICKLE):
             raise EOFError("neither an archive nor a pickle")
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except UnpicklingError as error:

@@ -2,16 +2,35 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 LFS_POINTER = b"version https://git-lfs"
 """First bytes of a Git LFS pointer: Git has not fetched the file."""
 
 
 class UserError(ValueError):
-    """Unusable input. The message is one line: the received value, the allowed values, the next step.
+    """Unusable input. The message is one line: the flag, the received value, the allowed values, the next step.
 
     Commands print it without a traceback and exit with code 2.
     """
+
+    def __init__(self, text: str, flag: str = "", value: object = None):
+        """flag: the flag at fault, which `str` writes before the text. Empty if the text names it, or if there is
+        none. value: the received value, which `str` writes after the flag; None: no value."""
+        super().__init__(f"{flag}{'' if value is None else f' {value}'}: {text}" if flag else text)
+        self.text, self.flag, self.value = text, flag, value
+        self.problems: tuple[UserError, ...] = ()
+        """The errors that this error joins, one on each line. Empty for a single error."""
+
+    @classmethod
+    def joined(cls, problems: Iterable["UserError"]) -> "UserError":
+        """One error for several problems, without repetitions."""
+        different = tuple({str(problem): problem for problem in problems}.values())
+        if len(different) == 1:
+            return different[0]
+        error = cls("\n".join(map(str, different)))
+        error.problems = different
+        return error
 
 
 def unknown(flag: str, received: str, allowed: Iterable[str], noun: str = "value") -> UserError:
@@ -19,7 +38,15 @@ def unknown(flag: str, received: str, allowed: Iterable[str], noun: str = "value
     allowed = [str(name) for name in allowed]
     near = get_close_matches(str(received), allowed, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return UserError(f"{flag}: unknown {noun} '{received}'.{hint} Allowed: {', '.join(allowed)}.")
+    return UserError(f"unknown {noun} '{received}'.{hint} Allowed: {', '.join(allowed)}.", flag)
+
+
+def first_bytes(path: str | Path, name: str | None = None) -> bytes:
+    """The first bytes of a file. Raises UserError for a Git LFS pointer. name: for the message; None: the path."""
+    with open(path, "rb") as file:
+        content = file.read(len(LFS_POINTER))
+    refuse_pointer(name or str(path), content)
+    return content
 
 
 def refuse_pointer(name: str, content: bytes) -> None:

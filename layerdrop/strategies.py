@@ -159,9 +159,9 @@ def check_dropped(ids: Sequence[int], n_layers: int) -> list[int]:
 def check_k(k: int, n_layers: int, flag: str = "--drop_k") -> int:
     """Return `k`. Raises UserError unless k is a whole number and 0 <= k < n_layers."""
     if not is_whole(k):
-        raise UserError(f"{flag} {k!r}: must be a whole number. Choose 0 to {n_layers - 1}.")
+        raise UserError(f"must be a whole number. Choose 0 to {n_layers - 1}.", flag, repr(k))
     if not 0 <= k < n_layers:
-        raise UserError(f"{flag} {k}: a model of {n_layers} layers must keep at least one. Choose 0 to {n_layers - 1}.")
+        raise UserError(f"a model of {n_layers} layers must keep at least one. Choose 0 to {n_layers - 1}.", flag, k)
     return k
 
 
@@ -299,7 +299,7 @@ def order_of_dropping(
             ids = check_ids(f"--drop_strategy {row.name}", row.positions(n_layers, k), n_layers)
             return sorted(ids, reverse=row.positions is not bottom)
         except UserError as error:
-            raise UserError(f"{flag} {k}: {error}") from None
+            raise UserError(str(error), flag, k) from None
     if k == 0:
         return []
     if row.at_random:
@@ -313,7 +313,7 @@ def order_of_dropping(
     check_ids(f"--drop_strategy {row.name}, search result", order, n_layers)
     if len(order) != k:
         raise UserError(
-            f"--drop_k {k}: the search found {len(order)} layers to drop. Give a search result of K layers."
+            f"the search found {len(order)} layers to drop. Give a search result of K layers.", "--drop_k", k
         )
     return list(order)
 

@@ -101,7 +101,7 @@ class TaskTolerance:
             try:
                 self.job(k, settings.seeds[0])
             except UserError as error:
-                self.impossible[k] = str(error).removeprefix(f"--drop_k {k}: ")
+                self.impossible[k] = error.text if error.flag == "--drop_k" else str(error)
         self.all_k = [k for k in all_k if k not in self.impossible]
         if not self.all_k:
             raise UserError(f"K = {all_k[0]}: {self.impossible[all_k[0]]}")
@@ -190,7 +190,7 @@ class TaskTolerance:
 
     def full_score(self, half: int | None) -> float:
         """Score of the full model in points, the median over seeds. half: as `loss_at`."""
-        return statistics.median(float(np.nan_to_num(self._score(record, half))) for record in self.known[0])
+        return statistics.median(self._score(record, half) for record in self.known[0])
 
     def standard_error(self, k: int, half: int | None) -> float:
         """Standard error of `loss_at` over the rows, the median over seeds. Unit and arguments as `loss_at`."""

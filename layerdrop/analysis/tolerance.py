@@ -32,14 +32,14 @@ def halves(labels: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
 def score(
     predictions: np.ndarray, labels: np.ndarray, rows: np.ndarray, task: Task, metric: str | None = None
 ) -> float:
-    """Score of some rows in points. metric: None for the task's selection metric."""
+    """Score of some rows in points; 0 if it is undefined. metric: None for the task's selection metric."""
     name = metric or task.selection_metric
-    return 100 * task.kind.measure((name,), predictions[rows], labels[rows])[name]
+    return 100 * float(np.nan_to_num(task.kind.measure((name,), predictions[rows], labels[rows])[name]))
 
 
 def loss(full: Sequence[float], cut: Sequence[float], percent: bool = False) -> float:
-    """Difference of the medians over seeds, in points or in percent of the full score. Undefined scores are 0."""
-    before, after = (statistics.median(np.nan_to_num(scores)) for scores in (full, cut))
+    """Difference of the medians over seeds, in points or in percent of the full score."""
+    before, after = statistics.median(full), statistics.median(cut)
     return 100 * (before - after) / abs(before) if percent and before else before - after
 
 
@@ -52,13 +52,12 @@ def standard_error(
     the difference: (g - 1) / g times the sum of squared deviations, where each of g = min(n, BLOCKS) blocks of rows is
     left out once. For accuracy and g = n, V = (b + c - (b - c)^2 / n) / (n (n - 1)), the binomial variance: on b rows
     only the full model is correct, on c rows only the reduced model. The term 1 / n^2 stands for one more row on which
-    the models differ. Without it, models that never differ have error 0 (Agresti and Min 2005). Undefined scores are 0.
+    the models differ. Without it, models that never differ have error 0 (Agresti and Min 2005).
     """
     n = len(labels)
     left_out = [np.flatnonzero(np.arange(n) % BLOCKS != block) for block in range(min(n, BLOCKS) if n > 1 else 0)]
-    both = ([score(predictions, labels, rows, task, metric) for rows in left_out] for predictions in (full, cut))
-    before, after = (np.nan_to_num(scores) for scores in both)
-    variance = (len(left_out) - 1) * np.var(before - after) if left_out else 0
+    both = [[score(predictions, labels, rows, task, metric) for rows in left_out] for predictions in (full, cut)]
+    variance = (len(left_out) - 1) * np.var(np.subtract(*both)) if left_out else 0
     return float(np.sqrt(variance + (100 / max(n, 1)) ** 2))
 
 

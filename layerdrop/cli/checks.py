@@ -30,13 +30,12 @@ EXCLUSIVE = {
 }
 """Flag -> flags that contradict it."""
 FITTING = {
-    "drop_k": [name for name, row in STRATEGIES.items() if not row.listed],
     "drop_threshold": [name for name, criterion in CRITERIA.items() if criterion.threshold],
     "drop_order_file": [name for name, row in STRATEGIES.items() if row.searched or row.listed],
     "drop_order": [name for name, row in STRATEGIES.items() if row.searched],
     "score_on": list(CRITERIA),
 }
-"""Flag -> the strategies that use it."""
+"""Flag -> the only strategies that use it."""
 OWN_DATA_ONLY = ("text_columns", "label_column", "label_type", "label_separator", "positive_label", "validation_share")
 DATASET_ONLY = ("dataset_config_name", "train_split", "validation_split", "test_split")
 DATA_SCORES_ONLY, WEIGHT_SCORES_ONLY = ("score_split", "max_score_samples"), ("weight_scope",)
@@ -49,7 +48,7 @@ OPTIMIZER = ("optim", "optim_args", "optim_target_modules", "lr_scheduler_type",
 
 def check(flags: Flags) -> None:
     """Raise one UserError for all problems with the flags, one line each."""
-    problems: list[str] = []
+    problems: list[UserError] = []
     checks = (
         _exclusive,
         _ids,
@@ -67,9 +66,9 @@ def check(flags: Flags) -> None:
         try:
             problems += find_problems(flags)
         except UserError as error:
-            problems.append(str(error))
+            problems.append(error)
     if problems:
-        raise UserError("\n".join(dict.fromkeys(problems)))
+        raise UserError.joined(problems)
 
 
 def ranges(ids: Iterable[int]) -> str:
@@ -88,56 +87,62 @@ def _given(values: dict, names: Iterable[str]) -> list[str]:
     return [name for name in names if values[name] is not None and values[name] is not False]
 
 
-def _exclusive(flags: Flags) -> Iterator[str]:
+def _exclusive(flags: Flags) -> Iterator[UserError]:
     values = flags.values()
     if values["drop_strategy"] == "list":
         values["drop_strategy"] = None
     for flag, others in EXCLUSIVE.items():
         for other in _given(values, others)[:1] if _given(values, [flag]) else ():
             shown = f"{other} {values[other]}" if other == "drop_strategy" else other
-            yield f"--{flag} and --{shown} contradict each other. Give one of them."
+            yield UserError(f"--{flag} and --{shown} contradict each other. Give one of them.")
 
 
 # ---- layers ----------------------------------------------------------------------------------------------------------
-def _ids(flags: Flags) -> Iterator[str]:
+def _ids(flags: Flags) -> Iterator[UserError]:
     drop, kept, dropped = flags.drop, flags.keep_layers, flags.drop_layers
     for name, ids in (("drop_layers", dropped), ("keep_layers", kept), ("freeze_layers", flags.freeze_layers)):
         if getattr(drop, name) is not None and not ids and name != "freeze_layers":
-            yield f"--{name}: has no layer ids. Write ids as 9,10,11, or leave the flag out."
+            yield UserError("has no layer ids. Write ids as 9,10,11, or leave the flag out.", f"--{name}")
         if negative := [i for i in ids if i < 0]:
-            yield f"--{name} {ranges(negative)}: not a layer id. Ids count from 0."
+            yield UserError("not a layer id. Ids count from 0.", f"--{name}", ranges(negative))
     if frozen := {i for i in flags.freeze_layers if i in dropped or (kept and i not in kept and i >= 0)}:
-        yield f"--freeze_layers {ranges(frozen)}: dropped layers cannot be frozen. Name kept layers only."
+        yield UserError("dropped layers cannot be frozen. Name kept layers only.", "--freeze_layers", ranges(frozen))
     order = flags.drop_order
     if drop.drop_order is not None and (min(order, default=-1) < 0 or len(set(order)) < len(order)):
-        yield f"--drop_order {drop.drop_order}: must be ids from 0, each once. Write them as 9,2,11."
+        yield UserError("must be ids from 0, each once. Write them as 9,2,11.", "--drop_order", drop.drop_order)
 
 
-def _strategy(flags: Flags) -> Iterator[str]:
+def _strategy(flags: Flags) -> Iterator[UserError]:
     """Find a missing or contradictory number of layers, and flags that need a strategy."""
     drop, row = flags.drop, flags.named_strategy
     if drop.keep_layers is not None:
         return
     if row is None:
-        for name, fitting in FITTING.items():
-            named = getattr(drop, name) is not None and (name != "drop_k" or drop.drop_k != 0)
-            if named and drop.drop_layers is None:
-                yield f"--{name} needs a strategy. Choose --drop_strategy: {', '.join(fitting)}."
+        for_k = [name for name, row in STRATEGIES.items() if not row.listed]  # K is 0 or None without a strategy
+        for name, fitting in (({"drop_k": for_k} if drop.drop_k else {}) | FITTING).items():
+            if getattr(drop, name) is not None and drop.drop_layers is None:
+                yield UserError(f"needs a strategy. Choose --drop_strategy: {', '.join(fitting)}.", f"--{name}")
     elif row.listed and not flags.drops_nothing:
         if not flags.drop_layers and drop.drop_layers is None:
             if file := drop.drop_order_file:
-                yield f"--drop_order_file {file}: this run dropped no layer. Give the layers.json of another run."
+                yield UserError(
+                    "this run dropped no layer. Give the layers.json of another run.", "--drop_order_file", file
+                )
             else:
-                yield "--drop_strategy list: needs the ids. Add --drop_layers 9,10,11, or --drop_order_file FILE."
+                yield UserError(
+                    "needs the ids. Add --drop_layers 9,10,11, or --drop_order_file FILE.", "--drop_strategy", "list"
+                )
         if drop.drop_k not in (None, len(flags.drop_layers)):
             source = "--drop_layers" if drop.drop_layers is not None else f"--drop_order_file {drop.drop_order_file}"
-            yield f"--drop_k {drop.drop_k}: {source} names {len(flags.drop_layers)} layers. Leave --drop_k out."
+            yield UserError(
+                f"{source} names {len(flags.drop_layers)} layers. Leave --drop_k out.", "--drop_k", drop.drop_k
+            )
     elif drop.drop_k is None and drop.drop_threshold is None and not flags.drop_layers:
         also = " or --drop_threshold X" if row.threshold else ""
-        yield f"--drop_strategy {row.name}: needs the number of layers. Add --drop_k N{also}."
+        yield UserError(f"needs the number of layers. Add --drop_k N{also}.", "--drop_strategy", row.name)
 
 
-def _only_with(flags: Flags) -> Iterator[str]:
+def _only_with(flags: Flags) -> Iterator[UserError]:
     """Find flags that are given without the flag that they need."""
     values, when, teacher = flags.values(), flags.when.drop_when, flags.teacher.teacher
     row = None if flags.drop.keep_layers is not None else flags.named_strategy
@@ -164,82 +169,100 @@ def _only_with(flags: Flags) -> Iterator[str]:
     ]
     if row is not None:
         rules += [
-            ([name], name == "drop_k" or row.name in fitting, f"--drop_strategy {', '.join(fitting)}, not {row.name}")
+            ([name], row.name in fitting, f"--drop_strategy {', '.join(fitting)}, not {row.name}")
             for name, fitting in FITTING.items()
         ]
     for names, holds, needed in rules:
         for name in () if holds else _given(values, names):
-            yield f"--{name}: only with {needed}. Leave --{name} out."
+            yield UserError(f"only with {needed}. Leave --{name} out.", f"--{name}")
 
 
 # ---- training variants -----------------------------------------------------------------------------------------------
-def _variants(flags: Flags) -> Iterator[str]:
+def _variants(flags: Flags) -> Iterator[UserError]:
     when, train, teacher = flags.when, flags.train, flags.teacher
     variant = f"--drop_when {when.drop_when}"
     if when.drop_when != "pretrained" and not train.do_train:
-        yield f"{variant}: needs fine-tuning, but --do_train is off. Add --do_train."
+        yield UserError("needs fine-tuning, but --do_train is off. Add --do_train.", "--drop_when", when.drop_when)
     if when.drop_when == "gradual":
         if flags.named_strategy is None:
-            yield f"{variant}: needs layers to drop. Add --drop_strategy and --drop_k."
+            yield UserError("needs layers to drop. Add --drop_strategy and --drop_k.", "--drop_when", when.drop_when)
         if flags.drop.drop_threshold is not None:
-            yield f"{variant}: needs the number of layers in advance. Use --drop_k instead of --drop_threshold."
+            yield UserError(
+                "needs the number of layers in advance. Use --drop_k instead of --drop_threshold.",
+                "--drop_when",
+                when.drop_when,
+            )
         if train.max_steps > 0:
-            yield f"{variant}: counts epochs. Use --num_train_epochs instead of --max_steps."
+            yield UserError(
+                "counts epochs. Use --num_train_epochs instead of --max_steps.", "--drop_when", when.drop_when
+            )
         if train.load_best_model_at_end:
-            yield f"{variant}: its checkpoints have different depths. Leave --load_best_model_at_end out."
+            yield UserError(
+                "its checkpoints have different depths. Leave --load_best_model_at_end out.",
+                "--drop_when",
+                when.drop_when,
+            )
     if when.drop_when == "elastic":
         yield from _elastic(flags)
     if when.theseus and when.drop_when in ("after", "gradual", "elastic"):
-        yield f"--theseus: needs --drop_when pretrained or finetuned, not {when.drop_when}."
+        yield UserError(f"needs --drop_when pretrained or finetuned, not {when.drop_when}.", "--theseus")
     if teacher.teacher and when.drop_when in ("after", "elastic"):
-        yield (
-            f"--teacher: cannot be combined with {variant}. Leave it out, or use --drop_when pretrained, finetuned or "
-            "gradual."
+        yield UserError(
+            f"cannot be combined with {variant}. Leave it out, or use --drop_when pretrained, finetuned or gradual.",
+            "--teacher",
         )
     elif teacher.teacher and not train.do_train:
-        yield "--teacher: needs training, but --do_train is off. Leave it out, or add --do_train."
+        yield UserError("needs training, but --do_train is off. Leave it out, or add --do_train.", "--teacher")
     changing = {
         "--layerdrop_rate": when.layerdrop_rate,
         "--theseus": when.theseus,
         "--drop_when gradual": when.drop_when == "gradual",
     }
     for name in (name for name, value in changing.items() if value and teacher.distill in ("patient", "layers")):
-        yield f"--distill {teacher.distill}: pairs layers, but {name} changes them in training. Use --distill logits."
+        yield UserError(
+            f"pairs layers, but {name} changes them in training. Use --distill logits.", "--distill", teacher.distill
+        )
 
 
-def _elastic(flags: Flags) -> Iterator[str]:
+def _elastic(flags: Flags) -> Iterator[UserError]:
     row, k = flags.named_strategy, flags.drop.drop_k
     if row is not None and row.name != "top":
-        yield f"--drop_when elastic: drops the last layers. Use --drop_strategy top, not {row.name}."
+        yield UserError(f"drops the last layers. Use --drop_strategy top, not {row.name}.", "--drop_when", "elastic")
     given = flags.when.elastic_k
     allowed = RANGES["elastic_k"]
     if outside := [k for k in flags.elastic_k if k not in allowed]:
         yield allowed.refusal("--elastic_k", outside[0])
     if not flags.elastic_k and given != ["all"] and (k is None or given is not None):
-        yield "--drop_when elastic: needs the numbers of layers. Add --elastic_k 2 4 6, or --drop_k N."
+        yield UserError("needs the numbers of layers. Add --elastic_k 2 4 6, or --drop_k N.", "--drop_when", "elastic")
     elif k and flags.elastic_k and k not in flags.elastic_k:
         names = ", ".join(map(str, flags.elastic_k))
-        yield f"--drop_k {k}: the elastic training has only K = {names} (--elastic_k). Add {k} to --elastic_k."
+        yield UserError(
+            f"the elastic training has only K = {names} (--elastic_k). Add {k} to --elastic_k.", "--drop_k", k
+        )
     if flags.when.layerdrop_rate:
-        yield "--layerdrop_rate: cannot be combined with --drop_when elastic. Leave --layerdrop_rate out."
+        yield UserError("cannot be combined with --drop_when elastic. Leave --layerdrop_rate out.", "--layerdrop_rate")
 
 
 # ---- data and numbers ------------------------------------------------------------------------------------------------
-def _data(flags: Flags) -> Iterator[str]:
+def _data(flags: Flags) -> Iterator[UserError]:
     data, own = flags.data, flags.data.own
     if data.task is not None and own and data.positive_label is not None:
-        yield (
-            f"--positive_label {data.positive_label}: the positive class of {data.task.name} is fixed. Leave it out, "
-            "or leave --task_name out."
+        yield UserError(
+            f"the positive class of {data.task.name} is fixed. Leave it out, or leave --task_name out.",
+            "--positive_label",
+            data.positive_label,
         )
     if data.label_separator is not None and data.label_type not in ("auto", "multi"):
-        yield f"--label_separator: only with --label_type multi, not {data.label_type}. Leave --label_separator out."
+        yield UserError(
+            f"only with --label_type multi, not {data.label_type}. Leave --label_separator out.", "--label_separator"
+        )
     if data.label_separator == "":
-        yield "--label_separator: is empty. Give the text between two labels, such as ';'."
+        yield UserError("is empty. Give the text between two labels, such as ';'.", "--label_separator")
     if flags.scored_split == "test" and data.max_predict_samples is not None:
-        yield (
-            "--max_predict_samples: cannot be combined with --score_split test, which scores the whole test set. "
-            "Leave it out, or score another split."
+        yield UserError(
+            "cannot be combined with --score_split test, which scores the whole test set. "
+            "Leave it out, or score another split.",
+            "--max_predict_samples",
         )
     instead = " --validation_share 0.1 uses a fraction of the training set instead."
     steps = {"train": "do_train", "validation": "do_eval", "test": "do_predict"}
@@ -249,18 +272,18 @@ def _data(flags: Flags) -> Iterator[str]:
             why = usual if getattr(flags.train, steps[split]) else " for held-out rows"
             why = f" for --score_split {split}" if split == flags.scored_split else why
             needed = f"--{split}_file is missing, but the {split} set is read{why}."
-            yield needed + (instead if split == "validation" else "")
+            yield UserError(needed + (instead if split == "validation" else ""))
     name, folder = flags.model.model_name_or_path, flags.train.output_dir
     if folder and os.path.isdir(name) and os.path.realpath(name) == os.path.realpath(folder):
-        yield f"--output_dir {folder}: is the folder of the checkpoint. Choose another --output_dir."
+        yield UserError("is the folder of the checkpoint. Choose another --output_dir.", "--output_dir", folder)
 
 
-def _numbers(flags: Flags) -> Iterator[str]:
+def _numbers(flags: Flags) -> Iterator[UserError]:
     return out_of_range(flags.values())
 
 
 # ---- the library's flags ---------------------------------------------------------------------------------------------
-def _optimizer(flags: Flags) -> Iterator[str]:
+def _optimizer(flags: Flags) -> Iterator[UserError]:
     """Find unusable settings: build the optimizer and the schedule for one parameter, unless this needs the model.
 
     The default optimizer and schedule need no check.
@@ -278,7 +301,7 @@ def _optimizer(flags: Flags) -> Iterator[str]:
         optimizer = kind(model.parameters(), **settings)
     except reasons as error:
         given = f"--optim {train.optim.value}" + (f" --optim_args {train.optim_args}" if train.optim_args else "")
-        yield f"{given}: cannot be used ({one_line(str(error))}). --optim_args takes name=value,name=value."
+        yield UserError(f"cannot be used ({one_line(str(error))}). --optim_args takes name=value,name=value.", given)
         return
     try:
         schedule = get_scheduler(train.lr_scheduler_type, optimizer, 1, 10, train.lr_scheduler_kwargs)
@@ -289,10 +312,10 @@ def _optimizer(flags: Flags) -> Iterator[str]:
     except reasons as error:
         given = f"--lr_scheduler_type {train.lr_scheduler_type.value}"
         how = "--lr_scheduler_kwargs '{\"name\": value}'"
-        yield f"{given}: cannot be used ({one_line(str(error))}). Give its settings as {how}."
+        yield UserError(f"cannot be used ({one_line(str(error))}). Give its settings as {how}.", given)
 
 
-def _checkpointing(flags: Flags) -> Iterator[str]:
+def _checkpointing(flags: Flags) -> Iterator[UserError]:
     """Find unusable settings of activation checkpointing: checkpoint a layer without parameters."""
     train = flags.train
     if not (train.activation_checkpointing and train.activation_checkpointing_kwargs):
@@ -303,50 +326,58 @@ def _checkpointing(flags: Flags) -> Iterator[str]:
         checkpoint(torch.nn.Identity(), torch.ones(1, requires_grad=True), **(settings or {"use_reentrant": False}))
     except (ValueError, TypeError, ArithmeticError) as error:
         name = name if name in flags.given else "gradient_checkpointing_kwargs"
-        yield f"--{name}: cannot be used ({one_line(str(error))}). Correct it, or leave it out."
+        yield UserError(f"cannot be used ({one_line(str(error))}). Correct it, or leave it out.", f"--{name}")
 
 
-def _library(flags: Flags) -> Iterator[str]:
+def _library(flags: Flags) -> Iterator[UserError]:
     """Find problems that the library would report only when training begins."""
     train = flags.train
     if not (train.do_train or train.do_eval or train.do_predict or flags.drop.dry_run):
-        yield "nothing to do: --do_train, --do_eval and --do_predict are all off. Add one of these flags."
+        yield UserError("nothing to do: --do_train, --do_eval and --do_predict are all off. Add one of these flags.")
     if train.report_to:
         from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
         from layerdrop.finetune.tracking import missing_package
     for name in train.report_to:
         if name not in INTEGRATION_TO_CALLBACK:
-            yield f"--report_to: unknown value '{name}'. Allowed: none, all, {', '.join(INTEGRATION_TO_CALLBACK)}."
+            yield UserError(
+                f"unknown value '{name}'. Allowed: none, all, {', '.join(INTEGRATION_TO_CALLBACK)}.", "--report_to"
+            )
         elif package := missing_package(name):
-            yield f"--report_to {name}: needs a package that is not installed. Run: pip install {package}"
+            yield UserError(f"needs a package that is not installed. Run: pip install {package}", "--report_to", name)
     if train.fsdp and train.world_size == 1:
         start = "torchrun --nproc_per_node N run_glue.py ..."
-        yield f"--fsdp: needs several processes, but this run has one. Start them: {start}"
+        yield UserError(f"needs several processes, but this run has one. Start them: {start}", "--fsdp")
     for name in ("dataloader_persistent_workers", "dataloader_multiprocessing_context"):
         if getattr(train, name) and not train.dataloader_num_workers:
-            yield f"--{name}: needs --dataloader_num_workers above 0. Give both, or leave --{name} out."
+            yield UserError(f"needs --dataloader_num_workers above 0. Give both, or leave --{name} out.", f"--{name}")
     if train.torch_compile:
         try:  # looks up the names, compiles nothing
             torch.compile(torch.nn.Identity(), backend=train.torch_compile_backend, mode=train.torch_compile_mode)
         except RuntimeError as error:
-            yield f"--torch_compile: cannot be used ({one_line(str(error))}). Change --torch_compile_backend or _mode."
+            yield UserError(
+                f"cannot be used ({one_line(str(error))}). Change --torch_compile_backend or _mode.", "--torch_compile"
+            )
     launched = {"ACCELERATE_USE_FSDP": train.fsdp, "ACCELERATE_USE_DEEPSPEED": train.deepspeed}
     launched |= dict.fromkeys(("ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_DYNAMO_BACKEND", "ACCELERATE_TORCH_DEVICE"))
     for name, flag in launched.items():
         if (value := os.environ.get(name, "no")).lower() not in ("no", "false", "0", "") and not flag:
-            yield (
+            yield UserError(
                 f"{name}={value}, set by `accelerate launch`: changes the result but is not recorded. "
                 "Leave it out of the launcher's settings, or start with torchrun."
             )
 
 
-def _best(flags: Flags) -> Iterator[str]:
+def _best(flags: Flags) -> Iterator[UserError]:
     best = flags.train.metric_for_best_model
     if flags.train.save_strategy == "best" and not best:
-        yield f"--save_strategy best: needs --metric_for_best_model. Allowed: {', '.join(logged_metrics(flags))}."
+        yield UserError(
+            f"needs --metric_for_best_model. Allowed: {', '.join(logged_metrics(flags))}.", "--save_strategy", "best"
+        )
     if best and best.removeprefix("eval_") not in (allowed := logged_metrics(flags)):
-        yield f"--metric_for_best_model {best}: not a metric of {flags.task_name}. Allowed: {', '.join(allowed)}."
+        yield UserError(
+            f"not a metric of {flags.task_name}. Allowed: {', '.join(allowed)}.", "--metric_for_best_model", best
+        )
 
 
 def logged_metrics(flags: Flags) -> list[str]:

@@ -83,9 +83,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
             if progress.stopped:
                 raise Stopped
             if progress.failed:
-                job, error = progress.failed[0]
-                more = f" See {job.log}." if job.log.is_file() and job.log.stat().st_size else ""
-                raise UserError(f"{job.name}: this run failed. {error}{more}")
+                raise UserError(progress.first_failure)
             return progress.records
 
         find_tolerances(tasks, train, display.log)

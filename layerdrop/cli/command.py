@@ -62,8 +62,8 @@ def flag_name(word: str) -> str:
 
 def no_such_flag(
     word: str, known: Iterable[str], help: str, misnomers: Mapping[str, str] = {}, refused: Collection[str] = ()
-) -> str:
-    """The error line for an unknown flag.
+) -> UserError:
+    """The error for an unknown flag.
 
     help: the command that lists all flags. misnomers: name -> correct flag. refused: names of flags not to suggest.
     """
@@ -71,7 +71,7 @@ def no_such_flag(
     near = get_close_matches(f"--{flag_name(word)}", [name for name in known if name.startswith("--")], n=1)
     hint = misnomers.get(flag_name(word), near[0] if near else "")
     hint = "" if flag_name(hint.partition(" ")[0]) in refused else hint
-    return f"{flag}: no such flag.{hint and f' Did you mean {hint}?'} All flags: {help}."
+    return UserError(f"no such flag.{hint and f' Did you mean {hint}?'} All flags: {help}.", flag)
 
 
 def unknown_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
@@ -86,11 +86,11 @@ class OneLineErrors:
 
     def error(self, message: str):
         """Raise UserError with argparse's message, reordered: flag, received value, allowed values."""
-        message = re.sub(r"^argument (--\w+)(/--[\w-]+)*", r"\1", message)
+        flag, message = re.fullmatch(r"(?:argument (--\w+)(?:/--[\w-]+)*: )?(.*)", message, re.DOTALL).groups()
         message = message.replace("invalid int value:", "not a whole number:")
         message = message.replace("invalid float value:", "not a number:")
         message = message.replace("invalid LocalPath value:", "not a path:")
-        raise UserError(f"{message.rstrip('.')}. See {self.prog} --help.")
+        raise UserError(f"{message.rstrip('.')}. See {self.prog} --help.", flag or "")
 
     def _get_values(self, action, arg_strings):
         """Keep the value of `--flag=--`, which argparse removes before Python 3.13."""
@@ -119,7 +119,7 @@ class CommandParser(OneLineErrors, argparse.ArgumentParser):
         """The error for an unknown flag. others: the flags of a run that the command takes, too."""
         known = [*self._option_string_actions, *others]
         help = f"{self.prog} --help" + ", layerdrop run --help_all" * bool(others)
-        return UserError(no_such_flag(word, known, help, {**misnomers, **MISNOMERS.get(self.prog, {})}, refused))
+        return no_such_flag(word, known, help, {**misnomers, **MISNOMERS.get(self.prog, {})}, refused)
 
 
 def _flags_of_runs(name: str, line: str) -> str:

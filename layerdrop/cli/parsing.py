@@ -175,7 +175,8 @@ def parse(argv: Sequence[str], prog: str = "layerdrop run") -> Arguments:
     try:
         groups = [kind(**{f.name: getattr(namespace, f.name) for f in fields(kind) if f.init}) for kind in ALL_GROUPS]
     except Exception as error:  # the library's own checks of its flags
-        raise UserError("\n".join(out_of_range(vars(namespace))) or fault(error) or one_line(str(error))) from error
+        problems = list(out_of_range(vars(namespace))) or [UserError(fault(error) or one_line(str(error)))]
+        raise UserError.joined(problems) from error
     arguments = Arguments(*groups, given=given, notes=notes)
     arguments.train.output_dir = namespace.output_dir  # None instead of the library's default
     check(arguments)
@@ -230,7 +231,7 @@ def _namespace(words: list[str], prog: str) -> argparse.Namespace:
     namespace, unknown = parser.parse_known_args(words)
     if flags := [word for word in unknown if word.startswith("-")]:
         known = [option for action in parser._actions for option in action.option_strings]
-        raise UserError("\n".join(no_such_flag(word, known, "layerdrop run --help_all", MISNOMERS) for word in flags))
+        raise UserError.joined(no_such_flag(word, known, "layerdrop run --help_all", MISNOMERS) for word in flags)
     if unknown:
         how = "Write --flag value, for example --seed 1"
         if LAYER_IDS.fullmatch(unknown[0]):
@@ -246,7 +247,7 @@ def _namespace(words: list[str], prog: str) -> argparse.Namespace:
         if action.default is None:  # scripts pass an unset optional value as an empty string
             setattr(namespace, action.dest, None)
         elif action.type is LocalPath:
-            raise UserError(f"--{action.dest}: is empty. Give a folder or a name on the hub, or leave it out.")
+            raise UserError("is empty. Give a folder or a name on the hub, or leave it out.", f"--{action.dest}")
     resume = namespace.resume_from_checkpoint
     namespace.resume_from_checkpoint = RESUME.get(str(resume).lower(), resume)
     return namespace
@@ -261,7 +262,7 @@ def _choose_steps(namespace: argparse.Namespace, given: frozenset[str]) -> list[
     idle = "eval_strategy" in given and namespace.eval_strategy != "no"
     namespace.eval_strategy = "no"  # the library would turn do_eval on
     if namespace.do_train and namespace.load_best_model_at_end:
-        raise UserError("--load_best_model_at_end: needs evaluations to select a checkpoint. Add --do_eval.")
+        raise UserError("needs evaluations to select a checkpoint. Add --do_eval.", "--load_best_model_at_end")
     namespace.load_best_model_at_end = False
     return ["--eval_strategy has no effect without --do_train and --do_eval"] if idle else []
 

@@ -142,7 +142,7 @@ def _read(args: argparse.Namespace, predictor):
     """Read the texts for a Predictor. Raises UserError."""
     from layerdrop.checkpoints import work_offline_unless_reachable
     from layerdrop.data.hub import is_folder, read_dataset_split
-    from layerdrop.data.readers import read_table
+    from layerdrop.data.readers import STDIN, read_table
     from layerdrop.data.to_predict import ToPredict, is_table, read_columns, read_lines
     from layerdrop.system.text import names_in
 
@@ -153,11 +153,11 @@ def _read(args: argparse.Namespace, predictor):
         if not is_folder(args.dataset_name):
             work_offline_unless_reachable()
         dataset = args.dataset_name, args.dataset_config_name, args.test_split or "test"
-        table = read_dataset_split(*dataset, "--test_split", args.cache_dir, args.token, "FILE")
+        table = read_dataset_split(*dataset, "--test_split", args.cache_dir, args.token)
         table = replace(table, skipping=SKIPPING)
         return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind.text_cell)
     if args.file in (None, "-"):
-        return read_lines(sys.stdin.buffer.read(), "stdin", args.skip_bad_rows)
+        return read_lines(sys.stdin.buffer.read(), STDIN, args.skip_bad_rows)
     if is_table(args.file):
         table = read_table("FILE", args.file, args.skip_bad_rows, skipping=SKIPPING)
         return read_columns(table, predictor.columns, chosen, args.skip_bad_rows, predictor.kind.text_cell)

@@ -91,7 +91,9 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
         raise UserError(str(error)) from None
     except Interrupted as stop:
         raise KeyboardInterrupt(f"Add --resume_from_checkpoint{instead} to continue from {stop.checkpoint}.") from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if str(stop) or spec.train is None or arguments.drop.dry_run:  # of a prerequisite run; without a training
+            raise
         raise KeyboardInterrupt(
             f"Repeat the command with --resume_from_checkpoint auto{instead} to continue."
         ) from None

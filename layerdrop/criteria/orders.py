@@ -42,8 +42,9 @@ def find_layers(
         sets, source = published_sets(strategy, model, task), f"the published search for {task}"
     if not 0 < k <= len(sets):
         raise UserError(
-            f"--drop_k {k}: {source} goes up to K = {len(sets)}. Choose 1 to {len(sets)}, or give the result of a "
-            "longer search."
+            f"{source} goes up to K = {len(sets)}. Choose 1 to {len(sets)}, or give the result of a longer search.",
+            "--drop_k",
+            k,
         )
     return tuple(sets[k - 1])
 

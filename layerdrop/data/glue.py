@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from layerdrop.data.examples import Examples
-from layerdrop.data.readers import BOM, check_width
+from layerdrop.data.readers import BOM, check_width, not_utf8
 from layerdrop.data.tables import Table
 from layerdrop.data.tasks import Task
 from layerdrop.errors import UserError
@@ -51,7 +51,7 @@ def read_glue_tsv(path: Path, task: Task, labeled: bool, skip_bad_rows: bool = F
     except OSError as error:
         raise UserError(f"--data_dir: cannot read {path} ({error.strerror}). {_expected_layout(task)}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}). Convert the file.") from None
+        raise not_utf8(str(path), error) from None
     lines = {number: line.lstrip(BOM).rstrip("\r") for number, line in enumerate(text.split("\n"), 1)}
     header = task.header if task.header and labeled else tuple(lines.pop(1).split("\t"))
     columns = (*task.texts, task.label) if labeled else task.texts

@@ -18,8 +18,8 @@ from layerdrop.system.text import one_line
 
 SAVED, SAVED_SPLITS = "state.json", "dataset_dict.json"
 """Files of a folder written by `save_to_disk`: a dataset without splits, or a dataset with splits."""
-OWN_FILES = "--train_file and --validation_file"
-"""The flags for files instead of a dataset, for messages."""
+FILES = "--train_file (layerdrop predict: FILE)"
+"""How to give files instead of a dataset, for messages."""
 
 
 def is_folder(name: str) -> bool:
@@ -34,15 +34,13 @@ def read_dataset_split(
     flag: str,
     cache_dir: str | None = None,
     token: str | None = None,
-    files: str = OWN_FILES,
 ) -> Table:
     """Read a split as a table with 1-based row numbers. Class ids are replaced by the names of the classes.
 
     split: also a part of a split or a sum, as in the library: `train[:90%]`, `train+validation`. flag: the user's flag
-    that names the split. files: see OWN_FILES. Raises UserError for an unknown dataset or split, and for a split
-    without rows.
+    that names the split. Raises UserError for an unknown dataset or split, and for a split without rows.
     """
-    splits = load_splits(name, config, cache_dir, token, files)
+    splits = load_splits(name, config, cache_dir, token)
     rows = _rows_of(splits, split, flag, name)
     names = {column: names for column, feature in rows.features.items() if (names := _class_names(feature))}
     cells = rows.with_format("arrow")[:].to_pylist()
@@ -55,15 +53,13 @@ def read_dataset_split(
     return table.map(plain_cells, skip_bad_rows=True)
 
 
-def load_splits(
-    name: str, config: str | None, cache_dir: str | None = None, token: str | None = None, files: str = OWN_FILES
-) -> Mapping:
-    """Split -> `datasets.Dataset`. files: see OWN_FILES. Raises UserError for an unreadable dataset."""
+def load_splits(name: str, config: str | None, cache_dir: str | None = None, token: str | None = None) -> Mapping:
+    """Split -> `datasets.Dataset`. Raises UserError for an unreadable dataset."""
     import datasets
 
     folder, flag = Path(name), "--dataset_name"
     if folder.is_file():
-        raise UserError(f"{flag} {name}: is a file, not a dataset. Give it as {files}, without {flag}.")
+        raise UserError(f"{flag} {name}: is a file, not a dataset. Leave {flag} out, and give the file: {FILES}.")
     saved = is_folder(name) and any((folder / file).is_file() for file in (SAVED, SAVED_SPLITS))
     if saved and config:
         raise UserError(
@@ -81,11 +77,11 @@ def load_splits(
         else:
             found = datasets.load_dataset(name, config, cache_dir=cache_dir, token=token)
     except Exception as error:  # the library raises OSError, ValueError, RuntimeError, ConnectionError and its own
-        raise UserError(_unreadable(name, config, error, files)) from None
+        raise UserError(_unreadable(name, config, error)) from None
     return found if isinstance(found, Mapping) else {str(found.split or "train"): found}
 
 
-def _unreadable(name: str, config: str | None, error: Exception, files: str) -> str:
+def _unreadable(name: str, config: str | None, error: Exception) -> str:
     text = str(error.__cause__ or error).strip() or type(error).__name__
     reason = text.splitlines()[0].rstrip(".:")
     if isinstance(error, ValueError) and "config" in reason.lower():
@@ -94,7 +90,7 @@ def _unreadable(name: str, config: str | None, error: Exception, files: str) -> 
     if is_folder(name):
         advice = "Give a folder written by save_to_disk, or a folder of csv, JSON or parquet files"
         return f"--dataset_name {name}: the datasets library cannot read this folder ({reason}). {advice}."
-    advice = f"Without a hub: --dataset_name FOLDER of a saved dataset, or {files}"
+    advice = f"Without a hub: --dataset_name FOLDER of a saved dataset, or {FILES}"
     return f"--dataset_name {name}: no such folder, and neither hub nor cache gives it ({reason}). {advice}."
 
 

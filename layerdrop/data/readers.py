@@ -27,6 +27,8 @@ FILE_TYPES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", *CONLL_TYPES)
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 NAMES_OF_SEPARATORS = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "vertical bars"}
 BETWEEN_OBJECTS = re.compile(r"[\s,]*")
+STDIN = "stdin"
+"""Name of the standard input in messages."""
 BOM = "\ufeff"
 """Byte-order mark. `cat a.csv b.csv` writes one before each header."""
 csv.field_size_limit(2**31 - 1)  # the csv module refuses cells of more than 131,072 characters by default
@@ -69,9 +71,7 @@ def read_table(
         reason = error.strerror or one_line(str(error))
         raise UserError(f"{flag} {path}: cannot read the file ({reason}). Check the path.") from None
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: not UTF-8 text ({error.reason}). Convert the file: iconv -f LATIN1 -t UTF-8 {path}"
-        ) from None
+        raise not_utf8(str(path), error) from None
     if wrong := [name for name in table.columns if UNUSABLE.search(name)]:
         raise UserError(
             f"{flag} {path}: {wrong[0]!r} is not the name of a column (is the file UTF-16 or binary?). Save the file "
@@ -113,6 +113,12 @@ def _collect(path: Path, columns: Sequence[str], rows: Rows, limit: int | None, 
             further[line] = shared.setdefault(key, cells) if all(isinstance(cell, str) for cell in key) else cells
     names = tuple(columns) or tuple(dict.fromkeys(name for row in kept.values() for name in row))
     return Table(str(path), names, kept, bad, label_rows=further)
+
+
+def not_utf8(source: str, error: UnicodeDecodeError) -> UserError:
+    """Return the error for a text in another encoding. source: a path, or STDIN."""
+    file = "" if source == STDIN else f" {source}"
+    return UserError(f"{source}: not UTF-8 text ({error.reason}). Convert the file: iconv -f LATIN1 -t UTF-8{file}")
 
 
 def _text_lines(path: Path) -> list[str]:

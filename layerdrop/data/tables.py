@@ -157,7 +157,7 @@ def listed(cell: object, column: str = "label") -> list[str] | None:
     return list(map(str, cell))
 
 
-def is_list(cell: object) -> bool:
+def holds_list(cell: object) -> bool:
     """Whether a cell is a list, or a text that contains one, also a malformed one."""
     try:
         return listed(cell) is not None

@@ -10,7 +10,7 @@ from layerdrop.data.columns import PAIRS, SINGLES, note_on_quotes, text_columns
 from layerdrop.data.examples import Examples, shortened
 from layerdrop.data.files import index_column
 from layerdrop.data.kinds.token_tags import WORD_COLUMNS, split_cell
-from layerdrop.data.readers import BOM, FILE_TYPES
+from layerdrop.data.readers import BOM, FILE_TYPES, not_utf8
 from layerdrop.data.tables import UNUSABLE, Row, Table, text_cell
 from layerdrop.errors import UserError, refuse_pointer
 
@@ -22,7 +22,7 @@ class ToPredict:
     """n rows in the order of the source."""
 
     source: str
-    """For messages: a path, `stdin`, `--text`."""
+    """For messages: a path, STDIN, `--text`."""
     index: list[str]
     """n row names from the source, or row numbers from 0."""
     texts: list[tuple | None]
@@ -153,9 +153,7 @@ def read_lines(content: bytes, source: str, skip_bad_rows: bool = False) -> ToPr
     try:
         lines = [line.lstrip(BOM) for line in content.decode().split("\n")]
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{source}: not UTF-8 text ({error.reason}). Convert the file: iconv -f LATIN1 -t UTF-8"
-        ) from None
+        raise not_utf8(source, error) from None
     if not lines[-1]:
         lines.pop()
     rows = [tuple(line.removesuffix("\r").split("\t")) if line.strip() else None for line in lines]

@@ -125,11 +125,7 @@ class Candidates:
         records = [record or progress.records.get(spec.id) for spec, record in zip(specs, known, strict=True)]
         done = [record for record in records if record]
         if not done:
-            job, error = progress.failed[0]
-            raise UserError(
-                f"none of {len(specs)} trainings has a score. {job.name}: this run failed ({error}). "
-                f"See {job.log}, then repeat the command."
-            )
+            raise UserError(f"none of {len(specs)} trainings has a score. {progress.first_failure}")
         for record in done:
             if changed := changed_inputs(record.inputs, self.full_run.inputs, record.spec):
                 raise UserError(

@@ -112,6 +112,13 @@ class Progress:
         return {record.id: record for record in (*self.already, *self.done)}
 
     @property
+    def first_failure(self) -> str:
+        """The first failed run for a message: its name, its error, and its log if the run has written one."""
+        job, error = self.failed[0]
+        log = f" See {job.log}." if job.log.is_file() and job.log.stat().st_size else ""
+        return f"{job.name}: this run failed ({error.rstrip('.')}).{log} Correct the cause, then repeat the command."
+
+    @property
     def n_ended(self) -> int:
         """Number of runs that are done or failed."""
         return len(self.already) + len(self.done) + len(self.failed)

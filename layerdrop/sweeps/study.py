@@ -3,7 +3,6 @@
 import itertools
 import math
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -88,12 +87,11 @@ def read_study(
     refuse_flags_of_one_run([*(f"--{name}" for name in names), *flags], "Use --plan to list the runs of the study")
     planner = _Planner(Study(Path(path).stem), Store(store), parse, QUIET | settings, flags)
     replaced_axes = {name: values for name, values in (axes or {}).items() if values}
+    given = {word.partition("=")[0].replace("-", "_") for word in flags}
+    in_file = {f"--{AXES.get(name, name)}": f"{path}: settings: {name}" for name in own}
+    planner.names = {flag: name for flag, name in in_file.items() if flag.replace("-", "_") not in given}
     for grid in (grid | replaced_axes for grid in grids if grid or replaced_axes):
-        try:
-            planner.add_grid(grid, exclude)
-        except UserError as error:
-            given = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in flags}
-            raise UserError(_with_file(str(error), path, set(own) - given - set(grid))) from error
+        planner.add_grid(path, grid, exclude)
     planner.keep_needed_models()
     study = planner.study
     if not study.jobs and not study.impossible:
@@ -184,10 +182,10 @@ def refuse_flags_of_one_run(words: Sequence[str], preview: str = "Leave --dry_ru
             raise UserError(f"--{name}: {SINGLE_RUN_FLAGS[name].format(preview=preview)}.")
 
 
-def _cells(grid: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _cells(path: str, grid: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every combination of a grid's values, as axis -> value. Raises UserError for a grid that is too large."""
     if (n := math.prod(len(_values(value)) for value in grid.values())) > MOST_CELLS:
-        raise UserError(f"grid: has {n:,} cells. Allowed: up to {MOST_CELLS:,}. Split it into several studies.")
+        raise UserError(f"{path}: grid: has {n:,} cells. Allowed: up to {MOST_CELLS:,}. Split it into several studies.")
     for values in itertools.product(*(_values(value) for value in grid.values())):
         yield dict(zip(grid, values, strict=True))
 
@@ -212,6 +210,8 @@ class _Planner:
 
     def __init__(self, study: Study, store: Store, parse: Parse, settings: dict[str, Any], flags: Sequence[str]):
         self.study, self.store, self.parse, self.settings, self.flags = study, store, parse, settings, flags
+        self.names: dict[str, str] = {}
+        """Flag -> its name in the file's settings, for messages."""
         self.ids: set[str] = set()
         self.configs: dict[tuple[ModelSpec, HubOptions], PreTrainedConfig | UserError] = {}
         """Model -> its configuration, or the UserError if it cannot be read."""
@@ -223,10 +223,10 @@ class _Planner:
         self.seeds: dict[str, int] = {}
         """Seed in the grid -> seed of its runs, which is another one if a flag overrides the axis."""
 
-    def add_grid(self, grid: dict[str, Any], exclude: list[dict[str, Any]]) -> None:
+    def add_grid(self, path: str, grid: dict[str, Any], exclude: list[dict[str, Any]]) -> None:
         """Add the jobs of a grid, and a note for each axis without effect."""
         planned = []
-        for cell in _cells(grid):
+        for cell in _cells(path, grid):
             if not any(_matches(cell, pattern) for pattern in exclude):
                 try:
                     job = self._job(cell, _values(grid.get("k", grid.get("drop_k"))))
@@ -268,7 +268,7 @@ class _Planner:
             if shared:
                 arguments = self.parse(self.settings | {"elastic_k": trained} | _settings(cell), self.flags)
         except UserError as error:
-            raise UserError(_with_axes(str(error))) from error
+            raise self._renamed(error, cell) from error
         if arguments.needs_hub and not self.asked_hub:
             self.asked_hub = True
             work_offline_unless_reachable()
@@ -278,10 +278,18 @@ class _Planner:
             self.study.impossible[", ".join(f"{axis} {value}" for axis, value in cell.items())] = str(error)
             return None
         spec = self._possible_depths(spec, options) if shared else spec
-        reason = self._check(spec, options)
+        reason = self._check(spec, options, cell)
         self.study.gives_precision &= bool(reason) or arguments.gives_precision
         self.parsed[others], self.seeds[seed] = (spec, options, reason), spec.seed
         return self._job_of(spec, options, reason)
+
+    def _renamed(self, error: UserError, cell: dict[str, Any]) -> UserError:
+        """The error with the study's names of the flags at fault: an axis of the cell, or a key of the settings."""
+        names = self.names | {f"--{AXES[axis]}": axis for axis in cell if axis in AXES}
+        return UserError.joined(
+            UserError(problem.text, names.get(problem.flag, problem.flag), problem.value)
+            for problem in error.problems or (error,)
+        )
 
     def _refusal(self, cell: dict[str, Any]) -> str | None:
         """The error of a cell; None if it is allowed."""
@@ -310,18 +318,16 @@ class _Planner:
         )
         return Job(spec, options)
 
-    def _check(self, spec: RunSpec, options: Options) -> str | None:
+    def _check(self, spec: RunSpec, options: Options, cell: dict[str, Any]) -> str | None:
         """The reason why a selection is impossible, else None. Notes models and data that this machine cannot read."""
         config = self._config(spec, options)
         if isinstance(config, UserError):
-            self._note(
-                f"{spec.model.name} cannot be read on this machine, so K was not checked. {_with_axes(str(config))}"
-            )
+            self._note(f"{spec.model.name} cannot be read on this machine, so K was not checked. {config}")
         else:
             try:
                 check_selection(spec, config)
             except UserError as error:
-                return _with_axes(str(error))
+                return str(self._renamed(error, cell))
         source = spec.data.source
         if source not in ("hub", "demo", "files", "dataset") and not Path(source).is_dir():
             self._note(f"--data_dir {source}: no such folder on this machine. {ELSEWHERE}")
@@ -362,25 +368,6 @@ def _where(grid: dict[str, Any], cell: dict[str, Any]) -> str:
     """The end of an error message: the cell's value on each axis that has several values."""
     words = ", ".join(f"{axis} {cell[axis]}" for axis in grid if len(_values(grid[axis])) > 1)
     return f" (At {words}.)" if words else ""
-
-
-def _with_file(text: str, path: str, settings: set[str]) -> str:
-    """Add the study's file to an error: the flag or axis at the beginning of a line becomes a key of its settings."""
-
-    def key(flag: re.Match[str]) -> str:
-        return f"{path}: settings: {flag[2]}" if flag[2] in settings else flag[0]
-
-    text = f"{path}: {text}" if text.startswith("grid: ") else text
-    return re.sub(r"^(--)?(\w+)", key, text, flags=re.MULTILINE)
-
-
-def _with_axes(text: str) -> str:
-    """Replace flags in an error message by the names of the axes that vary them."""
-    if "no such flag" in text:  # a name of the recipe or of a setting
-        return text
-    for axis, flag in AXES.items():
-        text = re.sub(rf"--{flag}\b", axis, re.sub(rf"--{flag} N\b", f"{axis}: [N]", text))
-    return text
 
 
 def idle_axis(axis: str, planned: list[tuple[dict[str, Any], str]]) -> str | None:

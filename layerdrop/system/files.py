@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from layerdrop.errors import LFS_POINTER, UserError, refuse_pointer
+from layerdrop.errors import UserError, first_bytes
 
 
 class LocalPath(str):
@@ -54,8 +54,7 @@ def regular(path: str | Path) -> Path:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
     if path.is_file():
-        with open(path, "rb") as file:
-            refuse_pointer(str(path), file.read(len(LFS_POINTER)))
+        first_bytes(path)
     return path
 
 

@@ -51,16 +51,16 @@ class Range:
         low = f"above {self.least:g}" if self.above else f"{self.least:g} or more"
         return low if math.isinf(self.most) else f"{low} and below {self.most:g}"
 
-    def refusal(self, name: str, value: Any) -> str:
-        """The error line for a value outside the range. name: the setting's name for the message."""
+    def refusal(self, name: str, value: Any) -> UserError:
+        """The error for a value outside the range. name: the setting's name for the message."""
         known = is_number(value, self.whole) or math.isinf(self.least)
         kind = "" if known else f"a {'whole' if self.whole else 'finite'} number, "
-        return f"{name} {value}: must be {kind}{self}. {self.hint}".rstrip()
+        return UserError(f"must be {kind}{self}. {self.hint}".rstrip(), name, str(value))
 
     def check(self, name: str, value: Any) -> None:
         """Raise UserError for a value outside the range. name: the setting's name for the message."""
         if value not in self:
-            raise UserError(self.refusal(name, value))
+            raise self.refusal(name, value)
 
 
 FINITE = Range()
@@ -123,8 +123,8 @@ STRATEGY_OF = {"logging_steps": "logging_strategy", "eval_steps": "eval_strategy
 """Flags that have an effect only if another flag is `steps`."""
 
 
-def out_of_range(values: Mapping[str, Any]) -> Iterator[str]:
-    """Yield an error line for each number outside its flag's range. Other types are not checked.
+def out_of_range(values: Mapping[str, Any]) -> Iterator[UserError]:
+    """Yield an error for each number outside its flag's range. Other types are not checked.
 
     values: flag name -> value, or several values.
     """
@@ -140,4 +140,4 @@ def out_of_range(values: Mapping[str, Any]) -> Iterator[str]:
 def check_numbers(values: Mapping[str, Any]) -> None:
     """Raise UserError for numbers out of range, one line each."""
     if problems := list(out_of_range(values)):
-        raise UserError("\n".join(problems))
+        raise UserError.joined(problems)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,10 +41,11 @@ def test_loss():
     assert loss([80, 90, 85], [80, 70, 84]) == 5  # of medians
     assert loss([80.0], [76.0], percent=True) == pytest.approx(5)
     assert loss([-10.0], [-20.0], percent=True) == 100 and loss([-10.0], [20.0], percent=True) == -300  # worse, better
-    assert loss([80.0], [float("nan")]) == 80 and loss([0.0], [1.0], percent=True) == -1
+    assert loss([0.0], [1.0], percent=True) == -1
     labels, rows = np.array([0, 1, 1, 0]), np.array([0, 1])
     assert score(np.array([0, 1, 0, 1]), labels, rows, TASKS["rte"]) == 100
     assert score(np.array([0, 1, 0, 1]), labels, np.array([2, 3]), TASKS["rte"]) == 0
+    assert score(np.zeros(3), np.arange(3.0), np.arange(3), TASKS["stsb"]) == 0  # constant predictions: undefined
 
 
 def test_standard_error():
@@ -235,7 +237,8 @@ def test_command(call):
 
 def test_a_run_that_fails_ends_the_command(call):
     code, _, err = call("--tasks rte --max_loss 100 --learning_rate 1e30")
-    assert code == 2 and "this run failed" in err.splitlines()[-1] and "diverged" in err, err
+    last = err.splitlines()[-1]
+    assert code == 2 and re.search("this run failed .*diverged.*[)]. Correct the cause, then repeat", last), err
 
 
 def test_nothing_can_go(call, monkeypatch):

@@ -118,7 +118,7 @@ def test_every_flag_of_the_library_goes_through():
     ("argv", "said"),
     [
         ("--drop_strategy tpo --drop_k 2", "--drop_strategy: unknown value 'tpo'. Did you mean 'top'"),
-        ("--drop_k 2", "--drop_k needs a strategy. Choose --drop_strategy: top, bottom"),
+        ("--drop_k 2", "--drop_k: needs a strategy. Choose --drop_strategy: top, bottom"),
         ("--drop_strategy top", r"--drop_strategy top: needs the number of layers\. Add --drop_k N\."),
         ("--drop_strategy contribution", "Add --drop_k N or --drop_threshold X"),
         (
@@ -164,8 +164,8 @@ def test_every_flag_of_the_library_goes_through():
             "--drop_order and --drop_order_file contradict each other",
         ),
         ("--drop_strategy greedy --drop_k 1 --drop_order 3,3", "--drop_order 3,3: must be ids from 0, each once"),
-        ("--drop_order 3,1", "--drop_order needs a strategy. Choose --drop_strategy: greedy, optimal, shortlist\\."),
-        ("--drop_threshold 0.9", "--drop_threshold needs a strategy. Choose --drop_strategy: contribution\\."),
+        ("--drop_order 3,1", "--drop_order: needs a strategy. Choose --drop_strategy: greedy, optimal, shortlist\\."),
+        ("--drop_threshold 0.9", "--drop_threshold: needs a strategy. Choose --drop_strategy: contribution\\."),
         ("--drop_order_file x", "Choose --drop_strategy: greedy, optimal, shortlist, list\\."),
         (
             "--drop_strategy top --drop_k 1 --drop_order_file x",
@@ -314,16 +314,17 @@ def test_words_of_a_range():
         SEED: "from 0 to 4294967295",
     }
     assert {str(allowed) for allowed in words} == set(words.values())
-    assert list(out_of_range({"learning_rate": math.inf})) == [
-        "--learning_rate inf: must be a finite number, 0 or more."
-    ]
-    assert list(out_of_range({"seeds": [1, -1], "max_loss": [1.0, math.nan], "seed": None, "no_speedups": True})) == [
+    (error,) = out_of_range({"learning_rate": math.inf})
+    assert str(error) == "--learning_rate inf: must be a finite number, 0 or more."
+    assert (error.flag, error.value) == ("--learning_rate", "inf")
+    several = {"seeds": [1, -1], "max_loss": [1.0, math.nan], "seed": None, "no_speedups": True}
+    assert list(map(str, out_of_range(several))) == [
         "--seeds -1: must be from 0 to 4294967295.",
         "--max_loss nan: must be a finite number, 0 or more.",
     ]
     assert len(list(out_of_range({"k": [0, 1001], "drop_k": 1001}))) == 2
-    assert Range(1, whole=True).refusal("n", 1.5) == "n 1.5: must be a whole number, 1 or more."
-    assert Range(1).refusal("n", "x") == "n x: must be a finite number, 1 or more."
+    assert str(Range(1, whole=True).refusal("n", 1.5)) == "n 1.5: must be a whole number, 1 or more."
+    assert str(Range(1).refusal("n", "x")) == "n x: must be a finite number, 1 or more."
 
 
 def test_which_values_are_numbers_of_a_range():
@@ -435,7 +436,7 @@ def test_what_a_launcher_sets_and_no_record_says_is_refused(variable, value, ref
     flags = parse(CPU)
     monkeypatch.setenv(variable, value)
     problems = list(checks._library(flags))
-    assert bool(problems) == refused and all(text.startswith(f"{variable}={value}, set by `accel") for text in problems)
+    assert bool(problems) == refused and all(str(e).startswith(f"{variable}={value}, set by `accel") for e in problems)
 
 
 def test_a_run_is_refused_in_a_process_of_no_launcher(monkeypatch):

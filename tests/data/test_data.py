@@ -113,7 +113,10 @@ def test_missing_column_and_no_rows(tmp_path):
     with pytest.raises(UserError, match="no usable row"):
         read_glue_split(str(tmp_path), TASKS["rte"], "train")
     path.write_bytes(b"index\tsentence1\tsentence2\tlabel\n0\t\xff\xfe\tb\tentailment\n")
-    with pytest.raises(UserError, match="not UTF-8"):
+    with pytest.raises(
+        UserError,
+        match="train.tsv: not UTF-8 text .invalid start byte.. Convert the file: iconv -f .* UTF-8 .*train.tsv$",
+    ):
         read_glue_split(str(tmp_path), TASKS["rte"], "train")
 
 

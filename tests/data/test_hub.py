@@ -271,7 +271,9 @@ def test_bad_input_is_one_line(tmp_path, saved, capfd):
         "--dataset_name .*empty: .* cannot read this folder .*any data files.*Give a folder": {"name": "empty"},
         "--dataset_name .*broken: .* cannot read this folder": {"name": "broken"},
         ".*pointer/train.csv is a pointer of Git LFS, not the file. Fetch it": {"name": "pointer"},
-        "--dataset_name .*rows.csv: is a file, not a dataset. Give it as --train_file": {"name": "rows.csv"},
+        "--dataset_name .*rows.csv: is a file, not a dataset. .*: --train_file .layerdrop predict: FILE..$": {
+            "name": "rows.csv"
+        },
         r"--train_split train\[:0\]: .*reviews has no rows in this split": {"train": "train[:0]"},
         "--dataset_config_name x: the saved dataset .*reviews has no configurations": {
             "name": "reviews",
@@ -290,6 +292,8 @@ def test_bad_input_is_one_line(tmp_path, saved, capfd):
             read_splits(spec(name, **how), ["train"])
         assert len(str(error.value).splitlines()) == 1
     assert capfd.readouterr().err == ""
-    with pytest.raises(UserError, match="^--dataset_name a/b: no such folder, and neither .*FOLDER") as error:
+    with pytest.raises(
+        UserError, match="^--dataset_name a/b: no such folder, and neither .*FOLDER of a saved dataset, or --train_file"
+    ) as error:
         read_splits(spec("a/b"), ["train"])
     assert len(str(error.value).splitlines()) == 1

@@ -149,6 +149,16 @@ def test_a_separator_that_no_cell_contains_is_noted(tmp_path):
     assert not any("no cell of column" in note for note in data.notes)
 
 
+@pytest.mark.parametrize(("separator", "noted"), [(";", False), ("|", False), (",", True)])
+def test_the_note_on_a_separator_with_rows_that_are_left_out(tmp_path, separator, noted):
+    """Cells of rows without a text count, because they are in the file. A row of another width has no cell."""
+    path = tmp_path / "x.tsv"
+    path.write_text("text\tlabel\nw1\ta;b\nw2\tb\nw3\ta\n\ta|b\nw4\ta,b\tw5\n")
+    data = read(path, label_type="multi", label_separator=separator, skip_bad_rows=True)
+    assert any("no cell of column 'label'" in note for note in data.notes) == noted
+    assert "2 malformed rows of train left out: lines 5, 6" in data.notes and len(data.examples["train"]) == 3
+
+
 def test_one_label_alone_is_refused(tmp_path):
     with pytest.raises(UserError, match="only one class, 'a'"):
         read(write(tmp_path / "x.jsonl", rows([["a"], []])))

@@ -264,7 +264,7 @@ def test_words_of_conll_are_joined(tmp_path, monkeypatch):
             "needs the result of a search. Add --drop_order_file",
         ),
         (["model", "--drop_k", "x"], "--drop_k: not a whole number: 'x'. See layerdrop cut --help."),
-        (["model", "--drop_k", "2"], "--drop_k needs a strategy"),
+        (["model", "--drop_k", "2"], "--drop_k: needs a strategy"),
         (["model", "--drop_strategy", "top", "--drop_k", "6"], "must keep at least one"),
         (["model", "--drop_strategy", "top", "--drop_k", "2", "--learning_rate", "1"], "--learning_rate: no such flag"),
         (["model", "--drop_strategy", "greedy", "--drop_k", "2"], "greedy"),

@@ -261,13 +261,14 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
             b"w1\n\nw1\tw2\n",
             r"stdin:3: 2 texts, separated by tabs, but the first line has 1. Correct the line",
         ),
-        (["-"], b"\xff\n", "stdin: not UTF-8 text .*. Convert the file: iconv"),
+        (["-"], b"\xff\n", "stdin: not UTF-8 text .*. Convert the file: iconv -f LATIN1 -t UTF-8$"),
+        (["latin1.txt"], b"", "latin1.txt: not UTF-8 text .*. Convert the file: iconv -f LATIN1 -t UTF-8 latin1.txt$"),
         (["-"], b"w1\nw1\0w2\n", "stdin:2: a non-text character, such as NUL .* or add --skip_bad_rows"),
         (["-"], b"version https://git-lfs.github.com/spec/v1\noid", "stdin is a pointer of Git LFS, not the file"),
         (
             ["--dataset_name", __file__],
             b"",
-            "test_predict.py: is a file, not a dataset. Give it as FILE, without --dataset_name",
+            "test_predict.py: is a file, not a dataset. Leave --dataset_name out, and give the file: .*predict: FILE",
         ),
         (["--test_file", "x"], b"", "--test_file: no such flag. Did you mean the file without a flag?"),
         (["--text", "a", "b", "c"], b"", "--text: takes one text or one pair, not 3 texts"),
@@ -278,6 +279,7 @@ def test_an_untrained_head_predicts_nothing(call, tmp_path):
     ],
 )
 def test_bad_input_is_one_line(call, single, words, stdin, message):
+    Path("latin1.txt").write_bytes("w1 caf\u00e9\n".encode("latin1"))
     code, rows, err = call(single, *words, stdin=stdin)
     assert code == 2 and not rows and len(err.splitlines()) == 1 and re.search(message, err), err
 

@@ -672,6 +672,9 @@ def test_a_text_column_that_is_named_and_one_that_is_found_are_one_column():
     assert [row[2] for row in table.rows] == ["50.0", "50.0 +0.0"]
     (table,) = task_tables(frame(runs))
     assert len(table.header) > 4 and "(text_columns y" in " ".join(table.header)
+    for several in (runs, runs[:2]):  # a setting of the data is never one that the user can move, also if joined
+        with pytest.raises(UserError, match="^--columns: unknown value 'text_columns'. Allowed: revision, "):
+            frame(several, column_settings=["text_columns"])
 
 
 def test_contents_that_no_record_names_part_nothing():

@@ -188,15 +188,34 @@ def test_interrupted_in_the_first_training(run, monkeypatch):
 
     monkeypatch.setattr(run_glue, "fine_tune", interrupted)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
-    assert (
-        code == 130
-        and err.splitlines()[-1] == "stopped. Repeat the command with --resume_from_checkpoint auto to continue."
-    )
+    assert code == 130 and err.splitlines()[-1] == "stopped. Repeat the command to continue."
     err = run(f"{TOP} --drop_when finetuned --overwrite_output_dir")[3]
-    assert "--resume_from_checkpoint auto instead of --overwrite_output_dir to continue." in err
+    assert err.splitlines()[-1] == "stopped. Repeat the command to continue."
     monkeypatch.setattr(run_glue, "fine_tune", fine_tune)
     code, record, _, err = run(f"{TOP} --drop_when finetuned")
     assert code == 0 and record["status"] == "success" and len(prior()) == 1, err
+
+
+@pytest.mark.parametrize(
+    ("words", "stopped", "advice"),
+    [
+        (TOP, "fine_tune", "Repeat the command with --resume_from_checkpoint auto to continue."),
+        (
+            f"{TOP} --overwrite_output_dir",
+            "fine_tune",
+            "Repeat the command with --resume_from_checkpoint auto instead of --overwrite_output_dir to continue.",
+        ),
+        (f"{TOP} --dry_run", "preview", "Repeat the command to continue."),
+        ("--task_name rte --do_eval", "predict", "Repeat the command to continue."),
+    ],
+)
+def test_only_an_interrupted_training_is_resumed(run, monkeypatch, words, stopped, advice):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_glue, stopped, interrupted)
+    code, _, _, err = run(words)
+    assert code == 130 and err.splitlines()[-1] == f"stopped. {advice}"
 
 
 def test_after_fine_tuning_without_another_one(run):

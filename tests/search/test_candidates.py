@@ -141,7 +141,9 @@ def test_failures_have_no_score_and_are_counted(candidates):
     evaluate, _ = candidates(lambda job: "diverged" if 2 in job.spec.drop.layers else record_of(job))
     ((failed,), (score,)) = evaluate(sets([2], [1]))
     assert math.isnan(failed) and score == pytest.approx(0.61) and len(evaluate.failed) == 1
-    with pytest.raises(UserError, match="none of 1 trainings has a score. .*list_2.*diverged.*log.txt, then repeat"):
+    with pytest.raises(
+        UserError, match="none of 1 trainings has a score. .*list_2.* failed .diverged.. Correct the cause, then repeat"
+    ):
         candidates(lambda job: "diverged")[0](sets([2]))
 
 

@@ -159,6 +159,12 @@ def test_failures_do_not_stop_the_others_and_are_done_again(make):
     progress = execute(study, engine)
     assert len(progress.done) == 5 and progress.failed == [(broken, "training diverged")]
     assert len(engine.started) == 6  # it would diverge again
+    advice = "Correct the cause, then repeat the command."
+    assert progress.first_failure == f"{broken.name}: this run failed (training diverged). {advice}"
+    broken.log.touch()  # a log without contents is not named
+    assert progress.first_failure == f"{broken.name}: this run failed (training diverged). {advice}"
+    broken.log.write_text("loss nan")
+    assert f"(training diverged). See {broken.log}. {advice}" in progress.first_failure
     assert state_of(broken) == "failed" and broken.record().environment == {"device": "its own"}
     engine = MadeUp(success)
     execute(study, engine)

@@ -144,7 +144,9 @@ def test_a_study_without_a_run_is_refused(write):
 def test_errors_name_the_axis(write):
     with pytest.raises(UserError, match="^tasks: unknown value 'rto'"):
         write("grid: {tasks: rto, k: 0}")
-    both = r"only with --drop_when finetuned and strategies.*\(At drop_when after.\)"
+    with pytest.raises(UserError, match="^s.yaml: settings: task_name: unknown value 'rto'"):
+        write("settings: {task_name: rto}\ngrid: {k: 0}")
+    both = r"only with --drop_when finetuned and --drop_strategy.*\(At drop_when after.\)"
     with pytest.raises(UserError, match=both):
         write("grid: {strategies: top, k: 2, freeze_dropped: true, drop_when: [finetuned, after]}")
 
@@ -362,8 +364,8 @@ def test_the_hub_is_asked_once_and_only_if_needed(write, monkeypatch):
         ("grid: {k: 0}\nexclude: [{strategy: top}]", "s.yaml: exclude: no axis 'strategy'. Did you mean 'strategies'?"),
         ("grid: {learning_rat: 1}", "--learning_rat: no such flag. Did you mean --learning_rate?"),
         ("grid: {tasks: [rto]}", "unknown value 'rto'. Did you mean 'rte'?"),
-        ("grid: {k: [2]}", "k needs a strategy. Choose strategies: top"),
-        ("grid: {strategies: [contribution]}", "needs the number of layers. Add k: [N] or --drop_threshold X."),
+        ("grid: {k: [2]}", "k: needs a strategy. Choose --drop_strategy: top"),
+        ("grid: {strategies: [contribution]}", "needs the number of layers. Add --drop_k N or --drop_threshold X."),
         ("grid: 3", "'grid' must be a mapping of axes to lists of values, or a list of such mappings, not a number"),
         ("grid: {1: 2}", "--1: no such flag"),
         ("recipe: {learning_rate: 1}\ngrid: {k: 0}", "'recipe' must be the path of a file of flags, not a mapping"),
@@ -380,6 +382,18 @@ def test_the_hub_is_asked_once_and_only_if_needed(write, monkeypatch):
 def test_wrong_files(write, text, said):
     with pytest.raises(UserError, match=re.escape(said)):
         write(text)
+
+
+def test_every_problem_names_its_setting_or_axis(write):
+    """Flags in an advice, and flags of the command line, keep their names."""
+    text = "settings: {learning_rate: -1, max_steps: -2, seed: 3}\ngrid: {k: -1, strategies: top, tasks: demo-rte}"
+    with pytest.raises(UserError) as error:
+        write(text, flags=("--max-steps=-3",))
+    assert str(error.value).splitlines() == [
+        "k -1: must be from 0 to 1000. Give a number of layers to drop.",
+        "--max_steps -3: must be above 0. To train --num_train_epochs, leave --max_steps out.",
+        "s.yaml: settings: learning_rate -1.0: must be 0 or more.",
+    ]
 
 
 def test_a_search_is_no_study(tmp_path):

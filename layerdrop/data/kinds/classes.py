@@ -12,7 +12,7 @@ from typing_extensions import override
 from layerdrop.data import metrics
 from layerdrop.data.examples import BadRow
 from layerdrop.data.kinds.kind import Kind, class_id
-from layerdrop.data.tables import Row, Table, is_list, text_cell
+from layerdrop.data.tables import Row, Table, holds_list, text_cell
 from layerdrop.system.text import one_line
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ print(names[int(odds.argmax())], float(odds.max() / odds.sum()))"""
     @classmethod
     def label_cell(cls, row: Row, column: str, separator: str | None = None) -> str:
         """The name. A list is malformed, also as a text."""
-        if is_list(row.get(column)):
+        if holds_list(row.get(column)):
             shown = one_line(str(row[column]), 40)
             raise BadRow(
                 f"label {shown} of column '{column}' is a list. For several labels in a row: --label_type multi"

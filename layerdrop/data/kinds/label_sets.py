@@ -13,7 +13,7 @@ from typing_extensions import override
 from layerdrop.data import metrics
 from layerdrop.data.examples import BadRow
 from layerdrop.data.kinds.kind import Kind, class_id
-from layerdrop.data.tables import Row, Table, is_list, listed, text_cell
+from layerdrop.data.tables import Row, Table, holds_list, listed, text_cell
 from layerdrop.errors import UserError
 from layerdrop.system.text import one_line
 
@@ -111,7 +111,7 @@ print([(names[i], float(p)) for i, p in enumerate(probabilities) if p > 0.5])"""
     def found_in(cls, table: Table, label: str) -> bool:
         """Whether most labels are lists, or texts that contain a list."""
         cells = table.values(label).values()
-        return 2 * sum(map(is_list, cells)) > len(cells)
+        return 2 * sum(map(holds_list, cells)) > len(cells)
 
     @classmethod
     def label_cell(cls, row: Row, column: str, separator: str | None = None) -> list[str]:
