@@ -595,7 +595,9 @@ def test_a_strategy_looks_the_same_in_every_picture():
 
 
 def test_a_long_name_fits_into_a_figure():
-    long = record(k=2, recipe=TrainSpec(layerdrop_rate=0.2, num_train_epochs=10.0, learning_rate=1e-6, warmup_steps=1700))
+    long = record(
+        k=2, recipe=TrainSpec(layerdrop_rate=0.2, num_train_epochs=10.25, learning_rate=1e-6, warmup_steps=17)
+    )
     rows = ["num_train_epochs", "learning_rate", "warmup_steps"]
     figure = figures.strategies(model_results(frame([record(k=2), long], rows))[0], ["rte"])
     (legend,) = figure.legends
