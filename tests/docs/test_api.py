@@ -15,7 +15,7 @@ from tests import tiny
 from tests.running import ROOT
 
 PAGE = (ROOT / "docs" / "api.md").read_text()
-IMPORTS, *SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 VALUES = re.findall(r"^(\S.*?)  # ([\[('\d].*)$", PAGE, flags=re.MULTILINE)
 """Lines with their value as the comment."""
 
@@ -32,9 +32,9 @@ def names(folder, **changes) -> dict:
         str(folder), num_train_epochs=4, per_device_train_batch_size=4, learning_rate=1e-2, **quiet | changes
     )
     model = tiny.model("bert")
-    imported = {}
-    exec(IMPORTS, imported)
-    return imported | {
+    return {
+        "layerdrop": layerdrop,
+        "Trainer": Trainer,
         "model": model,
         "teacher": tiny.model("bert", 1),
         "predecessor": tiny.model("bert"),
