@@ -1,11 +1,14 @@
 """User errors, with one-line messages."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
 LFS_POINTER = b"version https://git-lfs"
 """First bytes of a Git LFS pointer: Git has not fetched the file."""
+MESSAGE = re.compile(r"(--\w+)(?: (.*?))?: (.*)", re.DOTALL)
+"""A message that begins with the flag at fault: flag, received value, text."""
 
 
 class UserError(ValueError):
@@ -15,8 +18,11 @@ class UserError(ValueError):
     """
 
     def __init__(self, text: str, flag: str = "", value: object = None):
-        """flag: the flag at fault, which `str` writes before the text. Empty if the text names it, or if there is
-        none. value: the received value, which `str` writes after the flag; None: no value."""
+        """flag: the flag at fault, and value: the received value, which `str` writes before the text. None: no value.
+
+        A text such as `--k 0: must be 1.` begins with both, so they can be left out."""
+        if not flag and (parts := MESSAGE.fullmatch(text)):
+            flag, value, text = parts.groups()
         super().__init__(f"{flag}{'' if value is None else f' {value}'}: {text}" if flag else text)
         self.text, self.flag, self.value = text, flag, value
         self.problems: tuple[UserError, ...] = ()
@@ -24,8 +30,9 @@ class UserError(ValueError):
 
     @classmethod
     def joined(cls, problems: Iterable["UserError"]) -> "UserError":
-        """One error for several problems, without repetitions."""
-        different = tuple({str(problem): problem for problem in problems}.values())
+        """One error for several problems, which may themselves join problems. Without repetitions."""
+        single = (one for problem in problems for one in problem.problems or (problem,))
+        different = tuple({str(problem): problem for problem in single}.values())
         if len(different) == 1:
             return different[0]
         error = cls("\n".join(map(str, different)))

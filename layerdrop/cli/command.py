@@ -122,19 +122,26 @@ class CommandParser(OneLineErrors, argparse.ArgumentParser):
         return no_such_flag(word, known, help, {**misnomers, **MISNOMERS.get(self.prog, {})}, refused)
 
 
-def _flags_of_runs(name: str, line: str) -> str:
-    """A sentence if an error line of a command advises flags that only `layerdrop run` has; else empty."""
-    if name in WITH_FLAGS_OF_RUNS or "layerdrop run" in line:
+def _flags_of_runs(name: str, error: UserError) -> str:
+    """A sentence if an error of a command advises flags that only `layerdrop run` has; else empty."""
+    if name in WITH_FLAGS_OF_RUNS or "layerdrop run" in error.text or "Did you mean" in error.text:
         return ""
     from layerdrop.cli.flags import SECTIONS
 
     own = command_parser(name)._option_string_actions
     of_run = {f"--{flag}" for _, flags in SECTIONS.values() for flag in flags}
-    others = [flag for flag in dict.fromkeys(re.findall(r"--\w+", line)) if flag in of_run and flag not in own]
+    named = [error.flag, *re.findall(r"(?<![\w-])--[\w-]+", error.text)]
+    others = [flag for flag in dict.fromkeys(f"--{flag_name(word)}" for word in named) if flag in of_run - own.keys()]
     if not others:
         return ""
     words = f"{' and '.join(others)} {'is a flag' if len(others) == 1 else 'are flags'}"
     return f" {words} of layerdrop run, not of layerdrop {name}."
+
+
+def _lines(name: str, error: UserError) -> str:
+    """An error of a command for the terminal."""
+    lines = [f"error: {cut_middle(line)}" for line in printable(str(error)).split("\n") if line]
+    return "\n".join(lines) + _flags_of_runs(name, error)
 
 
 def command_module(name: str):
@@ -164,8 +171,7 @@ def run_command(name: str, words: Sequence[str]) -> int:
     try:
         return command_module(name).main(command_parser(name), list(words))
     except UserError as error:
-        lines = [line for line in printable(str(error)).split("\n") if line]
-        text, code = "\n".join(f"error: {cut_middle(line)}{_flags_of_runs(name, line)}" for line in lines), 2
+        text, code = "\n".join(_lines(name, problem) for problem in error.problems or (error,)), 2
     except KeyboardInterrupt as stop:
         text, code = f"stopped. {stop}" if str(stop) else STOPPED, 130
     except Exception as error:

@@ -80,7 +80,8 @@ def read_study(
     if recipe is None and content.get("recipe"):
         recipe = str(Path(path).parent / Path(os.path.expanduser(content["recipe"])))
     own = content.get("settings") or {}
-    settings = (read_settings(recipe) if recipe else {}) | _of_every_run(path, own)
+    fixed, flags_of_all = _split_settings(path, own)
+    settings = (read_settings(recipe) if recipe else {}) | flags_of_all
     grids, exclude = _mappings(path, content, "grid"), _mappings(path, content, "exclude")
     _check_axes(path, grids, exclude)
     names = [*settings, *(name for grid in grids for name in grid)]
@@ -89,9 +90,11 @@ def read_study(
     replaced_axes = {name: values for name, values in (axes or {}).items() if values}
     given = {word.partition("=")[0].replace("-", "_") for word in flags}
     in_file = {f"--{AXES.get(name, name)}": f"{path}: settings: {name}" for name in own}
-    planner.names = {flag: name for flag, name in in_file.items() if flag.replace("-", "_") not in given}
-    for grid in (grid | replaced_axes for grid in grids if grid or replaced_axes):
-        planner.add_grid(path, grid, exclude)
+    in_file = {flag: name for flag, name in in_file.items() if flag.replace("-", "_") not in given}
+    for grid in (grid | replaced_axes for grid in grids):
+        planner.names = in_file | {f"--{AXES.get(axis, axis)}": axis for axis in grid}
+        if grid := {name: value for name, value in fixed.items() if AXES[name] not in grid} | grid:
+            planner.add_grid(path, grid, exclude)
     planner.keep_needed_models()
     study = planner.study
     if not study.jobs and not study.impossible:
@@ -128,19 +131,16 @@ def _read(path: str) -> dict[str, Any]:
     return content
 
 
-def _of_every_run(path: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The study's own settings, flag -> value. An axis with one value is a setting, too."""
-    flags: dict[str, Any] = {}
-    for name, value in settings.items():
-        if name in AXES and AXES[name] in settings:
+def _split_settings(path: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(axes with one value, other flags) of a study's settings. Each grid gets the axes that it lacks."""
+    axes = {name: value for name, value in settings.items() if name in AXES}
+    for name, value in axes.items():
+        if AXES[name] in settings:
             raise UserError(f"{path}: settings: '{name}' and '{AXES[name]}' are the same. Leave one of them out.")
-        if name in AXES and isinstance(value, list):
-            if len(value) != 1:
-                example = f"`grid: {{{name}: [{', '.join(map(str, value))}]}}`"
-                raise UserError(f"{path}: settings: {name}: takes one value. Put an axis under 'grid', as {example}.")
-            value = value[0]
-        flags[AXES.get(name, name)] = value
-    return flags
+        if len(_values(value)) != 1 or isinstance(value, dict):
+            example = f"`grid: {{{name}: [{', '.join(map(str, _values(value)))}]}}`"
+            raise UserError(f"{path}: settings: {name}: takes one value. Put an axis under 'grid', as {example}.")
+    return axes, {name: value for name, value in settings.items() if name not in AXES}
 
 
 def _mappings(path: str, content: dict[str, Any], key: str) -> list[dict[str, Any]]:
@@ -211,7 +211,7 @@ class _Planner:
     def __init__(self, study: Study, store: Store, parse: Parse, settings: dict[str, Any], flags: Sequence[str]):
         self.study, self.store, self.parse, self.settings, self.flags = study, store, parse, settings, flags
         self.names: dict[str, str] = {}
-        """Flag -> its name in the file's settings, for messages."""
+        """Flag -> its name in the study, for messages: an axis of the grid, or a key of the file's settings."""
         self.ids: set[str] = set()
         self.configs: dict[tuple[ModelSpec, HubOptions], PreTrainedConfig | UserError] = {}
         """Model -> its configuration, or the UserError if it cannot be read."""
@@ -268,26 +268,26 @@ class _Planner:
             if shared:
                 arguments = self.parse(self.settings | {"elastic_k": trained} | _settings(cell), self.flags)
         except UserError as error:
-            raise self._renamed(error, cell) from error
+            raise self._renamed(error) from error
         if arguments.needs_hub and not self.asked_hub:
             self.asked_hub = True
             work_offline_unless_reachable()
         try:
             spec, options = arguments.to_spec()
         except UserError as error:
-            self.study.impossible[", ".join(f"{axis} {value}" for axis, value in cell.items())] = str(error)
+            name = ", ".join(f"{axis} {value}" for axis, value in cell.items())
+            self.study.impossible[name] = str(self._renamed(error))
             return None
         spec = self._possible_depths(spec, options) if shared else spec
-        reason = self._check(spec, options, cell)
+        reason = self._check(spec, options)
         self.study.gives_precision &= bool(reason) or arguments.gives_precision
         self.parsed[others], self.seeds[seed] = (spec, options, reason), spec.seed
         return self._job_of(spec, options, reason)
 
-    def _renamed(self, error: UserError, cell: dict[str, Any]) -> UserError:
-        """The error with the study's names of the flags at fault: an axis of the cell, or a key of the settings."""
-        names = self.names | {f"--{AXES[axis]}": axis for axis in cell if axis in AXES}
+    def _renamed(self, error: UserError) -> UserError:
+        """The error with the study's names of the flags at fault."""
         return UserError.joined(
-            UserError(problem.text, names.get(problem.flag, problem.flag), problem.value)
+            UserError(problem.text, self.names.get(problem.flag, problem.flag), problem.value)
             for problem in error.problems or (error,)
         )
 
@@ -318,7 +318,7 @@ class _Planner:
         )
         return Job(spec, options)
 
-    def _check(self, spec: RunSpec, options: Options, cell: dict[str, Any]) -> str | None:
+    def _check(self, spec: RunSpec, options: Options) -> str | None:
         """The reason why a selection is impossible, else None. Notes models and data that this machine cannot read."""
         config = self._config(spec, options)
         if isinstance(config, UserError):
@@ -327,7 +327,7 @@ class _Planner:
             try:
                 check_selection(spec, config)
             except UserError as error:
-                return str(self._renamed(error, cell))
+                return str(self._renamed(error))
         source = spec.data.source
         if source not in ("hub", "demo", "files", "dataset") and not Path(source).is_dir():
             self._note(f"--data_dir {source}: no such folder on this machine. {ELSEWHERE}")

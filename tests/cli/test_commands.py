@@ -62,7 +62,7 @@ def test_advice_names_the_command_of_a_flag(name, capsys, monkeypatch):
     module = type("", (), {"add_flags": lambda parser: None, "main": lambda parser, words: fail()})
 
     def fail():
-        raise UserError("\n".join(lines))
+        raise UserError.joined(map(UserError, lines))
 
     monkeypatch.setattr(command, "command_module", lambda name: module)
     assert run_command(name, []) == 2
@@ -70,6 +70,28 @@ def test_advice_names_the_command_of_a_flag(name, capsys, monkeypatch):
     assert capsys.readouterr().err == f"error: {lines[0]}{added}\nerror: {lines[1]}\n"
     assert run_command("sweep", []) == 2
     assert capsys.readouterr().err == "".join(f"error: {line}\n" for line in lines)
+
+
+@pytest.mark.parametrize(
+    "text, added",
+    [
+        ("models--seed: no such folder", ""),
+        ("x: add --label-type class", " --label_type is a flag of layerdrop run, not of layerdrop cost."),
+        ("--drop_k: no such flag. Did you mean --k?", ""),
+        ("--drop_k: no such flag.", " --drop_k is a flag of layerdrop run, not of layerdrop cost."),
+        ("--k models --seed: unusable", ""),
+    ],
+)
+def test_only_advised_flags_are_named(text, added, capsys, monkeypatch):
+    """Not what the user wrote, and not a flag for which the message names another one."""
+    parser = command.command_parser("cost")
+    monkeypatch.setattr(command, "command_parser", lambda name: parser)
+
+    def fail(parser, words):
+        raise UserError(text)
+
+    monkeypatch.setattr(command, "command_module", lambda name: type("", (), {"main": fail}))
+    assert run_command("cost", []) == 2 and capsys.readouterr().err == f"error: {text}{added}\n"
 
 
 @pytest.mark.parametrize("words", ["--drop_k two", "--drop_k", "--drop_strategy", "--seed x", "--dtype int8"])

@@ -87,6 +87,40 @@ def test_settings_take_one_value_of_an_axis(write):
     assert [job.spec.seed for job in write(f"settings: {axes}\ngrid: {{k: 2}}", axes={"seeds": [7, 8]}).jobs] == [7, 8]
 
 
+def test_an_axis_in_settings_is_an_axis_of_each_grid(write):
+    """Elastic trainings and `exclude` read the axes of a grid."""
+    rest = "models: demo, strategies: top, drop_when: elastic"
+    (job,) = write(f"settings: {{{rest}, k: 6}}\ngrid: {{tasks: demo-rte}}").jobs
+    (same,) = write(f"settings: {{{rest}}}\ngrid: {{tasks: demo-rte, k: 6}}").jobs
+    assert job == same and job.spec.elastic_k == (6,)
+    exclude = "exclude: {k: 6, tasks: demo-rte}"
+    study = write(f"settings: {{{rest}, k: 6}}\ngrid: [{{tasks: demo-rte}}, {{tasks: demo-sst2}}]\n{exclude}")
+    assert [job.spec.data.task for job in study.jobs] == ["demo-sst2"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "said"),
+    [
+        ("learning_rate: [1e-4, -1]", "learning_rate -1.0: must be"),
+        ("drop_k: [2, -2]", "drop_k -2: must be"),
+        ("k: [2, -2]", "k -2: must be"),
+        ("learning_rate: 1e-4, seeds: -1", "seeds -1: must be"),
+        ("tasks: demo-rte", "s.yaml: settings: k -3: must be"),
+    ],
+)
+def test_an_error_names_the_axis_of_the_grid_before_the_setting(write, grid, said):
+    settings = "models: demo, learning_rate: 1e-4, strategies: top, k: -3, seeds: 1, tasks: demo-rte"
+    settings = settings if "tasks" in grid else settings.replace("-3", "3")
+    with pytest.raises(UserError) as error:
+        write(f"settings: {{{settings}}}\ngrid: {{{grid}}}")
+    assert str(error.value).startswith(said), error.value
+
+
+def test_an_impossible_run_names_the_setting(write):
+    study = write("settings: {models: demo, drop_layers: '3,40'}\ngrid: {tasks: demo-rte, drop_layers: [null, '3,40']}")
+    assert [why.partition(":")[0] for why in study.impossible.values()] == ["drop_layers"]
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -362,12 +396,12 @@ def test_the_hub_is_asked_once_and_only_if_needed(write, monkeypatch):
         ),
         ("grid: {task: [rte]}", "s.yaml: grid: no axis 'task'. Did you mean 'tasks'?"),
         ("grid: {k: 0}\nexclude: [{strategy: top}]", "s.yaml: exclude: no axis 'strategy'. Did you mean 'strategies'?"),
-        ("grid: {learning_rat: 1}", "--learning_rat: no such flag. Did you mean --learning_rate?"),
+        ("grid: {learning_rat: 1}", "learning_rat: no such flag. Did you mean --learning_rate?"),
         ("grid: {tasks: [rto]}", "unknown value 'rto'. Did you mean 'rte'?"),
         ("grid: {k: [2]}", "k: needs a strategy. Choose --drop_strategy: top"),
         ("grid: {strategies: [contribution]}", "needs the number of layers. Add --drop_k N or --drop_threshold X."),
         ("grid: 3", "'grid' must be a mapping of axes to lists of values, or a list of such mappings, not a number"),
-        ("grid: {1: 2}", "--1: no such flag"),
+        ("grid: {1: 2}", "1: no such flag"),
         ("recipe: {learning_rate: 1}\ngrid: {k: 0}", "'recipe' must be the path of a file of flags, not a mapping"),
         ("settings: [a]\ngrid: {k: 0}", "'settings' must be a mapping of flags to values, not a list"),
         ("1: 2", "s.yaml: 1 is not the name of a flag. Write `flag: value` lines"),
@@ -441,7 +475,7 @@ def test_a_study_with_a_tracker_that_is_not_installed(write, monkeypatch, availa
         (
             "grid: {learning_rate: [1, -1], k: 2, seeds: [1, 2]}",
             [],
-            r"--learning_rate -1.0: .* \(At learning_rate -1, seeds 1",
+            r"^learning_rate -1.0: .* \(At learning_rate -1, seeds 1",
         ),
     ],
 )
