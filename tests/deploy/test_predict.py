@@ -128,8 +128,16 @@ def test_load_is_called_with_a_text_a_pair_or_a_list(call, single, pair):
     for model, texts, message in (
         (pair, "w1", "the model takes two texts in each row, not one"),
         (single, ["w1", ("w2", "w3")], "the list mixes single texts and pairs"),
+        (single, "", "texts: an empty text has no prediction. Give a text, or leave it out."),
+        (single, ["w1", "w2", " \n"], "texts[2]: an empty text has no prediction"),
+        (pair, ("w1", ""), "texts[1]: an empty text has no prediction"),
+        (pair, [("w1", "w2"), ("", "w2")], "texts[1][0]: an empty text has no prediction"),
+        (pair, ("w1", None), "texts: must be a text, or a pair of texts as a tuple."),
+        (pair, [("w1", "w2", "w3")], "texts[0]: must be a text, or a pair"),
+        (single, ["w1", None], "texts[1]: must be a text, or a pair"),
+        (single, 3, "texts: must be a text, a pair"),
     ):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=re.escape(message)):
             layerdrop.load(model)(texts)
 
 
