@@ -234,11 +234,6 @@ def _elastic(flags: Flags) -> Iterator[UserError]:
         yield allowed.refusal("--elastic_k", outside[0])
     if not flags.elastic_k and given != ["all"] and (k is None or given is not None):
         yield UserError("needs the numbers of layers. Add --elastic_k 2 4 6, or --drop_k N.", "--drop_when", "elastic")
-    elif k and flags.elastic_k and k not in flags.elastic_k:
-        names = ", ".join(map(str, flags.elastic_k))
-        yield UserError(
-            f"the elastic training has only K = {names} (--elastic_k). Add {k} to --elastic_k.", "--drop_k", k
-        )
     if flags.when.layerdrop_rate:
         yield UserError("cannot be combined with --drop_when elastic. Leave --layerdrop_rate out.", "--layerdrop_rate")
 

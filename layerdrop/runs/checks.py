@@ -40,6 +40,13 @@ def check_selection(spec: RunSpec, config: PreTrainedConfig) -> None:
     selection.check_selection(drop, spec.train.freeze_layers if spec.train else (), config)
     if spec.elastic_k:  # after --drop_k, which decides the default
         check_k(max(spec.elastic_k), config.num_hidden_layers, "--elastic_k")
+        if drop.k and drop.k not in spec.elastic_k:
+            names = ", ".join(map(str, spec.elastic_k))
+            raise UserError(
+                f"the elastic training has only K = {names} (--elastic_k). Add {drop.k} to --elastic_k.",
+                "--drop_k",
+                drop.k,
+            )
     check_depth(
         spec.distil, config.num_hidden_layers - (drop.k or len(drop.layers))
     )  # with a threshold, K is checked after scoring
