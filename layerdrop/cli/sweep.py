@@ -52,8 +52,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     axes = {name: getattr(args, name) for name in AXES}
     study = read_study(args.study, args.store, parse_settings, axes, flags, args.recipe)
     states = [] if args.plan else statuses(study.jobs, inputs)  # `plan` computes the statuses
-    unreadable = [state.note for state in states if state.note and state.word == "missing"]
-    for text in [*study.notes, *unreadable]:
+    for text in study.notes:
         print(f"note: {text}", file=sys.stderr)
     if args.plan:
         print(plan(study, len(slots) or 1))
