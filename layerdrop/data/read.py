@@ -201,7 +201,8 @@ def _notes_on_texts(examples: dict[str, Examples]) -> list[str]:
 
 def _text_hashes(rows: Examples) -> Iterator[int]:
     """A hash of each row's texts, which takes less memory than the texts."""
-    return (hash(tuple(text if isinstance(text, str) else tuple(text) for text in row)) for row in zip(*rows.texts, strict=True))
+    for row in zip(*rows.texts, strict=True):
+        yield hash(tuple(text if isinstance(text, str) else tuple(text) for text in row))
 
 
 def _take_validation_set(examples: dict[str, Examples], share: float, task: Task) -> list[str]:

@@ -97,9 +97,9 @@ def status_of(folder: str, spec: RunSpec, inputs: Mapping[str, Any], needs: Need
         names = ", ".join(changed)
         note = f"{folder}: contains this run with the same settings, but {names} changed since"
         return Status("changed", record, changed=tuple(changed), note=note)
-    missing, note = tuple(missing_outputs(record, inputs, needs)), None
-    if OwnFiles(folder).spec is None:
-        note = f"{folder}: {LIST_LOST}, so no file can be added. Move the folder away to repeat the run"
+    missing = tuple(missing_outputs(record, inputs, needs))
+    lost = f"{folder}: {LIST_LOST}, so no file can be added. Move the folder away to repeat the run"
+    note = lost if OwnFiles(folder).spec is None else None
     return Status("incomplete" if missing else "done", record, missing, note=note)
 
 

@@ -43,9 +43,9 @@ def test_plan_sweep_plan(study, bert, glue, capsys):
     (bad := Path("bad")).mkdir()
     words = ["--data_dir", str(bad), "--tasks", "rte", "--k", "0"]
     code, out, err = start_command("sweep", [*study, *words]).wait()
-    # data that is not there is said once, and recorded
-    assert code == 1 and "1 failed" in out and "cannot read bad/train.tsv" in err and "[1/1]" in err
-    assert (out + err).count("cannot read bad/train.tsv") == 1
+    # data that is not there is said once, before the run starts
+    assert code == 2 and not out and err.count("\n") == 1 and "cannot read bad/train.tsv" in err
+    assert not Path("runs").exists()
 
     code, out, err = start_command("sweep", study).wait()
     assert code == 0 and "8 runs: 8 done (0 of them before), 0 failed" in out and err.count("done  ") == 8
