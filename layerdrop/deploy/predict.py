@@ -14,7 +14,7 @@ from layerdrop.data.batches import Collator
 from layerdrop.data.kinds import kind_of
 from layerdrop.data.tasks import DEMO_TASKS, TASKS
 from layerdrop.data.to_predict import COUNTS, ToPredict
-from layerdrop.data.tokens import tokenize
+from layerdrop.data.tokens import notes_on_unknown_tokens, tokenize
 from layerdrop.deploy.export import EXPORT_FILE
 from layerdrop.deploy.onnx import FILE, OnnxClassifier, check_packages
 from layerdrop.errors import UserError
@@ -77,6 +77,8 @@ class Predictor:
         self.length = min(max_seq_length or trained_with or limit, limit)
         """Maximum number of tokens."""
         self.kind = kind_of(self.checkpoint.config)
+        self.notes: list[str] = []
+        """Notes on the texts of the last prediction."""
         self._logits = self._classifier(folder)
 
     def __call__(self, texts: Text | Sequence[Text], batch_size: int = 32) -> Prediction | list[Prediction]:
@@ -119,6 +121,7 @@ class Predictor:
         columns = tuple([self.kind.text(text) for text in column] for column in examples.texts)
         examples = replace(examples, texts=columns)
         data = tokenize(examples, checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
+        self.notes = notes_on_unknown_tokens(data, checkpoint.tokenizer, texts.source)
         logits = self._logits(data, Collator.of(checkpoint.tokenizer, self.length), batch_size)
         return self.kind.by_row(self.kind.decide(logits), data), self.kind.confidence(logits, data)
 

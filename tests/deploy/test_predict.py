@@ -92,6 +92,15 @@ def test_a_prediction_for_every_line(call, single, tmp_path, text, empty, n):
     assert call(single, "-", stdin=text)[1] == rows
 
 
+def test_texts_of_unknown_tokens_are_noted(call, single):
+    code, rows, err = call(single, stdin=b"neue Worte\nw1\n")
+    assert code == 0 and len(rows) == 2
+    assert err.startswith(
+        "note: 67% of the tokens of stdin are unknown to the tokenizer ([UNK]), so predictions hardly"
+    )
+    assert call(single, stdin=b"w1 w2\nneue Worte\n")[2] == ""
+
+
 def test_a_byte_order_mark_is_no_part_of_the_text(call, single):
     expected = call(single, stdin=b"w1 w2\nw3\n")[1]
     assert call(single, stdin=b"\xef\xbb\xbfw1 w2\n\xef\xbb\xbfw3\n")[1] == expected
