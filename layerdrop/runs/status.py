@@ -98,9 +98,9 @@ def status_of(folder: str, spec: RunSpec, inputs: Mapping[str, Any], needs: Need
         note = f"{folder}: contains this run with the same settings, but {names} changed since"
         return Status("changed", record, changed=tuple(changed), note=note)
     missing = tuple(missing_outputs(record, inputs, needs))
-    lost = f"{folder}: {LIST_LOST}, so no file can be added. Move the folder away to repeat the run"
-    note = lost if OwnFiles(folder).spec is None else None
-    return Status("incomplete" if missing else "done", record, missing, note=note)
+    lost = OwnFiles(folder).spec is None
+    note = f"{folder}: {LIST_LOST}, so no file can be added. Move the folder away to repeat the run"
+    return Status("incomplete" if missing else "done", record, missing, note=note if lost else None)
 
 
 def changed_inputs(before: Mapping[str, Any], now: Mapping[str, Any], spec: RunSpec) -> list[str]:
