@@ -82,6 +82,7 @@ def run(spec: RunSpec, options: Options) -> RunRecord:
         train_split = ["train"] if spec.train and not folder.has_model else []
         with clock("tokenize"):  # before training, so that unusable texts are found early
             datasets = {split: inputs.dataset(split) for split in (*train_split, *splits)}
+        describe.tokens(record, datasets, inputs)
         evaluations: dict[str, Evaluation] = {}
 
         if folder.has_model:  # training is done, and only predictions are missing

@@ -112,6 +112,11 @@ class TaskTolerance:
         all_k = {k for max_loss in settings.max_loss for k in next_k(self.all_k, losses, max_loss, self.exhaustive)}
         return [self.job(k, seed) for k in sorted({0, *all_k} - self.known.keys()) for seed in settings.seeds]
 
+    def unfinished(self) -> list[Job]:
+        """The runs of `needed` that are not done."""
+        jobs = self.needed()
+        return [job for job, status in zip(jobs, statuses(jobs), strict=True) if status.word != "done"]
+
     def take(self, records: Mapping[str, RunRecord]) -> None:
         """Store the records of executed runs. records: id -> record."""
         for k in {0, *self.all_k} - self.known.keys():

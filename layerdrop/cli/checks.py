@@ -234,11 +234,6 @@ def _elastic(flags: Flags) -> Iterator[UserError]:
         yield allowed.refusal("--elastic_k", outside[0])
     if not flags.elastic_k and given != ["all"] and (k is None or given is not None):
         yield UserError("needs the numbers of layers. Add --elastic_k 2 4 6, or --drop_k N.", "--drop_when", "elastic")
-    elif k and flags.elastic_k and k not in flags.elastic_k:
-        names = ", ".join(map(str, flags.elastic_k))
-        yield UserError(
-            f"the elastic training has only K = {names} (--elastic_k). Add {k} to --elastic_k.", "--drop_k", k
-        )
     if flags.when.layerdrop_rate:
         yield UserError("cannot be combined with --drop_when elastic. Leave --layerdrop_rate out.", "--layerdrop_rate")
 
@@ -267,12 +262,15 @@ def _data(flags: Flags) -> Iterator[UserError]:
     instead = " --validation_share 0.1 uses a fraction of the training set instead."
     steps = {"train": "do_train", "validation": "do_eval", "test": "do_predict"}
     usual = "" if set(steps.values()) & flags.given else " (without any --do_ flag, a run trains and evaluates)"
-    for split in flags.splits if own else ():
-        if split not in own:
-            why = usual if getattr(flags.train, steps[split]) else " for held-out rows"
-            why = f" for --score_split {split}" if split == flags.scored_split else why
-            needed = f"--{split}_file is missing, but the {split} set is read{why}."
-            yield UserError(needed + (instead if split == "validation" else ""))
+    lacking = [split for split in flags.splits if split not in own] if own else []
+    for split, path in own.items():
+        if lacking and not os.path.exists(path):  # if no flag is missing, another machine may have the file
+            yield UserError("no such file. Check the path.", f"--{split}_file", path)
+    for split in lacking:
+        why = usual if getattr(flags.train, steps[split]) else " for held-out rows"
+        why = f" for --score_split {split}" if split == flags.scored_split else why
+        needed = f"--{split}_file is missing, but the {split} set is read{why}."
+        yield UserError(needed + (instead if split == "validation" else ""))
     name, folder = flags.model.model_name_or_path, flags.train.output_dir
     if folder and os.path.isdir(name) and os.path.realpath(name) == os.path.realpath(folder):
         yield UserError("is the folder of the checkpoint. Choose another --output_dir.", "--output_dir", folder)

@@ -13,7 +13,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from layerdrop.cli.engines import add_engine_flags, executing, find_slots, parse_known, refuse_flags, tasks_of
+from layerdrop.cli.engines import (
+    add_engine_flags,
+    data_notes,
+    executing,
+    find_slots,
+    parse_known,
+    refuse_flags,
+    tasks_of,
+)
 from layerdrop.errors import UserError
 from layerdrop.system.files import LocalPath
 
@@ -57,6 +65,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     from layerdrop.report.tables.tolerance import tolerance_table
     from layerdrop.search.candidates import Stopped
     from layerdrop.sweeps.execute import execute
+    from layerdrop.system.distributed import log_notes
     from layerdrop.system.files import make_folder, refuse_foreign
 
     slots = find_slots(args)
@@ -71,11 +80,13 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
     settings = ToleranceSettings(args.max_loss, args.seeds, args.store, *choice)
     tasks = [TaskTolerance(name, rest, settings, parse) for name in tasks_of(args.tasks, rest)]
+    notes = [note for task in tasks for note in data_notes(args, task.unfinished())]
     make_folder("--store", args.store)
     if args.figures:
         make_folder("--figures", args.figures)
         for ending in ("png", "pdf"):
             refuse_foreign("--figures", Path(args.figures) / f"{FIGURE_NAME}.{ending}", FIGURE_MARK)
+    log_notes(notes)
     with executing(args, slots, all(task.gives_precision for task in tasks)) as (engine, display, stop):
 
         def train(jobs):

@@ -98,6 +98,21 @@ def make_engine(args: argparse.Namespace, slots: list, gives_precision: bool):
     return LocalEngine(run, slots)
 
 
+def data_notes(args: argparse.Namespace, jobs: Iterable) -> list[str]:
+    """Read the data set that all jobs share. Returns notes on the data.
+
+    Raises UserError for unusable data. With Ray, the error is a note, because the nodes may have other files.
+    """
+    from layerdrop.sweeps.execute import read_shared_data
+
+    try:
+        return read_shared_data(jobs)
+    except UserError as error:
+        if args.engine == "local":
+            raise
+        return [f"the data cannot be read on this machine. {error}"]
+
+
 @contextmanager
 def executing(args: argparse.Namespace, slots: list, gives_precision: bool) -> Iterator[tuple]:
     """Yield an engine, a progress display, and a function that returns whether the user asked to stop.

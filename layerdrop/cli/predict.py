@@ -72,7 +72,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     kept = _kept_columns(texts, as_csv) if args.keep_columns else [()] * (len(texts.texts) + 1)
     rows = predictor.table(texts, args.batch_size)
     text = _formatted([own + row for own, row in zip(kept, rows, strict=True)], as_csv)
-    notes = list(texts.notes)
+    notes = [*texts.notes, *predictor.notes]
     if args.max_seq_length and predictor.length < args.max_seq_length:
         given, n = args.max_seq_length, predictor.length
         notes.append(

@@ -17,7 +17,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from layerdrop.cli.engines import add_engine_flags, executing, find_slots, parse_known
+from layerdrop.cli.engines import add_engine_flags, data_notes, executing, find_slots, parse_known
 from layerdrop.system.files import LocalPath
 
 
@@ -52,14 +52,14 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     axes = {name: getattr(args, name) for name in AXES}
     study = read_study(args.study, args.store, parse_settings, axes, flags, args.recipe)
     states = [] if args.plan else statuses(study.jobs, inputs)  # `plan` computes the statuses
-    unreadable = [state.note for state in states if state.note and state.word == "missing"]
-    for text in [*study.notes, *unreadable]:
+    todo = sum(state.word not in ("done", "changed") for state in states)
+    notes = data_notes(args, study.jobs) if todo else []  # an error replaces the study's notes on missing files
+    for text in [*study.notes, *notes]:
         print(f"note: {text}", file=sys.stderr)
     if args.plan:
         print(plan(study, len(slots) or 1))
         return 0
     make_folder("--store", args.store)
-    todo = sum(state.word not in ("done", "changed") for state in states)
     with executing(args, slots[: max(1, todo)], study.gives_precision) as (engine, display, stop):
         if todo:
             at_once = f"{engine.slots} at once; records and logs in {args.store}"

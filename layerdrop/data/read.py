@@ -1,7 +1,7 @@
 """Read the splits of a run: own files, a dataset, the demo, GLUE. Hold out rows of the training set."""
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from layerdrop.errors import UserError
 
 _fingerprints: dict[Hashable, dict[str, list[Any]]] = {}
 """Rows that this process has read: `_rows_key` -> {split: [number of rows, fingerprint]}."""
+ALSO_IN_TRAIN = "have texts that are also in the training set, so scores may be too high"
+"""End of the note on validation rows with texts of training rows."""
 HOLD_OUT_SEED = 41
 """Seed of the held-out rows, as in GLP. The held-out rows are the same for all models and all seeds of runs."""
 
@@ -68,7 +70,8 @@ def read_splits(
     limits = {"train": spec.max_train_samples, "validation": spec.max_eval_samples, "test": max_predict_samples}
     parted = spec.hold_out or spec.validation_share
     sources = ["train", *(["test"] if "test" in splits else [])] if parted else list(splits)
-    if spec.source in ("files", "dataset"):
+    own = spec.source in ("files", "dataset")
+    if own:
         files = [(split, path) for split, path in (*spec.files, ("test", test)) if split in sources and path]
         if missing := [split for split in sources if split not in dict(files)]:
             instead = ", or --validation_share 0.1 (a fraction of the training set)" * (missing[0] == "validation")
@@ -79,12 +82,13 @@ def read_splits(
     else:
         task = get_task(spec.task)
         examples, notes = _read_glue(spec, task, sources, cache_dir, token)
-    notes += _notes(examples)
+    notes += _notes_on_bad_rows(examples) + ([] if own else _notes_on_equal_rows(examples))
     if spec.validation_share:
         notes += _take_validation_set(examples, spec.validation_share, task)
     examples = {split: rows.head(limits[_kind(split)]) for split, rows in examples.items()}
     if spec.hold_out:
         notes += _replace_validation_set(examples, spec.hold_out, task, spec.max_eval_samples)
+    notes += _notes_on_texts(examples) if own else []
     if parted:
         examples = {name: examples[name] for name in ("train", "validation", *examples) if _kind(name) in splits}
     for kind in splits:
@@ -167,18 +171,38 @@ def _read_glue(
     return examples, []
 
 
-def _notes(examples: dict[str, Examples]) -> list[str]:
+def _notes_on_bad_rows(examples: dict[str, Examples]) -> list[str]:
     notes = []
     for split, rows in examples.items():
         if n := rows.bad_rows:
             row, line = ("row", "line") if n == 1 else ("rows", "lines")
             notes.append(f"{n} malformed {row} of {split} left out: {line} {shortened(rows.bad_lines)}")
-    train = examples.get("train")
+    return notes
+
+
+def _notes_on_equal_rows(examples: dict[str, Examples]) -> list[str]:
+    """A note for each validation split with the same rows as the training set."""
+    notes, train = [], examples.get("train")
     for split, rows in examples.items():
         same_length = split.startswith("validation") and train and len(rows) == len(train)
         if same_length and rows.fingerprint() == train.fingerprint():
             notes.append(f"{split} contains the same rows as train: its scores do not measure generalization")
     return notes
+
+
+def _notes_on_texts(examples: dict[str, Examples]) -> list[str]:
+    """A note if texts of validation rows are also in the training set. All text columns count, labels do not."""
+    if not {"train", "validation"} <= examples.keys():
+        return []
+    trained, rows = set(_text_hashes(examples["train"])), examples["validation"]
+    n = sum(text in trained for text in _text_hashes(rows))
+    return [f"{n:,} of {len(rows):,} validation rows {ALSO_IN_TRAIN}"] if n else []
+
+
+def _text_hashes(rows: Examples) -> Iterator[int]:
+    """A hash of each row's texts, which takes less memory than the texts."""
+    for row in zip(*rows.texts, strict=True):
+        yield hash(tuple(text if isinstance(text, str) else tuple(text) for text in row))
 
 
 def _take_validation_set(examples: dict[str, Examples], share: float, task: Task) -> list[str]:

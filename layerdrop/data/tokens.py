@@ -27,6 +27,8 @@ WORDS = "words"
 """Key of `Words.first` among the columns in the cache."""
 TOKEN_LABELS = "token_labels"
 """Key of an item's labels if each token has a label."""
+UNKNOWN = 0.5
+"""Fraction of unknown tokens above which a note says so."""
 IGNORED = -100
 """Label of a token that no loss or metric counts, as in the library."""
 
@@ -196,6 +198,17 @@ def tokenize(
         words = Words(columns[WORDS], np.array([len(words) for words in examples.texts[0]], np.int64))
         columns = {name: column for name, column in columns.items() if name != WORDS}
     return TokenizedDataset(columns, offsets, examples.labels if labels is None else labels, words=words)
+
+
+def notes_on_unknown_tokens(data: TokenizedDataset, tokenizer, source: str) -> list[str]:
+    """A note if more than half of the texts' tokens are the tokenizer's unknown token. source: for the message."""
+    unknown, ids = tokenizer.unk_token_id, data.columns["input_ids"]
+    special = [i for i in tokenizer.all_special_ids if i != unknown]
+    n, total = np.count_nonzero(ids == unknown), np.count_nonzero(~np.isin(ids, special))
+    if unknown is None or n <= UNKNOWN * total:
+        return []
+    words = f"{n / total:.0%} of the tokens of {source} are unknown to the tokenizer ({tokenizer.unk_token})"
+    return [f"{words}, so predictions hardly depend on the texts. Choose a model that was trained on such texts"]
 
 
 @contextmanager

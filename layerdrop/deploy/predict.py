@@ -13,8 +13,8 @@ from layerdrop.checkpoints import Checkpoint, is_local, work_offline_unless_reac
 from layerdrop.data.batches import Collator
 from layerdrop.data.kinds import kind_of
 from layerdrop.data.tasks import DEMO_TASKS, TASKS
-from layerdrop.data.to_predict import ToPredict
-from layerdrop.data.tokens import tokenize
+from layerdrop.data.to_predict import COUNTS, ToPredict
+from layerdrop.data.tokens import notes_on_unknown_tokens, tokenize
 from layerdrop.deploy.export import EXPORT_FILE
 from layerdrop.deploy.onnx import FILE, OnnxClassifier, check_packages
 from layerdrop.errors import UserError
@@ -77,15 +77,20 @@ class Predictor:
         self.length = min(max_seq_length or trained_with or limit, limit)
         """Maximum number of tokens."""
         self.kind = kind_of(self.checkpoint.config)
+        self.notes: list[str] = []
+        """Notes on the texts of the last prediction."""
         self._logits = self._classifier(folder)
 
     def __call__(self, texts: Text | Sequence[Text], batch_size: int = 32) -> Prediction | list[Prediction]:
-        """Predict one text or pair, or a list of them. A tuple is a pair. Raises UserError."""
+        """Predict one text or pair, or a list of them. A tuple is a pair. Raises UserError, also for an empty text."""
         RANGES["batch_size"].check("batch_size", batch_size)
         if isinstance(texts, (str, tuple)):
+            _check_texts(texts, "texts")
             return self([texts])[0]
-        if not isinstance(texts, Sequence) or not all(isinstance(text, (str, tuple)) for text in texts):
+        if not isinstance(texts, Sequence):
             raise UserError("texts: must be a text, a pair of texts as a tuple, or a list of them.")
+        for i, text in enumerate(texts):
+            _check_texts(text, f"texts[{i}]")
         rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
         if len({len(row) for row in rows}) > 1:
             raise UserError("texts: the list mixes single texts and pairs. Give only single texts, or only pairs.")
@@ -116,6 +121,7 @@ class Predictor:
         columns = tuple([self.kind.text(text) for text in column] for column in examples.texts)
         examples = replace(examples, texts=columns)
         data = tokenize(examples, checkpoint.tokenizer, self.length, sizes=checkpoint.embeddings)
+        self.notes = notes_on_unknown_tokens(data, checkpoint.tokenizer, texts.source)
         logits = self._logits(data, Collator.of(checkpoint.tokenizer, self.length), batch_size)
         return self.kind.by_row(self.kind.decide(logits), data), self.kind.confidence(logits, data)
 
@@ -128,6 +134,16 @@ class Predictor:
         if new:
             raise UserError(f"MODEL {folder}: has no trained classifier ({new[0]} is missing). Fine-tune it.")
         return partial(logits_of, model, precision="fp32")
+
+
+def _check_texts(text: Text, name: str) -> None:
+    """Raise UserError for an empty text, and for a value that is not a text or a pair. name: for the message."""
+    parts = (text,) if isinstance(text, str) else text
+    if not (isinstance(parts, tuple) and len(parts) in COUNTS and all(isinstance(part, str) for part in parts)):
+        raise UserError(f"{name}: must be a text, or a pair of texts as a tuple.")
+    if empty := [i for i, part in enumerate(parts) if not part.strip()]:
+        at = name if isinstance(text, str) else f"{name}[{empty[0]}]"
+        raise UserError(f"{at}: an empty text has no prediction. Give a text, or leave it out.")
 
 
 def _shown(score: float | tuple[float, ...]) -> str:

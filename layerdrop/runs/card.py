@@ -9,6 +9,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from jinja2 import Template
 
 from layerdrop.checkpoints import EMBEDDED
+from layerdrop.data.read import ALSO_IN_TRAIN
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS, metric_prefix
 from layerdrop.runs.command import command_of
@@ -81,6 +82,9 @@ Rows: {{ n_rows | join(", ") }}.
 {%- if chosen %}
 `layerdrop choose-k` selected K on half of these rows, so these scores are too high on average.
 {%- endif %}
+{%- for note in overlap %}
+{{ note }}.
+{%- endfor %}
 {%- if record.label_threshold %}
 A label is predicted if its probability is above {{ record.label_threshold }}.
 {%- endif %}
@@ -264,6 +268,7 @@ def _text(record: RunRecord, use: str) -> str:
         rows=_measured_on(record),
         n_rows=_numbers_of_rows(record),
         chosen=CHOICE_OF_K in record.notes,
+        overlap=[note for note in record.notes if note.endswith(ALSO_IN_TRAIN)],
         constant=constant_words(record, "validation"),
         by_class=[(split, *_shown_f1(values)) for split, values in record.class_f1.items()],
         seconds=record.seconds.get("train"),

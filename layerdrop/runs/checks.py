@@ -36,10 +36,14 @@ def check_run(spec: RunSpec, args: TrainingArguments, config: PreTrainedConfig) 
 
 def check_selection(spec: RunSpec, config: PreTrainedConfig) -> None:
     """Raise UserError for a selection of layers that is impossible with any scores. config: the checkpoint's."""
-    drop = spec.drop
+    drop, n_layers = spec.drop, config.num_hidden_layers
+    trained = [k for k in spec.elastic_k if k < n_layers]
+    if trained and drop.k and drop.k not in spec.elastic_k:
+        training = f"the elastic training has only K = {', '.join(map(str, trained))} (--elastic_k). Choose one of them"
+        too_large = f"a model of {n_layers} layers must keep at least one, and {training}."
+        text = too_large if drop.k >= n_layers else f"{training}, or add {drop.k} to --elastic_k."
+        raise UserError(text, "--drop_k", drop.k)
     selection.check_selection(drop, spec.train.freeze_layers if spec.train else (), config)
     if spec.elastic_k:  # after --drop_k, which decides the default
-        check_k(max(spec.elastic_k), config.num_hidden_layers, "--elastic_k")
-    check_depth(
-        spec.distil, config.num_hidden_layers - (drop.k or len(drop.layers))
-    )  # with a threshold, K is checked after scoring
+        check_k(max(spec.elastic_k), n_layers, "--elastic_k")
+    check_depth(spec.distil, n_layers - (drop.k or len(drop.layers)))  # with a threshold, K is checked after scoring

@@ -9,7 +9,7 @@ from layerdrop.criteria.selection import Selection
 from layerdrop.data.examples import Examples
 from layerdrop.data.labels import Labels
 from layerdrop.data.tasks import metric_prefix
-from layerdrop.data.tokens import TokenizedDataset
+from layerdrop.data.tokens import TokenizedDataset, notes_on_unknown_tokens
 from layerdrop.finetune.evaluate import Evaluation
 from layerdrop.finetune.gradual import DropSchedule
 from layerdrop.finetune.trainer import FineTuner
@@ -57,6 +57,13 @@ def inputs(record: RunRecord, read: RunInputs, teacher: Checkpoint | None) -> No
     if busy := busy_note():
         notes.append(busy)
     record.notes += notes
+
+
+def tokens(record: RunRecord, datasets: Mapping[str, TokenizedDataset], read: RunInputs) -> None:
+    """Note validation splits whose tokens are mostly unknown to the tokenizer."""
+    for split, data in datasets.items():
+        if split.startswith("validation"):
+            record.notes += notes_on_unknown_tokens(data, read.tokenizer, split)
 
 
 def selection(record: RunRecord, checkpoint: Checkpoint, selection: Selection, labels: Labels) -> None:

@@ -25,7 +25,7 @@ from layerdrop.runs.predictions import predictions_file
 from layerdrop.runs.record import RECORD_FILE, Clock, RunRecord, SplitRead
 from layerdrop.runs.results import CARD_FILE, RESULT_FILES, result_files
 from layerdrop.runs.spec import Options, RunSpec
-from layerdrop.runs.status import Needs, Status, changed_inputs, need_model, status_of
+from layerdrop.runs.status import LIST_LOST, Needs, Status, changed_inputs, need_model, status_of
 from layerdrop.runs.store import find_record
 from layerdrop.system.distributed import finish, from_first_process, log, world_size
 from layerdrop.system.faults import fault
@@ -210,12 +210,9 @@ def open_folder(record: RunRecord, options: Options) -> FolderState:
     if options.overwrite:
         return _start(record, options)
     status = status_of(folder, record.spec, record.inputs, Needs.of(options))
-    if status.note and status.word == "missing":
-        reason = status.note.partition(". The run counts")[0]
-        raise UserError(f"{reason}. Move the file away, or choose another folder.")
     if status.word == "changed":
         raise UserError(f"--output_dir {status.note}. {_alternatives(folder)}")
-    _refuse_other_run(status, record.spec, folder)
+    _refuse(status, record.spec, folder)
     if status.must_train:
         missing = ", ".join(status.missing)
         if options.resume != "auto":
@@ -239,13 +236,14 @@ def open_folder(record: RunRecord, options: Options) -> FolderState:
 
 
 def check_folder(spec: RunSpec, options: Options) -> None:
-    """Raise UserError if a run's folder holds another finished run, or files of the user that the run would replace.
+    """Raise UserError if a run's folder holds another finished run, an unreadable record, or files of the user that the
+    run would replace.
 
     Changes nothing. `open_folder` repeats these checks when the run starts. A finished run replaces no files.
     """
     if not options.overwrite:
         status = status_of(options.folder, spec, {}, Needs.of(options))
-        _refuse_other_run(status, spec, options.folder)
+        _refuse(status, spec, options.folder)
         if status.word in ("done", "incomplete"):
             return
     data: dict[str, SplitRead] = {split: {} for split in RunRecord(spec, options.folder).task.splits("validation")}
@@ -253,9 +251,12 @@ def check_folder(spec: RunSpec, options: Options) -> None:
     OwnFiles(options.folder).refuse_clashes(_names(record, options))
 
 
-def _refuse_other_run(status: Status, spec: RunSpec, folder: str) -> None:
-    """Raise UserError if the folder holds a finished run with other settings. status: of `spec` in the folder."""
+def _refuse(status: Status, spec: RunSpec, folder: str) -> None:
+    """Raise UserError if the folder holds an unreadable record, a finished run with other settings, or a run to which
+    no file can be added. status: of `spec` in the folder."""
     record = status.record
+    if status.note and status.word in ("missing", "incomplete"):
+        raise UserError(f"{status.note}, or choose another folder.")
     if status.word == "other" and record and record.status == "success":
         difference = _difference(record.spec, spec, record.id)
         raise UserError(f"--output_dir {folder}: holds a run with {difference}. {_alternatives(folder)}")
@@ -264,9 +265,7 @@ def _refuse_other_run(status: Status, spec: RunSpec, folder: str) -> None:
 def _alternatives(folder: str) -> str:
     """The advice in messages about a folder that holds another finished run."""
     if OwnFiles(folder).spec is None:
-        return (
-            f"Its list of files ({SPEC_FILE}) is missing or damaged. Choose another folder, or move this folder away."
-        )
+        return f"{LIST_LOST.capitalize()}. Choose another folder, or move this folder away."
     return "Choose another folder, or delete the run (layerdrop run: add --overwrite_output_dir)."
 
 

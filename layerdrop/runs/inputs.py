@@ -44,6 +44,19 @@ def quiet_options(options: Options) -> Options:
     return replace(options, trainer=trainer | quiet, overwrite=False, rolling_checkpoints=True, **changes)
 
 
+def read_data(spec: RunSpec, options: Options, splits: Sequence[str], checkpoint: Checkpoint | None = None) -> Data:
+    """Read splits of a run: see `read_splits`. Raises UserError."""
+    return read_splits(
+        spec.data,
+        splits,
+        checkpoint=checkpoint,
+        test=options.test,
+        max_predict_samples=options.max_predict_samples,
+        cache_dir=options.cache_dir,
+        token=options.token,
+    )
+
+
 @dataclass(frozen=True)
 class RunInputs:
     """The inputs that a run reads before it selects layers."""
@@ -68,15 +81,7 @@ class RunInputs:
         splits: Sequence[str] | None = None,
     ) -> "RunInputs":
         """Read the data. splits: `train`, `validation`, `test`; None: `needed_splits`. Raises UserError."""
-        data = read_splits(
-            spec.data,
-            needed_splits(spec, options) if splits is None else splits,
-            checkpoint=checkpoint,
-            test=options.test,
-            max_predict_samples=options.max_predict_samples,
-            cache_dir=options.cache_dir,
-            token=options.token,
-        )
+        data = read_data(spec, options, needed_splits(spec, options) if splits is None else splits, checkpoint)
         max_length = min(spec.data.max_seq_length, checkpoint.max_length())
         multiple = 1 if args.device.type == "cpu" else MULTIPLE
         collate = Collator.of(checkpoint.tokenizer, max_length, spec.data.pad_to_max_length, multiple)

@@ -16,6 +16,7 @@ from layerdrop.system.own_files import SPEC_FILE, WEIGHTS, OwnFiles
 
 MODEL = "the model"
 """Name of the output that consists of the model's files and its card."""
+LIST_LOST = f"its list of files ({SPEC_FILE}) is missing or damaged"
 INPUTS = {
     **{name: f"the {name}" for name in ("model", "tokenizer", "teacher")},
     "start": "the start model",
@@ -55,7 +56,8 @@ class Status:
     changed: tuple[str, ...] = ()
     """`changed`: names of the changed inputs."""
     note: str | None = None
-    """Reason not to use the record in the folder."""
+    """`missing`, `changed`: reason not to use the record in the folder. `done`, `incomplete`: reason why no file can be
+    added to the run."""
 
     @property
     def has_model(self) -> bool:
@@ -84,7 +86,7 @@ def status_of(folder: str, spec: RunSpec, inputs: Mapping[str, Any], needs: Need
     try:
         record = read_record(folder)
     except ValueError as error:
-        return Status("missing", note=f"{error}. The run counts as missing")
+        return Status("missing", note=f"{error}. Move the file away")
     if record is None:
         return Status("missing")
     if record.id != spec.id:
@@ -96,7 +98,9 @@ def status_of(folder: str, spec: RunSpec, inputs: Mapping[str, Any], needs: Need
         note = f"{folder}: contains this run with the same settings, but {names} changed since"
         return Status("changed", record, changed=tuple(changed), note=note)
     missing = tuple(missing_outputs(record, inputs, needs))
-    return Status("incomplete" if missing else "done", record, missing)
+    lost = OwnFiles(folder).spec is None
+    note = f"{folder}: {LIST_LOST}, so no file can be added. Move the folder away to repeat the run"
+    return Status("incomplete" if missing else "done", record, missing, note=note if lost else None)
 
 
 def changed_inputs(before: Mapping[str, Any], now: Mapping[str, Any], spec: RunSpec) -> list[str]:

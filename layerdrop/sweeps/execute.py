@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from layerdrop.runs.fingerprints import Fingerprints
+from layerdrop.runs.inputs import needed_splits, read_data
 from layerdrop.runs.record import RECORD_FILE, RunRecord
 from layerdrop.runs.spec import RunSpec
 from layerdrop.runs.status import Needs, Status, status_of
@@ -40,6 +41,19 @@ def _status(job: Job, inputs: Fingerprints) -> Status:
     if not Path(job.options.folder).is_dir():
         return Status("missing")
     return status_of(job.options.folder, job.spec, inputs.of(job.spec, job.options), Needs.of(job.options))
+
+
+def read_shared_data(jobs: Iterable[Job]) -> list[str]:
+    """Read the data set that all jobs share, so that a fault is found before the first run. Returns notes on the data.
+
+    Nothing is read if the jobs have several data sets, or no training set: then, the models decide the classes. Raises
+    UserError for unusable data.
+    """
+    by_data = {(job.spec.data, tuple(needed_splits(job.spec, job.options))): job for job in jobs}
+    if len(by_data) != 1:
+        return []
+    (((_, splits), job),) = by_data.items()
+    return read_data(job.spec, job.options, splits).notes if "train" in splits else []
 
 
 class Estimate:

@@ -10,7 +10,10 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from layerdrop.errors import UserError
+from layerdrop.runs.folder import check_folder
 from layerdrop.runs.record import RunRecord
+from layerdrop.runs.status import Status
 from layerdrop.sweeps.engines.base import Job, Result
 from layerdrop.sweeps.execute import Estimate, Progress, statuses
 from layerdrop.sweeps.study import Study
@@ -27,9 +30,7 @@ def plan(study: Study, slots: int) -> str:
     states = list(zip(study.jobs, statuses(study.jobs), strict=True))
     lines = []
     for job, state in states:
-        missing = f"lacks {', '.join(state.missing)}" if state.missing else None
-        reason = state.note or missing or (state.record.error if state.word == "failed" and state.record else None)
-        lines.append(_line(state.word, job.name, reason))
+        lines.append(_line(state.word, job.name, _reason(job, state)))
     lines += [_line("impossible", name, why) for name, why in study.impossible.items()]
     counts = Counter(state.word for _, state in states)
     words = ["done", "failed", "missing", *(word for word in ("incomplete", "changed", "other") if counts[word])]
@@ -54,6 +55,19 @@ def summary(study: Study, progress: Progress) -> str:
     sums = f"{_runs(progress.total)}: {done} done ({already} of them before), {failed} failed"
     sums += f", {changed} changed" if changed else ""
     return "\n".join([*lines, sums + (f", {missing} missing" if missing else "")])
+
+
+def _reason(job: Job, state: Status) -> str | None:
+    """Why a run is not done, or why the sweep will refuse it."""
+    if state.word in ("failed", "missing"):
+        try:
+            check_folder(job.spec, job.options)
+        except UserError as error:
+            return str(error)
+    if state.word == "failed" and state.record:
+        return state.record.error
+    lacks = f"lacks {', '.join(state.missing)}" if state.missing else None
+    return "; ".join(filter(None, (lacks, state.note))) or None
 
 
 def _line(word: str, name: str, reason: str | None) -> str:

@@ -236,10 +236,21 @@ def test_every_flag_of_the_library_goes_through():
 )
 def test_what_is_wrong_is_said(argv, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("a.csv").touch()
     argv = argv.replace("{cwd}", tmp_path.name)
     with pytest.raises(UserError, match=said) as error:
         parse([*argv.split(), *CPU])
     assert "Traceback" not in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+def test_a_file_that_is_not_here_is_said_before_a_flag_that_is_missing(tmp_path, monkeypatch):
+    """With all flags, another machine may have the files."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        parse(["--train_file", "a.csv", *CPU])
+    first, second = str(error.value).splitlines()
+    assert first == "--train_file a.csv: no such file. Check the path." and second.startswith("--validation_file is m")
+    assert parse(["--train_file", "a.csv", "--validation_share", "0.1", *CPU])
 
 
 def test_everything_that_is_wrong_is_said_at_once():

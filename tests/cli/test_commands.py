@@ -222,3 +222,60 @@ def test_completion(tmp_path):
         words = [sys.executable, "-m", "layerdrop"]
         subprocess.run(words, env=ENVIRONMENT | names, cwd=tmp_path, check=True)
         assert expected in (tmp_path / "o").read_text()
+
+
+# ---- data that cannot be used, found before the first run ------------------------------------------------------------
+DATA = "--train_file train.csv --validation_share 0.25"
+FAULTS = [
+    (f"{DATA} --label_column clas", "^error: --label_column: train.csv has no column clas. Name one of its columns"),
+    (DATA, "^error: train.csv:4: .*--skip_bad_rows"),
+    ("--train_file no.csv --validation_share 0.25", "^error: --train_file no.csv: cannot read the file"),
+]
+
+
+@pytest.fixture
+def with_own_data(bert, tmp_path, monkeypatch, capsys, in_process):
+    """call(command, "--flags") -> (exit code, stdout, stderr), with 16 rows of which the third has no label."""
+    monkeypatch.chdir(tmp_path)
+    rows = [f"w{i} w,{'' if i == 2 else 'yes' if i % 2 else 'no'}" for i in range(16)]
+    Path("train.csv").write_text("\n".join(["text,label", *rows, ""]))
+    Path("s.yaml").write_text("grid: {k: [0, 1], strategies: top}")
+    own = {"choose-k": ["--k", "1"], "search": ["--max_k", "1"], "sweep": ["s.yaml"]}
+    quick = "--use_cpu --workers 1 --precision fp32 --max_steps 1 --per_device_train_batch_size 8 --report_to none"
+
+    def call(command, words):
+        model = ["--models" if command == "sweep" else "--model_name_or_path", bert]
+        return run_command(command, [*own[command], *words.split(), *model, *quick.split()]), *capsys.readouterr()
+
+    return call
+
+
+@pytest.mark.parametrize(("words", "said"), FAULTS)
+@pytest.mark.parametrize("name", ["choose-k", "search", "sweep"])
+def test_unusable_data_are_one_line_and_no_folder(with_own_data, name, words, said):
+    words = words.replace("--validation_share 0.25", "") if name == "search" else words
+    code, out, err = with_own_data(name, words)
+    assert code == 2 and re.search(said, err) and len(err.splitlines()) == 1 and not out, err
+    assert not Path("runs").exists()
+
+
+def test_notes_on_the_data_are_printed_once(with_own_data):
+    """Not again if every run is done. A study with two data sets executes what it can."""
+    note = "note: 1 malformed row of train left out: line 4"
+    for name in ("choose-k", "sweep"):
+        code, _, err = with_own_data(name, words := f"{DATA} --skip_bad_rows --save_model no")
+        assert code == 0 and err.count(note) == 3, err  # of the command, and of two runs in this process
+        Path("train.csv").rename("away.csv")
+        code, _, err = with_own_data(name, words)
+        assert code == 0 and note not in err, err
+        Path("away.csv").rename("train.csv")
+    Path("s.yaml").write_text("grid: {k: 0, label_column: [clas, label]}")
+    code, out, err = with_own_data("sweep", words)
+    assert code == 1 and "1 done (1 of them before), 1 failed" in out and "[2/2] failed" in err, err
+
+
+def test_the_data_of_a_cluster_may_be_on_its_nodes(with_own_data):
+    """The workers of Ray find the fault, if there is one."""
+    code, _, err = with_own_data("sweep", f"{DATA} --label_column clas --engine ray")
+    note = "note: the data cannot be read on this machine. --label_column: train.csv has no column clas. "
+    assert code == 1 and err.startswith(note), err

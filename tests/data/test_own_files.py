@@ -613,10 +613,25 @@ def test_name_of_the_users_task(path, name):
     assert own_task_name((("train", path), ("validation", "other.csv"))) == name
 
 
-def test_the_same_rows_for_training_and_validation_are_noted(tmp_path):
-    train = write(tmp_path / "t.csv", ROWS)
-    copy = write(tmp_path / "copy.jsonl", ROWS)
-    other = write(tmp_path / "d.csv", ROWS[::-1])
-    for path in (train, copy):
-        assert read(train, path).notes[-1].startswith("validation contains the same rows as train")
-    assert not any("same rows" in note for note in read(train, other).notes)
+def test_validation_rows_with_texts_of_the_training_set_are_counted(tmp_path):
+    """All text columns are equal. Labels, order and the type of the file do not count."""
+    end = "validation rows have texts that are also in the training set, so scores may be too high"
+    train, copy = write(tmp_path / "t.csv", ROWS), write(tmp_path / "copy.jsonl", ROWS[::-1])
+    other = write(tmp_path / "d.csv", [ROWS[0] | {"label": "no"}, ROWS[1] | {"sentence1": "w1 w2"}])
+    assert read(train, train).notes[-1] == read(train, copy).notes[-1] == f"2 of 2 {end}"
+    assert read(train, other).notes[-1] == f"1 of 2 {end}"
+    swapped = write(tmp_path / "s.csv", [{"sentence1": "w3", "sentence2": "w1 w2", "label": "no"}])
+    assert not any(end in note for paths in ((train, swapped), (None, train)) for note in read(*paths).notes)
+    tagged = write(tmp_path / "words.jsonl", [{"tokens": ["w1", "w2"], "ner_tags": ["O", "B-a"]}] * 3)
+    assert read(tagged, tagged).notes[-1] == f"3 of 3 {end}"
+
+
+@pytest.mark.parametrize("share", ["validation_share", "hold_out"])
+def test_texts_on_both_sides_of_a_part_of_the_training_set_are_counted(tmp_path, share):
+    def parts(path):
+        return read_splits(DataSpec("t", "files", (("train", path),), **{share: 0.2}), ["train", "validation"])
+
+    path = column(tmp_path / "u.csv", ["yes", "no"] * 10)
+    assert not any("also in the training set" in note for note in parts(path).notes)
+    rows = [{"text": "w1 w2", "label": label} for label in ["yes", "no"] * 10]
+    assert parts(write(tmp_path / "t.csv", rows)).notes[-1].startswith("4 of 4 validation rows have texts")

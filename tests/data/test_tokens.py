@@ -7,7 +7,7 @@ import pytest
 
 from layerdrop.data import tokens
 from layerdrop.data.examples import Examples
-from layerdrop.data.tokens import TokenCache, TokenizedDataset, tokenize
+from layerdrop.data.tokens import TokenCache, TokenizedDataset, notes_on_unknown_tokens, tokenize
 from tests import tiny
 
 
@@ -121,3 +121,18 @@ def test_longest_first_knows_the_way_back():
 def test_tokenized_items():
     dataset = TokenizedDataset({"input_ids": np.array([7, 8, 9], np.int32)}, np.array([0, 1, 3]), None)
     assert len(dataset) == 2 and dataset[1]["input_ids"].tolist() == [8, 9] and "labels" not in dataset[0]
+
+
+@pytest.mark.parametrize(
+    ("texts", "share"), [(["w1 w2", "new w3"], None), (["w1 new", "new w3"], None), (["new w1 new", "new w2"], "60%")]
+)
+def test_mostly_unknown_tokens_are_noted(texts, share):
+    """Special tokens do not count."""
+    data = tokenize(Examples((texts,), None, ["0", "1"]), tiny.tokenizer(), 14)
+    notes = notes_on_unknown_tokens(data, tiny.tokenizer(), "x.csv")
+    assert [note.partition(",")[0] for note in notes] == (
+        [f"{share} of the tokens of x.csv are unknown to the tokenizer ([UNK])"] if share else []
+    )
+    without = tiny.tokenizer()
+    without.unk_token = None
+    assert not notes_on_unknown_tokens(data, without, "x.csv")

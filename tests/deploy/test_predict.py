@@ -92,6 +92,15 @@ def test_a_prediction_for_every_line(call, single, tmp_path, text, empty, n):
     assert call(single, "-", stdin=text)[1] == rows
 
 
+def test_texts_of_unknown_tokens_are_noted(call, single):
+    code, rows, err = call(single, stdin=b"neue Worte\nw1\n")
+    assert code == 0 and len(rows) == 2
+    assert err.startswith(
+        "note: 67% of the tokens of stdin are unknown to the tokenizer ([UNK]), so predictions hardly"
+    )
+    assert call(single, stdin=b"w1 w2\nneue Worte\n")[2] == ""
+
+
 def test_a_byte_order_mark_is_no_part_of_the_text(call, single):
     expected = call(single, stdin=b"w1 w2\nw3\n")[1]
     assert call(single, stdin=b"\xef\xbb\xbfw1 w2\n\xef\xbb\xbfw3\n")[1] == expected
@@ -128,8 +137,16 @@ def test_load_is_called_with_a_text_a_pair_or_a_list(call, single, pair):
     for model, texts, message in (
         (pair, "w1", "the model takes two texts in each row, not one"),
         (single, ["w1", ("w2", "w3")], "the list mixes single texts and pairs"),
+        (single, "", "texts: an empty text has no prediction. Give a text, or leave it out."),
+        (single, ["w1", "w2", " \n"], "texts[2]: an empty text has no prediction"),
+        (pair, ("w1", ""), "texts[1]: an empty text has no prediction"),
+        (pair, [("w1", "w2"), ("", "w2")], "texts[1][0]: an empty text has no prediction"),
+        (pair, ("w1", None), "texts: must be a text, or a pair of texts as a tuple."),
+        (pair, [("w1", "w2", "w3")], "texts[0]: must be a text, or a pair"),
+        (single, ["w1", None], "texts[1]: must be a text, or a pair"),
+        (single, 3, "texts: must be a text, a pair"),
     ):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=re.escape(message)):
             layerdrop.load(model)(texts)
 
 

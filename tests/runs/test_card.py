@@ -10,6 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.criteria.spec import DropSpec
+from layerdrop.data.read import ALSO_IN_TRAIN
 from layerdrop.data.spec import DataSpec
 from layerdrop.runs.card import card
 from layerdrop.runs.record import RunRecord
@@ -45,6 +46,13 @@ def recorded(task="rte", model="some/bert", metrics=None, splits=("validation",)
     made.metrics, made.parameters_before, made.parameters_after = metrics or {"loss": 1.0, "accuracy": 0.5}, 3, 1
     made.data = {split: {"rows": 9} for split in splits}
     return made
+
+
+def test_a_card_names_validation_rows_that_are_in_the_training_set():
+    made, note = recorded(), f"2 of 9 validation rows {ALSO_IN_TRAIN}"
+    assert ALSO_IN_TRAIN not in card(made).content
+    made.notes = ["another", note]
+    assert f"\nRows: 9 of validation.\n{note}.\n" in card(made).content and "another" not in card(made).content
 
 
 def test_a_card_names_the_rows_that_were_measured():

@@ -213,8 +213,15 @@ def test_a_resumed_training_has_the_same_bits(bert, glue, tmp_path, monkeypatch)
     [
         (
             f"{WORDS} --drop_k 3 --elastic_k 2",
-            "--drop_k 3: the elastic training has only K = 2 (--elastic_k). Add 3 to --elastic_k",
+            "--drop_k 3: the elastic training has only K = 2 (--elastic_k). Choose one of them, or add 3 to",
         ),
+        (
+            f"{WORDS} --drop_k 7 --elastic_k 2 4",
+            "--drop_k 7: a model of 6 layers must keep at least one, and the elastic training has only K = 2, 4 "
+            "(--elastic_k). Choose one of them.\n",
+        ),
+        (f"{WORDS} --drop_k 8 --elastic_k 2 7", "the elastic training has only K = 2 (--elastic_k). Choose one"),
+        (f"{WORDS} --drop_k 8 --elastic_k 7", "--drop_k 8: a model of 6 layers must keep at least one. Choose 0 to 5"),
         ("--task_name rte --drop_when elastic", "needs the numbers of layers. Add --elastic_k 2 4 6, or --drop_k N"),
         (f"{WORDS} --drop_k 2 --elastic_k two", "--elastic_k 'two': not a list of numbers of layers"),
         (f"{WORDS} --drop_k 2 --elastic_k -1 2", "--elastic_k -1: must be from 1 to 1000. Give numbers"),

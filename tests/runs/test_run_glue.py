@@ -346,6 +346,8 @@ def test_own_files(run, tmp_path):
     words += " --do_train --do_eval --do_predict"
     code, record, _, err = run(words, data=None)
     assert code == 0, err
+    note = "20 of 20 validation rows have texts that are also in the training set, so scores may be too high"
+    assert note in record["notes"] and note in Path("out/README.md").read_text() and err.count(note) == 1
     assert (
         set(record["metrics"]) == {"accuracy", "f1", "f1_macro", "loss"}
         and record["spec"]["data"]["task"] == tmp_path.name
@@ -357,6 +359,16 @@ def test_own_files(run, tmp_path):
     assert AutoModelForSequenceClassification.from_pretrained("out").config.id2label == {0: "bad", 1: "good"}
     code, again, _, _ = run("--validation_file dev.csv --do_eval", "out", data=None, output="eval")
     assert code == 0 and again["metrics"] == record["metrics"]
+
+
+def test_validation_texts_of_unknown_tokens_are_noted(run):
+    """The cause of the same prediction for every row."""
+    Path("train.csv").write_text("text,label\n" + "w1 w2,good\nw3,bad\n" * 4)
+    Path("dev.csv").write_text("text,label\n" + "neue Worte,good\nalte Worte,bad\n" * 4)
+    code, record, out, err = run("--train_file train.csv --validation_file dev.csv --max_steps 1", data=None)
+    assert code == 0 and "the same prediction for every row of validation" in out, err
+    note = "100% of the tokens of validation are unknown to the tokenizer ([UNK]), so predictions hardly depend on"
+    assert err.count(note) == 1 and any(text.startswith(note) for text in record["notes"])
 
 
 def test_bad_rows_stop_or_are_counted(run, tmp_path):

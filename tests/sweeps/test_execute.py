@@ -74,7 +74,7 @@ def test_an_unreadable_record_counts_as_missing_and_stays(make, content):
     (Path(job.options.folder) / "record.json").write_bytes(content)
     status = statuses([job])[0]
     assert status.word == "missing" and job.record() is None
-    assert "record.json" in status.note and "counts as missing" in status.note
+    assert "record.json: cannot be read" in status.note and status.note.endswith(". Move the file away")
     with pytest.raises(UserError, match="record.json. This run did not write it"):
         execute([job], MadeUp(success))
     assert (Path(job.options.folder) / "record.json").read_bytes() == content

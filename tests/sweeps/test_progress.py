@@ -10,6 +10,8 @@ import pytest
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.data.spec import DataSpec
+from layerdrop.errors import UserError
+from layerdrop.runs.folder import open_folder
 from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.sweeps.engines.base import Job, Result
@@ -68,13 +70,45 @@ def test_plan(jobs):
     (Path(jobs[2].options.folder) / "record.json").write_text("[]")
     lines = plan(study, 2).splitlines()
     assert lines[:2] == ["done       run0", "failed     run1: training diverged"]
-    assert re.match(r"missing    run2: .*run2/record.json: .*counts as missing", lines[2])
+    assert re.match(r"missing    run2: .*run2/record.json: cannot be read .*Move the file away, or choose", lines[2])
     assert lines[3:5] == ["missing    run3", "impossible m_rte_symmetric_k3: --drop_k 3: not this"]
     assert lines[5:] == ["4 runs: 1 done, 1 failed, 2 missing, 1 impossible", "time left: about 45 s, 2 at once"]
     (Path(jobs[2].options.folder) / "record.json").unlink()
     for job in jobs:
         write_run(record(job), job.options)
     assert plan(Study("s", jobs), 2).splitlines()[-1] == "4 runs: 4 done, 0 failed, 0 missing"
+
+
+@pytest.mark.parametrize(
+    ("damage", "word", "expected"),
+    [
+        (("record.json", "{"), "missing", "record.json: cannot be read (.*). Move the file away, or choose another f"),
+        (("spec.json", None), "done", "list of files .spec.json. is missing or damaged, so no file can be added"),
+        (("spec.json", "{"), "done", "list of files .spec.json. is missing or damaged, so no file can be added"),
+    ],
+)
+def test_the_plan_says_what_the_run_will_say(jobs, damage, word, expected):
+    """A damaged file is not this run's own any more, so a run does not replace it."""
+    (job, *_), (name, content) = jobs, damage
+    path = Path(write_run(record(job), job.options).folder) / name
+    path.write_text(content) if content else path.unlink()
+    line = plan(Study("s", [job]), 1).splitlines()[0]
+    assert line.startswith(f"{word:11}run0: ") and re.search(expected, line)
+    predict = replace(job, options=replace(job.options, predict=True))
+    line = plan(Study("s", [predict]), 1).splitlines()[0]
+    with pytest.raises(UserError) as error:
+        open_folder(RunRecord(job.spec, job.options.folder), predict.options)
+    said = str(error.value).partition(", or choose")[0]
+    assert said in line and re.search(expected.partition(", or")[0], said)
+    if word == "done":
+        assert line.startswith("incomplete run0: lacks RTE.tsv; ")
+
+
+def test_the_plan_names_files_that_a_failed_run_would_replace(jobs):
+    record(jobs[0], "failed", error="training diverged").write()
+    (Path(jobs[0].options.folder) / "spec.json").unlink()
+    line = plan(Study("s", jobs[:1]), 1).splitlines()[0]
+    assert line.startswith("failed     run0: --output_dir ") and "holds record.json. This run did not write it" in line
 
 
 def said(progress, *results):
