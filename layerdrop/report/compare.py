@@ -35,8 +35,8 @@ def read_runs(folders: list[str]) -> list[RunRecord]:
 def compare(records: list[RunRecord]) -> str:
     """Format runs of a task as columns. Differences to the first run are in points for metrics, else in percent.
 
-    The last row names the inputs of each run whose contents differ from the first run's. Training includes the teacher's
-    pass and prerequisite runs. Inference is a pass over the validation set. The last lines explain marks of seconds.
+    The last row names the inputs of each run whose contents differ from the first run's. Training includes the
+    teacher's pass and prerequisite runs. Inference is a pass over the validation set. Lines below explain marks.
     """
     first = records[0]
     metrics = dict.fromkeys(name for record in records for name in record.metrics if not name.endswith("loss"))

@@ -192,6 +192,44 @@ def test_glue_score_of_rows_held_out_of_mnli():
     assert cells["full", "0"]["mean GLUE score"] == "70.0"
 
 
+@pytest.mark.parametrize("form", ["md", "latex", "csv"])
+def test_the_reason_for_no_glue_table(tmp_path, capsys, form):
+    """Not an empty line."""
+    own = record("messages", source="files", files=(("train", "a.csv"),))
+    own.folder = str(tmp_path / "own")
+    own.write()
+    assert run_command("report", [str(tmp_path), "--table", "glue", "--format", form]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "note: no table 'glue', which needs runs on a task of GLUE. For other tasks, use --table tasks\n" in err
+    assert run_command("report", [str(tmp_path), "--table", "glue", "tasks", "--format", form]) == 0
+    assert "messages" in (captured := capsys.readouterr()).out and "no table 'glue'" in captured.err
+    other = record()
+    other.folder = str(tmp_path / "other")
+    other.write()
+    assert run_command("report", [str(tmp_path), "--table", "glue", "--format", form]) == 0
+    assert "RTE" in (captured := capsys.readouterr()).out.upper() and "no table 'glue'" not in captured.err
+
+
+def test_replaced_files_are_named(tmp_path, capsys):
+    """Figures are named after the model, so another report into the same folder replaces them."""
+    for store, seed in (("a", 1), ("b", 2)):
+        for run in (record(seed=seed), record(k=2, seed=seed, train=5.0)):
+            run.folder = str(tmp_path / store / run.spec.id)
+            run.write()
+    html, figure_folder = str(tmp_path / "p.html"), tmp_path / "figures"
+    words = ["--figures", str(figure_folder), "--html", html, "--runs", str(tmp_path / "r.csv")]
+    assert run_command("report", [str(tmp_path / "a"), *words]) == 0
+    first = capsys.readouterr().err
+    assert "(replaced)" not in first and len(names := [*map(str, figure_folder.iterdir()), html, words[-1]]) == 6
+    (figure_folder / "bert-base-uncased_speed.pdf").unlink()
+    assert run_command("report", [str(tmp_path / "b"), *words]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert {line for line in lines if line.endswith(" (replaced)")} == {
+        f"{name} (replaced)" for name in names if not name.endswith("speed.pdf")
+    }
+
+
 def test_cost_by_hand():
     runs = [record(train=10, inference=2), record("cola", train=40, inference=4)]
     runs += [record(k=6, train=5, inference=1), record("cola", k=6, train=20, inference=3)]
