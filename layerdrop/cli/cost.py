@@ -43,13 +43,11 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     from layerdrop.report.tables.model_cost import model_cost_table
     from layerdrop.system.files import check_folder
     from layerdrop.system.limits import check_numbers
-    from layerdrop.system.process import busy_note, freeze_imports
+    from layerdrop.system.process import freeze_imports
 
     freeze_imports()
     check_numbers(vars(args))
     check_folder("--store", args.store)
-    if note := busy_note():
-        print(f"note: {note}", file=sys.stderr)
     record = measure(
         args.models, args.drop_strategy, args.k, texts=args.texts, length=args.length, batch_size=args.batch_size,
         repeats=args.repeats, precision=args.precision, use_cpu=args.use_cpu,

@@ -63,7 +63,8 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     if args.watch:
         watch(settings, args.html)
     contents = read_contents(settings)
-    print(render(contents.tables, args.format), flush=True)
+    if contents.tables:
+        print(render(contents.tables, args.format), flush=True)
     files = write_files(contents, args.runs, args.html, args.figures)
     for line in [*(f"note: {note}" for note in contents.notes), *files]:
         print(line, file=sys.stderr)

@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from layerdrop.architectures import FAMILIES, family_of
 from layerdrop.checkpoints import Checkpoint, is_local, work_offline_unless_reachable
 from layerdrop.data.batches import Collator
-from layerdrop.errors import unknown
+from layerdrop.deploy.onnx import FILE
+from layerdrop.errors import UserError, unknown
 from layerdrop.finetune.precision import autocast
 from layerdrop.finetune.speedups.dropout import cheap_dropout
 from layerdrop.finetune.teacher import eager_attention
@@ -25,6 +27,7 @@ from layerdrop.loading import load_classifier
 from layerdrop.runs.environment import peak_memory, reset_peak_memory
 from layerdrop.strategies import select
 from layerdrop.surgery import drop_layers, layer_list
+from layerdrop.system.own_files import WEIGHTS
 
 SEED = 41
 RANDOM = "random:"
@@ -48,6 +51,7 @@ class MeasuredModel:
         if not self.given.startswith(RANDOM):
             if not is_local(self.given):
                 work_offline_unless_reachable()
+            self._refuse_onnx()
             checkpoint = Checkpoint.open(self.given, flag="MODEL")
             model, _ = load_classifier(checkpoint, self._dropped(checkpoint.n_layers))
             return model.to(device)
@@ -60,6 +64,15 @@ class MeasuredModel:
         set_seed(SEED)
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).eval()
         return drop_layers(model, self._dropped(model.config.num_hidden_layers)).to(device)
+
+    def _refuse_onnx(self) -> None:
+        """Raise UserError for the folder of an ONNX model without torch weights."""
+        folder = Path(self.given)
+        if (folder / FILE).is_file() and not any((folder / name).is_file() for name in WEIGHTS):
+            raise UserError(
+                f"MODEL {self.given}: is an ONNX model, and layerdrop cost measures torch models. Give the folder of "
+                "the run. layerdrop export RUN --format onnx prints the times of ONNX models."
+            )
 
     def _dropped(self, n_layers: int) -> list[int]:
         return select(self.strategy, n_layers, k=self.k, flag="--k")

@@ -24,6 +24,7 @@ from layerdrop.errors import UserError, unknown
 from layerdrop.runs.environment import environment
 from layerdrop.strategies import BY_POSITION
 from layerdrop.system.files import write_atomically
+from layerdrop.system.process import busy_note
 from layerdrop.system.text import short_name
 
 SINGLES = 8
@@ -66,6 +67,9 @@ def measure(
     if (longest := min(map(longest_input, loaded.values()))) < length:
         log(f"--length {length}: the models read at most {longest} tokens, so {longest} is used")
         length = longest
+    notes = [note] if (note := busy_note()) else []
+    for note in notes:
+        log(note)
     costs = {name: describe(model, length) for name, model in loaded.items()}
     single = Setting((length,) * SINGLES, 1, precision)
     pairs = Setting(lengths_like_qqp(texts, longest), batch_size, precision)
@@ -82,7 +86,7 @@ def measure(
         {"name": name, "model_type": kinds[name][0], "layers": kinds[name][1], **dataclasses.asdict(cost)}
         for name, cost in costs.items()
     ]
-    return {"settings": settings, "environment": environment(use_cpu), "models": rows}
+    return {"settings": settings, "environment": environment(use_cpu), "notes": notes, "models": rows}
 
 
 def write_record(record: dict[str, Any], store: str) -> Path:

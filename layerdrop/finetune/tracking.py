@@ -2,12 +2,13 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations import integration_utils
+from transformers.integrations.integration_utils import TensorBoardCallback
 
 VARIABLES = ("WANDB_PROJECT", "MLFLOW_EXPERIMENT_NAME", "COMET_PROJECT_NAME", "CLEARML_PROJECT", "SWANLAB_PROJECT")
 """Environment variables from which the library reads the project. Only trackio reads `TrainingArguments.project`."""
@@ -26,6 +27,17 @@ def missing_package(tracker: str) -> str | None:
         return None
     available = getattr(integration_utils, f"is_{module.removesuffix('_ml')}_available")
     return None if available() else PACKAGES.get(tracker, tracker)
+
+
+def log_to(folder: str, callbacks: Iterable[TrainerCallback]) -> None:
+    """Let TensorBoard write its event files directly into a folder, so that its run has the folder's name.
+
+    By default, the library adds `runs/TIME_HOST`, and each training of the folder adds a run. The user's variable
+    TENSORBOARD_LOGGING_DIR overrides the folder.
+    """
+    for callback in callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = folder
 
 
 @contextmanager

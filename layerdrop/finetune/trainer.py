@@ -24,7 +24,7 @@ from layerdrop.finetune.interrupt import Interrupt
 from layerdrop.finetune.log import Bar, LogLine, Losses, log_entries
 from layerdrop.finetune.objectives import Objective
 from layerdrop.finetune.speedups.capture import CapturedSteps, can_capture
-from layerdrop.finetune.tracking import tracking
+from layerdrop.finetune.tracking import log_to, tracking
 from layerdrop.loading import quiet
 from layerdrop.system.faults import fault
 from layerdrop.system.own_files import OwnFiles
@@ -108,6 +108,7 @@ class FineTuner(Trainer):
             if isinstance(error, RuntimeError) and "to be installed" not in str(error):
                 raise  # any other error, such as out of memory, is a failure of the run
             raise UserError(" ".join(str(error).split())) from error  # names the package that --report_to needs
+        log_to(self.args.output_dir, self.callback_handler.callbacks)
         # The loss is a mean over the batch. The library has to divide it by the number of accumulated batches.
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False
         self.remove_callback(PrinterCallback)

@@ -11,6 +11,8 @@ from layerdrop.runs.record import RunRecord, read_record
 
 BUSY_MARK = "*"
 BUSY_MEANING = "other processes ran beside this run or its prerequisite run: these seconds are not comparable"
+SHARED = "shared"
+SHARED_MEANING = "seconds with those of prerequisite runs, which several runs can use"
 
 
 def read_runs(folders: list[str]) -> list[RunRecord]:
@@ -33,8 +35,8 @@ def read_runs(folders: list[str]) -> list[RunRecord]:
 def compare(records: list[RunRecord]) -> str:
     """Format runs of a task as columns. Differences to the first run are in points for metrics, else in percent.
 
-    The last row names the inputs of each run whose contents differ from the first run's. Seconds measured beside other
-    processes have a mark, which the last line explains.
+    The last row names the inputs of each run whose contents differ from the first run's. Training includes the
+    teacher's pass and prerequisite runs. Inference is a pass over the validation set. Lines below explain marks.
     """
     first = records[0]
     metrics = dict.fromkeys(name for record in records for name in record.metrics if not name.endswith("loss"))
@@ -45,7 +47,8 @@ def compare(records: list[RunRecord]) -> str:
         ]
     lines = [[name, *(column[name] for column in columns)] for name in columns[0]]
     table = tabulate(lines, tablefmt="plain", colalign=("left", *["right"] * len(records)), disable_numparse=True)
-    return table + f"\n{BUSY_MARK} {BUSY_MEANING}" * any(record.busy for record in records)
+    notes = {f"{SHARED}: {SHARED_MEANING}": _is_shared, f"{BUSY_MARK} {BUSY_MEANING}": lambda record: record.busy}
+    return "\n".join([table, *(note for note, applies in notes.items() if any(map(applies, records)))])
 
 
 def _column(record: RunRecord, first: RunRecord, metrics: list[str]) -> dict[str, str]:
@@ -62,15 +65,16 @@ def _column(record: RunRecord, first: RunRecord, metrics: list[str]) -> dict[str
         "parameters": _change(record.parameters_after, base and base.parameters_after, "{:,}"),
     }
     column |= {name: _points(record.metrics.get(name), base and base.metrics.get(name)) for name in metrics}
-    for name, stage in (("training", "train"), ("evaluation", "evaluate")):
-        seconds = "{:.1f} s" + BUSY_MARK * record.busy
-        column[name] = _change(_seconds(record, stage), base and _seconds(base, stage), seconds)
-    return column
+    seconds = "{:.1f} s" + BUSY_MARK * record.busy
+    training = seconds + f" {SHARED}" * _is_shared(record)
+    column["training"] = _change(record.training_seconds, base and base.training_seconds, training)
+    inference = base and base.seconds.get("inference")
+    return column | {"inference": _change(record.seconds.get("inference"), inference, seconds)}
 
 
-def _seconds(record: RunRecord, stage: str) -> float | None:
-    """Seconds of a stage. None for a resumed run, whose record covers only a part."""
-    return None if record.resumed_at_step is not None else record.seconds.get(stage)
+def _is_shared(record: RunRecord) -> bool:
+    """Whether the training seconds contain those of prerequisite runs."""
+    return record.training_seconds is not None and bool(record.prerequisites.get("seconds"))
 
 
 def _change(value: float | None, base: float | None, form: str) -> str:

@@ -76,7 +76,10 @@ def read_contents(settings: ReportSettings) -> Contents:
         notes.append(NOTES[settings.compare])
         if runs.merge(paper_results, on=["model", "task"]).empty:
             notes.append(f"--compare {settings.compare}: no published values for these models and tasks")
-    return Contents([*_tables(settings, runs, tasks, paper_results), *costs], notes, stored, runs, tasks)
+    tables = _tables(settings, runs, tasks, paper_results)
+    if "glue" in settings.table and "glue" not in {table.kind for table in tables}:
+        notes.append("no table 'glue', which needs runs on a task of GLUE. For other tasks, use --table tasks")
+    return Contents([*tables, *costs], notes, stored, runs, tasks)
 
 
 def _tables(settings: ReportSettings, runs: pd.DataFrame, tasks: list[str] | None, paper_results) -> list[Table]:
@@ -105,11 +108,16 @@ def make_folders(runs: str | None, html: str | None, figures: str | None) -> Non
         make_folder("--figures", figures)
 
 
-def write_files(contents: Contents, runs: str | None, html: str | None, figures: str | None) -> list[str | Path]:
-    """Write the requested files. Returns their paths. Appends notes on missing figures to `contents`."""
+def write_files(contents: Contents, runs: str | None, html: str | None, figures: str | None) -> list[str]:
+    """Write the requested files. Returns their paths, with the word `replaced` for files of an earlier report.
+
+    Appends notes on missing figures to `contents`.
+    """
     files: list[str | Path] = []
     if contents.runs is None:
-        return files
+        return []
+    possible = [*(path for path in (runs, html) if path), *(Path(figures).iterdir() if figures else ())]
+    earlier = {Path(path) for path in possible if Path(path).exists()}
     if runs:
         write_atomically(Path(runs), runs_csv(contents.runs))
         files.append(runs)
@@ -122,7 +130,7 @@ def write_files(contents: Contents, runs: str | None, html: str | None, figures:
         drawn, notes = draw(contents.runs, figures, contents.tasks)
         files += drawn
         contents.notes += notes
-    return files
+    return [f"{path} (replaced)" if Path(path) in earlier else str(path) for path in files]
 
 
 def watch(settings: ReportSettings, html: str) -> None:

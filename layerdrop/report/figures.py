@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
@@ -17,6 +18,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.path import Path as LinePath
+from matplotlib.transforms import Bbox
 
 from layerdrop.report.marks import COLORS, GREY, MARKERS, Marks, marks_of, style_of
 from layerdrop.report.model_results import ModelResults, Summary, metric_word, model_results, task_name
@@ -28,6 +31,12 @@ WIDTH = 3.35
 """Inches of a column."""
 LEAST_SPAN = 4.0
 """Smallest span of a score axis in points. On a smaller span, noise between seeds looks like a trend."""
+HIGHEST = 100.0
+"""End of a score axis. No metric exceeds it."""
+CLOSE = 5.0
+"""Distance of two dots in typographic points below which they share a label."""
+AROUND = ((1, 1), (0, 1), (1, 0), (1, -1), (0, -1), (-1, 1), (-1, 0), (-1, -1))
+"""Places of a label relative to its dots: (right or left, above or below). The first free place is used."""
 STYLE = {
     "font.size": 7,
     "axes.linewidth": 0.6,
@@ -98,11 +107,19 @@ def _legend(figure: plt.Figure, handles: list, names: list[str], title: str | No
     figure.legend(handles, names, **where, fontsize=size, handlelength=1.2, title=title, title_fontsize=5.5)
 
 
-def _widen(axes: plt.Axes) -> None:
-    """Extend the axis of scores to LEAST_SPAN points."""
+def _title(figure: plt.Figure, title: str) -> None:
+    """Put a title above the panels, in lines of whole settings. Each line after the first makes the figure higher."""
+    settings = title.replace(" ", "\0").replace(",\0", ", ").replace("\0(", " (")
+    text = textwrap.fill(settings, 58, break_on_hyphens=False).replace("\0", " ")
+    figure.suptitle(text, fontsize=7)
+    figure.set_figheight(figure.get_figheight() + 0.12 * text.count("\n"))
+
+
+def _limit(axes: plt.Axes) -> None:
+    """Extend the axis of scores to LEAST_SPAN points, and end it at HIGHEST."""
     low, high = axes.get_ylim()
-    if high - low < LEAST_SPAN:
-        axes.set_ylim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
+    high = min(HIGHEST, max(high, (low + high + LEAST_SPAN) / 2))
+    axes.set_ylim(min(low, high - LEAST_SPAN), high)
 
 
 # ---- score by strategy and K, as Sajjad et al.'s Figure 2 ------------------------------------------------------------
@@ -131,7 +148,7 @@ def strategies(results: ModelResults, columns: list[str], marks: Marks | None = 
     missing = "; no dot: not run, or impossible" if any(gaps) else ""
     spread = "median over seeds, whiskers from lowest to highest" if results.seeds > 1 else "one seed"
     _legend(figure, handles, [*names, *full], f"{spread}{missing}")
-    figure.suptitle(results.title, fontsize=7)
+    _title(figure, results.title)
     return figure
 
 
@@ -151,18 +168,18 @@ def _panel(
         at = all_k.index(k) + (at_k.index(name) - (len(at_k) - 1) / 2) * step
         low = dot.median if math.isnan(dot.low) else dot.low
         whiskers = [[dot.median - low], [dot.high - dot.median]]
-        axes.errorbar(at, dot.median, yerr=whiskers, **style_of(marks[name]), ls="", ms=3, lw=0.7)
+        axes.errorbar(at, dot.median, yerr=whiskers, **style_of(marks[name]), ls="", ms=3, lw=0.7, clip_on=False)
     full = _drawable(results.only_full_model and results.summary(results.only_full_model, cell))
     if full:
         axes.axhline(full.median, color=GREY, linewidth=0.8, linestyle="--", zorder=0.5)
     if not dots and not full:
         axes.text(0.5, 0.5, "missing", ha="center", va="center", transform=axes.transAxes)
     axes.margins(y=0.12)
-    _widen(axes)
+    _limit(axes)
     axes.set_xlim(-0.5, len(all_k) - 0.5)
     axes.set_xticks(range(len(all_k)), all_k)
     axes.set_xlabel("K", labelpad=1)
-    axes.set_title(task_name(column), fontsize=7, pad=3)
+    axes.set_title(task_name(column), fontsize=7, pad=5)
     axes.set_ylabel(f"{metric_word(cell)}, points")
     return len({(name, k) for name, k, _ in dots}) < len(names) * len(all_k)
 
@@ -195,20 +212,64 @@ def speed(results: ModelResults, columns: list[str], marks: Marks | None = None)
         x, y, k = zip(*sorted((points[row] for row in line), key=lambda point: point[2]), strict=True)
         style = style_of(marks[name])
         style["linestyle"] = "-" if len(set(k)) == len(k) else ""  # layer lists of the same K are not connected
-        axes.plot(x, y, **style, markersize=3, linewidth=0.8, label=name)
-    axes.plot(*zip(*(points[row][:2] for row in full), strict=True), "o", color=GREY, markersize=4, label=FULL_NAME)
-    axes.margins(y=0.15)
-    _widen(axes)
-    dots = [point for row, point in points.items() if row not in full]
-    for k in sorted({k for _, _, k in dots}):  # one label for each K, at its highest dot: speeds at one K are similar
-        x, y, _ = max((dot for dot in dots if dot[2] == k), key=lambda dot: dot[1])
-        axes.annotate(f"K = {k}", (x, y), fontsize=5.5, xytext=(2, 3), textcoords="offset points")
+        axes.plot(x, y, **style, markersize=3, linewidth=0.8, label=name, clip_on=False)
+    of_full = zip(*(points[row][:2] for row in full), strict=True)
+    axes.plot(*of_full, "o", color=GREY, markersize=4, label=FULL_NAME, clip_on=False)
+    axes.margins(0.1, 0.15)
+    _limit(axes)
     axes.set_xlabel("fine-tuning speed-up, times the full model")
     axes.set_ylabel(f"mean over {len(columns)} task{'s' * (len(columns) != 1)}, points")
-    axes.set_title(results.title, fontsize=7)
+    _title(figure, results.title)
     note = "".join(busy(results.runs[results.runs["column"].isin(columns)])).replace(" and", "\nand")
     _legend(figure, *axes.get_legend_handles_labels(), note or None)
+    _label(axes, [point for row, point in points.items() if row not in full])
     return figure
+
+
+def _label(axes: plt.Axes, dots: Iterable[tuple[float, float, int]]) -> None:
+    """Label dots (x, y, K) with their K. CLOSE dots share a label.
+
+    A label without a place in AROUND where it covers no dot, line or other label is left out. Call it last: labels are
+    placed in the figure's final layout.
+    """
+    axes.figure.draw_without_rendering()  # makes the layout
+    unit = axes.figure.dpi / 72
+    pixels = {dot: axes.transData.transform(dot[:2]) for dot in sorted(dots, key=lambda dot: (-dot[1], dot[0]))}
+    groups: list[list[tuple[float, float, int]]] = []
+    for dot in pixels:
+        close = (group for group in groups if math.dist(pixels[group[0]], pixels[dot]) < CLOSE * unit)
+        if (group := next(close, None)) is None:
+            groups.append(group := [])
+        group.append(dot)
+    paths = [(line.get_transform().transform_path(line.get_path()), line.get_linestyle()) for line in axes.lines]
+    placed: list[Bbox] = []
+    for group in sorted(groups, key=len):  # short labels first: they need the least space
+        x, y, k = zip(*group, strict=True)
+        text = _words_of(sorted(set(k)), sorted({k for _, _, k in pixels}))
+        label = axes.annotate(text, (0, 0), (0, 0), textcoords="offset points", fontsize=5.5, in_layout=False)
+        for right, above in AROUND:
+            label.xy = np.quantile(x, (1 + right) / 2), np.quantile(y, (1 + above) / 2)
+            where = {"ha": ("center", "left", "right")[right], "va": ("center", "bottom", "top")[above]}
+            label.set(position=(3 * right, 3 * above), **where)
+            box = label.get_window_extent()
+            covers = box.count_overlaps(placed) or any(_covers(box, *path, margin=2 * unit) for path in paths)
+            if axes.bbox.count_contains(box.corners()) == 4 and not covers:
+                placed.append(box)
+                break
+        else:
+            label.remove()
+
+
+def _covers(box: Bbox, path: LinePath, linestyle: str, margin: float) -> bool:
+    """Whether a box covers a dot of a path, with a margin around the dot, or its line."""
+    on_dot = box.padded(margin).count_contains(path.vertices)
+    return bool(on_dot or (linestyle != "None" and path.intersects_bbox(box, filled=False)))
+
+
+def _words_of(ks: list[int], all_k: list[int]) -> str:
+    """The label of dots: `K = 2`, `K = 2, 8`, or `K = 2 to 8` for all K of the figure between the two."""
+    between = [k for k in all_k if ks[0] <= k <= ks[-1]]
+    return f"K = {ks[0]} to {ks[-1]}" if len(ks) > 2 and ks == between else f"K = {', '.join(map(str, ks))}"
 
 
 def _series(rows: list[TableRow], full: list[TableRow]) -> dict[str, list[TableRow]]:

@@ -220,12 +220,10 @@ def _word(value: Any) -> str:
 
 def _facts(record: RunRecord) -> dict[str, Any]:
     where, versions = record.environment, record.environment.get("versions", {})
-    resumed, commit = record.resumed_at_step is not None, where.get("commit")
-    training = [record.seconds.get("train"), record.seconds.get("teacher"), record.prerequisites.get("seconds")]
-    training = [seconds for seconds in training if seconds is not None]  # with the teacher's pass and prerequisites
+    commit = where.get("commit")
     return {
         "parameters": record.parameters_after,
-        "train": sum(training) if training and not resumed else None,
+        "train": record.training_seconds,
         "inference": record.seconds.get("inference"),
         "device": where.get("device"),
         "threads": where.get("threads"),
@@ -233,7 +231,7 @@ def _facts(record: RunRecord) -> dict[str, Any]:
         "transformers": versions.get("transformers"),
         "commit": commit and commit[:8] + (" with changes" if where.get("dirty") else ""),
         "constant": min(record.constant_predictions("validation").values(), default=None),
-        "resumed": resumed,
+        "resumed": record.resumed_at_step is not None,
         "busy": record.busy,
         "record": record,
     }

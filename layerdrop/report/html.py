@@ -20,6 +20,7 @@ from layerdrop.report.marks import Marks, marks_of
 from layerdrop.report.model_results import ModelResults, model_results, title_of
 from layerdrop.report.records import StoredRuns
 from layerdrop.report.table_row import TableRow
+from layerdrop.report.tables.cost import speed_up, time_change
 from layerdrop.report.tables.scores import difference, points, spread
 from layerdrop.runs.command import command_of
 from layerdrop.runs.record import RunRecord
@@ -51,7 +52,7 @@ def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
         if not records:
             continue
         strategy, k = row
-        ratio = results.seconds_ratio(row, columns, "train")
+        training, inference = (results.seconds_ratio(row, columns, stage) for stage in ("train", "inference"))
         cells = {}
         for cell in results.main_cells(columns):
             value = results.value(row, cell)
@@ -68,8 +69,10 @@ def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
                 "mark": None if row.is_full else marks[row.legend],
                 "cells": cells,
                 "parameters": results.median(row, columns, "parameters"),
-                "speed_up": 1 / ratio if ratio else None,
-                "inference": results.seconds_ratio(row, columns, "inference"),
+                "speed_up": 1 / training if training else None,
+                "speed_up_words": speed_up(training),
+                "inference": inference,
+                "inference_words": time_change(inference),
                 "runs": [_run(record) for record in records if record is not None],
             }
         )

@@ -30,7 +30,7 @@ from layerdrop.runs.store import find_record
 from layerdrop.system.distributed import finish, from_first_process, log, world_size
 from layerdrop.system.faults import fault
 from layerdrop.system.files import read_json
-from layerdrop.system.own_files import CHECKPOINTS, MODEL_PATTERNS, SPEC_FILE, OwnFiles, is_checkpoint
+from layerdrop.system.own_files import CHECKPOINTS, EVENTS, MODEL_PATTERNS, SPEC_FILE, OwnFiles, is_checkpoint
 from layerdrop.system.process import is_first
 
 LOCK_FILE = ".lock"
@@ -288,16 +288,21 @@ def _begin(record: RunRecord, options: Options) -> None:
     own.remove_leftovers()
     note_inputs(record, options)
     hub = (*MODEL_PATTERNS, CARD_FILE) if options.trainer.get("push_to_hub") else ()
-    own.reserve([CHECKPOINTS, *hub])
+    own.reserve([CHECKPOINTS, *hub, *_events(options)])
 
 
 def _names(record: RunRecord, options: Options) -> list[str]:
     """Name patterns of the files that a run would write."""
-    names = [RECORD_FILE, *RESULT_FILES, CHECKPOINTS]
+    names = [RECORD_FILE, *RESULT_FILES, CHECKPOINTS, *_events(options)]
     for split in record.data:
         if {"validation": options.evaluate, "test": options.predict}.get(split.partition("_")[0]):
             names.append(predictions_file(record.task, split))
     return names + ([*MODEL_PATTERNS, CARD_FILE] if options.save_model else [])
+
+
+def _events(options: Options) -> list[str]:
+    """The pattern of TensorBoard's files, if the run writes them."""
+    return [EVENTS] if "tensorboard" in (options.trainer.get("report_to") or ()) else []
 
 
 def note_inputs(record: RunRecord, options: Options) -> None:

@@ -172,6 +172,14 @@ class RunRecord:
         return self.cuts[-1].scores if self.cuts else None
 
     @property
+    def training_seconds(self) -> float | None:
+        """Seconds of all trainings of the model, with the teacher's pass and the prerequisite runs. None without a
+        training, and for a resumed run, whose seconds cover only a part."""
+        parts = [self.seconds.get("train"), self.seconds.get("teacher"), self.prerequisites.get("seconds")]
+        known = [seconds for seconds in parts if seconds is not None]
+        return sum(known) if known and self.resumed_at_step is None else None
+
+    @property
     def busy(self) -> bool:
         """Whether times of the run, or of a prerequisite run, were measured beside other processes."""
         return any(note.startswith(BUSY) for note in self.notes)

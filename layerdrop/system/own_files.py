@@ -34,6 +34,8 @@ SHOWN = 3
 """Maximum number of files in a message. The message counts the others."""
 CHECKPOINTS = "checkpoint-[0-9]*"
 """Pattern of the Trainer's checkpoint folders. `is_checkpoint` also requires that only digits follow the hyphen."""
+EVENTS = "events.out.tfevents.*"
+"""Pattern of TensorBoard's files."""
 
 
 def is_checkpoint(name: str) -> bool:
@@ -75,8 +77,12 @@ class OwnFiles:
         self._save(self.spec, **values)
 
     def reserve(self, patterns: Iterable[str]) -> None:
-        """Reserve the names of the Trainer's files and folders. They belong to the run, whatever their content."""
-        self._save(self.spec, reserved=sorted(patterns))
+        """Reserve the names of the Trainer's files and folders. They belong to the run, whatever their content.
+
+        Names that the interrupted run has reserved stay reserved.
+        """
+        spec = self.spec
+        self._save(spec, reserved=sorted({*patterns, *(spec or {}).get("reserved", ())}))
 
     @property
     def reserving(self) -> bool:

@@ -27,6 +27,7 @@ from layerdrop.errors import UserError
 from layerdrop.report.published import published_cost
 from layerdrop.report.tables.model_cost import ratios
 from layerdrop.surgery import drop_layers
+from layerdrop.system.process import BUSY
 from tests import tiny
 from tests.small.test_surgery import MODEL_TYPES
 
@@ -117,7 +118,7 @@ def test_command(bert, tmp_path, capsys, monkeypatch, in_process):
     assert "takes 64 tokens" not in err and "the models read at most 64 tokens, so 64 is used" in err
     (path,) = Path("runs/cost").glob("cost_*.json")
     result = json.loads(path.read_text())
-    assert set(result) == {"settings", "environment", "models"} and len(result["models"]) == 2
+    assert set(result) == {"settings", "environment", "notes", "models"} and len(result["models"]) == 2
     fields = {"parameters", "encoder", "embeddings", "megabytes", "flops", "inference", "training"}
     fields |= {"peak_inference", "peak_training"}
     assert fields <= set(result["models"][1]) and result["models"][1]["name"] == "tinybert, top K = 3"
@@ -141,6 +142,39 @@ def test_folders_of_the_same_name(bert, tmp_path, monkeypatch):
     assert [row["name"] for row in found] == ["a/plain, top K = 2", "b/plain, top K = 2", "tinybert, top K = 2"]
     with pytest.raises(UserError, match="'tinybert, top K = 2' is given twice"):
         measure([bert, bert], **how)
+
+
+@pytest.mark.parametrize("busy", [f"{BUSY} 1.9 of 2 cores, so the measured times are not comparable", None])
+def test_times_beside_other_processes_are_said(bert, tmp_path, capsys, monkeypatch, busy):
+    """On stderr, below the table, and in a later report."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("layerdrop.deploy.measure.peaks", lambda *_: (1, 1))
+    monkeypatch.setattr("layerdrop.deploy.measure.busy_note", lambda: busy)
+    assert run_command("cost", f"{bert} --texts 8 --length 8 --batch_size 4 --repeats 1 --use_cpu".split()) == 0
+    out, err = capsys.readouterr()
+    note = "*Other processes occupy 1.9 of 2 cores, so the measured times are not comparable.*"
+    assert (f"note: {busy}" in err) == (note in out.splitlines()) == bool(busy)
+    assert run_command("report", ["runs/cost", "--table", "cost"]) == 0 and capsys.readouterr().out == out
+    (path,) = Path("runs/cost").glob("cost_*.json")
+    record = json.loads(path.read_text())
+    del record["notes"]  # a record of an earlier version
+    path.write_text(json.dumps(record))
+    assert run_command("report", ["runs/cost", "--table", "cost"]) == 0 and note not in capsys.readouterr().out
+
+
+def test_an_onnx_model_is_refused(bert, tmp_path, capsys):
+    """Unless the folder has torch weights, too."""
+    both, onnx = tmp_path / "both", tmp_path / "onnx"
+    for folder in (both, onnx):
+        shutil.copytree(bert, folder)
+        (folder / "model.onnx").write_bytes(b"x")
+    (onnx / "model.safetensors").unlink()
+    assert run_command("cost", [str(onnx), "--use_cpu"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"error: MODEL {onnx}: is an ONNX model, and layerdrop cost measures torch models. Give the folder of the run. "
+        "layerdrop export RUN --format onnx prints the times of ONNX models."
+    )
+    assert MeasuredModel(str(both)).load(use_cpu=True).num_parameters() > 0
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """The project and the end of a training's run in trackers, which are stand-ins here."""
 
 import os
+import signal
 import sys
+import time
 from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -12,6 +14,7 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations import integration_utils
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+from layerdrop.finetune import interrupt
 from layerdrop.finetune import tracking as module
 from layerdrop.finetune.tracking import VARIABLES, missing_package, tracking
 
@@ -104,6 +107,73 @@ def test_one_training_of_each_run_is_reported(run, monkeypatch, words, reported)
     monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: True)
     code, _, _, err = run(f"--task_name rte --max_steps 1 --report_to tensorboard {words}")
     assert code == 0 and folders == reported, err
+
+
+class Writer:
+    """TensorBoard's SummaryWriter: one file for each writer."""
+
+    def __init__(self, log_dir):
+        Path(log_dir).mkdir(parents=True, exist_ok=True)
+        self.file = Path(log_dir) / f"events.out.tfevents.{time.time_ns()}.host"
+        self.file.write_text("")
+
+    def add_text(self, *words):
+        self.file.write_text(self.file.read_text() + "x")
+
+    add_scalar = add_text
+
+    def flush(self):
+        pass
+
+    close = flush
+
+
+@pytest.fixture
+def tensorboard(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: True)
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+
+
+REPORTED = "--task_name rte --max_steps 2 --logging_steps 1 --report_to tensorboard"
+
+
+def events(folder="out") -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in Path(folder).rglob("events.out*")}
+
+
+def test_tensorboards_run_is_the_runs_folder(run, tensorboard, monkeypatch):
+    """A repeated run replaces its own curves. Event files of the user are never deleted."""
+    assert run(REPORTED)[0] == 0 and len(first := events()) == 1 and not Path("out/runs").exists()
+    assert run(REPORTED)[0] == 0 and events() == first  # already done
+    Path("out/runs").mkdir()
+    Path("out/runs/events.out.tfevents.mine").write_text("mine")
+    assert run(f"{REPORTED} --overwrite_output_dir")[0] == 0
+    assert len(second := events()) == 2 and first.isdisjoint(second) and "runs/events.out.tfevents.mine" in second
+    Path("out/events.out.tfevents.mine").write_text("mine")
+    code, _, _, err = run(f"{REPORTED} --overwrite_output_dir")
+    assert code == 2 and "holds events.out.tfevents.mine. This run did not write it" in err
+    assert events() == second | {"events.out.tfevents.mine"}
+    assert run(f"{REPORTED.replace('tensorboard', 'none')} --overwrite_output_dir")[0] == 0
+    assert events() == {"events.out.tfevents.mine", "runs/events.out.tfevents.mine"}
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "elsewhere")
+    assert run(REPORTED, output="other")[0] == 0 and not events("other") and len(events("elsewhere")) == 1
+
+
+@pytest.mark.parametrize("resumed", ["", "--report_to none"])
+def test_a_resumed_run_continues_its_curves(run, tensorboard, monkeypatch, resumed):
+    usual = interrupt.Interrupt.on_step_end
+
+    def stop(self, args, state, control, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+        usual(self, args, state, control, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(interrupt.Interrupt, "on_step_end", stop)
+        assert run(REPORTED)[0] == 130 and len(first := events()) == 1
+    code, _, _, err = run(f"{REPORTED} {resumed} --resume_from_checkpoint")
+    assert code == 0 and first <= events() and len(events()) == (1 if resumed else 2), err
+    assert run(f"{REPORTED} --overwrite_output_dir")[0] == 0 and len(events()) == 1 and first.isdisjoint(events())
 
 
 def test_the_missing_package_of_every_tracker(monkeypatch):

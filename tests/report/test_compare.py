@@ -18,7 +18,7 @@ def record(kept, parameters=1000, metrics=None, seconds=None, folder="x", seed=4
     made = RunRecord(RunSpec(ModelSpec("demo"), DataSpec(task, "demo"), drop, seed=seed), folder, "success", n_layers=4)
     made.cuts = [Cut(0, dropped, kept, "top")]
     made.parameters_after, made.metrics = parameters, metrics or {"loss": 1.0, "accuracy": 0.9}
-    made.seconds = {"train": 20.0, "evaluate": 1.0} if seconds is None else seconds
+    made.seconds = {"train": 20.0, "evaluate": 4.0, "inference": 1.0} if seconds is None else seconds
     return made
 
 
@@ -30,24 +30,39 @@ def columns(*records):
 
 def test_by_hand():
     full = record([0, 1, 2, 3], folder="a")
-    half = record([0, 1], 600, {"loss": 1.0, "accuracy": 0.85}, {"train": 11.0, "evaluate": 1.0}, "b", 7)
+    half = record(
+        [0, 1], 600, {"loss": 1.0, "accuracy": 0.85}, {"train": 11.0, "evaluate": 1.0, "inference": 0.5}, "b", 7
+    )
     assert columns(full, half) == [
         ["folder", "model", "strategy", "K", "seed", "layers", "dropped", "parameters", "accuracy", "training",
-         "evaluation"],
+         "inference"],
         ["a", "demo", "full", "0", "42", "4", "none", "1,000", "90.0", "20.0 s", "1.0 s"],
-        ["b", "demo", "top", "2", "7", "2", "2,3", "600 (-40%)", "85.0 (-5.0)", "11.0 s (-45%)", "1.0 s (+0%)"],
+        ["b", "demo", "top", "2", "7", "2", "2,3", "600 (-40%)", "85.0 (-5.0)", "11.0 s (-45%)", "0.5 s (-50%)"],
     ]  # fmt: skip
 
 
 def test_an_evaluation_may_come_first():
-    table = columns(record([0, 1, 2, 3], seconds={"evaluate": 2.0}), record([0, 1]))
+    table = columns(record([0, 1, 2, 3], seconds={"evaluate": 2.0, "inference": 2.0}), record([0, 1]))
     assert table[1][-2:] == ["-", "2.0 s"] and table[2][-2:] == ["20.0 s", "1.0 s (-50%)"]
 
 
 def test_the_training_of_a_resumed_run_is_not_compared():
     resumed = record([0, 1])
     resumed.resumed_at_step = 5
-    assert columns(record([0, 1, 2, 3]), resumed)[2][-2:] == ["-", "-"]
+    assert columns(record([0, 1, 2, 3]), resumed)[2][-2:] == ["-", "1.0 s (+0%)"]
+
+
+def test_a_shared_training_is_marked():
+    """The seconds of all trainings count: those of the run, of its prerequisite run, and of the teacher's pass."""
+    full, elastic = record([0, 1, 2, 3]), record([0, 1], seconds={"evaluate": 0.5, "inference": 0.5})
+    again, taught = record([0, 1]), record([0, 1], seconds={"train": 20.0, "teacher": 5.0, "inference": 1.0})
+    elastic.prerequisites = again.prerequisites = {"trainings": 1, "steps": 9, "seconds": 30.0}
+    table, _, meaning = compare([full, elastic, again, taught]).rpartition("\nshared: ")
+    training, inference = (re.split(r"\s{2,}", line)[1:] for line in table.splitlines()[-2:])
+    assert training == ["20.0 s", "30.0 s shared (+50%)", "50.0 s shared (+150%)", "25.0 s (+25%)"]
+    assert inference == ["1.0 s", "0.5 s (-50%)", "1.0 s (+0%)", "1.0 s (+0%)"]
+    assert meaning == "seconds with those of prerequisite runs, which several runs can use"
+    assert "shared" not in compare([full, taught])
 
 
 def test_times_beside_other_processes_are_marked():

@@ -14,6 +14,7 @@ from layerdrop.report.frame import frame
 from layerdrop.report.html import page
 from layerdrop.report.records import StoredRuns
 from layerdrop.report.table import render
+from layerdrop.report.tables.cost import cost_tables
 from layerdrop.report.tables.scores import task_tables
 from tests.report.test_report import record
 
@@ -54,11 +55,18 @@ def test_what_it_holds():
     assert full["cells"]["STS-B Pearson"] == {"score": None, "words": "constant", "more": "n=1"}
     assert [row["mark"] for row in found["rows"]] == [None, 0, 0]  # top's
     assert two["cells"]["RTE acc"]["more"] == "n=1 -5.0" and four["k"] == 4
-    assert two["speed_up"] is None  # not every task was run
+    assert two["speed_up"] is None and two["speed_up_words"] == "missing"  # not every task was run
     assert "--drop_strategy top --drop_k 2" in two["runs"][0]["command"]
     assert found["failed"][0]["error"] == "training diverged" and found["notes"] == ["some <note>"]
     assert len(text) < 2_000_000 and "http" not in text.replace("http://www.w3.org/2000/svg", "")
     assert text.count("</script>") == 2 and "refresh" not in text and 'content="7"' in made(7)
+
+
+def test_times_are_written_as_in_the_cost_table():
+    found = [record(), record(k=6, train=8.0, inference=0.22)]
+    (table,), rows = cost_tables(frame(found)), data(page(StoredRuns(found), frame(found), []))["rows"]
+    assert table.header[-2:] == ["fine-tuning speed-up", "inference time"] and table.rows[1][-2:] == ["1.25", "-78%"]
+    assert [[row["speed_up_words"], row["inference_words"]] for row in rows] == [row[-2:] for row in table.rows]
 
 
 @pytest.mark.parametrize("accuracy", [0.7125, 0.7135, 0.71249999, 0.5, 0.48375])
@@ -107,13 +115,14 @@ def test_in_a_browser(tmp_path):
       found.push(strategies().length);
       press("th", "RTE acc"); found.push(strategies()[0].includes("full"));
       press("th", "RTE acc"); found.push(strategies()[0].includes("55.0"));
+      found.push(strategies()[0].trimEnd().endsWith("missing\\tmissing"));
       press("#filters", "4"); found.push(strategies().length);
       document.querySelector("tr.row").click(); found.push(document.querySelectorAll("tr.open pre").length);
       press("#filters", "RTE acc");
       found.push(document.querySelectorAll("#by-k circle").length, document.querySelectorAll("b").length);
       document.title = "found " + JSON.stringify(found);
     </script></body>"""
-    assert browsed(made(), script, tmp_path) == "[3,true,true,2,1,2,0]"
+    assert browsed(made(), script, tmp_path) == "[3,true,true,true,2,1,2,0]"
 
 
 def browsed(text: str, script: str, folder) -> str:

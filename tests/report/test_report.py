@@ -192,6 +192,44 @@ def test_glue_score_of_rows_held_out_of_mnli():
     assert cells["full", "0"]["mean GLUE score"] == "70.0"
 
 
+@pytest.mark.parametrize("form", ["md", "latex", "csv"])
+def test_the_reason_for_no_glue_table(tmp_path, capsys, form):
+    """Not an empty line."""
+    own = record("messages", source="files", files=(("train", "a.csv"),))
+    own.folder = str(tmp_path / "own")
+    own.write()
+    assert run_command("report", [str(tmp_path), "--table", "glue", "--format", form]) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "note: no table 'glue', which needs runs on a task of GLUE. For other tasks, use --table tasks\n" in err
+    assert run_command("report", [str(tmp_path), "--table", "glue", "tasks", "--format", form]) == 0
+    assert "messages" in (captured := capsys.readouterr()).out and "no table 'glue'" in captured.err
+    other = record()
+    other.folder = str(tmp_path / "other")
+    other.write()
+    assert run_command("report", [str(tmp_path), "--table", "glue", "--format", form]) == 0
+    assert "RTE" in (captured := capsys.readouterr()).out.upper() and "no table 'glue'" not in captured.err
+
+
+def test_replaced_files_are_named(tmp_path, capsys):
+    """Figures are named after the model, so another report into the same folder replaces them."""
+    for store, seed in (("a", 1), ("b", 2)):
+        for run in (record(seed=seed), record(k=2, seed=seed, train=5.0)):
+            run.folder = str(tmp_path / store / run.spec.id)
+            run.write()
+    html, figure_folder = str(tmp_path / "p.html"), tmp_path / "figures"
+    words = ["--figures", str(figure_folder), "--html", html, "--runs", str(tmp_path / "r.csv")]
+    assert run_command("report", [str(tmp_path / "a"), *words]) == 0
+    first = capsys.readouterr().err
+    assert "(replaced)" not in first and len(names := [*map(str, figure_folder.iterdir()), html, words[-1]]) == 6
+    (figure_folder / "bert-base-uncased_speed.pdf").unlink()
+    assert run_command("report", [str(tmp_path / "b"), *words]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert {line for line in lines if line.endswith(" (replaced)")} == {
+        f"{name} (replaced)" for name in names if not name.endswith("speed.pdf")
+    }
+
+
 def test_cost_by_hand():
     runs = [record(train=10, inference=2), record("cola", train=40, inference=4)]
     runs += [record(k=6, train=5, inference=1), record("cola", k=6, train=20, inference=3)]
@@ -513,15 +551,71 @@ def test_command(tmp_path, capsys):
     assert run_command("report", [*words, "--tasks", "rto"]) == 2 and "Did you mean 'rte'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("cut", "limits"), [(0.601, (58.05, 62.05)), (0.5, None)])
-def test_figures_do_not_magnify_noise(cut, limits):
-    """A tenth of a point is drawn on an axis of four points around it; a large difference on one as it needs."""
-    (results,) = model_results(frame([record(accuracy=0.6), record(k=2, accuracy=cut, train=5.0)]))
+@pytest.mark.parametrize(
+    ("full", "cut", "limits"),
+    [(0.6, 0.601, (58.05, 62.05)), (0.6, 0.5, None), (1.0, 0.9, None), (0.999, 1.0, (96, 100))],
+)
+def test_figures_do_not_magnify_noise(full, cut, limits):
+    """A tenth of a point is drawn on an axis of four points around it; a large difference on one as it needs. No axis
+    goes beyond 100 points, and dots on its end are whole."""
+    (results,) = model_results(frame([record(accuracy=full), record(k=2, accuracy=cut, train=5.0)]))
     for draw in (figures.strategies, figures.speed):
         axes = draw(results, ["rte"]).axes[0]
         low, high = axes.get_ylim()
         assert (low, high) == pytest.approx(limits) if limits else 10 < high - low < 14
+        assert high <= 100 and not any(
+            line.get_clip_on() for line in axes.lines if line.get_marker() not in ("", "None")
+        )
         figures.plt.close("all")
+
+
+def labels_of(runs) -> list[str]:
+    """The labels of the speed figure, which must not cover anything."""
+    (results,) = model_results(frame(runs))
+    figure = figures.speed(results, ["rte"])
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    for i, box in enumerate(boxes):
+        assert not box.count_overlaps(boxes[:i]) and axes.bbox.count_contains(box.corners()) == 4
+        for line in axes.lines:
+            path = line.get_transform().transform_path(line.get_path())
+            assert not box.count_contains(path.vertices)
+            assert line.get_linestyle() == "None" or not path.intersects_bbox(box, filled=False)
+    figures.plt.close("all")
+    return [text.get_text() for text in axes.texts]
+
+
+def test_labels_cover_nothing():
+    """Dots in the same place share a label; every line has labels; a label without a place is left out."""
+    elastic = record(elastic_k=tuple(range(1, 12))).spec
+    runs = [record(accuracy=1.0), record(k=6, accuracy=1.0, train=5.0)]
+    one = [record(k=k, recipe=None, start=elastic, train=9.0, accuracy=1.0 - 0.7 * (k == 11)) for k in range(12)]
+    assert sorted(labels_of(runs + one)) == ["K = 0 to 10", "K = 11", "K = 6"]
+    assert sorted(labels_of(runs + one[::4])) == ["K = 0, 4, 8", "K = 6"]
+    two = [record(k=k, strategy=s, train=t, accuracy=a) for s, k, t, a in (("top", 2, 8, 0.9), ("bottom", 2, 9, 0.5))]
+    assert labels_of([*runs, *two]).count("K = 2") == 2
+    crowd = [record(k=k, recipe=None, start=elastic, train=9.0, accuracy=0.9 - 0.01 * k) for k in range(12)]
+    crowd += [
+        record(k=k, strategy=s, train=9.0 - k / 10, accuracy=0.9 - 0.01 * k)
+        for s in ("top", "bottom")
+        for k in range(1, 9)
+    ]
+    assert 3 < len(labels_of(runs[:1] + crowd)) < 20
+
+
+def test_a_long_title_has_several_lines():
+    """A title is as wide as the figure at most, and no setting is torn apart."""
+    recipe = TrainSpec(learning_rate=3e-4, max_steps=5, per_device_train_batch_size=16, warmup_steps=100)
+    runs = [record(), record(k=2, train=5.0), record(recipe=recipe), record(k=2, train=5.0, recipe=recipe)]
+    for results in model_results(frame(runs)):
+        for figure in (figures.strategies(results, ["rte"]), figures.speed(results, ["rte"])):
+            figure.canvas.draw()
+            title = figure._suptitle
+            assert title.get_text().replace("\n", " ") == results.title
+            assert all(line.endswith(",") for line in title.get_text().splitlines()[1:-1])
+            assert figure.bbox.count_contains(title.get_window_extent().corners()) == 4
+            figures.plt.close("all")
 
 
 def test_figures_show_every_row():

@@ -25,16 +25,22 @@ def cost_tables(runs: pd.DataFrame, tasks: list[str] | None = None) -> list[Tabl
         for row in (row for row in results.table_rows if not row.from_scratch):
             parameters = results.median(row, columns, "parameters")
             training, inference = (results.seconds_ratio(row, columns, stage) for stage in ("train", "inference"))
-            words = [
-                MISSING if parameters is None else f"{parameters / 1e6:.1f}",
-                MISSING if training is None else f"{1 / training:.2f}",
-                MISSING if inference is None else f"{100 * (inference - 1):+.0f}%",
-            ]
-            table.rows.append([*row, *words])
+            size = MISSING if parameters is None else f"{parameters / 1e6:.1f}"
+            table.rows.append([*row, size, speed_up(training), time_change(inference)])
             value = results.place(row) | {"tasks": " ".join(columns), "parameters": parameters and round(parameters)}
             table.values.append(value | {"speed_up": training and 1 / training, "inference_ratio": inference})
         tables.append(table)
     return tables
+
+
+def speed_up(ratio: float | None) -> str:
+    """The speed-up of a ratio of seconds: `1.25`."""
+    return MISSING if ratio is None else f"{1 / ratio:.2f}"
+
+
+def time_change(ratio: float | None) -> str:
+    """The change of a ratio of seconds: `-78%`."""
+    return MISSING if ratio is None else f"{100 * (ratio - 1):+.0f}%"
 
 
 def _notes(results: ModelResults, columns: list[str], runs: pd.DataFrame) -> list[str]:

@@ -38,7 +38,8 @@ def model_cost_table(record: dict, paper: str | None = None) -> Table:
     header = ["model", "parameters, M", "layers, M", "embeddings, M", "MB", "GFLOPs", "FLOPs ratio"]
     header += ["one text (ratio)", f"text in batches of {settings['batch_size']} (ratio)"]
     header += ["training, 1,000 texts (speed-up)", "peak MB, inference", "peak MB, training", *headings]
-    table = Table("model cost", f"Cost relative to {first['name']}", header, notes=_notes(settings, where))
+    notes = [*_notes(settings, where), *(f"{note[0].upper()}{note[1:]}." for note in record.get("notes", ()))]
+    table = Table("model cost", f"Cost relative to {first['name']}", header, notes=notes)
     for model in record["models"]:
         value = _value(model, first, settings)
         published = theirs.get(first["layers"] - model["layers"], {})
