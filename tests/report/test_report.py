@@ -251,7 +251,26 @@ def test_less_training_is_always_said(changes, title, column):
 def test_steps_instead_of_epochs_part_tables():
     runs = [record(), record(recipe=TrainSpec(max_steps=20)), record(seed=2, recipe=TrainSpec(max_steps=20))]
     titles = [table.title for table in task_tables(frame(runs))]
-    assert titles == [f"bert-base-uncased ({n})" for n in ("max_steps -1, num_train_epochs 3", "max_steps 20")]
+    assert titles == [f"bert-base-uncased ({n})" for n in ("num_train_epochs 3", "max_steps 20")]
+
+
+@pytest.mark.parametrize("setting", ["max_steps", "num_train_epochs"])
+def test_steps_and_epochs_move_together(tmp_path, setting):
+    """To rows or columns of one table, also from a csv file, and from a file of version 0.2."""
+    runs = [record(k=k, recipe=r) for r in (TrainSpec(), TrainSpec(max_steps=20)) for k in (0, 2)]
+    new = runs_csv(frame(runs))
+    old = new.replace("num_train_epochs 3", '"max_steps -1, num_train_epochs 3.0"')
+    old = old.replace("max_steps 20", '"max_steps 20, num_train_epochs 3.0"')
+    for name, text in (("new.csv", new), ("old.csv", old)):
+        (tmp_path / name).write_text(text)
+    names = ["num_train_epochs 3", "max_steps 20"]
+    for make in (frame, *(lambda _, *a, f=f: read_runs_csv(str(tmp_path / f), *a) for f in ("new.csv", "old.csv"))):
+        (table,) = task_tables(make(runs, [setting]))
+        rows = [(row[0], row[-1]) for row in table.rows]
+        assert sorted(rows) == sorted((f"{s} ({n})", d) for s, d in (("full", ""), ("top", "+0.0")) for n in names)
+        (table,) = task_tables(make(runs, (), [setting]))
+        assert sorted(table.header[2:4]) == sorted(f"RTE ({n}) acc" for n in names)
+        assert [table.title for table in task_tables(make(runs))] == [f"bert-base-uncased ({n})" for n in names]
 
 
 def test_scoring_parts_the_rows_of_its_strategy_alone():
@@ -1112,7 +1131,9 @@ def test_the_published_runs_can_be_read(file):
     """Each is in a row of its own words."""
     found = read_runs_csv(str(file))
     with open(file, newline="") as lines:
-        assert [row.strategy for row in found["row"]] == [line["strategy"] for line in csv.DictReader(lines)]
+        words = [line["strategy"].replace(".0", "") for line in csv.DictReader(lines)]  # files of 0.2 have `epochs 3.0`
+    assert [row.strategy for row in found["row"]] == words
+    assert not any(".0" in results.title for results in model_results(found))
 
 
 def test_settings_that_make_columns():
