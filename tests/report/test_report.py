@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from types import SimpleNamespace
 import pytest
 
 from layerdrop.architectures import ModelSpec
@@ -30,6 +31,7 @@ from layerdrop.report.tables.cost import cost_tables
 from layerdrop.report.tables.scores import glue_tables, task_tables
 from layerdrop.report.tables.significance import significance_tables
 from layerdrop.runs.record import Cut, RunRecord
+from layerdrop.report.tables.exports import exports_table
 from layerdrop.runs.spec import RunSpec
 from layerdrop.runs.summary import summary
 from layerdrop.system.process import BUSY
@@ -1167,3 +1169,20 @@ def test_constant_predictions_for_the_test_set_do_not_mark_a_score():
     run.distinct_predictions = {"validation": 2, "test": 1}
     assert run.constant_predictions() == {"test": 1} and run.constant_predictions("validation") == {}
     assert pd.isna(frame([run])["constant"][0])
+
+
+# ---- exports --------------------------------------------------------------------------------------------------------
+def test_validation_sets_are_compared_by_content():
+    """Equal rows may have two task names, and different rows the same name and number."""
+
+    def notes(a, b):
+        form = SimpleNamespace(name="torch fp32", megabytes=9.0, score=90.0, latency={})
+        runs = [{"run": "a", "validation_set": a}, {"run": "b", "validation_set": b}]
+        exports = [SimpleNamespace(metric="f1", variants=[form], **run) for run in runs]
+        return exports_table(exports).notes[1:]
+
+    assert notes(("reviews", 9, "aaa"), ("mails", 9, "aaa")) == []
+    differ = "The scores are not comparable: the validation sets differ"
+    assert notes(("x", 9, "aaa"), ("x", 8, "bbb")) == [f"{differ} (a: x, 9 rows; b: x, 8 rows)."]
+    words = "a: x, 9 rows with fingerprint aaa; b: x, 9 rows with fingerprint bbb"
+    assert notes(("x", 9, "aaa"), ("x", 9, "bbb")) == [f"{differ} ({words})."]
