@@ -94,7 +94,9 @@ def test_differences_are_over_the_seeds_of_both():
     assert cells["top", "4"]["difference"] == "+10.0 (other seeds)"
     assert "difference to the full model over the seeds of both" in tables[0].notes[0]
     shares = table_of(tables[1:])
-    assert [shares["top", k]["of the full model"] for k in ("2", "4")] == ["50.0%", "125.0%"]
+    assert [shares["top", k]["of the full model"] for k in ("2", "4")] == ["50.0%", "125.0% (other seeds)"]
+    assert tables[1].notes[0].endswith("Last column: percent of the full model's mean over the seeds of both.")
+    assert glue_tables(frame([record()]))[0].notes[0].endswith("percent of the full model's mean.")
     seeds = [(value["task"], value["difference_seeds"]) for value in tables[0].values]
     assert seeds == [("rte", None), ("mean", None), ("rte", 1), ("mean", 1), ("rte", 0), ("mean", 0)]
 
