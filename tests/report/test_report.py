@@ -734,7 +734,7 @@ def test_times_beside_other_processes_are_said(tmp_path, capsys):
     runs = [record(k=k, seed=s) for k in (0, 2) for s in (1, 2)] + [record("cola", k=k) for k in (0, 2)]
     assert busy(frame(runs)) == [] and "beside" not in render(cost_tables(frame(runs)), "md")
     for run in (runs[1], runs[4]):
-        run.notes = ["another note", f"{BUSY} 1.3 of 2 cores: this run takes longer"]
+        run.notes = ["another note", f"{BUSY} 1.3 of 2 cores, so the measured times are not comparable"]
     for run in runs:
         run.folder = str(tmp_path / "store" / run.spec.id)
         run.write()
