@@ -19,7 +19,7 @@ from markupsafe import Markup
 from layerdrop.report.marks import Marks, marks_of
 from layerdrop.report.model_results import ModelResults, model_results, title_of
 from layerdrop.report.records import StoredRuns
-from layerdrop.report.table_row import TableRow
+from layerdrop.report.table_row import FULL, TableRow
 from layerdrop.report.tables.scores import difference, points, spread
 from layerdrop.runs.command import command_of
 from layerdrop.runs.record import RunRecord
@@ -51,7 +51,8 @@ def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
         if not records:
             continue
         strategy, k = row
-        ratio = results.seconds_ratio(row, columns, "train")
+        full = results.full(row)
+        ratio = results.seconds_ratio(row, columns, "train") if full and full.is_full else None
         cells = {}
         for cell in results.main_cells(columns):
             value = results.value(row, cell)
@@ -61,11 +62,11 @@ def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
                 cells[title_of(cell)] = score
         rows.append(
             {
-                "model": results.title,
+                "model": results.compared,
                 "strategy": strategy,
                 "legend": row.legend,
                 "k": int(k) if k else None,
-                "mark": None if row.is_full else marks[row.legend],
+                "mark": None if row == FULL else marks[row.legend],
                 "cells": cells,
                 "parameters": results.median(row, columns, "parameters"),
                 "speed_up": 1 / ratio if ratio else None,
