@@ -1269,6 +1269,13 @@ def test_the_published_runs_can_be_read(file):
     assert not any(".0" in results.title for results in model_results(found))
 
 
+def test_a_task_may_be_named_by_a_number(tmp_path):
+    """As the task of a folder `2024`."""
+    runs = frame([record("2024", source="files", files=(("train", "t.csv"),))])
+    (tmp_path / "runs.csv").write_text(runs_csv(runs))
+    assert list(read_runs_csv(str(tmp_path / "runs.csv"))["column"]) == ["2024"]
+
+
 def test_settings_that_make_columns():
     """A task with fewer rows stands beside the others, and counts in their mean."""
     runs = [record(task, k=k, max_train_samples=n) for task, n in (("rte", None), ("sst2", 64)) for k in (0, 2)]
