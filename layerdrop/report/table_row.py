@@ -54,7 +54,7 @@ class TableRow(NamedTuple):
 
     @property
     def _parts(self) -> re.Match:
-        return parse(self.strategy)
+        return _parse(self.strategy)
 
     @property
     def settings(self) -> set[str]:
@@ -126,8 +126,7 @@ def full_models(rows: Iterable[TableRow]) -> dict[TableRow, TableRow]:
 
 
 @cache
-def parse(strategy: str) -> re.Match:
-    """Match the parts of TableRow.strategy."""
+def _parse(strategy: str) -> re.Match:
     return WORDS.fullmatch(strategy)
 
 
