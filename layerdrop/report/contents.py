@@ -71,7 +71,7 @@ def read_contents(settings: ReportSettings) -> Contents:
     if tasks and not set(tasks) & set(available):
         raise UserError(f"--tasks {' '.join(settings.tasks)}: no run of these tasks. Allowed: {', '.join(available)}.")
     paper_results = published(settings.compare) if settings.compare else None
-    notes = notes_on(stored, runs, tasks)
+    notes = notes_on(stored, runs, tasks, compared=not settings.plain or set(settings.table) != {"significance"})
     if paper_results is not None:
         notes.append(NOTES[settings.compare])
         if runs.merge(paper_results, on=["model", "task"]).empty:

@@ -24,7 +24,7 @@ from matplotlib.transforms import Bbox
 from layerdrop.report.marks import COLORS, GREY, MARKERS, Marks, marks_of, style_of
 from layerdrop.report.model_results import ModelResults, Summary, metric_word, model_results, task_name
 from layerdrop.report.notes import busy
-from layerdrop.report.table_row import TableRow
+from layerdrop.report.table_row import TableRow, full_models
 from layerdrop.system.files import refuse_foreign, write_atomically
 
 WIDTH = 3.35
@@ -203,7 +203,7 @@ def speed(results: ModelResults, columns: list[str], marks: Marks | None = None)
         ratio, score = results.seconds_ratio(row, columns, "train"), results.mean(row, results.main_cells(columns))
         if not (row.from_scratch or not row.k or ratio is None or score is None or math.isnan(score)):
             points[row] = 1 / ratio, score, int(row.k)
-    full = [row for row in points if row.is_full]
+    full = [row for row in full_models(points).values() if row.is_full]
     series = _series(list(points), full)
     if not series or not full:
         return None
@@ -277,14 +277,14 @@ def _series(rows: list[TableRow], full: list[TableRow]) -> dict[str, list[TableR
     series: dict[str, list[TableRow]] = {}
     for row in (row for row in rows if row not in full):
         series.setdefault(row.legend, []).append(row)
-    started = set()
-    for line in series.values():
-        own, plain = line[0].full_depth, full if len(full) == 1 and not line[0].is_one_training else []
-        if own in rows and own not in (*line, *full):
+    started, of_training = set(), full_models(rows)
+    for line in (line for line in series.values() if not line[0].has_full_depth):
+        own = of_training.get(line[0].full_depth)
+        if own and own not in full:
             started.add(own)
             line.insert(0, own)
-        elif own not in line:
-            line[:0] = plain
+        elif len(full) == 1 and not line[0].is_one_training:
+            line[:0] = full
     return {name: line for name, line in series.items() if line[0] not in started or len(line) > 1}
 
 

@@ -23,6 +23,8 @@ RECIPE = tuple(f.name for f in dataclasses.fields(TrainSpec))
 PARTIAL = ("max_train_samples", "max_eval_samples", "hold_out")
 """Settings that select rows of a task."""
 SHORTER = ("validation_share", "max_steps", "num_train_epochs", "freeze_layers", "freeze_embeddings")
+LENGTH = ("max_steps", "num_train_epochs")
+"""Settings of the length of a training. A run has one of them, so they separate rows, columns or tables together."""
 DEFAULTS = {f.name: f.default for kind in (DataSpec, TrainSpec) for f in dataclasses.fields(kind)}
 SHOWN = {name: DEFAULTS[name] for name in (*PARTIAL, *SHORTER)}
 """Setting -> its default. All other values are shown even if all runs have them: without them, a table would look like
@@ -92,6 +94,7 @@ def frame(
     settings = [name for name in values if name not in placed]
     allowed = [*settings, *(name for name, (part, _) in CONTENTS.items() if part == "setting")]
     check_settings(allowed, row_settings, column_settings)
+    row_settings, column_settings = with_length(row_settings), with_length(column_settings)
     moved = {*row_settings, *column_settings}
     parts = {
         "setting": _differing(values, ["model"], [name for name in settings if name not in moved]),
@@ -103,7 +106,7 @@ def frame(
     for name, (part, alike) in {"found": ("details", same_k), "order": ("variant", same_k), **CONTENTS}.items():
         if name not in moved:
             parts[part] = [a + b for a, b in zip(parts[part], _differing(values, alike, [name]), strict=True)]
-    recipes = _differing(values, ["model"], dict.fromkeys(row_settings))
+    recipes = _differing(values, ["model"], row_settings)
     rows = []
     for i, record in enumerate(records):
         words = {part: ", ".join(map(" ".join, of[i])) for part, of in parts.items()}
@@ -128,6 +131,11 @@ def check_settings(allowed: Iterable[str], row_settings: Iterable[str], column_s
         for name in names:
             if name not in allowed:
                 raise unknown(flag, name, allowed)
+
+
+def with_length(names: Sequence[str]) -> Sequence[str]:
+    """Add the other settings of LENGTH to settings with one of them. Each setting occurs once in the result."""
+    return tuple(dict.fromkeys((*names, *(LENGTH if set(LENGTH) & set(names) else ()))))
 
 
 def metric_names(runs: pd.DataFrame) -> list[str]:
@@ -163,8 +171,7 @@ def _settings(record: RunRecord) -> dict[str, Any]:
         inputs.get(name) for name in ("model", "tokenizer", "train")
     ]  # other inputs give another start model or teacher
     settings = spec.flat()
-    if (settings["max_steps"] or 0) > 0:
-        settings["num_train_epochs"] = None  # max_steps takes its place
+    settings["num_train_epochs" if (settings["max_steps"] or 0) > 0 else "max_steps"] = None
     return settings | {
         "variant": ", ".join(spec.variants),
         "positive_label": _positive_label(record),

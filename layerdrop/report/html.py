@@ -19,7 +19,7 @@ from markupsafe import Markup
 from layerdrop.report.marks import Marks, marks_of
 from layerdrop.report.model_results import ModelResults, model_results, title_of
 from layerdrop.report.records import StoredRuns
-from layerdrop.report.table_row import TableRow
+from layerdrop.report.table_row import FULL, TableRow
 from layerdrop.report.tables.cost import speed_up, time_change
 from layerdrop.report.tables.scores import difference, points, spread
 from layerdrop.runs.command import command_of
@@ -52,7 +52,9 @@ def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
         if not records:
             continue
         strategy, k = row
-        training, inference = (results.seconds_ratio(row, columns, stage) for stage in ("train", "inference"))
+        full = results.full(row)
+        training = results.seconds_ratio(row, columns, "train") if full and full.is_full else None
+        inference = results.seconds_ratio(row, columns, "inference")
         cells = {}
         for cell in results.main_cells(columns):
             value = results.value(row, cell)
@@ -62,11 +64,11 @@ def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
                 cells[title_of(cell)] = score
         rows.append(
             {
-                "model": results.title,
+                "model": results.compared,
                 "strategy": strategy,
                 "legend": row.legend,
                 "k": int(k) if k else None,
-                "mark": None if row.is_full else marks[row.legend],
+                "mark": None if row == FULL else marks[row.legend],
                 "cells": cells,
                 "parameters": results.median(row, columns, "parameters"),
                 "speed_up": 1 / training if training else None,

@@ -12,7 +12,7 @@ import pandas as pd
 
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, metric_prefix
 from layerdrop.report.frame import metric_names
-from layerdrop.report.table_row import FULL, TableRow
+from layerdrop.report.table_row import FULL, TableRow, full_models
 from layerdrop.runs.predictions import SUFFIXES
 from layerdrop.runs.record import RunRecord
 from layerdrop.system.text import short_name
@@ -106,18 +106,20 @@ class ModelResults:
             self.cells.setdefault(place, []).append(i)
         self.seeds = max(len(set(self.known("seed", positions))) for positions in self.cells.values())
         """Maximum number of seeds of a cell."""
-        self._full_models = {row: self._nearest_full_model(row) for row in self.rows}
-        self.full_models = [row for row in self.rows if self.is_compared_with_itself(row)]
-        """The rows that other rows are compared with."""
-        self.only_full_model = self.full_models[0] if len(self.full_models) == 1 else None
-        needed = FULL in self._full_models.values() and not any(row.is_full for row in self.rows)
+        nearest = _nearest_full_models(self.rows)
+        self._full_models = {row: full[0] for row, full in nearest.items() if len(full) == 1}
+        self.undecided = {row for row, full in nearest.items() if len(full) > 1}
+        """The rows to which several full models are equally near."""
+        self.full_models = {row: None for row in self.rows if self.is_compared_with_itself(row)}
+        """The rows that other rows are compared with, as an ordered set."""
+        self.only_full_model = next(iter(self.full_models)) if len(self.full_models) == 1 else None
+        needed = len(self._full_models) < len(self.rows) and not any(row.is_full for row in self.rows)
         missing = [FULL] * needed
         self.table_rows = [*missing, *self.full_models, *(row for row in self.rows if row not in self.full_models)]
         """The rows of a table. The full models come first, also FULL without a run if a row needs it."""
         used = {self.full(row) for row in self.rows if not self.is_compared_with_itself(row)}
-        others = [row.strategy for row in self.full_models if row in used and not row.is_full]
-        self.compared = f"{title}, compared with {' and '.join(others)}" if others else title
-        """The title of a table with differences. Names the full models that have a training variant."""
+        self.compared = title + _comparison([row for row in self.full_models if row in used and not row.is_full])
+        """The title of a table with differences. Tells which full models have a training variant."""
 
     def columns(self, tasks: list[str] | None = None) -> list[str]:
         """Columns of tasks, in the given order; None: all tasks, in GLUE's order. A task without runs has a column."""
@@ -165,25 +167,17 @@ class ModelResults:
         column, metric = cell
         return summarize(self.known(metric, self._positions(row, [column]))) if metric in self.runs else None
 
-    def full(self, row: TableRow) -> TableRow:
+    def full(self, row: TableRow) -> TableRow | None:
         """The full model to compare a row with: the recipe that differs in the fewest settings.
 
-        Without a plain full model: K = 0 of the same training variant. FULL, a row without runs, if there is no full
-        model, or if several differ in equally few settings.
+        Without a plain full model: K = 0 of the same training. None if there is no full model, or if several differ in
+        equally few settings.
         """
-        return self._full_models.get(row, FULL)
+        return self._full_models.get(row)
 
     def is_compared_with_itself(self, row: TableRow) -> bool:
         """Whether a row is a full model that rows are compared with."""
         return self.full(row) == row
-
-    def _nearest_full_model(self, row: TableRow) -> TableRow:
-        full_models = [full for full in self.rows if full.is_full] or [
-            full for full in self.rows if full.has_full_depth and full.training == row.training
-        ]
-        distance = {full: len({setting.split()[0] for setting in full.settings ^ row.settings}) for full in full_models}
-        nearest = [full for full, n in distance.items() if n == min(distance.values())]
-        return nearest[0] if len(nearest) == 1 else FULL
 
     def place(self, row: TableRow) -> dict[str, object]:
         """The identifying columns of a machine-readable row."""
@@ -214,8 +208,11 @@ class ModelResults:
 
         Without a common seed: over all seeds, and 0. None without scores of both, and for the full model itself.
         """
-        ours, full = self._scores(row, cell), self._scores(self.full(row), cell)
-        if not ours or not full or self.is_compared_with_itself(row):
+        base = self.full(row)
+        if base in (None, row):
+            return None
+        ours, full = self._scores(row, cell), self._scores(base, cell)
+        if not ours or not full:
             return None
         common = ours.keys() & full.keys()
         medians = [
@@ -253,13 +250,41 @@ class ModelResults:
 
     def seconds_ratio(self, row: TableRow, columns: list[str], stage: str) -> float | None:
         """Mean over columns of a stage's median seconds, relative to the full model. None if a column lacks seconds."""
-        ratios = []
+        ratios, base = [], self.full(row)
+        if base is None:
+            return None
         for column in columns:
-            ours, full = (self.median(one, [column], stage) for one in (row, self.full(row)))
+            ours, full = (self.median(one, [column], stage) for one in (row, base))
             if not ours or not full:
                 return None
             ratios.append(ours / full)
         return statistics.fmean(ratios)
+
+
+def _nearest_full_models(rows: Iterable[TableRow]) -> dict[TableRow, list[TableRow]]:
+    """Row -> the full models that differ from it in the fewest settings: plain ones, else those of its training."""
+    of_training: dict[TableRow, list[TableRow]] = {}
+    for full in full_models(rows).values():
+        of_training.setdefault(full.training, []).append(full)
+    found: dict[TableRow, list[TableRow]] = {}  # TableRow.full_depth -> nearest full models
+    places = {row: row.full_depth for row in rows}
+    for row, place in places.items():
+        if place not in found:
+            found[place] = _nearest(place, of_training.get(FULL) or of_training.get(row.training, []))
+    return {row: found[place] for row, place in places.items()}
+
+
+def _nearest(row: TableRow, full_models: Iterable[TableRow]) -> list[TableRow]:
+    distance = {full: len({setting.split()[0] for setting in full.settings ^ row.settings}) for full in full_models}
+    least = min(distance.values(), default=0)
+    return [full for full, n in distance.items() if n == least]
+
+
+def _comparison(full_models: list[TableRow]) -> str:
+    """The end of a title of differences to full models with a training variant. Empty without such models."""
+    if len(full_models) > 2:
+        return ", each row compared with K = 0 of its own training"
+    return ", compared with " * bool(full_models) + " and ".join(row.strategy for row in full_models)
 
 
 def model_results(runs: pd.DataFrame) -> list[ModelResults]:

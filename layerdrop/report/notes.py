@@ -10,13 +10,17 @@ from layerdrop.report.model_results import model_results, task_name
 from layerdrop.report.records import StoredRuns, failures, incomplete_notes, shorten
 
 
-def notes_on(stored: StoredRuns, runs: pd.DataFrame, tasks: list[str] | None = None) -> list[str]:
-    """All notes. runs: the frame of `stored`. tasks: leave out the runs of other tasks; None: all."""
+def notes_on(
+    stored: StoredRuns, runs: pd.DataFrame, tasks: list[str] | None = None, compared: bool = True
+) -> list[str]:
+    """All notes. runs: the frame of `stored`. tasks: leave out the runs of other tasks; None: all. compared: whether
+    rows are compared with full models."""
     if tasks:
         runs = runs[runs["task"].isin(tasks)]
         stored = replace(stored, failed=[record for record in stored.failed if record.spec.data.task in tasks])
-    of_tables = mixtures(runs) + constant_predictions(runs) + repeated(runs) + without_full_model(runs) + busy(runs)
-    return failures(stored) + incomplete_notes(stored) + of_tables
+    of_tables = mixtures(runs) + constant_predictions(runs) + repeated(runs)
+    of_tables += without_full_model(runs) if compared else []
+    return failures(stored) + incomplete_notes(stored) + of_tables + busy(runs)
 
 
 def mixtures(runs: pd.DataFrame) -> list[str]:
@@ -63,10 +67,15 @@ def without_full_model(runs: pd.DataFrame) -> list[str]:
     """Name tables without a plain full model: those whose differences are to other rows, and those without any."""
     results = model_results(runs)
     compared = [r.compared for r in results if r.compared != r.title]
+    undecided = [r.title for r in results if r.undecided]
+    missing = [r.title for r in results if any(not (r.full(row) or row in r.undecided) for row in r.rows)]
     notes = [f"no plain full model (K = 0 without a training variant): {shorten(compared)}"] * bool(compared)
-    tables = [r.title for r in results if any(r.full(row) not in r.rows for row in r.rows)]
-    advice = "so these rows have no differences. Add K = 0 to the study"
-    return notes + [f"no full model to compare with in {shorten(tables)}, {advice}"] * bool(tables)
+    for tables, reason, advice in (
+        (missing, "no full model to compare with in", "Add K = 0 to the study"),
+        (undecided, "several full models are equally near to rows in", "Add K = 0 with the settings of these rows"),
+    ):
+        notes += [f"{reason} {shorten(tables)}, so these rows have no differences. {advice}"] * bool(tables)
+    return notes
 
 
 def repeated(runs: pd.DataFrame) -> list[str]:

@@ -1,6 +1,8 @@
 """Write a frame as a csv file with one line for each run, and read such a file as a frame."""
 
+import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from layerdrop.errors import UserError
-from layerdrop.report.frame import RUN_COLUMNS, check_settings, metric_names
+from layerdrop.finetune.spec import DistilSpec, TheseusSpec, TrainSpec
+from layerdrop.report.frame import DEFAULTS, RUN_COLUMNS, check_settings, metric_names, with_length
 from layerdrop.report.model_results import metrics_of
 from layerdrop.report.table_row import TableRow
 from layerdrop.system.text import csv_cell
@@ -23,6 +26,10 @@ OF_RUN += ("tokens_per_second", *MACHINE, "busy")
 """All other columns of the csv are metrics."""
 CSV_MARK = rb"\Aid,model,setting,task,strategy,k,"
 """Start of every file of `runs_csv`."""
+FIELDS = [field for spec in (TrainSpec, DistilSpec, TheseusSpec) for field in dataclasses.fields(spec)]
+FLOATS = "|".join(field.name for field in FIELDS if field.type is float)
+WHOLE = re.compile(rf"({FLOATS}) (-?\d+)\.0(?=$|[,)])")
+"""A setting with a whole number, as files of version 0.2 write it: `num_train_epochs 3.0`."""
 ADVICE = "Give a csv file written by --runs."
 
 
@@ -61,7 +68,7 @@ def read_runs_csv(path: str, row_settings: Sequence[str] = (), column_settings: 
     row_settings, column_settings: as for `frame`. Raises UserError.
     """
     try:
-        table = pd.read_csv(path, dtype={"strategy": str, "setting": str, "torch": str, "transformers": str})
+        table = pd.read_csv(path, dtype=dict.fromkeys(("task", "strategy", "setting", "torch", "transformers"), str))
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise UserError(f"{path}: cannot be read ({error}). {ADVICE}") from None
     if missing := [name for name in OF_RUN if name not in table and name not in LATER]:
@@ -69,16 +76,22 @@ def read_runs_csv(path: str, row_settings: Sequence[str] = (), column_settings: 
     metrics = [name for name in table if name not in OF_RUN]
     if wrong := [n for n in ("seed", "parameters", *SECONDS, *metrics) if not pd.api.types.is_numeric_dtype(table[n])]:
         raise UserError(f"{path}: column {wrong[0]} has values that are not numbers. {ADVICE}")
+    for name in ("setting", "strategy", "task"):
+        table[name] = table[name].str.replace(WHOLE, r"\1 \2", regex=True)
     settings = [_settings(text) for text in table["setting"].fillna("")]
-    check_settings({name for of in settings for name, _ in of}, row_settings, column_settings)
+    check_settings(with_length(list({name for of in settings for name, _ in of})), row_settings, column_settings)
+    row_settings, column_settings = with_length(row_settings), with_length(column_settings)
     lines = table.astype(object).where(table.notna(), None).to_dict("records")
     rows = [_row(line, of, metrics, row_settings, column_settings) for line, of in zip(lines, settings, strict=True)]
     return pd.DataFrame(rows, columns=[*RUN_COLUMNS, *metrics]).astype(dict.fromkeys(metrics, float))
 
 
 def _settings(text: str) -> list[tuple[str, str]]:
-    """Parse `hold_out 0.15, max_seq_length 64` into pairs (name, value)."""
-    return [tuple(part.split(" ", 1)) for part in text.split(", ") if " " in part]
+    """Parse `hold_out 0.15, max_seq_length 64` into pairs (name, value), with one setting of LENGTH."""
+    pairs = [tuple(part.split(" ", 1)) for part in text.split(", ") if " " in part]
+    default = str(DEFAULTS["max_steps"])
+    unused = "max_steps" if dict(pairs).get("max_steps", default) == default else "num_train_epochs"
+    return [pair for pair in pairs if pair[0] != unused]
 
 
 def _row(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple
 
 from layerdrop.criteria.table import STRATEGIES
@@ -13,13 +15,15 @@ WORDS = re.compile(
     r"( \((?P<settings>.*)\))?(?P<scratch>, from scratch)?"
 )
 """Parts of TableRow.strategy."""
+SAME_MODEL = ("after", "freeze")
+"""Words of a variant that do not change the model before layers are dropped."""
 
 
 class TableRow(NamedTuple):
     """The labels of a row. The default is the full model."""
 
     strategy: str = "full"
-    """`top, finetuned (num_train_epochs 3.0)`, `list 3,4`, `contribution > 0.9`, `full, from scratch` ..."""
+    """`top, finetuned (num_train_epochs 3)`, `list 3,4`, `contribution > 0.9`, `full, from scratch` ..."""
     k: str = "0"
     """Number of dropped layers; empty for a threshold."""
 
@@ -50,7 +54,7 @@ class TableRow(NamedTuple):
 
     @property
     def _parts(self) -> re.Match:
-        return WORDS.fullmatch(self.strategy)
+        return _parse(self.strategy)
 
     @property
     def settings(self) -> set[str]:
@@ -69,23 +73,22 @@ class TableRow(NamedTuple):
 
     @property
     def is_full(self) -> bool:
-        """Whether the row is the full model, with any recipe."""
-        return self.has_full_depth and not (self.variant or self.from_scratch)
+        """Whether the row is the plain full model, with any recipe. `full, after` is this model, too."""
+        return self.has_full_depth and self.training == FULL
 
     @property
-    def training(self) -> tuple[str, bool]:
-        """The training variant of the model before layers are dropped, and whether it starts from scratch.
+    def training(self) -> TableRow:
+        """K = 0 of the row's training, without settings.
 
-        `after` and `elastic-finetuned` do not change this model.
+        `after`, `freeze` and the second fine-tuning of `elastic-finetuned` do not change this model.
         """
-        words = [word.removesuffix("-finetuned") for word in self.variant.split(", ") if word != "after"]
-        return ", ".join(words), self.from_scratch
+        words = [word.removesuffix("-finetuned") for word in self.variant.split(", ") if word not in SAME_MODEL]
+        return TableRow(_words(", ".join(filter(None, ["full", *words])), scratch=self.from_scratch))
 
     @property
     def full_depth(self) -> TableRow:
-        """The row of K = 0 with the same training and settings. Dropping `after` it does not change it."""
-        variant = ", ".join(word for word in self.variant.split(", ") if word != "after")
-        return TableRow(_words(", ".join(filter(None, ["full", variant])), self._parts["settings"], scratch=False))
+        """K = 0 of the row's training, with the row's settings."""
+        return self.training.with_recipe(self._parts["settings"] or "")
 
     @property
     def is_one_training(self) -> bool:
@@ -112,6 +115,19 @@ class TableRow(NamedTuple):
 
 
 FULL = TableRow()
+
+
+def full_models(rows: Iterable[TableRow]) -> dict[TableRow, TableRow]:
+    """TableRow.full_depth -> its row. Of several rows for one model: the row that names only the model's training."""
+    found: dict[TableRow, TableRow] = {}
+    for row in sorted((row for row in rows if row.has_full_depth), key=lambda row: row != row.full_depth):
+        found.setdefault(row.full_depth, row)
+    return found
+
+
+@cache
+def _parse(strategy: str) -> re.Match:
+    return WORDS.fullmatch(strategy)
 
 
 def _words(name: str, *settings: str, scratch: bool) -> str:

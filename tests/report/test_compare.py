@@ -67,7 +67,7 @@ def test_a_shared_training_is_marked():
 
 def test_times_beside_other_processes_are_marked():
     quiet, busy = record([0, 1, 2, 3], folder="a"), record([0, 1], folder="b")
-    busy.notes = [f"{BUSY} 1.0 of 2 cores: this run takes longer"]
+    busy.notes = [f"{BUSY} 1.0 of 2 cores, so the measured times are not comparable"]
     assert "*" not in compare([quiet, quiet])
     table, _, meaning = compare([quiet, busy, quiet]).rpartition("\n* ")
     assert meaning.startswith("other processes ran beside this run or its prerequisite run")

@@ -16,7 +16,7 @@ from layerdrop.report.records import StoredRuns
 from layerdrop.report.table import render
 from layerdrop.report.tables.cost import cost_tables
 from layerdrop.report.tables.scores import task_tables
-from tests.report.test_report import record
+from tests.report.test_report import elastic_runs, record
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NODE = shutil.which("node")
@@ -150,6 +150,23 @@ def sets_of_five(n: int) -> list:
     """The full model, and n sets of five layers with growing accuracy."""
     layers = list(itertools.combinations(range(12), 5))[:n]
     return [record(), *(record(k=None, strategy="list", layers=ids, accuracy=i / 1000) for i, ids in enumerate(layers))]
+
+
+def test_without_a_plain_full_model():
+    """Rows name the full model of their differences. A speed-up is relative to the plain full model alone."""
+    found = elastic_runs()
+    rows = data(page(StoredRuns(found), frame(found), []))["rows"]
+    assert {row["model"] for row in rows} == {"bert-base-uncased, compared with full, elastic"}
+    assert {row["speed_up"] for row in rows} == {None} and rows[0]["inference"] == 1.0
+    rows = data(page(StoredRuns(found), frame([record(), *found]), []))["rows"]
+    assert [row["speed_up"] for row in rows] == [1.0] * 4 and rows[0]["model"] == "bert-base-uncased"
+
+
+def test_a_difference_without_a_common_seed_is_marked():
+    found = [record(accuracy=0.6), record(k=2, seed=2, accuracy=0.5)]
+    text = page(StoredRuns(found), frame(found), [])
+    assert data(text)["rows"][1]["cells"]["RTE acc"]["more"] == "-10.0 (other seeds)"
+    assert "difference to the full model over the seeds of both" in " ".join(text.split())
 
 
 def test_sets_of_layers_are_one_series():

@@ -3,8 +3,12 @@
 import csv
 import dataclasses
 import io
+import itertools
 import math
+import sys
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +21,7 @@ from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
 from layerdrop.errors import UserError
 from layerdrop.finetune.spec import DistilSpec, TrainSpec, WhenSpec
-from layerdrop.report import figures
+from layerdrop.report import figures, table_row
 from layerdrop.report.frame import frame
 from layerdrop.report.model_results import model_results, summarize
 from layerdrop.report.notes import busy, constant_predictions, mixtures, repeated, without_full_model
@@ -25,8 +29,9 @@ from layerdrop.report.published import FOLDER, published
 from layerdrop.report.records import StoredRuns, failures, incomplete_notes, read_store
 from layerdrop.report.runs_csv import read_runs_csv, runs_csv
 from layerdrop.report.table import Table, render
-from layerdrop.report.table_row import FULL, TableRow
+from layerdrop.report.table_row import FULL, WORDS, TableRow
 from layerdrop.report.tables.cost import cost_tables
+from layerdrop.report.tables.exports import exports_table
 from layerdrop.report.tables.scores import glue_tables, task_tables
 from layerdrop.report.tables.significance import significance_tables
 from layerdrop.runs.record import Cut, RunRecord
@@ -92,9 +97,47 @@ def test_differences_are_over_the_seeds_of_both():
     assert cells["top", "4"]["difference"] == "+10.0 (other seeds)"
     assert "difference to the full model over the seeds of both" in tables[0].notes[0]
     shares = table_of(tables[1:])
-    assert [shares["top", k]["of the full model"] for k in ("2", "4")] == ["50.0%", "125.0%"]
+    assert [shares["top", k]["of the full model"] for k in ("2", "4")] == ["50.0%", "125.0% (other seeds)"]
+    assert tables[1].notes[0].endswith("Last column: percent of the full model's mean over the seeds of both.")
+    assert glue_tables(frame([record()]))[0].notes[0].endswith("percent of the full model's mean.")
     seeds = [(value["task"], value["difference_seeds"]) for value in tables[0].values]
     assert seeds == [("rte", None), ("mean", None), ("rte", 1), ("mean", 1), ("rte", 0), ("mean", 0)]
+
+
+def test_the_difference_of_means_has_the_fewest_seeds_of_its_tasks():
+    runs = [record(seed=s) for s in (1, 2)] + [record(k=2, seed=s) for s in (1, 2)]
+    runs += [record("sst2"), record("sst2", k=2, seed=3)]
+    (table,) = task_tables(frame(runs))
+    assert table.values[-1]["difference_seeds"] == 0 and table.rows[-1][-1] == "+0.0 (other seeds)"
+
+
+def test_a_repeated_seed_counts_as_often_as_in_the_median():
+    """Seed 1 of the full model ran twice: the median of 40, 50 and 90 is 50."""
+    runs = [record(seed=s, accuracy=a) for s, a in ((1, 0.4), (1, 0.5), (2, 0.9))]
+    cells = table_of(task_tables(frame([*runs, *(record(k=2, seed=s, accuracy=0.3) for s in (1, 2))])))
+    assert cells["full", "0"]["mean"] == "50.0" and cells["top", "2"]["difference"] == "-20.0"
+
+
+def test_the_work_grows_with_the_rows(monkeypatch):
+    """Three times as many table rows need three times as many calls of functions, and each row is parsed once."""
+
+    def work(n):
+        sets = [ids for k in range(1, 7) for ids in itertools.combinations(range(12), k)][:n]
+        runs = frame([record(), *(record(k=None, strategy="list", layers=ids) for ids in sets)])
+        events = Counter()
+        words = SimpleNamespace(fullmatch=lambda text: events.update(["parsed"]) or WORDS.fullmatch(text))
+        monkeypatch.setattr(table_row, "WORDS", words)
+        sys.setprofile(lambda _, event, __: events.update([event]))
+        try:
+            task_tables(runs)
+            cost_tables(runs)
+            without_full_model(runs)
+        finally:
+            sys.setprofile(None)
+        return events["call"], events["parsed"]
+
+    (few, _), (many, parsed) = work(50), work(150)
+    assert many < 3.3 * few and parsed < 155
 
 
 def elastic_runs(scores=((0, 0.8), (2, 0.7), (4, 0.5))):
@@ -126,6 +169,9 @@ def test_one_elastic_training_is_compared_with_its_own_full_model(tmp_path, caps
     assert table_of(glue_tables(runs))["top, elastic", "4"]["of the full model"] == "62.5%"
     assert table_of(cost_tables(runs))["top, elastic", "4"]["inference time"] == "-67%"
     assert [row[0] for row in significance_tables(runs)[0].rows] == ["top, elastic"] * 2
+    for flags, said in ((["--plain", "--table", "significance"], False), (["--table", "significance"], True)):
+        assert run_command("report", [words[0], *flags]) == 0
+        assert ("no plain full model" in capsys.readouterr().err) == said
     figure = figures.strategies(model_results(runs)[0], ["rte"])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["top, elastic", "full, elastic"]
     figures.plt.close("all")
@@ -152,8 +198,79 @@ def test_a_variant_without_a_plain_full_model_is_compared_with_its_own_settings(
     found = {(row[0], row[1]): row[-1] for row in table.rows}
     assert found["top, elastic (elastic_k 2,4)", "2"] == "-10.0" and found["top, elastic (elastic_k 2)", "2"] == "-20.0"
     assert found["top, distill-logits", "2"] == "-2.0" and found["top, layerdrop", "2"] == ""
-    names = "full, distill-logits and full, elastic (elastic_k 2) and full, elastic (elastic_k 2,4)"
+    assert table.title == "bert-base-uncased, each row compared with K = 0 of its own training"
+    (table,) = task_tables(frame([run for run in runs if not run.spec.distil]))
+    names = "full, elastic (elastic_k 2) and full, elastic (elastic_k 2,4)"
     assert table.title == f"bert-base-uncased, compared with {names}"
+
+
+def differences(runs, rows=()):
+    """The title of the only table, `strategy K` -> difference in points, and the notes on full models."""
+    (table,) = task_tables(found := frame(runs, rows))
+    return table.title, {f"{row[0]} {row[1]}": row[-1] for row in table.rows}, without_full_model(found)
+
+
+def test_a_row_that_is_finetuned_again_is_no_other_full_model():
+    """`--drop_when elastic --finetune_again` gives K = 0 of the elastic training, and the same fine-tuned again."""
+    again = [record(k=k, start=record(elastic_k=(2, 4)).spec, accuracy=a) for k, a in ((0, 0.85), (4, 0.75))]
+    title, found, notes = differences([*again, *elastic_runs()])
+    assert title == "bert-base-uncased, compared with full, elastic"
+    assert found == {
+        **{"full, elastic 0": "", "full, elastic-finetuned 0": "+5.0"},
+        **{"top, elastic 2": "-10.0", "top, elastic 4": "-30.0", "top, elastic-finetuned 4": "-5.0"},
+    }
+    assert len(notes) == 1 and "no plain full model" in notes[0]
+
+
+def test_dropping_after_the_training_has_the_same_full_model():
+    """With and without LayerDrop: `full, after` has the weights of `full`."""
+    for recipe, words in ((TrainSpec(layerdrop_rate=0.2), ", layerdrop"), (TrainSpec(), "")):
+        runs = [record(k=k, recipe=recipe, accuracy=0.9 - 0.05 * k) for k in (0, 2)]
+        after = [record(k=k, recipe=None, start=runs[0].spec, accuracy=0.9 - 0.1 * k) for k in (0, 2)]
+        title, found, notes = differences([*after, *runs])
+        assert title == "bert-base-uncased" + f", compared with full{words}" * bool(words)
+        assert list(found)[:2] == [f"full{words} 0", f"full, after{words} 0"]  # the row to compare with is the first
+        expected = {f"full{words} 0": "", f"full, after{words} 0": "+0.0", f"top, after{words} 2": "-20.0"}
+        assert found == expected | {f"top{words} 2": "-10.0"} and len(notes) == bool(words)
+        title, found, notes = differences(after)
+        assert title == "bert-base-uncased" + f", compared with full, after{words}" * bool(words)
+        assert found == {f"full, after{words} 0": "", f"top, after{words} 2": "-20.0"} and len(notes) == bool(words)
+
+
+def test_freezing_the_dropped_layers_does_not_change_the_full_model():
+    """K = 0 of `--drop_when finetuned --freeze_dropped` has nothing to freeze."""
+    frozen = record(k=2, start=record(k=2, frozen=True).spec, accuracy=0.8)
+    assert frozen.spec.variants == ("finetuned", "freeze")
+    title, found, _ = differences([record(start=record().spec, accuracy=0.9), frozen])
+    assert title == "bert-base-uncased, compared with full, finetuned"
+    assert found == {"full, finetuned 0": "", "top, finetuned, freeze 2": "-10.0"}
+
+
+def test_from_scratch_is_a_training_like_any_other():
+    """Without a plain full model, rows from scratch are compared with K = 0 from scratch, in every table."""
+    scratch = [record(k=k, from_scratch=True, accuracy=0.6 - 0.05 * k) for k in (0, 2)]
+    title, found, notes = differences([*scratch, record(k=2, accuracy=0.7)])
+    assert title == "bert-base-uncased, compared with full, from scratch"
+    assert found == {"full 0": "", "full, from scratch 0": "", "top 2": "", "top, from scratch 2": "-10.0"}
+    assert len(notes) == 2
+    assert [row[0] for row in cost_tables(frame(scratch))[0].rows] == ["full, from scratch", "top, from scratch"]
+    _, found, notes = differences([*scratch, record(accuracy=0.9)])
+    assert found == {"full 0": "", "full, from scratch 0": "-30.0", "top, from scratch 2": "-40.0"} and not notes
+
+
+def test_a_title_names_only_full_models_that_rows_are_compared_with():
+    title, _, notes = differences([*elastic_runs(), record(from_scratch=True)])
+    assert title == "bert-base-uncased, compared with full, elastic" and len(notes) == 1
+
+
+def test_the_title_of_many_full_models_is_short():
+    runs = []
+    for rate in (1e-5, 2e-5, 3e-5, 4e-5):
+        start = record(elastic_k=(2, 4), recipe=TrainSpec(learning_rate=rate)).spec
+        runs += [record(k=k, recipe=None, start=start, accuracy=0.5 - rate * 1e3 * k) for k in (0, 2)]
+    title, found, (note,) = differences(runs, ["learning_rate"])
+    assert title == "bert-base-uncased, each row compared with K = 0 of its own training" and title in note
+    assert list(found.values()) == [""] * 4 + ["-2.0", "-4.0", "-6.0", "-8.0"] and len(note) < 150
 
 
 def test_the_full_model_may_be_missing():
@@ -289,7 +406,26 @@ def test_less_training_is_always_said(changes, title, column):
 def test_steps_instead_of_epochs_part_tables():
     runs = [record(), record(recipe=TrainSpec(max_steps=20)), record(seed=2, recipe=TrainSpec(max_steps=20))]
     titles = [table.title for table in task_tables(frame(runs))]
-    assert titles == [f"bert-base-uncased ({n})" for n in ("max_steps -1, num_train_epochs 3", "max_steps 20")]
+    assert titles == [f"bert-base-uncased ({n})" for n in ("num_train_epochs 3", "max_steps 20")]
+
+
+@pytest.mark.parametrize("setting", ["max_steps", "num_train_epochs"])
+def test_steps_and_epochs_move_together(tmp_path, setting):
+    """To rows or columns of one table, also from a csv file, and from a file of version 0.2."""
+    runs = [record(k=k, recipe=r) for r in (TrainSpec(), TrainSpec(max_steps=20)) for k in (0, 2)]
+    new = runs_csv(frame(runs))
+    old = new.replace("num_train_epochs 3", '"max_steps -1, num_train_epochs 3.0"')
+    old = old.replace("max_steps 20", '"max_steps 20, num_train_epochs 3.0"')
+    for name, text in (("new.csv", new), ("old.csv", old)):
+        (tmp_path / name).write_text(text)
+    names = ["num_train_epochs 3", "max_steps 20"]
+    for make in (frame, *(lambda _, *a, f=f: read_runs_csv(str(tmp_path / f), *a) for f in ("new.csv", "old.csv"))):
+        (table,) = task_tables(make(runs, [setting]))
+        rows = [(row[0], row[-1]) for row in table.rows]
+        assert sorted(rows) == sorted((f"{s} ({n})", d) for s, d in (("full", ""), ("top", "+0.0")) for n in names)
+        (table,) = task_tables(make(runs, (), [setting]))
+        assert sorted(table.header[2:4]) == sorted(f"RTE ({n}) acc" for n in names)
+        assert [table.title for table in task_tables(make(runs))] == [f"bert-base-uncased ({n})" for n in names]
 
 
 def test_scoring_parts_the_rows_of_its_strategy_alone():
@@ -657,6 +793,11 @@ def test_a_line_is_of_one_training():
     assert lines(runs) == below | {"full model": [90]}
     expected = {"top, elastic": [80, 50, 30], "top, after, layerdrop": [85, 50, 30], "top, after": [90, 50, 30]}
     assert lines(runs + own) == expected | {"full model": [90]}
+    again = [record(k=k, start=elastic, accuracy=0.7 - 0.1 * k, train=10.0) for k in (0, 2)]
+    expected |= {"top, elastic-finetuned": [80, 50], "full, elastic-finetuned": [70]}
+    assert lines(runs + own + again) == expected | {"full model": [90]}
+    dropped_after = [record(k=k, recipe=None, start=record().spec, accuracy=0.7 - 0.1 * k) for k in (0, 2)]
+    assert lines(dropped_after) == {"top, after": [70, 50], "full model": [70]}
     assert lines([runs[0], *own]) == {"full, elastic": [80], "full, layerdrop": [85], "full model": [90]}
 
 
@@ -805,7 +946,7 @@ def test_times_beside_other_processes_are_said(tmp_path, capsys):
     runs = [record(k=k, seed=s) for k in (0, 2) for s in (1, 2)] + [record("cola", k=k) for k in (0, 2)]
     assert busy(frame(runs)) == [] and "beside" not in render(cost_tables(frame(runs)), "md")
     for run in (runs[1], runs[4]):
-        run.notes = ["another note", f"{BUSY} 1.3 of 2 cores: this run takes longer"]
+        run.notes = ["another note", f"{BUSY} 1.3 of 2 cores, so the measured times are not comparable"]
     for run in runs:
         run.folder = str(tmp_path / "store" / run.spec.id)
         run.write()
@@ -932,6 +1073,8 @@ def test_ways_are_tested_against_the_ordinary_run(tmp_path):
     (table,) = significance_tables(frame(runs), plain=True)
     assert [row[:2] for row in table.rows] == [["top, finetuned", "2"]] and table.rows[0][2].startswith("1 better of 1")
     assert "plain run of the same strategy" in table.notes[0] and "  " not in table.notes[0]
+    (table,) = significance_tables(frame([*elastic_runs(), *runs[1:]]), plain=True)
+    assert table.title == "bert-base-uncased: significance"  # without the full model of the differences
     (table,) = significance_tables(frame(runs))
     assert [row[2][:7] for row in table.rows] == ["1 worse", "1 worse"]
     longer = record(k=2, recipe=TrainSpec(num_train_epochs=6.0))
@@ -1044,7 +1187,17 @@ def test_the_full_model_of_the_most_similar_recipe():
     found = frame(runs, ["num_train_epochs", "max_train_samples"])
     (table,) = task_tables(found)
     assert [row[-1] for row in table.rows] == ["", "", "", "+10.0", "", "-30.0"]
-    assert "these rows have no differences. Add K = 0" in without_full_model(found)[0]
+    assert without_full_model(found) == [
+        "several full models are equally near to rows in bert-base-uncased, so these rows have no differences. "
+        "Add K = 0 with the settings of these rows"
+    ]
+
+
+def test_a_tie_is_no_comparison_with_the_row_without_settings():
+    runs = [record(), record(hold_out=0.1), record(k=2, hold_out=0.2)]
+    _, found, notes = differences(runs, ["hold_out"])
+    assert found == {"full 0": "", "full (hold_out 0.1) 0": "", "top (hold_out 0.2) 2": ""}
+    assert [note[:26] for note in notes] == ["several full models are eq"]
 
 
 def test_settings_that_make_no_tables_make_no_rows():
@@ -1206,7 +1359,16 @@ def test_the_published_runs_can_be_read(file):
     """Each is in a row of its own words."""
     found = read_runs_csv(str(file))
     with open(file, newline="") as lines:
-        assert [row.strategy for row in found["row"]] == [line["strategy"] for line in csv.DictReader(lines)]
+        words = [line["strategy"].replace(".0", "") for line in csv.DictReader(lines)]  # files of 0.2 have `epochs 3.0`
+    assert [row.strategy for row in found["row"]] == words
+    assert not any(".0" in results.title for results in model_results(found))
+
+
+def test_a_task_may_be_named_by_a_number(tmp_path):
+    """As the task of a folder `2024`."""
+    runs = frame([record("2024", source="files", files=(("train", "t.csv"),))])
+    (tmp_path / "runs.csv").write_text(runs_csv(runs))
+    assert list(read_runs_csv(str(tmp_path / "runs.csv"))["column"]) == ["2024"]
 
 
 def test_settings_that_make_columns():
@@ -1240,3 +1402,20 @@ def test_constant_predictions_for_the_test_set_do_not_mark_a_score():
     run.distinct_predictions = {"validation": 2, "test": 1}
     assert run.constant_predictions() == {"test": 1} and run.constant_predictions("validation") == {}
     assert pd.isna(frame([run])["constant"][0])
+
+
+# ---- exports --------------------------------------------------------------------------------------------------------
+def test_validation_sets_are_compared_by_content():
+    """Equal rows may have two task names, and different rows the same name and number."""
+
+    def notes(a, b):
+        form = SimpleNamespace(name="torch fp32", megabytes=9.0, score=90.0, latency={})
+        runs = [{"run": "a", "validation_set": a}, {"run": "b", "validation_set": b}]
+        exports = [SimpleNamespace(metric="f1", variants=[form], **run) for run in runs]
+        return exports_table(exports).notes[1:]
+
+    assert notes(("reviews", 9, "aaa"), ("mails", 9, "aaa")) == []
+    differ = "The scores are not comparable: the validation sets differ"
+    assert notes(("x", 9, "aaa"), ("x", 8, "bbb")) == [f"{differ} (a: x, 9 rows; b: x, 8 rows)."]
+    words = "a: x, 9 rows with fingerprint aaa; b: x, 9 rows with fingerprint bbb"
+    assert notes(("x", 9, "aaa"), ("x", 9, "bbb")) == [f"{differ} ({words})."]

@@ -22,7 +22,7 @@ def cost_tables(runs: pd.DataFrame, tasks: list[str] | None = None) -> list[Tabl
     for results in model_results(runs):
         columns = results.columns(tasks)
         table = Table("cost", f"{results.compared}: cost", HEADER, notes=_notes(results, columns, runs))
-        for row in (row for row in results.table_rows if not row.from_scratch):
+        for row in results.table_rows:
             parameters = results.median(row, columns, "parameters")
             training, inference = (results.seconds_ratio(row, columns, stage) for stage in ("train", "inference"))
             size = MISSING if parameters is None else f"{parameters / 1e6:.1f}"

@@ -34,9 +34,13 @@ def exports_table(exports: Sequence, busy: str | None = None) -> Table:
     header += [f"a text, batch {size}" for size in sizes]
     time = "; milliseconds per validation text on the CPU, median of 3 rounds in turn"
     notes = [f"Points on the validation set{time * bool(sizes)}."]
-    if len({export.validation_set for export in exports}) > 1:
-        sets = {export.run: f"{export.validation_set[0]}, {export.rows:,} rows" for export in exports}
-        different = "; ".join(f"{run}: {rows}" for run, rows in sets.items())
+    sets = {export.run: export.validation_set for export in exports}
+    if (n := len({fingerprint for _, _, fingerprint in sets.values()})) > 1:
+        by_content = len({(task, rows) for task, rows, _ in sets.values()}) < n
+        different = "; ".join(
+            f"{run}: {task}, {rows:,} rows" + f" with fingerprint {fingerprint}" * by_content
+            for run, (task, rows, fingerprint) in sets.items()
+        )
         notes.append(f"The scores are not comparable: the validation sets differ ({different}).")
     notes += [f"{busy[0].upper()}{busy[1:]}."] if busy and sizes else []
     return Table("export", "exported models", header, rows, notes, values)

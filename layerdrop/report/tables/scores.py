@@ -20,6 +20,8 @@ from layerdrop.report.table import Table
 from layerdrop.report.table_row import TableRow
 
 MISSING = "missing"
+OTHER_SEEDS = " (other seeds)"
+"""Mark of a comparison without a common seed."""
 
 
 # ---- the words of a cell ---------------------------------------------------------------------------------------------
@@ -39,7 +41,7 @@ def signed(difference: float | None) -> str:
 def difference(value: Mapping) -> str:
     """The difference to the full model: `+1.2`; `+1.2 (other seeds)` without a common seed."""
     words = signed(value["difference"])
-    return f"{words} (other seeds)" if words and value["difference_seeds"] == 0 else words
+    return words + OTHER_SEEDS if words and value["difference_seeds"] == 0 else words
 
 
 def spread(value: Mapping, seeds: int) -> str:
@@ -121,7 +123,8 @@ def glue_tables(
             continue
         cells = [(column, _selection_metric(results, column)) for column in columns]
         header = ["strategy", "K", *map(title_of, cells), "mean GLUE score", "of the full model"]
-        note = f"Medians over seeds in points. Mean: over {names(columns)}."
+        full = f"the full model's mean{' over the seeds of both' * (results.seeds > 1)}"
+        note = f"Medians over seeds in points. Mean: over {names(columns)}. Last column: percent of {full}."
         table = Table("glue", f"{results.compared}: GLUE", header, notes=[note])
         for row in results.table_rows:
             values = [results.value(row, cell, others.get(results.model)) for cell in cells]
@@ -143,13 +146,16 @@ def _selection_metric(results: ModelResults, column: str) -> str:
 
 
 def _share(results: ModelResults, row: TableRow, cells: list[Cell]) -> str:
-    """Percent of the full model's mean, over the seeds of both. `-` if the full model's mean is not positive."""
-    mean = results.mean(row, cells)
+    """Percent of the full model's mean, over the seeds of both: `98.2%`; `98.2% (other seeds)` without a common seed.
+
+    `-` if the full model's mean is not positive.
+    """
+    mean, seeds = results.mean(row, cells), 1
     if mean is not None and results.is_compared_with_itself(row):
         ours = full = mean
     elif pair := results.mean_with_full_model(row, cells):
-        ours, full, _ = pair
+        ours, full, seeds = pair
     else:
         return MISSING
     share = ours / full if full > 0 else math.nan
-    return "-" if math.isnan(share) else f"{100 * share:.1f}%"
+    return "-" if math.isnan(share) else f"{100 * share:.1f}%" + OTHER_SEEDS * (seeds == 0)

@@ -18,7 +18,7 @@ from layerdrop.report.significance import (
     holm,
 )
 from layerdrop.report.table import Table
-from layerdrop.report.table_row import FULL, TableRow
+from layerdrop.report.table_row import TableRow
 from layerdrop.report.tables.scores import MISSING
 from layerdrop.runs.predictions import read_predictions
 from layerdrop.runs.record import RunRecord
@@ -37,17 +37,17 @@ def significance_tables(
     tables = []
     for results in model_results(runs):
         columns = results.columns(tasks)
-        left_out = [row for row in results.table_rows if not row.variant] if plain else [FULL, *results.full_models]
-        rows = [row for row in results.table_rows if row not in left_out]
+        rows = [row for row in results.rows if (row.variant if plain else not results.is_compared_with_itself(row))]
         plain_rows = dict(zip(results.runs["row"], results.runs["plain"], strict=True))
         base = {row: plain_rows[row] if plain else results.full(row) for row in rows}
         unreadable: dict[str, None] = {}
         tests = pd.DataFrame(
             [
                 (row, column, test.difference, test.significant, test.p)
-                for row in rows
+                for row, full in base.items()
+                if full
                 for column in columns
-                for test in _tests(results, row, base[row], column, unreadable)
+                for test in _tests(results, row, full, column, unreadable)
             ],
             columns=["row", "column", "difference", "significant", "p"],
         )
