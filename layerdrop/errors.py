@@ -7,8 +7,8 @@ from pathlib import Path
 
 LFS_POINTER = b"version https://git-lfs"
 """First bytes of a Git LFS pointer: Git has not fetched the file."""
-MESSAGE = re.compile(r"(--\w+)(?: (.*?))?: (.*)", re.DOTALL)
-"""A message that begins with the flag at fault: flag, received value, text."""
+MESSAGE = re.compile(r"(--\w+)(?: ((?:(?!: |\. )[^\n])*))?: ((?:.|\n)*)")
+"""A message that begins with the flag at fault: flag, received value, text. The value contains no sentence."""
 
 
 class UserError(ValueError):
@@ -36,7 +36,7 @@ class UserError(ValueError):
         if len(different) == 1:
             return different[0]
         error = cls("\n".join(map(str, different)))
-        error.problems = different
+        error.text, error.flag, error.value, error.problems = str(error), "", None, different
         return error
 
 

@@ -297,9 +297,11 @@ def order_of_dropping(
     if row.positions:
         try:
             ids = check_ids(f"--drop_strategy {row.name}", row.positions(n_layers, k), n_layers)
-            return sorted(ids, reverse=row.positions is not bottom)
         except UserError as error:
-            raise UserError(str(error), flag, k) from None
+            raise UserError(error.text if error.flag == flag else str(error), flag, k) from None
+        if len(ids) != k:
+            raise UserError(f"the function of {row.name} returns {len(ids)} layers. It must return K.", flag, k)
+        return sorted(ids, reverse=row.positions is not bottom)
     if k == 0:
         return []
     if row.at_random:

@@ -298,8 +298,9 @@ def _optimizer(flags: Flags) -> Iterator[UserError]:
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(train, model)
         optimizer = kind(model.parameters(), **settings)
     except reasons as error:
-        given = f"--optim {train.optim.value}" + (f" --optim_args {train.optim_args}" if train.optim_args else "")
-        yield UserError(f"cannot be used ({one_line(str(error))}). --optim_args takes name=value,name=value.", given)
+        given = train.optim.value + (f" --optim_args {train.optim_args}" if train.optim_args else "")
+        why = f"cannot be used ({one_line(str(error))}). --optim_args takes name=value,name=value."
+        yield UserError(why, "--optim", given)
         return
     try:
         schedule = get_scheduler(train.lr_scheduler_type, optimizer, 1, 10, train.lr_scheduler_kwargs)
@@ -308,9 +309,9 @@ def _optimizer(flags: Flags) -> Iterator[UserError]:
         for rate in getattr(schedule, "lr_lambdas", ()):
             list(map(rate, range(11)))
     except reasons as error:
-        given = f"--lr_scheduler_type {train.lr_scheduler_type.value}"
         how = "--lr_scheduler_kwargs '{\"name\": value}'"
-        yield UserError(f"cannot be used ({one_line(str(error))}). Give its settings as {how}.", given)
+        why = f"cannot be used ({one_line(str(error))}). Give its settings as {how}."
+        yield UserError(why, "--lr_scheduler_type", train.lr_scheduler_type.value)
 
 
 def _checkpointing(flags: Flags) -> Iterator[UserError]:

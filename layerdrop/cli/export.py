@@ -66,7 +66,7 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     time_in_turn(runs, exports)
     print(render([exports_table(exports, busy)], args.table_format), flush=True)
     if refused := [_refusal(export, args.max_loss) for export in exports if not export.written]:
-        raise UserError("\n".join(refused))
+        raise UserError.joined(map(UserError, refused))
     return 0
 
 

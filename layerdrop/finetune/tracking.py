@@ -4,11 +4,14 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 
 from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations import integration_utils
 from transformers.integrations.integration_utils import TensorBoardCallback
+
+from layerdrop.system.own_files import EVENTS_SUFFIX
 
 VARIABLES = ("WANDB_PROJECT", "MLFLOW_EXPERIMENT_NAME", "COMET_PROJECT_NAME", "CLEARML_PROJECT", "SWANLAB_PROJECT")
 """Environment variables from which the library reads the project. Only trackio reads `TrainingArguments.project`."""
@@ -32,12 +35,13 @@ def missing_package(tracker: str) -> str | None:
 def log_to(folder: str, callbacks: Iterable[TrainerCallback]) -> None:
     """Let TensorBoard write its event files directly into a folder, so that its run has the folder's name.
 
-    By default, the library adds `runs/TIME_HOST`, and each training of the folder adds a run. The user's variable
-    TENSORBOARD_LOGGING_DIR overrides the folder.
+    By default, the library adds `runs/TIME_HOST`, and each training of the folder adds a run. The names of the files
+    end in EVENTS_SUFFIX. The user's variable TENSORBOARD_LOGGING_DIR overrides the folder.
     """
     for callback in callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             callback.logging_dir = folder
+            callback._SummaryWriter = partial(callback._SummaryWriter, filename_suffix=EVENTS_SUFFIX)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import math
 from tabulate import tabulate
 
 from layerdrop.errors import UserError
+from layerdrop.report.frame import differing_settings
 from layerdrop.report.records import differing_inputs
 from layerdrop.report.table_row import TableRow
 from layerdrop.runs.record import RunRecord, read_record
@@ -35,12 +36,15 @@ def read_runs(folders: list[str]) -> list[RunRecord]:
 def compare(records: list[RunRecord]) -> str:
     """Format runs of a task as columns. Differences to the first run are in points for metrics, else in percent.
 
-    The last row names the inputs of each run whose contents differ from the first run's. Training includes the
-    teacher's pass and prerequisite runs. Inference is a pass over the validation set. Lines below explain marks.
+    Training includes the teacher's pass and prerequisite runs. Inference is a pass over the validation set. If runs
+    differ in other settings than the strategy, K and the seed, a row shows these settings of each run. The last row
+    names the inputs of each run whose contents differ from the first run's. Lines below explain marks.
     """
     first = records[0]
     metrics = dict.fromkeys(name for record in records for name in record.metrics if not name.endswith("loss"))
     columns = [_column(record, first, list(metrics)) for record in records]
+    if any(settings := differing_settings(records)):
+        columns = [column | {"settings": words or "-"} for column, words in zip(columns, settings, strict=True)]
     if any(different := [", ".join(differing_inputs(record, first)) for record in records]):
         columns = [
             column | {"different inputs": names or "-"} for column, names in zip(columns, different, strict=True)

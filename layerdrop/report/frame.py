@@ -90,8 +90,7 @@ def frame(
     setting that never separates tables.
     """
     values = _values(records)
-    placed = {*ROW, *DETAILS, *VARIANT, *VARIANT_SETTINGS, *DATA, *CONTENTS, *AUXILIARY}
-    settings = [name for name in values if name not in placed]
+    settings = _table_settings(values)
     allowed = [*settings, *(name for name, (part, _) in CONTENTS.items() if part == "setting")]
     check_settings(allowed, row_settings, column_settings)
     row_settings, column_settings = with_length(row_settings), with_length(column_settings)
@@ -123,6 +122,18 @@ def frame(
         }
         rows.append({**place, **_facts(record), **_metrics(record)})
     return pd.DataFrame(rows)
+
+
+def _table_settings(values: Mapping[str, list]) -> list[str]:
+    """The settings that separate the tables of a model. values: as returned by _values."""
+    placed = {*ROW, *DETAILS, *VARIANT, *VARIANT_SETTINGS, *DATA, *CONTENTS, *AUXILIARY}
+    return [name for name in values if name not in placed]
+
+
+def differing_settings(records: Sequence[RunRecord]) -> list[str]:
+    """For each run of a task, the settings that would put the runs into different tables, and its SHOWN settings."""
+    values = _values(records)
+    return [", ".join(map(" ".join, of_run)) for of_run in _differing(values, ["task"], _table_settings(values))]
 
 
 def check_settings(allowed: Iterable[str], row_settings: Iterable[str], column_settings: Iterable[str]) -> None:
@@ -238,7 +249,7 @@ def _facts(record: RunRecord) -> dict[str, Any]:
         "transformers": versions.get("transformers"),
         "commit": commit and commit[:8] + (" with changes" if where.get("dirty") else ""),
         "constant": min(record.constant_predictions("validation").values(), default=None),
-        "resumed": record.resumed_at_step is not None,
+        "resumed": record.resumed_at_step is not None or bool(record.prerequisites.get("resumed")),
         "busy": record.busy,
         "record": record,
     }

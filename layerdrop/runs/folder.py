@@ -5,6 +5,7 @@ file is `spec.json`. It has the spec, the fingerprints of the inputs, and the li
 """
 
 import json
+import os
 import shutil
 import sys
 import traceback
@@ -241,6 +242,8 @@ def check_folder(spec: RunSpec, options: Options) -> None:
 
     Changes nothing. `open_folder` repeats these checks when the run starts. A finished run replaces no files.
     """
+    if not os.path.lexists(options.folder):
+        return
     if not options.overwrite:
         status = status_of(options.folder, spec, {}, Needs.of(options))
         _refuse(status, spec, options.folder)

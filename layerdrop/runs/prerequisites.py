@@ -52,11 +52,22 @@ class Prerequisites:
 
     @property
     def cost(self) -> dict[str, float]:
-        """Total cost of direct and indirect prerequisite runs: trainings, steps, seconds. Empty if there are none."""
+        """Total cost of direct and indirect prerequisite runs: trainings, steps, seconds. Empty if there are none.
+
+        resumed: number of resumed trainings, whose seconds cover only a part.
+        """
         records = self._records
-        costs = [{"trainings": 1, "steps": r.steps or 0, "seconds": r.seconds.get("train", 0.0)} for r in records]
+        costs: list[dict[str, float]] = [
+            {
+                "trainings": 1,
+                "steps": record.steps or 0,
+                "seconds": record.seconds.get("train", 0.0),
+                "resumed": int(record.resumed_at_step is not None),
+            }
+            for record in records
+        ]
         costs += [record.prerequisites for record in records if record.prerequisites]
-        return {name: sum(cost[name] for cost in costs) for name in costs[0]} if costs else {}
+        return {name: sum(cost.get(name, 0) for cost in costs) for name in costs[0]} if costs else {}
 
     @property
     def notes(self) -> list[str]:

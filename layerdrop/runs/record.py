@@ -91,7 +91,7 @@ class RunRecord:
     train_loss: float | None = None
     """Mean training loss over all steps."""
     prerequisites: dict[str, float] = field(default_factory=dict)
-    """Cost of the prerequisite runs: trainings, steps, seconds of training."""
+    """Cost of the prerequisite runs: trainings, steps, seconds of training, number of resumed trainings (`resumed`)."""
     resumed_at_step: int | None = None
     """Resumed run: step of the checkpoint. Seconds, tokens per second and peak memory cover only later steps."""
     tokens_per_second: float | None = None
@@ -174,10 +174,11 @@ class RunRecord:
     @property
     def training_seconds(self) -> float | None:
         """Seconds of all trainings of the model, with the teacher's pass and the prerequisite runs. None without a
-        training, and for a resumed run, whose seconds cover only a part."""
+        training, and if one of the trainings was resumed: its seconds cover only a part."""
         parts = [self.seconds.get("train"), self.seconds.get("teacher"), self.prerequisites.get("seconds")]
         known = [seconds for seconds in parts if seconds is not None]
-        return sum(known) if known and self.resumed_at_step is None else None
+        resumed = self.resumed_at_step is not None or self.prerequisites.get("resumed")
+        return sum(known) if known and not resumed else None
 
     @property
     def busy(self) -> bool:

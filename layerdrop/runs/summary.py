@@ -20,7 +20,8 @@ def summary(record: RunRecord) -> str:
         lines.append(("scores", "  ".join(f"{i}: {score:.4g}" for i, score in enumerate(record.scores))))
     if cost := record.prerequisites:
         runs = f"{cost['trainings']:,} prerequisite run{'s' * (cost['trainings'] != 1)}"
-        lines.append(("requires", f"{runs}, {cost['steps']:,} steps, {cost['seconds']:,.0f} s"))
+        part = " (a training was resumed: only its last part)" * bool(cost.get("resumed"))
+        lines.append(("requires", f"{runs}, {cost['steps']:,} steps, {cost['seconds']:,.0f} s{part}"))
     if record.parameters_after is not None and record.parameters_before:
         before, after = record.parameters_before, record.parameters_after
         lines.append(("parameters", f"{before:,} -> {after:,} ({100 * (after - before) / before:+.1f}%)"))

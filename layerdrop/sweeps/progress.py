@@ -59,7 +59,7 @@ def summary(study: Study, progress: Progress) -> str:
 
 def _reason(job: Job, state: Status) -> str | None:
     """Why a run is not done, or why the sweep will refuse it."""
-    if state.word in ("failed", "missing"):
+    if state.word not in ("done", "incomplete", "changed"):
         try:
             check_folder(job.spec, job.options)
         except UserError as error:

@@ -91,7 +91,7 @@ def read_study(
     given = {word.partition("=")[0].replace("-", "_") for word in flags}
     in_file = {f"--{AXES.get(name, name)}": f"{path}: settings: {name}" for name in own}
     in_file = {flag: name for flag, name in in_file.items() if flag.replace("-", "_") not in given}
-    for grid in (grid | replaced_axes for grid in grids):
+    for grid in (grid | replaced_axes for grid in [grid for grid in grids if grid] or [{}]):
         planner.names = in_file | {f"--{AXES.get(axis, axis)}": axis for axis in grid}
         if grid := {name: value for name, value in fixed.items() if AXES[name] not in grid} | grid:
             planner.add_grid(path, grid, exclude)
@@ -233,7 +233,9 @@ class _Planner:
                 except UserError as error:
                     first, last = ({axis: _values(value)[i] for axis, value in grid.items()} for i in (0, -1))
                     everywhere = cell == first != last and self._refusal(last) == str(error)  # no axis is at fault
-                    raise UserError(f"{error}{'' if everywhere else _where(grid, cell)}") from error
+                    where = "" if everywhere else _where(grid, cell)
+                    problems = error.problems or (error,)
+                    raise UserError.joined(UserError(f"{p.text}{where}", p.flag, p.value) for p in problems) from error
                 if job is not None:
                     self._add(job)
                     planned.append((cell, job.spec.id))

@@ -34,8 +34,10 @@ SHOWN = 3
 """Maximum number of files in a message. The message counts the others."""
 CHECKPOINTS = "checkpoint-[0-9]*"
 """Pattern of the Trainer's checkpoint folders. `is_checkpoint` also requires that only digits follow the hyphen."""
-EVENTS = "events.out.tfevents.*"
-"""Pattern of TensorBoard's files."""
+EVENTS_SUFFIX = ".layerdrop"
+"""End of the names of a run's TensorBoard files: other writers do not have it."""
+EVENTS = f"events.out.tfevents.*{EVENTS_SUFFIX}"
+"""Pattern of a run's TensorBoard files."""
 
 
 def is_checkpoint(name: str) -> bool:

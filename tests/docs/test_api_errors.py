@@ -1,5 +1,6 @@
 """Unusable values in the Python API: one line, when a function is called, or before a run reads or writes."""
 
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -151,7 +152,9 @@ def test_checkpoints_and_predictions(bert, tmp_path):
     for size in (0, 1.5, None):
         assert f"batch_size {size}: must be" in refused(lambda size=size: classify("a text", size))
     for texts in (5, None, ["a", 5], ["a", ("a", "b")]):
-        assert "texts: " in refused(lambda texts=texts: classify(texts))
+        assert re.match(
+            r"texts(\[1\]: must|: must be a text|: the list mixes)", refused(lambda texts=texts: classify(texts))
+        )
 
 
 # ---- losses and callbacks --------------------------------------------------------------------------------------------

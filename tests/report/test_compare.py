@@ -1,6 +1,7 @@
 """A few runs side by side."""
 
 import re
+from dataclasses import replace
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.cli.command import run_command
@@ -50,6 +51,20 @@ def test_the_training_of_a_resumed_run_is_not_compared():
     resumed = record([0, 1])
     resumed.resumed_at_step = 5
     assert columns(record([0, 1, 2, 3]), resumed)[2][-2:] == ["-", "1.0 s (+0%)"]
+
+
+def test_a_shared_training_that_was_resumed_is_not_compared():
+    elastic = record([0, 1])
+    elastic.prerequisites = {"trainings": 1, "steps": 9, "seconds": 3.0, "resumed": 1}
+    assert columns(record([0, 1, 2, 3]), elastic)[2][-2:] == ["-", "1.0 s (+0%)"]
+
+
+def test_other_settings_are_a_row():
+    longer = record([0, 1])
+    longer.spec = replace(longer.spec, train=replace(longer.spec.train, num_train_epochs=10.0))
+    text = compare([record([0, 1, 2, 3]), longer])
+    assert re.search(r"^settings +num_train_epochs 3 +num_train_epochs 10$", text, flags=re.MULTILINE), text
+    assert "settings" not in compare([record([0, 1, 2, 3]), record([0, 1])])
 
 
 def test_a_shared_training_is_marked():

@@ -154,7 +154,12 @@ def test_fine_tuned_first(run):
     assert code == 0, err
     (first,) = prior()
     assert "prerequisite run tinybert_rte_full_k0_seed42" in err and "requires   1 prerequisite run, 3 steps" in out
-    assert record["prerequisites"] == {"trainings": 1, "steps": 3, "seconds": first["seconds"]["train"]}
+    assert record["prerequisites"] == {
+        "trainings": 1,
+        "steps": 3,
+        "seconds": first["seconds"]["train"],
+        "resumed": 0,
+    }
     assert record["fingerprints"]["start"] and first["kept"] == list(range(6)) and record["kept"] == [0, 1, 2, 3]
     plain = TOP.replace("--drop_strategy top --drop_k 2", "")
     assert run(plain, output="full")[0] == 0

@@ -26,6 +26,7 @@ def test_a_text_that_begins_with_the_flag():
         "--file C:\\x: no such file.": ("--file", "C:\\x", "no such file."),
         "--a and --b contradict each other.": ("", None, "--a and --b contradict each other."),
         "a.csv: --k is missing": ("", None, "a.csv: --k is missing"),
+        "--file x is a pointer. Fetch it: git lfs pull": ("", None, "--file x is a pointer. Fetch it: git lfs pull"),
     }.items():
         error = UserError(text)
         assert (error.flag, error.value, error.text) == parts and str(error) == text
@@ -35,6 +36,6 @@ def test_joined():
     first, second = UserError("a.", "--k", 1), UserError("b.", "--l")
     both = UserError.joined([first, second, UserError("a.", "--k", 1)])
     assert str(both) == "--k 1: a.\n--l: b." and list(map(str, both.problems)) == ["--k 1: a.", "--l: b."]
-    assert UserError.joined([first]) is first
+    assert UserError.joined([first]) is first and (both.flag, both.value, both.text) == ("", None, str(both))
     assert list(map(str, UserError.joined([both, UserError("c.")]).problems)) == ["--k 1: a.", "--l: b.", "c."]
     assert list(map(str, pickle.loads(pickle.dumps(both)).problems)) == ["--k 1: a.", "--l: b."]

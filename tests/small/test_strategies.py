@@ -2,7 +2,7 @@ import pytest
 
 from layerdrop.criteria.table import CRITERIA, STRATEGIES, get_strategy
 from layerdrop.errors import UserError
-from layerdrop.strategies import above_threshold, by_score, select
+from layerdrop.strategies import Strategy, above_threshold, by_score, select
 
 # Sajjad et al. 2023, Section 3, in the paper's numbers (from 1).
 PAPER = [
@@ -146,3 +146,17 @@ def test_list():
             select("list", 12, layers=layers)
     with pytest.raises(UserError, match="must keep at least one"):
         select("list", 2, layers=(0, 1))
+
+
+def test_an_own_strategy_returns_k_layers():
+    """Also with a function that can drop only some layers, or that raises UserError for an impossible K."""
+    upper = Strategy("upper", "every other layer of the upper half", "here", positions=lambda n, k: [7, 9, 11][-k:])
+    assert select(upper, 12, k=2) == [9, 11]
+    with pytest.raises(UserError, match="--drop_k 6: the function of upper returns 3 layers. It must return K."):
+        select(upper, 12, k=6)
+
+    def positions(n_layers, k):
+        raise UserError("drops at most 3 layers. Choose 1 to 3.")
+
+    with pytest.raises(UserError, match="^--drop_k 6: drops at most 3 layers. Choose 1 to 3.$"):
+        select(Strategy("own", "", "", positions=positions), 12, k=6)

@@ -105,6 +105,7 @@ def test_an_axis_in_settings_is_an_axis_of_each_grid(write):
         ("drop_k: [2, -2]", "drop_k -2: must be"),
         ("k: [2, -2]", "k -2: must be"),
         ("learning_rate: 1e-4, seeds: -1", "seeds -1: must be"),
+        ("optim: [adamw_torch], optim_args: abc", "optim adamw_torch --optim_args abc: cannot be used ("),
         ("tasks: demo-rte", "s.yaml: settings: k -3: must be"),
     ],
 )
@@ -114,6 +115,11 @@ def test_an_error_names_the_axis_of_the_grid_before_the_setting(write, grid, sai
     with pytest.raises(UserError) as error:
         write(f"settings: {{{settings}}}\ngrid: {{{grid}}}")
     assert str(error.value).startswith(said), error.value
+
+
+def test_an_empty_grid_beside_others_is_no_run(write):
+    rest = "settings: {models: demo, strategies: top, tasks: demo-rte}"
+    assert [job.spec.drop.k for job in write(f"{rest}\ngrid: [{{}}, {{k: 2}}]").jobs] == [2]
 
 
 def test_an_impossible_run_names_the_setting(write):
