@@ -54,6 +54,7 @@ def test_every_study_is_a_valid_grid(monkeypatch):
         "layerdrop": 2 * 3 * 3 * (1 + 2 * 3),
         "variants_encoder6": 2 * 3 * (1 + 2 * (3 + 1 + 1 + 2 + 1 + 3 + 1 + 2) + 2 + 2 * (5 + 3 + 1)),
         "variants_encoder6_seeds": 5 * (2 * (3 + 1 + 1) + 1 + 2 + 1 + 3 + 1),
+        "variants_encoder12": 6,
         "variants": 5 * 3 * (1 + 3 + 1 + 1 + 4 + 1 + 3 + 1 + 2),
         "peer2022_table1": 8 * 5 * (2 * 7 + 3),
     }
