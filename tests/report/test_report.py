@@ -23,6 +23,7 @@ from layerdrop.errors import UserError
 from layerdrop.finetune.spec import DistilSpec, TrainSpec, WhenSpec
 from layerdrop.report import figures, table_row
 from layerdrop.report.frame import frame
+from layerdrop.report.marks import marks_of, style_of
 from layerdrop.report.model_results import model_results, summarize
 from layerdrop.report.notes import busy, constant_predictions, mixtures, repeated, without_full_model
 from layerdrop.report.published import FOLDER, published
@@ -806,7 +807,15 @@ def test_a_title_is_no_formula(tmp_path):
     assert len(figures.draw(runs, str(tmp_path))[0]) == 4
 
 
-def test_a_strategy_looks_the_same_in_every_picture():
+@pytest.mark.parametrize("name", ["angular-block", "taylor", "odd-alternate", "own"])
+def test_no_strategy_has_the_color_of_another_while_colors_are_left(name):
+    """Nor a mark of a usual strategy that is not shown."""
+    marks = marks_of([TableRow("top", "2"), TableRow("bottom", "2"), TableRow("own-too", "2"), TableRow(name, "2")])
+    assert (marks["top"], marks["bottom"]) == (0, 1) and not {marks[name], marks["own-too"]} & set(range(6))
+    assert len({style_of(mark)["color"] for mark in marks.values()}) == 4
+
+
+def test_a_usual_strategy_looks_the_same_in_every_picture():
     """Whatever else is shown; and no two look alike in one."""
     few = [record(), record(k=2, train=5.0), record(k=2, strategy="random", train=5.0)]
     more = [
