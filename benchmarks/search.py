@@ -288,18 +288,20 @@ def regret_picture(tasks: list[Task], all_k: list[int], names: list[str]):
 def cost_picture(tasks: list[Task], all_k: list[int], names: list[str]):
     """A panel for each K, a dot for each name. The best trained set is a dashed line."""
     from layerdrop.report.figures import GREY, plt, style_of
-    from layerdrop.report.marks import PLAIN
+    from layerdrop.report.marks import marks_of
+    from layerdrop.report.table_row import TableRow
 
     costs = {name: trainings(tasks, name) for name in names if name != EVERY}
+    marks = marks_of(map(TableRow, costs))
     ticks = sorted({round(cost) for cost in costs.values()})
     size = (0.6 + 1.5 * len(all_k), 1.9)
     figure, grid = plt.subplots(1, len(all_k), figsize=size, sharey=True, squeeze=False)
     for axes, k in zip(grid[0], all_k, strict=True):
         axes.axhline(statistics.fmean(t.best(k) for t in tasks), color=GREY, lw=0.8, ls="--", label="best set trained")
-        for i, (name, cost) in enumerate(costs.items()):
+        for name, cost in costs.items():
             score = over_tasks(t.mean(name, k) for t in tasks)
             if score is not None:
-                axes.plot(cost, score, **style_of(PLAIN.get(name, len(PLAIN) + i)), ls="", ms=4, label=name)
+                axes.plot(cost, score, **style_of(marks[name]), ls="", ms=4, label=name)
         axes.set_xscale("symlog", linthresh=1)
         axes.set_xticks(ticks, ticks)
         axes.minorticks_off()
@@ -307,8 +309,8 @@ def cost_picture(tasks: list[Task], all_k: list[int], names: list[str]):
         axes.set_title(f"K = {k}", fontsize=7)
         axes.set_xlabel("trainings for the choice")
     grid[0][0].set_ylabel(f"mean over {len(tasks)} tasks, points" if len(tasks) > 1 else f"{tasks[0].name}, points")
-    marks = {label: mark for axes in grid[0] for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(marks.values(), marks, loc="outside right center")
+    handles = {label: h for axes in grid[0] for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles, loc="outside right center")
     return figure
 
 

@@ -3,7 +3,8 @@
   layerdrop report runs/demo --figures figures --html report.html
 
 Tables: tasks (scores by strategy and K, as Sajjad et al.'s Table 2), glue (Peer et al.'s Table 1), cost (parameters,
-speed-up, inference time; also records of layerdrop cost), significance (paired tests against the full model).
+speed-up, inference time; also records of layerdrop cost), significance (paired tests against the full model or, with
+--against, another strategy).
 """
 
 import argparse
@@ -41,6 +42,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="significance: compare each run of a training variant with the run of the same strategy, K and seed "
         "without the variant",
     )
+    add(
+        "--against",
+        metavar="STRATEGY",
+        help="significance: compare each run of another strategy with the run of this strategy with the same K, seed, "
+        "training variant and settings",
+    )
     add("--holm", action="store_true", help="significance: apply Holm's correction to all tests of a table")
     add("--compare", help="also show published scores: sajjad2023, peer2022")
     add("--figures", type=LocalPath, help="folder for the figures (PNG and PDF)")
@@ -75,6 +82,10 @@ def _check(args: argparse.Namespace) -> None:
     """Raise UserError for incompatible flags."""
     if args.watch and not args.html:
         raise UserError("--watch: needs --html, the file of the page to rewrite.")
+    if args.against and "significance" not in args.table:
+        raise UserError("--against: changes only the tests of significance. Add --table significance.")
+    if args.against and args.plain:
+        raise UserError("--against and --plain: compare with different runs. Leave one of them out.")
     files = [store for store in args.store if store.endswith(".csv")]
     if files and args.store != files[:1]:
         stores = " ".join(args.store)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from layerdrop.data.tasks import get_task
-from layerdrop.errors import UserError
+from layerdrop.errors import UserError, unknown
 from layerdrop.report.frame import frame
 from layerdrop.report.html import PAGE_MARK, page
 from layerdrop.report.notes import notes_on
@@ -39,6 +39,7 @@ class ReportSettings:
     compare: str | None = None
     all_metrics: bool = False
     plain: bool = False
+    against: str | None = None
     holm: bool = False
 
 
@@ -71,7 +72,11 @@ def read_contents(settings: ReportSettings) -> Contents:
     if tasks and not set(tasks) & set(available):
         raise UserError(f"--tasks {' '.join(settings.tasks)}: no run of these tasks. Allowed: {', '.join(available)}.")
     paper_results = published(settings.compare) if settings.compare else None
-    notes = notes_on(stored, runs, tasks, compared=not settings.plain or set(settings.table) != {"significance"})
+    strategies = sorted({row.name for row in runs["row"]} - {"full"})
+    if settings.against and settings.against not in strategies:
+        raise unknown("--against", settings.against, strategies, "strategy")
+    between_rows = settings.plain or settings.against
+    notes = notes_on(stored, runs, tasks, compared=not between_rows or set(settings.table) != {"significance"})
     if paper_results is not None:
         notes.append(NOTES[settings.compare])
         if runs.merge(paper_results, on=["model", "task"]).empty:
@@ -96,7 +101,7 @@ def _tables(settings: ReportSettings, runs: pd.DataFrame, tasks: list[str] | Non
 def _significance_tables(runs: pd.DataFrame, tasks: list[str] | None, settings: ReportSettings) -> list[Table]:
     from layerdrop.report.tables.significance import significance_tables  # imports scipy.stats, which takes 0.7 s
 
-    return significance_tables(runs, tasks, settings.holm, settings.plain)
+    return significance_tables(runs, tasks, settings.holm, settings.plain, settings.against)
 
 
 def make_folders(runs: str | None, html: str | None, figures: str | None) -> None:

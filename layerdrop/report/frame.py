@@ -65,11 +65,12 @@ are never compared with each other."""
 AUXILIARY = ("found", "order", "start_run", "teacher_run")
 """Columns of _settings that separate rows, in addition to settings and fingerprints."""
 RUN_COLUMNS = (
-    *("model", "setting", "row", "plain", "task", "column", "seed", "parameters", "train", "inference"),
+    *("model", "setting", "row", "plain", "counterparts", "task", "column", "seed", "parameters", "train", "inference"),
     *("device", "threads", "torch", "transformers", "commit", "constant", "resumed", "busy", "record"),
 )
-"""`plain`: the row without its training variant. `constant`: number of distinct predictions, for runs with
-constant or nearly constant predictions. `busy`: whether its times were measured beside other processes.
+"""`plain`: the row without its training variant. `counterparts`: the row without its strategy, equal for all strategies
+with the same K, training and settings; None without a fixed K. `constant`: number of distinct predictions, for runs
+with constant or nearly constant predictions. `busy`: whether its times were measured beside other processes.
 
 All other columns of a frame are metrics, in points (hundredths). NaN: not measured. Minus infinity, which ranks below
 every number: undefined (a constant prediction)."""
@@ -100,11 +101,14 @@ def frame(
         "column": _differing(values, ["task"], [*DATA, *column_settings]),
         "details": _differing(values, ["model", "strategy"], DETAILS),
         "variant": _differing(values, ["model", "strategy", "variant"], VARIANT_SETTINGS),
+        "training": _differing(values, ["model", "variant"], VARIANT_SETTINGS),  # also between strategies
     }
     same_k = ("model", "strategy", "task", "k")
     for name, (part, alike) in {"found": ("details", same_k), "order": ("variant", same_k), **CONTENTS}.items():
         if name not in moved:
-            parts[part] = [a + b for a, b in zip(parts[part], _differing(values, alike, [name]), strict=True)]
+            words = _differing(values, alike, [name])
+            for changed in (part, "training") if part == "variant" and name in CONTENTS else (part,):
+                parts[changed] = [a + b for a, b in zip(parts[changed], words, strict=True)]
     recipes = _differing(values, ["model"], row_settings)
     rows = []
     for i, record in enumerate(records):
@@ -116,6 +120,7 @@ def frame(
             "setting": words["setting"],
             "row": row,
             "plain": TableRow.of(record.spec, recipe, words["details"], variant=""),
+            "counterparts": (row.variant, recipe, words["training"], row.from_scratch, row.k) if row.k else None,
             "task": task,
             "column": f"{task} ({words['column']})" if words["column"] else task,
             "seed": record.spec.seed,

@@ -179,6 +179,18 @@ class ModelResults:
         """Whether a row is a full model that rows are compared with."""
         return self.full(row) == row
 
+    @cached_property
+    def _counterparts(self) -> dict[TableRow, tuple | None]:
+        return dict(zip(self.runs["row"], self.runs["counterparts"], strict=True))
+
+    def counterpart(self, row: TableRow, strategy: str) -> TableRow | None:
+        """The row of a strategy with the same K, training and settings: of several, the one whose own settings, such as
+        `score_split`, differ least. None if there is no such row, or if several are equally near."""
+        own = self._counterparts[row]
+        same = [other for other, its in self._counterparts.items() if own and its == own and other.name == strategy]
+        nearest = _nearest(row, same)
+        return nearest[0] if len(nearest) == 1 else None
+
     def place(self, row: TableRow) -> dict[str, object]:
         """The identifying columns of a machine-readable row."""
         strategy, k = row
@@ -274,10 +286,11 @@ def _nearest_full_models(rows: Iterable[TableRow]) -> dict[TableRow, list[TableR
     return {row: found[place] for row, place in places.items()}
 
 
-def _nearest(row: TableRow, full_models: Iterable[TableRow]) -> list[TableRow]:
-    distance = {full: len({setting.split()[0] for setting in full.settings ^ row.settings}) for full in full_models}
+def _nearest(row: TableRow, others: Iterable[TableRow]) -> list[TableRow]:
+    """The rows that differ from a row in the fewest settings."""
+    distance = {other: len({setting.split()[0] for setting in other.settings ^ row.settings}) for other in others}
     least = min(distance.values(), default=0)
-    return [full for full, n in distance.items() if n == least]
+    return [other for other, n in distance.items() if n == least]
 
 
 def _comparison(full_models: list[TableRow]) -> str:

@@ -116,6 +116,7 @@ def _row(
         "setting": ", ".join(of_table),
         "row": row,
         "plain": row,
+        "counterparts": None,
         "task": task,
         "column": f"{task} ({parts})" if parts else task,
         "constant": None,

@@ -57,6 +57,11 @@ class TableRow(NamedTuple):
         return _parse(self.strategy)
 
     @property
+    def name(self) -> str:
+        """The strategy alone, such as `top`; `full` for K = 0."""
+        return self._parts["name"]
+
+    @property
     def settings(self) -> set[str]:
         """The settings in brackets, each `NAME VALUE`."""
         return set(filter(None, (self._parts["settings"] or "").split(", ")))
@@ -69,7 +74,7 @@ class TableRow(NamedTuple):
     @property
     def has_full_depth(self) -> bool:
         """Whether the row drops no layer, with any training."""
-        return self._parts["name"] == "full"
+        return self.name == "full"
 
     @property
     def is_full(self) -> bool:

@@ -23,6 +23,7 @@ from layerdrop.errors import UserError
 from layerdrop.finetune.spec import DistilSpec, TrainSpec, WhenSpec
 from layerdrop.report import figures, table_row
 from layerdrop.report.frame import frame
+from layerdrop.report.marks import marks_of, style_of
 from layerdrop.report.model_results import model_results, summarize
 from layerdrop.report.notes import busy, constant_predictions, mixtures, repeated, without_full_model
 from layerdrop.report.published import FOLDER, published
@@ -806,7 +807,15 @@ def test_a_title_is_no_formula(tmp_path):
     assert len(figures.draw(runs, str(tmp_path))[0]) == 4
 
 
-def test_a_strategy_looks_the_same_in_every_picture():
+@pytest.mark.parametrize("name", ["angular-block", "taylor", "odd-alternate", "own"])
+def test_no_strategy_has_the_color_of_another_while_colors_are_left(name):
+    """Nor a mark of a usual strategy that is not shown."""
+    marks = marks_of([TableRow("top", "2"), TableRow("bottom", "2"), TableRow("own-too", "2"), TableRow(name, "2")])
+    assert (marks["top"], marks["bottom"]) == (0, 1) and not {marks[name], marks["own-too"]} & set(range(6))
+    assert len({style_of(mark)["color"] for mark in marks.values()}) == 4
+
+
+def test_a_usual_strategy_looks_the_same_in_every_picture():
     """Whatever else is shown; and no two look alike in one."""
     few = [record(), record(k=2, train=5.0), record(k=2, strategy="random", train=5.0)]
     more = [
@@ -1303,6 +1312,110 @@ def test_plain_of_a_strategy_in_two_ways(tmp_path, ways, variant):
     found = predicted(tmp_path, runs, [right, wrong, wrong, right])
     (table,) = significance_tables(found, plain=True)
     assert [row[2][:8] for row in table.rows] == ["1 worse ", "1 better"], table.rows
+
+
+# ---- --against: another strategy with the same K ---------------------------------------------------------------------
+BETTER, WORSE = [WRONG] + [RIGHT] * 39, [RIGHT] + [WRONG] * 9 + [RIGHT] * 30
+"""10 disagreements, 1 for WORSE: McNemar's p is 2 * (C(10,0) + C(10,1)) / 2 ** 10 = 0.0215."""
+
+
+def cells_against(strategy, runs, **settings):
+    (table,) = significance_tables(runs, against=strategy, **settings)
+    return {(row[0], row[1]): row[2] for row in table.rows}
+
+
+def test_strategies_are_tested_against_another_with_the_same_k(tmp_path):
+    """Seed by seed: seed 1 is better, seed 2 equal, and seed 3 has no run of `top`. Not against the full model."""
+    runs = [record(), record(k=2), record(k=2, seed=2), record(k=4)]
+    runs += [record(k=2, strategy="bottom", seed=seed) for seed in (1, 2, 3)] + [record(k=6, strategy="bottom")]
+    words = [[RIGHT] * 40, WORSE, WORSE, WORSE, BETTER, WORSE, BETTER, BETTER]
+    runs = predicted(tmp_path, runs, words)
+    assert cells_against("top", runs) == {("bottom", "2"): "1 better of 2 (p 0.021 to 1)", ("bottom", "6"): "missing"}
+    assert cells_against("bottom", runs) == {("top", "2"): "1 worse of 2 (p 0.021 to 1)", ("top", "4"): "missing"}
+    assert cells_against("top", runs, correct=True)["bottom", "2"] == "1 better of 2 (p 0.043 to 1)"
+
+
+def test_a_comparison_of_strategies_is_named_in_every_format(tmp_path):
+    runs = predicted(tmp_path, [record(k=2), record(k=2, strategy="bottom")], [WORSE, BETTER])
+    tables = significance_tables(runs, against="top")
+    assert tables[0].title == "bert-base-uncased, compared with top: significance"
+    legend = "Against the run of top with the same K, seed, training variant and settings, on the validation set."
+    for form, mark in (("md", "### "), ("latex", "% ")):
+        text = render(tables, form)
+        assert mark + tables[0].title in text and legend in text and "1 better of 1 (p 0.021)" in text
+    (row,) = csv.DictReader(io.StringIO(render(tables, "csv")))
+    assert (row["strategy"], row["k"], row["against"], row["better"]) == ("bottom", "2", "top", "1")
+    assert float(row["lowest_p"]) == pytest.approx(22 / 1024, rel=1e-5)
+    (row,) = csv.DictReader(io.StringIO(render(significance_tables(runs, against="bottom"), "csv")))
+    assert (row["strategy"], row["against"], row["worse"]) == ("top", "bottom", "1")
+
+
+def test_strategies_are_compared_within_a_training_and_its_settings(tmp_path):
+    """A setting separates runs even if it differs only between the strategies, so that no row names it."""
+    six = TrainSpec(num_train_epochs=6.0)
+    runs = [record(k=2), record(k=2, elastic_k=(2, 4)), record(k=2, recipe=six)]
+    runs += [record(k=2, strategy="bottom", elastic_k=(2, 4)), record(k=2, strategy="symmetric", elastic_k=(2, 6))]
+    runs += [record(k=2, strategy="bottom", start=record().spec), record(k=2, strategy="bottom", recipe=six)]
+    runs += [record(k=4), record(k=4, strategy="bottom", recipe=six)]
+    runs = predicted(tmp_path, runs, [[RIGHT] * 40, WORSE, BETTER, BETTER, BETTER, BETTER, WORSE, WORSE, BETTER])
+    better, worse = "1 better of 1 (p 0.021)", "1 worse of 1 (p 0.021)"
+    (table,) = significance_tables(frame([*runs["record"]], ["num_train_epochs"]), against="top")
+    assert {(row[0], row[1]): row[2] for row in table.rows} == {
+        ("bottom (num_train_epochs 6)", "2"): worse,
+        ("bottom (num_train_epochs 6)", "4"): "missing",
+        ("bottom, elastic (num_train_epochs 3)", "2"): better,
+        ("bottom, finetuned (num_train_epochs 3)", "2"): "missing",
+        ("symmetric, elastic (num_train_epochs 3)", "2"): "missing",  # trained with other depths
+    }
+
+
+@pytest.mark.parametrize(("starts", "cell"), [("ab", "missing"), ("aa", "1 better of 1 (p 0.021)")])
+def test_strategies_are_compared_from_the_same_start_model(tmp_path, starts, cell):
+    runs = [record(k=2, strategy=strategy, start=record().spec) for strategy in ("top", "bottom")]
+    for run, weights in zip(runs, starts, strict=True):
+        run.fingerprints = {"start": weights}
+    assert list(cells_against("top", predicted(tmp_path, runs, [WORSE, BETTER])).values()) == [cell]
+
+
+def test_settings_of_a_criterion_are_no_settings_of_the_training(tmp_path):
+    """`contribution` is scored in two ways: each is compared with `top`, but `top` with neither."""
+    splits = [{"strategy": "contribution", "score_split": split} for split in ("train", "validation")]
+    runs = [record(k=2), *(record(k=2, **way) for way in splits)]
+    runs += [record(k=2, strategy="cka", score_split=split) for split in ("train", "validation")]
+    runs += [record(k=None, strategy="contribution", threshold=0.9), record(k=None, strategy="cka", threshold=0.9)]
+    words = [WORSE, BETTER, WORSE, WORSE, BETTER, BETTER, BETTER]
+    found = predicted(tmp_path, runs, words)
+    cells = cells_against("top", found)
+    assert [cells[f"contribution (score_split {split})", "2"][:8] for split in ("train", "validation")] == [
+        "1 better",
+        "none of ",
+    ]
+    cells = cells_against("contribution", found)
+    assert cells["top", "2"] == "missing"  # as near to one as to the other
+    assert [cells[f"cka (score_split {split})", "2"][:8] for split in ("train", "validation")] == [
+        "1 worse ",
+        "1 better",
+    ]
+    assert [cell for (row, _), cell in cells.items() if "> 0.9" in row] == ["missing"]  # a threshold has no fixed K
+
+
+def test_the_flag_against(tmp_path, capsys):
+    runs = predicted(tmp_path, [record(k=2), record(k=2, strategy="bottom")], [WORSE, BETTER])
+    for run in runs["record"]:
+        run.write()
+    table = [str(tmp_path), "--table", "significance"]
+    assert run_command("report", [*table, "--against", "top"]) == 0
+    out, err = capsys.readouterr()
+    assert "1 better of 1 (p 0.021)" in out and "full model" not in err
+    for words, message in (
+        ([*table, "--against", "botom"], "unknown strategy 'botom'. Did you mean 'bottom'? Allowed: bottom, top."),
+        ([*table, "--against", "full"], "unknown strategy 'full'. Allowed: bottom, top."),
+        ([*table, "--against", "top", "--plain"], "--against and --plain: compare with different runs. Leave one"),
+        ([str(tmp_path), "--against", "top"], "--against: changes only the tests of significance. Add --table"),
+    ):
+        assert run_command("report", words) == 2
+        out, err = capsys.readouterr()
+        assert message in err and err.count("\n") == 1 and not out
 
 
 # ---- figures of a csv file -------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Significance of the difference to the full model, by paired tests on the predictions of each seed."""
+"""Significance of the difference to the full model or another row, by paired tests on the predictions of each seed."""
 
 from __future__ import annotations
 
@@ -26,46 +26,64 @@ from layerdrop.system.text import one_line
 
 
 def significance_tables(
-    runs: pd.DataFrame, tasks: list[str] | None = None, correct: bool = False, plain: bool = False
+    runs: pd.DataFrame,
+    tasks: list[str] | None = None,
+    correct: bool = False,
+    plain: bool = False,
+    against: str | None = None,
 ) -> list[Table]:
     """One table for each model: every row against the full model of the same seed.
 
     Classification: McNemar's test. Regression: paired bootstrap of the difference in Pearson's r. correct: apply Holm's
     correction to all tests of a table. plain: compare training variants, each with the plain run of its strategy and K.
+    against: compare rows of other strategies, each with the row of this strategy and the same K, training and settings.
     A table without rows is left out, unless it is the only one.
     """
     tables = []
     for results in model_results(runs):
         columns = results.columns(tasks)
-        rows = [row for row in results.rows if (row.variant if plain else not results.is_compared_with_itself(row))]
-        plain_rows = dict(zip(results.runs["row"], results.runs["plain"], strict=True))
-        base = {row: plain_rows[row] if plain else results.full(row) for row in rows}
+        base, title, partner = _base(results, plain, against)
         unreadable: dict[str, None] = {}
         tests = pd.DataFrame(
             [
                 (row, column, test.difference, test.significant, test.p)
-                for row, full in base.items()
-                if full
+                for row, other in base.items()
+                if other
                 for column in columns
-                for test in _tests(results, row, full, column, unreadable)
+                for test in _tests(results, row, other, column, unreadable)
             ],
             columns=["row", "column", "difference", "significant", "p"],
         )
-        title, tested = results.title if plain else results.compared, tests["p"].notna()
+        tested = tests["p"].notna()
         if correct:
             tests.loc[tested, "p"] = holm(list(tests.loc[tested, "p"]))
             tests["significant"] = tests["p"].astype(float) < LEVEL
         table = Table("significance", f"{title}: significance", ["strategy", "K", *map(task_name, columns)])
         table.phrases = True
-        kinds = [record.task.kind for row in rows for record in results.records(row, columns) if record]
-        table.notes = [_note(int(tested.sum()), correct, plain, {kind.correct_row for kind in kinds} - {""})]
+        kinds = [record.task.kind for row in base for record in results.records(row, columns) if record]
+        table.notes = [_note(int(tested.sum()), correct, partner, {kind.correct_row for kind in kinds} - {""})]
         table.notes += [f"Not compared: {shorten(list(unreadable))}."] * bool(unreadable)
-        for row in rows:
+        for row, other in base.items():
             verdicts = {c: _verdict(tests[(tests["row"] == row) & (tests["column"] == c)]) for c in columns}
             table.rows.append([*row, *map(_words, verdicts.values())])
-            table.values += [results.place(row) | {"task": c} | verdict for c, verdict in verdicts.items()]
+            place = results.place(row) | {"against": other and other.strategy}
+            table.values += [place | {"task": c} | verdict for c, verdict in verdicts.items()]
         tables.append(table)
     return [table for table in tables if table.rows] or tables[:1]
+
+
+def _base(results: ModelResults, plain: bool, against: str | None) -> tuple[dict[TableRow, TableRow | None], str, str]:
+    """Row -> the row that it is tested against (None: no such row), the title of the table, and the legend's words."""
+    if plain:
+        plain_rows = dict(zip(results.runs["row"], results.runs["plain"], strict=True))
+        base = {row: plain_rows[row] for row in results.rows if row.variant}
+        return base, results.title, "plain run of the same strategy, K and seed"
+    if against:
+        base = {row: results.counterpart(row, against) for row in results.rows if row.name not in ("full", against)}
+        words = f"run of {against} with the same K, seed, training variant and settings"
+        return base, f"{results.title}, compared with {against}", words
+    base = {row: results.full(row) for row in results.rows if not results.is_compared_with_itself(row)}
+    return base, results.compared, "full model of the same seed"
 
 
 def _verdict(tests: pd.DataFrame) -> dict[str, object]:
@@ -114,10 +132,9 @@ def _compare(first: RunRecord, second: RunRecord) -> Comparison | None:
         raise ValueError(f"predictions of {first.folder} or {second.folder}: {error}") from error
 
 
-def _note(n: int, correct: bool, plain: bool, correct_rows: Collection[str] = ()) -> str:
-    base = "plain run of the same strategy, K and seed" if plain else "full model of the same seed"
+def _note(n: int, correct: bool, partner: str, correct_rows: Collection[str] = ()) -> str:
     tests = (
-        f"Against the {base}, on the validation set. McNemar's test (exact below {EXACT_BELOW} disagreements), for "
+        f"Against the {partner}, on the validation set. McNemar's test (exact below {EXACT_BELOW} disagreements), for "
         f"regression a paired bootstrap of the difference in Pearson's r ({RESAMPLES:,} resamples, so p is at least "
         f"{SMALLEST_P:.1g}). "
         + "".join(f"{sentence} " for sentence in sorted(correct_rows))
