@@ -258,7 +258,7 @@ BREAKS = {"atomic": break_atomic, "lock": break_lock, "status": break_status}
 # ---- comparison ------------------------------------------------------------------------------------------------------
 TIMES = ("runtime", "per_second", "seconds")
 """Parts of the keys of values that depend on the time that something took."""
-VOLATILE = ("environment", "peak_memory_bytes", "padding_share", "resumed_at_step", "notes", "folder")
+VOLATILE = ("environment", "peak_memory_bytes", "padding_share", "resumed_at_step", "resumed", "notes", "folder")
 """Keys of records that describe how a result came about."""
 MEANS = {
     "record.json": ("train_loss",),

@@ -204,7 +204,7 @@ def test_only_the_first_process_reports(bert, glue, tmp_path, monkeypatch, way, 
 
     def prepare(rank):
         class Writer:
-            def __init__(self, log_dir):
+            def __init__(self, log_dir, filename_suffix):
                 self.add_scalar("folder", log_dir, 0)
 
             def add_text(self, name, text):
@@ -229,4 +229,4 @@ def test_only_the_first_process_reports(bert, glue, tmp_path, monkeypatch, way, 
     lines = Path("reported0.txt").read_text().splitlines()
     assert [line.split()[2] for line in lines if line.startswith("train/loss ")] == ["1", "2"]
     (folder,) = [line for line in lines if line.startswith("folder ")]
-    assert f"/{reported}/" in folder.replace("folder ", "/")
+    assert reported in folder.split()[1].split("/") and "runs" not in folder

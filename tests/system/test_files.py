@@ -231,7 +231,7 @@ def test_a_report_says_it_before_its_tables(tmp_path, monkeypatch, capsys, run, 
 
 def test_results_replace_no_file_of_the_users_own(tmp_path, monkeypatch, capsys, run):
     """Twice the same command, then with a file of that name in the way: refused, and the file stays."""
-    assert run("--task_name rte --max_steps 1 --drop_strategy top --drop_k 2")[0] == 0
+    assert run("--task_name rte --drop_strategy top --drop_k 2")[0] == 0
     Path("texts.txt").write_text("a\tb\n")
     names = ("page.html", "runs.csv", "figures/tinybert_strategies.png", "figures/tinybert_strategies.pdf", "out.tsv")
     page, table, *_, predictions = names
