@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import run_glue
+from layerdrop.architectures import ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.cli.parsing import parse, parse_settings
 from layerdrop.criteria.selection import Selection
@@ -22,8 +23,9 @@ from layerdrop.report.records import read_store
 from layerdrop.runs import prerequisites
 from layerdrop.runs.folder import Locked
 from layerdrop.runs.inputs import quiet_options
-from layerdrop.runs.record import read_record
+from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.spec import RunSpec
+from layerdrop.runs.summary import summary
 from layerdrop.runs.variants import frozen_layers
 from layerdrop.surgery import drop_layers
 from layerdrop.sweeps.study import read_study
@@ -146,6 +148,29 @@ TOP = "--task_name rte --num_train_epochs 1 --learning_rate 1e-3 --drop_strategy
 def prior(folder="out") -> list[dict]:
     """The records of the runs that a run has done first."""
     return [read_json(path.parent) for path in sorted(Path(folder, "prior").glob("*/record.json"))]
+
+
+def test_the_cost_of_resumed_prerequisite_runs(monkeypatch):
+    """Sums over direct and indirect runs. Records of earlier versions have no number of resumed trainings."""
+    whole, resumed = (
+        RunRecord(
+            RunSpec(ModelSpec("x"), DataSpec("rte")),
+            "x",
+            "success",
+            steps=5,
+            seconds={"train": 2.0},
+            resumed_at_step=step,
+        )
+        for step in (None, 3)
+    )
+    resumed.prerequisites = {"trainings": 1, "steps": 2, "seconds": 1.0}
+    for records, n in ([whole], 0), ([resumed], 1), ([whole, resumed], 1), ([resumed, resumed], 2):
+        monkeypatch.setattr(prerequisites.Prerequisites, "_records", records)
+        cost = object.__new__(prerequisites.Prerequisites).cost
+        assert cost["resumed"] == n and cost["steps"] == sum(5 + 2 * (record is resumed) for record in records)
+        whole.prerequisites = cost
+        assert ("a training was resumed: only its last part" in summary(whole)) == bool(n)
+        whole.prerequisites = {}
 
 
 def test_fine_tuned_first(run):
