@@ -101,13 +101,13 @@ def frame(
         "column": _differing(values, ["task"], [*DATA, *column_settings]),
         "details": _differing(values, ["model", "strategy"], DETAILS),
         "variant": _differing(values, ["model", "strategy", "variant"], VARIANT_SETTINGS),
-        "training": _differing(values, ["model", "variant"], VARIANT_SETTINGS),  # also between strategies
+        "counterparts": _differing(values, ["model", "variant"], VARIANT_SETTINGS),  # also between strategies
     }
     same_k = ("model", "strategy", "task", "k")
     for name, (part, alike) in {"found": ("details", same_k), "order": ("variant", same_k), **CONTENTS}.items():
         if name not in moved:
             words = _differing(values, alike, [name])
-            for changed in (part, "training") if part == "variant" and name in CONTENTS else (part,):
+            for changed in (part, "counterparts") if part == "variant" and name in CONTENTS else (part,):
                 parts[changed] = [a + b for a, b in zip(parts[changed], words, strict=True)]
     recipes = _differing(values, ["model"], row_settings)
     rows = []
@@ -120,7 +120,7 @@ def frame(
             "setting": words["setting"],
             "row": row,
             "plain": TableRow.of(record.spec, recipe, words["details"], variant=""),
-            "counterparts": (row.variant, recipe, words["training"], row.from_scratch, row.k) if row.k else None,
+            "counterparts": (row.variant, recipe, words["counterparts"], row.from_scratch, row.k) if row.k else None,
             "task": task,
             "column": f"{task} ({words['column']})" if words["column"] else task,
             "seed": record.spec.seed,
