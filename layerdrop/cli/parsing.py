@@ -22,6 +22,7 @@ from layerdrop.cli.to_spec import to_spec
 from layerdrop.data.hub import is_folder
 from layerdrop.errors import UserError
 from layerdrop.runs.spec import Options, RunSpec
+from layerdrop.sweeps.study import AXES
 from layerdrop.system.faults import fault
 from layerdrop.system.files import LocalPath, read_json
 from layerdrop.system.limits import out_of_range
@@ -226,6 +227,25 @@ def _translate(words: list[str], notes: list[str]) -> list[str]:
     return out
 
 
+def _advice(words: Sequence[str], stray: str) -> str:
+    """The advice about a word that is neither a flag nor the value of a flag."""
+    if stray.endswith(CONFIGURATIONS):
+        return "Write the name of a configuration file before all flags"
+    if dashed := DASHED.fullmatch(stray):
+        return f"Write it with two hyphens: --{dashed[1]}"
+    name = ""
+    """The last flag before the stray word."""
+    for before, word in zip(["", *words], words, strict=False):
+        if word == stray and (not before.startswith("--") or "=" in before):
+            break
+        name = flag_name(word) if word.startswith("--") else name
+    if name in ("remove_layers", *ID_FLAGS):
+        return "Write layer ids without spaces, as 9,10,11"
+    if axes := [axis for axis, flag in AXES.items() if flag == name]:
+        return f"--{name} takes one value. For several values: layerdrop sweep STUDY.yaml --{axes[0]} ..."
+    return f"--{name} takes one value" if name else "Write --flag value, for example --seed 1"
+
+
 def _namespace(words: list[str], prog: str) -> argparse.Namespace:
     parser = run_parser(prog)
     namespace, unknown = parser.parse_known_args(words)
@@ -233,14 +253,7 @@ def _namespace(words: list[str], prog: str) -> argparse.Namespace:
         known = [option for action in parser._actions for option in action.option_strings]
         raise UserError.joined(no_such_flag(word, known, "layerdrop run --help_all", MISNOMERS) for word in flags)
     if unknown:
-        how = "Write --flag value, for example --seed 1"
-        if LAYER_IDS.fullmatch(unknown[0]):
-            how = "Write layer ids without spaces, as 9,10,11"
-        if dashed := DASHED.fullmatch(unknown[0]):
-            how = f"Write it with two hyphens: --{dashed[1]}"
-        if unknown[0].endswith(CONFIGURATIONS):
-            how = "Write the name of a configuration file before all flags"
-        raise UserError(f"'{unknown[0]}' is not the value of a flag. {how}.")
+        raise UserError(f"'{unknown[0]}' is not the value of a flag. {_advice(words, unknown[0])}.")
     for action in parser._actions:
         if getattr(namespace, action.dest, None) != "" or action.dest in ID_FLAGS:
             continue

@@ -25,8 +25,6 @@ from layerdrop.errors import UserError
 
 _fingerprints: dict[Hashable, dict[str, list[Any]]] = {}
 """Rows that this process has read: `_rows_key` -> {split: [number of rows, fingerprint]}."""
-ALSO_IN_TRAIN = "have texts that are also in the training set, so scores may be too high"
-"""End of the note on validation rows with texts of training rows."""
 HOLD_OUT_SEED = 41
 """Seed of the held-out rows, as in GLP. The held-out rows are the same for all models and all seeds of runs."""
 
@@ -44,6 +42,8 @@ class Data:
     """Split -> rows. MNLI has two validation and two test splits (`validation_matched`), and `test_ax` if present."""
     notes: list[str] = field(default_factory=list)
     """Notes for the user, one line each."""
+    also_in_train: int = 0
+    """Own data: number of validation rows whose texts are also in the training set."""
 
     def splits(self, kind: str) -> list[str]:
         """Names of the splits of a kind: `train`, `validation`, `test`."""
@@ -88,14 +88,15 @@ def read_splits(
     examples = {split: rows.head(limits[_kind(split)]) for split, rows in examples.items()}
     if spec.hold_out:
         notes += _replace_validation_set(examples, spec.hold_out, task, spec.max_eval_samples)
-    notes += _notes_on_texts(examples) if own else []
+    also_in_train = _also_in_train(examples) if own and "validation" in splits else 0
+    notes += [note_on_texts(also_in_train, len(examples["validation"]))] if also_in_train else []
     if parted:
         examples = {name: examples[name] for name in ("train", "validation", *examples) if _kind(name) in splits}
     for kind in splits:
         key = _rows_key(spec, splits, kind, head, test, max_predict_samples)
         kind_rows = {split: rows for split, rows in examples.items() if _kind(split) == kind}
         _fingerprints[key] = {split: [len(rows), rows.fingerprint()] for split, rows in kind_rows.items()}
-    return Data(task, examples, notes)
+    return Data(task, examples, notes, also_in_train)
 
 
 def row_fingerprints(
@@ -190,13 +191,17 @@ def _notes_on_equal_rows(examples: dict[str, Examples]) -> list[str]:
     return notes
 
 
-def _notes_on_texts(examples: dict[str, Examples]) -> list[str]:
-    """A note if texts of validation rows are also in the training set. All text columns count, labels do not."""
+def _also_in_train(examples: dict[str, Examples]) -> int:
+    """Number of validation rows whose texts are also in the training set. All text columns count, labels do not."""
     if not {"train", "validation"} <= examples.keys():
-        return []
-    trained, rows = set(_text_hashes(examples["train"])), examples["validation"]
-    n = sum(text in trained for text in _text_hashes(rows))
-    return [f"{n:,} of {len(rows):,} validation rows {ALSO_IN_TRAIN}"] if n else []
+        return 0
+    trained = set(_text_hashes(examples["train"]))
+    return sum(text in trained for text in _text_hashes(examples["validation"]))
+
+
+def note_on_texts(n: int, of: int) -> str:
+    """The note on `n` of `of` validation rows whose texts are also in the training set."""
+    return f"{n:,} of {of:,} validation rows have texts that are also in the training set, so scores may be too high"
 
 
 def _text_hashes(rows: Examples) -> Iterator[int]:

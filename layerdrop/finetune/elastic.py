@@ -89,7 +89,8 @@ class ElasticDepthLoss(ElasticDepth):
         Trainer(model, args, train_dataset=data, compute_loss_func=loss, callbacks=[loss])
 
     Hooks on the model store the inputs of each batch and the outputs of the layers. After the training, call `remove`.
-    Then `drop_layers` or `without` gives the model of each K.
+    Then `drop_layers` or `without` gives the model of each K. Without the callback, set begin=0 and end=0: all models are
+    trained from the first step.
     """
 
     def __init__(
@@ -116,7 +117,14 @@ class ElasticDepthLoss(ElasticDepth):
         task = TaskLoss(kind_of(model.config, type(model).__name__))
         super().__init__(task, model, depths, distill_weight, begin, end)
         self.recording, self.outputs, self.inputs, self.replaying = ExitStack(), [], {}, False
+        self.scheduled = end == 0
+        """Whether the weights of the models are known: a step has begun, or all models are trained from the start."""
         self.hook = model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        """Set the weights of the step."""
+        super().on_step_begin(args, state, control, **kwargs)
+        self.scheduled = True
 
     def remove(self) -> None:
         """Remove the hooks from the model after the training."""
@@ -134,11 +142,16 @@ class ElasticDepthLoss(ElasticDepth):
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
         """The loss of the model's last batch. num_items_in_batch: labels of all batches that a step accumulates.
 
-        In evaluation mode, the task loss of the full model.
+        In evaluation mode, the task loss of the full model. Raises UserError if the loss is not also a callback.
         """
         self.recording.close()
         if not self.outputs:
             return self.task.of(outputs.logits, labels)
+        if not self.scheduled:
+            raise UserError(
+                f"ElasticDepthLoss: begin {self.begin} and end {self.end} need a callback. Add callbacks=[loss] to the "
+                "Trainer, or set begin=0 and end=0."
+            )
         self.replaying = True
         try:
             loss = self.of(outputs.logits, self.outputs, self.inputs, labels)

@@ -9,7 +9,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from jinja2 import Template
 
 from layerdrop.checkpoints import EMBEDDED
-from layerdrop.data.read import ALSO_IN_TRAIN
+from layerdrop.data.read import note_on_texts
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS, metric_prefix
 from layerdrop.runs.command import command_of
@@ -82,9 +82,9 @@ Rows: {{ n_rows | join(", ") }}.
 {%- if chosen %}
 `layerdrop choose-k` selected K on half of these rows, so these scores are too high on average.
 {%- endif %}
-{%- for note in overlap %}
-{{ note }}.
-{%- endfor %}
+{%- if overlap %}
+{{ overlap }}.
+{%- endif %}
 {%- if record.label_threshold %}
 A label is predicted if its probability is above {{ record.label_threshold }}.
 {%- endif %}
@@ -243,6 +243,13 @@ def _numbers_of_rows(record: RunRecord) -> list[str]:
     return shown
 
 
+def _overlap(record: RunRecord) -> str | None:
+    """The note on validation rows with texts of training rows. None without such rows, and for old records."""
+    validation = record.data.get("validation", {})
+    n = validation.get("also_in_train")
+    return note_on_texts(n, validation.get("rows", 0)) if n else None
+
+
 def _shown_f1(values: Mapping[str, float]) -> tuple[dict[str, float], int]:
     """(class -> F1, 0) of all classes. With more than MOST_CLASSES: (class -> F1 of the LOWEST, number of classes)."""
     many = len(values) > MOST_CLASSES
@@ -268,10 +275,10 @@ def _text(record: RunRecord, use: str) -> str:
         rows=_measured_on(record),
         n_rows=_numbers_of_rows(record),
         chosen=CHOICE_OF_K in record.notes,
-        overlap=[note for note in record.notes if note.endswith(ALSO_IN_TRAIN)],
+        overlap=_overlap(record),
         constant=constant_words(record, "validation"),
         by_class=[(split, *_shown_f1(values)) for split, values in record.class_f1.items()],
-        seconds=record.seconds.get("train"),
+        seconds=record.training_seconds,
         device=record.environment.get("device"),
         command=one_line(command_of(spec)),
         local=spec.data.source not in ("hub", "demo") and not (spec.data.dataset_name and _hub_dataset(spec.data)),

@@ -31,6 +31,8 @@ def inputs(record: RunRecord, read: RunInputs, teacher: Checkpoint | None) -> No
     record.positive_label = task.positive_label
     for split, rows in data.examples.items():
         record.data[split] = {"rows": len(rows), "bad_rows": rows.bad_rows, "fingerprint": rows.fingerprint()}
+    if data.also_in_train:
+        record.data["validation"]["also_in_train"] = data.also_in_train
     record.dropped_before = [i for i in range(checkpoint.n_original) if i not in checkpoint.original_ids]
     notes = [*data.notes, *checkpoint.notes]
     if record.dropped_before:

@@ -33,6 +33,8 @@ class SplitRead(TypedDict, total=False):
     bad_rows: int
     """Malformed rows that were skipped."""
     fingerprint: str | None
+    also_in_train: int
+    """`validation`, own data: rows whose texts are also in the training set. Absent without such rows."""
 
 
 class Environment(TypedDict, total=False):

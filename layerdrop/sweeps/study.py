@@ -95,13 +95,19 @@ def read_study(
         planner.names = in_file | {f"--{AXES.get(axis, axis)}": axis for axis in grid}
         if grid := {name: value for name, value in fixed.items() if AXES[name] not in grid} | grid:
             planner.add_grid(path, grid, exclude)
+    for name in own:
+        flag = AXES.get(name, name)
+        if grids and all(flag in _settings(grid | replaced_axes) for grid in grids):
+            planner._note(f"settings: '{name}' has no effect, because the grid gives it")
     planner.keep_needed_models()
     study = planner.study
     if not study.jobs and not study.impossible:
         raise UserError(f"{path}: its grid has no run. Give axes ({', '.join(AXES)}) with values.")
     if not study.jobs:
         name, why = next(iter(study.impossible.items()))
-        raise UserError(f"{path}: none of its {len(study.impossible)} runs is possible. {name}: {why}")
+        raise UserError(
+            f"{path}: none of its {len(study.impossible)} runs is possible. {name}: {why.removeprefix(f'{path}: ')}"
+        )
     return study
 
 

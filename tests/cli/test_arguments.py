@@ -213,7 +213,14 @@ def test_every_flag_of_the_library_goes_through():
         ("--precision bf16 --bf16 False", "--precision bf16 and --bf16 False contradict each other"),
         ("–drop_k 2", "'–drop_k' is not the value of a flag. Write it with two hyphens: --drop_k"),
         ("–––drop_k 2", "Write it with two hyphens: --drop_k"),
-        ("--seed 1 −1", "^'−1' is not the value of a flag. Write --flag value, for example --seed 1"),
+        (
+            "--seed 1 −1",
+            "^'−1' is not the value of a flag. --seed takes one value. For several .* layerdrop sweep .* --seeds",
+        ),
+        ("--drop_k 2 --seed 1 2", "^'2' is not the value of a flag. --seed takes one value"),
+        ("--drop_k 2 --seed=1 2", "^'2' is not the value of a flag. --seed takes one value"),
+        ("--learning_rate 1e-5 3e-5", "^'3e-5' is not the value of a flag. --learning_rate takes one value.$"),
+        ("x --seed 1", "^'x' is not the value of a flag. Write --flag value, for example --seed 1"),
         ("--drop_layers 10 11", "^'11' is not the value of a flag. Write layer ids without spaces, as 9,10,11"),
         (
             "--remove_layers 10 11 --seed 1",

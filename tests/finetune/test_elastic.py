@@ -141,6 +141,10 @@ def test_values():
 
 
 # ---- any Trainer -----------------------------------------------------------------------------------------------------
+AT_ONCE = {"begin": 0.0, "end": 0.0}
+"""All models are trained from the first step, without a callback."""
+
+
 def rows_of(n=16):
     generator = torch.Generator().manual_seed(0)
     return [
@@ -177,7 +181,7 @@ def test_the_public_loss_trains_every_depth(tmp_path):
 def test_the_public_loss_equals_the_objective():
     model, rows = tiny.model("bert"), batch()
     expected = ElasticDepth(CLASSES, model, [2, 4])(model, rows)
-    loss = ElasticDepthLoss(model.train(), [2, 4])
+    loss = ElasticDepthLoss(model.train(), [2, 4], **AT_ONCE)
     model.apply(lambda module: setattr(module, "p", 0.0) if isinstance(module, torch.nn.Dropout) else None)
     found = loss(model(**inputs_of(rows)), rows["labels"])
     loss.remove()
@@ -196,15 +200,26 @@ def test_the_defaults_are_those_of_the_docs():
 def test_the_public_loss_leaves_no_recording_behind():
     """The passes of the head are not recorded, which would keep their activations."""
     model, rows = tiny.model("bert").train(), batch()
-    loss = ElasticDepthLoss(model, [2, 4])
+    loss = ElasticDepthLoss(model, [2, 4], **AT_ONCE)
     loss(model(**inputs_of(rows)), rows["labels"])
     assert not any(layer._forward_hooks for layer in model.bert.encoder.layer) and not loss.replaying
     loss.remove()
 
 
+def test_the_public_loss_needs_its_callback():
+    """Without it, the shallower models would not join one by one."""
+    model, rows = tiny.model("bert").train(), batch()
+    loss = ElasticDepthLoss(model, [2])
+    with pytest.raises(UserError, match=r"begin 0.25 and end 0.5 need a callback. Add callbacks=\[loss\]"):
+        loss(model(**inputs_of(rows)), rows["labels"])
+    model.eval()
+    loss(model(**inputs_of(rows)), rows["labels"])  # evaluation needs no schedule
+    loss.remove()
+
+
 def test_accumulated_batches_have_the_gradients_of_one_batch():
     model, rows = tiny.model("bert"), batch()
-    loss = ElasticDepthLoss(model, [2])
+    loss = ElasticDepthLoss(model, [2], **AT_ONCE)
     model.train()
     model.apply(lambda module: setattr(module, "p", 0.0) if isinstance(module, torch.nn.Dropout) else None)
     loss(model(**inputs_of(rows)), rows["labels"]).backward()
@@ -220,7 +235,7 @@ def test_accumulated_batches_of_several_labels_a_row():
     """The Trainer counts labels: with several labels a row, more than rows."""
     model, rows = tiny.model("bert", num_labels=3, problem_type="multi_label_classification"), batch()
     labels = torch.tensor([[1.0, 0, 1], [0, 0, 1], [0, 1, 0], [1, 1, 0]])
-    loss = ElasticDepthLoss(model.train(), [2])
+    loss = ElasticDepthLoss(model.train(), [2], **AT_ONCE)
     model.apply(lambda module: setattr(module, "p", 0.0) if isinstance(module, torch.nn.Dropout) else None)
     whole = loss(model(**inputs_of(rows)), labels)
     parts = [

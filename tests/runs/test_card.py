@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.criteria.spec import DropSpec
-from layerdrop.data.read import ALSO_IN_TRAIN
+from layerdrop.data.read import note_on_texts
 from layerdrop.data.spec import DataSpec
 from layerdrop.runs.card import card
 from layerdrop.runs.record import RunRecord
@@ -49,10 +49,19 @@ def recorded(task="rte", model="some/bert", metrics=None, splits=("validation",)
 
 
 def test_a_card_names_validation_rows_that_are_in_the_training_set():
-    made, note = recorded(), f"2 of 9 validation rows {ALSO_IN_TRAIN}"
-    assert ALSO_IN_TRAIN not in card(made).content
-    made.notes = ["another", note]
-    assert f"\nRows: 9 of validation.\n{note}.\n" in card(made).content and "another" not in card(made).content
+    made, note = recorded(), note_on_texts(2, 9)
+    assert "also in the training set" not in card(made).content
+    made.data["validation"]["also_in_train"] = 2
+    assert f"\nRows: 9 of validation.\n{note}.\n" in card(made).content
+
+
+def test_a_card_shows_the_seconds_of_all_trainings():
+    """With the prerequisite runs. A resumed training has no seconds, because its record covers only a part."""
+    made = recorded()
+    made.seconds, made.prerequisites, made.environment = {"train": 70.0}, {"seconds": 30.0}, {"device": "cpu"}
+    assert "100 s of training on cpu" in card(made).content
+    made.resumed_at_step = 5
+    assert "of training on" not in card(made).content
 
 
 def test_a_card_names_the_rows_that_were_measured():

@@ -181,6 +181,23 @@ def test_a_study_without_a_run_is_refused(write):
     assert len(write(model + "grid: {}", axes={"tasks": ["demo-rte"]}).jobs) == 1
 
 
+def test_an_impossible_study_names_its_file_once(write):
+    with pytest.raises(UserError, match="none of its 2 runs is possible") as refused:
+        write(
+            "settings: {model_name_or_path: demo, k: 3}\ngrid: {tasks: demo-rte, strategies: symmetric, seeds: [1, 2]}"
+        )
+    assert str(refused.value).count(".yaml") == 1 and "settings: k 3: symmetric" in str(refused.value)
+
+
+def test_a_setting_that_every_grid_replaces_is_noted(write):
+    """One grid without the axis uses the setting. A flag of the command line counts as an axis of every grid."""
+    grids = "grid: [{tasks: demo-rte, k: [2, 4]}, {tasks: demo-sst2%s}]"
+    text = "settings: {model_name_or_path: demo, strategies: top, k: 6}\n" + grids
+    note = "settings: 'k' has no effect, because the grid gives it"
+    assert note in write(text % ", drop_k: 2").notes and note not in write(text % "").notes
+    assert note in write(text % "", axes={"k": [2]}).notes
+
+
 def test_errors_name_the_axis(write):
     with pytest.raises(UserError, match="^tasks: unknown value 'rto'"):
         write("grid: {tasks: rto, k: 0}")
