@@ -89,8 +89,8 @@ class ElasticDepthLoss(ElasticDepth):
         Trainer(model, args, train_dataset=data, compute_loss_func=loss, callbacks=[loss])
 
     Hooks on the model store the inputs of each batch and the outputs of the layers. After the training, call `remove`.
-    Then `drop_layers` or `without` gives the model of each K. Without the callback, set begin=0 and end=0: all models are
-    trained from the first step.
+    Then `drop_layers` or `without` gives the model of each K. Without the callback, set begin=0 and end=0: then, all
+    models are trained from the first step.
     """
 
     def __init__(
