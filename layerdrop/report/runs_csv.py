@@ -51,7 +51,7 @@ def runs_csv(runs: pd.DataFrame) -> str:
             "seed": runs["seed"],
             "precision": records.map(lambda record: record.spec.precision),
             **{name: runs[name] for name in metric_names(runs)},
-            "parameters": runs["parameters"],
+            "parameters": runs["parameters"].astype("Int64"),  # beside a missing number, floats would lose digits
             **{name: runs[column] for name, column in SECONDS.items()},
             "tokens_per_second": records.map(lambda record: record.tokens_per_second),
             **{name: runs[name] for name in MACHINE},

@@ -69,6 +69,14 @@ def table_of(tables, **kwargs):
     return {tuple(row[:2]): dict(zip(table.header[2:], row[2:], strict=True)) for row in table.rows}
 
 
+def test_the_csv_keeps_all_digits_of_counts():
+    """Also beside a run without the number."""
+    runs = [record(), record(k=2)]
+    runs[1].parameters_after = None
+    rows = csv.DictReader(io.StringIO(runs_csv(frame(runs))))
+    assert [(row["parameters"], row["seed"], row["threads"]) for row in rows] == [("110000000", "1", "1"), ("", "1", "1")]
+
+
 def test_medians_spread_and_differences_by_hand():
     runs = [record(seed=s, accuracy=a) for s, a in ((1, 0.60), (2, 0.66), (3, 0.62))]
     runs += [record(k=2, seed=s, accuracy=a) for s, a in ((1, 0.55), (2, 0.61))]
