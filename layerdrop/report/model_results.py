@@ -127,6 +127,13 @@ class ModelResults:
         tasks = tasks or known + sorted(set(self.task_of.values()) - set(known))
         return [c for task in tasks for c in sorted(c for c, t in self.task_of.items() if t == task) or [task]]
 
+    def columns_without_full_model(self) -> list[str]:
+        """The columns with a run of a row, but without a run of the full model that the row is compared with."""
+        lacking = {
+            column for row, column in self.cells if (full := self.full(row)) and (full, column) not in self.cells
+        }
+        return [column for column in self.columns() if column in lacking]
+
     @cached_property
     def _measured(self) -> dict[str, set[str]]:
         """Column -> the metrics of its runs."""

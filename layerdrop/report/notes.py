@@ -75,6 +75,12 @@ def without_full_model(runs: pd.DataFrame) -> list[str]:
         (undecided, "several full models are equally near to rows in", "Add K = 0 with the settings of these rows"),
     ):
         notes += [f"{reason} {shorten(tables)}, so these rows have no differences. {advice}"] * bool(tables)
+    for table in results:
+        if columns := table.columns_without_full_model():
+            names = shorten(list(map(task_name, columns)), ", ")
+            notes.append(
+                f"{table.title}: the full model has no run of {names}, so nothing is compared there, nor over all tasks"
+            )
     return notes
 
 

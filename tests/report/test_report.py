@@ -74,7 +74,10 @@ def test_the_csv_keeps_all_digits_of_counts():
     runs = [record(), record(k=2)]
     runs[1].parameters_after = None
     rows = csv.DictReader(io.StringIO(runs_csv(frame(runs))))
-    assert [(row["parameters"], row["seed"], row["threads"]) for row in rows] == [("110000000", "1", "1"), ("", "1", "1")]
+    assert [(row["parameters"], row["seed"], row["threads"]) for row in rows] == [
+        ("110000000", "1", "1"),
+        ("", "1", "1"),
+    ]
 
 
 def test_medians_spread_and_differences_by_hand():
@@ -994,6 +997,16 @@ def test_a_table_without_the_full_model_is_said():
     (note,) = without_full_model(frame([record(k=2), record(k=2, recipe=TrainSpec(num_train_epochs=9.0))]))
     tables = "bert-base-uncased (num_train_epochs 3); bert-base-uncased (num_train_epochs 9)"
     assert f"no full model to compare with in {tables}" in note
+
+
+def test_a_full_model_that_lacks_a_task_is_said():
+    """On a task without any other row, the full model is not needed."""
+    runs = [record(), record(k=2), record("cola"), record("mrpc", k=2), record("stsb", k=2)]
+    (note,) = without_full_model(frame(runs))
+    assert note == (
+        "bert-base-uncased: the full model has no run of MRPC, STS-B, so nothing is compared there, nor over all tasks"
+    )
+    assert without_full_model(frame([record(), record(k=2), record("cola")])) == []
 
 
 def test_many_degenerate_cells_are_one_note():
