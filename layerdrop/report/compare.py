@@ -43,7 +43,8 @@ def compare(records: list[RunRecord]) -> str:
     first = records[0]
     metrics = dict.fromkeys(name for record in records for name in record.metrics if not name.endswith("loss"))
     columns = [_column(record, first, list(metrics)) for record in records]
-    if any(settings := differing_settings(records)):
+    settings = differing_settings(records)
+    if len(set(map(str, settings))) > 1:
         columns = [column | {"settings": words or "-"} for column, words in zip(columns, settings, strict=True)]
     if any(different := [", ".join(differing_inputs(record, first)) for record in records]):
         columns = [

@@ -65,6 +65,7 @@ def test_other_settings_are_a_row():
     text = compare([record([0, 1, 2, 3]), longer])
     assert re.search(r"^settings +num_train_epochs 3 +num_train_epochs 10$", text, flags=re.MULTILINE), text
     assert "settings" not in compare([record([0, 1, 2, 3]), record([0, 1])])
+    assert "settings" not in compare([longer, longer])  # tables name 10 epochs, but they are no difference
 
 
 def test_a_shared_training_is_marked():
