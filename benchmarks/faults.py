@@ -286,7 +286,11 @@ def result(name: str, content: bytes | None) -> Any:
         if base == "spec.json":
             values["files"] = sorted(values["files"])
         return _reproducible(values, MEANS.get(base.replace("train_results", "all_results"), ()))
-    return re.sub(rb', \d+ s of training on .*?(?=\. To repeat)|"made": "[^"]*"', b"", content) if base.endswith((".md", ".html")) else content
+    return (
+        re.sub(rb', \d+ s of training.*?(?=\. To repeat)|"made": "[^"]*"', b"", content)
+        if base.endswith((".md", ".html"))
+        else content
+    )
 
 
 def settings(content: bytes) -> str:

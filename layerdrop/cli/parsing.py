@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -39,8 +40,11 @@ OR_FILE = ("accelerator_config", "deepspeed", "fsdp_config")
 """Flags that take a JSON object or the path of a JSON file."""
 DASHED = re.compile("[‐‑‒–—−]+([A-Za-z].*)", re.DOTALL)
 """A flag with the characters that word processors write instead of hyphens."""
-LAYER_IDS = re.compile(r"[\d,\[\]]+")
-"""A part of a list of layer ids that was written with spaces."""
+LISTS = {
+    **dict.fromkeys((*ID_FLAGS, "remove_layers"), "layer ids without spaces, as 9,10,11"),
+    "text_columns": "two columns without a space, as a,b",
+}
+"""Flag whose value is a list -> how to write the list."""
 RESUME = {"true": "last", "last": "last", "auto": "auto", "false": None, "none": None, "": None}
 """Values of --resume_from_checkpoint other than folders -> Options.resume."""
 RENAMED = {
@@ -166,8 +170,8 @@ def parse(argv: Sequence[str], prog: str = "layerdrop run") -> Arguments:
     words = list(argv)
     if words and not words[0].startswith("-") and words[0].endswith(CONFIGURATIONS):
         words = flags_of(read_settings(words[0]), f"{words[0]}: ") + words[1:]
-    words = _translate(words, notes)
-    namespace = _namespace(words, prog)
+    typed, words = words, _translate(words, notes)
+    namespace = _namespace(words, prog, typed)
     given = frozenset(flag_name(word) for word in words if word.startswith("--"))
     notes += _choose_steps(namespace, given)
     notes += _choose_precision(namespace, given)
@@ -227,33 +231,48 @@ def _translate(words: list[str], notes: list[str]) -> list[str]:
     return out
 
 
-def _advice(words: Sequence[str], stray: str) -> str:
+def _advice(parser: argparse.ArgumentParser, words: Sequence[str], stray: str) -> str:
     """The advice about a word that is neither a flag nor the value of a flag."""
     if stray.endswith(CONFIGURATIONS):
         return "Write the name of a configuration file before all flags"
     if dashed := DASHED.fullmatch(stray):
         return f"Write it with two hyphens: --{dashed[1]}"
-    name = ""
-    """The last flag before the stray word."""
-    for before, word in zip(["", *words], words, strict=False):
-        if word == stray and (not before.startswith("--") or "=" in before):
-            break
-        name = flag_name(word) if word.startswith("--") else name
-    if name in ("remove_layers", *ID_FLAGS):
-        return "Write layer ids without spaces, as 9,10,11"
+    flag = _flag_before(parser, words, stray)
+    name = flag_name(flag)
+    if name in LISTS:
+        return f"Write {LISTS[name]}"
+    if not name or "=" in flag:  # settings of a file are such words, too
+        return "Write --flag value, for example --seed 1"
     if axes := [axis for axis, flag in AXES.items() if flag == name]:
-        return f"--{name} takes one value. For several values: layerdrop sweep STUDY.yaml --{axes[0]} ..."
-    return f"--{name} takes one value" if name else "Write --flag value, for example --seed 1"
+        return f"--{name} takes one value. For several values, use --{axes[0]} of layerdrop sweep"
+    return f"--{name} takes one value"
 
 
-def _namespace(words: list[str], prog: str) -> argparse.Namespace:
+def _flag_before(parser: argparse.ArgumentParser, words: Sequence[str], stray: str) -> str:
+    """The flag, or `--flag=value`, whose values end directly before a stray word. Empty if there is none."""
+    flag, room = "", 0.0
+    """room: number of values that the flag takes yet."""
+    for word in words:
+        if word.startswith("--"):
+            flag, action = word, parser._option_string_actions.get(word)
+            several, none = action and action.nargs in ("+", "*"), "=" in word or (action and action.nargs == 0)
+            room = 0 if none else math.inf if several else 1
+        elif room:
+            room -= 1
+        elif word == stray:
+            return flag
+    return ""
+
+
+def _namespace(words: list[str], prog: str, typed: Sequence[str]) -> argparse.Namespace:
+    """Parse the words. typed: the words before `_translate`, for messages."""
     parser = run_parser(prog)
     namespace, unknown = parser.parse_known_args(words)
     if flags := [word for word in unknown if word.startswith("-")]:
         known = [option for action in parser._actions for option in action.option_strings]
         raise UserError.joined(no_such_flag(word, known, "layerdrop run --help_all", MISNOMERS) for word in flags)
     if unknown:
-        raise UserError(f"'{unknown[0]}' is not the value of a flag. {_advice(words, unknown[0])}.")
+        raise UserError(f"'{unknown[0]}' is not the value of a flag. {_advice(parser, typed, unknown[0])}.")
     for action in parser._actions:
         if getattr(namespace, action.dest, None) != "" or action.dest in ID_FLAGS:
             continue

@@ -117,14 +117,18 @@ class ElasticDepthLoss(ElasticDepth):
         task = TaskLoss(kind_of(model.config, type(model).__name__))
         super().__init__(task, model, depths, distill_weight, begin, end)
         self.recording, self.outputs, self.inputs, self.replaying = ExitStack(), [], {}, False
-        self.scheduled = end == 0
-        """Whether the weights of the models are known: a step has begun, or all models are trained from the start."""
+        self.scheduled = all(self.joined(0.0))
+        """Whether `weights` are those of the step: a Trainer sets them, or all models are trained from the start."""
         self.hook = model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
 
     def on_step_begin(self, args, state, control, **kwargs):
         """Set the weights of the step."""
         super().on_step_begin(args, state, control, **kwargs)
         self.scheduled = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Require the callback again in the next training."""
+        self.scheduled = all(self.joined(0.0))
 
     def remove(self) -> None:
         """Remove the hooks from the model after the training."""

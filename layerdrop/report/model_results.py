@@ -127,12 +127,10 @@ class ModelResults:
         tasks = tasks or known + sorted(set(self.task_of.values()) - set(known))
         return [c for task in tasks for c in sorted(c for c, t in self.task_of.items() if t == task) or [task]]
 
-    def columns_without_full_model(self) -> list[str]:
-        """The columns with a run of a row, but without a run of the full model that the row is compared with."""
-        lacking = {
-            column for row, column in self.cells if (full := self.full(row)) and (full, column) not in self.cells
-        }
-        return [column for column in self.columns() if column in lacking]
+    def missing_full_models(self) -> list[tuple[TableRow, str]]:
+        """The cells (full model, column) without a run that runs of other rows are compared with."""
+        needed = {(self.full(row), column) for row, column in self.cells} - self.cells.keys()
+        return [(full, column) for full in self.full_models for column in self.columns() if (full, column) in needed]
 
     @cached_property
     def _measured(self) -> dict[str, set[str]]:

@@ -75,12 +75,10 @@ def without_full_model(runs: pd.DataFrame) -> list[str]:
         (undecided, "several full models are equally near to rows in", "Add K = 0 with the settings of these rows"),
     ):
         notes += [f"{reason} {shorten(tables)}, so these rows have no differences. {advice}"] * bool(tables)
-    for table in results:
-        if columns := table.columns_without_full_model():
-            names = shorten(list(map(task_name, columns)), ", ")
-            notes.append(
-                f"{table.title}: the full model has no run of {names}, so nothing is compared there, nor over all tasks"
-            )
+    places = [(table, *cell) for table in results for cell in table.missing_full_models()]
+    cells = [f"{table.title}, {' '.join(row)}, {task_name(column)}" for table, row, column in places]
+    lacking = f"no run of the full model in {len(cells)} cell{'s' * (len(cells) > 1)} that rows are compared with"
+    notes += [f"{lacking}: {shorten(cells)}. Add K = 0 of these tasks to the study"] * bool(cells)
     return notes
 
 

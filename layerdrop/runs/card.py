@@ -109,7 +109,7 @@ Not evaluated.
 ## Training
 
 Seed {{ spec.seed }}, {{ spec.precision }}
-{%- if seconds and device %}, {{ "%.0f" % seconds }} s of training on {{ device }}{% endif %}. To repeat the run
+{%- if seconds %}, {{ "%.0f" % seconds }} s of training{% if device %} on {{ device }}{% endif %}{% endif %}. To repeat the run
 {%- if local %} in the folder where it was started{% endif %}:
 
 ```bash
@@ -279,7 +279,7 @@ def _text(record: RunRecord, use: str) -> str:
         constant=constant_words(record, "validation"),
         by_class=[(split, *_shown_f1(values)) for split, values in record.class_f1.items()],
         seconds=record.training_seconds,
-        device=record.environment.get("device"),
+        device=None if record.prerequisites.get("seconds") else record.environment.get("device"),
         command=one_line(command_of(spec)),
         local=spec.data.source not in ("hub", "demo") and not (spec.data.dataset_name and _hub_dataset(spec.data)),
     )

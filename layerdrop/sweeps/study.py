@@ -3,7 +3,7 @@
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -58,7 +58,7 @@ class Study:
     impossible: dict[str, str] = field(default_factory=dict)
     """Name of an impossible run -> reason (for example a K that the strategy cannot drop from the model)."""
     notes: list[str] = field(default_factory=list)
-    """Notes on axes without effect, and on models and data that this machine cannot read (a cluster node may)."""
+    """Notes on axes and settings without effect, and on models and data that this machine cannot read (a cluster node may)."""
     gives_precision: bool = True
     """Whether the user gave the precision of every run. Otherwise, it was chosen for this machine."""
 
@@ -95,10 +95,8 @@ def read_study(
         planner.names = in_file | {f"--{AXES.get(axis, axis)}": axis for axis in grid}
         if grid := {name: value for name, value in fixed.items() if AXES[name] not in grid} | grid:
             planner.add_grid(path, grid, exclude)
-    for name in own:
-        flag = AXES.get(name, name)
-        if grids and all(flag in _settings(grid | replaced_axes) for grid in grids):
-            planner._note(f"settings: '{name}' has no effect, because the grid gives it")
+    for name in idle_settings(own, grids):
+        planner._note(f"settings: '{name}' has no effect, because every grid gives it")
     planner.keep_needed_models()
     study = planner.study
     if not study.jobs and not study.impossible:
@@ -203,6 +201,11 @@ def _values(value: Any) -> list[Any]:
 def _matches(cell: dict[str, Any], pattern: dict[str, Any]) -> bool:
     settings = _settings(cell)
     return all(settings.get(AXES.get(name, name)) in _values(value) for name, value in pattern.items())
+
+
+def _dashless(flag: str) -> str:
+    """`drop-k` -> `drop_k`."""
+    return flag.replace("-", "_")
 
 
 def _settings(cell: dict[str, Any]) -> dict[str, Any]:
@@ -376,6 +379,12 @@ def _where(grid: dict[str, Any], cell: dict[str, Any]) -> str:
     """The end of an error message: the cell's value on each axis that has several values."""
     words = ", ".join(f"{axis} {cell[axis]}" for axis in grid if len(_values(grid[axis])) > 1)
     return f" (At {words}.)" if words else ""
+
+
+def idle_settings(own: Iterable[str], grids: Iterable[dict[str, Any]]) -> list[str]:
+    """The names among a study's settings that every grid gives, too. An empty grid does not count."""
+    varied = [{_dashless(flag) for flag in _settings(grid)} for grid in grids if grid]
+    return [name for name in own if varied and all(_dashless(AXES.get(name, name)) in flags for flags in varied)]
 
 
 def idle_axis(axis: str, planned: list[tuple[dict[str, Any], str]]) -> str | None:

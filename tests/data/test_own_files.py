@@ -635,3 +635,5 @@ def test_texts_on_both_sides_of_a_part_of_the_training_set_are_counted(tmp_path,
     assert not any("also in the training set" in note for note in parts(path).notes)
     rows = [{"text": "w1 w2", "label": label} for label in ["yes", "no"] * 10]
     assert parts(write(tmp_path / "t.csv", rows)).notes[-1].startswith("4 of 4 validation rows have texts")
+    spec = DataSpec("t", "files", (("train", str(tmp_path / "t.csv")),), **{share: 0.2})
+    assert read_splits(spec, ["train"]).also_in_train == 0  # the validation set is not used

@@ -170,7 +170,7 @@ def trained(tmp_path, loss_of, **changes):
 
 def test_the_public_loss_trains_every_depth(tmp_path):
     model, loss, trainer = trained(tmp_path, lambda model: layerdrop.ElasticDepthLoss(model, [2, 4], begin=0.2))
-    assert loss.weights.tolist() == [1, 1, 1] and model.config.num_hidden_layers == 6
+    assert loss.weights.tolist() == [1, 1, 1] and model.config.num_hidden_layers == 6 and not loss.scheduled
     plain, _, other = trained(tmp_path, lambda model: None)
     assert not torch.equal(model.classifier.weight, plain.classifier.weight)
     assert trainer.evaluate()["eval_loss"] == pytest.approx(CLASSES(model, trainer.data_collator(rows_of(4))).item())
@@ -214,7 +214,13 @@ def test_the_public_loss_needs_its_callback():
         loss(model(**inputs_of(rows)), rows["labels"])
     model.eval()
     loss(model(**inputs_of(rows)), rows["labels"])  # evaluation needs no schedule
+    loss.on_step_begin(None, SimpleNamespace(global_step=0, max_steps=8), None)
+    assert loss.weights.tolist() == [1, 0]
+    loss(model.train()(**inputs_of(rows)), rows["labels"])
     loss.remove()
+    at_once = ElasticDepthLoss(model, [2], begin=0.0)  # a single shallower model joins at the first step
+    at_once(model(**inputs_of(rows)), rows["labels"])
+    at_once.remove()
 
 
 def test_accumulated_batches_have_the_gradients_of_one_batch():

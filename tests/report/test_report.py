@@ -1000,13 +1000,24 @@ def test_a_table_without_the_full_model_is_said():
 
 
 def test_a_full_model_that_lacks_a_task_is_said():
-    """On a task without any other row, the full model is not needed."""
+    """On a task without any other row, the full model is not needed. Of two full models, the nearest one counts."""
     runs = [record(), record(k=2), record("cola"), record("mrpc", k=2), record("stsb", k=2)]
     (note,) = without_full_model(frame(runs))
+    cells = "bert-base-uncased, full 0, MRPC; bert-base-uncased, full 0, STS-B"
     assert note == (
-        "bert-base-uncased: the full model has no run of MRPC, STS-B, so nothing is compared there, nor over all tasks"
+        f"no run of the full model in 2 cells that rows are compared with: {cells}. Add K = 0 of these tasks to the study"
     )
     assert without_full_model(frame([record(), record(k=2), record("cola")])) == []
+    many = [record(name=f"m{i}", task=task, k=k) for i in range(6) for task, k in (("rte", 0), ("rte", 2), ("mrpc", 2))]
+    (note,) = without_full_model(frame(many))
+    assert "in 6 cells" in note and note.count("MRPC") == 3 and "and 3 more" in note
+    fast = TrainSpec(learning_rate=1e-4)
+    both = [
+        record(task, k=k, recipe=recipe) for task in ("rte", "mrpc") for k in (0, 2) for recipe in (TrainSpec(), fast)
+    ]
+    lacking = [r for r in both if (r.spec.data.task, r.spec.drop.k or 0, r.spec.train) != ("mrpc", 0, fast)]
+    (note,) = without_full_model(frame(lacking, row_settings=["learning_rate"]))
+    assert "in 1 cell " in note and "full (learning_rate 0.0001) 0, MRPC" in note
 
 
 def test_many_degenerate_cells_are_one_note():

@@ -10,7 +10,6 @@ from transformers import AutoModelForSequenceClassification
 
 from layerdrop.architectures import ModelSpec
 from layerdrop.criteria.spec import DropSpec
-from layerdrop.data.read import note_on_texts
 from layerdrop.data.spec import DataSpec
 from layerdrop.runs.card import card
 from layerdrop.runs.record import RunRecord
@@ -49,19 +48,24 @@ def recorded(task="rte", model="some/bert", metrics=None, splits=("validation",)
 
 
 def test_a_card_names_validation_rows_that_are_in_the_training_set():
-    made, note = recorded(), note_on_texts(2, 9)
+    made, note = recorded(), "2 of 9 validation rows have texts that are also in the training set"
     assert "also in the training set" not in card(made).content
     made.data["validation"]["also_in_train"] = 2
-    assert f"\nRows: 9 of validation.\n{note}.\n" in card(made).content
+    assert f"\nRows: 9 of validation.\n{note}, so scores may be too high.\n" in card(made).content
+    made.data["validation"] |= {"rows": 9000, "also_in_train": 2000}
+    assert "2,000 of 9,000 validation rows" in card(made).content
+    assert RunRecord.from_dict(made.to_dict()).data == made.data
 
 
 def test_a_card_shows_the_seconds_of_all_trainings():
     """With the prerequisite runs. A resumed training has no seconds, because its record covers only a part."""
     made = recorded()
-    made.seconds, made.prerequisites, made.environment = {"train": 70.0}, {"seconds": 30.0}, {"device": "cpu"}
-    assert "100 s of training on cpu" in card(made).content
-    made.resumed_at_step = 5
-    assert "of training on" not in card(made).content
+    made.seconds, made.environment = {"train": 70.0, "teacher": 5.0}, {"device": "CPU-Z"}
+    assert "75 s of training on CPU-Z. To repeat" in card(made).content
+    made.prerequisites = {"seconds": 30.0}  # perhaps on another device
+    assert "105 s of training. To repeat" in card(made).content
+    for made.prerequisites, made.resumed_at_step in (({"seconds": 30.0, "resumed": True}, None), ({}, 5)):
+        assert "s of training" not in card(made).content
 
 
 def test_a_card_names_the_rows_that_were_measured():

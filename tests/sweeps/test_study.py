@@ -189,13 +189,21 @@ def test_an_impossible_study_names_its_file_once(write):
     assert str(refused.value).count(".yaml") == 1 and "settings: k 3: symmetric" in str(refused.value)
 
 
-def test_a_setting_that_every_grid_replaces_is_noted(write):
-    """One grid without the axis uses the setting. A flag of the command line counts as an axis of every grid."""
-    grids = "grid: [{tasks: demo-rte, k: [2, 4]}, {tasks: demo-sst2%s}]"
-    text = "settings: {model_name_or_path: demo, strategies: top, k: 6}\n" + grids
-    note = "settings: 'k' has no effect, because the grid gives it"
-    assert note in write(text % ", drop_k: 2").notes and note not in write(text % "").notes
-    assert note in write(text % "", axes={"k": [2]}).notes
+@pytest.mark.parametrize(
+    ("grids", "idle"),
+    [
+        ("[{tasks: demo-rte, k: 2}, {tasks: demo-sst2, drop_k: 2, max-steps: 3}]", ["k"]),
+        ("[{tasks: demo-rte, k: 2, max_steps: 3}, {tasks: demo-sst2, drop_k: 2, max-steps: 3}]", ["k", "max_steps"]),
+        ("[{tasks: demo-rte, k: 2}, {}]", ["k"]),
+        ("[{tasks: demo-rte, k: 2}, {tasks: demo-sst2}]", []),
+    ],
+)
+def test_a_setting_that_every_grid_replaces_is_noted(write, grids, idle):
+    text = f"settings: {{model_name_or_path: demo, strategies: top, k: 6, max_steps: 9}}\ngrid: {grids}"
+    said = [f"settings: '{name}' has no effect, because every grid gives it" for name in idle]
+    assert [note for note in write(text).notes if "settings" in note] == said
+    flags = write(text, ["--learning_rate", "1e-5"], axes={"strategies": ["bottom"]})  # flags replace settings anyway
+    assert [note for note in flags.notes if "settings" in note] == said
 
 
 def test_errors_name_the_axis(write):
