@@ -109,7 +109,7 @@ Not evaluated.
 ## Training
 
 Seed {{ spec.seed }}, {{ spec.precision }}
-{%- if seconds %}, {{ "%.0f" % seconds }} s of training{% if device %} on {{ device }}{% endif %}{% endif %}. To repeat the run
+{%- if seconds %}, {{ "%.0f" % seconds }} s of training{{ " on " ~ device if device }}{% endif %}. To repeat the run
 {%- if local %} in the folder where it was started{% endif %}:
 
 ```bash

@@ -58,7 +58,8 @@ class Study:
     impossible: dict[str, str] = field(default_factory=dict)
     """Name of an impossible run -> reason (for example a K that the strategy cannot drop from the model)."""
     notes: list[str] = field(default_factory=list)
-    """Notes on axes and settings without effect, and on models and data that this machine cannot read (a cluster node may)."""
+    """Notes on axes and settings without effect, and on models and data that this machine cannot read (a cluster node
+    may)."""
     gives_precision: bool = True
     """Whether the user gave the precision of every run. Otherwise, it was chosen for this machine."""
 

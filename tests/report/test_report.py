@@ -1005,7 +1005,8 @@ def test_a_full_model_that_lacks_a_task_is_said():
     (note,) = without_full_model(frame(runs))
     cells = "bert-base-uncased, full 0, MRPC; bert-base-uncased, full 0, STS-B"
     assert note == (
-        f"no run of the full model in 2 cells that rows are compared with: {cells}. Add K = 0 of these tasks to the study"
+        f"no run of the full model in 2 cells that rows are compared with: {cells}. Add K = 0 of these tasks to the "
+        "study"
     )
     assert without_full_model(frame([record(), record(k=2), record("cola")])) == []
     many = [record(name=f"m{i}", task=task, k=k) for i in range(6) for task, k in (("rte", 0), ("rte", 2), ("mrpc", 2))]
