@@ -16,6 +16,7 @@ Ctrl-C stops both. A process that waits for the other one for two minutes is a f
 import argparse
 import io
 import json
+import math
 import os
 import pickle
 import random
@@ -176,7 +177,7 @@ def observe(process: Process) -> None:
     from layerdrop.system.process import handle_interrupts, is_first
 
     handle_interrupts()
-    interrupt.CHECKPOINT_SECONDS = 0.0
+    interrupt.CHECKPOINT_SECONDS, interrupt.CHECKPOINT_SHARE = 0.0, math.inf
     os.environ["SOURCE_DATE_EPOCH"] = "0"  # the date in a PDF
 
     train, step, logits, write = FineTuner.train, FineTuner.training_step, evaluate.logits_of, RunRecord.write

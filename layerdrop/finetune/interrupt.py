@@ -11,6 +11,8 @@ from transformers import TrainerCallback
 
 CHECKPOINT_SECONDS = 60.0
 """Minimum seconds between rolling checkpoints."""
+CHECKPOINT_SHARE = 0.05
+"""Maximum share of the time that rolling checkpoints take: on a slow disk, they are written less often."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -36,6 +38,10 @@ class Interrupt(TrainerCallback):
         """Whether on_epoch_end writes the checkpoint of the epoch's last step."""
         self.saved = time.monotonic()
         """Time of the last checkpoint, or of the start."""
+        self.saving = self.saved
+        """Time at which the next checkpoint begins, if one is written."""
+        self.wait = CHECKPOINT_SECONDS
+        """Seconds until the next rolling checkpoint."""
         self.old_handlers = {}
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -58,16 +64,22 @@ class Interrupt(TrainerCallback):
             self.save_at_epoch_end, control.should_save = control.should_save, False
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        """Skip a rolling checkpoint at the end of training, or within CHECKPOINT_SECONDS of the last checkpoint."""
-        soon = args.world_size == 1 and time.monotonic() - self.saved < CHECKPOINT_SECONDS
+        """Skip a rolling checkpoint at the end of training, or within `wait` seconds of the last checkpoint."""
+        self.saving = time.monotonic()
+        soon = args.world_size == 1 and self.saving - self.saved < self.wait
         if self.stop_requested or self.save_at_epoch_end:
             control.should_save, self.save_at_epoch_end = True, False
         elif self.rolling and (soon or state.global_step >= state.max_steps):
             control.should_save = False
 
+    def on_evaluate(self, args, state, control, **kwargs):
+        """The Trainer evaluates before it writes a checkpoint."""
+        self.saving = time.monotonic()
+
     def on_save(self, args, state, control, **kwargs):
         """Raise Interrupted after the checkpoint is written if the user asked to stop."""
         self.saved = time.monotonic()
+        self.wait = max(CHECKPOINT_SECONDS, (self.saved - self.saving) / CHECKPOINT_SHARE)
         if self.stop_requested:
             raise Interrupted(f"{args.output_dir}/checkpoint-{state.global_step}")
 

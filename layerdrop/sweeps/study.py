@@ -36,7 +36,7 @@ KEYS = ("recipe", "settings", "grid", "exclude")
 ELSEWHERE = "Correct the path, unless another machine executes the runs."
 MOST_CELLS = 100_000
 """Maximum number of cells of a grid."""
-QUIET = {"save_strategy": "no", "save_model": "no", "disable_tqdm": True, "report_to": "none"}
+QUIET = {"save_model": "no", "disable_tqdm": True, "report_to": "none"}
 """Default settings of a study's runs. Saving the weights of hundreds of runs would fill a disk."""
 SINGLE_RUN_FLAGS = {
     "dry_run": "previews a single run. {preview}",

@@ -21,6 +21,7 @@ from layerdrop.data.labels import Labels
 from layerdrop.data.spec import DataSpec
 from layerdrop.data.tasks import TASKS
 from layerdrop.data.tokens import tokenize
+from layerdrop.finetune import interrupt as interrupt_module
 from layerdrop.finetune.evaluate import Evaluator
 from layerdrop.finetune.interrupt import Interrupt, Interrupted
 from layerdrop.finetune.log import LogLine, _position, log_entries, result_name
@@ -347,6 +348,28 @@ def test_a_stop_at_the_end_of_an_epoch_waits_for_its_results(tmp_path, step, at_
         assert control.should_save
     with pytest.raises(Interrupted, match=f"checkpoint-{step}"):
         interrupt.on_save(args, state, control)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [(0.5, [60, 120, 180, 240, 300]), (4.0, [60, 140, 220, 300])],  # 4 s are 5% of 80 s
+)
+def test_rolling_checkpoints_are_a_minute_apart_and_take_5_percent_of_the_time(tmp_path, monkeypatch, seconds, written):
+    """Epochs of 20 s. The evaluation before a checkpoint does not count as writing."""
+    now, saved, args = [0.0], [], arguments(tmp_path)
+    monkeypatch.setattr(interrupt_module.time, "monotonic", lambda: now[0])
+    interrupt = Interrupt(rolling=True)
+    for epoch in range(1, 16):
+        now[0], control = 20.0 * epoch, TrainerControl()
+        control.should_save = True
+        interrupt.on_epoch_end(args, SimpleNamespace(global_step=epoch, max_steps=99), control)
+        if control.should_save:
+            saved.append(20 * epoch)
+            now[0] -= seconds  # the evaluation ends here
+            interrupt.on_evaluate(args, None, control)
+            now[0] += seconds
+            interrupt.on_save(args, SimpleNamespace(global_step=epoch), control)
+    assert saved == written
 
 
 # ---- settings -------------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """Studies: the jobs of a grid, its exclusions, and what is wrong with a file."""
 
+import errno
 import json
+import math
 import re
 from contextlib import nullcontext
 from pathlib import Path
@@ -8,8 +10,10 @@ from pathlib import Path
 import pytest
 from transformers.integrations import integration_utils
 
+import run_glue
 from layerdrop.cli.parsing import parse_settings
 from layerdrop.errors import UserError
+from layerdrop.finetune import interrupt
 from layerdrop.runs.training_arguments import training_arguments
 from layerdrop.sweeps import study
 from layerdrop.sweeps.study import ELSEWHERE, SINGLE_RUN_FLAGS, idle_axis, read_study
@@ -159,7 +163,8 @@ def test_the_order_is_the_files(write):
 def test_options_of_the_runs(write):
     options = write(GRID).jobs[0].options
     assert (options.resume, options.overwrite, options.save_model, options.use_cpu) == ("auto", False, False, True)
-    assert options.trainer["save_strategy"] == "no" and options.trainer["disable_tqdm"] is True
+    assert options.trainer["disable_tqdm"] is True
+    assert options.rolling_checkpoints and options.trainer["save_strategy"] == "epoch"  # a killed run continues
     asked = write(
         GRID.replace("{model_name_or_path: demo}", "{model_name_or_path: demo, save_model: yes}"), ["--do_predict"]
     )
@@ -168,6 +173,31 @@ def test_options_of_the_runs(write):
     )  # --do_predict alone: no training
     for asked in (write(GRID, ["--save_model"]), write(GRID.replace("demo}", "demo, save_model: yes}", 1))):
         assert asked.jobs[0].options.save_model
+
+
+@pytest.mark.parametrize("when", ["", "drop_when: finetuned, "])
+def test_a_run_of_a_study_continues_from_its_last_epoch(write, bert, glue, monkeypatch, when):
+    """After a failure in the third of four epochs; with `finetuned`, of the prerequisite run."""
+    settings = (
+        f"settings: {{model_name_or_path: {bert}, data_dir: {glue}, num_train_epochs: 4, {when}}}"
+    )
+    (job,) = write(settings + "\ngrid: {tasks: rte, strategies: top, k: 2}").jobs
+    monkeypatch.setattr(interrupt, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(interrupt, "CHECKPOINT_SHARE", math.inf)
+    usual = interrupt.Interrupt.on_step_end
+
+    def fail(self, args, state, control, **kwargs):
+        usual(self, args, state, control, **kwargs)
+        if state.epoch > 2.1:
+            raise OSError(errno.EIO, "the node is lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(interrupt.Interrupt, "on_step_end", fail)
+        with pytest.raises(UserError, match="the node is lost") if when else nullcontext():
+            assert run_glue.run(job.spec, job.options).status == "failed"
+    done = run_glue.run(job.spec, job.options)
+    assert done.status == "success" and not list(Path("store").rglob("checkpoint-*"))
+    assert done.prerequisites["resumed"] == 1 if when else done.resumed_at_step > 0
 
 
 def test_a_study_without_a_run_is_refused(write):
