@@ -1,12 +1,13 @@
 """Find the largest number of layers K that can be dropped within a maximum loss of score.
 
   layerdrop choose-k --max_loss 1 2 3 --tasks sst2 rte --drop_strategy top
+  layerdrop choose-k FILE.yaml --max_loss 1
 
 The validation set is split in halves. The command selects the largest K whose loss on one half is within --max_loss,
 and reports its loss on the other half (Sajjad et al. 2023, Table 4). Missing runs are executed in --store. Repeat the
-command to resume. The other flags are those of `layerdrop run`. Use --k and --seeds instead of --drop_k and --seed.
-Output: a table, and the folder of the chosen model (largest --max_loss, first seed). --figures adds a figure of loss
-by K.
+command to resume. The other flags, and the lines `flag: value` of FILE, are those of `layerdrop run`. Use --k and
+--seeds instead of --drop_k and --seed. Output: a table, and the folder of the chosen model (largest --max_loss, first
+seed). --figures adds a figure of loss by K.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from layerdrop.cli.engines import (
 )
 from layerdrop.errors import UserError
 from layerdrop.system.files import LocalPath
+from layerdrop.system.settings import read_settings
 
 FIGURE_NAME = "loss_by_k"
 REPLACED = ("seed", "drop_k", "drop_threshold", "drop_layers", "remove_layers", "keep_layers")
@@ -32,6 +34,7 @@ REPLACED = ("seed", "drop_k", "drop_threshold", "drop_layers", "remove_layers", 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `layerdrop choose-k`."""
+    parser.usage = "layerdrop choose-k [FILE.yaml] [--flag value ...]"
     add = parser.add_argument
     add("--max_loss", nargs="+", type=float, default=[1.0], help="maximum loss in points")
     add("--percent", action="store_true", help="--max_loss is in percent of the full model's score")
@@ -54,11 +57,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Choose K for every task, and print the table. Returns the exit code."""
+    settings = read_settings(words.pop(0)) if words and not words[0].startswith("-") else {}
     args, rest = parse_known(parser, words, REPLACED)
+    from layerdrop.cli.parsing import flags_of, parse_settings
+
+    rest = [*flags_of(settings), *rest]
     refuse_flags(rest, REPLACED, "choosing K takes --k, --seeds and --drop_strategy instead")
     from layerdrop.analysis.choose_k import TaskTolerance, ToleranceSettings, find_tolerances
     from layerdrop.cli.checks import logged_metrics
-    from layerdrop.cli.parsing import parse_settings
     from layerdrop.data.tasks import check_metric
     from layerdrop.report.figures import FIGURE_MARK, lines, save_figure
     from layerdrop.report.table import render
@@ -78,8 +84,8 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
         check_metric("--select_on", args.select_on, arguments.task_name, allowed)
         return arguments
 
-    settings = ToleranceSettings(args.max_loss, args.seeds, args.store, *choice)
-    tasks = [TaskTolerance(name, rest, settings, parse) for name in tasks_of(args.tasks, rest)]
+    choices = ToleranceSettings(args.max_loss, args.seeds, args.store, *choice)
+    tasks = [TaskTolerance(name, rest, choices, parse) for name in tasks_of(args.tasks, rest)]
     notes = [note for task in tasks for note in data_notes(args, task.unfinished())]
     make_folder("--store", args.store)
     if args.figures:
@@ -102,6 +108,9 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     for task in tasks:
         if task.folder:
             print(f"{task.name}: the model of K = {task.tolerances[-1].k} is in {task.folder}")
+        elif not task.tolerances[-1].k:
+            advice = "Train for more epochs, or give a smaller --k or a larger --max_loss."
+            print(f"{task.name}: no tried K is within the loss, so no model is kept. {advice}")
     if args.figures:
         losses = {t.name: sorted((k, t.loss_at(k, 0)) for k in t.known) for t in tasks}
         series = {name: ([k for k, _ in points], [loss for _, loss in points]) for name, points in losses.items()}

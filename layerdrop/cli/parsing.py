@@ -196,7 +196,13 @@ def flags_of(settings: Mapping[str, Any], where: str = "") -> list[str]:
     """
     if nested := [name for name, value in settings.items() if isinstance(value, dict) and name not in DICTIONARIES]:
         raise UserError(f"{where}'{nested[0]}' contains nested settings. Write every flag on a line of its own.")
-    several = {action.dest for action in run_parser()._actions if action.nargs in ("+", "*")}
+    actions = {action.dest: action for action in run_parser()._actions}
+    several = {name for name, action in actions.items() if action.nargs in ("+", "*")}
+    single = [
+        n for n, v in settings.items() if isinstance(v, list) and n in actions and actions[n].type in (int, float)
+    ]
+    if single := [name for name in single if name not in several]:
+        raise UserError(f"{where}'{single[0]}' takes one value. To vary it, use the 'grid' of a study.")
     words = []
     for name, value in settings.items():
         if isinstance(value, list) and name in several:

@@ -201,7 +201,8 @@ def _also_in_train(examples: dict[str, Examples]) -> int:
 
 def note_on_texts(n: int, of: int) -> str:
     """The note on `n` of `of` validation rows whose texts are also in the training set."""
-    return f"{n:,} of {of:,} validation rows have texts that are also in the training set, so scores may be too high"
+    have = "has a text that is" if n == 1 else "have texts that are"
+    return f"{n:,} of {of:,} validation rows {have} also in the training set, so scores may be too high"
 
 
 def _text_hashes(rows: Examples) -> Iterator[int]:

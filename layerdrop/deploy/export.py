@@ -18,8 +18,10 @@ from layerdrop.data.spec import DataSpec
 from layerdrop.deploy.folder import check_output
 from layerdrop.deploy.onnx import FILE, OnnxClassifier, check_packages, export_onnx, latency, quantize
 from layerdrop.errors import UserError
-from layerdrop.finetune.evaluate import logits_of
+from layerdrop.finetune.evaluate import Evaluation, logits_of
 from layerdrop.loading import load_classifier, quiet
+from layerdrop.runs import describe
+from layerdrop.runs.command import command_of
 from layerdrop.runs.inputs import RunInputs
 from layerdrop.runs.record import RunRecord, is_constant, read_record
 from layerdrop.runs.results import CARD_FILE
@@ -27,6 +29,7 @@ from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import changed_inputs, holds_model
 from layerdrop.runs.training_arguments import training_arguments
 from layerdrop.system.files import hashes_in, replace_folder, temporary_folder_for, write_atomically
+from layerdrop.system.text import one_line
 
 EXPORT_FILE = "export.json"
 """File with the results of an export and the hashes of its other files."""
@@ -77,6 +80,8 @@ class Export:
     """Reason why the exported model may be useless: constant predictions, or a score at chance."""
     models: dict[str, Classifier] = field(default_factory=dict)
     """Name of a variant -> the classifier to time."""
+    record: RunRecord | None = None
+    """The run's record, with the scores of the exported model."""
     written: bool = False
 
     @property
@@ -204,7 +209,16 @@ class ExportedRun:
         warning = self._warning(after, variants[-1].score)
         rows = self.input.data.examples[self.split]
         validation_set = self.record.spec.data.task, len(rows), rows.fingerprint()
-        return Export(self.folder, self.metric, variants, validation_set, worst, int(changed.sum()), warning)
+        changes = worst, int(changed.sum()), warning
+        return Export(self.folder, self.metric, variants, validation_set, *changes, record=self._measured(logits))
+
+    def _measured(self, logits: np.ndarray) -> RunRecord:
+        """The run's record with the scores of other logits on the validation set. MNLI: of the matched set."""
+        scores: dict[str, dict] = {"metrics": {}, "class_f1": {}, "distinct_predictions": {}, "prediction_range": {}}
+        record = replace(self.record, **scores)
+        found = Evaluation(self.labels.score(logits, self.data), self.labels.decide(logits, self.data), logits, 0.0)
+        describe.evaluation(record, self.split, found, self.input.data.examples[self.split], self.labels)
+        return record
 
     def _warning(self, predictions: np.ndarray, score: float) -> str | None:
         """A warning of predictions that are constant, or score at most as much as constant predictions."""
@@ -226,7 +240,7 @@ class ExportedRun:
 
         library = "onnx" if (folder / FILE).exists() else "transformers"
         self.input.checkpoint.tokenizer.save_pretrained(folder)
-        write_atomically(folder / CARD_FILE, str(card(self.record, self._use(result), library)))
+        write_atomically(folder / CARD_FILE, str(card(result.record or self.record, self._use(result), library)))
         record, score = self.record, result.variants[-1].score
         facts = {"run": record.id, "base_model": record.spec.model.name, "task": record.spec.data.task}
         facts |= {"kept": record.kept, "dropped": record.dropped, "labels": self.labels.names}
@@ -323,6 +337,9 @@ def _record(folder: str) -> RunRecord:
         record = read_record(folder)
     except ValueError as error:
         raise UserError(f"{error}. Restore the file, or execute the run again.") from None
-    if record is None or record.status != "success" or not holds_model(folder):
-        raise UserError(f"{folder}: not a run with a trained model. Give the folder of a run that kept its model.")
+    if record is None or record.status != "success":
+        raise UserError(f"{folder}: not the folder of a finished run. Give the folder of a run that kept its model.")
+    if not holds_model(folder):
+        again = one_line(f"{command_of(record.spec)} --output_dir NEW_FOLDER")
+        raise UserError(f"{folder}: this run did not keep its model. To train it again: {again}")
     return record

@@ -67,10 +67,12 @@ def read_contents(settings: ReportSettings) -> Contents:
         if not stored.done:
             return Contents(costs, incomplete_notes(stored), stored)
         runs = frame(stored.done, settings.rows, settings.columns)
-    tasks = [get_task(name, "--tasks").name for name in settings.tasks] if settings.tasks else None
     available = sorted(set(runs["task"]))
+    tasks = [_task(name, available) for name in settings.tasks] if settings.tasks else None
     if tasks and not set(tasks) & set(available):
         raise UserError(f"--tasks {' '.join(settings.tasks)}: no run of these tasks. Allowed: {', '.join(available)}.")
+    if tasks:  # leave out tables without a run of these tasks
+        runs = runs.groupby(["model", "setting"], sort=False).filter(lambda table: table["task"].isin(tasks).any())
     paper_results = published(settings.compare) if settings.compare else None
     strategies = sorted({row.name for row in runs["row"]} - {"full"})
     if settings.against and settings.against not in strategies:
@@ -85,6 +87,16 @@ def read_contents(settings: ReportSettings) -> Contents:
     if "glue" in settings.table and "glue" not in {table.kind for table in tables}:
         notes.append("no table 'glue', which needs runs on a task of GLUE. For other tasks, use --table tasks")
     return Contents([*tables, *costs], notes, stored, runs, tasks)
+
+
+def _task(name: str, available: Sequence[str]) -> str:
+    """The task of `--tasks`: the task of own files in the store, or a task of GLUE or the demo. Raises UserError."""
+    if name in available:
+        return name
+    try:
+        return get_task(name, "--tasks").name
+    except UserError:
+        raise unknown("--tasks", name, available, "task") from None
 
 
 def _tables(settings: ReportSettings, runs: pd.DataFrame, tasks: list[str] | None, paper_results) -> list[Table]:

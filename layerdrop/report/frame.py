@@ -48,6 +48,8 @@ DATA = (
 tables."""
 OF_TASK = ("task", *DATA, *PARTIAL)
 OF_SCORES = ("score_on", "score_split", "score_samples")
+HASH = 8
+"""Number of characters of a fingerprint in titles and columns."""
 CONTENTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "weights": ("setting", ("model", "revision")),
     "tokenizer_files": ("setting", ("model", "revision", "tokenizer")),
@@ -230,8 +232,13 @@ def _differing(values: Mapping[str, list], alike: Sequence[str], names: Iterable
         several = {group for group, different in in_group.items() if len(different) > 1}
         for of_run, group, value in zip(differing, groups, values[name], strict=True):
             if value is not None and (group in several or value != SHOWN.get(name, value)):
-                of_run.append((NAMES.get(name, name), _word(value)))
+                of_run.append((NAMES.get(name, name), _hash(value) if name in CONTENTS else _word(value)))
     return differing
+
+
+def _hash(value: Any) -> str:
+    """The first HASH characters of a fingerprint, or of each of several fingerprints."""
+    return ",".join(str(part)[:HASH] for part in (value if isinstance(value, tuple) else (value,)))
 
 
 def _word(value: Any) -> str:

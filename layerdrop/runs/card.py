@@ -53,8 +53,8 @@ Dropped{% if record.dropped_before %} by this run{% endif %}: {{ dropped | join(
 {#- #} (ids count from 0, next to the embeddings), by `{{ strategy }}`,
 {{ moment }}.
 {%- else %}
-{{ "This run drops no further layer" if record.dropped_before else "Dropped: none" }}
-{%- if spec.start %}, {{ moment }}{% endif %}.
+{{ "This run drops no further layer" if record.dropped_before else "Dropped: none" }}.
+{%- if spec.start %} Training variant: `--drop_when {{ spec.drop_when }}`.{% endif %}
 {%- endif %}
 Parameters: {{ "{:,}".format(record.parameters_before) }}
 {%- if record.parameters_after != record.parameters_before %} -> {{ "{:,}".format(record.parameters_after) }}

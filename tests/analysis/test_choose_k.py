@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from layerdrop.analysis import choose_k
 from layerdrop.analysis.choose_k import TaskTolerance, ToleranceSettings
 from layerdrop.analysis.tolerance import Tolerance, halves, largest_k, loss, next_k, score, standard_error
 from layerdrop.architectures import ModelSpec
@@ -235,6 +236,24 @@ def test_command(call):
     assert call(words)[0] == 0 and (folder / "README.md").exists()
 
 
+def test_flags_from_a_file_and_no_k_within_the_loss(call, monkeypatch):
+    """The command line overrides the file. The table shows the loss of each tried K."""
+    Path("recipe.yaml").write_text("learning_rate: 1e-4\nmax_train_samples: 8\nmax_seq_length: 16\n")
+    monkeypatch.setattr(choose_k, "loss", lambda full, cut, percent: 5.0)
+    code, out, err = call("recipe.yaml --tasks rte --k 2 --max_seq_length 24")
+    assert code == 0 and out.splitlines()[-1].startswith("rte: no tried K is within the loss, so no model is kept."), (
+        err
+    )
+    records = [read_record(path.parent) for path in Path("runs/choose_k").glob("*/record.json")]
+    settings = {
+        (r.spec.train.learning_rate, r.spec.data.max_train_samples, r.spec.data.max_seq_length) for r in records
+    }
+    assert len(records) == 2 and settings == {(1e-4, 8, 24)} and "| 2: 5.00 " in out
+    Path("recipe.yaml").write_text("drop_k: 2\n")
+    code, _, err = call("recipe.yaml --tasks rte")
+    assert code == 2 and "--drop_k: choosing K takes --k, --seeds and --drop_strategy instead" in err
+
+
 def test_a_run_that_fails_ends_the_command(call):
     code, _, err = call("--tasks rte --max_loss 100 --learning_rate 1e30")
     last = err.splitlines()[-1]
@@ -269,7 +288,9 @@ def test_one_training_serves_every_k(call):
 
 def test_elastic_depth_tries_every_k_of_one_training_and_fine_tunes_the_chosen_one_again(call):
     code, out, err = call("--tasks rte --max_loss 100 --drop_when elastic --k 2 3 5 --seeds 1 2 --finetune_chosen")
-    assert code == 0 and "can be dropped by top, elastic" in out and "| 2 3 5 " in out, err
+    assert code == 0 and "can be dropped by top, elastic" in out and re.search(r"\| 2: -?\d+\.\d\d, 3: .*, 5: ", out), (
+        err
+    )
     records = [json.loads(path.read_text()) for path in Path("runs/choose_k").glob("*/record.json")]
     (trained,) = [[record for record in records if record["spec"]["seed"] == seed and record["steps"]] for seed in (1,)]
     assert sorted(len(r["dropped"]) for r in records) == [0, 0, 2, 2, 3, 3, 5, 5, 5, 5] and len(trained[0]["kept"]) == 1

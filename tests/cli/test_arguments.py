@@ -19,7 +19,7 @@ from layerdrop.architectures import ModelSpec
 from layerdrop.cli import checks
 from layerdrop.cli.checks import ranges
 from layerdrop.cli.flags import GROUPS, LIBRARY, LIBRARY_HELP, SECTIONS
-from layerdrop.cli.parsing import MISNOMERS, RENAMED, WITHOUT_EFFECT, _choose_precision, parse, run_parser
+from layerdrop.cli.parsing import MISNOMERS, RENAMED, WITHOUT_EFFECT, _choose_precision, flags_of, parse, run_parser
 from layerdrop.cli.run import unused_gpus
 from layerdrop.cli.to_spec import NO_EFFECT, _plain
 from layerdrop.criteria.spec import DropSpec
@@ -1440,3 +1440,9 @@ def test_a_flag_without_effect_does_not_identify_a_run():
 def test_a_test_file_without_predictions_is_noted(words, noted):
     notes = asked(f"--train_file a.csv --validation_file b.csv --test_file c.csv {words}")[1].notes
     assert ("--test_file has no effect without --do_predict" in notes) == noted
+
+
+def test_a_list_is_no_number():
+    with pytest.raises(UserError, match="^'num_train_epochs' takes one value. To vary it, use the 'grid' of a study.$"):
+        flags_of({"num_train_epochs": [8, 9]})
+    assert flags_of({"drop_layers": [1, 2], "elastic_k": [2, 4]}) == ["--drop_layers=1,2", "--elastic_k", "2", "4"]

@@ -98,7 +98,7 @@ def test_a_useless_model_is_warned_of():
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (None, "x: not a run with a trained model. Give the folder of a run that kept its model."),
+        (None, "x: not the folder of a finished run. Give the folder of a run that kept its model."),
         ("{", "x/record.json: cannot be read (Expecting property name enclosed in double quotes"),
     ],
 )
@@ -511,6 +511,13 @@ def test_a_model_that_is_spoilt_is_refused(run, capsys, monkeypatch):
     assert not Path("made/export").exists() and not list(Path("made").glob(".export*"))
     code, out, err = call("made --format onnx --max_loss 1 --force", capsys)
     assert code == 0 and Path("made/export/model.onnx").exists()
+    card = Path("made/export/README.md").read_text()  # the scores are those of the exported file
+    assert "| accuracy | 0.0000 |" in card and "(torch fp32: 100.0)" in card and "1.0000" not in card
+    results = ModelCard(card).data.eval_results
+    assert {result.metric_type: result.metric_value for result in results}["accuracy"] == 0.0
+    Path("made/model.safetensors").unlink()
+    code, _, err = call("made --format onnx", capsys)
+    assert code == 2 and "made: this run did not keep its model. To train it again: layerdrop run --model_name" in err
 
 
 def export_turned_round(model, inputs, path):
@@ -555,7 +562,7 @@ def test_the_table_says_what_is_not_comparable(run, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("nowhere", "nowhere: not a run with a trained model"),
+        ("nowhere", "nowhere: not the folder of a finished run"),
         ("made --quantize int8", "--quantize int8: needs --format onnx"),
         ("made made --output x", "--output: takes one run"),
         ("made --output made/record.json/x", "made/record.json: cannot write there"),

@@ -697,6 +697,14 @@ def test_command(tmp_path, capsys):
     assert run_command("report", [*words, "--tasks", "rte", "cola"]) == 0
     assert "| RTE acc" in (out := capsys.readouterr().out) and "| CoLA Matthews" in out
     assert run_command("report", [*words, "--tasks", "rto"]) == 2 and "Did you mean 'rte'" in capsys.readouterr().err
+    own = record("reviews", source="files", files=(("train", "reviews.csv"),))
+    own.folder = str(tmp_path / "own")
+    own.write()
+    assert run_command("report", [str(tmp_path), "--tasks", "reviews", "rte", "--table", "tasks"]) == 0
+    assert "| reviews acc" in (out := capsys.readouterr().out) and "| RTE acc" in out
+    assert run_command("report", [str(tmp_path), "--tasks", "reviews"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("### bert") == 2 and "| reviews acc" in out and "RTE" not in out  # its scores, and their cost
 
 
 @pytest.mark.parametrize(

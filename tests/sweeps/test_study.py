@@ -178,9 +178,7 @@ def test_options_of_the_runs(write):
 @pytest.mark.parametrize("when", ["", "drop_when: finetuned, "])
 def test_a_run_of_a_study_continues_from_its_last_epoch(write, bert, glue, monkeypatch, when):
     """After a failure in the third of four epochs; with `finetuned`, of the prerequisite run."""
-    settings = (
-        f"settings: {{model_name_or_path: {bert}, data_dir: {glue}, num_train_epochs: 4, {when}}}"
-    )
+    settings = f"settings: {{model_name_or_path: {bert}, data_dir: {glue}, num_train_epochs: 4, {when}}}"
     (job,) = write(settings + "\ngrid: {tasks: rte, strategies: top, k: 2}").jobs
     monkeypatch.setattr(interrupt, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(interrupt, "CHECKPOINT_SHARE", math.inf)

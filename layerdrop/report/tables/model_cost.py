@@ -72,11 +72,12 @@ def _value(model: dict, first: dict, settings: dict) -> dict[str, Any]:
 def _notes(settings: dict, where: dict) -> list[str]:
     versions = where["versions"]
     return [
-        f"Medians of {settings['repeats']} rounds. Ratios to the first row: median [lowest, highest] over the rounds. "
+        f"Medians of {settings['repeats']} round{'s' * (settings['repeats'] > 1)}. "
+        "Ratios to the first row: median [lowest, highest] over the rounds. "
         f"One text: {settings['length']} tokens, also for the FLOPs. Batches and training: {settings['texts']:,} "
         f"random texts of {settings['mean_length']:.0f} tokens on average, padded to the longest text of a batch. "
         "Peak memory: of the process with its libraries. On a GPU: of its allocations.",
-        f"{where['device']}, {where['threads']} threads, {settings['precision']}, torch {versions['torch']}, "
+        f"{where['device']}, threads: {where['threads']}, {settings['precision']}, torch {versions['torch']}, "
         f"transformers {versions['transformers']}, {settings['date']}.",
     ]
 

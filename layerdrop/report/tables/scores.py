@@ -82,7 +82,7 @@ def task_tables(
     tables = []
     for results in model_results(runs):
         main = results.main_cells(columns := results.columns(tasks))
-        cells = [(column, metric) for column in columns for metric in results.metrics(column)]
+        cells = [(column, metric) for column in columns for metric in results.metrics(column) or [""]]
         shown = cells if all_metrics else main
         header = ["strategy", "K", *map(title_of, shown), "mean", "difference"]
         table = Table("tasks", results.compared, header, notes=[_note(results, main)])

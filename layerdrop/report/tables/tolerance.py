@@ -7,13 +7,15 @@ from layerdrop.report.published import published_tolerance
 from layerdrop.report.table import Table
 from layerdrop.system.text import short_name
 
+TRIED = "K tried: loss, selection half"
+
 
 def tolerance_table(tasks: Sequence[Any], compare: bool = False) -> Table:
     """One row for each task and threshold: K, its loss on both halves, the tried K.
 
     tasks: layerdrop.analysis.choose_k.TaskTolerance. compare: show published figures.
     """
-    header = ["task", "max loss", "K", "loss, selection half", "loss, other half", "K tried", *["published"] * compare]
+    header = ["task", "max loss", "K", "loss, selection half", "loss, other half", TRIED, *["published"] * compare]
     title = f"{tasks[0].model}: layers that can be dropped by {tasks[0].strategy}"
     table = Table("tolerance", title, header, notes=_notes(tasks))
     published = published_tolerance() if compare else {}
@@ -27,7 +29,7 @@ def tolerance_table(tasks: Sequence[Any], compare: bool = False) -> Table:
             value |= {"metric": task.metric, "full_chosen_on": task.full_score(0), "full_reported": task.full_score(1)}
             value |= {"rows_chosen_on": task.n_rows(0), "rows_reported": task.n_rows(1)}
             row = [task.name, f"{tolerance.max_loss:g}", str(tolerance.k), f"{on[0]:.2f}", f"{on[1]:.2f}"]
-            row.append(" ".join(map(str, tolerance.tried)))
+            row.append(", ".join(f"{k}: {task.loss_at(k, 0):.2f}" for k in tolerance.tried))
             if compare:
                 theirs = published.get((short, task.name, tolerance.max_loss))
                 row.append(f"K = {theirs[0]}, {theirs[1]:.2f}" if theirs else "")
