@@ -25,7 +25,7 @@ from layerdrop.cli.engines import (
 )
 from layerdrop.errors import UserError
 from layerdrop.system.files import LocalPath
-from layerdrop.system.settings import read_settings
+from layerdrop.system.settings import CONFIGURATIONS, SEARCH, read_settings
 
 FIGURE_NAME = "loss_by_k"
 REPLACED = ("seed", "drop_k", "drop_threshold", "drop_layers", "remove_layers", "keep_layers")
@@ -57,11 +57,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Choose K for every task, and print the table. Returns the exit code."""
-    settings = read_settings(words.pop(0)) if words and not words[0].startswith("-") else {}
+    file = words.pop(0) if words and words[0].endswith(CONFIGURATIONS) else ""
+    settings = read_settings(file, SEARCH) if file else {}
+    if own := [action.dest for action in parser._actions if action.dest in settings]:
+        raise UserError(f"{file}: '{own[0]}' is a flag of {parser.prog}. Give it on the command line.")
     args, rest = parse_known(parser, words, REPLACED)
     from layerdrop.cli.parsing import flags_of, parse_settings
 
-    rest = [*flags_of(settings), *rest]
+    if args.tasks:
+        settings.pop("task_name", None)
+    rest = [*flags_of(settings, f"{file}: "), *rest]
     refuse_flags(rest, REPLACED, "choosing K takes --k, --seeds and --drop_strategy instead")
     from layerdrop.analysis.choose_k import TaskTolerance, ToleranceSettings, find_tolerances
     from layerdrop.cli.checks import logged_metrics

@@ -28,12 +28,10 @@ from layerdrop.system.faults import fault
 from layerdrop.system.files import LocalPath, read_json
 from layerdrop.system.limits import out_of_range
 from layerdrop.system.process import check_launcher, has_bf16
-from layerdrop.system.settings import read_settings
+from layerdrop.system.settings import CONFIGURATIONS, read_settings
 from layerdrop.system.text import one_line
 
 ID_FLAGS = ("drop_layers", "keep_layers", "drop_order", "freeze_layers")
-CONFIGURATIONS = (".yaml", ".yml", ".json")
-"""Endings of configuration files."""
 DICTIONARIES = TrainingArguments._VALID_DICT_FIELDS
 """Flags that take a JSON object."""
 OR_FILE = ("accelerator_config", "deepspeed", "fsdp_config")
@@ -198,11 +196,10 @@ def flags_of(settings: Mapping[str, Any], where: str = "") -> list[str]:
         raise UserError(f"{where}'{nested[0]}' contains nested settings. Write every flag on a line of its own.")
     actions = {action.dest: action for action in run_parser()._actions}
     several = {name for name, action in actions.items() if action.nargs in ("+", "*")}
-    single = [
-        n for n, v in settings.items() if isinstance(v, list) and n in actions and actions[n].type in (int, float)
-    ]
-    if single := [name for name in single if name not in several]:
-        raise UserError(f"{where}'{single[0]}' takes one value. To vary it, use the 'grid' of a study.")
+    for name, value in settings.items():
+        action = actions.get(name.replace("-", "_"))
+        if isinstance(value, list) and len(value) > 1 and action and action.type in (int, float) and not action.nargs:
+            raise UserError(f"{where}'{name}' takes one value. To vary it, use the 'grid' of a study.")
     words = []
     for name, value in settings.items():
         if isinstance(value, list) and name in several:

@@ -23,7 +23,7 @@ from layerdrop.loading import load_classifier, quiet
 from layerdrop.runs import describe
 from layerdrop.runs.command import command_of
 from layerdrop.runs.inputs import RunInputs
-from layerdrop.runs.record import RunRecord, is_constant, read_record
+from layerdrop.runs.record import CHOICE_OF_K, RunRecord, is_constant, read_record
 from layerdrop.runs.results import CARD_FILE
 from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.status import changed_inputs, holds_model
@@ -112,14 +112,17 @@ class ExportedRun:
         self.pairs = len(self.task.texts) > 1
         self.split = self.input.data.splits("validation")[0]
         self.data = self.input.dataset(self.split)
+        data = self.record.spec.data
+        self.other_rows = "validation_file" in (new_paths or {}) and bool(data.hold_out or data.validation_share)
+        """Whether the validation set is given instead of the held-out rows of the run."""
         self._check_rows(new_paths or {})
         self.model: PreTrainedModel = load_classifier(checkpoint, replace_head=False)[0]
 
     def _check_rows(self, new_paths: Mapping[str, str]) -> None:
         """Raise UserError if the validation set has changed since the run."""
-        data, folder = self.record.spec.data, self.folder
-        if "validation_file" in new_paths and (data.hold_out or data.validation_share):
-            return  # given instead of the run's rows
+        folder = self.folder
+        if self.other_rows:
+            return
         names, known = self.task.labels, self.record.labels
         if sorted(names) != sorted(known):
             return  # the classes count by their order, so the labels have no common ids
@@ -215,9 +218,17 @@ class ExportedRun:
     def _measured(self, logits: np.ndarray) -> RunRecord:
         """The run's record with the scores of other logits on the validation set. MNLI: of the matched set."""
         scores: dict[str, dict] = {"metrics": {}, "class_f1": {}, "distinct_predictions": {}, "prediction_range": {}}
-        record = replace(self.record, **scores)
+        rows, read = self.input.data.examples[self.split], self.record.data
+        data = {split: read[split] for split in read if not split.startswith("validation")}
+        record = replace(self.record, **scores, data=data | {self.split: {"rows": len(rows)}})
+        if self.other_rows:
+            whole = replace(record.spec.data, hold_out=None, validation_share=None)
+            record.spec = replace(record.spec, data=whole)
+            record.notes = [note for note in record.notes if note != CHOICE_OF_K]
+        else:
+            record.data[self.split] |= read.get(self.split, {})
         found = Evaluation(self.labels.score(logits, self.data), self.labels.decide(logits, self.data), logits, 0.0)
-        describe.evaluation(record, self.split, found, self.input.data.examples[self.split], self.labels)
+        describe.evaluation(record, self.split, found, rows, self.labels)
         return record
 
     def _warning(self, predictions: np.ndarray, score: float) -> str | None:
@@ -240,7 +251,9 @@ class ExportedRun:
 
         library = "onnx" if (folder / FILE).exists() else "transformers"
         self.input.checkpoint.tokenizer.save_pretrained(folder)
-        write_atomically(folder / CARD_FILE, str(card(result.record or self.record, self._use(result), library)))
+        write_atomically(
+            folder / CARD_FILE, str(card(result.record or self.record, self._use(result), library, self.record.spec))
+        )
         record, score = self.record, result.variants[-1].score
         facts = {"run": record.id, "base_model": record.spec.model.name, "task": record.spec.data.task}
         facts |= {"kept": record.kept, "dropped": record.dropped, "labels": self.labels.names}

@@ -71,8 +71,6 @@ def read_contents(settings: ReportSettings) -> Contents:
     tasks = [_task(name, available) for name in settings.tasks] if settings.tasks else None
     if tasks and not set(tasks) & set(available):
         raise UserError(f"--tasks {' '.join(settings.tasks)}: no run of these tasks. Allowed: {', '.join(available)}.")
-    if tasks:  # leave out tables without a run of these tasks
-        runs = runs.groupby(["model", "setting"], sort=False).filter(lambda table: table["task"].isin(tasks).any())
     paper_results = published(settings.compare) if settings.compare else None
     strategies = sorted({row.name for row in runs["row"]} - {"full"})
     if settings.against and settings.against not in strategies:
@@ -83,7 +81,10 @@ def read_contents(settings: ReportSettings) -> Contents:
         notes.append(NOTES[settings.compare])
         if runs.merge(paper_results, on=["model", "task"]).empty:
             notes.append(f"--compare {settings.compare}: no published values for these models and tasks")
-    tables = _tables(settings, runs, tasks, paper_results)
+    shown = runs
+    if tasks:  # leave out tables without a run of these tasks
+        shown = runs.groupby(["model", "setting"], sort=False).filter(lambda table: table["task"].isin(tasks).any())
+    tables = _tables(settings, shown, tasks, paper_results)
     if "glue" in settings.table and "glue" not in {table.kind for table in tables}:
         notes.append("no table 'glue', which needs runs on a task of GLUE. For other tasks, use --table tasks")
     return Contents([*tables, *costs], notes, stored, runs, tasks)

@@ -230,15 +230,20 @@ def _differing(values: Mapping[str, list], alike: Sequence[str], names: Iterable
             if (training or name not in RECIPE) and (value is not None or name not in (*CONTENTS, "order")):
                 in_group.setdefault(group, set()).add(repr(value))
         several = {group for group, different in in_group.items() if len(different) > 1}
-        for of_run, group, value in zip(differing, groups, values[name], strict=True):
+        words = _hashes(values[name]) if name in CONTENTS else map(_word, values[name])
+        for of_run, group, value, word in zip(differing, groups, values[name], words, strict=True):
             if value is not None and (group in several or value != SHOWN.get(name, value)):
-                of_run.append((NAMES.get(name, name), _hash(value) if name in CONTENTS else _word(value)))
+                of_run.append((NAMES.get(name, name), word))
     return differing
 
 
-def _hash(value: Any) -> str:
-    """The first HASH characters of a fingerprint, or of each of several fingerprints."""
-    return ",".join(str(part)[:HASH] for part in (value if isinstance(value, tuple) else (value,)))
+def _hashes(values: Iterable[Any]) -> list[str]:
+    """The first HASH characters of each fingerprint or tuple of fingerprints: more if two would have the same."""
+    parts = [value if isinstance(value, tuple) else (value,) for value in values]
+    different, n = {str(part) for of_run in parts for part in of_run}, HASH
+    while len({part[:n] for part in different}) < len(different):
+        n += 1
+    return [",".join(str(part)[:n] for part in of_run) for of_run in parts]
 
 
 def _word(value: Any) -> str:

@@ -15,6 +15,7 @@ from layerdrop.data.tasks import TASKS, metric_prefix
 from layerdrop.runs.command import command_of
 from layerdrop.runs.record import CHOICE_OF_K, RunRecord, read_record
 from layerdrop.runs.results import CARD_FILE, CARD_MARK
+from layerdrop.runs.spec import RunSpec
 from layerdrop.runs.summary import constant_words
 from layerdrop.system.text import markdown, one_line
 
@@ -130,15 +131,17 @@ def push_card(record: RunRecord, hub_model_id: str | None, token: str | None) ->
     api.upload_file(path_or_fileobj=Path(record.folder) / CARD_FILE, path_in_repo=CARD_FILE, repo_id=repository)
 
 
-def card(record: RunRecord, use: str | None = None, library: str = "transformers") -> ModelCard:
+def card(
+    record: RunRecord, use: str | None = None, library: str = "transformers", run: RunSpec | None = None
+) -> ModelCard:
     """The model card of a successful run.
 
     use: Markdown with instructions to load the model; None: a pipeline. library: the hub's name of the library that
-    loads the model.
+    loads the model. run: the run to repeat; None: the record's.
     """
     pairs = len(record.text_columns or record.task.texts) > 1
     use = use or pipeline_use(record.task.kind.pipeline_arguments("THIS_FOLDER"), pairs)
-    text = f"---\n{_metadata(record, library).to_yaml()}\n---\n{CARD_MARK}\n{_text(record, use)}\n"
+    text = f"---\n{_metadata(record, library).to_yaml()}\n---\n{CARD_MARK}\n{_text(record, use, run or record.spec)}\n"
     return ModelCard(text, ignore_metadata_errors=True)
 
 
@@ -257,7 +260,7 @@ def _shown_f1(values: Mapping[str, float]) -> tuple[dict[str, float], int]:
     return {markdown(name): values[name] for name in names}, len(values) if many else 0
 
 
-def _text(record: RunRecord, use: str) -> str:
+def _text(record: RunRecord, use: str, run: RunSpec) -> str:
     spec = record.spec
     teacher = spec.distil and spec.distil.teacher
     text: str = TEXT.render(
@@ -280,7 +283,7 @@ def _text(record: RunRecord, use: str) -> str:
         by_class=[(split, *_shown_f1(values)) for split, values in record.class_f1.items()],
         seconds=record.training_seconds,
         device=None if record.prerequisites.get("seconds") else record.environment.get("device"),
-        command=one_line(command_of(spec)),
+        command=one_line(command_of(run)),
         local=spec.data.source not in ("hub", "demo") and not (spec.data.dataset_name and _hub_dataset(spec.data)),
     )
     return text

@@ -10,6 +10,8 @@ import yaml
 from layerdrop.errors import UserError
 from layerdrop.system.files import regular
 
+CONFIGURATIONS = (".yaml", ".yml", ".json")
+"""Endings of configuration files."""
 STUDY, SEARCH = "a study of many runs", "a search"
 COMMANDS = {STUDY: "sweep", SEARCH: "search"}
 """Kind of file -> the command that reads it. All other files contain the flags of one run."""

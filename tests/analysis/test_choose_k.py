@@ -249,9 +249,24 @@ def test_flags_from_a_file_and_no_k_within_the_loss(call, monkeypatch):
         (r.spec.train.learning_rate, r.spec.data.max_train_samples, r.spec.data.max_seq_length) for r in records
     }
     assert len(records) == 2 and settings == {(1e-4, 8, 24)} and "| 2: 5.00 " in out
-    Path("recipe.yaml").write_text("drop_k: 2\n")
-    code, _, err = call("recipe.yaml --tasks rte")
-    assert code == 2 and "--drop_k: choosing K takes --k, --seeds and --drop_strategy instead" in err
+    for content, said in (
+        ("drop_k: 2", "--drop_k: choosing K takes --k, --seeds and --drop_strategy instead"),
+        ("seeds: [1]", "recipe.yaml: 'seeds' is a flag of layerdrop choose-k. Give it on the command line."),
+        ("learning_rate: [1e-4, 2e-4]", "recipe.yaml: 'learning_rate' takes one value."),
+        ("task_name: mrpc\nmax_steps: 0", "--max_steps 0: must be above 0"),
+    ):
+        Path("recipe.yaml").write_text(content)
+        code, _, err = call("recipe.yaml --tasks rte")
+        assert code == 2 and said in err, err
+    code, _, err = call("rte")
+    assert code == 2 and "'rte' is not the value of a flag" in err
+
+
+def test_tasks_of_the_command_line_replace_the_task_of_the_file(call):
+    Path("recipe.yaml").write_text("task_name: mrpc\nmax_train_samples: 8\nmax_seq_length: 16\n")
+    assert call("recipe.yaml --tasks rte --k 2 --save_model no")[0] == 0
+    records = [read_record(path.parent) for path in Path("runs/choose_k").glob("*/record.json")]
+    assert {record.spec.data.task for record in records} == {"rte"}
 
 
 def test_a_run_that_fails_ends_the_command(call):

@@ -1445,4 +1445,8 @@ def test_a_test_file_without_predictions_is_noted(words, noted):
 def test_a_list_is_no_number():
     with pytest.raises(UserError, match="^'num_train_epochs' takes one value. To vary it, use the 'grid' of a study.$"):
         flags_of({"num_train_epochs": [8, 9]})
+    for name in ("per_device_train_batch_size", "max-steps"):
+        with pytest.raises(UserError, match=f"^r.yaml: '{name}' takes one value"):
+            flags_of({name: [8, 9]}, "r.yaml: ")
+    assert flags_of({"seed": [42]}) == ["--seed=42"]
     assert flags_of({"drop_layers": [1, 2], "elastic_k": [2, 4]}) == ["--drop_layers=1,2", "--elastic_k", "2", "4"]

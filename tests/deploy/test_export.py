@@ -368,6 +368,15 @@ def test_held_out_rows_whose_labels_are_decimals(run, capsys, label_type):
     assert f"| {metric}" in out and f"| {100 * record['metrics'][metric]:.1f}" in out, out
     labels = json.loads(Path("made/export/export.json").read_text())["labels"]
     assert labels == (["0.0", "1.0"] if label_type == "class" else [])
+    card = Path("made/export/README.md").read_text()
+    assert "measured on 25% of the training set, held out" in card and "6 of validation" in card
+    Path("dev.csv").write_text("\n".join(["text,label", *rows[:12]]) + "\n")
+    assert call("made --max_loss 100 --validation_file dev.csv", capsys)[0] == 0
+    card = Path("made/export/README.md").read_text()  # the scores are those of the given rows
+    assert "measured on validation." in card and "Rows: 18 of train, 12 of validation." in card
+    assert re.search("--hold_out[= ]0.25", card)  # in the command that repeats the run
+    (result, *_) = ModelCard(card).data.eval_results
+    assert (result.dataset_split, result.dataset_args) == ("validation", None)
 
 
 def test_whole_numbers_that_a_run_took_for_numbers():
@@ -431,7 +440,7 @@ def lines_of_the_card(form, capsys):
     assert "max_length=32" in code and len([line for line in code.splitlines() if "import" not in line and line]) <= 7
     library = "onnx" if form == "onnx" else "transformers"  # which has no pipeline for ONNX files
     assert ModelCard(text).data.library_name == library
-    assert "`top`" in text and f"as {form}" in text
+    assert "`top`" in text and f"as {form}" in text and "mismatched" not in text  # MNLI: only the matched set is scored
     listed = json.loads((folder / "export.json").read_text())["files"]
     assert {*listed, "export.json"} == {path.name for path in folder.iterdir()}
     os.chdir(folder)
@@ -512,7 +521,8 @@ def test_a_model_that_is_spoilt_is_refused(run, capsys, monkeypatch):
     code, out, err = call("made --format onnx --max_loss 1 --force", capsys)
     assert code == 0 and Path("made/export/model.onnx").exists()
     card = Path("made/export/README.md").read_text()  # the scores are those of the exported file
-    assert "| accuracy | 0.0000 |" in card and "(torch fp32: 100.0)" in card and "1.0000" not in card
+    assert "| accuracy | 0.0000 |" in card and "| a | 0.0000 |" in card and "(torch fp32: 100.0)" in card
+    assert "1.0000" not in card and "Rows: 12 of train, 12 of validation." in card
     results = ModelCard(card).data.eval_results
     assert {result.metric_type: result.metric_value for result in results}["accuracy"] == 0.0
     Path("made/model.safetensors").unlink()

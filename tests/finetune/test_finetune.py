@@ -350,25 +350,35 @@ def test_a_stop_at_the_end_of_an_epoch_waits_for_its_results(tmp_path, step, at_
         interrupt.on_save(args, state, control)
 
 
+@pytest.mark.parametrize("evaluates", [True, False])
 @pytest.mark.parametrize(
-    ("seconds", "written"),
-    [(0.5, [60, 120, 180, 240, 300]), (4.0, [60, 140, 220, 300])],  # 4 s are 5% of 80 s
+    ("seconds", "processes", "written"),
+    [
+        (0.5, 1, [60, 120, 180, 240, 300]),
+        (4.0, 1, [60, 144, 228]),  # 4 s are 5% of 80 s. The next epoch ends after 84 s
+        (4.0, 2, [*range(12, 312, 12)]),
+    ],
 )
-def test_rolling_checkpoints_are_a_minute_apart_and_take_5_percent_of_the_time(tmp_path, monkeypatch, seconds, written):
-    """Epochs of 20 s. The evaluation before a checkpoint does not count as writing."""
-    now, saved, args = [0.0], [], arguments(tmp_path)
+def test_rolling_checkpoints_are_a_minute_apart_and_take_5_percent_of_the_time(
+    tmp_path, monkeypatch, evaluates, seconds, processes, written
+):
+    """Epochs of 12 s. The evaluation before a checkpoint does not count as writing. Several processes always write,
+    because their clocks differ."""
+    now, saved, args = [0.0], [], SimpleNamespace(world_size=processes, output_dir=tmp_path)
     monkeypatch.setattr(interrupt_module.time, "monotonic", lambda: now[0])
     interrupt = Interrupt(rolling=True)
-    for epoch in range(1, 16):
-        now[0], control = 20.0 * epoch, TrainerControl()
+    for epoch in range(1, 26):
+        now[0], control = 12.0 * epoch, TrainerControl()
         control.should_save = True
         interrupt.on_epoch_end(args, SimpleNamespace(global_step=epoch, max_steps=99), control)
         if control.should_save:
-            saved.append(20 * epoch)
-            now[0] -= seconds  # the evaluation ends here
-            interrupt.on_evaluate(args, None, control)
+            saved.append(12 * epoch)
+            if evaluates:
+                now[0] += 100.0
+                interrupt.on_evaluate(args, None, control)
             now[0] += seconds
             interrupt.on_save(args, SimpleNamespace(global_step=epoch), control)
+            interrupt.saved, now[0] = 12.0 * epoch, 12.0 * epoch
     assert saved == written
 
 

@@ -705,6 +705,14 @@ def test_command(tmp_path, capsys):
     assert run_command("report", [str(tmp_path), "--tasks", "reviews"]) == 0
     out = capsys.readouterr().out
     assert out.count("### bert") == 2 and "| reviews acc" in out and "RTE" not in out  # its scores, and their cost
+    other = record("reviews", name="other", source="files", files=(("train", "reviews.csv"),))
+    other.folder = str(tmp_path / "other")
+    other.write()
+    assert (
+        run_command("report", [str(tmp_path), "--tasks", "rte", "reviews", "--table", "tasks", "--runs", "r.csv"]) == 0
+    )
+    out = capsys.readouterr().out
+    assert "(acc)" in out.split("### other")[1] and {"bert-base-uncased", "other"} <= set(pd.read_csv("r.csv")["model"])
 
 
 @pytest.mark.parametrize(
@@ -920,6 +928,9 @@ def test_equal_ids_on_other_contents_are_not_merged(tmp_path):
     tables = task_tables(frame(found.done))
     assert [table.title for table in tables] == ["bert-base-uncased (weights aaa)", "bert-base-uncased (weights bbb)"]
     assert [table.rows[0][2] for table in tables] == ["50.0", "70.0"]
+    for weights in ("a" * 8 + "1", "a" * 8 + "2"):  # equal in the first characters that titles show
+        runs[weights[-1] == "2"].fingerprints = {"model": weights}
+    assert [table.title[-10:] for table in task_tables(frame(runs[:2]))] == ["aaaaaaaa1)", "aaaaaaaa2)"]
     for run, rows in zip(runs, ("one", "two", "one"), strict=True):
         run.fingerprints, run.data = {}, {"validation": {"rows": 3, "fingerprint": rows}}
         run.write()

@@ -102,7 +102,7 @@ def _words(value: Mapping, seeds: int) -> str:
 
 
 def _note(results: ModelResults, cells: list[Cell]) -> str:
-    several, metrics = results.seeds > 1, ", ".join(dict.fromkeys(map(metric_word, cells)))
+    several, metrics = results.seeds > 1, ", ".join(dict.fromkeys(filter(None, map(metric_word, cells))))
     return (
         f"Cells: median over {results.seeds} seed{'s' * several} in points on the validation set, "
         f"{'[lowest, highest], ' * several}difference to the full model{' over the seeds of both' * several}. "
