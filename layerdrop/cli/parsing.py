@@ -197,7 +197,7 @@ def flags_of(settings: Mapping[str, Any], where: str = "") -> list[str]:
     actions = {action.dest: action for action in run_parser()._actions}
     several = {name for name, action in actions.items() if action.nargs in ("+", "*")}
     for name, value in settings.items():
-        action = actions.get(name.replace("-", "_"))
+        action = actions.get(str(name).replace("-", "_"))
         if isinstance(value, list) and len(value) > 1 and action and action.type in (int, float) and not action.nargs:
             raise UserError(f"{where}'{name}' takes one value. To vary it, use the 'grid' of a study.")
     words = []

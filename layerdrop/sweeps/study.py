@@ -204,9 +204,9 @@ def _matches(cell: dict[str, Any], pattern: dict[str, Any]) -> bool:
     return all(settings.get(AXES.get(name, name)) in _values(value) for name, value in pattern.items())
 
 
-def _dashless(flag: str) -> str:
-    """`drop-k` -> `drop_k`."""
-    return flag.replace("-", "_")
+def _dashless(flag: object) -> str:
+    """`drop-k` -> `drop_k`. In a file, a name can be a number."""
+    return str(flag).replace("-", "_")
 
 
 def _settings(cell: dict[str, Any]) -> dict[str, Any]:

@@ -36,9 +36,9 @@ def test_one_training_and_a_run_for_each_k(run):
         assert its.spec.drop_when == "elastic" and (Path(folder) / "predictions_dev.tsv").is_file()
         model = AutoModelForSequenceClassification.from_pretrained(folder)
         assert model.config.num_hidden_layers == 6 - k
-        assert (
-            "after one fine-tuning of the full model and shallower models" in (Path(folder) / "README.md").read_text()
-        )
+        moment = "after one fine-tuning of the full model and shallower models"
+        said = moment if k else "Dropped: none. Training variant: `--drop_when elastic`."
+        assert said in (Path(folder) / "README.md").read_text()
     assert read_record("out/k0").metrics == training["metrics"]
     assert f"K = 0: accuracy {training['metrics']['accuracy']:.4f}  out/k0" in err
     code, again, _, err = run(f"{WORDS} --drop_k 3 --elastic_k 0 2 3")
@@ -54,7 +54,7 @@ def test_a_training_of_a_cut_checkpoint(run, bert):
     for (folder, said), kept in zip(dropped.items(), ([0, 2, 3, 4, 5], [0, 2, 3, 4], [0, 2, 3]), strict=True):
         text = Path(folder, "README.md").read_text()
         assert "already lacks layer 1 of the original model, which has\n6 layers.\n" in text
-        assert (said or "This run drops no further layer, after one fine-tuning of the full model") in text
+        assert (said or "This run drops no further layer. Training variant: `--drop_when elastic`.") in text
         assert f"with {len(kept)} of 6 layers" in text and "full_k0" not in text.partition("## Use")[0]
         assert read_record(folder).kept == json.loads(Path(folder, "layers.json").read_text())["kept"] == kept
         assert AutoModelForSequenceClassification.from_pretrained(folder).config.num_hidden_layers == len(kept)
