@@ -196,15 +196,14 @@ def flags_of(settings: Mapping[str, Any], where: str = "") -> list[str]:
         raise UserError(f"{where}'{nested[0]}' contains nested settings. Write every flag on a line of its own.")
     actions = {action.dest: action for action in run_parser()._actions}
     several = {name for name, action in actions.items() if action.nargs in ("+", "*")}
-    for name, value in settings.items():
-        action = actions.get(str(name).replace("-", "_"))
-        if isinstance(value, list) and len(value) > 1 and action and action.type in (int, float) and not action.nargs:
-            raise UserError(f"{where}'{name}' takes one value. To vary it, use the 'grid' of a study.")
     words = []
     for name, value in settings.items():
         if isinstance(value, list) and name in several:
             words += [f"--{name}", *map(str, value)]
         elif isinstance(value, list):
+            action = actions.get(str(name).replace("-", "_"))
+            if len(value) > 1 and action and action.type in (int, float) and not action.nargs:
+                raise UserError(f"{where}'{name}' takes one value. To vary it, use the 'grid' of a study.")
             words.append(f"--{name}={','.join(map(str, value))}")
         elif value is not None:
             words.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")

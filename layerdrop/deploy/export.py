@@ -70,6 +70,8 @@ class Export:
     metric: str
     variants: list[Variant]
     """The run's model in torch (fp32) first, the exported model last."""
+    record: RunRecord
+    """The run's record, with the scores of the exported model."""
     validation_set: tuple[str, int, str] = ("", 0, "")
     """Task, number of rows and fingerprint of the validation set."""
     largest_difference: float = 0.0
@@ -80,8 +82,6 @@ class Export:
     """Reason why the exported model may be useless: constant predictions, or a score at chance."""
     models: dict[str, Classifier] = field(default_factory=dict)
     """Name of a variant -> the classifier to time."""
-    record: RunRecord | None = None
-    """The run's record, with the scores of the exported model."""
     written: bool = False
 
     @property
@@ -212,8 +212,8 @@ class ExportedRun:
         warning = self._warning(after, variants[-1].score)
         rows = self.input.data.examples[self.split]
         validation_set = self.record.spec.data.task, len(rows), rows.fingerprint()
-        changes = worst, int(changed.sum()), warning
-        return Export(self.folder, self.metric, variants, validation_set, *changes, record=self._measured(logits))
+        record = self._measured(logits)
+        return Export(self.folder, self.metric, variants, record, validation_set, worst, int(changed.sum()), warning)
 
     def _measured(self, logits: np.ndarray) -> RunRecord:
         """The run's record with the scores of other logits on the validation set. MNLI: of the matched set."""
@@ -251,9 +251,8 @@ class ExportedRun:
 
         library = "onnx" if (folder / FILE).exists() else "transformers"
         self.input.checkpoint.tokenizer.save_pretrained(folder)
-        write_atomically(
-            folder / CARD_FILE, str(card(result.record or self.record, self._use(result), library, self.record.spec))
-        )
+        text = card(result.record, self._use(result), library, self.record.spec)
+        write_atomically(folder / CARD_FILE, str(text))
         record, score = self.record, result.variants[-1].score
         facts = {"run": record.id, "base_model": record.spec.model.name, "task": record.spec.data.task}
         facts |= {"kept": record.kept, "dropped": record.dropped, "labels": self.labels.names}

@@ -44,7 +44,7 @@ def compare(records: list[RunRecord]) -> str:
     metrics = dict.fromkeys(name for record in records for name in record.metrics if not name.endswith("loss"))
     columns = [_column(record, first, list(metrics)) for record in records]
     settings = differing_settings(records)
-    if len(set(map(str, settings))) > 1:
+    if len(set(settings)) > 1:
         columns = [column | {"settings": words or "-"} for column, words in zip(columns, settings, strict=True)]
     if any(different := [", ".join(differing_inputs(record, first)) for record in records]):
         columns = [

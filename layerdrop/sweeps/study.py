@@ -89,9 +89,9 @@ def read_study(
     refuse_flags_of_one_run([*(f"--{name}" for name in names), *flags], "Use --plan to list the runs of the study")
     planner = _Planner(Study(Path(path).stem), Store(store), parse, QUIET | settings, flags)
     replaced_axes = {name: values for name, values in (axes or {}).items() if values}
-    given = {word.partition("=")[0].replace("-", "_") for word in flags}
+    given = {_dashless(word.partition("=")[0]) for word in flags}
     in_file = {f"--{AXES.get(name, name)}": f"{path}: settings: {name}" for name in own}
-    in_file = {flag: name for flag, name in in_file.items() if flag.replace("-", "_") not in given}
+    in_file = {flag: name for flag, name in in_file.items() if _dashless(flag) not in given}
     for grid in (grid | replaced_axes for grid in [grid for grid in grids if grid] or [{}]):
         planner.names = in_file | {f"--{AXES.get(axis, axis)}": axis for axis in grid}
         if grid := {name: value for name, value in fixed.items() if AXES[name] not in grid} | grid:
@@ -182,7 +182,7 @@ def _check_axes(path: str, grids: list[dict[str, Any]], exclude: list[dict[str, 
 def refuse_flags_of_one_run(words: Sequence[str], preview: str = "Leave --dry_run out") -> None:
     """Raise UserError for a flag of run_glue.py that is invalid for many runs. preview: the advice for --dry_run."""
     for word in words:
-        name = word.partition("=")[0].removeprefix("--").replace("-", "_")
+        name = _dashless(word.partition("=")[0].removeprefix("--"))
         if word.startswith("--") and name in SINGLE_RUN_FLAGS:
             raise UserError(f"--{name}: {SINGLE_RUN_FLAGS[name].format(preview=preview)}.")
 
