@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,8 @@ def import_all() -> None:
     import layerdrop
 
     torch.set_num_threads(1)
+    # a forked process restarts PyTorch's pool of threads, which fails if two threads do it at the same time
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
     for module in pkgutil.walk_packages(layerdrop.__path__, "layerdrop."):
         if not module.name.endswith(("__main__", "ray")):
             with suppress(ImportError):  # an optional package
