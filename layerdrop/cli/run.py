@@ -70,6 +70,8 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
             _add_library_flags(parser)
         parser.print_help()
         return 0
+    from transformers.utils.logging import disable_progress_bar
+
     from layerdrop.checkpoints import work_offline_unless_reachable
     from layerdrop.cli.parsing import parse
     from layerdrop.finetune.interrupt import Interrupted
@@ -78,6 +80,8 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
     from layerdrop.system.process import is_first
 
     arguments = parse(words)
+    if arguments.train.disable_tqdm:
+        disable_progress_bar()
     if arguments.needs_hub and not work_offline_unless_reachable():
         arguments.notes.append("the hub cannot be reached; using the local cache")
         if arguments.train.push_to_hub:

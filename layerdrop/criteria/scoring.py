@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from layerdrop.checkpoints import Checkpoint
@@ -18,6 +17,7 @@ from layerdrop.data.tasks import Task
 from layerdrop.data.tokens import TokenizedDataset, tokenize
 from layerdrop.errors import UserError
 from layerdrop.loading import load_classifier, load_encoder, load_masked_lm
+from layerdrop.system.progress import progress
 
 MASKED = 0.15
 """Fraction of masked tokens."""
@@ -73,7 +73,7 @@ def score_layers(
         scores.rows |= {row.name: [row.function(encoder, weight_scope)] for row in rows if row.looks_at == "weights"}
         collectors = {row.name: row.function() for row in rows if row.looks_at == "states"}
         if collectors and data:
-            parts = map(collate, tqdm(batches(data, batch_size), desc="scores", delay=2, leave=False))
+            parts = map(collate, progress(batches(data, batch_size), "scores"))
             scores.rows |= score_states(collectors, encoder, parts)
         scores.encoder_weights = {name: weight.cpu() for name, weight in encoder.state_dict().items()}
     if (with_head := [row for row in rows if row.needs_head]) and data:
@@ -82,7 +82,7 @@ def score_layers(
             raise UserError(f"{of}: scores are measured with a head. Give the task.")
         model, labelled, scores.head = _with_head(of, checkpoint, data, task, tokenizer, collate, batch_size)
         model.to(device)  # type: ignore[arg-type]
-        for row in tqdm(with_head, desc="scores", delay=2, leave=False):
+        for row in progress(with_head, "scores"):
             steps = (k,) if row.unit == "steps" else ()
             scores.rows[row.name] = row.function(model, labelled, *steps)
     return scores

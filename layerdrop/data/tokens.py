@@ -10,10 +10,10 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from layerdrop.data.examples import Examples
 from layerdrop.errors import UserError
+from layerdrop.system.progress import progress
 
 CACHE_BYTES = 2**30
 """Maximum size of a process's cache of token arrays."""
@@ -249,7 +249,7 @@ def _tokenize(examples: Examples, tokenizer, max_seq_length: int) -> Tokens:
         return _tokenize_words(examples.texts[0], tokenizer, max_seq_length, names)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     lengths: list[int] = []
-    for start in tqdm(range(0, len(examples), CHUNK), desc="tokenize", delay=2, leave=False, unit="k rows"):
+    for start in progress(range(0, len(examples), CHUNK), "tokenize", "k rows"):
         texts = [column[start : start + CHUNK] for column in examples.texts]
         encoded = _encode(texts, tokenizer, max_seq_length)
         lengths += [len(ids) for ids in encoded["input_ids"]]
@@ -285,7 +285,7 @@ def _tokenize_words(texts: Sequence[list[str]], tokenizer, max_seq_length: int, 
         )
     parts: dict[str, list[np.ndarray]] = {name: [] for name in (*names, WORDS)}
     lengths: list[int] = []
-    for start in tqdm(range(0, len(texts), CHUNK), desc="tokenize", delay=2, leave=False, unit="k rows"):
+    for start in progress(range(0, len(texts), CHUNK), "tokenize", "k rows"):
         chunk = texts[start : start + CHUNK]
         joined = [" ".join(words) for words in chunk]
         arguments = {"truncation": True, "max_length": max_seq_length, "return_attention_mask": False}

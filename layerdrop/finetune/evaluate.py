@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from layerdrop.data.batches import batches
@@ -15,6 +14,7 @@ from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.finetune.objectives import model_inputs
 from layerdrop.finetune.precision import autocast, head_in_fp32
 from layerdrop.system.distributed import gather, rank, world_size
+from layerdrop.system.progress import progress
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def logits_of(
     computed: dict[int, torch.Tensor] = {}
     try:
         with torch.no_grad(), head_in_fp32(model), autocast(model.device, precision):
-            for number in tqdm(numbers, desc="evaluate", delay=2, leave=False, disable=None):
+            for number in progress(numbers, "evaluate"):
                 batch = model_inputs(collate(all_batches[number]))
                 inputs = {name: tensor.to(model.device, non_blocking=True) for name, tensor in batch.items()}
                 rows = ordered.rows[number * batch_size : (number + 1) * batch_size]

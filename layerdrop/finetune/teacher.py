@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from layerdrop.architectures import original_layers
@@ -28,6 +27,7 @@ from layerdrop.loading import load_classifier
 from layerdrop.states import record_states, sentence_tokens
 from layerdrop.system.distributed import from_first_process, gather, rank, world_size
 from layerdrop.system.files import TEMPORARY
+from layerdrop.system.progress import progress
 
 TOKENS = -1
 """Placeholder in a shape. It stands for the number of tokens of a row."""
@@ -242,7 +242,7 @@ def teacher_outputs(
 
     with head_in_fp32(teacher), autocast(teacher.device, precision):
         starts = range(0, len(dataset), batch_size)[rank() :: world_size()]
-        parts = map(compute, tqdm(starts, desc="teacher", delay=2, leave=False, disable=None))
+        parts = map(compute, progress(starts, "teacher"))
         first = next(parts, None)  # none if there are fewer batches than processes
         shapes = from_first_process(lambda: _row_shapes(first[2], kind))
         stored = {name: RaggedMemmap(*row, np.diff(data.offsets), folder) for name, row in shapes.items()}

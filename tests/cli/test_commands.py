@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers.utils import logging
 
 from layerdrop.cli import command
 from layerdrop.cli.command import COMMANDS, command_module, command_parser, run_command
@@ -257,6 +258,14 @@ def test_unusable_data_are_one_line_and_no_folder(with_own_data, name, words, sa
     code, out, err = with_own_data(name, words)
     assert code == 2 and re.search(said, err) and len(err.splitlines()) == 1 and not out, err
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_no_progress_bars_of_any_library(bert, tmp_path, monkeypatch, shown):
+    monkeypatch.setattr(logging, "_tqdm_active", True)
+    words = ["--model_name_or_path", bert, "--drop_strategy", "top", "--drop_k", "1", "--dry_run"]
+    assert run_command("run", [*words, "--disable_tqdm", str(not shown), "--output_dir", str(tmp_path / "run")]) == 0
+    assert logging.is_progress_bar_enabled() == shown
 
 
 def test_notes_on_the_data_are_printed_once(with_own_data):
