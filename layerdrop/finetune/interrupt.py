@@ -10,7 +10,9 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 CHECKPOINT_SECONDS = 60.0
-"""Minimum seconds between rolling checkpoints."""
+"""Minimum seconds between a rolling checkpoint at the end of an epoch and the checkpoint before it."""
+WITHIN_EPOCH_SECONDS = 600.0
+"""The same for a rolling checkpoint within an epoch."""
 CHECKPOINT_SHARE = 0.05
 """Maximum share of the time that rolling checkpoints take: on a slow disk, they are written less often."""
 
@@ -56,10 +58,15 @@ class Interrupt(TrainerCallback):
         tqdm.write("stopping after this step with a checkpoint (a second Ctrl-C stops at once) ...", file=sys.stderr)
 
     def on_step_end(self, args, state, control, train_dataloader=None, **kwargs):
-        """Write a checkpoint if the user asked to stop. At the last step of an epoch, on_epoch_end writes it."""
+        """Write a checkpoint if the user asked to stop, or a rolling checkpoint within a long epoch.
+
+        At the last step of an epoch, on_epoch_end writes it.
+        """
+        self.saving = time.monotonic()
         steps_per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
         if state.global_step % steps_per_epoch:
-            control.should_save |= self.stop_requested
+            late = args.world_size == 1 and self.saving - self.saved >= max(WITHIN_EPOCH_SECONDS, self.wait)
+            control.should_save |= self.stop_requested or (self.rolling and late)
         else:
             self.save_at_epoch_end, control.should_save = control.should_save, False
 

@@ -82,7 +82,7 @@ class FineTuner(Trainer):
         self.objective, self.evaluator = objective, evaluator if args.eval_strategy != "no" else None
         self.captured = CapturedSteps(super().training_step) if capture and can_capture(model, args) else None
         self.sampler: LengthGroupedSampler | None = None
-        self.losses, self.interrupt = Losses(), Interrupt(rolling_checkpoints)
+        self.losses, self.interrupt = Losses(), Interrupt(rolling_checkpoints and args.save_strategy != "no")
         self.seconds = 0.0
         """Seconds of training, without evaluations."""
         self.evaluate_seconds = 0.0

@@ -32,6 +32,7 @@ from layerdrop.runs.spec import Options, RunSpec
 from layerdrop.runs.training_arguments import training_arguments
 from layerdrop.runs.variants import freeze
 from tests import tiny
+from tests.running import same
 from tests.training import CLASSES, VALUES, train
 
 TOKENIZER = tiny.tokenizer()
@@ -382,6 +383,34 @@ def test_rolling_checkpoints_are_a_minute_apart_and_take_5_percent_of_the_time(
     assert saved == written
 
 
+@pytest.mark.parametrize(
+    ("rolling", "seconds", "processes", "written"),
+    [
+        (True, 1.0, 1, [600, 1200, 1800]),
+        (True, 45.0, 1, [600, 1500]),  # 45 s are 5% of 900 s
+        (True, 1.0, 2, []),
+        (False, 1.0, 1, []),
+    ],
+)
+def test_rolling_checkpoints_within_an_epoch_are_ten_minutes_apart(
+    tmp_path, monkeypatch, rolling, seconds, processes, written
+):
+    """An epoch of 100 steps, 20 s each."""
+    args = SimpleNamespace(world_size=processes, output_dir=tmp_path, gradient_accumulation_steps=1)
+    now, saved = [0.0], []
+    monkeypatch.setattr(interrupt_module.time, "monotonic", lambda: now[0])
+    interrupt = Interrupt(rolling)
+    for step in range(1, 101):
+        now[0], control, state = 20.0 * step, TrainerControl(), SimpleNamespace(global_step=step, max_steps=100)
+        interrupt.on_step_end(args, state, control, train_dataloader=range(100))
+        if control.should_save:
+            saved.append(now[0])
+            now[0] += seconds
+            interrupt.on_save(args, state, control)
+            interrupt.saved = saved[-1]
+    assert saved == written
+
+
 # ---- settings -------------------------------------------------------------------------------------------------------
 def test_every_setting_of_the_recipe_reaches_the_library():
     changed = {
@@ -419,6 +448,25 @@ def test_without_evaluation_there_is_none_while_training():
 def test_the_default_seed():
     assert RunSpec(ModelSpec("bert"), DataSpec("rte")).seed == 42
     assert FineTuner.__mro__[1].__name__ == "Trainer"
+
+
+@pytest.mark.parametrize("strategy", ["epoch", "no"])
+def test_checkpoints_within_an_epoch_change_nothing_and_resume(tmp_path, monkeypatch, strategy):
+    monkeypatch.setattr(interrupt_module, "WITHIN_EPOCH_SECONDS", 0.0)
+    monkeypatch.setattr(interrupt_module, "CHECKPOINT_SHARE", math.inf)
+
+    def trained(name, seconds, resume_from=None):
+        monkeypatch.setattr(interrupt_module, "CHECKPOINT_SECONDS", seconds)
+        args = arguments(tmp_path / name, num_train_epochs=2, save_strategy=strategy, learning_rate=0.01)
+        model = tiny.model("bert")  # with dropout
+        train(model, args, dataset(), COLLATE, CLASSES, save=False, resume_from=resume_from and str(resume_from))
+        return model.state_dict(), sorted(path.name for path in tmp_path.glob(f"{name}/checkpoint-*"))
+
+    (undisturbed, none), (weights, written) = trained("a", 1e9), trained("b", 0.0)
+    assert same(weights, undisturbed) and not none
+    assert written == ([] if strategy == "no" else [f"checkpoint-{step}" for step in range(1, 6)])
+    for name in written:
+        assert same(trained(f"from-{name}", 1e9, tmp_path / "b" / name)[0], undisturbed)
 
 
 @pytest.mark.parametrize("logging", [{"logging_strategy": "epoch"}, {"logging_steps": 2}, {"logging_strategy": "no"}])
