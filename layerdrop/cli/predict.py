@@ -82,6 +82,8 @@ def main(parser: argparse.ArgumentParser, words: list[str]) -> int:
         print(f"note: {note}", file=sys.stderr)
     if args.output:
         write_atomically(Path(args.output), text)
+        n = len(rows) - 1
+        print(f"{args.output}: predictions of {n} row{'s' * (n != 1)}")
     else:
         print(text, end="")
     return 0

@@ -301,14 +301,15 @@ def test_bad_input_is_one_line(call, single, words, stdin, message):
     assert code == 2 and not rows and len(err.splitlines()) == 1 and re.search(message, err), err
 
 
-def test_output(call, single, tmp_path):
+def test_output(call, single, tmp_path, capsys):
     rows = call(single, "--text", "w1 w2")[1]
     assert call(single, "--text", "w1 w2", "--output", "p.tsv") == (0, [], "")
     assert [line.split("\t") for line in (tmp_path / "p.tsv").read_text().splitlines()] == [
         ["index", "prediction", "probability"],
         *rows,
     ]
-    assert call(single, "--text", "w1 w2", "--output", "p.tsv") == (0, [], "")  # an earlier result
+    assert run_command("predict", [single, "--text", "w1 w2", "--output", "p.tsv"]) == 0  # an earlier result
+    assert capsys.readouterr().out == "p.tsv: predictions of 1 row\n"
     for header in ("index\tprediction\tmy notes", "prediction\tof mine", "index\tprediction of mine"):
         (tmp_path / "p.tsv").write_text(f"{header}\n0\ta\tb\n")
         code, _, err = call(single, "--text", "w1 w2", "--output", "p.tsv")
