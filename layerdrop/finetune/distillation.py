@@ -2,7 +2,7 @@
 Distillation"), states of every kept layer (as in DeepSpeed's XTC, Wu et al. 2022)."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from typing import get_args
 
 import torch
@@ -15,7 +15,8 @@ from layerdrop.data.tokens import IGNORED
 from layerdrop.errors import UserError, unknown
 from layerdrop.finetune.objectives import TaskLoss, check_alike, model_inputs
 from layerdrop.finetune.spec import Distill, DistilSpec
-from layerdrop.states import record_states, sentence_tokens
+from layerdrop.finetune.training_batch import TrainingBatch
+from layerdrop.states import States, record_states, sentence_tokens
 from layerdrop.system.limits import RANGES, Range
 
 
@@ -143,7 +144,8 @@ class DistillationLoss:
         Trainer(student, args, train_dataset=data, compute_loss_func=loss)
 
     Both models are classifiers of the library that take the same batches. With `patient` and `layers`, `pairs` names
-    the paired layers. A hook on the student stores the inputs of each batch. Call `remove` to remove the hook.
+    the paired layers. A hook on the student stores the inputs of each training batch. Call `remove` to remove the hook.
+    In evaluation mode, the loss is the task loss of the student.
     """
 
     def __init__(
@@ -175,32 +177,32 @@ class DistillationLoss:
             TaskLoss(kind_of(student.config, type(student).__name__)), student, spec, student_layers
         )
         self.student, self.teacher = student, teacher.requires_grad_(False).eval()
-        self.watch, self.states, self.inputs = ExitStack(), [], {}
-        self.hook = student.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+
+        def record(inputs):
+            return record_states(student, inputs["input_ids"].shape[1]) if pairs else nullcontext(States())
+
+        self.batch = TrainingBatch("DistillationLoss", student, record)
 
     def remove(self) -> None:
         """Remove the hooks from the student after the training."""
-        self.watch.close()
-        self.hook.remove()
-
-    def _before_forward(self, student: nn.Module, args: tuple, inputs: dict) -> None:
-        """Store the inputs of a batch, and record the student's states."""
-        self.inputs = {name: value for name, value in inputs.items() if torch.is_tensor(value) and name != "labels"}
-        self.watch.close()
-        if self.teacher_layers:
-            self.states = self.watch.enter_context(record_states(student, inputs["input_ids"].shape[1])).outputs
+        self.batch.remove()
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
-        """The loss of the student's last batch. num_items_in_batch: labels of all batches that a step accumulates."""
-        self.watch.close()
-        mask = self.inputs.get("attention_mask", torch.ones_like(self.inputs["input_ids"]))
-        rows = torch.arange(len(labels), device=labels.device)
-        self.teacher.to(labels.device)
-        with torch.no_grad(), record_states(self.teacher, mask.shape[1]) as recorded:
-            batch = {"labels": labels, "attention_mask": mask, "teacher_logits": self.teacher(**self.inputs).logits}
-        if self.teacher_layers:
-            states = torch.stack([recorded.outputs[i] for i in self.teacher_layers], dim=1)
-            patient = self.distillation.spec.distill == "patient"
-            batch["teacher_states"] = states[rows, :, sentence_tokens(self.teacher, mask)] if patient else states
-        loss = self.distillation.of(outputs.logits, self.states, batch)
+        """The loss of the student's last batch. num_items_in_batch: labels of all batches that a step accumulates.
+
+        Raises UserError in a training after `remove`.
+        """
+        if not self.student.training:
+            return self.distillation.task.of(outputs.logits, labels)
+        with self.batch.taken() as (inputs, student_states):
+            mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
+            rows = torch.arange(len(labels), device=labels.device)
+            self.teacher.to(labels.device)
+            with torch.no_grad(), record_states(self.teacher, mask.shape[1]) as recorded:
+                batch = {"labels": labels, "attention_mask": mask, "teacher_logits": self.teacher(**inputs).logits}
+            if self.teacher_layers:
+                states = torch.stack([recorded.outputs[i] for i in self.teacher_layers], dim=1)
+                patient = self.distillation.spec.distill == "patient"
+                batch["teacher_states"] = states[rows, :, sentence_tokens(self.teacher, mask)] if patient else states
+            loss = self.distillation.of(outputs.logits, student_states.outputs, batch)
         return loss if num_items_in_batch is None else loss * labels.ne(IGNORED).sum() / num_items_in_batch

@@ -5,7 +5,6 @@ sentence-transformers. The shallower models cost little, because the full model'
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 
 import torch
 from torch import nn
@@ -15,6 +14,7 @@ from layerdrop.data.kinds import kind_of
 from layerdrop.data.tokens import IGNORED
 from layerdrop.errors import UserError
 from layerdrop.finetune.objectives import TaskLoss, model_inputs
+from layerdrop.finetune.training_batch import TrainingBatch
 from layerdrop.states import record_outputs, replay
 from layerdrop.surgery import layer_list
 from layerdrop.system.limits import PROBABILITY, RANGES, Range
@@ -88,7 +88,8 @@ class ElasticDepthLoss(ElasticDepth):
         loss = ElasticDepthLoss(model, [2, 4, 6])
         Trainer(model, args, train_dataset=data, compute_loss_func=loss, callbacks=[loss])
 
-    Hooks on the model store the inputs of each batch and the outputs of the layers. After the training, call `remove`.
+    Hooks on the model store the inputs of each training batch and the outputs of the layers. In evaluation mode, the
+    loss is the task loss of the full model. After the training, call `remove`.
     Then `drop_layers` or `without` gives the model of each K. Without the callback, set begin=0 and end=0: then, all
     models are trained from the first step.
     """
@@ -116,10 +117,9 @@ class ElasticDepthLoss(ElasticDepth):
         depths = [n_layers - k for k in ks]
         task = TaskLoss(kind_of(model.config, type(model).__name__))
         super().__init__(task, model, depths, distill_weight, begin, end)
-        self.recording, self.outputs, self.inputs, self.replaying = ExitStack(), [], {}, False
+        self.batch = TrainingBatch("ElasticDepthLoss", model, lambda inputs: record_outputs(model))
         self.scheduled = all(self.joined(0.0))
         """Whether `weights` are those of the step: a Trainer sets them, or all models are trained from the start."""
-        self.hook = model.register_forward_pre_hook(self._before_forward, with_kwargs=True)
 
     def on_step_begin(self, args, state, control, **kwargs):
         """Set the weights of the step."""
@@ -132,33 +132,20 @@ class ElasticDepthLoss(ElasticDepth):
 
     def remove(self) -> None:
         """Remove the hooks from the model after the training."""
-        self.recording.close()
-        self.hook.remove()
-
-    def _before_forward(self, model: nn.Module, args: tuple, inputs: dict) -> None:
-        """Store the inputs of a training batch, and record the outputs of the layers."""
-        if self.replaying:
-            return
-        self.recording.close()
-        self.inputs = {name: value for name, value in inputs.items() if torch.is_tensor(value) and name != "labels"}
-        self.outputs = self.recording.enter_context(record_outputs(self.model)) if model.training else []
+        self.batch.remove()
 
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
         """The loss of the model's last batch. num_items_in_batch: labels of all batches that a step accumulates.
 
-        In evaluation mode, the task loss of the full model. Raises UserError if the loss is not also a callback.
+        Raises UserError if the loss is not also a callback, and in a training after `remove`.
         """
-        self.recording.close()
-        if not self.outputs:
+        if not self.model.training:
             return self.task.of(outputs.logits, labels)
         if not self.scheduled:
             raise UserError(
                 f"ElasticDepthLoss: begin {self.begin} and end {self.end} need a callback. Add callbacks=[loss] to the "
                 "Trainer, or set begin=0 and end=0."
             )
-        self.replaying = True
-        try:
-            loss = self.of(outputs.logits, self.outputs, self.inputs, labels)
-        finally:
-            self.replaying = False
+        with self.batch.taken() as (inputs, layers):
+            loss = self.of(outputs.logits, layers, inputs, labels)
         return loss if num_items_in_batch is None else loss * labels.ne(IGNORED).sum() / num_items_in_batch

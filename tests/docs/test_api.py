@@ -114,14 +114,46 @@ def test_after_a_step_that_was_broken_off_the_next_training_begins_in_full_depth
     assert model.config.num_hidden_layers == depth == len(layer_list(model))
 
 
+def without_dropout(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+LOSSES = {
+    "logits": lambda model, teacher: layerdrop.DistillationLoss(model, teacher),
+    "layers": lambda model, teacher: layerdrop.DistillationLoss(
+        model, teacher, "layers", pairs=[(0, 1)], distill_states_weight=2.0
+    ),
+    "elastic": lambda model, teacher: layerdrop.ElasticDepthLoss(model, [2], begin=0, end=0),
+}
+
+
+@pytest.mark.parametrize("removed", [False, True])
+@pytest.mark.parametrize("name", LOSSES)
+def test_evaluation_is_of_the_task_loss_also_after_remove(tmp_path, name, removed):
+    """Right after a training: the inputs and states of its last batch play no part."""
+    its = names(tmp_path)
+    model = its["model"]
+    loss = LOSSES[name](model, tiny.model("bert", 1))
+    trainer = Trainer(model, its["args"], train_dataset=its["data"], eval_dataset=its["data"], compute_loss_func=loss)
+    trainer.train()
+    if removed:
+        loss.remove()
+    plain = Trainer(model, its["args"], eval_dataset=its["data"]).evaluate()["eval_loss"]
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(plain, rel=1e-6)
+    if removed:
+        with pytest.raises(layerdrop.UserError, match="has no inputs of this training batch. Create a new loss after"):
+            trainer.train()
+
+
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_distillation_from_itself_with_all_weight_on_the_logits_changes_nothing(tmp_path, accumulated):
     """The divergence of equal logits is 0, and so is its gradient. Evaluation mode: dropout would make them differ."""
     its = names(tmp_path, optim="sgd", gradient_accumulation_steps=accumulated)
     model = its["model"]
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    without_dropout(model)
     before = copy.deepcopy(model.state_dict())
     loss = layerdrop.DistillationLoss(model, copy.deepcopy(model), distill_weight=1.0)
     Trainer(model, its["args"], train_dataset=its["data"], compute_loss_func=loss).train()
@@ -130,7 +162,7 @@ def test_distillation_from_itself_with_all_weight_on_the_logits_changes_nothing(
 
 def test_distillation_without_a_mask_is_with_a_mask_of_ones():
     """And its hooks are gone after `remove`."""
-    model, teacher = tiny.model("bert"), tiny.model("bert", seed=1)
+    model, teacher = without_dropout(tiny.model("bert")).train(), tiny.model("bert", seed=1)
     loss = layerdrop.DistillationLoss(model, teacher, "patient", pairs=[(0, 1)], distill_states_weight=2.0)
     ids = tiny.batch(4)["input_ids"]
     labels = torch.tensor([0, 1, 1, 0])
@@ -148,7 +180,7 @@ def test_distillation_is_the_recipes(tmp_path, distill):
     from layerdrop.states import layer_states
     from tests.training import CLASSES
 
-    student, teacher, batch = tiny.model("bert"), tiny.model("bert", 1), tiny.batch(4)
+    student, teacher, batch = without_dropout(tiny.model("bert")).train(), tiny.model("bert", 1), tiny.batch(4)
     labels, weight = torch.tensor([0, 1, 1, 0]), None if distill == "logits" else 2.0
     pairs = [] if distill == "logits" else [(0, 1), (2, 3)]
     spec = DistilSpec(distill, None, 3.0, 0.25, weight)

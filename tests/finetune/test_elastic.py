@@ -202,7 +202,7 @@ def test_the_public_loss_leaves_no_recording_behind():
     model, rows = tiny.model("bert").train(), batch()
     loss = ElasticDepthLoss(model, [2, 4], **AT_ONCE)
     loss(model(**inputs_of(rows)), rows["labels"])
-    assert not any(layer._forward_hooks for layer in model.bert.encoder.layer) and not loss.replaying
+    assert not any(layer._forward_hooks for layer in model.bert.encoder.layer) and not loss.batch.in_use
     loss.remove()
 
 
