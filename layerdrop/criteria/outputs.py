@@ -52,11 +52,11 @@ def sleb_kl(model: PreTrainedModel, batches: Batches, k: int) -> Rows:
     def score(dropped: list[int], candidates: list[int]) -> dict[int, float]:
         total, units, kind = dict.fromkeys(candidates, 0.0), 0, _kind(model)
         for batch in batches:
-            full = _units(model, batch)[0].double()
+            full = logits_and_labels(model, batch)[0].double()
             units += len(full)
             for i in candidates:
                 with without(model, [*dropped, i]):
-                    total[i] += float(kind.divergences(_units(model, batch)[0].double(), full).sum())
+                    total[i] += float(kind.divergences(logits_and_labels(model, batch)[0].double(), full).sum())
         return {i: value / units for i, value in total.items()}
 
     return _by_steps(model, k, score)
@@ -127,7 +127,7 @@ def _targets(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     return _kind(model).units(batch["labels"], batch["labels"])[1]
 
 
-def _units(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def logits_and_labels(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (units, outputs) and labels (units, ...)."""
     inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
     return _kind(model).units(model(**inputs).logits.float(), batch["labels"].to(model.device))
@@ -135,4 +135,4 @@ def _units(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, torch.Te
 
 def _losses(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """Loss of each unit: (units,)."""
-    return _kind(model).losses(*_units(model, batch))
+    return _kind(model).losses(*logits_and_labels(model, batch))

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -18,7 +19,7 @@ from layerdrop.system.files import read_json, write_atomically
 from layerdrop.system.typecheck import check_type
 
 VERSION = 1
-"""Version of the formulas. Every key depends on it."""
+"""Version of the code outside this folder that scores depend on. Every key depends on it, and on `code`."""
 
 
 class Stored(TypedDict, total=False):
@@ -71,10 +72,20 @@ def _has_steps(name: str, rows: list[list[float]], k: int) -> bool:
     return CRITERIA[name].unit != "steps" or len(rows) >= k
 
 
+@cache
+def code() -> str:
+    """Hash of the modules of this folder: a changed criterion is computed again."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def _key(checkpoint: Checkpoint, examples: Examples | None, task: Task | None, arguments: dict[str, Any]) -> str:
-    """Hash of everything that changes a score: contents of checkpoint and texts, maximum length, weight scope."""
+    """Hash of everything that changes a score: code, contents of checkpoint and texts, maximum length, weight scope."""
     parts = {
         "version": VERSION,
+        "code": code(),
         "checkpoint": checkpoint.fingerprints,
         "examples": examples.fingerprint() if examples else None,
         "task": task.name if task else None,

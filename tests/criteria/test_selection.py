@@ -1,13 +1,16 @@
 """From a DropSpec to ids, for real checkpoints."""
 
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 
 from layerdrop.architectures import HubOptions, ModelSpec
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.cli.parsing import parse
-from layerdrop.criteria.scoring import Scores
+from layerdrop.criteria import stored
+from layerdrop.criteria.scoring import Scores, score_layers
 from layerdrop.criteria.selection import search_space, select_layers, split_to_score
 from layerdrop.criteria.spec import DropSpec
 from layerdrop.criteria.weights import variance
@@ -167,6 +170,30 @@ def test_the_cache_of_a_larger_k_gives_the_same_scores(bert, glue, tmp_path):
     alone = scores(1, "a")
     assert str(scores(3, "b")) != str(alone)
     assert str(scores(1, "b")) == str(alone)
+
+
+def test_the_cache_is_of_the_criteria_s_code(bert, tmp_path, monkeypatch):
+    """A changed function is computed again. `code` is a hash of the modules of criteria."""
+    computed = []
+
+    def score(names, *rest, **arguments):
+        computed.append(names)
+        return score_layers(names, *rest, **arguments)
+
+    monkeypatch.setattr(stored, "score_layers", score)
+
+    def select():
+        select_layers(DropSpec("variance", 1), Checkpoint.open(bert), score_store=str(tmp_path / "store"))
+        return len(computed)
+
+    assert [select(), select()] == [1, 1]
+    changed = tmp_path / "criteria"
+    shutil.copytree(Path(stored.__file__).parent, changed)
+    monkeypatch.setattr(stored, "__file__", str(changed / "stored.py"))
+    monkeypatch.setattr(stored, "code", stored.code.__wrapped__)
+    assert select() == 1  # the same files
+    (changed / "weights.py").write_text((changed / "weights.py").read_text() + "# changed\n")
+    assert select() == 2
 
 
 def test_a_search_of_layers_that_share_their_weights_is_refused(tmp_path):
