@@ -6,11 +6,11 @@ from tabulate import tabulate
 
 from layerdrop.errors import UserError
 from layerdrop.report.frame import differing_settings
+from layerdrop.report.notes import BUSY_MARK
 from layerdrop.report.records import differing_inputs
 from layerdrop.report.table_row import TableRow
 from layerdrop.runs.record import RunRecord, read_record
 
-BUSY_MARK = "*"
 BUSY_MEANING = "other processes ran beside this run or its prerequisite run: these seconds are not comparable"
 SHARED = "shared"
 SHARED_MEANING = "seconds with those of prerequisite runs, which several runs can use"

@@ -127,8 +127,9 @@ def _limit(axes: plt.Axes) -> None:
 def strategies(results: ModelResults, columns: list[str], marks: Marks | None = None) -> plt.Figure | None:
     """A panel for each task, with a dot for each strategy and K: the median over seeds.
 
-    Whiskers reach from the lowest to the highest seed. The full model of the differences is a dashed line. marks:
-    colors and markers; None: chosen for these rows. Returns None if no run has dropped layers.
+    Whiskers reach from the lowest to the highest seed. The full model of the differences is a dashed line, and a band
+    from its lowest to its highest seed. marks: colors and markers; None: chosen for these rows. Returns None if no run
+    has dropped layers.
     """
     rows = [row for row in results.rows if row.k not in ("", "0") and not row.from_scratch]
     if not rows:
@@ -146,7 +147,7 @@ def strategies(results: ModelResults, columns: list[str], marks: Marks | None = 
     handles = [plt.Line2D([], [], **style_of(marks[name]), ls="", markersize=3) for name in names]
     handles += [plt.Line2D([], [], color=GREY, linewidth=0.8, linestyle="--") for _ in full]
     missing = "; no dot: not run, or impossible" if any(gaps) else ""
-    spread = "median over seeds, whiskers from lowest to highest" if results.seeds > 1 else "one seed"
+    spread = "median over seeds, whiskers and band from lowest to highest" if results.seeds > 1 else "one seed"
     _legend(figure, handles, [*names, *full], f"{spread}{missing}")
     _title(figure, results.title)
     return figure
@@ -166,12 +167,12 @@ def _panel(
     for name, k, dot in dots:
         at_k = [other for other in names if any(d[:2] == (other, k) for d in dots)]
         at = all_k.index(k) + (at_k.index(name) - (len(at_k) - 1) / 2) * step
-        low = dot.median if math.isnan(dot.low) else dot.low
-        whiskers = [[dot.median - low], [dot.high - dot.median]]
+        whiskers = [[dot.median - _low(dot)], [dot.high - dot.median]]
         axes.errorbar(at, dot.median, yerr=whiskers, **style_of(marks[name]), ls="", ms=3, lw=0.7, clip_on=False)
     full = _drawable(results.only_full_model and results.summary(results.only_full_model, cell))
     if full:
         axes.axhline(full.median, color=GREY, linewidth=0.8, linestyle="--", zorder=0.5)
+        axes.axhspan(_low(full), full.high, color=GREY, alpha=0.15, linewidth=0, zorder=0.4)
     if not dots and not full:
         axes.text(0.5, 0.5, "missing", ha="center", va="center", transform=axes.transAxes)
     axes.margins(y=0.12)
@@ -182,6 +183,11 @@ def _panel(
     axes.set_title(task_name(column), fontsize=7, pad=5)
     axes.set_ylabel(f"{metric_word(cell)}, points")
     return len({(name, k) for name, k, _ in dots}) < len(names) * len(all_k)
+
+
+def _low(summary: Summary) -> float:
+    """The lowest score. The median if a seed has constant predictions without a score."""
+    return summary.median if math.isnan(summary.low) else summary.low
 
 
 def _drawable(summary: Summary | None) -> Summary | None:
@@ -218,7 +224,8 @@ def speed(results: ModelResults, columns: list[str], marks: Marks | None = None)
     axes.margins(0.1, 0.15)
     _limit(axes)
     axes.set_xlabel("fine-tuning speed-up, times the full model")
-    axes.set_ylabel(f"mean over {len(columns)} task{'s' * (len(columns) != 1)}, points")
+    (cell, *others) = results.main_cells(columns)
+    axes.set_ylabel(f"mean over {len(columns)} tasks, points" if others else f"{metric_word(cell)}, points")
     _title(figure, results.title)
     note = "".join(busy(results.runs[results.runs["column"].isin(columns)])).replace(" and", "\nand")
     _legend(figure, *axes.get_legend_handles_labels(), note or None)

@@ -55,6 +55,7 @@ def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
         full = results.full(row)
         training = results.seconds_ratio(row, columns, "train") if full and full.is_full else None
         inference = results.seconds_ratio(row, columns, "inference")
+        disturbed = results.is_busy(row, columns)
         cells = {}
         for cell in results.main_cells(columns):
             value = results.value(row, cell)
@@ -72,9 +73,9 @@ def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
                 "cells": cells,
                 "parameters": results.median(row, columns, "parameters"),
                 "speed_up": 1 / training if training else None,
-                "speed_up_words": speed_up(training),
+                "speed_up_words": speed_up(training, disturbed),
                 "inference": inference,
-                "inference_words": time_change(inference),
+                "inference_words": time_change(inference, disturbed),
                 "runs": [_run(record) for record in records if record is not None],
             }
         )

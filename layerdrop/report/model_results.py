@@ -277,6 +277,11 @@ class ModelResults:
             ratios.append(ours / full)
         return statistics.fmean(ratios)
 
+    def is_busy(self, row: TableRow, columns: list[str]) -> bool:
+        """Whether other processes ran beside a run of `seconds_ratio`, which is then not comparable."""
+        compared = [row, base] if (base := self.full(row)) not in (None, row) else []
+        return any(any(self.known("busy", self._positions(one, columns))) for one in compared)
+
 
 def _nearest_full_models(rows: Iterable[TableRow]) -> dict[TableRow, list[TableRow]]:
     """Row -> the full models that differ from it in the fewest settings: plain ones, else those of its training."""

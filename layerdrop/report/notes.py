@@ -9,6 +9,9 @@ import pandas as pd
 from layerdrop.report.model_results import model_results, task_name
 from layerdrop.report.records import StoredRuns, failures, incomplete_notes, shorten
 
+BUSY_MARK = "*"
+"""Mark of seconds that were measured beside other processes."""
+
 
 def notes_on(
     stored: StoredRuns, runs: pd.DataFrame, tasks: list[str] | None = None, compared: bool = True

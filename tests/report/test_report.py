@@ -782,6 +782,20 @@ def test_a_long_title_has_several_lines():
             figures.plt.close("all")
 
 
+@pytest.mark.parametrize("scores", [[0.6, 0.9, 0.7], [0.7], [0.7, math.nan, 0.7]])
+def test_the_full_model_has_a_band_from_its_lowest_to_its_highest_seed(scores):
+    """A seed with constant predictions has no score."""
+    runs = [record(accuracy=score, seed=seed) for seed, score in enumerate(scores, 1)]
+    (results,) = model_results(frame([*runs, record(k=2, accuracy=0.5)]))
+    axes = figures.strategies(results, ["rte"]).axes[0]
+    (band,) = axes.patches
+    low, high = band.get_y(), band.get_y() + band.get_height()
+    assert (low, high) == pytest.approx((60, 90) if len(set(scores)) == 3 and scores[0] == 0.6 else (70, 70))
+    assert axes.lines[-1].get_ydata() == [70, 70]
+    assert figures.speed(results, ["rte"]).axes[0].get_ylabel() == "acc, points"
+    figures.plt.close("all")
+
+
 def test_figures_show_every_row():
     """A training variant is not its strategy; several sets of as many layers are one strategy's dots."""
     runs = [record(accuracy=0.6), record(k=2, accuracy=0.5, train=5.0)]
@@ -980,6 +994,25 @@ def test_resumed_runs_are_not_in_the_speed_up():
     assert table.rows[1][3] == "2.00" and "Training seconds exclude 1 resumed run." in table.notes
 
 
+@pytest.mark.parametrize("disturbed", [None, (0, "rte"), (2, "cola")])
+def test_times_beside_other_processes_are_marked(disturbed):
+    """In the rows of such runs, and in all rows if the full model's run is one of them."""
+    by_place = {(k, task): record(task, k=k, train=10 - k) for task in ("rte", "cola") for k in (0, 2, 4)}
+    runs = list(by_place.values())
+    for place, run in by_place.items():
+        if place == disturbed:
+            run.notes = [f"{BUSY} 1.3 of 2 cores, so the measured times are not comparable"]
+    (table,) = cost_tables(frame(runs))
+    marked = {None: [], (0, "rte"): ["2", "4"], (2, "cola"): ["2"]}[disturbed]
+    assert [row[1] for row in table.rows if row[3].endswith("*")] == marked
+    assert [row[1] for row in table.rows if row[4].endswith("*")] == marked
+    assert [value["k"] for value in table.values if value["busy"]] == marked
+    (only_rte,) = cost_tables(frame(runs), ["rte"])
+    assert any(value["busy"] for value in only_rte.values) == (disturbed == (0, "rte"))
+    if marked:
+        assert "1.25 & *" in " ".join(render([table], "latex").split())
+
+
 def test_times_beside_other_processes_are_said(tmp_path, capsys):
     """In the legend of the cost table, in one note, in the figure; also from a csv file of runs."""
     runs = [record(k=k, seed=s) for k in (0, 2) for s in (1, 2)] + [record("cola", k=k) for k in (0, 2)]
@@ -993,8 +1026,8 @@ def test_times_beside_other_processes_are_said(tmp_path, capsys):
     file.write_text(runs_csv(frame(runs)))
     for found in (frame(runs), read_runs_csv(str(file))):
         of_all = "imes of 2 of 6 runs were measured beside other processes and are not comparable"
-        assert busy(found) == [f"t{of_all}"] and f"*T{of_all}.*" in render(cost_tables(found), "md")
-        assert f"*T{of_all.replace('2 of 6', '1 of 4')}.*" in render(cost_tables(found, ["rte"]), "md")
+        assert busy(found) == [f"t{of_all}"] and f"*T{of_all}. An asterisk" in render(cost_tables(found), "md")
+        assert f"*T{of_all.replace('2 of 6', '1 of 4')}. " in render(cost_tables(found, ["rte"]), "md")
         (results,) = model_results(found)
         drawn = figures.speed(results, results.columns())
         assert drawn.legends[0].get_title().get_text() == f"t{of_all}".replace(" and", "\nand")

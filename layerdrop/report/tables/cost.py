@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from layerdrop.report.model_results import ModelResults, model_results
-from layerdrop.report.notes import busy
+from layerdrop.report.notes import BUSY_MARK, busy
 from layerdrop.report.table import Table
 from layerdrop.report.tables.scores import MISSING, names
 
@@ -26,21 +26,23 @@ def cost_tables(runs: pd.DataFrame, tasks: list[str] | None = None) -> list[Tabl
             parameters = results.median(row, columns, "parameters")
             training, inference = (results.seconds_ratio(row, columns, stage) for stage in ("train", "inference"))
             size = MISSING if parameters is None else f"{parameters / 1e6:.1f}"
-            table.rows.append([*row, size, speed_up(training), time_change(inference)])
+            disturbed = results.is_busy(row, columns)
+            table.rows.append([*row, size, speed_up(training, disturbed), time_change(inference, disturbed)])
             value = results.place(row) | {"tasks": " ".join(columns), "parameters": parameters and round(parameters)}
+            value |= {"busy": disturbed}
             table.values.append(value | {"speed_up": training and 1 / training, "inference_ratio": inference})
         tables.append(table)
     return tables
 
 
-def speed_up(ratio: float | None) -> str:
-    """The speed-up of a ratio of seconds: `1.25`."""
-    return MISSING if ratio is None else f"{1 / ratio:.2f}"
+def speed_up(ratio: float | None, busy: bool) -> str:
+    """The speed-up of a ratio of seconds: `1.25`, or `1.25*` beside other processes."""
+    return MISSING if ratio is None else f"{1 / ratio:.2f}" + BUSY_MARK * busy
 
 
-def time_change(ratio: float | None) -> str:
-    """The change of a ratio of seconds: `-78%`."""
-    return MISSING if ratio is None else f"{100 * (ratio - 1):+.0f}%"
+def time_change(ratio: float | None, busy: bool) -> str:
+    """The change of a ratio of seconds: `-78%`, or `-78%*` beside other processes."""
+    return MISSING if ratio is None else f"{100 * (ratio - 1):+.0f}%" + BUSY_MARK * busy
 
 
 def _notes(results: ModelResults, columns: list[str], runs: pd.DataFrame) -> list[str]:
@@ -49,7 +51,8 @@ def _notes(results: ModelResults, columns: list[str], runs: pd.DataFrame) -> lis
         "prerequisite runs and the teacher's pass. Inference: a pass over the validation set. "
         "Other processes on the machine distort the seconds."
     ]
-    notes += [f"{note.capitalize()}." for note in busy(results.runs[results.runs["column"].isin(columns)])]
+    for note in busy(results.runs[results.runs["column"].isin(columns)]):
+        notes.append(f"{note.capitalize()}. An asterisk marks rows with such runs, or compared with such runs.")
     if n := int(results.runs["resumed"].sum()):
         notes.append(f"Training seconds exclude {n} resumed run{'s' * (n > 1)}.")
     of_model = runs.loc[runs["model"] == results.model, ["device", "threads"]].drop_duplicates()
