@@ -201,6 +201,15 @@ class FineTuner(Trainer):
         )
         return self.accelerator.prepare(loader)
 
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """The batches of a step. None after the last step.
+
+        The library would train one more step from a checkpoint of the last step, if this step is within an epoch.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            return [], None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
     def training_step(self, model, inputs, num_items_in_batch=None):
         """The library's training step, as a CUDA graph if possible."""
         if self.captured is None:
