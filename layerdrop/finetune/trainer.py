@@ -108,7 +108,6 @@ class FineTuner(Trainer):
             if isinstance(error, RuntimeError) and "to be installed" not in str(error):
                 raise  # any other error, such as out of memory, is a failure of the run
             raise UserError(" ".join(str(error).split())) from error  # names the package that --report_to needs
-        log_to(self.args.output_dir, self.callback_handler.callbacks)
         # The loss is a mean over the batch. The library has to divide it by the number of accumulated batches.
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False
         self.remove_callback(PrinterCallback)
@@ -124,6 +123,7 @@ class FineTuner(Trainer):
         if resume_from_checkpoint is not None:
             state = Path(resume_from_checkpoint, "trainer_state.json").read_text(encoding="utf-8")
             self.resumed_at_step = json.loads(state)["global_step"]
+        log_to(self.args.output_dir, self.callback_handler.callbacks, self.resumed_at_step)
         start = time.perf_counter()
         try:
             with tracking(self.args):
