@@ -278,10 +278,18 @@ def test_held_out_rows_of_data_that_all_runs_share(with_own_data, words):
 
 
 @pytest.mark.parametrize("shown", [True, False])
-def test_no_progress_bars_of_any_library(bert, tmp_path, monkeypatch, shown):
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run --drop_strategy top --drop_k 1 --dry_run --output_dir run --model_name_or_path",
+        "layers profile --tasks rte --max_train_samples 8 --models",
+    ],
+)
+def test_no_progress_bars_of_any_library(bert, glue, tmp_path, monkeypatch, words, shown):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging, "_tqdm_active", True)
-    words = ["--model_name_or_path", bert, "--drop_strategy", "top", "--drop_k", "1", "--dry_run"]
-    assert run_command("run", [*words, "--disable_tqdm", str(not shown), "--output_dir", str(tmp_path / "run")]) == 0
+    name, *flags = words.split()
+    assert run_command(name, [*flags, bert, "--data_dir", glue, "--use_cpu", "--disable_tqdm", str(not shown)]) == 0
     assert logging.is_progress_bar_enabled() == shown
 
 
