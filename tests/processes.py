@@ -1,7 +1,9 @@
 """Processes of tests: copies of this process, so that none imports torch again."""
 
+import math
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from accelerate.state import AcceleratorState, PartialState
 
 from benchmarks.kill import fork_workers
 from layerdrop.cli.command import run_command
+from layerdrop.finetune import interrupt
 
 
 class Ended(NamedTuple):
@@ -76,6 +79,25 @@ def start_command(name: str, words: list[str]) -> Forked:
         return run_command(name, words)
 
     return Forked(command)
+
+
+def kill_at_checkpoint(n: int, function: Callable[[], int | None]) -> None:
+    """Call a function in a copy of this process, which writes a checkpoint at every step. Kill it after the nth one."""
+
+    def call() -> int | None:
+        interrupt.WITHIN_EPOCH_SECONDS, interrupt.CHECKPOINT_SECONDS, interrupt.CHECKPOINT_SHARE = 0.0, 0.0, math.inf
+        usual, left = interrupt.Interrupt.on_save, iter(range(n - 1, -1, -1))
+
+        def on_save(*args, **kwargs):
+            usual(*args, **kwargs)
+            if not next(left):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        interrupt.Interrupt.on_save = on_save
+        return function()
+
+    ended = Forked(call).wait()
+    assert ended.code == -signal.SIGKILL, ended
 
 
 def run_in_processes(n: int, words: list[str], prepare: Callable[[int], None] = lambda rank: None) -> list[Ended]:

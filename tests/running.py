@@ -28,6 +28,16 @@ def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+def assert_same_results(folder, other) -> None:
+    """Two folders have the same files, and the same bytes in all weights and predictions."""
+    files, others = (
+        sorted(p.relative_to(root) for p in Path(root).rglob("*") if p.is_file()) for root in (folder, other)
+    )
+    assert files == others
+    for name in (name for name in files if name.suffix in (".safetensors", ".tsv")):
+        assert Path(folder, name).read_bytes() == Path(other, name).read_bytes(), name
+
+
 def write_table(path, header, rows) -> None:
     """Write a tab-separated file, without quoting."""
     lines = ["\t".join(map(str, row)) for row in (header, *rows)]

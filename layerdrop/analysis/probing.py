@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from layerdrop.analysis.layers import points_of
@@ -22,6 +21,7 @@ from layerdrop.data.tasks import Task
 from layerdrop.data.tokens import TokenizedDataset
 from layerdrop.errors import UserError
 from layerdrop.states import layer_states, sentence_tokens
+from layerdrop.system.progress import progress
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse strengths of the regularization."""
@@ -55,7 +55,7 @@ def probe(
             features(model, data, collate, token, batch_size, Path(folder) / name)
             for name, data in (("train", train), ("validation", validation))
         )
-        points = tqdm(range(len(x.files)), desc="probes", delay=2, leave=False)
+        points = progress(range(len(x.files)), "probes")
         return [fit_and_score(x.at(i), train.labels, x_val.at(i), validation.labels, task) for i in points]
 
 
@@ -82,7 +82,7 @@ def features(
     """Compute the features of the n_layers + 1 points in one pass over the data. folder: a new folder for the files."""
     folder.mkdir()
     dataset, files = data.longest_first(), [folder / str(i) for i in range(model.config.num_hidden_layers + 1)]
-    for start in tqdm(range(0, len(data), batch_size), desc="states", delay=2, leave=False):
+    for start in progress(range(0, len(data), batch_size), "states"):
         batch = collate([dataset[i] for i in range(start, min(start + batch_size, len(data)))])
         points = torch.stack(points_of(layer_states(model, batch))).float()
         mask = batch["attention_mask"].to(points.device)

@@ -119,12 +119,16 @@ def data_of(record, tasks: list[str] | None, words: list[str], splits: tuple[str
 
 def _input(model: str, splits: tuple[str, ...], words: list[str]):
     """A model and the data of a task. Raises UserError for flags that do not apply here."""
+    from transformers.utils.logging import disable_progress_bar
+
     from layerdrop.analysis.inputs import AnalysisInput
     from layerdrop.checkpoints import work_offline_unless_reachable
     from layerdrop.cli.parsing import parse
 
     steps = {"train": "--do_train", "validation": "--do_eval", "test": "--do_predict"}
     arguments = parse(["--model_name_or_path", model, *[steps[split] for split in splits], *words])
+    if arguments.train.disable_tqdm:
+        disable_progress_bar()
     if arguments.needs_hub:
         work_offline_unless_reachable()
     spec, options = arguments.to_spec()

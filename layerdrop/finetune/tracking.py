@@ -32,16 +32,19 @@ def missing_package(tracker: str) -> str | None:
     return None if available() else PACKAGES.get(tracker, tracker)
 
 
-def log_to(folder: str, callbacks: Iterable[TrainerCallback]) -> None:
+def log_to(folder: str, callbacks: Iterable[TrainerCallback], resumed_at_step: int | None = None) -> None:
     """Let TensorBoard write its event files directly into a folder, so that its run has the folder's name.
 
     By default, the library adds `runs/TIME_HOST`, and each training of the folder adds a run. The names of the files
-    end in EVENTS_SUFFIX. The user's variable TENSORBOARD_LOGGING_DIR overrides the folder.
+    end in EVENTS_SUFFIX. The user's variable TENSORBOARD_LOGGING_DIR overrides the folder. resumed_at_step: TensorBoard
+    hides what a killed training has logged after this step, because the resumed training logs it again.
     """
+    purge_step = None if resumed_at_step is None else resumed_at_step + 1
     for callback in callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             callback.logging_dir = folder
-            callback._SummaryWriter = partial(callback._SummaryWriter, filename_suffix=EVENTS_SUFFIX)
+            writer = partial(callback._SummaryWriter, filename_suffix=EVENTS_SUFFIX, purge_step=purge_step)
+            callback._SummaryWriter = writer
 
 
 @contextmanager

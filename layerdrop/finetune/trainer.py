@@ -108,7 +108,6 @@ class FineTuner(Trainer):
             if isinstance(error, RuntimeError) and "to be installed" not in str(error):
                 raise  # any other error, such as out of memory, is a failure of the run
             raise UserError(" ".join(str(error).split())) from error  # names the package that --report_to needs
-        log_to(self.args.output_dir, self.callback_handler.callbacks)
         # The loss is a mean over the batch. The library has to divide it by the number of accumulated batches.
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = False
         self.remove_callback(PrinterCallback)
@@ -124,6 +123,7 @@ class FineTuner(Trainer):
         if resume_from_checkpoint is not None:
             state = Path(resume_from_checkpoint, "trainer_state.json").read_text(encoding="utf-8")
             self.resumed_at_step = json.loads(state)["global_step"]
+        log_to(self.args.output_dir, self.callback_handler.callbacks, self.resumed_at_step)
         start = time.perf_counter()
         try:
             with tracking(self.args):
@@ -200,6 +200,15 @@ class FineTuner(Trainer):
             worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index),
         )
         return self.accelerator.prepare(loader)
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """The batches of a step. None after the last step.
+
+        The library would train one more step from a checkpoint of the last step, if this step is within an epoch.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            return [], None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """The library's training step, as a CUDA graph if possible."""

@@ -79,7 +79,8 @@ def read_contents(settings: ReportSettings) -> Contents:
     notes = notes_on(stored, runs, tasks, compared=not between_rows or set(settings.table) != {"significance"})
     if paper_results is not None:
         notes.append(NOTES[settings.compare])
-        if runs.merge(paper_results, on=["model", "task"]).empty:
+        compared = runs[runs["task"].isin(tasks or available)]
+        if compared.merge(paper_results, on=["model", "task"]).empty:
             notes.append(f"--compare {settings.compare}: no published values for these models and tasks")
     shown = runs
     if tasks:  # leave out tables without a run of these tasks

@@ -94,11 +94,13 @@ class Candidates:
     def cost(self) -> dict[str, float]:
         """Cost of all trainings of this search, including reused ones: `trainings`, `steps`, `seconds` of the runs.
 
-        Parallel runs count separately.
+        Parallel runs count separately. resumed: number of resumed trainings, whose seconds cover only a part.
         """
-        steps = sum(record.steps or 0 for record in self.records.values())
-        seconds = sum(record.seconds.get("total", 0.0) for record in self.records.values())
-        return {"trainings": len(self.records), "steps": steps, "seconds": seconds}
+        records = self.records.values()
+        steps = sum(record.steps or 0 for record in records)
+        seconds = sum(record.seconds.get("total", 0.0) for record in records)
+        resumed = sum(record.resumed_at_step is not None for record in records)
+        return {"trainings": len(records), "steps": steps, "seconds": seconds, "resumed": resumed}
 
     def _train(self, specs: Sequence[RunSpec], save_model: bool = False) -> list[RunRecord | None]:
         """Train the missing runs. Returns their records, None for a failure. Raises the errors of `__call__`."""

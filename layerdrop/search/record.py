@@ -33,7 +33,8 @@ class SearchRecord:
     constant: list[int] = field(default_factory=list)
     """Every K whose best set has constant predictions for at least one seed."""
     cost: dict[str, float] = field(default_factory=dict)
-    """`trainings`, `steps`, `seconds` of whole runs; `scoring_seconds` if criteria propose sets."""
+    """`trainings`, `steps`, `seconds` of whole runs; `resumed`: trainings whose seconds cover only a part;
+    `scoring_seconds` if criteria propose sets."""
 
     @property
     def sets(self) -> list[list[int]]:
@@ -168,7 +169,8 @@ def summary(record: SearchRecord, file: str, more: Sequence[str] = ()) -> str:
         lines.append(f"order of dropping: {' '.join(map(str, record.order))}")
     trainings = f"{cost['trainings']:,} training{'s' * (cost['trainings'] != 1)}, {cost['steps']:,} steps"
     scoring = f", {cost['scoring_seconds'] / 60:.1f} min of scoring" if "scoring_seconds" in cost else ""
-    lines.append(f"cost: {trainings}, {cost['seconds'] / 60:.1f} min of runs{scoring}")
+    part = f" ({n} resumed: only the last part)" if (n := cost.get("resumed")) else ""
+    lines.append(f"cost: {trainings}, {cost['seconds'] / 60:.1f} min of runs{part}{scoring}")
     lacks_file = spec.data.source == "files" and not spec.data.validation_share and "--validation_file" not in more
     lines.append(
         "use the result"

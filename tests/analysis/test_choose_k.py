@@ -25,6 +25,8 @@ from layerdrop.runs.predictions import read_predictions
 from layerdrop.runs.record import RunRecord, read_record
 from layerdrop.runs.spec import RunSpec
 from layerdrop.system.limits import RANGES, Range
+from tests.processes import kill_at_checkpoint
+from tests.running import assert_same_results
 
 
 def test_halves():
@@ -234,6 +236,21 @@ def test_command(call):
     assert "to keep its model" in call(words)[2] and (folder / "model.safetensors").exists()
     (folder / "README.md").unlink()  # killed after the record
     assert call(words)[0] == 0 and (folder / "README.md").exists()
+
+
+@pytest.mark.parametrize("when", ["gradual", "elastic --finetune_chosen"])
+def test_a_killed_run_continues_from_a_checkpoint_within_its_epoch(call, when):
+    """The K, the losses, the predictions and the model are those of an undisturbed command."""
+    words = f"--tasks rte --k 2 --max_loss 100 --per_device_train_batch_size 8 --drop_when {when} --store"
+    code, out, err = call(f"{words} whole")
+    assert code == 0, err
+    kill_at_checkpoint(2, lambda: call(f"{words} killed")[0])
+    code, again, err = call(f"{words} killed")
+    assert code == 0 and again == out.replace("whole", "killed"), err
+    assert_same_results("killed", "whole")
+    assert [
+        record for path in Path("killed").rglob("record.json") if (record := read_record(path.parent)).resumed_at_step
+    ]
 
 
 def test_flags_from_a_file_and_no_k_within_the_loss(call, monkeypatch):

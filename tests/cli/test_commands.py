@@ -14,6 +14,7 @@ from layerdrop.cli.command import COMMANDS, command_module, command_parser, run_
 from layerdrop.cli.cut import SHARED
 from layerdrop.cli.flags import SECTIONS
 from layerdrop.errors import UserError
+from layerdrop.runs.record import read_record
 from layerdrop.system.process import OF_TORCHRUN
 from layerdrop.system.text import cut_middle
 
@@ -260,11 +261,35 @@ def test_unusable_data_are_one_line_and_no_folder(with_own_data, name, words, sa
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("words", ["--train_file train.csv", "--dataset_name data", "--engine ray --dataset_name data"])
+def test_held_out_rows_of_data_that_all_runs_share(with_own_data, words):
+    """The check before the first run reads the same rows as the runs: 12 of 15 usable rows, and 3 held-out rows."""
+    Path("data").mkdir()
+    Path("data/train.csv").write_text(Path("train.csv").read_text())
+    words += " --hold_out 0.2 --save_model no"
+    code, _, err = with_own_data("sweep", words)
+    assert ("error: " in err) == (code == 2) == ("ray" not in words) and "Fix the row, or add --skip_bad_rows" in err
+    code, _, err = with_own_data("sweep", f"{words} --skip_bad_rows")
+    assert code == 0, err
+    for note in ("note: 1 malformed row of train left out: ", "note: 3 of 15 training rows are held out (20% of each "):
+        assert err.count(note) == 3, err  # of the command, and of two runs in this process
+    records = [record for path in Path("runs").rglob("record.json") if (record := read_record(path.parent)).metrics]
+    assert [[record.data[split]["rows"] for split in ("train", "validation")] for record in records] == [[12, 3]] * 2
+
+
 @pytest.mark.parametrize("shown", [True, False])
-def test_no_progress_bars_of_any_library(bert, tmp_path, monkeypatch, shown):
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run --drop_strategy top --drop_k 1 --dry_run --output_dir run --model_name_or_path",
+        "layers profile --tasks rte --max_train_samples 8 --models",
+    ],
+)
+def test_no_progress_bars_of_any_library(bert, glue, tmp_path, monkeypatch, words, shown):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(logging, "_tqdm_active", True)
-    words = ["--model_name_or_path", bert, "--drop_strategy", "top", "--drop_k", "1", "--dry_run"]
-    assert run_command("run", [*words, "--disable_tqdm", str(not shown), "--output_dir", str(tmp_path / "run")]) == 0
+    name, *flags = words.split()
+    assert run_command(name, [*flags, bert, "--data_dir", glue, "--use_cpu", "--disable_tqdm", str(not shown)]) == 0
     assert logging.is_progress_bar_enabled() == shown
 
 

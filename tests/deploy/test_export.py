@@ -30,6 +30,8 @@ from layerdrop.runs.record import RunRecord
 from layerdrop.runs.spec import RunSpec
 from layerdrop.surgery import drop_layers
 from tests import tiny
+from tests.processes import kill_at_checkpoint
+from tests.running import QUICK, same, weights
 from tests.small.test_surgery import MODEL_TYPES
 
 pytestmark = pytest.mark.usefixtures("operators_once")
@@ -154,6 +156,28 @@ def test_safetensors(made, capsys):
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
     said = json.loads((folder / "export.json").read_text())
     assert said["kept"] == [0, 1] and said["task"] == "rte" and said["loss"] == 0
+
+
+@pytest.mark.parametrize("k", [0, 2])
+def test_the_card_of_an_elastic_run_whose_training_was_killed(run, bert, glue, capsys, k):
+    """It has the scores, no seconds of a part of the training, and a command that gives the same model."""
+    drop = f"--drop_strategy top --drop_k {k}" if k else ""
+    words = f"--task_name rte --drop_when elastic --elastic_k 2 {drop} --num_train_epochs 1 --learning_rate 1e-2"
+    argv = ["--model_name_or_path", bert, "--data_dir", glue, *QUICK, "--output_dir", "made", *words.split()]
+    kill_at_checkpoint(2, lambda: run_command("run", argv))
+    code, _, _, err = run(f"{words} --resume_from_checkpoint auto", output="made")
+    assert code == 0 and call("made", capsys)[0] == 0, err
+    card = ModelCard.load("made/export/README.md")
+    words = card.content.split("```bash\nlayerdrop run ")[1].split("\n```")[0]
+    code, record, _, err = run(words, output="again")
+    assert code == 0 and same(weights("made"), weights("again")), err
+    scores = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert scores == {name: value for name, value in record["metrics"].items() if name != "loss"}
+    assert "s of training" not in card.content and f"with {6 - k} of 6 layers" in card.content
+    seconds = record["prerequisites"]["seconds"]
+    assert (
+        call("again", capsys)[0] == 0 and f", {seconds:.0f} s of training" in Path("again/export/README.md").read_text()
+    )
 
 
 def test_an_export_is_cut(made, capsys):

@@ -14,9 +14,12 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations import integration_utils
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+from layerdrop.cli.command import run_command
 from layerdrop.finetune import interrupt
 from layerdrop.finetune import tracking as module
 from layerdrop.finetune.tracking import VARIABLES, missing_package, tracking
+from tests.processes import kill_at_checkpoint
+from tests.running import QUICK
 
 
 class Tracker:
@@ -112,7 +115,11 @@ def test_one_training_of_each_run_is_reported(run, monkeypatch, words, reported)
 class Writer:
     """TensorBoard's SummaryWriter: one file for each writer."""
 
-    def __init__(self, log_dir, filename_suffix=""):
+    purged = []
+    """`purge_step` of each writer: from this step on, the values of earlier files are hidden."""
+
+    def __init__(self, log_dir, filename_suffix="", purge_step=None):
+        self.purged.append(purge_step)
         Path(log_dir).mkdir(parents=True, exist_ok=True)
         self.file = Path(log_dir) / f"events.out.tfevents.{time.time_ns()}.host{filename_suffix}"
         self.file.write_text("")
@@ -135,6 +142,7 @@ class Writer:
 def tensorboard(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
     monkeypatch.setattr(integration_utils, "is_tensorboard_available", lambda: True)
+    monkeypatch.setattr(Writer, "purged", [])
     monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
 
 
@@ -177,7 +185,26 @@ def test_a_resumed_run_continues_its_curves(run, tensorboard, monkeypatch, resum
         assert run(REPORTED)[0] == 130 and len(first := events()) == 1
     code, _, _, err = run(f"{REPORTED} {resumed} --resume_from_checkpoint")
     assert code == 0 and first <= events() and len(events()) == (1 if resumed else 2), err
+    assert Writer.purged == ([None] if resumed else [None, 2])
     assert run(f"{REPORTED} --overwrite_output_dir")[0] == 0 and len(events()) == 1 and first.isdisjoint(events())
+
+
+def test_a_killed_elastic_run_continues_the_curves_of_its_training(run, bert, glue, tensorboard):
+    """In the folder of the training, which alone is reported. Files of other folders stay."""
+    words = "--task_name rte --drop_when elastic --elastic_k 2 4 --num_train_epochs 1 --report_to tensorboard"
+    words += " --resume_from_checkpoint auto"
+    argv = ["--model_name_or_path", bert, "--data_dir", glue, *QUICK, "--output_dir", "out", *words.split()]
+    mine = {"mine/events.out.tfevents.1.layerdrop", "prior/events.out.tfevents.1.layerdrop"}
+    for name in mine:
+        (path := Path("out", name)).parent.mkdir(parents=True)
+        path.write_text("mine")
+    kill_at_checkpoint(2, lambda: run_command("run", argv))
+    (killed,) = events() - mine
+    code, _, _, err = run(words)
+    assert code == 0 and Writer.purged == [3], err
+    resumed = {name for name in events() - mine - {killed} if name.endswith(".layerdrop")}
+    assert events() > {killed, *mine} and len(resumed) == 1
+    assert {Path(name).parent.name[:35] for name in (killed, *resumed)} == {"tinybert_rte_full_k0_elastic_seed42"}
 
 
 def test_the_missing_package_of_every_tracker(monkeypatch):

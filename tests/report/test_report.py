@@ -5,6 +5,7 @@ import dataclasses
 import io
 import itertools
 import math
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -1462,6 +1463,21 @@ def test_strategies_are_compared_from_the_same_start_model(tmp_path, starts, cel
     assert list(cells_against("top", predicted(tmp_path, runs, [WORSE, BETTER])).values()) == [cell]
 
 
+def test_strategies_are_compared_between_runs_that_were_trained_again(tmp_path):
+    """After --finetune_again, each seed has its own elastic training. A resumed run counts as any other."""
+    runs = []
+    for seed in (1, 2):
+        start = record(elastic_k=(2, 4), seed=seed).spec
+        runs += [record(k=2, strategy=strategy, seed=seed, start=start) for strategy in ("top", "bottom")]
+        runs += [record(k=2, seed=seed, start=start, recipe=None), record(k=2, strategy="bottom", seed=seed)]
+    for run in runs:
+        run.fingerprints = {"start": f"weights of seed {run.spec.seed}"} if run.spec.start else {}
+        run.resumed_at_step = 5
+    found = predicted(tmp_path, runs, [WORSE, BETTER, BETTER, WORSE] * 2)
+    cells = {("bottom", "2"): "missing", ("bottom, elastic-finetuned", "2"): "2 better of 2 (p 0.021)"}
+    assert cells_against("top", found) == cells
+
+
 def test_settings_of_a_criterion_are_no_settings_of_the_training(tmp_path):
     """`contribution` is scored in two ways: each is compared with `top`, but `top` with neither."""
     splits = [{"strategy": "contribution", "score_split": split} for split in ("train", "validation")]
@@ -1501,6 +1517,26 @@ def test_the_flag_against(tmp_path, capsys):
         assert run_command("report", words) == 2
         out, err = capsys.readouterr()
         assert message in err and err.count("\n") == 1 and not out
+
+
+def test_the_name_of_own_files_beside_tasks_of_glue(tmp_path, capsys):
+    """--tasks with published values, another strategy, and a csv file of the runs."""
+    own = {"task": "mine", "source": "files", "files": (("train", "a.csv"), ("validation", "b.csv"))}
+    runs = [record(k=2, strategy=strategy, **task) for task in ({}, own) for strategy in ("top", "bottom")]
+    for run in runs[2:]:
+        run.labels, run.label_type = [RIGHT, WRONG], "class"
+    for run in predicted(tmp_path, runs, [WORSE, WORSE, WORSE, BETTER])["record"]:
+        run.write()
+    assert run_command("report", [str(tmp_path), "--tasks", "mine", "--table", "significance", "--against", "top"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"\| bottom +\| 2 +\| 1 better of 1 \(p 0.021\) \|", out) and "RTE" not in out
+    for store in (str(tmp_path), file := str(tmp_path / "runs.csv")):
+        for tasks, lacks in ((["mine"], True), (["mine", "rte"], False)):
+            more = ["--runs", file] if store != file else []
+            assert run_command("report", [store, "--tasks", *tasks, "--compare", "sajjad2023", *more]) == 0
+            out, err = capsys.readouterr()
+            assert ("no published values for these models and tasks" in err) == lacks
+            assert ("published 62.8" in out) == ("RTE" in out) == (not lacks) and "mine acc" in out
 
 
 # ---- figures of a csv file -------------------------------------------------------------------------------------------

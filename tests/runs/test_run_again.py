@@ -1,6 +1,7 @@
 """A run asked for twice, stopped, overwritten, or by two at once: nothing is lost, nothing is done twice."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -9,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from layerdrop.cli.command import run_command
 from layerdrop.finetune import interrupt
+from layerdrop.finetune.trainer import FineTuner
 from layerdrop.runs import folder
 from layerdrop.runs.results import RESULT_FILES
 from layerdrop.runs.spec import RunSpec
 from layerdrop.runs.status import Needs, status_of
 from layerdrop.system.own_files import CHECKPOINTS, OwnFiles
-from tests.processes import start_command
-from tests.running import QUICK, predictions, read_record, same, weights
+from tests.processes import kill_at_checkpoint, start_command
+from tests.running import QUICK, assert_same_results, predictions, read_record, same, weights
 from tests.runs.test_store import cut
 
 
@@ -78,6 +81,56 @@ def test_resumed_is_bit_identical(run, monkeypatch, strategy, stop):
     assert not list(Path("out").glob("checkpoint-*"))
     code, again, _, err = run(words + more)
     assert code == 0 and again == resumed and "already done" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "checkpoint"),
+    [
+        ("--train_sampling_strategy random --gradient_accumulation_steps 2 --per_device_train_batch_size 2", 5),
+        ("--max_steps 8 --gradient_accumulation_steps 2 --per_device_train_batch_size 3 --layerdrop_rate 0.3", 7),
+        ("--drop_when gradual --drop_step 1 --drop_every_epochs 1 --train_sampling_strategy random", 5),
+        ("--drop_when finetuned --theseus", 7),  # of the second training
+        ("--teacher auto --distill layers --logging_strategy steps --logging_steps 2", 7),
+        ("--drop_when elastic --elastic_k 2 4 --finetune_again", 4),
+    ],
+)
+def test_killed_within_an_epoch_is_bit_identical(run, bert, glue, words, checkpoint):
+    """Killed after a rolling checkpoint, also of a prerequisite run."""
+    words = f"--task_name rte --drop_strategy top --drop_k 2 --num_train_epochs 2 --learning_rate 1e-3 {words}"
+    code, whole, _, err = run(words, output="whole/run")
+    assert code == 0, err
+    words += " --resume_from_checkpoint auto"
+    argv = ["--model_name_or_path", bert, "--data_dir", glue, *QUICK, "--output_dir", "killed/run", *words.split()]
+    kill_at_checkpoint(checkpoint, lambda: run_command("run", argv))
+    code, record, _, err = run(words, output="killed/run")
+    assert code == 0, err
+    assert record["resumed_at_step"] or record["prerequisites"]["resumed"]
+    assert_same_results("killed", "whole")
+    for name in ("metrics", "cuts", "steps"):
+        assert record[name] == whole[name], name
+    assert [pytest.approx(entry, rel=1e-5) for entry in whole["epochs"]] == record["epochs"]
+
+
+@pytest.mark.parametrize("save", ["", "--save_strategy steps --save_steps 4"])
+def test_a_training_that_is_complete_trains_no_further(run, monkeypatch, save):
+    """Stopped after the last of 4 steps, within the second epoch."""
+    words = f"--task_name rte --max_steps 4 --learning_rate 1e-3 {save}"
+    _, whole, _, _ = run(words, output="whole")
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        for name in ("CHECKPOINT_SECONDS", "WITHIN_EPOCH_SECONDS"):
+            patch.setattr(interrupt, name, 0.0)
+        patch.setattr(interrupt, "CHECKPOINT_SHARE", math.inf)
+        patch.setattr(FineTuner, "save_run", killed)
+        assert run(words)[0] == 130
+    last = "checkpoint-4" if save else "checkpoint-3"  # a rolling checkpoint of the last step would be useless
+    assert sorted(path.name for path in Path("out").glob("checkpoint-*"))[-1] == last
+    code, record, _, _ = run(words + " --resume_from_checkpoint")
+    assert code == 0 and record["steps"] == 4 and record["metrics"] == whole["metrics"]
+    assert same(weights("whole"), weights("out"))
 
 
 @pytest.mark.parametrize(("seconds", "saved"), [(0.0, [3, 6]), (3600.0, [])])

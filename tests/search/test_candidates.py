@@ -67,7 +67,8 @@ def test_scores_are_the_main_metric_one_a_seed(candidates):
     drops = {(job.spec.drop, job.spec.seed) for job in engine.started}
     assert drops == {(DropSpec("list", layers=ids), seed) for ids in ((3,), (0, 1)) for seed in (1, 2)}
     assert all(job.spec.data.hold_out == 0.15 and not job.options.save_model for job in engine.started)
-    assert evaluate.cost == {"trainings": 4, "steps": 28, "seconds": 40.0} and evaluate.metric == "accuracy"
+    assert evaluate.cost == {"trainings": 4, "steps": 28, "seconds": 40.0, "resumed": 0}
+    assert evaluate.metric == "accuracy"
 
 
 def test_loss_counts_with_the_sign_turned_round(candidates):

@@ -14,7 +14,8 @@ from layerdrop.criteria.orders import read_order_file, read_sets_file
 from layerdrop.runs.record import read_record
 from layerdrop.search.methods import PROPOSED_BY
 from tests import tiny
-from tests.processes import start_command
+from tests.processes import kill_at_checkpoint, start_command
+from tests.running import assert_same_results
 
 RECIPE = "task_name: rte\nprecision: fp32\nper_device_train_batch_size: 8\nnum_train_epochs: 1\n"
 
@@ -167,6 +168,17 @@ def test_killed_in_the_middle_of_a_level(words_of_workers):
     completed = again.err.count("done  ") - (6 - len(times))
     assert 2 <= len(times) < 6 and 0 <= completed <= 1  # one worker
     assert all(os.stat(path).st_mtime_ns == before for path, before in times.items())
+
+
+def test_a_candidate_continues_from_a_checkpoint_within_its_epoch(words, capsys):
+    words = [*words, "--max_k", "1", "--learning_rate", "1e-3"]
+    assert run_command("search", [*words, "--store", "whole"]) == 0
+    kill_at_checkpoint(3, lambda: run_command("search", [*words, "--store", "killed"]))
+    assert run_command("search", [*words, "--store", "killed"]) == 0
+    assert "min of runs (1 resumed: only the last part)\n" in capsys.readouterr().out
+    found, whole = (json.loads(Path(store, "tinybert_rte_greedy.json").read_text()) for store in ("killed", "whole"))
+    assert found.pop("cost") | {"seconds": 0, "resumed": 0} == whole.pop("cost") | {"seconds": 0} and found == whole
+    assert_same_results("killed", "whole")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from layerdrop.runs.spec import RunSpec
 from layerdrop.search.methods import Level, Proposal
 from layerdrop.search.record import SearchRecord, level_words, summary
 
-COST = {"trainings": 12, "steps": 3000, "seconds": 90.0}
+COST = {"trainings": 12, "steps": 3000, "seconds": 90.0, "resumed": 0}
 
 
 def level(scores, digits=None):

@@ -1,9 +1,12 @@
 """Sweeps on a real Ray cluster of two nodes on this machine."""
 
+import pickle
+from pathlib import Path
+
 import pytest
 
 from layerdrop.errors import UserError
-from layerdrop.sweeps.engines.ray import RayEngine
+from layerdrop.sweeps.engines.ray import RayEngine, _work_on_node
 from layerdrop.sweeps.execute import execute
 from tests.made_up import state_of
 from tests.sweeping import jobs, pretend
@@ -46,6 +49,20 @@ def test_a_node_that_dies_takes_no_run_along(cluster, tmp_path):
     assert {job.spec.seed for job in study if state_of(job) == "failed"} == {13, 14}
     ledger = (tmp_path / "store" / "ledger.txt").read_text().split("\n")
     assert len([line for line in ledger if line.startswith("end")]) == 20
+
+
+@pytest.mark.parametrize("directory", ["sweep", "missing"])
+def test_relative_paths_count_from_the_directory_of_the_sweep(tmp_path, monkeypatch, directory):
+    """A worker starts in the directory of `ray start`. It also works on a node without the sweep's directory."""
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "ray").mkdir()
+    monkeypatch.chdir(tmp_path / "ray")
+    Path("store").mkdir()
+    Path("../sweep/store").mkdir()
+    (job,) = jobs("store", 20)
+    assert _work_on_node(pickle.dumps(pretend), job, 1, str(tmp_path / directory)).metrics == {"accuracy": 20.0}
+    (record,) = tmp_path.rglob("record.json")
+    assert record.parents[2].name == {"sweep": "sweep", "missing": "ray"}[directory]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "auto"])

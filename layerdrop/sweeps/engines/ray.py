@@ -3,6 +3,7 @@
 import os
 import pickle
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class RayEngine:
-    """Engine on a Ray cluster. All nodes must share the store, and have the code at the same path."""
+    """Engine on a Ray cluster. All nodes must share the store, and have the code at the same path.
+
+    Relative paths of the jobs count from this process's working directory.
+    """
 
     def __init__(self, run: Run, address: str, runs_per_gpu: int = 1, cores_per_run: int = 1):
         try:
@@ -37,13 +41,13 @@ class RayEngine:
             num_gpus=1 / runs_per_gpu if gpus else 0,
             max_retries=3,
         )
-        self.run, self.cores_per_run = pickle.dumps(run), cores_per_run
+        self.run, self.cores_per_run, self.directory = pickle.dumps(run), cores_per_run, os.getcwd()
         self.jobs: dict[Any, Job] = {}
         """Ray's reference of a task -> its job."""
 
     def start(self, job: Job) -> None:
         """See Engine."""
-        self.jobs[self.task.remote(self.run, job, self.cores_per_run)] = job
+        self.jobs[self.task.remote(self.run, job, self.cores_per_run, self.directory)] = job
 
     def wait(self, seconds: float) -> list[Result]:
         """See Engine."""
@@ -79,7 +83,9 @@ def _check_address(address: str) -> None:
         raise _no_cluster(address, error.strerror or str(error)) from None
 
 
-def _work_on_node(run: bytes, job: Job, cores: int) -> RunRecord | None:
+def _work_on_node(run: bytes, job: Job, cores: int, directory: str) -> RunRecord | None:
+    with suppress(FileNotFoundError):  # a node without this directory needs absolute paths
+        os.chdir(directory)  # a worker of Ray starts in the directory of `ray start`
     from layerdrop.sweeps.engines.worker import load_run, work
 
     function = load_run(run)
