@@ -8,6 +8,7 @@ from layerdrop.criteria.spec import ScoreSplit, WeightScope
 from layerdrop.criteria.table import STRATEGIES
 from layerdrop.data.spec import LabelType
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task, get_task
+from layerdrop.errors import UserError
 from layerdrop.finetune.spec import Distill, ReplacingSchedule, SamplingStrategy
 from layerdrop.runs.spec import TRAINER_DEFAULTS
 from layerdrop.system.files import LocalPath
@@ -102,7 +103,13 @@ class DataArguments:
         """The GLUE or demo task; None if own data define it. Raises UserError for an unknown name."""
         if self.task_name is None and self.own:
             return None
-        return get_task(self.task_name or "mrpc")
+        try:
+            return get_task(self.task_name or "mrpc")
+        except UserError as error:
+            if not self.own:
+                raise
+            advice = "Leave it out for your own labels: the task gets the name of the file or its folder."
+            raise UserError(f"{error.text} {advice}", error.flag) from None
 
     @property
     def source(self) -> str:

@@ -172,7 +172,11 @@ def test_every_flag_of_the_library_goes_through():
             "--drop_order_file: only with --drop_strategy greedy, optimal, shortlist, list, not top",
         ),
         ("--freeze_layers=-1,3,-2", "^--freeze_layers -2, -1: not a layer id. Ids count from 0"),
-        ("--task_name mprc", "--task_name: unknown value 'mprc'. Did you mean 'mrpc'"),
+        ("--task_name mprc", r"--task_name: unknown value 'mprc'. Did you mean 'mrpc'\? Allowed: [^.]*\.$"),
+        (
+            "--task_name ner --train_file a.csv",
+            "value 'ner'. Allowed: .* Leave it out for your own labels: the task gets",
+        ),
         ("--train_file a.csv --do_eval", "--validation_file is missing, but the validation set is read\\. --valid"),
         ("--train_file a.csv", "--validation_file is missing, but the validation set is read .without any --do_ flag"),
         ("--train_file a.csv", "--validation_share 0.1 uses a fraction of the training set instead"),
