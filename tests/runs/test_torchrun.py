@@ -204,7 +204,7 @@ def test_only_the_first_process_reports(bert, glue, tmp_path, monkeypatch, way, 
 
     def prepare(rank):
         class Writer:
-            def __init__(self, log_dir, filename_suffix):
+            def __init__(self, log_dir, filename_suffix, purge_step):
                 self.add_scalar("folder", log_dir, 0)
 
             def add_text(self, name, text):
