@@ -69,8 +69,8 @@ def tasks_of(given: list[str] | None, words: list[str]) -> list[str | None]:
     own = own_data(words)
     if own and given and len(given) > 1:
         raise UserError(f"--tasks {' '.join(given)}: own data are one task. Give one name, or leave --tasks out.")
-    for name in given or () if not own else ():
-        get_task(name, "--tasks")
+    for name in given or ():
+        get_task(name, "--tasks", own_data=bool(own))
     return given or [None if own else "mrpc"]
 
 

@@ -8,7 +8,6 @@ from layerdrop.criteria.spec import ScoreSplit, WeightScope
 from layerdrop.criteria.table import STRATEGIES
 from layerdrop.data.spec import LabelType
 from layerdrop.data.tasks import DEMO_TASKS, TASKS, Task, get_task
-from layerdrop.errors import UserError
 from layerdrop.finetune.spec import Distill, ReplacingSchedule, SamplingStrategy
 from layerdrop.runs.spec import TRAINER_DEFAULTS
 from layerdrop.system.files import LocalPath
@@ -103,13 +102,7 @@ class DataArguments:
         """The GLUE or demo task; None if own data define it. Raises UserError for an unknown name."""
         if self.task_name is None and self.own:
             return None
-        try:
-            return get_task(self.task_name or "mrpc")
-        except UserError as error:
-            if not self.own:
-                raise
-            advice = "Leave it out for your own labels: the task gets the name of the file or its folder."
-            raise UserError(f"{error.text} {advice}", error.flag) from None
+        return get_task(self.task_name or "mrpc", own_data=bool(self.own))
 
     @property
     def source(self) -> str:

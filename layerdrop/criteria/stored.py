@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -19,7 +18,18 @@ from layerdrop.system.files import read_json, write_atomically
 from layerdrop.system.typecheck import check_type
 
 VERSION = 1
-"""Version of the code outside this folder that scores depend on. Every key depends on it, and on `code`."""
+"""Version of the code outside this folder that scores depend on. Every key depends on it, and on CRITERIA_HASH."""
+
+
+def _hash_of_modules() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+CRITERIA_HASH = _hash_of_modules()
+"""Hash of the modules of this folder when they were imported. A changed criterion is computed again."""
 
 
 class Stored(TypedDict, total=False):
@@ -72,20 +82,11 @@ def _has_steps(name: str, rows: list[list[float]], k: int) -> bool:
     return CRITERIA[name].unit != "steps" or len(rows) >= k
 
 
-@cache
-def code() -> str:
-    """Hash of the modules of this folder: a changed criterion is computed again."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 def _key(checkpoint: Checkpoint, examples: Examples | None, task: Task | None, arguments: dict[str, Any]) -> str:
     """Hash of everything that changes a score: code, contents of checkpoint and texts, maximum length, weight scope."""
     parts = {
         "version": VERSION,
-        "code": code(),
+        "criteria": CRITERIA_HASH,
         "checkpoint": checkpoint.fingerprints,
         "examples": examples.fingerprint() if examples else None,
         "task": task.name if task else None,

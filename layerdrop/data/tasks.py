@@ -184,14 +184,19 @@ DEMO_TASKS["demo-ner"] = Task(
 )
 
 
-def get_task(name: str, flag: str = "--task_name") -> Task:
-    """The task with a name, in any usual spelling (`RTE`, `sst-2`, `STS-B`). Raises UserError, which names the flag."""
+def get_task(name: str, flag: str = "--task_name", own_data: bool = False) -> Task:
+    """The task with a name, in any usual spelling (`RTE`, `sst-2`, `STS-B`). Raises UserError, which names the flag.
+
+    own_data: whether the user's own data are given, which need no name of a task.
+    """
     tasks = TASKS | DEMO_TASKS
     key = name.lower().replace("-", "").replace("_", "")
     if key.startswith("demo"):
         key = "demo-" + key.removeprefix("demo")
     if key not in tasks:
-        raise unknown(flag, name, tasks)
+        error = unknown(flag, name, tasks)
+        advice = " If your data have other labels, leave this flag out: the task is named after the data."
+        raise UserError(error.text + advice, flag) if own_data else error
     return tasks[key]
 
 

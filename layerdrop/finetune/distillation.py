@@ -145,7 +145,7 @@ class DistillationLoss:
 
     Both models are classifiers of the library that take the same batches. With `patient` and `layers`, `pairs` names
     the paired layers. A hook on the student stores the inputs of each training batch. Call `remove` to remove the hook.
-    In evaluation mode, the loss is the task loss of the student.
+    Without gradients, as in evaluations, the loss is the task loss of the student.
     """
 
     def __init__(
@@ -190,9 +190,9 @@ class DistillationLoss:
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
         """The loss of the student's last batch. num_items_in_batch: labels of all batches that a step accumulates.
 
-        Raises UserError in a training after `remove`.
+        Raises UserError for a batch of another model, and in a training after `remove`.
         """
-        if not self.student.training:
+        if not outputs.logits.requires_grad:  # an evaluation
             return self.distillation.task.of(outputs.logits, labels)
         with self.batch.taken() as (inputs, student_states):
             mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))

@@ -88,8 +88,8 @@ class ElasticDepthLoss(ElasticDepth):
         loss = ElasticDepthLoss(model, [2, 4, 6])
         Trainer(model, args, train_dataset=data, compute_loss_func=loss, callbacks=[loss])
 
-    Hooks on the model store the inputs of each training batch and the outputs of the layers. In evaluation mode, the
-    loss is the task loss of the full model. After the training, call `remove`.
+    Hooks on the model store the inputs of each training batch and the outputs of the layers. Without gradients, as in
+    evaluations, the loss is the task loss of the full model. After the training, call `remove`.
     Then `drop_layers` or `without` gives the model of each K. Without the callback, set begin=0 and end=0: then, all
     models are trained from the first step.
     """
@@ -137,9 +137,10 @@ class ElasticDepthLoss(ElasticDepth):
     def __call__(self, outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None) -> torch.Tensor:
         """The loss of the model's last batch. num_items_in_batch: labels of all batches that a step accumulates.
 
-        Raises UserError if the loss is not also a callback, and in a training after `remove`.
+        Raises UserError if the loss is not also a callback, for a batch of another model, and in a training after
+        `remove`.
         """
-        if not self.model.training:
+        if not outputs.logits.requires_grad:  # an evaluation
             return self.task.of(outputs.logits, labels)
         if not self.scheduled:
             raise UserError(

@@ -207,6 +207,7 @@ class FineTuner(Trainer):
         The library would train one more step from a checkpoint of the last step, if this step is within an epoch.
         """
         if self.state.global_step >= self.state.max_steps:
+            self._globalstep_last_logged = self.losses.logged_at  # log the loss of the last steps
             return [], None
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 

@@ -14,9 +14,9 @@ Inputs = Mapping[str, torch.Tensor]
 
 
 class TrainingBatch:
-    """A model's inputs in its last forward pass in training mode, and a record of this pass.
+    """A model's inputs in its last forward pass, if the pass computes gradients, and a record of this pass.
 
-    A hook on the model stores both. Passes in evaluation mode, and passes inside `taken`, are not stored.
+    A hook on the model stores both. Passes inside `taken` are not stored.
     """
 
     def __init__(self, loss: str, model: PreTrainedModel, record: Callable[[Inputs], AbstractContextManager[Any]]):
@@ -30,22 +30,22 @@ class TrainingBatch:
             return
         self.recording.close()
         self.stored = None
-        if model.training:
+        if torch.is_grad_enabled():
             tensors = {name: value for name, value in inputs.items() if torch.is_tensor(value) and name != "labels"}
             self.stored = tensors, self.recording.enter_context(self.record(tensors))
 
     @contextmanager
     def taken(self) -> Iterator[tuple[Inputs, Any]]:
-        """Inputs and record of the last batch, once. Raises UserError if nothing is stored."""
+        """Inputs and record of the last batch. Raises UserError if nothing is stored."""
         self.recording.close()
         if self.stored is None:
             raise UserError(
-                f"{self.loss}: has no inputs of this training batch. Create a new loss after `remove`, and pass the "
-                "model of the Trainer to it."
+                f"{self.loss}: its model has not computed this batch. Create a new loss for the model that is trained. "
+                "After `remove`, a loss cannot be used again."
             )
-        (inputs, record), self.stored, self.in_use = self.stored, None, True
+        self.in_use = True
         try:
-            yield inputs, record
+            yield self.stored
         finally:
             self.in_use = False
 

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from layerdrop.report.marks import Marks, marks_of
 from layerdrop.report.model_results import ModelResults, model_results, title_of
+from layerdrop.report.notes import BUSY_MARK, BUSY_MARKED
 from layerdrop.report.records import StoredRuns
 from layerdrop.report.table_row import FULL, TableRow
 from layerdrop.report.tables.cost import speed_up, time_change
@@ -33,10 +34,12 @@ PAGE_MARK = rb"<title>layerdrop report</title>"
 def page(stored: StoredRuns, runs: pd.DataFrame, notes: Sequence[str], refresh: int | None = None) -> str:
     """Make the page. notes: lines below the table. refresh: seconds after which the browser reloads the page."""
     marks = marks_of(runs["row"])
+    rows = [row for results in model_results(runs) for row in _rows(results, marks)]
+    marked = any(row[words].endswith(BUSY_MARK) for row in rows for words in ("speed_up_words", "inference_words"))
     data = {
-        "rows": [row for results in model_results(runs) for row in _rows(results, marks)],
+        "rows": rows,
         "failed": [_failure(record) for record in stored.failed],
-        "notes": list(notes),
+        "notes": [*notes, *[BUSY_MARKED] * marked],
         "made": f"{datetime.now():%Y-%m-%d %H:%M}",
     }
     template = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -55,7 +58,6 @@ def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
         full = results.full(row)
         training = results.seconds_ratio(row, columns, "train") if full and full.is_full else None
         inference = results.seconds_ratio(row, columns, "inference")
-        disturbed = results.is_busy(row, columns)
         cells = {}
         for cell in results.main_cells(columns):
             value = results.value(row, cell)
@@ -73,9 +75,9 @@ def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
                 "cells": cells,
                 "parameters": results.median(row, columns, "parameters"),
                 "speed_up": 1 / training if training else None,
-                "speed_up_words": speed_up(training, disturbed),
+                "speed_up_words": speed_up(training, results.is_busy(row, columns, "train")),
                 "inference": inference,
-                "inference_words": time_change(inference, disturbed),
+                "inference_words": time_change(inference, results.is_busy(row, columns, "inference")),
                 "runs": [_run(record) for record in records if record is not None],
             }
         )

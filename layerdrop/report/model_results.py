@@ -277,10 +277,11 @@ class ModelResults:
             ratios.append(ours / full)
         return statistics.fmean(ratios)
 
-    def is_busy(self, row: TableRow, columns: list[str]) -> bool:
+    def is_busy(self, row: TableRow, columns: list[str], stage: str) -> bool:
         """Whether other processes ran beside a run of `seconds_ratio`, which is then not comparable."""
-        compared = [row, base] if (base := self.full(row)) not in (None, row) else []
-        return any(any(self.known("busy", self._positions(one, columns))) for one in compared)
+        compared = {row, base} if (base := self.full(row)) else set()
+        positions = [i for one in compared for i in self._positions(one, columns) if self.known(stage, [i])]
+        return any(self.known("busy", positions))
 
 
 def _nearest_full_models(rows: Iterable[TableRow]) -> dict[TableRow, list[TableRow]]:

@@ -11,6 +11,7 @@ from layerdrop.report.records import StoredRuns, failures, incomplete_notes, sho
 
 BUSY_MARK = "*"
 """Mark of seconds that were measured beside other processes."""
+BUSY_MARKED = "an asterisk marks times of such runs, and times that are compared with them"
 
 
 def notes_on(

@@ -175,7 +175,7 @@ def test_every_flag_of_the_library_goes_through():
         ("--task_name mprc", r"--task_name: unknown value 'mprc'. Did you mean 'mrpc'\? Allowed: [^.]*\.$"),
         (
             "--task_name ner --train_file a.csv",
-            "value 'ner'. Allowed: .* Leave it out for your own labels: the task gets",
+            "value 'ner'. Allowed: .* If your data have other labels, leave this flag out",
         ),
         ("--train_file a.csv --do_eval", "--validation_file is missing, but the validation set is read\\. --valid"),
         ("--train_file a.csv", "--validation_file is missing, but the validation set is read .without any --do_ flag"),

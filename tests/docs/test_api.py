@@ -144,8 +144,44 @@ def test_evaluation_is_of_the_task_loss_also_after_remove(tmp_path, name, remove
     plain = Trainer(model, its["args"], eval_dataset=its["data"]).evaluate()["eval_loss"]
     assert trainer.evaluate()["eval_loss"] == pytest.approx(plain, rel=1e-6)
     if removed:
-        with pytest.raises(layerdrop.UserError, match="has no inputs of this training batch. Create a new loss after"):
+        with pytest.raises(layerdrop.UserError, match="its model has not computed this batch. Create a new loss"):
             trainer.train()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_is_of_the_model_that_is_trained(tmp_path, name):
+    """A model of another object, which the Trainer does not train, would be a training with the task loss alone."""
+    its = names(tmp_path)
+    loss = LOSSES[name](copy.deepcopy(its["model"]), tiny.model("bert", 1))
+    trainer = Trainer(its["model"], its["args"], train_dataset=its["data"], compute_loss_func=loss)
+    with pytest.raises(layerdrop.UserError, match="its model has not computed this batch"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_of_a_loop_of_one_s_own(name):
+    """In evaluation mode, which turns dropout off, a pass with gradients has the loss of a training."""
+    model, batch, labels = tiny.model("bert"), tiny.batch(4), torch.tensor([0, 1, 1, 0])
+    loss = LOSSES[name](model, tiny.model("bert", 1))
+    layers = layer_list(model)
+    with torch.no_grad():
+        task = loss(model(**batch), labels)
+    assert loss.batch.stored is None and not any(layer._forward_hooks for layer in layers)
+    outputs = model(**batch)
+    first = loss(outputs, labels)
+    assert first.item() != pytest.approx(task.item(), rel=1e-3)
+    assert torch.equal(loss(outputs, labels), first)  # a second call on the same pass
+    assert torch.equal(loss(model(**batch, labels=labels), labels), first)  # the teacher takes no labels
+    for _ in range(2):
+        model(**batch)  # a step that an error has ended before its loss
+    assert all(len(layer._forward_hooks) <= 1 for layer in layers)
+    with torch.no_grad():
+        model(**batch)
+    with pytest.raises(layerdrop.UserError, match="its model has not computed this batch"):
+        loss(outputs, labels)
+    model(**batch)
+    loss.remove()
+    assert not any(layer._forward_hooks for layer in layers) and loss.batch.stored is None
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])

@@ -212,8 +212,8 @@ def test_the_public_loss_needs_its_callback():
     loss = ElasticDepthLoss(model, [2])
     with pytest.raises(UserError, match=r"begin 0.25 and end 0.5 need a callback. Add callbacks=\[loss\]"):
         loss(model(**inputs_of(rows)), rows["labels"])
-    model.eval()
-    loss(model(**inputs_of(rows)), rows["labels"])  # evaluation needs no schedule
+    with torch.no_grad():
+        loss(model.eval()(**inputs_of(rows)), rows["labels"])  # evaluation needs no schedule
     loss.on_step_begin(None, SimpleNamespace(global_step=0, max_steps=8), None)
     assert loss.weights.tolist() == [1, 0]
     loss(model.train()(**inputs_of(rows)), rows["labels"])

@@ -24,9 +24,10 @@ from layerdrop.errors import UserError
 from layerdrop.finetune.spec import DistilSpec, TrainSpec, WhenSpec
 from layerdrop.report import figures, table_row
 from layerdrop.report.frame import frame
+from layerdrop.report.html import page
 from layerdrop.report.marks import marks_of, style_of
 from layerdrop.report.model_results import model_results, summarize
-from layerdrop.report.notes import busy, constant_predictions, mixtures, repeated, without_full_model
+from layerdrop.report.notes import BUSY_MARKED, busy, constant_predictions, mixtures, repeated, without_full_model
 from layerdrop.report.published import FOLDER, published
 from layerdrop.report.records import StoredRuns, failures, incomplete_notes, read_store
 from layerdrop.report.runs_csv import read_runs_csv, runs_csv
@@ -997,21 +998,29 @@ def test_resumed_runs_are_not_in_the_speed_up():
 
 @pytest.mark.parametrize("disturbed", [None, (0, "rte"), (2, "cola")])
 def test_times_beside_other_processes_are_marked(disturbed):
-    """In the rows of such runs, and in all rows if the full model's run is one of them."""
+    """In the rows of such runs, in all rows if the full model's run is one of them, and on the web page."""
     by_place = {(k, task): record(task, k=k, train=10 - k) for task in ("rte", "cola") for k in (0, 2, 4)}
     runs = list(by_place.values())
     for place, run in by_place.items():
         if place == disturbed:
             run.notes = [f"{BUSY} 1.3 of 2 cores, so the measured times are not comparable"]
     (table,) = cost_tables(frame(runs))
-    marked = {None: [], (0, "rte"): ["2", "4"], (2, "cola"): ["2"]}[disturbed]
+    marked = {None: [], (0, "rte"): ["0", "2", "4"], (2, "cola"): ["2"]}[disturbed]
     assert [row[1] for row in table.rows if row[3].endswith("*")] == marked
     assert [row[1] for row in table.rows if row[4].endswith("*")] == marked
     assert [value["k"] for value in table.values if value["busy"]] == marked
     (only_rte,) = cost_tables(frame(runs), ["rte"])
     assert any(value["busy"] for value in only_rte.values) == (disturbed == (0, "rte"))
+    assert table.notes[-1].endswith(f"{BUSY_MARKED.capitalize()}.") == bool(marked)
+    html = page(StoredRuns(runs), frame(runs), [])
+    assert (BUSY_MARKED in html) == ('"1.25*"' in html) == bool(marked)
     if marked:
         assert "1.25 & *" in " ".join(render([table], "latex").split())
+    for run in runs:
+        run.resumed_at_step = 7 if run.notes else None  # its training seconds are left out
+    (resumed,) = cost_tables(frame(runs))
+    assert [row[1] for row in resumed.rows if row[3].endswith("*")] == []
+    assert [row[1] for row in resumed.rows if row[4].endswith("*")] == marked
 
 
 def test_times_beside_other_processes_are_said(tmp_path, capsys):

@@ -130,6 +130,7 @@ def test_a_training_that_is_complete_trains_no_further(run, monkeypatch, save):
     assert sorted(path.name for path in Path("out").glob("checkpoint-*"))[-1] == last
     code, record, _, _ = run(words + " --resume_from_checkpoint")
     assert code == 0 and record["steps"] == 4 and record["metrics"] == whole["metrics"]
+    assert [pytest.approx(entry, rel=1e-5) for entry in whole["epochs"]] == record["epochs"]
     assert same(weights("whole"), weights("out"))
 
 

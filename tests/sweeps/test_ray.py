@@ -51,18 +51,28 @@ def test_a_node_that_dies_takes_no_run_along(cluster, tmp_path):
     assert len([line for line in ledger if line.startswith("end")]) == 20
 
 
-@pytest.mark.parametrize("directory", ["sweep", "missing"])
-def test_relative_paths_count_from_the_directory_of_the_sweep(tmp_path, monkeypatch, directory):
-    """A worker starts in the directory of `ray start`. It also works on a node without the sweep's directory."""
+@pytest.mark.parametrize(("directory", "store"), [("sweep", "store"), ("missing", "absolute"), ("file", "absolute")])
+def test_relative_paths_count_from_the_directory_of_the_sweep(tmp_path, monkeypatch, directory, store):
+    """A worker starts in the directory of `ray start`. A node without the sweep's needs an absolute store."""
     (tmp_path / "sweep").mkdir()
     (tmp_path / "ray").mkdir()
     monkeypatch.chdir(tmp_path / "ray")
     Path("store").mkdir()
     Path("../sweep/store").mkdir()
-    (job,) = jobs("store", 20)
+    (tmp_path / "file").touch()
+    (tmp_path / "absolute").mkdir()
+    (job,) = jobs(store if directory == "sweep" else str(tmp_path / store), 20)
     assert _work_on_node(pickle.dumps(pretend), job, 1, str(tmp_path / directory)).metrics == {"accuracy": 20.0}
     (record,) = tmp_path.rglob("record.json")
-    assert record.parents[2].name == {"sweep": "sweep", "missing": "ray"}[directory]
+    assert store in record.relative_to(tmp_path).parts and "ray" not in record.relative_to(tmp_path).parts
+
+
+def test_a_relative_store_needs_the_directory_of_the_sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (job,) = jobs("store", 20)
+    with pytest.raises(UserError, match="a node of the cluster cannot read the directory of the sweep .No such file"):
+        _work_on_node(pickle.dumps(pretend), job, 1, str(tmp_path / "missing"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "auto"])

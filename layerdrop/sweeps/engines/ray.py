@@ -3,7 +3,6 @@
 import os
 import pickle
 import socket
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,8 @@ class RayEngine:
             try:
                 results.append(Result(job, self.ray.get(reference)))
             except self.ray.exceptions.RayError as error:
-                results.append(Result(job, error=one_line(str(error), 300)))
+                cause = getattr(error, "cause", None)  # what the task raised. `error` begins with its traceback
+                results.append(Result(job, error=one_line(str(cause or error), 300)))
         return results
 
     def close(self) -> None:
@@ -84,8 +84,14 @@ def _check_address(address: str) -> None:
 
 
 def _work_on_node(run: bytes, job: Job, cores: int, directory: str) -> RunRecord | None:
-    with suppress(FileNotFoundError):  # a node without this directory needs absolute paths
+    try:
         os.chdir(directory)  # a worker of Ray starts in the directory of `ray start`
+    except OSError as error:
+        if not Path(job.options.folder).is_absolute():
+            raise UserError(
+                f"{directory}: a node of the cluster cannot read the directory of the sweep ({error.strerror}). Give "
+                "--store and the data as absolute paths."
+            ) from None
     from layerdrop.sweeps.engines.worker import load_run, work
 
     function = load_run(run)
