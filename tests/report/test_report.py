@@ -789,7 +789,10 @@ def test_the_full_model_has_a_band_from_its_lowest_to_its_highest_seed(scores):
     """A seed with constant predictions has no score."""
     runs = [record(accuracy=score, seed=seed) for seed, score in enumerate(scores, 1)]
     (results,) = model_results(frame([*runs, record(k=2, accuracy=0.5)]))
-    axes = figures.strategies(results, ["rte"]).axes[0]
+    figure = figures.strategies(results, ["rte"])
+    words = "one seed" if len(scores) == 1 else "median over seeds, whiskers and band from lowest to highest"
+    assert figure.legends[0].get_title().get_text() == words
+    axes = figure.axes[0]
     (band,) = axes.patches
     low, high = band.get_y(), band.get_y() + band.get_height()
     assert (low, high) == pytest.approx((60, 90) if len(set(scores)) == 3 and scores[0] == 0.6 else (70, 70))

@@ -109,6 +109,14 @@ def test_an_order_that_was_proposed(tmp_path):
     assert words.endswith(f"--drop_strategy shortlist --drop_order_file {path} --drop_k 3")
 
 
+@pytest.mark.parametrize(("cost", "said"), [({}, ""), ({"resumed": 0}, ""), ({"resumed": 2}, " (2 resumed: only the")])
+def test_the_cost_names_resumed_trainings(cost, said):
+    """The records of earlier versions have no such number."""
+    found = record("greedy", FIRST)
+    found.cost = {"trainings": 3, "steps": 30, "seconds": 60.0} | cost
+    assert f"cost: 3 trainings, 30 steps, 1.0 min of runs{said}" in summary(found, "x")
+
+
 def test_doubtful_levels_are_counted():
     found = record("greedy", FIRST, level({(0, 3): 0.5, (1, 3): 0.5}))
     assert "1 of 2 levels are not decisive" in summary(found, "x")

@@ -26,9 +26,11 @@ def cluster():
 
 
 @pytest.mark.slow
-def test_a_node_that_dies_takes_no_run_along(cluster, tmp_path):
+def test_a_node_that_dies_takes_no_run_along(cluster, tmp_path, monkeypatch):
+    """The store is relative to a directory in which the cluster was not started."""
     cluster, node = cluster
-    study = jobs(str(tmp_path / "store"), 13, 14, *range(20, 40))
+    monkeypatch.chdir(tmp_path)
+    study = jobs("store", 13, 14, *range(20, 40))
     engine = RayEngine(pretend, cluster.address)
     assert engine.slots == 2
     results = []

@@ -31,6 +31,19 @@ def test_bar_only_on_a_terminal(bars, monkeypatch, stream, shown):
     monkeypatch.setattr("sys.stderr", stderr := stream())
     assert list(progress(range(3), "scores")) == [0, 1, 2]
     assert ("scores" in stderr.getvalue()) == shown
+    if shown:
+        *_, cleared, rest = stderr.getvalue().split("\r")
+        assert not cleared.strip() and not rest  # the line is empty again
+
+
+def test_bar_only_of_a_long_loop_in_its_unit(bars, monkeypatch):
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    list(progress(range(3), "tokenize", "k rows"))
+    assert "k rows/s" in terminal.getvalue()
+    monkeypatch.setattr(module, "DELAY", 60)
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    list(progress(range(3), "tokenize"))
+    assert "tokenize" not in terminal.getvalue()
 
 
 @pytest.mark.parametrize(("stream", "shown"), [(Terminal, True), (io.StringIO, False)], ids=["terminal", "file"])
