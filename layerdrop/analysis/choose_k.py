@@ -61,7 +61,7 @@ class TaskTolerance:
             arguments = self.parse("--drop_k", "0")
         if settings.finetune_chosen and not elastic:
             raise UserError("--finetune_chosen: fine-tunes a model of an elastic training. Add --drop_when elastic.")
-        self.exhaustive = settings.exhaustive or elastic
+        self.elastic, self.exhaustive = elastic, settings.exhaustive or elastic
         if arguments.needs_hub:
             work_offline_unless_reachable()
         self.gives_precision = arguments.gives_precision

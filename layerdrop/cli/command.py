@@ -68,7 +68,8 @@ def no_such_flag(
     help: the command that lists all flags. misnomers: name -> correct flag. refused: names of flags not to suggest.
     """
     flag = word.partition("=")[0]
-    near = get_close_matches(f"--{flag_name(word)}", [name for name in known if name.startswith("--")], n=1)
+    typed, known = f"--{flag_name(word)}", [name for name in known if name.startswith("--")]
+    near = get_close_matches(typed, known, n=1) or [name for name in known if name.startswith(typed)]
     hint = misnomers.get(flag_name(word), near[0] if near else "")
     hint = "" if flag_name(hint.partition(" ")[0]) in refused else hint
     return UserError(f"no such flag.{hint and f' Did you mean {hint}?'} All flags: {help}.", flag)
@@ -90,6 +91,8 @@ class OneLineErrors:
         message = message.replace("invalid int value:", "not a whole number:")
         message = message.replace("invalid float value:", "not a number:")
         message = message.replace("invalid LocalPath value:", "not a path:")
+        if flag and re.search("not a .*number: '[^']*,", message) and self._option_string_actions[flag].nargs == "+":
+            message += ". Separate numbers with blanks"
         raise UserError(f"{message.rstrip('.')}. See {self.prog} --help.", flag or "")
 
     def _get_values(self, action, arg_strings):

@@ -266,7 +266,8 @@ class ExportedRun:
         model, last = result.variants[0], result.variants[-1]
         scores = f"{last.score:.1f} points of {result.metric} on the validation set ({model.name}: {model.score:.1f})"
         code = self._onnx_code() if last.name.startswith("onnx") else self._pipeline_code()
-        return f"The run's model, exported as {last.name}: {scores}. In this folder:\n\n{code}"
+        batch = " With int8, outputs depend slightly on the other texts of a batch." * last.name.endswith("int8")
+        return f"The run's model, exported as {last.name}: {scores}.{batch} In this folder:\n\n{code}"
 
     def _pipeline_code(self) -> str:
         from layerdrop.runs.card import pipeline_use

@@ -24,7 +24,7 @@ from matplotlib.transforms import Bbox
 from layerdrop.report.marks import COLORS, GREY, MARKERS, Marks, marks_of, style_of
 from layerdrop.report.model_results import ModelResults, Summary, metric_word, model_results, task_name
 from layerdrop.report.notes import busy
-from layerdrop.report.table_row import TableRow, full_models
+from layerdrop.report.table_row import TableRow, full_models, lines_of
 from layerdrop.system.files import refuse_foreign, write_atomically
 
 WIDTH = 3.35
@@ -210,7 +210,7 @@ def speed(results: ModelResults, columns: list[str], marks: Marks | None = None)
         if not (row.from_scratch or not row.k or ratio is None or score is None or math.isnan(score)):
             points[row] = 1 / ratio, score, int(row.k)
     full = [row for row in full_models(points).values() if row.is_full]
-    series = _series(list(points), full)
+    series = lines_of(list(points))
     if not series or not full:
         return None
     figure, axes = plt.subplots(figsize=(WIDTH, 2.1 + _legend_height([*series, FULL_NAME])))
@@ -277,22 +277,6 @@ def _words_of(ks: list[int], all_k: list[int]) -> str:
     """The label of dots: `K = 2`, `K = 2, 8`, or `K = 2 to 8` for all K of the figure between the two."""
     between = [k for k in all_k if ks[0] <= k <= ks[-1]]
     return f"K = {ks[0]} to {ks[-1]}" if len(ks) > 2 and ks == between else f"K = {', '.join(map(str, ks))}"
-
-
-def _series(rows: list[TableRow], full: list[TableRow]) -> dict[str, list[TableRow]]:
-    """Name in the legend -> the rows of its line, with the row at its start. full: rows of the plain full model."""
-    series: dict[str, list[TableRow]] = {}
-    for row in (row for row in rows if row not in full):
-        series.setdefault(row.legend, []).append(row)
-    started, of_training = set(), full_models(rows)
-    for line in (line for line in series.values() if not line[0].has_full_depth):
-        own = of_training.get(line[0].full_depth)
-        if own and own not in full:
-            started.add(own)
-            line.insert(0, own)
-        elif len(full) == 1 and not line[0].is_one_training:
-            line[:0] = full
-    return {name: line for name, line in series.items() if line[0] not in started or len(line) > 1}
 
 
 # ---- analyses of layers ----------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from layerdrop.report.marks import Marks, marks_of
 from layerdrop.report.model_results import ModelResults, model_results, title_of
 from layerdrop.report.notes import BUSY_MARK, BUSY_MARKED
 from layerdrop.report.records import StoredRuns
-from layerdrop.report.table_row import FULL, TableRow
+from layerdrop.report.table_row import FULL, TableRow, lines_of
 from layerdrop.report.tables.cost import speed_up, time_change
 from layerdrop.report.tables.scores import difference, points, spread
 from layerdrop.runs.command import command_of
@@ -50,6 +50,8 @@ def page(stored: StoredRuns, runs: pd.DataFrame, notes: Sequence[str], refresh: 
 def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
     """One row for each strategy and K with runs."""
     columns, rows = results.columns(), []
+    lines = lines_of([row for row in results.table_rows if row.k and results.records(row, columns)])
+    starts = {row: line[0] for line in lines.values() for row in line}
     for row in results.table_rows:
         records = results.records(row, columns)
         if not records:
@@ -72,6 +74,7 @@ def _rows(results: ModelResults, marks: Marks) -> list[dict[str, Any]]:
                 "legend": row.legend,
                 "k": int(k) if k else None,
                 "mark": None if row == FULL else marks[row.legend],
+                "start": starts.get(row, row),
                 "cells": cells,
                 "parameters": results.median(row, columns, "parameters"),
                 "speed_up": 1 / training if training else None,

@@ -62,10 +62,12 @@ def _in_cell(text: str) -> str:
 
 def _csv(values: list[dict[str, object]]) -> str:
     """Format floats with six significant digits, so that a small p value is not zero."""
-    digits = pd.DataFrame(values, dtype=object).map(
-        lambda v: float(f"{v:.6g}") if isinstance(v, float) else csv_cell(v)
-    )
-    return digits.to_csv(index=False).rstrip("\n")
+
+    def cell(value: object) -> object:
+        return float(f"{value:.6g}") if isinstance(value, float) else csv_cell(value)
+
+    digits = [{name: cell(value) for name, value in row.items()} for row in values]
+    return pd.DataFrame(digits, dtype=object).to_csv(index=False).rstrip("\n")
 
 
 def _latex(table: Table) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -128,6 +128,28 @@ def full_models(rows: Iterable[TableRow]) -> dict[TableRow, TableRow]:
     for row in sorted((row for row in rows if row.has_full_depth), key=lambda row: row != row.full_depth):
         found.setdefault(row.full_depth, row)
     return found
+
+
+def lines_of(rows: Sequence[TableRow]) -> dict[str, list[TableRow]]:
+    """Name in a figure's legend -> the rows of its line, with the row at its start.
+
+    A line starts at K = 0 of its training variant. Without such a row, it starts at the plain full model, or at its
+    first K if all K are of one training. The plain full model has no line of its own.
+    """
+    of_training = full_models(rows)
+    plain = [row for row in of_training.values() if row.is_full]
+    lines: dict[str, list[TableRow]] = {}
+    for row in (row for row in rows if row not in plain):
+        lines.setdefault(row.legend, []).append(row)
+    started = set()
+    for line in (line for line in lines.values() if not line[0].has_full_depth):
+        own = of_training.get(line[0].full_depth)
+        if own and own not in plain:
+            started.add(own)
+            line.insert(0, own)
+        elif len(plain) == 1 and not line[0].is_one_training:
+            line[:0] = plain
+    return {name: line for name, line in lines.items() if line[0] not in started or len(line) > 1}
 
 
 @cache

@@ -410,6 +410,7 @@ def test_what_a_reader_must_know_is_said():
         name="rte", model="m", strategy="top", task=TASKS["rte"],
         settings=ToleranceSettings([1.0], [1, 2], "x", exhaustive=True),
         tolerances=[Tolerance(1.0, 3, [1, 2, 3], [2])], loss_at=lambda k, half: 0.5, exhaustive=True, finetuned=[],
+        elastic=False,
         metric="accuracy", full_score=lambda half: 60.0 + half, n_rows=lambda half: 6 + half,
         standard_error=lambda k, half: 0.9,
         known={0: [runs[1], runs[1]], 2: [runs[1], runs[0]], 3: [runs[0], runs[0]]},
@@ -418,7 +419,10 @@ def test_what_a_reader_must_know_is_said():
     assert "rte: a larger K loses less than K = 2." in notes
     assert "rte: the same prediction for every row at K = 2 (1 of 2 seeds), K = 3 (2 of 2 seeds)." in notes
     assert "rte: accuracy of the full model is 60.00 on 6 rows (selection half), 61.00 on 7 rows (other half)." in notes
-    assert "undertrained" not in notes and "standard error" not in notes
+    assert "undertrained" not in notes and "standard error" not in notes and "elastic" not in notes
+    task.elastic = True
+    notes = " ".join(tolerance_table([task]).notes)
+    assert "(other half). This is the full model of the elastic training. A separate full model can score" in notes
     (value,) = tolerance_table([task]).values
     assert [value[name] for name in ("metric", "full_chosen_on", "full_reported")] == ["accuracy", 60, 61]
     assert [value[name] for name in ("rows_chosen_on", "rows_reported")] == [6, 7]

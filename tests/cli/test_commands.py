@@ -115,6 +115,22 @@ def test_every_command_is_described_and_has_a_module(capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ("cut demo --out c", "--out: no such flag. Did you mean --output_dir?"),
+        (
+            "cost demo --k 0,6",
+            "--k: not a whole number: '0,6'. Separate numbers with blanks. See",
+        ),
+        ("cost demo --texts 1,2", "--texts: not a whole number: '1,2'. See layerdrop cost --help."),
+    ],
+)
+def test_wrong_words_of_other_commands(words, said, capsys):
+    name, *rest = words.split()
+    assert run_command(name, rest) == 2 and capsys.readouterr().err.startswith(f"error: {said}")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
         (["--tabel", "x"], "--tabel: no such flag. Did you mean --table? All flags: layerdrop report --help."),
         (["--holm", "store", "--xyz=3"], "--xyz: no such flag. All flags: layerdrop report --help."),
         (["--format", "x", "store"], "--format: invalid choice: 'x' (choose from"),

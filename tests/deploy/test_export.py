@@ -542,11 +542,13 @@ def test_a_model_that_is_spoilt_is_refused(run, capsys, monkeypatch):
     assert code == 2 and "| onnx fp32  | 0.0" in out and "12 of 12 predictions differ" in err, out + err
     assert "error: made: onnx fp32 scores 0.0, 100.0 points below the run's model (100.0)" in err
     assert not Path("made/export").exists() and not list(Path("made").glob(".export*"))
+    code, out, err = call("made --format onnx --quantize int8 --output eight --max_loss 100", capsys)
+    assert code == 0 and "outputs depend slightly on the other texts of a" in Path("eight/README.md").read_text(), err
     code, out, err = call("made --format onnx --max_loss 1 --force", capsys)
     assert code == 0 and Path("made/export/model.onnx").exists()
     card = Path("made/export/README.md").read_text()  # the scores are those of the exported file
     assert "| accuracy | 0.0000 |" in card and "| a | 0.0000 |" in card and "(torch fp32: 100.0)" in card
-    assert "1.0000" not in card and "Rows: 12 of train, 12 of validation." in card
+    assert "1.0000" not in card and "other texts" not in card and "Rows: 12 of train, 12 of validation." in card
     results = ModelCard(card).data.eval_results
     assert {result.metric_type: result.metric_value for result in results}["accuracy"] == 0.0
     Path("made/model.safetensors").unlink()

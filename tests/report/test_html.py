@@ -162,6 +162,20 @@ def test_without_a_plain_full_model():
     assert [row["speed_up"] for row in rows] == [1.0] * 4 and rows[0]["model"] == "bert-base-uncased"
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+def test_a_line_starts_at_k_0_of_its_training(tmp_path):
+    """As in the figures: `top, elastic` at `full, elastic`, which has no line of its own."""
+    found = [record(accuracy=0.9), record(k=2, accuracy=0.8), *elastic_runs()]
+    text = page(StoredRuns(found), frame(found), [])
+    starts = {" ".join((row["strategy"], str(row["k"]))): row["start"][0] for row in data(text)["rows"]}
+    assert starts["top 2"] == "full" and starts["top, elastic 2"] == starts["top, elastic 4"] == "full, elastic"
+    script = """<script>
+      document.title = "found " + JSON.stringify(["by-k", "by-speed"].map(id => [
+        document.querySelectorAll(`#${id} circle`).length, document.querySelectorAll(`#${id} path`).length]));
+    </script></body>"""
+    assert browsed(text, script, tmp_path) == "[[5,2],[5,2]]"
+
+
 def test_a_difference_without_a_common_seed_is_marked():
     found = [record(accuracy=0.6), record(k=2, seed=2, accuracy=0.5)]
     text = page(StoredRuns(found), frame(found), [])

@@ -76,7 +76,13 @@ def _notes(tasks: Sequence[Any]) -> list[str]:
 
 def _full_model(task: Any) -> str:
     scores = [f"{task.full_score(i):.2f} on {task.n_rows(i)} rows ({('selection', 'other')[i]} half)" for i in (0, 1)]
-    return f"{task.name}: {task.metric} of the full model is {', '.join(scores)}."
+    note = f"{task.name}: {task.metric} of the full model is {', '.join(scores)}."
+    if task.elastic:
+        note += (
+            " This is the full model of the elastic training. A separate full model can score higher: compare it by "
+            "the same command without --drop_when."
+        )
+    return note
 
 
 def _undertrained(task: Any) -> str | None:
