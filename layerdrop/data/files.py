@@ -276,9 +276,16 @@ def _note_on_texts(table: Table, texts: tuple[str, ...], label: str) -> str:
 
 
 def _note_on_separator(table: Table, label: str, separator: str | None) -> list[str]:
-    if separator is None or any(separator in str(cell) for cell in table.with_all_labels.values(label).values()):
+    if separator is None:
         return []
-    return [f"no cell of column '{label}' of {table.path} contains '{separator}'. Check --label_separator"]
+    cells = [str(cell) for cell in table.with_all_labels.values(label).values()]
+    counts = {one: sum(one in cell for cell in cells) for one in (separator, *";|,")}
+    if not counts[separator]:
+        return [f"no cell of column '{label}' of {table.path} contains '{separator}'. Check --label_separator"]
+    if (most := max(counts, key=lambda one: counts[one])) != separator and counts[most] > counts[separator]:
+        n = f"{counts[most]} cells of column '{label}' of {table.path} contain '{most}' and {counts[separator]} contain"
+        return [f"{n} '{separator}'. Check --label_separator"]
+    return []
 
 
 def _notes_on_classes(task: Task) -> list[str]:

@@ -139,6 +139,14 @@ def test_an_empty_cell_beside_labels_with_a_separator(tmp_path, labels, separato
             read(path, label_type="class")
 
 
+@pytest.mark.parametrize(("separator", "noted"), [(",", True), (";", False)])
+def test_a_separator_that_fewer_cells_contain_than_another_is_noted(tmp_path, separator, noted):
+    path = write(tmp_path / "x.csv", rows(["a;b", "billing, refund;a", "a"]))
+    notes = "\n".join(read(path, label_type="multi", label_separator=separator).notes)
+    words = "2 cells of column 'label' of .*x.csv contain ';' and 1 contain ','. Check --label_separator"
+    assert bool(re.search(words, notes)) == noted and "no cell of column" not in notes
+
+
 def test_a_separator_that_no_cell_contains_is_noted(tmp_path):
     path = write(tmp_path / "x.csv", rows(["a;b", "b", "a"]))
     for separator, noted in ((";", False), ("|", True)):
