@@ -37,6 +37,7 @@ def test_every_study_is_a_valid_grid(monkeypatch):
     assert runs == {
         "demo": 2 * 3 * 7,
         "equal_speed": 4 * 3 * 3,
+        "sst2_full": 2,
         "miniature": 5 * 5 * (2 + 7 * 3),
         "sajjad2023_table2": 4 * 7 * 4 * 5,
         "sajjad2023_table4": 3 * 5 * 12 * 5,
