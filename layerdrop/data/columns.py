@@ -20,6 +20,8 @@ PAIRS = (
     ("text_a", "text_b"),
 )
 SINGLES = ("sentence", "text")
+LABEL_SEPARATORS = ";|,"
+"""Usual characters between the labels of a cell."""
 INDEX_COLUMNS = ("index", "idx", "id")
 """Columns of row names."""
 MOSTLY_NUMBERS = 0.9
@@ -142,7 +144,7 @@ def separator_in(table: Table, column: str) -> str | None:
     cells = {
         cell for cell in table.values(column).values() if isinstance(cell, str) and not cell.lstrip().startswith("[")
     }
-    for separator in ";|,":
+    for separator in LABEL_SEPARATORS:
         labels = [{label.strip() for label in cell.split(separator)} for cell in cells]
         n_cells = Counter(label for in_cell in labels for label in in_cell if label)
         if any(n_cells[label] > 1 for in_cell in labels if len(in_cell) > 1 for label in in_cell):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from layerdrop.checkpoints import Checkpoint
 from layerdrop.data.columns import (
     INDEX_COLUMNS,
+    LABEL_SEPARATORS,
     check_blanks,
     class_names,
     maybe_missing,
@@ -279,10 +280,10 @@ def _note_on_separator(table: Table, label: str, separator: str | None) -> list[
     if separator is None:
         return []
     cells = [str(cell) for cell in table.with_all_labels.values(label).values()]
-    counts = {one: sum(one in cell for cell in cells) for one in (separator, *";|,")}
+    counts = {one: sum(one in cell for cell in cells) for one in (separator, *LABEL_SEPARATORS)}
     if not counts[separator]:
         return [f"no cell of column '{label}' of {table.path} contains '{separator}'. Check --label_separator"]
-    if (most := max(counts, key=lambda one: counts[one])) != separator and counts[most] > counts[separator]:
+    if counts[most := max(counts, key=lambda one: counts[one])] > counts[separator]:
         n = f"{counts[most]} cells of column '{label}' of {table.path} contain '{most}' and {counts[separator]} contain"
         return [f"{n} '{separator}'. Check --label_separator"]
     return []
@@ -300,7 +301,7 @@ def _notes_on_classes(task: Task) -> list[str]:
     if numbers and words:
         notes.append(f"both numbers and words are classes in '{column}': {shortened(words)} and {shortened(numbers)}")
     names = {*task.labels}
-    for separator in ";|,":
+    for separator in LABEL_SEPARATORS:
         joined = [name for name in task.labels if names & {*map(str.strip, name.split(separator))} - {name}]
         if joined:
             note = f"'{shortened(joined)}' of column '{column}' is a class of its own. For several labels in a row, add"

@@ -65,9 +65,9 @@ class Interrupt(TrainerCallback):
         self.saving = time.monotonic()
         steps_per_epoch = math.ceil(len(train_dataloader) / args.gradient_accumulation_steps)
         if state.global_step % steps_per_epoch:
-            late = args.world_size == 1 and self.saving - self.saved >= max(WITHIN_EPOCH_SECONDS, self.wait)
-            useful = self.rolling and late and state.global_step < state.max_steps
-            control.should_save |= self.stop_requested or useful
+            due = self.saving - self.saved >= max(WITHIN_EPOCH_SECONDS, self.wait)
+            rolling = self.rolling and args.world_size == 1 and state.global_step < state.max_steps
+            control.should_save |= self.stop_requested or (rolling and due)
         else:
             self.save_at_epoch_end, control.should_save = control.should_save, False
 

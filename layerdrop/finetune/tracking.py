@@ -32,7 +32,7 @@ def missing_package(tracker: str) -> str | None:
     return None if available() else PACKAGES.get(tracker, tracker)
 
 
-def log_to(folder: str, callbacks: Iterable[TrainerCallback], resumed_at_step: int | None = None) -> None:
+def log_to(folder: str, callbacks: Iterable[TrainerCallback], resumed_at_step: int | None) -> None:
     """Let TensorBoard write its event files directly into a folder, so that its run has the folder's name.
 
     By default, the library adds `runs/TIME_HOST`, and each training of the folder adds a run. The names of the files
